@@ -1,0 +1,108 @@
+# `make` alone lists the targets; `make demo` is the place to start.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# GRAPHPATCH_PYTHON names an interpreter that has the packages of tests/requirements.txt; without it .venv is made.
+PYTHON := $(or $(GRAPHPATCH_PYTHON),.venv/bin/python)
+JOBS ?= $(shell nproc)
+# Unoptimized on purpose: the work is all inside libtorch, and compiling its headers takes half as long this way.
+CXXFLAGS ?= -O0 -Wall -Wextra
+CFLAGS ?= -O1 -g -Wall -Wextra
+
+GRAPHPATCH := target/release/graphpatch
+# Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
+PLAIN_PROGRAMS := build/infer build/runner build/endings build/plugin.so build/late
+ABI_PROGRAMS := build/sweep build/stress
+PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: venv build build/infer ## see inside a real sentence encoder in a finished program, and patch it
+	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
+
+.PHONY: test
+test: test-rust test-torch ## everything that must hold: cargo tests, then real processes with libtorch
+
+.PHONY: test-rust
+test-rust: venv build ## the Rust tests alone
+	cargo test --release --quiet
+
+.PHONY: test-torch
+test-torch: programs ## the process tests alone; T='-k tuple' passes arguments to pytest
+	$(PYTHON) -m pytest -p no:cacheprovider tests/torch -q $(T)
+
+.PHONY: build
+build: ## the command and the library, in target/release
+	cargo build --release --quiet
+
+.PHONY: venv
+venv: ## the Python of demo and tests (.venv, or GRAPHPATCH_PYTHON)
+	@tests/setup/venv.sh
+
+.PHONY: programs
+programs: venv build ## the C++ programs of demo and tests, in build/
+	@$(MAKE) --no-print-directory -j$(JOBS) $(PROGRAMS)
+
+.PHONY: fmt
+fmt: ## format the Rust code
+	cargo fmt
+
+.PHONY: lint
+lint: ## what CI checks beside the tests: format and clippy
+	cargo fmt --check
+	cargo clippy --release --all-targets --quiet -- -D warnings
+
+.PHONY: generate
+generate: ## rebuild the committed generated files (C header, seam bindings)
+	tools/generate.sh
+
+.PHONY: generate-check
+generate-check: ## fail when a committed generated file is stale
+	tools/generate.sh --check
+
+.PHONY: bench
+bench: programs ## what recording and patching cost, as ratios to the bare program
+	PYTHON=$(PYTHON) benches/run.sh
+
+.PHONY: clean
+clean: ## remove build products (not .venv)
+	rm -rf build
+	cargo clean --quiet
+
+# --- host programs -------------------------------------------------------------------------------------------------
+
+# The flags of the interpreter's libtorch. Rewritten only when they change, so that a new libtorch rebuilds the programs.
+build/torch.mk: tests/setup/torch_flags.py FORCE | venv
+	@mkdir -p build
+	@$(PYTHON) $< $@
+
+.PHONY: FORCE
+FORCE:
+
+# Included only for goals that compile programs: making the fragment needs the Python environment.
+ifneq ($(filter demo build/%,$(MAKECMDGOALS)),)
+include build/torch.mk
+endif
+
+build/infer build/runner build/endings: build/%: tests/programs/%.cpp tests/programs/host.h build/torch.mk
+	@echo "programs: compiling $*" >&2
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $< -o $@ $(TORCH_LDFLAGS)
+
+build/plugin.so: tests/programs/plugin.cpp tests/programs/host.h build/torch.mk
+	@echo "programs: compiling plugin" >&2
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -shared -fPIC $< -o $@ $(TORCH_LDFLAGS)
+
+build/late: tests/programs/late.c
+	@mkdir -p build
+	@$(CC) $(CFLAGS) $< -o $@ '-Wl,--enable-new-dtags,-rpath,$$ORIGIN' -ldl
+
+$(ABI_PROGRAMS): build/%: tests/programs/%.cpp tests/programs/host.h tests/programs/abi.h include/graphpatch.h build/torch.mk
+	@echo "programs: compiling $*" >&2
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
+	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)

@@ -1,0 +1,292 @@
+//! Actions on CPU memory, and the reference that kernels for other devices are judged by.
+//!
+//! Results are those of libtorch's `tensor[slice] = number` and `tensor[slice] += number` to the bit: 16-bit floats
+//! are added in 32 bits and rounded once. Cases in which libtorch could refuse the number are left to it.
+
+use half::{bf16, f16};
+
+use super::view::{Dtype, View};
+use super::Outcome;
+use crate::error::Result;
+use crate::patch::{Kind, Number};
+use crate::path::{Region, Slice};
+
+/// Does the action on the slice of the view.
+///
+/// # Errors
+///
+/// [`crate::error::Error::Slice`] when the slice does not fit the view's shape; nothing was written then.
+pub fn apply(view: &View<'_>, slice: &Slice, kind: &Kind) -> Result<Outcome> {
+    let region = slice.region(view.sizes, view.strides)?;
+    let place = Place::new(view, &region);
+    Ok(match kind {
+        Kind::Zero => zero(&place, view.dtype),
+        Kind::Replace(number) => replace(&place, view.dtype, *number),
+        Kind::Add(number) => add(&place, view.dtype, *number),
+    })
+}
+
+/// A region of memory with its neighbouring dimensions merged: as few and as long rows as there can be.
+struct Place {
+    start: *mut u8,
+    /// Sizes and strides in elements, outermost first; the last one is the row.
+    dims: Vec<(usize, isize)>,
+    empty: bool,
+}
+
+impl Place {
+    fn new(view: &View<'_>, region: &Region) -> Place {
+        let mut dims: Vec<(usize, isize)> = region
+            .sizes
+            .iter()
+            .zip(&region.strides)
+            .map(|(size, stride)| (*size as usize, *stride as isize))
+            .filter(|(size, _)| *size != 1)
+            .collect();
+        let empty = dims.iter().any(|(size, _)| *size == 0);
+        // The order of elements does not matter here, so the smallest stride becomes the row.
+        dims.sort_by_key(|(_, stride)| std::cmp::Reverse(stride.unsigned_abs()));
+        let mut merged: Vec<(usize, isize)> = Vec::with_capacity(dims.len().max(1));
+        for (size, stride) in dims {
+            match merged.last_mut() {
+                Some(outer) if outer.1 == stride * size as isize => {
+                    *outer = (outer.0 * size, stride);
+                }
+                _ => merged.push((size, stride)),
+            }
+        }
+        if merged.is_empty() {
+            merged.push((1, 1));
+        }
+        let bytes = region.offset as isize * view.dtype.size() as isize;
+        Place {
+            start: view.data.wrapping_offset(if empty { 0 } else { bytes }),
+            dims: merged,
+            empty,
+        }
+    }
+
+    /// Calls `row` with the first element, the length and the stride of each row.
+    fn rows<T>(&self, mut row: impl FnMut(*mut T, usize, isize)) {
+        if self.empty {
+            return;
+        }
+        let Some(((len, stride), outer)) = self.dims.split_last() else {
+            return;
+        };
+        let start = self.start.cast::<T>();
+        let mut index = vec![0usize; outer.len()];
+        let mut offset = 0isize;
+        loop {
+            row(start.wrapping_offset(offset), *len, *stride);
+            let mut d = outer.len();
+            loop {
+                if d == 0 {
+                    return;
+                }
+                d -= 1;
+                let (size, step) = outer[d];
+                index[d] += 1;
+                offset += step;
+                if index[d] < size {
+                    break;
+                }
+                offset -= step * size as isize;
+                index[d] = 0;
+            }
+        }
+    }
+
+    /// Replaces every element by `change` of it.
+    fn map<T: Copy>(&self, change: impl Fn(T) -> T) {
+        self.rows(|first: *mut T, len, stride| {
+            if stride == 1 {
+                // SAFETY: the region lies inside the view (`Slice::region`), whose memory is the caller's alone,
+                // aligned and initialized (`View::new`); a row of stride 1 is `len` neighbours.
+                let row = unsafe { std::slice::from_raw_parts_mut(first, len) };
+                for element in row {
+                    *element = change(*element);
+                }
+            } else {
+                for i in 0..len {
+                    // SAFETY: as above, for the i-th element of the row.
+                    unsafe {
+                        let element = first.wrapping_offset(i as isize * stride);
+                        element.write(change(element.read()));
+                    }
+                }
+            }
+        });
+    }
+
+    fn fill<T: Copy>(&self, value: T) {
+        self.map(|_: T| value);
+    }
+}
+
+fn zero(place: &Place, dtype: Dtype) -> Outcome {
+    match dtype.size() {
+        1 => place.fill(0u8),
+        2 => place.fill(0u16),
+        4 => place.fill(0u32),
+        8 => place.fill(0u64),
+        _ => place.fill([0u64; 2]),
+    }
+    Outcome::Done
+}
+
+/// The integer that a number is, for dtypes that hold integers.
+fn integer(number: Number) -> Option<i64> {
+    match number {
+        Number::Bool(value) => Some(value.into()),
+        Number::Int(value) => Some(value),
+        // Written into integers, a float is cut towards zero; beyond 2^53 that is left to libtorch.
+        Number::Float(value) if value.abs() < 9e15 => Some(value.trunc() as i64),
+        _ => None,
+    }
+}
+
+/// The real number that a number is.
+fn real(number: Number) -> Option<f64> {
+    match number {
+        Number::Bool(value) => Some(f64::from(u8::from(value))),
+        Number::Int(value) => Some(value as f64),
+        Number::Float(value) => Some(value),
+        Number::Complex(..) => None,
+    }
+}
+
+/// A real number as f32, if libtorch would convert it without calling it an overflow.
+fn single(number: Number, max: f64) -> Option<f32> {
+    let value = match number {
+        // libtorch converts the integer itself
+        Number::Int(value) => return (value.unsigned_abs() as f64 <= max).then_some(value as f32),
+        _ => real(number)?,
+    };
+    (!value.is_finite() || value.abs() <= max).then_some(value as f32)
+}
+
+const F16_MAX: f64 = 65504.0;
+
+fn replace(place: &Place, dtype: Dtype, number: Number) -> Outcome {
+    macro_rules! int {
+        ($type:ty) => {
+            integer(number)
+                .and_then(|n| <$type>::try_from(n).ok())
+                .map(|n| place.fill(n))
+        };
+    }
+    let done = match dtype {
+        Dtype::Bool => match number {
+            Number::Complex(..) => None,
+            _ => real(number).map(|n| place.fill(u8::from(n != 0.0))),
+        },
+        Dtype::U8 => int!(u8),
+        Dtype::I8 => int!(i8),
+        Dtype::I16 => int!(i16),
+        Dtype::I32 => int!(i32),
+        Dtype::I64 => int!(i64),
+        Dtype::U16 => int!(u16),
+        Dtype::U32 => int!(u32),
+        Dtype::U64 => int!(u64),
+        Dtype::F16 => single(number, F16_MAX).map(|n| place.fill(f16::from_f32(n))),
+        Dtype::Bf16 => single(number, f32::MAX.into()).map(|n| place.fill(bf16::from_f32(n))),
+        Dtype::F32 => single(number, f32::MAX.into()).map(|n| place.fill(n)),
+        Dtype::F64 => real(number).map(|n| place.fill(n)),
+        Dtype::C64 => match number {
+            Number::Complex(re, im) => single(Number::Float(re), f32::MAX.into())
+                .zip(single(Number::Float(im), f32::MAX.into()))
+                .map(|(re, im)| place.fill([re, im])),
+            _ => single(number, f32::MAX.into()).map(|n| place.fill([n, 0.0f32])),
+        },
+        Dtype::C128 => match number {
+            Number::Complex(re, im) => Some(place.fill([re, im])),
+            _ => real(number).map(|n| place.fill([n, 0.0f64])),
+        },
+        Dtype::C32 | Dtype::F8 => None,
+    };
+    done.map_or(Outcome::Unsupported, |()| Outcome::Done)
+}
+
+fn add(place: &Place, dtype: Dtype, number: Number) -> Outcome {
+    // Adding a float to an integer would change its dtype, which libtorch refuses.
+    let whole = match number {
+        Number::Float(_) | Number::Complex(..) => None,
+        _ => integer(number),
+    };
+    macro_rules! int {
+        ($type:ty) => {
+            whole
+                .and_then(|n| <$type>::try_from(n).ok())
+                .map(|n| place.map(|old: $type| old.wrapping_add(n)))
+        };
+    }
+    let max = f64::from(f32::MAX);
+    let done = match dtype {
+        Dtype::Bool => match number {
+            Number::Bool(value) => Some(place.map(|old: u8| u8::from(old != 0 || value))),
+            _ => None,
+        },
+        Dtype::U8 => int!(u8),
+        Dtype::I8 => int!(i8),
+        Dtype::I16 => int!(i16),
+        Dtype::I32 => int!(i32),
+        Dtype::I64 => int!(i64),
+        Dtype::F16 => single(number, max)
+            .map(|n| place.map(|old: f16| f16::from_f32(old.to_f32() + n))),
+        Dtype::Bf16 => single(number, max)
+            .map(|n| place.map(|old: bf16| bf16::from_f32(old.to_f32() + n))),
+        Dtype::F32 => single(number, max).map(|n| place.map(|old: f32| old + n)),
+        Dtype::F64 => real(number).map(|n| place.map(|old: f64| old + n)),
+        Dtype::U16
+        | Dtype::U32
+        | Dtype::U64
+        | Dtype::C32
+        | Dtype::C64
+        | Dtype::C128
+        | Dtype::F8 => None,
+    };
+    done.map_or(Outcome::Unsupported, |()| Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Applies to a copy of 0..n as f32 with the given shape; returns the memory.
+    fn run(sizes: &[i64], strides: &[i64], n: usize, slice: &str, kind: Kind) -> Vec<f32> {
+        let mut memory: Vec<f32> = (0..n).map(|i| i as f32).collect();
+        // SAFETY: the tests' shapes stay inside `memory`.
+        let view = unsafe { View::new(memory.as_mut_ptr().cast(), sizes, strides, Dtype::F32) };
+        let outcome = apply(&view, &slice.parse().unwrap(), &kind).unwrap();
+        assert_eq!(outcome, Outcome::Done);
+        memory
+    }
+
+    #[test]
+    fn touches_the_slice_and_nothing_else() {
+        let zeroed = run(&[2, 3], &[3, 1], 6, "[:, 1]", Kind::Zero);
+        assert_eq!(zeroed, [0.0, 0.0, 2.0, 3.0, 0.0, 5.0]);
+        let transposed = run(&[3, 2], &[1, 3], 6, "[1:]", Kind::Add(Number::Int(10)));
+        assert_eq!(transposed, [0.0, 11.0, 12.0, 3.0, 14.0, 15.0]);
+        let gaps = run(&[2, 2], &[4, 1], 6, "[...]", Kind::Replace(Number::Float(-1.0)));
+        assert_eq!(gaps, [-1.0, -1.0, 2.0, 3.0, -1.0, -1.0]);
+        let nothing = run(&[2, 3], &[3, 1], 6, "[2:]", Kind::Zero);
+        assert_eq!(nothing, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        let scalar = run(&[], &[], 1, "[]", Kind::Add(Number::Float(0.5)));
+        assert_eq!(scalar, [0.5]);
+    }
+
+    #[test]
+    fn leaves_what_libtorch_may_refuse() {
+        let mut memory = [7i64; 4];
+        // SAFETY: four elements, shape [4].
+        let view = unsafe { View::new(memory.as_mut_ptr().cast(), &[4], &[1], Dtype::I64) };
+        let whole = Slice::whole();
+        let refused = Kind::Add(Number::Float(0.5));
+        assert_eq!(apply(&view, &whole, &refused).unwrap(), Outcome::Unsupported);
+        let cut = Kind::Replace(Number::Float(-1.9));
+        assert_eq!(apply(&view, &whole, &cut).unwrap(), Outcome::Done);
+        assert_eq!(memory, [-1; 4]);
+    }
+}

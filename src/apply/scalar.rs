@@ -1,0 +1,85 @@
+//! An action on a leaf that is a plain number.
+
+use crate::error::{Error, Result};
+use crate::patch::{Kind, Number};
+
+/// A plain number of the host; an action keeps its type, since the program behind it relies on that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scalar {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+}
+
+impl Scalar {
+    /// The number after the action.
+    pub fn apply(self, kind: &Kind) -> Result<Scalar> {
+        let number = match kind {
+            Kind::Zero => Number::Int(0),
+            Kind::Add(number) | Kind::Replace(number) => *number,
+        };
+        let add = matches!(kind, Kind::Add(_));
+        match (self, number) {
+            (Scalar::Int(old), Number::Int(new)) => {
+                Ok(Scalar::Int(if add { old.wrapping_add(new) } else { new }))
+            }
+            (Scalar::Int(old), Number::Bool(new)) => Ok(Scalar::Int(if add {
+                old.wrapping_add(new.into())
+            } else {
+                new.into()
+            })),
+            (Scalar::Float(old), Number::Float(new)) => {
+                Ok(Scalar::Float(if add { old + new } else { new }))
+            }
+            (Scalar::Float(old), Number::Int(new)) => Ok(Scalar::Float(if add {
+                old + new as f64
+            } else {
+                new as f64
+            })),
+            (Scalar::Float(old), Number::Bool(new)) => {
+                let new = f64::from(u8::from(new));
+                Ok(Scalar::Float(if add { old + new } else { new }))
+            }
+            (Scalar::Bool(_), Number::Bool(new)) if !add => Ok(Scalar::Bool(new)),
+            (Scalar::Bool(_), Number::Int(0)) if !add => Ok(Scalar::Bool(false)),
+            (old, new) => Err(Error::Refused(format!(
+                "the value is {}, which {} {new} would turn into another type",
+                match old {
+                    Scalar::Bool(_) => "a bool",
+                    Scalar::Int(_) => "an int",
+                    Scalar::Float(_) => "a float",
+                },
+                if add { "adding" } else { "writing" },
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_keeps_its_type() {
+        let add = |n| Kind::Add(n);
+        assert_eq!(
+            Scalar::Int(3).apply(&add(Number::Int(2))).unwrap(),
+            Scalar::Int(5)
+        );
+        assert_eq!(
+            Scalar::Float(0.5).apply(&add(Number::Int(2))).unwrap(),
+            Scalar::Float(2.5)
+        );
+        assert_eq!(
+            Scalar::Bool(true).apply(&Kind::Zero).unwrap(),
+            Scalar::Bool(false)
+        );
+        assert!(Scalar::Int(3).apply(&add(Number::Float(0.5))).is_err());
+        assert!(Scalar::Bool(true).apply(&add(Number::Bool(true))).is_err());
+        assert!(
+            Scalar::Int(3)
+                .apply(&Kind::Replace(Number::Complex(1.0, 0.0)))
+                .is_err()
+        );
+    }
+}

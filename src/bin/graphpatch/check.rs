@@ -1,0 +1,133 @@
+//! `graphpatch check`: whether patches fit a saved graph, without running anything.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use graphpatch::error::{Error, Result as GpResult};
+use graphpatch::graph::{self, Graph, GraphFile, Value};
+use graphpatch::patch::PatchSpec;
+use graphpatch::path::NodePath;
+
+use crate::Stop;
+
+/// Check patches against a saved graph, without running anything
+#[derive(Args)]
+pub struct Check {
+    /// A graph saved by `graphpatch run --graph`
+    graph: PathBuf,
+    /// PATH[SLICE]=zero | add:VALUE | replace:VALUE; may be repeated
+    #[arg(long = "patch", value_name = "PATCH", required = true)]
+    patches: Vec<String>,
+}
+
+impl Check {
+    pub fn run(self) -> Result<u8, Stop> {
+        let patches = parse(&self.patches)?;
+        against(&GraphFile::load(&self.graph)?.graphs, &patches)?;
+        Ok(0)
+    }
+}
+
+/// All patches, or one message with every bad one.
+pub fn parse(texts: &[String]) -> Result<Vec<PatchSpec>, Stop> {
+    let (mut patches, mut bad) = (Vec::new(), Vec::new());
+    for text in texts {
+        match text.parse::<PatchSpec>() {
+            Ok(patch) => patches.push(patch),
+            Err(error) => bad.push(error.to_string()),
+        }
+    }
+    if bad.is_empty() {
+        Ok(patches)
+    } else {
+        Err(Stop::usage(bad.join("\ngraphpatch: ")))
+    }
+}
+
+/// Refuses paths that name no leaf of any graph, and slices that fit no shape that was seen.
+pub fn against(graphs: &[Graph], patches: &[PatchSpec]) -> GpResult<()> {
+    let paths: Vec<NodePath> = patches.iter().map(|patch| patch.path.clone()).collect();
+    graph::check(graphs, &paths)?;
+    let bad: Vec<String> = patches
+        .iter()
+        .filter_map(|patch| {
+            let faults: Vec<Option<Error>> = graphs
+                .iter()
+                .filter_map(|graph| graph.value(&patch.path))
+                .map(|value| misfit(&value, patch))
+                .collect();
+            // One graph that it fits is enough: names may mean different things in different models.
+            if faults.iter().any(Option::is_none) {
+                return None;
+            }
+            faults
+                .into_iter()
+                .flatten()
+                .next()
+                .map(|error| format!("{}: {error}", patch.path))
+        })
+        .collect();
+    if bad.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Path(bad.join("\ngraphpatch: ")))
+    }
+}
+
+/// Why the slice does not fit; a shape that differed between runs is judged by its largest form.
+fn misfit(value: &Value, patch: &PatchSpec) -> Option<Error> {
+    let Value::Tensor(info) = value else {
+        return None;
+    };
+    let shape: Vec<i64> = info.shape.iter().map(|dim| dim.max).collect();
+    let strides = vec![0; shape.len()];
+    patch.slice.region(&shape, &strides).err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graph::{Dim, Kind, Node, TensorInfo};
+
+    fn one_tensor() -> Graph {
+        let info = TensorInfo {
+            shape: vec![Dim { min: 2, max: 4 }, Dim { min: 3, max: 3 }],
+            ..TensorInfo::default()
+        };
+        let mut graph = Graph::new("m.forward");
+        graph
+            .root
+            .children
+            .push(Node::new(Kind::Op, "add").with_value(Value::Tensor(info)));
+        graph
+    }
+
+    #[test]
+    fn slices_are_checked() {
+        let patches = |text: &str| parse(&[text.to_string()]).ok().expect("patch");
+        assert!(against(&[one_tensor()], &patches("add[3, -3]=zero")).is_ok());
+        let text = against(&[one_tensor()], &patches("add[..., 3]=zero"))
+            .expect_err("beyond")
+            .to_string();
+        assert!(
+            text.starts_with("add: slice") && text.contains("[4, 3]"),
+            "{text}"
+        );
+        assert!(against(&[one_tensor()], &patches("mul=zero")).is_err());
+    }
+
+    #[test]
+    fn all_bad_patches_are_named() {
+        let texts = ["a=zero", "a=double", "b[=zero"].map(str::to_string);
+        let Err(stop) = parse(&texts) else {
+            panic!("accepted")
+        };
+        assert_eq!(stop.code, 2);
+        assert_eq!(
+            stop.message.matches("graphpatch: ").count(),
+            1,
+            "{}",
+            stop.message
+        );
+    }
+}

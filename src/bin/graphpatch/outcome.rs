@@ -1,0 +1,332 @@
+//! What came of a `graphpatch run`: the reports of all its processes, put together and told.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use comfy_table::{Table, presets};
+use graphpatch::error::Error;
+use graphpatch::graph::{self, Graph, GraphFile};
+use graphpatch::patch::PatchSpec;
+use graphpatch::path::NodePath;
+use graphpatch::preload::{PatchReport, Report};
+
+use crate::run::Wanted;
+use crate::show::lines;
+use crate::{Stop, say, show_on_stderr};
+
+/// A patch that never matched or failed, where the program itself said 0.
+const PATCH_FAILED: u8 = 3;
+
+/// The reports of all processes.
+pub struct Outcome {
+    reports: Vec<Report>,
+    damaged: Vec<String>,
+}
+
+impl Outcome {
+    /// Reads what the processes have left in `dir`.
+    pub fn read(dir: &Path) -> Outcome {
+        let (reports, damaged) = Report::load_all(dir);
+        Outcome { reports, damaged }
+    }
+
+    /// Prints and saves what is wanted; answers the exit code, given the program's own.
+    pub fn tell(&self, wanted: &Wanted, code: u8) -> Result<u8, Stop> {
+        let graphs = merged(self.reports.iter());
+        let patches = self.patches(&wanted.patches);
+        if wanted.tree {
+            show_on_stderr(&trees(&graphs)?);
+        }
+        if wanted.summary {
+            show_on_stderr(&self.summary(&patches));
+        }
+        self.tell_notes(wanted);
+        // The program has run: a graph that cannot be saved now does not undo the rest.
+        let saved = wanted
+            .graph
+            .as_deref()
+            .map_or(Ok(()), |file| self.save(file));
+        let all_done = complain(&wanted.patches, &patches, &graphs);
+        match saved {
+            Err(error) if code == 0 => Err(Stop {
+                message: error.to_string(),
+                code: 1,
+            }),
+            Err(error) => {
+                say(error);
+                Ok(code)
+            }
+            Ok(()) if code == 0 && !all_done => Ok(PATCH_FAILED),
+            Ok(()) => Ok(code),
+        }
+    }
+
+    /// The counts of each patch over all processes.
+    fn patches(&self, specs: &[PatchSpec]) -> Vec<PatchReport> {
+        let mut sums: Vec<PatchReport> = specs
+            .iter()
+            .map(|spec| PatchReport {
+                text: spec.to_string(),
+                ..PatchReport::default()
+            })
+            .collect();
+        for report in &self.reports {
+            // Same order in every process: all were given the same list.
+            for (sum, patch) in sums.iter_mut().zip(&report.patches) {
+                sum.matched += patch.matched;
+                sum.applied += patch.applied;
+                sum.failed += patch.failed;
+                sum.last_error = patch.last_error.clone().or(sum.last_error.take());
+            }
+        }
+        sums
+    }
+
+    fn runs(&self) -> u64 {
+        self.reports.iter().map(|report| report.runs).sum()
+    }
+
+    fn summary(&self, patches: &[PatchReport]) -> String {
+        let mut text = String::new();
+        if !patches.is_empty() {
+            let mut table = Table::new();
+            table.load_style(presets::UTF8_FULL_CONDENSED);
+            table.set_header(["patch", "matched", "applied", "failed", "last error"]);
+            for patch in patches {
+                let counts =
+                    [patch.matched, patch.applied, patch.failed].map(|count| count.to_string());
+                let [matched, applied, failed] = counts;
+                let error = patch.last_error.clone().unwrap_or_default();
+                table.add_row([patch.text.clone(), matched, applied, failed, error]);
+            }
+            text = format!("{table}\n");
+        }
+        let processes = self.reports.iter().filter(|report| report.runs > 0).count();
+        text + &format!(
+            "graphpatch: {} in {}\n",
+            count(self.runs(), "run", "runs"),
+            count(processes as u64, "process", "processes")
+        )
+    }
+
+    fn tell_notes(&self, wanted: &Wanted) {
+        let mut told = BTreeSet::new();
+        for report in &self.reports {
+            if let Some(error) = &report.error {
+                say(format!(
+                    "process {} ({}) ran untouched: {error}",
+                    report.pid, report.program
+                ));
+            }
+            for note in &report.notes {
+                if told.insert(note) {
+                    say(note);
+                }
+            }
+        }
+        for why in &self.damaged {
+            say(why);
+        }
+        let asked =
+            wanted.tree || wanted.summary || wanted.graph.is_some() || !wanted.patches.is_empty();
+        let explained = self.runs() > 0 || self.reports.iter().any(|report| report.error.is_some());
+        if asked && !explained {
+            let hint = match self
+                .reports
+                .first()
+                .and_then(|report| report.libtorch.as_deref())
+            {
+                Some(libtorch) => format!(" (it loads libtorch {libtorch}, but called no module)"),
+                None => String::new(),
+            };
+            say(format!("no libtorch model ran in {}{hint}", wanted.program));
+        }
+    }
+
+    /// One file, or one for each of several ranks.
+    fn save(&self, file: &Path) -> Result<(), Error> {
+        let ranks: BTreeSet<&str> = self
+            .reports
+            .iter()
+            .filter_map(|report| report.rank.as_deref())
+            .collect();
+        if ranks.len() < 2 {
+            return GraphFile::new(merged(self.reports.iter())).save(file);
+        }
+        for rank in ranks {
+            let reports = self
+                .reports
+                .iter()
+                .filter(|report| report.rank.as_deref() == Some(rank));
+            GraphFile::new(merged(reports)).save(&with_rank(file, rank))?;
+        }
+        Ok(())
+    }
+}
+
+/// Graphs of the same name become one, in the order met.
+fn merged<'a>(reports: impl Iterator<Item = &'a Report>) -> Vec<Graph> {
+    let mut all: Vec<Graph> = Vec::new();
+    for graph in reports.flat_map(|report| &report.graphs) {
+        match all.iter_mut().find(|known| known.name == graph.name) {
+            Some(known) => known.merge(graph.clone()),
+            None => all.push(graph.clone()),
+        }
+    }
+    all
+}
+
+fn trees(graphs: &[Graph]) -> Result<String, Error> {
+    let mut text = String::new();
+    for graph in graphs {
+        if graphs.len() > 1 {
+            text += &format!("# {}\n", graph.name);
+        }
+        text += &lines(graph.tree(&NodePath::root())?);
+    }
+    Ok(text)
+}
+
+/// `g.json` of rank 1 is `g.rank1.json`.
+fn with_rank(file: &Path, rank: &str) -> PathBuf {
+    let safe: String = rank
+        .chars()
+        .map(|c| if c.is_alphanumeric() { c } else { '_' })
+        .collect();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match file.extension() {
+        Some(extension) => format!("{stem}.rank{safe}.{}", extension.to_string_lossy()),
+        None => format!("{stem}.rank{safe}"),
+    };
+    file.with_file_name(name)
+}
+
+/// Says which patches never matched or failed; true when none.
+fn complain(specs: &[PatchSpec], patches: &[PatchReport], graphs: &[Graph]) -> bool {
+    let mut good = true;
+    for (spec, patch) in specs.iter().zip(patches) {
+        if patch.failed > 0 {
+            good = false;
+            let why = patch
+                .last_error
+                .as_deref()
+                .map_or(String::new(), |error| format!(": {error}"));
+            say(format!(
+                "patch {} failed {}{why}",
+                patch.text,
+                count(patch.failed, "time", "times")
+            ));
+        }
+        if patch.matched == 0 {
+            good = false;
+            say(format!(
+                "patch {} never matched{}",
+                patch.text,
+                reason(spec, graphs)
+            ));
+        }
+    }
+    good
+}
+
+fn reason(spec: &PatchSpec, graphs: &[Graph]) -> String {
+    if graphs.is_empty() {
+        return " (run with --tree to see the names)".into();
+    }
+    match graph::check(graphs, std::slice::from_ref(&spec.path)) {
+        // The message has a heading for many paths; here it is one.
+        Err(Error::Path(text)) => {
+            format!(":\n{}", text.lines().skip(1).collect::<Vec<_>>().join("\n"))
+        }
+        Err(error) => format!(": {error}"),
+        Ok(()) => ", though that value was recorded".into(),
+    }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(pid: u32, rank: Option<&str>, name: &str, matched: u64) -> Report {
+        let patch = PatchReport {
+            text: "a=zero".into(),
+            matched,
+            applied: matched,
+            ..PatchReport::default()
+        };
+        Report {
+            pid,
+            rank: rank.map(str::to_string),
+            runs: 2,
+            graphs: vec![Graph::new(name)],
+            patches: vec![patch],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn ranks_have_their_own_files() {
+        assert_eq!(
+            with_rank(Path::new("/a/g.json"), "1"),
+            Path::new("/a/g.rank1.json")
+        );
+        assert_eq!(with_rank(Path::new("g"), "0/x"), Path::new("g.rank0_x"));
+        let dir = tempfile::tempdir().expect("dir");
+        let outcome = |ranks: [Option<&str>; 2]| Outcome {
+            reports: ranks
+                .iter()
+                .map(|rank| report(1, *rank, "m.forward", 1))
+                .collect(),
+            damaged: vec![],
+        };
+        outcome([Some("0"), Some("1")])
+            .save(&dir.path().join("g.json"))
+            .expect("save");
+        outcome([Some("0"), Some("0")])
+            .save(&dir.path().join("h.json"))
+            .expect("save");
+        let mut names: Vec<String> = std::fs::read_dir(dir.path())
+            .expect("dir")
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["g.rank0.json", "g.rank1.json", "h.json"]);
+    }
+
+    #[test]
+    fn processes_add_up() {
+        let specs: Vec<PatchSpec> = vec!["a=zero".parse().expect("patch")];
+        let reports = vec![
+            report(1, None, "m.forward", 3),
+            report(2, None, "n.forward", 4),
+            report(3, None, "m.forward", 0),
+        ];
+        let outcome = Outcome {
+            reports,
+            damaged: vec![],
+        };
+        let sums = outcome.patches(&specs);
+        assert_eq!((sums[0].matched, sums[0].applied), (7, 7));
+        assert_eq!(merged(outcome.reports.iter()).len(), 2);
+        let summary = outcome.summary(&sums);
+        assert!(
+            summary.contains("a=zero") && summary.ends_with("graphpatch: 6 runs in 3 processes\n"),
+            "{summary}"
+        );
+        assert!(complain(&specs, &sums, &[]));
+        assert!(!complain(
+            &specs,
+            &Outcome {
+                reports: vec![],
+                damaged: vec![]
+            }
+            .patches(&specs),
+            &[]
+        ));
+    }
+}

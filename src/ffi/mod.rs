@@ -1,0 +1,21 @@
+//! The C ABI: a thin edge over [`crate::session`] and [`crate::graph`]. One file per C noun.
+//!
+//! Each call checks its pointers, runs its body behind [`guard`], and answers with a [`Status`]; the message behind
+//! it waits in a thread-local. No logic lives here. `include/graphpatch.h` is generated from these files.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+#![allow(non_camel_case_types)] // the C names are the types' names
+
+pub mod graphs;
+pub mod guard;
+pub mod patch;
+pub mod run;
+pub mod session;
+pub mod status;
+pub mod string;
+
+use guard::guard;
+use status::Status;

@@ -1,0 +1,106 @@
+//! Patches: registered by text, named by number.
+
+use std::ffi::c_char;
+
+use super::guard::{answer, reference, text};
+use super::session::gp_session;
+use super::{Status, guard, string};
+use crate::error::{Error, Result};
+use crate::patch::PatchCounts;
+
+/// How often a patch met its node, changed the value there, or could not.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct gp_patch_counts {
+    pub matched: u64,
+    pub applied: u64,
+    pub failed: u64,
+}
+
+/// Registers a patch, `PATH[SLICE]=zero`, `...=add:NUMBER` or `...=replace:NUMBER`, behind those that are there. It
+/// holds for runs that begin from now on, on any thread. `id` receives its number.
+///
+/// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `patch` is NULL or a C string; `id` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_add(
+    session: *const gp_session,
+    patch: *const c_char,
+    id: *mut u64,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        let spec = text(patch, "patch")?.parse()?;
+        answer(id, "id", 0)?;
+        answer(id, "id", session.0.add_patch(spec)?)
+    })
+}
+
+/// Takes a patch away, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { reference(session, "session")?.0.remove_patch(id) })
+}
+
+/// What the session knows of a patch.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+unsafe fn counts(session: *const gp_session, id: u64) -> Result<PatchCounts> {
+    // SAFETY: by this function's contract.
+    let all = unsafe { reference(session, "session")? }.0.patch_counts();
+    all.into_iter()
+        .find(|counts| counts.id == id)
+        .ok_or_else(|| Error::State(format!("there is no patch number {id}")))
+}
+
+/// How often a patch was met, applied, and failed so far.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_get_counts(
+    session: *const gp_session,
+    id: u64,
+    out: *mut gp_patch_counts,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let counts = counts(session, id)?;
+        let value = gp_patch_counts {
+            matched: counts.matched,
+            applied: counts.applied,
+            failed: counts.failed,
+        };
+        answer(out, "out", value)
+    })
+}
+
+/// Why a patch failed last; empty if it never did. `out` receives new text; free it with gp_string_free.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_last_error(
+    session: *const gp_session,
+    id: u64,
+    out: *mut *mut c_char,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let why = counts(session, id)?.last_error.unwrap_or_default();
+        string::give(out, "out", &why)
+    })
+}

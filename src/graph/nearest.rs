@@ -1,0 +1,157 @@
+//! The valid paths nearest to what the user wrote, for messages and reports.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::{Graph, Node, Value};
+use crate::path::NodePath;
+
+/// How many completions a message names.
+pub(super) const MOST_SHOWN: usize = 20;
+/// How many leaves are compared with a bad path; more would make a message slow, not better.
+const MOST_COMPARED: usize = 20_000;
+
+/// The valid paths nearest to a bad one, best first, at most 20.
+pub fn nearest(graphs: &[Graph], path: &NodePath) -> Vec<String> {
+    let mut found = ranked(graphs, path);
+    found.truncate(MOST_SHOWN);
+    found
+}
+
+/// All leaves below the last scope of the path that a graph knows: first those that the path is a beginning of,
+/// in the graph's order with outputs first; then the others, most similar first.
+pub(super) fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
+    let mut deepest = 0;
+    let mut candidates = Vec::new();
+    for graph in graphs {
+        let path = graph.canonical(path);
+        let mut depth = graph
+            .walk(&path.names)
+            .map_or_else(|(_, depth)| depth, |_| path.names.len());
+        let scope = loop {
+            match path.names.get(..depth).map(|names| graph.walk(names)) {
+                Some(Ok(node)) if !node.is_scope() && depth > 0 => depth -= 1,
+                Some(Ok(node)) => break node,
+                _ => break &graph.root,
+            }
+        };
+        let names = path.names.get(..depth).unwrap_or_default().to_vec();
+        let found = leaves(
+            scope,
+            NodePath {
+                names,
+                dig: Vec::new(),
+            },
+        );
+        if found.is_empty() || (depth < deepest && !candidates.is_empty()) {
+            continue;
+        }
+        if depth > deepest {
+            candidates.clear();
+        }
+        deepest = depth;
+        let typed = path.to_string();
+        candidates.extend(found.into_iter().map(|leaf| {
+            let text = leaf.to_string();
+            let rest = text
+                .strip_prefix(&typed)
+                .map(|rest| rest.starts_with(['.', '|']) || typed.is_empty());
+            let likeness = if rest == Some(true) {
+                2.0
+            } else {
+                similarity(&typed, &text)
+            };
+            (likeness, text)
+        }));
+    }
+    candidates.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let mut seen = HashSet::new();
+    candidates
+        .into_iter()
+        .map(|(_, text)| text)
+        .filter(|text| seen.insert(text.clone()))
+        .collect()
+}
+
+/// Between 0 and 1, a common beginning counting as much as all else.
+fn similarity(typed: &str, text: &str) -> f64 {
+    let common = typed
+        .chars()
+        .zip(text.chars())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let prefix = common as f64 / typed.chars().count().max(1) as f64;
+    (prefix + strsim::normalized_levenshtein(typed, text)) / 2.0
+}
+
+/// The paths of all leaves below a scope, level by level, `output` first in each scope.
+fn leaves(scope: &Node, at: NodePath) -> Vec<NodePath> {
+    let mut found = Vec::new();
+    let mut queue = VecDeque::from([(scope, at)]);
+    while let Some((scope, at)) = queue.pop_front() {
+        let (outputs, others): (Vec<&Node>, Vec<&Node>) = scope
+            .children
+            .iter()
+            .partition(|node| node.name == "output");
+        for node in outputs.into_iter().chain(others) {
+            let path = at.child(&node.name);
+            if node.is_scope() {
+                queue.push_back((node, path));
+            } else {
+                value_leaves(&node.value, path, &mut found);
+            }
+        }
+        if found.len() >= MOST_COMPARED {
+            break;
+        }
+    }
+    found
+}
+
+fn value_leaves(value: &Value, at: NodePath, found: &mut Vec<NodePath>) {
+    if value.is_leaf() {
+        found.push(at.clone());
+    }
+    for (key, element) in value.elements() {
+        value_leaves(&element, at.element(key), found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::super::samples::{leaf, tensor, tuple_output};
+    use super::*;
+
+    #[test]
+    fn the_nearest_comes_first() {
+        let graphs = [tuple_output()];
+        for (typed, best) in [
+            ("liner.output", "linear.output"),
+            ("linear_1.wieght", "linear_1.weight"),
+            ("linear_2.output", "linear_1.output"),
+            ("ad", "add"),
+            ("output|sub_9", "output|sub_0"),
+            ("linear_0.outpu", "linear.output"),
+            ("linear.output.more", "linear.output"),
+        ] {
+            assert_eq!(
+                nearest(&graphs, &typed.parse().unwrap())[0],
+                best,
+                "{typed}"
+            );
+        }
+    }
+
+    #[test]
+    fn graphs_that_know_more_of_the_path_win() {
+        let mut other = Graph::new("other");
+        other.root.children = (0..30)
+            .map(|n| leaf(Kind::Op, &format!("relu_{n}"), tensor(&[1])))
+            .collect();
+        let graphs = [other, tuple_output()];
+        assert_eq!(nearest(&graphs, &"rleu_7".parse().unwrap())[0], "relu_7");
+        assert_eq!(nearest(&graphs, &"relu".parse().unwrap()).len(), 20);
+        assert_eq!(nearest(&graphs, &"linear.relu_1".parse().unwrap()).len(), 5);
+        assert!(nearest(&[], &"x".parse().unwrap()).is_empty());
+    }
+}

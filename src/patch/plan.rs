@@ -1,0 +1,237 @@
+//! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::PatchSpec;
+use crate::path::Name;
+
+/// What happens when a patch cannot be applied in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The host gets an error that it can handle.
+    #[default]
+    Raise,
+    /// The value stays as it is, and the failure is counted.
+    Skip,
+}
+
+/// A registered patch and what became of it.
+#[derive(Debug)]
+pub struct Patch {
+    pub id: u64,
+    pub spec: PatchSpec,
+    /// The patch as its user would write it.
+    pub text: String,
+    matched: AtomicU64,
+    applied: AtomicU64,
+    failed: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+/// How often a patch met its node, changed it, or could not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PatchCounts {
+    pub id: u64,
+    pub text: String,
+    pub matched: u64,
+    pub applied: u64,
+    pub failed: u64,
+    pub last_error: Option<String>,
+}
+
+impl Patch {
+    pub fn new(id: u64, spec: PatchSpec) -> Patch {
+        Patch {
+            id,
+            text: spec.to_string(),
+            spec,
+            matched: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    pub fn count_match(&self) {
+        self.matched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_applied(&self) {
+        self.applied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_failed(&self, why: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock() = Some(why.to_owned());
+    }
+
+    pub fn counts(&self) -> PatchCounts {
+        PatchCounts {
+            id: self.id,
+            text: self.text.clone(),
+            matched: self.matched.load(Ordering::Relaxed),
+            applied: self.applied.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().clone(),
+        }
+    }
+
+    pub fn reset_counts(&self) {
+        for counter in [&self.matched, &self.applied, &self.failed] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        *self.last_error.lock() = None;
+    }
+}
+
+/// One step into a container: `sub_3` is index 3 of a tuple or list; any text is a key of a dict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub index: Option<u32>,
+    pub key: String,
+}
+
+/// One patch at one site.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Index into [`Plan::patches`].
+    pub patch: u32,
+    pub dig: Vec<Step>,
+}
+
+/// A node that a patch names, or a scope on the way to one.
+#[derive(Debug, Default)]
+struct Site {
+    children: Vec<(Name, u32)>,
+    targets: Vec<Target>,
+}
+
+/// An immutable arrangement; a change of patches makes a new one, and runs keep the one they began with.
+#[derive(Debug)]
+pub struct Plan {
+    pub patches: Vec<Arc<Patch>>,
+    pub on_error: OnError,
+    sites: Vec<Site>,
+}
+
+impl Plan {
+    /// The site of the root.
+    pub const ROOT: u32 = 0;
+
+    /// Patches at the same node stay in the given order.
+    pub fn new(patches: Vec<Arc<Patch>>, on_error: OnError) -> Plan {
+        let mut sites = vec![Site::default()];
+        for (index, patch) in patches.iter().enumerate() {
+            let mut at = 0;
+            for name in &patch.spec.path.names {
+                let name = Name::parse(name);
+                at = match sites[at].children.iter().find(|(n, _)| *n == name) {
+                    Some((_, site)) => *site as usize,
+                    None => {
+                        let new = sites.len();
+                        sites[at].children.push((name, new as u32));
+                        sites.push(Site::default());
+                        new
+                    }
+                };
+            }
+            let dig = patch.spec.path.dig.iter().map(|key| Step {
+                index: key.strip_prefix("sub_").and_then(|n| n.parse().ok()),
+                key: key.clone(),
+            });
+            sites[at].targets.push(Target {
+                patch: index as u32,
+                dig: dig.collect(),
+            });
+        }
+        Plan {
+            patches,
+            on_error,
+            sites,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.patches.is_empty()
+    }
+
+    /// The site of the child `name`. The first `linear` of several may also be written `linear_0`.
+    pub fn child(&self, site: u32, name: Name) -> Option<u32> {
+        let children = &self.sites.get(site as usize)?.children;
+        let find = |wanted: Name| children.iter().find(|(n, _)| *n == wanted);
+        find(name)
+            .or_else(|| {
+                (name.num == Name::NO_NUM)
+                    .then(|| find(Name { num: 0, ..name }))
+                    .flatten()
+            })
+            .map(|(_, site)| *site)
+    }
+
+    /// The names of the site's children that have patches themselves.
+    pub fn patched_names(&self, site: u32) -> impl Iterator<Item = Name> {
+        let children = self.sites.get(site as usize).map(|site| &site.children);
+        children
+            .into_iter()
+            .flatten()
+            .filter(|(_, child)| !self.targets(*child).is_empty())
+            .map(|(name, _)| *name)
+    }
+
+    /// All names that patches end with, at any site.
+    pub fn last_names(&self) -> impl Iterator<Item = Name> {
+        self.patches
+            .iter()
+            .filter_map(|patch| patch.spec.path.names.last())
+            .map(|name| Name::parse(name))
+    }
+
+    pub fn targets(&self, site: u32) -> &[Target] {
+        self.sites
+            .get(site as usize)
+            .map_or(&[], |site| &site.targets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(texts: &[&str]) -> Plan {
+        let patches = texts
+            .iter()
+            .enumerate()
+            .map(|(id, text)| Arc::new(Patch::new(id as u64, text.parse().unwrap())));
+        Plan::new(patches.collect(), OnError::Raise)
+    }
+
+    fn site(plan: &Plan, path: &str) -> Option<u32> {
+        path.split('.').try_fold(Plan::ROOT, |site, name| {
+            plan.child(site, Name::parse(name))
+        })
+    }
+
+    #[test]
+    fn finds_targets_in_order() {
+        let plan = plan(&[
+            "mlp.add=zero",
+            "mlp.chunk|sub_1=add:1",
+            "mlp.add=add:2",
+            "linear_0.output=zero",
+        ]);
+        let targets = plan.targets(site(&plan, "mlp.add").unwrap());
+        assert_eq!(targets.iter().map(|t| t.patch).collect::<Vec<_>>(), [0, 2]);
+        let chunk = plan.targets(site(&plan, "mlp.chunk").unwrap());
+        assert_eq!(chunk[0].dig[0].index, Some(1));
+        assert!(site(&plan, "mlp.sub").is_none());
+        assert!(site(&plan, "linear.output").is_some());
+        assert!(site(&plan, "linear_0.output").is_some());
+        assert!(site(&plan, "linear_1").is_none());
+        assert!(plan.targets(site(&plan, "mlp").unwrap()).is_empty());
+    }
+}

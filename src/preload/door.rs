@@ -1,0 +1,365 @@
+//! The one state of a preloaded process: whether it is one, whether the session is attached, when a report is due.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::options::{OPTIONS_VARIABLE, Options};
+use super::report::{PatchReport, Report};
+use crate::error::Result;
+use crate::session::Session;
+use crate::torch::loader;
+
+/// Not a preloaded process, or one whose options are gone: hooks pass through.
+const CLOSED: u8 = 0;
+/// Preloaded; libtorch has not been seen.
+const WAITING: u8 = 1;
+/// One thread attaches; hooks pass through.
+const ATTACHING: u8 = 2;
+/// Attached, or failed to: nothing left to look for; reports are written.
+const ATTACHED: u8 = 3;
+
+static STATE: AtomicU8 = AtomicU8::new(CLOSED);
+static DOOR: OnceLock<Door> = OnceLock::new();
+
+struct Door {
+    options: Options,
+    program: String,
+    rank: Option<String>,
+    session: OnceLock<Arc<Session>>,
+    libtorch: OnceLock<String>,
+    error: OnceLock<String>,
+    opened: Instant,
+    /// The same moment, in nanoseconds since 1970.
+    started: u128,
+    /// The process that this memory belongs to: a `vfork` child shares it but is another process.
+    pid: AtomicU32,
+    /// Whether this process was forked from an attached one.
+    forked: AtomicBool,
+    /// A report is being written.
+    writing: AtomicBool,
+    /// The graph has grown since the last report.
+    grown: AtomicBool,
+    /// When the last report was done and how long it took, in microseconds since `opened`; 0: none yet.
+    written: AtomicU64,
+    took: AtomicU64,
+}
+
+/// Whether hooks still have to look for libtorch. The first line of each.
+#[inline]
+pub fn is_waiting() -> bool {
+    STATE.load(Ordering::Acquire) == WAITING
+}
+
+/// Whether there is something to report, and this is the process that it is about.
+#[inline]
+pub fn is_attached_here() -> bool {
+    STATE.load(Ordering::Acquire) == ATTACHED
+        && DOOR
+            .get()
+            .is_some_and(|door| door.pid.load(Ordering::Relaxed) == std::process::id())
+}
+
+/// Opens the door of a preloaded process and attaches if libtorch is mapped. Called once, right before `main`.
+pub fn open() {
+    let Some(file) = std::env::var_os(OPTIONS_VARIABLE) else {
+        return;
+    };
+    if !is_preloaded() {
+        return;
+    }
+    // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.
+    let Ok(options) = Options::load(Path::new(&file)) else {
+        return;
+    };
+    let program = std::env::current_exe()
+        .map(|path| path.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let door = Door {
+        options,
+        program,
+        rank: std::env::var("RANK").ok().filter(|rank| !rank.is_empty()),
+        session: OnceLock::new(),
+        libtorch: OnceLock::new(),
+        error: OnceLock::new(),
+        opened: Instant::now(),
+        started: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos()),
+        pid: AtomicU32::new(std::process::id()),
+        forked: AtomicBool::new(false),
+        writing: AtomicBool::new(false),
+        grown: AtomicBool::new(false),
+        written: AtomicU64::new(0),
+        took: AtomicU64::new(0),
+    };
+    if DOOR.set(door).is_err() {
+        return;
+    }
+    STATE.store(WAITING, Ordering::Release);
+    attach_if_loaded();
+}
+
+/// Whether `LD_PRELOAD` names the object that holds this code.
+fn is_preloaded() -> bool {
+    let Some(own) = loader::own_object() else {
+        return false;
+    };
+    let list = std::env::var_os("LD_PRELOAD").unwrap_or_default();
+    is_listed(&list, &own)
+}
+
+fn is_listed(list: &OsStr, own: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    list.as_bytes()
+        .split(|byte| matches!(byte, b' ' | b':'))
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| PathBuf::from(OsStr::from_bytes(entry)))
+        .any(|entry| entry == own || real(&entry) == real(own))
+}
+
+/// Attaches if libtorch is mapped now and nobody else is at it. True when there is nothing left to wait for.
+pub fn attach_if_loaded() -> bool {
+    let Some(door) = DOOR.get() else { return true };
+    if loader::loaded_path().is_none() {
+        return false;
+    }
+    if STATE
+        .compare_exchange(WAITING, ATTACHING, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        return true;
+    }
+    if let Some(libtorch) = loader::find_loaded() {
+        let _ = door.libtorch.set(format!(
+            "{} ({})",
+            libtorch.version,
+            libtorch.lib_dir.display()
+        ));
+    }
+    let failure = match catch_unwind(AssertUnwindSafe(|| door.attach())) {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => Some(why.to_string()),
+        Err(_) => Some("internal error: a panic while attaching".to_string()),
+    };
+    if let Some(why) = failure {
+        let _ = door.error.set(why);
+    }
+    // SAFETY: the handlers are functions of this library, which a preloaded process never unloads.
+    unsafe {
+        libc::atexit(at_exit);
+        at_quick_exit(at_exit);
+        libc::pthread_atfork(None, None, Some(after_fork));
+    }
+    STATE.store(ATTACHED, Ordering::Release);
+    // For a process that is killed before its first run ends; that run's report is the first that counts.
+    door.write(Wait::No);
+    door.written.store(0, Ordering::Relaxed);
+    true
+}
+
+unsafe extern "C" {
+    fn at_quick_exit(handler: extern "C" fn()) -> libc::c_int;
+}
+
+extern "C" fn at_exit() {
+    report_now();
+}
+
+/// Writes the last report. For the end of the process.
+pub fn report_now() {
+    if is_attached_here()
+        && let Some(door) = DOOR.get()
+    {
+        door.write(Wait::Yes);
+    }
+}
+
+/// In a forked child: the same options and patches, everything counted from zero, a report of its own.
+unsafe extern "C" fn after_fork() {
+    let Some(door) = DOOR.get() else { return };
+    door.pid.store(std::process::id(), Ordering::Relaxed);
+    door.forked.store(true, Ordering::Relaxed);
+    // The thread that wrote or attached, if it was another one, does not exist here.
+    door.writing.store(false, Ordering::Release);
+    door.written.store(0, Ordering::Relaxed);
+    door.grown.store(false, Ordering::Relaxed);
+    if let Some(session) = door.session.get() {
+        let _ = catch_unwind(AssertUnwindSafe(|| session.reset_after_fork()));
+    }
+}
+
+/// Whether to wait for another thread's report to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    Yes,
+}
+
+impl Door {
+    fn attach(&'static self) -> Result<()> {
+        let session = Session::open();
+        session.set_on_error(self.options.on_error);
+        for patch in &self.options.patches {
+            session.add_patch(patch.clone())?;
+        }
+        session.set_recording(self.options.record);
+        session.set_observer(Box::new(|grown| self.on_run_end(grown)));
+        let _ = self.session.set(session.clone());
+        crate::torch::attach(&session)
+    }
+
+    /// After every run, on its thread. A report may cost as much as a run: the first is written at once, later ones soon
+    /// after the graph has grown, and now and then for the counts, so that a process that is killed has left nearly all.
+    fn on_run_end(&self, grown: bool) {
+        if grown {
+            self.grown.store(true, Ordering::Relaxed);
+        }
+        let (written, took) = (
+            self.written.load(Ordering::Relaxed),
+            self.took.load(Ordering::Relaxed),
+        );
+        if is_due(
+            self.now(),
+            written,
+            took,
+            self.grown.load(Ordering::Relaxed),
+        ) {
+            self.write(Wait::No);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+
+    fn write(&self, wait: Wait) {
+        let pid = std::process::id();
+        if pid != self.pid.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut tries = 0;
+        while self
+            .writing
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            tries += 1;
+            if wait == Wait::No || tries > 1000 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let before = self.now();
+        self.grown.store(false, Ordering::Relaxed);
+        // A full disk or a directory that is gone costs the report, nothing else.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let report = self.report(pid);
+            if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
+                let _ = report.save(&self.options.report_dir, &self.file_name(pid));
+            }
+        }));
+        let after = self.now();
+        self.took.store(after - before, Ordering::Relaxed);
+        self.written.store(after, Ordering::Relaxed);
+        self.writing.store(false, Ordering::Release);
+    }
+
+    /// `exec` keeps the process id: the time tells the images apart.
+    fn file_name(&self, pid: u32) -> String {
+        format!("report-{pid}-{}.json", self.started)
+    }
+
+    fn report(&self, pid: u32) -> Report {
+        let mut report = Report {
+            pid,
+            ppid: std::os::unix::process::parent_id(),
+            rank: self.rank.clone(),
+            program: self.program.clone(),
+            libtorch: self.libtorch.get().cloned(),
+            error: self.error.get().cloned(),
+            ..Report::default()
+        };
+        let Some(session) = self.session.get() else {
+            return report;
+        };
+        report.runs = session.runs();
+        report.graphs = session.graphs();
+        report.notes = session.notes();
+        report.patches = session
+            .patch_counts()
+            .into_iter()
+            .map(|patch| PatchReport {
+                text: patch.text,
+                matched: patch.matched,
+                applied: patch.applied,
+                failed: patch.failed,
+                last_error: patch.last_error,
+            })
+            .collect();
+        report
+    }
+}
+
+/// Times in microseconds; `written` 0: never. Reports take at most a twentieth of the time while the graph grows, and
+/// a two-hundredth for counts alone.
+fn is_due(now: u64, written: u64, took: u64, grown: bool) -> bool {
+    const COUNTS: u64 = 100_000;
+    let since = now.saturating_sub(written);
+    let pause = if grown {
+        took.saturating_mul(20)
+    } else {
+        took.saturating_mul(200).max(COUNTS)
+    };
+    written == 0 || since >= pause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_due() {
+        assert!(is_due(1, 0, 0, false), "the first");
+        assert!(
+            !is_due(1000, 900, 10, true),
+            "too soon after a report of that length"
+        );
+        assert!(is_due(1000, 700, 10, true));
+        assert!(!is_due(1000, 700, 10, false), "nothing new");
+        assert!(is_due(100_700, 700, 10, false), "counts");
+        assert!(
+            !is_due(100_700, 700, 1000, false),
+            "counts in a large report"
+        );
+    }
+
+    #[test]
+    fn preload_lists() {
+        let own = Path::new("/opt/gp/libgraphpatch.so");
+        assert!(is_listed(OsStr::new("/opt/gp/libgraphpatch.so"), own));
+        assert!(is_listed(
+            OsStr::new("/lib/x.so:/opt/gp/libgraphpatch.so"),
+            own
+        ));
+        assert!(is_listed(
+            OsStr::new("/lib/x.so /opt/gp/libgraphpatch.so"),
+            own
+        ));
+        assert!(!is_listed(OsStr::new("/lib/x.so"), own));
+        assert!(!is_listed(OsStr::new(""), own));
+    }
+
+    #[test]
+    fn a_test_is_not_preloaded() {
+        open();
+        assert!(!is_waiting() && !is_attached_here());
+        report_now();
+    }
+}

@@ -1,0 +1,93 @@
+//! Starts the program in the command's own process group and waits for it, as `env` or `time` would: signals are the
+//! program's business. Those that the terminal sends reach it anyway; those sent to the command are passed on.
+
+use std::io;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// What ends the command while the program runs would lose the reports.
+const PASSED_ON: [libc::c_int; 6] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
+
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
+static EARLY: AtomicI32 = AtomicI32::new(0);
+
+/// Runs the command to its end. One at a time.
+pub fn launch(command: &mut Command) -> io::Result<ExitStatus> {
+    let _signals = Signals::catch();
+    let mut child = command.spawn()?;
+    let pid = i32::try_from(child.id()).unwrap_or(0);
+    PROGRAM.store(pid, Ordering::SeqCst);
+    let early = EARLY.swap(0, Ordering::SeqCst);
+    if early != 0 && pid > 0 {
+        // SAFETY: our own child, not waited for yet.
+        unsafe { libc::kill(pid, early) };
+    }
+    let status = child.wait();
+    PROGRAM.store(0, Ordering::SeqCst);
+    status
+}
+
+extern "C" fn pass_on(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel hands a valid siginfo to a handler set with SA_SIGINFO.
+    let from_a_process = unsafe { (*info).si_code } <= 0;
+    let pid = PROGRAM.load(Ordering::SeqCst);
+    if !from_a_process {
+        // The kernel (the terminal) sends to the whole foreground group, the program included.
+        return;
+    }
+    if pid > 0 {
+        // SAFETY: async-signal-safe; our own child, which cannot be reaped while PROGRAM holds it but for an instant.
+        unsafe { libc::kill(pid, signal) };
+    } else {
+        EARLY.store(signal, Ordering::SeqCst);
+    }
+}
+
+/// The dispositions from before. A signal that was ignored (nohup, a background job) stays so, here and in the program.
+struct Signals([Option<libc::sigaction>; PASSED_ON.len()]);
+
+impl Signals {
+    fn catch() -> Signals {
+        let mut before = [None; PASSED_ON.len()];
+        for (signal, slot) in PASSED_ON.iter().zip(&mut before) {
+            // SAFETY: sigaction structs are valid when zero; the handler has the SA_SIGINFO signature and is
+            // async-signal-safe; a handler, unlike SIG_IGN, is not inherited by the program.
+            unsafe {
+                let mut old: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(*signal, std::ptr::null(), &mut old);
+                if old.sa_sigaction == libc::SIG_IGN {
+                    continue;
+                }
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = pass_on as extern "C" fn(_, _, _) as libc::sighandler_t;
+                action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+                libc::sigemptyset(&mut action.sa_mask);
+                libc::sigaction(*signal, &action, std::ptr::null_mut());
+                *slot = Some(old);
+            }
+        }
+        Signals(before)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for (signal, before) in PASSED_ON.iter().zip(&self.0) {
+            if let Some(before) = before {
+                // SAFETY: puts back what `catch` has read.
+                unsafe { libc::sigaction(*signal, before, std::ptr::null_mut()) };
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The life of a preloaded process: `graphpatch run` starts the program with this library in `LD_PRELOAD`, names an
+//! options file in `GRAPHPATCH_OPTIONS`, and reads the report files when the program has ended.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`options`] | what is asked for: written by the command, read here |
+//! | [`report`] | what came of it: written here, read by the command |
+//! | [`launch`] | starting the program and waiting for it, in the command's own process |
+//! | `door` | the one state of the process, attaching, when reports are written |
+//! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
+//! | `guard` | a report before a sudden end, which may hang or crash without harm |
+//!
+//! The order of events: `hooks` catches `__libc_start_main` and opens the door right before `main` (a constructor would
+//! be too early). If libtorch is mapped the session attaches at once; else every `dlopen` and `dlsym` looks whether it
+//! has come. From then on reports are written when the graph grows, every second, and at the end. A forked child goes
+//! on with counters from zero and a report of its own; a program that it executes starts afresh, since both variables are inherited.
+//!
+//! Threads need no hook: a run is armed by its root's call on the thread that makes it (`pthread_create` is not
+//! touched), so threads from before and after attaching are the same.
+//!
+//! A process that is not a preloaded one (a program that links or opens this library) passes through all hooks at the
+//! price of one atomic load. Nothing here writes to the program's stdout, and no failure here ends the program.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod door;
+// A test binary would link the hooks' symbols before libc's: its tests run small programs instead.
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod guard;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod hooks;
+pub mod launch;
+pub mod options;
+pub mod report;
+
+pub use options::{OPTIONS_VARIABLE, Options};
+pub use report::{PatchReport, Report};

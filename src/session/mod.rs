@@ -1,0 +1,292 @@
+//! What a user opens: recording, patches, and the graphs of all runs. Here record and patch meet.
+//!
+//! States: *off* (nothing wanted), *recording*, *patching* (or both), and *disabled* after a bug of ours. One session
+//! at a time is attached to the process; a call of a root asks for it once ([`Run::begin`]) and keeps what it found
+//! (the plan, whether it records) until the call ends. So a change takes effect from the next run.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+pub mod ops;
+pub mod run;
+pub mod scope;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Error, Result};
+use crate::graph::{self, Graph, Node};
+use crate::patch::{OnError, Patch, PatchCounts, PatchSpec, Plan};
+use crate::path::NodePath;
+
+pub use run::{Run, ValueKind};
+pub use scope::{Root, Scope};
+
+/// Not 0 while runs are wanted; the adapter reads it before anything else.
+pub static ACTIVE: AtomicU32 = AtomicU32::new(0);
+
+/// The session that runs belong to.
+static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
+
+/// Set after a bug of ours was caught; nothing is recorded or patched any more.
+static DISABLED: AtomicBool = AtomicBool::new(false);
+
+type Observer = Box<dyn Fn(bool) + Send + Sync>;
+
+/// A user's session. All calls may be made from any thread.
+#[derive(Default)]
+pub struct Session {
+    recording: AtomicBool,
+    on_error: Mutex<OnError>,
+    plan: RwLock<Option<Arc<Plan>>>,
+    patches: Mutex<Vec<Arc<Patch>>>,
+    next_patch: AtomicU64,
+    graphs: Mutex<Vec<Graph>>,
+    notes: Mutex<Vec<String>>,
+    runs: AtomicU64,
+    observer: RwLock<Option<Observer>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// The attached session, if there is one and nothing went wrong.
+pub fn attached() -> Option<Arc<Session>> {
+    if DISABLED.load(Ordering::Relaxed) {
+        return None;
+    }
+    ATTACHED.read().clone()
+}
+
+/// Stops everything for good, after a bug of ours: the host goes on as if we were not there.
+pub fn disable(why: &str) {
+    if let Some(session) = attached() {
+        session.note(&format!(
+            "an internal error ended recording and patching: {why}"
+        ));
+    }
+    DISABLED.store(true, Ordering::Relaxed);
+    ACTIVE.store(0, Ordering::Relaxed);
+}
+
+impl Session {
+    /// A session that is off and attached to nothing.
+    pub fn open() -> Arc<Session> {
+        Arc::new(Session::default())
+    }
+
+    /// Makes this the session that runs belong to. The adapter is [`crate::torch::attach`]'s business.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when another session is attached.
+    pub fn make_current(self: &Arc<Self>) -> Result<()> {
+        let mut current = ATTACHED.write();
+        match &*current {
+            Some(other) if !Arc::ptr_eq(other, self) => Err(Error::State(
+                "another session is attached to this process; close it first".into(),
+            )),
+            _ => {
+                *current = Some(self.clone());
+                drop(current);
+                self.update_active();
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets go of the process. Runs that are under way end as they began.
+    pub fn detach(self: &Arc<Self>) {
+        let mut current = ATTACHED.write();
+        if current
+            .as_ref()
+            .is_some_and(|other| Arc::ptr_eq(other, self))
+        {
+            *current = None;
+            ACTIVE.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn update_active(self: &Arc<Self>) {
+        let current = ATTACHED.read();
+        if current
+            .as_ref()
+            .is_some_and(|other| Arc::ptr_eq(other, self))
+        {
+            let wanted = self.is_recording() || self.plan.read().is_some();
+            let wanted = wanted && !DISABLED.load(Ordering::Relaxed);
+            ACTIVE.store(wanted.into(), Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    /// Whether runs from now on are recorded into the graphs.
+    pub fn set_recording(self: &Arc<Self>, on: bool) {
+        self.recording.store(on, Ordering::Relaxed);
+        self.update_active();
+    }
+
+    /// What a patch that cannot be applied does, for runs from now on.
+    pub fn set_on_error(self: &Arc<Self>, on_error: OnError) {
+        *self.on_error.lock() = on_error;
+        self.rebuild(&self.patches.lock());
+    }
+
+    fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) {
+        let plan = (!patches.is_empty())
+            .then(|| Arc::new(Plan::new(patches.to_vec(), *self.on_error.lock())));
+        *self.plan.write() = plan;
+        self.update_active();
+    }
+
+    /// The plan of runs that begin now; `None` without patches.
+    pub fn plan(&self) -> Option<Arc<Plan>> {
+        self.plan.read().clone()
+    }
+
+    /// Registers a patch behind those that are there, from the next run on. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] when graphs were recorded and the path names no leaf in any of them.
+    pub fn add_patch(self: &Arc<Self>, spec: PatchSpec) -> Result<u64> {
+        {
+            let graphs = self.graphs.lock();
+            if !graphs.is_empty() {
+                graph::check(&graphs, std::slice::from_ref(&spec.path))?;
+            }
+        }
+        let mut patches = self.patches.lock();
+        let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
+        patches.push(Arc::new(Patch::new(id, spec)));
+        self.rebuild(&patches);
+        Ok(id)
+    }
+
+    /// Takes a patch away, from the next run on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when there is no such patch.
+    pub fn remove_patch(self: &Arc<Self>, id: u64) -> Result<()> {
+        let mut patches = self.patches.lock();
+        let before = patches.len();
+        patches.retain(|patch| patch.id != id);
+        if patches.len() == before {
+            return Err(Error::State(format!(
+                "there is no patch number {id}: it was removed, or never registered"
+            )));
+        }
+        self.rebuild(&patches);
+        Ok(())
+    }
+
+    /// What became of each patch so far, in the order of registration.
+    pub fn patch_counts(&self) -> Vec<PatchCounts> {
+        self.patches.lock().iter().map(|p| p.counts()).collect()
+    }
+
+    /// A copy of everything recorded so far, one graph for each root.
+    pub fn graphs(&self) -> Vec<Graph> {
+        self.graphs.lock().clone()
+    }
+
+    /// The tree as text of one subtree, of the only graph or of the first that has the path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when nothing was recorded, [`Error::Path`] when no graph has the path.
+    pub fn tree(&self, path: &NodePath) -> Result<String> {
+        let graphs = self.graphs.lock();
+        let mut error = Error::State("nothing was recorded yet".into());
+        for graph in graphs.iter() {
+            match graph.tree(path) {
+                Ok(text) => return Ok(text),
+                Err(why) => error = why,
+            }
+        }
+        Err(error)
+    }
+
+    /// Forgets what was recorded.
+    pub fn clear_graphs(&self) {
+        self.graphs.lock().clear();
+    }
+
+    /// How many runs began and ended.
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    /// What a person should know: what was lost, what was left alone. Each note once.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().clone()
+    }
+
+    pub fn note(&self, text: &str) {
+        let mut notes = self.notes.lock();
+        if !notes.iter().any(|note| note == text) {
+            notes.push(text.to_owned());
+        }
+    }
+
+    /// Called after each run; `true` if the run changed a graph.
+    pub fn set_observer(&self, observer: Box<dyn Fn(bool) + Send + Sync>) {
+        *self.observer.write() = Some(observer);
+    }
+
+    /// In a forked child: graphs and counts begin afresh, patches stay.
+    pub fn reset_after_fork(&self) {
+        self.graphs.lock().clear();
+        self.notes.lock().clear();
+        self.runs.store(0, Ordering::Relaxed);
+        for patch in self.patches.lock().iter() {
+            patch.reset_counts();
+        }
+    }
+
+    /// A run ended; `recorded` is what it left.
+    fn finish(&self, name: &str, recorded: Option<Node>) {
+        let changed = match recorded {
+            Some(root) => self.merge(name, root),
+            None => false,
+        };
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        if let Some(observer) = &*self.observer.read() {
+            observer(changed);
+        }
+    }
+
+    fn merge(&self, name: &str, root: Node) -> bool {
+        let mut graphs = self.graphs.lock();
+        let run = Graph {
+            root,
+            runs: 1,
+            ..Graph::new(name)
+        };
+        match graphs.iter_mut().find(|graph| graph.name == name) {
+            Some(graph) if graph.root == run.root => {
+                graph.runs += 1;
+                false
+            }
+            Some(graph) => {
+                graph.merge(run);
+                true
+            }
+            None => {
+                graphs.push(run);
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Operations by number, so that the hot path passes a `u32` and takes no lock.
+
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+
+use crate::path::Name;
+
+/// One operator of the process.
+#[derive(Debug)]
+pub struct Op {
+    /// What its nodes are called first: `aten::add.Tensor` is `add`.
+    pub name: Name,
+    /// The schema's full name.
+    pub schema: String,
+}
+
+const CHUNK: usize = 256;
+
+/// Chunks never move once made: a number can be looked up while others are defined.
+static TABLE: [OnceLock<Box<[OnceLock<Op>]>>; 256] = [const { OnceLock::new() }; 256];
+static NEXT: Mutex<usize> = Mutex::new(0);
+
+/// A number for the operator. A process with more than 65536 operators gets one name for the rest.
+pub fn define(schema: &str) -> u32 {
+    let mut next = NEXT.lock();
+    let id = (*next).min(CHUNK * TABLE.len() - 1);
+    let chunk =
+        TABLE[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+    let base = schema.split_once("::").map_or(schema, |(_, rest)| rest);
+    let base = base.split_once('.').map_or(base, |(name, _)| name);
+    let _ = chunk[id % CHUNK].set(Op {
+        name: Name::candidate(base),
+        schema: schema.to_owned(),
+    });
+    *next = id + 1;
+    id as u32
+}
+
+/// The operator of a number that [`define`] gave.
+pub fn get(id: u32) -> Option<&'static Op> {
+    let id = id as usize;
+    TABLE.get(id / CHUNK)?.get()?.get(id % CHUNK)?.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_schema() {
+        for (schema, name) in [
+            ("aten::add.Tensor", "add"),
+            ("aten::add_.Tensor", "add_"),
+            ("mylib::foo", "foo"),
+            ("quantized::linear_dynamic", "linear_dynamic"),
+        ] {
+            let op = get(define(schema)).unwrap();
+            assert_eq!(op.name.to_string(), name);
+            assert_eq!(op.schema, schema);
+        }
+        assert!(get(65_000).is_none());
+    }
+}

@@ -1,0 +1,406 @@
+//! One call of a root: names every value as it appears, records it, and says which patches it meets.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::scope::{Prepared, Root, Scope};
+use super::{Session, attached, ops};
+use crate::apply::{self, Outcome, Scalar, View};
+use crate::error::Error;
+use crate::graph::Kind;
+use crate::patch::{OnError, Patch, Plan, Target};
+use crate::path::{Name, Namespace};
+use crate::record::{Element, Recorder, Tag, value_of};
+
+/// What kind of value is about to appear in the innermost scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueKind {
+    /// The result of operation number `.0`.
+    Op(u32),
+    /// The scope's argument at this index.
+    Input(u32),
+    Output,
+}
+
+/// What the run wants to know of a scope's inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Its operations are to be intercepted.
+    pub arm: bool,
+    /// Nothing in it or below it matters.
+    pub cold: bool,
+    /// Operands are to be shown before they are read.
+    pub operands: bool,
+}
+
+/// What the run wants to know of a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its elements, to record them.
+    pub elements: bool,
+    /// To have the targets applied that [`Run::targets`] gives.
+    pub targets: bool,
+}
+
+/// What becomes of a value that a patch met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Applied,
+    /// It failed, and stays as it is.
+    Skipped,
+    /// It failed, and the host gets [`Run::failure`].
+    Raise,
+    /// Not done here: libtorch is to do it, and [`Run::applied_elsewhere`] is to be told.
+    Elsewhere,
+}
+
+#[derive(Debug)]
+struct Frame {
+    scope: Arc<Scope>,
+    site: Option<u32>,
+    names: Namespace,
+    /// Parameters that have a node already: index in the root, name.
+    parameters: SmallVec<[(u32, Name); 4]>,
+    operands: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    kind: ValueKind,
+    name: Name,
+    site: Option<u32>,
+}
+
+/// One call of a root on one thread.
+#[derive(Debug)]
+pub struct Run {
+    session: Arc<Session>,
+    plan: Option<Arc<Plan>>,
+    root: Arc<Root>,
+    recorder: Option<Recorder>,
+    frames: Vec<Frame>,
+    /// Identity of a tensor → the parameters that it is.
+    parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
+    pending: Option<Pending>,
+    failure: String,
+}
+
+impl Run {
+    /// A run of `root` for the attached session, or `None` if nothing is wanted of it.
+    pub fn begin(root: Arc<Root>) -> Option<(Run, Interest)> {
+        let session = attached()?;
+        let plan = session.plan();
+        let recorder = session.is_recording().then(Recorder::new);
+        if plan.is_none() && recorder.is_none() {
+            return None;
+        }
+        let scope = root.scope.clone();
+        let mut run = Run {
+            session,
+            plan,
+            root,
+            recorder,
+            frames: Vec::with_capacity(8),
+            parameters: FxHashMap::default(),
+            pending: None,
+            failure: String::new(),
+        };
+        let site = run.plan.is_some().then_some(Plan::ROOT);
+        let interest = run.open(scope, site);
+        Some((run, interest))
+    }
+
+    /// Whether [`Run::set_parameters`] is worth the work.
+    pub fn wants_parameters(&self) -> bool {
+        self.recorder.is_some()
+            || self
+                .plan
+                .as_ref()
+                .is_some_and(|plan| self.root.may_name_parameter(plan.last_names()))
+    }
+
+    /// Identities of the root's parameters, in the root's order; 0 where there is no tensor.
+    pub fn set_parameters(&mut self, identities: impl Iterator<Item = usize>) {
+        for (index, identity) in identities.enumerate() {
+            if identity != 0 {
+                self.parameters
+                    .entry(identity)
+                    .or_default()
+                    .push(index as u32);
+            }
+        }
+    }
+
+    fn open(&mut self, scope: Arc<Scope>, site: Option<u32>) -> Interest {
+        let recording = self.recorder.is_some();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.describe(&scope.class_name, &scope.module_path);
+        }
+        let prepared = scope.prepared(&self.root.parameters);
+        let patches_parameter = match (&self.plan, site) {
+            (Some(plan), Some(site)) => plan
+                .patched_names(site)
+                .any(|name| prepared.parameters.values().any(|known| known.0 == name)),
+            _ => false,
+        };
+        let interest = Interest {
+            arm: recording || site.is_some(),
+            cold: !recording && site.is_none(),
+            operands: recording || patches_parameter,
+        };
+        let names = prepared.names.clone();
+        self.frames.push(Frame {
+            names,
+            scope,
+            site,
+            parameters: SmallVec::new(),
+            operands: interest.operands,
+        });
+        interest
+    }
+
+    /// The site of the child `name` of the frame at `level`.
+    fn site(&self, level: usize, name: Name) -> Option<u32> {
+        let frame = self.frame(level)?;
+        self.plan.as_ref()?.child(frame.site?, name)
+    }
+
+    fn frame(&self, level: usize) -> Option<&Frame> {
+        self.frames.len().checked_sub(level + 1).map(|at| &self.frames[at])
+    }
+
+    /// A module is called from the innermost scope.
+    pub fn enter(&mut self, scope: Arc<Scope>) -> Interest {
+        let name = match self.frames.last_mut() {
+            Some(frame) => frame.names.create(scope.candidate()),
+            None => scope.candidate(),
+        };
+        let site = self.site(0, name);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.enter(name);
+        }
+        self.open(scope, site)
+    }
+
+    /// The innermost module has returned; what is wanted of the scope around it.
+    pub fn leave(&mut self) -> Interest {
+        if self.frames.len() > 1 {
+            self.frames.pop();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.leave();
+            }
+        }
+        let recording = self.recorder.is_some();
+        match self.frames.last() {
+            Some(frame) => Interest {
+                arm: recording || frame.site.is_some(),
+                cold: false,
+                operands: frame.operands,
+            },
+            None => Interest::default(),
+        }
+    }
+
+    /// Tensors that the scope at `level` is about to read. Parameters among them get their node now. Calls
+    /// `replace` with the index of each that has patches.
+    pub fn operands(&mut self, level: usize, tensors: &[Element<'_>], mut replace: impl FnMut(usize)) {
+        for (index, element) in tensors.iter().enumerate() {
+            if element.tag != Tag::Tensor || !self.parameters.contains_key(&element.identity) {
+                continue;
+            }
+            if let Some(name) = self.parameter(level, element)
+                && self.has_targets(self.site(level, name))
+            {
+                replace(index);
+            }
+        }
+    }
+
+    /// The name of the parameter that the tensor is in the scope at `level`, with a node for it.
+    fn parameter(&mut self, level: usize, element: &Element<'_>) -> Option<Name> {
+        let at = self.frames.len().checked_sub(level + 1)?;
+        let frame = &mut self.frames[at];
+        let prepared: &Prepared = frame.scope.prepared(&self.root.parameters);
+        let (index, (name, own)) = self
+            .parameters
+            .get(&element.identity)?
+            .iter()
+            .find_map(|index| Some((*index, *prepared.parameters.get(index)?)))?;
+        if let Some((_, name)) = frame.parameters.iter().find(|known| known.0 == index) {
+            return Some(*name);
+        }
+        let name = if own {
+            name
+        } else {
+            frame.names.create_exact(name)
+        };
+        frame.parameters.push((index, name));
+        if let Some(recorder) = &mut self.recorder {
+            let target = &self.root.parameters[index as usize];
+            let value = value_of(std::slice::from_ref(element));
+            recorder.leaf(level, Kind::Parameter, name, value, target);
+        }
+        Some(name)
+    }
+
+    fn has_targets(&self, site: Option<u32>) -> bool {
+        match (&self.plan, site) {
+            (Some(plan), Some(site)) => !plan.targets(site).is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The site of a parameter that [`Run::operands`] asked to replace.
+    pub fn parameter_site(&self, level: usize, identity: usize) -> Option<u32> {
+        let frame = self.frame(level)?;
+        let indices = self.parameters.get(&identity)?;
+        let (_, name) = frame
+            .parameters
+            .iter()
+            .find(|(index, _)| indices.contains(index))?;
+        self.site(level, *name)
+    }
+
+    /// A value is about to appear in the innermost scope: gives it its name.
+    pub fn value_begin(&mut self, kind: ValueKind) -> Wanted {
+        let Some(frame) = self.frames.last_mut() else {
+            return Wanted::default();
+        };
+        let name = match kind {
+            ValueKind::Op(id) => match ops::get(id) {
+                Some(op) => frame.names.create(op.name),
+                None => return Wanted::default(),
+            },
+            ValueKind::Input(index) => {
+                let prepared = frame.scope.prepared(&self.root.parameters);
+                match prepared.inputs.get(index as usize) {
+                    Some(name) => *name,
+                    None => return Wanted::default(),
+                }
+            }
+            ValueKind::Output => frame.scope.prepared(&self.root.parameters).output,
+        };
+        let site = self.site(0, name);
+        let wanted = Wanted {
+            elements: self.recorder.is_some(),
+            targets: self.has_targets(site),
+        };
+        self.pending = Some(Pending { kind, name, site });
+        wanted
+    }
+
+    /// The site of the value at hand.
+    pub fn value_site(&self) -> Option<u32> {
+        self.pending.as_ref()?.site
+    }
+
+    /// The value at hand, as everything downstream sees it.
+    pub fn value(&mut self, elements: &[Element<'_>]) {
+        let (Some(recorder), Some(pending)) = (&mut self.recorder, &self.pending) else {
+            return;
+        };
+        let (kind, target) = match pending.kind {
+            ValueKind::Op(id) => (Kind::Op, ops::get(id).map_or("", |op| &op.schema)),
+            ValueKind::Input(_) => (Kind::Input, ""),
+            ValueKind::Output => (Kind::Output, ""),
+        };
+        recorder.leaf(0, kind, pending.name, value_of(elements), target);
+    }
+
+    /// The operation at hand threw.
+    pub fn abandon(&mut self) {
+        self.pending = None;
+    }
+
+    /// The plan that [`Run::value_site`] and [`Run::parameter_site`] speak of.
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.plan.as_ref()
+    }
+
+    /// The patches that meet at a site, in order.
+    pub fn targets(&self, site: u32) -> &[Target] {
+        self.plan.as_ref().map_or(&[], |plan| plan.targets(site))
+    }
+
+    fn patch(&self, index: u32) -> Option<Arc<Patch>> {
+        self.plan.as_ref()?.patches.get(index as usize).cloned()
+    }
+
+    /// Applies patch `index` to a tensor in CPU memory.
+    pub fn apply(&mut self, index: u32, view: &View<'_>) -> Verdict {
+        let Some(patch) = self.patch(index) else {
+            return Verdict::Skipped;
+        };
+        match apply::cpu::apply(view, &patch.spec.slice, &patch.spec.kind) {
+            Ok(Outcome::Done) => self.succeeded(&patch),
+            Ok(Outcome::Unsupported) => Verdict::Elsewhere,
+            Err(Error::Slice { why, .. }) => self.failed(&patch, &why, view.sizes),
+            Err(error) => self.failed(&patch, &error.to_string(), view.sizes),
+        }
+    }
+
+    /// Applies patch `index` to a plain number.
+    pub fn apply_scalar(&mut self, index: u32, number: &mut Scalar) -> Verdict {
+        let Some(patch) = self.patch(index) else {
+            return Verdict::Skipped;
+        };
+        if !patch.spec.slice.is_whole() {
+            return self.failed(&patch, "a plain number takes no slice", &[]);
+        }
+        match number.apply(&patch.spec.kind) {
+            Ok(new) => {
+                *number = new;
+                self.succeeded(&patch)
+            }
+            Err(error) => self.failed(&patch, &error.to_string(), &[]),
+        }
+    }
+
+    /// libtorch did what patch `index` says; or `why` it could not.
+    pub fn applied_elsewhere(&mut self, index: u32, why: &str, sizes: &[i64]) -> Verdict {
+        match self.patch(index) {
+            None => Verdict::Skipped,
+            Some(patch) if why.is_empty() => self.succeeded(&patch),
+            Some(patch) => self.failed(&patch, why, sizes),
+        }
+    }
+
+    fn succeeded(&mut self, patch: &Patch) -> Verdict {
+        patch.count_match();
+        patch.count_applied();
+        Verdict::Applied
+    }
+
+    fn failed(&mut self, patch: &Patch, why: &str, sizes: &[i64]) -> Verdict {
+        let spec = &patch.spec;
+        let slice = match spec.slice.is_whole() {
+            true => String::new(),
+            false => format!(", slice {}", spec.slice),
+        };
+        let why = why.lines().next().unwrap_or_default();
+        let text = format!(
+            "graphpatch: patch {:?} cannot be applied at {}: {why} (shape {sizes:?}{slice})",
+            patch.text, spec.path
+        );
+        patch.count_match();
+        patch.count_failed(&text);
+        self.failure = text;
+        match self.plan.as_ref().map(|plan| plan.on_error) {
+            Some(OnError::Skip) => Verdict::Skipped,
+            _ => Verdict::Raise,
+        }
+    }
+
+    /// Why the last verdict was [`Verdict::Raise`].
+    pub fn failure(&self) -> &str {
+        &self.failure
+    }
+
+    /// The root returned or threw: what was recorded goes into the session's graph.
+    pub fn end(self) {
+        let root = self.recorder.map(Recorder::finish);
+        self.session.finish(&self.root.name, root);
+    }
+}

@@ -1,0 +1,146 @@
+//! What is known of a scope and of a root before they run. Made once, shared by all runs.
+
+use std::sync::{Arc, OnceLock};
+
+use rustc_hash::FxHashMap;
+
+use crate::path::{Name, Namespace};
+
+/// One call of one module in a root's code.
+#[derive(Debug)]
+pub struct Scope {
+    /// Attribute path below the nearest enclosing called module, such as `layers.8`.
+    pub module_path: String,
+    /// Attribute path below the root.
+    pub absolute_path: String,
+    pub class_name: String,
+    /// Names of `forward`'s arguments.
+    pub inputs: Vec<String>,
+    candidate: Name,
+    prepared: OnceLock<Prepared>,
+}
+
+/// What every call of the scope begins with.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The names that inputs, own parameters and the output hold from the start. An operation that comes to the
+    /// same name gets a number, whether or not the parameter is used before it.
+    pub names: Namespace,
+    /// The inputs' names, by index.
+    pub inputs: Vec<Name>,
+    pub output: Name,
+    /// By the parameter's index in the root: its name here, and whether `names` holds it already.
+    pub parameters: FxHashMap<u32, (Name, bool)>,
+}
+
+impl Scope {
+    pub fn new(
+        module_path: &str,
+        absolute_path: &str,
+        class_name: &str,
+        inputs: Vec<String>,
+    ) -> Scope {
+        let called = if module_path.is_empty() {
+            class_name.rsplit('.').next().unwrap_or(class_name)
+        } else {
+            module_path
+        };
+        Scope {
+            module_path: module_path.to_owned(),
+            absolute_path: absolute_path.to_owned(),
+            class_name: class_name.to_owned(),
+            inputs,
+            candidate: Name::candidate(called),
+            prepared: OnceLock::new(),
+        }
+    }
+
+    /// What its first call is named.
+    pub fn candidate(&self) -> Name {
+        self.candidate
+    }
+
+    /// Names for a call; `parameters` are the root's attribute paths.
+    pub fn prepared(&self, parameters: &[String]) -> &Prepared {
+        self.prepared.get_or_init(|| self.prepare(parameters))
+    }
+
+    fn prepare(&self, parameters: &[String]) -> Prepared {
+        let mut names = Namespace::new();
+        let inputs = self
+            .inputs
+            .iter()
+            .map(|input| names.create_exact(Name::candidate(input)))
+            .collect();
+        let output = names.create_exact(Name::candidate("output"));
+        let below = |path: &str| {
+            if self.absolute_path.is_empty() {
+                return Some(path.to_owned());
+            }
+            path.strip_prefix(&self.absolute_path)?
+                .strip_prefix('.')
+                .map(str::to_owned)
+        };
+        let mut known = FxHashMap::default();
+        for (index, path) in parameters.iter().enumerate() {
+            let Some(relative) = below(path) else {
+                continue;
+            };
+            let candidate = Name::candidate(&relative);
+            let own = !relative.contains('.');
+            let name = if own {
+                names.create_exact(candidate)
+            } else {
+                candidate
+            };
+            known.insert(index as u32, (name, own));
+        }
+        Prepared {
+            names,
+            inputs,
+            output,
+            parameters: known,
+        }
+    }
+}
+
+/// What a program calls from outside: a scope and the parameters below it.
+#[derive(Debug)]
+pub struct Root {
+    pub scope: Arc<Scope>,
+    /// Class and method.
+    pub name: String,
+    /// Attribute paths of all parameters and buffers, in the order in which a run gives their identities.
+    pub parameters: Vec<String>,
+}
+
+impl Root {
+    /// Whether a patch that ends with one of `names` could mean a parameter.
+    pub fn may_name_parameter(&self, mut names: impl Iterator<Item = Name>) -> bool {
+        names.any(|name| {
+            let name = name.to_string();
+            self.parameters.iter().any(|path| {
+                let whole = Name::candidate(path).to_string();
+                let last = path.rsplit('.').next().unwrap_or(path);
+                name == whole || whole.ends_with(&name) || name.starts_with(last)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_named_below_their_scope() {
+        let scope = Scope::new("layers.0", "layers.0", "Block", vec!["weight".into()]);
+        let parameters = ["layers.0.weight", "layers.0.norm.bias", "layers.01.weight"];
+        let prepared = scope.prepared(&parameters.map(String::from));
+        assert_eq!(scope.candidate().to_string(), "layers_0");
+        assert_eq!(prepared.inputs[0].to_string(), "weight");
+        assert_eq!(prepared.parameters[&0].0.to_string(), "weight_1");
+        assert_eq!(prepared.parameters[&1].0.to_string(), "norm_bias");
+        assert_eq!(prepared.parameters.len(), 2);
+    }
+}

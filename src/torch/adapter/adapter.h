@@ -1,0 +1,106 @@
+// What the adapter's files share: the core's table, the state of this thread, and the doors between them.
+#pragma once
+
+#include "seam.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/core/stack.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace graphpatch {
+
+// Set once in graphpatch_adapter_entry, before any hook is installed.
+extern const GpCore* core;
+
+// The dispatch key above autograd and autocast whose boxed fallback sees every call of a thread that includes it.
+constexpr c10::DispatchKey kKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
+
+inline GpStr gp_str(const std::string& s) {
+  return {s.data(), s.size()};
+}
+inline GpStr gp_str(const char* s) {
+  return {s, std::char_traits<char>::length(s)};
+}
+inline std::string to_string(GpStr s) {
+  return std::string(s.data, s.size);
+}
+
+// ---- thread.cpp: the run of this thread ----
+
+// One scope of the run. `patched` keeps the patched copies of the parameters that it reads.
+struct Frame {
+  uint32_t flags = 0;
+  std::vector<std::pair<const void*, at::Tensor>> patched;
+};
+
+struct Thread {
+  GpRun* run = nullptr;
+  uint32_t root_flags = 0;   // how the root's frame is to begin
+  uint32_t cold = 0;         // scopes entered below a cold one; the core does not see them
+  std::vector<Frame> frames; // innermost last; empty until the root's own graph has begun
+  // Recording only: keeps the addresses of seen tensors from being used again while the run lasts.
+  std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
+};
+
+Thread& this_thread();
+
+// Begins the root's frame, or the frame of a scope below; ends it.
+void enter_root(uint32_t flags);
+void enter_scope(GpScope* scope);
+void leave_scope();
+// Forgets everything that the run left on this thread, also when it ended by an exception.
+void end_run(bool completed);
+
+// ---- value.cpp: libtorch's values in the words of the seam ----
+
+// A flat list of a value's elements, in preorder. Borrows from the value.
+class Items {
+ public:
+  void add(const c10::IValue& value);
+  void add_tensor(const at::Tensor& tensor);
+  void open_tuple(size_t n);
+  const GpItem* data() const {
+    return items_.data();
+  }
+  size_t size() const {
+    return items_.size();
+  }
+  void clear() {
+    items_.clear();
+  }
+
+ private:
+  std::vector<GpItem> items_;
+};
+
+uint8_t dtype_code(c10::ScalarType type);
+// True if the tensor is plain strided memory: no subclass, transform, lazy bit or foreign layout.
+bool is_plain(const at::Tensor& tensor);
+
+// ---- patch.cpp: the targets of one value ----
+
+enum class Ownership {
+  InPlace, // an in-place or out= operator wrote it: the value is the operand
+  Result,  // an operation's or scope's result: in place if nobody else sees its memory
+  Borrowed // an input or a parameter: always on a copy
+};
+
+// Applies the targets to `n` values that together are the node's value (several: a tuple of results).
+void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how);
+// The value at hand: asks the core what it wants of it and does it.
+void handle_value(GpRun* run, uint32_t wanted, c10::IValue* values, size_t n, Ownership how);
+// Shows the tensors among `values` to the core; puts patched copies in the place of patched parameters.
+void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n);
+
+// ---- fallback.cpp, script.cpp: the two ways in ----
+
+void start_fallback();
+void start_script();
+
+} // namespace graphpatch

@@ -1,0 +1,89 @@
+// The boxed fallback: every dispatcher call of a thread whose scope is armed comes through here, above autograd and
+// autocast, as the model wrote it. What the operation calls inside is not seen, because the key is excluded meanwhile.
+#include "adapter.h"
+
+#include <torch/library.h>
+
+#include <array>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+
+namespace graphpatch {
+
+struct OpInfo {
+  const c10::FunctionSchema* schema = nullptr;
+  uint32_t id = 0;
+  uint32_t n_arguments = 0;
+  uint32_t n_returns = 0;
+  bool in_place = false; // its results are operands that it wrote into
+};
+
+static const OpInfo& define(const c10::FunctionSchema& schema) {
+  static std::mutex mutex;
+  static std::unordered_map<const c10::FunctionSchema*, std::unique_ptr<OpInfo>> known;
+  std::lock_guard<std::mutex> lock(mutex);
+  auto& info = known[&schema];
+  if (!info) {
+    info = std::make_unique<OpInfo>();
+    info->schema = &schema;
+    std::string name = c10::toString(schema.operator_name());
+    info->id = core->op_define(gp_str(name));
+    info->n_arguments = static_cast<uint32_t>(schema.arguments().size());
+    info->n_returns = static_cast<uint32_t>(schema.returns().size());
+    for (const c10::Argument& result : schema.returns())
+      if (result.alias_info() && result.alias_info()->isWrite())
+        info->in_place = true;
+  }
+  return *info;
+}
+
+// Schemas live as long as their operators are registered; a small cache per thread keeps the lock off the hot path.
+static const OpInfo& info_of(const c10::OperatorHandle& op) {
+  static thread_local std::array<const OpInfo*, 256> cache{};
+  const c10::FunctionSchema* schema = &op.schema();
+  auto& slot = cache[(reinterpret_cast<uintptr_t>(schema) >> 6) & 255];
+  if (!slot || slot->schema != schema)
+    slot = &define(*schema);
+  return *slot;
+}
+
+static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+  Thread& thread = this_thread();
+  if (!thread.run || thread.frames.empty()) {
+    op.callBoxed(stack);
+    return;
+  }
+  GpRun* run = thread.run;
+  const OpInfo& info = info_of(op);
+  // The stack may hold the caller's other values below ours.
+  if (thread.frames.back().flags & GP_FRAME_OPERANDS)
+    handle_operands(run, 0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments);
+  uint32_t wanted = core->value_begin(run, GP_VALUE_OP, info.id);
+  if (!wanted) {
+    op.callBoxed(stack);
+    return;
+  }
+  try {
+    op.callBoxed(stack);
+  } catch (...) {
+    core->value_abandon(run);
+    throw;
+  }
+  handle_value(
+      run,
+      wanted,
+      stack->data() + (stack->size() - info.n_returns),
+      info.n_returns,
+      info.in_place ? Ownership::InPlace : Ownership::Result);
+}
+
+void start_fallback() {
+  // Kept for the life of the process: a thread may be inside a run whenever this could be taken back.
+  static auto* library = new torch::Library(
+      torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);
+  library->fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
+}
+
+} // namespace graphpatch

@@ -1,0 +1,346 @@
+// Copies a function's graph, inlines its calls the way libtorch's inliner does, and puts markers around the calls of
+// modules: `enter` before a callee's first node, `input` on each of its arguments, `leave` on its result. The chain of
+// attribute look-ups behind a call gives the module's full path, which libtorch's own inlining forgets.
+#include "instrument.h"
+
+#include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/runtime/custom_operator.h>
+
+#include <mutex>
+#include <unordered_map>
+
+namespace graphpatch {
+
+using namespace torch::jit;
+
+Scope::Scope(
+    const std::string& module_path,
+    const std::string& absolute_path,
+    const std::string& class_name,
+    const std::vector<std::string>& inputs) {
+  std::vector<GpStr> names;
+  for (const std::string& input : inputs)
+    names.push_back(gp_str(input));
+  GpScopeInfo info{gp_str(module_path), gp_str(absolute_path), gp_str(class_name), names.data(), names.size()};
+  handle_ = core->scope_define(&info);
+}
+
+Scope::~Scope() {
+  core->scope_free(handle_);
+}
+
+// ---- markers ----
+
+static const Symbol kEnterRoot = Symbol::fromQualString("graphpatch::enter_root");
+static const Symbol kEnter = Symbol::fromQualString("graphpatch::enter");
+static const Symbol kInput = Symbol::fromQualString("graphpatch::input");
+static const Symbol kLeave = Symbol::fromQualString("graphpatch::leave");
+static const Symbol kScope = Symbol::attr("graphpatch_scope");
+static const Symbol kIndex = Symbol::attr("graphpatch_index");
+
+// Nodes carry numbers only; the scopes behind them live as long as any code made from the nodes.
+static std::mutex scopes_mutex;
+static std::unordered_map<int64_t, std::weak_ptr<Scope>> scopes;
+
+static int64_t number_of(const std::shared_ptr<Scope>& scope) {
+  static int64_t next = 0;
+  std::lock_guard<std::mutex> lock(scopes_mutex);
+  scopes.emplace(++next, scope);
+  return next;
+}
+
+static std::shared_ptr<Scope> scope_of(const Node* node) {
+  std::lock_guard<std::mutex> lock(scopes_mutex);
+  auto found = scopes.find(node->i(kScope));
+  auto scope = found == scopes.end() ? nullptr : found->second.lock();
+  TORCH_CHECK(scope, "a graph with markers of graphpatch outlived what they refer to");
+  return scope;
+}
+
+// In all markers: outside a run, or below a scope where nothing is wanted, the value passes through.
+static bool idle(const Thread& thread) {
+  return !thread.run || thread.cold;
+}
+
+static Operation enter_root_marker(const Node* node) {
+  return [scope = scope_of(node)](Stack&) {
+    Thread& thread = this_thread();
+    if (!thread.run)
+      return;
+    if (thread.frames.empty())
+      enter_root(thread.root_flags);
+    else
+      enter_scope(scope->handle()); // a root called by an operation of another root
+  };
+}
+
+static Operation enter_marker(const Node* node) {
+  return [scope = scope_of(node)](Stack&) {
+    Thread& thread = this_thread();
+    if (thread.run && !thread.frames.empty())
+      enter_scope(scope->handle());
+  };
+}
+
+static Operation input_marker(const Node* node) {
+  return [scope = scope_of(node), index = static_cast<uint32_t>(node->i(kIndex))](Stack& stack) {
+    Thread& thread = this_thread();
+    if (idle(thread) || thread.frames.empty())
+      return;
+    c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+    handle_operands(thread.run, 1, &stack.back(), 1);
+    uint32_t wanted = core->value_begin(thread.run, GP_VALUE_INPUT, index);
+    if (wanted)
+      handle_value(thread.run, wanted, &stack.back(), 1, Ownership::Borrowed);
+  };
+}
+
+static Operation leave_marker(const Node*) {
+  return [](Stack& stack) {
+    Thread& thread = this_thread();
+    if (!thread.run || thread.frames.empty())
+      return;
+    if (!thread.cold) {
+      c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+      handle_operands(thread.run, 0, &stack.back(), 1);
+      uint32_t wanted = core->value_begin(thread.run, GP_VALUE_OUTPUT, 0);
+      if (wanted)
+        handle_value(thread.run, wanted, &stack.back(), 1, Ownership::Result);
+    }
+    leave_scope();
+  };
+}
+
+void register_markers() {
+  // Conservative alias analysis: no pass of libtorch moves, merges or drops a marker.
+  const auto alias = c10::AliasAnalysisKind::CONSERVATIVE;
+  static auto* operators = new RegisterOperators({
+      Operator(kEnterRoot, enter_root_marker, alias),
+      Operator(kEnter, enter_marker, alias),
+      Operator(kInput, input_marker, alias),
+      Operator(kLeave, leave_marker, alias),
+  });
+  (void)operators;
+}
+
+// ---- instrumentation ----
+
+namespace {
+
+class Instrumenter {
+ public:
+  std::string lost;
+
+  std::shared_ptr<Graph> root(GraphFunction& function, const c10::ClassTypePtr& type, std::shared_ptr<Scope>& scope) {
+    auto graph = function.graph()->copy();
+    scope = std::make_shared<Scope>("", "", class_name(type), input_names(function, type));
+    keep_.push_back(scope);
+    walk(graph->block(), {{graph->inputs().at(0), ""}}, "");
+    enclose(*graph, scope, kEnterRoot);
+    return graph;
+  }
+
+  // Scopes that the graph's nodes refer to by number.
+  std::vector<std::shared_ptr<Scope>> take() {
+    return std::move(keep_);
+  }
+
+ private:
+  using Paths = std::unordered_map<Value*, std::string>; // values that are modules → path below the called module
+
+  static std::string join(const std::string& left, const std::string& right) {
+    return left.empty() ? right : right.empty() ? left : left + "." + right;
+  }
+
+  static std::string class_name(const c10::ClassTypePtr& type) {
+    return type->name() ? type->name()->qualifiedName() : std::string();
+  }
+
+  // A call of a module, as opposed to a helper method of it. Traced modules called twice have forward1, forward2 ...
+  static bool is_forward(const std::string& method) {
+    if (method.compare(0, 7, "forward") != 0)
+      return false;
+    return method.find_first_not_of("0123456789", 7) == std::string::npos;
+  }
+
+  static std::vector<std::string> input_names(const Function& function, const c10::ClassTypePtr& type) {
+    std::vector<std::string> names;
+    const auto& arguments = function.getSchema().arguments();
+    for (size_t i = 1; i < arguments.size(); ++i)
+      names.push_back(arguments[i].name());
+    // Tracing names an argument after the caller's value. Where the class is libtorch's own, its forward is known.
+    static const std::string kLayers = "__torch__.torch.nn.modules.";
+    const std::string name = class_name(type);
+    const auto at = name.rfind(kLayers, 0) == 0 ? name.find('.', kLayers.size()) : std::string::npos;
+    if (names.size() == 1 && at != std::string::npos) {
+      const std::string file = name.substr(kLayers.size(), at - kLayers.size());
+      if (file != "container" && file != "transformer" && file != "loss" && file != "distance")
+        names[0] = "input";
+      else if (name.find(".Sequential", at) != std::string::npos)
+        names[0] = "input";
+    }
+    return names;
+  }
+
+  void enclose(Graph& graph, const std::shared_ptr<Scope>& scope, Symbol enter) {
+    const int64_t number = number_of(scope);
+    Node* last = graph.create(enter, 0);
+    last->i_(kScope, number);
+    graph.prependNode(last);
+    for (size_t i = 1; i < graph.inputs().size(); ++i) {
+      Value* input = graph.inputs()[i];
+      Node* marker = graph.create(kInput, {input}, 1);
+      marker->i_(kScope, number)->i_(kIndex, static_cast<int64_t>(i - 1));
+      marker->output()->setType(input->type());
+      marker->insertAfter(last);
+      input->replaceAllUsesAfterNodeWith(marker, marker->output());
+      last = marker;
+    }
+    Value* result = graph.return_node()->input(0);
+    Node* leave = graph.create(kLeave, {result}, 1);
+    leave->output()->setType(result->type());
+    graph.appendNode(leave);
+    graph.return_node()->replaceInput(0, leave->output());
+  }
+
+  // `absolute`: the path of the called module below the root.
+  void walk(Block* block, Paths paths, const std::string& absolute) {
+    for (auto it = block->nodes().begin(); it != block->nodes().end();) {
+      Node* node = *it++;
+      if (node->kind() == prim::GetAttr) {
+        auto found = paths.find(node->input());
+        if (found != paths.end())
+          paths[node->output()] = join(found->second, node->s(attr::name));
+      } else if (node->kind() == prim::CallMethod) {
+        call_method(node, paths, absolute);
+      } else if (node->kind() == prim::CallFunction) {
+        call_function(node, absolute);
+      } else if (node->hasAttribute(attr::Subgraph)) {
+        // prim::fork: the body reads modules through the node's inputs
+        auto graph = node->g(attr::Subgraph)->copy();
+        Paths inner;
+        for (size_t i = 0; i < node->inputs().size() && i < graph->inputs().size(); ++i) {
+          auto found = paths.find(node->input(i));
+          if (found != paths.end())
+            inner[graph->inputs()[i]] = found->second;
+        }
+        walk(graph->block(), inner, absolute);
+        node->g_(attr::Subgraph, graph);
+      } else {
+        if (node->kind() == prim::Constant && node->hasAttribute(attr::value) &&
+            node->kindOf(attr::value) == AttributeKind::t && node->t(attr::value).dim() > 0)
+          constant_tensors = true;
+        if (std::string(node->kind().toUnqualString()).find("mkldnn") != std::string::npos)
+          opaque = true;
+        for (Block* inner : node->blocks())
+          walk(inner, paths, absolute);
+      }
+    }
+  }
+
+  void call_function(Node* node, const std::string& absolute) {
+    GraphFunction* callee = tryToGraphFunction(node);
+    if (!callee)
+      return;
+    auto graph = callee->graph()->copy();
+    walk(graph->block(), {}, absolute);
+    node->removeInput(0);
+    inlineCallTo(node, callee, graph.get());
+  }
+
+  void call_method(Node* node, const Paths& paths, const std::string& absolute) {
+    auto found = paths.find(node->input(0));
+    const bool known = found != paths.end();
+    const std::string method = node->s(attr::name);
+    GraphFunction* callee = tryToGraphFunction(node);
+    auto type = node->input(0)->type()->cast<c10::ClassType>();
+    const bool is_module = type ? type->is_module() : node->input(0)->type()->cast<c10::InterfaceType>() != nullptr;
+    const bool is_scope = is_module && is_forward(method) && !(known && found->second.empty());
+
+    if (!callee) { // behind an interface: which module it is shows only when it runs
+      if (is_scope)
+        enclose_call(node, known ? found->second : "module", absolute);
+      return;
+    }
+    auto graph = callee->graph()->copy();
+    if (!is_scope) { // a helper method runs in its caller's scope
+      walk(graph->block(), {{graph->inputs().at(0), known ? found->second : ""}}, absolute);
+      inlineCallTo(node, callee, graph.get());
+      return;
+    }
+    const std::string path = known ? found->second : type->name()->name();
+    const std::string below = join(absolute, path);
+    auto scope = std::make_shared<Scope>(path, below, class_name(type), input_names(*callee, type));
+    keep_.push_back(scope);
+    walk(graph->block(), {{graph->inputs().at(0), ""}}, below);
+    enclose(*graph, scope, kEnter);
+    inlineCallTo(node, callee, graph.get());
+  }
+
+  // Markers around a call that stays a call.
+  void enclose_call(Node* node, const std::string& path, const std::string& absolute) {
+    Graph& graph = *node->owningGraph();
+    std::vector<std::string> names;
+    if (auto interface = node->input(0)->type()->cast<c10::InterfaceType>())
+      if (const auto* schema = interface->getMethod(node->s(attr::name)))
+        for (size_t i = 1; i < schema->arguments().size(); ++i)
+          names.push_back(schema->arguments()[i].name());
+    while (names.size() + 1 < node->inputs().size())
+      names.push_back("argument_" + std::to_string(names.size()));
+    auto scope = std::make_shared<Scope>(path, join(absolute, path), "", names);
+    keep_.push_back(scope);
+    const int64_t number = number_of(scope);
+    Node* enter = graph.create(kEnter, 0);
+    enter->i_(kScope, number);
+    enter->insertBefore(node);
+    for (size_t i = 1; i < node->inputs().size(); ++i) {
+      Node* marker = graph.create(kInput, {node->input(i)}, 1);
+      marker->i_(kScope, number)->i_(kIndex, static_cast<int64_t>(i - 1));
+      marker->output()->setType(node->input(i)->type());
+      marker->insertBefore(node);
+      node->replaceInput(i, marker->output());
+    }
+    Node* leave = graph.create(kLeave, {node->output()}, 1);
+    leave->output()->setType(node->output()->type());
+    leave->insertAfter(node);
+    node->output()->replaceAllUsesAfterNodeWith(leave, leave->output());
+    behind_interface = true;
+  }
+
+ public:
+  bool constant_tensors = false;
+  bool opaque = false;
+  bool behind_interface = false;
+
+ private:
+  std::vector<std::shared_ptr<Scope>> keep_;
+};
+
+} // namespace
+
+std::shared_ptr<Graph> instrument(
+    GraphFunction& function,
+    const c10::ClassTypePtr& type,
+    std::shared_ptr<Scope>& root,
+    std::string& lost) {
+  Instrumenter instrumenter;
+  auto graph = instrumenter.root(function, type, root);
+  bool parameters = false;
+  for (size_t i = 0; i < type->numAttributes(); ++i) {
+    auto below = type->getAttribute(i)->cast<c10::ClassType>();
+    parameters = parameters || (below && below->is_module()) || type->getAttribute(i) == c10::TensorType::get();
+  }
+  const auto say = [&](const std::string& text) { lost += (lost.empty() ? "" : "; ") + text; };
+  if (instrumenter.constant_tensors && !parameters)
+    say("a frozen module, whose graph no longer tells its submodules and parameters: operations are listed flat");
+  if (instrumenter.opaque)
+    say("its graph has operations that were handed to oneDNN, whose values are not visible");
+  if (instrumenter.behind_interface)
+    say("a module is called through an interface: its operations are listed flat in its scope");
+  // The executor's code keeps the scopes alive through its markers; until it is made, the root does.
+  static thread_local std::vector<std::shared_ptr<Scope>> until_compiled;
+  until_compiled = instrumenter.take();
+  return graph;
+}
+
+} // namespace graphpatch

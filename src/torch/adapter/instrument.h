@@ -1,0 +1,42 @@
+// An instrumented copy of a TorchScript function: every call inlined, every scope between two markers.
+#pragma once
+
+#include "adapter.h"
+
+#include <torch/csrc/jit/api/function_impl.h>
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <memory>
+#include <string>
+
+namespace graphpatch {
+
+// The core's description of a scope, shared by the graph's markers and the root.
+class Scope {
+ public:
+  Scope(
+      const std::string& module_path,
+      const std::string& absolute_path,
+      const std::string& class_name,
+      const std::vector<std::string>& inputs);
+  ~Scope();
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+  GpScope* handle() const {
+    return handle_;
+  }
+
+ private:
+  GpScope* handle_;
+};
+
+// `root` becomes the function's own scope; `lost` says what the graph no longer tells, if anything.
+std::shared_ptr<torch::jit::Graph> instrument(
+    torch::jit::GraphFunction& function,
+    const c10::ClassTypePtr& type,
+    std::shared_ptr<Scope>& root,
+    std::string& lost);
+
+void register_markers();
+
+} // namespace graphpatch

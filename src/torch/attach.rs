@@ -1,0 +1,88 @@
+//! Brings a session, the process's libtorch and its adapter together.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::loader;
+use super::seam::CORE;
+use super::seam_generated as raw;
+use crate::error::{Error, Result};
+use crate::session::Session;
+
+/// The adapter's table, once it was started. It stays for the life of the process.
+static ADAPTER: Mutex<Option<Adapter>> = Mutex::new(None);
+
+#[derive(Clone, Copy)]
+struct Adapter(&'static raw::GpAdapter);
+
+// SAFETY: the table is constant; its calls may be made from any thread (seam.h).
+unsafe impl Send for Adapter {}
+
+/// Makes `session` the one that this process's runs belong to; loads the adapter if that was not done yet.
+///
+/// # Errors
+///
+/// [`Error::Torch`] without a libtorch in the process, [`Error::Adapter`] when its adapter cannot be had,
+/// [`Error::State`] when another session is attached.
+pub fn attach(session: &Arc<Session>) -> Result<()> {
+    start()?;
+    session.make_current()
+}
+
+/// The adapter's table.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before any session was attached.
+pub(super) fn adapter() -> Result<&'static raw::GpAdapter> {
+    let adapter = *ADAPTER.lock();
+    adapter.map(|adapter| adapter.0).ok_or_else(|| {
+        Error::Torch("no session was attached to libtorch in this process yet".into())
+    })
+}
+
+fn start() -> Result<()> {
+    let mut adapter = ADAPTER.lock();
+    if adapter.is_some() {
+        return Ok(());
+    }
+    let libtorch = loader::find_loaded().ok_or_else(|| {
+        Error::Torch(
+            "no libtorch is loaded in this process: link or load libtorch_cpu.so before attaching"
+                .into(),
+        )
+    })?;
+    let library = loader::load(&libtorch)?;
+    // SAFETY: the symbol is the adapter's entry, of this type in every adapter that was built from our sources.
+    let table = unsafe {
+        let entry = library
+            .get::<unsafe extern "C" fn(*const raw::GpCore) -> *const raw::GpAdapter>(
+                b"graphpatch_adapter_entry\0",
+            )
+            .map_err(|why| Error::Adapter(format!("the adapter has no entry: {why}")))?;
+        entry(&raw const CORE.0).as_ref()
+    };
+    let Some(table) = table else {
+        return Err(Error::Adapter(format!(
+            "the adapter speaks another version of the seam than {}: remove it and let it be built again",
+            raw::GP_SEAM_VERSION
+        )));
+    };
+    if let Some(start) = table.start {
+        // SAFETY: called once, under the lock; the answer is text that stays until the next call.
+        let why = unsafe {
+            let answer = start();
+            std::slice::from_raw_parts(answer.data.cast::<u8>(), answer.size)
+        };
+        if !why.is_empty() {
+            return Err(Error::Adapter(format!(
+                "libtorch {} refused the adapter: {}",
+                libtorch.version,
+                String::from_utf8_lossy(why)
+            )));
+        }
+    }
+    *adapter = Some(Adapter(table));
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! Which libtorch a program would load, from its files alone: the dynamic linker's search, retraced.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::elf::{self, Dynamic};
+use super::libtorch::{Libtorch, is_libtorch_cpu};
+
+/// The libtorch that `program` links to; for a Python interpreter or script, the one of its torch package. None when it
+/// links to none, which says nothing about a library that it loads later.
+pub fn find_for_program(program: &Path) -> Option<Libtorch> {
+    let program = resolved_script(program);
+    if is_python(&program) {
+        return of_python(&program);
+    }
+    let search = Search::from_environment();
+    search
+        .find(&program, is_libtorch_cpu)
+        .map(|path| Libtorch::describe(&path))
+}
+
+/// `name` as a shell would find it: a path when it has a slash, else the first executable file of that name in `PATH`.
+pub fn find_in_path(name: &OsStr) -> Option<PathBuf> {
+    let executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if name.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name)).filter(|path| executable(path));
+    }
+    let path =
+        std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|path| executable(path))
+}
+
+/// The interpreter, when `program` is a script that names one.
+fn resolved_script(program: &Path) -> PathBuf {
+    interpreter(program).unwrap_or_else(|| program.to_path_buf())
+}
+
+fn interpreter(program: &Path) -> Option<PathBuf> {
+    let mut line = Vec::new();
+    BufReader::new(std::fs::File::open(program).ok()?.take(256))
+        .read_until(b'\n', &mut line)
+        .ok()?;
+    let text = String::from_utf8_lossy(line.strip_prefix(b"#!")?).into_owned();
+    let mut words = text.split_whitespace();
+    let first = Path::new(words.next()?);
+    if first.file_name() == Some(OsStr::new("env")) {
+        let name = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
+        return find_in_path(OsStr::new(name));
+    }
+    Some(first.to_path_buf())
+}
+
+fn is_python(program: &Path) -> bool {
+    program
+        .file_name()
+        .and_then(OsStr::to_str)
+        .is_some_and(|name| {
+            let rest = name
+                .strip_prefix("python")
+                .or_else(|| name.strip_prefix("pypy"));
+            rest.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+        })
+}
+
+/// Asks the interpreter where its torch package is, without importing it.
+fn of_python(python: &Path) -> Option<Libtorch> {
+    const ASK: &str = "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s and s.origin else '')";
+    let answer = Command::new(python)
+        .args(["-c", ASK])
+        .env_remove("LD_PRELOAD")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(answer.stdout).ok()?;
+    let home = Path::new(text.lines().last()?).parent()?;
+    Some(home.join("lib/libtorch_cpu.so"))
+        .filter(|path| path.is_file())
+        .map(|path| Libtorch::describe(&path))
+}
+
+/// The dynamic linker's search path, as far as it is not written in the files.
+struct Search {
+    library_path: Vec<String>,
+    cached: Vec<(String, PathBuf)>,
+    defaults: Vec<PathBuf>,
+}
+
+/// A library or program met on the way, with the RPATHs that it inherits from those that loaded it.
+struct Met {
+    path: PathBuf,
+    dynamic: Dynamic,
+    inherited: Vec<PathBuf>,
+}
+
+impl Search {
+    fn from_environment() -> Search {
+        let library_path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+        let cached = std::fs::read("/etc/ld.so.cache")
+            .map(|bytes| parse_cache(&bytes))
+            .unwrap_or_default();
+        Search {
+            library_path: elf::directories(&library_path.replace(';', ":")).collect(),
+            cached,
+            defaults: ["/lib64", "/usr/lib64", "/lib", "/usr/lib"]
+                .map(PathBuf::from)
+                .to_vec(),
+        }
+    }
+
+    /// Breadth first over `DT_NEEDED`, as the dynamic linker loads; the first path that `wanted` accepts.
+    fn find(&self, program: &Path, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+        let mut seen: HashSet<String> = HashSet::new();
+        let mut queue = std::collections::VecDeque::new();
+        let dynamic = elf::dynamic(program)?;
+        // $ORIGIN is the real place of the program, not that of a link to it.
+        let path = program
+            .canonicalize()
+            .unwrap_or_else(|_| program.to_path_buf());
+        queue.push_back(Met {
+            path,
+            dynamic,
+            inherited: Vec::new(),
+        });
+        while let Some(met) = queue.pop_front() {
+            let own = |list: &[String]| -> Vec<PathBuf> {
+                list.iter().map(|dir| expand(dir, &met.path)).collect()
+            };
+            // A RUNPATH switches RPATHs off, the inherited ones too, for what this object itself needs.
+            let mut rpaths = own(&met.dynamic.rpath);
+            rpaths.extend(met.inherited.iter().cloned());
+            let before = if met.dynamic.runpath.is_empty() {
+                rpaths.clone()
+            } else {
+                Vec::new()
+            };
+            let after = own(&met.dynamic.runpath);
+            for name in &met.dynamic.needed {
+                if !seen.insert(name.clone()) {
+                    continue;
+                }
+                let Some(path) = self.locate(name, &before, &after) else {
+                    continue;
+                };
+                if wanted(&path) {
+                    return Some(path);
+                }
+                let Some(dynamic) = elf::dynamic(&path) else {
+                    continue;
+                };
+                queue.push_back(Met {
+                    path,
+                    dynamic,
+                    inherited: rpaths.clone(),
+                });
+            }
+        }
+        None
+    }
+
+    fn locate(&self, name: &str, before: &[PathBuf], after: &[PathBuf]) -> Option<PathBuf> {
+        if name.contains('/') {
+            return Some(PathBuf::from(name)).filter(|path| path.is_file());
+        }
+        let environment = self.library_path.iter().map(PathBuf::from);
+        let named = before
+            .iter()
+            .cloned()
+            .chain(environment)
+            .chain(after.iter().cloned());
+        let good = |path: &PathBuf| path.is_file() && elf::dynamic(path).is_some();
+        let cached = self
+            .cached
+            .iter()
+            .filter(|(cached, _)| cached == name)
+            .map(|(_, path)| path.clone());
+        named
+            .map(|dir| dir.join(name))
+            .chain(cached)
+            .chain(self.defaults.iter().map(|dir| dir.join(name)))
+            .find(good)
+    }
+}
+
+/// `$ORIGIN` and `$LIB` in a directory of RPATH or RUNPATH.
+fn expand(dir: &str, object: &Path) -> PathBuf {
+    let origin = object.parent().unwrap_or(Path::new("/")).to_string_lossy();
+    let lib = if Path::new("/usr/lib64/libc.so.6").exists() {
+        "lib64"
+    } else {
+        "lib"
+    };
+    let expanded = [
+        ("${ORIGIN}", &*origin),
+        ("$ORIGIN", &*origin),
+        ("${LIB}", lib),
+        ("$LIB", lib),
+    ]
+    .iter()
+    .fold(dir.to_string(), |text, (token, value)| {
+        text.replace(token, value)
+    });
+    PathBuf::from(expanded)
+}
+
+/// Name and path of every library in `/etc/ld.so.cache` (glibc's present format; the old one has it appended).
+fn parse_cache(bytes: &[u8]) -> Vec<(String, PathBuf)> {
+    const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
+    const HEADER: usize = 48;
+    const ENTRY: usize = 24;
+    let Some(start) = bytes
+        .windows(MAGIC.len())
+        .position(|window| window == MAGIC)
+    else {
+        return Vec::new();
+    };
+    let cache = &bytes[start..];
+    let word = |at: usize| -> Option<usize> {
+        let four = cache.get(at..at.checked_add(4)?)?;
+        Some(u32::from_ne_bytes([four[0], four[1], four[2], four[3]]) as usize)
+    };
+    let text = |at: usize| -> Option<&[u8]> { cache.get(at..)?.split(|byte| *byte == 0).next() };
+    let count = word(MAGIC.len()).unwrap_or(0);
+    (0..count)
+        .map_while(|index| {
+            let entry = HEADER + index * ENTRY;
+            let (name, path) = (text(word(entry + 4)?)?, text(word(entry + 8)?)?);
+            Some((
+                String::from_utf8_lossy(name).into_owned(),
+                PathBuf::from(OsStr::from_bytes(path)),
+            ))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origin_and_lib() {
+        let object = Path::new("/opt/app/bin/infer");
+        assert_eq!(
+            expand("$ORIGIN/../lib", object),
+            Path::new("/opt/app/bin/../lib")
+        );
+        assert_eq!(expand("${ORIGIN}", object), Path::new("/opt/app/bin"));
+        assert_eq!(expand("/usr/lib", object), Path::new("/usr/lib"));
+    }
+
+    #[test]
+    fn pythons() {
+        for good in [
+            "/usr/bin/python",
+            "python3",
+            "/x/.venv/bin/python3.11",
+            "pypy3",
+        ] {
+            assert!(is_python(Path::new(good)), "{good}");
+        }
+        for bad in ["/usr/bin/python-config", "perl", "pythonic"] {
+            assert!(!is_python(Path::new(bad)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn scripts_name_their_interpreter() {
+        let dir = tempfile::tempdir().expect("dir");
+        let script = dir.path().join("s");
+        std::fs::write(&script, "#! /bin/sh -e\necho\n").expect("write");
+        assert_eq!(interpreter(&script).as_deref(), Some(Path::new("/bin/sh")));
+        std::fs::write(&script, "#!/usr/bin/env -S A=1 sh\n").expect("write");
+        assert_eq!(interpreter(&script), find_in_path(OsStr::new("sh")));
+        assert!(interpreter(Path::new("/bin/sh")).is_none());
+        assert!(find_in_path(OsStr::new("no-such-program-here")).is_none());
+        assert!(find_in_path(script.as_os_str()).is_none(), "not executable");
+    }
+
+    #[test]
+    fn damaged_caches_are_empty() {
+        assert!(parse_cache(b"").is_empty());
+        assert!(parse_cache(b"glibc-ld.so.cache1.1").is_empty());
+        let mut cut = b"glibc-ld.so.cache1.1".to_vec();
+        cut.extend(5u32.to_ne_bytes());
+        cut.extend([0u8; 40]);
+        assert!(parse_cache(&cut).len() <= 1, "stops where the bytes do");
+        if let Ok(bytes) = std::fs::read("/etc/ld.so.cache") {
+            assert!(
+                parse_cache(&bytes)
+                    .iter()
+                    .any(|(name, path)| name.starts_with("libc.so") && path.is_file())
+            );
+        }
+    }
+
+    #[test]
+    fn this_program_finds_its_libc() {
+        let own = std::env::current_exe().expect("exe");
+        let found = Search::from_environment()
+            .find(&own, |path| path.to_string_lossy().contains("libc.so"));
+        assert!(found.is_some());
+        assert_eq!(find_for_program(&own), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! The only room that knows libtorch: the seam, the adapter behind it, and its loader.
+//!
+//! * `seam.h` is the whole contract with the C++ side, `seam_generated.rs` its mirror, `seam.rs` our half of it.
+//! * `adapter/` is the C++ half: one translation unit, compiled against the process's own libtorch.
+//! * [`loader`] finds that libtorch and finds or builds the adapter; [`attach()`] brings them together.
+
+pub mod loader;
+
+mod attach;
+mod manual;
+mod seam;
+#[rustfmt::skip]
+mod seam_generated;
+
+pub use attach::attach;
+pub use manual::{run_begin, run_end, scope_enter, scope_leave};

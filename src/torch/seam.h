@@ -1,0 +1,243 @@
+/* The whole contract between the Rust core and the C++ adapter: plain structs and two function tables.
+ *
+ * No type of libtorch and no number of it appears here; the adapter translates. Both sides check
+ * GP_SEAM_VERSION when they meet; `seam.rs` is generated from this file (`make generate`).
+ *
+ * Ownership: every pointer that a call receives is borrowed for that call, unless said otherwise.
+ * Threads: a GpRun belongs to the thread that runs its root. Everything else may be called from any thread.
+ * Errors: no C++ exception and no Rust panic crosses. The core answers with flags, the adapter with a GpStr
+ * that is empty when all went well.
+ */
+#ifndef GRAPHPATCH_SEAM_H
+#define GRAPHPATCH_SEAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GP_SEAM_VERSION 1u
+
+/* UTF-8 text, not terminated. */
+typedef struct GpStr {
+  const char* data;
+  size_t size;
+} GpStr;
+
+enum GpTag {
+  GP_TENSOR = 0,
+  GP_UNDEFINED = 1, /* a tensor slot without a tensor */
+  GP_NONE = 2,
+  GP_BOOL = 3,
+  GP_INT = 4,
+  GP_FLOAT = 5,
+  GP_COMPLEX = 6,
+  GP_STR = 7,
+  GP_TUPLE = 8,
+  GP_LIST = 9,
+  GP_DICT = 10,
+  GP_OTHER = 11
+};
+
+enum GpDtype {
+  GP_DTYPE_OTHER = 0,
+  GP_BOOL8 = 1,
+  GP_U8 = 2,
+  GP_I8 = 3,
+  GP_I16 = 4,
+  GP_I32 = 5,
+  GP_I64 = 6,
+  GP_F16 = 7,
+  GP_BF16 = 8,
+  GP_F32 = 9,
+  GP_F64 = 10,
+  GP_C32 = 11,
+  GP_C64 = 12,
+  GP_C128 = 13,
+  GP_U16 = 14,
+  GP_U32 = 15,
+  GP_U64 = 16,
+  GP_F8_E4M3FN = 17,
+  GP_F8_E5M2 = 18,
+  GP_F8_E4M3FNUZ = 19,
+  GP_F8_E5M2FNUZ = 20
+};
+
+/* One element of a value in preorder: a container is followed by its elements. */
+typedef struct GpItem {
+  uint8_t tag;         /* GpTag */
+  uint8_t dtype;       /* GpDtype of a tensor */
+  int16_t device_index; /* -1: none */
+  uint32_t count;      /* tensor: rank; tuple, list, dict: direct elements */
+  const int64_t* sizes; /* tensor: `count` sizes */
+  const void* identity; /* tensor: same pointer, same tensor, as long as the run lasts */
+  const char* device;  /* tensor: static text such as "cpu", "cuda" */
+  const char* layout;  /* tensor: static text such as "strided" */
+  const char* dtype_name; /* tensor: static text such as "float32" */
+  GpStr key;           /* the element's key, if its container is a dict */
+  GpStr text;          /* GP_OTHER: the type's name */
+} GpItem;
+
+/* One step of a dig into a container: index for tuples and lists, key for dicts. */
+typedef struct GpStep {
+  int64_t index; /* -1: a key only */
+  GpStr key;
+} GpStep;
+
+enum GpSliceTag { GP_SLICE_INDEX = 0, GP_SLICE_RANGE = 1, GP_SLICE_ELLIPSIS = 2, GP_SLICE_NEWAXIS = 3 };
+
+typedef struct GpSliceItem {
+  uint8_t tag;       /* GpSliceTag */
+  uint8_t has_start; /* 0: as in Python's missing bound */
+  uint8_t has_stop;
+  uint8_t reserved;
+  int64_t start; /* index, or start of the range */
+  int64_t stop;
+  int64_t step;
+} GpSliceItem;
+
+enum GpAction { GP_ZERO = 0, GP_ADD = 1, GP_REPLACE = 2 };
+
+/* A plain number. */
+typedef struct GpScalar {
+  uint8_t tag; /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
+  int64_t i;   /* bool and int */
+  double re;   /* float, and the complex number's parts */
+  double im;
+} GpScalar;
+
+/* One patch at one leaf of the value at hand; lives as long as the run. */
+typedef struct GpTarget {
+  uint32_t patch;  /* the core's number for it */
+  uint8_t action;  /* GpAction */
+  GpScalar value;  /* add, replace */
+  const GpStep* dig;
+  size_t dig_len;
+  const GpSliceItem* slice; /* slice_len 0: the whole value */
+  size_t slice_len;
+} GpTarget;
+
+/* A strided tensor in CPU memory that may be written. */
+typedef struct GpTensor {
+  void* data; /* the element at index 0, 0, ... */
+  const int64_t* sizes;
+  const int64_t* strides; /* in elements */
+  uint32_t rank;
+  uint8_t dtype; /* GpDtype */
+} GpTensor;
+
+/* Opaque, owned by the core. */
+typedef struct GpScope GpScope; /* what is known of a scope before it runs; freed by scope_free */
+typedef struct GpRun GpRun;     /* one call of a root; freed by run_end */
+
+typedef struct GpScopeInfo {
+  GpStr module_path;   /* attribute path below the nearest enclosing called module; "" for a root */
+  GpStr absolute_path; /* attribute path below the root; "" for a root */
+  GpStr class_name;    /* for people */
+  const GpStr* inputs; /* names of forward's arguments */
+  size_t n_inputs;
+} GpScopeInfo;
+
+typedef struct GpRootInfo {
+  GpScope* scope;
+  GpStr name;               /* what is called: class and method */
+  const GpStr* parameters;  /* attribute paths below the root, in the order run_parameters gives them */
+  size_t n_parameters;
+} GpRootInfo;
+
+typedef struct GpRoot GpRoot; /* freed by root_free */
+
+/* Answers of run_begin, scope_enter, scope_leave: how the thread goes on. */
+enum GpFrameFlags {
+  GP_FRAME_ARM = 1,      /* intercept operations in this scope */
+  GP_FRAME_COLD = 2,     /* nothing below this scope is wanted: do not call until it is left */
+  GP_FRAME_OPERANDS = 4, /* call `operands` before each operation, input of a child, and output */
+  GP_FRAME_PARAMETERS = 8 /* run_begin only: call run_parameters */
+};
+
+/* Answers of value_begin: what is wanted of the value that is about to appear. */
+enum GpValueFlags {
+  GP_VALUE_ITEMS = 1,  /* call value_items with the (patched) value */
+  GP_VALUE_TARGETS = 2 /* apply the targets that value_targets gives */
+};
+
+enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2 };
+
+enum GpVerdict {
+  GP_APPLIED = 0,
+  GP_SKIPPED = 1,
+  GP_RAISE = 2,
+  GP_ELSEWHERE = 3 /* apply only: nothing was written; do it with libtorch and call applied_elsewhere */
+};
+
+/* What the core offers to the adapter. */
+typedef struct GpCore {
+  uint32_t version; /* GP_SEAM_VERSION */
+  uint32_t size;    /* sizeof(GpCore) */
+
+  /* Not 0 while any session records or patches; the only thing an idle process looks at. */
+  const uint32_t* active;
+
+  /* Declarations; each may be made once and used by any number of runs. */
+  uint32_t (*op_define)(GpStr schema_name);
+  GpScope* (*scope_define)(const GpScopeInfo* info);
+  void (*scope_free)(GpScope* scope);
+  GpRoot* (*root_define)(const GpRootInfo* info);
+  void (*root_free)(GpRoot* root);
+
+  /* A run. NULL from run_begin: leave this call alone. */
+  GpRun* (*run_begin)(GpRoot* root, uint32_t* frame_flags);
+  void (*run_parameters)(GpRun* run, const void* const* identities, size_t n);
+  void (*run_end)(GpRun* run, uint32_t completed);
+  uint32_t (*scope_enter)(GpRun* run, GpScope* scope);
+  uint32_t (*scope_leave)(GpRun* run);
+
+  /* Operands that are about to be read: tensors only. Sets replace[i] to 1 where the core has patches for the
+   * parameter that operand i is; level 1 means the scope around the present one (an input on its way in). */
+  void (*operands)(GpRun* run, uint32_t level, const GpItem* items, size_t n, uint8_t* replace);
+  /* The targets for the parameter `identity` in the scope at `level`; as value_targets. */
+  size_t (*parameter_targets)(GpRun* run, uint32_t level, const void* identity, const GpTarget** targets);
+
+  /* A value that is about to appear: an operation's result (id: op_define's), the present scope's input
+   * (id: its index) or output. Decides its name, so it is called once per value, in order. */
+  uint32_t (*value_begin)(GpRun* run, uint32_t kind, uint32_t id);
+  size_t (*value_targets)(GpRun* run, const GpTarget** targets);
+  void (*value_items)(GpRun* run, const GpItem* items, size_t n);
+  /* The operation threw: its node is dropped. */
+  void (*value_abandon)(GpRun* run);
+
+  /* One target on a tensor whose memory may be written; GP_RAISE: throw failure(run). */
+  uint32_t (*apply)(GpRun* run, const GpTarget* target, const GpTensor* tensor);
+  /* The same for a plain number. */
+  uint32_t (*apply_scalar)(GpRun* run, const GpTarget* target, GpScalar* number);
+  /* The adapter did it through libtorch, or could not: why is empty when it did. sizes: the tensor's, if known. */
+  uint32_t (*applied_elsewhere)(GpRun* run, const GpTarget* target, GpStr why, const int64_t* sizes, size_t rank);
+  GpStr (*failure)(GpRun* run);
+
+  /* Something that a person should know about a root (what was lost, why it was left alone). */
+  void (*note)(GpStr text);
+} GpCore;
+
+/* What the adapter offers to the core. */
+typedef struct GpAdapter {
+  uint32_t version; /* GP_SEAM_VERSION */
+  uint32_t size;    /* sizeof(GpAdapter) */
+  GpStr libtorch_version;
+  /* Called once, when the first session attaches; installs the hooks for the life of the process. */
+  GpStr (*start)(void);
+  /* Explicit runs and scopes for programs that call operations directly (C++). Return text on error. */
+  GpStr (*run_begin)(GpRoot* root);
+  GpStr (*run_end)(uint32_t completed);
+  GpStr (*scope_enter)(GpScope* scope);
+  GpStr (*scope_leave)(void);
+} GpAdapter;
+
+/* The one exported symbol of the adapter: `graphpatch_adapter_entry`. NULL when the versions differ. */
+typedef const GpAdapter* (*GpAdapterEntry)(const GpCore* core);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

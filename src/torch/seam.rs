@@ -1,0 +1,631 @@
+//! The core's side of the seam: raw structs in, safe calls of [`crate::session`] out.
+//!
+//! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
+//! disables the library and the host goes on.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::seam_generated as raw;
+use crate::apply::{Dtype, Scalar, View};
+use crate::patch::{Kind, Number, Plan};
+use crate::path::slice::Item;
+use crate::record::{Element, Tag};
+use crate::session::run::{Interest, Verdict, Wanted};
+use crate::session::{self, Root, Run, Scope, ValueKind, ops};
+
+/// The table that the adapter gets; lives as long as the process.
+pub static CORE: Core = Core(raw::GpCore {
+    version: raw::GP_SEAM_VERSION,
+    size: size_of::<raw::GpCore>() as u32,
+    active: session::ACTIVE.as_ptr().cast_const(),
+    op_define: Some(op_define),
+    scope_define: Some(scope_define),
+    scope_free: Some(scope_free),
+    root_define: Some(root_define),
+    root_free: Some(root_free),
+    run_begin: Some(run_begin),
+    run_parameters: Some(run_parameters),
+    run_end: Some(run_end),
+    scope_enter: Some(scope_enter),
+    scope_leave: Some(scope_leave),
+    operands: Some(operands),
+    parameter_targets: Some(parameter_targets),
+    value_begin: Some(value_begin),
+    value_targets: Some(value_targets),
+    value_items: Some(value_items),
+    value_abandon: Some(value_abandon),
+    apply: Some(apply),
+    apply_scalar: Some(apply_scalar),
+    applied_elsewhere: Some(applied_elsewhere),
+    failure: Some(failure),
+    note: Some(note),
+});
+
+/// [`raw::GpCore`] as a static.
+pub struct Core(pub raw::GpCore);
+
+// SAFETY: the table is never written; its one data pointer is to an atomic.
+unsafe impl Sync for Core {}
+
+/// A run together with the C arrays that were made for it.
+struct SeamRun {
+    run: Run,
+    targets: FxHashMap<u32, Targets>,
+}
+
+/// The targets of one site in the seam's words, and what they point into.
+struct Targets {
+    list: Vec<raw::GpTarget>,
+    _digs: Vec<Vec<raw::GpStep>>,
+    _slices: Vec<Vec<raw::GpSliceItem>>,
+    /// Owns the keys that the steps borrow.
+    _plan: Arc<Plan>,
+}
+
+/// Runs `body`; after a panic, `fallback`, with the library disabled.
+fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let why = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic".into());
+        session::disable(&why);
+        fallback
+    })
+}
+
+/// Text that the adapter lends for the call.
+///
+/// # Safety
+///
+/// `text` is as `seam.h` says of a GpStr, and outlives `'a`.
+unsafe fn text<'a>(text: raw::GpStr) -> &'a str {
+    if text.data.is_null() || text.size == 0 {
+        return "";
+    }
+    // SAFETY: by this function's contract.
+    let bytes = unsafe { std::slice::from_raw_parts(text.data.cast::<u8>(), text.size) };
+    std::str::from_utf8(bytes).unwrap_or("?")
+}
+
+/// A NUL-terminated name of the adapter's own.
+///
+/// # Safety
+///
+/// `name` is NULL or points to static text.
+unsafe fn static_text(name: *const std::ffi::c_char) -> &'static str {
+    if name.is_null() {
+        return "";
+    }
+    // SAFETY: by this function's contract.
+    unsafe { std::ffi::CStr::from_ptr(name) }.to_str().unwrap_or("?")
+}
+
+/// A C array; NULL is fine when it is empty.
+///
+/// # Safety
+///
+/// `data` points to `n` elements that outlive `'a`.
+unsafe fn array<'a, T>(data: *const T, n: usize) -> &'a [T] {
+    if data.is_null() || n == 0 {
+        return &[];
+    }
+    // SAFETY: by this function's contract.
+    unsafe { std::slice::from_raw_parts(data, n) }
+}
+
+fn borrowed(text: &str) -> raw::GpStr {
+    raw::GpStr {
+        data: text.as_ptr().cast(),
+        size: text.len(),
+    }
+}
+
+/// The run behind a handle.
+///
+/// # Safety
+///
+/// `run` came from `run_begin`, was not ended, and is used by its own thread alone.
+unsafe fn seam_run<'a>(run: *mut raw::GpRun) -> Option<&'a mut SeamRun> {
+    // SAFETY: by this function's contract.
+    unsafe { run.cast::<SeamRun>().as_mut() }
+}
+
+unsafe extern "C" fn op_define(name: raw::GpStr) -> u32 {
+    // SAFETY: the adapter lends the text for this call.
+    guard(u32::MAX, || ops::define(unsafe { text(name) }))
+}
+
+unsafe extern "C" fn scope_define(info: *const raw::GpScopeInfo) -> *mut raw::GpScope {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the adapter lends the struct and what it points to for this call.
+        let scope = unsafe {
+            let info = &*info;
+            let inputs = array(info.inputs, info.n_inputs);
+            Scope::new(
+                text(info.module_path),
+                text(info.absolute_path),
+                text(info.class_name),
+                inputs.iter().map(|input| text(*input).to_owned()).collect(),
+            )
+        };
+        Arc::into_raw(Arc::new(scope)).cast_mut().cast()
+    })
+}
+
+unsafe extern "C" fn scope_free(scope: *mut raw::GpScope) {
+    if !scope.is_null() {
+        // SAFETY: the handle is `scope_define`'s, given back once.
+        guard((), || drop(unsafe { Arc::from_raw(scope.cast::<Scope>()) }));
+    }
+}
+
+/// Another reference to the scope behind a handle.
+///
+/// # Safety
+///
+/// `scope` came from `scope_define` and was not freed.
+unsafe fn share<T>(handle: *const T) -> Arc<T> {
+    // SAFETY: by this function's contract the count is at least 1.
+    unsafe {
+        Arc::increment_strong_count(handle);
+        Arc::from_raw(handle)
+    }
+}
+
+unsafe extern "C" fn root_define(info: *const raw::GpRootInfo) -> *mut raw::GpRoot {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the adapter lends the struct for this call; its scope is a live handle.
+        let root = unsafe {
+            let info = &*info;
+            let parameters = array(info.parameters, info.n_parameters);
+            Root {
+                scope: share(info.scope.cast::<Scope>().cast_const()),
+                name: text(info.name).to_owned(),
+                parameters: parameters.iter().map(|p| text(*p).to_owned()).collect(),
+            }
+        };
+        Arc::into_raw(Arc::new(root)).cast_mut().cast()
+    })
+}
+
+unsafe extern "C" fn root_free(root: *mut raw::GpRoot) {
+    if !root.is_null() {
+        // SAFETY: the handle is `root_define`'s, given back once.
+        guard((), || drop(unsafe { Arc::from_raw(root.cast::<Root>()) }));
+    }
+}
+
+fn frame_flags(interest: Interest) -> u32 {
+    let mut flags = 0;
+    for (set, flag) in [
+        (interest.arm, raw::GP_FRAME_ARM),
+        (interest.cold, raw::GP_FRAME_COLD),
+        (interest.operands, raw::GP_FRAME_OPERANDS),
+    ] {
+        if set {
+            flags |= flag;
+        }
+    }
+    flags
+}
+
+unsafe extern "C" fn run_begin(root: *mut raw::GpRoot, flags: *mut u32) -> *mut raw::GpRun {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the handle is `root_define`'s and alive.
+        let root = unsafe { share(root.cast::<Root>().cast_const()) };
+        let Some((run, interest)) = Run::begin(root) else {
+            return std::ptr::null_mut();
+        };
+        let mut answer = frame_flags(interest);
+        if run.wants_parameters() {
+            answer |= raw::GP_FRAME_PARAMETERS;
+        }
+        // SAFETY: the adapter gives a place for the answer.
+        unsafe { *flags = answer };
+        let targets = FxHashMap::default();
+        Box::into_raw(Box::new(SeamRun { run, targets })).cast()
+    })
+}
+
+unsafe extern "C" fn run_parameters(
+    run: *mut raw::GpRun,
+    identities: *const *const c_void,
+    n: usize,
+) {
+    guard((), || {
+        // SAFETY: a live run on its own thread; the array is lent for this call.
+        let (run, identities) = unsafe { (seam_run(run), array(identities, n)) };
+        if let Some(run) = run {
+            run.run
+                .set_parameters(identities.iter().map(|identity| identity.addr()));
+        }
+    });
+}
+
+unsafe extern "C" fn run_end(run: *mut raw::GpRun, _completed: u32) {
+    if !run.is_null() {
+        // SAFETY: the handle is `run_begin`'s, given back once.
+        guard((), || unsafe { Box::from_raw(run.cast::<SeamRun>()) }.run.end());
+    }
+}
+
+unsafe extern "C" fn scope_enter(run: *mut raw::GpRun, scope: *mut raw::GpScope) -> u32 {
+    guard(raw::GP_FRAME_COLD, || {
+        // SAFETY: a live run on its own thread, and a live scope.
+        let (run, scope) = unsafe { (seam_run(run), share(scope.cast::<Scope>().cast_const())) };
+        run.map_or(raw::GP_FRAME_COLD, |run| frame_flags(run.run.enter(scope)))
+    })
+}
+
+unsafe extern "C" fn scope_leave(run: *mut raw::GpRun) -> u32 {
+    guard(0, || {
+        // SAFETY: a live run on its own thread.
+        unsafe { seam_run(run) }.map_or(0, |run| frame_flags(run.run.leave()))
+    })
+}
+
+/// The adapter's items as elements.
+///
+/// # Safety
+///
+/// `items` points to `n` items as `seam.h` says, lent for the call.
+unsafe fn elements<'a>(items: *const raw::GpItem, n: usize) -> SmallVec<[Element<'a>; 8]> {
+    // SAFETY: by this function's contract.
+    let items: &'a [raw::GpItem] = unsafe { array(items, n) };
+    let element = |item: &raw::GpItem| {
+        let tag = match u32::from(item.tag) {
+            raw::GP_TENSOR => Tag::Tensor,
+            raw::GP_UNDEFINED => Tag::Undefined,
+            raw::GP_BOOL => Tag::Bool,
+            raw::GP_INT => Tag::Int,
+            raw::GP_FLOAT => Tag::Float,
+            raw::GP_COMPLEX => Tag::Complex,
+            raw::GP_STR => Tag::Str,
+            raw::GP_TUPLE => Tag::Tuple,
+            raw::GP_LIST => Tag::List,
+            raw::GP_DICT => Tag::Dict,
+            raw::GP_OTHER => Tag::Other,
+            _ => Tag::None,
+        };
+        let rank = if tag == Tag::Tensor { item.count as usize } else { 0 };
+        // SAFETY: `sizes` has the tensor's rank; names are static, texts lent (seam.h).
+        unsafe {
+            Element {
+                tag,
+                count: item.count as usize,
+                sizes: array(item.sizes, rank),
+                identity: item.identity.addr(),
+                dtype: static_text(item.dtype_name),
+                device: static_text(item.device),
+                device_index: (item.device_index >= 0).then_some(item.device_index),
+                layout: static_text(item.layout),
+                key: text(item.key),
+                text: text(item.text),
+            }
+        }
+    };
+    items.iter().map(element).collect()
+}
+
+unsafe extern "C" fn operands(
+    run: *mut raw::GpRun,
+    level: u32,
+    items: *const raw::GpItem,
+    n: usize,
+    replace: *mut u8,
+) {
+    guard((), || {
+        // SAFETY: a live run on its own thread; items lent for this call.
+        let (run, tensors) = unsafe { (seam_run(run), elements(items, n)) };
+        if let Some(run) = run {
+            run.run.operands(level as usize, &tensors, |index| {
+                // SAFETY: `replace` has `n` places and `index` is one of them.
+                unsafe { *replace.add(index) = 1 }
+            });
+        }
+    });
+}
+
+unsafe extern "C" fn parameter_targets(
+    run: *mut raw::GpRun,
+    level: u32,
+    identity: *const c_void,
+    out: *mut *const raw::GpTarget,
+) -> usize {
+    guard(0, || {
+        // SAFETY: a live run on its own thread; `out` is a place for the answer.
+        let Some(run) = (unsafe { seam_run(run) }) else {
+            return 0;
+        };
+        let site = run.run.parameter_site(level as usize, identity.addr());
+        // SAFETY: as above.
+        unsafe { give_targets(run, site, out) }
+    })
+}
+
+fn value_kind(kind: u32, id: u32) -> ValueKind {
+    match kind {
+        raw::GP_VALUE_INPUT => ValueKind::Input(id),
+        raw::GP_VALUE_OUTPUT => ValueKind::Output,
+        _ => ValueKind::Op(id),
+    }
+}
+
+unsafe extern "C" fn value_begin(run: *mut raw::GpRun, kind: u32, id: u32) -> u32 {
+    guard(0, || {
+        // SAFETY: a live run on its own thread.
+        let Some(run) = (unsafe { seam_run(run) }) else {
+            return 0;
+        };
+        let Wanted { elements, targets } = run.run.value_begin(value_kind(kind, id));
+        u32::from(elements) * raw::GP_VALUE_ITEMS | u32::from(targets) * raw::GP_VALUE_TARGETS
+    })
+}
+
+unsafe extern "C" fn value_targets(run: *mut raw::GpRun, out: *mut *const raw::GpTarget) -> usize {
+    guard(0, || {
+        // SAFETY: a live run on its own thread; `out` is a place for the answer.
+        let Some(run) = (unsafe { seam_run(run) }) else {
+            return 0;
+        };
+        let site = run.run.value_site();
+        // SAFETY: as above.
+        unsafe { give_targets(run, site, out) }
+    })
+}
+
+/// Writes where the site's targets lie, and returns how many they are.
+///
+/// # Safety
+///
+/// `out` may be written.
+unsafe fn give_targets(
+    run: &mut SeamRun,
+    site: Option<u32>,
+    out: *mut *const raw::GpTarget,
+) -> usize {
+    let (Some(site), Some(plan)) = (site, run.run.plan().cloned()) else {
+        return 0;
+    };
+    let targets = run
+        .targets
+        .entry(site)
+        .or_insert_with(|| Targets::new(plan, site));
+    // SAFETY: by this function's contract.
+    unsafe { *out = targets.list.as_ptr() };
+    targets.list.len()
+}
+
+impl Targets {
+    fn new(plan: Arc<Plan>, site: u32) -> Targets {
+        let (mut list, mut digs, mut slices) = (Vec::new(), Vec::new(), Vec::new());
+        for target in plan.targets(site) {
+            let dig: Vec<raw::GpStep> = target
+                .dig
+                .iter()
+                .map(|step| raw::GpStep {
+                    index: step.index.map_or(-1, i64::from),
+                    key: borrowed(&step.key),
+                })
+                .collect();
+            let spec = &plan.patches[target.patch as usize].spec;
+            let slice: Vec<raw::GpSliceItem> = spec.slice.0.iter().map(slice_item).collect();
+            let (action, value) = action(&spec.kind);
+            list.push(raw::GpTarget {
+                patch: target.patch,
+                action,
+                value,
+                dig: dig.as_ptr(),
+                dig_len: dig.len(),
+                slice: slice.as_ptr(),
+                slice_len: slice.len(),
+            });
+            digs.push(dig);
+            slices.push(slice);
+        }
+        Targets {
+            list,
+            _digs: digs,
+            _slices: slices,
+            _plan: plan,
+        }
+    }
+}
+
+fn slice_item(item: &Item) -> raw::GpSliceItem {
+    let mut out = raw::GpSliceItem::default();
+    match item {
+        Item::Index(index) => {
+            out.tag = raw::GP_SLICE_INDEX as u8;
+            out.start = *index;
+        }
+        Item::Range { start, stop, step } => {
+            out.tag = raw::GP_SLICE_RANGE as u8;
+            out.has_start = start.is_some().into();
+            out.has_stop = stop.is_some().into();
+            out.start = start.unwrap_or(0);
+            out.stop = stop.unwrap_or(0);
+            out.step = step.unwrap_or(1);
+        }
+        Item::Ellipsis => out.tag = raw::GP_SLICE_ELLIPSIS as u8,
+        Item::NewAxis => out.tag = raw::GP_SLICE_NEWAXIS as u8,
+    }
+    out
+}
+
+fn action(kind: &Kind) -> (u8, raw::GpScalar) {
+    let scalar = |number: &Number| {
+        let mut out = raw::GpScalar::default();
+        match *number {
+            Number::Bool(value) => {
+                out.tag = raw::GP_BOOL as u8;
+                out.i = value.into();
+            }
+            Number::Int(value) => {
+                out.tag = raw::GP_INT as u8;
+                out.i = value;
+            }
+            Number::Float(value) => {
+                out.tag = raw::GP_FLOAT as u8;
+                out.re = value;
+            }
+            Number::Complex(re, im) => {
+                out.tag = raw::GP_COMPLEX as u8;
+                out.re = re;
+                out.im = im;
+            }
+        }
+        out
+    };
+    match kind {
+        Kind::Zero => (raw::GP_ZERO as u8, raw::GpScalar::default()),
+        Kind::Add(number) => (raw::GP_ADD as u8, scalar(number)),
+        Kind::Replace(number) => (raw::GP_REPLACE as u8, scalar(number)),
+    }
+}
+
+unsafe extern "C" fn value_items(run: *mut raw::GpRun, items: *const raw::GpItem, n: usize) {
+    guard((), || {
+        // SAFETY: a live run on its own thread; items lent for this call.
+        let (run, value) = unsafe { (seam_run(run), elements(items, n)) };
+        if let Some(run) = run {
+            run.run.value(&value);
+        }
+    });
+}
+
+unsafe extern "C" fn value_abandon(run: *mut raw::GpRun) {
+    // SAFETY: a live run on its own thread.
+    guard((), || {
+        if let Some(run) = unsafe { seam_run(run) } {
+            run.run.abandon();
+        }
+    });
+}
+
+fn verdict(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Applied => raw::GP_APPLIED,
+        Verdict::Skipped => raw::GP_SKIPPED,
+        Verdict::Raise => raw::GP_RAISE,
+        Verdict::Elsewhere => raw::GP_ELSEWHERE,
+    }
+}
+
+fn dtype(code: u8) -> Option<Dtype> {
+    Some(match u32::from(code) {
+        raw::GP_BOOL8 => Dtype::Bool,
+        raw::GP_U8 => Dtype::U8,
+        raw::GP_I8 => Dtype::I8,
+        raw::GP_I16 => Dtype::I16,
+        raw::GP_I32 => Dtype::I32,
+        raw::GP_I64 => Dtype::I64,
+        raw::GP_U16 => Dtype::U16,
+        raw::GP_U32 => Dtype::U32,
+        raw::GP_U64 => Dtype::U64,
+        raw::GP_F16 => Dtype::F16,
+        raw::GP_BF16 => Dtype::Bf16,
+        raw::GP_F32 => Dtype::F32,
+        raw::GP_F64 => Dtype::F64,
+        raw::GP_C32 => Dtype::C32,
+        raw::GP_C64 => Dtype::C64,
+        raw::GP_C128 => Dtype::C128,
+        raw::GP_F8_E4M3FN
+        | raw::GP_F8_E5M2
+        | raw::GP_F8_E4M3FNUZ
+        | raw::GP_F8_E5M2FNUZ => Dtype::F8,
+        _ => return None,
+    })
+}
+
+unsafe extern "C" fn apply(
+    run: *mut raw::GpRun,
+    target: *const raw::GpTarget,
+    tensor: *const raw::GpTensor,
+) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: a live run on its own thread; target and tensor lent for this call.
+        let (run, target, tensor) = unsafe { (seam_run(run), &*target, &*tensor) };
+        let (Some(run), Some(dtype)) = (run, dtype(tensor.dtype)) else {
+            return raw::GP_ELSEWHERE;
+        };
+        let rank = tensor.rank as usize;
+        // SAFETY: the adapter hands over plain strided CPU memory that is its own to write (seam.h).
+        let view = unsafe {
+            View::new(
+                tensor.data.cast(),
+                array(tensor.sizes, rank),
+                array(tensor.strides, rank),
+                dtype,
+            )
+        };
+        verdict(run.run.apply(target.patch, &view))
+    })
+}
+
+unsafe extern "C" fn apply_scalar(
+    run: *mut raw::GpRun,
+    target: *const raw::GpTarget,
+    number: *mut raw::GpScalar,
+) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: a live run on its own thread; target and number lent for this call.
+        let (run, target, number) = unsafe { (seam_run(run), &*target, &mut *number) };
+        let Some(run) = run else {
+            return raw::GP_SKIPPED;
+        };
+        let mut scalar = match u32::from(number.tag) {
+            raw::GP_BOOL => Scalar::Bool(number.i != 0),
+            raw::GP_INT => Scalar::Int(number.i),
+            _ => Scalar::Float(number.re),
+        };
+        let answer = run.run.apply_scalar(target.patch, &mut scalar);
+        match scalar {
+            Scalar::Bool(value) => number.i = value.into(),
+            Scalar::Int(value) => number.i = value,
+            Scalar::Float(value) => number.re = value,
+        }
+        verdict(answer)
+    })
+}
+
+unsafe extern "C" fn applied_elsewhere(
+    run: *mut raw::GpRun,
+    target: *const raw::GpTarget,
+    why: raw::GpStr,
+    sizes: *const i64,
+    rank: usize,
+) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: a live run on its own thread; all else lent for this call.
+        let (run, target, why, sizes) =
+            unsafe { (seam_run(run), &*target, text(why), array(sizes, rank)) };
+        run.map_or(raw::GP_SKIPPED, |run| {
+            verdict(run.run.applied_elsewhere(target.patch, why, sizes))
+        })
+    })
+}
+
+unsafe extern "C" fn failure(run: *mut raw::GpRun) -> raw::GpStr {
+    // SAFETY: a live run on its own thread; the adapter copies the text before it calls again.
+    guard(raw::GpStr::default(), || match unsafe { seam_run(run) } {
+        Some(run) => borrowed(run.run.failure()),
+        None => raw::GpStr::default(),
+    })
+}
+
+unsafe extern "C" fn note(note: raw::GpStr) {
+    guard((), || {
+        if let Some(session) = session::attached() {
+            // SAFETY: the adapter lends the text for this call.
+            session.note(unsafe { text(note) });
+        }
+    });
+}

@@ -1,0 +1,53 @@
+"""Fixtures: products that must exist, and models exported once for the whole session."""
+
+from pathlib import Path
+from typing import Any, Callable, Dict, Tuple
+
+import pytest
+import torch
+
+import models
+from support import GRAPHPATCH, PROGRAMS, Saved, save
+
+
+@pytest.fixture(scope="session", autouse=True)
+def products() -> None:
+    """Says at once what is not built, instead of failing in every test."""
+    names = ["infer", "runner", "endings", "plugin.so", "late", "sweep", "stress"]
+    missing = [str(p) for p in [GRAPHPATCH, *(PROGRAMS / name for name in names)] if not p.exists()]
+    if missing:
+        pytest.exit(f"not built: {', '.join(missing)}; run `make programs`", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Saved]:
+    """exported(name, module, inputs, kind): saves a module, once per name and kind."""
+    folder = tmp_path_factory.mktemp("models")
+    done: Dict[Tuple[str, str], Saved] = {}
+
+    def export(name: str, module: torch.nn.Module, inputs: Tuple[Any, ...], kind: str = "scripted") -> Saved:
+        if (name, kind) not in done:
+            done[name, kind] = save(module, inputs, folder / f"{name}-{kind}", kind)
+        return done[name, kind]
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def tuple_output(exported: Callable[..., Saved]) -> Callable[[str], Saved]:
+    """TupleOutputModule of SPEC part 2, by kind."""
+    torch.manual_seed(0)
+    module, inputs = models.TupleOutputModule(), (torch.randn(3, 2),)
+    return lambda kind="scripted": exported("tuple_output", module, inputs, kind)
+
+
+@pytest.fixture(scope="session")
+def transformer(exported: Callable[..., Saved]) -> Callable[[str], Saved]:
+    """The two-layer transformer, by kind; models.transformer() makes the same module and inputs again."""
+    module, inputs = models.transformer()
+    return lambda kind="scripted": exported("transformer", module, inputs, kind)
+
+
+@pytest.fixture
+def graph_file(tmp_path: Path) -> Path:
+    return tmp_path / "graph.json"

@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(gaps, [-1.0, -1.0, 2.0, 3.0, -1.0, -1.0]);
         let nothing = run(&[2, 3], &[3, 1], 6, "[2:]", Kind::Zero);
         assert_eq!(nothing, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-        let scalar = run(&[], &[], 1, "[]", Kind::Add(Number::Float(0.5)));
+        let scalar = run(&[], &[], 1, "[...]", Kind::Add(Number::Float(0.5)));
         assert_eq!(scalar, [0.5]);
     }
 

@@ -114,6 +114,8 @@ struct Site {
 /// An immutable arrangement; a change of patches makes a new one, and runs keep the one they began with.
 #[derive(Debug)]
 pub struct Plan {
+    /// Another number for every plan of the process; never 0.
+    pub serial: u64,
     pub patches: Vec<Arc<Patch>>,
     pub on_error: OnError,
     sites: Vec<Site>,
@@ -149,7 +151,9 @@ impl Plan {
                 dig: dig.collect(),
             });
         }
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
         Plan {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             patches,
             on_error,
             sites,

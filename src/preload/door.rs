@@ -1,5 +1,6 @@
 //! The one state of a preloaded process: whether it is one, whether the session is attached, when a report is due.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::options::{OPTIONS_VARIABLE, Options};
 use super::report::{PatchReport, Report};
 use crate::error::Result;
-use crate::session::Session;
+use crate::session::{Held, Session};
 use crate::torch::loader;
 
 /// Not a preloaded process, or one whose options are gone: hooks pass through.
@@ -153,7 +154,7 @@ pub fn attach_if_loaded() -> bool {
     unsafe {
         libc::atexit(at_exit);
         at_quick_exit(at_exit);
-        libc::pthread_atfork(None, None, Some(after_fork));
+        libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child));
     }
     STATE.store(ATTACHED, Ordering::Release);
     // For a process that is killed before its first run ends; that run's report is the first that counts.
@@ -179,8 +180,23 @@ pub fn report_now() {
     }
 }
 
+thread_local! {
+    static HELD: Cell<Option<Held>> = const { Cell::new(None) };
+}
+
+unsafe extern "C" fn before_fork() {
+    if let Some(session) = DOOR.get().and_then(|door| door.session.get()) {
+        HELD.set(Some(session.hold()));
+    }
+}
+
+unsafe extern "C" fn in_parent() {
+    HELD.take();
+}
+
 /// In a forked child: the same options and patches, everything counted from zero, a report of its own.
-unsafe extern "C" fn after_fork() {
+unsafe extern "C" fn in_child() {
+    HELD.take();
     let Some(door) = DOOR.get() else { return };
     door.pid.store(std::process::id(), Ordering::Relaxed);
     door.forked.store(true, Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! One run becomes a tree of nodes.
 //!
-//! Values arrive from the seam as flat lists of [`Element`]s, and leave as [`crate::graph::Value`]s in nodes. The
-//! [`Recorder`] keeps the open scopes; [`crate::session::Run`] tells it what happens and under which name.
+//! Values arrive from the seam as flat lists of [`Element`]s. While the run goes on they are only written down on a
+//! [`Tape`], in plain numbers; [`Tape::tree`] makes nodes of it, which is needed only if no earlier run left the same
+//! tape. [`crate::session::Run`] tells the tape what happens, and under which name.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -9,7 +10,7 @@
 )]
 
 pub mod element;
-pub mod recorder;
+pub mod tape;
 
-pub use element::{Element, Tag, value_of};
-pub use recorder::Recorder;
+pub use element::{Element, Tag};
+pub use tape::Tape;

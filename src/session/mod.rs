@@ -16,18 +16,32 @@ pub mod scope;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{ArcMutexGuard, Mutex, RawMutex, RwLock};
 
 use crate::error::{Error, Result};
-use crate::graph::{self, Graph, Node};
+use crate::graph::{self, Graph};
 use crate::patch::{OnError, Patch, PatchCounts, PatchSpec, Plan};
-use crate::path::NodePath;
+use crate::record::Tape;
 
 pub use run::{Run, ValueKind};
 pub use scope::{Root, Scope};
 
-/// Not 0 while runs are wanted; the adapter reads it before anything else.
-pub static ACTIVE: AtomicU32 = AtomicU32::new(0);
+/// An [`Active`] as a number; the adapter reads it before anything else.
+pub static ACTIVE: AtomicU32 = AtomicU32::new(Active::Detached as u32);
+
+/// Whether runs are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Active {
+    Detached = 0,
+    /// A session is attached that neither records nor patches.
+    Idle = 1,
+    Wanted = 2,
+}
+
+fn set_active(active: Active) {
+    ACTIVE.store(active as u32, Ordering::Relaxed);
+}
 
 /// The session that runs belong to.
 static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
@@ -37,16 +51,32 @@ static DISABLED: AtomicBool = AtomicBool::new(false);
 
 type Observer = Box<dyn Fn(bool) + Send + Sync>;
 
+/// The graph of one root, and the tapes of its latest different runs, newest last.
+struct Recorded {
+    graph: Graph,
+    tapes: Vec<Tape>,
+}
+
+/// How many different runs of a root are remembered to be told apart from new ones.
+const TAPES: usize = 16;
+
+/// See [`Session::hold`].
+pub struct Held {
+    _patches: ArcMutexGuard<RawMutex, Vec<Arc<Patch>>>,
+    _graphs: ArcMutexGuard<RawMutex, Vec<Recorded>>,
+    _notes: ArcMutexGuard<RawMutex, Vec<String>>,
+}
+
 /// A user's session. All calls may be made from any thread.
 #[derive(Default)]
 pub struct Session {
     recording: AtomicBool,
     on_error: Mutex<OnError>,
     plan: RwLock<Option<Arc<Plan>>>,
-    patches: Mutex<Vec<Arc<Patch>>>,
+    patches: Arc<Mutex<Vec<Arc<Patch>>>>,
     next_patch: AtomicU64,
-    graphs: Mutex<Vec<Graph>>,
-    notes: Mutex<Vec<String>>,
+    graphs: Arc<Mutex<Vec<Recorded>>>,
+    notes: Arc<Mutex<Vec<String>>>,
     runs: AtomicU64,
     observer: RwLock<Option<Observer>>,
 }
@@ -73,7 +103,7 @@ pub fn disable(why: &str) {
         ));
     }
     DISABLED.store(true, Ordering::Relaxed);
-    ACTIVE.store(0, Ordering::Relaxed);
+    set_active(Active::Detached);
 }
 
 impl Session {
@@ -110,7 +140,7 @@ impl Session {
             .is_some_and(|other| Arc::ptr_eq(other, self))
         {
             *current = None;
-            ACTIVE.store(0, Ordering::Relaxed);
+            set_active(Active::Detached);
         }
     }
 
@@ -122,7 +152,7 @@ impl Session {
         {
             let wanted = self.is_recording() || self.plan.read().is_some();
             let wanted = wanted && !DISABLED.load(Ordering::Relaxed);
-            ACTIVE.store(wanted.into(), Ordering::Relaxed);
+            set_active(if wanted { Active::Wanted } else { Active::Idle });
         }
     }
 
@@ -139,7 +169,8 @@ impl Session {
     /// What a patch that cannot be applied does, for runs from now on.
     pub fn set_on_error(self: &Arc<Self>, on_error: OnError) {
         *self.on_error.lock() = on_error;
-        self.rebuild(&self.patches.lock());
+        let patches = self.patches.lock();
+        self.rebuild(&patches);
     }
 
     fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) {
@@ -161,7 +192,7 @@ impl Session {
     /// [`Error::Path`] when graphs were recorded and the path names no leaf in any of them.
     pub fn add_patch(self: &Arc<Self>, spec: PatchSpec) -> Result<u64> {
         {
-            let graphs = self.graphs.lock();
+            let graphs = self.graphs();
             if !graphs.is_empty() {
                 graph::check(&graphs, std::slice::from_ref(&spec.path))?;
             }
@@ -198,29 +229,8 @@ impl Session {
 
     /// A copy of everything recorded so far, one graph for each root.
     pub fn graphs(&self) -> Vec<Graph> {
-        self.graphs.lock().clone()
-    }
-
-    /// The tree as text of one subtree, of the only graph or of the first that has the path.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] when nothing was recorded, [`Error::Path`] when no graph has the path.
-    pub fn tree(&self, path: &NodePath) -> Result<String> {
         let graphs = self.graphs.lock();
-        let mut error = Error::State("nothing was recorded yet".into());
-        for graph in graphs.iter() {
-            match graph.tree(path) {
-                Ok(text) => return Ok(text),
-                Err(why) => error = why,
-            }
-        }
-        Err(error)
-    }
-
-    /// Forgets what was recorded.
-    pub fn clear_graphs(&self) {
-        self.graphs.lock().clear();
+        graphs.iter().map(|recorded| recorded.graph.clone()).collect()
     }
 
     /// How many runs began and ended.
@@ -245,6 +255,16 @@ impl Session {
         *self.observer.write() = Some(observer);
     }
 
+    /// Before a fork, on the forking thread: waits until no other thread is inside the session, and keeps it so while
+    /// the guard lives. Without it the child could inherit a lock whose owner does not exist there.
+    pub fn hold(&self) -> Held {
+        Held {
+            _patches: self.patches.lock_arc(),
+            _graphs: self.graphs.lock_arc(),
+            _notes: self.notes.lock_arc(),
+        }
+    }
+
     /// In a forked child: graphs and counts begin afresh, patches stay.
     pub fn reset_after_fork(&self) {
         self.graphs.lock().clear();
@@ -255,38 +275,49 @@ impl Session {
         }
     }
 
-    /// A run ended; `recorded` is what it left.
-    fn finish(&self, name: &str, recorded: Option<Node>) {
-        let changed = match recorded {
-            Some(root) => self.merge(name, root),
-            None => false,
-        };
+    /// A tape for a run of `root`, if runs are recorded.
+    fn new_tape(&self, root: &str) -> Option<Tape> {
+        self.is_recording().then(|| {
+            let graphs = self.graphs.lock();
+            let recorded = graphs.iter().find(|recorded| recorded.graph.name == root);
+            Tape::new(recorded.and_then(|recorded| recorded.tapes.last()))
+        })
+    }
+
+    /// A run ended; `tape` is what it left.
+    fn finish(&self, root: &Root, tape: Option<Tape>) {
+        let changed = tape.is_some_and(|tape| self.merge(root, tape));
         self.runs.fetch_add(1, Ordering::Relaxed);
         if let Some(observer) = &*self.observer.read() {
             observer(changed);
         }
     }
 
-    fn merge(&self, name: &str, root: Node) -> bool {
+    /// Merges a run into its root's graph. False if an equal one is in it already.
+    fn merge(&self, root: &Root, tape: Tape) -> bool {
         let mut graphs = self.graphs.lock();
-        let run = Graph {
-            root,
-            runs: 1,
-            ..Graph::new(name)
-        };
-        match graphs.iter_mut().find(|graph| graph.name == name) {
-            Some(graph) if graph.root == run.root => {
-                graph.runs += 1;
-                false
-            }
-            Some(graph) => {
-                graph.merge(run);
-                true
-            }
-            None => {
-                graphs.push(run);
-                true
-            }
+        let at = graphs.iter().position(|r| r.graph.name == root.name);
+        let at = at.unwrap_or_else(|| {
+            graphs.push(Recorded {
+                graph: Graph::new(root.name.as_str()),
+                tapes: Vec::new(),
+            });
+            graphs.len() - 1
+        });
+        let Recorded { graph, tapes } = &mut graphs[at];
+        if tapes.contains(&tape) {
+            graph.runs += 1;
+            return false;
         }
+        graph.merge(Graph {
+            root: tape.tree(&root.scope.class_name),
+            runs: 1,
+            ..Graph::new(root.name.as_str())
+        });
+        if tapes.len() == TAPES {
+            tapes.remove(0);
+        }
+        tapes.push(tape);
+        true
     }
 }

@@ -1,6 +1,6 @@
 //! Operations by number, so that the hot path passes a `u32` and takes no lock.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -12,7 +12,7 @@ pub struct Op {
     /// What its nodes are called first: `aten::add.Tensor` is `add`.
     pub name: Name,
     /// The schema's full name.
-    pub schema: String,
+    pub schema: Arc<str>,
 }
 
 const CHUNK: usize = 256;
@@ -31,7 +31,7 @@ pub fn define(schema: &str) -> u32 {
     let base = base.split_once('.').map_or(base, |(name, _)| name);
     let _ = chunk[id % CHUNK].set(Op {
         name: Name::candidate(base),
-        schema: schema.to_owned(),
+        schema: schema.into(),
     });
     *next = id + 1;
     id as u32
@@ -57,7 +57,7 @@ mod tests {
         ] {
             let op = get(define(schema)).unwrap();
             assert_eq!(op.name.to_string(), name);
-            assert_eq!(op.schema, schema);
+            assert_eq!(&*op.schema, schema);
         }
         assert!(get(65_000).is_none());
     }

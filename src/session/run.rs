@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::graph::Kind;
 use crate::patch::{OnError, Patch, Plan, Target};
 use crate::path::{Name, Namespace};
-use crate::record::{Element, Recorder, Tag, value_of};
+use crate::record::{Element, Tag, Tape};
 
 /// What kind of value is about to appear in the innermost scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +79,13 @@ pub struct Run {
     session: Arc<Session>,
     plan: Option<Arc<Plan>>,
     root: Arc<Root>,
-    recorder: Option<Recorder>,
+    tape: Option<Tape>,
     frames: Vec<Frame>,
     /// Identity of a tensor → the parameters that it is.
     parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     pending: Option<Pending>,
     failure: String,
+    no_target: Arc<str>,
 }
 
 impl Run {
@@ -92,8 +93,8 @@ impl Run {
     pub fn begin(root: Arc<Root>) -> Option<(Run, Interest)> {
         let session = attached()?;
         let plan = session.plan();
-        let recorder = session.is_recording().then(Recorder::new);
-        if plan.is_none() && recorder.is_none() {
+        let tape = session.new_tape(&root.name);
+        if plan.is_none() && tape.is_none() {
             return None;
         }
         let scope = root.scope.clone();
@@ -101,11 +102,12 @@ impl Run {
             session,
             plan,
             root,
-            recorder,
+            tape,
             frames: Vec::with_capacity(8),
             parameters: FxHashMap::default(),
             pending: None,
             failure: String::new(),
+            no_target: Arc::default(),
         };
         let site = run.plan.is_some().then_some(Plan::ROOT);
         let interest = run.open(scope, site);
@@ -114,11 +116,8 @@ impl Run {
 
     /// Whether [`Run::set_parameters`] is worth the work.
     pub fn wants_parameters(&self) -> bool {
-        self.recorder.is_some()
-            || self
-                .plan
-                .as_ref()
-                .is_some_and(|plan| self.root.may_name_parameter(plan.last_names()))
+        let patched = |plan: &Arc<Plan>| self.root.may_patch_parameter(plan);
+        self.tape.is_some() || self.plan.as_ref().is_some_and(patched)
     }
 
     /// Identities of the root's parameters, in the root's order; 0 where there is no tensor.
@@ -134,10 +133,7 @@ impl Run {
     }
 
     fn open(&mut self, scope: Arc<Scope>, site: Option<u32>) -> Interest {
-        let recording = self.recorder.is_some();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.describe(&scope.class_name, &scope.module_path);
-        }
+        let recording = self.tape.is_some();
         let prepared = scope.prepared(&self.root.parameters);
         let patches_parameter = match (&self.plan, site) {
             (Some(plan), Some(site)) => plan
@@ -178,8 +174,8 @@ impl Run {
             None => scope.candidate(),
         };
         let site = self.site(0, name);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.enter(name);
+        if let Some(tape) = &mut self.tape {
+            tape.enter(name, &scope.class_name, &scope.module_path);
         }
         self.open(scope, site)
     }
@@ -188,11 +184,11 @@ impl Run {
     pub fn leave(&mut self) -> Interest {
         if self.frames.len() > 1 {
             self.frames.pop();
-            if let Some(recorder) = &mut self.recorder {
-                recorder.leave();
+            if let Some(tape) = &mut self.tape {
+                tape.leave();
             }
         }
-        let recording = self.recorder.is_some();
+        let recording = self.tape.is_some();
         match self.frames.last() {
             Some(frame) => Interest {
                 arm: recording || frame.site.is_some(),
@@ -237,10 +233,9 @@ impl Run {
             frame.names.create_exact(name)
         };
         frame.parameters.push((index, name));
-        if let Some(recorder) = &mut self.recorder {
-            let target = &self.root.parameters[index as usize];
-            let value = value_of(std::slice::from_ref(element));
-            recorder.leaf(level, Kind::Parameter, name, value, target);
+        if let Some(tape) = &mut self.tape {
+            let value = std::slice::from_ref(element);
+            tape.leaf(level, Kind::Parameter, name, &self.root.target(index), value);
         }
         Some(name)
     }
@@ -284,7 +279,7 @@ impl Run {
         };
         let site = self.site(0, name);
         let wanted = Wanted {
-            elements: self.recorder.is_some(),
+            elements: self.tape.is_some(),
             targets: self.has_targets(site),
         };
         self.pending = Some(Pending { kind, name, site });
@@ -298,15 +293,20 @@ impl Run {
 
     /// The value at hand, as everything downstream sees it.
     pub fn value(&mut self, elements: &[Element<'_>]) {
-        let (Some(recorder), Some(pending)) = (&mut self.recorder, &self.pending) else {
+        let (Some(tape), Some(pending)) = (&mut self.tape, &self.pending) else {
             return;
         };
-        let (kind, target) = match pending.kind {
-            ValueKind::Op(id) => (Kind::Op, ops::get(id).map_or("", |op| &op.schema)),
-            ValueKind::Input(_) => (Kind::Input, ""),
-            ValueKind::Output => (Kind::Output, ""),
+        let op = match pending.kind {
+            ValueKind::Op(id) => ops::get(id),
+            _ => None,
         };
-        recorder.leaf(0, kind, pending.name, value_of(elements), target);
+        let kind = match pending.kind {
+            ValueKind::Op(_) => Kind::Op,
+            ValueKind::Input(_) => Kind::Input,
+            ValueKind::Output => Kind::Output,
+        };
+        let target = op.map(|op| &op.schema).unwrap_or(&self.no_target);
+        tape.leaf(0, kind, pending.name, target, elements);
     }
 
     /// The operation at hand threw.
@@ -400,7 +400,6 @@ impl Run {
 
     /// The root returned or threw: what was recorded goes into the session's graph.
     pub fn end(self) {
-        let root = self.recorder.map(Recorder::finish);
-        self.session.finish(&self.root.name, root);
+        self.session.finish(&self.root, self.tape);
     }
 }

@@ -1,19 +1,21 @@
 //! What is known of a scope and of a root before they run. Made once, shared by all runs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 
+use crate::patch::Plan;
 use crate::path::{Name, Namespace};
 
 /// One call of one module in a root's code.
 #[derive(Debug)]
 pub struct Scope {
     /// Attribute path below the nearest enclosing called module, such as `layers.8`.
-    pub module_path: String,
+    pub module_path: Arc<str>,
     /// Attribute path below the root.
     pub absolute_path: String,
-    pub class_name: String,
+    pub class_name: Arc<str>,
     /// Names of `forward`'s arguments.
     pub inputs: Vec<String>,
     candidate: Name,
@@ -46,9 +48,9 @@ impl Scope {
             module_path
         };
         Scope {
-            module_path: module_path.to_owned(),
+            module_path: module_path.into(),
             absolute_path: absolute_path.to_owned(),
-            class_name: class_name.to_owned(),
+            class_name: class_name.into(),
             inputs,
             candidate: Name::candidate(called),
             prepared: OnceLock::new(),
@@ -112,19 +114,45 @@ pub struct Root {
     pub name: String,
     /// Attribute paths of all parameters and buffers, in the order in which a run gives their identities.
     pub parameters: Vec<String>,
+    /// The same paths, as nodes show them.
+    targets: Vec<Arc<str>>,
+    /// The plan last asked about by [`Root::may_patch_parameter`], times 2, plus the answer.
+    answer: AtomicU64,
 }
 
 impl Root {
-    /// Whether a patch that ends with one of `names` could mean a parameter.
-    pub fn may_name_parameter(&self, mut names: impl Iterator<Item = Name>) -> bool {
-        names.any(|name| {
+    pub fn new(scope: Arc<Scope>, name: &str, parameters: Vec<String>) -> Root {
+        Root {
+            scope,
+            name: name.to_owned(),
+            targets: parameters.iter().map(|path| path.as_str().into()).collect(),
+            parameters,
+            answer: AtomicU64::new(0),
+        }
+    }
+
+    /// The attribute path of a parameter.
+    pub fn target(&self, index: u32) -> Arc<str> {
+        self.targets.get(index as usize).cloned().unwrap_or_default()
+    }
+
+    /// Whether a patch of the plan could mean a parameter. Answered from memory while the plan stays the same.
+    pub fn may_patch_parameter(&self, plan: &Plan) -> bool {
+        let known = self.answer.load(Ordering::Relaxed);
+        if known / 2 == plan.serial {
+            return known % 2 == 1;
+        }
+        let answer = plan.last_names().any(|name| {
             let name = name.to_string();
             self.parameters.iter().any(|path| {
                 let whole = Name::candidate(path).to_string();
                 let last = path.rsplit('.').next().unwrap_or(path);
-                name == whole || whole.ends_with(&name) || name.starts_with(last)
+                whole.ends_with(&name) || name.starts_with(last)
             })
-        })
+        });
+        self.answer
+            .store(plan.serial * 2 + u64::from(answer), Ordering::Relaxed);
+        answer
     }
 }
 

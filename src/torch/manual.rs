@@ -39,10 +39,8 @@ fn checked(answer: raw::GpStr) -> Result<()> {
 /// Begins a run of the root `name` on this thread.
 pub fn run_begin(name: &str) -> Result<()> {
     let begin = adapter()?.run_begin;
-    let root = known(&ROOTS, name, || Root {
-        scope: Arc::new(Scope::new("", "", name, Vec::new())),
-        name: name.to_owned(),
-        parameters: Vec::new(),
+    let root = known(&ROOTS, name, || {
+        Root::new(Arc::new(Scope::new("", "", name, Vec::new())), name, Vec::new())
     });
     // SAFETY: the table's call; the root stays in ROOTS.
     begin.map_or(Ok(()), |begin| checked(unsafe { begin(Arc::as_ptr(&root).cast_mut().cast()) }))

@@ -172,12 +172,18 @@ enum GpVerdict {
   GP_ELSEWHERE = 3 /* apply only: nothing was written; do it with libtorch and call applied_elsewhere */
 };
 
+enum GpActive {
+  GP_DETACHED = 0, /* no session */
+  GP_IDLE = 1,     /* a session that neither records nor patches */
+  GP_WANTED = 2
+};
+
 /* What the core offers to the adapter. */
 typedef struct GpCore {
   uint32_t version; /* GP_SEAM_VERSION */
   uint32_t size;    /* sizeof(GpCore) */
 
-  /* Not 0 while any session records or patches; the only thing an idle process looks at. */
+  /* A GpActive; the only thing a process looks at in which nothing is wanted. */
   const uint32_t* active;
 
   /* Declarations; each may be made once and used by any number of runs. */

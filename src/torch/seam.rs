@@ -185,11 +185,11 @@ unsafe extern "C" fn root_define(info: *const raw::GpRootInfo) -> *mut raw::GpRo
         let root = unsafe {
             let info = &*info;
             let parameters = array(info.parameters, info.n_parameters);
-            Root {
-                scope: share(info.scope.cast::<Scope>().cast_const()),
-                name: text(info.name).to_owned(),
-                parameters: parameters.iter().map(|p| text(*p).to_owned()).collect(),
-            }
+            Root::new(
+                share(info.scope.cast::<Scope>().cast_const()),
+                text(info.name),
+                parameters.iter().map(|p| text(*p).to_owned()).collect(),
+            )
         };
         Arc::into_raw(Arc::new(root)).cast_mut().cast()
     })

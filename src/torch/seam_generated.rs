@@ -328,6 +328,10 @@ pub const GP_SKIPPED: GpVerdict = 1;
 pub const GP_RAISE: GpVerdict = 2;
 pub const GP_ELSEWHERE: GpVerdict = 3;
 pub type GpVerdict = ::std::os::raw::c_uint;
+pub const GP_DETACHED: GpActive = 0;
+pub const GP_IDLE: GpActive = 1;
+pub const GP_WANTED: GpActive = 2;
+pub type GpActive = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpCore {

@@ -218,6 +218,10 @@ fn reports_hold_what_the_process_is() {
         .arg("_exit")
         .env("LD_PRELOAD", library())
         .env("GRAPHPATCH_OPTIONS", &file)
+        .env(
+            "GRAPHPATCH_CACHE",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
+        )
         .env("RANK", "3")
         .stdout(Stdio::null())
         .spawn()

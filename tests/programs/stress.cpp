@@ -11,6 +11,7 @@
 #include <ATen/Parallel.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <thread>
 
@@ -66,8 +67,14 @@ int run(int argc, char** argv) {
     std::string changer_error;
     int changes = 0;
     try {
-        // At least a hundred changes, however quickly the runners finish.
-        for (; running > 0 || changes < 100; ++changes) session.remove(session.add(argv[3]));
+        // At least a hundred changes, however quickly the runners finish. Both states last about as long as a run, so
+        // that the runners meet both.
+        for (; running > 0 || changes < 100; ++changes) {
+            auto added = session.add(argv[3]);
+            std::this_thread::sleep_for(std::chrono::microseconds(changes % 500));
+            session.remove(added);
+            std::this_thread::sleep_for(std::chrono::microseconds(changes % 700));
+        }
     } catch (const std::exception& e) {
         changer_error = e.what();
     }
@@ -80,6 +87,8 @@ int run(int argc, char** argv) {
     }
     if (!changer_error.empty()) throw std::runtime_error("changing patches failed: " + changer_error);
     std::printf("%d bare, %d patched, %d neither, %d changes\n", sum.bare, sum.patched, sum.neither, changes);
+    // Only one kind would mean that the changes never met a run, and that nothing was proved.
+    if (sum.bare == 0 || sum.patched == 0) throw std::runtime_error("the changes met no run");
     return sum.neither == 0 && sum.bare + sum.patched == kRunners * kRuns ? 0 : 1;
 }
 

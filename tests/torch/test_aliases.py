@@ -41,8 +41,8 @@ CASES = [
 @pytest.mark.parametrize("path, reader", CASES)
 def test_only_downstream_sees_it(shared: Callable[[str], Saved], module: models.Shared, path: str, reader: int,
                                  mode: str, kind: str) -> None:
-    if kind == "traced" and path == "dropout.input":
-        pytest.skip("a trace may lose the argument names of inner modules")
+    if kind == "traced" and path.startswith("dropout"):
+        pytest.skip("dropout hands its input back, so the tracer lets every later reader of `base` read dropout's result")
     with torch.no_grad():
         expected = list(module(X))
     # Every reader adds 1, but for the chunks, which are added to each other.
@@ -83,7 +83,7 @@ def in_place_expected(at: str) -> Tuple[torch.Tensor, torch.Tensor]:
         return value
 
     with torch.no_grad():
-        y = tap("relu_", tap("linear.linear", module.linear(X[:, :4])).relu_())
+        y = tap("relu_", tap("linear.linear", module.linear(X[:, :4].contiguous())).relu_())
         tap("add_", y.add_(1.0))
         head = y[0]
         tap("mul_", y.mul_(2.0))

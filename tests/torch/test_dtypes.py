@@ -1,5 +1,6 @@
 """Patches on every real dtype, on fresh, non-contiguous and contiguous values, against PyTorch's own assignment."""
 
+import re
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
@@ -66,7 +67,7 @@ def test_refusal_reaches_the_program(exported: Callable[..., Saved]) -> None:
     x = values(torch.int64)
     saved = exported(f"steps-{torch.int64}", models.Steps(), (x,))
     result = saved.run(patches=["clone[0]=add:0.5"], tree=False)
-    assert result.code == 1 and "clone" in result.stderr and "(4, 5)" in result.stderr and "[0]" in result.stderr
+    assert result.code == 1 and re.search(r"clone.*[(\[]4, 5[)\]].*\[0\]", result.stderr)
 
 
 def test_skip_leaves_the_value_alone_and_counts_it(exported: Callable[..., Saved]) -> None:

@@ -137,6 +137,8 @@ def test_no_compiler_is_said_clearly(tuple_output: Callable[[str], Saved], tmp_p
     environment = {**os.environ, "PATH": str(tools), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
                    "OMP_NUM_THREADS": "1"}
     environment.pop("CXX", None)
-    done = subprocess.run([GRAPHPATCH, "run", "--tree", "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
-                          capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode != 0 and "compiler" in done.stderr and "panicked" not in done.stderr
+    for wish, code in (["--tree"], 0), (["--patch", "add=zero"], 3):
+        done = subprocess.run([GRAPHPATCH, "run", *wish, "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
+                              capture_output=True, text=True, env=environment, timeout=240)
+        assert done.returncode == code and "compiler" in done.stderr and "panicked" not in done.stderr
+        assert done.stdout == "1 run(s) in 1 thread(s)\n"

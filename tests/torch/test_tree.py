@@ -46,11 +46,11 @@ def test_same_graph_in_every_run_and_mode(tuple_output: Callable[[str], Saved], 
 
 
 def test_saved_graphs_are_equal_with_grad_on_and_off(transformer: Callable[[str], Saved], tmp_path: Path) -> None:
-    files = [tmp_path / f"{mode}{runs}.json" for mode in ("--grad", "--no-grad") for runs in (1, 5)]
-    for file in files:
-        mode, runs = file.stem[:-1], file.stem[-1]
-        transformer("scripted").run(mode, "--runs", runs, graph=file, tree=False).ok()
-    assert len({file.read_bytes() for file in files}) == 1
+    for runs in (1, 2, 5):
+        files = [tmp_path / f"{mode}{runs}.json" for mode in ("--grad", "--no-grad")]
+        for file, mode in zip(files, ("--grad", "--no-grad")):
+            transformer("scripted").run(mode, "--runs", runs, graph=file, tree=False).ok()
+        assert files[0].read_bytes() == files[1].read_bytes(), f"{runs} runs"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,16 +8,29 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace graphpatch {
 
 struct OpInfo {
   const c10::FunctionSchema* schema = nullptr;
+  bool query = false; // only looks at what a tensor is; no node
   uint32_t id = 0;
   uint32_t n_arguments = 0;
   uint32_t n_returns = 0;
   bool in_place = false; // its results are operands that it wrote into
 };
+
+// TorchScript dispatches these; Python and C++ answer them without the dispatcher. They compute nothing, and paths
+// are to agree between hosts.
+static bool is_query(const c10::FunctionSchema& schema) {
+  static const std::unordered_set<std::string> kQueries = {
+      "aten::size",        "aten::sym_size",     "aten::stride",           "aten::sym_stride", "aten::numel",
+      "aten::sym_numel",   "aten::is_leaf",      "aten::is_floating_point", "aten::is_complex", "aten::is_conj",
+      "aten::is_neg",      "aten::is_inference", "aten::is_signed",        "aten::output_nr",  "aten::_version",
+      "aten::storage_offset", "aten::sym_storage_offset", "aten::dim"};
+  return kQueries.count(schema.name()) != 0;
+}
 
 static const OpInfo& define(const c10::FunctionSchema& schema) {
   static std::mutex mutex;
@@ -27,6 +40,7 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
   if (!info) {
     info = std::make_unique<OpInfo>();
     info->schema = &schema;
+    info->query = is_query(schema);
     std::string name = c10::toString(schema.operator_name());
     info->id = core->op_define(gp_str(name));
     info->n_arguments = static_cast<uint32_t>(schema.arguments().size());
@@ -57,6 +71,10 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
   GpRun* run = thread.run;
   const OpInfo& info = info_of(op);
+  if (info.query) {
+    op.callBoxed(stack);
+    return;
+  }
   // The stack may hold the caller's other values below ours.
   if (thread.frames.back().flags & GP_FRAME_OPERANDS)
     handle_operands(run, 0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments);

@@ -215,6 +215,10 @@ class Instrumenter {
         call_method(node, paths, absolute);
       } else if (node->kind() == prim::CallFunction) {
         call_function(node, absolute);
+      } else if (node->kind() == aten::Int && node->input()->node()->kind() == prim::NumToTensor) {
+        // Tracing writes `size` as a tensor made of an int that is read back at once: no operation of the model's.
+        node->output()->replaceAllUsesWith(node->input()->node()->input());
+        node->destroy();
       } else if (node->hasAttribute(attr::Subgraph)) {
         // prim::fork: the body reads modules through the node's inputs
         auto graph = node->g(attr::Subgraph)->copy();

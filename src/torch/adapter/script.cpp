@@ -4,12 +4,18 @@
 // that the executor keeps for the unoptimized mode by one made from an instrumented copy of the module's graphs
 // (instrument.cpp), and switch that mode on for the call. The module's own graphs and the executor's optimized plans
 // are never touched: what the program saves, copies, freezes or runs without us is what it was.
+//
+// Python calls a module's function past Method, so that the callback fires from the interpreter when the plan is
+// chosen already. There the first call of a module is not seen; the thread stays unoptimized, and from its next call on
+// it is.
 #include "adapter.h"
 #include "instrument.h"
 
 #include <ATen/record_function.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/passes/autocast.h>
+#include <torch/csrc/jit/passes/constant_pooling.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
 #include <torch/csrc/jit/passes/remove_expands.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 
@@ -93,14 +99,14 @@ static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10:
   auto root = std::make_shared<ScriptRoot>();
   std::string lost;
   auto graph = instrument(function, type, root->scope, lost);
-  // As libtorch's own preparation does; both change what the graph computes with, not what it says.
+  // As libtorch's own preparation does. These fold what is no operation (flags, None checks, loop bounds), and what the
+  // tracer added; no pass that drops, merges or replaces operations runs.
+  ConstantPropagationImmutableTypes(graph);
   Autocast(graph);
   RemoveExpands(graph);
+  ConstantPooling(graph);
 
-  GraphExecutor& executor = function.get_executor();
-  if (executor.isOptimized()) // that plan would be preferred to ours
-    executor.debugFlushCompilationCache();
-  ExecutionPlan& plan = unoptimized_plan(executor);
+  ExecutionPlan& plan = unoptimized_plan(function.get_executor());
   plan = ExecutionPlan(graph, function.name());
   root->plan = plan.graph;
 
@@ -113,19 +119,39 @@ static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10:
   const std::string name = qualified(type) + "." + function.name();
   GpRootInfo info{root->scope->handle(), gp_str(name), texts.data(), texts.size()};
   root->handle = core->root_define(&info);
-  if (!lost.empty())
-    core->note(gp_str(name + ": " + lost));
+  if (!lost.empty()) {
+    const std::string text = name + ": " + lost;
+    core->note(gp_str(text));
+  }
   return root;
 }
 
-// The root for this call; NULL when it cannot be instrumented. The work is done once per executor.
-static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type) {
+// The instrumented root of this call, if there is one.
+static std::shared_ptr<ScriptRoot> find_root(GraphFunction& function) {
   std::lock_guard<std::mutex> lock(roots_mutex);
   auto plan = unoptimized_plan(function.get_executor()).graph;
   auto found = roots().find(plan.get());
-  if (found != roots().end() && found->second->plan.lock() == plan)
-    return found->second->handle ? found->second : nullptr;
+  return found != roots().end() && found->second->plan.lock() == plan ? found->second : nullptr;
+}
 
+// The same, made if need be; NULL when it cannot be instrumented. The work is done once per executor.
+static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type, bool chosen) {
+  GraphExecutor& executor = function.get_executor();
+  // A plan that was optimized before we came is preferred to any other, so it has to go. Executors do not expect that
+  // while a caller is on its way from the plan to running it, so do it only where this call has not chosen its plan.
+  if (executor.isOptimized()) {
+    if (chosen)
+      return nullptr;
+    executor.debugFlushCompilationCache();
+  }
+  if (auto root = find_root(function))
+    return root->handle ? root : nullptr;
+
+  std::lock_guard<std::mutex> lock(roots_mutex);
+  auto plan = unoptimized_plan(executor).graph;
+  auto found = roots().find(plan.get());
+  if (found != roots().end() && found->second->plan.lock() == plan) // another thread was faster
+    return found->second->handle ? found->second : nullptr;
   for (auto it = roots().begin(); it != roots().end();)
     it = it->second->plan.expired() ? roots().erase(it) : std::next(it);
   std::shared_ptr<ScriptRoot> root;
@@ -165,7 +191,8 @@ struct RunContext : public at::ObserverContext {
 };
 
 static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
-  if (!*core->active)
+  const uint32_t active = *core->active;
+  if (active == GP_DETACHED)
     return nullptr;
   Thread& thread = this_thread();
   const auto inputs = call.inputs();
@@ -176,13 +203,29 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
   // Loading calls __setstate__ and the like; those are no runs.
   if (!type->is_module() || name.compare(0, 2, "__") == 0)
     return nullptr;
-  Function* function = type->findMethod(name);
-  if (!function || !function->isGraphFunction())
+  Function* method = type->findMethod(name);
+  if (!method || !method->isGraphFunction())
     return nullptr;
+  GraphFunction& function = toGraphFunction(*method);
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  auto root = root_of(toGraphFunction(*function), type);
+
+  if (active == GP_IDLE) {
+    // What was instrumented keeps its plan until the session lets go: an optimized one made meanwhile would have to be
+    // thrown away again, and made again, at each change of patches.
+    return find_root(function) ? std::make_unique<RunContext>() : nullptr;
+  }
+  const bool chosen = !currentCallstack().empty(); // called by the interpreter, not by Method
+  const bool unoptimized = !getGraphExecutorOptimize();
+  const bool known = chosen && unoptimized && find_root(function);
+  auto root = root_of(function, type, chosen);
   if (!root)
     return nullptr;
+  if (chosen && !known) {
+    setGraphExecutorOptimize(false); // stays so: the next call on this thread finds our plan
+    const std::string why = qualified(type) + "." + name + ": its first call on a thread came from Python and is not seen";
+    core->note(gp_str(why));
+    return nullptr;
+  }
   auto context = std::make_unique<RunContext>();
   context->root = root;
   uint32_t flags = 0;
@@ -200,7 +243,8 @@ static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& c
   try {
     return begin(call);
   } catch (const std::exception& error) {
-    core->note(gp_str(std::string("a call runs untouched: ") + error.what()));
+    const std::string why = std::string("a call runs untouched: ") + error.what();
+    core->note(gp_str(why));
     return nullptr;
   }
 }

@@ -56,6 +56,8 @@ pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<PathBuf> {
     if target.is_file() && !again {
         return Ok(target);
     }
+    // Before anything is left in the cache.
+    let (include, compiler) = (headers(libtorch)?, compiler()?);
     let lock =
         File::create(dir.join(format!("{name}.lock"))).map_err(|why| file_error(&dir, &why))?;
     let before = modified(&target);
@@ -66,7 +68,7 @@ pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<PathBuf> {
         target.is_file()
     };
     if !ready {
-        build(libtorch, &dir, &target)?;
+        build(libtorch, include, &compiler, &dir, &target)?;
     }
     Ok(target)
 }
@@ -82,16 +84,25 @@ fn file_error(path: &Path, why: &std::io::Error) -> Error {
     }
 }
 
-fn build(libtorch: &Libtorch, dir: &Path, target: &Path) -> Result<()> {
-    let Some(include) = &libtorch.include_dir else {
-        return Err(Error::Adapter(format!(
+/// The headers that belong to `libtorch`.
+fn headers(libtorch: &Libtorch) -> Result<&Path> {
+    libtorch.include_dir.as_deref().ok_or_else(|| {
+        Error::Adapter(format!(
             "the C++ headers of the libtorch in {} are not installed (looked for include/ATen/core/dispatch/Dispatcher.h): \
              install them, or name their directory in GRAPHPATCH_TORCH_INCLUDE, or copy an adapter built elsewhere by \
              `graphpatch doctor --build` into $GRAPHPATCH_ADAPTER_DIR",
             libtorch.lib_dir.display()
-        )));
-    };
-    let compiler = compiler()?;
+        ))
+    })
+}
+
+fn build(
+    libtorch: &Libtorch,
+    include: &Path,
+    compiler: &Compiler,
+    dir: &Path,
+    target: &Path,
+) -> Result<()> {
     // In the cache directory, so that the rename stays on one file system.
     let work = tempfile::Builder::new()
         .prefix(".build-")
@@ -110,7 +121,7 @@ fn build(libtorch: &Libtorch, dir: &Path, target: &Path) -> Result<()> {
     ));
     let built = work.path().join("adapter.so");
     let arguments = arguments(libtorch, include, work.path(), &built)?;
-    compile(&compiler, &arguments, target, &built)?;
+    compile(compiler, &arguments, target, &built)?;
     std::fs::rename(&built, target).map_err(|why| file_error(target, &why))
 }
 
@@ -285,9 +296,7 @@ mod tests {
     fn headers_and_libc10_are_asked_for() {
         let dir = tempfile::tempdir().expect("dir");
         let mut libtorch = Libtorch::describe(&dir.path().join("lib/libtorch_cpu.so"));
-        let text = build(&libtorch, dir.path(), &dir.path().join("x.so"))
-            .expect_err("no headers")
-            .to_string();
+        let text = headers(&libtorch).expect_err("no headers").to_string();
         assert!(
             text.contains("headers") && text.contains("GRAPHPATCH_TORCH_INCLUDE"),
             "{text}"

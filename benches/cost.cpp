@@ -1,0 +1,164 @@
+// What libgraphpatch costs: operations called from C++, and a TorchScript forward, in one process and one thread.
+//
+//   cost MODEL.pt [ROUNDS]
+//
+// "bare" is measured before any session was opened, and again between the others as "idle" (attached, nothing
+// wanted). The other modes take turns, round by round, so that drift of the machine falls on all of them. Printed are
+// medians, their ratio to idle and the quartiles of that mode's own times, and what the difference is per operation.
+
+#include <graphpatch.h>
+#include <ATen/Parallel.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace {
+
+void ok(gp_status status) {
+    if (status != GP_STATUS_OK) throw std::runtime_error(gp_last_error());
+}
+
+double seconds(const std::function<void()>& body) {
+    auto begin = std::chrono::steady_clock::now();
+    body();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double quantile(std::vector<double> times, double q) {
+    std::sort(times.begin(), times.end());
+    return times[static_cast<size_t>(q * (times.size() - 1))];
+}
+
+struct Mode {
+    std::string name;
+    std::vector<std::string> patches = {};
+    bool recording = false;
+    std::vector<double> times = {};
+};
+
+class Subject {
+public:
+    Subject(std::string name, int repeats, std::function<void()> body)
+        : name_(std::move(name)), repeats_(repeats), body_(std::move(body)) {}
+
+    void bare(int rounds, const std::function<void()>& body) {
+        for (int i = 0; i < rounds + 2; ++i) {
+            double t = seconds([&] { for (int r = 0; r < repeats_; ++r) body(); }) / repeats_;
+            if (i >= 2) bare_.push_back(t);
+        }
+    }
+
+    void measure(gp_session* session, int operations, std::vector<Mode> modes, int rounds) {
+        operations_ = operations;
+        for (int i = 0; i < rounds + 2; ++i) {
+            for (auto& mode : modes) {
+                std::vector<uint64_t> ids;
+                for (const auto& patch : mode.patches) ok(gp_patch_add(session, patch.c_str(), &ids.emplace_back()));
+                ok(gp_session_record(session, mode.recording));
+                body_();  // the first run after a change pays for it
+                double t = seconds([&] { for (int r = 0; r < repeats_; ++r) body_(); }) / repeats_;
+                if (i >= 2) mode.times.push_back(t);
+                ok(gp_session_record(session, false));
+                for (uint64_t id : ids) ok(gp_patch_remove(session, id));
+            }
+        }
+        std::printf("\n%s: %d operations, %d rounds of %d\n", name_.c_str(), operations_, rounds, repeats_);
+        std::printf("%-34s %10s %18s %8s %8s %12s\n", "", "median us", "quartiles us", "/ idle", "/ bare", "ns per op");
+        double idle = quantile(modes[0].times, 0.5), bare = quantile(bare_, 0.5);
+        row("bare, before any session", bare_, idle, bare);
+        for (auto& mode : modes) row(mode.name, mode.times, idle, bare);
+    }
+
+private:
+    void row(const std::string& name, const std::vector<double>& times, double idle, double bare) const {
+        double median = quantile(times, 0.5);
+        std::printf("%-34s %10.1f %8.1f .. %6.1f %8.3f %8.3f %12.0f\n", name.c_str(), median * 1e6,
+                    quantile(times, 0.25) * 1e6, quantile(times, 0.75) * 1e6, median / idle, median / bare,
+                    (median - idle) / operations_ * 1e9);
+    }
+
+    std::string name_;
+    int operations_ = 0, repeats_;
+    std::function<void()> body_;
+    std::vector<double> bare_;
+};
+
+// How many operation nodes a recorded run of `body` has.
+int count_operations(gp_session* session, const std::function<void()>& body, const std::string& file) {
+    ok(gp_session_record(session, true));
+    body();
+    ok(gp_session_record(session, false));
+    gp_graphs* graphs = nullptr;
+    ok(gp_session_graphs(session, &graphs));
+    ok(gp_graphs_save(graphs, file.c_str()));
+    gp_graphs_free(graphs);
+    std::ifstream in(file);
+    std::string json((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    int n = 0;
+    for (size_t at = json.find("\"kind\":\"op\""); at != std::string::npos; at = json.find("\"kind\":\"op\"", at + 1)) ++n;
+    return n;
+}
+
+int run(int argc, char** argv) {
+    if (argc < 2) throw std::runtime_error("usage: cost MODEL.pt [ROUNDS]");
+    int rounds = argc > 2 ? std::stoi(argv[2]) : 40;
+    at::set_num_threads(1);
+    torch::NoGradGuard no_grad;
+
+    const int kEager = 2000;
+    auto a = torch::ones({4}), b = torch::ones({4});
+    auto adds = [&] { for (int i = 0; i < kEager; ++i) b = at::add(a, a); };
+    Subject eager("add of 4 floats, called from C++", 5, [&] {
+        ok(gp_run_begin("eager"));
+        adds();
+        ok(gp_run_end());
+    });
+    auto module = torch::jit::load(argv[1]);
+    std::vector<c10::IValue> inputs{torch::arange(16).unsqueeze(0)};
+    auto forward = [&] { module.forward(inputs); };
+    Subject script("TorchScript forward, 6-layer 64-wide GPT-2, 16 tokens", 20, forward);
+
+    // Bare first: nothing of ours is in the process but the library itself.
+    script.bare(rounds, forward);
+    eager.bare(rounds, adds);
+
+    gp_session* session = nullptr;
+    ok(gp_session_open(&session));
+    ok(gp_session_attach(session));
+    int operations = count_operations(session, forward, std::string(argv[1]) + ".graph.json");
+    script.measure(session, operations,
+                   {{"idle"},
+                    {"one zero patch, a module's output", {"layers_3.mlp.output=zero"}},
+                    {"one zero patch, an operation", {"layers_3.attn.softmax=zero"}},
+                    {"a patch in every layer, all armed",
+                     {"layers_0.attn.output=add:0", "layers_1.attn.output=add:0", "layers_2.attn.output=add:0",
+                      "layers_3.attn.output=add:0", "layers_4.attn.output=add:0", "layers_5.attn.output=add:0"}},
+                    {"recording", {}, true}},
+                   rounds);
+    gp_session_close(session);
+
+    // A session of its own: paths of the other root would be checked against this one's graph.
+    ok(gp_session_open(&session));
+    ok(gp_session_attach(session));
+    eager.measure(session, kEager, {{"idle"}, {"one patch that matches elsewhere", {"mul=zero"}}}, rounds);
+    eager.measure(session, kEager, {{"idle"}, {"recording", {}, true}}, rounds);
+    gp_session_close(session);
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return run(argc, argv);
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "cost: %s\n", e.what());
+        return 1;
+    }
+}

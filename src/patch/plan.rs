@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::PatchSpec;
-use crate::path::Name;
+use crate::path::{Base, Name};
 
 /// What happens when a patch cannot be applied in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,8 @@ pub struct Target {
 #[derive(Debug, Default)]
 struct Site {
     children: Vec<(Name, u32)>,
+    /// Families of the children's names.
+    families: Vec<Base>,
     targets: Vec<Target>,
 }
 
@@ -137,6 +139,7 @@ impl Plan {
                     None => {
                         let new = sites.len();
                         sites[at].children.push((name, new as u32));
+                        sites[at].families.push(name.family());
                         sites.push(Site::default());
                         new
                     }
@@ -175,6 +178,12 @@ impl Plan {
                     .flatten()
             })
             .map(|(_, site)| *site)
+    }
+
+    /// Whether a node of this [`Name::family`] can be, or can number, a child of the site.
+    pub fn concerns(&self, site: u32, family: Base) -> bool {
+        let site = self.sites.get(site as usize);
+        site.is_some_and(|site| site.families.contains(&family))
     }
 
     /// The names of the site's children that have patches themselves.

@@ -143,6 +143,19 @@ impl Name {
     pub fn candidate(text: &str) -> Name {
         Name::parse(&sanitize(text))
     }
+
+    /// The text before all numbers at the end: `layers` of `layers_0_1`. Names of different families never compete
+    /// for the same number in a [`super::Namespace`].
+    pub fn family(self) -> Base {
+        let mut base = self.base;
+        loop {
+            let shorter = Name::parse(&base_str(base));
+            if shorter.num == Name::NO_NUM {
+                return base;
+            }
+            base = shorter.base;
+        }
+    }
 }
 
 impl fmt::Display for Name {

@@ -4,13 +4,15 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::path::Name;
+use crate::path::{Base, Name};
 
 /// One operator of the process.
 #[derive(Debug)]
 pub struct Op {
     /// What its nodes are called first: `aten::add.Tensor` is `add`.
     pub name: Name,
+    /// [`Name::family`] of it.
+    pub family: Base,
     /// The schema's full name.
     pub schema: Arc<str>,
 }
@@ -29,8 +31,10 @@ pub fn define(schema: &str) -> u32 {
         TABLE[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
     let base = schema.split_once("::").map_or(schema, |(_, rest)| rest);
     let base = base.split_once('.').map_or(base, |(name, _)| name);
+    let name = Name::candidate(base);
     let _ = chunk[id % CHUNK].set(Op {
-        name: Name::candidate(base),
+        name,
+        family: name.family(),
         schema: schema.into(),
     });
     *next = id + 1;

@@ -11,7 +11,7 @@ use crate::apply::{self, Outcome, Scalar, View};
 use crate::error::Error;
 use crate::graph::Kind;
 use crate::patch::{OnError, Patch, Plan, Target};
-use crate::path::{Name, Namespace};
+use crate::path::{Base, Name, Namespace};
 use crate::record::{Element, Tag, Tape};
 
 /// What kind of value is about to appear in the innermost scope.
@@ -134,6 +134,19 @@ impl Run {
 
     fn open(&mut self, scope: Arc<Scope>, site: Option<u32>) -> Interest {
         let recording = self.tape.is_some();
+        if !recording && site.is_none() {
+            self.frames.push(Frame {
+                scope,
+                site,
+                names: Namespace::new(),
+                parameters: SmallVec::new(),
+                operands: false,
+            });
+            return Interest {
+                cold: true,
+                ..Interest::default()
+            };
+        }
         let prepared = scope.prepared(&self.root.parameters);
         let patches_parameter = match (&self.plan, site) {
             (Some(plan), Some(site)) => plan
@@ -143,7 +156,7 @@ impl Run {
         };
         let interest = Interest {
             arm: recording || site.is_some(),
-            cold: !recording && site.is_none(),
+            cold: false,
             operands: recording || patches_parameter,
         };
         let names = prepared.names.clone();
@@ -155,6 +168,16 @@ impl Run {
             operands: interest.operands,
         });
         interest
+    }
+
+    /// Whether a name of this family has to be counted in the innermost scope. When only patching, most do not.
+    fn concerns(&self, family: Base) -> bool {
+        let site = self.frames.last().and_then(|frame| frame.site);
+        match (&self.tape, &self.plan, site) {
+            (Some(_), ..) => true,
+            (None, Some(plan), Some(site)) => plan.concerns(site, family),
+            _ => false,
+        }
     }
 
     /// The site of the child `name` of the frame at `level`.
@@ -169,6 +192,9 @@ impl Run {
 
     /// A module is called from the innermost scope.
     pub fn enter(&mut self, scope: Arc<Scope>) -> Interest {
+        if !self.concerns(scope.family()) {
+            return self.open(scope, None);
+        }
         let name = match self.frames.last_mut() {
             Some(frame) => frame.names.create(scope.candidate()),
             None => scope.candidate(),
@@ -260,6 +286,11 @@ impl Run {
 
     /// A value is about to appear in the innermost scope: gives it its name.
     pub fn value_begin(&mut self, kind: ValueKind) -> Wanted {
+        if let ValueKind::Op(id) = kind
+            && !ops::get(id).is_some_and(|op| self.concerns(op.family))
+        {
+            return Wanted::default();
+        }
         let Some(frame) = self.frames.last_mut() else {
             return Wanted::default();
         };

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::FxHashMap;
 
 use crate::patch::Plan;
-use crate::path::{Name, Namespace};
+use crate::path::{Base, Name, Namespace};
 
 /// One call of one module in a root's code.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Scope {
     /// Names of `forward`'s arguments.
     pub inputs: Vec<String>,
     candidate: Name,
+    family: Base,
     prepared: OnceLock<Prepared>,
 }
 
@@ -47,12 +48,14 @@ impl Scope {
         } else {
             module_path
         };
+        let candidate = Name::candidate(called);
         Scope {
             module_path: module_path.into(),
             absolute_path: absolute_path.to_owned(),
             class_name: class_name.into(),
             inputs,
-            candidate: Name::candidate(called),
+            candidate,
+            family: candidate.family(),
             prepared: OnceLock::new(),
         }
     }
@@ -60,6 +63,11 @@ impl Scope {
     /// What its first call is named.
     pub fn candidate(&self) -> Name {
         self.candidate
+    }
+
+    /// [`Name::family`] of that name.
+    pub fn family(&self) -> Base {
+        self.family
     }
 
     /// Names for a call; `parameters` are the root's attribute paths.

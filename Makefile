@@ -16,7 +16,8 @@ GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
 PLAIN_PROGRAMS := build/infer build/runner build/endings build/plugin.so build/late
 ABI_PROGRAMS := build/sweep build/stress
-PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS)
+C_PROGRAMS := build/c_session
+PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS)
 
 .PHONY: help
 help: ## list the targets
@@ -60,14 +61,14 @@ lint: ## what CI checks beside the tests: format and clippy
 
 .PHONY: generate
 generate: ## rebuild the committed generated files (C header, seam bindings)
-	tools/generate.sh
+	.ci/generate
 
 .PHONY: generate-check
 generate-check: ## fail when a committed generated file is stale
-	tools/generate.sh --check
+	.ci/generate --check
 
 .PHONY: bench
-bench: programs ## what recording and patching cost, as ratios to the bare program
+bench: venv build build/bench/cost ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 
 .PHONY: clean
@@ -86,7 +87,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter demo build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter demo bench build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 
@@ -105,4 +106,24 @@ build/late: tests/programs/late.c
 $(ABI_PROGRAMS): build/%: tests/programs/%.cpp tests/programs/host.h tests/programs/abi.h include/graphpatch.h build/torch.mk
 	@echo "programs: compiling $*" >&2
 	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
+	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)
+
+# A model behind C functions, for programs that cannot call libtorch themselves.
+build/libmodel.so: tests/programs/model.cpp tests/programs/model.h build/torch.mk
+	@echo "programs: compiling libmodel" >&2
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -shared -fPIC $< -o $@ $(TORCH_LDFLAGS)
+
+# The header promises C99 without a warning.
+$(C_PROGRAMS): build/c_%: tests/c/%.c include/graphpatch.h build/libmodel.so
+	@echo "programs: compiling c_$*" >&2
+	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude -Itests/programs $< -o $@ build/libmodel.so \
+	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) -Wl,-rpath,$(abspath build) \
+	    $(filter -Wl$(comma)-rpath-link%,$(TORCH_LDFLAGS))
+
+comma := ,
+
+build/bench/cost: benches/cost.cpp include/graphpatch.h build/torch.mk
+	@mkdir -p build/bench
+	@echo "bench: compiling" >&2
+	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)

@@ -12,7 +12,7 @@ pub enum Error {
     #[error("{0}")]
     Path(String),
     /// A slice that does not fit a tensor's shape.
-    #[error("slice {slice} does not fit shape {shape:?}: {why}")]
+    #[error("slice {slice} does not fit shape ({}): {why}", join(shape))]
     Slice { slice: String, shape: Vec<i64>, why: String },
     /// A patch that a value refuses (its dtype, its layout).
     #[error("{0}")]
@@ -38,6 +38,11 @@ pub enum Error {
     /// A bug of ours, caught at the edge.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn join(sizes: &[i64]) -> String {
+    let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
+    sizes.join(", ")
 }
 
 /// The library's result type.

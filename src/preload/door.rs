@@ -224,6 +224,7 @@ impl Door {
             session.add_patch(patch.clone())?;
         }
         session.set_recording(self.options.record);
+        session.set_surveying(!self.options.patches.is_empty());
         session.set_observer(Box::new(|grown| self.on_run_end(grown)));
         let _ = self.session.set(session.clone());
         crate::torch::attach(&session)

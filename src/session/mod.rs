@@ -71,6 +71,7 @@ pub struct Held {
 #[derive(Default)]
 pub struct Session {
     recording: AtomicBool,
+    surveying: AtomicBool,
     on_error: Mutex<OnError>,
     plan: RwLock<Option<Arc<Plan>>>,
     patches: Arc<Mutex<Vec<Arc<Patch>>>>,
@@ -164,6 +165,12 @@ impl Session {
     pub fn set_recording(self: &Arc<Self>, on: bool) {
         self.recording.store(on, Ordering::Relaxed);
         self.update_active();
+    }
+
+    /// Whether the first run of each root is recorded even when recording is off, so that a patch that never matched
+    /// can be told the names that were there.
+    pub fn set_surveying(&self, on: bool) {
+        self.surveying.store(on, Ordering::Relaxed);
     }
 
     /// What a patch that cannot be applied does, for runs from now on.
@@ -275,13 +282,16 @@ impl Session {
         }
     }
 
-    /// A tape for a run of `root`, if runs are recorded.
+    /// A tape for a run of `root`, if that run is to be recorded.
     fn new_tape(&self, root: &str) -> Option<Tape> {
-        self.is_recording().then(|| {
-            let graphs = self.graphs.lock();
-            let recorded = graphs.iter().find(|recorded| recorded.graph.name == root);
-            Tape::new(recorded.and_then(|recorded| recorded.tapes.last()))
-        })
+        let surveying = self.surveying.load(Ordering::Relaxed);
+        if !surveying && !self.is_recording() {
+            return None;
+        }
+        let graphs = self.graphs.lock();
+        let recorded = graphs.iter().find(|recorded| recorded.graph.name == root);
+        let known = recorded.and_then(|recorded| recorded.tapes.last());
+        (self.is_recording() || known.is_none()).then(|| Tape::new(known))
     }
 
     /// A run ended; `tape` is what it left.

@@ -406,14 +406,17 @@ impl Run {
 
     fn failed(&mut self, patch: &Patch, why: &str, sizes: &[i64]) -> Verdict {
         let spec = &patch.spec;
+        let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
         let slice = match spec.slice.is_whole() {
             true => String::new(),
             false => format!(", slice {}", spec.slice),
         };
         let why = why.lines().next().unwrap_or_default();
         let text = format!(
-            "graphpatch: patch {:?} cannot be applied at {}: {why} (shape {sizes:?}{slice})",
-            patch.text, spec.path
+            "graphpatch: patch {:?} cannot be applied at {}: {why} (shape ({}){slice})",
+            patch.text,
+            spec.path,
+            sizes.join(", ")
         );
         patch.count_match();
         patch.count_failed(&text);

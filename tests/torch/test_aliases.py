@@ -36,13 +36,16 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["scripted", "traced"])
+# In a trace, dropout's later readers of `base` read dropout's result: it hands its input back, and the tracer cannot
+# tell them apart. There "downstream" is another set, so those nodes are tried in the scripted module.
+KINDS = [("scripted", path, reader) for path, reader in CASES]
+KINDS += [("traced", path, reader) for path, reader in CASES if not path.startswith("dropout")]
+
+
 @pytest.mark.parametrize("mode", ["--no-grad", "--grad"])
-@pytest.mark.parametrize("path, reader", CASES)
+@pytest.mark.parametrize("kind, path, reader", KINDS)
 def test_only_downstream_sees_it(shared: Callable[[str], Saved], module: models.Shared, path: str, reader: int,
                                  mode: str, kind: str) -> None:
-    if kind == "traced" and path.startswith("dropout"):
-        pytest.skip("dropout hands its input back, so the tracer lets every later reader of `base` read dropout's result")
     with torch.no_grad():
         expected = list(module(X))
     # Every reader adds 1, but for the chunks, which are added to each other.

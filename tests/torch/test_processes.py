@@ -136,7 +136,8 @@ def test_no_compiler_is_said_clearly(tuple_output: Callable[[str], Saved], tmp_p
     tools.mkdir()
     environment = {**os.environ, "PATH": str(tools), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
                    "OMP_NUM_THREADS": "1"}
-    environment.pop("CXX", None)
+    for name in ["CXX", "GRAPHPATCH_CACHE", "GRAPHPATCH_ADAPTER_DIR"]:
+        environment.pop(name, None)
     for wish, code in (["--tree"], 0), (["--patch", "add=zero"], 3):
         done = subprocess.run([GRAPHPATCH, "run", *wish, "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
                               capture_output=True, text=True, env=environment, timeout=240)

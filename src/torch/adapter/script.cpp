@@ -1,9 +1,10 @@
 // TorchScript: where a run begins and ends, and the plan that carries our markers.
 //
-// Every Method call fires a RecordFunction callback before its executor is asked for a plan. There we replace the plan
-// that the executor keeps for the unoptimized mode by one made from an instrumented copy of the module's graphs
-// (instrument.cpp), and switch that mode on for the call. The module's own graphs and the executor's optimized plans
-// are never touched: what the program saves, copies, freezes or runs without us is what it was.
+// Every Method call fires a RecordFunction callback before its executor is asked for a plan. There we put in the place
+// of the plan that the executor will give in unoptimized mode one made from an instrumented copy of the module's graphs
+// (instrument.cpp), and switch that mode on for the call. The module's own graphs are never touched: what the program
+// saves, copies or freezes is what it was. An executor that was optimized before we came prefers that plan in every
+// mode, so there that plan is replaced, and put back when the session has let go.
 //
 // Python calls a module's function past Method, so that the callback fires from the interpreter when the plan is
 // chosen already. There the first call of a module is not seen; the thread stays unoptimized, and from its next call on
@@ -19,6 +20,7 @@
 #include <torch/csrc/jit/passes/remove_expands.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -27,9 +29,12 @@ namespace graphpatch {
 
 using namespace torch::jit;
 
-// One instrumented plan of one executor (a function under one autocast setting).
+// One instrumented plan of one executor (a function under one autocast setting). Both plans are kept: a thread may be
+// copying the one that is replaced at that very moment.
 struct ScriptRoot {
-  std::weak_ptr<Graph> plan; // of the executor; gone with it
+  ExecutionPlan plan; // what the executor gives now; default if it could not be instrumented
+  ExecutionPlan original;
+  bool was_optimized = false; // the original has to come back
   std::shared_ptr<Scope> scope;
   GpRoot* handle = nullptr; // NULL: could not be instrumented, runs untouched
   std::vector<std::vector<size_t>> parameters; // slots to walk from the module, in the order given to root_define
@@ -37,6 +42,13 @@ struct ScriptRoot {
   ~ScriptRoot() {
     if (handle)
       core->root_free(handle);
+  }
+  const Graph* key() const {
+    return handle ? plan.graph.get() : original.graph.get();
+  }
+  // Nobody but us holds the plan: the executor is gone.
+  bool abandoned() const {
+    return (handle ? plan : original).graph.use_count() == 1;
   }
 };
 
@@ -46,6 +58,9 @@ static std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>& roots() {
   static auto* map = new std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>;
   return *map;
 }
+
+// How many optimized plans are to come back.
+static std::atomic<int> borrowed{0};
 
 // Tensor attributes of the module and of everything below it: their paths, and the slots that lead to them.
 static void list_parameters(
@@ -83,12 +98,11 @@ class Unoptimized {
   bool before_;
 };
 
-// The executor's plan for the unoptimized mode. It is an object of the executor's that it hands out read-only; we
-// may write it because nobody else runs unoptimized while we make it (all who do come through `root_of` first).
-static ExecutionPlan& unoptimized_plan(GraphExecutor& executor) {
+// The plan that the executor gives in unoptimized mode. It is an object of the executor's that is handed out read-only.
+static ExecutionPlan& plan_of(GraphFunction& function) {
   Unoptimized mode;
   Stack none;
-  return const_cast<ExecutionPlan&>(executor.getPlanFor(none));
+  return const_cast<ExecutionPlan&>(function.get_executor().getPlanFor(none));
 }
 
 static std::string qualified(const c10::ClassTypePtr& type) {
@@ -97,76 +111,72 @@ static std::string qualified(const c10::ClassTypePtr& type) {
 
 static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10::ClassTypePtr& type) {
   auto root = std::make_shared<ScriptRoot>();
-  std::string lost;
-  auto graph = instrument(function, type, root->scope, lost);
-  // As libtorch's own preparation does. These fold what is no operation (flags, None checks, loop bounds), and what the
-  // tracer added; no pass that drops, merges or replaces operations runs.
-  ConstantPropagationImmutableTypes(graph);
-  Autocast(graph);
-  RemoveExpands(graph);
-  ConstantPooling(graph);
-
-  ExecutionPlan& plan = unoptimized_plan(function.get_executor());
-  plan = ExecutionPlan(graph, function.name());
-  root->plan = plan.graph;
-
-  std::vector<std::string> paths;
-  std::vector<size_t> slots;
-  list_parameters(type, "", slots, paths, root->parameters);
-  std::vector<GpStr> texts;
-  for (const std::string& path : paths)
-    texts.push_back(gp_str(path));
+  ExecutionPlan& plan = plan_of(function);
+  root->original = plan;
   const std::string name = qualified(type) + "." + function.name();
-  GpRootInfo info{root->scope->handle(), gp_str(name), texts.data(), texts.size()};
-  root->handle = core->root_define(&info);
-  if (!lost.empty()) {
-    const std::string text = name + ": " + lost;
-    core->note(gp_str(text));
+  try {
+    std::string lost;
+    auto graph = instrument(function, type, root->scope, lost);
+    // As libtorch's own preparation does. These fold what is no operation (flags, None checks, loop bounds), and what
+    // the tracer added; no pass that drops, merges or replaces operations runs.
+    ConstantPropagationImmutableTypes(graph);
+    Autocast(graph);
+    RemoveExpands(graph);
+    ConstantPooling(graph);
+    root->plan = ExecutionPlan(graph, function.name());
+
+    std::vector<std::string> paths;
+    std::vector<size_t> slots;
+    list_parameters(type, "", slots, paths, root->parameters);
+    std::vector<GpStr> texts;
+    for (const std::string& path : paths)
+      texts.push_back(gp_str(path));
+    GpRootInfo info{root->scope->handle(), gp_str(name), texts.data(), texts.size()};
+    root->handle = core->root_define(&info);
+    if (!lost.empty()) {
+      const std::string text = name + ": " + lost;
+      core->note(gp_str(text));
+    }
+  } catch (const std::exception& error) {
+    const std::string why = name + ": runs untouched, its graph could not be instrumented: " + error.what();
+    core->note(gp_str(why));
+  }
+  if (root->handle) {
+    root->was_optimized = function.get_executor().isOptimized();
+    borrowed += root->was_optimized;
+    plan = root->plan;
   }
   return root;
 }
 
-// The instrumented root of this call, if there is one.
-static std::shared_ptr<ScriptRoot> find_root(GraphFunction& function) {
-  std::lock_guard<std::mutex> lock(roots_mutex);
-  auto plan = unoptimized_plan(function.get_executor()).graph;
-  auto found = roots().find(plan.get());
-  return found != roots().end() && found->second->plan.lock() == plan ? found->second : nullptr;
+// The root of this call if it was seen before. With the lock held.
+static std::shared_ptr<ScriptRoot> known_root(GraphFunction& function) {
+  auto found = roots().find(plan_of(function).graph.get());
+  return found == roots().end() ? nullptr : found->second;
 }
 
-// The same, made if need be; NULL when it cannot be instrumented. The work is done once per executor.
-static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type, bool chosen) {
-  GraphExecutor& executor = function.get_executor();
-  // A plan that was optimized before we came is preferred to any other, so it has to go. Executors do not expect that
-  // while a caller is on its way from the plan to running it, so do it only where this call has not chosen its plan.
-  if (executor.isOptimized()) {
-    if (chosen)
-      return nullptr;
-    executor.debugFlushCompilationCache();
-  }
-  if (auto root = find_root(function))
-    return root->handle ? root : nullptr;
-
+// The root of this call, instrumented; NULL when it cannot be. The work is done once per executor.
+static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type) {
   std::lock_guard<std::mutex> lock(roots_mutex);
-  auto plan = unoptimized_plan(executor).graph;
-  auto found = roots().find(plan.get());
-  if (found != roots().end() && found->second->plan.lock() == plan) // another thread was faster
-    return found->second->handle ? found->second : nullptr;
-  for (auto it = roots().begin(); it != roots().end();)
-    it = it->second->plan.expired() ? roots().erase(it) : std::next(it);
-  std::shared_ptr<ScriptRoot> root;
-  try {
+  auto root = known_root(function);
+  if (!root) {
+    for (auto it = roots().begin(); it != roots().end();)
+      it = it->second->abandoned() ? roots().erase(it) : std::next(it);
     root = make_root(function, type);
-  } catch (const std::exception& error) {
-    root = std::make_shared<ScriptRoot>();
-    root->plan = plan;
-    const std::string why = qualified(type) + "." + function.name() +
-        ": runs untouched, its graph could not be instrumented: " + error.what();
-    core->note(gp_str(why));
+    roots()[root->key()] = root;
   }
-  if (auto key = root->plan.lock())
-    roots()[key.get()] = root;
   return root->handle ? root : nullptr;
+}
+
+// The session has let go: gives the executor its optimized plan back.
+static void give_back(GraphFunction& function) {
+  std::lock_guard<std::mutex> lock(roots_mutex);
+  auto root = known_root(function);
+  if (root && root->was_optimized) {
+    plan_of(function) = root->original;
+    root->was_optimized = false;
+    --borrowed;
+  }
 }
 
 static void give_parameters(const ScriptRoot& root, const c10::IValue& module, GpRun* run) {
@@ -192,7 +202,7 @@ struct RunContext : public at::ObserverContext {
 
 static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
   const uint32_t active = *core->active;
-  if (active == GP_DETACHED)
+  if (active == GP_DETACHED && !borrowed)
     return nullptr;
   Thread& thread = this_thread();
   const auto inputs = call.inputs();
@@ -209,23 +219,37 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
   GraphFunction& function = toGraphFunction(*method);
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
 
-  if (active == GP_IDLE) {
-    // What was instrumented keeps its plan until the session lets go: an optimized one made meanwhile would have to be
-    // thrown away again, and made again, at each change of patches.
-    return find_root(function) ? std::make_unique<RunContext>() : nullptr;
+  if (active == GP_DETACHED) {
+    give_back(function);
+    return nullptr;
   }
-  const bool chosen = !currentCallstack().empty(); // called by the interpreter, not by Method
-  const bool unoptimized = !getGraphExecutorOptimize();
-  const bool known = chosen && unoptimized && find_root(function);
-  auto root = root_of(function, type, chosen);
+  if (active == GP_IDLE) {
+    // What was instrumented stays so until the session lets go: an optimized plan that the executor made meanwhile
+    // would have to be replaced again at the next patch.
+    std::lock_guard<std::mutex> lock(roots_mutex);
+    auto root = known_root(function);
+    return root && root->handle ? std::make_unique<RunContext>() : nullptr;
+  }
+  if (!currentCallstack().empty()) { // called by the interpreter, not by Method: the plan is chosen
+    bool ours = false;
+    {
+      std::lock_guard<std::mutex> lock(roots_mutex);
+      auto root = known_root(function);
+      ours = root && root->handle && (root->was_optimized || !getGraphExecutorOptimize());
+    }
+    if (!ours) {
+      if (root_of(function, type)) {
+        setGraphExecutorOptimize(false); // stays so: the next call on this thread finds our plan
+        const std::string why =
+            qualified(type) + "." + name + ": its first call on a thread came from Python and is not seen";
+        core->note(gp_str(why));
+      }
+      return nullptr;
+    }
+  }
+  auto root = root_of(function, type);
   if (!root)
     return nullptr;
-  if (chosen && !known) {
-    setGraphExecutorOptimize(false); // stays so: the next call on this thread finds our plan
-    const std::string why = qualified(type) + "." + name + ": its first call on a thread came from Python and is not seen";
-    core->note(gp_str(why));
-    return nullptr;
-  }
   auto context = std::make_unique<RunContext>();
   context->root = root;
   uint32_t flags = 0;

@@ -1,0 +1,62 @@
+"""The README's commands and programs do what it says."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Callable, List
+
+from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, Saved
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> List[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+
+
+def commands(block: str) -> List[str]:
+    """Its graphpatch commands, continuation lines joined, comments gone."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ").split("  #")[0] for line in lines if line.removeprefix("$ ").startswith("graphpatch ")]
+
+
+def run(command: str, saved: Saved, model: str, folder: Path) -> subprocess.CompletedProcess:
+    """Runs a command of the README, with the tests' own program in the place of `./infer`."""
+    args = " ".join(shlex.quote(str(arg)) for arg in [*saved.args(), folder / "out.pt"])
+    command = command.replace(f"./infer {model}", f"{PROGRAMS / 'runner'} {args}").replace("./infer", str(PROGRAMS / "runner"))
+    environment = {**ENVIRONMENT, "PATH": f"{GRAPHPATCH.parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_the_first_screen(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
+    block = blocks("console")[0]
+    shown = [line for line in block.splitlines() if not line.startswith("$") and line != "…"]
+    tree, patch = commands(block)
+    done = run(tree, tuple_output("scripted"), "tuple_output.pt", tmp_path)
+    assert done.returncode == 0 and done.stderr.splitlines()[: len(shown)] == shown
+    done = run(patch, tuple_output("scripted"), "tuple_output.pt", tmp_path)
+    assert done.returncode == 0 and "linear_1.output[0]=zero" in done.stderr
+
+
+def test_every_command(transformer: Callable[[str], Saved], tmp_path: Path) -> None:
+    listed = [command for block in blocks("sh") for command in commands(block)]
+    assert len(listed) >= 7
+    for command in listed:
+        done = run(command, transformer("scripted"), "model.pt", tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert done.stdout or done.stderr or "--graph" in command or "check" in command, command
+
+
+def test_the_c_snippet_is_the_c_program() -> None:
+    """Each call of the README's C block stands in the tested program."""
+    program = (ROOT / "tests/c/session.c").read_text(encoding="utf-8")
+    calls = re.findall(r"gp_\w+(?=\()", blocks("c")[0])
+    assert len(calls) >= 6 and all(f"{call}(" in program for call in calls)
+
+
+def test_the_make_targets_exist() -> None:
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in set(re.findall(r"make ([a-z-]+)", README)):
+        assert f"make {target} " in listed, target

@@ -7,13 +7,22 @@ use std::path::PathBuf;
 pub enum Error {
     /// Text that is no path, slice, patch or value.
     #[error("{what} {text:?}: {why} (at character {at})")]
-    Parse { what: &'static str, text: String, at: usize, why: String },
+    Parse {
+        what: &'static str,
+        text: String,
+        at: usize,
+        why: String,
+    },
     /// One or more paths that name no leaf of the graph; the text lists all of them with completions.
     #[error("{0}")]
     Path(String),
     /// A slice that does not fit a tensor's shape.
     #[error("slice {slice} does not fit shape ({}): {why}", join(shape))]
-    Slice { slice: String, shape: Vec<i64>, why: String },
+    Slice {
+        slice: String,
+        shape: Vec<i64>,
+        why: String,
+    },
     /// A patch that a value refuses (its dtype, its layout).
     #[error("{0}")]
     Refused(String),
@@ -22,7 +31,11 @@ pub enum Error {
     File { file: PathBuf, why: String },
     /// A file that is damaged, foreign or of a later version; `place` is where in the file.
     #[error("{}: {place}: {why}", .file.display())]
-    Format { file: PathBuf, place: String, why: String },
+    Format {
+        file: PathBuf,
+        place: String,
+        why: String,
+    },
     /// No libtorch in this process, or one that cannot be used.
     #[error("{0}")]
     Torch(String),

@@ -16,7 +16,10 @@ fn files(below: &str, extensions: &[&str]) -> Vec<(PathBuf, String)> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if extensions.iter().any(|e| path.extension().is_some_and(|x| x == *e)) {
+            } else if extensions
+                .iter()
+                .any(|e| path.extension().is_some_and(|x| x == *e))
+            {
                 let text = fs::read_to_string(&path).unwrap();
                 found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
             }
@@ -59,18 +62,29 @@ fn only_the_edge_rooms_are_unsafe() {
         "src/ffi",
         "src/preload",
     ];
-    let found = offenders(&files("src", &["rs"]), &["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"], &allowed);
+    let found = offenders(
+        &files("src", &["rs"]),
+        &["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"],
+        &allowed,
+    );
     assert!(found.is_empty(), "{found:#?}");
     for room in ["path", "graph", "patch", "record", "session"] {
         let door = fs::read_to_string(root().join(format!("src/{room}/mod.rs"))).unwrap();
-        assert!(door.contains("#![forbid(unsafe_code)]"), "src/{room} may be unsafe");
+        assert!(
+            door.contains("#![forbid(unsafe_code)]"),
+            "src/{room} may be unsafe"
+        );
     }
 }
 
 #[test]
 fn only_the_torch_room_knows_libtorch() {
     let sources = files("src", &["rs", "h", "cpp"]);
-    let found = offenders(&sources, &["ATen/", "<torch/", "c10::", "at::Tensor"], &["src/torch"]);
+    let found = offenders(
+        &sources,
+        &["ATen/", "<torch/", "c10::", "at::Tensor"],
+        &["src/torch"],
+    );
     assert!(found.is_empty(), "{found:#?}");
     let found = offenders(&sources, &["seam_generated", "GpCore"], &["src/torch"]);
     assert!(found.is_empty(), "{found:#?}");
@@ -78,7 +92,11 @@ fn only_the_torch_room_knows_libtorch() {
 
 #[test]
 fn only_the_cuda_room_knows_cuda() {
-    let found = offenders(&files("src", &["rs"]), &["cudarc", "cuLaunch"], &["src/cuda"]);
+    let found = offenders(
+        &files("src", &["rs"]),
+        &["cudarc", "cuLaunch"],
+        &["src/cuda"],
+    );
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -86,10 +104,26 @@ fn only_the_cuda_room_knows_cuda() {
 #[test]
 fn rooms_depend_one_way() {
     let below: &[(&str, &[&str])] = &[
-        ("path", &["graph", "patch", "record", "apply", "session", "torch", "ffi", "preload"]),
-        ("graph", &["patch", "record", "apply", "session", "torch", "ffi", "preload"]),
-        ("patch", &["record", "apply", "session", "torch", "ffi", "preload"]),
-        ("record", &["patch", "apply", "session", "torch", "ffi", "preload"]),
+        (
+            "path",
+            &[
+                "graph", "patch", "record", "apply", "session", "torch", "ffi", "preload",
+            ],
+        ),
+        (
+            "graph",
+            &[
+                "patch", "record", "apply", "session", "torch", "ffi", "preload",
+            ],
+        ),
+        (
+            "patch",
+            &["record", "apply", "session", "torch", "ffi", "preload"],
+        ),
+        (
+            "record",
+            &["patch", "apply", "session", "torch", "ffi", "preload"],
+        ),
         ("apply", &["record", "session", "torch", "ffi", "preload"]),
         ("session", &["torch", "ffi", "preload"]),
         ("torch", &["ffi", "preload"]),
@@ -108,14 +142,26 @@ fn rooms_depend_one_way() {
 #[test]
 fn nothing_names_a_machine() {
     // Put together here so that this file does not name them itself.
-    let words = [["htt", "p://"], ["htt", "ps://"], ["/ro", "ot/"], ["/wo", "rk/"], ["/ho", "me/"]].map(|w| w.concat());
+    let words = [
+        ["htt", "p://"],
+        ["htt", "ps://"],
+        ["/ro", "ot/"],
+        ["/wo", "rk/"],
+        ["/ho", "me/"],
+    ]
+    .map(|w| w.concat());
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut all = files("src", &["rs", "h", "cpp"]);
     all.extend(files("tests", &["rs", "py", "cpp", "c", "h", "sh", "txt"]));
     for (path, text) in all {
         for (line, text) in text.lines().enumerate() {
             for word in &words {
-                assert!(!text.contains(word), "{}:{}: {word}", path.display(), line + 1);
+                assert!(
+                    !text.contains(word),
+                    "{}:{}: {word}",
+                    path.display(),
+                    line + 1
+                );
             }
         }
     }
@@ -142,9 +188,14 @@ fn the_library_links_neither_libtorch_nor_cuda() {
             }
         }
     }
-    assert!(needed.iter().any(|name| name.starts_with("libc.")), "{needed:?}");
+    assert!(
+        needed.iter().any(|name| name.starts_with("libc.")),
+        "{needed:?}"
+    );
     for name in &needed {
-        let foreign = ["torch", "c10", "cuda"].iter().any(|part| name.contains(part));
+        let foreign = ["torch", "c10", "cuda"]
+            .iter()
+            .any(|part| name.contains(part));
         assert!(!foreign, "libgraphpatch.so needs {name}");
     }
 }

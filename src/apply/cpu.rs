@@ -5,8 +5,8 @@
 
 use half::{bf16, f16};
 
-use super::view::{Dtype, View};
 use super::Outcome;
+use super::view::{Dtype, View};
 use crate::error::Result;
 use crate::patch::{Kind, Number};
 use crate::path::{Region, Slice};
@@ -200,7 +200,10 @@ fn replace(place: &Place, dtype: Dtype, number: Number) -> Outcome {
             _ => single(number, f32::MAX.into()).map(|n| place.fill([n, 0.0f32])),
         },
         Dtype::C128 => match number {
-            Number::Complex(re, im) => Some(place.fill([re, im])),
+            Number::Complex(re, im) => {
+                place.fill([re, im]);
+                Some(())
+            }
             _ => real(number).map(|n| place.fill([n, 0.0f64])),
         },
         Dtype::C32 | Dtype::F8 => None,
@@ -224,7 +227,10 @@ fn add(place: &Place, dtype: Dtype, number: Number) -> Outcome {
     let max = f64::from(f32::MAX);
     let done = match dtype {
         Dtype::Bool => match number {
-            Number::Bool(value) => Some(place.map(|old: u8| u8::from(old != 0 || value))),
+            Number::Bool(value) => {
+                place.map(|old: u8| u8::from(old != 0 || value));
+                Some(())
+            }
             _ => None,
         },
         Dtype::U8 => int!(u8),
@@ -232,10 +238,12 @@ fn add(place: &Place, dtype: Dtype, number: Number) -> Outcome {
         Dtype::I16 => int!(i16),
         Dtype::I32 => int!(i32),
         Dtype::I64 => int!(i64),
-        Dtype::F16 => single(number, max)
-            .map(|n| place.map(|old: f16| f16::from_f32(old.to_f32() + n))),
-        Dtype::Bf16 => single(number, max)
-            .map(|n| place.map(|old: bf16| bf16::from_f32(old.to_f32() + n))),
+        Dtype::F16 => {
+            single(number, max).map(|n| place.map(|old: f16| f16::from_f32(old.to_f32() + n)))
+        }
+        Dtype::Bf16 => {
+            single(number, max).map(|n| place.map(|old: bf16| bf16::from_f32(old.to_f32() + n)))
+        }
         Dtype::F32 => single(number, max).map(|n| place.map(|old: f32| old + n)),
         Dtype::F64 => real(number).map(|n| place.map(|old: f64| old + n)),
         Dtype::U16
@@ -269,7 +277,13 @@ mod tests {
         assert_eq!(zeroed, [0.0, 0.0, 2.0, 3.0, 0.0, 5.0]);
         let transposed = run(&[3, 2], &[1, 3], 6, "[1:]", Kind::Add(Number::Int(10)));
         assert_eq!(transposed, [0.0, 11.0, 12.0, 3.0, 14.0, 15.0]);
-        let gaps = run(&[2, 2], &[4, 1], 6, "[...]", Kind::Replace(Number::Float(-1.0)));
+        let gaps = run(
+            &[2, 2],
+            &[4, 1],
+            6,
+            "[...]",
+            Kind::Replace(Number::Float(-1.0)),
+        );
         assert_eq!(gaps, [-1.0, -1.0, 2.0, 3.0, -1.0, -1.0]);
         let nothing = run(&[2, 3], &[3, 1], 6, "[2:]", Kind::Zero);
         assert_eq!(nothing, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
@@ -284,7 +298,10 @@ mod tests {
         let view = unsafe { View::new(memory.as_mut_ptr().cast(), &[4], &[1], Dtype::I64) };
         let whole = Slice::whole();
         let refused = Kind::Add(Number::Float(0.5));
-        assert_eq!(apply(&view, &whole, &refused).unwrap(), Outcome::Unsupported);
+        assert_eq!(
+            apply(&view, &whole, &refused).unwrap(),
+            Outcome::Unsupported
+        );
         let cut = Kind::Replace(Number::Float(-1.9));
         assert_eq!(apply(&view, &whole, &cut).unwrap(), Outcome::Done);
         assert_eq!(memory, [-1; 4]);

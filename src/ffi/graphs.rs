@@ -1,6 +1,6 @@
 //! gp_graphs: recorded or loaded graphs, one for each root that was called.
 
-use std::ffi::{c_char, CString};
+use std::ffi::{CString, c_char};
 use std::path::Path;
 
 use super::guard::{answer, null, reference, text};

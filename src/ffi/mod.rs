@@ -6,7 +6,6 @@
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
-
 #![allow(non_camel_case_types)] // the C names are the types' names
 
 pub mod graphs;

@@ -96,7 +96,9 @@ pub unsafe extern "C" fn gp_session_detach(session: *const gp_session) -> Status
 pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        unsafe { reference(session, "session") }?.0.set_recording(on);
+        unsafe { reference(session, "session") }?
+            .0
+            .set_recording(on);
         Ok(())
     })
 }
@@ -108,10 +110,7 @@ pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool)
 ///
 /// `session` is NULL or a live session.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_session_on_error(
-    session: *const gp_session,
-    on_error: u32,
-) -> Status {
+pub unsafe extern "C" fn gp_session_on_error(session: *const gp_session, on_error: u32) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
         let session = unsafe { reference(session, "session") }?;

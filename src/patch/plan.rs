@@ -224,9 +224,8 @@ mod tests {
     }
 
     fn site(plan: &Plan, path: &str) -> Option<u32> {
-        path.split('.').try_fold(Plan::ROOT, |site, name| {
-            plan.child(site, Name::parse(name))
-        })
+        path.split('.')
+            .try_fold(Plan::ROOT, |site, name| plan.child(site, Name::parse(name)))
     }
 
     #[test]

@@ -192,7 +192,11 @@ impl Reader<'_> {
             return (String::new(), Value::None);
         };
         let key = if atom.key { self.text() } else { String::new() };
-        let text = if atom.text { self.text() } else { String::new() };
+        let text = if atom.text {
+            self.text()
+        } else {
+            String::new()
+        };
         let n = atom.count as usize;
         let value = match atom.tag {
             Tag::Tensor => Value::Tensor(self.tensor(atom)),
@@ -212,7 +216,10 @@ impl Reader<'_> {
     }
 
     fn text(&mut self) -> String {
-        self.texts.next().map(|text| text.to_string()).unwrap_or_default()
+        self.texts
+            .next()
+            .map(|text| text.to_string())
+            .unwrap_or_default()
     }
 
     fn tensor(&mut self, atom: &Atom) -> TensorInfo {
@@ -257,9 +264,21 @@ mod tests {
         let text = |t: &str| -> Arc<str> { t.into() };
         let name = Name::candidate;
         let mut tape = Tape::new(None);
-        tape.leaf(0, Kind::Input, name("x"), &text(""), &[tensor(&[1, length])]);
+        tape.leaf(
+            0,
+            Kind::Input,
+            name("x"),
+            &text(""),
+            &[tensor(&[1, length])],
+        );
         tape.enter(name("layers.0"), &text("Block"), &text("layers.0"));
-        tape.leaf(1, Kind::Parameter, name("scale"), &text("scale"), &[tensor(&[])]);
+        tape.leaf(
+            1,
+            Kind::Parameter,
+            name("scale"),
+            &text("scale"),
+            &[tensor(&[])],
+        );
         let dict = [
             container(Tag::Tuple, 2),
             container(Tag::Dict, 1),
@@ -312,7 +331,13 @@ mod tests {
     fn an_open_scope_is_closed_and_missing_elements_do_no_harm() {
         let mut tape = record(1);
         tape.enter(Name::candidate("late"), &"".into(), &"late".into());
-        tape.leaf(0, Kind::Op, Name::candidate("add"), &"".into(), &[container(Tag::List, 2)]);
+        tape.leaf(
+            0,
+            Kind::Op,
+            Name::candidate("add"),
+            &"".into(),
+            &[container(Tag::List, 2)],
+        );
         let tree = tape.tree("");
         let late = tree.child("late").unwrap();
         assert!(matches!(&late.children[0].value, Value::List(list) if list.len() == 2));

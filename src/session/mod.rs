@@ -237,7 +237,10 @@ impl Session {
     /// A copy of everything recorded so far, one graph for each root.
     pub fn graphs(&self) -> Vec<Graph> {
         let graphs = self.graphs.lock();
-        graphs.iter().map(|recorded| recorded.graph.clone()).collect()
+        graphs
+            .iter()
+            .map(|recorded| recorded.graph.clone())
+            .collect()
     }
 
     /// How many runs began and ended.

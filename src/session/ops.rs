@@ -27,8 +27,7 @@ static NEXT: Mutex<usize> = Mutex::new(0);
 pub fn define(schema: &str) -> u32 {
     let mut next = NEXT.lock();
     let id = (*next).min(CHUNK * TABLE.len() - 1);
-    let chunk =
-        TABLE[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+    let chunk = TABLE[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
     let base = schema.split_once("::").map_or(schema, |(_, rest)| rest);
     let base = base.split_once('.').map_or(base, |(name, _)| name);
     let name = Name::candidate(base);

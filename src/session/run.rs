@@ -187,7 +187,10 @@ impl Run {
     }
 
     fn frame(&self, level: usize) -> Option<&Frame> {
-        self.frames.len().checked_sub(level + 1).map(|at| &self.frames[at])
+        self.frames
+            .len()
+            .checked_sub(level + 1)
+            .map(|at| &self.frames[at])
     }
 
     /// A module is called from the innermost scope.
@@ -227,7 +230,12 @@ impl Run {
 
     /// Tensors that the scope at `level` is about to read. Parameters among them get their node now. Calls
     /// `replace` with the index of each that has patches.
-    pub fn operands(&mut self, level: usize, tensors: &[Element<'_>], mut replace: impl FnMut(usize)) {
+    pub fn operands(
+        &mut self,
+        level: usize,
+        tensors: &[Element<'_>],
+        mut replace: impl FnMut(usize),
+    ) {
         for (index, element) in tensors.iter().enumerate() {
             if element.tag != Tag::Tensor || !self.parameters.contains_key(&element.identity) {
                 continue;
@@ -261,7 +269,13 @@ impl Run {
         frame.parameters.push((index, name));
         if let Some(tape) = &mut self.tape {
             let value = std::slice::from_ref(element);
-            tape.leaf(level, Kind::Parameter, name, &self.root.target(index), value);
+            tape.leaf(
+                level,
+                Kind::Parameter,
+                name,
+                &self.root.target(index),
+                value,
+            );
         }
         Some(name)
     }

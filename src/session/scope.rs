@@ -141,7 +141,10 @@ impl Root {
 
     /// The attribute path of a parameter.
     pub fn target(&self, index: u32) -> Arc<str> {
-        self.targets.get(index as usize).cloned().unwrap_or_default()
+        self.targets
+            .get(index as usize)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Whether a patch of the plan could mean a parameter. Answered from memory while the plan stays the same.

@@ -14,7 +14,11 @@ use crate::session::{Root, Scope};
 static ROOTS: LazyLock<Mutex<FxHashMap<String, Arc<Root>>>> = LazyLock::new(Default::default);
 static SCOPES: LazyLock<Mutex<FxHashMap<String, Arc<Scope>>>> = LazyLock::new(Default::default);
 
-fn known<T>(table: &Mutex<FxHashMap<String, Arc<T>>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+fn known<T>(
+    table: &Mutex<FxHashMap<String, Arc<T>>>,
+    name: &str,
+    make: impl FnOnce() -> T,
+) -> Arc<T> {
     let mut table = table.lock();
     match table.get(name) {
         Some(found) => found.clone(),
@@ -40,16 +44,24 @@ fn checked(answer: raw::GpStr) -> Result<()> {
 pub fn run_begin(name: &str) -> Result<()> {
     let begin = adapter()?.run_begin;
     let root = known(&ROOTS, name, || {
-        Root::new(Arc::new(Scope::new("", "", name, Vec::new())), name, Vec::new())
+        Root::new(
+            Arc::new(Scope::new("", "", name, Vec::new())),
+            name,
+            Vec::new(),
+        )
     });
     // SAFETY: the table's call; the root stays in ROOTS.
-    begin.map_or(Ok(()), |begin| checked(unsafe { begin(Arc::as_ptr(&root).cast_mut().cast()) }))
+    begin.map_or(Ok(()), |begin| {
+        checked(unsafe { begin(Arc::as_ptr(&root).cast_mut().cast()) })
+    })
 }
 
 /// Ends this thread's run.
 pub fn run_end() -> Result<()> {
     // SAFETY: the table's call.
-    adapter()?.run_end.map_or(Ok(()), |end| checked(unsafe { end(1) }))
+    adapter()?
+        .run_end
+        .map_or(Ok(()), |end| checked(unsafe { end(1) }))
 }
 
 /// Enters a scope by its module's attribute path.
@@ -57,11 +69,15 @@ pub fn scope_enter(path: &str) -> Result<()> {
     let enter = adapter()?.scope_enter;
     let scope = known(&SCOPES, path, || Scope::new(path, path, "", Vec::new()));
     // SAFETY: the table's call; the scope stays in SCOPES.
-    enter.map_or(Ok(()), |enter| checked(unsafe { enter(Arc::as_ptr(&scope).cast_mut().cast()) }))
+    enter.map_or(Ok(()), |enter| {
+        checked(unsafe { enter(Arc::as_ptr(&scope).cast_mut().cast()) })
+    })
 }
 
 /// Leaves the innermost scope.
 pub fn scope_leave() -> Result<()> {
     // SAFETY: the table's call.
-    adapter()?.scope_leave.map_or(Ok(()), |leave| checked(unsafe { leave() }))
+    adapter()?
+        .scope_leave
+        .map_or(Ok(()), |leave| checked(unsafe { leave() }))
 }

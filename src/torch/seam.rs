@@ -104,7 +104,9 @@ unsafe fn static_text(name: *const std::ffi::c_char) -> &'static str {
         return "";
     }
     // SAFETY: by this function's contract.
-    unsafe { std::ffi::CStr::from_ptr(name) }.to_str().unwrap_or("?")
+    unsafe { std::ffi::CStr::from_ptr(name) }
+        .to_str()
+        .unwrap_or("?")
 }
 
 /// A C array; NULL is fine when it is empty.
@@ -252,7 +254,9 @@ unsafe extern "C" fn run_parameters(
 unsafe extern "C" fn run_end(run: *mut raw::GpRun, _completed: u32) {
     if !run.is_null() {
         // SAFETY: the handle is `run_begin`'s, given back once.
-        guard((), || unsafe { Box::from_raw(run.cast::<SeamRun>()) }.run.end());
+        guard((), || {
+            unsafe { Box::from_raw(run.cast::<SeamRun>()) }.run.end()
+        });
     }
 }
 
@@ -294,7 +298,11 @@ unsafe fn elements<'a>(items: *const raw::GpItem, n: usize) -> SmallVec<[Element
             raw::GP_OTHER => Tag::Other,
             _ => Tag::None,
         };
-        let rank = if tag == Tag::Tensor { item.count as usize } else { 0 };
+        let rank = if tag == Tag::Tensor {
+            item.count as usize
+        } else {
+            0
+        };
         // SAFETY: `sizes` has the tensor's rank; names are static, texts lent (seam.h).
         unsafe {
             Element {
@@ -365,7 +373,7 @@ unsafe extern "C" fn value_begin(run: *mut raw::GpRun, kind: u32, id: u32) -> u3
             return 0;
         };
         let Wanted { elements, targets } = run.run.value_begin(value_kind(kind, id));
-        u32::from(elements) * raw::GP_VALUE_ITEMS | u32::from(targets) * raw::GP_VALUE_TARGETS
+        (u32::from(elements) * raw::GP_VALUE_ITEMS) | (u32::from(targets) * raw::GP_VALUE_TARGETS)
     })
 }
 
@@ -537,10 +545,9 @@ fn dtype(code: u8) -> Option<Dtype> {
         raw::GP_C32 => Dtype::C32,
         raw::GP_C64 => Dtype::C64,
         raw::GP_C128 => Dtype::C128,
-        raw::GP_F8_E4M3FN
-        | raw::GP_F8_E5M2
-        | raw::GP_F8_E4M3FNUZ
-        | raw::GP_F8_E5M2FNUZ => Dtype::F8,
+        raw::GP_F8_E4M3FN | raw::GP_F8_E5M2 | raw::GP_F8_E4M3FNUZ | raw::GP_F8_E5M2FNUZ => {
+            Dtype::F8
+        }
         _ => return None,
     })
 }

@@ -1,7 +1,10 @@
 // Two threads run one module 200 times each while a third adds and removes a patch all the time: every output must be
 // either the bare one or the patched one, bit for bit.
 //
-//   stress MODEL.pt INPUTS.pt PATCH [--record]
+//   stress MODEL.pt INPUTS.pt PATCH [--record | --reattach]
+//
+// With --reattach the module is optimized and running before any session exists, and every change opens a session and
+// closes it again.
 //
 // Prints how many outputs were bare and how many patched; ends with code 1 when one was neither, or a run failed.
 
@@ -13,6 +16,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <thread>
 
 namespace {
@@ -25,71 +29,89 @@ torch::Tensor forward(torch::jit::Module& module, const std::vector<c10::IValue>
     return (output.isTuple() ? output.toTupleRef().elements()[0] : output).toTensor().clone();
 }
 
-struct Counts {
-    int bare = 0, patched = 0, neither = 0;
+struct Runner {
+    std::vector<torch::Tensor> outputs;
     std::string error;
 };
 
+// Adds and removes the patch until the runners are done, and at least a hundred times. Both states last about as long
+// as a run, so that the runners meet both.
+int change(const std::string& patch, bool record, bool reattach, const std::atomic<int>& running) {
+    std::unique_ptr<abi::Session> session;
+    int changes = 0;
+    for (; running > 0 || changes < 100; ++changes) {
+        if (!session) {
+            session = std::make_unique<abi::Session>();
+            session->record(record);
+        }
+        auto added = session->add(patch);
+        std::this_thread::sleep_for(std::chrono::microseconds(changes % 500));
+        session->remove(added);
+        if (reattach) session.reset();
+        std::this_thread::sleep_for(std::chrono::microseconds(changes % 700));
+    }
+    return changes;
+}
+
 int run(int argc, char** argv) {
-    const bool record = argc == 5 && std::string(argv[4]) == "--record";
-    if (argc != 4 && !record) throw std::runtime_error("usage: stress MODEL.pt INPUTS.pt PATCH [--record]");
+    const std::string option = argc == 5 ? argv[4] : "";
+    const bool record = option == "--record", reattach = option == "--reattach";
+    if (argc != 4 && !record && !reattach)
+        throw std::runtime_error("usage: stress MODEL.pt INPUTS.pt PATCH [--record | --reattach]");
     at::set_num_threads(1);
     auto module = host::load(argv[1]);
     auto inputs = host::read_inputs(argv[2]);
-    abi::Session session;
-    session.record(record);
-
+    const std::string patch = argv[3];
     auto bare = forward(module, inputs);
-    auto id = session.add(argv[3]);
-    auto patched = forward(module, inputs);
-    session.remove(id);
-    if (bare.equal(patched)) throw std::runtime_error("the patch changes nothing, so the test would prove nothing");
-    if (!forward(module, inputs).equal(bare)) throw std::runtime_error("the removed patch still acts");
+    if (reattach)
+        for (int i = 0; i < 5; ++i) forward(module, inputs);  // until the executor has optimized it
+    else
+        abi::Session();  // the adapter is loaded, nothing else
 
     std::atomic<int> running{kRunners};
-    std::vector<Counts> counts(kRunners);
+    std::vector<Runner> states(kRunners);
     std::vector<std::thread> runners;
-    for (int t = 0; t < kRunners; ++t)
-        runners.emplace_back([&, t] {
+    for (auto& state : states)
+        runners.emplace_back([&] {
             try {
-                for (int r = 0; r < kRuns; ++r) {
-                    auto output = forward(module, inputs);
-                    if (output.equal(bare)) ++counts[t].bare;
-                    else if (output.equal(patched)) ++counts[t].patched;
-                    else ++counts[t].neither;
-                }
+                for (int r = 0; r < kRuns; ++r) state.outputs.push_back(forward(module, inputs));
             } catch (const std::exception& e) {
-                counts[t].error = e.what();
+                state.error = e.what();
             }
             --running;
         });
-
-    std::string changer_error;
+    std::string error;
     int changes = 0;
     try {
-        // At least a hundred changes, however quickly the runners finish. Both states last about as long as a run, so
-        // that the runners meet both.
-        for (; running > 0 || changes < 100; ++changes) {
-            auto added = session.add(argv[3]);
-            std::this_thread::sleep_for(std::chrono::microseconds(changes % 500));
-            session.remove(added);
-            std::this_thread::sleep_for(std::chrono::microseconds(changes % 700));
-        }
+        changes = change(patch, record, reattach, running);
     } catch (const std::exception& e) {
-        changer_error = e.what();
+        error = std::string("changing patches failed: ") + e.what();
     }
     for (auto& runner : runners) runner.join();
+    if (!error.empty()) throw std::runtime_error(error);
 
-    Counts sum;
-    for (const auto& c : counts) {
-        sum.bare += c.bare, sum.patched += c.patched, sum.neither += c.neither;
-        if (!c.error.empty()) throw std::runtime_error("a run failed: " + c.error);
+    torch::Tensor patched;
+    {
+        abi::Session session;
+        session.add(patch);
+        patched = forward(module, inputs);
     }
-    if (!changer_error.empty()) throw std::runtime_error("changing patches failed: " + changer_error);
-    std::printf("%d bare, %d patched, %d neither, %d changes\n", sum.bare, sum.patched, sum.neither, changes);
+    if (bare.equal(patched)) throw std::runtime_error("the patch changes nothing, so the test would prove nothing");
+    if (!forward(module, inputs).equal(bare)) throw std::runtime_error("the removed patch still acts");
+
+    int n_bare = 0, n_patched = 0, neither = 0;
+    for (const auto& state : states) {
+        if (!state.error.empty()) throw std::runtime_error("a run failed: " + state.error);
+        for (const auto& output : state.outputs) {
+            if (output.equal(bare)) ++n_bare;
+            else if (output.equal(patched)) ++n_patched;
+            else ++neither;
+        }
+    }
+    std::printf("%d bare, %d patched, %d neither, %d changes\n", n_bare, n_patched, neither, changes);
     // Only one kind would mean that the changes never met a run, and that nothing was proved.
-    if (sum.bare == 0 || sum.patched == 0) throw std::runtime_error("the changes met no run");
-    return sum.neither == 0 && sum.bare + sum.patched == kRunners * kRuns ? 0 : 1;
+    if (n_bare == 0 || n_patched == 0) throw std::runtime_error("the changes met no run");
+    return neither == 0 && n_bare + n_patched == kRunners * kRuns ? 0 : 1;
 }
 
 }  // namespace

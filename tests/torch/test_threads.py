@@ -32,8 +32,8 @@ def test_a_patch_holds_in_every_thread(transformer: Callable[[str], Saved]) -> N
     assert all(same_bits(run, expected) for thread in result.outputs for run in thread)
 
 
-@pytest.mark.parametrize("record", [[], ["--record"]], ids=["patching", "recording too"])
-def test_patches_change_while_others_run(transformer: Callable[[str], Saved], record: list) -> None:
+@pytest.mark.parametrize("option", [[], ["--record"], ["--reattach"]], ids=["patching", "recording too", "reattaching"])
+def test_patches_change_while_others_run(transformer: Callable[[str], Saved], option: list) -> None:
     saved = transformer("scripted")
-    result = run_process([PROGRAMS / "stress", *saved.args(), f"{PATH}=zero", *record]).ok()
+    result = run_process([PROGRAMS / "stress", *saved.args(), f"{PATH}=zero", *option]).ok()
     assert ", 0 neither" in result.stdout

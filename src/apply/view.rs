@@ -69,3 +69,26 @@ impl<'a> View<'a> {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A view of a test's own memory.
+    pub fn of<'a, T>(
+        memory: &'a mut [T],
+        sizes: &'a [i64],
+        strides: &'a [i64],
+        dtype: Dtype,
+    ) -> View<'a> {
+        assert_eq!(size_of::<T>(), dtype.size());
+        let reach: i64 = sizes
+            .iter()
+            .zip(strides)
+            .map(|(n, step)| (n - 1).max(0) * step)
+            .sum();
+        assert!((reach as usize) < memory.len().max(1));
+        // SAFETY: the farthest element lies inside `memory`, which is borrowed for as long as the view lives.
+        unsafe { View::new(memory.as_mut_ptr().cast(), sizes, strides, dtype) }
+    }
+}

@@ -13,6 +13,9 @@ pub mod ops;
 pub mod run;
 pub mod scope;
 
+#[cfg(test)]
+mod run_tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 

@@ -220,7 +220,8 @@ class Instrumenter {
         node->output()->replaceAllUsesWith(node->input()->node()->input());
         node->destroy();
       } else if (node->hasAttribute(attr::Subgraph)) {
-        // prim::fork: the body reads modules through the node's inputs
+        // prim::fork: the body reads modules through the node's inputs. It runs on a thread that has no run.
+        forks = true;
         auto graph = node->g(attr::Subgraph)->copy();
         Paths inner;
         for (size_t i = 0; i < node->inputs().size() && i < graph->inputs().size(); ++i) {
@@ -315,6 +316,7 @@ class Instrumenter {
   bool constant_tensors = false;
   bool opaque = false;
   bool behind_interface = false;
+  bool forks = false;
 
  private:
   std::vector<std::shared_ptr<Scope>> keep_;
@@ -341,6 +343,8 @@ std::shared_ptr<Graph> instrument(
     say("its graph has operations that were handed to oneDNN, whose values are not visible");
   if (instrumenter.behind_interface)
     say("a module is called through an interface: its operations are listed flat in its scope");
+  if (instrumenter.forks)
+    say("parts of it run as parallel tasks (fork); what they do is not seen");
   // The executor's code keeps the scopes alive through its markers; until it is made, the root does.
   static thread_local std::vector<std::shared_ptr<Scope>> until_compiled;
   until_compiled = instrumenter.take();

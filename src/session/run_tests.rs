@@ -1,0 +1,230 @@
+//! Runs on fake streams of operations: names, parameters, patches and interest, without any libtorch.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::run::{Interest, Run, ValueKind, Verdict, Wanted};
+use super::{Root, Scope, Session, ops};
+use crate::apply::{Dtype, Scalar};
+use crate::patch::OnError;
+use crate::path::NodePath;
+use crate::record::{Element, Tag};
+
+/// Only one session can be attached at a time.
+static ATTACH: Mutex<()> = Mutex::new(());
+
+/// TupleOutputModule: a root with one called module, and that module's parameters as tensors 100 and 101.
+struct Model {
+    root: Arc<Root>,
+    linear: Arc<Scope>,
+}
+
+fn model() -> Model {
+    let scope = Arc::new(Scope::new("", "", "Tuple", vec!["x".into()]));
+    let parameters = vec!["linear.weight".into(), "linear.bias".into()];
+    Model {
+        root: Arc::new(Root::new(scope, "Tuple.forward", parameters)),
+        linear: Arc::new(Scope::new(
+            "linear",
+            "linear",
+            "Linear",
+            vec!["input".into()],
+        )),
+    }
+}
+
+fn tensor(identity: usize, sizes: &'static [i64]) -> Element<'static> {
+    Element {
+        identity,
+        sizes,
+        dtype: "float32",
+        device: "cpu",
+        layout: "strided",
+        ..Element::of(Tag::Tensor)
+    }
+}
+
+/// Which values wanted targets, in the order of the run.
+type Targeted = Vec<&'static str>;
+
+fn value(
+    run: &mut Run,
+    kind: ValueKind,
+    what: &'static str,
+    element: Element<'_>,
+    out: &mut Targeted,
+) {
+    let Wanted { elements, targets } = run.value_begin(kind);
+    if targets {
+        out.push(what);
+    }
+    if elements {
+        run.value(&[element]);
+    }
+}
+
+fn call_linear(run: &mut Run, model: &Model, arm: &mut Vec<Interest>, out: &mut Targeted) {
+    let linear = ops::define("aten::linear");
+    let interest = run.enter(model.linear.clone());
+    arm.push(interest);
+    if !interest.cold {
+        value(run, ValueKind::Input(0), "input", tensor(1, &[3, 2]), out);
+        if interest.operands {
+            let operands = [tensor(1, &[3, 2]), tensor(100, &[3, 2]), tensor(101, &[3])];
+            run.operands(0, &operands, |index| {
+                out.push(["?", "weight", "bias"][index])
+            });
+        }
+        if interest.arm {
+            value(
+                run,
+                ValueKind::Op(linear),
+                "linear",
+                tensor(2, &[3, 3]),
+                out,
+            );
+        }
+        value(run, ValueKind::Output, "output", tensor(2, &[3, 3]), out);
+    }
+    run.leave();
+}
+
+/// One forward of the model, as the adapter would tell it.
+fn forward(model: &Model) -> Option<(Vec<Interest>, Targeted)> {
+    let (mut run, interest) = Run::begin(model.root.clone())?;
+    let (mut interests, mut out) = (vec![interest], Vec::new());
+    if run.wants_parameters() {
+        run.set_parameters([100, 101].into_iter());
+    }
+    value(
+        &mut run,
+        ValueKind::Input(0),
+        "x",
+        tensor(1, &[3, 2]),
+        &mut out,
+    );
+    call_linear(&mut run, model, &mut interests, &mut out);
+    let add = ValueKind::Op(ops::define("aten::add.Tensor"));
+    value(&mut run, add, "add", tensor(3, &[3, 2]), &mut out);
+    call_linear(&mut run, model, &mut interests, &mut out);
+    value(
+        &mut run,
+        ValueKind::Output,
+        "output",
+        tensor(2, &[3, 3]),
+        &mut out,
+    );
+    run.end();
+    Some((interests, out))
+}
+
+fn with_session<T>(body: impl FnOnce(&Arc<Session>) -> T) -> T {
+    let _alone = ATTACH.lock();
+    let session = Session::open();
+    session.make_current().unwrap();
+    let result = body(&session);
+    session.detach();
+    result
+}
+
+fn add(session: &Arc<Session>, patch: &str) -> u64 {
+    session.add_patch(patch.parse().unwrap()).unwrap()
+}
+
+#[test]
+fn a_stream_becomes_the_tree_of_the_spec() {
+    with_session(|session| {
+        assert!(forward(&model()).is_none(), "an idle session wants no run");
+        session.set_recording(true);
+        for _ in 0..3 {
+            forward(&model()).unwrap();
+        }
+        let graphs = session.graphs();
+        assert_eq!((graphs.len(), graphs[0].runs, session.runs()), (1, 3, 3));
+        let expected = "\
+<root>: Graph(5)
+├─x: Tensor(3, 2)
+├─linear: Graph(5)
+│ ├─input: Tensor(3, 2)
+│ ├─weight: Tensor(3, 2)
+│ ├─bias: Tensor(3)
+│ ├─linear: Tensor(3, 3)
+│ └─output: Tensor(3, 3)
+├─add: Tensor(3, 2)
+├─linear_1: Graph(5)
+│ ├─input: Tensor(3, 2)
+│ ├─weight: Tensor(3, 2)
+│ ├─bias: Tensor(3)
+│ ├─linear: Tensor(3, 3)
+│ └─output: Tensor(3, 3)
+└─output: Tensor(3, 3)
+";
+        assert_eq!(graphs[0].tree(&NodePath::root()).unwrap(), expected);
+    });
+}
+
+#[test]
+fn a_patch_arms_its_own_scope_only_and_meets_the_same_names() {
+    with_session(|session| {
+        let id = add(session, "linear_1.linear=zero");
+        let (interests, met) = forward(&model()).unwrap();
+        assert!(interests[0].arm, "the root counts what `linear_1` is");
+        assert!(
+            interests[1].cold && !interests[1].arm,
+            "the first call is left alone"
+        );
+        assert!(interests[2].arm && !interests[2].operands);
+        assert_eq!(met, ["linear"]);
+        session.remove_patch(id).unwrap();
+
+        add(session, "linear_0.weight=zero");
+        add(session, "output=zero");
+        let (interests, met) = forward(&model()).unwrap();
+        assert!(interests[1].operands && interests[2].cold);
+        assert_eq!(met, ["weight", "output"]);
+    });
+}
+
+#[test]
+fn a_run_keeps_the_patches_it_began_with() {
+    with_session(|session| {
+        let id = add(session, "add=zero");
+        let model = model();
+        let (mut run, _) = Run::begin(model.root.clone()).unwrap();
+        session.remove_patch(id).unwrap();
+        let op = ValueKind::Op(ops::define("aten::add.Tensor"));
+        assert!(run.value_begin(op).targets);
+        run.end();
+        assert!(Run::begin(model.root).is_none());
+    });
+}
+
+#[test]
+fn failures_are_counted_and_raised_or_skipped() {
+    with_session(|session| {
+        add(session, "add[5]=zero");
+        add(session, "size=add:0.5");
+        let (mut run, _) = Run::begin(model().root).unwrap();
+        let mut memory = [1.0f32; 6];
+        let view = crate::apply::view::tests::of(&mut memory, &[3, 2], &[2, 1], Dtype::F32);
+        assert_eq!(run.apply(0, &view), Verdict::Raise);
+        let text = run.failure().to_owned();
+        for part in ["add[5]=zero", "(3, 2)", "[5]", "out of bounds"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(run.apply_scalar(1, &mut Scalar::Int(3)), Verdict::Raise);
+        run.end();
+
+        session.set_on_error(OnError::Skip);
+        let (mut run, _) = Run::begin(model().root).unwrap();
+        assert_eq!(run.apply(0, &view), Verdict::Skipped);
+        run.end();
+        let counts = session.patch_counts();
+        assert_eq!(
+            (counts[0].matched, counts[0].applied, counts[0].failed),
+            (2, 0, 2)
+        );
+        assert_eq!(memory, [1.0; 6]);
+    });
+}

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+/* Tensors cross as DLPack 1; include <dlpack/dlpack.h> to make or read one. */
+struct DLManagedTensorVersioned;
 
 // What a call answers. Numbers never change their meaning; new ones may come.
 typedef enum {
@@ -54,6 +56,20 @@ typedef struct gp_graphs gp_graphs;
 
 // A session. Opened by gp_session_open, ended by gp_session_close. All calls may be made from any thread.
 typedef struct gp_session gp_session;
+
+// A patch to be: a path, an index and what to do. One thread at a time.
+typedef struct gp_spec gp_spec;
+
+// A number or a tensor. Any number of specs may use one; it may be freed once they have it. Any thread.
+typedef struct gp_value gp_value;
+
+// A function of the user's. `value` is the picked part of the tensor, read-only and borrowed for the call; in
+// `replacement` the function may leave a tensor that broadcasts to it, which is then written in its place (and whose
+// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure. It is
+// called on the thread that runs the model, perhaps on several at once, and must not throw.
+typedef int32_t (*gp_callback)(void *user,
+                               struct DLManagedTensorVersioned *value,
+                               struct DLManagedTensorVersioned **replacement);
 
 // How often a patch met its node, changed the value there, or could not.
 typedef struct {
@@ -152,8 +168,107 @@ gp_status gp_graphs_check(const gp_graphs *graphs,
                           const char *const *paths,
                           size_t n);
 
-// Registers a patch, `PATH[SLICE]=zero`, `...=add:NUMBER` or `...=replace:NUMBER`, behind those that are there. It
-// holds for runs that begin from now on, on any thread. `id` receives its number.
+// Whether `path` is well-formed; `canonical` (may be NULL) receives it as it is printed, new text to be freed with
+// gp_string_free. GP_STATUS_PARSE: the message names the character.
+gp_status gp_path_parse(const char *path,
+                        char **canonical);
+
+// The same for a slice such as "[..., ::2]".
+gp_status gp_slice_parse(const char *slice, char **canonical);
+
+// Whether `slice` fits a tensor of `rank` sizes; `elements` (may be NULL) receives how many elements it picks.
+// GP_STATUS_PARSE, GP_STATUS_SLICE.
+gp_status gp_slice_check(const char *slice,
+                         const int64_t *sizes,
+                         size_t rank,
+                         int64_t *elements);
+
+// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or "@FILE.npy" or
+// "@FILE.safetensors#KEY", which is read now. `out` receives a new value; free it with gp_value_free. Errors:
+// GP_STATUS_PARSE, GP_STATUS_FILE, GP_STATUS_FORMAT.
+gp_status gp_value_text(const char *value,
+                        gp_value **out);
+
+// The integer `value`. As gp_value_text otherwise.
+gp_status gp_value_int(int64_t value, gp_value **out);
+
+// The real number `value`. As gp_value_text otherwise.
+gp_status gp_value_float(double value, gp_value **out);
+
+// A copy of a tensor in CPU memory, of any strides. With `take` the tensor is handed over, and its deleter is called
+// before this returns, also on error; without, it is borrowed for the call. `out` receives a new value; free it with
+// gp_value_free. GP_STATUS_REFUSED for a device, dtype or DLPack version that is not taken.
+gp_status gp_value_dlpack(struct DLManagedTensorVersioned *tensor,
+                          bool take,
+                          gp_value **out);
+
+// libtorch's own tensor, on any device: the at::TensorImpl* that at::Tensor::unsafeGetTensorImpl() gives. The value
+// holds a reference of its own; gradients flow to the tensor if it requires them. `out` receives a new value; free it
+// with gp_value_free. GP_STATUS_TORCH before any session was attached.
+gp_status gp_value_torch(const void *tensor_impl,
+                         gp_value **out);
+
+// Frees a value. NULL is fine.
+void gp_value_free(gp_value *value);
+
+// A spec that zeroes the whole value at `path`. `out` receives a new spec; free it with gp_spec_free.
+// GP_STATUS_PARSE.
+gp_status gp_spec_new(const char *path,
+                      gp_spec **out);
+
+// Frees a spec; patches that were registered from it stay. NULL is fine.
+void gp_spec_free(gp_spec *spec);
+
+// Appends to the index what `slice` says ("[3, ::2]"). GP_STATUS_PARSE.
+gp_status gp_spec_slice(gp_spec *spec, const char *slice);
+
+// Appends an integer to the index; negative ones count from the end.
+gp_status gp_spec_index(gp_spec *spec, int64_t index);
+
+// Appends a tensor to the index: integers, which broadcast against the other index tensors, or a boolean mask. As
+// gp_value_dlpack says of `tensor` and `take`. GP_STATUS_REFUSED for a dtype that is neither.
+gp_status gp_spec_index_tensor(gp_spec *spec,
+                               struct DLManagedTensorVersioned *tensor,
+                               bool take);
+
+// The spec zeroes.
+gp_status gp_spec_zero(gp_spec *spec);
+
+// The spec adds `value`.
+gp_status gp_spec_add(gp_spec *spec, const gp_value *value);
+
+// The spec writes `value`.
+gp_status gp_spec_replace(gp_spec *spec, const gp_value *value);
+
+// The spec keeps a copy of the last value. It takes no index.
+gp_status gp_spec_probe(gp_spec *spec);
+
+// The spec keeps a copy of every value, in order; of the first `limit` ones, if that is not 0. It takes no index.
+gp_status gp_spec_record(gp_spec *spec,
+                         uint64_t limit);
+
+// The spec calls `callback` with `user` and the value. `user` must stay valid until the patch is removed and runs that
+// began before have ended.
+gp_status gp_spec_custom(gp_spec *spec,
+                         gp_callback callback,
+                         void *user);
+
+// The spec holds for these runs of its root only, counted from 0: "3", "2..", "0..4" (without 4). GP_STATUS_PARSE.
+gp_status gp_spec_runs(gp_spec *spec,
+                       const char *runs);
+
+// Whether the spec holds only for runs on the thread that registers it.
+gp_status gp_spec_this_thread(gp_spec *spec, bool only);
+
+// Registers a patch from the spec, which stays the caller's and may be registered again. As gp_patch_add otherwise.
+// GP_STATUS_ARGUMENT for a probe or record with an index.
+gp_status gp_patch_register(const gp_session *session,
+                            const gp_spec *spec,
+                            uint64_t *id);
+
+// Registers a patch, `PATH[SLICE]=zero`, `...=add:VALUE` or `...=replace:VALUE`, `PATH=probe` or `PATH=record:LIMIT`,
+// behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
+// `id` receives its number. What text cannot say, a gp_spec can.
 //
 // Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf.
 gp_status gp_patch_add(const gp_session *session,
@@ -163,6 +278,21 @@ gp_status gp_patch_add(const gp_session *session,
 // Takes a patch away, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
 gp_status gp_patch_remove(const gp_session *session, uint64_t id);
 
+// Switches a patch off or on again, for runs that begin from now on; it keeps its place among the others.
+gp_status gp_patch_enable(const gp_session *session,
+                          uint64_t id,
+                          bool on);
+
+// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
+// `set` receives its number.
+gp_status gp_set_begin(const gp_session *session,
+                       uint64_t *set);
+
+// Takes away all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
+// set is not open.
+gp_status gp_set_end(const gp_session *session,
+                     uint64_t set);
+
 // How often a patch was met, applied, and failed so far.
 gp_status gp_patch_get_counts(const gp_session *session, uint64_t id, gp_patch_counts *out);
 
@@ -170,6 +300,27 @@ gp_status gp_patch_get_counts(const gp_session *session, uint64_t id, gp_patch_c
 gp_status gp_patch_last_error(const gp_session *session,
                               uint64_t id,
                               char **out);
+
+// How many values the probe (0 or 1) or record `id` has kept, and how many came after a record's limit was reached
+// (`dropped` may be NULL).
+gp_status gp_kept_count(const gp_session *session,
+                        uint64_t id,
+                        uint64_t *count,
+                        uint64_t *dropped);
+
+// Value number `index` that the probe or record `id` has kept: a plain number as a tensor without dimensions. `out`
+// receives a new, read-only, row-major tensor in CPU memory, which stays valid whatever becomes of the patch; call its
+// deleter to free it. GP_STATUS_ARGUMENT when there are not so many values.
+gp_status gp_kept_tensor(const gp_session *session,
+                         uint64_t id,
+                         uint64_t index,
+                         struct DLManagedTensorVersioned **out);
+
+// Saves what all probes and records of the session have kept as safetensors; a file that was there is replaced as a
+// whole. A probe's value has its path as the key, a record's values have `PATH#0`, `PATH#1` and so on. Errors:
+// GP_STATUS_FILE, GP_STATUS_REFUSED for a dtype that the format does not know.
+gp_status gp_kept_save(const gp_session *session,
+                       const char *file);
 
 // Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does
 // nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread; GP_STATUS_TORCH before

@@ -29,4 +29,5 @@ pub mod path;
 pub mod preload;
 pub mod record;
 pub mod session;
+pub mod tensor;
 pub mod torch;

@@ -5,123 +5,31 @@
 
 use half::{bf16, f16};
 
-use super::Outcome;
-use super::view::{Dtype, View};
+use super::place::Place;
+use super::view::View;
+use super::{Outcome, pair};
 use crate::error::Result;
-use crate::patch::{Kind, Number};
-use crate::path::{Region, Slice};
+use crate::patch::action::{Action, Operand};
+use crate::patch::Number;
+use crate::path::Slice;
+use crate::tensor::Dtype;
 
 /// Does the action on the slice of the view.
 ///
 /// # Errors
 ///
 /// [`crate::error::Error::Slice`] when the slice does not fit the view's shape; nothing was written then.
-pub fn apply(view: &View<'_>, slice: &Slice, kind: &Kind) -> Result<Outcome> {
+pub fn apply(view: &View<'_>, slice: &Slice, action: &Action) -> Result<Outcome> {
     let region = slice.region(view.sizes, view.strides)?;
-    let place = Place::new(view, &region);
-    Ok(match kind {
-        Kind::Zero => zero(&place, view.dtype),
-        Kind::Replace(number) => replace(&place, view.dtype, *number),
-        Kind::Add(number) => add(&place, view.dtype, *number),
+    let place = || Place::new(view, &region);
+    Ok(match action {
+        Action::Zero => zero(&place(), view.dtype),
+        Action::Replace(Operand::Number(number)) => replace(&place(), view.dtype, *number),
+        Action::Add(Operand::Number(number)) => add(&place(), view.dtype, *number),
+        Action::Replace(Operand::Host(value)) => pair::replace(view, &region, value),
+        Action::Add(Operand::Host(value)) => pair::add(view, &region, value),
+        _ => Outcome::Unsupported,
     })
-}
-
-/// A region of memory with its neighbouring dimensions merged: as few and as long rows as there can be.
-struct Place {
-    start: *mut u8,
-    /// Sizes and strides in elements, outermost first; the last one is the row.
-    dims: Vec<(usize, isize)>,
-    empty: bool,
-}
-
-impl Place {
-    fn new(view: &View<'_>, region: &Region) -> Place {
-        let mut dims: Vec<(usize, isize)> = region
-            .sizes
-            .iter()
-            .zip(&region.strides)
-            .map(|(size, stride)| (*size as usize, *stride as isize))
-            .filter(|(size, _)| *size != 1)
-            .collect();
-        let empty = dims.iter().any(|(size, _)| *size == 0);
-        // The order of elements does not matter here, so the smallest stride becomes the row.
-        dims.sort_by_key(|(_, stride)| std::cmp::Reverse(stride.unsigned_abs()));
-        let mut merged: Vec<(usize, isize)> = Vec::with_capacity(dims.len().max(1));
-        for (size, stride) in dims {
-            match merged.last_mut() {
-                Some(outer) if outer.1 == stride * size as isize => {
-                    *outer = (outer.0 * size, stride);
-                }
-                _ => merged.push((size, stride)),
-            }
-        }
-        if merged.is_empty() {
-            merged.push((1, 1));
-        }
-        let bytes = region.offset as isize * view.dtype.size() as isize;
-        Place {
-            start: view.data.wrapping_offset(if empty { 0 } else { bytes }),
-            dims: merged,
-            empty,
-        }
-    }
-
-    /// Calls `row` with the first element, the length and the stride of each row.
-    fn rows<T>(&self, mut row: impl FnMut(*mut T, usize, isize)) {
-        if self.empty {
-            return;
-        }
-        let Some(((len, stride), outer)) = self.dims.split_last() else {
-            return;
-        };
-        let start = self.start.cast::<T>();
-        let mut index = vec![0usize; outer.len()];
-        let mut offset = 0isize;
-        loop {
-            row(start.wrapping_offset(offset), *len, *stride);
-            let mut d = outer.len();
-            loop {
-                if d == 0 {
-                    return;
-                }
-                d -= 1;
-                let (size, step) = outer[d];
-                index[d] += 1;
-                offset += step;
-                if index[d] < size {
-                    break;
-                }
-                offset -= step * size as isize;
-                index[d] = 0;
-            }
-        }
-    }
-
-    /// Replaces every element by `change` of it.
-    fn map<T: Copy>(&self, change: impl Fn(T) -> T) {
-        self.rows(|first: *mut T, len, stride| {
-            if stride == 1 {
-                // SAFETY: the region lies inside the view (`Slice::region`), whose memory is the caller's alone,
-                // aligned and initialized (`View::new`); a row of stride 1 is `len` neighbours.
-                let row = unsafe { std::slice::from_raw_parts_mut(first, len) };
-                for element in row {
-                    *element = change(*element);
-                }
-            } else {
-                for i in 0..len {
-                    // SAFETY: as above, for the i-th element of the row.
-                    unsafe {
-                        let element = first.wrapping_offset(i as isize * stride);
-                        element.write(change(element.read()));
-                    }
-                }
-            }
-        });
-    }
-
-    fn fill<T: Copy>(&self, value: T) {
-        self.map(|_: T| value);
-    }
 }
 
 fn zero(place: &Place, dtype: Dtype) -> Outcome {
@@ -206,7 +114,11 @@ fn replace(place: &Place, dtype: Dtype, number: Number) -> Outcome {
             }
             _ => real(number).map(|n| place.fill([n, 0.0f64])),
         },
-        Dtype::C32 | Dtype::F8 => None,
+        Dtype::C32
+        | Dtype::F8E4m3fn
+        | Dtype::F8E5m2
+        | Dtype::F8E4m3fnuz
+        | Dtype::F8E5m2fnuz => None,
     };
     done.map_or(Outcome::Unsupported, |()| Outcome::Done)
 }
@@ -252,7 +164,10 @@ fn add(place: &Place, dtype: Dtype, number: Number) -> Outcome {
         | Dtype::C32
         | Dtype::C64
         | Dtype::C128
-        | Dtype::F8 => None,
+        | Dtype::F8E4m3fn
+        | Dtype::F8E5m2
+        | Dtype::F8E4m3fnuz
+        | Dtype::F8E5m2fnuz => None,
     };
     done.map_or(Outcome::Unsupported, |()| Outcome::Done)
 }
@@ -262,32 +177,32 @@ mod tests {
     use super::*;
 
     /// Applies to a copy of 0..n as f32 with the given shape; returns the memory.
-    fn run(sizes: &[i64], strides: &[i64], n: usize, slice: &str, kind: Kind) -> Vec<f32> {
+    fn run(sizes: &[i64], strides: &[i64], n: usize, slice: &str, action: Action) -> Vec<f32> {
         let mut memory: Vec<f32> = (0..n).map(|i| i as f32).collect();
         // SAFETY: the tests' shapes stay inside `memory`.
         let view = unsafe { View::new(memory.as_mut_ptr().cast(), sizes, strides, Dtype::F32) };
-        let outcome = apply(&view, &slice.parse().unwrap(), &kind).unwrap();
+        let outcome = apply(&view, &slice.parse().unwrap(), &action).unwrap();
         assert_eq!(outcome, Outcome::Done);
         memory
     }
 
     #[test]
     fn touches_the_slice_and_nothing_else() {
-        let zeroed = run(&[2, 3], &[3, 1], 6, "[:, 1]", Kind::Zero);
+        let zeroed = run(&[2, 3], &[3, 1], 6, "[:, 1]", Action::Zero);
         assert_eq!(zeroed, [0.0, 0.0, 2.0, 3.0, 0.0, 5.0]);
-        let transposed = run(&[3, 2], &[1, 3], 6, "[1:]", Kind::Add(Number::Int(10)));
+        let transposed = run(&[3, 2], &[1, 3], 6, "[1:]", Action::Add(Operand::Number(Number::Int(10))));
         assert_eq!(transposed, [0.0, 11.0, 12.0, 3.0, 14.0, 15.0]);
         let gaps = run(
             &[2, 2],
             &[4, 1],
             6,
             "[...]",
-            Kind::Replace(Number::Float(-1.0)),
+            Action::Replace(Operand::Number(Number::Float(-1.0))),
         );
         assert_eq!(gaps, [-1.0, -1.0, 2.0, 3.0, -1.0, -1.0]);
-        let nothing = run(&[2, 3], &[3, 1], 6, "[2:]", Kind::Zero);
+        let nothing = run(&[2, 3], &[3, 1], 6, "[2:]", Action::Zero);
         assert_eq!(nothing, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-        let scalar = run(&[], &[], 1, "[...]", Kind::Add(Number::Float(0.5)));
+        let scalar = run(&[], &[], 1, "[...]", Action::Add(Operand::Number(Number::Float(0.5))));
         assert_eq!(scalar, [0.5]);
     }
 
@@ -297,12 +212,12 @@ mod tests {
         // SAFETY: four elements, shape [4].
         let view = unsafe { View::new(memory.as_mut_ptr().cast(), &[4], &[1], Dtype::I64) };
         let whole = Slice::whole();
-        let refused = Kind::Add(Number::Float(0.5));
+        let refused = Action::Add(Operand::Number(Number::Float(0.5)));
         assert_eq!(
             apply(&view, &whole, &refused).unwrap(),
             Outcome::Unsupported
         );
-        let cut = Kind::Replace(Number::Float(-1.9));
+        let cut = Action::Replace(Operand::Number(Number::Float(-1.9)));
         assert_eq!(apply(&view, &whole, &cut).unwrap(), Outcome::Done);
         assert_eq!(memory, [-1; 4]);
     }

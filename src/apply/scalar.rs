@@ -1,7 +1,9 @@
 //! An action on a leaf that is a plain number.
 
 use crate::error::{Error, Result};
-use crate::patch::{Kind, Number};
+use crate::patch::Number;
+use crate::patch::action::{Action, Operand};
+use crate::tensor::{Dtype, HostTensor};
 
 /// A plain number of the host; an action keeps its type, since the program behind it relies on that.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,12 +15,13 @@ pub enum Scalar {
 
 impl Scalar {
     /// The number after the action.
-    pub fn apply(self, kind: &Kind) -> Result<Scalar> {
-        let number = match kind {
-            Kind::Zero => Number::Int(0),
-            Kind::Add(number) | Kind::Replace(number) => *number,
+    pub fn apply(self, action: &Action) -> Result<Scalar> {
+        let number = match action {
+            Action::Zero => Number::Int(0),
+            Action::Add(Operand::Number(number)) | Action::Replace(Operand::Number(number)) => *number,
+            _ => return Err(Error::Refused("a plain number takes a plain number".into())),
         };
-        let add = matches!(kind, Kind::Add(_));
+        let add = matches!(action, Action::Add(_));
         match (self, number) {
             (Scalar::Int(old), Number::Int(new)) => {
                 Ok(Scalar::Int(if add { old.wrapping_add(new) } else { new }))
@@ -55,13 +58,27 @@ impl Scalar {
     }
 }
 
+impl Scalar {
+    /// The number as a tensor without dimensions, as a probe keeps it.
+    pub fn tensor(self) -> Result<HostTensor> {
+        let (dtype, bytes) = match self {
+            Scalar::Bool(value) => (Dtype::Bool, vec![u8::from(value)]),
+            Scalar::Int(value) => (Dtype::I64, value.to_ne_bytes().to_vec()),
+            Scalar::Float(value) => (Dtype::F64, value.to_ne_bytes().to_vec()),
+        };
+        let mut tensor = HostTensor::zeros(dtype, &[])?;
+        tensor.bytes_mut().copy_from_slice(&bytes);
+        Ok(tensor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_number_keeps_its_type() {
-        let add = |n| Kind::Add(n);
+        let add = |n| Action::Add(Operand::Number(n));
         assert_eq!(
             Scalar::Int(3).apply(&add(Number::Int(2))).unwrap(),
             Scalar::Int(5)
@@ -71,14 +88,14 @@ mod tests {
             Scalar::Float(2.5)
         );
         assert_eq!(
-            Scalar::Bool(true).apply(&Kind::Zero).unwrap(),
+            Scalar::Bool(true).apply(&Action::Zero).unwrap(),
             Scalar::Bool(false)
         );
         assert!(Scalar::Int(3).apply(&add(Number::Float(0.5))).is_err());
         assert!(Scalar::Bool(true).apply(&add(Number::Bool(true))).is_err());
         assert!(
             Scalar::Int(3)
-                .apply(&Kind::Replace(Number::Complex(1.0, 0.0)))
+                .apply(&Action::Replace(Operand::Number(Number::Complex(1.0, 0.0))))
                 .is_err()
         );
     }

@@ -1,41 +1,6 @@
 //! A strided tensor in CPU memory that an action may write.
 
-/// Element types, named as libtorch names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    Bool,
-    U8,
-    I8,
-    I16,
-    I32,
-    I64,
-    U16,
-    U32,
-    U64,
-    F16,
-    Bf16,
-    F32,
-    F64,
-    /// Pairs of the real type, 2, 4 and 8 bytes each.
-    C32,
-    C64,
-    C128,
-    /// One byte whose value is 0 when all bits are.
-    F8,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Dtype::Bool | Dtype::U8 | Dtype::I8 | Dtype::F8 => 1,
-            Dtype::I16 | Dtype::U16 | Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::I32 | Dtype::U32 | Dtype::F32 | Dtype::C32 => 4,
-            Dtype::I64 | Dtype::U64 | Dtype::F64 | Dtype::C64 => 8,
-            Dtype::C128 => 16,
-        }
-    }
-}
+use crate::tensor::Dtype;
 
 /// A tensor's memory for the length of one call.
 #[derive(Debug)]
@@ -67,6 +32,12 @@ impl<'a> View<'a> {
             strides,
             dtype,
         }
+    }
+
+    /// Where the element lies that is `offset` elements from the first; `None` if `T` is no element's size.
+    pub(super) fn element<T>(&self, offset: i64) -> Option<*mut T> {
+        let bytes = offset as isize * self.dtype.size() as isize;
+        (size_of::<T>() == self.dtype.size()).then(|| self.data.wrapping_offset(bytes).cast())
     }
 }
 

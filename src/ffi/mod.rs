@@ -8,13 +8,18 @@
 )]
 #![allow(non_camel_case_types)] // the C names are the types' names
 
+mod dlpack;
 pub mod graphs;
 pub mod guard;
+pub mod kept;
 pub mod patch;
 pub mod run;
 pub mod session;
+pub mod spec;
 pub mod status;
 pub mod string;
+pub mod text;
+pub mod value;
 
 use guard::guard;
 use status::Status;

@@ -17,8 +17,9 @@ pub struct gp_patch_counts {
     pub failed: u64,
 }
 
-/// Registers a patch, `PATH[SLICE]=zero`, `...=add:NUMBER` or `...=replace:NUMBER`, behind those that are there. It
-/// holds for runs that begin from now on, on any thread. `id` receives its number.
+/// Registers a patch, `PATH[SLICE]=zero`, `...=add:VALUE` or `...=replace:VALUE`, `PATH=probe` or `PATH=record:LIMIT`,
+/// behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
+/// `id` receives its number. What text cannot say, a gp_spec can.
 ///
 /// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf.
 ///
@@ -49,6 +50,45 @@ pub unsafe extern "C" fn gp_patch_add(
 pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe { reference(session, "session")?.0.remove_patch(id) })
+}
+
+/// Switches a patch off or on again, for runs that begin from now on; it keeps its place among the others.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on: bool) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { reference(session, "session")?.0.enable_patch(id, on) })
+}
+
+/// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
+/// `set` receives its number.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `set` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        answer(set, "set", 0)?;
+        answer(set, "set", session.0.begin_set())
+    })
+}
+
+/// Takes away all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
+/// set is not open.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { reference(session, "session")?.0.end_set(set) })
 }
 
 /// What the session knows of a patch.

@@ -1,13 +1,16 @@
 //! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::PatchSpec;
-use crate::path::{Base, Name};
+use super::action::NewPatch;
+use super::RunRange;
+use super::action::Action;
+use crate::path::{Base, Name, Slice};
 
 /// What happens when a patch cannot be applied in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +27,14 @@ pub enum OnError {
 #[derive(Debug)]
 pub struct Patch {
     pub id: u64,
-    pub spec: PatchSpec,
+    pub patch: NewPatch,
     /// The patch as its user would write it.
     pub text: String,
+    /// The index as a slice, if it is one.
+    pub slice: Option<Slice>,
+    /// The thread whose runs it holds for; all, if none.
+    thread: Option<ThreadId>,
+    enabled: AtomicBool,
     matched: AtomicU64,
     applied: AtomicU64,
     failed: AtomicU64,
@@ -45,16 +53,38 @@ pub struct PatchCounts {
 }
 
 impl Patch {
-    pub fn new(id: u64, spec: PatchSpec) -> Patch {
+    pub fn new(id: u64, patch: NewPatch) -> Patch {
         Patch {
             id,
-            text: spec.to_string(),
-            spec,
+            text: patch.text(),
+            slice: patch.slice(),
+            thread: patch.this_thread.then(|| thread::current().id()),
+            enabled: AtomicBool::new(true),
+            patch,
             matched: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             last_error: Mutex::new(None),
         }
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub fn set_enabled(&self, on: bool) {
+        self.enabled.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether it holds for some runs only.
+    fn is_conditional(&self) -> bool {
+        self.thread.is_some() || self.patch.runs != RunRange::default()
+    }
+
+    /// Whether it holds for run number `run` of its root, on this thread.
+    pub fn holds(&self, run: u64) -> bool {
+        self.thread.is_none_or(|thread| thread == thread::current().id())
+            && self.patch.runs.contains(run)
     }
 
     pub fn count_match(&self) {
@@ -81,7 +111,11 @@ impl Patch {
         }
     }
 
-    pub fn reset_counts(&self) {
+    /// After a fork: counts and kept values begin afresh.
+    pub fn reset(&self) {
+        if let Action::Keep(kept) = &self.patch.action {
+            kept.clear();
+        }
         for counter in [&self.matched, &self.applied, &self.failed] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -120,6 +154,8 @@ pub struct Plan {
     pub serial: u64,
     pub patches: Vec<Arc<Patch>>,
     pub on_error: OnError,
+    /// Whether a patch holds for some runs only.
+    pub conditional: bool,
     sites: Vec<Site>,
 }
 
@@ -132,7 +168,7 @@ impl Plan {
         let mut sites = vec![Site::default()];
         for (index, patch) in patches.iter().enumerate() {
             let mut at = 0;
-            for name in &patch.spec.path.names {
+            for name in &patch.patch.path.names {
                 let name = Name::parse(name);
                 at = match sites[at].children.iter().find(|(n, _)| *n == name) {
                     Some((_, site)) => *site as usize,
@@ -145,7 +181,7 @@ impl Plan {
                     }
                 };
             }
-            let dig = patch.spec.path.dig.iter().map(|key| Step {
+            let dig = patch.patch.path.dig.iter().map(|key| Step {
                 index: key.strip_prefix("sub_").and_then(|n| n.parse().ok()),
                 key: key.clone(),
             });
@@ -157,6 +193,7 @@ impl Plan {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         Plan {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            conditional: patches.iter().any(|patch| patch.is_conditional()),
             patches,
             on_error,
             sites,
@@ -200,7 +237,7 @@ impl Plan {
     pub fn last_names(&self) -> impl Iterator<Item = Name> {
         self.patches
             .iter()
-            .filter_map(|patch| patch.spec.path.names.last())
+            .filter_map(|patch| patch.patch.path.names.last())
             .map(|name| Name::parse(name))
     }
 
@@ -219,7 +256,10 @@ mod tests {
         let patches = texts
             .iter()
             .enumerate()
-            .map(|(id, text)| Arc::new(Patch::new(id as u64, text.parse().unwrap())));
+            .map(|(id, text)| {
+                let new = NewPatch::from_spec(text.parse().unwrap()).unwrap();
+                Arc::new(Patch::new(id as u64, new))
+            });
         Plan::new(patches.collect(), OnError::Raise)
     }
 

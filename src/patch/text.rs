@@ -1,9 +1,10 @@
-//! A patch as the command line writes it: `PATH[SLICE]=zero`, `…=add:VALUE`, `…=replace:VALUE`.
+//! A patch as the command line writes it: `PATH[SLICE]=zero`, `…=add:VALUE`, `…=replace:VALUE`, and, for a value that is
+//! kept, `PATH=probe`, `PATH=record` or `PATH=record:LIMIT`.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Kind, Number, PatchSpec};
+use super::{Kind, PatchSpec, RunRange, Value};
 use crate::error::Error;
 use crate::path::{NodePath, Slice};
 
@@ -58,7 +59,12 @@ impl FromStr for PatchSpec {
             return Err(missing(equals));
         }
         let kind = kind(text, equals + 1)?;
-        Ok(PatchSpec { path, slice, kind })
+        if kind.keeps() && slice_end > path_end {
+            let why = "a probe or record keeps the whole value: it takes no slice";
+            return Err(fail(text, path_end, 0, why));
+        }
+        let runs = RunRange::default();
+        Ok(PatchSpec { path, slice, kind, runs })
     }
 }
 
@@ -69,12 +75,20 @@ fn kind(text: &str, from: usize) -> Result<Kind, Error> {
         Some((word, _)) => (word, Some(from + word.len() + 1)),
         None => (action, None),
     };
-    let number = |begin: usize| part::<Number>(text, begin, text.len());
+    let operand = |begin: usize| part::<Value>(text, begin, text.len());
     match (word.trim(), value) {
         ("zero", None) => Ok(Kind::Zero),
-        ("zero", Some(at)) => Err(fail(text, at, 0, "zero takes no value")),
-        ("add", Some(at)) => Ok(Kind::Add(number(at)?)),
-        ("replace", Some(at)) => Ok(Kind::Replace(number(at)?)),
+        ("add", Some(at)) => Ok(Kind::Add(operand(at)?)),
+        ("replace", Some(at)) => Ok(Kind::Replace(operand(at)?)),
+        ("probe", None) => Ok(Kind::Probe),
+        ("record", None) => Ok(Kind::Record { limit: None }),
+        ("record", Some(at)) => match limit(text.get(at..).unwrap_or_default()) {
+            Ok(limit) => Ok(Kind::Record { limit: Some(limit) }),
+            Err(why) => Err(fail(text, at, 0, why)),
+        },
+        (word @ ("zero" | "probe"), Some(at)) => {
+            Err(fail(text, at, 0, format!("{word} takes no value")))
+        }
         (word @ ("add" | "replace"), None) => Err(fail(
             text,
             text.len(),
@@ -85,8 +99,21 @@ fn kind(text: &str, from: usize) -> Result<Kind, Error> {
             text,
             from,
             0,
-            format!("unknown patch {word:?}: expected zero, add:VALUE or replace:VALUE"),
+            format!(
+                "unknown patch {word:?}: expected zero, add:VALUE, replace:VALUE, probe or record"
+            ),
         )),
+    }
+}
+
+/// How many values a record keeps.
+fn limit(text: &str) -> Result<u64, &'static str> {
+    let digits = text.trim();
+    let number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match digits.parse() {
+        Ok(0) => Err("a record with a limit of 0 keeps nothing"),
+        Ok(limit) if number => Ok(limit),
+        _ => Err("expected how many values the record keeps, such as record:10"),
     }
 }
 
@@ -96,6 +123,9 @@ impl fmt::Display for Kind {
             Kind::Zero => f.write_str("zero"),
             Kind::Add(value) => write!(f, "add:{value}"),
             Kind::Replace(value) => write!(f, "replace:{value}"),
+            Kind::Probe => f.write_str("probe"),
+            Kind::Record { limit: None } => f.write_str("record"),
+            Kind::Record { limit: Some(limit) } => write!(f, "record:{limit}"),
         }
     }
 }
@@ -108,7 +138,8 @@ impl fmt::Display for PatchSpec {
 
 #[cfg(test)]
 mod tests {
-    use super::super::number::tests::any_number;
+    use super::super::Number;
+    use super::super::value::tests::any_value;
     use super::*;
     use proptest::prelude::*;
 
@@ -117,7 +148,7 @@ mod tests {
         let patch: PatchSpec = "layers_0.mlp.output[..., 0]=add:0.5".parse().unwrap();
         assert_eq!(patch.path.to_string(), "layers_0.mlp.output");
         assert_eq!(patch.slice.to_string(), "[..., 0]");
-        assert_eq!(patch.kind, Kind::Add(Number::Float(0.5)));
+        assert_eq!(patch.kind, Kind::Add(Number::Float(0.5).into()));
         for (text, canonical) in [
             ("x=zero", "x=zero"),
             ("x[ 1 :2] = zero", "x[1:2]=zero"),
@@ -127,6 +158,11 @@ mod tests {
                 "output|a\\=b\\[c=add:-1000.0",
             ),
             ("x=replace:1+2j", "x=replace:1.0+2.0j"),
+            ("x= probe ", "x=probe"),
+            ("x=record", "x=record"),
+            ("output|sub_0=record: 10 ", "output|sub_0=record:10"),
+            ("x[0]=add:@d.npy", "x[0]=add:@d.npy"),
+            ("x=replace: @a:b.safetensors#k=[0]", "x=replace:@a:b.safetensors#k=[0]"),
         ] {
             assert_eq!(text.parse::<PatchSpec>().unwrap().to_string(), canonical);
         }
@@ -150,7 +186,16 @@ mod tests {
             ("x=add", 5, "expected `:VALUE`"),
             ("x=add:", 6, "missing"),
             ("x=add:one", 6, "expected a number"),
-            ("x=add:@d.npy", 6, "not supported yet"),
+            ("x=add:@d.txt", 7, ".npy"),
+            ("x=add: @", 8, "name of a file"),
+            ("x[0]=probe", 1, "takes no slice"),
+            ("x[]=probe", 2, "expected"),
+            ("x[:]=record", 1, "takes no slice"),
+            ("x=probe:1", 8, "takes no value"),
+            ("x=record:", 9, "how many"),
+            ("x=record:-1", 9, "how many"),
+            ("x=record:+1", 9, "how many"),
+            ("x=record:0", 9, "keeps nothing"),
         ] {
             match text.parse::<PatchSpec>() {
                 Err(Error::Parse {
@@ -183,6 +228,11 @@ mod tests {
                 .to_string(),
             patch.to_string()
         );
+        let runs = RunRange { from: 2, until: None };
+        let kept = PatchSpec { runs, .."a=record:3".parse().unwrap() };
+        let json = serde_json::to_string(&kept).unwrap();
+        assert_eq!(json, r#"{"path":"a","kind":{"record":{"limit":3}},"runs":"2.."}"#);
+        assert_eq!(serde_json::from_str::<PatchSpec>(&json).unwrap(), kept);
     }
 
     proptest! {
@@ -191,16 +241,24 @@ mod tests {
             names in prop::collection::vec(".+", 1..3),
             dig in prop::collection::vec(".+", 0..3),
             slice in "(\\[[0-9]{1,3}(, (:|\\.\\.\\.|None))?\\])?",
-            number in any_number(),
-            which in 0..3,
+            value in any_value(),
+            limit in prop::option::of(1..u64::MAX),
+            which in 0..5,
         ) {
-            let kind = match which { 0 => Kind::Zero, 1 => Kind::Add(number), _ => Kind::Replace(number) };
-            let patch = PatchSpec { path: NodePath { names, dig }, slice: slice.parse().unwrap(), kind };
+            let kind = match which {
+                0 => Kind::Zero,
+                1 => Kind::Add(value),
+                2 => Kind::Replace(value),
+                3 => Kind::Probe,
+                _ => Kind::Record { limit },
+            };
+            let slice = if kind.keeps() { Slice::whole() } else { slice.parse().unwrap() };
+            let patch = PatchSpec { path: NodePath { names, dig }, slice, kind, runs: RunRange::default() };
             prop_assert_eq!(patch.to_string().parse::<PatchSpec>().unwrap(), patch);
         }
 
         #[test]
-        fn no_text_panics(text in any::<String>(), grammar in "[xé.|\\\\]{0,3}(\\[[0-9:é]{0,3}\\]?)?=?(zero|add|replace)?:?[0-9é]?") {
+        fn no_text_panics(text in any::<String>(), grammar in "[xé.|\\\\]{0,3}(\\[[0-9:é]{0,3}\\]?)?=?(zero|add|replace|probe|record)?:?@?[0-9é#]?") {
             let _ = text.parse::<PatchSpec>();
             let _ = grammar.parse::<PatchSpec>();
         }

@@ -19,11 +19,15 @@ mod run_tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use rustc_hash::FxHashMap;
+
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::graph::{self, Graph};
+use crate::patch::action::{Action, NewPatch};
 use crate::patch::{OnError, Patch, PatchCounts, PatchSpec, Plan};
+use crate::tensor::HostTensor;
 use crate::record::Tape;
 
 pub use run::{Run, ValueKind};
@@ -52,6 +56,26 @@ static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
 /// Set after a bug of ours was caught; nothing is recorded or patched any more.
 static DISABLED: AtomicBool = AtomicBool::new(false);
 
+/// What one probe or record has kept.
+#[derive(Clone, Debug)]
+pub struct KeptValues {
+    /// The patch's number.
+    pub id: u64,
+    /// Its path as text.
+    pub path: String,
+    /// Every value in order, rather than the last one.
+    pub record: bool,
+    pub values: Vec<Arc<HostTensor>>,
+    /// How many values came after a record's limit was reached.
+    pub dropped: u64,
+}
+
+fn unknown(id: u64) -> Error {
+    Error::State(format!(
+        "there is no patch number {id}: it was removed, or never registered"
+    ))
+}
+
 type Observer = Box<dyn Fn(bool) + Send + Sync>;
 
 /// The graph of one root, and the tapes of its latest different runs, newest last.
@@ -79,6 +103,10 @@ pub struct Session {
     plan: RwLock<Option<Arc<Plan>>>,
     patches: Arc<Mutex<Vec<Arc<Patch>>>>,
     next_patch: AtomicU64,
+    /// Numbers at which open sets of patches begin.
+    sets: Mutex<Vec<u64>>,
+    /// How many runs of each root have begun.
+    begun: Mutex<FxHashMap<String, u64>>,
     graphs: Arc<Mutex<Vec<Recorded>>>,
     notes: Arc<Mutex<Vec<String>>>,
     runs: AtomicU64,
@@ -184,8 +212,9 @@ impl Session {
     }
 
     fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) {
-        let plan = (!patches.is_empty())
-            .then(|| Arc::new(Plan::new(patches.to_vec(), *self.on_error.lock())));
+        let enabled: Vec<_> = patches.iter().filter(|p| p.is_enabled()).cloned().collect();
+        let plan = (!enabled.is_empty())
+            .then(|| Arc::new(Plan::new(enabled, *self.on_error.lock())));
         *self.plan.write() = plan;
         self.update_active();
     }
@@ -199,22 +228,32 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Path`] when graphs were recorded and the path names no leaf in any of them.
+    /// [`Error::Path`] when graphs were recorded and the path names no leaf in any of them; what
+    /// [`NewPatch::from_spec`] says of a file.
     pub fn add_patch(self: &Arc<Self>, spec: PatchSpec) -> Result<u64> {
+        self.add(NewPatch::from_spec(spec)?)
+    }
+
+    /// The same for a patch that no text can describe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] as in [`Session::add_patch`].
+    pub fn add(self: &Arc<Self>, patch: NewPatch) -> Result<u64> {
         {
             let graphs = self.graphs();
             if !graphs.is_empty() {
-                graph::check(&graphs, std::slice::from_ref(&spec.path))?;
+                graph::check(&graphs, std::slice::from_ref(&patch.path))?;
             }
         }
         let mut patches = self.patches.lock();
         let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
-        patches.push(Arc::new(Patch::new(id, spec)));
+        patches.push(Arc::new(Patch::new(id, patch)));
         self.rebuild(&patches);
         Ok(id)
     }
 
-    /// Takes a patch away, from the next run on.
+    /// Takes a patch away, from the next run on. What it kept stays with those who hold it.
     ///
     /// # Errors
     ///
@@ -224,12 +263,83 @@ impl Session {
         let before = patches.len();
         patches.retain(|patch| patch.id != id);
         if patches.len() == before {
-            return Err(Error::State(format!(
-                "there is no patch number {id}: it was removed, or never registered"
-            )));
+            return Err(unknown(id));
         }
         self.rebuild(&patches);
         Ok(())
+    }
+
+    /// Switches a patch off or on again without forgetting it or its place, from the next run on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when there is no such patch.
+    pub fn enable_patch(self: &Arc<Self>, id: u64, on: bool) -> Result<()> {
+        let patches = self.patches.lock();
+        let patch = patches.iter().find(|patch| patch.id == id);
+        patch.ok_or_else(|| unknown(id))?.set_enabled(on);
+        self.rebuild(&patches);
+        Ok(())
+    }
+
+    /// Opens a set: patches registered from now on belong to it, until [`Session::end_set`] takes them away together.
+    /// Sets nest; an outer one takes the inner ones with it.
+    pub fn begin_set(&self) -> u64 {
+        let mut sets = self.sets.lock();
+        let mark = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
+        sets.push(mark);
+        mark
+    }
+
+    /// Takes away all patches that were registered since the set was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when the set is not open.
+    pub fn end_set(self: &Arc<Self>, set: u64) -> Result<()> {
+        let mut sets = self.sets.lock();
+        let Some(at) = sets.iter().position(|mark| *mark == set) else {
+            return Err(Error::State(format!(
+                "there is no open set number {set}: it was ended, or an outer one was"
+            )));
+        };
+        sets.truncate(at);
+        let mut patches = self.patches.lock();
+        patches.retain(|patch| patch.id < set);
+        self.rebuild(&patches);
+        Ok(())
+    }
+
+    /// What probes and records have kept so far, in the order of registration.
+    pub fn kept(&self) -> Vec<KeptValues> {
+        let patches = self.patches.lock();
+        let kept = patches.iter().filter_map(|patch| match &patch.patch.action {
+            Action::Keep(kept) => Some(KeptValues {
+                id: patch.id,
+                path: patch.patch.path.to_string(),
+                record: kept.keeps_all(),
+                values: kept.values(),
+                dropped: kept.dropped(),
+            }),
+            _ => None,
+        });
+        kept.collect()
+    }
+
+    /// The same as a list of tensors under the keys that files give them: the path for a probe, `PATH#0`, `PATH#1` and
+    /// so on for a record.
+    pub fn kept_by_key(&self) -> Vec<(String, Arc<HostTensor>)> {
+        let mut out: Vec<(String, Arc<HostTensor>)> = Vec::new();
+        for kept in self.kept() {
+            for (index, value) in kept.values.into_iter().enumerate() {
+                let key = match kept.record {
+                    true => format!("{}#{index}", kept.path),
+                    false => kept.path.clone(),
+                };
+                out.push((key, value));
+            }
+        }
+        out
     }
 
     /// What became of each patch so far, in the order of registration.
@@ -283,8 +393,24 @@ impl Session {
         self.graphs.lock().clear();
         self.notes.lock().clear();
         self.runs.store(0, Ordering::Relaxed);
+        self.begun.lock().clear();
         for patch in self.patches.lock().iter() {
-            patch.reset_counts();
+            patch.reset();
+        }
+    }
+
+    /// The number of a run of `root` that begins now, from 0 on.
+    fn next_run(&self, root: &str) -> u64 {
+        let mut begun = self.begun.lock();
+        match begun.get_mut(root) {
+            Some(count) => {
+                *count += 1;
+                *count - 1
+            }
+            None => {
+                begun.insert(root.to_owned(), 1);
+                0
+            }
         }
     }
 

@@ -10,7 +10,8 @@ use super::{Session, attached, ops};
 use crate::apply::{self, Outcome, Scalar, View};
 use crate::error::Error;
 use crate::graph::Kind;
-use crate::patch::{OnError, Patch, Plan, Target};
+use crate::patch::action::Action;
+use crate::patch::{OnError, Patch, Plan};
 use crate::path::{Base, Name, Namespace};
 use crate::record::{Element, Tag, Tape};
 
@@ -81,6 +82,8 @@ pub struct Run {
     root: Arc<Root>,
     tape: Option<Tape>,
     frames: Vec<Frame>,
+    /// Which patches of the plan hold in this run; empty: all.
+    holding: Vec<bool>,
     /// Identity of a tensor → the parameters that it is.
     parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     pending: Option<Pending>,
@@ -92,8 +95,16 @@ impl Run {
     /// A run of `root` for the attached session, or `None` if nothing is wanted of it.
     pub fn begin(root: Arc<Root>) -> Option<(Run, Interest)> {
         let session = attached()?;
-        let plan = session.plan();
+        let number = session.next_run(&root.name);
         let tape = session.new_tape(&root.name);
+        let mut plan = session.plan();
+        let mut holding = Vec::new();
+        if let Some(conditional) = plan.as_ref().filter(|plan| plan.conditional) {
+            holding = conditional.patches.iter().map(|p| p.holds(number)).collect();
+            if !holding.contains(&true) {
+                plan = None;
+            }
+        }
         if plan.is_none() && tape.is_none() {
             return None;
         }
@@ -104,6 +115,7 @@ impl Run {
             root,
             tape,
             frames: Vec::with_capacity(8),
+            holding,
             parameters: FxHashMap::default(),
             pending: None,
             failure: String::new(),
@@ -282,9 +294,14 @@ impl Run {
 
     fn has_targets(&self, site: Option<u32>) -> bool {
         match (&self.plan, site) {
-            (Some(plan), Some(site)) => !plan.targets(site).is_empty(),
+            (Some(plan), Some(site)) => plan.targets(site).iter().any(|t| self.holds(t.patch)),
             _ => false,
         }
+    }
+
+    /// Whether patch `index` of the plan holds in this run.
+    pub fn holds(&self, index: u32) -> bool {
+        self.holding.get(index as usize).copied().unwrap_or(true)
     }
 
     /// The site of a parameter that [`Run::operands`] asked to replace.
@@ -364,11 +381,6 @@ impl Run {
         self.plan.as_ref()
     }
 
-    /// The patches that meet at a site, in order.
-    pub fn targets(&self, site: u32) -> &[Target] {
-        self.plan.as_ref().map_or(&[], |plan| plan.targets(site))
-    }
-
     fn patch(&self, index: u32) -> Option<Arc<Patch>> {
         self.plan.as_ref()?.patches.get(index as usize).cloned()
     }
@@ -378,7 +390,10 @@ impl Run {
         let Some(patch) = self.patch(index) else {
             return Verdict::Skipped;
         };
-        match apply::cpu::apply(view, &patch.spec.slice, &patch.spec.kind) {
+        let Some(slice) = &patch.slice else {
+            return Verdict::Elsewhere;
+        };
+        match apply::cpu::apply(view, slice, &patch.patch.action) {
             Ok(Outcome::Done) => self.succeeded(&patch),
             Ok(Outcome::Unsupported) => Verdict::Elsewhere,
             Err(Error::Slice { why, .. }) => self.failed(&patch, &why, view.sizes),
@@ -391,15 +406,54 @@ impl Run {
         let Some(patch) = self.patch(index) else {
             return Verdict::Skipped;
         };
-        if !patch.spec.slice.is_whole() {
+        if !patch.patch.picks.is_empty() {
             return self.failed(&patch, "a plain number takes no slice", &[]);
         }
-        match number.apply(&patch.spec.kind) {
+        if let Action::Keep(kept) = &patch.patch.action {
+            let kept = kept.clone();
+            return match number.tensor() {
+                Ok(tensor) => {
+                    kept.push(tensor);
+                    self.succeeded(&patch)
+                }
+                Err(error) => self.failed(&patch, &error.to_string(), &[]),
+            };
+        }
+        match number.apply(&patch.patch.action) {
             Ok(new) => {
                 *number = new;
                 self.succeeded(&patch)
             }
             Err(error) => self.failed(&patch, &error.to_string(), &[]),
+        }
+    }
+
+    /// Whether the probe or record `index` wants one more value. A value over the limit counts as matched.
+    pub fn keep_wanted(&self, index: u32) -> bool {
+        let Some(patch) = self.patch(index) else {
+            return false;
+        };
+        match &patch.patch.action {
+            Action::Keep(kept) if kept.wants() => true,
+            _ => {
+                patch.count_match();
+                false
+            }
+        }
+    }
+
+    /// Keeps a copy of the tensor for the probe or record `index`.
+    pub fn keep(&mut self, index: u32, view: &View<'_>) -> Verdict {
+        let Some(patch) = self.patch(index) else {
+            return Verdict::Skipped;
+        };
+        match (&patch.patch.action, apply::gather::gather(view)) {
+            (Action::Keep(kept), Ok(copy)) => {
+                kept.push(copy);
+                self.succeeded(&patch)
+            }
+            (_, Ok(_)) => Verdict::Skipped,
+            (_, Err(error)) => self.failed(&patch, &error.to_string(), view.sizes),
         }
     }
 
@@ -419,17 +473,16 @@ impl Run {
     }
 
     fn failed(&mut self, patch: &Patch, why: &str, sizes: &[i64]) -> Verdict {
-        let spec = &patch.spec;
         let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
-        let slice = match spec.slice.is_whole() {
-            true => String::new(),
-            false => format!(", slice {}", spec.slice),
+        let slice = match patch.patch.index_text() {
+            whole if whole.is_empty() => whole,
+            index => format!(", slice {index}"),
         };
         let why = why.lines().next().unwrap_or_default();
         let text = format!(
             "graphpatch: patch {:?} cannot be applied at {}: {why} (shape ({}){slice})",
             patch.text,
-            spec.path,
+            patch.patch.path,
             sizes.join(", ")
         );
         patch.count_match();

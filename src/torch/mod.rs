@@ -7,10 +7,12 @@
 pub mod loader;
 
 mod attach;
+mod foreign;
 mod manual;
 mod seam;
 #[rustfmt::skip]
 mod seam_generated;
 
 pub use attach::attach;
+pub use foreign::foreign;
 pub use manual::{run_begin, run_end, scope_enter, scope_leave};

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 1u
+#define GP_SEAM_VERSION 2u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -86,7 +86,22 @@ typedef struct GpStep {
   GpStr key;
 } GpStep;
 
-enum GpSliceTag { GP_SLICE_INDEX = 0, GP_SLICE_RANGE = 1, GP_SLICE_ELLIPSIS = 2, GP_SLICE_NEWAXIS = 3 };
+/* A tensor of the core's, dense and row-major; or one of libtorch's that the adapter holds. */
+typedef struct GpTensorArg {
+  const void* data;
+  const int64_t* sizes;
+  uint32_t rank;
+  uint8_t dtype;  /* GpDtype */
+  void* foreign;  /* not NULL: the handle that tensor_from_torch gave; all else is empty */
+} GpTensorArg;
+
+enum GpSliceTag {
+  GP_SLICE_INDEX = 0,
+  GP_SLICE_RANGE = 1,
+  GP_SLICE_ELLIPSIS = 2,
+  GP_SLICE_NEWAXIS = 3,
+  GP_SLICE_TENSOR = 4 /* integer indices or a boolean mask */
+};
 
 typedef struct GpSliceItem {
   uint8_t tag;       /* GpSliceTag */
@@ -96,9 +111,10 @@ typedef struct GpSliceItem {
   int64_t start; /* index, or start of the range */
   int64_t stop;
   int64_t step;
+  const GpTensorArg* tensor;
 } GpSliceItem;
 
-enum GpAction { GP_ZERO = 0, GP_ADD = 1, GP_REPLACE = 2 };
+enum GpAction { GP_ZERO = 0, GP_ADD = 1, GP_REPLACE = 2, GP_KEEP = 3, GP_CUSTOM = 4 };
 
 /* A plain number. */
 typedef struct GpScalar {
@@ -112,7 +128,10 @@ typedef struct GpScalar {
 typedef struct GpTarget {
   uint32_t patch;  /* the core's number for it */
   uint8_t action;  /* GpAction */
-  GpScalar value;  /* add, replace */
+  GpScalar value;  /* add, replace: a number, */
+  const GpTensorArg* tensor; /* or, where this is not NULL, a tensor */
+  void* callback;  /* custom: a gp_callback of the C header */
+  void* user;      /* its first argument */
   const GpStep* dig;
   size_t dig_len;
   const GpSliceItem* slice; /* slice_len 0: the whole value */
@@ -216,7 +235,11 @@ typedef struct GpCore {
 
   /* One target on a tensor whose memory may be written; GP_RAISE: throw failure(run). */
   uint32_t (*apply)(GpRun* run, const GpTarget* target, const GpTensor* tensor);
-  /* The same for a plain number. */
+  /* For a target that keeps: 0 if its limit is reached and no copy is wanted any more. */
+  uint32_t (*keep_wanted)(GpRun* run, const GpTarget* target);
+  /* Keeps a copy of the tensor, which stays as it is. */
+  uint32_t (*keep)(GpRun* run, const GpTarget* target, const GpTensor* tensor);
+  /* The same as apply and keep for a plain number. */
   uint32_t (*apply_scalar)(GpRun* run, const GpTarget* target, GpScalar* number);
   /* The adapter did it through libtorch, or could not: why is empty when it did. sizes: the tensor's, if known. */
   uint32_t (*applied_elsewhere)(GpRun* run, const GpTarget* target, GpStr why, const int64_t* sizes, size_t rank);
@@ -238,6 +261,9 @@ typedef struct GpAdapter {
   GpStr (*run_end)(uint32_t completed);
   GpStr (*scope_enter)(GpScope* scope);
   GpStr (*scope_leave)(void);
+  /* Another reference to the tensor behind an at::TensorImpl; given back by tensor_free. NULL for an undefined one. */
+  void* (*tensor_from_torch)(const void* tensor_impl);
+  void (*tensor_free)(void* tensor);
 } GpAdapter;
 
 /* The one exported symbol of the adapter: `graphpatch_adapter_entry`. NULL when the versions differ. */

@@ -11,12 +11,14 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::seam_generated as raw;
-use crate::apply::{Dtype, Scalar, View};
-use crate::patch::{Kind, Number, Plan};
+use crate::apply::{Scalar, View};
+use crate::patch::action::{Action, NewPatch, Operand, Pick};
+use crate::patch::{Number, Plan};
 use crate::path::slice::Item;
 use crate::record::{Element, Tag};
 use crate::session::run::{Interest, Verdict, Wanted};
 use crate::session::{self, Root, Run, Scope, ValueKind, ops};
+use crate::tensor::{Dtype, HostTensor};
 
 /// The table that the adapter gets; lives as long as the process.
 pub static CORE: Core = Core(raw::GpCore {
@@ -40,6 +42,8 @@ pub static CORE: Core = Core(raw::GpCore {
     value_items: Some(value_items),
     value_abandon: Some(value_abandon),
     apply: Some(apply),
+    keep_wanted: Some(keep_wanted),
+    keep: Some(keep),
     apply_scalar: Some(apply_scalar),
     applied_elsewhere: Some(applied_elsewhere),
     failure: Some(failure),
@@ -61,10 +65,17 @@ struct SeamRun {
 /// The targets of one site in the seam's words, and what they point into.
 struct Targets {
     list: Vec<raw::GpTarget>,
-    _digs: Vec<Vec<raw::GpStep>>,
-    _slices: Vec<Vec<raw::GpSliceItem>>,
-    /// Owns the keys that the steps borrow.
+    _parts: Vec<Parts>,
+    /// Owns the texts and tensors that the parts borrow.
     _plan: Arc<Plan>,
+}
+
+/// What one target points to.
+struct Parts {
+    dig: Vec<raw::GpStep>,
+    slice: Vec<raw::GpSliceItem>,
+    /// Each in a box of its own, so that it stays where it is.
+    tensors: Vec<Box<raw::GpTensorArg>>,
 }
 
 /// Runs `body`; after a panic, `fallback`, with the library disabled.
@@ -402,48 +413,111 @@ unsafe fn give_targets(
     let (Some(site), Some(plan)) = (site, run.run.plan().cloned()) else {
         return 0;
     };
-    let targets = run
-        .targets
+    let SeamRun { run, targets } = run;
+    let targets = targets
         .entry(site)
-        .or_insert_with(|| Targets::new(plan, site));
+        .or_insert_with(|| Targets::new(run, plan, site));
     // SAFETY: by this function's contract.
     unsafe { *out = targets.list.as_ptr() };
     targets.list.len()
 }
 
 impl Targets {
-    fn new(plan: Arc<Plan>, site: u32) -> Targets {
-        let (mut list, mut digs, mut slices) = (Vec::new(), Vec::new(), Vec::new());
+    /// The targets of `site` that hold in this run.
+    fn new(run: &Run, plan: Arc<Plan>, site: u32) -> Targets {
+        let (mut list, mut parts) = (Vec::new(), Vec::new());
         for target in plan.targets(site) {
-            let dig: Vec<raw::GpStep> = target
-                .dig
-                .iter()
-                .map(|step| raw::GpStep {
-                    index: step.index.map_or(-1, i64::from),
-                    key: borrowed(&step.key),
-                })
-                .collect();
-            let spec = &plan.patches[target.patch as usize].spec;
-            let slice: Vec<raw::GpSliceItem> = spec.slice.0.iter().map(slice_item).collect();
-            let (action, value) = action(&spec.kind);
-            list.push(raw::GpTarget {
-                patch: target.patch,
-                action,
-                value,
-                dig: dig.as_ptr(),
-                dig_len: dig.len(),
-                slice: slice.as_ptr(),
-                slice_len: slice.len(),
-            });
-            digs.push(dig);
-            slices.push(slice);
+            if !run.holds(target.patch) {
+                continue;
+            }
+            let mut own = Parts {
+                dig: target
+                    .dig
+                    .iter()
+                    .map(|step| raw::GpStep {
+                        index: step.index.map_or(-1, i64::from),
+                        key: borrowed(&step.key),
+                    })
+                    .collect(),
+                slice: Vec::new(),
+                tensors: Vec::new(),
+            };
+            let patch = &plan.patches[target.patch as usize].patch;
+            own.add_slice(patch);
+            list.push(own.target(target.patch, &patch.action));
+            parts.push(own);
         }
         Targets {
             list,
-            _digs: digs,
-            _slices: slices,
+            _parts: parts,
             _plan: plan,
         }
+    }
+}
+
+impl Parts {
+    fn tensor(&mut self, tensor: &HostTensor) -> *const raw::GpTensorArg {
+        let arg = Box::new(raw::GpTensorArg {
+            data: tensor.bytes().as_ptr().cast(),
+            sizes: tensor.shape().as_ptr(),
+            rank: tensor.shape().len() as u32,
+            dtype: dtype_code(tensor.dtype()),
+            foreign: std::ptr::null_mut(),
+        });
+        let pointer = &raw const *arg;
+        self.tensors.push(arg);
+        pointer
+    }
+
+    fn add_slice(&mut self, patch: &NewPatch) {
+        for pick in &patch.picks {
+            let item = match pick {
+                Pick::Item(item) => slice_item(item),
+                Pick::Tensor(tensor) => raw::GpSliceItem {
+                    tag: raw::GP_SLICE_TENSOR as u8,
+                    tensor: self.tensor(tensor),
+                    ..raw::GpSliceItem::default()
+                },
+            };
+            self.slice.push(item);
+        }
+    }
+
+    fn target(&mut self, patch: u32, action: &Action) -> raw::GpTarget {
+        let mut target = raw::GpTarget {
+            patch,
+            dig: self.dig.as_ptr(),
+            dig_len: self.dig.len(),
+            slice: self.slice.as_ptr(),
+            slice_len: self.slice.len(),
+            ..raw::GpTarget::default()
+        };
+        let (code, operand) = match action {
+            Action::Zero => (raw::GP_ZERO, None),
+            Action::Add(operand) => (raw::GP_ADD, Some(operand)),
+            Action::Replace(operand) => (raw::GP_REPLACE, Some(operand)),
+            Action::Keep(_) => (raw::GP_KEEP, None),
+            Action::Custom(callback) => {
+                target.callback = std::ptr::with_exposed_provenance_mut(callback.function);
+                target.user = std::ptr::with_exposed_provenance_mut(callback.user);
+                (raw::GP_CUSTOM, None)
+            }
+        };
+        target.action = code as u8;
+        match operand {
+            Some(Operand::Number(number)) => target.value = scalar(number),
+            Some(Operand::Host(tensor)) => target.tensor = self.tensor(tensor),
+            Some(Operand::Foreign(foreign)) => {
+                let arg = Box::new(raw::GpTensorArg {
+                    foreign: std::ptr::with_exposed_provenance_mut(foreign.handle),
+                    ..raw::GpTensorArg::default()
+                });
+                target.tensor = &raw const *arg;
+                self.tensors.push(arg);
+            }
+            None => {}
+        }
+        target
     }
 }
 
@@ -468,35 +542,28 @@ fn slice_item(item: &Item) -> raw::GpSliceItem {
     out
 }
 
-fn action(kind: &Kind) -> (u8, raw::GpScalar) {
-    let scalar = |number: &Number| {
-        let mut out = raw::GpScalar::default();
-        match *number {
-            Number::Bool(value) => {
-                out.tag = raw::GP_BOOL as u8;
-                out.i = value.into();
-            }
-            Number::Int(value) => {
-                out.tag = raw::GP_INT as u8;
-                out.i = value;
-            }
-            Number::Float(value) => {
-                out.tag = raw::GP_FLOAT as u8;
-                out.re = value;
-            }
-            Number::Complex(re, im) => {
-                out.tag = raw::GP_COMPLEX as u8;
-                out.re = re;
-                out.im = im;
-            }
+fn scalar(number: &Number) -> raw::GpScalar {
+    let mut out = raw::GpScalar::default();
+    match *number {
+        Number::Bool(value) => {
+            out.tag = raw::GP_BOOL as u8;
+            out.i = value.into();
         }
-        out
-    };
-    match kind {
-        Kind::Zero => (raw::GP_ZERO as u8, raw::GpScalar::default()),
-        Kind::Add(number) => (raw::GP_ADD as u8, scalar(number)),
-        Kind::Replace(number) => (raw::GP_REPLACE as u8, scalar(number)),
+        Number::Int(value) => {
+            out.tag = raw::GP_INT as u8;
+            out.i = value;
+        }
+        Number::Float(value) => {
+            out.tag = raw::GP_FLOAT as u8;
+            out.re = value;
+        }
+        Number::Complex(re, im) => {
+            out.tag = raw::GP_COMPLEX as u8;
+            out.re = re;
+            out.im = im;
+        }
     }
+    out
 }
 
 unsafe extern "C" fn value_items(run: *mut raw::GpRun, items: *const raw::GpItem, n: usize) {
@@ -527,28 +594,79 @@ fn verdict(verdict: Verdict) -> u32 {
     }
 }
 
+/// The dtypes of both sides.
+const DTYPES: [(u32, Dtype); 20] = [
+    (raw::GP_BOOL8, Dtype::Bool),
+    (raw::GP_U8, Dtype::U8),
+    (raw::GP_I8, Dtype::I8),
+    (raw::GP_I16, Dtype::I16),
+    (raw::GP_I32, Dtype::I32),
+    (raw::GP_I64, Dtype::I64),
+    (raw::GP_U16, Dtype::U16),
+    (raw::GP_U32, Dtype::U32),
+    (raw::GP_U64, Dtype::U64),
+    (raw::GP_F16, Dtype::F16),
+    (raw::GP_BF16, Dtype::Bf16),
+    (raw::GP_F32, Dtype::F32),
+    (raw::GP_F64, Dtype::F64),
+    (raw::GP_C32, Dtype::C32),
+    (raw::GP_C64, Dtype::C64),
+    (raw::GP_C128, Dtype::C128),
+    (raw::GP_F8_E4M3FN, Dtype::F8E4m3fn),
+    (raw::GP_F8_E5M2, Dtype::F8E5m2),
+    (raw::GP_F8_E4M3FNUZ, Dtype::F8E4m3fnuz),
+    (raw::GP_F8_E5M2FNUZ, Dtype::F8E5m2fnuz),
+];
+
 fn dtype(code: u8) -> Option<Dtype> {
-    Some(match u32::from(code) {
-        raw::GP_BOOL8 => Dtype::Bool,
-        raw::GP_U8 => Dtype::U8,
-        raw::GP_I8 => Dtype::I8,
-        raw::GP_I16 => Dtype::I16,
-        raw::GP_I32 => Dtype::I32,
-        raw::GP_I64 => Dtype::I64,
-        raw::GP_U16 => Dtype::U16,
-        raw::GP_U32 => Dtype::U32,
-        raw::GP_U64 => Dtype::U64,
-        raw::GP_F16 => Dtype::F16,
-        raw::GP_BF16 => Dtype::Bf16,
-        raw::GP_F32 => Dtype::F32,
-        raw::GP_F64 => Dtype::F64,
-        raw::GP_C32 => Dtype::C32,
-        raw::GP_C64 => Dtype::C64,
-        raw::GP_C128 => Dtype::C128,
-        raw::GP_F8_E4M3FN | raw::GP_F8_E5M2 | raw::GP_F8_E4M3FNUZ | raw::GP_F8_E5M2FNUZ => {
-            Dtype::F8
-        }
-        _ => return None,
+    let found = DTYPES.iter().find(|(number, _)| *number == u32::from(code));
+    found.map(|(_, dtype)| *dtype)
+}
+
+fn dtype_code(dtype: Dtype) -> u8 {
+    let found = DTYPES.iter().find(|(_, known)| *known == dtype);
+    found.map_or(raw::GP_DTYPE_OTHER, |(number, _)| *number) as u8
+}
+
+/// The adapter's tensor as a view; `None` for a dtype that we do not know.
+///
+/// # Safety
+///
+/// `tensor` is as `seam.h` says, and its memory is this call's alone.
+unsafe fn view<'a>(tensor: &'a raw::GpTensor) -> Option<View<'a>> {
+    let rank = tensor.rank as usize;
+    // SAFETY: by this function's contract.
+    dtype(tensor.dtype).map(|dtype| unsafe {
+        View::new(
+            tensor.data.cast(),
+            array(tensor.sizes, rank),
+            array(tensor.strides, rank),
+            dtype,
+        )
+    })
+}
+
+unsafe extern "C" fn keep_wanted(run: *mut raw::GpRun, target: *const raw::GpTarget) -> u32 {
+    guard(0, || {
+        // SAFETY: a live run on its own thread; the target lent for this call.
+        let (run, target) = unsafe { (seam_run(run), &*target) };
+        run.is_some_and(|run| run.run.keep_wanted(target.patch)).into()
+    })
+}
+
+unsafe extern "C" fn keep(
+    run: *mut raw::GpRun,
+    target: *const raw::GpTarget,
+    tensor: *const raw::GpTensor,
+) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: a live run on its own thread; target and tensor lent for this call, and only read.
+        let (run, target, tensor) = unsafe { (seam_run(run), &*target, &*tensor) };
+        // SAFETY: the adapter hands over plain strided CPU memory (seam.h).
+        let (Some(run), Some(view)) = (run, unsafe { view(tensor) }) else {
+            return raw::GP_ELSEWHERE;
+        };
+        verdict(run.run.keep(target.patch, &view))
     })
 }
 
@@ -560,18 +678,9 @@ unsafe extern "C" fn apply(
     guard(raw::GP_SKIPPED, || {
         // SAFETY: a live run on its own thread; target and tensor lent for this call.
         let (run, target, tensor) = unsafe { (seam_run(run), &*target, &*tensor) };
-        let (Some(run), Some(dtype)) = (run, dtype(tensor.dtype)) else {
-            return raw::GP_ELSEWHERE;
-        };
-        let rank = tensor.rank as usize;
         // SAFETY: the adapter hands over plain strided CPU memory that is its own to write (seam.h).
-        let view = unsafe {
-            View::new(
-                tensor.data.cast(),
-                array(tensor.sizes, rank),
-                array(tensor.strides, rank),
-                dtype,
-            )
+        let (Some(run), Some(view)) = (run, unsafe { view(tensor) }) else {
+            return raw::GP_ELSEWHERE;
         };
         verdict(run.run.apply(target.patch, &view))
     })

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 1;
+pub const GP_SEAM_VERSION: u32 = 2;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpStr {
@@ -124,13 +124,43 @@ impl Default for GpStep {
         }
     }
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GpTensorArg {
+    pub data: *const ::std::os::raw::c_void,
+    pub sizes: *const i64,
+    pub rank: u32,
+    pub dtype: u8,
+    pub foreign: *mut ::std::os::raw::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpTensorArg"][::std::mem::size_of::<GpTensorArg>() - 32usize];
+    ["Alignment of GpTensorArg"][::std::mem::align_of::<GpTensorArg>() - 8usize];
+    ["Offset of field: GpTensorArg::data"][::std::mem::offset_of!(GpTensorArg, data) - 0usize];
+    ["Offset of field: GpTensorArg::sizes"][::std::mem::offset_of!(GpTensorArg, sizes) - 8usize];
+    ["Offset of field: GpTensorArg::rank"][::std::mem::offset_of!(GpTensorArg, rank) - 16usize];
+    ["Offset of field: GpTensorArg::dtype"][::std::mem::offset_of!(GpTensorArg, dtype) - 20usize];
+    ["Offset of field: GpTensorArg::foreign"]
+        [::std::mem::offset_of!(GpTensorArg, foreign) - 24usize];
+};
+impl Default for GpTensorArg {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const GP_SLICE_INDEX: GpSliceTag = 0;
 pub const GP_SLICE_RANGE: GpSliceTag = 1;
 pub const GP_SLICE_ELLIPSIS: GpSliceTag = 2;
 pub const GP_SLICE_NEWAXIS: GpSliceTag = 3;
+pub const GP_SLICE_TENSOR: GpSliceTag = 4;
 pub type GpSliceTag = ::std::os::raw::c_uint;
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Copy, Clone)]
 pub struct GpSliceItem {
     pub tag: u8,
     pub has_start: u8,
@@ -139,10 +169,11 @@ pub struct GpSliceItem {
     pub start: i64,
     pub stop: i64,
     pub step: i64,
+    pub tensor: *const GpTensorArg,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpSliceItem"][::std::mem::size_of::<GpSliceItem>() - 32usize];
+    ["Size of GpSliceItem"][::std::mem::size_of::<GpSliceItem>() - 40usize];
     ["Alignment of GpSliceItem"][::std::mem::align_of::<GpSliceItem>() - 8usize];
     ["Offset of field: GpSliceItem::tag"][::std::mem::offset_of!(GpSliceItem, tag) - 0usize];
     ["Offset of field: GpSliceItem::has_start"]
@@ -154,10 +185,22 @@ const _: () = {
     ["Offset of field: GpSliceItem::start"][::std::mem::offset_of!(GpSliceItem, start) - 8usize];
     ["Offset of field: GpSliceItem::stop"][::std::mem::offset_of!(GpSliceItem, stop) - 16usize];
     ["Offset of field: GpSliceItem::step"][::std::mem::offset_of!(GpSliceItem, step) - 24usize];
+    ["Offset of field: GpSliceItem::tensor"][::std::mem::offset_of!(GpSliceItem, tensor) - 32usize];
 };
+impl Default for GpSliceItem {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const GP_ZERO: GpAction = 0;
 pub const GP_ADD: GpAction = 1;
 pub const GP_REPLACE: GpAction = 2;
+pub const GP_KEEP: GpAction = 3;
+pub const GP_CUSTOM: GpAction = 4;
 pub type GpAction = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -182,6 +225,9 @@ pub struct GpTarget {
     pub patch: u32,
     pub action: u8,
     pub value: GpScalar,
+    pub tensor: *const GpTensorArg,
+    pub callback: *mut ::std::os::raw::c_void,
+    pub user: *mut ::std::os::raw::c_void,
     pub dig: *const GpStep,
     pub dig_len: usize,
     pub slice: *const GpSliceItem,
@@ -189,15 +235,18 @@ pub struct GpTarget {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpTarget"][::std::mem::size_of::<GpTarget>() - 72usize];
+    ["Size of GpTarget"][::std::mem::size_of::<GpTarget>() - 96usize];
     ["Alignment of GpTarget"][::std::mem::align_of::<GpTarget>() - 8usize];
     ["Offset of field: GpTarget::patch"][::std::mem::offset_of!(GpTarget, patch) - 0usize];
     ["Offset of field: GpTarget::action"][::std::mem::offset_of!(GpTarget, action) - 4usize];
     ["Offset of field: GpTarget::value"][::std::mem::offset_of!(GpTarget, value) - 8usize];
-    ["Offset of field: GpTarget::dig"][::std::mem::offset_of!(GpTarget, dig) - 40usize];
-    ["Offset of field: GpTarget::dig_len"][::std::mem::offset_of!(GpTarget, dig_len) - 48usize];
-    ["Offset of field: GpTarget::slice"][::std::mem::offset_of!(GpTarget, slice) - 56usize];
-    ["Offset of field: GpTarget::slice_len"][::std::mem::offset_of!(GpTarget, slice_len) - 64usize];
+    ["Offset of field: GpTarget::tensor"][::std::mem::offset_of!(GpTarget, tensor) - 40usize];
+    ["Offset of field: GpTarget::callback"][::std::mem::offset_of!(GpTarget, callback) - 48usize];
+    ["Offset of field: GpTarget::user"][::std::mem::offset_of!(GpTarget, user) - 56usize];
+    ["Offset of field: GpTarget::dig"][::std::mem::offset_of!(GpTarget, dig) - 64usize];
+    ["Offset of field: GpTarget::dig_len"][::std::mem::offset_of!(GpTarget, dig_len) - 72usize];
+    ["Offset of field: GpTarget::slice"][::std::mem::offset_of!(GpTarget, slice) - 80usize];
+    ["Offset of field: GpTarget::slice_len"][::std::mem::offset_of!(GpTarget, slice_len) - 88usize];
 };
 impl Default for GpTarget {
     fn default() -> Self {
@@ -392,6 +441,16 @@ pub struct GpCore {
             tensor: *const GpTensor,
         ) -> u32,
     >,
+    pub keep_wanted: ::std::option::Option<
+        unsafe extern "C" fn(run: *mut GpRun, target: *const GpTarget) -> u32,
+    >,
+    pub keep: ::std::option::Option<
+        unsafe extern "C" fn(
+            run: *mut GpRun,
+            target: *const GpTarget,
+            tensor: *const GpTensor,
+        ) -> u32,
+    >,
     pub apply_scalar: ::std::option::Option<
         unsafe extern "C" fn(
             run: *mut GpRun,
@@ -413,7 +472,7 @@ pub struct GpCore {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 184usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 200usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -442,12 +501,15 @@ const _: () = {
     ["Offset of field: GpCore::value_abandon"]
         [::std::mem::offset_of!(GpCore, value_abandon) - 136usize];
     ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 144usize];
+    ["Offset of field: GpCore::keep_wanted"]
+        [::std::mem::offset_of!(GpCore, keep_wanted) - 152usize];
+    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 160usize];
     ["Offset of field: GpCore::apply_scalar"]
-        [::std::mem::offset_of!(GpCore, apply_scalar) - 152usize];
+        [::std::mem::offset_of!(GpCore, apply_scalar) - 168usize];
     ["Offset of field: GpCore::applied_elsewhere"]
-        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 160usize];
-    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 168usize];
-    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 176usize];
+        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 176usize];
+    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 184usize];
+    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 192usize];
 };
 impl Default for GpCore {
     fn default() -> Self {
@@ -469,10 +531,17 @@ pub struct GpAdapter {
     pub run_end: ::std::option::Option<unsafe extern "C" fn(completed: u32) -> GpStr>,
     pub scope_enter: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope) -> GpStr>,
     pub scope_leave: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
+    pub tensor_from_torch: ::std::option::Option<
+        unsafe extern "C" fn(
+            tensor_impl: *const ::std::os::raw::c_void,
+        ) -> *mut ::std::os::raw::c_void,
+    >,
+    pub tensor_free:
+        ::std::option::Option<unsafe extern "C" fn(tensor: *mut ::std::os::raw::c_void)>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 64usize];
+    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 80usize];
     ["Alignment of GpAdapter"][::std::mem::align_of::<GpAdapter>() - 8usize];
     ["Offset of field: GpAdapter::version"][::std::mem::offset_of!(GpAdapter, version) - 0usize];
     ["Offset of field: GpAdapter::size"][::std::mem::offset_of!(GpAdapter, size) - 4usize];
@@ -486,6 +555,10 @@ const _: () = {
         [::std::mem::offset_of!(GpAdapter, scope_enter) - 48usize];
     ["Offset of field: GpAdapter::scope_leave"]
         [::std::mem::offset_of!(GpAdapter, scope_leave) - 56usize];
+    ["Offset of field: GpAdapter::tensor_from_torch"]
+        [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 64usize];
+    ["Offset of field: GpAdapter::tensor_free"]
+        [::std::mem::offset_of!(GpAdapter, tensor_free) - 72usize];
 };
 impl Default for GpAdapter {
     fn default() -> Self {

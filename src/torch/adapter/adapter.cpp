@@ -60,6 +60,17 @@ static GpStr scope_leave() {
   return answer("");
 }
 
+static void* tensor_from_torch(const void* impl) {
+  if (!impl)
+    return nullptr;
+  auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
+  return new at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+}
+
+static void tensor_free(void* tensor) {
+  delete static_cast<at::Tensor*>(tensor);
+}
+
 } // namespace graphpatch
 
 extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* core) {
@@ -75,5 +86,7 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.run_end = graphpatch::run_end;
   table.scope_enter = graphpatch::scope_enter;
   table.scope_leave = graphpatch::scope_leave;
+  table.tensor_from_torch = graphpatch::tensor_from_torch;
+  table.tensor_free = graphpatch::tensor_free;
   return &table;
 }

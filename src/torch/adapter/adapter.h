@@ -80,6 +80,7 @@ class Items {
 };
 
 uint8_t dtype_code(c10::ScalarType type);
+c10::ScalarType dtype_of(uint8_t code);
 // True if the tensor is plain strided memory: no subclass, transform, lazy bit or foreign layout.
 bool is_plain(const at::Tensor& tensor);
 

@@ -1,6 +1,7 @@
 // Targets on values: finds the leaf, decides whose memory it is, and lets the core (plain CPU memory) or libtorch
 // (everything else) write it.
 #include "adapter.h"
+#include "dlpack_abi.h"
 
 #include <ATen/MemoryOverlap.h>
 #include <ATen/TensorIndexing.h>
@@ -52,14 +53,33 @@ static c10::Scalar scalar(const GpScalar& number) {
   }
 }
 
-static std::vector<at::indexing::TensorIndex> indices(const GpTarget& target) {
+// The core's tensor as one of libtorch's. Without `owned` it borrows the core's memory for this call.
+static at::Tensor tensor_of(const GpTensorArg& arg, const at::Tensor& like, bool owned) {
+  at::Tensor tensor;
+  if (arg.foreign) {
+    tensor = *static_cast<const at::Tensor*>(arg.foreign);
+  } else {
+    tensor = at::from_blob(
+        const_cast<void*>(arg.data), c10::IntArrayRef(arg.sizes, arg.rank), at::TensorOptions(dtype_of(arg.dtype)));
+    if (owned)
+      tensor = tensor.clone();
+  }
+  return tensor.device() == like.device() || tensor.dim() == 0 ? tensor : tensor.to(like.device());
+}
+
+struct Index {
+  std::vector<at::indexing::TensorIndex> items;
+  bool advanced = false; // reads a copy rather than a view
+};
+
+static Index index_of(const GpTarget& target, const at::Tensor& like) {
   using namespace at::indexing;
-  std::vector<TensorIndex> out;
+  Index out;
   for (size_t i = 0; i < target.slice_len; ++i) {
     const GpSliceItem& item = target.slice[i];
     switch (item.tag) {
       case GP_SLICE_INDEX:
-        out.emplace_back(item.start);
+        out.items.emplace_back(item.start);
         break;
       case GP_SLICE_RANGE: {
         std::optional<c10::SymInt> start, stop;
@@ -67,33 +87,72 @@ static std::vector<at::indexing::TensorIndex> indices(const GpTarget& target) {
           start = item.start;
         if (item.has_stop)
           stop = item.stop;
-        out.emplace_back(Slice(start, stop, item.step));
+        out.items.emplace_back(Slice(start, stop, item.step));
         break;
       }
       case GP_SLICE_ELLIPSIS:
-        out.emplace_back(Ellipsis);
+        out.items.emplace_back(Ellipsis);
+        break;
+      case GP_SLICE_TENSOR:
+        out.items.emplace_back(tensor_of(*item.tensor, like, true));
+        out.advanced = true;
         break;
       default:
-        out.emplace_back(None);
+        out.items.emplace_back(None);
     }
   }
-  if (out.empty())
-    out.emplace_back(Ellipsis);
+  if (out.items.empty())
+    out.items.emplace_back(Ellipsis);
   return out;
 }
 
-// The same as Python's `tensor[slice] = number` and `tensor[slice] += number`, with autograd and every layout.
-static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target) {
-  auto where = indices(target);
+// What the user's function makes of the picked part; undefined: it left it alone.
+static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
+  part = part.detach();
+  if (!is_plain(part))
+    part = part.clone().resolve_conj().resolve_neg();
+  TORCH_CHECK(is_plain(part), "its layout (", part.layout(), ") cannot be shown to a function");
+  auto shown = dlpack::borrow(part);
+  DlManagedTensor* made = nullptr;
+  // The function may run models itself; those are no part of this run.
+  Thread& thread = this_thread();
+  GpRun* run = std::exchange(thread.run, nullptr);
+  const int status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(
+      target.user, &shown.managed, &made);
+  thread.run = run;
+  at::Tensor result = made ? dlpack::take(made) : at::Tensor();
+  TORCH_CHECK(status == 0, "the function returned ", status);
+  return result;
+}
+
+// The same as Python's `tensor[slice] = value` and `tensor[slice] += value`, with autograd and every layout.
+static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool differentiable) {
+  Index where = index_of(target, tensor);
   switch (target.action) {
     case GP_ZERO:
-      tensor.index_put_(where, c10::Scalar(0));
+      tensor.index_put_(where.items, c10::Scalar(0));
       break;
     case GP_REPLACE:
-      tensor.index_put_(where, scalar(target.value));
+      if (target.tensor)
+        tensor.index_put_(where.items, tensor_of(*target.tensor, tensor, differentiable));
+      else
+        tensor.index_put_(where.items, scalar(target.value));
       break;
-    default:
-      tensor.index(where).add_(scalar(target.value));
+    case GP_CUSTOM: {
+      at::Tensor made = call_user(target, tensor.index(where.items));
+      if (made.defined())
+        tensor.index_put_(where.items, made.to(tensor.device()));
+      break;
+    }
+    default: {
+      at::Tensor part = tensor.index(where.items);
+      if (target.tensor)
+        part.add_(tensor_of(*target.tensor, tensor, differentiable));
+      else
+        part.add_(scalar(target.value));
+      if (where.advanced)
+        tensor.index_put_(where.items, part);
+    }
   }
 }
 
@@ -105,28 +164,64 @@ static uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string&
   return core->applied_elsewhere(run, &target, gp_str(why), sizes.data(), sizes.size());
 }
 
+static GpTensor view_of(const at::Tensor& tensor, void* data) {
+  GpTensor view{};
+  view.data = data;
+  view.sizes = tensor.sizes().data();
+  view.strides = tensor.strides().data();
+  view.rank = static_cast<uint32_t>(tensor.dim());
+  view.dtype = dtype_code(tensor.scalar_type());
+  return view;
+}
+
+static bool is_plain_cpu(const at::Tensor& tensor) {
+  return is_plain(tensor) && tensor.device().is_cpu() && dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER;
+}
+
+// Runs `body`; what it throws becomes the reason of a failure.
+template <class Body>
+static std::string reason(Body body) {
+  try {
+    body();
+    return "";
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "an exception of an unknown kind";
+  }
+}
+
 static uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool differentiable) {
-  if (!differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
-      dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER) {
-    GpTensor view{};
-    view.data = tensor.mutable_data_ptr();
-    view.sizes = tensor.sizes().data();
-    view.strides = tensor.strides().data();
-    view.rank = static_cast<uint32_t>(tensor.dim());
-    view.dtype = dtype_code(tensor.scalar_type());
+  if (!differentiable && is_plain_cpu(tensor)) {
+    GpTensor view = view_of(tensor, tensor.mutable_data_ptr());
     uint32_t answer = core->apply(run, &target, &view);
     if (answer != GP_ELSEWHERE)
       return answer;
   }
-  std::string why;
-  try {
-    apply_with_libtorch(tensor, target);
-  } catch (const c10::Error& error) {
-    why = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    why = error.what();
-  }
+  const std::string why = reason([&] { apply_with_libtorch(tensor, target, differentiable); });
   return elsewhere(run, target, why, &tensor);
+}
+
+// Shows the core a tensor to keep a copy of.
+static void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
+  if (!core->keep_wanted(run, &target))
+    return;
+  at::Tensor plain = tensor;
+  std::string why = tensor.defined() ? "" : "there is no tensor here in this run";
+  if (why.empty() && !is_plain_cpu(tensor)) {
+    why = reason([&] {
+      plain = tensor.detach().resolve_conj().resolve_neg().to(c10::kCPU);
+      TORCH_CHECK(is_plain_cpu(plain), "a ", tensor.layout(), " tensor of ", tensor.scalar_type(), " cannot be kept");
+    });
+  }
+  if (!why.empty()) {
+    verdict(run, elsewhere(run, target, why, &tensor));
+    return;
+  }
+  GpTensor view = view_of(plain, const_cast<void*>(plain.const_data_ptr()));
+  verdict(run, core->keep(run, &target, &view));
 }
 
 static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
@@ -136,7 +231,9 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
   if (!tensor.defined()) {
     answer = elsewhere(run, target, "there is no tensor here in this run", nullptr);
   } else {
-    bool differentiable = at::GradMode::is_enabled() && tensor.requires_grad();
+    const bool gradient = target.tensor && target.tensor->foreign &&
+        static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
+    bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
     bool in_place = how == Ownership::InPlace ||
         (how == Ownership::Result && !shared && !differentiable && is_plain(tensor) && only_ours(tensor));
     if (in_place) {
@@ -145,15 +242,8 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
       if (how == Ownership::InPlace && answer == GP_APPLIED && !differentiable && !tensor.is_inference())
         tensor.unsafeGetTensorImpl()->bump_version();
     } else {
-      std::string why;
       at::Tensor copy;
-      try {
-        copy = copy_of(tensor);
-      } catch (const c10::Error& error) {
-        why = error.what_without_backtrace();
-      } catch (const std::exception& error) {
-        why = error.what();
-      }
+      const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(run, target, copy, differentiable) : elsewhere(run, target, why, &tensor);
       if (answer == GP_APPLIED)
         tensor = std::move(copy);
@@ -164,6 +254,12 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
 }
 
 static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) {
+  if (target.action == GP_KEEP && !core->keep_wanted(run, &target))
+    return;
+  if (target.action == GP_CUSTOM) {
+    verdict(run, elsewhere(run, target, "a plain number cannot be shown to a function", nullptr));
+    return;
+  }
   GpScalar number{};
   if (slot.isBool()) {
     number.tag = GP_BOOL;
@@ -185,6 +281,33 @@ static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) 
     slot = number.i;
   else
     slot = number.re;
+}
+
+// Walks the dig from `value` to a leaf and keeps a copy of it; changes nothing.
+static void keep_slot(GpRun* run, const GpTarget& target, size_t depth, const c10::IValue& value) {
+  if (depth == target.dig_len) {
+    c10::IValue leaf = value;
+    if (leaf.isTensor())
+      keep_tensor(run, target, leaf.toTensor());
+    else if (leaf.isBool() || leaf.isInt() || leaf.isDouble())
+      patch_number(run, target, leaf);
+    else
+      verdict(run, elsewhere(run, target, "the value in this run is a " + leaf.tagKind() + ", not a leaf", nullptr));
+    return;
+  }
+  const GpStep& step = target.dig[depth];
+  const size_t index = static_cast<size_t>(step.index);
+  if (value.isTuple() && step.index >= 0 && index < value.toTupleRef().elements().size())
+    return keep_slot(run, target, depth + 1, value.toTupleRef().elements()[index]);
+  if (value.isList() && step.index >= 0 && index < value.toListRef().size())
+    return keep_slot(run, target, depth + 1, value.toListRef()[index]);
+  if (value.isGenericDict()) {
+    const auto dict = value.toGenericDict();
+    const auto found = dict.find(c10::IValue(to_string(step.key)));
+    if (found != dict.end())
+      return keep_slot(run, target, depth + 1, found->value());
+  }
+  verdict(run, elsewhere(run, target, "the value in this run has no such element", nullptr));
 }
 
 // Walks the dig from `slot`. Containers on the way are rebuilt when someone else holds them, never changed for others.
@@ -270,10 +393,14 @@ static void patch_slot(
 void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how) {
   for (size_t i = 0; i < n_targets; ++i) {
     const GpTarget& target = targets[i];
-    if (n == 1) {
-      patch_slot(run, target, 0, values[0], false, how);
-    } else if (target.dig_len && target.dig[0].index >= 0 && static_cast<size_t>(target.dig[0].index) < n) {
-      patch_slot(run, target, 1, values[target.dig[0].index], false, how);
+    const bool digs = target.dig_len && target.dig[0].index >= 0 && static_cast<size_t>(target.dig[0].index) < n;
+    if (n == 1 || digs) {
+      c10::IValue& value = n == 1 ? values[0] : values[target.dig[0].index];
+      const size_t depth = n == 1 ? 0 : 1;
+      if (target.action == GP_KEEP)
+        keep_slot(run, target, depth, value);
+      else
+        patch_slot(run, target, depth, value, false, how);
     } else {
       verdict(run, elsewhere(run, target, "the operation has no such result", nullptr));
     }

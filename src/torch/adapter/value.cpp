@@ -50,6 +50,13 @@ uint8_t dtype_code(c10::ScalarType type) {
   return entry ? entry->code : uint8_t{GP_DTYPE_OTHER};
 }
 
+c10::ScalarType dtype_of(uint8_t code) {
+  for (const DtypeName& entry : kDtypes)
+    if (entry.code == code)
+      return entry.type;
+  TORCH_CHECK(false, "no dtype has the number ", int(code));
+}
+
 static const char* layout_name(c10::Layout layout) {
   switch (layout) {
     case c10::kStrided:

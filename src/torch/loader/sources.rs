@@ -14,6 +14,10 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
     ),
     ("adapter/adapter.h", include_str!("../adapter/adapter.h")),
     (
+        "adapter/dlpack_abi.h",
+        include_str!("../adapter/dlpack_abi.h"),
+    ),
+    (
         "adapter/fallback.cpp",
         include_str!("../adapter/fallback.cpp"),
     ),

@@ -1,0 +1,93 @@
+//! Values that probes and records have kept.
+
+use std::ffi::c_char;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::dlpack::{self, DLManagedTensorVersioned};
+use super::guard::{answer, reference, text};
+use super::session::gp_session;
+use super::{Status, guard};
+use crate::error::{Error, Result};
+use crate::session::KeptValues;
+use crate::tensor::safetensors;
+
+/// What a probe or record has kept.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+unsafe fn kept(session: *const gp_session, id: u64) -> Result<KeptValues> {
+    // SAFETY: by this function's contract.
+    let all = unsafe { reference(session, "session")? }.0.kept();
+    all.into_iter()
+        .find(|kept| kept.id == id)
+        .ok_or_else(|| Error::State(format!("patch number {id} is no probe or record, or is gone")))
+}
+
+/// How many values the probe (0 or 1) or record `id` has kept, and how many came after a record's limit was reached
+/// (`dropped` may be NULL).
+///
+/// # Safety
+///
+/// `session` is NULL or live; `count` and `dropped` are NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_kept_count(
+    session: *const gp_session,
+    id: u64,
+    count: *mut u64,
+    dropped: *mut u64,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let kept = kept(session, id)?;
+        if !dropped.is_null() {
+            dropped.write(kept.dropped);
+        }
+        answer(count, "count", kept.values.len() as u64)
+    })
+}
+
+/// Value number `index` that the probe or record `id` has kept: a plain number as a tensor without dimensions. `out`
+/// receives a new, read-only, row-major tensor in CPU memory, which stays valid whatever becomes of the patch; call its
+/// deleter to free it. GP_STATUS_ARGUMENT when there are not so many values.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_kept_tensor(
+    session: *const gp_session,
+    id: u64,
+    index: u64,
+    out: *mut *mut DLManagedTensorVersioned,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let kept = kept(session, id)?;
+        let value = usize::try_from(index).ok().and_then(|at| kept.values.get(at));
+        let value = value.ok_or_else(|| Error::Argument {
+            name: "index",
+            why: format!("is {index}, of {} values kept", kept.values.len()),
+        })?;
+        let tensor = dlpack::give(Arc::clone(value));
+        answer(out, "out", tensor).inspect_err(|_| dlpack::take_back(tensor))
+    })
+}
+
+/// Saves what all probes and records of the session have kept as safetensors; a file that was there is replaced as a
+/// whole. A probe's value has its path as the key, a record's values have `PATH#0`, `PATH#1` and so on. Errors:
+/// GP_STATUS_FILE, GP_STATUS_REFUSED for a dtype that the format does not know.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `file` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_kept_save(session: *const gp_session, file: *const c_char) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        let file = Path::new(text(file, "file")?);
+        safetensors::save(file, &session.0.kept_by_key())
+    })
+}

@@ -1,0 +1,503 @@
+//! Patch files: TOML with one `[[patch]]` for each patch.
+
+use std::fmt::Display;
+use std::ops::Range;
+use std::path::Path;
+
+use ::toml::Spanned;
+use ::toml::de::{DeTable, DeValue};
+
+use super::{Kind, Number, PatchSpec, RunRange, Value};
+use crate::error::{Error, Result};
+use crate::path::{NodePath, Slice};
+use crate::tensor::FileValue;
+
+/// The kinds of a patch in a file.
+const KINDS: &str = "zero, add, replace, probe or record";
+/// What a patch can say.
+const FIELDS: &str = "path, slice, kind, value, limit or runs";
+
+/// Reads the patches of a file, in their order. Files that it names are relative to it.
+///
+/// # Errors
+///
+/// [`Error::File`] for a file that cannot be read, [`Error::Format`] with line and column of what is wrong in it.
+pub fn load(file: &Path) -> Result<Vec<PatchSpec>> {
+    let bytes = std::fs::read(file).map_err(|why| Error::File {
+        file: file.to_owned(),
+        why: why.to_string(),
+    })?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, file),
+        Err(error) => {
+            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let fault = Fault::at(valid.len()..valid.len(), "not UTF-8 text");
+            Err(fault.of(file, &String::from_utf8_lossy(valid)))
+        }
+    }
+}
+
+/// Reads the text of `file`.
+///
+/// # Errors
+///
+/// [`Error::Format`] with line and column of what is wrong.
+pub fn parse(text: &str, file: &Path) -> Result<Vec<PatchSpec>> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    patches(text, folder).map_err(|fault| fault.of(file, text))
+}
+
+/// What is wrong, and where in the text.
+struct Fault {
+    span: Range<usize>,
+    why: String,
+}
+
+impl Fault {
+    fn at(span: Range<usize>, why: impl Display) -> Fault {
+        let why = why.to_string();
+        Fault { span, why }
+    }
+
+    /// With the place as a reader counts it: lines and characters from 1.
+    fn of(self, file: &Path, text: &str) -> Error {
+        let before = text.get(..self.span.start).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let last = before.rsplit('\n').next().unwrap_or_default();
+        Error::Format {
+            file: file.to_owned(),
+            place: format!("line {line}, column {}", last.chars().count() + 1),
+            why: self.why,
+        }
+    }
+}
+
+fn patches(text: &str, folder: &Path) -> Result<Vec<PatchSpec>, Fault> {
+    let table = DeTable::parse(text).map_err(|error| {
+        let span = error.span().unwrap_or_default();
+        Fault::at(span, error.message())
+    })?;
+    let mut patches = Vec::new();
+    for (key, value) in table.get_ref() {
+        if key.get_ref() != "patch" {
+            let why = format!("unknown field `{}`: expected [[patch]]", key.get_ref());
+            return Err(Fault::at(key.span(), why));
+        }
+        let DeValue::Array(entries) = value.get_ref() else {
+            return Err(Fault::at(key.span(), "write [[patch]], with two brackets"));
+        };
+        for entry in entries.iter() {
+            let DeValue::Table(fields) = entry.get_ref() else {
+                return Err(expected("a [[patch]] table", entry));
+            };
+            let entry = Entry {
+                fields,
+                span: entry.span(),
+                folder,
+            };
+            patches.push(entry.patch()?);
+        }
+    }
+    Ok(patches)
+}
+
+type Field<'a> = &'a Spanned<DeValue<'a>>;
+
+fn expected(what: &str, found: &Spanned<DeValue<'_>>) -> Fault {
+    let kind = found.get_ref().type_str();
+    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+    Fault::at(found.span(), format!("expected {what}, not {article} {kind}"))
+}
+
+/// The message of a parser without the text, which stands in the file.
+fn inside(error: Error) -> String {
+    match error {
+        Error::Parse { what, at, why, .. } => format!("{what}: {why} (at character {at})"),
+        Error::File { file, why } => format!("{}: {why}", file.display()),
+        other => other.to_string(),
+    }
+}
+
+fn string<'a>(what: &str, field: Field<'a>) -> Result<&'a str, Fault> {
+    field.get_ref().as_str().ok_or_else(|| expected(what, field))
+}
+
+fn integer<T>(field: Field<'_>, from: impl Fn(&str, u32) -> Option<T>) -> Result<T, Fault> {
+    let fail = || Fault::at(field.span(), "this integer is too large");
+    let number = field.get_ref().as_integer().ok_or_else(|| expected("an integer", field))?;
+    from(number.as_str(), number.radix()).ok_or_else(fail)
+}
+
+/// One `[[patch]]`.
+struct Entry<'a> {
+    fields: &'a DeTable<'a>,
+    span: Range<usize>,
+    folder: &'a Path,
+}
+
+impl<'a> Entry<'a> {
+    fn patch(&self) -> Result<PatchSpec, Fault> {
+        for key in self.fields.keys() {
+            if !matches!(&**key.get_ref(), "path" | "slice" | "kind" | "value" | "limit" | "runs") {
+                let why = format!("unknown field `{}`: expected {FIELDS}", key.get_ref());
+                return Err(Fault::at(key.span(), why));
+            }
+        }
+        let path = self.needed("path", "path = \"layers_0.mlp.output\"")?;
+        let parsed: NodePath = self.text("the path in quotes", path)?;
+        if parsed.is_root() {
+            return Err(Fault::at(path.span(), "the path is missing"));
+        }
+        let kind = self.kind()?;
+        let slice = match self.field("slice") {
+            None => Slice::whole(),
+            Some(slice) if kind.keeps() => {
+                let why = "a probe or record keeps the whole value: it takes no slice";
+                return Err(Fault::at(slice.span(), why));
+            }
+            Some(slice) => self.text("a slice in quotes, such as \"[..., 0]\"", slice)?,
+        };
+        Ok(PatchSpec {
+            path: parsed,
+            slice,
+            kind,
+            runs: self.runs()?,
+        })
+    }
+
+    fn field(&self, name: &str) -> Option<Field<'a>> {
+        self.fields.get(name)
+    }
+
+    fn needed(&self, name: &str, example: &str) -> Result<Field<'a>, Fault> {
+        let why = || Fault::at(self.span.clone(), format!("`{name}` is missing: write {example}"));
+        self.field(name).ok_or_else(why)
+    }
+
+    fn text<T: std::str::FromStr<Err = Error>>(&self, what: &str, field: Field<'a>) -> Result<T, Fault> {
+        let parsed = string(what, field)?.parse();
+        parsed.map_err(|error| Fault::at(field.span(), inside(error)))
+    }
+
+    fn kind(&self) -> Result<Kind, Fault> {
+        let kind = self.needed("kind", "kind = \"zero\" (or \"add\", \"replace\", \"probe\", \"record\")")?;
+        let word = string(KINDS, kind)?;
+        let made = match word {
+            "zero" => Kind::Zero,
+            "add" => Kind::Add(self.value(word)?),
+            "replace" => Kind::Replace(self.value(word)?),
+            "probe" => Kind::Probe,
+            "record" => Kind::Record { limit: self.limit()? },
+            _ => {
+                let why = format!("unknown kind {word:?}: expected {KINDS}");
+                return Err(Fault::at(kind.span(), why));
+            }
+        };
+        let takes = match made {
+            Kind::Add(_) | Kind::Replace(_) => ["value", ""],
+            Kind::Record { .. } => ["limit", ""],
+            Kind::Zero | Kind::Probe => ["", ""],
+        };
+        for name in ["value", "limit"] {
+            if let Some(field) = self.field(name).filter(|_| !takes.contains(&name)) {
+                return Err(Fault::at(field.span(), format!("{word} takes no {name}")));
+            }
+        }
+        Ok(made)
+    }
+
+    fn limit(&self) -> Result<Option<u64>, Fault> {
+        let Some(field) = self.field("limit") else {
+            return Ok(None);
+        };
+        match integer(field, |text, radix| u64::from_str_radix(text, radix).ok())? {
+            0 => Err(Fault::at(field.span(), "a record with a limit of 0 keeps nothing")),
+            limit => Ok(Some(limit)),
+        }
+    }
+
+    fn runs(&self) -> Result<RunRange, Fault> {
+        let Some(field) = self.field("runs") else {
+            return Ok(RunRange::default());
+        };
+        if field.get_ref().is_integer() {
+            return integer(field, |text, radix| {
+                RunRange::one(u64::from_str_radix(text, radix).ok()?)
+            });
+        }
+        self.text("runs in quotes, such as \"0\", \"2..\" or \"0..4\"", field)
+    }
+
+    fn value(&self, kind: &str) -> Result<Value, Fault> {
+        let example = "value = 0.5 or value = { file = \"delta.safetensors\", key = \"clean\" }";
+        let field = self.needed("value", example).map_err(|fault| Fault {
+            why: format!("{}, for {kind}", fault.why),
+            ..fault
+        })?;
+        Ok(match field.get_ref() {
+            DeValue::Integer(_) => Number::Int(integer(field, |text, radix| {
+                i64::from_str_radix(text, radix).ok()
+            })?)
+            .into(),
+            DeValue::Float(float) => match float.as_str().parse() {
+                Ok(float) => Number::Float(float).into(),
+                Err(_) => return Err(Fault::at(field.span(), "this is no number")),
+            },
+            DeValue::Boolean(yes) => Number::Bool(*yes).into(),
+            DeValue::String(_) => match self.text("", field)? {
+                Value::File(value) => self.file(field, &value.file, value.key)?,
+                number => number,
+            },
+            DeValue::Table(table) => self.file_table(field, table)?,
+            _ => return Err(expected("a number, a string such as \"1+2j\", or { file, key }", field)),
+        })
+    }
+
+    fn file_table(&self, field: Field<'a>, table: &'a DeTable<'a>) -> Result<Value, Fault> {
+        let (mut file, mut key) = (None, None);
+        for (name, value) in table {
+            match &**name.get_ref() {
+                "file" => file = Some(string("the name of a file in quotes", value)?),
+                "key" => key = Some(string("a key in quotes", value)?.to_owned()),
+                other => {
+                    let why = format!("unknown field `{other}`: expected file or key");
+                    return Err(Fault::at(name.span(), why));
+                }
+            }
+        }
+        let missing = "`file` is missing: write { file = \"delta.npy\" }";
+        let file = file.ok_or_else(|| Fault::at(field.span(), missing))?;
+        self.file(field, Path::new(file), key)
+    }
+
+    fn file(&self, field: Field<'a>, file: &Path, key: Option<String>) -> Result<Value, Fault> {
+        match FileValue::new(self.folder.join(file), key) {
+            Ok(value) => Ok(Value::File(value)),
+            Err(error) => Err(Fault::at(field.span(), inside(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::runs::tests::any_runs;
+    use super::super::value::tests::any_value;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Vec<PatchSpec>> {
+        parse(text, Path::new("dir/p.toml"))
+    }
+
+    #[test]
+    fn reads_patches_in_order() {
+        let patches = read(
+            r#"
+[[patch]]
+path = "layers_0.mlp.output"
+slice = "[..., 0]"
+kind = "add"
+value = 0.5            # or: value = { file = "delta.safetensors", key = "clean" }
+runs = "0.."
+
+[[patch]]
+path = "a|b"
+kind = "replace"
+value = { file = "delta.safetensors", key = "clean" }
+runs = "0..4"
+
+[[patch]]
+path = "a"
+kind = "replace"
+value = { file = "/x#/d.npy" }
+runs = 3
+
+[[patch]]
+kind = "zero"
+path = 'a'
+[[patch]]
+path = "a"
+kind = "probe"
+[[patch]]
+path = "a"
+kind = "record"
+limit = 0x10
+"#,
+        )
+        .unwrap();
+        let texts: Vec<String> = patches.iter().map(PatchSpec::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "layers_0.mlp.output[..., 0]=add:0.5",
+                "a|b=replace:@dir/delta.safetensors#clean",
+                "a=replace:@/x\\#/d.npy",
+                "a=zero",
+                "a=probe",
+                "a=record:16",
+            ]
+        );
+        let runs: Vec<String> = patches.iter().map(|patch| patch.runs.to_string()).collect();
+        assert_eq!(runs, ["0..", "0..4", "3", "0..", "0..", "0.."]);
+        assert!(read("").unwrap().is_empty() && read("patch = []").unwrap().is_empty());
+        assert_eq!(read("patch = [{path = \"a\", kind = \"zero\"}]").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn values() {
+        for (value, text) in [
+            ("1", "1"),
+            ("-1_000", "-1000"),
+            ("0xff", "255"),
+            ("1.0", "1.0"),
+            ("1e3", "1000.0"),
+            ("-inf", "-inf"),
+            ("nan", "nan"),
+            ("true", "true"),
+            ("\"1+2j\"", "1.0+2.0j"),
+            ("'@d.npy'", "@dir/d.npy"),
+            ("'@/d.safetensors#k'", "@/d.safetensors#k"),
+            ("{ file = 'd.npy' }", "@dir/d.npy"),
+        ] {
+            let text = format!("a=add:{text}");
+            let patches = read(&format!("[[patch]]\npath='a'\nkind='add'\nvalue={value}")).unwrap();
+            assert_eq!(patches[0].to_string(), text);
+        }
+    }
+
+    #[test]
+    fn faults_have_a_place() {
+        let patch = |rest: &str| format!("[[patch]]\npath = 'a'\n{rest}");
+        let add = |value: &str| patch(&format!("kind = 'add'\nvalue = {value}"));
+        for (text, line, column, why) in [
+            ("[[patch]\n".to_owned(), 1, 9, "expected `]`"),
+            ("[[patches]]\n".to_owned(), 1, 3, "`patches`: expected [[patch]]"),
+            ("[patch]\npath = 'a'".to_owned(), 1, 2, "two brackets"),
+            ("patch = [1]".to_owned(), 1, 10, "expected a [[patch]] table, not an integer"),
+            ("\n[[patch]]\nkind = 'zero'".to_owned(), 2, 1, "`path` is missing: write path ="),
+            ("[[patch]]\npath = 3".to_owned(), 2, 8, "expected the path in quotes, not an integer"),
+            ("[[patch]]\npath = ''\nkind = 'zero'".to_owned(), 2, 8, "path is missing"),
+            ("[[patch]]\npath = 'a..b'\nkind = 'zero'".to_owned(), 2, 8, "path: a name is missing here (at character 2)"),
+            ("[[patch]]\npath = 'a[0]'\nkind = 'zero'".to_owned(), 2, 8, "path"),
+            (patch("kidn = 'zero'"), 3, 1, "unknown field `kidn`: expected path, slice"),
+            (patch(""), 1, 1, "`kind` is missing"),
+            (patch("kind = 1"), 3, 8, "expected zero, add, replace, probe or record, not an integer"),
+            (patch("kind = 'sub'"), 3, 8, "unknown kind \"sub\": expected zero"),
+            (patch("kind = 'zero'\nslice = 0"), 4, 9, "expected a slice in quotes"),
+            (patch("kind = 'zero'\nslice = '[é'"), 4, 9, "slice: "),
+            (patch("kind = 'zero'\nvalue = 1"), 4, 9, "zero takes no value"),
+            (patch("kind = 'add'"), 1, 1, "`value` is missing: write value = 0.5"),
+            (patch("kind = 'add'\nvalue = 1\nlimit = 1"), 5, 9, "add takes no limit"),
+            (patch("kind = 'probe'\nslice = '[0]'"), 4, 9, "takes no slice"),
+            (patch("kind = 'probe'\nlimit = 1"), 4, 9, "probe takes no limit"),
+            (patch("kind = 'record'\nlimit = 0"), 4, 9, "keeps nothing"),
+            (patch("kind = 'record'\nlimit = -1"), 4, 9, "too large"),
+            (patch("kind = 'record'\nlimit = '1'"), 4, 9, "expected an integer, not a string"),
+            (patch("kind = 'zero'\nruns = '4..4'"), 4, 8, "runs: no run"),
+            (patch("kind = 'zero'\nruns = [0]"), 4, 8, "expected runs in quotes"),
+            (add("[1, 2]"), 4, 9, "expected a number, a string such as \"1+2j\", or { file, key }, not an array"),
+            (add("1979-05-27"), 4, 9, "not a datetime"),
+            (add("'one'"), 4, 9, "value: expected a number"),
+            (add("99999999999999999999"), 4, 9, "too large"),
+            (add("{ key = 'k' }"), 4, 9, "`file` is missing"),
+            (add("{ file = 1 }"), 4, 18, "the name of a file in quotes"),
+            (add("{ file = 'd.npy', kye = 'k' }"), 4, 27, "unknown field `kye`"),
+            (add("{ file = 'd.txt' }"), 4, 9, "dir/d.txt: expected a file that ends in"),
+            (add("{ file = 'd.safetensors' }"), 4, 9, "#key"),
+            ("# é\n[[patch]]\n\"é\" = 1".to_owned(), 3, 1, "unknown field `é`"),
+        ] {
+            match read(&text) {
+                Err(Error::Format { place, why: said, file }) => {
+                    assert_eq!(place, format!("line {line}, column {column}"), "{text}\n{said}");
+                    assert!(said.contains(why), "{text}\n{said}");
+                    assert_eq!(file, Path::new("dir/p.toml"));
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("p.toml");
+        std::fs::write(&name, b"# \xff").unwrap();
+        let error = load(&name).unwrap_err().to_string();
+        assert!(error.ends_with("line 1, column 3: not UTF-8 text"), "{error}");
+        assert!(matches!(load(&dir.path().join("absent.toml")), Err(Error::File { .. })));
+    }
+
+    /// The patch as TOML.
+    fn table(patch: &PatchSpec) -> ::toml::Table {
+        let mut table = ::toml::Table::new();
+        let mut put = |name: &str, value: ::toml::Value| table.insert(name.to_owned(), value);
+        put("path", patch.path.to_string().into());
+        if !patch.slice.is_whole() {
+            put("slice", patch.slice.to_string().into());
+        }
+        if !patch.runs.is_all() {
+            put("runs", patch.runs.to_string().into());
+        }
+        if let Some(value) = patch.kind.value() {
+            put("value", match value {
+                Value::Number(Number::Bool(yes)) => (*yes).into(),
+                Value::Number(Number::Int(number)) => (*number).into(),
+                Value::Number(Number::Float(number)) => (*number).into(),
+                Value::Number(complex) => complex.to_string().into(),
+                Value::File(value) => {
+                    let mut table = ::toml::Table::new();
+                    table.insert("file".into(), value.file.to_str().unwrap().into());
+                    if let Some(key) = &value.key {
+                        table.insert("key".into(), key.clone().into());
+                    }
+                    table.into()
+                }
+            });
+        }
+        if let Kind::Record { limit: Some(limit) } = patch.kind {
+            put("limit", (limit as i64).into());
+        }
+        let kind = patch.kind.to_string();
+        put("kind", kind.split(':').next().unwrap().into());
+        table
+    }
+
+    fn any_patch() -> impl Strategy<Value = PatchSpec> {
+        let names = || prop::collection::vec(".+", 1..3);
+        let slice = "(\\[[0-9]{1,3}(, (:|\\.\\.\\.|None))?\\])?";
+        let limit = prop::option::of(1..i64::MAX as u64);
+        (names(), names(), slice, any_value(), any_runs(), limit, 0..5).prop_map(
+            |(names, dig, slice, value, runs, limit, which)| {
+                let kind = match which {
+                    0 => Kind::Zero,
+                    1 => Kind::Add(value),
+                    2 => Kind::Replace(value),
+                    3 => Kind::Probe,
+                    _ => Kind::Record { limit },
+                };
+                let slice = if kind.keeps() { Slice::whole() } else { slice.parse().unwrap() };
+                PatchSpec { path: NodePath { names, dig }, slice, kind, runs }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn parse_of_print_is_identity(patches in prop::collection::vec(any_patch(), 0..4)) {
+            let mut file = ::toml::Table::new();
+            let tables: Vec<::toml::Value> = patches.iter().map(|patch| table(patch).into()).collect();
+            file.insert("patch".into(), tables.into());
+            let text = ::toml::to_string(&file).unwrap();
+            prop_assert_eq!(parse(&text, Path::new("p.toml")).unwrap(), patches);
+        }
+
+        #[test]
+        fn no_text_panics(
+            text in any::<String>(),
+            lines in prop::collection::vec(
+                "(\\[\\[?patch\\]?\\]|(path|slice|kind|value|limit|runs|é) ?= ?('[a-z@.#\\[0é]{0,6}'|-?[0-9x]{1,4}|\\{ ?(file|key)='a.npy'\\}?|inf|\\[\\]))",
+                0..6,
+            ),
+        ) {
+            let _ = read(&text);
+            let _ = read(&lines.join("\n"));
+            let _ = read(&format!("[[patch]]\npath='a'\n{}", lines.join("\n")));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A dense, row-major tensor that we own.
+
+use super::Dtype;
+use crate::error::{Error, Result};
+
+/// Its memory is aligned to 16 bytes, enough for every dtype.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    dtype: Dtype,
+    shape: Vec<i64>,
+    len: usize,
+    words: Vec<u128>,
+}
+
+impl HostTensor {
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for a negative size, or more bytes than there can be.
+    pub fn zeros(dtype: Dtype, shape: &[i64]) -> Result<HostTensor> {
+        let bytes = shape
+            .iter()
+            .try_fold(dtype.size(), |n, size| {
+                n.checked_mul(usize::try_from(*size).ok()?)
+            })
+            .filter(|n| isize::try_from(*n).is_ok());
+        let Some(len) = bytes else {
+            return Err(Error::Refused(format!("no tensor has the shape {shape:?}")));
+        };
+        Ok(HostTensor {
+            dtype,
+            shape: shape.to_vec(),
+            len,
+            words: vec![0; len.div_ceil(size_of::<u128>())],
+        })
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub fn shape(&self) -> &[i64] {
+        &self.shape
+    }
+
+    /// Elements in row-major order, in the machine's byte order.
+    pub fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+    }
+}

@@ -1,0 +1,19 @@
+//! Tensors in host memory: what files hold, what probes keep, what patches add.
+//!
+//! [`HostTensor`] is dense and row-major. It is read from [`npy`] and [`safetensors`] files, and written to the latter; a
+//! [`FileValue`] says where one lies. Strided memory of the host's own tensors is the business of [`crate::apply`].
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+pub mod dtype;
+pub mod file;
+pub mod host;
+pub mod npy;
+pub mod safetensors;
+
+pub use dtype::Dtype;
+pub use file::FileValue;
+pub use host::HostTensor;

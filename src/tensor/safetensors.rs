@@ -1,0 +1,384 @@
+//! safetensors files: tensors by key, behind a header in JSON.
+
+use std::borrow::{Borrow, Cow};
+use std::collections::HashSet;
+use std::fs::Permissions;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo, View};
+
+use super::file::{Fault, fill, open};
+use super::{Dtype, HostTensor};
+use crate::error::{Error, Result};
+
+/// The format's own limit.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// How many keys a message names.
+const MOST_SHOWN: usize = 20;
+/// The key of what is no tensor.
+const RESERVED: &str = "__metadata__";
+
+/// The dtypes that both sides know. The format calls a complex number of two floats C64, as libtorch does.
+const DTYPES: [(Dtype, Stored); 18] = [
+    (Dtype::Bool, Stored::BOOL),
+    (Dtype::U8, Stored::U8),
+    (Dtype::I8, Stored::I8),
+    (Dtype::I16, Stored::I16),
+    (Dtype::I32, Stored::I32),
+    (Dtype::I64, Stored::I64),
+    (Dtype::U16, Stored::U16),
+    (Dtype::U32, Stored::U32),
+    (Dtype::U64, Stored::U64),
+    (Dtype::F16, Stored::F16),
+    (Dtype::Bf16, Stored::BF16),
+    (Dtype::F32, Stored::F32),
+    (Dtype::F64, Stored::F64),
+    (Dtype::C64, Stored::C64),
+    (Dtype::F8E4m3fn, Stored::F8_E4M3),
+    (Dtype::F8E5m2, Stored::F8_E5M2),
+    (Dtype::F8E4m3fnuz, Stored::F8_E4M3FNUZ),
+    (Dtype::F8E5m2fnuz, Stored::F8_E5M2FNUZ),
+];
+
+fn stored(dtype: Dtype) -> Option<Stored> {
+    DTYPES.iter().find(|pair| pair.0 == dtype).map(|pair| pair.1)
+}
+
+/// Whether such a file can hold this dtype; complex32 and complex128 it cannot.
+pub fn holds(dtype: Dtype) -> bool {
+    stored(dtype).is_some()
+}
+
+/// Reads one tensor; of the others only the header is looked at.
+///
+/// # Errors
+///
+/// [`Error::File`] for a file that cannot be read, [`Error::Format`] for one that is damaged, has no such key (the error
+/// names those that it has) or holds a dtype there that libtorch does not know.
+pub fn read(file: &Path, key: &str) -> Result<HostTensor> {
+    let (mut opened, length) = open(file)?;
+    one(&mut opened, length, key).map_err(|fault| fault.of(file))
+}
+
+/// Reads all tensors, in the order in which they lie in the file.
+///
+/// # Errors
+///
+/// Those of [`read`].
+pub fn read_all(file: &Path) -> Result<Vec<(String, HostTensor)>> {
+    let (mut opened, length) = open(file)?;
+    all(&mut opened, length).map_err(|fault| fault.of(file))
+}
+
+fn all(reader: &mut (impl Read + Seek), length: u64) -> Result<Vec<(String, HostTensor)>, Fault> {
+    let (begin, header) = header(reader, length)?;
+    let keys = header.offset_keys().into_iter();
+    keys.map(|key| Ok((key.clone(), tensor(reader, begin, &header, &key)?)))
+        .collect()
+}
+
+/// Where the elements begin, and the header.
+fn header(reader: &mut (impl Read + Seek), length: u64) -> Result<(u64, Metadata), Fault> {
+    let foreign = |why: &str| Fault::at("the header's size", format!("not a safetensors file: {why}"));
+    let mut size = [0; 8];
+    fill(reader, &mut size, "").map_err(|_| foreign("it has less than 8 bytes"))?;
+    let size = u64::from_le_bytes(size);
+    let left = length.saturating_sub(8);
+    if size > left.min(LONGEST_HEADER) {
+        return Err(foreign(&format!("{size} bytes of header in {left} bytes")));
+    }
+    let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
+    fill(reader, &mut text, "the header")?;
+    let metadata: Metadata = serde_json::from_slice(&text).map_err(|why| {
+        let place = match (why.line(), why.column()) {
+            (0, _) => "the header".to_owned(),
+            (line, column) => format!("the header, line {line}, column {column}"),
+        };
+        let text = why.to_string();
+        let why = text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why);
+        Fault::at(place, why)
+    })?;
+    if metadata.data_len() as u64 != left - size {
+        let why = format!(
+            "{} bytes of tensors where the header speaks of {}",
+            left - size,
+            metadata.data_len()
+        );
+        return Err(Fault::at("the tensors", why));
+    }
+    Ok((8 + size, metadata))
+}
+
+fn one(reader: &mut (impl Read + Seek), length: u64, key: &str) -> Result<HostTensor, Fault> {
+    let (begin, header) = header(reader, length)?;
+    tensor(reader, begin, &header, key)
+}
+
+fn tensor(
+    reader: &mut (impl Read + Seek),
+    begin: u64,
+    header: &Metadata,
+    key: &str,
+) -> Result<HostTensor, Fault> {
+    let place = format!("key {key:?}");
+    let fail = |why: String| Fault::at(&*place, why);
+    let Some(info) = header.info(key) else {
+        return Err(fail(missing(header, key)));
+    };
+    let TensorInfo {
+        dtype,
+        shape,
+        data_offsets,
+    } = info;
+    let Some((dtype, _)) = DTYPES.iter().find(|pair| pair.1 == *dtype) else {
+        return Err(fail(format!("libtorch has no dtype {dtype}")));
+    };
+    let shape: Option<Vec<i64>> = shape.iter().map(|n| i64::try_from(*n).ok()).collect();
+    let shape = shape.ok_or_else(|| fail("its shape is too large".to_owned()))?;
+    let mut tensor = HostTensor::zeros(*dtype, &shape).map_err(|why| fail(why.to_string()))?;
+    if tensor.bytes().len() != data_offsets.1.saturating_sub(data_offsets.0) {
+        return Err(fail("its bytes do not make its shape".to_owned()));
+    }
+    reader
+        .seek(SeekFrom::Start(begin + data_offsets.0 as u64))
+        .map_err(|why| fail(why.to_string()))?;
+    fill(reader, tensor.bytes_mut(), &place)?;
+    if *dtype == Dtype::Bool {
+        for byte in tensor.bytes_mut() {
+            *byte = u8::from(*byte != 0);
+        }
+    }
+    Ok(tensor)
+}
+
+/// The keys that there are, nearest first.
+fn missing(header: &Metadata, key: &str) -> String {
+    let mut keys = header.offset_keys();
+    if keys.is_empty() {
+        return "not in the file, which holds no tensors".to_owned();
+    }
+    keys.sort();
+    keys.sort_by_cached_key(|known| {
+        let beginning = known.starts_with(key) && !key.is_empty();
+        let likeness = strsim::normalized_levenshtein(key, known);
+        (!beginning, -(likeness * 1e6) as i64)
+    });
+    if keys.len() > MOST_SHOWN {
+        keys.truncate(MOST_SHOWN);
+        keys.push("...".to_owned());
+    }
+    format!("not in the file; there are: {}", keys.join(", "))
+}
+
+/// A tensor as the format takes it.
+struct Given<'a> {
+    dtype: Stored,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl View for Given<'_> {
+    fn dtype(&self) -> Stored {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Writes the file as a whole or not at all: a reader never sees half of it.
+///
+/// # Errors
+///
+/// [`Error::File`], which names the key where one is used twice or has a dtype that the format cannot hold.
+pub fn save<T: Borrow<HostTensor>>(file: &Path, tensors: &[(String, T)]) -> Result<()> {
+    let fail = |why: String| Error::File {
+        file: file.to_owned(),
+        why,
+    };
+    let mut given = Vec::with_capacity(tensors.len());
+    let mut seen = HashSet::new();
+    for (key, tensor) in tensors {
+        let tensor: &HostTensor = tensor.borrow();
+        if key == RESERVED || !seen.insert(key) {
+            return Err(fail(format!("a second tensor with the key {key:?}")));
+        }
+        let Some(dtype) = stored(tensor.dtype()) else {
+            let name = tensor.dtype().name();
+            return Err(fail(format!("key {key:?}: safetensors cannot hold {name}")));
+        };
+        let shape = tensor.shape().iter().map(|n| *n as usize).collect();
+        let bytes = tensor.bytes();
+        given.push((key, Given { dtype, shape, bytes }));
+    }
+    replace(file, given).map_err(fail)
+}
+
+fn replace(file: &Path, tensors: Vec<(&String, Given<'_>)>) -> Result<(), String> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // A folder of its own, so that what a full disk leaves behind goes with it.
+    let part = tempfile::Builder::new()
+        .prefix(".graphpatch-")
+        .tempdir_in(folder)
+        .map_err(|why| why.to_string())?;
+    let unfinished = part.path().join("tensors");
+    ::safetensors::serialize_to_file(tensors, None, &unfinished).map_err(|why| why.to_string())?;
+    let mode = Permissions::from_mode(ordinary_mode(part.path()).unwrap_or(0o644));
+    std::fs::set_permissions(&unfinished, mode)
+        .and_then(|()| std::fs::rename(&unfinished, file))
+        .map_err(|why| why.to_string())
+}
+
+/// The permissions that an ordinary new file gets: the umask is applied to them.
+fn ordinary_mode(folder: &Path) -> std::io::Result<u32> {
+    let ordinary = folder.join("ordinary");
+    Ok(std::fs::File::create(ordinary)?.metadata()?.permissions().mode() & 0o777)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn parsed(bytes: &[u8], key: &str) -> Result<HostTensor, Fault> {
+        one(&mut Cursor::new(bytes), bytes.len() as u64, key)
+    }
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn counting(dtype: Dtype, shape: &[i64]) -> HostTensor {
+        let mut tensor = HostTensor::zeros(dtype, shape).unwrap();
+        for (n, byte) in tensor.bytes_mut().iter_mut().enumerate() {
+            *byte = if dtype == Dtype::Bool { (n % 2) as u8 } else { n as u8 };
+        }
+        tensor
+    }
+
+    #[test]
+    fn every_dtype_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("a.safetensors");
+        let mut tensors: Vec<(String, HostTensor)> = DTYPES
+            .iter()
+            .map(|(dtype, _)| (format!("x.{}#0", dtype.name()), counting(*dtype, &[2, 3])))
+            .collect();
+        tensors.push(("scalar|é\"".into(), counting(Dtype::F64, &[])));
+        tensors.push(("".into(), counting(Dtype::Bf16, &[0, 7])));
+        std::fs::write(&name, "old").unwrap();
+        save(&name, &tensors).unwrap();
+        for (key, tensor) in &tensors {
+            assert_eq!(read(&name, key).unwrap(), *tensor, "{key}");
+        }
+        let mut all = read_all(&name).unwrap();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(all, tensors);
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        let plain = dir.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        let mode = |file: &Path| file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&name), mode(&plain));
+        save::<HostTensor>(&name, &[]).unwrap();
+        assert!(read_all(&name).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("a.safetensors");
+        for dtype in [Dtype::C32, Dtype::C128] {
+            assert!(!holds(dtype));
+            let error = save(&name, &[("k.x".to_owned(), counting(dtype, &[1]))]).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("a.safetensors") && text.contains("\"k.x\"") && text.contains(dtype.name()), "{text}");
+        }
+        let twice = [(); 2].map(|()| ("k".to_owned(), counting(Dtype::U8, &[1])));
+        assert!(save(&name, &twice).is_err());
+        assert!(save(&name, &[(RESERVED.to_owned(), counting(Dtype::U8, &[1]))]).is_err());
+        assert!(!name.exists());
+        assert!(save(Path::new("/nonexistent/a.safetensors"), &twice[..1]).is_err());
+    }
+
+    #[test]
+    fn a_missing_key_names_the_nearest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("a.safetensors");
+        let keys = ["alpha", "layers.0.clean", "layers.0.corrupt", "layer"];
+        let tensors = keys.map(|key| (key.to_owned(), counting(Dtype::U8, &[1])));
+        save(&name, &tensors).unwrap();
+        let said = |key: &str| read(&name, key).unwrap_err().to_string();
+        assert!(said("layers.0.claen").contains("\"layers.0.claen\": not in the file; there are: layers.0.clean, "));
+        assert!(said("layers").contains("there are: layers.0.clean, layers.0.corrupt, layer, alpha"), "{}", said("layers"));
+        let many: Vec<_> = (0..30).map(|n| (format!("k{n}"), counting(Dtype::U8, &[1]))).collect();
+        save(&name, &many).unwrap();
+        assert!(said("k").ends_with(", ...") && said("k").matches(", k").count() == 19);
+        save::<HostTensor>(&name, &[]).unwrap();
+        assert!(said("k").contains("holds no tensors"));
+    }
+
+    #[test]
+    fn refusals_name_the_place() {
+        let tensor = |dtype: &str, shape: &str, end: usize| {
+            format!("{{\"k\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,{end}]}}}}")
+        };
+        for (bytes, place, why) in [
+            (vec![], "size", "not a safetensors file: it has less"),
+            (b"PK\x03\x04 a checkpoint of torch".to_vec(), "size", "not a safetensors file"),
+            (file("{}", &[])[..9].to_vec(), "size", "2 bytes of header in 1"),
+            (file("{\"k\": ", &[]), "the header, line 1, column", "EOF"),
+            (file("[]", &[]), "the header", ""),
+            (file(&tensor("F32", "[2]", 8), &[0; 7]), "the tensors", "7 bytes"),
+            (file(&tensor("F32", "[2]", 8), &[0; 9]), "the tensors", "9 bytes"),
+            (file(&tensor("F32", "[3]", 8), &[0; 8]), "the header", "shape"),
+            (file(&tensor("F32", "[9223372036854775807,9]", 8), &[0; 8]), "the header", "overflow"),
+            (file(&tensor("F99", "[2]", 8), &[0; 8]), "the header", "F99"),
+            (file(&tensor("F8_E8M0", "[2]", 2), &[0; 2]), "key \"k\"", "no dtype F8_E8M0"),
+            (file(&tensor("F4", "[4]", 2), &[0; 2]), "key \"k\"", "no dtype F4"),
+        ] {
+            let fault = parsed(&bytes, "k").expect_err(why);
+            assert!(fault.place.contains(place) && fault.why.contains(why), "{place} {why}: {fault:?}");
+        }
+        let odd = file(&tensor("BOOL", "[3]", 3), &[0, 2, 255]);
+        assert_eq!(parsed(&odd, "k").unwrap().bytes(), [0, 1, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(header in "[{}\\[\\]\":,a-zA-Z0-9_]{0,60}", data in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = parsed(&data, "k");
+            let _ = parsed(&file(&header, &data), "k");
+        }
+
+        #[test]
+        fn no_damage_panics(at in 0..80usize, byte in any::<u8>(), end in 0..80usize) {
+            let mut bytes = file("{\"k\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", &[1; 8]);
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+            let _ = parsed(&bytes, "k");
+            bytes.truncate(end);
+            let _ = parsed(&bytes, "k");
+        }
+    }
+}

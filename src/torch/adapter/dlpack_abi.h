@@ -1,0 +1,116 @@
+// Tensors across the C ABI: the versioned managed tensor of DLPack 1.0, as far as we use it. The layout is DLPack's.
+#pragma once
+
+#include "adapter.h"
+
+#include <memory>
+#include <vector>
+
+extern "C" {
+struct DlDevice {
+  int32_t type; // 1: CPU, 2: CUDA
+  int32_t index;
+};
+
+struct DlDtype {
+  uint8_t code; // 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool, 10 to 13 the float8 kinds
+  uint8_t bits;
+  uint16_t lanes;
+};
+
+struct DlTensor {
+  void* data;
+  DlDevice device;
+  int32_t rank;
+  DlDtype dtype;
+  int64_t* shape;
+  int64_t* strides; // in elements; NULL: row-major
+  uint64_t byte_offset;
+};
+
+struct DlManagedTensor {
+  uint32_t major;
+  uint32_t minor;
+  void* context;
+  void (*deleter)(DlManagedTensor*);
+  uint64_t flags; // 1: read only
+  DlTensor tensor;
+};
+}
+
+namespace graphpatch::dlpack {
+
+struct Kind {
+  c10::ScalarType type;
+  uint8_t code;
+  uint8_t bits;
+};
+
+inline const Kind kKinds[] = {
+    {at::kFloat, 2, 32},          {at::kHalf, 2, 16},          {at::kBFloat16, 4, 16},
+    {at::kDouble, 2, 64},         {at::kLong, 0, 64},          {at::kInt, 0, 32},
+    {at::kShort, 0, 16},          {at::kChar, 0, 8},           {at::kByte, 1, 8},
+    {at::kBool, 6, 8},            {at::kComplexFloat, 5, 64},  {at::kComplexDouble, 5, 128},
+    {at::kComplexHalf, 5, 32},    {at::kUInt16, 1, 16},        {at::kUInt32, 1, 32},
+    {at::kUInt64, 1, 64},         {at::kFloat8_e4m3fn, 10, 8}, {at::kFloat8_e4m3fnuz, 11, 8},
+    {at::kFloat8_e5m2, 12, 8},    {at::kFloat8_e5m2fnuz, 13, 8},
+};
+
+// A tensor lent to a function for the length of its call.
+struct Borrowed {
+  at::Tensor tensor;
+  std::vector<int64_t> sizes, strides;
+  DlManagedTensor managed{};
+};
+
+inline Borrowed borrow(const at::Tensor& tensor) {
+  Borrowed out;
+  out.tensor = tensor;
+  out.sizes = tensor.sizes().vec();
+  out.strides = tensor.strides().vec();
+  const Kind* kind = nullptr;
+  for (const Kind& known : kKinds)
+    if (known.type == tensor.scalar_type())
+      kind = &known;
+  TORCH_CHECK(kind, "DLPack has no ", tensor.scalar_type());
+  TORCH_CHECK(tensor.is_cpu() || tensor.is_cuda(), "a tensor on ", tensor.device(), " cannot be shown to a function");
+  out.managed.major = 1;
+  out.managed.flags = 1;
+  DlTensor& dl = out.managed.tensor;
+  dl.data = const_cast<void*>(tensor.const_data_ptr());
+  dl.device = {tensor.is_cuda() ? 2 : 1, tensor.is_cuda() ? tensor.device().index() : 0};
+  dl.rank = static_cast<int32_t>(tensor.dim());
+  dl.dtype = {kind->code, kind->bits, 1};
+  dl.shape = out.sizes.data();
+  dl.strides = out.strides.data();
+  return out;
+}
+
+// Takes over a tensor that a function made. Its deleter is called when libtorch needs it no more.
+inline at::Tensor take(DlManagedTensor* made) {
+  std::shared_ptr<DlManagedTensor> owner(made, [](DlManagedTensor* tensor) {
+    if (tensor->deleter)
+      tensor->deleter(tensor);
+  });
+  const DlTensor& dl = made->tensor;
+  TORCH_CHECK(made->major == 1, "a DLPack tensor of version ", made->major, " came back, expected 1");
+  TORCH_CHECK(dl.device.type == 1 || dl.device.type == 2, "a DLPack tensor on device type ", dl.device.type, " came back");
+  const Kind* kind = nullptr;
+  for (const Kind& known : kKinds)
+    if (known.code == dl.dtype.code && known.bits == dl.dtype.bits && dl.dtype.lanes == 1)
+      kind = &known;
+  TORCH_CHECK(kind, "a DLPack tensor of dtype code ", int(dl.dtype.code), ", ", int(dl.dtype.bits), " bits came back");
+  c10::IntArrayRef sizes(dl.shape, static_cast<size_t>(dl.rank));
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t d = sizes.size(); d-- > 1;)
+    strides[d - 1] = strides[d] * sizes[d];
+  if (dl.strides)
+    strides.assign(dl.strides, dl.strides + dl.rank);
+  auto options = at::TensorOptions(kind->type).device(
+      dl.device.type == 2 ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(dl.device.index))
+                          : c10::Device(c10::kCPU));
+  void* data = static_cast<char*>(dl.data) + dl.byte_offset;
+  return at::from_blob(data, sizes, strides, [owner](void*) {}, options);
+}
+
+} // namespace graphpatch::dlpack

@@ -110,7 +110,7 @@ mod tests {
             .expect_err("beyond")
             .to_string();
         assert!(
-            text.starts_with("add: slice") && text.contains("[4, 3]"),
+            text.starts_with("add: slice") && text.contains("(4, 3)"),
             "{text}"
         );
         assert!(against(&[one_tensor()], &patches("mul=zero")).is_err());

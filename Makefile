@@ -15,7 +15,7 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
 PLAIN_PROGRAMS := build/infer build/runner build/endings build/plugin.so build/late
-ABI_PROGRAMS := build/sweep build/stress
+ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets
 C_PROGRAMS := build/c_session
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS)
 
@@ -103,7 +103,8 @@ build/late: tests/programs/late.c
 	@mkdir -p build
 	@$(CC) $(CFLAGS) $< -o $@ '-Wl,--enable-new-dtags,-rpath,$$ORIGIN' -ldl
 
-$(ABI_PROGRAMS): build/%: tests/programs/%.cpp tests/programs/host.h tests/programs/abi.h include/graphpatch.h build/torch.mk
+$(ABI_PROGRAMS): build/%: tests/programs/%.cpp tests/programs/host.h tests/programs/abi.h tests/programs/specs.h \
+    include/graphpatch.h build/torch.mk
 	@echo "programs: compiling $*" >&2
 	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)

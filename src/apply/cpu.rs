@@ -9,8 +9,8 @@ use super::place::Place;
 use super::view::View;
 use super::{Outcome, pair};
 use crate::error::Result;
-use crate::patch::action::{Action, Operand};
 use crate::patch::Number;
+use crate::patch::action::{Action, Operand};
 use crate::path::Slice;
 use crate::tensor::Dtype;
 
@@ -114,11 +114,9 @@ fn replace(place: &Place, dtype: Dtype, number: Number) -> Outcome {
             }
             _ => real(number).map(|n| place.fill([n, 0.0f64])),
         },
-        Dtype::C32
-        | Dtype::F8E4m3fn
-        | Dtype::F8E5m2
-        | Dtype::F8E4m3fnuz
-        | Dtype::F8E5m2fnuz => None,
+        Dtype::C32 | Dtype::F8E4m3fn | Dtype::F8E5m2 | Dtype::F8E4m3fnuz | Dtype::F8E5m2fnuz => {
+            None
+        }
     };
     done.map_or(Outcome::Unsupported, |()| Outcome::Done)
 }
@@ -190,7 +188,13 @@ mod tests {
     fn touches_the_slice_and_nothing_else() {
         let zeroed = run(&[2, 3], &[3, 1], 6, "[:, 1]", Action::Zero);
         assert_eq!(zeroed, [0.0, 0.0, 2.0, 3.0, 0.0, 5.0]);
-        let transposed = run(&[3, 2], &[1, 3], 6, "[1:]", Action::Add(Operand::Number(Number::Int(10))));
+        let transposed = run(
+            &[3, 2],
+            &[1, 3],
+            6,
+            "[1:]",
+            Action::Add(Operand::Number(Number::Int(10))),
+        );
         assert_eq!(transposed, [0.0, 11.0, 12.0, 3.0, 14.0, 15.0]);
         let gaps = run(
             &[2, 2],
@@ -202,7 +206,13 @@ mod tests {
         assert_eq!(gaps, [-1.0, -1.0, 2.0, 3.0, -1.0, -1.0]);
         let nothing = run(&[2, 3], &[3, 1], 6, "[2:]", Action::Zero);
         assert_eq!(nothing, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-        let scalar = run(&[], &[], 1, "[...]", Action::Add(Operand::Number(Number::Float(0.5))));
+        let scalar = run(
+            &[],
+            &[],
+            1,
+            "[...]",
+            Action::Add(Operand::Number(Number::Float(0.5))),
+        );
         assert_eq!(scalar, [0.5]);
     }
 

@@ -46,7 +46,8 @@ fn copy<T: Copy>(view: &View<'_>, out: &mut [u8]) {
                 std::ptr::copy_nonoverlapping(first, rest, len);
             } else {
                 for i in 0..len {
-                    rest.add(i).write(first.wrapping_offset(i as isize * stride).read());
+                    rest.add(i)
+                        .write(first.wrapping_offset(i as isize * stride).read());
                 }
             }
         }
@@ -65,10 +66,18 @@ mod tests {
         let mut memory: Vec<i32> = (0..12).collect();
         let view = of(&mut memory, &[3, 2], &[1, 6], Dtype::I32);
         let tensor = gather(&view).unwrap();
-        let expected: Vec<u8> = [0, 6, 1, 7, 2, 8].into_iter().flat_map(i32::to_ne_bytes).collect();
+        let expected: Vec<u8> = [0, 6, 1, 7, 2, 8]
+            .into_iter()
+            .flat_map(i32::to_ne_bytes)
+            .collect();
         assert_eq!(tensor.bytes(), expected);
         let mut none: [i32; 0] = [];
-        assert!(gather(&of(&mut none, &[0, 2], &[2, 1], Dtype::I32)).unwrap().bytes().is_empty());
+        assert!(
+            gather(&of(&mut none, &[0, 2], &[2, 1], Dtype::I32))
+                .unwrap()
+                .bytes()
+                .is_empty()
+        );
         let mut one = [7i32];
         let repeated = gather(&of(&mut one, &[2, 2], &[0, 0], Dtype::I32)).unwrap();
         assert_eq!(repeated.bytes().len(), 16);

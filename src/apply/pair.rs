@@ -55,12 +55,20 @@ fn merge(mut dims: Dims) -> Dims {
 }
 
 /// Combines every element of the region with the value's element for it.
-fn combine<T: Copy>(view: &View<'_>, region: &Region, dims: Dims, value: &HostTensor, with: impl Fn(T, T) -> T) {
+fn combine<T: Copy>(
+    view: &View<'_>,
+    region: &Region,
+    dims: Dims,
+    value: &HostTensor,
+    with: impl Fn(T, T) -> T,
+) {
     if dims.iter().any(|dim| dim.0 == 0) {
         return;
     }
     let dims = merge(dims);
-    let (Some(start), Some(((len, a, b), outer))) = (view.element::<T>(region.offset), dims.split_last()) else {
+    let (Some(start), Some(((len, a, b), outer))) =
+        (view.element::<T>(region.offset), dims.split_last())
+    else {
         return;
     };
     let source = value.bytes().as_ptr().cast::<T>();
@@ -73,7 +81,10 @@ fn combine<T: Copy>(view: &View<'_>, region: &Region, dims: Dims, value: &HostTe
             // the value's strides were made for its own elements, and its memory is aligned for every dtype. The two
             // do not overlap: one is the host's, the other ours.
             let (row, other) = unsafe {
-                (std::slice::from_raw_parts_mut(row, *len), std::slice::from_raw_parts(other, *len))
+                (
+                    std::slice::from_raw_parts_mut(row, *len),
+                    std::slice::from_raw_parts(other, *len),
+                )
             };
             for (element, value) in row.iter_mut().zip(other) {
                 *element = with(*element, *value);

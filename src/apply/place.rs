@@ -79,7 +79,11 @@ impl Place {
 
 /// Walks `dims` (size and stride, outermost first) from `start`, and calls `row` for each step of all but the last.
 /// There must be no dimension of size 0.
-pub(super) fn rows<T>(start: *mut T, dims: &[(usize, isize)], mut row: impl FnMut(*mut T, usize, isize)) {
+pub(super) fn rows<T>(
+    start: *mut T,
+    dims: &[(usize, isize)],
+    mut row: impl FnMut(*mut T, usize, isize),
+) {
     let Some(((len, stride), outer)) = dims.split_last() else {
         return;
     };

@@ -18,7 +18,9 @@ impl Scalar {
     pub fn apply(self, action: &Action) -> Result<Scalar> {
         let number = match action {
             Action::Zero => Number::Int(0),
-            Action::Add(Operand::Number(number)) | Action::Replace(Operand::Number(number)) => *number,
+            Action::Add(Operand::Number(number)) | Action::Replace(Operand::Number(number)) => {
+                *number
+            }
             _ => return Err(Error::Refused("a plain number takes a plain number".into())),
         };
         let add = matches!(action, Action::Add(_));

@@ -128,7 +128,10 @@ fn copy(managed: &DLManagedTensorVersioned) -> Result<HostTensor> {
         // SAFETY: as above.
         strides = unsafe { slice(tensor.strides, rank) }.to_vec();
     }
-    let data = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
+    let data = tensor
+        .data
+        .cast::<u8>()
+        .wrapping_add(tensor.byte_offset as usize);
     // SAFETY: DLPack: these sizes and strides reach valid elements of this dtype; they are only read here.
     let view = unsafe { View::new(data, shape, &strides, *dtype) };
     gather::gather(&view)

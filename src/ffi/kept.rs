@@ -20,9 +20,11 @@ use crate::tensor::safetensors;
 unsafe fn kept(session: *const gp_session, id: u64) -> Result<KeptValues> {
     // SAFETY: by this function's contract.
     let all = unsafe { reference(session, "session")? }.0.kept();
-    all.into_iter()
-        .find(|kept| kept.id == id)
-        .ok_or_else(|| Error::State(format!("patch number {id} is no probe or record, or is gone")))
+    all.into_iter().find(|kept| kept.id == id).ok_or_else(|| {
+        Error::State(format!(
+            "patch number {id} is no probe or record, or is gone"
+        ))
+    })
 }
 
 /// How many values the probe (0 or 1) or record `id` has kept, and how many came after a record's limit was reached
@@ -65,7 +67,9 @@ pub unsafe extern "C" fn gp_kept_tensor(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let kept = kept(session, id)?;
-        let value = usize::try_from(index).ok().and_then(|at| kept.values.get(at));
+        let value = usize::try_from(index)
+            .ok()
+            .and_then(|at| kept.values.get(at));
         let value = value.ok_or_else(|| Error::Argument {
             name: "index",
             why: format!("is {index}, of {} values kept", kept.values.len()),

@@ -83,7 +83,9 @@ pub unsafe extern "C" fn gp_spec_slice(spec: *mut gp_spec, slice: *const c_char)
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let slice: Slice = text(slice, "slice")?.parse()?;
-        change(spec)?.picks.extend(slice.0.into_iter().map(Pick::Item));
+        change(spec)?
+            .picks
+            .extend(slice.0.into_iter().map(Pick::Item));
         Ok(())
     })
 }

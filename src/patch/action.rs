@@ -148,10 +148,14 @@ impl NewPatch {
     /// The index as a slice, if it needs no tensor.
     pub fn slice(&self) -> Option<Slice> {
         let item = |pick: &Pick| match pick {
-            Pick::Item(item) => Some(item.clone()),
+            Pick::Item(item) => Some(*item),
             Pick::Tensor(_) => None,
         };
-        self.picks.iter().map(item).collect::<Option<_>>().map(Slice)
+        self.picks
+            .iter()
+            .map(item)
+            .collect::<Option<_>>()
+            .map(Slice)
     }
 
     /// The index as text; a tensor in it by its dtype and shape.
@@ -161,12 +165,15 @@ impl NewPatch {
         }
         let text = |pick: &Pick| match pick {
             Pick::Item(item) => {
-                let one = Slice(vec![item.clone()]).to_string();
+                let one = Slice(vec![*item]).to_string();
                 one.trim_matches(['[', ']']).to_owned()
             }
             Pick::Tensor(tensor) => tensor_text(tensor),
         };
-        format!("[{}]", self.picks.iter().map(text).collect::<Vec<_>>().join(", "))
+        format!(
+            "[{}]",
+            self.picks.iter().map(text).collect::<Vec<_>>().join(", ")
+        )
     }
 
     /// The patch as its user would write it, as far as text goes.

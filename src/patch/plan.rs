@@ -7,9 +7,9 @@ use std::thread::{self, ThreadId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::action::NewPatch;
 use super::RunRange;
 use super::action::Action;
+use super::action::NewPatch;
 use crate::path::{Base, Name, Slice};
 
 /// What happens when a patch cannot be applied in a run.
@@ -83,7 +83,8 @@ impl Patch {
 
     /// Whether it holds for run number `run` of its root, on this thread.
     pub fn holds(&self, run: u64) -> bool {
-        self.thread.is_none_or(|thread| thread == thread::current().id())
+        self.thread
+            .is_none_or(|thread| thread == thread::current().id())
             && self.patch.runs.contains(run)
     }
 
@@ -253,13 +254,10 @@ mod tests {
     use super::*;
 
     fn plan(texts: &[&str]) -> Plan {
-        let patches = texts
-            .iter()
-            .enumerate()
-            .map(|(id, text)| {
-                let new = NewPatch::from_spec(text.parse().unwrap()).unwrap();
-                Arc::new(Patch::new(id as u64, new))
-            });
+        let patches = texts.iter().enumerate().map(|(id, text)| {
+            let new = NewPatch::from_spec(text.parse().unwrap()).unwrap();
+            Arc::new(Patch::new(id as u64, new))
+        });
         Plan::new(patches.collect(), OnError::Raise)
     }
 

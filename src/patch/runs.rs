@@ -49,22 +49,34 @@ impl FromStr for RunRange {
         let number = |piece: &str, at: usize| -> Result<u64, Error> {
             let digits = piece.trim();
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(fail(at, "expected the number of a run, or a range such as 2.. or 0..4"));
+                return Err(fail(
+                    at,
+                    "expected the number of a run, or a range such as 2.. or 0..4",
+                ));
             }
-            digits.parse().map_err(|_| fail(at, "this number is too large"))
+            digits
+                .parse()
+                .map_err(|_| fail(at, "this number is too large"))
         };
         let Some((from, until)) = text.split_once("..") else {
             let run = number(text, 0)?;
             return RunRange::one(run).ok_or_else(|| fail(0, "this number is too large"));
         };
         let behind = from.chars().count() + 2;
-        let from = if from.trim().is_empty() { 0 } else { number(from, 0)? };
+        let from = if from.trim().is_empty() {
+            0
+        } else {
+            number(from, 0)?
+        };
         let until = match until.trim() {
             "" => None,
             _ => Some(number(until, behind)?),
         };
         if until.is_some_and(|until| until <= from) {
-            return Err(fail(behind, "no run lies in this range; its end is not part of it"));
+            return Err(fail(
+                behind,
+                "no run lies in this range; its end is not part of it",
+            ));
         }
         Ok(RunRange { from, until })
     }
@@ -106,7 +118,12 @@ pub(super) mod tests {
             until: Some(from.min(u64::MAX - 1).saturating_add(more)),
         });
         let open = any::<u64>().prop_map(|from| RunRange { from, until: None });
-        prop_oneof![Just(RunRange::default()), ended, open, (0..9u64).prop_map(|run| RunRange::one(run).unwrap())]
+        prop_oneof![
+            Just(RunRange::default()),
+            ended,
+            open,
+            (0..9u64).prop_map(|run| RunRange::one(run).unwrap())
+        ]
     }
 
     #[test]
@@ -122,7 +139,10 @@ pub(super) mod tests {
         ] {
             let runs: RunRange = text.parse().unwrap();
             assert_eq!(runs.to_string(), canonical, "{text}");
-            assert!(runs.contains(inside) && outside.is_none_or(|run| !runs.contains(run)), "{text}");
+            assert!(
+                runs.contains(inside) && outside.is_none_or(|run| !runs.contains(run)),
+                "{text}"
+            );
         }
         assert!(RunRange::default().is_all() && "0..".parse::<RunRange>().unwrap().is_all());
         assert_eq!(RunRange::one(u64::MAX), None);

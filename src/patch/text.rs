@@ -64,7 +64,12 @@ impl FromStr for PatchSpec {
             return Err(fail(text, path_end, 0, why));
         }
         let runs = RunRange::default();
-        Ok(PatchSpec { path, slice, kind, runs })
+        Ok(PatchSpec {
+            path,
+            slice,
+            kind,
+            runs,
+        })
     }
 }
 
@@ -162,7 +167,10 @@ mod tests {
             ("x=record", "x=record"),
             ("output|sub_0=record: 10 ", "output|sub_0=record:10"),
             ("x[0]=add:@d.npy", "x[0]=add:@d.npy"),
-            ("x=replace: @a:b.safetensors#k=[0]", "x=replace:@a:b.safetensors#k=[0]"),
+            (
+                "x=replace: @a:b.safetensors#k=[0]",
+                "x=replace:@a:b.safetensors#k=[0]",
+            ),
         ] {
             assert_eq!(text.parse::<PatchSpec>().unwrap().to_string(), canonical);
         }
@@ -228,10 +236,19 @@ mod tests {
                 .to_string(),
             patch.to_string()
         );
-        let runs = RunRange { from: 2, until: None };
-        let kept = PatchSpec { runs, .."a=record:3".parse().unwrap() };
+        let runs = RunRange {
+            from: 2,
+            until: None,
+        };
+        let kept = PatchSpec {
+            runs,
+            .."a=record:3".parse().unwrap()
+        };
         let json = serde_json::to_string(&kept).unwrap();
-        assert_eq!(json, r#"{"path":"a","kind":{"record":{"limit":3}},"runs":"2.."}"#);
+        assert_eq!(
+            json,
+            r#"{"path":"a","kind":{"record":{"limit":3}},"runs":"2.."}"#
+        );
         assert_eq!(serde_json::from_str::<PatchSpec>(&json).unwrap(), kept);
     }
 

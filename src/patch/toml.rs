@@ -105,8 +105,15 @@ type Field<'a> = &'a Spanned<DeValue<'a>>;
 
 fn expected(what: &str, found: &Spanned<DeValue<'_>>) -> Fault {
     let kind = found.get_ref().type_str();
-    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
-    Fault::at(found.span(), format!("expected {what}, not {article} {kind}"))
+    let article = if kind.starts_with(['a', 'i']) {
+        "an"
+    } else {
+        "a"
+    };
+    Fault::at(
+        found.span(),
+        format!("expected {what}, not {article} {kind}"),
+    )
 }
 
 /// The message of a parser without the text, which stands in the file.
@@ -119,12 +126,18 @@ fn inside(error: Error) -> String {
 }
 
 fn string<'a>(what: &str, field: Field<'a>) -> Result<&'a str, Fault> {
-    field.get_ref().as_str().ok_or_else(|| expected(what, field))
+    field
+        .get_ref()
+        .as_str()
+        .ok_or_else(|| expected(what, field))
 }
 
 fn integer<T>(field: Field<'_>, from: impl Fn(&str, u32) -> Option<T>) -> Result<T, Fault> {
     let fail = || Fault::at(field.span(), "this integer is too large");
-    let number = field.get_ref().as_integer().ok_or_else(|| expected("an integer", field))?;
+    let number = field
+        .get_ref()
+        .as_integer()
+        .ok_or_else(|| expected("an integer", field))?;
     from(number.as_str(), number.radix()).ok_or_else(fail)
 }
 
@@ -138,7 +151,10 @@ struct Entry<'a> {
 impl<'a> Entry<'a> {
     fn patch(&self) -> Result<PatchSpec, Fault> {
         for key in self.fields.keys() {
-            if !matches!(&**key.get_ref(), "path" | "slice" | "kind" | "value" | "limit" | "runs") {
+            if !matches!(
+                &**key.get_ref(),
+                "path" | "slice" | "kind" | "value" | "limit" | "runs"
+            ) {
                 let why = format!("unknown field `{}`: expected {FIELDS}", key.get_ref());
                 return Err(Fault::at(key.span(), why));
             }
@@ -170,24 +186,38 @@ impl<'a> Entry<'a> {
     }
 
     fn needed(&self, name: &str, example: &str) -> Result<Field<'a>, Fault> {
-        let why = || Fault::at(self.span.clone(), format!("`{name}` is missing: write {example}"));
+        let why = || {
+            Fault::at(
+                self.span.clone(),
+                format!("`{name}` is missing: write {example}"),
+            )
+        };
         self.field(name).ok_or_else(why)
     }
 
-    fn text<T: std::str::FromStr<Err = Error>>(&self, what: &str, field: Field<'a>) -> Result<T, Fault> {
+    fn text<T: std::str::FromStr<Err = Error>>(
+        &self,
+        what: &str,
+        field: Field<'a>,
+    ) -> Result<T, Fault> {
         let parsed = string(what, field)?.parse();
         parsed.map_err(|error| Fault::at(field.span(), inside(error)))
     }
 
     fn kind(&self) -> Result<Kind, Fault> {
-        let kind = self.needed("kind", "kind = \"zero\" (or \"add\", \"replace\", \"probe\", \"record\")")?;
+        let kind = self.needed(
+            "kind",
+            "kind = \"zero\" (or \"add\", \"replace\", \"probe\", \"record\")",
+        )?;
         let word = string(KINDS, kind)?;
         let made = match word {
             "zero" => Kind::Zero,
             "add" => Kind::Add(self.value(word)?),
             "replace" => Kind::Replace(self.value(word)?),
             "probe" => Kind::Probe,
-            "record" => Kind::Record { limit: self.limit()? },
+            "record" => Kind::Record {
+                limit: self.limit()?,
+            },
             _ => {
                 let why = format!("unknown kind {word:?}: expected {KINDS}");
                 return Err(Fault::at(kind.span(), why));
@@ -211,7 +241,10 @@ impl<'a> Entry<'a> {
             return Ok(None);
         };
         match integer(field, |text, radix| u64::from_str_radix(text, radix).ok())? {
-            0 => Err(Fault::at(field.span(), "a record with a limit of 0 keeps nothing")),
+            0 => Err(Fault::at(
+                field.span(),
+                "a record with a limit of 0 keeps nothing",
+            )),
             limit => Ok(Some(limit)),
         }
     }
@@ -249,7 +282,12 @@ impl<'a> Entry<'a> {
                 number => number,
             },
             DeValue::Table(table) => self.file_table(field, table)?,
-            _ => return Err(expected("a number, a string such as \"1+2j\", or { file, key }", field)),
+            _ => {
+                return Err(expected(
+                    "a number, a string such as \"1+2j\", or { file, key }",
+                    field,
+                ));
+            }
         })
     }
 
@@ -340,7 +378,12 @@ limit = 0x10
         let runs: Vec<String> = patches.iter().map(|patch| patch.runs.to_string()).collect();
         assert_eq!(runs, ["0..", "0..4", "3", "0..", "0..", "0.."]);
         assert!(read("").unwrap().is_empty() && read("patch = []").unwrap().is_empty());
-        assert_eq!(read("patch = [{path = \"a\", kind = \"zero\"}]").unwrap().len(), 1);
+        assert_eq!(
+            read("patch = [{path = \"a\", kind = \"zero\"}]")
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -371,44 +414,162 @@ limit = 0x10
         let add = |value: &str| patch(&format!("kind = 'add'\nvalue = {value}"));
         for (text, line, column, why) in [
             ("[[patch]\n".to_owned(), 1, 9, "expected `]`"),
-            ("[[patches]]\n".to_owned(), 1, 3, "`patches`: expected [[patch]]"),
+            (
+                "[[patches]]\n".to_owned(),
+                1,
+                3,
+                "`patches`: expected [[patch]]",
+            ),
             ("[patch]\npath = 'a'".to_owned(), 1, 2, "two brackets"),
-            ("patch = [1]".to_owned(), 1, 10, "expected a [[patch]] table, not an integer"),
-            ("\n[[patch]]\nkind = 'zero'".to_owned(), 2, 1, "`path` is missing: write path ="),
-            ("[[patch]]\npath = 3".to_owned(), 2, 8, "expected the path in quotes, not an integer"),
-            ("[[patch]]\npath = ''\nkind = 'zero'".to_owned(), 2, 8, "path is missing"),
-            ("[[patch]]\npath = 'a..b'\nkind = 'zero'".to_owned(), 2, 8, "path: a name is missing here (at character 2)"),
-            ("[[patch]]\npath = 'a[0]'\nkind = 'zero'".to_owned(), 2, 8, "path"),
-            (patch("kidn = 'zero'"), 3, 1, "unknown field `kidn`: expected path, slice"),
+            (
+                "patch = [1]".to_owned(),
+                1,
+                10,
+                "expected a [[patch]] table, not an integer",
+            ),
+            (
+                "\n[[patch]]\nkind = 'zero'".to_owned(),
+                2,
+                1,
+                "`path` is missing: write path =",
+            ),
+            (
+                "[[patch]]\npath = 3".to_owned(),
+                2,
+                8,
+                "expected the path in quotes, not an integer",
+            ),
+            (
+                "[[patch]]\npath = ''\nkind = 'zero'".to_owned(),
+                2,
+                8,
+                "path is missing",
+            ),
+            (
+                "[[patch]]\npath = 'a..b'\nkind = 'zero'".to_owned(),
+                2,
+                8,
+                "path: a name is missing here (at character 2)",
+            ),
+            (
+                "[[patch]]\npath = 'a[0]'\nkind = 'zero'".to_owned(),
+                2,
+                8,
+                "path",
+            ),
+            (
+                patch("kidn = 'zero'"),
+                3,
+                1,
+                "unknown field `kidn`: expected path, slice",
+            ),
             (patch(""), 1, 1, "`kind` is missing"),
-            (patch("kind = 1"), 3, 8, "expected zero, add, replace, probe or record, not an integer"),
-            (patch("kind = 'sub'"), 3, 8, "unknown kind \"sub\": expected zero"),
-            (patch("kind = 'zero'\nslice = 0"), 4, 9, "expected a slice in quotes"),
+            (
+                patch("kind = 1"),
+                3,
+                8,
+                "expected zero, add, replace, probe or record, not an integer",
+            ),
+            (
+                patch("kind = 'sub'"),
+                3,
+                8,
+                "unknown kind \"sub\": expected zero",
+            ),
+            (
+                patch("kind = 'zero'\nslice = 0"),
+                4,
+                9,
+                "expected a slice in quotes",
+            ),
             (patch("kind = 'zero'\nslice = '[é'"), 4, 9, "slice: "),
-            (patch("kind = 'zero'\nvalue = 1"), 4, 9, "zero takes no value"),
-            (patch("kind = 'add'"), 1, 1, "`value` is missing: write value = 0.5"),
-            (patch("kind = 'add'\nvalue = 1\nlimit = 1"), 5, 9, "add takes no limit"),
-            (patch("kind = 'probe'\nslice = '[0]'"), 4, 9, "takes no slice"),
-            (patch("kind = 'probe'\nlimit = 1"), 4, 9, "probe takes no limit"),
+            (
+                patch("kind = 'zero'\nvalue = 1"),
+                4,
+                9,
+                "zero takes no value",
+            ),
+            (
+                patch("kind = 'add'"),
+                1,
+                1,
+                "`value` is missing: write value = 0.5",
+            ),
+            (
+                patch("kind = 'add'\nvalue = 1\nlimit = 1"),
+                5,
+                9,
+                "add takes no limit",
+            ),
+            (
+                patch("kind = 'probe'\nslice = '[0]'"),
+                4,
+                9,
+                "takes no slice",
+            ),
+            (
+                patch("kind = 'probe'\nlimit = 1"),
+                4,
+                9,
+                "probe takes no limit",
+            ),
             (patch("kind = 'record'\nlimit = 0"), 4, 9, "keeps nothing"),
             (patch("kind = 'record'\nlimit = -1"), 4, 9, "too large"),
-            (patch("kind = 'record'\nlimit = '1'"), 4, 9, "expected an integer, not a string"),
+            (
+                patch("kind = 'record'\nlimit = '1'"),
+                4,
+                9,
+                "expected an integer, not a string",
+            ),
             (patch("kind = 'zero'\nruns = '4..4'"), 4, 8, "runs: no run"),
-            (patch("kind = 'zero'\nruns = [0]"), 4, 8, "expected runs in quotes"),
-            (add("[1, 2]"), 4, 9, "expected a number, a string such as \"1+2j\", or { file, key }, not an array"),
+            (
+                patch("kind = 'zero'\nruns = [0]"),
+                4,
+                8,
+                "expected runs in quotes",
+            ),
+            (
+                add("[1, 2]"),
+                4,
+                9,
+                "expected a number, a string such as \"1+2j\", or { file, key }, not an array",
+            ),
             (add("1979-05-27"), 4, 9, "not a datetime"),
             (add("'one'"), 4, 9, "value: expected a number"),
             (add("99999999999999999999"), 4, 9, "too large"),
             (add("{ key = 'k' }"), 4, 9, "`file` is missing"),
             (add("{ file = 1 }"), 4, 18, "the name of a file in quotes"),
-            (add("{ file = 'd.npy', kye = 'k' }"), 4, 27, "unknown field `kye`"),
-            (add("{ file = 'd.txt' }"), 4, 9, "dir/d.txt: expected a file that ends in"),
+            (
+                add("{ file = 'd.npy', kye = 'k' }"),
+                4,
+                27,
+                "unknown field `kye`",
+            ),
+            (
+                add("{ file = 'd.txt' }"),
+                4,
+                9,
+                "dir/d.txt: expected a file that ends in",
+            ),
             (add("{ file = 'd.safetensors' }"), 4, 9, "#key"),
-            ("# é\n[[patch]]\n\"é\" = 1".to_owned(), 3, 1, "unknown field `é`"),
+            (
+                "# é\n[[patch]]\n\"é\" = 1".to_owned(),
+                3,
+                1,
+                "unknown field `é`",
+            ),
         ] {
             match read(&text) {
-                Err(Error::Format { place, why: said, file }) => {
-                    assert_eq!(place, format!("line {line}, column {column}"), "{text}\n{said}");
+                Err(Error::Format {
+                    place,
+                    why: said,
+                    file,
+                }) => {
+                    assert_eq!(
+                        place,
+                        format!("line {line}, column {column}"),
+                        "{text}\n{said}"
+                    );
                     assert!(said.contains(why), "{text}\n{said}");
                     assert_eq!(file, Path::new("dir/p.toml"));
                 }
@@ -419,8 +580,14 @@ limit = 0x10
         let name = dir.path().join("p.toml");
         std::fs::write(&name, b"# \xff").unwrap();
         let error = load(&name).unwrap_err().to_string();
-        assert!(error.ends_with("line 1, column 3: not UTF-8 text"), "{error}");
-        assert!(matches!(load(&dir.path().join("absent.toml")), Err(Error::File { .. })));
+        assert!(
+            error.ends_with("line 1, column 3: not UTF-8 text"),
+            "{error}"
+        );
+        assert!(matches!(
+            load(&dir.path().join("absent.toml")),
+            Err(Error::File { .. })
+        ));
     }
 
     /// The patch as TOML.
@@ -435,20 +602,23 @@ limit = 0x10
             put("runs", patch.runs.to_string().into());
         }
         if let Some(value) = patch.kind.value() {
-            put("value", match value {
-                Value::Number(Number::Bool(yes)) => (*yes).into(),
-                Value::Number(Number::Int(number)) => (*number).into(),
-                Value::Number(Number::Float(number)) => (*number).into(),
-                Value::Number(complex) => complex.to_string().into(),
-                Value::File(value) => {
-                    let mut table = ::toml::Table::new();
-                    table.insert("file".into(), value.file.to_str().unwrap().into());
-                    if let Some(key) = &value.key {
-                        table.insert("key".into(), key.clone().into());
+            put(
+                "value",
+                match value {
+                    Value::Number(Number::Bool(yes)) => (*yes).into(),
+                    Value::Number(Number::Int(number)) => (*number).into(),
+                    Value::Number(Number::Float(number)) => (*number).into(),
+                    Value::Number(complex) => complex.to_string().into(),
+                    Value::File(value) => {
+                        let mut table = ::toml::Table::new();
+                        table.insert("file".into(), value.file.to_str().unwrap().into());
+                        if let Some(key) = &value.key {
+                            table.insert("key".into(), key.clone().into());
+                        }
+                        table.into()
                     }
-                    table.into()
-                }
-            });
+                },
+            );
         }
         if let Kind::Record { limit: Some(limit) } = patch.kind {
             put("limit", (limit as i64).into());
@@ -462,8 +632,16 @@ limit = 0x10
         let names = || prop::collection::vec(".+", 1..3);
         let slice = "(\\[[0-9]{1,3}(, (:|\\.\\.\\.|None))?\\])?";
         let limit = prop::option::of(1..i64::MAX as u64);
-        (names(), names(), slice, any_value(), any_runs(), limit, 0..5).prop_map(
-            |(names, dig, slice, value, runs, limit, which)| {
+        (
+            names(),
+            names(),
+            slice,
+            any_value(),
+            any_runs(),
+            limit,
+            0..5,
+        )
+            .prop_map(|(names, dig, slice, value, runs, limit, which)| {
                 let kind = match which {
                     0 => Kind::Zero,
                     1 => Kind::Add(value),
@@ -471,10 +649,18 @@ limit = 0x10
                     3 => Kind::Probe,
                     _ => Kind::Record { limit },
                 };
-                let slice = if kind.keeps() { Slice::whole() } else { slice.parse().unwrap() };
-                PatchSpec { path: NodePath { names, dig }, slice, kind, runs }
-            },
-        )
+                let slice = if kind.keeps() {
+                    Slice::whole()
+                } else {
+                    slice.parse().unwrap()
+                };
+                PatchSpec {
+                    path: NodePath { names, dig },
+                    slice,
+                    kind,
+                    runs,
+                }
+            })
     }
 
     proptest! {

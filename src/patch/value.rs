@@ -77,10 +77,11 @@ pub(super) mod tests {
 
     /// Any value that is equal to itself.
     pub fn any_value() -> impl Strategy<Value = Value> {
-        let file = ("[a-z#\\\\ é/]{0,6}", prop::option::of(any::<String>())).prop_map(|(name, key)| {
-            let extension = if key.is_some() { "safetensors" } else { "npy" };
-            Value::File(FileValue::new(format!("{name}e.{extension}").into(), key).unwrap())
-        });
+        let file =
+            ("[a-z#\\\\ é/]{0,6}", prop::option::of(any::<String>())).prop_map(|(name, key)| {
+                let extension = if key.is_some() { "safetensors" } else { "npy" };
+                Value::File(FileValue::new(format!("{name}e.{extension}").into(), key).unwrap())
+            });
         prop_oneof![any_number().prop_map(Value::Number), file]
     }
 
@@ -90,7 +91,10 @@ pub(super) mod tests {
         let Value::File(file) = " @a/b.safetensors#x.y#0 ".parse().unwrap() else {
             panic!("a number")
         };
-        assert_eq!((file.file.to_str(), file.key.as_deref()), (Some("a/b.safetensors"), Some("x.y#0 ")));
+        assert_eq!(
+            (file.file.to_str(), file.key.as_deref()),
+            (Some("a/b.safetensors"), Some("x.y#0 "))
+        );
         match " @a.txt".parse::<Value>() {
             Err(Error::Parse { at, text, .. }) => assert_eq!((at, &*text), (2, " @a.txt")),
             other => panic!("{other:?}"),

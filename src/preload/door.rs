@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::options::{OPTIONS_VARIABLE, Options};
-use super::report::{PatchReport, Report};
+use super::report::{PatchReport, Report, values_name};
+use super::values::{Keyed, Values, keyed};
 use crate::error::Result;
 use crate::session::{Held, Session};
 use crate::torch::loader;
@@ -45,6 +46,7 @@ struct Door {
     writing: AtomicBool,
     /// The graph has grown since the last report.
     grown: AtomicBool,
+    values: Values,
     /// When the last report was done and how long it took, in microseconds since `opened`; 0: none yet.
     written: AtomicU64,
     took: AtomicU64,
@@ -95,6 +97,7 @@ pub fn open() {
         forked: AtomicBool::new(false),
         writing: AtomicBool::new(false),
         grown: AtomicBool::new(false),
+        values: Values::default(),
         written: AtomicU64::new(0),
         took: AtomicU64::new(0),
     };
@@ -204,6 +207,7 @@ unsafe extern "C" fn in_child() {
     door.writing.store(false, Ordering::Release);
     door.written.store(0, Ordering::Relaxed);
     door.grown.store(false, Ordering::Relaxed);
+    door.values.forget();
     if let Some(session) = door.session.get() {
         let _ = catch_unwind(AssertUnwindSafe(|| session.reset_after_fork()));
     }
@@ -277,15 +281,26 @@ impl Door {
         self.grown.store(false, Ordering::Relaxed);
         // A full disk or a directory that is gone costs the report, nothing else.
         let _ = catch_unwind(AssertUnwindSafe(|| {
-            let report = self.report(pid);
+            let (report, kept) = self.report(pid);
             if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
                 let _ = report.save(&self.options.report_dir, &self.file_name(pid));
+                self.took.store(self.now() - before, Ordering::Relaxed);
+                self.write_values(report, &kept, wait == Wait::Yes);
             }
         }));
-        let after = self.now();
-        self.took.store(after - before, Ordering::Relaxed);
-        self.written.store(after, Ordering::Relaxed);
+        self.written.store(self.now(), Ordering::Relaxed);
         self.writing.store(false, Ordering::Release);
+    }
+
+    /// After the report, since they may be large. The report says it when they cannot be written.
+    fn write_values(&self, mut report: Report, kept: &Keyed, last: bool) {
+        let (dir, name) = (&self.options.report_dir, self.file_name(report.pid));
+        if let Err(why) = self.values.write(kept, &dir.join(values_name(&name)), last) {
+            report
+                .unsaved
+                .push(format!("the values of process {}: {why}", report.pid));
+            let _ = report.save(dir, &name);
+        }
     }
 
     /// `exec` keeps the process id: the time tells the images apart.
@@ -293,7 +308,7 @@ impl Door {
         format!("report-{pid}-{}.json", self.started)
     }
 
-    fn report(&self, pid: u32) -> Report {
+    fn report(&self, pid: u32) -> (Report, Keyed) {
         let mut report = Report {
             pid,
             ppid: std::os::unix::process::parent_id(),
@@ -304,23 +319,31 @@ impl Door {
             ..Report::default()
         };
         let Some(session) = self.session.get() else {
-            return report;
+            return (report, Keyed::default());
         };
+        let kept = session.kept();
         report.runs = session.runs();
         report.graphs = session.graphs();
         report.notes = session.notes();
         report.patches = session
             .patch_counts()
             .into_iter()
-            .map(|patch| PatchReport {
-                text: patch.text,
-                matched: patch.matched,
-                applied: patch.applied,
-                failed: patch.failed,
-                last_error: patch.last_error,
+            .map(|patch| {
+                let kept = kept.iter().find(|kept| kept.id == patch.id);
+                PatchReport {
+                    text: patch.text,
+                    matched: patch.matched,
+                    applied: patch.applied,
+                    failed: patch.failed,
+                    last_error: patch.last_error,
+                    kept: kept.map_or(0, |kept| kept.values.len() as u64),
+                    dropped: kept.map_or(0, |kept| kept.dropped),
+                }
             })
             .collect();
-        report
+        let kept = keyed(&kept);
+        report.unsaved.clone_from(&kept.unsaved);
+        (report, kept)
     }
 }
 

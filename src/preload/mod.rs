@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`options`] | what is asked for: written by the command, read here |
 //! | [`report`] | what came of it: written here, read by the command |
+//! | [`values`] | what probes and records kept, beside the report |
 //! | [`launch`] | starting the program and waiting for it, in the command's own process |
 //! | `door` | the one state of the process, attaching, when reports are written |
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
@@ -35,6 +36,7 @@ mod hooks;
 pub mod launch;
 pub mod options;
 pub mod report;
+pub mod values;
 
 pub use options::{OPTIONS_VARIABLE, Options};
 pub use report::{PatchReport, Report};

@@ -61,6 +61,11 @@ mod tests {
             patches: vec![
                 "a.b[..., 0]=zero".parse().expect("patch"),
                 "a.c|sub_1=add:-0.5".parse().expect("patch"),
+                "a.c=replace:@/x/d.safetensors#k".parse().expect("patch"),
+                PatchSpec {
+                    runs: "2..".parse().expect("runs"),
+                    .."a.d=record:3".parse().expect("patch")
+                },
             ],
             on_error: OnError::Skip,
             report_dir: dir.path().into(),

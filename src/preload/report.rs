@@ -1,7 +1,7 @@
 //! What one process has to tell: one JSON file per process image, replaced by a rename each time, so that a reader and
 //! a killed writer never leave half a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,13 @@ pub struct Report {
     pub patches: Vec<PatchReport>,
     /// What was lost or could not be seen.
     pub notes: Vec<String>,
+    /// Values that were kept and are lost to the user, each with the reason.
+    pub unsaved: Vec<String>,
     /// Why the session could not attach.
     pub error: Option<String>,
+    /// The file of kept values beside this one, if there is one. Known to the reader.
+    #[serde(skip)]
+    pub values: Option<PathBuf>,
 }
 
 /// What became of one patch in one process.
@@ -40,12 +45,15 @@ pub struct PatchReport {
     pub text: String,
     /// How often its node was reached.
     pub matched: u64,
-    /// How often the value was changed.
+    /// How often the value was changed or kept.
     pub applied: u64,
     /// How often that failed.
     pub failed: u64,
     /// Why it failed last.
     pub last_error: Option<String>,
+    /// How many values a probe or record keeps, and how many came after its limit was reached.
+    pub kept: u64,
+    pub dropped: u64,
 }
 
 impl Report {
@@ -74,13 +82,26 @@ impl Report {
                 .map_err(|why| why.to_string())
                 .and_then(|text| parse(&text))
             {
-                Ok(report) => reports.push(report),
+                Ok(mut report) => {
+                    let values = dir.join(values_name(&name));
+                    report.values = values.exists().then_some(values);
+                    reports.push(report);
+                }
                 Err(why) => damaged.push(format!("the report {name} cannot be read: {why}")),
             }
         }
         reports.sort_by_key(|report| report.pid);
         (reports, damaged)
     }
+}
+
+/// The file of kept values that belongs to the report `name`.
+pub fn values_name(name: &str) -> String {
+    let middle = name.strip_prefix("report-").unwrap_or(name);
+    format!(
+        "values-{}.safetensors",
+        middle.strip_suffix(".json").unwrap_or(middle)
+    )
 }
 
 fn parse(text: &[u8]) -> std::result::Result<Report, String> {
@@ -111,6 +132,7 @@ mod tests {
                 .expect("save");
         }
         std::fs::write(dir.path().join("report-9-0.json"), "{").expect("write");
+        std::fs::write(dir.path().join("values-7-0.safetensors"), "").expect("write");
         std::fs::write(dir.path().join(".report-8-0.json.part"), "{").expect("write");
         std::fs::write(dir.path().join("options.json"), "{}").expect("write");
         let (reports, damaged) = Report::load_all(dir.path());
@@ -119,6 +141,11 @@ mod tests {
             [3, 7]
         );
         assert_eq!((reports[0].runs, reports[0].patches[0].matched), (5, 2));
+        let values: Vec<_> = reports.iter().map(|report| report.values.clone()).collect();
+        assert_eq!(
+            values,
+            [None, Some(dir.path().join("values-7-0.safetensors"))]
+        );
         assert_eq!(damaged.len(), 1, "{damaged:?}");
         assert!(Report::load_all(Path::new("/nonexistent")).0.is_empty());
     }

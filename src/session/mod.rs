@@ -10,8 +10,11 @@
 )]
 
 pub mod ops;
+pub mod patches;
+mod recorded;
 pub mod run;
 pub mod scope;
+pub mod verdict;
 
 #[cfg(test)]
 mod run_tests;
@@ -24,14 +27,15 @@ use rustc_hash::FxHashMap;
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex, RwLock};
 
 use crate::error::{Error, Result};
-use crate::graph::{self, Graph};
-use crate::patch::action::{Action, NewPatch};
-use crate::patch::{OnError, Patch, PatchCounts, PatchSpec, Plan};
-use crate::tensor::HostTensor;
-use crate::record::Tape;
+use crate::graph::Graph;
+use crate::patch::{OnError, Patch, Plan};
 
+use recorded::Recorded;
+
+pub use patches::KeptValues;
 pub use run::{Run, ValueKind};
 pub use scope::{Root, Scope};
+pub use verdict::Verdict;
 
 /// An [`Active`] as a number; the adapter reads it before anything else.
 pub static ACTIVE: AtomicU32 = AtomicU32::new(Active::Detached as u32);
@@ -56,36 +60,7 @@ static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
 /// Set after a bug of ours was caught; nothing is recorded or patched any more.
 static DISABLED: AtomicBool = AtomicBool::new(false);
 
-/// What one probe or record has kept.
-#[derive(Clone, Debug)]
-pub struct KeptValues {
-    /// The patch's number.
-    pub id: u64,
-    /// Its path as text.
-    pub path: String,
-    /// Every value in order, rather than the last one.
-    pub record: bool,
-    pub values: Vec<Arc<HostTensor>>,
-    /// How many values came after a record's limit was reached.
-    pub dropped: u64,
-}
-
-fn unknown(id: u64) -> Error {
-    Error::State(format!(
-        "there is no patch number {id}: it was removed, or never registered"
-    ))
-}
-
 type Observer = Box<dyn Fn(bool) + Send + Sync>;
-
-/// The graph of one root, and the tapes of its latest different runs, newest last.
-struct Recorded {
-    graph: Graph,
-    tapes: Vec<Tape>,
-}
-
-/// How many different runs of a root are remembered to be told apart from new ones.
-const TAPES: usize = 16;
 
 /// See [`Session::hold`].
 pub struct Held {
@@ -211,142 +186,6 @@ impl Session {
         self.rebuild(&patches);
     }
 
-    fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) {
-        let enabled: Vec<_> = patches.iter().filter(|p| p.is_enabled()).cloned().collect();
-        let plan = (!enabled.is_empty())
-            .then(|| Arc::new(Plan::new(enabled, *self.on_error.lock())));
-        *self.plan.write() = plan;
-        self.update_active();
-    }
-
-    /// The plan of runs that begin now; `None` without patches.
-    pub fn plan(&self) -> Option<Arc<Plan>> {
-        self.plan.read().clone()
-    }
-
-    /// Registers a patch behind those that are there, from the next run on. Returns its number.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Path`] when graphs were recorded and the path names no leaf in any of them; what
-    /// [`NewPatch::from_spec`] says of a file.
-    pub fn add_patch(self: &Arc<Self>, spec: PatchSpec) -> Result<u64> {
-        self.add(NewPatch::from_spec(spec)?)
-    }
-
-    /// The same for a patch that no text can describe.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Path`] as in [`Session::add_patch`].
-    pub fn add(self: &Arc<Self>, patch: NewPatch) -> Result<u64> {
-        {
-            let graphs = self.graphs();
-            if !graphs.is_empty() {
-                graph::check(&graphs, std::slice::from_ref(&patch.path))?;
-            }
-        }
-        let mut patches = self.patches.lock();
-        let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
-        patches.push(Arc::new(Patch::new(id, patch)));
-        self.rebuild(&patches);
-        Ok(id)
-    }
-
-    /// Takes a patch away, from the next run on. What it kept stays with those who hold it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] when there is no such patch.
-    pub fn remove_patch(self: &Arc<Self>, id: u64) -> Result<()> {
-        let mut patches = self.patches.lock();
-        let before = patches.len();
-        patches.retain(|patch| patch.id != id);
-        if patches.len() == before {
-            return Err(unknown(id));
-        }
-        self.rebuild(&patches);
-        Ok(())
-    }
-
-    /// Switches a patch off or on again without forgetting it or its place, from the next run on.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] when there is no such patch.
-    pub fn enable_patch(self: &Arc<Self>, id: u64, on: bool) -> Result<()> {
-        let patches = self.patches.lock();
-        let patch = patches.iter().find(|patch| patch.id == id);
-        patch.ok_or_else(|| unknown(id))?.set_enabled(on);
-        self.rebuild(&patches);
-        Ok(())
-    }
-
-    /// Opens a set: patches registered from now on belong to it, until [`Session::end_set`] takes them away together.
-    /// Sets nest; an outer one takes the inner ones with it.
-    pub fn begin_set(&self) -> u64 {
-        let mut sets = self.sets.lock();
-        let mark = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
-        sets.push(mark);
-        mark
-    }
-
-    /// Takes away all patches that were registered since the set was opened.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] when the set is not open.
-    pub fn end_set(self: &Arc<Self>, set: u64) -> Result<()> {
-        let mut sets = self.sets.lock();
-        let Some(at) = sets.iter().position(|mark| *mark == set) else {
-            return Err(Error::State(format!(
-                "there is no open set number {set}: it was ended, or an outer one was"
-            )));
-        };
-        sets.truncate(at);
-        let mut patches = self.patches.lock();
-        patches.retain(|patch| patch.id < set);
-        self.rebuild(&patches);
-        Ok(())
-    }
-
-    /// What probes and records have kept so far, in the order of registration.
-    pub fn kept(&self) -> Vec<KeptValues> {
-        let patches = self.patches.lock();
-        let kept = patches.iter().filter_map(|patch| match &patch.patch.action {
-            Action::Keep(kept) => Some(KeptValues {
-                id: patch.id,
-                path: patch.patch.path.to_string(),
-                record: kept.keeps_all(),
-                values: kept.values(),
-                dropped: kept.dropped(),
-            }),
-            _ => None,
-        });
-        kept.collect()
-    }
-
-    /// The same as a list of tensors under the keys that files give them: the path for a probe, `PATH#0`, `PATH#1` and
-    /// so on for a record.
-    pub fn kept_by_key(&self) -> Vec<(String, Arc<HostTensor>)> {
-        let mut out: Vec<(String, Arc<HostTensor>)> = Vec::new();
-        for kept in self.kept() {
-            for (index, value) in kept.values.into_iter().enumerate() {
-                let key = match kept.record {
-                    true => format!("{}#{index}", kept.path),
-                    false => kept.path.clone(),
-                };
-                out.push((key, value));
-            }
-        }
-        out
-    }
-
-    /// What became of each patch so far, in the order of registration.
-    pub fn patch_counts(&self) -> Vec<PatchCounts> {
-        self.patches.lock().iter().map(|p| p.counts()).collect()
-    }
-
     /// A copy of everything recorded so far, one graph for each root.
     pub fn graphs(&self) -> Vec<Graph> {
         let graphs = self.graphs.lock();
@@ -412,54 +251,5 @@ impl Session {
                 0
             }
         }
-    }
-
-    /// A tape for a run of `root`, if that run is to be recorded.
-    fn new_tape(&self, root: &str) -> Option<Tape> {
-        let surveying = self.surveying.load(Ordering::Relaxed);
-        if !surveying && !self.is_recording() {
-            return None;
-        }
-        let graphs = self.graphs.lock();
-        let recorded = graphs.iter().find(|recorded| recorded.graph.name == root);
-        let known = recorded.and_then(|recorded| recorded.tapes.last());
-        (self.is_recording() || known.is_none()).then(|| Tape::new(known))
-    }
-
-    /// A run ended; `tape` is what it left.
-    fn finish(&self, root: &Root, tape: Option<Tape>) {
-        let changed = tape.is_some_and(|tape| self.merge(root, tape));
-        self.runs.fetch_add(1, Ordering::Relaxed);
-        if let Some(observer) = &*self.observer.read() {
-            observer(changed);
-        }
-    }
-
-    /// Merges a run into its root's graph. False if an equal one is in it already.
-    fn merge(&self, root: &Root, tape: Tape) -> bool {
-        let mut graphs = self.graphs.lock();
-        let at = graphs.iter().position(|r| r.graph.name == root.name);
-        let at = at.unwrap_or_else(|| {
-            graphs.push(Recorded {
-                graph: Graph::new(root.name.as_str()),
-                tapes: Vec::new(),
-            });
-            graphs.len() - 1
-        });
-        let Recorded { graph, tapes } = &mut graphs[at];
-        if tapes.contains(&tape) {
-            graph.runs += 1;
-            return false;
-        }
-        graph.merge(Graph {
-            root: tape.tree(&root.scope.class_name),
-            runs: 1,
-            ..Graph::new(root.name.as_str())
-        });
-        if tapes.len() == TAPES {
-            tapes.remove(0);
-        }
-        tapes.push(tape);
-        true
     }
 }

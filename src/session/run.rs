@@ -7,11 +7,8 @@ use smallvec::SmallVec;
 
 use super::scope::{Prepared, Root, Scope};
 use super::{Session, attached, ops};
-use crate::apply::{self, Outcome, Scalar, View};
-use crate::error::Error;
 use crate::graph::Kind;
-use crate::patch::action::Action;
-use crate::patch::{OnError, Patch, Plan};
+use crate::patch::Plan;
 use crate::path::{Base, Name, Namespace};
 use crate::record::{Element, Tag, Tape};
 
@@ -45,18 +42,6 @@ pub struct Wanted {
     pub targets: bool,
 }
 
-/// What becomes of a value that a patch met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Applied,
-    /// It failed, and stays as it is.
-    Skipped,
-    /// It failed, and the host gets [`Run::failure`].
-    Raise,
-    /// Not done here: libtorch is to do it, and [`Run::applied_elsewhere`] is to be told.
-    Elsewhere,
-}
-
 #[derive(Debug)]
 struct Frame {
     scope: Arc<Scope>,
@@ -78,7 +63,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Run {
     session: Arc<Session>,
-    plan: Option<Arc<Plan>>,
+    pub(super) plan: Option<Arc<Plan>>,
     root: Arc<Root>,
     tape: Option<Tape>,
     frames: Vec<Frame>,
@@ -87,7 +72,7 @@ pub struct Run {
     /// Identity of a tensor → the parameters that it is.
     parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     pending: Option<Pending>,
-    failure: String,
+    pub(super) failure: String,
     no_target: Arc<str>,
 }
 
@@ -100,7 +85,11 @@ impl Run {
         let mut plan = session.plan();
         let mut holding = Vec::new();
         if let Some(conditional) = plan.as_ref().filter(|plan| plan.conditional) {
-            holding = conditional.patches.iter().map(|p| p.holds(number)).collect();
+            holding = conditional
+                .patches
+                .iter()
+                .map(|p| p.holds(number))
+                .collect();
             if !holding.contains(&true) {
                 plan = None;
             }
@@ -379,124 +368,6 @@ impl Run {
     /// The plan that [`Run::value_site`] and [`Run::parameter_site`] speak of.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()
-    }
-
-    fn patch(&self, index: u32) -> Option<Arc<Patch>> {
-        self.plan.as_ref()?.patches.get(index as usize).cloned()
-    }
-
-    /// Applies patch `index` to a tensor in CPU memory.
-    pub fn apply(&mut self, index: u32, view: &View<'_>) -> Verdict {
-        let Some(patch) = self.patch(index) else {
-            return Verdict::Skipped;
-        };
-        let Some(slice) = &patch.slice else {
-            return Verdict::Elsewhere;
-        };
-        match apply::cpu::apply(view, slice, &patch.patch.action) {
-            Ok(Outcome::Done) => self.succeeded(&patch),
-            Ok(Outcome::Unsupported) => Verdict::Elsewhere,
-            Err(Error::Slice { why, .. }) => self.failed(&patch, &why, view.sizes),
-            Err(error) => self.failed(&patch, &error.to_string(), view.sizes),
-        }
-    }
-
-    /// Applies patch `index` to a plain number.
-    pub fn apply_scalar(&mut self, index: u32, number: &mut Scalar) -> Verdict {
-        let Some(patch) = self.patch(index) else {
-            return Verdict::Skipped;
-        };
-        if !patch.patch.picks.is_empty() {
-            return self.failed(&patch, "a plain number takes no slice", &[]);
-        }
-        if let Action::Keep(kept) = &patch.patch.action {
-            let kept = kept.clone();
-            return match number.tensor() {
-                Ok(tensor) => {
-                    kept.push(tensor);
-                    self.succeeded(&patch)
-                }
-                Err(error) => self.failed(&patch, &error.to_string(), &[]),
-            };
-        }
-        match number.apply(&patch.patch.action) {
-            Ok(new) => {
-                *number = new;
-                self.succeeded(&patch)
-            }
-            Err(error) => self.failed(&patch, &error.to_string(), &[]),
-        }
-    }
-
-    /// Whether the probe or record `index` wants one more value. A value over the limit counts as matched.
-    pub fn keep_wanted(&self, index: u32) -> bool {
-        let Some(patch) = self.patch(index) else {
-            return false;
-        };
-        match &patch.patch.action {
-            Action::Keep(kept) if kept.wants() => true,
-            _ => {
-                patch.count_match();
-                false
-            }
-        }
-    }
-
-    /// Keeps a copy of the tensor for the probe or record `index`.
-    pub fn keep(&mut self, index: u32, view: &View<'_>) -> Verdict {
-        let Some(patch) = self.patch(index) else {
-            return Verdict::Skipped;
-        };
-        match (&patch.patch.action, apply::gather::gather(view)) {
-            (Action::Keep(kept), Ok(copy)) => {
-                kept.push(copy);
-                self.succeeded(&patch)
-            }
-            (_, Ok(_)) => Verdict::Skipped,
-            (_, Err(error)) => self.failed(&patch, &error.to_string(), view.sizes),
-        }
-    }
-
-    /// libtorch did what patch `index` says; or `why` it could not.
-    pub fn applied_elsewhere(&mut self, index: u32, why: &str, sizes: &[i64]) -> Verdict {
-        match self.patch(index) {
-            None => Verdict::Skipped,
-            Some(patch) if why.is_empty() => self.succeeded(&patch),
-            Some(patch) => self.failed(&patch, why, sizes),
-        }
-    }
-
-    fn succeeded(&mut self, patch: &Patch) -> Verdict {
-        patch.count_match();
-        patch.count_applied();
-        Verdict::Applied
-    }
-
-    fn failed(&mut self, patch: &Patch, why: &str, sizes: &[i64]) -> Verdict {
-        let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
-        let slice = match patch.patch.index_text() {
-            whole if whole.is_empty() => whole,
-            index => format!(", slice {index}"),
-        };
-        let why = why.lines().next().unwrap_or_default();
-        let text = format!(
-            "graphpatch: patch {:?} cannot be applied at {}: {why} (shape ({}){slice})",
-            patch.text,
-            patch.patch.path,
-            sizes.join(", ")
-        );
-        patch.count_match();
-        patch.count_failed(&text);
-        self.failure = text;
-        match self.plan.as_ref().map(|plan| plan.on_error) {
-            Some(OnError::Skip) => Verdict::Skipped,
-            _ => Verdict::Raise,
-        }
-    }
-
-    /// Why the last verdict was [`Verdict::Raise`].
-    pub fn failure(&self) -> &str {
-        &self.failure
     }
 
     /// The root returned or threw: what was recorded goes into the session's graph.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::run::{Interest, Run, ValueKind, Verdict, Wanted};
-use super::{Root, Scope, Session, ops};
-use crate::apply::{Dtype, Scalar};
+use super::run::{Interest, Run, ValueKind, Wanted};
+use super::{Root, Scope, Session, Verdict, ops};
+use crate::apply::Scalar;
 use crate::patch::OnError;
 use crate::path::NodePath;
 use crate::record::{Element, Tag};
+use crate::tensor::Dtype;
 
 /// Only one session can be attached at a time.
 static ATTACH: Mutex<()> = Mutex::new(());

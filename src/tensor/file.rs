@@ -59,9 +59,9 @@ impl FileValue {
             (None, _) => Some(
                 "expected a file that ends in .npy or .safetensors (in its name, write `\\#` for a `#`)",
             ),
-            (Some(Format::Npy), Some(_)) => {
-                Some("an npy file holds one tensor and has no keys (in its name, write `\\#` for a `#`)")
-            }
+            (Some(Format::Npy), Some(_)) => Some(
+                "an npy file holds one tensor and has no keys (in its name, write `\\#` for a `#`)",
+            ),
             (Some(Format::Safetensors), None) => {
                 Some("which of its tensors is meant? Write @file.safetensors#key")
             }

@@ -383,7 +383,10 @@ mod tests {
         }
         let tensor = read("<i2", "True", "(2, 3, 2)", &data);
         let expected: Vec<u8> = (0..12).flat_map(|n| [n, 0]).collect();
-        assert_eq!((tensor.bytes(), tensor.shape()), (&*expected, &[2, 3, 2][..]));
+        assert_eq!(
+            (tensor.bytes(), tensor.shape()),
+            (&*expected, &[2, 3, 2][..])
+        );
         assert_eq!(read("|u1", "True", "(0, 3)", &[]).shape(), [0, 3]);
     }
 
@@ -403,24 +406,84 @@ mod tests {
         let simple = header("<f4", "False", "(2,)");
         for (bytes, place, why) in [
             (b"".to_vec(), "the beginning", "not an npy"),
-            (b"\x80\x04\x95 a pickle".to_vec(), "the beginning", "not an npy"),
+            (
+                b"\x80\x04\x95 a pickle".to_vec(),
+                "the beginning",
+                "not an npy",
+            ),
             (file(4, &simple, &[0; 8]), "the beginning", "format 4"),
             (file(1, &simple, &[])[..40].to_vec(), "the header", "fill"),
             (file(2, "", &[])[..9].to_vec(), "the header's size", "fill"),
-            ([MAGIC, &[2, 0, 255, 255, 255, 255]].concat(), "the header's size", "too many"),
-            (file(1, &simple, &[0; 7]), "the elements", "7 bytes do not make"),
-            (file(1, &simple, &[0; 9]), "the elements", "shape [2] and dtype float32"),
-            (file(1, &header("<f4", "False", "(9999999999, 9999999999)"), &[]), "the elements", "0 bytes"),
-            (file(1, &header("|O", "False", "(2,)"), &[]), "at byte 10", "Python objects"),
-            (file(1, &header("<U3", "False", "(2,)"), &[]), "at byte 10", "\"<U3\""),
-            (file(1, &header("<V2", "False", "(2,)"), &[]), "at byte 10", "bfloat16"),
-            (file(1, &header("<M8[ns]", "False", "(2,)"), &[]), "at byte 10", "cannot be"),
-            (file(1, &header("<f16", "False", "(1,)"), &[0; 16]), "at byte 10", "cannot be"),
-            (file(1, &header("<f4", "maybe", "(2,)"), &[]), "the header, at byte 34", "True or False"),
-            (file(1, &header("<f4", "False", "(-2,)"), &[]), "the header", "expected a size"),
-            (file(1, &header("<f4", "False", "(2 3)"), &[]), "the header", "expected `,`"),
-            (file(1, "{'descr': [('a', '<f4')]}", &[]), "the header", "records"),
-            (file(1, "{'descr': '<f4', 'shape': (2,)}", &[]), "the header", "missing"),
+            (
+                [MAGIC, &[2, 0, 255, 255, 255, 255]].concat(),
+                "the header's size",
+                "too many",
+            ),
+            (
+                file(1, &simple, &[0; 7]),
+                "the elements",
+                "7 bytes do not make",
+            ),
+            (
+                file(1, &simple, &[0; 9]),
+                "the elements",
+                "shape [2] and dtype float32",
+            ),
+            (
+                file(1, &header("<f4", "False", "(9999999999, 9999999999)"), &[]),
+                "the elements",
+                "0 bytes",
+            ),
+            (
+                file(1, &header("|O", "False", "(2,)"), &[]),
+                "at byte 10",
+                "Python objects",
+            ),
+            (
+                file(1, &header("<U3", "False", "(2,)"), &[]),
+                "at byte 10",
+                "\"<U3\"",
+            ),
+            (
+                file(1, &header("<V2", "False", "(2,)"), &[]),
+                "at byte 10",
+                "bfloat16",
+            ),
+            (
+                file(1, &header("<M8[ns]", "False", "(2,)"), &[]),
+                "at byte 10",
+                "cannot be",
+            ),
+            (
+                file(1, &header("<f16", "False", "(1,)"), &[0; 16]),
+                "at byte 10",
+                "cannot be",
+            ),
+            (
+                file(1, &header("<f4", "maybe", "(2,)"), &[]),
+                "the header, at byte 34",
+                "True or False",
+            ),
+            (
+                file(1, &header("<f4", "False", "(-2,)"), &[]),
+                "the header",
+                "expected a size",
+            ),
+            (
+                file(1, &header("<f4", "False", "(2 3)"), &[]),
+                "the header",
+                "expected `,`",
+            ),
+            (
+                file(1, "{'descr': [('a', '<f4')]}", &[]),
+                "the header",
+                "records",
+            ),
+            (
+                file(1, "{'descr': '<f4', 'shape': (2,)}", &[]),
+                "the header",
+                "missing",
+            ),
             (file(1, "{'other': 1}", &[]), "at byte 1", "\"other\""),
             (file(1, "{'descr': '<f4'} x", &[]), "the header", "follow"),
             (file(1, "{'descr", &[]), "the header", "never ends"),

@@ -43,7 +43,10 @@ const DTYPES: [(Dtype, Stored); 18] = [
 ];
 
 fn stored(dtype: Dtype) -> Option<Stored> {
-    DTYPES.iter().find(|pair| pair.0 == dtype).map(|pair| pair.1)
+    DTYPES
+        .iter()
+        .find(|pair| pair.0 == dtype)
+        .map(|pair| pair.1)
 }
 
 /// Whether such a file can hold this dtype; complex32 and complex128 it cannot.
@@ -81,7 +84,12 @@ fn all(reader: &mut (impl Read + Seek), length: u64) -> Result<Vec<(String, Host
 
 /// Where the elements begin, and the header.
 fn header(reader: &mut (impl Read + Seek), length: u64) -> Result<(u64, Metadata), Fault> {
-    let foreign = |why: &str| Fault::at("the header's size", format!("not a safetensors file: {why}"));
+    let foreign = |why: &str| {
+        Fault::at(
+            "the header's size",
+            format!("not a safetensors file: {why}"),
+        )
+    };
     let mut size = [0; 8];
     fill(reader, &mut size, "").map_err(|_| foreign("it has less than 8 bytes"))?;
     let size = u64::from_le_bytes(size);
@@ -220,7 +228,14 @@ pub fn save<T: Borrow<HostTensor>>(file: &Path, tensors: &[(String, T)]) -> Resu
         };
         let shape = tensor.shape().iter().map(|n| *n as usize).collect();
         let bytes = tensor.bytes();
-        given.push((key, Given { dtype, shape, bytes }));
+        given.push((
+            key,
+            Given {
+                dtype,
+                shape,
+                bytes,
+            },
+        ));
     }
     replace(file, given).map_err(fail)
 }
@@ -246,7 +261,11 @@ fn replace(file: &Path, tensors: Vec<(&String, Given<'_>)>) -> Result<(), String
 /// The permissions that an ordinary new file gets: the umask is applied to them.
 fn ordinary_mode(folder: &Path) -> std::io::Result<u32> {
     let ordinary = folder.join("ordinary");
-    Ok(std::fs::File::create(ordinary)?.metadata()?.permissions().mode() & 0o777)
+    Ok(std::fs::File::create(ordinary)?
+        .metadata()?
+        .permissions()
+        .mode()
+        & 0o777)
 }
 
 #[cfg(test)]
@@ -269,7 +288,11 @@ mod tests {
     fn counting(dtype: Dtype, shape: &[i64]) -> HostTensor {
         let mut tensor = HostTensor::zeros(dtype, shape).unwrap();
         for (n, byte) in tensor.bytes_mut().iter_mut().enumerate() {
-            *byte = if dtype == Dtype::Bool { (n % 2) as u8 } else { n as u8 };
+            *byte = if dtype == Dtype::Bool {
+                (n % 2) as u8
+            } else {
+                n as u8
+            };
         }
         tensor
     }
@@ -311,7 +334,12 @@ mod tests {
             assert!(!holds(dtype));
             let error = save(&name, &[("k.x".to_owned(), counting(dtype, &[1]))]).unwrap_err();
             let text = error.to_string();
-            assert!(text.contains("a.safetensors") && text.contains("\"k.x\"") && text.contains(dtype.name()), "{text}");
+            assert!(
+                text.contains("a.safetensors")
+                    && text.contains("\"k.x\"")
+                    && text.contains(dtype.name()),
+                "{text}"
+            );
         }
         let twice = [(); 2].map(|()| ("k".to_owned(), counting(Dtype::U8, &[1])));
         assert!(save(&name, &twice).is_err());
@@ -328,9 +356,18 @@ mod tests {
         let tensors = keys.map(|key| (key.to_owned(), counting(Dtype::U8, &[1])));
         save(&name, &tensors).unwrap();
         let said = |key: &str| read(&name, key).unwrap_err().to_string();
-        assert!(said("layers.0.claen").contains("\"layers.0.claen\": not in the file; there are: layers.0.clean, "));
-        assert!(said("layers").contains("there are: layers.0.clean, layers.0.corrupt, layer, alpha"), "{}", said("layers"));
-        let many: Vec<_> = (0..30).map(|n| (format!("k{n}"), counting(Dtype::U8, &[1]))).collect();
+        assert!(
+            said("layers.0.claen")
+                .contains("\"layers.0.claen\": not in the file; there are: layers.0.clean, ")
+        );
+        assert!(
+            said("layers").contains("there are: layers.0.clean, layers.0.corrupt, layer, alpha"),
+            "{}",
+            said("layers")
+        );
+        let many: Vec<_> = (0..30)
+            .map(|n| (format!("k{n}"), counting(Dtype::U8, &[1])))
+            .collect();
         save(&name, &many).unwrap();
         assert!(said("k").ends_with(", ...") && said("k").matches(", k").count() == 19);
         save::<HostTensor>(&name, &[]).unwrap();
@@ -340,24 +377,61 @@ mod tests {
     #[test]
     fn refusals_name_the_place() {
         let tensor = |dtype: &str, shape: &str, end: usize| {
-            format!("{{\"k\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,{end}]}}}}")
+            format!(
+                "{{\"k\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,{end}]}}}}"
+            )
         };
         for (bytes, place, why) in [
             (vec![], "size", "not a safetensors file: it has less"),
-            (b"PK\x03\x04 a checkpoint of torch".to_vec(), "size", "not a safetensors file"),
-            (file("{}", &[])[..9].to_vec(), "size", "2 bytes of header in 1"),
+            (
+                b"PK\x03\x04 a checkpoint of torch".to_vec(),
+                "size",
+                "not a safetensors file",
+            ),
+            (
+                file("{}", &[])[..9].to_vec(),
+                "size",
+                "2 bytes of header in 1",
+            ),
             (file("{\"k\": ", &[]), "the header, line 1, column", "EOF"),
             (file("[]", &[]), "the header", ""),
-            (file(&tensor("F32", "[2]", 8), &[0; 7]), "the tensors", "7 bytes"),
-            (file(&tensor("F32", "[2]", 8), &[0; 9]), "the tensors", "9 bytes"),
-            (file(&tensor("F32", "[3]", 8), &[0; 8]), "the header", "shape"),
-            (file(&tensor("F32", "[9223372036854775807,9]", 8), &[0; 8]), "the header", "overflow"),
+            (
+                file(&tensor("F32", "[2]", 8), &[0; 7]),
+                "the tensors",
+                "7 bytes",
+            ),
+            (
+                file(&tensor("F32", "[2]", 8), &[0; 9]),
+                "the tensors",
+                "9 bytes",
+            ),
+            (
+                file(&tensor("F32", "[3]", 8), &[0; 8]),
+                "the header",
+                "shape",
+            ),
+            (
+                file(&tensor("F32", "[9223372036854775807,9]", 8), &[0; 8]),
+                "the header",
+                "overflow",
+            ),
             (file(&tensor("F99", "[2]", 8), &[0; 8]), "the header", "F99"),
-            (file(&tensor("F8_E8M0", "[2]", 2), &[0; 2]), "key \"k\"", "no dtype F8_E8M0"),
-            (file(&tensor("F4", "[4]", 2), &[0; 2]), "key \"k\"", "no dtype F4"),
+            (
+                file(&tensor("F8_E8M0", "[2]", 2), &[0; 2]),
+                "key \"k\"",
+                "no dtype F8_E8M0",
+            ),
+            (
+                file(&tensor("F4", "[4]", 2), &[0; 2]),
+                "key \"k\"",
+                "no dtype F4",
+            ),
         ] {
             let fault = parsed(&bytes, "k").expect_err(why);
-            assert!(fault.place.contains(place) && fault.why.contains(why), "{place} {why}: {fault:?}");
+            assert!(
+                fault.place.contains(place) && fault.why.contains(why),
+                "{place} {why}: {fault:?}"
+            );
         }
         let odd = file(&tensor("BOOL", "[3]", 3), &[0, 2, 255]);
         assert_eq!(parsed(&odd, "k").unwrap().bytes(), [0, 1, 1]);

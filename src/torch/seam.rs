@@ -3,22 +3,23 @@
 //! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
 //! disables the library and the host goes on.
 
+mod lent;
+mod targets;
+
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
+
+use lent::{array, borrowed, elements, text, view};
+use targets::{Targets, give_targets};
 
 use super::seam_generated as raw;
-use crate::apply::{Scalar, View};
-use crate::patch::action::{Action, NewPatch, Operand, Pick};
-use crate::patch::{Number, Plan};
-use crate::path::slice::Item;
-use crate::record::{Element, Tag};
-use crate::session::run::{Interest, Verdict, Wanted};
+use crate::apply::Scalar;
+use crate::session::Verdict;
+use crate::session::run::{Interest, Wanted};
 use crate::session::{self, Root, Run, Scope, ValueKind, ops};
-use crate::tensor::{Dtype, HostTensor};
 
 /// The table that the adapter gets; lives as long as the process.
 pub static CORE: Core = Core(raw::GpCore {
@@ -62,22 +63,6 @@ struct SeamRun {
     targets: FxHashMap<u32, Targets>,
 }
 
-/// The targets of one site in the seam's words, and what they point into.
-struct Targets {
-    list: Vec<raw::GpTarget>,
-    _parts: Vec<Parts>,
-    /// Owns the texts and tensors that the parts borrow.
-    _plan: Arc<Plan>,
-}
-
-/// What one target points to.
-struct Parts {
-    dig: Vec<raw::GpStep>,
-    slice: Vec<raw::GpSliceItem>,
-    /// Each in a box of its own, so that it stays where it is.
-    tensors: Vec<Box<raw::GpTensorArg>>,
-}
-
 /// Runs `body`; after a panic, `fallback`, with the library disabled.
 fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
@@ -89,55 +74,6 @@ fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
         session::disable(&why);
         fallback
     })
-}
-
-/// Text that the adapter lends for the call.
-///
-/// # Safety
-///
-/// `text` is as `seam.h` says of a GpStr, and outlives `'a`.
-unsafe fn text<'a>(text: raw::GpStr) -> &'a str {
-    if text.data.is_null() || text.size == 0 {
-        return "";
-    }
-    // SAFETY: by this function's contract.
-    let bytes = unsafe { std::slice::from_raw_parts(text.data.cast::<u8>(), text.size) };
-    std::str::from_utf8(bytes).unwrap_or("?")
-}
-
-/// A NUL-terminated name of the adapter's own.
-///
-/// # Safety
-///
-/// `name` is NULL or points to static text.
-unsafe fn static_text(name: *const std::ffi::c_char) -> &'static str {
-    if name.is_null() {
-        return "";
-    }
-    // SAFETY: by this function's contract.
-    unsafe { std::ffi::CStr::from_ptr(name) }
-        .to_str()
-        .unwrap_or("?")
-}
-
-/// A C array; NULL is fine when it is empty.
-///
-/// # Safety
-///
-/// `data` points to `n` elements that outlive `'a`.
-unsafe fn array<'a, T>(data: *const T, n: usize) -> &'a [T] {
-    if data.is_null() || n == 0 {
-        return &[];
-    }
-    // SAFETY: by this function's contract.
-    unsafe { std::slice::from_raw_parts(data, n) }
-}
-
-fn borrowed(text: &str) -> raw::GpStr {
-    raw::GpStr {
-        data: text.as_ptr().cast(),
-        size: text.len(),
-    }
 }
 
 /// The run behind a handle.
@@ -286,53 +222,6 @@ unsafe extern "C" fn scope_leave(run: *mut raw::GpRun) -> u32 {
     })
 }
 
-/// The adapter's items as elements.
-///
-/// # Safety
-///
-/// `items` points to `n` items as `seam.h` says, lent for the call.
-unsafe fn elements<'a>(items: *const raw::GpItem, n: usize) -> SmallVec<[Element<'a>; 8]> {
-    // SAFETY: by this function's contract.
-    let items: &'a [raw::GpItem] = unsafe { array(items, n) };
-    let element = |item: &raw::GpItem| {
-        let tag = match u32::from(item.tag) {
-            raw::GP_TENSOR => Tag::Tensor,
-            raw::GP_UNDEFINED => Tag::Undefined,
-            raw::GP_BOOL => Tag::Bool,
-            raw::GP_INT => Tag::Int,
-            raw::GP_FLOAT => Tag::Float,
-            raw::GP_COMPLEX => Tag::Complex,
-            raw::GP_STR => Tag::Str,
-            raw::GP_TUPLE => Tag::Tuple,
-            raw::GP_LIST => Tag::List,
-            raw::GP_DICT => Tag::Dict,
-            raw::GP_OTHER => Tag::Other,
-            _ => Tag::None,
-        };
-        let rank = if tag == Tag::Tensor {
-            item.count as usize
-        } else {
-            0
-        };
-        // SAFETY: `sizes` has the tensor's rank; names are static, texts lent (seam.h).
-        unsafe {
-            Element {
-                tag,
-                count: item.count as usize,
-                sizes: array(item.sizes, rank),
-                identity: item.identity.addr(),
-                dtype: static_text(item.dtype_name),
-                device: static_text(item.device),
-                device_index: (item.device_index >= 0).then_some(item.device_index),
-                layout: static_text(item.layout),
-                key: text(item.key),
-                text: text(item.text),
-            }
-        }
-    };
-    items.iter().map(element).collect()
-}
-
 unsafe extern "C" fn operands(
     run: *mut raw::GpRun,
     level: u32,
@@ -400,172 +289,6 @@ unsafe extern "C" fn value_targets(run: *mut raw::GpRun, out: *mut *const raw::G
     })
 }
 
-/// Writes where the site's targets lie, and returns how many they are.
-///
-/// # Safety
-///
-/// `out` may be written.
-unsafe fn give_targets(
-    run: &mut SeamRun,
-    site: Option<u32>,
-    out: *mut *const raw::GpTarget,
-) -> usize {
-    let (Some(site), Some(plan)) = (site, run.run.plan().cloned()) else {
-        return 0;
-    };
-    let SeamRun { run, targets } = run;
-    let targets = targets
-        .entry(site)
-        .or_insert_with(|| Targets::new(run, plan, site));
-    // SAFETY: by this function's contract.
-    unsafe { *out = targets.list.as_ptr() };
-    targets.list.len()
-}
-
-impl Targets {
-    /// The targets of `site` that hold in this run.
-    fn new(run: &Run, plan: Arc<Plan>, site: u32) -> Targets {
-        let (mut list, mut parts) = (Vec::new(), Vec::new());
-        for target in plan.targets(site) {
-            if !run.holds(target.patch) {
-                continue;
-            }
-            let mut own = Parts {
-                dig: target
-                    .dig
-                    .iter()
-                    .map(|step| raw::GpStep {
-                        index: step.index.map_or(-1, i64::from),
-                        key: borrowed(&step.key),
-                    })
-                    .collect(),
-                slice: Vec::new(),
-                tensors: Vec::new(),
-            };
-            let patch = &plan.patches[target.patch as usize].patch;
-            own.add_slice(patch);
-            list.push(own.target(target.patch, &patch.action));
-            parts.push(own);
-        }
-        Targets {
-            list,
-            _parts: parts,
-            _plan: plan,
-        }
-    }
-}
-
-impl Parts {
-    fn tensor(&mut self, tensor: &HostTensor) -> *const raw::GpTensorArg {
-        let arg = Box::new(raw::GpTensorArg {
-            data: tensor.bytes().as_ptr().cast(),
-            sizes: tensor.shape().as_ptr(),
-            rank: tensor.shape().len() as u32,
-            dtype: dtype_code(tensor.dtype()),
-            foreign: std::ptr::null_mut(),
-        });
-        let pointer = &raw const *arg;
-        self.tensors.push(arg);
-        pointer
-    }
-
-    fn add_slice(&mut self, patch: &NewPatch) {
-        for pick in &patch.picks {
-            let item = match pick {
-                Pick::Item(item) => slice_item(item),
-                Pick::Tensor(tensor) => raw::GpSliceItem {
-                    tag: raw::GP_SLICE_TENSOR as u8,
-                    tensor: self.tensor(tensor),
-                    ..raw::GpSliceItem::default()
-                },
-            };
-            self.slice.push(item);
-        }
-    }
-
-    fn target(&mut self, patch: u32, action: &Action) -> raw::GpTarget {
-        let mut target = raw::GpTarget {
-            patch,
-            dig: self.dig.as_ptr(),
-            dig_len: self.dig.len(),
-            slice: self.slice.as_ptr(),
-            slice_len: self.slice.len(),
-            ..raw::GpTarget::default()
-        };
-        let (code, operand) = match action {
-            Action::Zero => (raw::GP_ZERO, None),
-            Action::Add(operand) => (raw::GP_ADD, Some(operand)),
-            Action::Replace(operand) => (raw::GP_REPLACE, Some(operand)),
-            Action::Keep(_) => (raw::GP_KEEP, None),
-            Action::Custom(callback) => {
-                target.callback = std::ptr::with_exposed_provenance_mut(callback.function);
-                target.user = std::ptr::with_exposed_provenance_mut(callback.user);
-                (raw::GP_CUSTOM, None)
-            }
-        };
-        target.action = code as u8;
-        match operand {
-            Some(Operand::Number(number)) => target.value = scalar(number),
-            Some(Operand::Host(tensor)) => target.tensor = self.tensor(tensor),
-            Some(Operand::Foreign(foreign)) => {
-                let arg = Box::new(raw::GpTensorArg {
-                    foreign: std::ptr::with_exposed_provenance_mut(foreign.handle),
-                    ..raw::GpTensorArg::default()
-                });
-                target.tensor = &raw const *arg;
-                self.tensors.push(arg);
-            }
-            None => {}
-        }
-        target
-    }
-}
-
-fn slice_item(item: &Item) -> raw::GpSliceItem {
-    let mut out = raw::GpSliceItem::default();
-    match item {
-        Item::Index(index) => {
-            out.tag = raw::GP_SLICE_INDEX as u8;
-            out.start = *index;
-        }
-        Item::Range { start, stop, step } => {
-            out.tag = raw::GP_SLICE_RANGE as u8;
-            out.has_start = start.is_some().into();
-            out.has_stop = stop.is_some().into();
-            out.start = start.unwrap_or(0);
-            out.stop = stop.unwrap_or(0);
-            out.step = step.unwrap_or(1);
-        }
-        Item::Ellipsis => out.tag = raw::GP_SLICE_ELLIPSIS as u8,
-        Item::NewAxis => out.tag = raw::GP_SLICE_NEWAXIS as u8,
-    }
-    out
-}
-
-fn scalar(number: &Number) -> raw::GpScalar {
-    let mut out = raw::GpScalar::default();
-    match *number {
-        Number::Bool(value) => {
-            out.tag = raw::GP_BOOL as u8;
-            out.i = value.into();
-        }
-        Number::Int(value) => {
-            out.tag = raw::GP_INT as u8;
-            out.i = value;
-        }
-        Number::Float(value) => {
-            out.tag = raw::GP_FLOAT as u8;
-            out.re = value;
-        }
-        Number::Complex(re, im) => {
-            out.tag = raw::GP_COMPLEX as u8;
-            out.re = re;
-            out.im = im;
-        }
-    }
-    out
-}
-
 unsafe extern "C" fn value_items(run: *mut raw::GpRun, items: *const raw::GpItem, n: usize) {
     guard((), || {
         // SAFETY: a live run on its own thread; items lent for this call.
@@ -594,63 +317,12 @@ fn verdict(verdict: Verdict) -> u32 {
     }
 }
 
-/// The dtypes of both sides.
-const DTYPES: [(u32, Dtype); 20] = [
-    (raw::GP_BOOL8, Dtype::Bool),
-    (raw::GP_U8, Dtype::U8),
-    (raw::GP_I8, Dtype::I8),
-    (raw::GP_I16, Dtype::I16),
-    (raw::GP_I32, Dtype::I32),
-    (raw::GP_I64, Dtype::I64),
-    (raw::GP_U16, Dtype::U16),
-    (raw::GP_U32, Dtype::U32),
-    (raw::GP_U64, Dtype::U64),
-    (raw::GP_F16, Dtype::F16),
-    (raw::GP_BF16, Dtype::Bf16),
-    (raw::GP_F32, Dtype::F32),
-    (raw::GP_F64, Dtype::F64),
-    (raw::GP_C32, Dtype::C32),
-    (raw::GP_C64, Dtype::C64),
-    (raw::GP_C128, Dtype::C128),
-    (raw::GP_F8_E4M3FN, Dtype::F8E4m3fn),
-    (raw::GP_F8_E5M2, Dtype::F8E5m2),
-    (raw::GP_F8_E4M3FNUZ, Dtype::F8E4m3fnuz),
-    (raw::GP_F8_E5M2FNUZ, Dtype::F8E5m2fnuz),
-];
-
-fn dtype(code: u8) -> Option<Dtype> {
-    let found = DTYPES.iter().find(|(number, _)| *number == u32::from(code));
-    found.map(|(_, dtype)| *dtype)
-}
-
-fn dtype_code(dtype: Dtype) -> u8 {
-    let found = DTYPES.iter().find(|(_, known)| *known == dtype);
-    found.map_or(raw::GP_DTYPE_OTHER, |(number, _)| *number) as u8
-}
-
-/// The adapter's tensor as a view; `None` for a dtype that we do not know.
-///
-/// # Safety
-///
-/// `tensor` is as `seam.h` says, and its memory is this call's alone.
-unsafe fn view<'a>(tensor: &'a raw::GpTensor) -> Option<View<'a>> {
-    let rank = tensor.rank as usize;
-    // SAFETY: by this function's contract.
-    dtype(tensor.dtype).map(|dtype| unsafe {
-        View::new(
-            tensor.data.cast(),
-            array(tensor.sizes, rank),
-            array(tensor.strides, rank),
-            dtype,
-        )
-    })
-}
-
 unsafe extern "C" fn keep_wanted(run: *mut raw::GpRun, target: *const raw::GpTarget) -> u32 {
     guard(0, || {
         // SAFETY: a live run on its own thread; the target lent for this call.
         let (run, target) = unsafe { (seam_run(run), &*target) };
-        run.is_some_and(|run| run.run.keep_wanted(target.patch)).into()
+        run.is_some_and(|run| run.run.keep_wanted(target.patch))
+            .into()
     })
 }
 

@@ -68,11 +68,33 @@ fn mistakes_stop_before_the_program() {
     let mark = shop.path("ran");
     let damaged = shop.path("damaged.json");
     std::fs::write(&damaged, "{\"format\": 1, \"graphs\": [").expect("write");
-    let (damaged, absent) = (
-        damaged.display().to_string(),
-        shop.path("absent/g.json").display().to_string(),
-    );
-    let bad: [(&[&str], &str); 7] = [
+    std::fs::write(shop.path("text.npy"), "no array").expect("write");
+    std::fs::write(
+        shop.path("half.safetensors"),
+        [200, 0, 0, 0, 0, 0, 0, 0, b'{'],
+    )
+    .expect("write");
+    std::fs::write(
+        shop.path("typo.toml"),
+        "[[patch]]\npath = 'a'\nkind = 'zreo'\n",
+    )
+    .expect("write");
+    std::fs::write(
+        shop.path("probe.toml"),
+        "[[patch]]\npath = 'a'\nkind = 'probe'\n",
+    )
+    .expect("write");
+    std::fs::write(
+        shop.path("file.toml"),
+        "[[patch]]\npath = 'a'\nkind = 'add'\nvalue = { file = 'absent.npy' }\n",
+    )
+    .expect("write");
+    let path = |name: &str| shop.path(name).display().to_string();
+    let (damaged, absent) = (damaged.display().to_string(), path("absent/g.json"));
+    let add = |value: &str| format!("a=add:@{}", path(value));
+    let (typo, probe, file) = (path("typo.toml"), path("probe.toml"), path("file.toml"));
+    let out = path("out.safetensors");
+    let bad: [(&[&str], &str); 24] = [
         (&["--patch", "a=double"], "a=double"),
         (&["--patch", "a[=zero", "--patch", "=zero"], "=zero"),
         (&["--graph", &absent], "cannot be written"),
@@ -83,6 +105,38 @@ fn mistakes_stop_before_the_program() {
         ),
         (&["--against", &absent, "--patch", "a=zero"], "absent"),
         (&["--on-error", "explode"], "explode"),
+        (&["--patch", &add("absent.npy")], "absent.npy: No such file"),
+        (
+            &["--patch", &add("text.npy")],
+            "text.npy: the beginning: not an npy file",
+        ),
+        (
+            &["--patch", &add("half.safetensors#k")],
+            "half.safetensors: the header's size",
+        ),
+        (&["--patch", &add("half.safetensors")], "#key"),
+        (&["--patch", &add("text.npy#k")], "no keys"),
+        (&["--patch", "a=add:@d.txt"], ".npy or .safetensors"),
+        (&["--patch", "a[0]=probe", "--save", &out], "takes no slice"),
+        (&["--patches", &absent], "absent/g.json: No such file"),
+        (
+            &["--patches", &typo],
+            "typo.toml: line 3, column 8: unknown kind",
+        ),
+        (&["--patches", &file], "absent.npy: No such file"),
+        (
+            &["--probe", "a"],
+            "a=probe: nothing says where its values go; add --save FILE",
+        ),
+        (&["--record", "a"], "add --save FILE"),
+        (&["--patches", &probe], "add --save FILE"),
+        (&["--patch", "a=zero", "--save", &out], "no values to save"),
+        (&["--probe", "a[0]", "--save", &out], "\"a[0]\""),
+        (&["--probe", "a", "--save", &absent], "cannot be written"),
+        (
+            &["--record", "a", "--against", &absent, "--save", &out],
+            "absent",
+        ),
     ];
     for (options, expected) in bad {
         let with = run(graphpatch(options).arg("touch").arg(&mark));
@@ -93,7 +147,7 @@ fn mistakes_stop_before_the_program() {
             "{options:?}: {said}"
         );
     }
-    assert!(!mark.exists());
+    assert!(!mark.exists() && !shop.path("out.safetensors").exists());
     for program in [
         "no-such-program-anywhere",
         "/no/such/program",
@@ -114,4 +168,47 @@ fn mistakes_stop_before_the_program() {
         run(Command::new(GRAPHPATCH).args(["--help"])).status.code(),
         Some(0)
     );
+}
+
+#[test]
+fn a_probe_that_kept_nothing_leaves_an_empty_file() {
+    let shop = Shop::new();
+    let out = shop.path("out.safetensors");
+    std::fs::write(&out, "of an earlier run").expect("write");
+    let with =
+        run(graphpatch(&["--probe", "add", "--save", &out.display().to_string()]).arg("true"));
+    assert_eq!(with.status.code(), Some(3), "{}", text(&with.stderr));
+    assert!(text(&with.stderr).contains("graphpatch: patch add=probe never matched"));
+    let saved = graphpatch::tensor::safetensors::read_all(&out).expect("a safetensors file");
+    assert!(saved.is_empty());
+}
+
+#[test]
+fn check_takes_every_kind_of_patch() {
+    let shop = Shop::new();
+    let graph = shop.path("g.json").display().to_string();
+    std::fs::write(&graph, "{\"format\": 1, \"graphs\": []}").expect("write");
+    let toml = shop.path("p.toml").display().to_string();
+    std::fs::write(&toml, "[[patch]]\npath = 'from.file'\nkind = 'record'\n").expect("write");
+    let check = |options: &[&str]| {
+        run(Command::new(GRAPHPATCH)
+            .args(["check", &graph])
+            .args(options))
+    };
+    let done = check(&[
+        "--patch",
+        "a=zero",
+        "--probe",
+        "b",
+        "--record",
+        "c",
+        "--patches",
+        &toml,
+    ]);
+    let said = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    for path in ["  a: ", "  b: ", "  c: ", "  from.file: "] {
+        assert!(said.contains(path), "{path}: {said}");
+    }
+    assert_eq!(check(&[]).status.code(), Some(2));
 }

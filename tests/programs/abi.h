@@ -30,6 +30,7 @@ public:
         return id;
     }
     void remove(uint64_t id) { check(gp_patch_remove(raw_, id)); }
+    gp_session* raw() const { return raw_; }
     void record(bool on) { check(gp_session_record(raw_, on)); }
     void save(const std::string& file) {
         gp_graphs* graphs = nullptr;

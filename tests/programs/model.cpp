@@ -1,4 +1,4 @@
-// The C face of a TorchScript module; see model.h.
+// The C face of a TorchScript module and of a few operations; see model.h.
 
 #include "model.h"
 
@@ -12,9 +12,38 @@ struct model {
     torch::jit::Module module;
 };
 
+struct model_tensor {
+    at::Tensor tensor;
+};
+
 namespace {
+
 thread_local std::string last_error;
+
+// What `body` returns, or `failed` and a message.
+template <class Result, class Body>
+Result caught(Result failed, Body body) {
+    try {
+        return body();
+    } catch (const std::exception& e) {
+        last_error = e.what();
+        return failed;
+    }
 }
+
+template <class Body>
+model_tensor *made(Body body) {
+    return caught<model_tensor *>(nullptr, [&] { return new model_tensor{body()}; });
+}
+
+long read(at::Tensor tensor, float *out, size_t capacity) {
+    tensor = tensor.contiguous();
+    size_t n = static_cast<size_t>(tensor.numel());
+    std::copy_n(tensor.data_ptr<float>(), std::min(n, capacity), out);
+    return static_cast<long>(n);
+}
+
+}  // namespace
 
 model *model_load(const char *file) {
     try {
@@ -26,19 +55,12 @@ model *model_load(const char *file) {
 }
 
 long model_run(model *m, const float *input, long rows, long columns, float *out, size_t capacity) {
-    try {
+    return caught(-1L, [&] {
         torch::NoGradGuard no_grad;
         auto x = torch::from_blob(const_cast<float *>(input), {rows, columns}).clone();
         auto value = m->module.forward({x});
-        auto tensor = value.isTuple() ? value.toTuple()->elements()[0].toTensor() : value.toTensor();
-        tensor = tensor.contiguous();
-        size_t n = static_cast<size_t>(tensor.numel());
-        std::copy_n(tensor.data_ptr<float>(), std::min(n, capacity), out);
-        return static_cast<long>(n);
-    } catch (const std::exception& e) {
-        last_error = e.what();
-        return -1;
-    }
+        return read(value.isTuple() ? value.toTuple()->elements()[0].toTensor() : value.toTensor(), out, capacity);
+    });
 }
 
 const char *model_error(void) {
@@ -47,4 +69,42 @@ const char *model_error(void) {
 
 void model_free(model *m) {
     delete m;
+}
+
+model_tensor *model_tensor_new(const float *values, long rows, long columns, int gradient) {
+    return made([&] {
+        return torch::from_blob(const_cast<float *>(values), {rows, columns}).clone().set_requires_grad(gradient != 0);
+    });
+}
+
+model_tensor *model_tensor_add(const model_tensor *tensor, double number) {
+    return made([&] { return tensor->tensor + number; });
+}
+
+model_tensor *model_tensor_relu(const model_tensor *tensor) {
+    return made([&] { return tensor->tensor.relu(); });
+}
+
+void model_tensor_free(model_tensor *tensor) {
+    delete tensor;
+}
+
+long model_tensor_read(const model_tensor *tensor, float *out, size_t capacity) {
+    return caught(-1L, [&] { return read(tensor->tensor.detach(), out, capacity); });
+}
+
+model_tensor *model_tensor_gradient(const model_tensor *tensor, const model_tensor *leaf) {
+    return made([&] {
+        tensor->tensor.sum().backward();
+        TORCH_CHECK(leaf->tensor.grad().defined(), "the tensor got no gradient");
+        return leaf->tensor.grad().clone();
+    });
+}
+
+const void *model_tensor_impl(const model_tensor *tensor) {
+    return tensor->tensor.unsafeGetTensorImpl();
+}
+
+long model_tensor_references(const model_tensor *tensor) {
+    return static_cast<long>(tensor->tensor.use_count());
 }

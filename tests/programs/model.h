@@ -1,5 +1,5 @@
-/* A TorchScript module behind three C functions, for programs in languages that cannot call libtorch. No word of
- * libgraphpatch in it: it stands for the model code that such a program has anyway. */
+/* A TorchScript module behind three C functions, and a few plain operations, for programs in languages that cannot call
+ * libtorch. No word of libgraphpatch in it: it stands for the model code that such a program has anyway. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -19,10 +19,29 @@ model *model_load(const char *file);
  * model_error(). */
 long model_run(model *m, const float *input, long rows, long columns, float *out, size_t capacity);
 
-/* What the last model_run that returned -1 caught. */
+/* What the last call on this thread that failed (model_run: -1, the others: NULL or -1) caught. */
 const char *model_error(void);
 
 void model_free(model *m);
+
+/* One of libtorch's own tensors. Each call that returns one hands it over; NULL when the operation threw. */
+typedef struct model_tensor model_tensor;
+
+/* A (rows, columns) float tensor; with `gradient`, one whose gradient will be asked for. */
+model_tensor *model_tensor_new(const float *values, long rows, long columns, int gradient);
+model_tensor *model_tensor_add(const model_tensor *tensor, double number);
+model_tensor *model_tensor_relu(const model_tensor *tensor);
+void model_tensor_free(model_tensor *tensor);
+
+/* Copies at most `capacity` elements to `out`; returns how many there are. */
+long model_tensor_read(const model_tensor *tensor, float *out, size_t capacity);
+
+/* The gradient of the sum of all elements of `tensor` in `leaf`; NULL also when there is none. */
+model_tensor *model_tensor_gradient(const model_tensor *tensor, const model_tensor *leaf);
+
+/* The at::TensorImpl behind it, and how many references it has. */
+const void *model_tensor_impl(const model_tensor *tensor);
+long model_tensor_references(const model_tensor *tensor);
 
 #ifdef __cplusplus
 }

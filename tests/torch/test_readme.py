@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Callable, List
 
+from safetensors.numpy import load_file
+
 from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, Saved
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,6 +49,14 @@ def test_every_command(transformer: Callable[[str], Saved], tmp_path: Path) -> N
         done = run(command, transformer("scripted"), "model.pt", tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert done.stdout or done.stderr or "--graph" in command or "check" in command, command
+
+
+def test_the_patch_file(transformer: Callable[[str], Saved], tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(blocks("toml")[0])
+    command = "graphpatch run --patches p.toml --save kept.safetensors --summary -- ./infer model.pt"
+    done = run(command, transformer("scripted"), "model.pt", tmp_path)
+    assert done.returncode == 0 and "runs 0..4" in done.stderr, done.stderr
+    assert list(load_file(tmp_path / "kept.safetensors")) == ["layers_1.attn.chunk|sub_1#0"]
 
 
 def test_the_c_snippet_is_the_c_program() -> None:

@@ -6,6 +6,8 @@
 //! | `show.rs` | `show` |
 //! | `complete.rs` | `complete` |
 //! | `check.rs` | `check`, and the check that `run --against` does |
+//! | `asked.rs` | `--patch`, `--patches`, `--probe`, `--record` of both |
+//! | `kept.rs` | what `run --save` saves |
 //! | `doctor.rs` | `doctor` |
 //! | `library.rs` | where `libgraphpatch.so` is |
 //!
@@ -16,9 +18,11 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod asked;
 mod check;
 mod complete;
 mod doctor;
+mod kept;
 mod library;
 mod outcome;
 mod run;

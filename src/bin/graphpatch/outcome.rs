@@ -12,10 +12,12 @@ use graphpatch::preload::{PatchReport, Report};
 
 use crate::run::Wanted;
 use crate::show::lines;
-use crate::{Stop, say, show_on_stderr};
+use crate::{Stop, kept, say, show_on_stderr};
 
 /// A patch that never matched or failed, where the program itself said 0.
 const PATCH_FAILED: u8 = 3;
+/// A file that could not be written in the end, where the program itself said 0.
+const NOT_SAVED: u8 = 1;
 
 /// The reports of all processes.
 pub struct Outcome {
@@ -38,27 +40,26 @@ impl Outcome {
             show_on_stderr(&trees(&graphs)?);
         }
         if wanted.summary {
-            show_on_stderr(&self.summary(&patches));
+            show_on_stderr(&self.summary(&wanted.patches, &patches));
         }
         self.tell_notes(wanted);
-        // The program has run: a graph that cannot be saved now does not undo the rest.
-        let saved = wanted
-            .graph
-            .as_deref()
-            .map_or(Ok(()), |file| self.save(file));
-        let all_done = complain(&wanted.patches, &patches, &graphs);
-        match saved {
-            Err(error) if code == 0 => Err(Stop {
-                message: error.to_string(),
-                code: 1,
-            }),
-            Err(error) => {
-                say(error);
-                Ok(code)
-            }
-            Ok(()) if code == 0 && !all_done => Ok(PATCH_FAILED),
-            Ok(()) => Ok(code),
+        // The program has run: a file that cannot be saved now does not undo the rest.
+        let mut lost: Vec<String> = Vec::new();
+        if let Some(Err(error)) = wanted.graph.as_deref().map(|file| self.save(file)) {
+            lost.push(error.to_string());
         }
+        if let Some(file) = &wanted.save {
+            lost.extend(self.save_kept(file));
+        }
+        let all_done = complain(&wanted.patches, &patches, &graphs);
+        for why in &lost {
+            say(why);
+        }
+        Ok(match code {
+            0 if !lost.is_empty() => NOT_SAVED,
+            0 if !all_done => PATCH_FAILED,
+            _ => code,
+        })
     }
 
     /// The counts of each patch over all processes.
@@ -66,7 +67,7 @@ impl Outcome {
         let mut sums: Vec<PatchReport> = specs
             .iter()
             .map(|spec| PatchReport {
-                text: spec.to_string(),
+                text: title(spec),
                 ..PatchReport::default()
             })
             .collect();
@@ -76,6 +77,8 @@ impl Outcome {
                 sum.matched += patch.matched;
                 sum.applied += patch.applied;
                 sum.failed += patch.failed;
+                sum.kept += patch.kept;
+                sum.dropped += patch.dropped;
                 sum.last_error = patch.last_error.clone().or(sum.last_error.take());
             }
         }
@@ -86,18 +89,31 @@ impl Outcome {
         self.reports.iter().map(|report| report.runs).sum()
     }
 
-    fn summary(&self, patches: &[PatchReport]) -> String {
+    fn summary(&self, specs: &[PatchSpec], patches: &[PatchReport]) -> String {
         let mut text = String::new();
         if !patches.is_empty() {
+            let kept = specs.iter().any(|spec| spec.kind.keeps());
             let mut table = Table::new();
             table.load_style(presets::UTF8_FULL_CONDENSED);
-            table.set_header(["patch", "matched", "applied", "failed", "last error"]);
-            for patch in patches {
+            let mut header = vec!["patch", "matched", "applied", "failed", "last error"];
+            if kept {
+                header.insert(4, "kept");
+            }
+            table.set_header(header);
+            for (spec, patch) in specs.iter().zip(patches) {
                 let counts =
                     [patch.matched, patch.applied, patch.failed].map(|count| count.to_string());
-                let [matched, applied, failed] = counts;
-                let error = patch.last_error.clone().unwrap_or_default();
-                table.add_row([patch.text.clone(), matched, applied, failed, error]);
+                let mut row = vec![patch.text.clone()];
+                row.extend(counts);
+                if kept {
+                    row.push(match (spec.kind.keeps(), patch.dropped) {
+                        (false, _) => String::new(),
+                        (true, 0) => patch.kept.to_string(),
+                        (true, dropped) => format!("{}, {dropped} over the limit", patch.kept),
+                    });
+                }
+                row.push(patch.last_error.clone().unwrap_or_default());
+                table.add_row(row);
             }
             text = format!("{table}\n");
         }
@@ -143,24 +159,43 @@ impl Outcome {
         }
     }
 
-    /// One file, or one for each of several ranks.
     fn save(&self, file: &Path) -> Result<(), Error> {
+        for (file, reports) in self.by_rank(file) {
+            GraphFile::new(merged(reports.into_iter())).save(&file)?;
+        }
+        Ok(())
+    }
+
+    /// Answers what could not be saved.
+    fn save_kept(&self, file: &Path) -> Vec<String> {
+        let files = self.by_rank(file).into_iter();
+        files
+            .flat_map(|(file, reports)| {
+                kept::save(reports.into_iter(), &file).unwrap_or_else(|why| vec![why.to_string()])
+            })
+            .collect()
+    }
+
+    /// One file for all processes, or one for each of several ranks.
+    fn by_rank(&self, file: &Path) -> Vec<(PathBuf, Vec<&Report>)> {
         let ranks: BTreeSet<&str> = self
             .reports
             .iter()
             .filter_map(|report| report.rank.as_deref())
             .collect();
         if ranks.len() < 2 {
-            return GraphFile::new(merged(self.reports.iter())).save(file);
+            return vec![(file.to_owned(), self.reports.iter().collect())];
         }
-        for rank in ranks {
-            let reports = self
-                .reports
-                .iter()
-                .filter(|report| report.rank.as_deref() == Some(rank));
-            GraphFile::new(merged(reports)).save(&with_rank(file, rank))?;
-        }
-        Ok(())
+        let of = |rank: &str| {
+            let reports = self.reports.iter();
+            reports
+                .filter(|report| report.rank.as_deref() == Some(rank))
+                .collect()
+        };
+        ranks
+            .into_iter()
+            .map(|rank| (with_rank(file, rank), of(rank)))
+            .collect()
     }
 }
 
@@ -199,6 +234,15 @@ fn with_rank(file: &Path, rank: &str) -> PathBuf {
         None => format!("{stem}.rank{safe}"),
     };
     file.with_file_name(name)
+}
+
+/// The patch as text, with the runs that it is for.
+fn title(spec: &PatchSpec) -> String {
+    if spec.runs.is_all() {
+        spec.to_string()
+    } else {
+        format!("{spec} (runs {})", spec.runs)
+    }
 }
 
 /// Says which patches never matched or failed; true when none.
@@ -299,6 +343,33 @@ mod tests {
     }
 
     #[test]
+    fn kept_values_are_counted() {
+        let mut probe: PatchSpec = "a=probe".parse().expect("patch");
+        probe.runs = "2..".parse().expect("runs");
+        let specs = vec!["a=zero".parse().expect("patch"), probe];
+        let mut one = report(1, None, "m.forward", 3);
+        one.patches.push(PatchReport {
+            matched: 3,
+            kept: 1,
+            dropped: 2,
+            ..PatchReport::default()
+        });
+        let outcome = Outcome {
+            reports: vec![one],
+            damaged: vec![],
+        };
+        let summary = outcome.summary(&specs, &outcome.patches(&specs));
+        for part in ["kept", "a=probe (runs 2..)", "1, 2 over the limit"] {
+            assert!(summary.contains(part), "{summary}");
+        }
+        assert!(
+            !outcome
+                .summary(&specs[..1], &outcome.patches(&specs[..1]))
+                .contains("kept")
+        );
+    }
+
+    #[test]
     fn processes_add_up() {
         let specs: Vec<PatchSpec> = vec!["a=zero".parse().expect("patch")];
         let reports = vec![
@@ -313,7 +384,7 @@ mod tests {
         let sums = outcome.patches(&specs);
         assert_eq!((sums[0].matched, sums[0].applied), (7, 7));
         assert_eq!(merged(outcome.reports.iter()).len(), 2);
-        let summary = outcome.summary(&sums);
+        let summary = outcome.summary(&specs, &sums);
         assert!(
             summary.contains("a=zero") && summary.ends_with("graphpatch: 6 runs in 3 processes\n"),
             "{summary}"

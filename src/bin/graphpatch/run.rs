@@ -13,6 +13,7 @@ use graphpatch::preload::launch::launch;
 use graphpatch::preload::{OPTIONS_VARIABLE, Options};
 use graphpatch::torch::loader::find_in_path;
 
+use crate::asked::{Asked, absolute};
 use crate::outcome::Outcome;
 use crate::{Stop, check, library};
 
@@ -25,13 +26,15 @@ pub struct Run {
     /// Save the recorded graph as JSON
     #[arg(long, value_name = "FILE")]
     graph: Option<PathBuf>,
-    /// PATH[SLICE]=zero | add:VALUE | replace:VALUE; may be repeated
-    #[arg(long = "patch", value_name = "PATCH")]
-    patches: Vec<String>,
+    #[command(flatten)]
+    asked: Asked,
+    /// Where the values of probes and records go (safetensors)
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// What to do when a patch cannot be applied
     #[arg(long, value_enum, default_value_t = Answer::Raise)]
     on_error: Answer,
-    /// Print a table of the patches: matched, applied, failed
+    /// Print a table of the patches: matched, applied, failed, kept
     #[arg(long)]
     summary: bool,
     /// Check all paths against a saved graph before PROGRAM starts
@@ -55,17 +58,19 @@ pub struct Wanted {
     pub tree: bool,
     pub summary: bool,
     pub graph: Option<PathBuf>,
+    pub save: Option<PathBuf>,
     pub patches: Vec<PatchSpec>,
     pub program: String,
 }
 
 impl Run {
     pub fn run(self) -> Result<u8, Stop> {
-        let patches = check::parse(&self.patches)?;
+        let patches = self.asked.specs()?;
+        check_save(&patches, self.save.as_deref())?;
         if let Some(file) = &self.against {
             check::against(&GraphFile::load(file)?.graphs, &patches)?;
         }
-        if let Some(file) = &self.graph {
+        for file in [&self.graph, &self.save].into_iter().flatten() {
             check_writable(file)?;
         }
         let Some((program, arguments)) = self.command.split_first() else {
@@ -83,7 +88,7 @@ impl Run {
             })?;
         let options = Options {
             record: self.tree || self.graph.is_some(),
-            patches: patches.clone(),
+            patches: absolute(&patches)?,
             on_error: match self.on_error {
                 Answer::Raise => OnError::Raise,
                 Answer::Skip => OnError::Skip,
@@ -107,6 +112,7 @@ impl Run {
             tree: self.tree,
             summary: self.summary,
             graph: self.graph,
+            save: self.save,
             patches,
             program,
         };
@@ -135,6 +141,19 @@ fn check_program(program: &OsStr) -> Result<(), Stop> {
     } else {
         format!("{name}: no such program")
     }))
+}
+
+/// Values that are kept go somewhere, and a file for them is not asked for in vain.
+fn check_save(patches: &[PatchSpec], save: Option<&Path>) -> Result<(), Stop> {
+    match (patches.iter().find(|patch| patch.kind.keeps()), save) {
+        (Some(patch), None) => Err(Stop::usage(format!(
+            "{patch}: nothing says where its values go; add --save FILE"
+        ))),
+        (None, Some(_)) => Err(Stop::usage(
+            "--save: there are no values to save; add --probe PATH or --record PATH",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a file can be made there, found out by making another one.

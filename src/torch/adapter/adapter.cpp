@@ -7,10 +7,12 @@
 
 #include "fallback.cpp"
 #include "instrument.cpp"
+#include "operands.cpp"
 #include "patch.cpp"
 #include "script.cpp"
 #include "thread.cpp"
 #include "value.cpp"
+#include "write.cpp"
 
 namespace graphpatch {
 

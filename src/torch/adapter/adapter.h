@@ -84,7 +84,7 @@ c10::ScalarType dtype_of(uint8_t code);
 // True if the tensor is plain strided memory: no subclass, transform, lazy bit or foreign layout.
 bool is_plain(const at::Tensor& tensor);
 
-// ---- patch.cpp: the targets of one value ----
+// ---- patch.cpp, operands.cpp: the targets of one value, of what an operation reads ----
 
 enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand

@@ -29,10 +29,16 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         "adapter/instrument.h",
         include_str!("../adapter/instrument.h"),
     ),
+    (
+        "adapter/operands.cpp",
+        include_str!("../adapter/operands.cpp"),
+    ),
     ("adapter/patch.cpp", include_str!("../adapter/patch.cpp")),
     ("adapter/script.cpp", include_str!("../adapter/script.cpp")),
     ("adapter/thread.cpp", include_str!("../adapter/thread.cpp")),
     ("adapter/value.cpp", include_str!("../adapter/value.cpp")),
+    ("adapter/write.cpp", include_str!("../adapter/write.cpp")),
+    ("adapter/write.h", include_str!("../adapter/write.h")),
 ];
 
 /// The seam's version, as `seam.h` has it.

@@ -1,0 +1,171 @@
+//! The session's patches: registered, taken away, switched, in sets; and what probes and records have kept.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Session;
+use crate::error::{Error, Result};
+use crate::graph;
+use crate::patch::action::{Action, NewPatch};
+use crate::patch::{Patch, PatchCounts, PatchSpec, Plan};
+use crate::tensor::HostTensor;
+
+/// What one probe or record has kept.
+#[derive(Clone, Debug)]
+pub struct KeptValues {
+    /// The patch's number.
+    pub id: u64,
+    /// Its path as text.
+    pub path: String,
+    /// Every value in order, rather than the last one.
+    pub record: bool,
+    pub values: Vec<Arc<HostTensor>>,
+    /// How many values came after a record's limit was reached.
+    pub dropped: u64,
+}
+
+fn unknown(id: u64) -> Error {
+    Error::State(format!(
+        "there is no patch number {id}: it was removed, or never registered"
+    ))
+}
+
+impl Session {
+    pub(super) fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) {
+        let enabled: Vec<_> = patches.iter().filter(|p| p.is_enabled()).cloned().collect();
+        let plan =
+            (!enabled.is_empty()).then(|| Arc::new(Plan::new(enabled, *self.on_error.lock())));
+        *self.plan.write() = plan;
+        self.update_active();
+    }
+
+    /// The plan of runs that begin now; `None` without patches.
+    pub fn plan(&self) -> Option<Arc<Plan>> {
+        self.plan.read().clone()
+    }
+
+    /// Registers a patch behind those that are there, from the next run on. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] when graphs were recorded and the path names no leaf in any of them; what
+    /// [`NewPatch::from_spec`] says of a file.
+    pub fn add_patch(self: &Arc<Self>, spec: PatchSpec) -> Result<u64> {
+        self.add(NewPatch::from_spec(spec)?)
+    }
+
+    /// The same for a patch that no text can describe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] as in [`Session::add_patch`].
+    pub fn add(self: &Arc<Self>, patch: NewPatch) -> Result<u64> {
+        {
+            let graphs = self.graphs();
+            if !graphs.is_empty() {
+                graph::check(&graphs, std::slice::from_ref(&patch.path))?;
+            }
+        }
+        let mut patches = self.patches.lock();
+        let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
+        patches.push(Arc::new(Patch::new(id, patch)));
+        self.rebuild(&patches);
+        Ok(id)
+    }
+
+    /// Takes a patch away, from the next run on. What it kept stays with those who hold it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when there is no such patch.
+    pub fn remove_patch(self: &Arc<Self>, id: u64) -> Result<()> {
+        let mut patches = self.patches.lock();
+        let before = patches.len();
+        patches.retain(|patch| patch.id != id);
+        if patches.len() == before {
+            return Err(unknown(id));
+        }
+        self.rebuild(&patches);
+        Ok(())
+    }
+
+    /// Switches a patch off or on again without forgetting it or its place, from the next run on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when there is no such patch.
+    pub fn enable_patch(self: &Arc<Self>, id: u64, on: bool) -> Result<()> {
+        let patches = self.patches.lock();
+        let patch = patches.iter().find(|patch| patch.id == id);
+        patch.ok_or_else(|| unknown(id))?.set_enabled(on);
+        self.rebuild(&patches);
+        Ok(())
+    }
+
+    /// Opens a set: patches registered from now on belong to it, until [`Session::end_set`] takes them away together.
+    /// Sets nest; an outer one takes the inner ones with it.
+    pub fn begin_set(&self) -> u64 {
+        let mut sets = self.sets.lock();
+        let mark = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
+        sets.push(mark);
+        mark
+    }
+
+    /// Takes away all patches that were registered since the set was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when the set is not open.
+    pub fn end_set(self: &Arc<Self>, set: u64) -> Result<()> {
+        let mut sets = self.sets.lock();
+        let Some(at) = sets.iter().position(|mark| *mark == set) else {
+            return Err(Error::State(format!(
+                "there is no open set number {set}: it was ended, or an outer one was"
+            )));
+        };
+        sets.truncate(at);
+        let mut patches = self.patches.lock();
+        patches.retain(|patch| patch.id < set);
+        self.rebuild(&patches);
+        Ok(())
+    }
+
+    /// What probes and records have kept so far, in the order of registration.
+    pub fn kept(&self) -> Vec<KeptValues> {
+        let patches = self.patches.lock();
+        let kept = patches
+            .iter()
+            .filter_map(|patch| match &patch.patch.action {
+                Action::Keep(kept) => Some(KeptValues {
+                    id: patch.id,
+                    path: patch.patch.path.to_string(),
+                    record: kept.keeps_all(),
+                    values: kept.values(),
+                    dropped: kept.dropped(),
+                }),
+                _ => None,
+            });
+        kept.collect()
+    }
+
+    /// The same as a list of tensors under the keys that files give them: the path for a probe, `PATH#0`, `PATH#1` and
+    /// so on for a record.
+    pub fn kept_by_key(&self) -> Vec<(String, Arc<HostTensor>)> {
+        let mut out: Vec<(String, Arc<HostTensor>)> = Vec::new();
+        for kept in self.kept() {
+            for (index, value) in kept.values.into_iter().enumerate() {
+                let key = match kept.record {
+                    true => format!("{}#{index}", kept.path),
+                    false => kept.path.clone(),
+                };
+                out.push((key, value));
+            }
+        }
+        out
+    }
+
+    /// What became of each patch so far, in the order of registration.
+    pub fn patch_counts(&self) -> Vec<PatchCounts> {
+        self.patches.lock().iter().map(|p| p.counts()).collect()
+    }
+}

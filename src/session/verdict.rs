@@ -1,0 +1,141 @@
+//! One patch at one value of a run: done, counted, or failed by the session's policy.
+
+use std::sync::Arc;
+
+use super::Run;
+use crate::apply::{self, Outcome, Scalar, View};
+use crate::error::Error;
+use crate::patch::action::Action;
+use crate::patch::{OnError, Patch};
+
+/// What becomes of a value that a patch met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Applied,
+    /// It failed, and stays as it is.
+    Skipped,
+    /// It failed, and the host gets [`Run::failure`].
+    Raise,
+    /// Not done here: libtorch is to do it, and [`Run::applied_elsewhere`] is to be told.
+    Elsewhere,
+}
+
+impl Run {
+    fn patch(&self, index: u32) -> Option<Arc<Patch>> {
+        self.plan.as_ref()?.patches.get(index as usize).cloned()
+    }
+
+    /// Applies patch `index` to a tensor in CPU memory.
+    pub fn apply(&mut self, index: u32, view: &View<'_>) -> Verdict {
+        let Some(patch) = self.patch(index) else {
+            return Verdict::Skipped;
+        };
+        let Some(slice) = &patch.slice else {
+            return Verdict::Elsewhere;
+        };
+        match apply::cpu::apply(view, slice, &patch.patch.action) {
+            Ok(Outcome::Done) => self.succeeded(&patch),
+            Ok(Outcome::Unsupported) => Verdict::Elsewhere,
+            Err(Error::Slice { why, .. }) => self.failed(&patch, &why, view.sizes),
+            Err(error) => self.failed(&patch, &error.to_string(), view.sizes),
+        }
+    }
+
+    /// Applies patch `index` to a plain number.
+    pub fn apply_scalar(&mut self, index: u32, number: &mut Scalar) -> Verdict {
+        let Some(patch) = self.patch(index) else {
+            return Verdict::Skipped;
+        };
+        if !patch.patch.picks.is_empty() {
+            return self.failed(&patch, "a plain number takes no slice", &[]);
+        }
+        if let Action::Keep(kept) = &patch.patch.action {
+            let kept = kept.clone();
+            return match number.tensor() {
+                Ok(tensor) => {
+                    kept.push(tensor);
+                    self.succeeded(&patch)
+                }
+                Err(error) => self.failed(&patch, &error.to_string(), &[]),
+            };
+        }
+        match number.apply(&patch.patch.action) {
+            Ok(new) => {
+                *number = new;
+                self.succeeded(&patch)
+            }
+            Err(error) => self.failed(&patch, &error.to_string(), &[]),
+        }
+    }
+
+    /// Whether the probe or record `index` wants one more value. A value over the limit counts as matched.
+    pub fn keep_wanted(&self, index: u32) -> bool {
+        let Some(patch) = self.patch(index) else {
+            return false;
+        };
+        match &patch.patch.action {
+            Action::Keep(kept) if kept.wants() => true,
+            _ => {
+                patch.count_match();
+                false
+            }
+        }
+    }
+
+    /// Keeps a copy of the tensor for the probe or record `index`.
+    pub fn keep(&mut self, index: u32, view: &View<'_>) -> Verdict {
+        let Some(patch) = self.patch(index) else {
+            return Verdict::Skipped;
+        };
+        match (&patch.patch.action, apply::gather::gather(view)) {
+            (Action::Keep(kept), Ok(copy)) => {
+                kept.push(copy);
+                self.succeeded(&patch)
+            }
+            (_, Ok(_)) => Verdict::Skipped,
+            (_, Err(error)) => self.failed(&patch, &error.to_string(), view.sizes),
+        }
+    }
+
+    /// libtorch did what patch `index` says; or `why` it could not.
+    pub fn applied_elsewhere(&mut self, index: u32, why: &str, sizes: &[i64]) -> Verdict {
+        match self.patch(index) {
+            None => Verdict::Skipped,
+            Some(patch) if why.is_empty() => self.succeeded(&patch),
+            Some(patch) => self.failed(&patch, why, sizes),
+        }
+    }
+
+    fn succeeded(&mut self, patch: &Patch) -> Verdict {
+        patch.count_match();
+        patch.count_applied();
+        Verdict::Applied
+    }
+
+    fn failed(&mut self, patch: &Patch, why: &str, sizes: &[i64]) -> Verdict {
+        let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
+        let slice = match patch.patch.index_text() {
+            whole if whole.is_empty() => whole,
+            index => format!(", slice {index}"),
+        };
+        let why = why.lines().next().unwrap_or_default();
+        let text = format!(
+            "graphpatch: patch {:?} cannot be applied at {}: {why} (shape ({}){slice})",
+            patch.text,
+            patch.patch.path,
+            sizes.join(", ")
+        );
+        patch.count_match();
+        patch.count_failed(&text);
+        self.failure = text;
+        match self.plan.as_ref().map(|plan| plan.on_error) {
+            Some(OnError::Skip) => Verdict::Skipped,
+            _ => Verdict::Raise,
+        }
+    }
+
+    /// Why the last verdict was [`Verdict::Raise`].
+    pub fn failure(&self) -> &str {
+        &self.failure
+    }
+}

@@ -1,0 +1,88 @@
+// Operands: parameters that an operation is about to read, and their patched copies.
+#include "adapter.h"
+
+namespace graphpatch {
+
+// The patched copy of a parameter for the frame at `level`, made once per frame.
+static at::Tensor patched_parameter(GpRun* run, uint32_t level, Frame& frame, const at::Tensor& parameter) {
+  const void* identity = parameter.unsafeGetTensorImpl();
+  for (const auto& entry : frame.patched)
+    if (entry.first == identity)
+      return entry.second;
+  const GpTarget* targets = nullptr;
+  size_t n = core->parameter_targets(run, level, identity, &targets);
+  c10::IValue value(parameter);
+  apply_targets(run, targets, n, &value, 1, Ownership::Borrowed);
+  at::Tensor patched = value.toTensor();
+  frame.patched.emplace_back(identity, patched);
+  return patched;
+}
+
+static void collect(Items& items, const c10::IValue& value) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined())
+      items.add_tensor(value.toTensor());
+  } else if (value.isTuple()) {
+    for (const c10::IValue& element : value.toTupleRef().elements())
+      collect(items, element);
+  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+    for (const c10::IValue& element : value.toListRef())
+      collect(items, element);
+  }
+}
+
+// Walks the tensors in the same order as `collect`.
+static void substitute(
+    GpRun* run,
+    uint32_t level,
+    Frame& frame,
+    c10::IValue& value,
+    const std::vector<uint8_t>& replace,
+    size_t& at) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined() && replace[at++])
+      value = patched_parameter(run, level, frame, value.toTensor());
+  } else if (value.isTuple()) {
+    std::vector<c10::IValue> elements = value.toTupleRef().elements().vec();
+    for (c10::IValue& element : elements)
+      substitute(run, level, frame, element, replace, at);
+    value = c10::ivalue::Tuple::create(std::move(elements));
+  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+    c10::List<c10::IValue> list = value.toList().copy();
+    for (size_t i = 0; i < list.size(); ++i) {
+      c10::IValue element = list.get(i);
+      substitute(run, level, frame, element, replace, at);
+      list.set(i, std::move(element));
+    }
+    value = std::move(list);
+  }
+}
+
+void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n) {
+  Thread& thread = this_thread();
+  if (thread.frames.size() <= level)
+    return;
+  Frame& frame = thread.frames[thread.frames.size() - 1 - level];
+  if (!(frame.flags & GP_FRAME_OPERANDS))
+    return;
+  static thread_local Items items;
+  items.clear();
+  for (size_t i = 0; i < n; ++i)
+    collect(items, values[i]);
+  if (!items.size())
+    return;
+  static thread_local std::vector<uint8_t> replace;
+  replace.assign(items.size(), 0);
+  core->operands(run, level, items.data(), items.size(), replace.data());
+  bool any = false;
+  for (uint8_t flag : replace)
+    any = any || flag;
+  if (!any)
+    return;
+  std::vector<uint8_t> flags = replace; // patching may come back here
+  size_t at = 0;
+  for (size_t i = 0; i < n; ++i)
+    substitute(run, level, frame, values[i], flags, at);
+}
+
+} // namespace graphpatch

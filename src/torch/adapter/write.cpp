@@ -1,0 +1,207 @@
+// One target on one tensor: the core writes plain CPU memory, libtorch everything else.
+#include "dlpack_abi.h"
+#include "write.h"
+
+#include <ATen/MemoryOverlap.h>
+#include <ATen/TensorIndexing.h>
+
+namespace graphpatch {
+
+[[noreturn]] static void raise(GpRun* run) {
+  TORCH_CHECK(false, to_string(core->failure(run)));
+}
+
+void verdict(GpRun* run, uint32_t answer) {
+  if (answer == GP_RAISE)
+    raise(run);
+}
+
+at::Tensor copy_of(const at::Tensor& tensor) {
+  if (!is_plain(tensor) || tensor.numel() == 0 || at::has_internal_overlap(tensor) != at::MemOverlap::No)
+    return tensor.clone();
+  int64_t span = 1;
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    span += (tensor.size(d) - 1) * tensor.stride(d);
+  if (span / 4 > tensor.numel())
+    return tensor.clone();
+  at::Tensor copy = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options());
+  copy.copy_(tensor);
+  return copy;
+}
+
+// Memory that libtorch did not allocate (from_blob, shared, mapped) may have readers that no count shows.
+bool only_ours(const at::Tensor& tensor) {
+  return tensor.use_count() == 1 && tensor.has_storage() && tensor.storage().use_count() == 1 &&
+      tensor.storage().allocator() != nullptr && tensor.storage().resizable() &&
+      at::has_internal_overlap(tensor) == at::MemOverlap::No;
+}
+
+static c10::Scalar scalar(const GpScalar& number) {
+  switch (number.tag) {
+    case GP_BOOL:
+      return c10::Scalar(number.i != 0);
+    case GP_INT:
+      return c10::Scalar(number.i);
+    case GP_COMPLEX:
+      return c10::Scalar(c10::complex<double>(number.re, number.im));
+    default:
+      return c10::Scalar(number.re);
+  }
+}
+
+// The core's tensor as one of libtorch's. Without `owned` it borrows the core's memory for this call.
+static at::Tensor tensor_of(const GpTensorArg& arg, const at::Tensor& like, bool owned) {
+  at::Tensor tensor;
+  if (arg.foreign) {
+    tensor = *static_cast<const at::Tensor*>(arg.foreign);
+  } else {
+    tensor = at::from_blob(
+        const_cast<void*>(arg.data), c10::IntArrayRef(arg.sizes, arg.rank), at::TensorOptions(dtype_of(arg.dtype)));
+    if (owned)
+      tensor = tensor.clone();
+  }
+  return tensor.device() == like.device() || tensor.dim() == 0 ? tensor : tensor.to(like.device());
+}
+
+struct Index {
+  std::vector<at::indexing::TensorIndex> items;
+  bool advanced = false; // reads a copy rather than a view
+};
+
+static Index index_of(const GpTarget& target, const at::Tensor& like) {
+  using namespace at::indexing;
+  Index out;
+  for (size_t i = 0; i < target.slice_len; ++i) {
+    const GpSliceItem& item = target.slice[i];
+    switch (item.tag) {
+      case GP_SLICE_INDEX:
+        out.items.emplace_back(item.start);
+        break;
+      case GP_SLICE_RANGE: {
+        std::optional<c10::SymInt> start, stop;
+        if (item.has_start)
+          start = item.start;
+        if (item.has_stop)
+          stop = item.stop;
+        out.items.emplace_back(Slice(start, stop, item.step));
+        break;
+      }
+      case GP_SLICE_ELLIPSIS:
+        out.items.emplace_back(Ellipsis);
+        break;
+      case GP_SLICE_TENSOR:
+        out.items.emplace_back(tensor_of(*item.tensor, like, true));
+        out.advanced = true;
+        break;
+      default:
+        out.items.emplace_back(None);
+    }
+  }
+  if (out.items.empty())
+    out.items.emplace_back(Ellipsis);
+  return out;
+}
+
+// What the user's function makes of the picked part; undefined: it left it alone.
+static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
+  part = part.detach();
+  if (!is_plain(part))
+    part = part.clone().resolve_conj().resolve_neg();
+  TORCH_CHECK(is_plain(part), "its layout (", part.layout(), ") cannot be shown to a function");
+  auto shown = dlpack::borrow(part);
+  DlManagedTensor* made = nullptr;
+  // The function may run models itself; those are no part of this run.
+  Thread& thread = this_thread();
+  GpRun* run = std::exchange(thread.run, nullptr);
+  const int status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(
+      target.user, &shown.managed, &made);
+  thread.run = run;
+  at::Tensor result = made ? dlpack::take(made) : at::Tensor();
+  TORCH_CHECK(status == 0, "the function returned ", status);
+  return result;
+}
+
+// The same as Python's `tensor[slice] = value` and `tensor[slice] += value`, with autograd and every layout.
+static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool differentiable) {
+  Index where = index_of(target, tensor);
+  switch (target.action) {
+    case GP_ZERO:
+      tensor.index_put_(where.items, c10::Scalar(0));
+      break;
+    case GP_REPLACE:
+      if (target.tensor)
+        tensor.index_put_(where.items, tensor_of(*target.tensor, tensor, differentiable));
+      else
+        tensor.index_put_(where.items, scalar(target.value));
+      break;
+    case GP_CUSTOM: {
+      at::Tensor made = call_user(target, tensor.index(where.items));
+      if (made.defined())
+        tensor.index_put_(where.items, made.to(tensor.device()));
+      break;
+    }
+    default: {
+      at::Tensor part = tensor.index(where.items);
+      if (target.tensor)
+        part.add_(tensor_of(*target.tensor, tensor, differentiable));
+      else
+        part.add_(scalar(target.value));
+      if (where.advanced)
+        tensor.index_put_(where.items, part);
+    }
+  }
+}
+
+uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
+  c10::IntArrayRef sizes;
+  if (tensor && tensor->defined() && !tensor->is_nested() &&
+      !tensor->unsafeGetTensorImpl()->has_symbolic_sizes_strides())
+    sizes = tensor->sizes();
+  return core->applied_elsewhere(run, &target, gp_str(why), sizes.data(), sizes.size());
+}
+
+static GpTensor view_of(const at::Tensor& tensor, void* data) {
+  GpTensor view{};
+  view.data = data;
+  view.sizes = tensor.sizes().data();
+  view.strides = tensor.strides().data();
+  view.rank = static_cast<uint32_t>(tensor.dim());
+  view.dtype = dtype_code(tensor.scalar_type());
+  return view;
+}
+
+static bool is_plain_cpu(const at::Tensor& tensor) {
+  return is_plain(tensor) && tensor.device().is_cpu() && dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER;
+}
+
+uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool differentiable) {
+  if (!differentiable && is_plain_cpu(tensor)) {
+    GpTensor view = view_of(tensor, tensor.mutable_data_ptr());
+    uint32_t answer = core->apply(run, &target, &view);
+    if (answer != GP_ELSEWHERE)
+      return answer;
+  }
+  const std::string why = reason([&] { apply_with_libtorch(tensor, target, differentiable); });
+  return elsewhere(run, target, why, &tensor);
+}
+
+void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
+  if (!core->keep_wanted(run, &target))
+    return;
+  at::Tensor plain = tensor;
+  std::string why = tensor.defined() ? "" : "there is no tensor here in this run";
+  if (why.empty() && !is_plain_cpu(tensor)) {
+    why = reason([&] {
+      plain = tensor.detach().resolve_conj().resolve_neg().to(c10::kCPU);
+      TORCH_CHECK(is_plain_cpu(plain), "a ", tensor.layout(), " tensor of ", tensor.scalar_type(), " cannot be kept");
+    });
+  }
+  if (!why.empty()) {
+    verdict(run, elsewhere(run, target, why, &tensor));
+    return;
+  }
+  GpTensor view = view_of(plain, const_cast<void*>(plain.const_data_ptr()));
+  verdict(run, core->keep(run, &target, &view));
+}
+
+} // namespace graphpatch

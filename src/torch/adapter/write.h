@@ -1,0 +1,38 @@
+// One target on one tensor: whose memory it is, copying it, writing it, keeping a copy of it.
+#pragma once
+
+#include "adapter.h"
+
+namespace graphpatch {
+
+// Throws what the core has to say, if its answer is GP_RAISE.
+void verdict(GpRun* run, uint32_t answer);
+// Tells the core that libtorch did what the target says, or why it could not.
+uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string& why, const at::Tensor* tensor);
+
+// A copy with the very strides of the value where that is affordable, so that what reads it next takes the same path.
+at::Tensor copy_of(const at::Tensor& tensor);
+// Nobody but the one slot that we hold sees the memory: the value may be written where it lies.
+bool only_ours(const at::Tensor& tensor);
+
+// Does what the target says. `differentiable`: through autograd.
+uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool differentiable);
+// Shows the core a tensor to keep a copy of.
+void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor);
+
+// Runs `body`; what it throws becomes the reason of a failure.
+template <class Body>
+std::string reason(Body body) {
+  try {
+    body();
+    return "";
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "an exception of an unknown kind";
+  }
+}
+
+} // namespace graphpatch

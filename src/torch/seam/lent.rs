@@ -1,0 +1,159 @@
+//! What the adapter lends for a call, as safe values.
+
+use smallvec::SmallVec;
+
+use crate::apply::View;
+use crate::record::{Element, Tag};
+use crate::tensor::Dtype;
+use crate::torch::seam_generated as raw;
+
+/// Text that the adapter lends for the call.
+///
+/// # Safety
+///
+/// `text` is as `seam.h` says of a GpStr, and outlives `'a`.
+pub(super) unsafe fn text<'a>(text: raw::GpStr) -> &'a str {
+    if text.data.is_null() || text.size == 0 {
+        return "";
+    }
+    // SAFETY: by this function's contract.
+    let bytes = unsafe { std::slice::from_raw_parts(text.data.cast::<u8>(), text.size) };
+    std::str::from_utf8(bytes).unwrap_or("?")
+}
+
+/// A NUL-terminated name of the adapter's own.
+///
+/// # Safety
+///
+/// `name` is NULL or points to static text.
+pub(super) unsafe fn static_text(name: *const std::ffi::c_char) -> &'static str {
+    if name.is_null() {
+        return "";
+    }
+    // SAFETY: by this function's contract.
+    unsafe { std::ffi::CStr::from_ptr(name) }
+        .to_str()
+        .unwrap_or("?")
+}
+
+/// A C array; NULL is fine when it is empty.
+///
+/// # Safety
+///
+/// `data` points to `n` elements that outlive `'a`.
+pub(super) unsafe fn array<'a, T>(data: *const T, n: usize) -> &'a [T] {
+    if data.is_null() || n == 0 {
+        return &[];
+    }
+    // SAFETY: by this function's contract.
+    unsafe { std::slice::from_raw_parts(data, n) }
+}
+
+pub(super) fn borrowed(text: &str) -> raw::GpStr {
+    raw::GpStr {
+        data: text.as_ptr().cast(),
+        size: text.len(),
+    }
+}
+
+/// The adapter's items as elements.
+///
+/// # Safety
+///
+/// `items` points to `n` items as `seam.h` says, lent for the call.
+pub(super) unsafe fn elements<'a>(
+    items: *const raw::GpItem,
+    n: usize,
+) -> SmallVec<[Element<'a>; 8]> {
+    // SAFETY: by this function's contract.
+    let items: &'a [raw::GpItem] = unsafe { array(items, n) };
+    let element = |item: &raw::GpItem| {
+        let tag = match u32::from(item.tag) {
+            raw::GP_TENSOR => Tag::Tensor,
+            raw::GP_UNDEFINED => Tag::Undefined,
+            raw::GP_BOOL => Tag::Bool,
+            raw::GP_INT => Tag::Int,
+            raw::GP_FLOAT => Tag::Float,
+            raw::GP_COMPLEX => Tag::Complex,
+            raw::GP_STR => Tag::Str,
+            raw::GP_TUPLE => Tag::Tuple,
+            raw::GP_LIST => Tag::List,
+            raw::GP_DICT => Tag::Dict,
+            raw::GP_OTHER => Tag::Other,
+            _ => Tag::None,
+        };
+        let rank = if tag == Tag::Tensor {
+            item.count as usize
+        } else {
+            0
+        };
+        // SAFETY: `sizes` has the tensor's rank; names are static, texts lent (seam.h).
+        unsafe {
+            Element {
+                tag,
+                count: item.count as usize,
+                sizes: array(item.sizes, rank),
+                identity: item.identity.addr(),
+                dtype: static_text(item.dtype_name),
+                device: static_text(item.device),
+                device_index: (item.device_index >= 0).then_some(item.device_index),
+                layout: static_text(item.layout),
+                key: text(item.key),
+                text: text(item.text),
+            }
+        }
+    };
+    items.iter().map(element).collect()
+}
+
+/// The dtypes of both sides.
+const DTYPES: [(u32, Dtype); 20] = [
+    (raw::GP_BOOL8, Dtype::Bool),
+    (raw::GP_U8, Dtype::U8),
+    (raw::GP_I8, Dtype::I8),
+    (raw::GP_I16, Dtype::I16),
+    (raw::GP_I32, Dtype::I32),
+    (raw::GP_I64, Dtype::I64),
+    (raw::GP_U16, Dtype::U16),
+    (raw::GP_U32, Dtype::U32),
+    (raw::GP_U64, Dtype::U64),
+    (raw::GP_F16, Dtype::F16),
+    (raw::GP_BF16, Dtype::Bf16),
+    (raw::GP_F32, Dtype::F32),
+    (raw::GP_F64, Dtype::F64),
+    (raw::GP_C32, Dtype::C32),
+    (raw::GP_C64, Dtype::C64),
+    (raw::GP_C128, Dtype::C128),
+    (raw::GP_F8_E4M3FN, Dtype::F8E4m3fn),
+    (raw::GP_F8_E5M2, Dtype::F8E5m2),
+    (raw::GP_F8_E4M3FNUZ, Dtype::F8E4m3fnuz),
+    (raw::GP_F8_E5M2FNUZ, Dtype::F8E5m2fnuz),
+];
+
+pub(super) fn dtype(code: u8) -> Option<Dtype> {
+    let found = DTYPES.iter().find(|(number, _)| *number == u32::from(code));
+    found.map(|(_, dtype)| *dtype)
+}
+
+pub(super) fn dtype_code(dtype: Dtype) -> u8 {
+    let found = DTYPES.iter().find(|(_, known)| *known == dtype);
+    found.map_or(raw::GP_DTYPE_OTHER, |(number, _)| *number) as u8
+}
+
+/// The adapter's tensor as a view; `None` for a dtype that we do not know.
+///
+/// # Safety
+///
+/// `tensor` is as `seam.h` says, and its memory is this call's alone.
+pub(super) unsafe fn view<'a>(tensor: &'a raw::GpTensor) -> Option<View<'a>> {
+    let rank = tensor.rank as usize;
+    // SAFETY: by this function's contract.
+    dtype(tensor.dtype).map(|dtype| unsafe {
+        View::new(
+            tensor.data.cast(),
+            array(tensor.sizes, rank),
+            array(tensor.strides, rank),
+            dtype,
+        )
+    })
+}

@@ -1,0 +1,195 @@
+//! The targets of a site in the seam's words, and what they point into.
+
+use std::sync::Arc;
+
+use super::SeamRun;
+use super::lent::{borrowed, dtype_code};
+use crate::patch::action::{Action, NewPatch, Operand, Pick};
+use crate::patch::{Number, Plan};
+use crate::path::slice::Item;
+use crate::session::Run;
+use crate::tensor::HostTensor;
+use crate::torch::seam_generated as raw;
+
+/// The targets of one site in the seam's words, and what they point into.
+pub(super) struct Targets {
+    list: Vec<raw::GpTarget>,
+    _parts: Vec<Parts>,
+    /// Owns the texts and tensors that the parts borrow.
+    _plan: Arc<Plan>,
+}
+
+/// What one target points to.
+pub(super) struct Parts {
+    dig: Vec<raw::GpStep>,
+    slice: Vec<raw::GpSliceItem>,
+    /// Each in a box of its own, so that it stays where it is while more are pushed.
+    #[expect(clippy::vec_box, reason = "targets point to the boxes' content")]
+    tensors: Vec<Box<raw::GpTensorArg>>,
+}
+
+/// Writes where the site's targets lie, and returns how many they are.
+///
+/// # Safety
+///
+/// `out` may be written.
+pub(super) unsafe fn give_targets(
+    run: &mut SeamRun,
+    site: Option<u32>,
+    out: *mut *const raw::GpTarget,
+) -> usize {
+    let (Some(site), Some(plan)) = (site, run.run.plan().cloned()) else {
+        return 0;
+    };
+    let SeamRun { run, targets } = run;
+    let targets = targets
+        .entry(site)
+        .or_insert_with(|| Targets::new(run, plan, site));
+    // SAFETY: by this function's contract.
+    unsafe { *out = targets.list.as_ptr() };
+    targets.list.len()
+}
+
+impl Targets {
+    /// The targets of `site` that hold in this run.
+    fn new(run: &Run, plan: Arc<Plan>, site: u32) -> Targets {
+        let (mut list, mut parts) = (Vec::new(), Vec::new());
+        for target in plan.targets(site) {
+            if !run.holds(target.patch) {
+                continue;
+            }
+            let mut own = Parts {
+                dig: target
+                    .dig
+                    .iter()
+                    .map(|step| raw::GpStep {
+                        index: step.index.map_or(-1, i64::from),
+                        key: borrowed(&step.key),
+                    })
+                    .collect(),
+                slice: Vec::new(),
+                tensors: Vec::new(),
+            };
+            let patch = &plan.patches[target.patch as usize].patch;
+            own.add_slice(patch);
+            list.push(own.target(target.patch, &patch.action));
+            parts.push(own);
+        }
+        Targets {
+            list,
+            _parts: parts,
+            _plan: plan,
+        }
+    }
+}
+
+impl Parts {
+    fn tensor(&mut self, tensor: &HostTensor) -> *const raw::GpTensorArg {
+        let arg = Box::new(raw::GpTensorArg {
+            data: tensor.bytes().as_ptr().cast(),
+            sizes: tensor.shape().as_ptr(),
+            rank: tensor.shape().len() as u32,
+            dtype: dtype_code(tensor.dtype()),
+            foreign: std::ptr::null_mut(),
+        });
+        let pointer = &raw const *arg;
+        self.tensors.push(arg);
+        pointer
+    }
+
+    fn add_slice(&mut self, patch: &NewPatch) {
+        for pick in &patch.picks {
+            let item = match pick {
+                Pick::Item(item) => slice_item(item),
+                Pick::Tensor(tensor) => raw::GpSliceItem {
+                    tag: raw::GP_SLICE_TENSOR as u8,
+                    tensor: self.tensor(tensor),
+                    ..raw::GpSliceItem::default()
+                },
+            };
+            self.slice.push(item);
+        }
+    }
+
+    fn target(&mut self, patch: u32, action: &Action) -> raw::GpTarget {
+        let mut target = raw::GpTarget {
+            patch,
+            dig: self.dig.as_ptr(),
+            dig_len: self.dig.len(),
+            slice: self.slice.as_ptr(),
+            slice_len: self.slice.len(),
+            ..raw::GpTarget::default()
+        };
+        let (code, operand) = match action {
+            Action::Zero => (raw::GP_ZERO, None),
+            Action::Add(operand) => (raw::GP_ADD, Some(operand)),
+            Action::Replace(operand) => (raw::GP_REPLACE, Some(operand)),
+            Action::Keep(_) => (raw::GP_KEEP, None),
+            Action::Custom(callback) => {
+                target.callback = std::ptr::with_exposed_provenance_mut(callback.function);
+                target.user = std::ptr::with_exposed_provenance_mut(callback.user);
+                (raw::GP_CUSTOM, None)
+            }
+        };
+        target.action = code as u8;
+        match operand {
+            Some(Operand::Number(number)) => target.value = scalar(number),
+            Some(Operand::Host(tensor)) => target.tensor = self.tensor(tensor),
+            Some(Operand::Foreign(foreign)) => {
+                let arg = Box::new(raw::GpTensorArg {
+                    foreign: std::ptr::with_exposed_provenance_mut(foreign.handle),
+                    ..raw::GpTensorArg::default()
+                });
+                target.tensor = &raw const *arg;
+                self.tensors.push(arg);
+            }
+            None => {}
+        }
+        target
+    }
+}
+
+fn slice_item(item: &Item) -> raw::GpSliceItem {
+    let mut out = raw::GpSliceItem::default();
+    match item {
+        Item::Index(index) => {
+            out.tag = raw::GP_SLICE_INDEX as u8;
+            out.start = *index;
+        }
+        Item::Range { start, stop, step } => {
+            out.tag = raw::GP_SLICE_RANGE as u8;
+            out.has_start = start.is_some().into();
+            out.has_stop = stop.is_some().into();
+            out.start = start.unwrap_or(0);
+            out.stop = stop.unwrap_or(0);
+            out.step = step.unwrap_or(1);
+        }
+        Item::Ellipsis => out.tag = raw::GP_SLICE_ELLIPSIS as u8,
+        Item::NewAxis => out.tag = raw::GP_SLICE_NEWAXIS as u8,
+    }
+    out
+}
+
+fn scalar(number: &Number) -> raw::GpScalar {
+    let mut out = raw::GpScalar::default();
+    match *number {
+        Number::Bool(value) => {
+            out.tag = raw::GP_BOOL as u8;
+            out.i = value.into();
+        }
+        Number::Int(value) => {
+            out.tag = raw::GP_INT as u8;
+            out.i = value;
+        }
+        Number::Float(value) => {
+            out.tag = raw::GP_FLOAT as u8;
+            out.re = value;
+        }
+        Number::Complex(re, im) => {
+            out.tag = raw::GP_COMPLEX as u8;
+            out.re = re;
+            out.im = im;
+        }
+    }
+    out
+}

@@ -16,8 +16,10 @@ GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
 PLAIN_PROGRAMS := build/infer build/runner build/endings build/plugin.so build/late
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets
-C_PROGRAMS := build/c_session
-PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS)
+C_PROGRAMS := build/c_session build/c_patches
+# The C program that needs no libtorch.
+ALONE_PROGRAMS := build/c_alone
+PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS)
 
 .PHONY: help
 help: ## list the targets
@@ -68,7 +70,7 @@ generate-check: ## fail when a committed generated file is stale
 	.ci/generate --check
 
 .PHONY: bench
-bench: venv build build/bench/cost ## what recording and patching cost, as ratios to the bare program
+bench: venv build build/bench/cost build/bench/patch ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 
 .PHONY: clean
@@ -115,16 +117,24 @@ build/libmodel.so: tests/programs/model.cpp tests/programs/model.h build/torch.m
 	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -shared -fPIC $< -o $@ $(TORCH_LDFLAGS)
 
 # The header promises C99 without a warning.
-$(C_PROGRAMS): build/c_%: tests/c/%.c include/graphpatch.h build/libmodel.so
+C_HEADERS := tests/c/check.h tests/c/dlpack.h include/graphpatch.h
+
+$(C_PROGRAMS): build/c_%: tests/c/%.c $(C_HEADERS) build/libmodel.so
 	@echo "programs: compiling c_$*" >&2
-	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude -Itests/programs $< -o $@ build/libmodel.so \
+	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude -Itests/programs $< -o $@ build/libmodel.so -pthread \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) -Wl,-rpath,$(abspath build) \
 	    $(filter -Wl$(comma)-rpath-link%,$(TORCH_LDFLAGS))
 
+$(ALONE_PROGRAMS): build/c_%: tests/c/%.c $(C_HEADERS)
+	@mkdir -p build
+	@echo "programs: compiling c_$*" >&2
+	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $< -o $@ \
+	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
+
 comma := ,
 
-build/bench/cost: benches/cost.cpp include/graphpatch.h build/torch.mk
+build/bench/cost build/bench/patch: build/bench/%: benches/%.cpp include/graphpatch.h build/torch.mk
 	@mkdir -p build/bench
-	@echo "bench: compiling" >&2
+	@echo "bench: compiling $*" >&2
 	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)

@@ -5,4 +5,6 @@ cd "$(dirname "$0")/.."
 mkdir -p build/bench
 [ -e build/bench/gpt.pt ] || "$PYTHON" benches/export.py build/bench/gpt.pt
 echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
-exec build/bench/cost build/bench/gpt.pt "${ROUNDS:-40}"
+build/bench/cost build/bench/gpt.pt "${ROUNDS:-40}"
+echo
+exec build/bench/patch "${ROUNDS:-40}"

@@ -317,8 +317,9 @@ gp_status gp_kept_tensor(const gp_session *session,
                          struct DLManagedTensorVersioned **out);
 
 // Saves what all probes and records of the session have kept as safetensors; a file that was there is replaced as a
-// whole. A probe's value has its path as the key, a record's values have `PATH#0`, `PATH#1` and so on. Errors:
-// GP_STATUS_FILE, GP_STATUS_REFUSED for a dtype that the format does not know.
+// whole. A probe's value has its path as the key (`PATH~2` for the second probe of one path), a record's values have
+// `PATH#0`, `PATH#1` and so on. Errors: GP_STATUS_FILE; GP_STATUS_REFUSED for a dtype that the format does not know,
+// then nothing is written.
 gp_status gp_kept_save(const gp_session *session,
                        const char *file);
 

@@ -11,8 +11,9 @@
 //! |---|---|---|
 //! | [`path`] | NodePath, slice, names | nothing |
 //! | [`graph`] | nodes, shapes, tree text, JSON | path |
-//! | [`patch`] | patch kinds, patch text, the plan | path, graph |
-//! | [`apply`] | one action on one strided view | path |
+//! | [`tensor`] | tensors in host memory, npy and safetensors files | nothing |
+//! | [`patch`] | patch kinds, patch text and files, the plan | path, tensor |
+//! | [`apply`] | one action on one strided view | path, tensor, patch |
 //! | [`record`] | operation calls to nodes | path, graph |
 //! | [`session`] | runs and scopes per thread: where record and patch meet | all of the above |
 //! | [`torch`] | the seam, the adapter, its loader | session; the only room that knows libtorch |

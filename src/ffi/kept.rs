@@ -9,7 +9,7 @@ use super::guard::{answer, reference, text};
 use super::session::gp_session;
 use super::{Status, guard};
 use crate::error::{Error, Result};
-use crate::session::KeptValues;
+use crate::session::{KeptValues, keyed};
 use crate::tensor::safetensors;
 
 /// What a probe or record has kept.
@@ -80,8 +80,9 @@ pub unsafe extern "C" fn gp_kept_tensor(
 }
 
 /// Saves what all probes and records of the session have kept as safetensors; a file that was there is replaced as a
-/// whole. A probe's value has its path as the key, a record's values have `PATH#0`, `PATH#1` and so on. Errors:
-/// GP_STATUS_FILE, GP_STATUS_REFUSED for a dtype that the format does not know.
+/// whole. A probe's value has its path as the key (`PATH~2` for the second probe of one path), a record's values have
+/// `PATH#0`, `PATH#1` and so on. Errors: GP_STATUS_FILE; GP_STATUS_REFUSED for a dtype that the format does not know,
+/// then nothing is written.
 ///
 /// # Safety
 ///
@@ -90,8 +91,11 @@ pub unsafe extern "C" fn gp_kept_tensor(
 pub unsafe extern "C" fn gp_kept_save(session: *const gp_session, file: *const c_char) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let session = reference(session, "session")?;
+        let kept = keyed(&reference(session, "session")?.0.kept());
         let file = Path::new(text(file, "file")?);
-        safetensors::save(file, &session.0.kept_by_key())
+        match kept.unsaved.is_empty() {
+            true => safetensors::save(file, &kept.tensors),
+            false => Err(Error::Refused(kept.unsaved.join("; "))),
+        }
     })
 }

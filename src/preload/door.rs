@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::options::{OPTIONS_VARIABLE, Options};
 use super::report::{PatchReport, Report, values_name};
-use super::values::{Keyed, Values, keyed};
+use super::values::Values;
 use crate::error::Result;
-use crate::session::{Held, Session};
+use crate::session::{Held, Keyed, Session, keyed};
 use crate::torch::loader;
 
 /// Not a preloaded process, or one whose options are gone: hooks pass through.

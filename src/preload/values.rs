@@ -2,7 +2,6 @@
 //! it is replaced as a whole; unlike it, it may be large, so it has its own share of the time and is left alone while
 //! nothing was added.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -10,51 +9,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::session::KeptValues;
+use crate::session::Keyed;
 use crate::tensor::{HostTensor, safetensors};
 
 /// Writing takes at most one part in so many of the time, except at the end of the process.
 const SHARE: u32 = 200;
-
-/// Values under the keys that files give them.
-#[derive(Debug, Default)]
-pub struct Keyed {
-    pub tensors: Vec<(String, Arc<HostTensor>)>,
-    /// A line for each key whose value a file cannot hold.
-    pub unsaved: Vec<String>,
-}
-
-/// The path is the key of a probe; a record has `PATH#0`, `PATH#1` and so on. The second probe (or record) of one path
-/// is `PATH~2`.
-pub fn keyed(kept: &[KeptValues]) -> Keyed {
-    let (mut met, mut taken, mut all) = (HashMap::new(), HashSet::new(), Keyed::default());
-    for one in kept {
-        let times = met.entry((&one.path, one.record)).or_insert(0u32);
-        *times += 1;
-        let label = match *times {
-            1 => one.path.clone(),
-            n => format!("{}~{n}", one.path),
-        };
-        for (index, value) in one.values.iter().enumerate() {
-            let mut key = match one.record {
-                true => format!("{label}#{index}"),
-                false => label.clone(),
-            };
-            // Only where a path itself has such an ending.
-            while !taken.insert(key.clone()) {
-                key.push('~');
-            }
-            if safetensors::holds(value.dtype()) {
-                all.tensors.push((key, value.clone()));
-            } else {
-                let dtype = value.dtype().name();
-                all.unsaved
-                    .push(format!("{key}: safetensors cannot hold {dtype}"));
-            }
-        }
-    }
-    all
-}
 
 /// What was written last, and when.
 #[derive(Debug, Default)]
@@ -132,6 +91,7 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::{KeptValues, keyed};
     use crate::tensor::Dtype;
 
     fn tensor(dtype: Dtype) -> Arc<HostTensor> {

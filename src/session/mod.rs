@@ -9,6 +9,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod keyed;
 pub mod ops;
 pub mod patches;
 mod recorded;
@@ -32,6 +33,7 @@ use crate::patch::{OnError, Patch, Plan};
 
 use recorded::Recorded;
 
+pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;
 pub use run::{Run, ValueKind};
 pub use scope::{Root, Scope};

@@ -148,22 +148,6 @@ impl Session {
         kept.collect()
     }
 
-    /// The same as a list of tensors under the keys that files give them: the path for a probe, `PATH#0`, `PATH#1` and
-    /// so on for a record.
-    pub fn kept_by_key(&self) -> Vec<(String, Arc<HostTensor>)> {
-        let mut out: Vec<(String, Arc<HostTensor>)> = Vec::new();
-        for kept in self.kept() {
-            for (index, value) in kept.values.into_iter().enumerate() {
-                let key = match kept.record {
-                    true => format!("{}#{index}", kept.path),
-                    false => kept.path.clone(),
-                };
-                out.push((key, value));
-            }
-        }
-        out
-    }
-
     /// What became of each patch so far, in the order of registration.
     pub fn patch_counts(&self) -> Vec<PatchCounts> {
         self.patches.lock().iter().map(|p| p.counts()).collect()

@@ -12,6 +12,7 @@ pub mod dtype;
 pub mod file;
 pub mod host;
 pub mod npy;
+mod npy_header;
 pub mod safetensors;
 
 pub use dtype::Dtype;

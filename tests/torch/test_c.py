@@ -1,22 +1,77 @@
-"""The C ABI from C, on a real module; and the header by itself."""
+"""The C ABI from C, with libtorch and without, under valgrind as well; and the header by itself."""
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable, List
 
 import pytest
 
-from support import PROGRAMS, ROOT, Saved
+from support import PROGRAMS, ROOT, Result, Saved, graphpatch, run_process
 
 HEADER = ROOT / "include" / "graphpatch.h"
+PROGRAMS_IN_C = ROOT / "tests" / "c"
+
+
+def all_well(result: Result) -> None:
+    assert result.code == 0, result.stderr
+    assert result.stdout.endswith("all as it must be\n")
+
+
+@pytest.fixture(scope="session")
+def graph(tuple_output: Callable[[str], Saved], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved graph of the TupleOutputModule."""
+    file = tmp_path_factory.mktemp("graph") / "graph.json"
+    tuple_output("scripted").run(graph=file).ok()
+    return file
 
 
 @pytest.mark.parametrize("kind", ["scripted", "traced"])
 def test_session_from_c(tuple_output: Callable[[str], Saved], kind: str) -> None:
-    saved = tuple_output(kind)
-    done = subprocess.run([PROGRAMS / "c_session", saved.model], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("all as it must be\n")
+    all_well(run_process([PROGRAMS / "c_session", tuple_output(kind).model]))
+
+
+@pytest.mark.parametrize("kind", ["scripted", "traced"])
+def test_patches_from_c(tuple_output: Callable[[str], Saved], kind: str, tmp_path: Path) -> None:
+    all_well(run_process([PROGRAMS / "c_patches", tuple_output(kind).model, tmp_path]))
+
+
+def test_without_libtorch(graph: Path, tmp_path: Path) -> None:
+    all_well(run_process([PROGRAMS / "c_alone", graph, tmp_path]))
+
+
+def declared() -> List[str]:
+    """The calls that the header declares."""
+    code = re.sub(r"//.*", "", HEADER.read_text(encoding="utf-8"))
+    return re.findall(r"\b(gp_\w+)\(", code)
+
+
+def test_every_call_is_used_from_c() -> None:
+    code = "".join(file.read_text(encoding="utf-8") for file in sorted(PROGRAMS_IN_C.glob("*.c")))
+    code = re.sub(r"/\*.*?\*/", "", code, flags=re.S)
+    calls = declared()
+    assert len(calls) == len(set(calls)) > 50
+    missing = [call for call in calls if not re.search(rf"\b{call}\(", code)]
+    assert not missing, f"no program of tests/c calls {', '.join(missing)}"
+
+
+def valgrind(*command: Any) -> None:
+    """Runs a program under valgrind, which must find neither an error nor a leak."""
+    assert shutil.which("valgrind"), "valgrind is missing: install it (apt-get install valgrind), or its package elsewhere"
+    options = ["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite",
+               "--show-leak-kinds=definite", "--num-callers=40", f"--suppressions={PROGRAMS_IN_C / 'valgrind.supp'}"]
+    all_well(run_process(["valgrind", *options, *command]))
+
+
+def test_memory_without_libtorch(graph: Path, tmp_path: Path) -> None:
+    valgrind(PROGRAMS / "c_alone", graph, tmp_path)
+
+
+def test_memory_with_libtorch(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
+    """Half a minute. The adapter is built ahead, outside of valgrind."""
+    graphpatch("doctor", "--build", "--", PROGRAMS / "runner").ok()
+    valgrind(PROGRAMS / "c_patches", tuple_output("scripted").model, tmp_path)
 
 
 @pytest.mark.parametrize("compiler, language, standard", [

@@ -78,7 +78,9 @@ def base(dtype: torch.dtype, layout: str) -> Tensor:
     if dtype is torch.bool:
         flat = torch.arange(n) % 3 == 0
     elif dtype.is_floating_point or dtype.is_complex:
-        flat = (torch.arange(n).double() * 0.37 - 11).to(dtype)
+        flat = torch.arange(n).double() * 0.37 - 11
+        flat[1::2] *= 0.01  # small ones, which show how a number that is added is rounded
+        flat = flat.to(dtype)
         edges = [NAN, INF, -INF, -0.0, 65504.0, 1e-8]
         flat[: len(edges) * 3 : 3] = torch.tensor(edges).to(dtype)
     else:

@@ -61,7 +61,10 @@ def test_an_npy_value_broadcasts(floats: Tuple[Saved, Tensor], tmp_path: Path, k
         value = torch.from_numpy(array)
 
         def change(at: Tensor) -> None:
-            at[index] = value if kind == "replace" else at[index] + value
+            if kind == "replace":
+                at[index] = value
+            else:
+                at[index] += value
 
         result = patched(saved, f"clone{text}={kind}:@{tmp_path / 'value.npy'}").ok()
         assert same_bits(result.output, one_step(x, change)), shape

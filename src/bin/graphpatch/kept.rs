@@ -75,7 +75,7 @@ mod tests {
                 ..Report::default()
             }
         };
-        let mut reports = vec![
+        let mut reports = [
             report(3, 0, &["a", "r#0", "r#1"]),
             report(7, 1, &["a", "b", "r#0"]),
             report(7, 2, &["a"]),

@@ -7,7 +7,7 @@
 //! | `complete.rs` | `complete` |
 //! | `check.rs` | `check`, and the check that `run --against` does |
 //! | `asked.rs` | `--patch`, `--patches`, `--probe`, `--record` of both |
-//! | `kept.rs` | what `run --save` saves |
+//! | `kept.rs`, `summary.rs` | what `run --save` saves, what `run --summary` prints |
 //! | `doctor.rs` | `doctor` |
 //! | `library.rs` | where `libgraphpatch.so` is |
 //!
@@ -27,6 +27,7 @@ mod library;
 mod outcome;
 mod run;
 mod show;
+mod summary;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

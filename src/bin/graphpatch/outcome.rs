@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use comfy_table::{Table, presets};
 use graphpatch::error::Error;
 use graphpatch::graph::{self, Graph, GraphFile};
 use graphpatch::patch::PatchSpec;
@@ -12,6 +11,7 @@ use graphpatch::preload::{PatchReport, Report};
 
 use crate::run::Wanted;
 use crate::show::lines;
+use crate::summary::{self, title};
 use crate::{Stop, kept, say, show_on_stderr};
 
 /// A patch that never matched or failed, where the program itself said 0.
@@ -90,39 +90,13 @@ impl Outcome {
     }
 
     fn summary(&self, specs: &[PatchSpec], patches: &[PatchReport]) -> String {
-        let mut text = String::new();
-        if !patches.is_empty() {
-            let kept = specs.iter().any(|spec| spec.kind.keeps());
-            let mut table = Table::new();
-            table.load_style(presets::UTF8_FULL_CONDENSED);
-            let mut header = vec!["patch", "matched", "applied", "failed", "last error"];
-            if kept {
-                header.insert(4, "kept");
-            }
-            table.set_header(header);
-            for (spec, patch) in specs.iter().zip(patches) {
-                let counts =
-                    [patch.matched, patch.applied, patch.failed].map(|count| count.to_string());
-                let mut row = vec![patch.text.clone()];
-                row.extend(counts);
-                if kept {
-                    row.push(match (spec.kind.keeps(), patch.dropped) {
-                        (false, _) => String::new(),
-                        (true, 0) => patch.kept.to_string(),
-                        (true, dropped) => format!("{}, {dropped} over the limit", patch.kept),
-                    });
-                }
-                row.push(patch.last_error.clone().unwrap_or_default());
-                table.add_row(row);
-            }
-            text = format!("{table}\n");
-        }
         let processes = self.reports.iter().filter(|report| report.runs > 0).count();
-        text + &format!(
-            "graphpatch: {} in {}\n",
-            count(self.runs(), "run", "runs"),
-            count(processes as u64, "process", "processes")
-        )
+        summary::table(specs, patches)
+            + &format!(
+                "graphpatch: {} in {}\n",
+                count(self.runs(), "run", "runs"),
+                count(processes as u64, "process", "processes")
+            )
     }
 
     fn tell_notes(&self, wanted: &Wanted) {
@@ -236,15 +210,6 @@ fn with_rank(file: &Path, rank: &str) -> PathBuf {
     file.with_file_name(name)
 }
 
-/// The patch as text, with the runs that it is for.
-fn title(spec: &PatchSpec) -> String {
-    if spec.runs.is_all() {
-        spec.to_string()
-    } else {
-        format!("{spec} (runs {})", spec.runs)
-    }
-}
-
 /// Says which patches never matched or failed; true when none.
 fn complain(specs: &[PatchSpec], patches: &[PatchReport], graphs: &[Graph]) -> bool {
     let mut good = true;
@@ -340,33 +305,6 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["g.rank0.json", "g.rank1.json", "h.json"]);
-    }
-
-    #[test]
-    fn kept_values_are_counted() {
-        let mut probe: PatchSpec = "a=probe".parse().expect("patch");
-        probe.runs = "2..".parse().expect("runs");
-        let specs = vec!["a=zero".parse().expect("patch"), probe];
-        let mut one = report(1, None, "m.forward", 3);
-        one.patches.push(PatchReport {
-            matched: 3,
-            kept: 1,
-            dropped: 2,
-            ..PatchReport::default()
-        });
-        let outcome = Outcome {
-            reports: vec![one],
-            damaged: vec![],
-        };
-        let summary = outcome.summary(&specs, &outcome.patches(&specs));
-        for part in ["kept", "a=probe (runs 2..)", "1, 2 over the limit"] {
-            assert!(summary.contains(part), "{summary}");
-        }
-        assert!(
-            !outcome
-                .summary(&specs[..1], &outcome.patches(&specs[..1]))
-                .contains("kept")
-        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ namespace graphpatch {
 struct OpInfo {
   const c10::FunctionSchema* schema = nullptr;
   bool query = false; // only looks at what a tensor is; no node
+  bool cast = false;  // put there by TorchScript's own autocast pass; no node
   uint32_t id = 0;
   uint32_t n_arguments = 0;
   uint32_t n_returns = 0;
@@ -41,6 +42,8 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
     info = std::make_unique<OpInfo>();
     info->schema = &schema;
     info->query = is_query(schema);
+    info->cast = schema.name() == "aten::_autocast_to_reduced_precision" ||
+        schema.name() == "aten::_autocast_to_full_precision";
     std::string name = c10::toString(schema.operator_name());
     info->id = core->op_define(gp_str(name));
     info->n_arguments = static_cast<uint32_t>(schema.arguments().size());
@@ -78,7 +81,7 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   // The stack may hold the caller's other values below ours.
   if (thread.frames.back().flags & GP_FRAME_OPERANDS)
     handle_operands(run, 0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments);
-  uint32_t wanted = core->value_begin(run, GP_VALUE_OP, info.id);
+  uint32_t wanted = info.cast ? 0 : core->value_begin(run, GP_VALUE_OP, info.id);
   if (!wanted) {
     op.callBoxed(stack);
     return;

@@ -344,7 +344,7 @@ std::shared_ptr<Graph> instrument(
   if (instrumenter.behind_interface)
     say("a module is called through an interface: its operations are listed flat in its scope");
   if (instrumenter.forks)
-    say("parts of it run as parallel tasks (fork); what they do is not seen");
+    say("parts of it run as parallel tasks (fork): what they do, and what follows a wait for them, is not seen");
   // The executor's code keeps the scopes alive through its markers; until it is made, the root does.
   static thread_local std::vector<std::shared_ptr<Scope>> until_compiled;
   until_compiled = instrumenter.take();

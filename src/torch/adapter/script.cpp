@@ -197,6 +197,7 @@ struct RunContext : public at::ObserverContext {
   Unoptimized mode;
   std::shared_ptr<ScriptRoot> root; // keeps what the run refers to
   bool ours = false;
+  bool declined = false;
   int exceptions = std::uncaught_exceptions();
 };
 
@@ -206,7 +207,7 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
     return nullptr;
   Thread& thread = this_thread();
   const auto inputs = call.inputs();
-  if (thread.run || inputs.empty() || !inputs[0].isObject())
+  if (thread.run || thread.declined || inputs.empty() || !inputs[0].isObject())
     return nullptr;
   const c10::ClassTypePtr type = inputs[0].toObjectRef().type();
   const std::string name = call.name();
@@ -259,6 +260,8 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
     context->ours = true;
     if (flags & GP_FRAME_PARAMETERS)
       give_parameters(*root, inputs[0], run);
+  } else {
+    thread.declined = context->declined = true; // what it calls inside is no call of a root
   }
   return context;
 }
@@ -275,6 +278,8 @@ static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& c
 
 static void on_end(const at::RecordFunction&, at::ObserverContext* context) {
   auto* run = static_cast<RunContext*>(context);
+  if (run && run->declined)
+    this_thread().declined = false;
   if (run && run->ours)
     end_run(std::uncaught_exceptions() == run->exceptions);
 }

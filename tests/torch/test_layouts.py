@@ -1,0 +1,78 @@
+"""Patches on values that are not plain strided memory (tests/programs/layouts.cpp): each does exactly what PyTorch's own
+expression does, or is refused with an error that names path, shape and reason."""
+
+from functools import lru_cache
+from typing import Dict, List, NamedTuple
+
+import pytest
+
+from support import PROGRAMS, run_process
+
+PATCHES = ["zero", "[0]=zero", "[..., 1:]=zero", "add:1", "[0]=add:1", "replace:0.25", "add:tensor", "replace:tensor", "probe",
+           "record", "flip"]
+KEEPING = ["probe", "record"]
+WRITING = [patch for patch in PATCHES if patch not in KEEPING]
+
+# By value, what is not the same as PyTorch's expression: "refused" by both; "careful": by us alone; "bold": by PyTorch
+# alone.
+SPARSE = {"refused": WRITING, "careful": KEEPING}
+QUANTIZED = {"refused": ["[..., 1:]=zero", "add:1", "[0]=add:1", "add:tensor", "replace:tensor"], "careful": [*KEEPING, "flip"]}
+NO_SUM = {"refused": ["add:1", "[0]=add:1", "add:tensor"]}
+DECIDED: Dict[str, Dict[str, List[str]]] = {
+    **{name: SPARSE for name in ["sparse-coo", "sparse-csr", "sparse-csc", "sparse-bsr", "mkldnn", "sparse-in-place",
+                                 "sparse-result"]},
+    **{name: QUANTIZED for name in ["quantized", "quantized-int32", "quantized-in-place", "quantized-result"]},
+    "quantized-channels": {"refused": [*QUANTIZED["refused"], "flip"], "careful": KEEPING},
+    # Only one tensor of those nested in it can be picked, and changed through that view.
+    "nested": {"refused": [patch for patch in WRITING if patch != "[0]=add:1"], "careful": KEEPING},
+    # Without numbers there is nothing to keep; a patch's tensor goes to where the value is.
+    "meta": {"refused": ["flip"], "careful": KEEPING, "bold": ["add:tensor"]},
+    **{name: {} for name in ["conj", "conj-imag", "neg", "neg-of-fresh", "complex64", "complex128", "complex32", "expanded",
+                             "expanded-zero-dim", "overlapping", "foreign-memory", "storage-shared-later", "zero-size-inner"]},
+    **{name: NO_SUM for name in ["bool", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "uint16",
+                                 "uint32", "uint64"]},
+    "zero-size": {"refused": ["[0]=zero", "[0]=add:1"]},
+    **{name: {"refused": ["[0]=zero", "[..., 1:]=zero", "[0]=add:1", "add:tensor"]} for name in ["zero-dim", "zero-dim-shared"]},
+}
+
+
+class Line(NamedTuple):
+    shape: str
+    outcome: str
+    message: str
+
+
+@lru_cache(maxsize=None)
+def lines() -> Dict[str, Dict[str, Line]]:
+    result = run_process([PROGRAMS / "layouts"])
+    found: Dict[str, Dict[str, Line]] = {}
+    for line in result.stdout.splitlines():
+        name, shape, patch, outcome, message = line.split("\t")
+        found.setdefault(name, {})[patch] = Line(shape, outcome, message)
+    assert result.code == 0, f"exit code {result.code} after {list(found)[-1:]}\n{result.stderr}"
+    return found
+
+
+def test_no_value_is_left_out() -> None:
+    assert set(lines()) == set(DECIDED)
+    assert all(list(patches) == PATCHES for patches in lines().values())
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_value(name: str) -> None:
+    decided = {patch: outcome for outcome, patches in DECIDED[name].items() for patch in patches}
+    wrong = []
+    for patch in PATCHES:
+        line = lines()[name][patch]
+        want = decided.get(patch, "same")
+        if line.outcome != want:
+            wrong.append(f"{patch}: {line.outcome}, expected {want}: {line.message}")
+        elif line.outcome in ("refused", "careful"):
+            before, _, reason = line.message.partition(" cannot be applied at ")
+            where, _, reason = reason.partition(": ")
+            if not (where and where in before and len(reason) > 20):
+                wrong.append(f"{patch}: an error without path or reason: {line.message}")
+            # A nested tensor has no one shape, and the error must not make one up.
+            if (f"shape {line.shape}" in line.message) != (line.shape != "-") or "shape ()" in line.message and line.shape != "()":
+                wrong.append(f"{patch}: an error with another shape than {line.shape}: {line.message}")
+    assert not wrong, "\n".join(wrong)

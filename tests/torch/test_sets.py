@@ -1,0 +1,27 @@
+"""How patches live beside each other: order, sets, enabling, runs, threads, records, counters (tests/programs/sets.cpp)."""
+
+import re
+from functools import lru_cache
+from typing import Dict
+
+import pytest
+
+from support import PROGRAMS, ROOT, run_process
+
+SOURCE = (ROOT / "tests/programs/sets.cpp").read_text()
+CHECKS = re.findall(r"NAMED\((\w+)\),", SOURCE)
+
+
+@lru_cache(maxsize=None)
+def outcomes() -> Dict[str, str]:
+    result = run_process([PROGRAMS / "sets"])
+    return dict(line.split("\t", 1) for line in result.stdout.splitlines())
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_sets(check: str) -> None:
+    assert outcomes().get(check, "the program did not get there") == "ok"
+
+
+def test_every_check_is_listed() -> None:
+    assert CHECKS and set(CHECKS) == set(re.findall(r"^void (\w+)\(\) \{$", SOURCE, re.MULTILINE))

@@ -162,8 +162,8 @@ gp_status gp_graphs_complete(const gp_graphs *graphs,
                              const char *prefix,
                              char **out);
 
-// Whether each of the `n` paths names a leaf of any of the graphs, so that a patch may stand there. GP_STATUS_PATH if not:
-// the message lists every bad path, why, and its nearest valid completions.
+// Whether each of the `n` paths names a leaf of any of the graphs, so that a patch may stand there. GP_STATUS_PATH if
+// not: the message lists every bad path, why, and its nearest valid completions.
 gp_status gp_graphs_check(const gp_graphs *graphs,
                           const char *const *paths,
                           size_t n);
@@ -225,8 +225,8 @@ gp_status gp_spec_slice(gp_spec *spec, const char *slice);
 // Appends an integer to the index; negative ones count from the end.
 gp_status gp_spec_index(gp_spec *spec, int64_t index);
 
-// Appends a tensor to the index: integers, which broadcast against the other index tensors, or a boolean mask. As
-// gp_value_dlpack says of `tensor` and `take`. GP_STATUS_REFUSED for a dtype that is neither.
+// Appends a tensor to the index: int32 or int64 indices, which broadcast against the other index tensors, or a bool
+// mask (uint8 is a mask too, as in libtorch). As gp_value_dlpack says of `tensor` and `take`. GP_STATUS_REFUSED for another dtype.
 gp_status gp_spec_index_tensor(gp_spec *spec,
                                struct DLManagedTensorVersioned *tensor,
                                bool take);
@@ -270,7 +270,8 @@ gp_status gp_patch_register(const gp_session *session,
 // behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
 // `id` receives its number. What text cannot say, a gp_spec can.
 //
-// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf.
+// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf; GP_STATUS_FILE and
+// GP_STATUS_FORMAT for a value's file.
 gp_status gp_patch_add(const gp_session *session,
                        const char *patch,
                        uint64_t *id);
@@ -324,8 +325,8 @@ gp_status gp_kept_save(const gp_session *session,
                        const char *file);
 
 // Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does
-// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread; GP_STATUS_TORCH before
-// any session was attached.
+// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread. This and the
+// three calls below answer GP_STATUS_TORCH before any session was attached.
 gp_status gp_run_begin(const char *name);
 
 // Ends this thread's run, and the scopes that are open in it. Without one it does nothing.

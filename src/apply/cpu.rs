@@ -1,7 +1,7 @@
 //! Actions on CPU memory, and the reference that kernels for other devices are judged by.
 //!
-//! Results are those of libtorch's `tensor[slice] = number` and `tensor[slice] += number` to the bit: 16-bit floats
-//! are added in 32 bits and rounded once. Cases in which libtorch could refuse the number are left to it.
+//! Results are those of libtorch's `tensor[slice] = value` and `tensor[slice] += value` to the bit. Cases in which
+//! libtorch could refuse the value are left to it.
 
 use half::{bf16, f16};
 
@@ -34,11 +34,11 @@ pub fn apply(view: &View<'_>, slice: &Slice, action: &Action) -> Result<Outcome>
 
 fn zero(place: &Place, dtype: Dtype) -> Outcome {
     match dtype.size() {
-        1 => place.fill(0u8),
-        2 => place.fill(0u16),
-        4 => place.fill(0u32),
-        8 => place.fill(0u64),
-        _ => place.fill([0u64; 2]),
+        1 => place.zero(0u8),
+        2 => place.zero(0u16),
+        4 => place.zero(0u32),
+        8 => place.zero(0u64),
+        _ => place.zero([0u64; 2]),
     }
     Outcome::Done
 }
@@ -148,12 +148,15 @@ fn add(place: &Place, dtype: Dtype, number: Number) -> Outcome {
         Dtype::I16 => int!(i16),
         Dtype::I32 => int!(i32),
         Dtype::I64 => int!(i64),
-        Dtype::F16 => {
-            single(number, max).map(|n| place.map(|old: f16| f16::from_f32(old.to_f32() + n)))
-        }
-        Dtype::Bf16 => {
-            single(number, max).map(|n| place.map(|old: bf16| bf16::from_f32(old.to_f32() + n)))
-        }
+        // libtorch rounds the number to the tensor's dtype, adds in 32 bits, and rounds again.
+        Dtype::F16 => single(number, max).map(|n| {
+            let n = f16::from_f32(n).to_f32();
+            place.map(|old: f16| f16::from_f32(old.to_f32() + n));
+        }),
+        Dtype::Bf16 => single(number, max).map(|n| {
+            let n = bf16::from_f32(n).to_f32();
+            place.map(|old: bf16| bf16::from_f32(old.to_f32() + n));
+        }),
         Dtype::F32 => single(number, max).map(|n| place.map(|old: f32| old + n)),
         Dtype::F64 => real(number).map(|n| place.map(|old: f64| old + n)),
         Dtype::U16

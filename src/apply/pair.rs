@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use smallvec::SmallVec;
 
 use super::Outcome;
+use super::place::wide;
 use super::view::View;
 use crate::path::Region;
 use crate::tensor::{Dtype, HostTensor};
@@ -54,6 +55,20 @@ fn merge(mut dims: Dims) -> Dims {
     merged
 }
 
+/// Puts the dimension in which the value's elements are neighbours next to the innermost one.
+fn pull(dims: &mut Dims) {
+    let last = dims.len() - 1;
+    if dims[last].2 != 1
+        && let Some(at) = dims[..last].iter().position(|dim| dim.2 == 1)
+    {
+        let dim = dims.remove(at);
+        dims.insert(last - 1, dim);
+    }
+}
+
+/// Elements on each side of a block, so that the cache lines of both tensors in it stay near.
+const BLOCK: usize = 32;
+
 /// Combines every element of the region with the value's element for it.
 fn combine<T: Copy>(
     view: &View<'_>,
@@ -65,39 +80,24 @@ fn combine<T: Copy>(
     if dims.iter().any(|dim| dim.0 == 0) {
         return;
     }
-    let dims = merge(dims);
-    let (Some(start), Some(((len, a, b), outer))) =
-        (view.element::<T>(region.offset), dims.split_last())
-    else {
+    let Some(start) = view.element::<T>(region.offset) else {
         return;
     };
+    let mut dims = merge(dims);
+    pull(&mut dims);
+    if dims.len() == 1 {
+        dims.insert(0, (1, 0, 0));
+    }
     let source = value.bytes().as_ptr().cast::<T>();
+    let (outer, inner) = dims.split_at(dims.len() - 2);
     let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
     let (mut at, mut from) = (0isize, 0isize);
     loop {
-        let (row, other) = (start.wrapping_offset(at), source.wrapping_offset(from));
-        if (*a, *b) == (1, 1) {
-            // SAFETY: the region lies inside the view, whose memory is the caller's alone and aligned (`View::new`);
-            // the value's strides were made for its own elements, and its memory is aligned for every dtype. The two
-            // do not overlap: one is the host's, the other ours.
-            let (row, other) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(row, *len),
-                    std::slice::from_raw_parts(other, *len),
-                )
-            };
-            for (element, value) in row.iter_mut().zip(other) {
-                *element = with(*element, *value);
-            }
-        } else {
-            for i in 0..*len as isize {
-                // SAFETY: as above, for the i-th element of the row.
-                unsafe {
-                    let element = row.wrapping_offset(i * a);
-                    element.write(with(element.read(), other.wrapping_offset(i * b).read()));
-                }
-            }
-        }
+        let (place, other) = (start.wrapping_offset(at), source.wrapping_offset(from));
+        // SAFETY: the region lies inside the view, whose memory is the caller's alone and aligned (`View::new`); the
+        // value's strides were made for its own elements, and its memory is aligned for every dtype. The two do not
+        // overlap: one is the host's, the other ours.
+        unsafe { plane(place, other, inner[0], inner[1], &with) };
         let mut d = outer.len();
         loop {
             if d == 0 {
@@ -114,6 +114,55 @@ fn combine<T: Copy>(
             at -= step_a * size as isize;
             from -= step_b * size as isize;
             index[d] = 0;
+        }
+    }
+}
+
+/// Combines two dimensions: row by row where the rows run alike, else block by block.
+///
+/// # Safety
+///
+/// Both pointers reach their elements at all steps; nobody else uses those of `place`, and the two do not overlap.
+unsafe fn plane<T: Copy>(
+    place: *mut T,
+    value: *const T,
+    rows: (usize, isize, isize),
+    columns: (usize, isize, isize),
+    with: &impl Fn(T, T) -> T,
+) {
+    let (n, a, b) = rows;
+    let (m, c, d) = columns;
+    if (c, d) == (1, 1) {
+        for i in 0..n as isize {
+            // SAFETY: by this function's contract, for one row of neighbours on both sides.
+            let (row, other) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(place.wrapping_offset(i * a), m),
+                    std::slice::from_raw_parts(value.wrapping_offset(i * b), m),
+                )
+            };
+            wide(|| {
+                for (element, value) in row.iter_mut().zip(other) {
+                    *element = with(*element, *value);
+                }
+            });
+        }
+        return;
+    }
+    for top in (0..n).step_by(BLOCK) {
+        for left in (0..m).step_by(BLOCK) {
+            for i in top as isize..n.min(top + BLOCK) as isize {
+                for j in left as isize..m.min(left + BLOCK) as isize {
+                    // SAFETY: by this function's contract, for one element.
+                    unsafe {
+                        let element = place.wrapping_offset(i * a + j * c);
+                        element.write(with(
+                            element.read(),
+                            value.wrapping_offset(i * b + j * d).read(),
+                        ));
+                    }
+                }
+            }
         }
     }
 }

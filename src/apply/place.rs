@@ -57,9 +57,11 @@ impl Place {
                 // SAFETY: the region lies inside the view (`Slice::region`), whose memory is the caller's alone,
                 // aligned and initialized (`View::new`); a row of stride 1 is `len` neighbours.
                 let row = unsafe { std::slice::from_raw_parts_mut(first, len) };
-                for element in row {
-                    *element = change(*element);
-                }
+                wide(|| {
+                    for element in row {
+                        *element = change(*element);
+                    }
+                });
             } else {
                 for i in 0..len {
                     // SAFETY: as above, for the i-th element of the row.
@@ -72,9 +74,56 @@ impl Place {
         });
     }
 
+    /// Writes `value` into every element.
     pub(super) fn fill<T: Copy>(&self, value: T) {
-        self.map(|_: T| value);
+        self.rows(|first: *mut T, len, stride| {
+            if stride == 1 {
+                // SAFETY: as in `map`.
+                let row = unsafe { std::slice::from_raw_parts_mut(first, len) };
+                wide(|| row.fill(value));
+            } else {
+                for i in 0..len {
+                    // SAFETY: as in `map`.
+                    unsafe { first.wrapping_offset(i as isize * stride).write(value) };
+                }
+            }
+        });
     }
+
+    /// Sets every byte of every element to 0.
+    pub(super) fn zero<T: Copy>(&self, zero: T) {
+        self.rows(|first: *mut T, len, stride| {
+            if stride == 1 {
+                // SAFETY: as in `map`; all dtypes have a value whose bytes are 0.
+                unsafe { first.write_bytes(0, len) };
+            } else {
+                for i in 0..len {
+                    // SAFETY: as in `map`.
+                    unsafe { first.wrapping_offset(i as isize * stride).write(zero) };
+                }
+            }
+        });
+    }
+}
+
+/// Runs a loop with the widest vectors that this machine has; the loop is compiled once for each.
+#[inline(always)]
+pub(super) fn wide<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<R>(body: impl FnOnce() -> R) -> R {
+            body()
+        }
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+        {
+            // SAFETY: the machine has these features.
+            return unsafe { avx2(body) };
+        }
+    }
+    body()
 }
 
 /// Walks `dims` (size and stride, outermost first) from `start`, and calls `row` for each step of all but the last.

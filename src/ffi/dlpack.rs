@@ -117,16 +117,24 @@ fn copy(managed: &DLManagedTensorVersioned) -> Result<HostTensor> {
         let Type { code, bits, lanes } = tensor.dtype;
         return refuse(format!("of dtype code {code}, {bits} bits, {lanes} lanes"));
     };
-    let rank = usize::try_from(tensor.rank).unwrap_or(0);
+    let Ok(rank) = usize::try_from(tensor.rank) else {
+        return refuse(format!("with {} dimensions", tensor.rank));
+    };
+    if rank > 0 && tensor.shape.is_null() {
+        return refuse("without a shape".into());
+    }
     // SAFETY: DLPack: `shape`, and `strides` unless NULL, have `rank` numbers.
     let shape = unsafe { slice(tensor.shape, rank) };
     let mut strides = vec![1; rank];
     for d in (1..rank).rev() {
-        strides[d - 1] = strides[d] * shape[d];
+        strides[d - 1] = i64::wrapping_mul(strides[d], shape[d]);
     }
     if !tensor.strides.is_null() {
         // SAFETY: as above.
         strides = unsafe { slice(tensor.strides, rank) }.to_vec();
+    }
+    if tensor.data.is_null() && !shape.contains(&0) {
+        return refuse("without data".into());
     }
     let data = tensor
         .data

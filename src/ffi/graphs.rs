@@ -179,8 +179,8 @@ pub unsafe extern "C" fn gp_graphs_complete(
     })
 }
 
-/// Whether each of the `n` paths names a leaf of any of the graphs, so that a patch may stand there. GP_STATUS_PATH if not:
-/// the message lists every bad path, why, and its nearest valid completions.
+/// Whether each of the `n` paths names a leaf of any of the graphs, so that a patch may stand there. GP_STATUS_PATH if
+/// not: the message lists every bad path, why, and its nearest valid completions.
 ///
 /// # Safety
 ///

@@ -21,7 +21,8 @@ pub struct gp_patch_counts {
 /// behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
 /// `id` receives its number. What text cannot say, a gp_spec can.
 ///
-/// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf.
+/// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf; GP_STATUS_FILE and
+/// GP_STATUS_FORMAT for a value's file.
 ///
 /// # Safety
 ///

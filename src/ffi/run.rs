@@ -7,8 +7,8 @@ use super::{Status, guard};
 use crate::torch;
 
 /// Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does
-/// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread; GP_STATUS_TORCH before
-/// any session was attached.
+/// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread. This and the
+/// three calls below answer GP_STATUS_TORCH before any session was attached.
 ///
 /// # Safety
 ///

@@ -104,8 +104,8 @@ pub unsafe extern "C" fn gp_spec_index(spec: *mut gp_spec, index: i64) -> Status
     })
 }
 
-/// Appends a tensor to the index: integers, which broadcast against the other index tensors, or a boolean mask. As
-/// gp_value_dlpack says of `tensor` and `take`. GP_STATUS_REFUSED for a dtype that is neither.
+/// Appends a tensor to the index: int32 or int64 indices, which broadcast against the other index tensors, or a bool
+/// mask (uint8 is a mask too, as in libtorch). As gp_value_dlpack says of `tensor` and `take`. GP_STATUS_REFUSED for another dtype.
 ///
 /// # Safety
 ///

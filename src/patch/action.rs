@@ -85,14 +85,12 @@ impl Pick {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] for a dtype that is neither an integer nor bool.
+    /// [`Error::Refused`] for a dtype that is none of int32, int64, bool and uint8.
     pub fn tensor(tensor: Arc<HostTensor>) -> Result<Pick> {
         match tensor.dtype() {
-            Dtype::Bool | Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => {
-                Ok(Pick::Tensor(tensor))
-            }
+            Dtype::Bool | Dtype::U8 | Dtype::I32 | Dtype::I64 => Ok(Pick::Tensor(tensor)),
             other => Err(Error::Refused(format!(
-                "a {} tensor is no index: give integers or a boolean mask",
+                "a {} tensor is no index: give int32 or int64 indices, or a bool or uint8 mask",
                 other.name()
             ))),
         }

@@ -50,20 +50,24 @@ impl Kept {
         self.all
     }
 
+    fn is_full(&self, values: &[Arc<HostTensor>]) -> bool {
+        self.all && self.limit.is_some_and(|limit| values.len() as u64 >= limit)
+    }
+
     /// Whether one more value would be kept; if not, it counts as dropped.
     pub fn wants(&self) -> bool {
-        let full = self.all
-            && self
-                .limit
-                .is_some_and(|limit| self.values.lock().len() as u64 >= limit);
-        if full {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        let full = self.is_full(&self.values.lock());
+        self.dropped.fetch_add(full.into(), Ordering::Relaxed);
         !full
     }
 
+    /// Keeps one more value, unless other threads have filled the limit meanwhile.
     pub fn push(&self, value: HostTensor) {
         let mut values = self.values.lock();
+        if self.is_full(&values) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         if !self.all {
             values.clear();
         }

@@ -36,8 +36,8 @@ impl Run {
         match apply::cpu::apply(view, slice, &patch.patch.action) {
             Ok(Outcome::Done) => self.succeeded(&patch),
             Ok(Outcome::Unsupported) => Verdict::Elsewhere,
-            Err(Error::Slice { why, .. }) => self.failed(&patch, &why, view.sizes),
-            Err(error) => self.failed(&patch, &error.to_string(), view.sizes),
+            Err(Error::Slice { why, .. }) => self.failed(&patch, &why, Some(view.sizes)),
+            Err(error) => self.failed(&patch, &error.to_string(), Some(view.sizes)),
         }
     }
 
@@ -47,7 +47,7 @@ impl Run {
             return Verdict::Skipped;
         };
         if !patch.patch.picks.is_empty() {
-            return self.failed(&patch, "a plain number takes no slice", &[]);
+            return self.failed(&patch, "a plain number takes no slice", None);
         }
         if let Action::Keep(kept) = &patch.patch.action {
             let kept = kept.clone();
@@ -56,7 +56,7 @@ impl Run {
                     kept.push(tensor);
                     self.succeeded(&patch)
                 }
-                Err(error) => self.failed(&patch, &error.to_string(), &[]),
+                Err(error) => self.failed(&patch, &error.to_string(), None),
             };
         }
         match number.apply(&patch.patch.action) {
@@ -64,7 +64,7 @@ impl Run {
                 *number = new;
                 self.succeeded(&patch)
             }
-            Err(error) => self.failed(&patch, &error.to_string(), &[]),
+            Err(error) => self.failed(&patch, &error.to_string(), None),
         }
     }
 
@@ -93,12 +93,12 @@ impl Run {
                 self.succeeded(&patch)
             }
             (_, Ok(_)) => Verdict::Skipped,
-            (_, Err(error)) => self.failed(&patch, &error.to_string(), view.sizes),
+            (_, Err(error)) => self.failed(&patch, &error.to_string(), Some(view.sizes)),
         }
     }
 
     /// libtorch did what patch `index` says; or `why` it could not.
-    pub fn applied_elsewhere(&mut self, index: u32, why: &str, sizes: &[i64]) -> Verdict {
+    pub fn applied_elsewhere(&mut self, index: u32, why: &str, sizes: Option<&[i64]>) -> Verdict {
         match self.patch(index) {
             None => Verdict::Skipped,
             Some(patch) if why.is_empty() => self.succeeded(&patch),
@@ -112,19 +112,23 @@ impl Run {
         Verdict::Applied
     }
 
-    fn failed(&mut self, patch: &Patch, why: &str, sizes: &[i64]) -> Verdict {
-        let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
-        let slice = match patch.patch.index_text() {
-            whole if whole.is_empty() => whole,
-            index => format!(", slice {index}"),
-        };
-        let why = why.lines().next().unwrap_or_default();
-        let text = format!(
-            "graphpatch: patch {:?} cannot be applied at {}: {why} (shape ({}){slice})",
+    fn failed(&mut self, patch: &Patch, why: &str, sizes: Option<&[i64]>) -> Verdict {
+        let shape = sizes.map(|sizes| {
+            let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
+            format!("shape ({})", sizes.join(", "))
+        });
+        let index = Some(patch.patch.index_text()).filter(|text| !text.is_empty());
+        let slice = index.map(|text| format!("slice {text}"));
+        let facts: Vec<String> = shape.into_iter().chain(slice).collect();
+        let mut text = format!(
+            "graphpatch: patch {:?} cannot be applied at {}: {}",
             patch.text,
             patch.patch.path,
-            sizes.join(", ")
+            why.lines().next().unwrap_or_default(),
         );
+        if !facts.is_empty() {
+            text.push_str(&format!(" ({})", facts.join(", ")));
+        }
         patch.count_match();
         patch.count_failed(&text);
         self.failure = text;

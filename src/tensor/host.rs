@@ -28,11 +28,17 @@ impl HostTensor {
         let Some(len) = bytes else {
             return Err(Error::Refused(format!("no tensor has the shape {shape:?}")));
         };
+        let n = len.div_ceil(size_of::<u128>());
+        let mut words = Vec::new();
+        words.try_reserve_exact(n).map_err(|_| {
+            Error::Refused(format!("there is no memory for a tensor of {len} bytes"))
+        })?;
+        words.resize(n, 0);
         Ok(HostTensor {
             dtype,
             shape: shape.to_vec(),
             len,
-            words: vec![0; len.div_ceil(size_of::<u128>())],
+            words,
         })
     }
 

@@ -241,7 +241,8 @@ typedef struct GpCore {
   uint32_t (*keep)(GpRun* run, const GpTarget* target, const GpTensor* tensor);
   /* The same as apply and keep for a plain number. */
   uint32_t (*apply_scalar)(GpRun* run, const GpTarget* target, GpScalar* number);
-  /* The adapter did it through libtorch, or could not: why is empty when it did. sizes: the tensor's, if known. */
+  /* The adapter did it through libtorch, or could not: why is empty when it did. rank is SIZE_MAX where there is no
+   * shape. */
   uint32_t (*applied_elsewhere)(GpRun* run, const GpTarget* target, GpStr why, const int64_t* sizes, size_t rank);
   GpStr (*failure)(GpRun* run);
 

@@ -393,8 +393,9 @@ unsafe extern "C" fn applied_elsewhere(
 ) -> u32 {
     guard(raw::GP_SKIPPED, || {
         // SAFETY: a live run on its own thread; all else lent for this call.
-        let (run, target, why, sizes) =
-            unsafe { (seam_run(run), &*target, text(why), array(sizes, rank)) };
+        let (run, target, why) = unsafe { (seam_run(run), &*target, text(why)) };
+        // SAFETY: as above; a rank that is none stands for no shape.
+        let sizes = (rank != usize::MAX).then(|| unsafe { array(sizes, rank) });
         run.map_or(raw::GP_SKIPPED, |run| {
             verdict(run.run.applied_elsewhere(target.patch, why, sizes))
         })

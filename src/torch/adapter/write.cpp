@@ -102,20 +102,35 @@ static Index index_of(const GpTarget& target, const at::Tensor& like) {
   return out;
 }
 
+// What a tensor is that is no plain strided memory, for people.
+static std::string kind_of(const at::Tensor& tensor) {
+  if (tensor.is_nested())
+    return "nested";
+  if (tensor.is_quantized())
+    return "quantized";
+  if (tensor.is_meta())
+    return "meta (it has no memory)";
+  if (tensor.layout() != c10::kStrided)
+    return c10::str(tensor.layout());
+  return c10::str("wrapped ", tensor.scalar_type());
+}
+
 // What the user's function makes of the picked part; undefined: it left it alone.
 static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   part = part.detach();
   if (!is_plain(part))
     part = part.clone().resolve_conj().resolve_neg();
-  TORCH_CHECK(is_plain(part), "its layout (", part.layout(), ") cannot be shown to a function");
+  TORCH_CHECK(is_plain(part) && !part.is_meta(), "a ", kind_of(part), " tensor cannot be shown to a function");
   auto shown = dlpack::borrow(part);
   DlManagedTensor* made = nullptr;
   // The function may run models itself; those are no part of this run.
   Thread& thread = this_thread();
-  GpRun* run = std::exchange(thread.run, nullptr);
+  Thread outer = std::exchange(thread, Thread());
+  const bool armed = c10::impl::tls_is_dispatch_key_included(kKey);
   const int status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(
       target.user, &shown.managed, &made);
-  thread.run = run;
+  thread = std::move(outer);
+  c10::impl::tls_set_dispatch_key_included(kKey, armed);
   at::Tensor result = made ? dlpack::take(made) : at::Tensor();
   TORCH_CHECK(status == 0, "the function returned ", status);
   return result;
@@ -124,6 +139,9 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
 // The same as Python's `tensor[slice] = value` and `tensor[slice] += value`, with autograd and every layout.
 static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool differentiable) {
   Index where = index_of(target, tensor);
+  // Reading says whether all indices are in range; writing would find out halfway.
+  if (where.advanced && (target.action == GP_ZERO || target.action == GP_REPLACE))
+    tensor.index(where.items);
   switch (target.action) {
     case GP_ZERO:
       tensor.index_put_(where.items, c10::Scalar(0));
@@ -154,10 +172,11 @@ static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool
 
 uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
   c10::IntArrayRef sizes;
+  bool known = false;
   if (tensor && tensor->defined() && !tensor->is_nested() &&
       !tensor->unsafeGetTensorImpl()->has_symbolic_sizes_strides())
-    sizes = tensor->sizes();
-  return core->applied_elsewhere(run, &target, gp_str(why), sizes.data(), sizes.size());
+    known = true, sizes = tensor->sizes();
+  return core->applied_elsewhere(run, &target, gp_str(why), sizes.data(), known ? sizes.size() : SIZE_MAX);
 }
 
 static GpTensor view_of(const at::Tensor& tensor, void* data) {
@@ -192,8 +211,9 @@ void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
   std::string why = tensor.defined() ? "" : "there is no tensor here in this run";
   if (why.empty() && !is_plain_cpu(tensor)) {
     why = reason([&] {
+      TORCH_CHECK(!tensor.is_meta(), "a ", kind_of(tensor), " tensor cannot be kept");
       plain = tensor.detach().resolve_conj().resolve_neg().to(c10::kCPU);
-      TORCH_CHECK(is_plain_cpu(plain), "a ", tensor.layout(), " tensor of ", tensor.scalar_type(), " cannot be kept");
+      TORCH_CHECK(is_plain_cpu(plain), "a ", kind_of(tensor), " tensor cannot be kept");
     });
   }
   if (!why.empty()) {

@@ -131,14 +131,14 @@ fn add(place: &Place, dtype: Dtype, number: Number) -> Outcome {
         ($type:ty) => {
             whole
                 .and_then(|n| <$type>::try_from(n).ok())
-                .map(|n| place.map(|old: $type| old.wrapping_add(n)))
+                .map(|n| place.map(move |old: $type| old.wrapping_add(n)))
         };
     }
     let max = f64::from(f32::MAX);
     let done = match dtype {
         Dtype::Bool => match number {
             Number::Bool(value) => {
-                place.map(|old: u8| u8::from(old != 0 || value));
+                place.map(move |old: u8| u8::from(old != 0 || value));
                 Some(())
             }
             _ => None,
@@ -151,14 +151,14 @@ fn add(place: &Place, dtype: Dtype, number: Number) -> Outcome {
         // libtorch rounds the number to the tensor's dtype, adds in 32 bits, and rounds again.
         Dtype::F16 => single(number, max).map(|n| {
             let n = f16::from_f32(n).to_f32();
-            place.map(|old: f16| f16::from_f32(old.to_f32() + n));
+            place.map(move |old: f16| f16::from_f32(old.to_f32() + n));
         }),
         Dtype::Bf16 => single(number, max).map(|n| {
             let n = bf16::from_f32(n).to_f32();
-            place.map(|old: bf16| bf16::from_f32(old.to_f32() + n));
+            place.map(move |old: bf16| bf16::from_f32(old.to_f32() + n));
         }),
-        Dtype::F32 => single(number, max).map(|n| place.map(|old: f32| old + n)),
-        Dtype::F64 => real(number).map(|n| place.map(|old: f64| old + n)),
+        Dtype::F32 => single(number, max).map(|n| place.map(move |old: f32| old + n)),
+        Dtype::F64 => real(number).map(|n| place.map(move |old: f64| old + n)),
         Dtype::U16
         | Dtype::U32
         | Dtype::U64

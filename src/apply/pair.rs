@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use smallvec::SmallVec;
 
 use super::Outcome;
-use super::place::wide;
+use super::place::zip_row;
 use super::view::View;
 use crate::path::Region;
 use crate::tensor::{Dtype, HostTensor};
@@ -75,7 +75,7 @@ fn combine<T: Copy>(
     region: &Region,
     dims: Dims,
     value: &HostTensor,
-    with: impl Fn(T, T) -> T,
+    with: impl Fn(T, T) -> T + Copy,
 ) {
     if dims.iter().any(|dim| dim.0 == 0) {
         return;
@@ -97,7 +97,7 @@ fn combine<T: Copy>(
         // SAFETY: the region lies inside the view, whose memory is the caller's alone and aligned (`View::new`); the
         // value's strides were made for its own elements, and its memory is aligned for every dtype. The two do not
         // overlap: one is the host's, the other ours.
-        unsafe { plane(place, other, inner[0], inner[1], &with) };
+        unsafe { plane(place, other, inner[0], inner[1], with) };
         let mut d = outer.len();
         loop {
             if d == 0 {
@@ -128,7 +128,7 @@ unsafe fn plane<T: Copy>(
     value: *const T,
     rows: (usize, isize, isize),
     columns: (usize, isize, isize),
-    with: &impl Fn(T, T) -> T,
+    with: impl Fn(T, T) -> T + Copy,
 ) {
     let (n, a, b) = rows;
     let (m, c, d) = columns;
@@ -141,26 +141,22 @@ unsafe fn plane<T: Copy>(
                     std::slice::from_raw_parts(value.wrapping_offset(i * b), m),
                 )
             };
-            wide(|| {
-                for (element, value) in row.iter_mut().zip(other) {
-                    *element = with(*element, *value);
-                }
-            });
+            zip_row(row, other, with);
         }
         return;
     }
-    for top in (0..n).step_by(BLOCK) {
-        for left in (0..m).step_by(BLOCK) {
-            for i in top as isize..n.min(top + BLOCK) as isize {
-                for j in left as isize..m.min(left + BLOCK) as isize {
+    // Where the value's neighbours lie along a row as well, rows are as good as it gets.
+    let (tall, wide) = if b == 1 { (BLOCK, BLOCK) } else { (1, m) };
+    for top in (0..n).step_by(tall) {
+        for left in (0..m).step_by(wide) {
+            for i in top as isize..n.min(top + tall) as isize {
+                let mut element = place.wrapping_offset(i * a + left as isize * c);
+                let mut other = value.wrapping_offset(i * b + left as isize * d);
+                for _ in left..m.min(left + wide) {
                     // SAFETY: by this function's contract, for one element.
-                    unsafe {
-                        let element = place.wrapping_offset(i * a + j * c);
-                        element.write(with(
-                            element.read(),
-                            value.wrapping_offset(i * b + j * d).read(),
-                        ));
-                    }
+                    unsafe { element.write(with(element.read(), other.read())) };
+                    element = element.wrapping_offset(c);
+                    other = other.wrapping_offset(d);
                 }
             }
         }

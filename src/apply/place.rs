@@ -51,17 +51,15 @@ impl Place {
     }
 
     /// Replaces every element by `change` of it.
-    pub(super) fn map<T: Copy>(&self, change: impl Fn(T) -> T) {
+    pub(super) fn map<T: Copy>(&self, change: impl Fn(T) -> T + Copy) {
         self.rows(|first: *mut T, len, stride| {
             if stride == 1 {
                 // SAFETY: the region lies inside the view (`Slice::region`), whose memory is the caller's alone,
                 // aligned and initialized (`View::new`); a row of stride 1 is `len` neighbours.
-                let row = unsafe { std::slice::from_raw_parts_mut(first, len) };
-                wide(|| {
-                    for element in row {
-                        *element = change(*element);
-                    }
-                });
+                map_row(
+                    unsafe { std::slice::from_raw_parts_mut(first, len) },
+                    change,
+                );
             } else {
                 for i in 0..len {
                     // SAFETY: as above, for the i-th element of the row.
@@ -79,8 +77,10 @@ impl Place {
         self.rows(|first: *mut T, len, stride| {
             if stride == 1 {
                 // SAFETY: as in `map`.
-                let row = unsafe { std::slice::from_raw_parts_mut(first, len) };
-                wide(|| row.fill(value));
+                map_row(
+                    unsafe { std::slice::from_raw_parts_mut(first, len) },
+                    move |_| value,
+                );
             } else {
                 for i in 0..len {
                     // SAFETY: as in `map`.
@@ -106,24 +106,50 @@ impl Place {
     }
 }
 
-/// Runs a loop with the widest vectors that this machine has; the loop is compiled once for each.
-#[inline(always)]
-pub(super) fn wide<R>(body: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn avx2<R>(body: impl FnOnce() -> R) -> R {
-            body()
+/// A loop that is compiled twice: for any machine, and with the wide vectors that nearly all have. Its operands come by
+/// value, so that the compiler knows that a written element changes none of them.
+macro_rules! wide {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $body:block) => {
+        $(#[$doc])*
+        pub(super) fn $name<T: Copy>($($arg: $type),*) {
+            #[inline(always)]
+            fn any<T: Copy>($($arg: $type),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2<T: Copy>($($arg: $type),*) {
+                    any($($arg),*);
+                }
+                if is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+                {
+                    // SAFETY: the machine has these features.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            any($($arg),*)
         }
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
-            // SAFETY: the machine has these features.
-            return unsafe { avx2(body) };
+    };
+}
+
+wide! {
+    /// Replaces every element by `change` of it.
+    fn map_row(row: &mut [T], change: impl Fn(T) -> T + Copy) {
+        for element in row {
+            *element = change(*element);
         }
     }
-    body()
+}
+
+wide! {
+    /// Replaces every element by `with` of it and the other's element.
+    fn zip_row(row: &mut [T], other: &[T], with: impl Fn(T, T) -> T + Copy) {
+        for (element, value) in row.iter_mut().zip(other) {
+            *element = with(*element, *value);
+        }
+    }
 }
 
 /// Walks `dims` (size and stride, outermost first) from `start`, and calls `row` for each step of all but the last.

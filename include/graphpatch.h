@@ -156,6 +156,21 @@ gp_status gp_graphs_tree(const gp_graphs *graphs,
                          const char *path,
                          char **out);
 
+// The children of the scope at `path` (NULL or "": the root) in graph number `index`, in order, one name a line. `out`
+// receives new text, empty for a leaf; free it with gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+gp_status gp_graphs_children(const gp_graphs *graphs,
+                             size_t index,
+                             const char *path,
+                             char **out);
+
+// What was seen of the value at `path` (with a dig, of the element) in graph number `index`, as the tree shows it:
+// "Tensor(1, 5..128, 768)", "tuple(2)", "int". `out` receives new text; free it with gp_string_free. Errors:
+// GP_STATUS_PARSE; GP_STATUS_PATH for no such node and for a scope.
+gp_status gp_graphs_shape(const gp_graphs *graphs,
+                          size_t index,
+                          const char *path,
+                          char **out);
+
 // What may come next behind `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`
 // receives new text; free it with gp_string_free.
 gp_status gp_graphs_complete(const gp_graphs *graphs,

@@ -144,12 +144,80 @@ pub unsafe extern "C" fn gp_graphs_tree(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let graph = reference(graphs, "graphs")?.graph(index)?;
-        let path: NodePath = match path.is_null() {
-            true => NodePath::root(),
-            false => text(path, "path")?.parse()?,
-        };
+        let path = path_or_root(path)?;
         string::give(out, "out", &graph.tree(&path)?)
     })
+}
+
+/// The children of the scope at `path` (NULL or "": the root) in graph number `index`, in order, one name a line. `out`
+/// receives new text, empty for a leaf; free it with gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+///
+/// # Safety
+///
+/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_graphs_children(
+    graphs: *const gp_graphs,
+    index: usize,
+    path: *const c_char,
+    out: *mut *mut c_char,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let path = path_or_root(path)?;
+        let node = graph.node(&path).ok_or_else(|| no_node(graph, &path))?;
+        let names: Vec<&str> = node
+            .children
+            .iter()
+            .map(|child| child.name.as_str())
+            .collect();
+        string::give(out, "out", &names.join("\n"))
+    })
+}
+
+/// What was seen of the value at `path` (with a dig, of the element) in graph number `index`, as the tree shows it:
+/// "Tensor(1, 5..128, 768)", "tuple(2)", "int". `out` receives new text; free it with gp_string_free. Errors:
+/// GP_STATUS_PARSE; GP_STATUS_PATH for no such node and for a scope.
+///
+/// # Safety
+///
+/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_graphs_shape(
+    graphs: *const gp_graphs,
+    index: usize,
+    path: *const c_char,
+    out: *mut *mut c_char,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let path: NodePath = text(path, "path")?.parse()?;
+        let value = graph.value(&path).ok_or_else(|| no_node(graph, &path))?;
+        string::give(out, "out", &value.label())
+    })
+}
+
+/// A path that may be left out.
+///
+/// # Safety
+///
+/// `path` is NULL or a C string.
+unsafe fn path_or_root(path: *const c_char) -> Result<NodePath> {
+    match path.is_null() {
+        true => Ok(NodePath::root()),
+        // SAFETY: by this function's contract.
+        false => unsafe { text(path, "path") }?.parse(),
+    }
+}
+
+/// Why a path names no value, with what is near.
+fn no_node(graph: &Graph, path: &NodePath) -> Error {
+    match graph::check(std::slice::from_ref(graph), std::slice::from_ref(path)) {
+        Err(error) => error,
+        Ok(()) => Error::Path(format!("{path}: has no value of its own")),
+    }
 }
 
 /// What may come next behind `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`

@@ -65,6 +65,20 @@ static void check_graphs(const char *file, const char *folder) {
   refused(GP_STATUS_PATH, gp_graphs_tree(graphs, 0, "linear.nothing", &same));
   refused(GP_STATUS_PARSE, gp_graphs_tree(graphs, 0, "a..b", &same));
 
+  ok(gp_graphs_children(graphs, 0, NULL, &names));
+  text_is(names, "x\nlinear\nadd\nlinear_1\noutput");
+  ok(gp_graphs_children(graphs, 0, "linear_1", &names));
+  text_is(names, "input\nweight\nbias\nlinear\noutput");
+  ok(gp_graphs_children(graphs, 0, "add", &names));
+  text_is(names, "");
+  refused(GP_STATUS_PATH, gp_graphs_children(graphs, 0, "nothing", &names));
+  ok(gp_graphs_shape(graphs, 0, "output", &names));
+  text_is(names, "tuple(2)");
+  ok(gp_graphs_shape(graphs, 0, "output|sub_1", &names));
+  text_is(names, "Tensor(3, 3)");
+  refused(GP_STATUS_PATH, gp_graphs_shape(graphs, 0, "linear", &names));
+  refused(GP_STATUS_PARSE, gp_graphs_shape(graphs, 0, "a..b", &names));
+
   ok(gp_graphs_complete(graphs, "linear_1.o", &names));
   text_is(names, "linear_1.output");
   ok(gp_graphs_complete(graphs, "output|", &names));
@@ -341,6 +355,9 @@ static void check_null(gp_session *session, const char *file) {
   null(gp_graphs_load(NULL, &graphs)), null(gp_graphs_load(file, NULL));
   null(gp_graphs_save(NULL, file)), null(gp_graphs_save(graphs, NULL));
   null(gp_graphs_tree(NULL, 0, NULL, &text)), null(gp_graphs_tree(graphs, 0, NULL, NULL));
+  null(gp_graphs_children(NULL, 0, NULL, &text)), null(gp_graphs_children(graphs, 0, NULL, NULL));
+  null(gp_graphs_shape(NULL, 0, "x", &text)), null(gp_graphs_shape(graphs, 0, NULL, &text));
+  null(gp_graphs_shape(graphs, 0, "x", NULL));
   null(gp_graphs_complete(NULL, "", &text)), null(gp_graphs_complete(graphs, NULL, &text));
   null(gp_graphs_complete(graphs, "", NULL));
   null(gp_graphs_check(NULL, paths, 1)), null(gp_graphs_check(graphs, NULL, 1)), null(gp_graphs_check(graphs, paths, 2));

@@ -560,6 +560,8 @@ def check_graphs(p: Patched, folder: Path) -> None:
     tree = gp.text("graphs_tree", graphs, 0, None)
     assert tree == "<root>: Graph(2)\n├─layers_0: Graph(1)\n│ └─relu: Tensor(3, 4)\n└─mul: Tensor(3, 4)\n", tree
     assert gp.text("graphs_complete", graphs, "layers_0.") == "layers_0.relu"
+    assert gp.text("graphs_children", graphs, 0, None) == "layers_0\nmul"
+    assert gp.text("graphs_shape", graphs, 0, "layers_0.relu") == "Tensor(3, 4)"
     gp.graphs_check(graphs, (c_char_p * 2)(b"layers_0.relu", b"mul"), 2)
     with refused("PATH", "layers_0", "mull", "layers_0.relu"):
         gp.graphs_check(graphs, (c_char_p * 2)(b"layers_0", b"mull"), 2)

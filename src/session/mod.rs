@@ -67,8 +67,9 @@ type Observer = Box<dyn Fn(bool) + Send + Sync>;
 /// See [`Session::hold`].
 pub struct Held {
     _patches: ArcMutexGuard<RawMutex, Vec<Arc<Patch>>>,
-    _graphs: ArcMutexGuard<RawMutex, Vec<Recorded>>,
+    _recorded: ArcMutexGuard<RawMutex, Recorded>,
     _notes: ArcMutexGuard<RawMutex, Vec<String>>,
+    _begun: ArcMutexGuard<RawMutex, FxHashMap<String, u64>>,
 }
 
 /// A user's session. All calls may be made from any thread.
@@ -83,8 +84,8 @@ pub struct Session {
     /// Numbers at which open sets of patches begin.
     sets: Mutex<Vec<u64>>,
     /// How many runs of each root have begun.
-    begun: Mutex<FxHashMap<String, u64>>,
-    graphs: Arc<Mutex<Vec<Recorded>>>,
+    begun: Arc<Mutex<FxHashMap<String, u64>>>,
+    recorded: Arc<Mutex<Recorded>>,
     notes: Arc<Mutex<Vec<String>>>,
     runs: AtomicU64,
     observer: RwLock<Option<Observer>>,
@@ -190,11 +191,7 @@ impl Session {
 
     /// A copy of everything recorded so far, one graph for each root.
     pub fn graphs(&self) -> Vec<Graph> {
-        let graphs = self.graphs.lock();
-        graphs
-            .iter()
-            .map(|recorded| recorded.graph.clone())
-            .collect()
+        self.recorded.lock().graphs.clone()
     }
 
     /// How many runs began and ended.
@@ -224,14 +221,15 @@ impl Session {
     pub fn hold(&self) -> Held {
         Held {
             _patches: self.patches.lock_arc(),
-            _graphs: self.graphs.lock_arc(),
+            _recorded: self.recorded.lock_arc(),
             _notes: self.notes.lock_arc(),
+            _begun: self.begun.lock_arc(),
         }
     }
 
     /// In a forked child: graphs and counts begin afresh, patches stay.
     pub fn reset_after_fork(&self) {
-        self.graphs.lock().clear();
+        *self.recorded.lock() = Recorded::default();
         self.notes.lock().clear();
         self.runs.store(0, Ordering::Relaxed);
         self.begun.lock().clear();

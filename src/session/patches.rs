@@ -61,9 +61,9 @@ impl Session {
     /// [`Error::Path`] as in [`Session::add_patch`].
     pub fn add(self: &Arc<Self>, patch: NewPatch) -> Result<u64> {
         {
-            let graphs = self.graphs();
-            if !graphs.is_empty() {
-                graph::check(&graphs, std::slice::from_ref(&patch.path))?;
+            let recorded = self.recorded.lock();
+            if !recorded.graphs.is_empty() {
+                graph::check(&recorded.graphs, std::slice::from_ref(&patch.path))?;
             }
         }
         let mut patches = self.patches.lock();

@@ -6,10 +6,17 @@ use super::{Root, Session};
 use crate::graph::Graph;
 use crate::record::Tape;
 
-/// The graph of one root, and the tapes of its latest different runs, newest last.
+/// The graphs of all roots; and, by the same index, the tapes of each root's latest different runs, newest last.
+#[derive(Default)]
 pub(super) struct Recorded {
-    pub(super) graph: Graph,
-    tapes: Vec<Tape>,
+    pub(super) graphs: Vec<Graph>,
+    tapes: Vec<Vec<Tape>>,
+}
+
+impl Recorded {
+    fn find(&self, root: &str) -> Option<usize> {
+        self.graphs.iter().position(|graph| graph.name == root)
+    }
 }
 
 /// How many different runs of a root are remembered to be told apart from new ones.
@@ -22,9 +29,8 @@ impl Session {
         if !surveying && !self.is_recording() {
             return None;
         }
-        let graphs = self.graphs.lock();
-        let recorded = graphs.iter().find(|recorded| recorded.graph.name == root);
-        let known = recorded.and_then(|recorded| recorded.tapes.last());
+        let recorded = self.recorded.lock();
+        let known = recorded.find(root).and_then(|at| recorded.tapes[at].last());
         (self.is_recording() || known.is_none()).then(|| Tape::new(known))
     }
 
@@ -39,16 +45,13 @@ impl Session {
 
     /// Merges a run into its root's graph. False if an equal one is in it already.
     fn merge(&self, root: &Root, tape: Tape) -> bool {
-        let mut graphs = self.graphs.lock();
-        let at = graphs.iter().position(|r| r.graph.name == root.name);
-        let at = at.unwrap_or_else(|| {
-            graphs.push(Recorded {
-                graph: Graph::new(root.name.as_str()),
-                tapes: Vec::new(),
-            });
-            graphs.len() - 1
+        let recorded = &mut *self.recorded.lock();
+        let at = recorded.find(&root.name).unwrap_or_else(|| {
+            recorded.graphs.push(Graph::new(root.name.as_str()));
+            recorded.tapes.push(Vec::new());
+            recorded.graphs.len() - 1
         });
-        let Recorded { graph, tapes } = &mut graphs[at];
+        let (graph, tapes) = (&mut recorded.graphs[at], &mut recorded.tapes[at]);
         if tapes.contains(&tape) {
             graph.runs += 1;
             return false;

@@ -61,7 +61,7 @@ pub fn run_end() -> Result<()> {
     // SAFETY: the table's call.
     adapter()?
         .run_end
-        .map_or(Ok(()), |end| checked(unsafe { end(1) }))
+        .map_or(Ok(()), |end| checked(unsafe { end() }))
 }
 
 /// Enters a scope by its module's attribute path.

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 2u
+#define GP_SEAM_VERSION 3u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -215,7 +215,7 @@ typedef struct GpCore {
   /* A run. NULL from run_begin: leave this call alone. */
   GpRun* (*run_begin)(GpRoot* root, uint32_t* frame_flags);
   void (*run_parameters)(GpRun* run, const void* const* identities, size_t n);
-  void (*run_end)(GpRun* run, uint32_t completed);
+  void (*run_end)(GpRun* run);
   uint32_t (*scope_enter)(GpRun* run, GpScope* scope);
   uint32_t (*scope_leave)(GpRun* run);
 
@@ -259,7 +259,7 @@ typedef struct GpAdapter {
   GpStr (*start)(void);
   /* Explicit runs and scopes for programs that call operations directly (C++). Return text on error. */
   GpStr (*run_begin)(GpRoot* root);
-  GpStr (*run_end)(uint32_t completed);
+  GpStr (*run_end)(void);
   GpStr (*scope_enter)(GpScope* scope);
   GpStr (*scope_leave)(void);
   /* Another reference to the tensor behind an at::TensorImpl; given back by tensor_free. NULL for an undefined one. */

@@ -16,7 +16,7 @@ use lent::{array, borrowed, elements, text, view};
 use targets::{Targets, give_targets};
 
 use super::seam_generated as raw;
-use crate::apply::Scalar;
+use crate::apply::{Scalar, View};
 use crate::session::Verdict;
 use crate::session::run::{Interest, Wanted};
 use crate::session::{self, Root, Run, Scope, ValueKind, ops};
@@ -198,7 +198,7 @@ unsafe extern "C" fn run_parameters(
     });
 }
 
-unsafe extern "C" fn run_end(run: *mut raw::GpRun, _completed: u32) {
+unsafe extern "C" fn run_end(run: *mut raw::GpRun) {
     if !run.is_null() {
         // SAFETY: the handle is `run_begin`'s, given back once.
         guard((), || {
@@ -326,20 +326,34 @@ unsafe extern "C" fn keep_wanted(run: *mut raw::GpRun, target: *const raw::GpTar
     })
 }
 
+/// Shows a run the tensor that the adapter lends.
+///
+/// # Safety
+///
+/// A live run on its own thread; target and tensor are as `seam.h` says, and the tensor's memory is this call's alone.
+unsafe fn with_view(
+    run: *mut raw::GpRun,
+    target: *const raw::GpTarget,
+    tensor: *const raw::GpTensor,
+    act: impl FnOnce(&mut Run, u32, &View<'_>) -> Verdict,
+) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: by this function's contract.
+        let (run, target, view) = unsafe { (seam_run(run), &*target, view(&*tensor)) };
+        match (run, view) {
+            (Some(run), Some(view)) => verdict(act(&mut run.run, target.patch, &view)),
+            _ => raw::GP_ELSEWHERE,
+        }
+    })
+}
+
 unsafe extern "C" fn keep(
     run: *mut raw::GpRun,
     target: *const raw::GpTarget,
     tensor: *const raw::GpTensor,
 ) -> u32 {
-    guard(raw::GP_SKIPPED, || {
-        // SAFETY: a live run on its own thread; target and tensor lent for this call, and only read.
-        let (run, target, tensor) = unsafe { (seam_run(run), &*target, &*tensor) };
-        // SAFETY: the adapter hands over plain strided CPU memory (seam.h).
-        let (Some(run), Some(view)) = (run, unsafe { view(tensor) }) else {
-            return raw::GP_ELSEWHERE;
-        };
-        verdict(run.run.keep(target.patch, &view))
-    })
+    // SAFETY: the adapter hands over plain strided CPU memory, which is only read (seam.h).
+    unsafe { with_view(run, target, tensor, Run::keep) }
 }
 
 unsafe extern "C" fn apply(
@@ -347,15 +361,8 @@ unsafe extern "C" fn apply(
     target: *const raw::GpTarget,
     tensor: *const raw::GpTensor,
 ) -> u32 {
-    guard(raw::GP_SKIPPED, || {
-        // SAFETY: a live run on its own thread; target and tensor lent for this call.
-        let (run, target, tensor) = unsafe { (seam_run(run), &*target, &*tensor) };
-        // SAFETY: the adapter hands over plain strided CPU memory that is its own to write (seam.h).
-        let (Some(run), Some(view)) = (run, unsafe { view(tensor) }) else {
-            return raw::GP_ELSEWHERE;
-        };
-        verdict(run.run.apply(target.patch, &view))
-    })
+    // SAFETY: the adapter hands over plain strided CPU memory that is its own to write (seam.h).
+    unsafe { with_view(run, target, tensor, Run::apply) }
 }
 
 unsafe extern "C" fn apply_scalar(

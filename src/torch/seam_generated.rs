@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 2;
+pub const GP_SEAM_VERSION: u32 = 3;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpStr {
@@ -404,7 +404,7 @@ pub struct GpCore {
             n: usize,
         ),
     >,
-    pub run_end: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, completed: u32)>,
+    pub run_end: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun)>,
     pub scope_enter:
         ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, scope: *mut GpScope) -> u32>,
     pub scope_leave: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> u32>,
@@ -528,7 +528,7 @@ pub struct GpAdapter {
     pub libtorch_version: GpStr,
     pub start: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
     pub run_begin: ::std::option::Option<unsafe extern "C" fn(root: *mut GpRoot) -> GpStr>,
-    pub run_end: ::std::option::Option<unsafe extern "C" fn(completed: u32) -> GpStr>,
+    pub run_end: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
     pub scope_enter: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope) -> GpStr>,
     pub scope_leave: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
     pub tensor_from_torch: ::std::option::Option<

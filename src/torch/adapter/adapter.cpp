@@ -45,8 +45,8 @@ static GpStr run_begin(GpRoot* root) {
   return answer("");
 }
 
-static GpStr run_end(uint32_t completed) {
-  end_run(completed);
+static GpStr run_end() {
+  end_run();
   return answer("");
 }
 

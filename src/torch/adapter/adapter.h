@@ -56,7 +56,7 @@ void enter_root(uint32_t flags);
 void enter_scope(GpScope* scope);
 void leave_scope();
 // Forgets everything that the run left on this thread, also when it ended by an exception.
-void end_run(bool completed);
+void end_run();
 
 // ---- value.cpp: libtorch's values in the words of the seam ----
 

@@ -198,7 +198,6 @@ struct RunContext : public at::ObserverContext {
   std::shared_ptr<ScriptRoot> root; // keeps what the run refers to
   bool ours = false;
   bool declined = false;
-  int exceptions = std::uncaught_exceptions();
 };
 
 static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
@@ -281,7 +280,7 @@ static void on_end(const at::RecordFunction&, at::ObserverContext* context) {
   if (run && run->declined)
     this_thread().declined = false;
   if (run && run->ours)
-    end_run(std::uncaught_exceptions() == run->exceptions);
+    end_run();
 }
 
 void start_script() {

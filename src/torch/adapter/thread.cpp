@@ -44,14 +44,14 @@ void leave_scope() {
   arm(!thread.frames.empty() && (flags & GP_FRAME_ARM));
 }
 
-void end_run(bool completed) {
+void end_run() {
   Thread& thread = this_thread();
   arm(false);
   GpRun* run = std::exchange(thread.run, nullptr);
   thread.cold = 0;
   thread.frames.clear();
   if (run)
-    core->run_end(run, completed);
+    core->run_end(run);
   thread.seen.clear();
 }
 

@@ -51,11 +51,42 @@ typedef enum {
   GP_ON_ERROR_SKIP = 1,
 } gp_on_error;
 
+// What is wanted of a run or a scope, as bits of a number. From bit 16 on the number holds the scope's place among the
+// patches, counted from 1: equal places of a session whose patches did not change get equal answers.
+typedef enum {
+  // Show its inputs: gp_scope_input.
+  GP_WANTS_INPUTS = 1,
+  // Show its output: gp_scope_output.
+  GP_WANTS_OUTPUT = 2,
+  // Something in it or below it matters: tell of calls in it.
+  GP_WANTS_INSIDE = 4,
+  // Of a run: gp_run_parameters.
+  GP_WANTS_PARAMETERS = 8,
+  // The run is recorded.
+  GP_WANTS_RECORD = 16,
+  // Its operations are intercepted. Calls in it must be told of, whether they matter or not.
+  GP_WANTS_OPERATIONS = 32,
+  // No call of this module from the same scope matters, as long as the patches stay as they are.
+  GP_WANTS_IGNORED = 64,
+} gp_wants;
+
+// A list of frames that a gp_source_callback fills.
+typedef struct gp_frames gp_frames;
+
 // Graphs at one moment; they do not change with the session they came from. Any thread may read them.
 typedef struct gp_graphs gp_graphs;
 
+// A module that runs are calls of, and all its parameters. Any number of runs on any thread may use one.
+typedef struct gp_root gp_root;
+
+// A module as it is called from another one. Any number of calls on any thread may use one.
+typedef struct gp_scope gp_scope;
+
 // A session. Opened by gp_session_open, ended by gp_session_close. All calls may be made from any thread.
 typedef struct gp_session gp_session;
+
+// Where a run stood, for a part of it that is computed again. Any thread.
+typedef struct gp_snapshot gp_snapshot;
 
 // A patch to be: a path, an index and what to do. One thread at a time.
 typedef struct gp_spec gp_spec;
@@ -71,12 +102,36 @@ typedef int32_t (*gp_callback)(void *user,
                                struct DLManagedTensorVersioned *value,
                                struct DLManagedTensorVersioned **replacement);
 
+// A function of the user's that takes libtorch's own tensor: `tensor` is the at::TensorImpl of the picked part, with
+// its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
+// at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
+// written into the picked part where there is); it must stay alive until the thread's next call of a function.
+// Anything but 0 is a failure. Otherwise as gp_callback.
+typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void **replacement);
+
 // How often a patch met its node, changed the value there, or could not.
 typedef struct {
   uint64_t matched;
   uint64_t applied;
   uint64_t failed;
 } gp_patch_counts;
+
+// A leaf of a value that was shown, as its patches left it.
+typedef struct {
+  // Whether it is another one than was shown.
+  bool changed;
+  // A tensor: its at::TensorImpl, borrowed until the thread shows its next value. NULL for a number.
+  const void *tensor;
+  // A number: 'b' for a bool and 'i' for an integer (in `integer`), 'f' for a float (in `real`).
+  char number;
+  int64_t integer;
+  double real;
+} gp_leaf;
+
+// Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
+// those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
+// run, perhaps on several threads at once, and must not call operations itself, nor throw.
+typedef void (*gp_source_callback)(void *user, gp_frames *frames);
 
 #ifdef __cplusplus
 extern "C" {
@@ -121,6 +176,9 @@ gp_status gp_session_on_error(const gp_session *session,
 
 // How many runs were recorded or patched so far.
 gp_status gp_session_runs(const gp_session *session, uint64_t *out);
+
+// Adds to what gp_session_notes says; the same text is kept once.
+gp_status gp_session_note(const gp_session *session, const char *note);
 
 // What a person should know of the runs so far (what a frozen graph no longer tells, say), one note a line. `out`
 // receives new text; free it with gp_string_free.
@@ -170,6 +228,20 @@ gp_status gp_graphs_shape(const gp_graphs *graphs,
                           size_t index,
                           const char *path,
                           char **out);
+
+// The code of the node at `path` (NULL or "": the root) in graph number `index`: a scope as a function with one line
+// for each node, a leaf as the place in the user's source that called it. `out` receives new text; free it with
+// gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+gp_status gp_graphs_code(const gp_graphs *graphs,
+                         size_t index,
+                         const char *path,
+                         char **out);
+
+// Graph number `index` as JSON text, as gp_graphs_save writes it into a file's `graphs`. `out` receives new text; free
+// it with gp_string_free.
+gp_status gp_graphs_json(const gp_graphs *graphs,
+                         size_t index,
+                         char **out);
 
 // What may come next behind `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`
 // receives new text; free it with gp_string_free.
@@ -268,6 +340,12 @@ gp_status gp_spec_custom(gp_spec *spec,
                          gp_callback callback,
                          void *user);
 
+// The spec calls `callback` with `user` and the value, as gp_spec_custom, but with libtorch's own tensor, on any
+// device; gradients go through what the function computes.
+gp_status gp_spec_custom_torch(gp_spec *spec,
+                               gp_torch_callback callback,
+                               void *user);
+
 // The spec holds for these runs of its root only, counted from 0: "3", "2..", "0..4" (without 4). GP_STATUS_PARSE.
 gp_status gp_spec_runs(gp_spec *spec,
                        const char *runs);
@@ -353,6 +431,116 @@ gp_status gp_scope_enter(const char *path);
 
 // Leaves the innermost scope that gp_scope_enter entered. Does nothing outside a run.
 gp_status gp_scope_leave(void);
+
+// Loads the adapter for the process's libtorch, as gp_session_attach does, without attaching a session: sessions that
+// gp_run_open names need no more. GP_STATUS_TORCH, GP_STATUS_ADAPTER.
+gp_status gp_torch_load(void);
+
+// A root: `name` names its graph, `class_name` is for people, `inputs` are the names of its forward's arguments, and
+// `parameters` the attribute paths ("layers.0.weight") of all parameters and buffers below it. The inside of an
+// `opaque` one (compiled code) is not looked at. `out` receives a new root; free it with gp_root_free.
+gp_status gp_root_new(const char *name,
+                      const char *class_name,
+                      const char *const *inputs,
+                      size_t n_inputs,
+                      const char *const *parameters,
+                      size_t n_parameters,
+                      bool opaque,
+                      gp_root **out);
+
+// Frees a root; runs of it go on. NULL is fine.
+void gp_root_free(gp_root *root);
+
+// A scope: `module_path` is the module's attribute path below the nearest enclosing module that is called,
+// `absolute_path` the one below the root; the rest is as in gp_root_new. `out` receives a new scope; free it with
+// gp_scope_free.
+gp_status gp_scope_new(const char *module_path,
+                       const char *absolute_path,
+                       const char *class_name,
+                       const char *const *inputs,
+                       size_t n_inputs,
+                       bool opaque,
+                       gp_scope **out);
+
+// Frees a scope; calls of it go on. NULL is fine.
+void gp_scope_free(gp_scope *scope);
+
+// Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.
+// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). A run of a
+// named session suspends one that is open on this thread. GP_STATUS_STATE where a run is open and `session` is NULL;
+// GP_STATUS_TORCH before the adapter was loaded (gp_torch_load, gp_session_attach), as all calls below.
+gp_status gp_run_open(const gp_session *session,
+                      const gp_root *root,
+                      uint32_t *wants);
+
+// Which tensors the root's parameters are in this run: their at::TensorImpl, in the order of gp_root_new; NULL for one
+// that is not there. To be called behind gp_run_open, where it is wanted.
+gp_status gp_run_parameters(const void *const *tensors,
+                            size_t n);
+
+// Where this thread's run stands, for code that will be run again outside of it (activation checkpointing). `out`
+// receives a new snapshot, to be freed with gp_snapshot_free, or NULL where there is no run or nothing is patched.
+gp_status gp_run_snapshot(gp_snapshot **out);
+
+// Frees a snapshot. NULL is fine.
+void gp_snapshot_free(gp_snapshot *snapshot);
+
+// Begins, on this thread and until gp_run_end, a run that stands where the other one stood: in the same scopes, with
+// the same names given, under the same patches, and not recorded. `wants` is the innermost scope's.
+gp_status gp_run_resume(const gp_snapshot *snapshot,
+                        uint32_t *wants);
+
+// A module is called from the innermost scope; gp_scope_leave ends the call. `wants` receives bits of gp_wants, 0
+// outside a run.
+gp_status gp_scope_open(const gp_scope *scope,
+                        uint32_t *wants);
+
+// Instead of gp_scope_open: the next TorchScript module called on this thread, which tells of its calls itself, is
+// called as `scope`, which must live so long. `depth` receives what gp_scope_unwind takes.
+gp_status gp_scope_script(const gp_scope *scope,
+                          uint32_t *depth);
+
+// A call announced by gp_scope_script is over: leaves what an exception left open in it.
+gp_status gp_scope_unwind(uint32_t depth);
+
+// Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is, in
+// preorder: `T` a tensor (the next one of `tensors`; NULL for an undefined one), `N` None, `B0;` and `B1;` a bool, `I3;`
+// an integer, `F0.5;` a float, `S5:hello` a string, `O4:Type` anything else by its type, and `(2;`, `[2;`, `{2;` a tuple,
+// list or dict with so many elements behind it; a dict's elements have their key in front, as `3:key`. `changed` receives
+// how many leaves its patches changed: gp_scope_leaf has them. GP_STATUS_PARSE; GP_STATUS_REFUSED for a patch that
+// cannot be applied.
+gp_status gp_scope_input(uint32_t index,
+                         const char *structure,
+                         const void *const *tensors,
+                         size_t n,
+                         uint32_t *changed);
+
+// Shows what the innermost scope returns, before its caller sees it. `owned` says that the program holds each tensor in
+// one place only and will take the changed one in its place, so that it may be changed where it lies. Otherwise as
+// gp_scope_input.
+gp_status gp_scope_output(const char *structure,
+                          const void *const *tensors,
+                          size_t n,
+                          bool owned,
+                          uint32_t *changed);
+
+// Leaf number `index`, in preorder and counting everything that is no container, of the value that this thread showed
+// last. GP_STATUS_ARGUMENT when it has not so many.
+gp_status gp_scope_leaf(size_t index,
+                        gp_leaf *out);
+
+// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded for
+// the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have ended.
+gp_status gp_session_source(const gp_session *session,
+                            gp_source_callback callback,
+                            void *user);
+
+// Adds a frame: its file, the line (0: unknown), the function, and the line's text. NULL stands for what is not known.
+gp_status gp_frames_add(gp_frames *frames,
+                        const char *file,
+                        uint32_t line,
+                        const char *function,
+                        const char *code);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -199,6 +199,49 @@ pub unsafe extern "C" fn gp_graphs_shape(
     })
 }
 
+/// The code of the node at `path` (NULL or "": the root) in graph number `index`: a scope as a function with one line
+/// for each node, a leaf as the place in the user's source that called it. `out` receives new text; free it with
+/// gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+///
+/// # Safety
+///
+/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_graphs_code(
+    graphs: *const gp_graphs,
+    index: usize,
+    path: *const c_char,
+    out: *mut *mut c_char,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let path = path_or_root(path)?;
+        string::give(out, "out", &graph.code(&path)?)
+    })
+}
+
+/// Graph number `index` as JSON text, as gp_graphs_save writes it into a file's `graphs`. `out` receives new text; free
+/// it with gp_string_free.
+///
+/// # Safety
+///
+/// `graphs` is NULL or live; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_graphs_json(
+    graphs: *const gp_graphs,
+    index: usize,
+    out: *mut *mut c_char,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let json = serde_json::to_string(graph)
+            .map_err(|why| Error::Internal(format!("a graph without JSON: {why}")))?;
+        string::give(out, "out", &json)
+    })
+}
+
 /// A path that may be left out.
 ///
 /// # Safety

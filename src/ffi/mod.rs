@@ -11,13 +11,16 @@
 mod dlpack;
 pub mod graphs;
 pub mod guard;
+pub mod host;
 pub mod kept;
 pub mod patch;
 pub mod run;
 pub mod session;
+pub mod source;
 pub mod spec;
 pub mod status;
 pub mod string;
+mod structure;
 pub mod text;
 pub mod value;
 

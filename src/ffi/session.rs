@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use super::guard::{answer, reference};
+use super::guard::{answer, reference, text};
 use super::{Status, guard, string};
 use crate::error::Error;
 use crate::patch::OnError;
@@ -140,6 +140,23 @@ pub unsafe extern "C" fn gp_session_runs(session: *const gp_session, out: *mut u
     guard(|| {
         // SAFETY: by this function's contract.
         unsafe { answer(out, "out", reference(session, "session")?.0.runs()) }
+    })
+}
+
+/// Adds to what gp_session_notes says; the same text is kept once.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session; `note` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_note(
+    session: *const gp_session,
+    note: *const c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe { reference(session, "session")?.0.note(text(note, "note")?) };
+        Ok(())
     })
 }
 

@@ -213,6 +213,44 @@ pub unsafe extern "C" fn gp_spec_custom(
         change(spec)?.action = Action::Custom(Callback {
             function: (function as *const ()).expose_provenance(),
             user: user.expose_provenance(),
+            torch: false,
+        });
+        Ok(())
+    })
+}
+
+/// A function of the user's that takes libtorch's own tensor: `tensor` is the at::TensorImpl of the picked part, with
+/// its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
+/// at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
+/// written into the picked part where there is); it must stay alive until the thread's next call of a function.
+/// Anything but 0 is a failure. Otherwise as gp_callback.
+pub type gp_torch_callback = Option<
+    unsafe extern "C" fn(
+        user: *mut c_void,
+        tensor: *const c_void,
+        replacement: *mut *const c_void,
+    ) -> i32,
+>;
+
+/// The spec calls `callback` with `user` and the value, as gp_spec_custom, but with libtorch's own tensor, on any
+/// device; gradients go through what the function computes.
+///
+/// # Safety
+///
+/// `spec` is NULL or live; `callback` and `user` as gp_torch_callback says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_spec_custom_torch(
+    spec: *mut gp_spec,
+    callback: gp_torch_callback,
+    user: *mut c_void,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let function = callback.ok_or_else(|| super::guard::null("callback"))?;
+        change(spec)?.action = Action::Custom(Callback {
+            function: (function as *const ()).expose_provenance(),
+            user: user.expose_provenance(),
+            torch: true,
         });
         Ok(())
     })

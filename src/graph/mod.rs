@@ -1,7 +1,7 @@
 //! The recorded graph: nodes under their NodePaths, with what was seen of their values.
 //!
 //! [`crate::record`] fills a graph from one run and merges further runs into it (`merge.rs`); it is shown as text
-//! (`tree.rs`), saved and loaded (`file.rs`), and answers which paths there are (`find.rs`, `check.rs`, `nearest.rs`). Everything
+//! (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), and answers which paths there are (`find.rs`, `check.rs`, `nearest.rs`). Everything
 //! here is plain data: no tensor is held.
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -10,6 +10,7 @@
 )]
 
 mod check;
+mod code;
 pub mod file;
 mod find;
 mod merge;
@@ -44,8 +45,10 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arg {
-    /// The node it came from: `name[.name…][|dig]`, beginning in the same scope.
+    /// The node of the same scope that it came from: `name[|dig]`.
     Node(String),
+    /// A node of another scope that it came from directly (a global, an attribute): its path from the root.
+    Outer(String),
     /// A constant, as Python text.
     Const(String),
     List(Vec<Arg>),

@@ -23,7 +23,7 @@ impl Graph {
         Ok(text)
     }
 
-    fn unknown(&self, path: &NodePath) -> Error {
+    pub(super) fn unknown(&self, path: &NodePath) -> Error {
         let graphs = std::slice::from_ref(self);
         Error::Path(super::check::complain(
             "cannot be shown",

@@ -46,6 +46,8 @@ pub struct Callback {
     pub function: usize,
     /// What it gets as its first argument.
     pub user: usize,
+    /// It takes libtorch's own tensor rather than DLPack: `gp_torch_callback`.
+    pub torch: bool,
 }
 
 /// What is done to the picked part of the value.

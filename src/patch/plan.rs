@@ -224,6 +224,13 @@ impl Plan {
         site.is_some_and(|site| site.families.contains(&family))
     }
 
+    /// The families of the site's children.
+    pub fn families(&self, site: u32) -> &[Base] {
+        self.sites
+            .get(site as usize)
+            .map_or(&[], |site| &site.families)
+    }
+
     /// The names of the site's children that have patches themselves.
     pub fn patched_names(&self, site: u32) -> impl Iterator<Item = Name> {
         let children = self.sites.get(site as usize).map(|site| &site.children);

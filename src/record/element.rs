@@ -1,5 +1,7 @@
 //! A value as the adapter shows it: its elements in preorder, borrowed for one call.
 
+use crate::patch::Number;
+
 /// What one element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
@@ -34,8 +36,10 @@ pub struct Element<'a> {
     pub layout: &'static str,
     /// The element's key in a dict.
     pub key: &'a str,
-    /// The type's name, for what has no tag of its own.
+    /// The type's name, for what has no tag of its own; a string's text.
     pub text: &'a str,
+    /// A plain value, as Python writes it where that is asked for.
+    pub number: Number,
 }
 
 impl Element<'static> {
@@ -52,6 +56,7 @@ impl Element<'static> {
             layout: "",
             key: "",
             text: "",
+            number: Number::Int(0),
         }
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! Values arrive from the seam as flat lists of [`Element`]s. While the run goes on they are only written down on a
 //! [`Tape`], in plain numbers; [`Tape::tree`] makes nodes of it, which is needed only if no earlier run left the same
-//! tape. [`crate::session::Run`] tells the tape what happens, and under which name.
+//! tape. What a value was made from ([`Args`]) is written down only where no earlier run came the same way. [`crate::session::Run`] tells the tape what happens, and under which name.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod args;
 pub mod element;
 pub mod tape;
+mod tree;
 
+pub use args::Args;
 pub use element::{Element, Tag};
 pub use tape::Tape;

@@ -28,7 +28,7 @@ use rustc_hash::FxHashMap;
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex, RwLock};
 
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Frame, Graph};
 use crate::patch::{OnError, Patch, Plan};
 
 use recorded::Recorded;
@@ -63,6 +63,11 @@ static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
 static DISABLED: AtomicBool = AtomicBool::new(false);
 
 type Observer = Box<dyn Fn(bool) + Send + Sync>;
+type Source = Box<dyn Fn() -> Vec<Frame> + Send + Sync>;
+
+fn is_disabled() -> bool {
+    DISABLED.load(Ordering::Relaxed)
+}
 
 /// See [`Session::hold`].
 pub struct Held {
@@ -89,6 +94,7 @@ pub struct Session {
     notes: Arc<Mutex<Vec<String>>>,
     runs: AtomicU64,
     observer: RwLock<Option<Observer>>,
+    source: RwLock<Option<Arc<Source>>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -99,7 +105,7 @@ impl std::fmt::Debug for Session {
 
 /// The attached session, if there is one and nothing went wrong.
 pub fn attached() -> Option<Arc<Session>> {
-    if DISABLED.load(Ordering::Relaxed) {
+    if is_disabled() {
         return None;
     }
     ATTACHED.read().clone()
@@ -161,7 +167,7 @@ impl Session {
             .is_some_and(|other| Arc::ptr_eq(other, self))
         {
             let wanted = self.is_recording() || self.plan.read().is_some();
-            let wanted = wanted && !DISABLED.load(Ordering::Relaxed);
+            let wanted = wanted && !is_disabled();
             set_active(if wanted { Active::Wanted } else { Active::Idle });
         }
     }
@@ -214,6 +220,18 @@ impl Session {
     /// Called after each run; `true` if the run changed a graph.
     pub fn set_observer(&self, observer: Box<dyn Fn(bool) + Send + Sync>) {
         *self.observer.write() = Some(observer);
+    }
+
+    /// Who says where in the user's source the thread is, innermost frame last. Asked while recording, and only for
+    /// nodes that were not recorded before.
+    pub fn set_source(&self, source: Option<Source>) {
+        *self.source.write() = source.map(Arc::new);
+    }
+
+    /// Where in the user's source this thread is; empty if nobody can say.
+    fn source(&self) -> Vec<Frame> {
+        let source = self.source.read().clone();
+        source.map_or_else(Vec::new, |source| source())
     }
 
     /// Before a fork, on the forking thread: waits until no other thread is inside the session, and keeps it so while

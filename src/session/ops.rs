@@ -1,8 +1,9 @@
 //! Operations by number, so that the hot path passes a `u32` and takes no lock.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
 
 use crate::path::{Base, Name};
 
@@ -23,14 +24,32 @@ const CHUNK: usize = 256;
 static TABLE: [OnceLock<Box<[OnceLock<Op>]>>; 256] = [const { OnceLock::new() }; 256];
 static NEXT: Mutex<usize> = Mutex::new(0);
 
+/// Families of all operators of the process, called or not.
+static FAMILIES: LazyLock<RwLock<FxHashSet<Base>>> = LazyLock::new(RwLock::default);
+
+/// `aten::add.Tensor` asks for the name `add`.
+fn candidate(schema: &str) -> Name {
+    let base = schema.split_once("::").map_or(schema, |(_, rest)| rest);
+    Name::candidate(base.split_once('.').map_or(base, |(name, _)| name))
+}
+
+/// The process has an operator of this name.
+pub fn exists(schema: &str) {
+    FAMILIES.write().insert(candidate(schema).family());
+}
+
+/// Whether some operator's nodes are of this [`Name::family`].
+pub fn is_family(family: Base) -> bool {
+    FAMILIES.read().contains(&family)
+}
+
 /// A number for the operator. A process with more than 65536 operators gets one name for the rest.
 pub fn define(schema: &str) -> u32 {
     let mut next = NEXT.lock();
     let id = (*next).min(CHUNK * TABLE.len() - 1);
     let chunk = TABLE[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
-    let base = schema.split_once("::").map_or(schema, |(_, rest)| rest);
-    let base = base.split_once('.').map_or(base, |(name, _)| name);
-    let name = Name::candidate(base);
+    let name = candidate(schema);
+    exists(schema);
     let _ = chunk[id % CHUNK].set(Op {
         name,
         family: name.family(),

@@ -1,5 +1,6 @@
 //! The session's graphs: what ended runs have left.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Root, Session};
@@ -10,7 +11,7 @@ use crate::record::Tape;
 #[derive(Default)]
 pub(super) struct Recorded {
     pub(super) graphs: Vec<Graph>,
-    tapes: Vec<Vec<Tape>>,
+    tapes: Vec<Vec<Arc<Tape>>>,
 }
 
 impl Recorded {
@@ -30,8 +31,8 @@ impl Session {
             return None;
         }
         let recorded = self.recorded.lock();
-        let known = recorded.find(root).and_then(|at| recorded.tapes[at].last());
-        (self.is_recording() || known.is_none()).then(|| Tape::new(known))
+        let known = recorded.find(root).map(|at| recorded.tapes[at].clone());
+        (self.is_recording() || known.is_none()).then(|| Tape::new(known.unwrap_or_default()))
     }
 
     /// A run ended; `tape` is what it left.
@@ -52,7 +53,7 @@ impl Session {
             recorded.graphs.len() - 1
         });
         let (graph, tapes) = (&mut recorded.graphs[at], &mut recorded.tapes[at]);
-        if tapes.contains(&tape) {
+        if tapes.iter().any(|known| **known == tape) {
             graph.runs += 1;
             return false;
         }
@@ -64,7 +65,7 @@ impl Session {
         if tapes.len() == TAPES {
             tapes.remove(0);
         }
-        tapes.push(tape);
+        tapes.push(Arc::new(tape.forget()));
         true
     }
 }

@@ -6,11 +6,11 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::scope::{Prepared, Root, Scope};
-use super::{Session, attached, ops};
-use crate::graph::Kind;
+use super::{Session, attached, is_disabled, ops};
+use crate::graph::{Frame as Place, Kind};
 use crate::patch::Plan;
 use crate::path::{Base, Name, Namespace};
-use crate::record::{Element, Tag, Tape};
+use crate::record::{Args, Element, Tag, Tape};
 
 /// What kind of value is about to appear in the innermost scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,16 @@ pub enum ValueKind {
     Output,
 }
 
+impl From<ValueKind> for Kind {
+    fn from(kind: ValueKind) -> Kind {
+        match kind {
+            ValueKind::Op(_) => Kind::Op,
+            ValueKind::Input(_) => Kind::Input,
+            ValueKind::Output => Kind::Output,
+        }
+    }
+}
+
 /// What the run wants to know of a scope's inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
@@ -31,6 +41,17 @@ pub struct Interest {
     pub cold: bool,
     /// Operands are to be shown before they are read.
     pub operands: bool,
+    /// Its inputs are wanted, its output is.
+    pub inputs: bool,
+    pub output: bool,
+    /// Everything is recorded.
+    pub record: bool,
+    /// Of a run: who its parameters are ([`Run::set_parameters`]).
+    pub parameters: bool,
+    /// Cold, and so is every call of the same module from the same place while the patches stay as they are.
+    pub ignored: bool,
+    /// Its place among the patches.
+    pub site: Option<u32>,
 }
 
 /// What the run wants to know of a value.
@@ -40,16 +61,23 @@ pub struct Wanted {
     pub elements: bool,
     /// To have the targets applied that [`Run::targets`] gives.
     pub targets: bool,
+    /// To be told what the value is made from ([`Run::args`]).
+    pub args: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Frame {
-    scope: Arc<Scope>,
+    /// None in a scope of which nothing is wanted.
+    prepared: Option<Arc<Prepared>>,
+    /// See [`Scope::base`].
+    base: Arc<str>,
     site: Option<u32>,
     names: Namespace,
     /// Parameters that have a node already: index in the root, name.
     parameters: SmallVec<[(u32, Name); 4]>,
     operands: bool,
+    /// See [`Scope::opaque`].
+    opaque: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +85,18 @@ struct Pending {
     kind: ValueKind,
     name: Name,
     site: Option<u32>,
+    args: Option<Args>,
+}
+
+/// Where a run stands, for a part of it that is computed again later.
+#[derive(Debug)]
+pub struct Snapshot {
+    session: Arc<Session>,
+    plan: Arc<Plan>,
+    root: Arc<Root>,
+    frames: Vec<Frame>,
+    holding: Vec<bool>,
+    parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
 }
 
 /// One call of a root on one thread.
@@ -74,12 +114,21 @@ pub struct Run {
     pending: Option<Pending>,
     pub(super) failure: String,
     no_target: Arc<str>,
+    /// It computes a part of another run again, and counts as none itself.
+    resumed: bool,
 }
 
 impl Run {
     /// A run of `root` for the attached session, or `None` if nothing is wanted of it.
     pub fn begin(root: Arc<Root>) -> Option<(Run, Interest)> {
-        let session = attached()?;
+        Run::begin_for(attached()?, root)
+    }
+
+    /// The same for a session of the caller's choice.
+    pub fn begin_for(session: Arc<Session>, root: Arc<Root>) -> Option<(Run, Interest)> {
+        if is_disabled() {
+            return None;
+        }
         let number = session.next_run(&root.name);
         let tape = session.new_tape(&root.name);
         let mut plan = session.plan();
@@ -109,14 +158,47 @@ impl Run {
             pending: None,
             failure: String::new(),
             no_target: Arc::default(),
+            resumed: false,
         };
         let site = run.plan.is_some().then_some(Plan::ROOT);
-        let interest = run.open(scope, site);
+        let mut interest = run.open(&scope, site);
+        interest.parameters = run.wants_parameters();
         Some((run, interest))
     }
 
+    /// Where the run stands; `None` where there is nothing to patch.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        Some(Snapshot {
+            session: self.session.clone(),
+            plan: self.plan.clone()?,
+            root: self.root.clone(),
+            frames: self.frames.clone(),
+            holding: self.holding.clone(),
+            parameters: self.parameters.clone(),
+        })
+    }
+
+    /// A run that stands where the other one stood. It is patched and not recorded.
+    pub fn resume(from: &Snapshot) -> (Run, Interest) {
+        let run = Run {
+            session: from.session.clone(),
+            plan: Some(from.plan.clone()),
+            root: from.root.clone(),
+            tape: None,
+            frames: from.frames.clone(),
+            holding: from.holding.clone(),
+            parameters: from.parameters.clone(),
+            pending: None,
+            failure: String::new(),
+            no_target: Arc::default(),
+            resumed: true,
+        };
+        let interest = run.interest();
+        (run, interest)
+    }
+
     /// Whether [`Run::set_parameters`] is worth the work.
-    pub fn wants_parameters(&self) -> bool {
+    fn wants_parameters(&self) -> bool {
         let patched = |plan: &Arc<Plan>| self.root.may_patch_parameter(plan);
         self.tape.is_some() || self.plan.as_ref().is_some_and(patched)
     }
@@ -133,41 +215,61 @@ impl Run {
         }
     }
 
-    fn open(&mut self, scope: Arc<Scope>, site: Option<u32>) -> Interest {
-        let recording = self.tape.is_some();
-        if !recording && site.is_none() {
-            self.frames.push(Frame {
-                scope,
-                site,
-                names: Namespace::new(),
-                parameters: SmallVec::new(),
-                operands: false,
-            });
-            return Interest {
-                cold: true,
-                ..Interest::default()
-            };
-        }
-        let prepared = scope.prepared(&self.root.parameters);
-        let patches_parameter = match (&self.plan, site) {
-            (Some(plan), Some(site)) => plan
+    fn open(&mut self, scope: &Scope, site: Option<u32>) -> Interest {
+        let wanted = self.tape.is_some() || site.is_some();
+        let outer = self.frames.last().map(|frame| frame.base.clone());
+        let base = scope.base(&outer.unwrap_or_default());
+        let prepared = wanted.then(|| scope.prepared(&self.root, &base));
+        let patches_parameter = match (&self.plan, &prepared, site) {
+            (Some(plan), Some(prepared), Some(site)) => plan
                 .patched_names(site)
                 .any(|name| prepared.parameters.values().any(|known| known.0 == name)),
             _ => false,
         };
-        let interest = Interest {
-            arm: recording || site.is_some(),
-            cold: false,
-            operands: recording || patches_parameter,
-        };
-        let names = prepared.names.clone();
         self.frames.push(Frame {
-            names,
-            scope,
+            names: match &prepared {
+                Some(prepared) => prepared.names.clone(),
+                None => Namespace::new(),
+            },
+            prepared,
+            base,
             site,
             parameters: SmallVec::new(),
-            operands: interest.operands,
+            operands: !scope.opaque && (self.tape.is_some() || patches_parameter),
+            opaque: scope.opaque,
         });
+        self.interest()
+    }
+
+    /// What is wanted of the innermost scope.
+    fn interest(&self) -> Interest {
+        let Some(frame) = self.frames.last() else {
+            return Interest::default();
+        };
+        let Some(prepared) = &frame.prepared else {
+            return Interest {
+                cold: true,
+                ..Interest::default()
+            };
+        };
+        let record = self.tape.is_some();
+        let mut interest = Interest {
+            arm: !frame.opaque && (record || frame.operands),
+            operands: frame.operands,
+            inputs: record,
+            output: record,
+            record,
+            site: frame.site,
+            ..Interest::default()
+        };
+        if let (Some(plan), Some(site)) = (&self.plan, frame.site) {
+            let counts = || plan.families(site).iter().any(|f| ops::is_family(*f));
+            interest.arm |= !frame.opaque && counts();
+            for name in plan.patched_names(site) {
+                interest.inputs |= prepared.inputs.contains(&name);
+                interest.output |= prepared.output == name;
+            }
+        }
         interest
     }
 
@@ -197,7 +299,10 @@ impl Run {
     /// A module is called from the innermost scope.
     pub fn enter(&mut self, scope: Arc<Scope>) -> Interest {
         if !self.concerns(scope.family()) {
-            return self.open(scope, None);
+            return Interest {
+                ignored: true,
+                ..self.open(&scope, None)
+            };
         }
         let name = match self.frames.last_mut() {
             Some(frame) => frame.names.create(scope.candidate()),
@@ -205,9 +310,13 @@ impl Run {
         };
         let site = self.site(0, name);
         if let Some(tape) = &mut self.tape {
-            tape.enter(name, &scope.class_name, &scope.module_path);
+            let source = match tape.knows_scope(name) {
+                true => Vec::new(),
+                false => self.session.source(),
+            };
+            tape.enter(name, &scope.class_name, &scope.module_path, source);
         }
-        self.open(scope, site)
+        self.open(&scope, site)
     }
 
     /// The innermost module has returned; what is wanted of the scope around it.
@@ -218,15 +327,7 @@ impl Run {
                 tape.leave();
             }
         }
-        let recording = self.tape.is_some();
-        match self.frames.last() {
-            Some(frame) => Interest {
-                arm: recording || frame.site.is_some(),
-                cold: false,
-                operands: frame.operands,
-            },
-            None => Interest::default(),
-        }
+        self.interest()
     }
 
     /// Tensors that the scope at `level` is about to read. Parameters among them get their node now. Calls
@@ -253,7 +354,7 @@ impl Run {
     fn parameter(&mut self, level: usize, element: &Element<'_>) -> Option<Name> {
         let at = self.frames.len().checked_sub(level + 1)?;
         let frame = &mut self.frames[at];
-        let prepared: &Prepared = frame.scope.prepared(&self.root.parameters);
+        let prepared = frame.prepared.as_ref()?;
         let (index, (name, own)) = self
             .parameters
             .get(&element.identity)?
@@ -276,6 +377,7 @@ impl Run {
                 name,
                 &self.root.target(index),
                 value,
+                None,
             );
         }
         Some(name)
@@ -314,27 +416,46 @@ impl Run {
         let Some(frame) = self.frames.last_mut() else {
             return Wanted::default();
         };
+        let Some(prepared) = &frame.prepared else {
+            return Wanted::default();
+        };
         let name = match kind {
-            ValueKind::Op(id) => match ops::get(id) {
-                Some(op) => frame.names.create(op.name),
-                None => return Wanted::default(),
-            },
-            ValueKind::Input(index) => {
-                let prepared = frame.scope.prepared(&self.root.parameters);
-                match prepared.inputs.get(index as usize) {
-                    Some(name) => *name,
-                    None => return Wanted::default(),
-                }
-            }
-            ValueKind::Output => frame.scope.prepared(&self.root.parameters).output,
+            ValueKind::Op(id) => ops::get(id).map(|op| frame.names.create(op.name)),
+            ValueKind::Input(index) => prepared.inputs.get(index as usize).copied(),
+            ValueKind::Output => Some(prepared.output),
+        };
+        let Some(name) = name else {
+            return Wanted::default();
         };
         let site = self.site(0, name);
         let wanted = Wanted {
             elements: self.tape.is_some(),
             targets: self.has_targets(site),
+            args: self
+                .tape
+                .as_mut()
+                .is_some_and(|tape| !tape.knows(kind.into(), name)),
         };
-        self.pending = Some(Pending { kind, name, site });
+        self.pending = Some(Pending {
+            kind,
+            name,
+            site,
+            args: None,
+        });
         wanted
+    }
+
+    /// What the value at hand is made from; where libtorch knows it, the lines of source behind it.
+    pub fn args(&mut self, elements: &[Element<'_>], mut inner: Vec<Place>) {
+        let Some(pending) = &mut self.pending else {
+            return;
+        };
+        let mut source = match pending.kind {
+            ValueKind::Op(_) => self.session.source(),
+            _ => Vec::new(),
+        };
+        source.append(&mut inner);
+        pending.args = Some(Args::new(elements, source));
     }
 
     /// The site of the value at hand.
@@ -344,20 +465,17 @@ impl Run {
 
     /// The value at hand, as everything downstream sees it.
     pub fn value(&mut self, elements: &[Element<'_>]) {
-        let (Some(tape), Some(pending)) = (&mut self.tape, &self.pending) else {
+        let (Some(tape), Some(pending)) = (&mut self.tape, &mut self.pending) else {
             return;
         };
+        let args = pending.args.take();
         let op = match pending.kind {
             ValueKind::Op(id) => ops::get(id),
             _ => None,
         };
-        let kind = match pending.kind {
-            ValueKind::Op(_) => Kind::Op,
-            ValueKind::Input(_) => Kind::Input,
-            ValueKind::Output => Kind::Output,
-        };
+        let kind = pending.kind.into();
         let target = op.map(|op| &op.schema).unwrap_or(&self.no_target);
-        tape.leaf(0, kind, pending.name, target, elements);
+        tape.leaf(0, kind, pending.name, target, elements, args);
     }
 
     /// The operation at hand threw.
@@ -372,6 +490,8 @@ impl Run {
 
     /// The root returned or threw: what was recorded goes into the session's graph.
     pub fn end(self) {
-        self.session.finish(&self.root, self.tape);
+        if !self.resumed {
+            self.session.finish(&self.root, self.tape);
+        }
     }
 }

@@ -56,7 +56,9 @@ fn value(
     element: Element<'_>,
     out: &mut Targeted,
 ) {
-    let Wanted { elements, targets } = run.value_begin(kind);
+    let Wanted {
+        elements, targets, ..
+    } = run.value_begin(kind);
     if targets {
         out.push(what);
     }
@@ -95,7 +97,7 @@ fn call_linear(run: &mut Run, model: &Model, arm: &mut Vec<Interest>, out: &mut 
 fn forward(model: &Model) -> Option<(Vec<Interest>, Targeted)> {
     let (mut run, interest) = Run::begin(model.root.clone())?;
     let (mut interests, mut out) = (vec![interest], Vec::new());
-    if run.wants_parameters() {
+    if interest.parameters {
         run.set_parameters([100, 101].into_iter());
     }
     value(
@@ -169,6 +171,7 @@ fn a_stream_becomes_the_tree_of_the_spec() {
 fn a_patch_arms_its_own_scope_only_and_meets_the_same_names() {
     with_session(|session| {
         let id = add(session, "linear_1.linear=zero");
+        ops::exists("aten::linear");
         let (interests, met) = forward(&model()).unwrap();
         assert!(interests[0].arm, "the root counts what `linear_1` is");
         assert!(

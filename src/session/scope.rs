@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use crate::patch::Plan;
@@ -20,8 +21,18 @@ pub struct Scope {
     pub inputs: Vec<String>,
     candidate: Name,
     family: Base,
-    prepared: OnceLock<Prepared>,
+    /// Whether `absolute_path` is counted from the scope that a program called the code through (TorchScript), which
+    /// need not be the root.
+    relative: bool,
+    /// Its code cannot be looked into: its inputs and its output are all that there is.
+    pub opaque: bool,
+    /// For the place where it is called first, which is nearly always the only one.
+    first: OnceLock<(Place, Arc<Prepared>)>,
+    others: Mutex<FxHashMap<Place, Arc<Prepared>>>,
 }
+
+/// The root's number, and the attribute path from which a relative scope counts.
+type Place = (u64, Arc<str>);
 
 /// What every call of the scope begins with.
 #[derive(Debug)]
@@ -56,7 +67,31 @@ impl Scope {
             inputs,
             candidate,
             family: candidate.family(),
-            prepared: OnceLock::new(),
+            relative: false,
+            opaque: false,
+            first: OnceLock::new(),
+            others: Mutex::default(),
+        }
+    }
+
+    /// The same scope, with its absolute path counted from the scope that its code is called through.
+    pub fn relative(self) -> Scope {
+        Scope {
+            relative: true,
+            ..self
+        }
+    }
+
+    /// The same scope, whose inside cannot be seen if `opaque`.
+    pub fn opaque(self, opaque: bool) -> Scope {
+        Scope { opaque, ..self }
+    }
+
+    /// The attribute path that relative scopes inside this one count from; `base` is the enclosing scope's.
+    pub fn base(&self, base: &Arc<str>) -> Arc<str> {
+        match self.relative {
+            true => base.clone(),
+            false => self.absolute_path.as_str().into(),
         }
     }
 
@@ -70,12 +105,24 @@ impl Scope {
         self.family
     }
 
-    /// Names for a call; `parameters` are the root's attribute paths.
-    pub fn prepared(&self, parameters: &[String]) -> &Prepared {
-        self.prepared.get_or_init(|| self.prepare(parameters))
+    /// Names for a call in a run of `root`; `base` is the scope's own [`Scope::base`].
+    pub fn prepared(&self, root: &Root, base: &Arc<str>) -> Arc<Prepared> {
+        let make = || Arc::new(self.prepare(&root.parameters, base));
+        let (place, prepared) = self.first.get_or_init(|| ((root.id, base.clone()), make()));
+        if place.0 == root.id && place.1 == *base {
+            return prepared.clone();
+        }
+        let mut others = self.others.lock();
+        others
+            .entry((root.id, base.clone()))
+            .or_insert_with(make)
+            .clone()
     }
 
-    fn prepare(&self, parameters: &[String]) -> Prepared {
+    fn prepare(&self, parameters: &[String], base: &str) -> Prepared {
+        let parts = [if self.relative { base } else { "" }, &self.absolute_path];
+        let path: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+        let path = path.join(".");
         let mut names = Namespace::new();
         let inputs = self
             .inputs
@@ -83,17 +130,18 @@ impl Scope {
             .map(|input| names.create_exact(Name::candidate(input)))
             .collect();
         let output = names.create_exact(Name::candidate("output"));
-        let below = |path: &str| {
-            if self.absolute_path.is_empty() {
-                return Some(path.to_owned());
+        let below = |parameter: &str| {
+            if path.is_empty() {
+                return Some(parameter.to_owned());
             }
-            path.strip_prefix(&self.absolute_path)?
+            parameter
+                .strip_prefix(path.as_str())?
                 .strip_prefix('.')
                 .map(str::to_owned)
         };
         let mut known = FxHashMap::default();
-        for (index, path) in parameters.iter().enumerate() {
-            let Some(relative) = below(path) else {
+        for (index, parameter) in parameters.iter().enumerate() {
+            let Some(relative) = below(parameter) else {
                 continue;
             };
             let candidate = Name::candidate(&relative);
@@ -117,6 +165,8 @@ impl Scope {
 /// What a program calls from outside: a scope and the parameters below it.
 #[derive(Debug)]
 pub struct Root {
+    /// Another number for every root of the process.
+    id: u64,
     pub scope: Arc<Scope>,
     /// Class and method.
     pub name: String,
@@ -130,7 +180,9 @@ pub struct Root {
 
 impl Root {
     pub fn new(scope: Arc<Scope>, name: &str, parameters: Vec<String>) -> Root {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Root {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             scope,
             name: name.to_owned(),
             targets: parameters.iter().map(|path| path.as_str().into()).collect(),
@@ -173,9 +225,19 @@ mod tests {
 
     #[test]
     fn parameters_are_named_below_their_scope() {
-        let scope = Scope::new("layers.0", "layers.0", "Block", vec!["weight".into()]);
+        let scope = Arc::new(Scope::new(
+            "layers.0",
+            "layers.0",
+            "Block",
+            vec!["weight".into()],
+        ));
         let parameters = ["layers.0.weight", "layers.0.norm.bias", "layers.01.weight"];
-        let prepared = scope.prepared(&parameters.map(String::from));
+        let root = Root::new(
+            scope.clone(),
+            "Model.forward",
+            parameters.map(String::from).into(),
+        );
+        let prepared = scope.prepared(&root, &scope.base(&Arc::default()));
         assert_eq!(scope.candidate().to_string(), "layers_0");
         assert_eq!(prepared.inputs[0].to_string(), "weight");
         assert_eq!(prepared.parameters[&0].0.to_string(), "weight_1");

@@ -38,11 +38,19 @@ pub fn attach(session: &Arc<Session>) -> Result<()> {
 pub(super) fn adapter() -> Result<&'static raw::GpAdapter> {
     let adapter = *ADAPTER.lock();
     adapter.map(|adapter| adapter.0).ok_or_else(|| {
-        Error::Torch("no session was attached to libtorch in this process yet".into())
+        Error::Torch(
+            "no session was attached to libtorch in this process yet, nor was the adapter loaded"
+                .into(),
+        )
     })
 }
 
-fn start() -> Result<()> {
+/// Loads the adapter for the process's libtorch, if that was not done yet.
+///
+/// # Errors
+///
+/// [`Error::Torch`] without a libtorch in the process, [`Error::Adapter`] when its adapter cannot be had.
+pub fn start() -> Result<()> {
     let mut adapter = ADAPTER.lock();
     if adapter.is_some() {
         return Ok(());

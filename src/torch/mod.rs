@@ -13,6 +13,9 @@ mod seam;
 #[rustfmt::skip]
 mod seam_generated;
 
-pub use attach::attach;
+pub use attach::{attach, start};
 pub use foreign::foreign;
-pub use manual::{run_begin, run_end, scope_enter, scope_leave};
+pub use manual::{
+    Leaf, Shown, leaf, open_run, open_scope, resume, run_begin, run_end, run_parameters,
+    scope_enter, scope_leave, scope_next, scope_unwind, show, snapshot,
+};

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 3u
+#define GP_SEAM_VERSION 4u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -65,6 +65,14 @@ enum GpDtype {
   GP_F8_E5M2FNUZ = 20
 };
 
+/* A plain number. */
+typedef struct GpScalar {
+  uint8_t tag; /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
+  int64_t i;   /* bool and int */
+  double re;   /* float, and the complex number's parts */
+  double im;
+} GpScalar;
+
 /* One element of a value in preorder: a container is followed by its elements. */
 typedef struct GpItem {
   uint8_t tag;         /* GpTag */
@@ -76,9 +84,25 @@ typedef struct GpItem {
   const char* device;  /* tensor: static text such as "cpu", "cuda" */
   const char* layout;  /* tensor: static text such as "strided" */
   const char* dtype_name; /* tensor: static text such as "float32" */
-  GpStr key;           /* the element's key, if its container is a dict */
-  GpStr text;          /* GP_OTHER: the type's name */
+  GpStr key;           /* the element's key, if its container is a dict; an argument's keyword */
+  GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text */
+  GpScalar number;     /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
 } GpItem;
+
+/* A place in the user's source, as libtorch knows it. */
+typedef struct GpFrame {
+  GpStr file;
+  GpStr function;
+  GpStr text; /* the line itself */
+  uint32_t line;
+} GpFrame;
+
+/* One leaf of a value that a program has shown, as it is after its patches. */
+typedef struct GpLeaf {
+  uint32_t changed;
+  const void* tensor; /* at::TensorImpl, alive until the thread shows its next value; NULL where there is none */
+  GpScalar number;
+} GpLeaf;
 
 /* One step of a dig into a container: index for tuples and lists, key for dicts. */
 typedef struct GpStep {
@@ -114,15 +138,7 @@ typedef struct GpSliceItem {
   const GpTensorArg* tensor;
 } GpSliceItem;
 
-enum GpAction { GP_ZERO = 0, GP_ADD = 1, GP_REPLACE = 2, GP_KEEP = 3, GP_CUSTOM = 4 };
-
-/* A plain number. */
-typedef struct GpScalar {
-  uint8_t tag; /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
-  int64_t i;   /* bool and int */
-  double re;   /* float, and the complex number's parts */
-  double im;
-} GpScalar;
+enum GpAction { GP_ZERO = 0, GP_ADD = 1, GP_REPLACE = 2, GP_KEEP = 3, GP_CUSTOM = 4, GP_CUSTOM_TORCH = 5 };
 
 /* One patch at one leaf of the value at hand; lives as long as the run. */
 typedef struct GpTarget {
@@ -130,7 +146,7 @@ typedef struct GpTarget {
   uint8_t action;  /* GpAction */
   GpScalar value;  /* add, replace: a number, */
   const GpTensorArg* tensor; /* or, where this is not NULL, a tensor */
-  void* callback;  /* custom: a gp_callback of the C header */
+  void* callback;  /* custom: a gp_callback of the C header; custom_torch: a gp_torch_callback */
   void* user;      /* its first argument */
   const GpStep* dig;
   size_t dig_len;
@@ -173,13 +189,21 @@ enum GpFrameFlags {
   GP_FRAME_ARM = 1,      /* intercept operations in this scope */
   GP_FRAME_COLD = 2,     /* nothing below this scope is wanted: do not call until it is left */
   GP_FRAME_OPERANDS = 4, /* call `operands` before each operation, input of a child, and output */
-  GP_FRAME_PARAMETERS = 8 /* run_begin only: call run_parameters */
+  GP_FRAME_PARAMETERS = 8, /* run_begin only: call run_parameters */
+  GP_FRAME_INPUTS = 16,  /* inputs of this scope are wanted */
+  GP_FRAME_OUTPUT = 32,  /* its output is wanted */
+  GP_FRAME_RECORD = 64,  /* the run is recorded */
+  GP_FRAME_IGNORED = 128 /* scope_enter only, with GP_FRAME_COLD: no call of this scope from the one around it matters */
 };
+
+/* The number of a scope's place among the patches: the same place, the same answers, as long as the plan stays. */
+#define GP_FRAME_SITE_SHIFT 16
 
 /* Answers of value_begin: what is wanted of the value that is about to appear. */
 enum GpValueFlags {
   GP_VALUE_ITEMS = 1,  /* call value_items with the (patched) value */
-  GP_VALUE_TARGETS = 2 /* apply the targets that value_targets gives */
+  GP_VALUE_TARGETS = 2, /* apply the targets that value_targets gives */
+  GP_VALUE_ARGS = 4     /* call value_args before the value appears */
 };
 
 enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2 };
@@ -207,15 +231,21 @@ typedef struct GpCore {
 
   /* Declarations; each may be made once and used by any number of runs. */
   uint32_t (*op_define)(GpStr schema_name);
+  /* An operator that this process has, defined or not: its name without namespace and overload. */
+  void (*op_exists)(GpStr name);
   GpScope* (*scope_define)(const GpScopeInfo* info);
   void (*scope_free)(GpScope* scope);
   GpRoot* (*root_define)(const GpRootInfo* info);
   void (*root_free)(GpRoot* root);
 
-  /* A run. NULL from run_begin: leave this call alone. */
-  GpRun* (*run_begin)(GpRoot* root, uint32_t* frame_flags);
+  /* A run for `session` (the core's handle), or for the attached one if that is NULL. NULL: leave this call alone. */
+  GpRun* (*run_begin)(GpRoot* root, const void* session, uint32_t* frame_flags);
   void (*run_parameters)(GpRun* run, const void* const* identities, size_t n);
   void (*run_end)(GpRun* run);
+  /* What a later part of the run needs to go on as if it stood where the run stands now (a checkpoint that computes
+   * anew), and such a part: it is patched, and not recorded. The snapshot may be used any number of times, on any thread. */
+  void* (*run_snapshot)(GpRun* run);
+  GpRun* (*run_resume)(const void* snapshot, uint32_t* frame_flags);
   uint32_t (*scope_enter)(GpRun* run, GpScope* scope);
   uint32_t (*scope_leave)(GpRun* run);
 
@@ -228,6 +258,9 @@ typedef struct GpCore {
   /* A value that is about to appear: an operation's result (id: op_define's), the present scope's input
    * (id: its index) or output. Decides its name, so it is called once per value, in order. */
   uint32_t (*value_begin)(GpRun* run, uint32_t kind, uint32_t id);
+  /* What the value is made from: an operation's arguments, the input as the caller gave it, the output before its
+   * patches; each argument in preorder, keyword ones with their key. And where, innermost frame last. */
+  void (*value_args)(GpRun* run, const GpItem* items, size_t n, const GpFrame* frames, size_t n_frames);
   size_t (*value_targets)(GpRun* run, const GpTarget** targets);
   void (*value_items)(GpRun* run, const GpItem* items, size_t n);
   /* The operation threw: its node is dropped. */
@@ -257,11 +290,25 @@ typedef struct GpAdapter {
   GpStr libtorch_version;
   /* Called once, when the first session attaches; installs the hooks for the life of the process. */
   GpStr (*start)(void);
-  /* Explicit runs and scopes for programs that call operations directly (C++). Return text on error. */
-  GpStr (*run_begin)(GpRoot* root);
+  /* Explicit runs and scopes, for hosts that tell of them by calls (C++, Python). Return text on error. `flags`
+   * receives frame flags; 0 where nothing is wanted. A run that begins inside another one suspends it. */
+  GpStr (*run_begin)(GpRoot* root, const void* session, uint32_t* flags);
+  GpStr (*run_resume)(const void* snapshot, uint32_t* flags);
   GpStr (*run_end)(void);
-  GpStr (*scope_enter)(GpScope* scope);
+  void (*run_parameters)(const void* const* identities, size_t n);
+  void* (*run_snapshot)(void); /* NULL outside a run */
+  GpStr (*scope_enter)(GpScope* scope, uint32_t* flags);
   GpStr (*scope_leave)(void);
+  /* The next call of a TorchScript root on this thread, inside the run, is one of `scope`. NULL takes it back. */
+  void (*scope_next)(GpScope* scope);
+  /* How many scopes are open; leaves those that an exception left open above so many. */
+  uint32_t (*scope_depth)(void);
+  void (*scope_unwind)(uint32_t depth);
+  /* An input or the output of the present scope (tensors: identity is the at::TensorImpl). `owned`: the caller holds
+   * each tensor in one place only, and gives it up if it is changed. `changed` receives how many leaves changed. */
+  GpStr (*value)(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
+  /* Leaf number `index`, in preorder, of the value last shown on this thread. 0: no such leaf. */
+  uint32_t (*leaf)(size_t index, GpLeaf* out);
   /* Another reference to the tensor behind an at::TensorImpl; given back by tensor_free. NULL for an undefined one. */
   void* (*tensor_from_torch)(const void* tensor_impl);
   void (*tensor_free)(void* tensor);

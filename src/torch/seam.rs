@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use lent::{array, borrowed, elements, text, view};
+use lent::{array, borrowed, elements, frames, text, view};
 use targets::{Targets, give_targets};
 
 use super::seam_generated as raw;
 use crate::apply::{Scalar, View};
 use crate::session::Verdict;
-use crate::session::run::{Interest, Wanted};
-use crate::session::{self, Root, Run, Scope, ValueKind, ops};
+use crate::session::run::{Interest, Snapshot, Wanted};
+use crate::session::{self, Root, Run, Scope, Session, ValueKind, ops};
 
 /// The table that the adapter gets; lives as long as the process.
 pub static CORE: Core = Core(raw::GpCore {
@@ -27,6 +27,7 @@ pub static CORE: Core = Core(raw::GpCore {
     size: size_of::<raw::GpCore>() as u32,
     active: session::ACTIVE.as_ptr().cast_const(),
     op_define: Some(op_define),
+    op_exists: Some(op_exists),
     scope_define: Some(scope_define),
     scope_free: Some(scope_free),
     root_define: Some(root_define),
@@ -34,11 +35,14 @@ pub static CORE: Core = Core(raw::GpCore {
     run_begin: Some(run_begin),
     run_parameters: Some(run_parameters),
     run_end: Some(run_end),
+    run_snapshot: Some(run_snapshot),
+    run_resume: Some(run_resume),
     scope_enter: Some(scope_enter),
     scope_leave: Some(scope_leave),
     operands: Some(operands),
     parameter_targets: Some(parameter_targets),
     value_begin: Some(value_begin),
+    value_args: Some(value_args),
     value_targets: Some(value_targets),
     value_items: Some(value_items),
     value_abandon: Some(value_abandon),
@@ -91,6 +95,11 @@ unsafe extern "C" fn op_define(name: raw::GpStr) -> u32 {
     guard(u32::MAX, || ops::define(unsafe { text(name) }))
 }
 
+unsafe extern "C" fn op_exists(name: raw::GpStr) {
+    // SAFETY: the adapter lends the text for this call.
+    guard((), || ops::exists(unsafe { text(name) }));
+}
+
 unsafe extern "C" fn scope_define(info: *const raw::GpScopeInfo) -> *mut raw::GpScope {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the adapter lends the struct and what it points to for this call.
@@ -103,6 +112,7 @@ unsafe extern "C" fn scope_define(info: *const raw::GpScopeInfo) -> *mut raw::Gp
                 text(info.class_name),
                 inputs.iter().map(|input| text(*input).to_owned()).collect(),
             )
+            .relative()
         };
         Arc::into_raw(Arc::new(scope)).cast_mut().cast()
     })
@@ -157,29 +167,74 @@ fn frame_flags(interest: Interest) -> u32 {
         (interest.arm, raw::GP_FRAME_ARM),
         (interest.cold, raw::GP_FRAME_COLD),
         (interest.operands, raw::GP_FRAME_OPERANDS),
+        (interest.parameters, raw::GP_FRAME_PARAMETERS),
+        (interest.inputs, raw::GP_FRAME_INPUTS),
+        (interest.output, raw::GP_FRAME_OUTPUT),
+        (interest.record, raw::GP_FRAME_RECORD),
+        (interest.ignored, raw::GP_FRAME_IGNORED),
     ] {
         if set {
             flags |= flag;
         }
     }
+    // Numbers from 1 on, as far as they fit; 0 is none.
+    let site = interest.site.map_or(0, |site| site + 1);
+    if site < 1 << (32 - raw::GP_FRAME_SITE_SHIFT) {
+        flags |= site << raw::GP_FRAME_SITE_SHIFT;
+    }
     flags
 }
 
-unsafe extern "C" fn run_begin(root: *mut raw::GpRoot, flags: *mut u32) -> *mut raw::GpRun {
+/// Hands a run over to the adapter.
+///
+/// # Safety
+///
+/// `flags` may be written.
+unsafe fn hand_over(run: Run, interest: Interest, flags: *mut u32) -> *mut raw::GpRun {
+    // SAFETY: by this function's contract.
+    unsafe { *flags = frame_flags(interest) };
+    let targets = FxHashMap::default();
+    Box::into_raw(Box::new(SeamRun { run, targets })).cast()
+}
+
+unsafe extern "C" fn run_begin(
+    root: *mut raw::GpRoot,
+    session: *const c_void,
+    flags: *mut u32,
+) -> *mut raw::GpRun {
     guard(std::ptr::null_mut(), || {
-        // SAFETY: the handle is `root_define`'s and alive.
-        let root = unsafe { share(root.cast::<Root>().cast_const()) };
-        let Some((run, interest)) = Run::begin(root) else {
-            return std::ptr::null_mut();
-        };
-        let mut answer = frame_flags(interest);
-        if run.wants_parameters() {
-            answer |= raw::GP_FRAME_PARAMETERS;
+        // SAFETY: the handles are `root_define`'s or manual.rs's, and alive; `flags` is a place for the answer.
+        unsafe {
+            let root = share(root.cast::<Root>().cast_const());
+            let begun = match session.is_null() {
+                true => Run::begin(root),
+                false => Run::begin_for(share(session.cast::<Session>()), root),
+            };
+            match begun {
+                Some((run, interest)) => hand_over(run, interest, flags),
+                None => std::ptr::null_mut(),
+            }
         }
-        // SAFETY: the adapter gives a place for the answer.
-        unsafe { *flags = answer };
-        let targets = FxHashMap::default();
-        Box::into_raw(Box::new(SeamRun { run, targets })).cast()
+    })
+}
+
+unsafe extern "C" fn run_snapshot(run: *mut raw::GpRun) -> *mut c_void {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: a live run on its own thread.
+        let snapshot = unsafe { seam_run(run) }.and_then(|run| run.run.snapshot());
+        snapshot.map_or(std::ptr::null_mut(), |snapshot| {
+            Arc::into_raw(Arc::new(snapshot)).cast_mut().cast()
+        })
+    })
+}
+
+unsafe extern "C" fn run_resume(snapshot: *const c_void, flags: *mut u32) -> *mut raw::GpRun {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the handle is `run_snapshot`'s, alive for this call; `flags` is a place for the answer.
+        unsafe {
+            let (run, interest) = Run::resume(&*snapshot.cast::<Snapshot>());
+            hand_over(run, interest, flags)
+        }
     })
 }
 
@@ -272,9 +327,28 @@ unsafe extern "C" fn value_begin(run: *mut raw::GpRun, kind: u32, id: u32) -> u3
         let Some(run) = (unsafe { seam_run(run) }) else {
             return 0;
         };
-        let Wanted { elements, targets } = run.run.value_begin(value_kind(kind, id));
-        (u32::from(elements) * raw::GP_VALUE_ITEMS) | (u32::from(targets) * raw::GP_VALUE_TARGETS)
+        let wanted: Wanted = run.run.value_begin(value_kind(kind, id));
+        (u32::from(wanted.elements) * raw::GP_VALUE_ITEMS)
+            | (u32::from(wanted.targets) * raw::GP_VALUE_TARGETS)
+            | (u32::from(wanted.args) * raw::GP_VALUE_ARGS)
     })
+}
+
+unsafe extern "C" fn value_args(
+    run: *mut raw::GpRun,
+    items: *const raw::GpItem,
+    n: usize,
+    source: *const raw::GpFrame,
+    n_source: usize,
+) {
+    guard((), || {
+        // SAFETY: a live run on its own thread; items and frames lent for this call.
+        let (run, given, source) =
+            unsafe { (seam_run(run), elements(items, n), frames(source, n_source)) };
+        if let Some(run) = run {
+            run.run.args(&given, source);
+        }
+    });
 }
 
 unsafe extern "C" fn value_targets(run: *mut raw::GpRun, out: *mut *const raw::GpTarget) -> usize {

@@ -3,7 +3,8 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 3;
+pub const GP_SEAM_VERSION: u32 = 4;
+pub const GP_FRAME_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpStr {
@@ -62,6 +63,23 @@ pub const GP_F8_E4M3FNUZ: GpDtype = 19;
 pub const GP_F8_E5M2FNUZ: GpDtype = 20;
 pub type GpDtype = ::std::os::raw::c_uint;
 #[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct GpScalar {
+    pub tag: u8,
+    pub i: i64,
+    pub re: f64,
+    pub im: f64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpScalar"][::std::mem::size_of::<GpScalar>() - 32usize];
+    ["Alignment of GpScalar"][::std::mem::align_of::<GpScalar>() - 8usize];
+    ["Offset of field: GpScalar::tag"][::std::mem::offset_of!(GpScalar, tag) - 0usize];
+    ["Offset of field: GpScalar::i"][::std::mem::offset_of!(GpScalar, i) - 8usize];
+    ["Offset of field: GpScalar::re"][::std::mem::offset_of!(GpScalar, re) - 16usize];
+    ["Offset of field: GpScalar::im"][::std::mem::offset_of!(GpScalar, im) - 24usize];
+};
+#[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpItem {
     pub tag: u8,
@@ -75,10 +93,11 @@ pub struct GpItem {
     pub dtype_name: *const ::std::os::raw::c_char,
     pub key: GpStr,
     pub text: GpStr,
+    pub number: GpScalar,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpItem"][::std::mem::size_of::<GpItem>() - 80usize];
+    ["Size of GpItem"][::std::mem::size_of::<GpItem>() - 112usize];
     ["Alignment of GpItem"][::std::mem::align_of::<GpItem>() - 8usize];
     ["Offset of field: GpItem::tag"][::std::mem::offset_of!(GpItem, tag) - 0usize];
     ["Offset of field: GpItem::dtype"][::std::mem::offset_of!(GpItem, dtype) - 1usize];
@@ -92,8 +111,59 @@ const _: () = {
     ["Offset of field: GpItem::dtype_name"][::std::mem::offset_of!(GpItem, dtype_name) - 40usize];
     ["Offset of field: GpItem::key"][::std::mem::offset_of!(GpItem, key) - 48usize];
     ["Offset of field: GpItem::text"][::std::mem::offset_of!(GpItem, text) - 64usize];
+    ["Offset of field: GpItem::number"][::std::mem::offset_of!(GpItem, number) - 80usize];
 };
 impl Default for GpItem {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GpFrame {
+    pub file: GpStr,
+    pub function: GpStr,
+    pub text: GpStr,
+    pub line: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpFrame"][::std::mem::size_of::<GpFrame>() - 56usize];
+    ["Alignment of GpFrame"][::std::mem::align_of::<GpFrame>() - 8usize];
+    ["Offset of field: GpFrame::file"][::std::mem::offset_of!(GpFrame, file) - 0usize];
+    ["Offset of field: GpFrame::function"][::std::mem::offset_of!(GpFrame, function) - 16usize];
+    ["Offset of field: GpFrame::text"][::std::mem::offset_of!(GpFrame, text) - 32usize];
+    ["Offset of field: GpFrame::line"][::std::mem::offset_of!(GpFrame, line) - 48usize];
+};
+impl Default for GpFrame {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GpLeaf {
+    pub changed: u32,
+    pub tensor: *const ::std::os::raw::c_void,
+    pub number: GpScalar,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpLeaf"][::std::mem::size_of::<GpLeaf>() - 48usize];
+    ["Alignment of GpLeaf"][::std::mem::align_of::<GpLeaf>() - 8usize];
+    ["Offset of field: GpLeaf::changed"][::std::mem::offset_of!(GpLeaf, changed) - 0usize];
+    ["Offset of field: GpLeaf::tensor"][::std::mem::offset_of!(GpLeaf, tensor) - 8usize];
+    ["Offset of field: GpLeaf::number"][::std::mem::offset_of!(GpLeaf, number) - 16usize];
+};
+impl Default for GpLeaf {
     fn default() -> Self {
         let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -201,24 +271,8 @@ pub const GP_ADD: GpAction = 1;
 pub const GP_REPLACE: GpAction = 2;
 pub const GP_KEEP: GpAction = 3;
 pub const GP_CUSTOM: GpAction = 4;
+pub const GP_CUSTOM_TORCH: GpAction = 5;
 pub type GpAction = ::std::os::raw::c_uint;
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct GpScalar {
-    pub tag: u8,
-    pub i: i64,
-    pub re: f64,
-    pub im: f64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of GpScalar"][::std::mem::size_of::<GpScalar>() - 32usize];
-    ["Alignment of GpScalar"][::std::mem::align_of::<GpScalar>() - 8usize];
-    ["Offset of field: GpScalar::tag"][::std::mem::offset_of!(GpScalar, tag) - 0usize];
-    ["Offset of field: GpScalar::i"][::std::mem::offset_of!(GpScalar, i) - 8usize];
-    ["Offset of field: GpScalar::re"][::std::mem::offset_of!(GpScalar, re) - 16usize];
-    ["Offset of field: GpScalar::im"][::std::mem::offset_of!(GpScalar, im) - 24usize];
-};
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpTarget {
@@ -364,9 +418,14 @@ pub const GP_FRAME_ARM: GpFrameFlags = 1;
 pub const GP_FRAME_COLD: GpFrameFlags = 2;
 pub const GP_FRAME_OPERANDS: GpFrameFlags = 4;
 pub const GP_FRAME_PARAMETERS: GpFrameFlags = 8;
+pub const GP_FRAME_INPUTS: GpFrameFlags = 16;
+pub const GP_FRAME_OUTPUT: GpFrameFlags = 32;
+pub const GP_FRAME_RECORD: GpFrameFlags = 64;
+pub const GP_FRAME_IGNORED: GpFrameFlags = 128;
 pub type GpFrameFlags = ::std::os::raw::c_uint;
 pub const GP_VALUE_ITEMS: GpValueFlags = 1;
 pub const GP_VALUE_TARGETS: GpValueFlags = 2;
+pub const GP_VALUE_ARGS: GpValueFlags = 4;
 pub type GpValueFlags = ::std::os::raw::c_uint;
 pub const GP_VALUE_OP: GpValueKind = 0;
 pub const GP_VALUE_INPUT: GpValueKind = 1;
@@ -388,6 +447,7 @@ pub struct GpCore {
     pub size: u32,
     pub active: *const u32,
     pub op_define: ::std::option::Option<unsafe extern "C" fn(schema_name: GpStr) -> u32>,
+    pub op_exists: ::std::option::Option<unsafe extern "C" fn(name: GpStr)>,
     pub scope_define:
         ::std::option::Option<unsafe extern "C" fn(info: *const GpScopeInfo) -> *mut GpScope>,
     pub scope_free: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope)>,
@@ -395,7 +455,11 @@ pub struct GpCore {
         ::std::option::Option<unsafe extern "C" fn(info: *const GpRootInfo) -> *mut GpRoot>,
     pub root_free: ::std::option::Option<unsafe extern "C" fn(root: *mut GpRoot)>,
     pub run_begin: ::std::option::Option<
-        unsafe extern "C" fn(root: *mut GpRoot, frame_flags: *mut u32) -> *mut GpRun,
+        unsafe extern "C" fn(
+            root: *mut GpRoot,
+            session: *const ::std::os::raw::c_void,
+            frame_flags: *mut u32,
+        ) -> *mut GpRun,
     >,
     pub run_parameters: ::std::option::Option<
         unsafe extern "C" fn(
@@ -405,6 +469,14 @@ pub struct GpCore {
         ),
     >,
     pub run_end: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun)>,
+    pub run_snapshot:
+        ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> *mut ::std::os::raw::c_void>,
+    pub run_resume: ::std::option::Option<
+        unsafe extern "C" fn(
+            snapshot: *const ::std::os::raw::c_void,
+            frame_flags: *mut u32,
+        ) -> *mut GpRun,
+    >,
     pub scope_enter:
         ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, scope: *mut GpScope) -> u32>,
     pub scope_leave: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> u32>,
@@ -427,6 +499,15 @@ pub struct GpCore {
     >,
     pub value_begin:
         ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, kind: u32, id: u32) -> u32>,
+    pub value_args: ::std::option::Option<
+        unsafe extern "C" fn(
+            run: *mut GpRun,
+            items: *const GpItem,
+            n: usize,
+            frames: *const GpFrame,
+            n_frames: usize,
+        ),
+    >,
     pub value_targets: ::std::option::Option<
         unsafe extern "C" fn(run: *mut GpRun, targets: *mut *const GpTarget) -> usize,
     >,
@@ -472,44 +553,51 @@ pub struct GpCore {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 200usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 232usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
     ["Offset of field: GpCore::active"][::std::mem::offset_of!(GpCore, active) - 8usize];
     ["Offset of field: GpCore::op_define"][::std::mem::offset_of!(GpCore, op_define) - 16usize];
+    ["Offset of field: GpCore::op_exists"][::std::mem::offset_of!(GpCore, op_exists) - 24usize];
     ["Offset of field: GpCore::scope_define"]
-        [::std::mem::offset_of!(GpCore, scope_define) - 24usize];
-    ["Offset of field: GpCore::scope_free"][::std::mem::offset_of!(GpCore, scope_free) - 32usize];
-    ["Offset of field: GpCore::root_define"][::std::mem::offset_of!(GpCore, root_define) - 40usize];
-    ["Offset of field: GpCore::root_free"][::std::mem::offset_of!(GpCore, root_free) - 48usize];
-    ["Offset of field: GpCore::run_begin"][::std::mem::offset_of!(GpCore, run_begin) - 56usize];
+        [::std::mem::offset_of!(GpCore, scope_define) - 32usize];
+    ["Offset of field: GpCore::scope_free"][::std::mem::offset_of!(GpCore, scope_free) - 40usize];
+    ["Offset of field: GpCore::root_define"][::std::mem::offset_of!(GpCore, root_define) - 48usize];
+    ["Offset of field: GpCore::root_free"][::std::mem::offset_of!(GpCore, root_free) - 56usize];
+    ["Offset of field: GpCore::run_begin"][::std::mem::offset_of!(GpCore, run_begin) - 64usize];
     ["Offset of field: GpCore::run_parameters"]
-        [::std::mem::offset_of!(GpCore, run_parameters) - 64usize];
-    ["Offset of field: GpCore::run_end"][::std::mem::offset_of!(GpCore, run_end) - 72usize];
-    ["Offset of field: GpCore::scope_enter"][::std::mem::offset_of!(GpCore, scope_enter) - 80usize];
-    ["Offset of field: GpCore::scope_leave"][::std::mem::offset_of!(GpCore, scope_leave) - 88usize];
-    ["Offset of field: GpCore::operands"][::std::mem::offset_of!(GpCore, operands) - 96usize];
+        [::std::mem::offset_of!(GpCore, run_parameters) - 72usize];
+    ["Offset of field: GpCore::run_end"][::std::mem::offset_of!(GpCore, run_end) - 80usize];
+    ["Offset of field: GpCore::run_snapshot"]
+        [::std::mem::offset_of!(GpCore, run_snapshot) - 88usize];
+    ["Offset of field: GpCore::run_resume"][::std::mem::offset_of!(GpCore, run_resume) - 96usize];
+    ["Offset of field: GpCore::scope_enter"]
+        [::std::mem::offset_of!(GpCore, scope_enter) - 104usize];
+    ["Offset of field: GpCore::scope_leave"]
+        [::std::mem::offset_of!(GpCore, scope_leave) - 112usize];
+    ["Offset of field: GpCore::operands"][::std::mem::offset_of!(GpCore, operands) - 120usize];
     ["Offset of field: GpCore::parameter_targets"]
-        [::std::mem::offset_of!(GpCore, parameter_targets) - 104usize];
+        [::std::mem::offset_of!(GpCore, parameter_targets) - 128usize];
     ["Offset of field: GpCore::value_begin"]
-        [::std::mem::offset_of!(GpCore, value_begin) - 112usize];
+        [::std::mem::offset_of!(GpCore, value_begin) - 136usize];
+    ["Offset of field: GpCore::value_args"][::std::mem::offset_of!(GpCore, value_args) - 144usize];
     ["Offset of field: GpCore::value_targets"]
-        [::std::mem::offset_of!(GpCore, value_targets) - 120usize];
+        [::std::mem::offset_of!(GpCore, value_targets) - 152usize];
     ["Offset of field: GpCore::value_items"]
-        [::std::mem::offset_of!(GpCore, value_items) - 128usize];
+        [::std::mem::offset_of!(GpCore, value_items) - 160usize];
     ["Offset of field: GpCore::value_abandon"]
-        [::std::mem::offset_of!(GpCore, value_abandon) - 136usize];
-    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 144usize];
+        [::std::mem::offset_of!(GpCore, value_abandon) - 168usize];
+    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 176usize];
     ["Offset of field: GpCore::keep_wanted"]
-        [::std::mem::offset_of!(GpCore, keep_wanted) - 152usize];
-    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 160usize];
+        [::std::mem::offset_of!(GpCore, keep_wanted) - 184usize];
+    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 192usize];
     ["Offset of field: GpCore::apply_scalar"]
-        [::std::mem::offset_of!(GpCore, apply_scalar) - 168usize];
+        [::std::mem::offset_of!(GpCore, apply_scalar) - 200usize];
     ["Offset of field: GpCore::applied_elsewhere"]
-        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 176usize];
-    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 184usize];
-    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 192usize];
+        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 208usize];
+    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 216usize];
+    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 224usize];
 };
 impl Default for GpCore {
     fn default() -> Self {
@@ -527,10 +615,38 @@ pub struct GpAdapter {
     pub size: u32,
     pub libtorch_version: GpStr,
     pub start: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
-    pub run_begin: ::std::option::Option<unsafe extern "C" fn(root: *mut GpRoot) -> GpStr>,
+    pub run_begin: ::std::option::Option<
+        unsafe extern "C" fn(
+            root: *mut GpRoot,
+            session: *const ::std::os::raw::c_void,
+            flags: *mut u32,
+        ) -> GpStr,
+    >,
+    pub run_resume: ::std::option::Option<
+        unsafe extern "C" fn(snapshot: *const ::std::os::raw::c_void, flags: *mut u32) -> GpStr,
+    >,
     pub run_end: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
-    pub scope_enter: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope) -> GpStr>,
+    pub run_parameters: ::std::option::Option<
+        unsafe extern "C" fn(identities: *const *const ::std::os::raw::c_void, n: usize),
+    >,
+    pub run_snapshot: ::std::option::Option<unsafe extern "C" fn() -> *mut ::std::os::raw::c_void>,
+    pub scope_enter:
+        ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope, flags: *mut u32) -> GpStr>,
     pub scope_leave: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
+    pub scope_next: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope)>,
+    pub scope_depth: ::std::option::Option<unsafe extern "C" fn() -> u32>,
+    pub scope_unwind: ::std::option::Option<unsafe extern "C" fn(depth: u32)>,
+    pub value: ::std::option::Option<
+        unsafe extern "C" fn(
+            kind: u32,
+            index: u32,
+            items: *const GpItem,
+            n: usize,
+            owned: u32,
+            changed: *mut u32,
+        ) -> GpStr,
+    >,
+    pub leaf: ::std::option::Option<unsafe extern "C" fn(index: usize, out: *mut GpLeaf) -> u32>,
     pub tensor_from_torch: ::std::option::Option<
         unsafe extern "C" fn(
             tensor_impl: *const ::std::os::raw::c_void,
@@ -541,7 +657,7 @@ pub struct GpAdapter {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 80usize];
+    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 144usize];
     ["Alignment of GpAdapter"][::std::mem::align_of::<GpAdapter>() - 8usize];
     ["Offset of field: GpAdapter::version"][::std::mem::offset_of!(GpAdapter, version) - 0usize];
     ["Offset of field: GpAdapter::size"][::std::mem::offset_of!(GpAdapter, size) - 4usize];
@@ -550,15 +666,29 @@ const _: () = {
     ["Offset of field: GpAdapter::start"][::std::mem::offset_of!(GpAdapter, start) - 24usize];
     ["Offset of field: GpAdapter::run_begin"]
         [::std::mem::offset_of!(GpAdapter, run_begin) - 32usize];
-    ["Offset of field: GpAdapter::run_end"][::std::mem::offset_of!(GpAdapter, run_end) - 40usize];
+    ["Offset of field: GpAdapter::run_resume"]
+        [::std::mem::offset_of!(GpAdapter, run_resume) - 40usize];
+    ["Offset of field: GpAdapter::run_end"][::std::mem::offset_of!(GpAdapter, run_end) - 48usize];
+    ["Offset of field: GpAdapter::run_parameters"]
+        [::std::mem::offset_of!(GpAdapter, run_parameters) - 56usize];
+    ["Offset of field: GpAdapter::run_snapshot"]
+        [::std::mem::offset_of!(GpAdapter, run_snapshot) - 64usize];
     ["Offset of field: GpAdapter::scope_enter"]
-        [::std::mem::offset_of!(GpAdapter, scope_enter) - 48usize];
+        [::std::mem::offset_of!(GpAdapter, scope_enter) - 72usize];
     ["Offset of field: GpAdapter::scope_leave"]
-        [::std::mem::offset_of!(GpAdapter, scope_leave) - 56usize];
+        [::std::mem::offset_of!(GpAdapter, scope_leave) - 80usize];
+    ["Offset of field: GpAdapter::scope_next"]
+        [::std::mem::offset_of!(GpAdapter, scope_next) - 88usize];
+    ["Offset of field: GpAdapter::scope_depth"]
+        [::std::mem::offset_of!(GpAdapter, scope_depth) - 96usize];
+    ["Offset of field: GpAdapter::scope_unwind"]
+        [::std::mem::offset_of!(GpAdapter, scope_unwind) - 104usize];
+    ["Offset of field: GpAdapter::value"][::std::mem::offset_of!(GpAdapter, value) - 112usize];
+    ["Offset of field: GpAdapter::leaf"][::std::mem::offset_of!(GpAdapter, leaf) - 120usize];
     ["Offset of field: GpAdapter::tensor_from_torch"]
-        [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 64usize];
+        [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 128usize];
     ["Offset of field: GpAdapter::tensor_free"]
-        [::std::mem::offset_of!(GpAdapter, tensor_free) - 72usize];
+        [::std::mem::offset_of!(GpAdapter, tensor_free) - 136usize];
 };
 impl Default for GpAdapter {
     fn default() -> Self {

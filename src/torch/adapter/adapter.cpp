@@ -5,11 +5,13 @@
 #include <c10/macros/Macros.h>
 #include <torch/version.h>
 
+#include "args.cpp"
 #include "fallback.cpp"
 #include "instrument.cpp"
 #include "operands.cpp"
 #include "patch.cpp"
 #include "script.cpp"
+#include "shown.cpp"
 #include "thread.cpp"
 #include "value.cpp"
 #include "write.cpp"
@@ -28,21 +30,45 @@ static GpStr start() {
   try {
     start_fallback();
     start_script();
+    register_doors();
     return answer("");
   } catch (const std::exception& error) {
     return answer(error.what());
   }
 }
 
-static GpStr run_begin(GpRoot* root) {
-  Thread& thread = this_thread();
-  if (thread.run)
-    return answer("a run is already open on this thread");
-  uint32_t flags = 0;
-  thread.run = core->run_begin(root, &flags);
-  if (thread.run)
-    enter_root(flags);
+// The run that `begun` is goes on here, in the place of the one that was suspended for it.
+static GpStr go_on(GpRun* begun, bool suspended, uint32_t flags, uint32_t* out) {
+  *out = 0;
+  if (!begun) {
+    if (suspended)
+      take_up();
+    return answer("");
+  }
+  this_thread().run = begun;
+  enter_root(flags);
+  *out = flags;
   return answer("");
+}
+
+static GpStr run_begin(GpRoot* root, const void* session, uint32_t* flags) {
+  const bool inside = this_thread().run != nullptr;
+  if (inside && !session)
+    return answer("a run is already open on this thread");
+  if (inside)
+    suspend();
+  uint32_t own = 0;
+  GpRun* run = core->run_begin(root, session, &own);
+  return go_on(run, inside, own, flags);
+}
+
+static GpStr run_resume(const void* snapshot, uint32_t* flags) {
+  const bool inside = this_thread().run != nullptr;
+  if (inside)
+    suspend();
+  uint32_t own = 0;
+  GpRun* run = core->run_resume(snapshot, &own);
+  return go_on(run, inside, own, flags);
 }
 
 static GpStr run_end() {
@@ -50,9 +76,17 @@ static GpStr run_end() {
   return answer("");
 }
 
-static GpStr scope_enter(GpScope* scope) {
+static void run_parameters(const void* const* identities, size_t n) {
   if (this_thread().run)
-    enter_scope(scope);
+    core->run_parameters(this_thread().run, identities, n);
+}
+
+static void* run_snapshot() {
+  return this_thread().run ? core->run_snapshot(this_thread().run) : nullptr;
+}
+
+static GpStr scope_enter(GpScope* scope, uint32_t* flags) {
+  *flags = this_thread().run ? enter_scope(scope) : 0;
   return answer("");
 }
 
@@ -60,6 +94,21 @@ static GpStr scope_leave() {
   if (this_thread().run)
     leave_scope();
   return answer("");
+}
+
+static void scope_next(GpScope* scope) {
+  this_thread().called = this_thread().run ? scope : nullptr;
+}
+
+static uint32_t scope_depth() {
+  const Thread& thread = this_thread();
+  return static_cast<uint32_t>(thread.frames.size()) + (thread.cold ? thread.cold - 1 : 0);
+}
+
+static void scope_unwind(uint32_t depth) {
+  this_thread().called = nullptr;
+  while (this_thread().run && scope_depth() > depth)
+    leave_scope();
 }
 
 static void* tensor_from_torch(const void* impl) {
@@ -85,9 +134,17 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.libtorch_version = graphpatch::gp_str(TORCH_VERSION);
   table.start = graphpatch::start;
   table.run_begin = graphpatch::run_begin;
+  table.run_resume = graphpatch::run_resume;
   table.run_end = graphpatch::run_end;
+  table.run_parameters = graphpatch::run_parameters;
+  table.run_snapshot = graphpatch::run_snapshot;
   table.scope_enter = graphpatch::scope_enter;
   table.scope_leave = graphpatch::scope_leave;
+  table.scope_next = graphpatch::scope_next;
+  table.scope_depth = graphpatch::scope_depth;
+  table.scope_unwind = graphpatch::scope_unwind;
+  table.value = graphpatch::show_value;
+  table.leaf = graphpatch::shown_leaf;
   table.tensor_from_torch = graphpatch::tensor_from_torch;
   table.tensor_free = graphpatch::tensor_free;
   return &table;

@@ -9,6 +9,7 @@
 #include <ATen/core/stack.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,18 +45,25 @@ struct Thread {
   bool declined = false;     // inside a call of a root of which nothing is wanted
   uint32_t root_flags = 0;   // how the root's frame is to begin
   uint32_t cold = 0;         // scopes entered below a cold one; the core does not see them
+  GpScope* called = nullptr; // what the next TorchScript root is called as, if Python calls it inside a run
   std::vector<Frame> frames; // innermost last; empty until the root's own graph has begun
   // Recording only: keeps the addresses of seen tensors from being used again while the run lasts.
   std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
+  std::unique_ptr<Thread> outer; // the run that this one suspends
+  bool outer_armed = false;
 };
 
 Thread& this_thread();
 
 // Begins the root's frame, or the frame of a scope below; ends it.
 void enter_root(uint32_t flags);
-void enter_scope(GpScope* scope);
+uint32_t enter_scope(GpScope* scope);
 void leave_scope();
-// Forgets everything that the run left on this thread, also when it ended by an exception.
+// Puts what the thread is in aside, so that another run can begin; takes it back.
+void suspend();
+void take_up();
+// Forgets everything that the run left on this thread, also when it ended by an exception, and takes up the one that it
+// suspended.
 void end_run();
 
 // ---- value.cpp: libtorch's values in the words of the seam ----
@@ -66,6 +74,10 @@ class Items {
   void add(const c10::IValue& value);
   void add_tensor(const at::Tensor& tensor);
   void open_tuple(size_t n);
+  // An operation's argument; enumerations and devices as Python writes them.
+  void add_argument(const c10::Argument& argument, const c10::IValue& value, bool by_keyword);
+  // Takes over the names of types without a tag from a list of the same structure.
+  void rename(const GpItem* like);
   const GpItem* data() const {
     return items_.data();
   }
@@ -82,6 +94,7 @@ class Items {
 
 uint8_t dtype_code(c10::ScalarType type);
 c10::ScalarType dtype_of(uint8_t code);
+const char* dtype_name(c10::ScalarType type); // "float32"
 // True if the tensor is plain strided memory: no subclass, transform, lazy bit or foreign layout.
 bool is_plain(const at::Tensor& tensor);
 
@@ -90,19 +103,37 @@ bool is_plain(const at::Tensor& tensor);
 enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
   Result,  // an operation's or scope's result: in place if nobody else sees its memory
+  Owned,   // a result that a program shows: in place if it, and we, hold it in one place only
   Borrowed // an input or a parameter: always on a copy
 };
 
+// Recording: the tensors of the value keep their addresses while the run lasts.
+void remember(Thread& thread, const c10::IValue& value);
 // Applies the targets to `n` values that together are the node's value (several: a tuple of results).
 void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how);
 // The value at hand: asks the core what it wants of it and does it.
 void handle_value(GpRun* run, uint32_t wanted, c10::IValue* values, size_t n, Ownership how);
+// An input (of the scope's caller) or the output of the present scope.
+void handle_scope_value(GpRun* run, uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
 // Shows the tensors among `values` to the core; puts patched copies in the place of patched parameters.
 void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n);
+
+// ---- args.cpp: what the value that is about to appear is made from, and where ----
+
+void give_args(GpRun* run, const Items& items);
+void give_op_args(GpRun* run, const c10::FunctionSchema& schema, const c10::IValue* values);
+
+// ---- shown.cpp: values that a program shows by calls, and the operators through which Python reaches tensors ----
+
+GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
+uint32_t shown_leaf(size_t index, GpLeaf* out);
+void register_doors();
 
 // ---- fallback.cpp, script.cpp: the two ways in ----
 
 void start_fallback();
 void start_script();
+// Makes the next call of the module's forward on this thread one that we see. False if it cannot be.
+bool prepare_script(const c10::IValue& module);
 
 } // namespace graphpatch

@@ -2,6 +2,7 @@
 // autocast, as the model wrote it. What the operation calls inside is not seen, because the key is excluded meanwhile.
 #include "adapter.h"
 
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
 
 #include <array>
@@ -65,6 +66,13 @@ static const OpInfo& info_of(const c10::OperatorHandle& op) {
   return *slot;
 }
 
+// torch.compile, torch.export and the like are looking at the code with tensors that are none.
+static bool is_tracing() {
+  using Key = c10::impl::TorchDispatchModeKey;
+  using Modes = c10::impl::TorchDispatchModeTLS;
+  return Modes::stack_len() != 0 && (Modes::get_mode(Key::FAKE) || Modes::get_mode(Key::PROXY));
+}
+
 static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
   Thread& thread = this_thread();
@@ -74,7 +82,7 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
   GpRun* run = thread.run;
   const OpInfo& info = info_of(op);
-  if (info.query) {
+  if (info.query || is_tracing()) {
     op.callBoxed(stack);
     return;
   }
@@ -86,6 +94,8 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     op.callBoxed(stack);
     return;
   }
+  if (wanted & GP_VALUE_ARGS)
+    give_op_args(run, *info.schema, stack->data() + (stack->size() - info.n_arguments));
   try {
     op.callBoxed(stack);
   } catch (...) {
@@ -100,7 +110,22 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
       info.in_place ? Ownership::InPlace : Ownership::Result);
 }
 
+// Tells the core of every operator that there is, and that comes to be: only scopes in which a patched name could be an
+// operation's need their operations counted.
+class Existing : public c10::OpRegistrationListener {
+ public:
+  void onOperatorRegistered(const c10::OperatorHandle& op) override {
+    const std::string& name = op.operator_name().name;
+    core->op_exists(gp_str(name));
+  }
+  void onOperatorDeregistered(const c10::OperatorHandle&) override {}
+};
+
 void start_fallback() {
+  // Never taken back: a thread may be inside the dispatcher whenever that could be done.
+  static auto* existing =
+      new c10::RegistrationHandleRAII(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
+  (void)existing;
   // Kept for the life of the process: a thread may be inside a run whenever this could be taken back.
   static auto* library = new torch::Library(
       torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);

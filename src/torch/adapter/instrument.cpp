@@ -67,10 +67,12 @@ static Operation enter_root_marker(const Node* node) {
     Thread& thread = this_thread();
     if (!thread.run)
       return;
-    if (thread.frames.empty())
+    if (thread.frames.empty()) {
       enter_root(thread.root_flags);
-    else
-      enter_scope(scope->handle()); // a root called by an operation of another root
+    } else { // a root called from inside another one: by Python, which knows what as, or by an operation
+      GpScope* called = std::exchange(thread.called, nullptr);
+      enter_scope(called ? called : scope->handle());
+    }
   };
 }
 
@@ -88,10 +90,7 @@ static Operation input_marker(const Node* node) {
     if (idle(thread) || thread.frames.empty())
       return;
     c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-    handle_operands(thread.run, 1, &stack.back(), 1);
-    uint32_t wanted = core->value_begin(thread.run, GP_VALUE_INPUT, index);
-    if (wanted)
-      handle_value(thread.run, wanted, &stack.back(), 1, Ownership::Borrowed);
+    handle_scope_value(thread.run, GP_VALUE_INPUT, index, &stack.back(), Ownership::Borrowed);
   };
 }
 
@@ -102,10 +101,7 @@ static Operation leave_marker(const Node*) {
       return;
     if (!thread.cold) {
       c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-      handle_operands(thread.run, 0, &stack.back(), 1);
-      uint32_t wanted = core->value_begin(thread.run, GP_VALUE_OUTPUT, 0);
-      if (wanted)
-        handle_value(thread.run, wanted, &stack.back(), 1, Ownership::Result);
+      handle_scope_value(thread.run, GP_VALUE_OUTPUT, 0, &stack.back(), Ownership::Result);
     }
     leave_scope();
   };

@@ -11,12 +11,21 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
   uint32_t answer;
   if (!tensor.defined()) {
     answer = elsewhere(run, target, "there is no tensor here in this run", nullptr);
+  } else if (target.action == GP_CUSTOM_TORCH) {
+    const at::Tensor before = tensor;
+    answer = show_to_function(run, target, tensor);
+    // The unboxed caller of an in-place operator returns its own argument, whatever we leave here.
+    if (how == Ownership::InPlace && !tensor.is_same(before)) {
+      before.copy_(tensor);
+      tensor = before;
+    }
   } else {
     const bool gradient = target.tensor && target.tensor->foreign &&
         static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
     bool in_place = how == Ownership::InPlace ||
-        (how == Ownership::Result && !shared && !differentiable && is_plain(tensor) && only_ours(tensor));
+        ((how == Ownership::Result || how == Ownership::Owned) && !shared && !differentiable && is_plain(tensor) &&
+         only_ours(tensor, how == Ownership::Owned ? 2 : 1));
     if (in_place) {
       answer = write(run, target, tensor, differentiable);
       // What autograd saved of this memory is no longer what it was; let it say so.
@@ -37,7 +46,7 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
 static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) {
   if (target.action == GP_KEEP && !core->keep_wanted(run, &target))
     return;
-  if (target.action == GP_CUSTOM) {
+  if (target.action == GP_CUSTOM || target.action == GP_CUSTOM_TORCH) {
     verdict(run, elsewhere(run, target, "a plain number cannot be shown to a function", nullptr));
     return;
   }
@@ -194,7 +203,7 @@ static Items& scratch() {
   return items;
 }
 
-static void remember(Thread& thread, const c10::IValue& value) {
+void remember(Thread& thread, const c10::IValue& value) {
   if (value.isTensor() && value.toTensor().defined()) {
     thread.seen.emplace_back(value.toTensor().getIntrusivePtr());
   } else if (value.isTuple()) {
@@ -204,6 +213,18 @@ static void remember(Thread& thread, const c10::IValue& value) {
     for (const c10::IValue& element : value.toListRef())
       remember(thread, element);
   }
+}
+
+void handle_scope_value(GpRun* run, uint32_t kind, uint32_t index, c10::IValue* value, Ownership how) {
+  handle_operands(run, kind == GP_VALUE_INPUT ? 1 : 0, value, 1);
+  const uint32_t wanted = core->value_begin(run, kind, index);
+  if (wanted & GP_VALUE_ARGS) {
+    Items items;
+    items.add(*value);
+    give_args(run, items);
+  }
+  if (wanted)
+    handle_value(run, wanted, value, 1, how);
 }
 
 void handle_value(GpRun* run, uint32_t wanted, c10::IValue* values, size_t n, Ownership how) {

@@ -253,7 +253,7 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
   auto context = std::make_unique<RunContext>();
   context->root = root;
   uint32_t flags = 0;
-  if (GpRun* run = core->run_begin(root->handle, &flags)) {
+  if (GpRun* run = core->run_begin(root->handle, nullptr, &flags)) {
     thread.run = run;
     thread.root_flags = flags;
     context->ours = true;
@@ -281,6 +281,20 @@ static void on_end(const at::RecordFunction&, at::ObserverContext* context) {
     this_thread().declined = false;
   if (run && run->ours)
     end_run();
+}
+
+bool prepare_script(const c10::IValue& module) {
+  if (!module.isObject())
+    return false;
+  const c10::ClassTypePtr type = module.toObjectRef().type();
+  Function* method = type->is_module() ? type->findMethod("forward") : nullptr;
+  if (!method || !method->isGraphFunction())
+    return false;
+  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+  if (!root_of(toGraphFunction(*method), type))
+    return false;
+  setGraphExecutorOptimize(false);
+  return true;
 }
 
 void start_script() {

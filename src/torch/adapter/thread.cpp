@@ -24,13 +24,15 @@ void enter_root(uint32_t flags) {
   push(this_thread(), flags);
 }
 
-void enter_scope(GpScope* scope) {
+uint32_t enter_scope(GpScope* scope) {
   Thread& thread = this_thread();
   if (thread.cold) {
     ++thread.cold;
-    return;
+    return GP_FRAME_COLD;
   }
-  push(thread, core->scope_enter(thread.run, scope));
+  const uint32_t flags = core->scope_enter(thread.run, scope);
+  push(thread, flags);
+  return flags;
 }
 
 void leave_scope() {
@@ -44,6 +46,25 @@ void leave_scope() {
   arm(!thread.frames.empty() && (flags & GP_FRAME_ARM));
 }
 
+void suspend() {
+  Thread& thread = this_thread();
+  auto outer = std::make_unique<Thread>(std::move(thread));
+  thread = Thread();
+  thread.outer = std::move(outer);
+  thread.outer_armed = c10::impl::tls_is_dispatch_key_included(kKey);
+  arm(false);
+}
+
+void take_up() {
+  Thread& thread = this_thread();
+  if (!thread.outer)
+    return;
+  auto outer = std::move(thread.outer);
+  const bool armed = thread.outer_armed;
+  thread = std::move(*outer);
+  arm(armed);
+}
+
 void end_run() {
   Thread& thread = this_thread();
   arm(false);
@@ -53,6 +74,8 @@ void end_run() {
   if (run)
     core->run_end(run);
   thread.seen.clear();
+  thread.called = nullptr;
+  take_up();
 }
 
 } // namespace graphpatch

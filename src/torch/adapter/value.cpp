@@ -50,6 +50,11 @@ uint8_t dtype_code(c10::ScalarType type) {
   return entry ? entry->code : uint8_t{GP_DTYPE_OTHER};
 }
 
+const char* dtype_name(c10::ScalarType type) {
+  const DtypeName* entry = find_dtype(type);
+  return entry ? entry->name : c10::toString(type);
+}
+
 c10::ScalarType dtype_of(uint8_t code) {
   for (const DtypeName& entry : kDtypes)
     if (entry.code == code)
@@ -114,14 +119,21 @@ void Items::add_tensor(const at::Tensor& tensor) {
     item.count = static_cast<uint32_t>(tensor.dim());
     item.sizes = tensor.sizes().data();
     item.identity = tensor.unsafeGetTensorImpl();
-    const DtypeName* entry = find_dtype(tensor.scalar_type());
-    item.dtype = entry ? entry->code : uint8_t{GP_DTYPE_OTHER};
-    item.dtype_name = entry ? entry->name : c10::toString(tensor.scalar_type());
+    item.dtype = dtype_code(tensor.scalar_type());
+    item.dtype_name = dtype_name(tensor.scalar_type());
     item.device = device_name(tensor.device().type());
     item.device_index = tensor.device().has_index() ? tensor.device().index() : -1;
     item.layout = layout_name(tensor.layout());
   }
   items_.push_back(item);
+}
+
+void Items::rename(const GpItem* like) {
+  for (size_t i = 0; i < items_.size(); ++i)
+    if (like[i].tag == GP_OTHER) {
+      items_[i].tag = GP_OTHER;
+      items_[i].text = like[i].text;
+    }
 }
 
 void Items::open_tuple(size_t n) {
@@ -182,9 +194,20 @@ void Items::add(const c10::IValue& value) {
     }
   } else {
     item.tag = plain_tag(value);
-    if (item.tag == GP_OTHER) {
-      static const std::string kObject = "object";
-      item.text = gp_str(kObject);
+    item.number.tag = item.tag;
+    if (item.tag == GP_BOOL) {
+      item.number.i = value.toBool();
+    } else if (item.tag == GP_INT) {
+      item.number.i = value.toInt();
+    } else if (item.tag == GP_FLOAT) {
+      item.number.re = value.toDouble();
+    } else if (item.tag == GP_COMPLEX) {
+      item.number.re = value.toComplexDouble().real();
+      item.number.im = value.toComplexDouble().imag();
+    } else if (item.tag == GP_STR) {
+      item.text = gp_str(value.toStringRef());
+    } else if (item.tag == GP_OTHER) {
+      item.text = gp_str("object");
     }
     items_.push_back(item);
   }

@@ -30,8 +30,8 @@ at::Tensor copy_of(const at::Tensor& tensor) {
 }
 
 // Memory that libtorch did not allocate (from_blob, shared, mapped) may have readers that no count shows.
-bool only_ours(const at::Tensor& tensor) {
-  return tensor.use_count() == 1 && tensor.has_storage() && tensor.storage().use_count() == 1 &&
+bool only_ours(const at::Tensor& tensor, size_t holders) {
+  return tensor.use_count() == holders && tensor.has_storage() && tensor.storage().use_count() == 1 &&
       tensor.storage().allocator() != nullptr && tensor.storage().resizable() &&
       at::has_internal_overlap(tensor) == at::MemOverlap::No;
 }
@@ -123,17 +123,48 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   TORCH_CHECK(is_plain(part) && !part.is_meta(), "a ", kind_of(part), " tensor cannot be shown to a function");
   auto shown = dlpack::borrow(part);
   DlManagedTensor* made = nullptr;
-  // The function may run models itself; those are no part of this run.
-  Thread& thread = this_thread();
-  Thread outer = std::exchange(thread, Thread());
-  const bool armed = c10::impl::tls_is_dispatch_key_included(kKey);
+  suspend(); // the function may run models itself; those are no part of this run
   const int status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(
       target.user, &shown.managed, &made);
-  thread = std::move(outer);
-  c10::impl::tls_set_dispatch_key_included(kKey, armed);
+  take_up();
   at::Tensor result = made ? dlpack::take(made) : at::Tensor();
   TORCH_CHECK(status == 0, "the function returned ", status);
   return result;
+}
+
+// The same with libtorch's own tensor: gradients go through the function.
+static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part) {
+  const void* made = nullptr;
+  suspend();
+  const int status = reinterpret_cast<int (*)(void*, const void*, const void**)>(target.callback)(
+      target.user, part.unsafeGetTensorImpl(), &made);
+  take_up();
+  TORCH_CHECK(status == 0, "the function returned ", status);
+  if (!made)
+    return at::Tensor();
+  auto* impl = static_cast<c10::TensorImpl*>(const_cast<void*>(made));
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
+}
+
+uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor) {
+  at::Tensor made;
+  const std::string why = reason([&] {
+    Index where = index_of(target, tensor);
+    made = call_user_torch(target, target.slice_len ? tensor.index(where.items) : tensor);
+    if (!made.defined() || (!target.slice_len && made.is_same(tensor)))
+      return;
+    TORCH_CHECK(
+        target.slice_len || (made.sizes() == tensor.sizes() && made.scalar_type() == tensor.scalar_type()),
+        "the function returned a ", made.scalar_type(), " tensor of shape ", made.sizes(), " for one of ",
+        tensor.scalar_type(), " and ", tensor.sizes());
+    if (target.slice_len) {
+      at::Tensor copy = copy_of(tensor);
+      copy.index_put_(where.items, made.to(tensor.device()));
+      made = copy;
+    }
+    tensor = made;
+  });
+  return elsewhere(run, target, why, &tensor);
 }
 
 // The same as Python's `tensor[slice] = value` and `tensor[slice] += value`, with autograd and every layout.

@@ -12,11 +12,14 @@ uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string& why, c
 
 // A copy with the very strides of the value where that is affordable, so that what reads it next takes the same path.
 at::Tensor copy_of(const at::Tensor& tensor);
-// Nobody but the one slot that we hold sees the memory: the value may be written where it lies.
-bool only_ours(const at::Tensor& tensor);
+// Nobody but the slot that we hold (`holders` 2: and the caller, who gives it up) sees the memory: the value may be
+// written where it lies.
+bool only_ours(const at::Tensor& tensor, size_t holders);
 
 // Does what the target says. `differentiable`: through autograd.
 uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool differentiable);
+// Calls the user's function with libtorch's own tensor; what it returns takes the tensor's place.
+uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor);
 // Shows the core a tensor to keep a copy of.
 void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor);
 

@@ -13,6 +13,7 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../adapter/adapter.cpp"),
     ),
     ("adapter/adapter.h", include_str!("../adapter/adapter.h")),
+    ("adapter/args.cpp", include_str!("../adapter/args.cpp")),
     (
         "adapter/dlpack_abi.h",
         include_str!("../adapter/dlpack_abi.h"),
@@ -35,6 +36,7 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
     ),
     ("adapter/patch.cpp", include_str!("../adapter/patch.cpp")),
     ("adapter/script.cpp", include_str!("../adapter/script.cpp")),
+    ("adapter/shown.cpp", include_str!("../adapter/shown.cpp")),
     ("adapter/thread.cpp", include_str!("../adapter/thread.cpp")),
     ("adapter/value.cpp", include_str!("../adapter/value.cpp")),
     ("adapter/write.cpp", include_str!("../adapter/write.cpp")),

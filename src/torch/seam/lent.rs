@@ -3,6 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::apply::View;
+use crate::graph::Frame;
+use crate::patch::Number;
 use crate::record::{Element, Tag};
 use crate::tensor::Dtype;
 use crate::torch::seam_generated as raw;
@@ -82,6 +84,12 @@ pub(super) unsafe fn elements<'a>(
             raw::GP_OTHER => Tag::Other,
             _ => Tag::None,
         };
+        let number = match tag {
+            Tag::Bool => Number::Bool(item.number.i != 0),
+            Tag::Float => Number::Float(item.number.re),
+            Tag::Complex => Number::Complex(item.number.re, item.number.im),
+            _ => Number::Int(item.number.i),
+        };
         let rank = if tag == Tag::Tensor {
             item.count as usize
         } else {
@@ -100,10 +108,30 @@ pub(super) unsafe fn elements<'a>(
                 layout: static_text(item.layout),
                 key: text(item.key),
                 text: text(item.text),
+                number,
             }
         }
     };
     items.iter().map(element).collect()
+}
+
+/// The adapter's frames as source places.
+///
+/// # Safety
+///
+/// `frames` points to `n` frames as `seam.h` says, lent for the call.
+pub(super) unsafe fn frames(frames: *const raw::GpFrame, n: usize) -> Vec<Frame> {
+    // SAFETY: by this function's contract.
+    let frames = unsafe { array(frames, n) };
+    // SAFETY: each text is lent for the call.
+    let own = |lent: raw::GpStr| unsafe { text(lent) }.trim().to_owned();
+    let frame = |frame: &raw::GpFrame| Frame {
+        file: own(frame.file),
+        line: frame.line,
+        function: own(frame.function),
+        text: own(frame.text),
+    };
+    frames.iter().map(frame).collect()
 }
 
 /// The dtypes of both sides.

@@ -128,7 +128,11 @@ impl Parts {
             Action::Custom(callback) => {
                 target.callback = std::ptr::with_exposed_provenance_mut(callback.function);
                 target.user = std::ptr::with_exposed_provenance_mut(callback.user);
-                (raw::GP_CUSTOM, None)
+                let code = match callback.torch {
+                    true => raw::GP_CUSTOM_TORCH,
+                    false => raw::GP_CUSTOM,
+                };
+                (code, None)
             }
         };
         target.action = code as u8;

@@ -1,0 +1,294 @@
+//! Code: a scope as a readable function, a leaf as the place in the user's source that called it.
+
+use std::fmt::Write;
+
+use super::{Arg, Frame, Graph, Kind, Node};
+use crate::error::Result;
+use crate::path::NodePath;
+
+impl Graph {
+    /// The code of the node at `path`. A scope is a function with one line for each node; one that was called also
+    /// says from where. A leaf is the stack of the user's frames that led to it, innermost last, or, where no source
+    /// was recorded, its line in the function.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::error::Error::Path`] for a path that is not there.
+    pub fn code(&self, path: &NodePath) -> Result<String> {
+        let node = self.node(path).ok_or_else(|| self.unknown(path))?;
+        if node.is_scope() {
+            let mut text = String::new();
+            if !node.frames.is_empty() {
+                let _ = write!(
+                    text,
+                    "Calling context:\n{}\nCompiled code:\n",
+                    stack(&node.frames)
+                );
+            }
+            function(node, &mut text);
+            return Ok(text);
+        }
+        if !node.frames.is_empty() {
+            return Ok(stack(&node.frames));
+        }
+        let text = match node.kind {
+            Kind::Output => format!("return {}", returned(node)),
+            Kind::Input => match node.args.first() {
+                Some(arg) => format!("{} = {}", node.name, argument(arg)),
+                None => format!("{}: an input of the run", node.name),
+            },
+            _ => line(node),
+        };
+        Ok(text + "\n")
+    }
+}
+
+/// Frames as Python's tracebacks show them.
+fn stack(frames: &[Frame]) -> String {
+    let mut text = String::new();
+    for frame in frames {
+        let file = if frame.file.is_empty() {
+            "?"
+        } else {
+            &frame.file
+        };
+        let _ = write!(text, "File \"{file}\"");
+        if frame.line != 0 {
+            let _ = write!(text, ", line {}", frame.line);
+        }
+        if !frame.function.is_empty() {
+            let _ = write!(text, ", in {}", frame.function);
+        }
+        text.push('\n');
+        if !frame.text.is_empty() {
+            let _ = writeln!(text, "    {}", frame.text);
+        }
+    }
+    text
+}
+
+fn function(scope: &Node, text: &mut String) {
+    let inputs = scope
+        .children
+        .iter()
+        .filter(|child| child.kind == Kind::Input);
+    let names: Vec<&str> = std::iter::once("self")
+        .chain(inputs.map(|input| input.name.as_str()))
+        .collect();
+    let _ = writeln!(text, "def forward({}):", names.join(", "));
+    let mut returns = "None".to_owned();
+    for child in &scope.children {
+        match child.kind {
+            Kind::Input => {}
+            Kind::Output => returns = returned(child),
+            _ => _ = writeln!(text, "    {}", line(child)),
+        }
+    }
+    let _ = writeln!(text, "    return {returns}");
+}
+
+/// The node as one line of its scope.
+fn line(node: &Node) -> String {
+    let name = &node.name;
+    match node.kind {
+        Kind::Parameter => format!("{name} = {}", attribute(&node.name, &node.target)),
+        Kind::Scope => format!("{name} = {}({})", callee(node), call_arguments(node)),
+        _ => {
+            let mut arguments: Vec<String> = node.args.iter().map(argument).collect();
+            arguments.extend(
+                node.kwargs
+                    .iter()
+                    .map(|(key, arg)| format!("{key}={}", argument(arg))),
+            );
+            let target = node.target.replacen("::", ".", 1);
+            format!("{name} = {target}({})", arguments.join(", "))
+        }
+    }
+}
+
+/// A parameter in the words of its scope: the part of its path that its name was made from.
+fn attribute(name: &str, path: &str) -> String {
+    let parts: Vec<&str> = path.split('.').collect();
+    let own = (0..parts.len())
+        .map(|from| parts[from..].join("."))
+        .find(|part| crate::path::Name::candidate(part).to_string() == name);
+    own.map_or_else(|| format!("self.{path}"), |part| member(&part))
+}
+
+/// `layers.8` as Python reads it.
+fn member(path: &str) -> String {
+    let mut text = "self".to_owned();
+    for part in path.split('.') {
+        let _ = match part.bytes().all(|b| b.is_ascii_digit()) {
+            true => write!(text, "[{part}]"),
+            false => write!(text, ".{part}"),
+        };
+    }
+    text
+}
+
+fn callee(scope: &Node) -> String {
+    match scope.module_path.is_empty() {
+        true => scope
+            .target
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+        false => member(&scope.module_path),
+    }
+}
+
+/// What a module was called with, from its inputs: by position as far as nothing is left out. Those that are None
+/// were mostly not given at all.
+fn call_arguments(scope: &Node) -> String {
+    let inputs = scope
+        .children
+        .iter()
+        .filter(|child| child.kind == Kind::Input);
+    let mut skipped = false;
+    let mut texts = Vec::new();
+    for input in inputs {
+        match input.args.first().map(argument) {
+            None => skipped = true,
+            Some(text) if text == "None" => skipped = true,
+            Some(text) if skipped => texts.push(format!("{}={text}", input.name)),
+            Some(text) => texts.push(text),
+        }
+    }
+    texts.join(", ")
+}
+
+fn returned(output: &Node) -> String {
+    output
+        .args
+        .first()
+        .map_or_else(|| output.name.clone(), argument)
+}
+
+fn argument(arg: &Arg) -> String {
+    let all = |list: &[Arg]| list.iter().map(argument).collect::<Vec<_>>().join(", ");
+    match arg {
+        Arg::Node(name) => node_name(name),
+        Arg::Outer(path) => format!("root.{}", node_name(path)),
+        Arg::Const(text) => text.clone(),
+        Arg::List(list) => format!("[{}]", all(list)),
+        Arg::Tuple(list) if list.len() == 1 => format!("({},)", all(list)),
+        Arg::Tuple(list) => format!("({})", all(list)),
+        Arg::Dict(entries) => {
+            let entry = |(key, arg): &(String, Arg)| format!("'{key}': {}", argument(arg));
+            let entries: Vec<String> = entries.iter().map(entry).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+    }
+}
+
+/// `split|sub_0.key` as Python reads it.
+fn node_name(name: &str) -> String {
+    let Some((node, dig)) = name.split_once('|') else {
+        return name.to_owned();
+    };
+    let mut text = node.to_owned();
+    for step in dig.split('.') {
+        let index = step
+            .strip_prefix("sub_")
+            .and_then(|n| n.parse::<usize>().ok());
+        let _ = match index {
+            Some(index) => write!(text, "[{index}]"),
+            None => write!(text, "['{step}']"),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::tuple_output;
+    use super::*;
+
+    fn node(name: &str) -> Arg {
+        Arg::Node(name.into())
+    }
+
+    fn sample() -> Graph {
+        let mut graph = tuple_output();
+        let frame = |line, function: &str, text: &str| Frame {
+            file: "model.py".into(),
+            line,
+            function: function.into(),
+            text: text.into(),
+        };
+        let children = &mut graph.root.children;
+        for (scope, from) in [(1, "x"), (3, "add")] {
+            children[scope].frames = vec![frame(7, "forward", "y = self.linear(x)")];
+            let inside = &mut children[scope].children;
+            inside[0].args = vec![node(from)];
+            (inside[1].target, inside[2].target) = ("linear.weight".into(), "linear.bias".into());
+            inside[3].target = "aten::linear".into();
+            inside[3].args = vec![node("input"), node("weight"), node("bias")];
+            inside[4].args = vec![node("linear")];
+        }
+        children[2].target = "aten::add.Tensor".into();
+        children[2].args = vec![node("x"), Arg::Const("1".into())];
+        children[2].kwargs = vec![("alpha".into(), Arg::Const("2".into()))];
+        children[2].frames = vec![frame(3, "<module>", ""), frame(8, "forward", "x + 1")];
+        children[4].args = vec![Arg::Tuple(vec![node("linear"), node("linear_1")])];
+        graph
+    }
+
+    fn code(path: &str) -> String {
+        let path = if path.is_empty() {
+            NodePath::root()
+        } else {
+            path.parse().unwrap()
+        };
+        sample().code(&path).unwrap()
+    }
+
+    #[test]
+    fn a_scope_is_a_function() {
+        let expected = "\
+def forward(self, x):
+    linear = self.linear(x)
+    add = aten.add.Tensor(x, 1, alpha=2)
+    linear_1 = self.linear(add)
+    return (linear, linear_1)
+";
+        assert_eq!(code(""), expected);
+        let expected = "\
+Calling context:
+File \"model.py\", line 7, in forward
+    y = self.linear(x)
+
+Compiled code:
+def forward(self, input):
+    weight = self.weight
+    bias = self.bias
+    linear = aten.linear(input, weight, bias)
+    return linear
+";
+        assert_eq!(code("linear_1"), expected);
+    }
+
+    #[test]
+    fn a_leaf_is_where_it_was_called() {
+        let expected = "\
+File \"model.py\", line 3, in <module>
+File \"model.py\", line 8, in forward
+    x + 1
+";
+        assert_eq!(code("add"), expected);
+        assert_eq!(code("linear_1.input"), "input = add\n");
+        assert_eq!(code("linear.output"), "return linear\n");
+        assert_eq!(code("x"), "x: an input of the run\n");
+        assert_eq!(code("linear.weight"), "weight = self.weight\n");
+    }
+
+    #[test]
+    fn arguments_read_as_python() {
+        let dict = Arg::Dict(vec![("k".into(), node("split|sub_1.key"))]);
+        let list = Arg::List(vec![dict, Arg::Tuple(vec![Arg::Outer("a.b".into())])]);
+        assert_eq!(argument(&list), "[{'k': split[1]['key']}, (root.a.b,)]");
+        assert_eq!(member("layers.8.mlp"), "self.layers[8].mlp");
+    }
+}

@@ -466,12 +466,14 @@ gp_status gp_scope_new(const char *module_path,
 void gp_scope_free(gp_scope *scope);
 
 // Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.
-// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). A run of a
+// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). `plan` (may
+// be NULL) receives a number that changes with the patches that runs begin with; 0 without any. A run of a
 // named session suspends one that is open on this thread. GP_STATUS_STATE where a run is open and `session` is NULL;
 // GP_STATUS_TORCH before the adapter was loaded (gp_torch_load, gp_session_attach), as all calls below.
 gp_status gp_run_open(const gp_session *session,
                       const gp_root *root,
-                      uint32_t *wants);
+                      uint32_t *wants,
+                      uint64_t *plan);
 
 // Which tensors the root's parameters are in this run: their at::TensorImpl, in the order of gp_root_new; NULL for one
 // that is not there. To be called behind gp_run_open, where it is wanted.
@@ -486,9 +488,11 @@ gp_status gp_run_snapshot(gp_snapshot **out);
 void gp_snapshot_free(gp_snapshot *snapshot);
 
 // Begins, on this thread and until gp_run_end, a run that stands where the other one stood: in the same scopes, with
-// the same names given, under the same patches, and not recorded. `wants` is the innermost scope's.
+// the same names given, under the same patches, and not recorded. `wants` is the innermost scope's, `plan` as in
+// gp_run_open.
 gp_status gp_run_resume(const gp_snapshot *snapshot,
-                        uint32_t *wants);
+                        uint32_t *wants,
+                        uint64_t *plan);
 
 // A module is called from the innermost scope; gp_scope_leave ends the call. `wants` receives bits of gp_wants, 0
 // outside a run.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::patch::Number;
 use crate::session::run::{Interest, Snapshot};
 use crate::session::{Root, Scope};
-use crate::torch::{self, Leaf, Shown};
+use crate::torch::{self, Leaf, Opened, Shown};
 
 /// A module that runs are calls of, and all its parameters. Any number of runs on any thread may use one.
 pub struct gp_root(Arc<Root>);
@@ -189,30 +189,43 @@ pub unsafe extern "C" fn gp_scope_free(scope: *mut gp_scope) {
 }
 
 /// Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.
-/// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). A run of a
+/// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). `plan` (may
+/// be NULL) receives a number that changes with the patches that runs begin with; 0 without any. A run of a
 /// named session suspends one that is open on this thread. GP_STATUS_STATE where a run is open and `session` is NULL;
 /// GP_STATUS_TORCH before the adapter was loaded (gp_torch_load, gp_session_attach), as all calls below.
 ///
 /// # Safety
 ///
-/// `session` and `root` are NULL or live; `wants` is NULL or may be written.
+/// `session` and `root` are NULL or live; `wants` and `plan` are NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_run_open(
     session: *const gp_session,
     root: *const gp_root,
     wants: *mut u32,
+    plan: *mut u64,
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let session = session.as_ref().map(|session| &session.0);
         let root = reference(root, "root")?;
         answer(wants, "wants", 0)?;
-        answer(
-            wants,
-            "wants",
-            self::wants(torch::open_run(session, &root.0)?),
-        )
+        began(torch::open_run(session, &root.0)?, wants, plan)
     })
+}
+
+/// What a caller gets to know of a run.
+///
+/// # Safety
+///
+/// `wants` and `plan` are NULL or may be written.
+unsafe fn began(run: Option<Opened>, wants: *mut u32, plan: *mut u64) -> Result<()> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !plan.is_null() {
+            plan.write(run.map_or(0, |run| run.plan));
+        }
+        answer(wants, "wants", self::wants(run.map(|run| run.interest)))
+    }
 }
 
 /// Which tensors the root's parameters are in this run: their at::TensorImpl, in the order of gp_root_new; NULL for one
@@ -268,18 +281,23 @@ pub unsafe extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
 }
 
 /// Begins, on this thread and until gp_run_end, a run that stands where the other one stood: in the same scopes, with
-/// the same names given, under the same patches, and not recorded. `wants` is the innermost scope's.
+/// the same names given, under the same patches, and not recorded. `wants` is the innermost scope's, `plan` as in
+/// gp_run_open.
 ///
 /// # Safety
 ///
-/// `snapshot` is NULL or live; `wants` is NULL or may be written.
+/// `snapshot` is NULL or live; `wants` and `plan` are NULL or may be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_run_resume(snapshot: *const gp_snapshot, wants: *mut u32) -> Status {
+pub unsafe extern "C" fn gp_run_resume(
+    snapshot: *const gp_snapshot,
+    wants: *mut u32,
+    plan: *mut u64,
+) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let snapshot = reference(snapshot, "snapshot")?;
         answer(wants, "wants", 0)?;
-        answer(wants, "wants", self::wants(torch::resume(&snapshot.0)?))
+        began(torch::resume(&snapshot.0)?, wants, plan)
     })
 }
 

@@ -52,15 +52,11 @@ fn missing() -> Error {
     Error::Internal("the adapter lacks a call".into())
 }
 
-/// The answers of `open` for a scope or run: what is wanted of it.
-fn opened(
-    open: impl FnOnce(&raw::GpAdapter, *mut u32) -> Option<raw::GpStr>,
-) -> Result<Option<Interest>> {
-    let mut flags = 0;
-    checked(open(adapter()?, &raw mut flags).ok_or_else(missing)?)?;
+/// What frame flags say; `None` where nothing is wanted.
+fn interest(flags: u32) -> Option<Interest> {
     let has = |flag| flags & flag != 0;
     let site = flags >> raw::GP_FRAME_SITE_SHIFT;
-    Ok((flags != 0).then(|| Interest {
+    (flags != 0).then(|| Interest {
         arm: has(raw::GP_FRAME_ARM),
         cold: has(raw::GP_FRAME_COLD),
         operands: has(raw::GP_FRAME_OPERANDS),
@@ -70,6 +66,26 @@ fn opened(
         ignored: has(raw::GP_FRAME_IGNORED),
         parameters: has(raw::GP_FRAME_PARAMETERS),
         site: site.checked_sub(1),
+    })
+}
+
+/// A run that has begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// What is wanted of its innermost scope.
+    pub interest: Interest,
+    /// [`crate::patch::Plan::serial`]; 0 without patches.
+    pub plan: u64,
+}
+
+fn opened(
+    open: impl FnOnce(&raw::GpAdapter, *mut raw::GpOpened) -> Option<raw::GpStr>,
+) -> Result<Option<Opened>> {
+    let mut answer = raw::GpOpened::default();
+    checked(open(adapter()?, &raw mut answer).ok_or_else(missing)?)?;
+    Ok(interest(answer.flags).map(|interest| Opened {
+        interest,
+        plan: answer.plan,
     }))
 }
 
@@ -83,12 +99,12 @@ pub fn run_begin(name: &str) -> Result<()> {
 }
 
 /// Begins a run of `root` on this thread, for `session` or the attached one. `None`: nothing is wanted of it.
-pub fn open_run(session: Option<&Arc<Session>>, root: &Arc<Root>) -> Result<Option<Interest>> {
+pub fn open_run(session: Option<&Arc<Session>>, root: &Arc<Root>) -> Result<Option<Opened>> {
     let session = session.map_or(std::ptr::null(), Arc::as_ptr);
     // SAFETY: the table's call; both are alive for it, and the run takes references of its own.
-    opened(|adapter, flags| unsafe {
+    opened(|adapter, answer| unsafe {
         let root = Arc::as_ptr(root).cast_mut().cast();
-        Some(adapter.run_begin?(root, session.cast(), flags))
+        Some(adapter.run_begin?(root, session.cast(), answer))
     })
 }
 
@@ -102,7 +118,7 @@ pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
 }
 
 /// Begins, on this thread, a run that stands where the other one stood.
-pub fn resume(from: &Arc<Snapshot>) -> Result<Option<Interest>> {
+pub fn resume(from: &Arc<Snapshot>) -> Result<Option<Opened>> {
     // SAFETY: the table's call; the snapshot is alive for it.
     opened(|adapter, flags| unsafe { Some(adapter.run_resume?(Arc::as_ptr(from).cast(), flags)) })
 }
@@ -129,11 +145,11 @@ pub fn scope_enter(path: &str) -> Result<()> {
 
 /// Enters a scope. `None`: outside a run.
 pub fn open_scope(scope: &Arc<Scope>) -> Result<Option<Interest>> {
+    let enter = adapter()?.scope_enter.ok_or_else(missing)?;
+    let mut flags = 0;
     // SAFETY: the table's call; the run takes a reference of its own.
-    opened(|adapter, flags| unsafe {
-        let scope = Arc::as_ptr(scope).cast_mut().cast();
-        Some(adapter.scope_enter?(scope, flags))
-    })
+    checked(unsafe { enter(Arc::as_ptr(scope).cast_mut().cast(), &raw mut flags) })?;
+    Ok(interest(flags))
 }
 
 /// Leaves the innermost scope.

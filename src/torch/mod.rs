@@ -16,6 +16,6 @@ mod seam_generated;
 pub use attach::{attach, start};
 pub use foreign::foreign;
 pub use manual::{
-    Leaf, Shown, leaf, open_run, open_scope, resume, run_begin, run_end, run_parameters,
+    Leaf, Opened, Shown, leaf, open_run, open_scope, resume, run_begin, run_end, run_parameters,
     scope_enter, scope_leave, scope_next, scope_unwind, show, snapshot,
 };

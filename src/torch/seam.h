@@ -184,7 +184,7 @@ typedef struct GpRootInfo {
 
 typedef struct GpRoot GpRoot; /* freed by root_free */
 
-/* Answers of run_begin, scope_enter, scope_leave: how the thread goes on. */
+/* How the thread goes on behind run_begin, scope_enter, scope_leave. */
 enum GpFrameFlags {
   GP_FRAME_ARM = 1,      /* intercept operations in this scope */
   GP_FRAME_COLD = 2,     /* nothing below this scope is wanted: do not call until it is left */
@@ -198,6 +198,12 @@ enum GpFrameFlags {
 
 /* The number of a scope's place among the patches: the same place, the same answers, as long as the plan stays. */
 #define GP_FRAME_SITE_SHIFT 16
+
+/* What a run begins with. */
+typedef struct GpOpened {
+  uint64_t plan;  /* the number of its patches' arrangement; 0: none */
+  uint32_t flags; /* GpFrameFlags of its innermost scope */
+} GpOpened;
 
 /* Answers of value_begin: what is wanted of the value that is about to appear. */
 enum GpValueFlags {
@@ -239,13 +245,13 @@ typedef struct GpCore {
   void (*root_free)(GpRoot* root);
 
   /* A run for `session` (the core's handle), or for the attached one if that is NULL. NULL: leave this call alone. */
-  GpRun* (*run_begin)(GpRoot* root, const void* session, uint32_t* frame_flags);
+  GpRun* (*run_begin)(GpRoot* root, const void* session, GpOpened* opened);
   void (*run_parameters)(GpRun* run, const void* const* identities, size_t n);
   void (*run_end)(GpRun* run);
   /* What a later part of the run needs to go on as if it stood where the run stands now (a checkpoint that computes
    * anew), and such a part: it is patched, and not recorded. The snapshot may be used any number of times, on any thread. */
   void* (*run_snapshot)(GpRun* run);
-  GpRun* (*run_resume)(const void* snapshot, uint32_t* frame_flags);
+  GpRun* (*run_resume)(const void* snapshot, GpOpened* opened);
   uint32_t (*scope_enter)(GpRun* run, GpScope* scope);
   uint32_t (*scope_leave)(GpRun* run);
 
@@ -291,9 +297,9 @@ typedef struct GpAdapter {
   /* Called once, when the first session attaches; installs the hooks for the life of the process. */
   GpStr (*start)(void);
   /* Explicit runs and scopes, for hosts that tell of them by calls (C++, Python). Return text on error. `flags`
-   * receives frame flags; 0 where nothing is wanted. A run that begins inside another one suspends it. */
-  GpStr (*run_begin)(GpRoot* root, const void* session, uint32_t* flags);
-  GpStr (*run_resume)(const void* snapshot, uint32_t* flags);
+   * and `opened` receive frame flags; 0 where nothing is wanted. A run that begins inside another one suspends it. */
+  GpStr (*run_begin)(GpRoot* root, const void* session, GpOpened* opened);
+  GpStr (*run_resume)(const void* snapshot, GpOpened* opened);
   GpStr (*run_end)(void);
   void (*run_parameters)(const void* const* identities, size_t n);
   void* (*run_snapshot)(void); /* NULL outside a run */

@@ -189,10 +189,14 @@ fn frame_flags(interest: Interest) -> u32 {
 ///
 /// # Safety
 ///
-/// `flags` may be written.
-unsafe fn hand_over(run: Run, interest: Interest, flags: *mut u32) -> *mut raw::GpRun {
+/// `opened` may be written.
+unsafe fn hand_over(run: Run, interest: Interest, opened: *mut raw::GpOpened) -> *mut raw::GpRun {
+    let answer = raw::GpOpened {
+        plan: run.plan().map_or(0, |plan| plan.serial),
+        flags: frame_flags(interest),
+    };
     // SAFETY: by this function's contract.
-    unsafe { *flags = frame_flags(interest) };
+    unsafe { *opened = answer };
     let targets = FxHashMap::default();
     Box::into_raw(Box::new(SeamRun { run, targets })).cast()
 }
@@ -200,10 +204,10 @@ unsafe fn hand_over(run: Run, interest: Interest, flags: *mut u32) -> *mut raw::
 unsafe extern "C" fn run_begin(
     root: *mut raw::GpRoot,
     session: *const c_void,
-    flags: *mut u32,
+    opened: *mut raw::GpOpened,
 ) -> *mut raw::GpRun {
     guard(std::ptr::null_mut(), || {
-        // SAFETY: the handles are `root_define`'s or manual.rs's, and alive; `flags` is a place for the answer.
+        // SAFETY: the handles are `root_define`'s or manual.rs's, and alive; `opened` is a place for the answer.
         unsafe {
             let root = share(root.cast::<Root>().cast_const());
             let begun = match session.is_null() {
@@ -211,7 +215,7 @@ unsafe extern "C" fn run_begin(
                 false => Run::begin_for(share(session.cast::<Session>()), root),
             };
             match begun {
-                Some((run, interest)) => hand_over(run, interest, flags),
+                Some((run, interest)) => hand_over(run, interest, opened),
                 None => std::ptr::null_mut(),
             }
         }
@@ -228,12 +232,15 @@ unsafe extern "C" fn run_snapshot(run: *mut raw::GpRun) -> *mut c_void {
     })
 }
 
-unsafe extern "C" fn run_resume(snapshot: *const c_void, flags: *mut u32) -> *mut raw::GpRun {
+unsafe extern "C" fn run_resume(
+    snapshot: *const c_void,
+    opened: *mut raw::GpOpened,
+) -> *mut raw::GpRun {
     guard(std::ptr::null_mut(), || {
-        // SAFETY: the handle is `run_snapshot`'s, alive for this call; `flags` is a place for the answer.
+        // SAFETY: the handle is `run_snapshot`'s, alive for this call; `opened` is a place for the answer.
         unsafe {
             let (run, interest) = Run::resume(&*snapshot.cast::<Snapshot>());
-            hand_over(run, interest, flags)
+            hand_over(run, interest, opened)
         }
     })
 }

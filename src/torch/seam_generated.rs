@@ -423,6 +423,19 @@ pub const GP_FRAME_OUTPUT: GpFrameFlags = 32;
 pub const GP_FRAME_RECORD: GpFrameFlags = 64;
 pub const GP_FRAME_IGNORED: GpFrameFlags = 128;
 pub type GpFrameFlags = ::std::os::raw::c_uint;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct GpOpened {
+    pub plan: u64,
+    pub flags: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpOpened"][::std::mem::size_of::<GpOpened>() - 16usize];
+    ["Alignment of GpOpened"][::std::mem::align_of::<GpOpened>() - 8usize];
+    ["Offset of field: GpOpened::plan"][::std::mem::offset_of!(GpOpened, plan) - 0usize];
+    ["Offset of field: GpOpened::flags"][::std::mem::offset_of!(GpOpened, flags) - 8usize];
+};
 pub const GP_VALUE_ITEMS: GpValueFlags = 1;
 pub const GP_VALUE_TARGETS: GpValueFlags = 2;
 pub const GP_VALUE_ARGS: GpValueFlags = 4;
@@ -458,7 +471,7 @@ pub struct GpCore {
         unsafe extern "C" fn(
             root: *mut GpRoot,
             session: *const ::std::os::raw::c_void,
-            frame_flags: *mut u32,
+            opened: *mut GpOpened,
         ) -> *mut GpRun,
     >,
     pub run_parameters: ::std::option::Option<
@@ -474,7 +487,7 @@ pub struct GpCore {
     pub run_resume: ::std::option::Option<
         unsafe extern "C" fn(
             snapshot: *const ::std::os::raw::c_void,
-            frame_flags: *mut u32,
+            opened: *mut GpOpened,
         ) -> *mut GpRun,
     >,
     pub scope_enter:
@@ -619,11 +632,14 @@ pub struct GpAdapter {
         unsafe extern "C" fn(
             root: *mut GpRoot,
             session: *const ::std::os::raw::c_void,
-            flags: *mut u32,
+            opened: *mut GpOpened,
         ) -> GpStr,
     >,
     pub run_resume: ::std::option::Option<
-        unsafe extern "C" fn(snapshot: *const ::std::os::raw::c_void, flags: *mut u32) -> GpStr,
+        unsafe extern "C" fn(
+            snapshot: *const ::std::os::raw::c_void,
+            opened: *mut GpOpened,
+        ) -> GpStr,
     >,
     pub run_end: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
     pub run_parameters: ::std::option::Option<

@@ -38,37 +38,34 @@ static GpStr start() {
 }
 
 // The run that `begun` is goes on here, in the place of the one that was suspended for it.
-static GpStr go_on(GpRun* begun, bool suspended, uint32_t flags, uint32_t* out) {
-  *out = 0;
-  if (!begun) {
-    if (suspended)
-      take_up();
-    return answer("");
+static GpStr go_on(GpRun* begun, bool suspended, const GpOpened& opened) {
+  if (begun) {
+    this_thread().run = begun;
+    enter_root(opened.flags);
+  } else if (suspended) {
+    take_up();
   }
-  this_thread().run = begun;
-  enter_root(flags);
-  *out = flags;
   return answer("");
 }
 
-static GpStr run_begin(GpRoot* root, const void* session, uint32_t* flags) {
+static GpStr run_begin(GpRoot* root, const void* session, GpOpened* opened) {
+  *opened = GpOpened{};
   const bool inside = this_thread().run != nullptr;
   if (inside && !session)
     return answer("a run is already open on this thread");
   if (inside)
     suspend();
-  uint32_t own = 0;
-  GpRun* run = core->run_begin(root, session, &own);
-  return go_on(run, inside, own, flags);
+  GpRun* run = core->run_begin(root, session, opened);
+  return go_on(run, inside, *opened);
 }
 
-static GpStr run_resume(const void* snapshot, uint32_t* flags) {
+static GpStr run_resume(const void* snapshot, GpOpened* opened) {
+  *opened = GpOpened{};
   const bool inside = this_thread().run != nullptr;
   if (inside)
     suspend();
-  uint32_t own = 0;
-  GpRun* run = core->run_resume(snapshot, &own);
-  return go_on(run, inside, own, flags);
+  GpRun* run = core->run_resume(snapshot, opened);
+  return go_on(run, inside, *opened);
 }
 
 static GpStr run_end() {

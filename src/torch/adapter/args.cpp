@@ -51,14 +51,18 @@ static thread_local std::deque<std::string> texts;
 void Items::add_argument(const c10::Argument& argument, const c10::IValue& value, bool by_keyword) {
   const size_t at = items_.size();
   std::string name;
-  if (value.isDevice()) {
+  // `x + 1` passes the 1 as a tensor.
+  if (value.isTensor() && value.toTensor().defined() && value.toTensor().unsafeGetTensorImpl()->is_wrapped_number()) {
+    const c10::Scalar number = value.toTensor().item();
+    add(number.isBoolean() ? c10::IValue(number.toBool()) : c10::IValue(number));
+  } else if (value.isDevice()) {
     name = "torch.device('" + value.toDevice().str() + "')";
   } else {
     name_of_enumeration(argument, value, name);
   }
-  if (name.empty()) {
+  if (name.empty() && items_.size() == at) {
     add(value);
-  } else {
+  } else if (!name.empty()) {
     texts.push_back(std::move(name));
     GpItem item{};
     item.tag = GP_OTHER;

@@ -46,7 +46,19 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
 static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) {
   if (target.action == GP_KEEP && !core->keep_wanted(run, &target))
     return;
-  if (target.action == GP_CUSTOM || target.action == GP_CUSTOM_TORCH) {
+  if (target.action == GP_CUSTOM_TORCH) { // which sees it as a tensor without dimensions
+    const auto dtype = slot.isBool() ? at::kBool : slot.isInt() ? at::kLong : at::kDouble;
+    at::Tensor tensor = at::scalar_tensor(slot.toScalar(), dtype);
+    verdict(run, show_to_function(run, target, tensor));
+    if (slot.isBool())
+      slot = tensor.item<bool>();
+    else if (slot.isInt())
+      slot = tensor.item<int64_t>();
+    else
+      slot = tensor.item<double>();
+    return;
+  }
+  if (target.action == GP_CUSTOM) {
     verdict(run, elsewhere(run, target, "a plain number cannot be shown to a function", nullptr));
     return;
   }

@@ -252,12 +252,12 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
     return nullptr;
   auto context = std::make_unique<RunContext>();
   context->root = root;
-  uint32_t flags = 0;
-  if (GpRun* run = core->run_begin(root->handle, nullptr, &flags)) {
+  GpOpened opened{};
+  if (GpRun* run = core->run_begin(root->handle, nullptr, &opened)) {
     thread.run = run;
-    thread.root_flags = flags;
+    thread.root_flags = opened.flags;
     context->ours = true;
-    if (flags & GP_FRAME_PARAMETERS)
+    if (opened.flags & GP_FRAME_PARAMETERS)
       give_parameters(*root, inputs[0], run);
   } else {
     thread.declined = context->declined = true; // what it calls inside is no call of a root

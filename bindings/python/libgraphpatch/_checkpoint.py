@@ -1,0 +1,81 @@
+"""Activation checkpointing: what ``torch.utils.checkpoint`` computes again, in the backward pass and outside of any run, gets
+the patches that it had the first time. Otherwise the gradients would be those of another function.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Callable
+
+import torch.utils.checkpoint as checkpoint
+
+from . import _calls
+from ._abi import check, lib, made
+
+_installed = False
+
+
+class _Snapshot:
+    """Where a run stood."""
+
+    def __init__(self, frame: _calls.Frame) -> None:
+        self.frame = frame
+        self.handle = made(lib.gp_run_snapshot)
+
+    def __del__(self) -> None:
+        lib.gp_snapshot_free(self.handle)
+
+
+def _again(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which stands in the run where it stood at first whenever it is called after the run."""
+    frame = _calls.thread.frame
+    if not isinstance(frame, _calls.Frame):
+        return function
+    snapshot = _Snapshot(frame)
+    first = True
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal first
+        if first or not snapshot.handle:
+            first = False
+            return function(*args, **kwargs)
+        return _resumed(snapshot, function, args, kwargs)
+
+    return call
+
+
+def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    thread = _calls.thread
+    outer = thread.frame
+    check(lib.gp_run_resume(snapshot.handle, thread.wants_at, thread.plan_at))
+    old = snapshot.frame
+    thread.frame = _calls.Frame(old.root, old.module, old.outer, thread.wants.value, thread.plan.value)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        thread.frame = outer
+        lib.gp_run_end()
+
+
+def install() -> None:
+    """Puts itself between ``checkpoint()`` and its two ways of working, once."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    generator = checkpoint._checkpoint_without_reentrant_generator
+
+    def wrapped_generator(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return generator(_again(fn), *args, **kwargs)
+
+    reentrant = checkpoint.CheckpointFunction
+
+    class Reentrant(reentrant):  # type: ignore[misc, valid-type]
+        """torch's own, whose function is ours."""
+
+        @classmethod
+        def apply(cls, run_function: Callable[..., Any], *args: Any) -> Any:
+            return reentrant.apply(_again(run_function), *args)
+
+    checkpoint._checkpoint_without_reentrant_generator = wrapped_generator
+    checkpoint.CheckpointFunction = Reentrant

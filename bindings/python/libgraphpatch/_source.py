@@ -1,0 +1,55 @@
+"""Where in the user's source a thread is: the frames of its Python stack without torch's and our own.
+
+The library asks while it records, and only for what it has not recorded before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import linecache
+import os
+import sys
+from typing import Dict, List, Tuple
+
+import torch
+
+from . import _calls
+from ._abi import check, lib
+
+_OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, torch.__file__))
+
+# By file name: whether it is the user's.
+_users: Dict[str, bool] = {}
+
+
+def _is_users(file: str) -> bool:
+    known = _users.get(file)
+    if known is None:
+        known = _users[file] = not file.startswith(_OWN) and not file.startswith("<frozen ")
+    return known
+
+
+def frames() -> List[Tuple[str, int, str, str]]:
+    """File, line, function and text of each of the user's frames inside the run of this thread, innermost last."""
+    found: List[Tuple[str, int, str, str]] = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code is _calls.BEGINNING:
+            break
+        if _is_users(code.co_filename):
+            line = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals)
+            found.append((code.co_filename, frame.f_lineno, code.co_name, line.strip()))
+        frame = frame.f_back
+    return found[::-1]
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+def _tell(_user: int, list_: int) -> None:
+    for file, line, function, code in frames():
+        lib.gp_frames_add(list_, file.encode(), line, function.encode(), code.encode())
+
+
+def install(session: int) -> None:
+    """Has the library ask here for ``session``."""
+    check(lib.gp_session_source(session, ctypes.cast(_tell, ctypes.c_void_p), None))

@@ -1,0 +1,152 @@
+"""Python values as the library sees them: what they are made of as text, and their tensors; and back again.
+
+The text is the one that ``gp_scope_input`` describes. Dataclasses and their like (the outputs of transformers' models) are
+dicts by field, named tuples are tuples; what has no such form is a leaf by the name of its type.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from collections import OrderedDict
+from typing import Any, Dict, List, Tuple
+
+import torch
+
+from ._abi import check, lib
+
+Tensor = torch.Tensor
+
+# Deeper ones are leaves by their type: nobody digs there, and a value may hold itself.
+_DEEPEST = 32
+
+
+def flatten(value: Any) -> Tuple[bytes, List[Tensor]]:
+    """The structure of ``value``, and its tensors in order."""
+    if type(value) is Tensor:
+        return b"T", [value]
+    if value is None:
+        return b"N", []
+    parts: List[str] = []
+    tensors: List[Tensor] = []
+    _flatten(value, parts, tensors, 0)
+    return "".join(parts).encode(), tensors
+
+
+def _sized(text: str) -> str:
+    return f"{len(text.encode())}:{text}"
+
+
+def _fields(value: Any) -> List[str]:
+    """The fields of a dataclass that are set; transformers' outputs leave out those that are None."""
+    if isinstance(value, dict):
+        return list(value)
+    return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+def _flatten(value: Any, parts: List[str], tensors: List[Tensor], depth: int) -> None:
+    if isinstance(value, Tensor):
+        parts.append("T")
+        tensors.append(value)
+    elif value is None:
+        parts.append("N")
+    elif isinstance(value, bool):
+        parts.append("B1;" if value else "B0;")
+    elif type(value) is int and -(2**63) <= value < 2**63:
+        parts.append(f"I{value};")
+    elif type(value) is float:
+        parts.append(f"F{value!r};")
+    elif isinstance(value, str):
+        clean = value.replace("\0", " ").encode(errors="replace").decode()
+        parts.append("S" + _sized(clean[:200]))
+    elif depth < _DEEPEST and isinstance(value, (tuple, list)):
+        parts.append(f"{'(' if isinstance(value, tuple) else '['}{len(value)};")
+        for element in value:
+            _flatten(element, parts, tensors, depth + 1)
+    elif depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
+        fields = _fields(value)
+        parts.append(f"{{{len(fields)};")
+        for field in fields:
+            parts.append(_sized(field))
+            element = value[field] if isinstance(value, dict) else getattr(value, field)
+            _flatten(element, parts, tensors, depth + 1)
+    else:
+        parts.append("O" + _sized(type(value).__name__))
+
+
+class _Leaf(ctypes.Structure):
+    """gp_leaf."""
+
+    _fields_ = [("changed", ctypes.c_bool), ("tensor", ctypes.c_void_p), ("number", ctypes.c_char),
+                ("integer", ctypes.c_int64), ("real", ctypes.c_double)]
+
+
+def tensor_at(address: int) -> Tensor:
+    """Libtorch's tensor at an address that the library gave."""
+    return torch._C._jit_get_operation("graphpatch::tensor_at")[0](address)
+
+
+class _Leaves:
+    """The leaves of the value that this thread showed last, one after the other."""
+
+    def __init__(self) -> None:
+        self.index = 0
+
+    def next(self, value: Any) -> Any:
+        """What became of the leaf ``value``."""
+        leaf = _Leaf()
+        check(lib.gp_scope_leaf(self.index, ctypes.byref(leaf)))
+        self.index += 1
+        if not leaf.changed:
+            return value
+        if leaf.tensor:
+            return tensor_at(leaf.tensor)
+        if leaf.number == b"b":
+            return bool(leaf.integer)
+        return leaf.real if leaf.number == b"f" else leaf.integer
+
+
+def changed(value: Any) -> Any:
+    """``value`` with those leaves replaced that the patches changed, after it was shown on this thread. Containers that
+    hold such a leaf are copied; what the caller holds stays as it is."""
+    return _changed(value, _Leaves(), 0)
+
+
+def _changed(value: Any, leaves: _Leaves, depth: int) -> Any:
+    if depth < _DEEPEST and isinstance(value, (tuple, list)):
+        elements = [_changed(element, leaves, depth + 1) for element in value]
+        if all(new is old for new, old in zip(elements, value)):
+            return value
+        if hasattr(value, "_fields"):
+            return type(value)(*elements)
+        return type(value)(elements)
+    if depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
+        return _changed_fields(value, leaves, depth)
+    return leaves.next(value)
+
+
+def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
+    new: Dict[str, Any] = {}
+    for field in _fields(value):
+        old = value[field] if isinstance(value, dict) else getattr(value, field)
+        element = _changed(old, leaves, depth + 1)
+        if element is not old:
+            new[field] = element
+    if not new:
+        return value
+    if type(value) in (dict, OrderedDict):
+        return type(value)({**value, **new})
+    if _is_record(value) and not isinstance(value, dict):
+        return dataclasses.replace(value, **new)
+    copied = type(value)(**value)  # a dict that is a dataclass, as transformers' outputs are; other kinds of dicts
+    for field, element in new.items():
+        copied[field] = element
+    return copied

@@ -1,0 +1,15 @@
+"""What can go wrong, as Python exceptions."""
+
+from __future__ import annotations
+
+
+class GraphPatchError(RuntimeError):
+    """A call of the library failed; the message says what, where and what to do."""
+
+
+class PatchError(GraphPatchError):
+    """A patch could not be applied in a run: the slice does not fit the shape, say. The message names path and shape."""
+
+
+class AdapterError(GraphPatchError):
+    """The process's libtorch, or the adapter for it, cannot be used; ``graphpatch doctor`` says more."""

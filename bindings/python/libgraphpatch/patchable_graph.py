@@ -1,0 +1,310 @@
+"""PatchableGraph: a module whose every value can be seen and patched."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+
+import torch
+from torch.nn import Module
+
+from . import _calls, _checkpoint, _source
+from ._abi import PathError, check, encoded, lib, made, message, text, texts
+from .graph import Graphs, NodePath
+from .patches import Patch
+
+Path = Union[str, NodePath]
+
+
+@dataclass
+class ExtractionOptions:
+    """Takes the options of the Python package graphpatch and ignores them: nothing is compiled here, so there is nothing to
+    choose. A script that passes them keeps working."""
+
+    def __init__(self, **_options: Any) -> None:
+        pass
+
+
+class PatchableGraph:
+    """A module whose every intermediate tensor can be seen and patched by name.
+
+    The module is run once with the example inputs to record its graph; it is neither copied, rewritten nor compiled, and any
+    control flow works. What is asked of a PatchableGraph that is not its own (``generate()``, ``state_dict()``, ``config``) is
+    asked of the module; patches hold for calls of the module itself too.
+
+    >>> pg = PatchableGraph(model, **inputs)
+    >>> with pg.patch({"layers_2.mlp.output": [probe := ProbePatch(), ZeroPatch()]}):
+    ...     patched = pg(**inputs)
+    >>> probe.activation
+
+    Any number of threads may use one; patches hold on all of them.
+
+    Args:
+        module: Any ``torch.nn.Module``.
+        example_args, example_kwargs: Inputs for it. The run with them is under ``no_grad``, and buffers and random numbers
+            are afterwards what they were.
+
+    Raises:
+        ValueError: ``module`` is no module, or a compiled one, whose inside cannot be seen.
+        AdapterError: libgraphpatch does not work with this libtorch.
+    """
+
+    def __init__(self, module: Module, *example_args: Any, **example_kwargs: Any) -> None:
+        if not isinstance(module, Module):
+            raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
+        why = _calls.compiled(module)
+        if why:
+            raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
+        check(lib.gp_torch_load())
+        session = made(lib.gp_session_open)
+        root = _calls.Root(module, f"{type(module).__qualname__}.forward", session)
+        vars(self).update(_module=module, _session=session, _root=root, _wanted=0, _lock=threading.RLock(), _graphs=None)
+        weakref.finalize(self, _close, session, root)
+        _source.install(session)
+        _checkpoint.install()
+        if example_args and isinstance(example_args[0], ExtractionOptions):
+            example_args = example_args[1:]
+        with torch.no_grad(), _unchanged(module):
+            self.record(*example_args, **example_kwargs)
+
+    # --- the module ---
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module, under the patches that hold."""
+        return self._module(*args, **kwargs)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Type[Any]:
+        """The module's, so that ``isinstance`` sees a module; ``type()`` tells the difference."""
+        return type(self._module)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_module":
+            raise AttributeError(name)
+        value = getattr(self._module, name)
+        if inspect.ismethod(value) and value.__self__ is self._module:
+            return self._answering_with_self(value)
+        return value
+
+    def _answering_with_self(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the module's that returns us where it returns the module (``to``, ``eval``)."""
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            return self if result is self._module else result
+
+        return call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) or hasattr(type(self), name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._module, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._module, name)
+
+    def __dir__(self) -> List[str]:
+        return sorted({*dir(type(self)), *dir(self._module)})
+
+    def __len__(self) -> int:
+        return len(self._module)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._module[index]  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._module)  # type: ignore[call-overload]
+
+    def __repr__(self) -> str:
+        return f"PatchableGraph(\n{self._module!r}\n)"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a PatchableGraph cannot be pickled or copied, as its patches belong to this process: save the module"
+            " (`pg.module`) and, with `pg.save_graph(file)`, its graph"
+        )
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.__reduce__()
+
+    @property
+    def module(self) -> Module:
+        """The module itself."""
+        return self._module
+
+    # --- the graph ---
+
+    # No annotation: IPython would complete by the type instead of asking the object.
+    @property
+    def graph(self):  # type: ignore[no-untyped-def]
+        """The recorded graph as a :class:`NodePath`: nodes as attributes with tab completion, the tree as ``repr``, and for
+        each node ``_code`` and ``_shape``."""
+        with self._lock:
+            if self._graphs is None:
+                vars(self)["_graphs"] = Graphs(made(lib.gp_session_graphs, self._session)).root()
+            return self._graphs
+
+    def record(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module and records the run into the graph: new nodes are added, and sizes that differ from earlier runs
+        become ranges. Returns what the module returns."""
+        with self.recording():
+            return self(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Records all runs inside the block into the graph, ``generate()`` with its many steps, say."""
+        with self._lock, self._wants():
+            check(lib.gp_session_record(self._session, True))
+            try:
+                yield
+            finally:
+                check(lib.gp_session_record(self._session, False))
+                vars(self)["_graphs"] = None
+
+    def save_graph(self, file: Any) -> None:
+        """Saves the graph as JSON, for ``graphpatch show`` and :func:`libgraphpatch.load_graph`."""
+        self.graph._graphs.save(file)
+
+    @property
+    def notes(self) -> List[str]:
+        """What a person should know of the runs so far: what could not be seen, and why."""
+        return text(lib.gp_session_notes, self._session).splitlines()
+
+    # --- patches ---
+
+    def patch(self, patches: Mapping[Path, Union[Patch[Any], Sequence[Patch[Any]]]], *, on_error: str = "raise",
+              runs: Optional[str] = None, this_thread: bool = False) -> "Patched":
+        """A context manager inside which the patches hold, for all runs of the module that begin in it.
+
+        Patches at one node act in the order given; those of an inner block come after those of the outer one.
+
+        Args:
+            patches: Paths, as text (``"linear_1.output|sub_0"``) or nodes of :attr:`graph`, and what is done there.
+            on_error: What a patch that cannot be applied in a run does: ``"raise"`` an error, or ``"skip"`` it. Holds
+                for all patches of this PatchableGraph while the block lasts.
+            runs: Hold for some runs only, counted from 0 on: ``"3"``, ``"2.."``, ``"0..4"`` (without 4).
+            this_thread: Hold for runs on this thread only.
+
+        Raises:
+            KeyError: Paths that name no leaf of the graph, all of them, with their nearest completions.
+            ValueError: What is no path, no patch, or not a mapping.
+        """
+        return Patched(self, patches, on_error, runs, this_thread)
+
+    @contextlib.contextmanager
+    def _wants(self) -> Iterator[None]:
+        """Runs of the module are of interest inside the block."""
+        with self._lock:
+            vars(self)["_wanted"] += 1
+            _calls.watch(self._root)
+        try:
+            yield
+        finally:
+            with self._lock:
+                vars(self)["_wanted"] -= 1
+                if not self._wanted:
+                    _calls.unwatch(self._root)
+
+
+class Patched:
+    """The block of :meth:`PatchableGraph.patch`."""
+
+    def __init__(self, pg: PatchableGraph, patches: Any, on_error: str, runs: Optional[str], this_thread: bool) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+        self._pg, self._on_error, self._runs, self._this_thread = pg, on_error, runs, this_thread
+        self._patches = _pairs(patches)
+        self._open: List[Tuple[int, List[Any], contextlib.ExitStack]] = []
+        _check_paths(pg, [path for path, _ in self._patches])
+
+    def __enter__(self) -> None:
+        pg, held = self._pg, []
+        stack = contextlib.ExitStack()
+        with pg._lock:
+            stack.enter_context(pg._wants())
+            number = made(lib.gp_set_begin, pg._session)
+            self._open.append((number, held, stack))
+            try:
+                if self._on_error == "skip":
+                    check(lib.gp_session_on_error(pg._session, 1))
+                for path, patch in self._patches:
+                    held.append(self._register(path, patch))
+            except BaseException:
+                self.__exit__()
+                raise
+
+    def _register(self, path: str, patch: Patch[Any]) -> Any:
+        spec = made(lib.gp_spec_new, path.encode())
+        try:
+            living = patch._describe(spec)
+            if self._runs is not None:
+                check(lib.gp_spec_runs(spec, encoded(self._runs)))
+            check(lib.gp_spec_this_thread(spec, self._this_thread))
+            made(lib.gp_patch_register, self._pg._session, spec)
+            return living
+        finally:
+            lib.gp_spec_free(spec)
+
+    def __exit__(self, *_: Any) -> None:
+        number, held, stack = self._open.pop()
+        with self._pg._lock, stack:
+            lib.gp_set_end(self._pg._session, number)
+            if self._on_error == "skip":
+                lib.gp_session_on_error(self._pg._session, 0)
+            self._pg._root.retire(held)
+
+
+def _pairs(patches: Any) -> List[Tuple[str, Patch[Any]]]:
+    """Paths and patches, one by one."""
+    if not isinstance(patches, Mapping):
+        raise ValueError(f"patches are a mapping from paths to patches, not a {type(patches).__name__}")
+    pairs = []
+    for path, given in patches.items():
+        if not isinstance(path, (str, NodePath)):
+            raise ValueError(f"a path is a str or a node of the graph, not a {type(path).__name__}: {path!r}")
+        for patch in given if isinstance(given, (list, tuple)) else [given]:
+            if not isinstance(patch, Patch):
+                raise ValueError(f"{path}: a patch is a libgraphpatch.Patch, such as ZeroPatch(), not {patch!r}")
+            pairs.append((str(path), patch))
+    return pairs
+
+
+def _check_paths(pg: PatchableGraph, paths: List[str]) -> None:
+    """Refuses all bad paths in one error."""
+    graphs = made(lib.gp_session_graphs, pg._session)
+    try:
+        status = lib.gp_graphs_check(graphs, texts(paths), len(paths))
+    finally:
+        lib.gp_graphs_free(graphs)
+    if status == 2:  # text that is no path names no leaf either
+        raise PathError(message())
+    check(status)
+
+
+def _close(session: int, root: "_calls.Root") -> None:
+    _calls.unwatch(root)
+    lib.gp_session_close(session)
+
+
+@contextlib.contextmanager
+def _unchanged(module: Module) -> Iterator[None]:
+    """Buffers and random numbers are behind the block what they were before it."""
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers() if not buffer.is_inference()]
+    devices = {buffer.device for buffer in [*module.parameters(), *module.buffers()] if buffer.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            yield
+        finally:
+            for buffer, version, copy in buffers:
+                if buffer._version != version:
+                    buffer.copy_(copy)

@@ -30,7 +30,7 @@ demo: venv build build/infer ## see inside a real sentence encoder in a finished
 	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 .PHONY: test
-test: test-rust test-torch ## everything that must hold: cargo tests, then real processes with libtorch
+test: test-rust test-torch test-python ## everything that must hold: cargo tests, real processes with libtorch, the Python package
 
 .PHONY: test-rust
 test-rust: venv build ## the Rust tests alone
@@ -39,6 +39,10 @@ test-rust: venv build ## the Rust tests alone
 .PHONY: test-torch
 test-torch: programs ## the process tests alone; T='-k tuple' passes arguments to pytest
 	$(PYTHON) -m pytest -p no:cacheprovider tests/torch -q $(T)
+
+.PHONY: test-python
+test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest
+	$(PYTHON) -m pytest -p no:cacheprovider tests/python -q $(T)
 
 .PHONY: build
 build: ## the command and the library, in target/release

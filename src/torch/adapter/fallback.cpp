@@ -121,11 +121,12 @@ class Existing : public c10::OpRegistrationListener {
   void onOperatorDeregistered(const c10::OperatorHandle&) override {}
 };
 
+// Never taken back, as the fallback below: a thread may be inside the dispatcher whenever that could be done.
+c10::RegistrationHandleRAII* existing = nullptr;
+
 void start_fallback() {
-  // Never taken back: a thread may be inside the dispatcher whenever that could be done.
-  static auto* existing =
-      new c10::RegistrationHandleRAII(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
-  (void)existing;
+  existing = new c10::RegistrationHandleRAII(
+      c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
   // Kept for the life of the process: a thread may be inside a run whenever this could be taken back.
   static auto* library = new torch::Library(
       torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);

@@ -106,7 +106,7 @@ typedef int32_t (*gp_callback)(void *user,
 // its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
 // at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
 // written into the picked part where there is); it must stay alive until the thread's next call of a function.
-// Anything but 0 is a failure. Otherwise as gp_callback.
+// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions. Otherwise as gp_callback.
 typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void **replacement);
 
 // How often a patch met its node, changed the value there, or could not.
@@ -518,6 +518,13 @@ gp_status gp_scope_input(uint32_t index,
                          const void *const *tensors,
                          size_t n,
                          uint32_t *changed);
+
+// Shows all inputs of the innermost scope at once: `structure` is a tuple of them, in order. Leaves are counted over all of
+// them. Otherwise as gp_scope_input.
+gp_status gp_scope_inputs(const char *structure,
+                          const void *const *tensors,
+                          size_t n,
+                          uint32_t *changed);
 
 // Shows what the innermost scope returns, before its caller sees it. `owned` says that the program holds each tensor in
 // one place only and will take the changed one in its place, so that it may be changed where it lies. Otherwise as

@@ -8,6 +8,7 @@ use super::session::gp_session;
 use super::{Status, guard, structure};
 use crate::error::{Error, Result};
 use crate::patch::Number;
+use crate::record::Tag;
 use crate::session::run::{Interest, Snapshot};
 use crate::session::{Root, Scope};
 use crate::torch::{self, Leaf, Opened, Shown};
@@ -362,6 +363,23 @@ pub unsafe extern "C" fn gp_scope_input(
     guard(|| unsafe { show(Shown::Input(index), structure, tensors, n, changed) })
 }
 
+/// Shows all inputs of the innermost scope at once: `structure` is a tuple of them, in order. Leaves are counted over all of
+/// them. Otherwise as gp_scope_input.
+///
+/// # Safety
+///
+/// As gp_scope_input.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_scope_inputs(
+    structure: *const c_char,
+    tensors: *const *const c_void,
+    n: usize,
+    changed: *mut u32,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { show(Shown::Inputs, structure, tensors, n, changed) })
+}
+
 /// Shows what the innermost scope returns, before its caller sees it. `owned` says that the program holds each tensor in
 /// one place only and will take the changed one in its place, so that it may be changed where it lies. Otherwise as
 /// gp_scope_input.
@@ -402,6 +420,15 @@ unsafe fn show(
             _ => std::slice::from_raw_parts(tensors, n),
         };
         let elements = structure::parse(text(structure, "structure")?, tensors)?;
+        let tuple = elements
+            .first()
+            .is_some_and(|first| first.tag == Tag::Tuple);
+        if matches!(shown, Shown::Inputs) && !tuple {
+            return Err(Error::Argument {
+                name: "structure",
+                why: "is no tuple of the scope's inputs".into(),
+            });
+        }
         answer(changed, "changed", torch::show(shown, &elements)?)
     }
 }

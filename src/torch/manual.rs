@@ -185,6 +185,8 @@ pub fn scope_unwind(depth: u32) -> Result<()> {
 pub enum Shown {
     /// The argument at this index.
     Input(u32),
+    /// All arguments, as a tuple.
+    Inputs,
     /// What it returns; `owned` as seam.h says of `value`.
     Output { owned: bool },
 }
@@ -239,6 +241,7 @@ pub unsafe fn show(shown: Shown, elements: &[Element<'_>]) -> Result<u32> {
     let show = adapter()?.value.ok_or_else(missing)?;
     let (kind, index, owned) = match shown {
         Shown::Input(index) => (raw::GP_VALUE_INPUT, index, false),
+        Shown::Inputs => (raw::GP_VALUE_INPUTS, 0, false),
         Shown::Output { owned } => (raw::GP_VALUE_OUTPUT, 0, owned),
     };
     let items: Vec<raw::GpItem> = elements.iter().map(item).collect();

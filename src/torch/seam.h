@@ -212,7 +212,7 @@ enum GpValueFlags {
   GP_VALUE_ARGS = 4     /* call value_args before the value appears */
 };
 
-enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2 };
+enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2, GP_VALUE_INPUTS = 3 /* value only */ };
 
 enum GpVerdict {
   GP_APPLIED = 0,
@@ -310,7 +310,7 @@ typedef struct GpAdapter {
   /* How many scopes are open; leaves those that an exception left open above so many. */
   uint32_t (*scope_depth)(void);
   void (*scope_unwind)(uint32_t depth);
-  /* An input or the output of the present scope (tensors: identity is the at::TensorImpl). `owned`: the caller holds
+  /* An input or the output of the present scope, or all its inputs as a tuple (GP_VALUE_INPUTS) (tensors: identity is the at::TensorImpl). `owned`: the caller holds
    * each tensor in one place only, and gives it up if it is changed. `changed` receives how many leaves changed. */
   GpStr (*value)(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
   /* Leaf number `index`, in preorder, of the value last shown on this thread. 0: no such leaf. */

@@ -443,6 +443,7 @@ pub type GpValueFlags = ::std::os::raw::c_uint;
 pub const GP_VALUE_OP: GpValueKind = 0;
 pub const GP_VALUE_INPUT: GpValueKind = 1;
 pub const GP_VALUE_OUTPUT: GpValueKind = 2;
+pub const GP_VALUE_INPUTS: GpValueKind = 3;
 pub type GpValueKind = ::std::os::raw::c_uint;
 pub const GP_APPLIED: GpVerdict = 0;
 pub const GP_SKIPPED: GpVerdict = 1;

@@ -138,16 +138,21 @@ GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, u
   Thread& thread = this_thread();
   *changed = 0;
   leaves().clear();
-  if (!thread.run || thread.cold || thread.frames.empty())
+  if (!thread.run || thread.cold || thread.frames.empty() || n == 0)
     return gp_str("");
   try {
     c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-    size_t at = 0;
-    c10::IValue value = build(items, n, at);
-    const Ownership how = kind == GP_VALUE_INPUT ? Ownership::Borrowed : owned ? Ownership::Owned : Ownership::Result;
-    handle_shown(thread.run, kind, index, value, items, how);
-    at = 0;
-    collect_leaves(items, at, value, *changed);
+    size_t at = kind == GP_VALUE_INPUTS;
+    const size_t last = kind == GP_VALUE_INPUTS ? index + items[0].count : index + 1;
+    const uint32_t each = kind == GP_VALUE_OUTPUT ? GP_VALUE_OUTPUT : GP_VALUE_INPUT;
+    const Ownership how = each == GP_VALUE_INPUT ? Ownership::Borrowed : owned ? Ownership::Owned : Ownership::Result;
+    for (; index < last; ++index) {
+      const GpItem* own = items + at;
+      c10::IValue value = build(items, n, at);
+      handle_shown(thread.run, each, index, value, own, how);
+      size_t from = 0;
+      collect_leaves(own, from, value, *changed);
+    }
     return gp_str("");
   } catch (const c10::Error& error) {
     return answer_with(error.what_without_backtrace());

@@ -16,7 +16,7 @@ GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
 PLAIN_PROGRAMS := build/infer build/runner build/endings build/plugin.so build/late
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets
-C_PROGRAMS := build/c_session build/c_patches
+C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS)
@@ -43,6 +43,18 @@ test-torch: programs ## the process tests alone; T='-k tuple' passes arguments t
 .PHONY: test-python
 test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest
 	$(PYTHON) -m pytest -p no:cacheprovider tests/python -q $(T)
+
+.PHONY: agreement
+agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
+	$(PYTHON) tests/python/agreement.py --markdown bindings/python/agreement.md
+
+# The version that the record of graphpatch's paths in tests/python/reference was made with.
+test-python agreement: build/transformers-4.45.2
+build/transformers-4.45.2: | venv
+	@echo "agreement: installing transformers 4.45.2 into $@ (13 MB to load)" >&2
+	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target $@.part transformers==4.45.2 tokenizers==0.20.3
+	@mv $@.part $@
 
 .PHONY: build
 build: ## the command and the library, in target/release

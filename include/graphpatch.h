@@ -480,17 +480,19 @@ gp_status gp_run_open(const gp_session *session,
 gp_status gp_run_parameters(const void *const *tensors,
                             size_t n);
 
-// Where this thread's run stands, for code that will be run again outside of it (activation checkpointing). `out`
-// receives a new snapshot, to be freed with gp_snapshot_free, or NULL where there is no run or nothing is patched.
+// Where this thread's run stands, for code of it that runs elsewhere: again later (activation checkpointing), or on
+// another thread. `out` receives a new snapshot, to be freed with gp_snapshot_free, or NULL outside a run.
 gp_status gp_run_snapshot(gp_snapshot **out);
 
 // Frees a snapshot. NULL is fine.
 void gp_snapshot_free(gp_snapshot *snapshot);
 
 // Begins, on this thread and until gp_run_end, a run that stands where the other one stood: in the same scopes, with
-// the same names given, under the same patches, and not recorded. `wants` is the innermost scope's, `plan` as in
-// gp_run_open.
+// the same names given, under the same patches. With `record`, and if the other one is recorded, what it does is added
+// to the graph. `wants` is the innermost scope's, `plan` as in gp_run_open; `wants` is 0 where nothing is wanted and no
+// run began.
 gp_status gp_run_resume(const gp_snapshot *snapshot,
+                        bool record,
                         uint32_t *wants,
                         uint64_t *plan);
 

@@ -43,6 +43,7 @@ class WithLibrary(build_py):
     """Puts the library beside the modules."""
 
     def run(self) -> None:
+        shutil.rmtree(Path(self.build_lib) / "libgraphpatch", ignore_errors=True)  # an earlier build's
         super().run()
         if not self.editable_mode:  # a checkout's own library is found where it lies
             shutil.copy2(library(), Path(self.build_lib) / "libgraphpatch" / "libgraphpatch.so")

@@ -250,8 +250,8 @@ pub unsafe extern "C" fn gp_run_parameters(tensors: *const *const c_void, n: usi
     })
 }
 
-/// Where this thread's run stands, for code that will be run again outside of it (activation checkpointing). `out`
-/// receives a new snapshot, to be freed with gp_snapshot_free, or NULL where there is no run or nothing is patched.
+/// Where this thread's run stands, for code of it that runs elsewhere: again later (activation checkpointing), or on
+/// another thread. `out` receives a new snapshot, to be freed with gp_snapshot_free, or NULL outside a run.
 ///
 /// # Safety
 ///
@@ -282,8 +282,9 @@ pub unsafe extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
 }
 
 /// Begins, on this thread and until gp_run_end, a run that stands where the other one stood: in the same scopes, with
-/// the same names given, under the same patches, and not recorded. `wants` is the innermost scope's, `plan` as in
-/// gp_run_open.
+/// the same names given, under the same patches. With `record`, and if the other one is recorded, what it does is added
+/// to the graph. `wants` is the innermost scope's, `plan` as in gp_run_open; `wants` is 0 where nothing is wanted and no
+/// run began.
 ///
 /// # Safety
 ///
@@ -291,6 +292,7 @@ pub unsafe extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_run_resume(
     snapshot: *const gp_snapshot,
+    record: bool,
     wants: *mut u32,
     plan: *mut u64,
 ) -> Status {
@@ -298,7 +300,7 @@ pub unsafe extern "C" fn gp_run_resume(
     guard(|| unsafe {
         let snapshot = reference(snapshot, "snapshot")?;
         answer(wants, "wants", 0)?;
-        began(torch::resume(&snapshot.0)?, wants, plan)
+        began(torch::resume(&snapshot.0, record)?, wants, plan)
     })
 }
 

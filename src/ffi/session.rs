@@ -5,12 +5,25 @@ use std::sync::Arc;
 
 use super::guard::{answer, reference, text};
 use super::{Status, guard, string};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::patch::OnError;
 use crate::session::Session;
 
 /// A session. Opened by gp_session_open, ended by gp_session_close. All calls may be made from any thread.
 pub struct gp_session(pub(super) Arc<Session>);
+
+/// The session behind a pointer; the attached one behind NULL.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session.
+pub(super) unsafe fn named_or_attached(session: *const gp_session) -> Result<Arc<Session>> {
+    // SAFETY: by this function's contract.
+    let named = unsafe { session.as_ref() }.map(|session| session.0.clone());
+    named
+        .or_else(crate::session::attached)
+        .ok_or_else(|| Error::State("no session is attached to this process".into()))
+}
 
 /// What a patch that cannot be applied in a run does.
 #[repr(C)]
@@ -143,7 +156,8 @@ pub unsafe extern "C" fn gp_session_runs(session: *const gp_session, out: *mut u
     })
 }
 
-/// Adds to what gp_session_notes says; the same text is kept once.
+/// Adds to what gp_session_notes says; the same text is kept once. A NULL session stands for the attached one;
+/// GP_STATUS_STATE without.
 ///
 /// # Safety
 ///
@@ -155,7 +169,7 @@ pub unsafe extern "C" fn gp_session_note(
 ) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        unsafe { reference(session, "session")?.0.note(text(note, "note")?) };
+        unsafe { named_or_attached(session)?.note(text(note, "note")?) };
         Ok(())
     })
 }

@@ -2,8 +2,8 @@
 
 use std::ffi::{c_char, c_void};
 
-use super::guard::{reference, text};
-use super::session::gp_session;
+use super::guard::text;
+use super::session::{gp_session, named_or_attached};
 use super::{Status, guard};
 use crate::error::Result;
 use crate::graph::Frame;
@@ -39,6 +39,7 @@ impl Host {
 
 /// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded for
 /// the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have ended.
+/// A NULL session stands for the attached one; GP_STATUS_STATE without.
 ///
 /// # Safety
 ///
@@ -51,14 +52,12 @@ pub unsafe extern "C" fn gp_session_source(
 ) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        let session = unsafe { reference(session, "session") }?;
+        let session = unsafe { named_or_attached(session) }?;
         let host = callback.map(|callback| Host {
             callback,
             user: user.expose_provenance(),
         });
-        session
-            .0
-            .set_source(host.map(|host| Box::new(move || host.ask()) as _));
+        session.set_source(host.map(|host| Box::new(move || host.ask()) as _));
         Ok(())
     })
 }

@@ -223,7 +223,8 @@ pub unsafe extern "C" fn gp_spec_custom(
 /// its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
 /// at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
 /// written into the picked part where there is); it must stay alive until the thread's next call of a function.
-/// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions. Otherwise as gp_callback.
+/// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions; None
+/// comes as NULL. Otherwise as gp_callback.
 pub type gp_torch_callback = Option<
     unsafe extern "C" fn(
         user: *mut c_void,

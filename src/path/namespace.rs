@@ -27,13 +27,12 @@ impl Namespace {
         self.counts.clear();
     }
 
-    /// The next free name for an operation or a scope; never one that shadows a Python keyword or builtin.
+    /// The next free name for an operation, a scope or a parameter; never one that shadows a Python keyword or builtin.
     pub fn create(&mut self, candidate: Name) -> Name {
         self.create_above(candidate, ILLEGAL.1)
     }
 
-    /// The next free name for an input or a parameter, which may shadow a builtin (`input` stays `input`), though
-    /// not a keyword.
+    /// The next free name for an input, which may shadow a builtin (`input` stays `input`), though not a keyword.
     pub fn create_exact(&mut self, candidate: Name) -> Name {
         self.create_above(candidate, ILLEGAL.0)
     }

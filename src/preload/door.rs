@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::options::{OPTIONS_VARIABLE, Options};
+use super::python;
 use super::report::{PatchReport, Report, values_name};
 use super::values::Values;
 use crate::error::Result;
@@ -183,6 +184,15 @@ pub fn report_now() {
     }
 }
 
+/// Writes the last report of a program that is about to become another one, which may fail. A forked child that has run
+/// nothing has nothing to tell, and little that it may do.
+pub fn report_before_exec() {
+    let session = DOOR.get().and_then(|door| door.session.get());
+    if is_attached_here() && session.is_some_and(|session| session.runs() > 0) {
+        report_now();
+    }
+}
+
 thread_local! {
     static HELD: Cell<Option<Held>> = const { Cell::new(None) };
 }
@@ -281,7 +291,8 @@ impl Door {
         self.grown.store(false, Ordering::Relaxed);
         // A full disk or a directory that is gone costs the report, nothing else.
         let _ = catch_unwind(AssertUnwindSafe(|| {
-            let (report, kept) = self.report(pid);
+            let (mut report, kept) = self.report(pid);
+            report.unseen_python = wait == Wait::Yes && self.is_unseen_python();
             if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
                 let _ = report.save(&self.options.report_dir, &self.file_name(pid));
                 self.took.store(self.now() - before, Ordering::Relaxed);
@@ -301,6 +312,14 @@ impl Door {
                 .push(format!("the values of process {}: {why}", report.pid));
             let _ = report.save(dir, &name);
         }
+    }
+
+    fn is_unseen_python(&self) -> bool {
+        let told = self
+            .session
+            .get()
+            .is_some_and(|session| session.has_source());
+        !told && self.error.get().is_none() && python::has_torch()
     }
 
     /// `exec` keeps the process id: the time tells the images apart.

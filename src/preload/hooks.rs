@@ -32,7 +32,7 @@ type StartMain = unsafe extern "C" fn(
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
 /// A function of libc behind ours, looked up once.
-struct Real {
+pub(super) struct Real {
     name: &'static CStr,
     address: AtomicPtr<c_void>,
 }
@@ -44,7 +44,7 @@ static REAL_ABORT: Real = Real::new(c"abort");
 static REAL_START: Real = Real::new(c"__libc_start_main");
 
 impl Real {
-    const fn new(name: &'static CStr) -> Real {
+    pub(super) const fn new(name: &'static CStr) -> Real {
         Real {
             name,
             address: AtomicPtr::new(std::ptr::null_mut()),
@@ -52,7 +52,7 @@ impl Real {
     }
 
     /// The next definition after ours, or null.
-    fn get(&self) -> *mut c_void {
+    pub(super) fn get(&self) -> *mut c_void {
         let known = self.address.load(Ordering::Acquire);
         if !known.is_null() {
             return known;

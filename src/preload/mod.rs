@@ -9,6 +9,8 @@
 //! | [`launch`] | starting the program and waiting for it, in the command's own process |
 //! | `door` | the one state of the process, attaching, when reports are written |
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
+//! | `exec` | a report before the process becomes another program |
+//! | [`python`] | what makes Python programs tell of their modules, and where it is put |
 //! | `guard` | a report before a sudden end, which may hang or crash without harm |
 //!
 //! The order of events: `hooks` catches `__libc_start_main` and opens the door right before `main` (a constructor would
@@ -30,11 +32,14 @@
 mod door;
 // A test binary would link the hooks' symbols before libc's: its tests run small programs instead.
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod exec;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod guard;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod hooks;
 pub mod launch;
 pub mod options;
+pub mod python;
 pub mod report;
 pub mod values;
 

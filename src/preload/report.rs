@@ -31,6 +31,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Values that were kept and are lost to the user, each with the reason.
     pub unsaved: Vec<String>,
+    /// A Python program whose module calls nobody told of.
+    #[serde(default)]
+    pub unseen_python: bool,
     /// Why the session could not attach.
     pub error: Option<String>,
     /// The file of kept values beside this one, if there is one. Known to the reader.

@@ -228,6 +228,11 @@ impl Session {
         *self.source.write() = source.map(Arc::new);
     }
 
+    /// Whether somebody says so: then a host tells of its modules.
+    pub fn has_source(&self) -> bool {
+        self.source.read().is_some()
+    }
+
     /// Where in the user's source this thread is; empty if nobody can say.
     fn source(&self) -> Vec<Frame> {
         let source = self.source.read().clone();

@@ -30,9 +30,15 @@ impl Session {
         if !surveying && !self.is_recording() {
             return None;
         }
+        let wanted = self.is_recording() || self.recorded.lock().find(root).is_none();
+        wanted.then(|| self.part_tape(root))
+    }
+
+    /// A tape for a part of a run that is recorded.
+    pub(super) fn part_tape(&self, root: &str) -> Tape {
         let recorded = self.recorded.lock();
         let known = recorded.find(root).map(|at| recorded.tapes[at].clone());
-        (self.is_recording() || known.is_none()).then(|| Tape::new(known.unwrap_or_default()))
+        Tape::new(known.unwrap_or_default())
     }
 
     /// A run ended; `tape` is what it left.
@@ -41,6 +47,22 @@ impl Session {
         self.runs.fetch_add(1, Ordering::Relaxed);
         if let Some(observer) = &*self.observer.read() {
             observer(changed);
+        }
+    }
+
+    /// A part of a run that another thread computed ended.
+    pub(super) fn add_part(&self, root: &Root, tape: Tape) {
+        let recorded = &mut *self.recorded.lock();
+        let part = Graph {
+            root: tape.tree(&root.scope.class_name),
+            ..Graph::new(root.name.as_str())
+        };
+        match recorded.find(&root.name) {
+            Some(at) => recorded.graphs[at].merge(part),
+            None => {
+                recorded.graphs.push(part);
+                recorded.tapes.push(Vec::new());
+            }
         }
     }
 

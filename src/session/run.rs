@@ -67,6 +67,9 @@ pub struct Wanted {
 
 #[derive(Clone, Debug)]
 struct Frame {
+    /// What it is called, and by whom it is described; the root has no name.
+    name: Option<Name>,
+    scope: Arc<Scope>,
     /// None in a scope of which nothing is wanted.
     prepared: Option<Arc<Prepared>>,
     /// See [`Scope::base`].
@@ -88,11 +91,12 @@ struct Pending {
     args: Option<Args>,
 }
 
-/// Where a run stands, for a part of it that is computed again later.
+/// Where a run stands, for a part of it that is computed elsewhere: again later, or on another thread.
 #[derive(Debug)]
 pub struct Snapshot {
     session: Arc<Session>,
-    plan: Arc<Plan>,
+    plan: Option<Arc<Plan>>,
+    recording: bool,
     root: Arc<Root>,
     frames: Vec<Frame>,
     holding: Vec<bool>,
@@ -114,7 +118,7 @@ pub struct Run {
     pending: Option<Pending>,
     pub(super) failure: String,
     no_target: Arc<str>,
-    /// It computes a part of another run again, and counts as none itself.
+    /// It computes a part of another run, and counts as none itself.
     resumed: bool,
 }
 
@@ -161,30 +165,45 @@ impl Run {
             resumed: false,
         };
         let site = run.plan.is_some().then_some(Plan::ROOT);
-        let mut interest = run.open(&scope, site);
+        let mut interest = run.open(None, scope, site);
         interest.parameters = run.wants_parameters();
         Some((run, interest))
     }
 
-    /// Where the run stands; `None` where there is nothing to patch.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        Some(Snapshot {
+    /// Where the run stands.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
             session: self.session.clone(),
-            plan: self.plan.clone()?,
+            plan: self.plan.clone(),
+            recording: self.tape.is_some(),
             root: self.root.clone(),
             frames: self.frames.clone(),
             holding: self.holding.clone(),
             parameters: self.parameters.clone(),
-        })
+        }
     }
 
-    /// A run that stands where the other one stood. It is patched and not recorded.
-    pub fn resume(from: &Snapshot) -> (Run, Interest) {
+    /// A run that stands where the other one stood, under its patches. With `record` it is recorded if that one is:
+    /// what it does adds to the scopes that are open. `None` where nothing is wanted.
+    pub fn resume(from: &Snapshot, record: bool) -> Option<(Run, Interest)> {
+        let record = record && from.recording;
+        if from.plan.is_none() && !record {
+            return None;
+        }
+        let mut tape = record.then(|| from.session.part_tape(&from.root.name));
+        if let Some(tape) = &mut tape {
+            for frame in &from.frames {
+                if let Some(name) = frame.name {
+                    let scope = &frame.scope;
+                    tape.enter(name, &scope.class_name, &scope.module_path, Vec::new());
+                }
+            }
+        }
         let run = Run {
             session: from.session.clone(),
-            plan: Some(from.plan.clone()),
+            plan: from.plan.clone(),
             root: from.root.clone(),
-            tape: None,
+            tape,
             frames: from.frames.clone(),
             holding: from.holding.clone(),
             parameters: from.parameters.clone(),
@@ -194,7 +213,7 @@ impl Run {
             resumed: true,
         };
         let interest = run.interest();
-        (run, interest)
+        Some((run, interest))
     }
 
     /// Whether [`Run::set_parameters`] is worth the work.
@@ -215,7 +234,7 @@ impl Run {
         }
     }
 
-    fn open(&mut self, scope: &Scope, site: Option<u32>) -> Interest {
+    fn open(&mut self, name: Option<Name>, scope: Arc<Scope>, site: Option<u32>) -> Interest {
         let wanted = self.tape.is_some() || site.is_some();
         let outer = self.frames.last().map(|frame| frame.base.clone());
         let base = scope.base(&outer.unwrap_or_default());
@@ -237,6 +256,8 @@ impl Run {
             parameters: SmallVec::new(),
             operands: !scope.opaque && (self.tape.is_some() || patches_parameter),
             opaque: scope.opaque,
+            name,
+            scope,
         });
         self.interest()
     }
@@ -301,7 +322,7 @@ impl Run {
         if !self.concerns(scope.family()) {
             return Interest {
                 ignored: true,
-                ..self.open(&scope, None)
+                ..self.open(None, scope, None)
             };
         }
         let name = match self.frames.last_mut() {
@@ -316,7 +337,7 @@ impl Run {
             };
             tape.enter(name, &scope.class_name, &scope.module_path, source);
         }
-        self.open(&scope, site)
+        self.open(Some(name), scope, site)
     }
 
     /// The innermost module has returned; what is wanted of the scope around it.
@@ -363,11 +384,7 @@ impl Run {
         if let Some((_, name)) = frame.parameters.iter().find(|known| known.0 == index) {
             return Some(*name);
         }
-        let name = if own {
-            name
-        } else {
-            frame.names.create_exact(name)
-        };
+        let name = if own { name } else { frame.names.create(name) };
         frame.parameters.push((index, name));
         if let Some(tape) = &mut self.tape {
             let value = std::slice::from_ref(element);
@@ -490,8 +507,10 @@ impl Run {
 
     /// The root returned or threw: what was recorded goes into the session's graph.
     pub fn end(self) {
-        if !self.resumed {
-            self.session.finish(&self.root, self.tape);
+        match (self.resumed, self.tape) {
+            (false, tape) => self.session.finish(&self.root, tape),
+            (true, Some(tape)) => self.session.add_part(&self.root, tape),
+            (true, None) => {}
         }
     }
 }

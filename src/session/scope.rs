@@ -15,7 +15,7 @@ pub struct Scope {
     /// Attribute path below the nearest enclosing called module, such as `layers.8`.
     pub module_path: Arc<str>,
     /// Attribute path below the root.
-    pub absolute_path: String,
+    pub absolute_path: Arc<str>,
     pub class_name: Arc<str>,
     /// Names of `forward`'s arguments.
     pub inputs: Vec<String>,
@@ -62,7 +62,7 @@ impl Scope {
         let candidate = Name::candidate(called);
         Scope {
             module_path: module_path.into(),
-            absolute_path: absolute_path.to_owned(),
+            absolute_path: absolute_path.into(),
             class_name: class_name.into(),
             inputs,
             candidate,
@@ -91,7 +91,7 @@ impl Scope {
     pub fn base(&self, base: &Arc<str>) -> Arc<str> {
         match self.relative {
             true => base.clone(),
-            false => self.absolute_path.as_str().into(),
+            false => self.absolute_path.clone(),
         }
     }
 
@@ -147,7 +147,7 @@ impl Scope {
             let candidate = Name::candidate(&relative);
             let own = !relative.contains('.');
             let name = if own {
-                names.create_exact(candidate)
+                names.create(candidate)
             } else {
                 candidate
             };
@@ -231,7 +231,12 @@ mod tests {
             "Block",
             vec!["weight".into()],
         ));
-        let parameters = ["layers.0.weight", "layers.0.norm.bias", "layers.01.weight"];
+        let parameters = [
+            "layers.0.weight",
+            "layers.0.norm.bias",
+            "layers.01.weight",
+            "layers.0.max",
+        ];
         let root = Root::new(
             scope.clone(),
             "Model.forward",
@@ -242,6 +247,11 @@ mod tests {
         assert_eq!(prepared.inputs[0].to_string(), "weight");
         assert_eq!(prepared.parameters[&0].0.to_string(), "weight_1");
         assert_eq!(prepared.parameters[&1].0.to_string(), "norm_bias");
-        assert_eq!(prepared.parameters.len(), 2);
+        assert_eq!(
+            prepared.parameters[&3].0.to_string(),
+            "max_1",
+            "as max() is a builtin"
+        );
+        assert_eq!(prepared.parameters.len(), 3);
     }
 }

@@ -117,10 +117,16 @@ pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
     })
 }
 
-/// Begins, on this thread, a run that stands where the other one stood.
-pub fn resume(from: &Arc<Snapshot>) -> Result<Option<Opened>> {
+/// Begins, on this thread, a run that stands where the other one stood; see [`crate::session::Run::resume`].
+pub fn resume(from: &Arc<Snapshot>, record: bool) -> Result<Option<Opened>> {
     // SAFETY: the table's call; the snapshot is alive for it.
-    opened(|adapter, flags| unsafe { Some(adapter.run_resume?(Arc::as_ptr(from).cast(), flags)) })
+    opened(|adapter, answer| unsafe {
+        Some(adapter.run_resume?(
+            Arc::as_ptr(from).cast(),
+            record.into(),
+            answer,
+        ))
+    })
 }
 
 /// Ends this thread's run, and goes on with the one that it suspended.

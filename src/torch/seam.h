@@ -248,10 +248,11 @@ typedef struct GpCore {
   GpRun* (*run_begin)(GpRoot* root, const void* session, GpOpened* opened);
   void (*run_parameters)(GpRun* run, const void* const* identities, size_t n);
   void (*run_end)(GpRun* run);
-  /* What a later part of the run needs to go on as if it stood where the run stands now (a checkpoint that computes
-   * anew), and such a part: it is patched, and not recorded. The snapshot may be used any number of times, on any thread. */
+  /* What a part of the run needs to go on as if it stood where the run stands now (a checkpoint that computes anew,
+   * another thread), and such a part: under the same patches, and recorded only if asked for. The snapshot may be used
+   * any number of times, on any thread. */
   void* (*run_snapshot)(GpRun* run);
-  GpRun* (*run_resume)(const void* snapshot, GpOpened* opened);
+  GpRun* (*run_resume)(const void* snapshot, uint32_t record, GpOpened* opened);
   uint32_t (*scope_enter)(GpRun* run, GpScope* scope);
   uint32_t (*scope_leave)(GpRun* run);
 
@@ -299,7 +300,7 @@ typedef struct GpAdapter {
   /* Explicit runs and scopes, for hosts that tell of them by calls (C++, Python). Return text on error. `flags`
    * and `opened` receive frame flags; 0 where nothing is wanted. A run that begins inside another one suspends it. */
   GpStr (*run_begin)(GpRoot* root, const void* session, GpOpened* opened);
-  GpStr (*run_resume)(const void* snapshot, GpOpened* opened);
+  GpStr (*run_resume)(const void* snapshot, uint32_t record, GpOpened* opened);
   GpStr (*run_end)(void);
   void (*run_parameters)(const void* const* identities, size_t n);
   void* (*run_snapshot)(void); /* NULL outside a run */

@@ -225,7 +225,7 @@ unsafe extern "C" fn run_begin(
 unsafe extern "C" fn run_snapshot(run: *mut raw::GpRun) -> *mut c_void {
     guard(std::ptr::null_mut(), || {
         // SAFETY: a live run on its own thread.
-        let snapshot = unsafe { seam_run(run) }.and_then(|run| run.run.snapshot());
+        let snapshot = unsafe { seam_run(run) }.map(|run| run.run.snapshot());
         snapshot.map_or(std::ptr::null_mut(), |snapshot| {
             Arc::into_raw(Arc::new(snapshot)).cast_mut().cast()
         })
@@ -234,13 +234,16 @@ unsafe extern "C" fn run_snapshot(run: *mut raw::GpRun) -> *mut c_void {
 
 unsafe extern "C" fn run_resume(
     snapshot: *const c_void,
+    record: u32,
     opened: *mut raw::GpOpened,
 ) -> *mut raw::GpRun {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the handle is `run_snapshot`'s, alive for this call; `opened` is a place for the answer.
         unsafe {
-            let (run, interest) = Run::resume(&*snapshot.cast::<Snapshot>());
-            hand_over(run, interest, opened)
+            match Run::resume(&*snapshot.cast::<Snapshot>(), record != 0) {
+                Some((run, interest)) => hand_over(run, interest, opened),
+                None => std::ptr::null_mut(),
+            }
         }
     })
 }

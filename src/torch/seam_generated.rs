@@ -488,6 +488,7 @@ pub struct GpCore {
     pub run_resume: ::std::option::Option<
         unsafe extern "C" fn(
             snapshot: *const ::std::os::raw::c_void,
+            record: u32,
             opened: *mut GpOpened,
         ) -> *mut GpRun,
     >,
@@ -639,6 +640,7 @@ pub struct GpAdapter {
     pub run_resume: ::std::option::Option<
         unsafe extern "C" fn(
             snapshot: *const ::std::os::raw::c_void,
+            record: u32,
             opened: *mut GpOpened,
         ) -> GpStr,
     >,

@@ -316,6 +316,64 @@ static void check_session(gp_session *session, const char *folder) {
   refused(GP_STATUS_TORCH, gp_scope_leave());
   refused(GP_STATUS_TORCH, gp_run_end());
   ok(gp_session_detach(session));
+
+  ok(gp_session_note(session, "a note"));
+  ok(gp_session_note(session, "größe"));
+  ok(gp_session_note(session, "a note"));
+  ok(gp_session_notes(session, &text));
+  text_is(text, "a note\ngröße");
+}
+
+static int32_t no_tensor(void *user, const void *tensor, const void **replacement) {
+  (void)user, (void)tensor, (void)replacement;
+  return 1;
+}
+
+static void no_place(void *user, gp_frames *frames) {
+  (void)user, (void)frames;
+}
+
+/* What a program tells of its modules: made without libtorch, and told to nobody. */
+static void check_host(gp_session *session) {
+  const char *names[] = {"x", "mask"}, *parameters[] = {"layers.0.weight"};
+  const void *tensors[] = {NULL};
+  gp_root *root;
+  gp_scope *scope;
+  gp_snapshot *snapshot;
+  gp_spec *spec;
+  gp_leaf leaf;
+  uint32_t number = 9;
+  uint64_t plan = 9, id;
+
+  refused(GP_STATUS_TORCH, gp_torch_load());
+  says("libtorch");
+  ok(gp_root_new("model", "my.Model", names, 2, parameters, 1, false, &root));
+  ok(gp_scope_new("layers.0", "layers.0", "my.Layer", NULL, 0, true, &scope));
+  ok(gp_session_record(session, true));
+  refused(GP_STATUS_TORCH, gp_run_open(NULL, root, &number, &plan));
+  refused(GP_STATUS_TORCH, gp_run_open(session, root, &number, NULL));
+  require(number == 0, "nothing is wanted");
+  refused(GP_STATUS_TORCH, gp_run_parameters(tensors, 1));
+  refused(GP_STATUS_TORCH, gp_run_snapshot(&snapshot));
+  refused(GP_STATUS_TORCH, gp_scope_open(scope, &number));
+  refused(GP_STATUS_TORCH, gp_scope_script(scope, &number));
+  refused(GP_STATUS_TORCH, gp_scope_unwind(0));
+  refused(GP_STATUS_TORCH, gp_scope_input(0, "T", tensors, 1, &number));
+  refused(GP_STATUS_TORCH, gp_scope_inputs("(1;N", NULL, 0, &number));
+  refused(GP_STATUS_TORCH, gp_scope_output("T", tensors, 1, true, &number));
+  refused(GP_STATUS_TORCH, gp_scope_leaf(0, &leaf));
+  ok(gp_session_source(session, no_place, NULL));
+  ok(gp_session_source(session, NULL, NULL));
+  refused(GP_STATUS_STATE, gp_session_note(NULL, "nobody is attached"));
+  refused(GP_STATUS_STATE, gp_session_source(NULL, no_place, NULL));
+  gp_scope_free(scope);
+  gp_root_free(root);
+
+  ok(gp_spec_new("x", &spec));
+  ok(gp_spec_custom_torch(spec, no_tensor, NULL));
+  ok(gp_patch_register(session, spec, &id));
+  ok(gp_patch_remove(session, id));
+  gp_spec_free(spec);
 }
 
 #define null(call) refused(GP_STATUS_ARGUMENT, call)
@@ -395,6 +453,41 @@ static void check_null(gp_session *session, const char *file) {
   null(gp_kept_save(NULL, file)), null(gp_kept_save(session, NULL));
   null(gp_run_begin(NULL));
   null(gp_scope_enter(NULL));
+
+  gp_root *root;
+  gp_scope *scope;
+  uint32_t number;
+  gp_root_free(NULL);
+  gp_scope_free(NULL);
+  gp_snapshot_free(NULL);
+  null(gp_session_note(session, NULL));
+  null(gp_frames_add(NULL, "x.c", 1, "x", "x"));
+  null(gp_graphs_code(NULL, 0, NULL, &text)), null(gp_graphs_code(graphs, 0, NULL, NULL));
+  null(gp_graphs_json(NULL, 0, &text)), null(gp_graphs_json(graphs, 0, NULL)), null(gp_graphs_json(graphs, 1, &text));
+  null(gp_spec_custom_torch(NULL, no_tensor, NULL)), null(gp_spec_custom_torch(spec, NULL, NULL));
+  null(gp_root_new(NULL, "R", NULL, 0, NULL, 0, false, &root)), null(gp_root_new("r", NULL, NULL, 0, NULL, 0, false, &root));
+  null(gp_root_new("r", "R", NULL, 1, NULL, 0, false, &root)), null(gp_root_new("r", "R", NULL, 0, NULL, 1, false, &root));
+  null(gp_root_new("r", "R", NULL, 0, NULL, 0, false, NULL)), null(gp_root_new("r", "R", paths, 2, NULL, 0, false, &root));
+  null(gp_scope_new(NULL, "s", "S", NULL, 0, false, &scope)), null(gp_scope_new("s", NULL, "S", NULL, 0, false, &scope));
+  null(gp_scope_new("s", "s", NULL, NULL, 0, false, &scope)), null(gp_scope_new("s", "s", "S", NULL, 1, false, &scope));
+  null(gp_scope_new("s", "s", "S", NULL, 0, false, NULL));
+  ok(gp_root_new("r", "R", NULL, 0, NULL, 0, false, &root));
+  ok(gp_scope_new("s", "s", "S", NULL, 0, false, &scope));
+  null(gp_run_open(session, NULL, &number, NULL)), null(gp_run_open(session, root, NULL, NULL));
+  null(gp_run_parameters(NULL, 1));
+  null(gp_run_snapshot(NULL));
+  null(gp_run_resume(NULL, false, &number, NULL));
+  null(gp_scope_open(NULL, &number)), null(gp_scope_open(scope, NULL));
+  null(gp_scope_script(NULL, &number)), null(gp_scope_script(scope, NULL));
+  null(gp_scope_input(0, NULL, NULL, 0, &number)), null(gp_scope_input(0, "T", NULL, 1, &number));
+  null(gp_scope_input(0, "N", NULL, 0, NULL));
+  null(gp_scope_inputs(NULL, NULL, 0, &number)), null(gp_scope_inputs("(1;T", NULL, 1, &number));
+  null(gp_scope_inputs("(1;N", NULL, 0, NULL));
+  null(gp_scope_output(NULL, NULL, 0, false, &number)), null(gp_scope_output("T", NULL, 1, false, &number));
+  null(gp_scope_output("N", NULL, 0, false, NULL));
+  gp_scope_free(scope);
+  gp_root_free(root);
+
   null(gp_path_parse("\xff", NULL));
   says("UTF-8");
 
@@ -414,6 +507,7 @@ int main(int argc, char **argv) {
   check_hostile_dlpack();
   check_values_and_specs(session, argv[2]);
   check_session(session, argv[2]);
+  check_host(session);
   check_null(session, argv[1]);
   gp_session_close(session);
   puts("all as it must be");

@@ -81,8 +81,19 @@ model_tensor *model_tensor_add(const model_tensor *tensor, double number) {
     return made([&] { return tensor->tensor + number; });
 }
 
+model_tensor *model_tensor_multiply(const model_tensor *tensor, const model_tensor *other) {
+    return made([&] { return tensor->tensor * other->tensor; });
+}
+
 model_tensor *model_tensor_relu(const model_tensor *tensor) {
     return made([&] { return tensor->tensor.relu(); });
+}
+
+model_tensor *model_tensor_at(const void *impl) {
+    return made([&] {
+        auto *tensor = static_cast<c10::TensorImpl *>(const_cast<void *>(impl));
+        return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+    });
 }
 
 void model_tensor_free(model_tensor *tensor) {

@@ -30,7 +30,10 @@ typedef struct model_tensor model_tensor;
 /* A (rows, columns) float tensor; with `gradient`, one whose gradient will be asked for. */
 model_tensor *model_tensor_new(const float *values, long rows, long columns, int gradient);
 model_tensor *model_tensor_add(const model_tensor *tensor, double number);
+model_tensor *model_tensor_multiply(const model_tensor *tensor, const model_tensor *other);
 model_tensor *model_tensor_relu(const model_tensor *tensor);
+/* Another reference to the tensor behind an at::TensorImpl. */
+model_tensor *model_tensor_at(const void *impl);
 void model_tensor_free(model_tensor *tensor);
 
 /* Copies at most `capacity` elements to `out`; returns how many there are. */

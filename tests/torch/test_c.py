@@ -37,6 +37,10 @@ def test_patches_from_c(tuple_output: Callable[[str], Saved], kind: str, tmp_pat
     all_well(run_process([PROGRAMS / "c_patches", tuple_output(kind).model, tmp_path]))
 
 
+def test_host_from_c(tmp_path: Path) -> None:
+    all_well(run_process([PROGRAMS / "c_host", tmp_path]))
+
+
 def test_without_libtorch(graph: Path, tmp_path: Path) -> None:
     all_well(run_process([PROGRAMS / "c_alone", graph, tmp_path]))
 
@@ -67,9 +71,10 @@ def test_memory_without_libtorch(graph: Path, tmp_path: Path) -> None:
 
 
 def test_memory_with_libtorch(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
-    """Half a minute. The adapter is built ahead, outside of valgrind."""
+    """Half a minute each. The adapter is built ahead, outside of valgrind."""
     graphpatch("doctor", "--build", "--", PROGRAMS / "runner").ok()
     valgrind(PROGRAMS / "c_patches", tuple_output("scripted").model, tmp_path)
+    valgrind(PROGRAMS / "c_host", tmp_path)
 
 
 @pytest.mark.parametrize("compiler, language, standard", [

@@ -21,18 +21,22 @@ class _Snapshot:
     def __init__(self, frame: _calls.Frame) -> None:
         self.frame = frame
         self.handle = made(lib.gp_run_snapshot)
+        if self.handle:  # the functions of its patches are still needed, whatever becomes of their block
+            frame.root.enter()
 
     def __del__(self) -> None:
-        lib.gp_snapshot_free(self.handle)
+        if getattr(self, "handle", 0):
+            lib.gp_snapshot_free(self.handle)
+            self.frame.root.leave()
 
 
-def _again(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which stands in the run where it stood at first whenever it is called after the run."""
+def _again(function: Callable[..., Any], first: bool) -> Callable[..., Any]:
+    """The function, which stands in the run where it stood at first whenever it is called again. With ``first`` its first
+    call is the one in the run."""
     frame = _calls.thread.frame
     if not isinstance(frame, _calls.Frame):
         return function
     snapshot = _Snapshot(frame)
-    first = True
 
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal first
@@ -47,14 +51,24 @@ def _again(function: Callable[..., Any]) -> Callable[..., Any]:
 def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     thread = _calls.thread
     outer = thread.frame
-    check(lib.gp_run_resume(snapshot.handle, thread.wants_at, thread.plan_at))
+    check(lib.gp_run_resume(snapshot.handle, False, thread.wants_at, thread.plan_at))
+    if not thread.wants.value:
+        return _apart(snapshot.frame, function, args, kwargs)
     old = snapshot.frame
     thread.frame = _calls.Frame(old.root, old.module, old.outer, thread.wants.value, thread.plan.value)
     try:
-        return function(*args, **kwargs)
+        with _calls.in_a_run(snapshot):
+            return function(*args, **kwargs)
+    except RuntimeError as error:
+        cause = _calls.behind(error)
+        if cause is None:
+            raise
+        raise cause from None
     finally:
         thread.frame = outer
         lib.gp_run_end()
+        if outer is None:
+            thread.error = thread.held = None
 
 
 def install() -> None:
@@ -66,7 +80,11 @@ def install() -> None:
     generator = checkpoint._checkpoint_without_reentrant_generator
 
     def wrapped_generator(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return generator(_again(fn), *args, **kwargs)
+        steps = generator(_again(fn, first=False), *args, **kwargs)
+        with _calls.unseen():  # torch's own tensors, for saving the inputs
+            next(steps)
+        yield
+        yield from steps
 
     reentrant = checkpoint.CheckpointFunction
 
@@ -75,7 +93,7 @@ def install() -> None:
 
         @classmethod
         def apply(cls, run_function: Callable[..., Any], *args: Any) -> Any:
-            return reentrant.apply(_again(run_function), *args)
+            return reentrant.apply(_again(run_function, first=True), *args)
 
     checkpoint._checkpoint_without_reentrant_generator = wrapped_generator
     checkpoint.CheckpointFunction = Reentrant

@@ -66,7 +66,8 @@ def _integer(bound: Any) -> int:
 
 def _add_tensor(spec: int, item: Any) -> None:
     try:
-        tensor = torch.as_tensor(item).detach().cpu().contiguous()
+        empty = isinstance(item, (list, range)) and not len(item)
+        tensor = torch.as_tensor(item, dtype=torch.int64 if empty else None).detach().cpu().contiguous()
     except (TypeError, ValueError, RuntimeError) as why:
         raise ValueError(f"a {type(item).__name__} is no part of a slice ({why})") from None
     if tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.int32):

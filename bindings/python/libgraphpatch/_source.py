@@ -9,7 +9,7 @@ import ctypes
 import linecache
 import os
 import sys
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 
@@ -50,6 +50,6 @@ def _tell(_user: int, list_: int) -> None:
         lib.gp_frames_add(list_, file.encode(), line, function.encode(), code.encode())
 
 
-def install(session: int) -> None:
-    """Has the library ask here for ``session``."""
+def install(session: Optional[int]) -> None:
+    """Has the library ask here for ``session``, or for the attached one."""
     check(lib.gp_session_source(session, ctypes.cast(_tell, ctypes.c_void_p), None))

@@ -6,9 +6,9 @@ dicts by field, named tuples are tuples; what has no such form is a leaf by the 
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import dataclasses
-from collections import OrderedDict
 from typing import Any, Dict, List, Tuple
 
 import torch
@@ -142,11 +142,10 @@ def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
             new[field] = element
     if not new:
         return value
-    if type(value) in (dict, OrderedDict):
-        return type(value)({**value, **new})
-    if _is_record(value) and not isinstance(value, dict):
-        return dataclasses.replace(value, **new)
-    copied = type(value)(**value)  # a dict that is a dataclass, as transformers' outputs are; other kinds of dicts
+    copied = copy.copy(value)  # not made anew: that would compute fields again
     for field, element in new.items():
-        copied[field] = element
+        if isinstance(value, dict):
+            copied[field] = element
+        else:
+            object.__setattr__(copied, field, element)  # also of a frozen one
     return copied

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
@@ -11,6 +12,11 @@ from ._abi import check, lib, text
 
 # What `_shape` answers: sizes of a tensor, with a range for each that differed between runs; containers hold their elements'.
 Shape = Union[torch.Size, Tuple[Union[int, range], ...], Tuple[Any, ...], List[Any], Dict[str, Any], None]
+
+
+# Between the names of a path, where no backslash makes it a part of one.
+_SEPARATOR = re.compile(r"(?<!\\)[.|]")
+_ESCAPED = re.compile(r"\\(.)")
 
 
 class Text(str):
@@ -28,6 +34,9 @@ class Graphs:
 
     def __del__(self) -> None:
         lib.gp_graphs_free(self.handle)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a recorded graph cannot be pickled: save it with `pg.save_graph(file)`")
 
     def __len__(self) -> int:
         return lib.gp_graphs_count(self.handle)
@@ -96,9 +105,9 @@ class NodePath:
     def __getitem__(self, path: str) -> "NodePath":
         """The node at a path below this one, such as ``"layers_0.mlp.output|sub_0"``."""
         node = self
-        for name in path.replace("|", ".").split("."):
+        for name in _SEPARATOR.split(path):
             try:
-                node = node._child(name)
+                node = node._child(_ESCAPED.sub(r"\1", name))
             except AttributeError as why:
                 raise KeyError(str(why)) from None
         return node
@@ -124,6 +133,16 @@ class NodePath:
 
     def __repr__(self) -> str:
         return text(lib.gp_graphs_tree, self._graphs.handle, self._index, str(self).encode()).rstrip("\n")
+
+    # It never changes.
+    def __copy__(self) -> "NodePath":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "NodePath":
+        return self
+
+    def __reduce__(self) -> Any:
+        return self._graphs.__reduce__()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NodePath) and (self._names, self._dig) == (other._names, other._dig)
@@ -176,6 +195,8 @@ def _shape(value: Any) -> Shape:
     return None
 
 
-def is_tensor(value: Any) -> bool:
-    """Whether a leaf was ever a tensor."""
-    return isinstance(value, dict) and ("tensor" in value or any(map(is_tensor, value.get("mixed", ()))))
+def is_number(value: Any) -> bool:
+    """Whether a leaf was a plain number whenever it was seen."""
+    if isinstance(value, dict) and "mixed" in value:
+        return all(map(is_number, value["mixed"]))
+    return value in ("int", "float", "bool")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import inspect
 import threading
@@ -15,8 +16,8 @@ from torch.nn import Module
 
 from . import _calls, _checkpoint, _source
 from ._abi import PathError, check, encoded, lib, made, message, text, texts
-from .graph import Graphs, NodePath
-from .patches import Patch
+from .graph import Graphs, NodePath, is_number
+from .patches import Function, Patch
 
 Path = Union[str, NodePath]
 
@@ -42,7 +43,9 @@ class PatchableGraph:
     ...     patched = pg(**inputs)
     >>> probe.activation
 
-    Any number of threads may use one; patches hold on all of them.
+    Any number of threads may use one; patches hold on all of them. What a module does on threads that it starts itself is no part
+    of its run. A module may have several: each has its own graph and patches, and a call of the module itself is one of that
+    whose block was entered last.
 
     Args:
         module: Any ``torch.nn.Module``.
@@ -60,10 +63,14 @@ class PatchableGraph:
         why = _calls.compiled(module)
         if why:
             raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
+        if _calls.is_script(module):
+            raise ValueError(f"{type(module).__name__}: a TorchScript module cannot be the outermost one: put it into a"
+                             " torch.nn.Module that calls it; its inside will be visible there")
         check(lib.gp_torch_load())
         session = made(lib.gp_session_open)
         root = _calls.Root(module, f"{type(module).__qualname__}.forward", session)
-        vars(self).update(_module=module, _session=session, _root=root, _wanted=0, _lock=threading.RLock(), _graphs=None)
+        vars(self).update(_module=module, _session=session, _root=root, _wanted=0, _recordings=0, _skips=0,
+                          _lock=threading.RLock(), _graphs=None)
         weakref.finalize(self, _close, session, root)
         _source.install(session)
         _checkpoint.install()
@@ -76,7 +83,12 @@ class PatchableGraph:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module, under the patches that hold."""
-        return self._module(*args, **kwargs)
+        thread = _calls.thread
+        outer, thread.asked = thread.asked, self._root
+        try:
+            return self._module(*args, **kwargs)
+        finally:
+            thread.asked = outer
 
     @property  # type: ignore[misc]
     def __class__(self) -> Type[Any]:
@@ -96,7 +108,8 @@ class PatchableGraph:
 
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            result = method(*args, **kwargs)
+            with _calls.asking(self._root):
+                result = method(*args, **kwargs)
             return self if result is self._module else result
 
         return call
@@ -150,9 +163,12 @@ class PatchableGraph:
         """The recorded graph as a :class:`NodePath`: nodes as attributes with tab completion, the tree as ``repr``, and for
         each node ``_code`` and ``_shape``."""
         with self._lock:
-            if self._graphs is None:
-                vars(self)["_graphs"] = Graphs(made(lib.gp_session_graphs, self._session)).root()
-            return self._graphs
+            if self._graphs is not None:
+                return self._graphs
+            graph = Graphs(made(lib.gp_session_graphs, self._session)).root()
+            if not self._recordings:
+                vars(self)["_graphs"] = graph
+            return graph
 
     def record(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module and records the run into the graph: new nodes are added, and sizes that differ from earlier runs
@@ -163,13 +179,23 @@ class PatchableGraph:
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """Records all runs inside the block into the graph, ``generate()`` with its many steps, say."""
-        with self._lock, self._wants():
-            check(lib.gp_session_record(self._session, True))
+        with self._wants():
+            self._add_recording(1)
             try:
                 yield
             finally:
-                check(lib.gp_session_record(self._session, False))
-                vars(self)["_graphs"] = None
+                self._add_recording(-1)
+
+    def _add_recording(self, change: int) -> None:
+        with self._lock:
+            vars(self)["_recordings"] += change
+            vars(self)["_graphs"] = None
+            check(lib.gp_session_record(self._session, self._recordings > 0))
+
+    def _add_skip(self, change: int) -> None:
+        with self._lock:
+            vars(self)["_skips"] += change
+            check(lib.gp_session_on_error(self._session, self._skips > 0))
 
     def save_graph(self, file: Any) -> None:
         """Saves the graph as JSON, for ``graphpatch show`` and :func:`libgraphpatch.load_graph`."""
@@ -192,7 +218,7 @@ class PatchableGraph:
             patches: Paths, as text (``"linear_1.output|sub_0"``) or nodes of :attr:`graph`, and what is done there.
             on_error: What a patch that cannot be applied in a run does: ``"raise"`` an error, or ``"skip"`` it. Holds
                 for all patches of this PatchableGraph while the block lasts.
-            runs: Hold for some runs only, counted from 0 on: ``"3"``, ``"2.."``, ``"0..4"`` (without 4).
+            runs: Hold for some runs only, counted from 0 on inside the block: ``"3"``, ``"2.."``, ``"0..4"`` (without 4).
             this_thread: Hold for runs on this thread only.
 
         Raises:
@@ -224,44 +250,59 @@ class Patched:
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
         self._pg, self._on_error, self._runs, self._this_thread = pg, on_error, runs, this_thread
         self._patches = _pairs(patches)
-        self._open: List[Tuple[int, List[Any], contextlib.ExitStack]] = []
+        self._open: List[contextlib.ExitStack] = []
         _check_paths(pg, [path for path, _ in self._patches])
 
     def __enter__(self) -> None:
-        pg, held = self._pg, []
-        stack = contextlib.ExitStack()
-        with pg._lock:
-            stack.enter_context(pg._wants())
-            number = made(lib.gp_set_begin, pg._session)
-            self._open.append((number, held, stack))
-            try:
+        pg, held, registered = self._pg, [], []
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as specs:
+            undo.enter_context(pg._wants())
+            undo.callback(pg._root.retire, held)
+            made_specs = [self._spec(path, patch, specs, held) for path, patch in self._patches]
+            # A run begins with all of them or with none.
+            with pg._root.beginning:
                 if self._on_error == "skip":
-                    check(lib.gp_session_on_error(pg._session, 1))
-                for path, patch in self._patches:
-                    held.append(self._register(path, patch))
-            except BaseException:
-                self.__exit__()
-                raise
+                    pg._add_skip(1)
+                    undo.callback(pg._add_skip, -1)
+                undo.callback(self._remove, registered)
+                for spec in made_specs:
+                    if self._runs is not None:
+                        check(lib.gp_spec_runs(spec, _counted_from(pg._root.begun, self._runs).encode()))
+                    registered.append(_register(pg._session, spec))
+            self._open.append(undo.pop_all())
 
-    def _register(self, path: str, patch: Patch[Any]) -> Any:
+    def _spec(self, path: str, patch: Patch[Any], specs: contextlib.ExitStack, held: List[Any]) -> int:
         spec = made(lib.gp_spec_new, path.encode())
-        try:
-            living = patch._describe(spec)
-            if self._runs is not None:
-                check(lib.gp_spec_runs(spec, encoded(self._runs)))
-            check(lib.gp_spec_this_thread(spec, self._this_thread))
-            made(lib.gp_patch_register, self._pg._session, spec)
-            return living
-        finally:
-            lib.gp_spec_free(spec)
+        specs.callback(lib.gp_spec_free, spec)
+        living = patch._describe(spec)
+        held.append(living)
+        if isinstance(living, Function) and is_number(self._pg.graph[path]._value()):
+            living.take_number()
+        check(lib.gp_spec_runs(spec, encoded(self._runs) or b".."))
+        check(lib.gp_spec_this_thread(spec, self._this_thread))
+        return spec
+
+    def _remove(self, registered: List[int]) -> None:
+        with self._pg._root.beginning:
+            for number in reversed(registered):
+                lib.gp_patch_remove(self._pg._session, number)
 
     def __exit__(self, *_: Any) -> None:
-        number, held, stack = self._open.pop()
-        with self._pg._lock, stack:
-            lib.gp_set_end(self._pg._session, number)
-            if self._on_error == "skip":
-                lib.gp_session_on_error(self._pg._session, 0)
-            self._pg._root.retire(held)
+        self._open.pop().close()
+
+
+def _register(session: int, spec: int) -> int:
+    number = ctypes.c_uint64()
+    check(lib.gp_patch_register(session, spec, ctypes.byref(number)))
+    return number.value
+
+
+def _counted_from(first: int, runs: str) -> str:
+    """``runs`` of a block as the session's, which counts all."""
+    start, dots, end = runs.partition("..")
+    if not dots:
+        return str(first + int(start))
+    return f"{first + int(start or 0)}..{first + int(end) if end.strip() else ''}"
 
 
 def _pairs(patches: Any) -> List[Tuple[str, Patch[Any]]]:
@@ -281,13 +322,19 @@ def _pairs(patches: Any) -> List[Tuple[str, Patch[Any]]]:
 
 def _check_paths(pg: PatchableGraph, paths: List[str]) -> None:
     """Refuses all bad paths in one error."""
+    malformed = []
+    for path in paths:
+        if lib.gp_path_parse(path.encode(), None):
+            malformed.append((path, message()))
+    bad = [path for path, _ in malformed]
+    rest = [path for path in paths if path not in bad]
     graphs = made(lib.gp_session_graphs, pg._session)
     try:
-        status = lib.gp_graphs_check(graphs, texts(paths), len(paths))
+        status = lib.gp_graphs_check(graphs, texts(rest), len(rest))
     finally:
         lib.gp_graphs_free(graphs)
-    if status == 2:  # text that is no path names no leaf either
-        raise PathError(message())
+    if malformed:  # text that is no path names no leaf either
+        raise PathError("\n".join([*(why for _, why in malformed), *([message()] if status else [])]))
     check(status)
 
 
@@ -299,12 +346,21 @@ def _close(session: int, root: "_calls.Root") -> None:
 @contextlib.contextmanager
 def _unchanged(module: Module) -> Iterator[None]:
     """Buffers and random numbers are behind the block what they were before it."""
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers() if not buffer.is_inference()]
-    devices = {buffer.device for buffer in [*module.parameters(), *module.buffers()] if buffer.is_cuda}
+    buffers = [(below._buffers, name, buffer, buffer.clone())
+               for below in module.modules() for name, buffer in _plain_buffers(below)]
+    devices = {tensor.device for tensor in [*module.parameters(), *module.buffers()] if tensor.is_cuda}
     with torch.random.fork_rng(devices=list(devices)):
         try:
             yield
         finally:
-            for buffer, version, copy in buffers:
-                if buffer._version != version:
+            for holder, name, buffer, copy in buffers:
+                if not torch.equal(buffer, copy):  # not all of libtorch's writes count as a new version
                     buffer.copy_(copy)
+                if holder.get(name, buffer) is not buffer:  # the module put another one there
+                    holder[name] = buffer
+
+
+def _plain_buffers(module: Module) -> List[Tuple[str, torch.Tensor]]:
+    if _calls.is_script(module):
+        return []
+    return [(name, buffer) for name, buffer in module._buffers.items() if buffer is not None and not buffer.is_inference() and not buffer.is_meta]

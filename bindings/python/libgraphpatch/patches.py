@@ -45,7 +45,7 @@ class Patch(Generic[T]):
 
     def _describe(self, spec: int) -> Any:
         """Makes ``spec`` say what the patch does. Returns what has to live as long as it is registered."""
-        return _Function(spec, self._call)
+        return Function(spec, self._call)
 
     def _call(self, value: Any) -> Any:
         return self.op(value.clone() if self.requires_clone and isinstance(value, Tensor) else value)
@@ -194,31 +194,55 @@ _numbers = itertools.count(1)
 @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p))
 def _call_function(number: int, address: int, replacement: Any) -> int:
     """gp_torch_callback: models that the function calls are no part of the run."""
-    frame, _calls.thread.frame = _calls.thread.frame, None
+    thread = _calls.thread
+    frame, apart, thread.frame, thread.apart = thread.frame, thread.apart, None, True
     try:
-        value = tensor_at(address)
+        value = tensor_at(address) if address else None
         result = _functions[number](value)
-        if result is None:
+        if result is None and value is not None:
             raise TypeError("the function of a patch returned None; return the value, changed or not")
-        if result is not value:
+        if result is not None and result is not value:
             result = _tensor(result)
             replacement[0] = result._cdata
-            _calls.thread.held = result
+            thread.held = result
         return 0
     except BaseException as error:  # it goes on in Python, behind libtorch
-        _calls.thread.error = error
+        thread.error = error
         return 1
     finally:
-        _calls.thread.frame = frame
+        thread.frame, thread.apart = frame, apart
 
 
-class _Function:
+class Function:
     """A Python function as a patch's; :meth:`close` when no run can call it any more."""
 
     def __init__(self, spec: int, function: Callable[[Any], Any]) -> None:
         self.number = next(_numbers)
-        _functions[self.number] = function
         check(lib.gp_spec_custom_torch(spec, ctypes.cast(_call_function, ctypes.c_void_p), self.number))
+        _functions[self.number] = function
+
+    def take_number(self) -> None:
+        """The function is for a plain number, which the library hands over as a tensor."""
+        _functions[self.number] = _OfNumber(_functions[self.number])
 
     def close(self) -> None:
         _functions.pop(self.number, None)
+
+
+class _OfNumber:
+    """A function of a plain number as one of a tensor without sizes."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, value: Tensor) -> Any:
+        if value.dim():  # this time it is no plain number
+            return self.function(value)
+        number = value.item()
+        result = self.function(number)
+        if result is None or result is number:
+            return None if result is None else value
+        made = torch.as_tensor(result)
+        if made.dim() or not torch.can_cast(made.dtype, value.dtype):
+            raise TypeError(f"the function of a patch returned {result!r} for the {type(number).__name__} {number!r}")
+        return torch.tensor(made.item() if isinstance(result, Tensor) else result, dtype=value.dtype)

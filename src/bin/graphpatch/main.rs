@@ -3,6 +3,7 @@
 //! | file | subcommand |
 //! |---|---|
 //! | `run.rs` | `run`: checks everything, starts the program with the library preloaded; `outcome.rs` tells what came of it |
+//! | `python.rs` | `run`'s part in Python programs |
 //! | `show.rs` | `show` |
 //! | `complete.rs` | `complete` |
 //! | `check.rs` | `check`, and the check that `run --against` does |
@@ -25,6 +26,7 @@ mod doctor;
 mod kept;
 mod library;
 mod outcome;
+mod python;
 mod run;
 mod show;
 mod summary;

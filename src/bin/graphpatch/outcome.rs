@@ -117,8 +117,16 @@ impl Outcome {
         for why in &self.damaged {
             say(why);
         }
-        let asked =
-            wanted.tree || wanted.summary || wanted.graph.is_some() || !wanted.patches.is_empty();
+        let unseen = self.reports.iter().filter(|report| report.unseen_python);
+        if wanted.wants_inside() && unseen.clone().next().is_some() {
+            let processes: Vec<String> = unseen.map(|report| report.pid.to_string()).collect();
+            say(format!(
+                "modules called by Python were not seen in process {}: our sitecustomize did not run (python -I, -E, -S, or \
+                 another PYTHONPATH), or it said above why it could not work",
+                processes.join(", ")
+            ));
+        }
+        let asked = wanted.summary || wanted.wants_inside();
         let explained = self.runs() > 0 || self.reports.iter().any(|report| report.error.is_some());
         if asked && !explained {
             let hint = match self

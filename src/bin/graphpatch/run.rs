@@ -15,7 +15,7 @@ use graphpatch::torch::loader::find_in_path;
 
 use crate::asked::{Asked, absolute};
 use crate::outcome::Outcome;
-use crate::{Stop, check, library};
+use crate::{Stop, check, library, python};
 
 /// Run PROGRAM, record its models' NodePath graph, patch values on the way
 #[derive(Args)]
@@ -63,6 +63,13 @@ pub struct Wanted {
     pub program: String,
 }
 
+impl Wanted {
+    /// Whether anything of a model is to be seen or changed.
+    pub fn wants_inside(&self) -> bool {
+        self.tree || self.graph.is_some() || !self.patches.is_empty()
+    }
+}
+
 impl Run {
     pub fn run(self) -> Result<u8, Stop> {
         let patches = self.asked.specs()?;
@@ -104,6 +111,9 @@ impl Run {
             .args(arguments)
             .env(OPTIONS_VARIABLE, &options_file)
             .env("LD_PRELOAD", preload_list(&library));
+        if options.record || !options.patches.is_empty() {
+            python::prepare(&mut command, &library, dir.path());
+        }
         let name = program.to_string_lossy().into_owned();
         let status = launch(&mut command).map_err(|why| Stop::usage(format!("{name}: {why}")))?;
 

@@ -59,12 +59,12 @@ static GpStr run_begin(GpRoot* root, const void* session, GpOpened* opened) {
   return go_on(run, inside, *opened);
 }
 
-static GpStr run_resume(const void* snapshot, GpOpened* opened) {
+static GpStr run_resume(const void* snapshot, uint32_t record, GpOpened* opened) {
   *opened = GpOpened{};
   const bool inside = this_thread().run != nullptr;
   if (inside)
     suspend();
-  GpRun* run = core->run_resume(snapshot, opened);
+  GpRun* run = core->run_resume(snapshot, record, opened);
   return go_on(run, inside, *opened);
 }
 

@@ -49,8 +49,10 @@ struct Thread {
   std::vector<Frame> frames; // innermost last; empty until the root's own graph has begun
   // Recording only: keeps the addresses of seen tensors from being used again while the run lasts.
   std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
-  std::unique_ptr<Thread> outer; // the run that this one suspends
+  std::unique_ptr<Thread> outer; // what is suspended meanwhile
   bool outer_armed = false;
+  bool outer_excluded = false;
+  bool for_function = false; // suspended for a function of the user's, not for a run
 };
 
 Thread& this_thread();
@@ -62,6 +64,12 @@ void leave_scope();
 // Puts what the thread is in aside, so that another run can begin; takes it back.
 void suspend();
 void take_up();
+// The same around a function of the user's, which may run models itself; those are no part of this run.
+class Apart {
+ public:
+  Apart();
+  ~Apart();
+};
 // Forgets everything that the run left on this thread, also when it ended by an exception, and takes up the one that it
 // suspended.
 void end_run();

@@ -73,16 +73,26 @@ void Items::add_argument(const c10::Argument& argument, const c10::IValue& value
     items_[at].key = gp_str(argument.name());
 }
 
+// libtorch's own layers, wherever they lay on the machine that made the archive.
+static bool is_libtorchs(const std::string& file) {
+  return file.find("/torch/nn/") != std::string::npos || file.find("/torch/_") != std::string::npos ||
+      file.find("-packages/torch/") != std::string::npos;
+}
+
 void give_args(GpRun* run, const Items& items) {
   std::vector<GpFrame> frames;
   std::deque<std::string> held;
-  for (const torch::jit::StackEntry& entry : torch::jit::currentCallstack()) {
+  const auto stack = torch::jit::currentCallstack(); // innermost first
+  for (auto entered = stack.rbegin(); entered != stack.rend(); ++entered) {
+    const torch::jit::StackEntry& entry = *entered;
     // The archive's code carries the lines of the Python source that it was made from.
     const auto original = entry.range.findSourceRangeThatGenerated();
     const auto& range = original ? *original : entry.range;
     GpFrame frame{};
     const auto& source = range.source();
     if (auto place = range.file_line_col()) {
+      if (is_libtorchs(std::get<0>(*place)))
+        continue;
       held.push_back(std::get<0>(*place));
       frame.file = gp_str(held.back());
       frame.line = static_cast<uint32_t>(std::get<1>(*place));

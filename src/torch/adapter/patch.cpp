@@ -9,7 +9,7 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
   at::Tensor tensor = std::move(slot).toTensor();
   slot = c10::IValue();
   uint32_t answer;
-  if (!tensor.defined()) {
+  if (!tensor.defined() && target.action != GP_CUSTOM_TORCH) {
     answer = elsewhere(run, target, "there is no tensor here in this run", nullptr);
   } else if (target.action == GP_CUSTOM_TORCH) {
     const at::Tensor before = tensor;
@@ -23,6 +23,12 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
     const bool gradient = target.tensor && target.tensor->foreign &&
         static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
+    // Python's factories (torch.full) call their operator below autograd, and then forget what history its result has.
+    if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradCPU)) {
+      answer = elsewhere(run, target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
+      slot = std::move(tensor);
+      return verdict(run, answer);
+    }
     bool in_place = how == Ownership::InPlace ||
         ((how == Ownership::Result || how == Ownership::Owned) && !shared && !differentiable && is_plain(tensor) &&
          only_ours(tensor, how == Ownership::Owned ? 2 : 1));
@@ -85,6 +91,16 @@ static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) 
     slot = number.re;
 }
 
+// None: a function may look at it and give a tensor; nothing else can be done to it.
+static void patch_none(GpRun* run, const GpTarget& target, c10::IValue& slot) {
+  if (target.action != GP_CUSTOM_TORCH)
+    return verdict(run, elsewhere(run, target, "the value in this run is None", nullptr));
+  at::Tensor tensor;
+  verdict(run, show_to_function(run, target, tensor));
+  if (tensor.defined())
+    slot = std::move(tensor);
+}
+
 // Walks the dig from `value` to a leaf and keeps a copy of it; changes nothing.
 static void keep_slot(GpRun* run, const GpTarget& target, size_t depth, const c10::IValue& value) {
   if (depth == target.dig_len) {
@@ -93,6 +109,8 @@ static void keep_slot(GpRun* run, const GpTarget& target, size_t depth, const c1
       keep_tensor(run, target, leaf.toTensor());
     else if (leaf.isBool() || leaf.isInt() || leaf.isDouble())
       patch_number(run, target, leaf);
+    else if (leaf.isNone()) // there is nothing to keep
+      verdict(run, elsewhere(run, target, "", nullptr));
     else
       verdict(run, elsewhere(run, target, "the value in this run is a " + leaf.tagKind() + ", not a leaf", nullptr));
     return;
@@ -125,6 +143,8 @@ static void patch_slot(
       patch_tensor(run, target, slot, shared, how);
     else if (slot.isBool() || slot.isInt() || slot.isDouble())
       patch_number(run, target, slot);
+    else if (slot.isNone())
+      patch_none(run, target, slot);
     else
       verdict(run, elsewhere(run, target, "the value in this run is a " + slot.tagKind() + ", not a leaf", nullptr));
     return;

@@ -71,6 +71,10 @@ static bool same(const GpItem& item, const c10::IValue& value) {
   switch (item.tag) {
     case GP_TENSOR:
       return value.isTensor() && value.toTensor().unsafeGetTensorImpl() == item.identity;
+    case GP_NONE:
+      return value.isNone();
+    case GP_UNDEFINED:
+      return !value.isTensor() || !value.toTensor().defined();
     case GP_BOOL:
       return value.isBool() && value.toBool() == (item.number.i != 0);
     case GP_INT:

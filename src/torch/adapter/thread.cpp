@@ -37,13 +37,16 @@ uint32_t enter_scope(GpScope* scope) {
 
 void leave_scope() {
   Thread& thread = this_thread();
-  if (thread.cold && --thread.cold)
+  if (thread.cold > 1) {
+    --thread.cold;
     return;
-  if (thread.frames.empty())
+  }
+  if (thread.frames.size() <= 1) // the root's own ends with the run
     return;
+  thread.cold = 0;
   thread.frames.pop_back();
   uint32_t flags = core->scope_leave(thread.run);
-  arm(!thread.frames.empty() && (flags & GP_FRAME_ARM));
+  arm(flags & GP_FRAME_ARM);
 }
 
 void suspend() {
@@ -52,7 +55,9 @@ void suspend() {
   thread = Thread();
   thread.outer = std::move(outer);
   thread.outer_armed = c10::impl::tls_is_dispatch_key_included(kKey);
+  thread.outer_excluded = c10::impl::tls_is_dispatch_key_excluded(kKey);
   arm(false);
+  c10::impl::tls_set_dispatch_key_excluded(kKey, false);
 }
 
 void take_up() {
@@ -60,9 +65,10 @@ void take_up() {
   if (!thread.outer)
     return;
   auto outer = std::move(thread.outer);
-  const bool armed = thread.outer_armed;
+  const bool armed = thread.outer_armed, excluded = thread.outer_excluded;
   thread = std::move(*outer);
   arm(armed);
+  c10::impl::tls_set_dispatch_key_excluded(kKey, excluded);
 }
 
 void end_run() {
@@ -75,6 +81,18 @@ void end_run() {
     core->run_end(run);
   thread.seen.clear();
   thread.called = nullptr;
+  if (!thread.for_function)
+    take_up();
+}
+
+Apart::Apart() {
+  suspend();
+  this_thread().for_function = true;
+}
+
+Apart::~Apart() {
+  while (this_thread().run) // what the function left open
+    end_run();
   take_up();
 }
 

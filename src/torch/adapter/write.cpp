@@ -123,10 +123,12 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   TORCH_CHECK(is_plain(part) && !part.is_meta(), "a ", kind_of(part), " tensor cannot be shown to a function");
   auto shown = dlpack::borrow(part);
   DlManagedTensor* made = nullptr;
-  suspend(); // the function may run models itself; those are no part of this run
-  const int status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(
-      target.user, &shown.managed, &made);
-  take_up();
+  int status;
+  {
+    Apart apart;
+    status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(
+        target.user, &shown.managed, &made);
+  }
   at::Tensor result = made ? dlpack::take(made) : at::Tensor();
   TORCH_CHECK(status == 0, "the function returned ", status);
   return result;
@@ -135,10 +137,12 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
 // The same with libtorch's own tensor: gradients go through the function.
 static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part) {
   const void* made = nullptr;
-  suspend();
-  const int status = reinterpret_cast<int (*)(void*, const void*, const void**)>(target.callback)(
-      target.user, part.unsafeGetTensorImpl(), &made);
-  take_up();
+  const void* shown = part.defined() ? part.unsafeGetTensorImpl() : nullptr;
+  int status;
+  {
+    Apart apart;
+    status = reinterpret_cast<int (*)(void*, const void*, const void**)>(target.callback)(target.user, shown, &made);
+  }
   TORCH_CHECK(status == 0, "the function returned ", status);
   if (!made)
     return at::Tensor();
@@ -149,6 +153,13 @@ static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part
 uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor) {
   at::Tensor made;
   const std::string why = reason([&] {
+    if (!tensor.defined()) { // None, for which the function may give a tensor
+      TORCH_CHECK(!target.slice_len, "the value in this run is None, which takes no slice");
+      made = call_user_torch(target, tensor);
+      if (made.defined())
+        tensor = made;
+      return;
+    }
     Index where = index_of(target, tensor);
     made = call_user_torch(target, target.slice_len ? tensor.index(where.items) : tensor);
     if (!made.defined() || (!target.slice_len && made.is_same(tensor)))

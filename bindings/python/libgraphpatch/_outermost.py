@@ -1,0 +1,131 @@
+"""Every module that the program calls outside of another one's call is a root of the attached session: what `graphpatch run`
+does in a Python program, by way of its sitecustomize.
+
+A root is named after the module's class; a second living module of that class is ``Model.forward#2``, and so on. A model that
+is being traced, exported or compiled is left alone: no values flow there.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+import weakref
+from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
+
+import torch
+from torch.nn import Module
+
+from . import _abi, _calls, _checkpoint, _roots, _source, _structure, patches
+from ._roots import Root, compiled, is_script, note
+from .errors import GraphPatchError
+
+_MODES = [getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL")]
+_mode = torch._C._get_dispatch_mode
+_tracing = torch._C._get_tracing_state
+_is_compiling = torch.compiler.is_compiling
+
+# By id: the module, its root, and the number in its name.
+_known: Dict[int, Tuple["weakref.ref[Module]", Root]] = {}
+_numbers: Dict[str, Set[int]] = {}
+# Entered by the garbage collector too.
+_lock = threading.RLock()
+
+
+class _Script:
+    """Stands for the root of a scripted module, which tells of its runs itself."""
+
+    __slots__ = ("module",)
+
+    def __init__(self, module: Module) -> None:
+        self.module = weakref.ref(module)
+
+
+def install() -> None:
+    """Begins to look, if a session is attached; if none could be, its report says why."""
+    try:
+        _source.install(None)
+    except GraphPatchError:
+        return
+    _skip_in_compilation()
+    _checkpoint.install()
+    _calls.watch_outermost(_root)
+
+
+def _root(module: Module) -> Any:
+    """The root that ``module`` is, unless it is only being looked at by torch."""
+    if _tracing() is not None or _is_compiling() or any(_mode(mode) is not None for mode in _MODES):
+        return None
+    if is_script(module):
+        return _Script(module)
+    known = _known.get(id(module))
+    if known is not None and known[0]() is module and known[1].why_opaque == compiled(module):
+        return known[1]
+    with _lock:
+        return _new(module)
+
+
+def _new(module: Module) -> Root:
+    key = id(module)
+    known = _known.get(key)
+    if known is not None and known[0]() is module:  # compiled since
+        name = known[1].name
+    else:
+        name = _name(module)
+    base, _, number = name.partition("#")
+
+    def gone(reference: "weakref.ref[Module]") -> None:
+        with _lock:
+            _numbers[base].discard(int(number or 1))
+            if key in _known and _known[key][0] is reference:
+                del _known[key]
+
+    root = Root(module, name, None)
+    _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
+    if root.why_opaque:
+        note(None, f"{name}: its inside is not visible: {root.why_opaque}")
+    if any(kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") for below in module.modules()
+           for kind in type(below).__mro__):
+        note(None, f"{name}: its parameters are sharded by FSDP; outside of the calls that gather them, a parameter's node is"
+                   " this rank's shard")
+    return root
+
+
+def _name(module: Module) -> str:
+    base = f"{type(module).__qualname__.rpartition('<locals>.')[2]}.forward"
+    used = _numbers.setdefault(base, set())
+    number = next(number for number in range(1, len(used) + 2) if number not in used)
+    used.add(number)
+    return base if number == 1 else f"{base}#{number}"
+
+
+def _skip_in_compilation() -> None:
+    """torch.compile begins with whatever function is called; ours are none of the model's."""
+    skip = _skip()
+    for module in (_abi, _calls, _checkpoint, _roots, _source, _structure, patches, sys.modules[__name__]):
+        for code in _codes(vars(module), module.__name__):
+            skip(code)
+
+
+def _skip() -> Callable[[types.CodeType], Any]:
+    """What torch._dynamo itself uses, which is not imported for that."""
+    frames = torch._C._dynamo.eval_frame
+    if hasattr(frames, "skip_code"):  # before 2.7
+        return frames.skip_code
+    strategy = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.DEFAULT)
+    return lambda code: frames.set_code_exec_strategy(code, strategy)
+
+
+def _codes(names: Dict[str, Any], module: str) -> Iterator[types.CodeType]:
+    for value in list(names.values()):
+        if isinstance(value, types.FunctionType) and value.__module__ == module:
+            yield from _nested(value.__code__)
+        elif isinstance(value, type) and value.__module__ == module:
+            yield from _codes(dict(vars(value)), module)
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)

@@ -1,0 +1,26 @@
+//! Lists the Python package's files for `src/preload/python.rs`, which embeds them.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+fn main() {
+    let package = Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo"))
+        .join("bindings/python/libgraphpatch");
+    println!("cargo:rerun-if-changed={}", package.display());
+    let mut names: Vec<String> = std::fs::read_dir(&package)
+        .expect("the Python package")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".py"))
+        .collect();
+    names.sort();
+    let mut list = String::from("&[\n");
+    for name in names {
+        let file = package.join(&name);
+        writeln!(list, "    ({:?}, include_str!({file:?})),", format!("libgraphpatch/{name}"))
+            .expect("text");
+    }
+    list += "]\n";
+    let out = Path::new(&std::env::var("OUT_DIR").expect("set by cargo")).join("python_package.rs");
+    std::fs::write(out, list).expect("OUT_DIR can be written");
+}

@@ -1,0 +1,49 @@
+//! A process that becomes another program has no exit handlers: it reports before. A child of `vfork` is not the process
+//! that memory belongs to, and passes through.
+
+use std::ffi::{c_char, c_int};
+
+use super::door;
+use super::hooks::Real;
+
+type List = *const *const c_char;
+
+macro_rules! report_then_call {
+    ($name:ident($($argument:ident: $kind:ty),*), $real:ident, $text:literal) => {
+        static $real: Real = Real::new($text);
+
+        /// # Safety
+        /// As the C function.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($argument: $kind),*) -> c_int {
+            let _ = std::panic::catch_unwind(door::report_before_exec);
+            let real = $real.get();
+            if real.is_null() {
+                // SAFETY: errno is this thread's own.
+                unsafe { *libc::__errno_location() = libc::ENOSYS };
+                return -1;
+            }
+            // SAFETY: the address is that of libc's function, which has this signature; the arguments are the caller's.
+            unsafe {
+                let real = std::mem::transmute::<
+                    *mut std::ffi::c_void,
+                    unsafe extern "C" fn($($kind),*) -> c_int,
+                >(real);
+                real($($argument),*)
+            }
+        }
+    };
+}
+
+report_then_call!(execv(path: *const c_char, arguments: List), REAL_EXECV, c"execv");
+report_then_call!(execvp(file: *const c_char, arguments: List), REAL_EXECVP, c"execvp");
+report_then_call!(
+    execve(path: *const c_char, arguments: List, environment: List),
+    REAL_EXECVE,
+    c"execve"
+);
+report_then_call!(
+    execvpe(file: *const c_char, arguments: List, environment: List),
+    REAL_EXECVPE,
+    c"execvpe"
+);

@@ -1,0 +1,93 @@
+# Put in front of PYTHONPATH by `graphpatch run`: has libgraphpatch look at module calls once torch is imported, and gives way
+# to the program's own sitecustomize. The program sees neither this folder on sys.path nor this module.
+
+import os
+import sys
+
+
+def _note(error):
+    try:
+        text = " ".join(str(error).split())
+        sys.stderr.write("graphpatch: modules called by Python are not seen: %s: %s\n" % (type(error).__name__, text))
+        sys.stderr.flush()
+    except Exception:
+        pass
+
+
+def _is_wanted():
+    library = os.environ.get("GRAPHPATCH_LIBRARY")
+    return (
+        sys.version_info >= (3, 8)
+        and library
+        and library in os.environ.get("LD_PRELOAD", "")
+        # A child may outlive `graphpatch run`, which removes this file.
+        and os.path.exists(os.environ.get("GRAPHPATCH_OPTIONS", ""))
+    )
+
+
+def _look():
+    """torch is there: calls of its modules are seen from now on."""
+    try:
+        if "libgraphpatch" not in sys.modules:  # else the program's own, which needs the same library
+            from importlib import util
+
+            folder = os.path.join(os.path.dirname(_folder), "libgraphpatch")
+            spec = util.spec_from_file_location(
+                "libgraphpatch", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+            sys.modules["libgraphpatch"] = package = util.module_from_spec(spec)
+            spec.loader.exec_module(package)
+        from libgraphpatch import _outermost
+
+        _outermost.install()
+    except Exception as error:
+        sys.modules.pop("libgraphpatch", None)
+        _note(error)
+
+
+class _Finder:
+    """Finds torch as the others do, and hears when it has been imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "torch":
+            return None
+        for finder in sys.meta_path:
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = find and find(name, path, target)
+            if spec is not None:
+                self.wait_for(spec.loader)
+                return spec
+        return None
+
+    def wait_for(self, loader):
+        try:
+            execute = loader.exec_module
+
+            def exec_module(module):
+                del loader.exec_module
+                execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    _look()
+
+            # What is raised inside torch has a traceback without the frames of the import system, of which this is one.
+            exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap_external>")
+            loader.exec_module = exec_module
+        except Exception as error:
+            _note(error)
+
+
+_folder = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [entry for entry in sys.path if entry != _folder]
+sys.path_importer_cache.pop(_folder, None)
+try:
+    if _is_wanted():
+        if "torch" in sys.modules:  # a .pth file was earlier
+            _look()
+        else:
+            sys.meta_path.insert(0, _Finder())
+except Exception as error:
+    _note(error)
+
+# The next one, or the answer that there is none.
+del sys.modules["sitecustomize"]
+import sitecustomize  # noqa: E402, F401

@@ -1,0 +1,90 @@
+"""What the models written by hand share: weights by module path, a place to edit each value, the causal mask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Edit = Callable[[Tensor], Tensor]
+
+
+class At:
+    """Stands at every line of a model written by hand: `at(path, value)` gives the value, or what an edit makes of it.
+
+    With `seen`, it also keeps a copy of each value as it is before the edit.
+    """
+
+    def __init__(self, edits: dict[str, Edit] | None = None, seen: dict[str, Tensor] | None = None) -> None:
+        self.edits = edits or {}
+        self.seen = seen
+        self.done: set[str] = set()
+
+    def __call__(self, path: str, value: Tensor) -> Tensor:
+        if self.seen is not None:
+            assert path not in self.seen, f"{path} is written twice"
+            self.seen[path] = value.detach().clone()
+        edit = self.edits.get(path)
+        if edit is None:
+            return value
+        self.done.add(path)
+        return edit(value)
+
+
+class Weights:
+    """Parameters and buffers by scope and name: `w("transformer.h_0.ln_1", "weight")`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        self.tensors = dict(named)
+
+    def __call__(self, scope: str, name: str) -> Tensor:
+        return self.tensors[re.sub(r"\b(h|layers)_(\d+)", r"\1.\2", f"{scope}.{name}")]
+
+
+def embedding(w: Weights, at: At, scope: str, ids: Tensor) -> Tensor:
+    ids = at(f"{scope}.input", ids)
+    weight = at(f"{scope}.weight", w(scope, "weight"))
+    return at(f"{scope}.output", at(f"{scope}.embedding", F.embedding(ids, weight)))
+
+
+def linear(w: Weights, at: At, scope: str, x: Tensor) -> Tensor:
+    x = at(f"{scope}.input", x)
+    weight = at(f"{scope}.weight", w(scope, "weight"))
+    return at(f"{scope}.output", at(f"{scope}.linear", F.linear(x, weight)))
+
+
+def dropout(at: At, scope: str, x: Tensor) -> Tensor:
+    """In eval mode: the value itself."""
+    x = at(f"{scope}.input", x)
+    return at(f"{scope}.output", at(f"{scope}.dropout", x))
+
+
+def literal(at: At, scope: str, number: str, value: Tensor, to: str) -> Tensor:
+    """`torch.tensor(...)`: the numbers are written after `empty` and before `to`; gradients stop at its end."""
+    at(f"{scope}.empty{number}", torch.empty_like(value))
+    value = at(f"{scope}.{to}", value)
+    value = at(f"{scope}.lift_fresh{number}", value)
+    return at(f"{scope}.detach_{number}", value.detach())
+
+
+def causal_mask(at: At, scope: str, cache_position: Tensor, to: str) -> Tensor:
+    """What `transformers.masking_utils` makes for eager attention; it uses vmap, in which one element is a value."""
+    keys = at(f"{scope}.arange_1", torch.arange(cache_position.shape[0]))
+    keys = at(f"{scope}.add_", keys + 0)
+    at(f"{scope}.arange_2", torch.arange(1))  # batch and head: the causal mask looks at neither
+    at(f"{scope}.arange_3", torch.arange(1))
+    mask = at(f"{scope}.le", keys[None, :] <= cache_position[:, None])
+    mask = at(f"{scope}.expand", mask[None])
+    mask = at(f"{scope}.expand_1", mask[None])
+    zero = literal(at, scope, "", torch.tensor(0.0), to)
+    return at(f"{scope}.where", torch.where(mask, zero, torch.finfo(torch.float32).min))
+
+
+def empty_cache(at: At, scope: str) -> tuple[Tensor, Tensor]:
+    """Keys and values that `DynamicLayer` begins with."""
+    keys = literal(at, scope, "", torch.tensor([]), "to")
+    return keys, literal(at, scope, "_1", torch.tensor([]), "to_1")

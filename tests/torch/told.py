@@ -1,0 +1,377 @@
+"""A program that tells of its modules by calls: runs and scopes of torch.nn.Modules, eager and scripted, by ctypes.
+
+Part of test_ctypes.py, which sets `gp`.
+"""
+
+import json
+import re
+import sys
+import threading
+from ctypes import byref, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+
+import torch
+
+from abi import CALLBACK, SOURCE, Counts, Failure, Leaf, Library, texts
+
+gp: Library
+
+
+def structure(value: Any, tensors: List[Any]) -> str:
+    """A value in the words of gp_scope_input; its tensors are appended to `tensors`."""
+    if isinstance(value, torch.Tensor):
+        tensors.append(value)
+        return "T"
+    if isinstance(value, (bool, int, float)):
+        return f"{'B' if isinstance(value, bool) else 'I' if isinstance(value, int) else 'F'}{value + 0!r};"
+    if isinstance(value, str):
+        return f"S{len(value.encode())}:{value}"
+    if isinstance(value, dict):
+        return f"{{{len(value)};" + "".join(f"{len(key)}:{key}{structure(of, tensors)}" for key, of in value.items())
+    if isinstance(value, (tuple, list)):
+        return f"{'(' if isinstance(value, tuple) else '['}{len(value)};" + "".join(structure(of, tensors) for of in value)
+    name = type(value).__name__
+    return "N" if value is None else f"O{len(name)}:{name}"
+
+
+def with_leaves(value: Any, leaves: Iterator[Leaf]) -> Any:
+    """The value with the leaves that its patches changed."""
+    if isinstance(value, dict):
+        return {key: with_leaves(of, leaves) for key, of in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(with_leaves(of, leaves) for of in value)
+    leaf = next(leaves)
+    if not leaf.changed:
+        return value
+    if leaf.tensor:
+        return operator("tensor_at")(leaf.tensor)
+    return leaf.real if leaf.number == b"f" else bool(leaf.integer) if leaf.number == b"b" else leaf.integer
+
+
+def count_leaves(value: Any) -> int:
+    elements = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else None
+    return 1 if elements is None else sum(map(count_leaves, elements))
+
+
+def leaf_at(index: int) -> Leaf:
+    leaf = Leaf()
+    gp.scope_leaf(index, byref(leaf))
+    return leaf
+
+
+def operator(name: str) -> Callable[..., Any]:
+    """What the adapter registered with libtorch, for Python's sake."""
+    return torch._C._jit_get_operation(f"graphpatch::{name}")[0]
+
+
+# Bits of gp_wants.
+INPUTS, OUTPUT, PARAMETERS, OPERATIONS = 1, 2, 8, 32
+
+
+class Told:
+    """A module whose calls are runs and scopes: hooks tell of them, as far as is wanted."""
+
+    def __init__(self, module: Any, session: Any) -> None:
+        self.module, self.session, self.plan, self.wants = module, session, 0, c_uint32()
+        self.parameters = [*module.named_parameters(), *module.named_buffers()]
+        names = texts([name for name, _ in self.parameters])
+        self.root = gp.new("root_new", "told", type(module).__name__, texts(["x"]), 1, names, len(names), False)
+        self.scopes: Dict[Any, Any] = {}
+        for path, below in module.named_modules():
+            if path:
+                self.scopes[below] = gp.new("scope_new", path, path, type(below).__name__, texts(["input"]), 1, False)
+
+    def free(self) -> None:
+        gp.root_free(self.root)
+        for scope in self.scopes.values():
+            gp.scope_free(scope)
+
+    def show(self, call: str, value: Any, *more: Any) -> Any:
+        tensors: List[Any] = []
+        text = structure(value, tensors)
+        addresses = (c_void_p * len(tensors))(*[tensor._cdata for tensor in tensors])
+        first = [0] if call == "scope_input" else []
+        changed = gp.number(call, *first, text, addresses, len(tensors), *more, kind=c_uint32)
+        leaves = [leaf_at(index) for index in range(count_leaves(value))] if changed else []
+        assert sum(leaf.changed for leaf in leaves) == changed
+        return with_leaves(value, iter(leaves)) if changed else value
+
+    def call_script(self, module: Any, *args: Any) -> Any:
+        """A scripted module tells of its calls itself, once it is readied."""
+        depth = gp.number("scope_script", self.scopes[module], kind=c_uint32)
+        before = operator("optimize")(False)
+        try:
+            assert operator("prepare")(module)
+            return module.forward(*args)
+        finally:
+            operator("optimize")(before)
+            gp.scope_unwind(depth)
+
+    def __call__(self, x: Any) -> Any:
+        plan = c_uint64()
+        gp.run_open(self.session, self.root, byref(self.wants), byref(plan))
+        self.plan, wants = plan.value, self.wants.value
+        if not wants:
+            return self.module(x)
+        original = torch.nn.Module.__call__
+
+        def called(module: Any, *args: Any) -> Any:
+            if module not in self.scopes:
+                return original(module, *args)
+            if isinstance(module, torch.jit.ScriptModule):
+                return self.call_script(module, *args)
+            inside = gp.number("scope_open", self.scopes[module], kind=c_uint32)
+            try:
+                if inside & INPUTS:
+                    args = self.show("scope_inputs", args)
+                output = original(module, *args)
+                return self.show("scope_output", output, False) if inside & OUTPUT else output
+            finally:
+                gp.scope_leave()
+
+        torch.nn.Module.__call__ = called
+        try:
+            if wants & PARAMETERS:
+                identities = (c_void_p * len(self.parameters))(*[tensor._cdata for _, tensor in self.parameters])
+                gp.run_parameters(identities, len(identities))
+            x = self.show("scope_input", x) if wants & INPUTS else x
+            y = self.module(x)
+            return self.show("scope_output", y, True) if wants & OUTPUT else y
+        finally:
+            torch.nn.Module.__call__ = original
+            gp.run_end()
+
+
+LINEAR = """{0}: Graph(5)
+{1}├─input: Tensor(3, 4)
+{1}├─weight: Tensor(4, 4)
+{1}├─bias: Tensor(4)
+{1}├─linear: Tensor(3, 4)
+{1}└─output: Tensor(3, 4)
+"""
+TREE = f"""<root>: Graph(5)
+├─x: Tensor(3, 4)
+├─{LINEAR.format("first", "│ ")}├─script: Graph(5)
+│ ├─input: Tensor(3, 4)
+│ ├─{LINEAR.format("fc", "│ │ ")}│ ├─relu: Tensor(3, 4)
+│ ├─add: Tensor(3, 4)
+│ └─output: Tensor(3, 4)
+├─{LINEAR.format("last", "│ ")}└─output: dict(6)
+  ├─y: Tensor(3, 4)
+  ├─parts: list(2)
+  │ ├─sub_0: Tensor(3, 4)
+  │ └─sub_1: int
+  ├─flag: bool
+  ├─name: str
+  ├─none: NoneType
+  └─scale: float
+"""
+
+
+def make_model() -> Any:
+    """A module that calls an eager one and a scripted one; its output has every kind of container."""
+    class Inner(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(4, 4)
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.fc(input)) + 1
+
+    class Outer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(4, 4)
+            self.script = torch.jit.script(Inner())
+            self.last = torch.nn.Linear(4, 4)
+
+        def forward(self, x: Any) -> Any:
+            y = self.script(self.first(x))
+            return {"y": self.last(y), "parts": [y, 2], "flag": True, "name": "größe", "none": None, "scale": 0.5}
+
+    torch.manual_seed(0)
+    return Outer().eval()
+
+
+def check_modules(folder: Path) -> None:
+    gp.torch_load()
+    session, model, x = gp.new("session_open"), make_model(), torch.randn(3, 4)
+    told = Told(model, session)
+    linear = torch.nn.functional.linear
+
+    def expected(patched: str = "", change: Callable[[Any], Any] = lambda value: value) -> Any:
+        """What the model computes when the value at a path is changed, in plain torch."""
+        at = lambda path, value: change(value) if path == patched else value
+        inner, first, last = model.script.fc, model.first, model.last
+        t = at("first.input", at("x", x))
+        t = at("first.output", at("first.linear", linear(t, at("first.weight", first.weight), first.bias)))
+        s = at("script.fc.input", at("script.input", t))
+        s = at("script.fc.output", at("script.fc.linear", linear(s, at("script.fc.weight", inner.weight), inner.bias)))
+        s = at("script.output", at("script.add", at("script.relu", torch.relu(s)) + 1))
+        y = at("last.output", linear(s, last.weight, at("last.bias", last.bias)))
+        return {"y": at("output|y", y), "parts": [at("output|parts.sub_0", s), at("output|parts.sub_1", 2)],
+                "flag": at("output|flag", True), "name": "größe", "none": None, "scale": at("output|scale", 0.5)}
+
+    def equal(a: Any, b: Any) -> bool:
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+        if isinstance(a, list):
+            return all(map(equal, a, b))
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) else type(a) is type(b) and a == b
+
+    with torch.no_grad():
+        bare = expected()
+        assert equal(bare, model(x)) and equal(bare, told(x)) and told.wants.value == 0 and told.plan == 0
+
+        asked: List[int] = []
+
+        @SOURCE
+        def source(user: int, frames: int) -> None:
+            frame = sys._getframe(1)
+            asked.append(user)
+            gp.frames_add(frames, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, "the line")
+
+        gp.session_source(session, source, 4711)
+        gp.session_record(session, True)
+        assert equal(bare, told(x))
+        once = len(asked)
+        assert once and set(asked) == {4711} and equal(bare, told(x)) and len(asked) == once
+        gp.session_record(session, False)
+        gp.session_source(session, SOURCE(), None)
+        graphs = gp.new("session_graphs", session)
+        tree = gp.text("graphs_tree", graphs, 0, None)
+        assert tree == TREE, tree
+        assert re.fullmatch('File ".*linear.py", line \\d+, in forward\n    the line\n',
+                            gp.text("graphs_code", graphs, 0, "first.linear"))
+        assert "script = self.script(first" in gp.text("graphs_code", graphs, 0, None)
+        graph = json.loads(gp.text("graphs_json", graphs, 0))
+        gp.graphs_save(graphs, str(folder / "told.json"))
+        assert json.loads((folder / "told.json").read_text(encoding="utf-8"))["graphs"] == [graph]
+        gp.graphs_free(graphs)
+        gp.session_note(session, "seen")
+        assert gp.text("session_notes", session) == "seen"
+
+        numbers = {"output|parts.sub_1": 2, "output|scale": 0.5, "output|flag": True}
+        for path in ["x", "first.input", "first.weight", "first.linear", "first.output", "script.input", "script.fc.input",
+                     "script.fc.weight", "script.fc.linear", "script.fc.output", "script.relu", "script.add",
+                     "script.output", "last.bias", "last.output", "output|y", "output|parts.sub_0", *numbers]:
+            for text, change in [("zero", lambda v: v * 0 if not isinstance(v, bool) else False),
+                                 ("add:2", lambda v: v + 2), ("replace:3", lambda v: v * 0 + 3)]:
+                if path == "output|flag" and text != "zero":
+                    continue
+                identity = gp.number("patch_add", session, f"{path}={text}")
+                out = told(x)
+                # Zero, not minus zero.
+                wanted = expected(path, lambda v: change(v) + 0 if isinstance(v, torch.Tensor) else change(v))
+                assert equal(out, wanted), (path, text, out, wanted)
+                counts = Counts()
+                gp.patch_get_counts(session, identity, byref(counts))
+                assert (counts.matched, counts.applied, counts.failed) == (1, 1, 0), (path, text)
+                assert told.plan and told.wants.value & 0xFFFF
+                gp.patch_remove(session, identity)
+                assert equal(told(x), bare) and told.plan == 0
+    check_torch_function(session, told, x)
+    check_again(told, x)
+    check_thrown(told, x)
+    told.free()
+    gp.session_close(session)
+
+
+def check_torch_function(session: Any, told: Told, x: Any) -> None:
+    """A function that gets libtorch's own tensor."""
+    held: List[Any] = [None]
+    answers: List[Any] = []
+
+    @CALLBACK
+    def function(user: int, address: int, replacement: Any) -> int:
+        status, make = answers.pop()
+        held[0] = make(operator("tensor_at")(address))
+        if held[0] is not None:
+            replacement[0] = held[0]._cdata
+        return status
+
+    def register(path: str, index: Optional[str] = None) -> int:
+        made = gp.new("spec_new", path)
+        if index:
+            gp.spec_slice(made, index)
+        gp.spec_custom_torch(made, function, None)
+        identity = gp.number("patch_register", session, made)
+        gp.spec_free(made)
+        return identity
+
+    model = told.module
+    bare = model(x)["y"]
+    for path in ["last.linear", "last.output", "output|y"]:
+        identity = register(path)
+        answers.append((0, lambda tensor: tensor * tensor))
+        out = told(x)["y"]
+        assert torch.equal(out, bare * bare)
+        # Gradients go through it.
+        given = torch.autograd.grad(out.sum(), model.first.weight)[0]
+        assert torch.equal(given, torch.autograd.grad((model(x)["y"] ** 2).sum(), model.first.weight)[0])
+        answers.append((0, lambda tensor: None))
+        assert torch.equal(told(x)["y"], bare)
+        for status, make, word in [(5, lambda tensor: None, "returned 5"), (0, lambda tensor: tensor[0], "shape")]:
+            answers.append((status, make))
+            try:
+                told(x)
+            except (Failure, RuntimeError) as error:
+                assert word in str(error), str(error)
+            else:
+                raise AssertionError(f"nothing was thrown, {word} expected")
+        gp.patch_remove(session, identity)
+        identity = register(path, "[1:, 0]")
+        answers.append((0, lambda tensor: tensor + 1))
+        expected = bare.clone()
+        expected[1:, 0] += 1
+        assert torch.equal(told(x)["y"], expected)
+        gp.patch_remove(session, identity)
+    identity = register("output|scale")
+    answers.append((0, lambda tensor: tensor * 3))
+    assert told(x)["scale"] == 1.5
+    gp.patch_remove(session, identity)
+
+
+def check_again(told: Told, x: Any) -> None:
+    """A part of a run is computed again, and one on another thread."""
+    other = gp.new("session_open")
+    for text in ["first.relu=replace:1", "first.relu_1=replace:2"]:
+        gp.number("patch_add", other, text)
+    first = told.scopes[told.module.first]
+    gp.run_open(other, told.root, byref(told.wants), None)
+    gp.scope_open(first, byref(told.wants))
+    assert torch.equal(torch.relu(x), torch.full_like(x, 1))
+    snapshot = gp.new("run_snapshot")
+    gp.run_end()
+    gp.session_close(other)
+    results = []
+
+    def again() -> None:
+        wants, plan = c_uint32(), c_uint64()
+        gp.run_resume(snapshot, False, byref(wants), byref(plan))
+        results.append((torch.relu(x), wants.value & OPERATIONS, plan.value))
+        gp.run_end()
+
+    again()
+    thread = threading.Thread(target=again)
+    thread.start()
+    thread.join()
+    assert len(results) == 2 and all(torch.equal(y, torch.full_like(x, 2)) and wants and plan for y, wants, plan in results)
+    gp.snapshot_free(snapshot)
+
+
+def check_thrown(told: Told, x: Any) -> None:
+    """An exception below leaves scopes of TorchScript open; the run goes on behind it."""
+    session, inner = gp.new("session_open"), told.module.script
+    gp.number("patch_add", session, "relu=replace:7")
+    gp.run_open(session, told.root, byref(told.wants), None)
+    try:
+        told.call_script(inner, torch.ones(2, 3))
+    except RuntimeError as error:
+        assert "shapes" in str(error), str(error)
+    else:
+        raise AssertionError("the input does not fit")
+    assert torch.equal(torch.relu(x), torch.full_like(x, 7)), "the run is in its root"
+    gp.run_end()
+    gp.session_close(session)

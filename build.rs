@@ -17,8 +17,12 @@ fn main() {
     let mut list = String::from("&[\n");
     for name in names {
         let file = package.join(&name);
-        writeln!(list, "    ({:?}, include_str!({file:?})),", format!("libgraphpatch/{name}"))
-            .expect("text");
+        writeln!(
+            list,
+            "    ({:?}, include_str!({file:?})),",
+            format!("libgraphpatch/{name}")
+        )
+        .expect("text");
     }
     list += "]\n";
     let out = Path::new(&std::env::var("OUT_DIR").expect("set by cargo")).join("python_package.rs");

@@ -106,7 +106,8 @@ typedef int32_t (*gp_callback)(void *user,
 // its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
 // at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
 // written into the picked part where there is); it must stay alive until the thread's next call of a function.
-// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions. Otherwise as gp_callback.
+// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions; None
+// comes as NULL. Otherwise as gp_callback.
 typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void **replacement);
 
 // How often a patch met its node, changed the value there, or could not.
@@ -177,8 +178,10 @@ gp_status gp_session_on_error(const gp_session *session,
 // How many runs were recorded or patched so far.
 gp_status gp_session_runs(const gp_session *session, uint64_t *out);
 
-// Adds to what gp_session_notes says; the same text is kept once.
-gp_status gp_session_note(const gp_session *session, const char *note);
+// Adds to what gp_session_notes says; the same text is kept once. A NULL session stands for the attached one;
+// GP_STATUS_STATE without.
+gp_status gp_session_note(const gp_session *session,
+                          const char *note);
 
 // What a person should know of the runs so far (what a frozen graph no longer tells, say), one note a line. `out`
 // receives new text; free it with gp_string_free.
@@ -468,7 +471,7 @@ void gp_scope_free(gp_scope *scope);
 // Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.
 // `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). `plan` (may
 // be NULL) receives a number that changes with the patches that runs begin with; 0 without any. A run of a
-// named session suspends one that is open on this thread. GP_STATUS_STATE where a run is open and `session` is NULL;
+// named session suspends one that is open on this thread; where nothing is wanted of it, what it does is the open run's. GP_STATUS_STATE where a run is open and `session` is NULL;
 // GP_STATUS_TORCH before the adapter was loaded (gp_torch_load, gp_session_attach), as all calls below.
 gp_status gp_run_open(const gp_session *session,
                       const gp_root *root,
@@ -544,6 +547,7 @@ gp_status gp_scope_leaf(size_t index,
 
 // Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded for
 // the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have ended.
+// A NULL session stands for the attached one; GP_STATUS_STATE without.
 gp_status gp_session_source(const gp_session *session,
                             gp_source_callback callback,
                             void *user);

@@ -192,7 +192,7 @@ pub unsafe extern "C" fn gp_scope_free(scope: *mut gp_scope) {
 /// Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.
 /// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). `plan` (may
 /// be NULL) receives a number that changes with the patches that runs begin with; 0 without any. A run of a
-/// named session suspends one that is open on this thread. GP_STATUS_STATE where a run is open and `session` is NULL;
+/// named session suspends one that is open on this thread; where nothing is wanted of it, what it does is the open run's. GP_STATUS_STATE where a run is open and `session` is NULL;
 /// GP_STATUS_TORCH before the adapter was loaded (gp_torch_load, gp_session_attach), as all calls below.
 ///
 /// # Safety
@@ -315,6 +315,7 @@ pub unsafe extern "C" fn gp_scope_open(scope: *const gp_scope, wants: *mut u32) 
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let scope = reference(scope, "scope")?;
+        answer(wants, "wants", 0)?;
         answer(wants, "wants", self::wants(torch::open_scope(&scope.0)?))
     })
 }

@@ -793,8 +793,8 @@ static void check_parts(gp_session *session, gp_session *other) {
   is(relu(), plain(), "and no run began");
   ok(gp_session_record(session, false));
   ok(gp_run_resume(p.from, true, &wants, NULL));
-  require(wants == 0 || wants & GP_WANTS_RECORD, "nor where it could not be");
-  if (wants) ok(gp_run_end());
+  require(wants & GP_WANTS_RECORD, "the run was recorded, whatever its session does now");
+  ok(gp_run_end());
   gp_snapshot_free(p.from);
 }
 
@@ -911,10 +911,10 @@ static int32_t answer(void *user, const void *tensor, const void **replacement) 
   function *f = user;
   uint32_t wants;
   ++f->calls;
-  require(tensor != NULL && *replacement == NULL, "what the function gets");
+  require(*replacement == NULL, "what the function gets");
   model_tensor_free(f->seen);
   model_tensor_free(f->given);
-  f->seen = model_tensor_at(tensor);
+  f->seen = tensor ? model_tensor_at(tensor) : NULL;
   f->given = NULL;
   switch (f->how) {
     case TWICE: f->given = model_tensor_multiply(f->seen, f->seen); break;
@@ -1042,9 +1042,32 @@ static void check_custom(gp_session *session, gp_session *other) {
   same(&c, &expected, "a number that the function made");
   ok(gp_patch_remove(session, id));
 
+  /* None comes as NULL, and may become a tensor; what is neither tensor nor number is no value to be patched. */
+  static const char *NOTHING[] = {"N", "T", "S1:a", "O4:Type"};
+  const void *none[] = {NULL};
+  uint32_t wants, changed;
+  gp_leaf leaf;
+  id = custom(session, "output", NULL, &f);
+  for (int kind = 0; kind < 4; ++kind) {
+    for (int how = LEAVE; how <= ONE; how += ONE) {
+      f.how = how, f.calls = 0;
+      ok(gp_run_open(session, net, &wants, NULL));
+      refused(kind < 2 ? GP_STATUS_OK : GP_STATUS_REFUSED, gp_scope_output(NOTHING[kind], none, kind == 1, true, &changed));
+      require(f.calls == (kind < 2), NOTHING[kind]);
+      if (kind < 2) {
+        require(f.seen == NULL && changed == (how == ONE), "a tensor in its place");
+        ok(gp_scope_leaf(0, &leaf));
+        require(leaf.changed == (how == ONE), "a tensor in its place");
+        require(leaf.tensor == (leaf.changed ? model_tensor_impl(f.given) : NULL), "the function's own");
+      }
+      ok(gp_run_end());
+    }
+  }
+  ok(gp_patch_remove(session, id));
+
   /* Gradients go through what the function computes. */
   id = custom(session, "relu", NULL, &f);
-  uint32_t wants;
+  f.how = TWICE;
   model_tensor *x = model_tensor_new(INPUTS, ROWS, COLUMNS, 1), *y, *gradient;
   ok(gp_run_open(session, net, &wants, NULL));
   y = model_tensor_relu(x);
@@ -1103,12 +1126,14 @@ static void check_errors(gp_session *session) {
   refused(GP_STATUS_REFUSED, gp_scope_output("(1;T", tensors, 1, false, &changed));
   says("no such element");
   refused(GP_STATUS_REFUSED, gp_scope_output("(2;TN", tensors, 1, false, &changed));
+  says("is None");
+  refused(GP_STATUS_REFUSED, gp_scope_output("(2;TS1:a", tensors, 1, false, &changed));
   says("not a leaf");
   refused(GP_STATUS_REFUSED, gp_scope_output("(2;TO4:Type", tensors, 1, false, &changed));
   refused(GP_STATUS_REFUSED, gp_scope_output("N", NULL, 0, false, &changed));
   require(model_tensor_multiply(inputs, bias) == NULL && strstr(model_error(), "mul[9]=zero"), "an operation throws");
   ok(gp_run_end());
-  require(counts(session, id).failed == 1 && counts(session, second).failed == 4, "failures are counted");
+  require(counts(session, id).failed == 1 && counts(session, second).failed == 5, "failures are counted");
 
   ok(gp_session_on_error(session, GP_ON_ERROR_SKIP));
   ok(gp_run_open(session, net, &wants, NULL));

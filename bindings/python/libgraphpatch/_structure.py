@@ -37,11 +37,16 @@ def _sized(text: str) -> str:
     return f"{len(text.encode())}:{text}"
 
 
-def _fields(value: Any) -> List[str]:
-    """The fields of a dataclass that are set; transformers' outputs leave out those that are None."""
+def _fields(value: Any) -> List[Tuple[str, Any]]:
+    """The keys of a dict, or the fields of a dataclass that are set, each behind its name; transformers' outputs leave out
+    those that are None."""
     if isinstance(value, dict):
-        return list(value)
-    return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+        return [(str(key), key) for key in value]
+    return [(field.name, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]
+
+
+def _element(value: Any, key: Any) -> Any:
+    return value[key] if isinstance(value, dict) else getattr(value, key)
 
 
 def _is_record(value: Any) -> bool:
@@ -49,7 +54,10 @@ def _is_record(value: Any) -> bool:
 
 
 def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    """Whether the keys can stand in a path: texts and integers, if no two read the same."""
+    if not isinstance(value, dict) or not all(type(key) is int or isinstance(key, str) for key in value):
+        return False
+    return len({str(key) for key in value}) == len(value)
 
 
 def _flatten(value: Any, parts: List[str], tensors: List[Tensor], depth: int) -> None:
@@ -74,10 +82,9 @@ def _flatten(value: Any, parts: List[str], tensors: List[Tensor], depth: int) ->
     elif depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
         fields = _fields(value)
         parts.append(f"{{{len(fields)};")
-        for field in fields:
-            parts.append(_sized(field))
-            element = value[field] if isinstance(value, dict) else getattr(value, field)
-            _flatten(element, parts, tensors, depth + 1)
+        for name, key in fields:
+            parts.append(_sized(name))
+            _flatten(_element(value, key), parts, tensors, depth + 1)
     else:
         parts.append("O" + _sized(type(value).__name__))
 
@@ -134,18 +141,18 @@ def _changed(value: Any, leaves: _Leaves, depth: int) -> Any:
 
 
 def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
-    new: Dict[str, Any] = {}
-    for field in _fields(value):
-        old = value[field] if isinstance(value, dict) else getattr(value, field)
+    new: Dict[Any, Any] = {}
+    for _, key in _fields(value):
+        old = _element(value, key)
         element = _changed(old, leaves, depth + 1)
         if element is not old:
-            new[field] = element
+            new[key] = element
     if not new:
         return value
     copied = copy.copy(value)  # not made anew: that would compute fields again
-    for field, element in new.items():
+    for key, element in new.items():
         if isinstance(value, dict):
-            copied[field] = element
+            copied[key] = element
         else:
-            object.__setattr__(copied, field, element)  # also of a frozen one
+            object.__setattr__(copied, key, element)  # also of a frozen one
     return copied

@@ -196,7 +196,7 @@ def _shape(value: Any) -> Shape:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a leaf was a plain number whenever it was seen."""
-    if isinstance(value, dict) and "mixed" in value:
-        return all(map(is_number, value["mixed"]))
-    return value in ("int", "float", "bool")
+    """Whether a leaf was a plain number whenever it was seen, or None."""
+    kinds = value["mixed"] if isinstance(value, dict) and "mixed" in value else [value]
+    numbers = [kind for kind in kinds if kind != "none"]
+    return bool(numbers) and all(kind in ("int", "float", "bool") for kind in numbers)

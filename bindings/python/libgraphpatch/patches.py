@@ -149,7 +149,14 @@ class CustomPatch(Patch[T]):
 
 
 def _copy(value: PatchableValue) -> PatchableValue:
-    return value.detach().clone() if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    functions = torch._C._functorch
+    while functions.is_functorch_wrapped_tensor(value):  # inside vmap, say: all of it, the mapped sizes in front
+        mapped = functions.maybe_get_bdim(value)
+        value = functions.get_unwrapped(value)
+        value = value.movedim(mapped, 0) if mapped >= 0 else value
+    return value.detach().clone()
 
 
 class _Value:
@@ -236,7 +243,7 @@ class _OfNumber:
         self.function = function
 
     def __call__(self, value: Tensor) -> Any:
-        if value.dim():  # this time it is no plain number
+        if value is None or value.dim():  # this time it is no plain number
             return self.function(value)
         number = value.item()
         result = self.function(number)

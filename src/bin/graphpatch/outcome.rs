@@ -117,9 +117,14 @@ impl Outcome {
         for why in &self.damaged {
             say(why);
         }
+        // Helpers that a program starts (torch.compile's, say) call no model; the program itself is another matter.
+        let is_program = |report: &Report| report.ppid == std::process::id() || self.runs() == 0;
         let unseen = self.reports.iter().filter(|report| report.unseen_python);
-        if wanted.wants_inside() && unseen.clone().next().is_some() {
-            let processes: Vec<String> = unseen.map(|report| report.pid.to_string()).collect();
+        let processes: Vec<String> = unseen
+            .filter(|report| is_program(report))
+            .map(|report| report.pid.to_string())
+            .collect();
+        if wanted.wants_inside() && !processes.is_empty() {
             say(format!(
                 "modules called by Python were not seen in process {}: our sitecustomize did not run (python -I, -E, -S, or \
                  another PYTHONPATH), or it said above why it could not work",

@@ -135,6 +135,7 @@ void give_op_args(GpRun* run, const c10::FunctionSchema& schema, const c10::IVal
 
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
 uint32_t shown_leaf(size_t index, GpLeaf* out);
+void forget_shown();
 void register_doors();
 
 // ---- fallback.cpp, script.cpp: the two ways in ----

@@ -91,6 +91,10 @@ static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) 
     slot = number.re;
 }
 
+static std::string kind_of(const c10::IValue& value) {
+  return value.isCapsule() ? "foreign object" : value.tagKind();
+}
+
 // None: a function may look at it and give a tensor; nothing else can be done to it.
 static void patch_none(GpRun* run, const GpTarget& target, c10::IValue& slot) {
   if (target.action != GP_CUSTOM_TORCH)
@@ -112,7 +116,7 @@ static void keep_slot(GpRun* run, const GpTarget& target, size_t depth, const c1
     else if (leaf.isNone()) // there is nothing to keep
       verdict(run, elsewhere(run, target, "", nullptr));
     else
-      verdict(run, elsewhere(run, target, "the value in this run is a " + leaf.tagKind() + ", not a leaf", nullptr));
+      verdict(run, elsewhere(run, target, "the value in this run is a " + kind_of(leaf) + ", not a leaf", nullptr));
     return;
   }
   const GpStep& step = target.dig[depth];
@@ -146,7 +150,7 @@ static void patch_slot(
     else if (slot.isNone())
       patch_none(run, target, slot);
     else
-      verdict(run, elsewhere(run, target, "the value in this run is a " + slot.tagKind() + ", not a leaf", nullptr));
+      verdict(run, elsewhere(run, target, "the value in this run is a " + kind_of(slot) + ", not a leaf", nullptr));
     return;
   }
   const GpStep& step = target.dig[depth];

@@ -51,6 +51,8 @@ static c10::IValue build(const GpItem* items, size_t n, size_t& at) {
       }
       return dict;
     }
+    case GP_OTHER: // something that is no leaf, as the program knows it
+      return c10::IValue::make_capsule(c10::make_intrusive<torch::CustomClassHolder>());
     default:
       return c10::IValue();
   }
@@ -65,6 +67,10 @@ struct Leaf {
 static std::vector<Leaf>& leaves() {
   static thread_local std::vector<Leaf> leaves;
   return leaves;
+}
+
+void forget_shown() {
+  leaves().clear();
 }
 
 static bool same(const GpItem& item, const c10::IValue& value) {

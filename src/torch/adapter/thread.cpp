@@ -81,6 +81,7 @@ void end_run() {
     core->run_end(run);
   thread.seen.clear();
   thread.called = nullptr;
+  forget_shown();
   if (!thread.for_function)
     take_up();
 }

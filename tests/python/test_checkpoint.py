@@ -1,0 +1,118 @@
+"""What is computed again in the backward pass is computed under the patches that held the first time."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any, Optional
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint_sequential
+
+from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ReplacePatch, ZeroPatch, patches
+from nets import Net, same
+
+pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+
+PATCHES: dict[str, Any] = {
+    "an operation": lambda: {"blocks_0.sigmoid": AddPatch(value=0.5, slice=(slice(None), 0))},
+    "a function": lambda: {"blocks_1.up.output": CustomPatch(custom_op=lambda value: value * 3)},
+    "an input": lambda: {"blocks_0.down.input": ZeroPatch(slice=0)},
+    "weights": lambda: {"blocks_0.up.weight": ZeroPatch(slice=0), "blocks_1.mul": ReplacePatch(value=2.0, slice=1)},
+}
+
+
+def gradients(reentrant: Optional[bool], nested: bool, patch: Any, inside: bool) -> list[Tensor]:
+    torch.manual_seed(1)
+    net, x = Net(reentrant, nested), torch.randn(3, 4, requires_grad=True)
+    pg = PatchableGraph(net, x)
+    with pg.patch(patch()):
+        y = pg(x)
+        if inside:
+            y.square().sum().backward()
+    if not inside:
+        y.square().sum().backward()
+    return [y, x.grad, *[parameter.grad for parameter in net.parameters()]]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside the block", "after the block"])
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("name", PATCHES)
+def test_gradients_are_those_without_checkpoints(name: str, reentrant: bool, nested: bool, inside: bool) -> None:
+    expected = gradients(None, False, PATCHES[name], True)
+    assert all(map(same, gradients(reentrant, nested, PATCHES[name], inside), expected))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_the_tree_is_that_without_checkpoints(reentrant: bool) -> None:
+    x = torch.randn(3, 4, requires_grad=True)
+    assert repr(PatchableGraph(Net(reentrant), x).graph) == repr(PatchableGraph(Net(), x).graph)
+    pg = PatchableGraph(Net(reentrant), x)
+    pg.record(x).sum().backward()
+    assert repr(pg.graph) == repr(PatchableGraph(Net(), x).graph)
+
+
+def test_later_patches_do_not_reach_an_earlier_runs_backward() -> None:
+    net, x = Net(False), torch.randn(3, 4, requires_grad=True)
+    pg = PatchableGraph(net, x)
+    y = pg(x)
+    with pg.patch({"blocks_0.up.output": ZeroPatch()}):
+        y.sum().backward()
+    patched, x.grad = x.grad, None
+    net(x).sum().backward()
+    assert same(patched, x.grad)
+
+
+def test_a_function_that_fails_the_second_time() -> None:
+    calls = []
+
+    def fails(value: Tensor) -> Tensor:
+        calls.append(value)
+        if len(calls) > 1:
+            raise LookupError("the second time")
+        return value * 2
+
+    net, x = Net(False), torch.randn(3, 4, requires_grad=True)
+    pg = PatchableGraph(net, x)
+    with pg.patch({"blocks_0.sigmoid": CustomPatch(custom_op=fails)}):
+        y = pg(x)
+    with pytest.raises(LookupError, match="the second time"):
+        y.sum().backward()
+    with pg.patch({"output": ZeroPatch()}):
+        assert not pg(x).any()
+
+
+def test_sequential_checkpoints() -> None:
+    class Sequence(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.items = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint_sequential(self.items, 2, x, use_reentrant=False)
+
+    module, x = Sequence(), torch.randn(3, 4, requires_grad=True)
+    pg = PatchableGraph(module, x)
+    with pg.patch({"items_0.output": AddPatch(value=1.0)}):
+        y = pg(x)
+    y.sum().backward()
+    patched, x.grad = x.grad, None
+    a, b, c, d = module.items
+    d(c(b(a(x) + 1))).sum().backward()
+    assert same(patched, x.grad)
+
+
+def test_functions_live_as_long_as_they_may_be_called_again() -> None:
+    gc.collect()
+    before = len(patches._functions)
+    net, x = Net(False), torch.randn(3, 4, requires_grad=True)
+    pg = PatchableGraph(net, x)
+    with pg.patch({"blocks_0.output": CustomPatch(custom_op=torch.tanh)}):
+        y = pg(x)
+    assert len(patches._functions) == before + 1
+    y.sum().backward()
+    del y
+    gc.collect()
+    assert len(patches._functions) == before

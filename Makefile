@@ -62,12 +62,14 @@ lint: ## what CI checks beside the tests: format and clippy
 	cargo clippy --release --all-targets --quiet -- -D warnings
 
 .PHONY: generate
-generate: ## rebuild the committed generated files (C header, seam bindings)
+generate: ## rebuild the committed generated files (C header, seam bindings, the kernels' PTX)
 	.ci/generate
+	.ci/kernels
 
 .PHONY: generate-check
 generate-check: ## fail when a committed generated file is stale
 	.ci/generate --check
+	.ci/kernels --check
 
 .PHONY: bench
 bench: venv build build/bench/cost build/bench/patch ## what recording and patching cost, as ratios to the bare program

@@ -9,6 +9,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod device;
 pub mod keyed;
 pub mod ops;
 pub mod patches;

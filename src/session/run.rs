@@ -62,7 +62,7 @@ struct Pending {
 /// One call of a root on one thread.
 #[derive(Debug)]
 pub struct Run {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     pub(super) plan: Option<Arc<Plan>>,
     root: Arc<Root>,
     tape: Option<Tape>,
@@ -73,6 +73,8 @@ pub struct Run {
     parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     pending: Option<Pending>,
     pub(super) failure: String,
+    /// Patches on CUDA values that are not launched yet.
+    pub(super) queue: crate::cuda::Queue,
     no_target: Arc<str>,
 }
 
@@ -108,6 +110,7 @@ impl Run {
             parameters: FxHashMap::default(),
             pending: None,
             failure: String::new(),
+            queue: crate::cuda::Queue::default(),
             no_target: Arc::default(),
         };
         let site = run.plan.is_some().then_some(Plan::ROOT);

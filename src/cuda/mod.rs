@@ -55,3 +55,8 @@ pub fn cuda() -> Result<&'static Arc<Cuda>, &'static str> {
     });
     made.as_ref().map_err(String::as_str)
 }
+
+/// Whether work for the stream goes into a graph.
+pub fn is_capturing(stream: usize) -> bool {
+    cuda().is_ok_and(|cuda| cuda.driver().is_capturing(stream).unwrap_or(false))
+}

@@ -148,10 +148,12 @@ impl Queue {
         let given = match operand {
             None => Given::Nothing,
             Some(Operand::Number(number)) => Given::Number(*number),
-            Some(Operand::Host(value)) if value.shape().is_empty() => {
-                // As in libtorch, a number has less say than a tensor: but not over one without dimensions.
+            // Added, a tensor without dimensions has as little say in the dtype as a number.
+            Some(Operand::Host(value))
+                if op == Op::Add && value.shape().is_empty() && value.dtype() != tensor.dtype =>
+            {
                 match promote::number_of(value) {
-                    Some(number) if !axes.is_empty() || value.dtype() == tensor.dtype => Given::Number(number),
+                    Some(number) if !axes.is_empty() => Given::Number(number),
                     _ => return Ok(None),
                 }
             }
@@ -162,7 +164,9 @@ impl Queue {
                 strides: &[],
             }),
             Some(Operand::Foreign(_)) => match foreign {
-                Some(value) if !value.sizes.is_empty() || value.dtype == tensor.dtype => Given::Tensor(value),
+                Some(value) if op == Op::Replace || !value.sizes.is_empty() || value.dtype == tensor.dtype => {
+                    Given::Tensor(value)
+                }
                 _ => return Ok(None),
             },
         };

@@ -163,6 +163,10 @@ impl Driver for Real {
     }
 
     fn is_capturing(&self, stream: usize) -> Answer<bool> {
+        // The legacy default stream cannot be captured, and asking would need its context.
+        if stream == 0 {
+            return Ok(false);
+        }
         let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
         // SAFETY: libtorch's current stream, which lives at least as long as the call; a place for the answer.
         check(unsafe {

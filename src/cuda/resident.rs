@@ -203,9 +203,7 @@ impl Resident {
     /// Uploads what can be uploaded before the value's dtype is known.
     pub fn prepare(&self, cuda: &Arc<Cuda>, device: u32, patch: &Patch) -> Result<(), Why> {
         let usage = Use { device, capturing: false };
-        if let Action::Add(Operand::Host(tensor)) | Action::Replace(Operand::Host(tensor)) = &patch.patch.action
-            && !tensor.shape().is_empty()
-        {
+        if let Action::Add(Operand::Host(tensor)) | Action::Replace(Operand::Host(tensor)) = &patch.patch.action {
             self.value(cuda, usage, tensor)?;
         }
         if patch.slice.is_none() {

@@ -2,6 +2,8 @@
 
 use super::{Run, Verdict};
 use crate::cuda::{self, Planned, Tensor, Value, Why};
+use crate::patch::action::Action;
+use crate::patch::kept::OnDevice;
 
 impl Run {
     /// Applies patch `index` to a CUDA tensor; `foreign` is its value, where that is a tensor of libtorch's. With `more`
@@ -58,6 +60,18 @@ impl Run {
             }
         }
         verdict
+    }
+
+    /// Keeps a copy that was made on a device, for the probe or record `index`.
+    pub fn keep_on_device(&mut self, index: u32, value: OnDevice) -> Verdict {
+        let Some(patch) = self.patch(index) else {
+            return Verdict::Skipped;
+        };
+        let Action::Keep(kept) = &patch.patch.action else {
+            return Verdict::Skipped;
+        };
+        kept.push_on_device(value);
+        self.succeeded(&patch)
     }
 
     /// libtorch's own operations do it; a person is told once.

@@ -11,6 +11,7 @@
 
 mod device;
 pub mod keyed;
+mod live;
 pub mod ops;
 pub mod patches;
 mod recorded;
@@ -153,6 +154,12 @@ impl Session {
             *current = None;
             set_active(Active::Detached);
         }
+    }
+
+    /// Whether runs belong to this session.
+    fn is_attached(self: &Arc<Self>) -> bool {
+        let current = ATTACHED.read();
+        current.as_ref().is_some_and(|other| Arc::ptr_eq(other, self))
     }
 
     fn update_active(self: &Arc<Self>) {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Session;
+use super::{Session, live};
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::patch::action::{Action, NewPatch};
+use crate::patch::kept::Kept;
 use crate::patch::{Patch, PatchCounts, PatchSpec, Plan};
 use crate::tensor::HostTensor;
 
@@ -70,6 +71,11 @@ impl Session {
         let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
         patches.push(Arc::new(Patch::new(id, patch)));
         self.rebuild(&patches);
+        drop(patches);
+        // A capture may come next, in which nothing can be loaded.
+        if self.is_attached() {
+            self.warm_devices();
+        }
         Ok(id)
     }
 
@@ -81,6 +87,9 @@ impl Session {
     pub fn remove_patch(self: &Arc<Self>, id: u64) -> Result<()> {
         let mut patches = self.patches.lock();
         let before = patches.len();
+        if let Some(patch) = patches.iter().find(|patch| patch.id == id) {
+            live::switch(patch, false)?;
+        }
         patches.retain(|patch| patch.id != id);
         if patches.len() == before {
             return Err(unknown(id));
@@ -97,7 +106,9 @@ impl Session {
     pub fn enable_patch(self: &Arc<Self>, id: u64, on: bool) -> Result<()> {
         let patches = self.patches.lock();
         let patch = patches.iter().find(|patch| patch.id == id);
-        patch.ok_or_else(|| unknown(id))?.set_enabled(on);
+        let patch = patch.ok_or_else(|| unknown(id))?;
+        live::switch(patch, on)?;
+        patch.set_enabled(on);
         self.rebuild(&patches);
         Ok(())
     }
@@ -125,6 +136,9 @@ impl Session {
         };
         sets.truncate(at);
         let mut patches = self.patches.lock();
+        for patch in patches.iter().filter(|patch| patch.id >= set) {
+            live::switch(patch, false)?;
+        }
         patches.retain(|patch| patch.id < set);
         self.rebuild(&patches);
         Ok(())
@@ -146,6 +160,15 @@ impl Session {
                 _ => None,
             });
         kept.collect()
+    }
+
+    /// What the probe or record `id` keeps; nothing is read back from a device.
+    pub fn kept_of(&self, id: u64) -> Option<Arc<Kept>> {
+        let patches = self.patches.lock();
+        match &patches.iter().find(|patch| patch.id == id)?.patch.action {
+            Action::Keep(kept) => Some(kept.clone()),
+            _ => None,
+        }
     }
 
     /// What became of each patch so far, in the order of registration.

@@ -3,6 +3,7 @@
 //! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
 //! disables the library and the host goes on.
 
+mod device;
 mod lent;
 mod targets;
 
@@ -49,6 +50,10 @@ pub static CORE: Core = Core(raw::GpCore {
     applied_elsewhere: Some(applied_elsewhere),
     failure: Some(failure),
     note: Some(note),
+    apply_on_device: Some(device::apply_on_device),
+    flush_device: Some(device::flush_device),
+    keep_on_device: Some(device::keep_on_device),
+    is_capturing: Some(device::is_capturing),
 });
 
 /// [`raw::GpCore`] as a static.

@@ -7,7 +7,7 @@
 //   F address
 //   W address size …
 //   R address size    → bytes
-//   L name(16) grid block size arguments…   → 1
+//   L name(24) grid block size arguments…   → 1
 #define GRAPHPATCH_EMULATE
 #include "../../kernels/graphpatch.cu"
 
@@ -89,8 +89,8 @@ int main() {
       const void* from = reinterpret_cast<const void*>(number());
       give(from, number());
     } else if (letter == 'L') {
-      char name[17] = {};
-      take(name, 16);
+      char name[25] = {};
+      take(name, 24);
       const uint64_t grid = number(), block = number(), size = number();
       std::vector<char> bytes(size);
       take(bytes.data(), size);

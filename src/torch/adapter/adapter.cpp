@@ -5,6 +5,7 @@
 #include <c10/macros/Macros.h>
 #include <torch/version.h>
 
+#include "device.cpp"
 #include "fallback.cpp"
 #include "instrument.cpp"
 #include "operands.cpp"
@@ -90,5 +91,8 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.scope_leave = graphpatch::scope_leave;
   table.tensor_from_torch = graphpatch::tensor_from_torch;
   table.tensor_free = graphpatch::tensor_free;
+  table.kept_read = graphpatch::kept_read;
+  table.kept_lend = graphpatch::kept_lend;
+  table.kept_free = graphpatch::kept_free;
   return &table;
 }

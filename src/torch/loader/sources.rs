@@ -13,6 +13,8 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../adapter/adapter.cpp"),
     ),
     ("adapter/adapter.h", include_str!("../adapter/adapter.h")),
+    ("adapter/device.cpp", include_str!("../adapter/device.cpp")),
+    ("adapter/device.h", include_str!("../adapter/device.h")),
     (
         "adapter/dlpack_abi.h",
         include_str!("../adapter/dlpack_abi.h"),

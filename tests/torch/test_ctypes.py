@@ -554,7 +554,7 @@ def check_cuda(p: Patched) -> None:
     assert (p.run() == p.bare).all()
     gp.patch_enable(p.session, identity, True)
     with refused("REFUSED", "stays a number"):
-        gp.patch_set_value(p.session, identity, gp.new("value_dlpack", address(capsule_of(p.x)), False))
+        gp.patch_set_value(p.session, identity, value_of(p.x))
     assert (p.run() == p.bare + 3).all() and p.counts(identity) == (3, 3, 0)
     gp.patch_remove(p.session, identity)
     with refused("STATE"):

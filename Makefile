@@ -75,6 +75,12 @@ generate-check: ## fail when a committed generated file is stale
 bench: venv build build/bench/cost build/bench/patch ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 
+# Needs no Rust and no .venv: target/release/libgraphpatch.so is carried there (and, without a C++ compiler, the adapter
+# that `graphpatch doctor --build` made, in GRAPHPATCH_ADAPTER_DIR).
+.PHONY: gpu-check
+gpu-check: ## on a machine with a card: everything there against PyTorch, the sanitizer, then timings
+	$(or $(GRAPHPATCH_PYTHON),python3) tests/gpu/check.py
+
 .PHONY: clean
 clean: ## remove build products (not .venv)
 	rm -rf build

@@ -55,7 +55,13 @@ fn offenders(files: &[(PathBuf, String)], words: &[&str], allowed: &[&str]) -> V
 
 #[test]
 fn only_the_edge_rooms_are_unsafe() {
-    let allowed = ["src/apply", "src/cuda", "src/torch", "src/ffi", "src/preload"];
+    let allowed = [
+        "src/apply",
+        "src/cuda",
+        "src/torch",
+        "src/ffi",
+        "src/preload",
+    ];
     let found = offenders(
         &files("src", &["rs"]),
         &["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"],

@@ -44,7 +44,9 @@ pub struct Cuda {
 
 impl std::fmt::Debug for Cuda {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cuda").field("devices", &self.devices).finish_non_exhaustive()
+        f.debug_struct("Cuda")
+            .field("devices", &self.devices)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,12 +106,16 @@ impl Cuda {
     ///
     /// See [`Why`].
     pub fn device(&self, number: u32, stream: Option<usize>) -> Result<&Device, Why> {
-        let slot = self.devices.get(number as usize).ok_or_else(|| {
-            Why::Unusable(format!("this process sees no CUDA device {number}"))
-        })?;
+        let slot = self
+            .devices
+            .get(number as usize)
+            .ok_or_else(|| Why::Unusable(format!("this process sees no CUDA device {number}")))?;
         if slot.get().is_none() {
             if let Some(stream) = stream
-                && self.driver.is_capturing(stream).map_err(|fault| Why::Failed(fault.to_string()))?
+                && self
+                    .driver
+                    .is_capturing(stream)
+                    .map_err(|fault| Why::Failed(fault.to_string()))?
             {
                 return Err(Why::Failed(format!(
                     "the kernels are not loaded on CUDA device {number} yet, which cannot be done during a capture: call \
@@ -131,7 +137,10 @@ impl Cuda {
     ///
     /// Text for people.
     pub fn check(&self, number: u32) -> Result<Facts, String> {
-        let facts = self.driver.facts(number).map_err(|fault| fault.to_string())?;
+        let facts = self
+            .driver
+            .facts(number)
+            .map_err(|fault| fault.to_string())?;
         let (major, minor) = facts.capability;
         if facts.capability < OLDEST_CARD {
             return Err(format!(
@@ -148,7 +157,9 @@ impl Cuda {
         let explain = |fault: super::driver::Fault| match fault.code {
             // CUDA_ERROR_UNSUPPORTED_PTX_VERSION, CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_JIT_COMPILER_NOT_FOUND
             222 | 209 => format!("{name}: the driver does not take the kernels: {fault}"),
-            221 => format!("{name}: the driver's PTX compiler (libnvidia-ptxjitcompiler.so.1) is missing"),
+            221 => format!(
+                "{name}: the driver's PTX compiler (libnvidia-ptxjitcompiler.so.1) is missing"
+            ),
             _ => format!("{name}: {fault}"),
         };
         let context = self.driver.retain(number).map_err(explain)?;
@@ -162,7 +173,8 @@ impl Cuda {
         let image = CStr::from_bytes_with_nul(IMAGE.as_bytes()).map_err(|why| why.to_string())?;
         let (functions, stream) = {
             let _entered = self.enter(&device).map_err(explain)?;
-            self.relaxed(|| Ok((self.driver.load(image)?, self.driver.stream()?))).map_err(explain)?
+            self.relaxed(|| Ok((self.driver.load(image)?, self.driver.stream()?)))
+                .map_err(explain)?
         };
         device.functions = functions;
         device.stream = stream;
@@ -222,7 +234,13 @@ impl Entered<'_> {
             Kernel::Any => Arguments::Any(work, picks),
             _ => Arguments::Work(work),
         };
-        self.launch(&Launch { kernel, grid, block, stream, arguments })
+        self.launch(&Launch {
+            kernel,
+            grid,
+            block,
+            stream,
+            arguments,
+        })
     }
 
     /// Works that do not meet, at most [`WORKS`], in one launch.
@@ -252,6 +270,7 @@ impl Entered<'_> {
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Answer<()> {
-        self.driver.launch(self.device.functions[launch.kernel.index()], launch)
+        self.driver
+            .launch(self.device.functions[launch.kernel.index()], launch)
     }
 }

@@ -43,8 +43,14 @@ impl Extent {
     pub fn new(address: u64, sizes: &[i64], strides: &[i64], slice: &Slice) -> Extent {
         let mut ranges: SmallVec<[Range; 8]> = SmallVec::new();
         let uses_dim = |item: &&Item| matches!(item, Item::Index(_) | Item::Range { .. });
-        let mut left = sizes.len().saturating_sub(slice.0.iter().filter(uses_dim).count());
-        let whole = |size: i64| Range { start: 0, step: 1, len: size };
+        let mut left = sizes
+            .len()
+            .saturating_sub(slice.0.iter().filter(uses_dim).count());
+        let whole = |size: i64| Range {
+            start: 0,
+            step: 1,
+            len: size,
+        };
         for item in &slice.0 {
             let size = sizes.get(ranges.len()).copied().unwrap_or(1);
             match *item {
@@ -54,10 +60,20 @@ impl Extent {
                     len: 1,
                 }),
                 Item::Range { start, stop, step } => {
-                    let clamp = |n: i64| if n < 0 { n.saturating_add(size).max(0) } else { n.min(size) };
+                    let clamp = |n: i64| {
+                        if n < 0 {
+                            n.saturating_add(size).max(0)
+                        } else {
+                            n.min(size)
+                        }
+                    };
                     let (start, stop) = (start.map_or(0, clamp), stop.map_or(size, clamp));
                     let step = step.unwrap_or(1).max(1);
-                    let len = if stop > start { 1 + (stop - start - 1) / step } else { 0 };
+                    let len = if stop > start {
+                        1 + (stop - start - 1) / step
+                    } else {
+                        0
+                    };
                     ranges.push(Range { start, step, len });
                 }
                 Item::Ellipsis => {
@@ -85,7 +101,11 @@ impl Extent {
             && self.sizes == other.sizes
             && self.strides == other.strides
             && self.ranges.len() == other.ranges.len()
-            && self.ranges.iter().zip(&other.ranges).any(|(a, b)| a.misses(*b))
+            && self
+                .ranges
+                .iter()
+                .zip(&other.ranges)
+                .any(|(a, b)| a.misses(*b))
     }
 }
 
@@ -95,7 +115,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn extent(sizes: &[i64], slice: &str) -> Extent {
-        Extent::new(4096, sizes, &[12, 4, 1][3 - sizes.len()..], &slice.parse().unwrap())
+        Extent::new(
+            4096,
+            sizes,
+            &[12, 4, 1][3 - sizes.len()..],
+            &slice.parse().unwrap(),
+        )
     }
 
     #[test]
@@ -112,7 +137,11 @@ mod tests {
             ("[..., -1]", "[0, 0, 3]", false),
         ] {
             let sizes = [2, 3, 4];
-            assert_eq!(extent(&sizes, a).misses(&extent(&sizes, b)), misses, "{a} {b}");
+            assert_eq!(
+                extent(&sizes, a).misses(&extent(&sizes, b)),
+                misses,
+                "{a} {b}"
+            );
         }
     }
 

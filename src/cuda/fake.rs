@@ -1,6 +1,7 @@
 //! A driver for tests without a card: it records every call, and lets the kernels' own source run on the CPU, in a
 //! process of its own under the address sanitizer (`tests/kernels/emulator.cpp`).
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -16,12 +17,26 @@ use super::work::{Batch, Kernel, Picks, Work};
 
 /// One call that would have reached the card.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a test's list is short")]
 pub enum Call {
-    Load { context: usize },
+    Load {
+        context: usize,
+    },
     Alloc(usize),
     Free(u64),
-    Upload { address: u64, bytes: usize },
-    Launch { kernel: Kernel, grid: u32, block: u32, stream: usize, context: usize, works: Vec<Work>, picks: Option<Picks> },
+    Upload {
+        address: u64,
+        bytes: usize,
+    },
+    Launch {
+        kernel: Kernel,
+        grid: u32,
+        block: u32,
+        stream: usize,
+        context: usize,
+        works: Vec<Work>,
+        picks: Option<Picks>,
+    },
 }
 
 /// The process that the kernels run in.
@@ -40,14 +55,27 @@ fn program() -> &'static PathBuf {
         let out = own.with_file_name(format!("kernel-emulator-{}", std::process::id()));
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
         let done = Command::new(compiler)
-            .args(["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off"])
+            .args([
+                "-std=c++17",
+                "-O1",
+                "-g",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-Wno-unknown-pragmas",
+                "-ffp-contract=off",
+            ])
             .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
             .arg(root.join("tests/kernels/emulator.cpp"))
             .arg("-o")
             .arg(&out)
             .output()
             .expect("a C++ compiler");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         out
     })
 }
@@ -60,7 +88,10 @@ impl Emulator {
             .env("ASAN_OPTIONS", "detect_leaks=0")
             .spawn()
             .unwrap();
-        let (to, from) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let (to, from) = (
+            process.stdin.take().unwrap(),
+            process.stdout.take().unwrap(),
+        );
         Emulator { process, to, from }
     }
 
@@ -68,13 +99,17 @@ impl Emulator {
         let mut message = vec![letter];
         message.extend(numbers.iter().flat_map(|n| n.to_ne_bytes()));
         message.extend(bytes);
-        self.to.write_all(&message).expect("the emulator stopped: see what the address sanitizer says");
+        self.to
+            .write_all(&message)
+            .expect("the emulator stopped: see what the address sanitizer says");
         self.to.flush().unwrap();
     }
 
     fn answer<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.from.read_exact(&mut bytes).expect("the emulator stopped: see what the address sanitizer says");
+        self.from
+            .read_exact(&mut bytes)
+            .expect("the emulator stopped: see what the address sanitizer says");
         bytes
     }
 
@@ -102,7 +137,9 @@ impl Emulator {
         fn bytes<T>(value: &T, out: &mut Vec<u8>) {
             out.resize(out.len().next_multiple_of(16), 0);
             // SAFETY: the structs of `work.rs` have no bytes but their fields', all plain numbers.
-            let raw = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+            let raw = unsafe {
+                std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
+            };
             out.extend(raw);
         }
         let mut arguments = Vec::new();
@@ -116,7 +153,11 @@ impl Emulator {
         }
         let mut name = launch.kernel.name().to_bytes().to_vec();
         name.resize(24, 0);
-        for number in [launch.grid.into(), launch.block.into(), arguments.len() as u64] {
+        for number in [
+            launch.grid.into(),
+            launch.block.into(),
+            arguments.len() as u64,
+        ] {
             name.extend(u64::to_ne_bytes(number));
         }
         name.extend(arguments);
@@ -210,7 +251,9 @@ impl Driver for Fake {
             let entry = format!(".visible .entry {}(", kernel.name().to_str().unwrap());
             assert!(text.contains(&entry), "no {entry} in the PTX");
         }
-        self.state.calls.lock().push(Call::Load { context: self.current() });
+        self.state.calls.lock().push(Call::Load {
+            context: self.current(),
+        });
         Ok(std::array::from_fn(|at| 1 + at))
     }
     fn stream(&self) -> Answer<usize> {
@@ -223,11 +266,20 @@ impl Driver for Fake {
         self.state.relaxed.store(on.into(), Ordering::Relaxed);
     }
     fn alloc(&self, bytes: usize) -> Answer<u64> {
-        assert_eq!(self.state.relaxed.load(Ordering::Relaxed), 1, "captures of other threads would forbid this");
+        assert_eq!(
+            self.state.relaxed.load(Ordering::Relaxed),
+            1,
+            "captures of other threads would forbid this"
+        );
         self.state.calls.lock().push(Call::Alloc(bytes));
         let mut next = self.state.next.lock();
         *next += 1 << 20;
-        let emulated = self.state.emulator.lock().as_mut().map(|emulator| emulator.alloc(bytes));
+        let emulated = self
+            .state
+            .emulator
+            .lock()
+            .as_mut()
+            .map(|emulator| emulator.alloc(bytes));
         Ok(emulated.unwrap_or((1 << 40) + *next))
     }
     fn free(&self, address: u64) {
@@ -238,7 +290,10 @@ impl Driver for Fake {
     }
     fn upload(&self, address: u64, bytes: &[u8], stream: usize) -> Answer<()> {
         assert_eq!(stream, 7, "copies go to our own stream");
-        self.state.calls.lock().push(Call::Upload { address, bytes: bytes.len() });
+        self.state.calls.lock().push(Call::Upload {
+            address,
+            bytes: bytes.len(),
+        });
         if let Some(emulator) = self.state.emulator.lock().as_mut() {
             emulator.write(address, bytes);
         }
@@ -248,19 +303,50 @@ impl Driver for Fake {
         assert_eq!(function, 1 + launch.kernel.index());
         let code = self.state.fault.load(Ordering::Relaxed);
         if code != 0 {
-            return Err(Fault { code, text: "the fake says no".into() });
+            return Err(Fault {
+                code,
+                text: "the fake says no".into(),
+            });
         }
         let (works, picks) = match launch.arguments {
             Arguments::Work(work) => (vec![*work], None),
             Arguments::Any(work, picks) => (vec![*work], Some(*picks)),
             Arguments::Batch(batch) => (batch.works[..batch.count as usize].to_vec(), None),
         };
-        let Launch { kernel, grid, block, stream, .. } = *launch;
+        let Launch {
+            kernel,
+            grid,
+            block,
+            stream,
+            ..
+        } = *launch;
         let context = self.current();
-        self.state.calls.lock().push(Call::Launch { kernel, grid, block, stream, context, works, picks });
+        self.state.calls.lock().push(Call::Launch {
+            kernel,
+            grid,
+            block,
+            stream,
+            context,
+            works,
+            picks,
+        });
         if let Some(emulator) = self.state.emulator.lock().as_mut() {
             emulator.launch(launch);
         }
         Ok(())
     }
+}
+
+thread_local! {
+    static INSTEAD: Cell<Option<&'static Arc<Cuda>>> = const { Cell::new(None) };
+}
+
+/// What this thread has in the place of the machine's CUDA.
+pub fn instead() -> Option<&'static Arc<Cuda>> {
+    INSTEAD.get()
+}
+
+/// Puts it there.
+pub fn put(cuda: Arc<Cuda>) {
+    INSTEAD.set(Some(Box::leak(Box::new(cuda))));
 }

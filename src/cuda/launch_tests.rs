@@ -8,15 +8,22 @@ use super::status;
 use super::work::{Kernel, Path};
 use super::{Cuda, Planned, Queue, Tensor, Why, resident};
 use crate::patch::Number;
-use crate::patch::action::{Action, NewPatch, Operand, Pick};
 use crate::patch::Patch;
+use crate::patch::action::{Action, NewPatch, Operand, Pick};
 use crate::tensor::{Dtype, HostTensor};
 use std::sync::Arc;
 
 const BASE: u64 = 0x7000_0000_0000;
 
 fn tensor<'a>(sizes: &'a [i64], strides: &'a [i64], dtype: Dtype) -> Tensor<'a> {
-    Tensor { address: BASE, sizes, strides, dtype, device: 0, stream: 42 }
+    Tensor {
+        address: BASE,
+        sizes,
+        strides,
+        dtype,
+        device: 0,
+        stream: 42,
+    }
 }
 
 fn host(dtype: Dtype, shape: &[i64]) -> Operand {
@@ -28,14 +35,41 @@ fn one(cuda: &Arc<Cuda>, state: &State, patch: &Arc<Patch>, tensor: &Tensor<'_>)
     let mut queue = Queue::default();
     assert_eq!(queue.push(cuda, patch, tensor, None), Ok(Planned::Queued));
     let outcomes = queue.flush(cuda);
-    assert!(outcomes.iter().all(|(_, fault)| fault.is_none()), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|(_, fault)| fault.is_none()),
+        "{outcomes:?}"
+    );
     state.take()
 }
 
-fn launches(calls: &[Call]) -> Vec<(Kernel, u32, u32, u64, u32)> {
+/// Kernel, grid, block, units, bytes of a unit.
+type Shape = (Kernel, u32, u32, u64, u32);
+/// Slice, sizes, strides, dtype, action, and the launch.
+type Case = (
+    &'static str,
+    &'static [i64],
+    &'static [i64],
+    Dtype,
+    Action,
+    Shape,
+);
+
+fn launches(calls: &[Call]) -> Vec<Shape> {
     let launch = |call: &Call| match call {
-        Call::Launch { kernel, grid, block, works, stream, context, .. } => {
-            assert_eq!((*stream, *context), (42, 100), "libtorch's stream, the device's context");
+        Call::Launch {
+            kernel,
+            grid,
+            block,
+            works,
+            stream,
+            context,
+            ..
+        } => {
+            assert_eq!(
+                (*stream, *context),
+                (42, 100),
+                "libtorch's stream, the device's context"
+            );
             Some((*kernel, *grid, *block, works[0].units, works[0].unit))
         }
         _ => None,
@@ -47,25 +81,102 @@ fn launches(calls: &[Call]) -> Vec<(Kernel, u32, u32, u64, u32)> {
 fn the_path_is_chosen_by_alignment_and_strides() {
     let (cuda, state) = fake::cuda(false);
     let add = |n| Action::Add(Operand::Number(Number::Int(n)));
-    let cases: Vec<(&str, &[i64], &[i64], Dtype, Action, (Kernel, u32, u32, u64, u32))> = vec![
+    let cases: Vec<Case> = vec![
         // Dense: 16 bytes a unit, four of them in each thread.
-        ("", &[1024, 1024], &[1024, 1], Dtype::F32, Action::Zero, (Kernel::Zero(Path::Dense), 32, 256, 262_144, 16)),
-        ("", &[64], &[1], Dtype::Bf16, add(1), (Kernel::Add(Path::Dense), 1, 32, 8, 16)),
+        (
+            "",
+            &[1024, 1024],
+            &[1024, 1],
+            Dtype::F32,
+            Action::Zero,
+            (Kernel::Zero(Path::Dense), 32, 256, 262_144, 16),
+        ),
+        (
+            "",
+            &[64],
+            &[1],
+            Dtype::Bf16,
+            add(1),
+            (Kernel::Add(Path::Dense), 1, 32, 8, 16),
+        ),
         // A permuted tensor without gaps is dense too.
-        ("", &[3, 5, 7], &[1, 3, 15], Dtype::I64, Action::Zero, (Kernel::Zero(Path::Dense), 1, 64, 52, 16)),
+        (
+            "",
+            &[3, 5, 7],
+            &[1, 3, 15],
+            Dtype::I64,
+            Action::Zero,
+            (Kernel::Zero(Path::Dense), 1, 64, 52, 16),
+        ),
         // One element off the alignment: a head, whole units, a tail.
-        ("[1:]", &[1024], &[1], Dtype::F32, add(1), (Kernel::Add(Path::Dense), 1, 256, 255, 16)),
+        (
+            "[1:]",
+            &[1024],
+            &[1],
+            Dtype::F32,
+            add(1),
+            (Kernel::Add(Path::Dense), 1, 256, 255, 16),
+        ),
         // Rows that begin and end at multiples of 16 bytes.
-        ("[:, :64]", &[32, 128], &[128, 1], Dtype::F16, Action::Zero, (Kernel::Zero(Path::Strided), 1, 256, 256, 16)),
+        (
+            "[:, :64]",
+            &[32, 128],
+            &[128, 1],
+            Dtype::F16,
+            Action::Zero,
+            (Kernel::Zero(Path::Strided), 1, 256, 256, 16),
+        ),
         // A column; rows of odd bytes.
-        ("[..., 0]", &[32, 128], &[128, 1], Dtype::F16, Action::Zero, (Kernel::Zero(Path::Strided), 1, 32, 32, 2)),
-        ("[:, :63]", &[32, 128], &[128, 1], Dtype::F16, Action::Zero, (Kernel::Zero(Path::Strided), 8, 256, 2016, 2)),
+        (
+            "[..., 0]",
+            &[32, 128],
+            &[128, 1],
+            Dtype::F16,
+            Action::Zero,
+            (Kernel::Zero(Path::Strided), 1, 32, 32, 2),
+        ),
+        (
+            "[:, :63]",
+            &[32, 128],
+            &[128, 1],
+            Dtype::F16,
+            Action::Zero,
+            (Kernel::Zero(Path::Strided), 8, 256, 2016, 2),
+        ),
         // Another dtype is converted element by element.
-        ("", &[32], &[1], Dtype::F16, Action::Replace(host(Dtype::F32, &[32])), (Kernel::Any, 1, 32, 32, 2)),
-        ("", &[32], &[1], Dtype::F32, Action::Replace(host(Dtype::F32, &[32])), (Kernel::Replace(Path::Dense), 1, 32, 8, 16)),
+        (
+            "",
+            &[32],
+            &[1],
+            Dtype::F16,
+            Action::Replace(host(Dtype::F32, &[32])),
+            (Kernel::Any, 1, 32, 32, 2),
+        ),
+        (
+            "",
+            &[32],
+            &[1],
+            Dtype::F32,
+            Action::Replace(host(Dtype::F32, &[32])),
+            (Kernel::Replace(Path::Dense), 1, 32, 8, 16),
+        ),
         // A broadcast value has rows of its own.
-        ("", &[8, 32], &[32, 1], Dtype::F32, Action::Replace(host(Dtype::F32, &[32])), (Kernel::Replace(Path::Strided), 1, 64, 64, 16)),
-        ("", &[8, 32], &[32, 1], Dtype::F32, Action::Add(host(Dtype::F32, &[8, 1])), (Kernel::Add(Path::Strided), 1, 256, 256, 4)),
+        (
+            "",
+            &[8, 32],
+            &[32, 1],
+            Dtype::F32,
+            Action::Replace(host(Dtype::F32, &[32])),
+            (Kernel::Replace(Path::Strided), 1, 64, 64, 16),
+        ),
+        (
+            "",
+            &[8, 32],
+            &[32, 1],
+            Dtype::F32,
+            Action::Add(host(Dtype::F32, &[8, 1])),
+            (Kernel::Add(Path::Strided), 1, 256, 256, 4),
+        ),
     ];
     for (slice, sizes, strides, dtype, action, expected) in cases {
         let patch = sliced(slice, action);
@@ -73,7 +184,12 @@ fn the_path_is_chosen_by_alignment_and_strides() {
         assert_eq!(launches(&calls), [expected], "{slice} {sizes:?} {dtype:?}");
     }
     // Nothing to do, nothing launched.
-    let calls = one(&cuda, &state, &sliced("[2:2]", Action::Zero), &tensor(&[4], &[1], Dtype::F32));
+    let calls = one(
+        &cuda,
+        &state,
+        &sliced("[2:2]", Action::Zero),
+        &tensor(&[4], &[1], Dtype::F32),
+    );
     assert_eq!(launches(&calls), []);
 }
 
@@ -81,12 +197,33 @@ fn the_path_is_chosen_by_alignment_and_strides() {
 fn more_units_than_32_bits_count_are_cut() {
     let (cuda, state) = fake::cuda(false);
     let sizes = [5, 1 << 30, 1];
-    let calls = one(&cuda, &state, &sliced("[..., 0]", Action::Zero), &tensor(&sizes, &[1 << 32, 2, 1], Dtype::I8));
-    let Some(Call::Launch { works, .. }) = calls.last() else { panic!() };
+    let calls = one(
+        &cuda,
+        &state,
+        &sliced("[..., 0]", Action::Zero),
+        &tensor(&sizes, &[1 << 32, 2, 1], Dtype::I8),
+    );
+    let Some(Call::Launch { works, .. }) = calls.last() else {
+        panic!()
+    };
     assert_eq!((works[0].data, works[0].rank), (BASE + (3 << 32), 2));
-    assert_eq!(launches(&calls).iter().map(|launch| launch.3).collect::<Vec<_>>(), [3 << 30, 2 << 30]);
-    let dense = one(&cuda, &state, &sliced("", Action::Zero), &tensor(&[1 << 40], &[1], Dtype::U8));
-    assert_eq!(launches(&dense), [(Kernel::Zero(Path::Dense), 32, 256, 1 << 36, 16)]);
+    assert_eq!(
+        launches(&calls)
+            .iter()
+            .map(|launch| launch.3)
+            .collect::<Vec<_>>(),
+        [3 << 30, 2 << 30]
+    );
+    let dense = one(
+        &cuda,
+        &state,
+        &sliced("", Action::Zero),
+        &tensor(&[1 << 40], &[1], Dtype::U8),
+    );
+    assert_eq!(
+        launches(&dense),
+        [(Kernel::Zero(Path::Dense), 32, 256, 1 << 36, 16)]
+    );
 }
 
 #[test]
@@ -106,7 +243,10 @@ fn a_patch_in_use_launches_and_does_nothing_else() {
         assert!(matches!(again[..], [Call::Launch { .. }]), "{again:?}");
         // And in a capture as well.
         state.capturing.store(true, Ordering::Relaxed);
-        assert!(matches!(one(&cuda, &state, &made, &at)[..], [Call::Launch { .. }]));
+        assert!(matches!(
+            one(&cuda, &state, &made, &at)[..],
+            [Call::Launch { .. }]
+        ));
         state.capturing.store(false, Ordering::Relaxed);
     }
 }
@@ -123,14 +263,27 @@ fn the_module_is_loaded_once_per_device_and_never_in_a_capture() {
         other => panic!("{other:?}"),
     }
     let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
-    status::prepare_on(&cuda, 0, &[value.clone()]).unwrap();
-    assert_eq!(state.take()[..2], [Call::Load { context: 100 }, Call::Alloc(16)]);
+    status::prepare_on(&cuda, 0, std::slice::from_ref(&value)).unwrap();
+    assert_eq!(
+        state.take()[..2],
+        [Call::Load { context: 100 }, Call::Alloc(16)]
+    );
     // Prepared, both go into the capture; a value that is not there yet does not.
     let calls = one(&cuda, &state, &zero, &at);
     assert!(matches!(calls[..], [Call::Launch { .. }]), "{calls:?}");
-    assert!(matches!(one(&cuda, &state, &value, &at)[..], [Call::Launch { .. }]));
-    match queue.push(&cuda, &sliced("", Action::Replace(host(Dtype::F32, &[4]))), &at, None) {
-        Err(Why::Failed(why)) => assert!(why.contains("its value is not on CUDA device 0"), "{why}"),
+    assert!(matches!(
+        one(&cuda, &state, &value, &at)[..],
+        [Call::Launch { .. }]
+    ));
+    match queue.push(
+        &cuda,
+        &sliced("", Action::Replace(host(Dtype::F32, &[4]))),
+        &at,
+        None,
+    ) {
+        Err(Why::Failed(why)) => {
+            assert!(why.contains("its value is not on CUDA device 0"), "{why}")
+        }
         other => panic!("{other:?}"),
     }
     state.capturing.store(false, Ordering::Relaxed);
@@ -140,7 +293,10 @@ fn the_module_is_loaded_once_per_device_and_never_in_a_capture() {
         }
     });
     assert_eq!(state.take(), [Call::Load { context: 101 }]);
-    assert!(state.current.lock().is_empty(), "every context that was pushed is popped");
+    assert!(
+        state.current.lock().is_empty(),
+        "every context that was pushed is popped"
+    );
 }
 
 #[test]
@@ -149,7 +305,9 @@ fn memory_of_a_patch_goes_with_it_unless_a_graph_has_it() {
     let at = tensor(&[4], &[1], Dtype::F32);
     let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
     let calls = one(&cuda, &state, &value, &at);
-    let Some(Call::Upload { address, bytes: 16 }) = calls.get(2) else { panic!("{calls:?}") };
+    let Some(Call::Upload { address, bytes: 16 }) = calls.get(2) else {
+        panic!("{calls:?}")
+    };
     drop(value);
     assert_eq!(state.take(), [Call::Free(*address)]);
     let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
@@ -166,7 +324,9 @@ fn a_fault_of_a_launch_is_the_patchs() {
     let at = tensor(&[4, 4], &[4, 1], Dtype::F32);
     let mut queue = Queue::default();
     for slice in ["[0]", "[1]", ""] {
-        queue.push(&cuda, &sliced(slice, Action::Zero), &at, None).unwrap();
+        queue
+            .push(&cuda, &sliced(slice, Action::Zero), &at, None)
+            .unwrap();
     }
     state.fault.store(700, Ordering::Relaxed);
     let outcomes = queue.flush(&cuda);
@@ -178,7 +338,9 @@ fn a_fault_of_a_launch_is_the_patchs() {
     assert!(queue.flush(&cuda).is_empty());
     // What does not fit the shape is said as on the CPU.
     match queue.push(&cuda, &sliced("[7]", Action::Zero), &at, None) {
-        Err(Why::Failed(why)) => assert_eq!(why, "index 7 is out of bounds for dimension 0 with size 4"),
+        Err(Why::Failed(why)) => {
+            assert_eq!(why, "index 7 is out of bounds for dimension 0 with size 4")
+        }
         other => panic!("{other:?}"),
     }
     // What libtorch refuses is left to it.
@@ -191,12 +353,19 @@ fn a_fault_of_a_launch_is_the_patchs() {
         (Action::Add(host(Dtype::F32, &[1, 4, 4])), Dtype::F32),
     ] {
         let at = tensor(&[4, 4], &[4, 1], dtype);
-        assert_eq!(queue.push(&cuda, &sliced("", action), &at, None), Ok(Planned::Elsewhere));
+        assert_eq!(
+            queue.push(&cuda, &sliced("", action), &at, None),
+            Ok(Planned::Elsewhere)
+        );
     }
 }
 
 fn live(action: Action) -> Arc<Patch> {
-    let new = NewPatch { action, live: true, ..NewPatch::zero("x".parse().unwrap()) };
+    let new = NewPatch {
+        action,
+        live: true,
+        ..NewPatch::zero("x".parse().unwrap())
+    };
     Arc::new(Patch::new(3, new))
 }
 
@@ -205,18 +374,30 @@ fn live(action: Action) -> Arc<Patch> {
 fn a_replay_sees_the_switch_and_the_number_of_a_live_patch() {
     let (cuda, state) = fake::cuda(true);
     let memory = state.emulator.lock().as_mut().unwrap().alloc(16);
-    let at = Tensor { address: memory, ..tensor(&[4], &[1], Dtype::F32) };
+    let at = Tensor {
+        address: memory,
+        ..tensor(&[4], &[1], Dtype::F32)
+    };
     let added = live(Action::Add(Operand::Number(Number::Float(0.5))));
     let mut queue = Queue::default();
     let replay = |bytes: [f32; 4]| {
         let mut queue = Queue::default();
         let mut guard = state.emulator.lock();
-        guard.as_mut().unwrap().write(memory, &bytes.map(f32::to_ne_bytes).concat());
+        guard
+            .as_mut()
+            .unwrap()
+            .write(memory, &bytes.map(f32::to_ne_bytes).concat());
         drop(guard);
         queue.push(&cuda, &added, &at, None).unwrap();
         queue.flush(&cuda);
         let mut guard = state.emulator.lock();
-        guard.as_mut().unwrap().read(memory, 16).chunks(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect::<Vec<_>>()
+        guard
+            .as_mut()
+            .unwrap()
+            .read(memory, 16)
+            .chunks(4)
+            .map(|b| f32::from_ne_bytes(b.try_into().unwrap()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(replay([1.0; 4]), [1.5; 4]);
     let own = resident(&added).unwrap();
@@ -233,18 +414,35 @@ fn a_replay_sees_the_switch_and_the_number_of_a_live_patch() {
     assert_eq!(replay([2.0; 4]), [5.0; 4]);
     assert!(queue.flush(&cuda).is_empty());
     queue.push(&cuda, &added, &at, None).unwrap();
-    let Some(Call::Launch { works, .. }) = ({ queue.flush(&cuda); state.take().pop() }) else { panic!() };
+    let Some(Call::Launch { works, .. }) = ({
+        queue.flush(&cuda);
+        state.take().pop()
+    }) else {
+        panic!()
+    };
     assert_ne!(works[0].live, 0);
 }
 
 #[test]
 fn the_status_says_what_is_wrong() {
     let open = |version, cards: Vec<super::driver::Facts>| {
-        Cuda::new(Box::new(Fake { state: Arc::default(), version, cards }))
+        Cuda::new(Box::new(Fake {
+            state: Arc::default(),
+            version,
+            cards,
+        }))
     };
-    assert!(open(10020, vec![fake::card()]).unwrap_err().contains("CUDA 10.2: 11.0 (R450) or newer"));
+    assert!(
+        open(10020, vec![fake::card()])
+            .unwrap_err()
+            .contains("CUDA 10.2: 11.0 (R450) or newer")
+    );
     assert!(open(12040, vec![]).unwrap_err().contains("MIG"));
-    let old = super::driver::Facts { name: "Old card".into(), capability: (7, 0), processors: 80 };
+    let old = super::driver::Facts {
+        name: "Old card".into(),
+        capability: (7, 0),
+        processors: 80,
+    };
     let cuda = open(12040, vec![old, fake::card()]).unwrap();
     assert_eq!(
         status::describe(&cuda),
@@ -256,7 +454,10 @@ fn the_status_says_what_is_wrong() {
     );
     let at = tensor(&[4], &[1], Dtype::F32);
     let mut queue = Queue::default();
-    assert!(matches!(queue.push(&cuda, &sliced("", Action::Zero), &at, None), Err(Why::Unusable(_))));
+    assert!(matches!(
+        queue.push(&cuda, &sliced("", Action::Zero), &at, None),
+        Err(Why::Unusable(_))
+    ));
     // This machine, whatever it has, answers something and does not fall over.
     assert!(!super::status().is_empty());
 }

@@ -22,7 +22,7 @@ mod status;
 mod work;
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
 #[cfg(test)]
 mod kernel_tests;
 #[cfg(test)]
@@ -42,6 +42,10 @@ pub use status::{prepare, status, warm};
 ///
 /// Text for people: why there is none.
 pub fn cuda() -> Result<&'static Arc<Cuda>, &'static str> {
+    #[cfg(test)]
+    if let Some(cuda) = fake::instead() {
+        return Ok(cuda);
+    }
     static CUDA: OnceLock<Result<Arc<Cuda>, String>> = OnceLock::new();
     let made = CUDA.get_or_init(|| {
         let driver = real::Real::open().map_err(|fault| match fault.code {

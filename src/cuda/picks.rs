@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 use super::plan::{Axes, Axis};
 use super::work::{DIMS, Picked};
 use crate::patch::action::Pick;
-use crate::path::slice::Item;
 use crate::path::Slice;
+use crate::path::slice::Item;
 use crate::tensor::{Dtype, HostTensor};
 
 /// The index tensors of one patch, broadcast against each other.
@@ -56,10 +56,24 @@ fn lists_of(tensor: &HostTensor) -> Option<Vec<List>> {
     };
     if !mask {
         let entries = match tensor.dtype() {
-            Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_ne_bytes(*b)).collect(),
-            _ => bytes.as_chunks().0.iter().map(|b| i32::from_ne_bytes(*b).into()).collect(),
+            Dtype::I64 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i64::from_ne_bytes(*b))
+                .collect(),
+            _ => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i32::from_ne_bytes(*b).into())
+                .collect(),
         };
-        return Some(vec![List { shape: shape.to_vec(), entries, mask: None }]);
+        return Some(vec![List {
+            shape: shape.to_vec(),
+            entries,
+            mask: None,
+        }]);
     }
     if shape.is_empty() {
         return None;
@@ -81,7 +95,11 @@ fn lists_of(tensor: &HostTensor) -> Option<Vec<List>> {
 /// The shape that both broadcast to.
 fn common(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     let rank = a.len().max(b.len());
-    let size = |shape: &[i64], d: usize| (d + shape.len()).checked_sub(rank).map_or(1, |at| shape[at]);
+    let size = |shape: &[i64], d: usize| {
+        (d + shape.len())
+            .checked_sub(rank)
+            .map_or(1, |at| shape[at])
+    };
     (0..rank)
         .map(|d| match (size(a, d), size(b, d)) {
             (x, 1) => Some(x),
@@ -114,7 +132,11 @@ fn spread(list: &List, shape: &[i64], length: usize) -> Vec<i64> {
 impl Lists {
     pub fn new(picks: &[Pick]) -> Option<Lists> {
         let (mut items, mut lists) = (Vec::new(), Vec::new());
-        let whole = Item::Range { start: None, stop: None, step: None };
+        let whole = Item::Range {
+            start: None,
+            stop: None,
+            step: None,
+        };
         for pick in picks {
             match pick {
                 Pick::Item(item) => items.push(*item),
@@ -139,13 +161,22 @@ impl Lists {
             shape = common(&shape, &list.shape)?;
         }
         let length = shape.iter().product::<i64>() as usize;
-        let spreads: Vec<Vec<i64>> = lists.iter().map(|(_, list)| spread(list, &shape, length)).collect();
-        let bound = |list: &Vec<i64>| (list.iter().copied().min().unwrap_or(0), list.iter().copied().max().unwrap_or(-1));
+        let spreads: Vec<Vec<i64>> = lists
+            .iter()
+            .map(|(_, list)| spread(list, &shape, length))
+            .collect();
+        let bound = |list: &Vec<i64>| {
+            (
+                list.iter().copied().min().unwrap_or(0),
+                list.iter().copied().max().unwrap_or(-1),
+            )
+        };
         let bounds: Vec<(i64, i64)> = spreads.iter().map(bound).collect();
         // -1 and size - 1 are one element.
         let mixed = bounds.iter().any(|(low, high)| *low < 0 && *high >= 0);
-        let mut tuples: Vec<SmallVec<[i64; 4]>> =
-            (0..length).map(|at| spreads.iter().map(|list| list[at]).collect()).collect();
+        let mut tuples: Vec<SmallVec<[i64; 4]>> = (0..length)
+            .map(|at| spreads.iter().map(|list| list[at]).collect())
+            .collect();
         tuples.sort_unstable();
         let unique = !mixed && tuples.windows(2).all(|pair| pair[0] != pair[1]);
         Some(Lists {
@@ -154,7 +185,10 @@ impl Lists {
             entries: spreads.concat(),
             bounds,
             slice: Slice(items),
-            at: lists.into_iter().map(|(at, list)| (at, list.mask)).collect(),
+            at: lists
+                .into_iter()
+                .map(|(at, list)| (at, list.mask))
+                .collect(),
             unique,
         })
     }
@@ -184,7 +218,10 @@ impl Lists {
             if mask.is_some_and(|size| size != axis.size) || low < -axis.size || high >= axis.size {
                 return None;
             }
-            picked[k] = Picked { size: axis.size, step: axis.step };
+            picked[k] = Picked {
+                size: axis.size,
+                step: axis.step,
+            };
             taken.push(d);
         }
         // The lists' dimensions stand where the indexed ones were, or in front if these were not neighbours.
@@ -196,7 +233,14 @@ impl Lists {
         let mut step = self.length as i64;
         for (n, size) in self.shape.iter().enumerate() {
             step /= size.max(&1);
-            axes.insert(at + n, Axis { size: *size, list_step: step, ..Axis::default() });
+            axes.insert(
+                at + n,
+                Axis {
+                    size: *size,
+                    list_step: step,
+                    ..Axis::default()
+                },
+            );
         }
         Some(Place {
             offset: region.offset,

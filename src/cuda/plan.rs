@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::work::{Dim, DIMS, Kernel, Op, Path, Work, code};
+use super::work::{DIMS, Dim, Kernel, Op, Path, Work, code};
 use crate::path::Region;
 use crate::tensor::Dtype;
 
@@ -77,7 +77,9 @@ pub fn broadcast(axes: &mut Axes, value: &Value<'_>, strip_ones: bool) -> Option
     let mut dense = bytes;
     for (d, axis) in axes.iter_mut().enumerate().skip(missing).rev() {
         let size = sizes[d - missing];
-        let step = strides.get(d - missing).map_or(dense, |stride| stride * bytes);
+        let step = strides
+            .get(d - missing)
+            .map_or(dense, |stride| stride * bytes);
         axis.value_step = match size {
             1 => 0,
             same if same == axis.size => step,
@@ -148,15 +150,27 @@ pub fn plan(deed: &Deed<'_>, address: u64, region: &Axes, picked: bool) -> Optio
     }
     if axes.is_empty() {
         let (step, value_step) = (element as i64, element as i64);
-        axes.push(Axis { size: 1, step, value_step, list_step: 0 });
+        axes.push(Axis {
+            size: 1,
+            step,
+            value_step,
+            list_step: 0,
+        });
     }
     let rows = |axis: &Axis| {
         axis.step == element as i64 && (work.value == 0 || axis.value_step == element as i64)
     };
     let inner = axes[axes.len() - 1];
-    if axes.len() == 1 && rows(&inner) && let Some(flat) = flat(work, inner.size as u64) {
+    if axes.len() == 1
+        && rows(&inner)
+        && let Some(flat) = flat(work, inner.size as u64)
+    {
         let kernel = Kernel::of(deed.op, Path::Dense);
-        steps.push(Step { kernel, work: flat, list_step: [0; DIMS] });
+        steps.push(Step {
+            kernel,
+            work: flat,
+            list_step: [0; DIMS],
+        });
         return Some(steps);
     }
     // Rows of neighbours that all begin and end at multiples of 16 bytes are walked in units of 16 bytes.
@@ -166,7 +180,9 @@ pub fn plan(deed: &Deed<'_>, address: u64, region: &Axes, picked: bool) -> Optio
         && element < 16
         && (address | work.value).is_multiple_of(16)
         && even(inner.size * element as i64)
-        && outer.iter().all(|axis| even(axis.step) && (work.value == 0 || even(axis.value_step)))
+        && outer
+            .iter()
+            .all(|axis| even(axis.step) && (work.value == 0 || even(axis.value_step)))
     {
         work.unit = 16;
         let last = axes.len() - 1;
@@ -200,22 +216,39 @@ fn flat(mut work: Work, elements: u64) -> Option<Work> {
 /// The kernels count units in 32 bits: larger regions are cut along their outermost dimensions.
 fn split(work: &Work, kernel: Kernel, axes: &[Axis], steps: &mut Steps) {
     const MOST: i64 = u32::MAX as i64;
-    let units = axes.iter().fold(1i64, |n, axis| n.saturating_mul(axis.size));
+    let units = axes
+        .iter()
+        .fold(1i64, |n, axis| n.saturating_mul(axis.size));
     if units <= MOST {
         let mut work = *work;
         let mut list_step = [0; DIMS];
         work.units = units as u64;
         work.rank = axes.len() as u32;
         for (d, axis) in axes.iter().enumerate() {
-            let Axis { size, step, value_step, .. } = *axis;
-            work.dims[d] = Dim { size, step, value_step };
+            let Axis {
+                size,
+                step,
+                value_step,
+                ..
+            } = *axis;
+            work.dims[d] = Dim {
+                size,
+                step,
+                value_step,
+            };
             list_step[d] = axis.list_step;
         }
-        steps.push(Step { kernel, work, list_step });
+        steps.push(Step {
+            kernel,
+            work,
+            list_step,
+        });
         return;
     }
     let (outer, rest) = (axes[0], &axes[1..]);
-    let below = rest.iter().fold(1i64, |n, axis| n.saturating_mul(axis.size));
+    let below = rest
+        .iter()
+        .fold(1i64, |n, axis| n.saturating_mul(axis.size));
     let chunk = (MOST / below).clamp(1, outer.size);
     let mut from = 0;
     while from < outer.size {

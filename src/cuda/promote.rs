@@ -182,7 +182,11 @@ fn float8(value: f32, mantissa: i32, bias: i32, signed_zero: bool) -> u8 {
     let unit = 2f64.powi(exponent - mantissa);
     let steps = (size / unit).round_ties_even() as i32;
     // The hidden bit carries into the exponent by itself.
-    let rest = if steps == 0 { 0 } else { ((exponent + bias - 1) << mantissa) + steps };
+    let rest = if steps == 0 {
+        0
+    } else {
+        ((exponent + bias - 1) << mantissa) + steps
+    };
     if value.is_sign_negative() && (signed_zero || rest != 0) {
         rest as u8 | 0x80
     } else {
@@ -198,7 +202,9 @@ fn added(dtype: Dtype, number: Number) -> Option<[u64; 2]> {
         Number::Float(value) => Some(value),
         Number::Complex(..) => None,
     };
-    let single = |value: f64| (!value.is_finite() || value.abs() <= f64::from(f32::MAX)).then_some(value as f32);
+    let single = |value: f64| {
+        (!value.is_finite() || value.abs() <= f64::from(f32::MAX)).then_some(value as f32)
+    };
     let short = || match number {
         Number::Int(value) => Some(value as f32),
         _ => single(real?),
@@ -235,9 +241,21 @@ mod tests {
     fn promotes_as_libtorch_does() {
         use Dtype::*;
         for (a, b, both) in [
-            (Bool, I8, I8), (U8, I8, I16), (U8, I32, I32), (I64, F16, F16), (F16, Bf16, F32), (Bf16, F32, F32),
-            (F32, F64, F64), (F32, C32, C64), (F16, C32, C32), (Bf16, C32, C64), (F64, C64, C128), (I64, C64, C64),
-            (C32, C128, C128), (Bool, Bf16, Bf16), (U8, I16, I16),
+            (Bool, I8, I8),
+            (U8, I8, I16),
+            (U8, I32, I32),
+            (I64, F16, F16),
+            (F16, Bf16, F32),
+            (Bf16, F32, F32),
+            (F32, F64, F64),
+            (F32, C32, C64),
+            (F16, C32, C32),
+            (Bf16, C32, C64),
+            (F64, C64, C128),
+            (I64, C64, C64),
+            (C32, C128, C128),
+            (Bool, Bf16, Bf16),
+            (U8, I16, I16),
         ] {
             assert_eq!(wider(a, b), Some(both), "{a:?} {b:?}");
             assert_eq!(wider(b, a), Some(both), "{b:?} {a:?}");
@@ -256,11 +274,20 @@ mod tests {
         assert_eq!(element(Dtype::F8E5m2, Number::Float(-448.0)), Some(0xdf));
         assert_eq!(element(Dtype::F8E4m3fnuz, Number::Float(-0.0)), Some(0x00));
         assert_eq!(element(Dtype::F8E4m3fn, Number::Float(1e4)), None);
-        assert_eq!(number(Op::Replace, Dtype::I16, Number::Int(-2)), Some([0xfffe_fffe_fffe_fffe; 2]));
+        assert_eq!(
+            number(Op::Replace, Dtype::I16, Number::Int(-2)),
+            Some([0xfffe_fffe_fffe_fffe; 2])
+        );
         assert_eq!(number(Op::Add, Dtype::I16, Number::Float(0.5)), None);
         assert_eq!(number(Op::Add, Dtype::I16, Number::Int(70000)), None);
-        assert_eq!(number(Op::Add, Dtype::F16, Number::Float(0.1)), Some(floats(0.1, 0.1)));
-        assert_eq!(number(Op::Add, Dtype::C64, Number::Int(2)), Some(floats(2.0, 0.0)));
+        assert_eq!(
+            number(Op::Add, Dtype::F16, Number::Float(0.1)),
+            Some(floats(0.1, 0.1))
+        );
+        assert_eq!(
+            number(Op::Add, Dtype::C64, Number::Int(2)),
+            Some(floats(2.0, 0.0))
+        );
         assert_eq!(number(Op::Replace, Dtype::F16, Number::Float(1e6)), None);
     }
 }

@@ -75,7 +75,8 @@ impl Queue {
 
     /// Whether the tensor's work goes where the queued work goes.
     pub fn takes(&self, tensor: &Tensor<'_>) -> bool {
-        self.at.is_none_or(|at| at == (tensor.device, tensor.stream))
+        self.at
+            .is_none_or(|at| at == (tensor.device, tensor.stream))
     }
 
     /// Plans a patch on a tensor. `foreign`: its value, where that is a tensor of libtorch's on the same device.
@@ -114,20 +115,33 @@ impl Queue {
         };
         cuda.device(tensor.device, Some(tensor.stream))?;
         // Where nothing of ours is read from memory, a capture is like any other launch.
-        let reads = patch.patch.live || patch.slice.is_none() || matches!(operand, Some(Operand::Host(_)));
+        let reads =
+            patch.patch.live || patch.slice.is_none() || matches!(operand, Some(Operand::Host(_)));
         let capturing = reads
-            && (cuda.driver().is_capturing(tensor.stream)).map_err(|fault| Why::Failed(fault.to_string()))?;
-        let usage = Use { device: tensor.device, capturing };
+            && (cuda.driver().is_capturing(tensor.stream))
+                .map_err(|fault| Why::Failed(fault.to_string()))?;
+        let usage = Use {
+            device: tensor.device,
+            capturing,
+        };
 
         let size = tensor.dtype.size();
         let mut extent = None;
         let mut lists = Picks::default();
         let (offset, mut axes): (i64, Axes) = if let Some(slice) = &patch.slice {
-            let region = slice.region(tensor.sizes, tensor.strides).map_err(|error| match error {
-                Error::Slice { why, .. } => Why::Failed(why),
-                other => Why::Failed(other.to_string()),
-            })?;
-            extent = Some(Extent::new(tensor.address, tensor.sizes, tensor.strides, slice));
+            let region =
+                slice
+                    .region(tensor.sizes, tensor.strides)
+                    .map_err(|error| match error {
+                        Error::Slice { why, .. } => Why::Failed(why),
+                        other => Why::Failed(other.to_string()),
+                    })?;
+            extent = Some(Extent::new(
+                tensor.address,
+                tensor.sizes,
+                tensor.strides,
+                slice,
+            ));
             (region.offset, plan::axes(&region, size))
         } else {
             let Some((made, address)) = own.lists(cuda, usage, patch)? else {
@@ -140,8 +154,19 @@ impl Queue {
             let Some(place) = made.place(tensor.sizes, tensor.strides, size) else {
                 return Ok(None);
             };
-            let picks::Place { offset, axes, picked, count } = place;
-            lists = Picks { lists: address, length: made.length as u64, count: count as u64, picked, ..lists };
+            let picks::Place {
+                offset,
+                axes,
+                picked,
+                count,
+            } = place;
+            lists = Picks {
+                lists: address,
+                length: made.length as u64,
+                count: count as u64,
+                picked,
+                ..lists
+            };
             (offset, axes)
         };
 
@@ -164,7 +189,11 @@ impl Queue {
                 strides: &[],
             }),
             Some(Operand::Foreign(_)) => match foreign {
-                Some(value) if op == Op::Replace || !value.sizes.is_empty() || value.dtype == tensor.dtype => {
+                Some(value)
+                    if op == Op::Replace
+                        || !value.sizes.is_empty()
+                        || value.dtype == tensor.dtype =>
+                {
                     Given::Tensor(value)
                 }
                 _ => return Ok(None),
@@ -191,7 +220,10 @@ impl Queue {
                     _ if lists.count > 0 && value.dtype != tensor.dtype => None,
                     _ => promote::converts(tensor.dtype, value.dtype).then_some(tensor.dtype),
                 };
-                let (Some(common), Some(())) = (common, plan::broadcast(&mut axes, &value, op == Op::Replace)) else {
+                let (Some(common), Some(())) = (
+                    common,
+                    plan::broadcast(&mut axes, &value, op == Op::Replace),
+                ) else {
                     return Ok(None);
                 };
                 deed.common = common;
@@ -199,11 +231,25 @@ impl Queue {
             }
         }
         if patch.patch.live {
-            deed.live = own.live(cuda, usage, patch.is_enabled(), op, tensor.dtype, deed.number)?;
+            deed.live = own.live(
+                cuda,
+                usage,
+                patch.is_enabled(),
+                op,
+                tensor.dtype,
+                deed.number,
+            )?;
         }
-        let address = tensor.address.wrapping_add_signed(offset.wrapping_mul(size as i64));
+        let address = tensor
+            .address
+            .wrapping_add_signed(offset.wrapping_mul(size as i64));
         let steps = plan::plan(&deed, address, &axes, lists.count > 0);
-        Ok(steps.map(|steps| Entry { patch: patch.clone(), steps, picks: lists, extent }))
+        Ok(steps.map(|steps| Entry {
+            patch: patch.clone(),
+            steps,
+            picks: lists,
+            extent,
+        }))
     }
 
     /// Launches what waits, in order. The first fault is also that of all behind it.
@@ -230,7 +276,9 @@ impl Queue {
 
 /// How many of the first entries can go in one launch: at least 1.
 fn together(entries: &[Entry]) -> usize {
-    let alone = |entry: &Entry| entry.steps.len() != 1 || entry.steps[0].kernel == Kernel::Any || entry.extent.is_none();
+    let alone = |entry: &Entry| {
+        entry.steps.len() != 1 || entry.steps[0].kernel == Kernel::Any || entry.extent.is_none()
+    };
     let mut n = 1;
     while n < entries.len().min(WORKS) && !alone(&entries[0]) && !alone(&entries[n]) {
         let misses = |other: &Entry| match (&other.extent, &entries[n].extent) {
@@ -253,13 +301,24 @@ fn launch(cuda: &Arc<Cuda>, device: u32, stream: usize, entries: &[Entry]) -> Re
     let entered = cuda.enter(device).map_err(|fault| fault.to_string())?;
     if let [entry] = entries {
         for step in &entry.steps {
-            let picks = Picks { list_step: step.list_step, ..entry.picks };
-            entered.one(step.kernel, &step.work, &picks, stream).map_err(|fault| fault.to_string())?;
+            let picks = Picks {
+                list_step: step.list_step,
+                ..entry.picks
+            };
+            entered
+                .one(step.kernel, &step.work, &picks, stream)
+                .map_err(|fault| fault.to_string())?;
         }
         return Ok(());
     }
-    let works: Vec<Work> = entries.iter().flat_map(|entry| &entry.steps).map(|step| strided(&step.work)).collect();
-    entered.several(&works, stream).map_err(|fault| fault.to_string())
+    let works: Vec<Work> = entries
+        .iter()
+        .flat_map(|entry| &entry.steps)
+        .map(|step| strided(&step.work))
+        .collect();
+    entered
+        .several(&works, stream)
+        .map_err(|fault| fault.to_string())
 }
 
 /// A dense work as a strided one, which is all that a batch knows.
@@ -280,6 +339,10 @@ fn strided(work: &Work) -> Work {
     out.head = 0;
     out.tail = 0;
     out.rank = 1;
-    out.dims[0] = Dim { size: out.units as i64, step, value_step: step };
+    out.dims[0] = Dim {
+        size: out.units as i64,
+        step,
+        value_step: step,
+    };
     out
 }

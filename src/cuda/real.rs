@@ -20,7 +20,9 @@ fn check(result: sys::CUresult) -> Answer<()> {
     let known = unsafe { sys::cuGetErrorString(result, &mut text) };
     let text = if known == sys::CUresult::CUDA_SUCCESS && !text.is_null() {
         // SAFETY: static text of the driver's, NUL-terminated.
-        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(text) }
+            .to_string_lossy()
+            .into_owned()
     } else {
         "an unknown error".to_owned()
     };

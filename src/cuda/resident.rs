@@ -29,21 +29,29 @@ impl Buffer {
     fn new(cuda: &Arc<Cuda>, device: u32, bytes: &[u8]) -> Result<Buffer, Why> {
         let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
         let entered = cuda.enter(cuda.device(device, None)?).map_err(fail)?;
-        let address = cuda.relaxed(|| cuda.driver().alloc(bytes.len().max(1))).map_err(fail)?;
+        let address = cuda
+            .relaxed(|| cuda.driver().alloc(bytes.len().max(1)))
+            .map_err(fail)?;
         let buffer = Buffer {
             cuda: cuda.clone(),
             device,
             address,
             captured: AtomicBool::new(false),
         };
-        cuda.relaxed(|| entered.upload(address, bytes)).map_err(fail)?;
+        cuda.relaxed(|| entered.upload(address, bytes))
+            .map_err(fail)?;
         Ok(buffer)
     }
 
     fn write(&self, bytes: &[u8]) -> Result<(), Why> {
         let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
-        let entered = self.cuda.enter(self.cuda.device(self.device, None)?).map_err(fail)?;
-        self.cuda.relaxed(|| entered.upload(self.address, bytes)).map_err(fail)
+        let entered = self
+            .cuda
+            .enter(self.cuda.device(self.device, None)?)
+            .map_err(fail)?;
+        self.cuda
+            .relaxed(|| entered.upload(self.address, bytes))
+            .map_err(fail)
     }
 }
 
@@ -108,7 +116,9 @@ impl Use {
 
 /// The resident part of a patch.
 pub fn of(patch: &Patch) -> Option<&Resident> {
-    let made = patch.resident.get_or_init(|| Arc::new(Resident::default()) as Arc<dyn Any + Send + Sync>);
+    let made = patch
+        .resident
+        .get_or_init(|| Arc::new(Resident::default()) as Arc<dyn Any + Send + Sync>);
     made.downcast_ref()
 }
 
@@ -134,13 +144,22 @@ fn buffer(
 impl Resident {
     /// Where the patch's tensor value lies on the device.
     pub fn value(&self, cuda: &Arc<Cuda>, usage: Use, tensor: &HostTensor) -> Result<u64, Why> {
-        buffer(&mut self.0.lock().values, cuda, usage, "its value", || tensor.bytes().to_vec())
+        buffer(&mut self.0.lock().values, cuda, usage, "its value", || {
+            tensor.bytes().to_vec()
+        })
     }
 
     /// The patch's index lists, and where they lie on the device; `None` where they are libtorch's business.
-    pub fn lists(&self, cuda: &Arc<Cuda>, usage: Use, patch: &Patch) -> Result<Option<(Arc<Lists>, u64)>, Why> {
+    pub fn lists(
+        &self,
+        cuda: &Arc<Cuda>,
+        usage: Use,
+        patch: &Patch,
+    ) -> Result<Option<(Arc<Lists>, u64)>, Why> {
         let mut inner = self.0.lock();
-        let made = inner.lists.get_or_insert_with(|| Lists::new(&patch.patch.picks).map(Arc::new));
+        let made = inner
+            .lists
+            .get_or_insert_with(|| Lists::new(&patch.patch.picks).map(Arc::new));
         let Some(lists) = made.clone() else {
             return Ok(None);
         };
@@ -150,17 +169,37 @@ impl Resident {
     }
 
     /// Where the patch's switch and number lie on the device, for values of `dtype`.
-    pub fn live(&self, cuda: &Arc<Cuda>, usage: Use, on: bool, op: Op, dtype: Dtype, number: [u64; 2]) -> Result<u64, Why> {
+    pub fn live(
+        &self,
+        cuda: &Arc<Cuda>,
+        usage: Use,
+        on: bool,
+        op: Op,
+        dtype: Dtype,
+        number: [u64; 2],
+    ) -> Result<u64, Why> {
         let mut inner = self.0.lock();
         let is = |slot: &&Slot| slot.device == usage.device && slot.op == op && slot.dtype == dtype;
         if !inner.slots.iter().any(|slot| is(&slot)) {
             usage.may_upload("its switch")?;
-            let content = Live { on: on.into(), reserved: [0; 3], number };
+            let content = Live {
+                on: on.into(),
+                reserved: [0; 3],
+                number,
+            };
             let buffer = Buffer::new(cuda, usage.device, &bytes_of(&content))?;
-            inner.slots.push(Slot { device: usage.device, op, dtype, content, buffer });
+            inner.slots.push(Slot {
+                device: usage.device,
+                op,
+                dtype,
+                content,
+                buffer,
+            });
         }
         Ok(inner.slots.iter().find(is).map_or(0, |slot| {
-            slot.buffer.captured.fetch_or(usage.capturing, Ordering::Relaxed);
+            slot.buffer
+                .captured
+                .fetch_or(usage.capturing, Ordering::Relaxed);
             slot.buffer.address
         }))
     }
@@ -178,7 +217,10 @@ impl Resident {
     pub fn change_number(&self, number: Number) -> Result<(), Why> {
         let mut inner = self.0.lock();
         let refused = |slot: &Slot| {
-            Why::Failed(format!("{number} cannot be converted to {} as the patch needs it", slot.dtype.name()))
+            Why::Failed(format!(
+                "{number} cannot be converted to {} as the patch needs it",
+                slot.dtype.name()
+            ))
         };
         let new: Vec<[u64; 2]> = inner
             .slots
@@ -202,8 +244,13 @@ impl Resident {
 
     /// Uploads what can be uploaded before the value's dtype is known.
     pub fn prepare(&self, cuda: &Arc<Cuda>, device: u32, patch: &Patch) -> Result<(), Why> {
-        let usage = Use { device, capturing: false };
-        if let Action::Add(Operand::Host(tensor)) | Action::Replace(Operand::Host(tensor)) = &patch.patch.action {
+        let usage = Use {
+            device,
+            capturing: false,
+        };
+        if let Action::Add(Operand::Host(tensor)) | Action::Replace(Operand::Host(tensor)) =
+            &patch.patch.action
+        {
             self.value(cuda, usage, tensor)?;
         }
         if patch.slice.is_none() {
@@ -214,7 +261,12 @@ impl Resident {
 }
 
 fn bytes_of(live: &Live) -> Vec<u8> {
-    let words = [live.on, live.reserved[0], live.reserved[1], live.reserved[2]];
+    let words = [
+        live.on,
+        live.reserved[0],
+        live.reserved[1],
+        live.reserved[2],
+    ];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     bytes.extend(live.number.iter().flat_map(|word| word.to_ne_bytes()));
     bytes

@@ -19,12 +19,19 @@ pub fn status() -> Vec<String> {
 
 pub(super) fn describe(cuda: &Cuda) -> Vec<String> {
     let version = cuda.driver().version().unwrap_or_default();
-    let mut lines = vec![format!("driver for CUDA {}.{}", version / 1000, version % 1000 / 10)];
+    let mut lines = vec![format!(
+        "driver for CUDA {}.{}",
+        version / 1000,
+        version % 1000 / 10
+    )];
     for number in 0..cuda.count() {
         lines.push(match cuda.check(number) {
             Ok(facts) => {
                 let (major, minor) = facts.capability;
-                format!("device {number}: {}, compute capability {major}.{minor}: usable", facts.name)
+                format!(
+                    "device {number}: {}, compute capability {major}.{minor}: usable",
+                    facts.name
+                )
             }
             Err(why) => format!("device {number}: not usable: {why}"),
         });

@@ -103,7 +103,8 @@ pub struct Batch {
 const _: () = assert!(size_of::<Dim>() == 24 && size_of::<Live>() == 32);
 const _: () = assert!(size_of::<Work>() == 80 + 24 * DIMS && size_of::<Picks>() == 24 + 24 * DIMS);
 const _: () = assert!(size_of::<Batch>() == 40 + size_of::<Work>() * WORKS);
-const _: () = assert!(std::mem::offset_of!(Work, dims) == 80 && std::mem::offset_of!(Work, element) == 72);
+const _: () =
+    assert!(std::mem::offset_of!(Work, dims) == 80 && std::mem::offset_of!(Work, element) == 72);
 // What a launch may carry on the oldest cards.
 const _: () = assert!(size_of::<Batch>() <= 4096);
 
@@ -193,7 +194,10 @@ impl Kernel {
     }
 
     pub fn index(self) -> usize {
-        Kernel::ALL.iter().position(|known| *known == self).unwrap_or(Kernel::ALL.len() - 2)
+        Kernel::ALL
+            .iter()
+            .position(|known| *known == self)
+            .unwrap_or(Kernel::ALL.len() - 2)
     }
 
     /// The entry's name in the module.

@@ -36,7 +36,11 @@ impl Run {
             Err(Why::Failed(why)) => {
                 let before = self.flush_device();
                 let now = self.failed(&patch, &why, Some(tensor.sizes));
-                if before == Verdict::Raise { before } else { now }
+                if before == Verdict::Raise {
+                    before
+                } else {
+                    now
+                }
             }
         }
     }

@@ -20,6 +20,8 @@ pub mod scope;
 pub mod verdict;
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod run_tests;
 
 use std::sync::Arc;
@@ -159,7 +161,9 @@ impl Session {
     /// Whether runs belong to this session.
     fn is_attached(self: &Arc<Self>) -> bool {
         let current = ATTACHED.read();
-        current.as_ref().is_some_and(|other| Arc::ptr_eq(other, self))
+        current
+            .as_ref()
+            .is_some_and(|other| Arc::ptr_eq(other, self))
     }
 
     fn update_active(self: &Arc<Self>) {

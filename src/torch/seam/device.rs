@@ -19,8 +19,12 @@ use std::ffi::c_void;
 unsafe fn tensor<'a>(tensor: &'a raw::GpDeviceTensor) -> Option<Tensor<'a>> {
     let rank = tensor.tensor.rank as usize;
     // SAFETY: by this function's contract sizes and strides have `rank` numbers.
-    let (sizes, strides) =
-        unsafe { (array(tensor.tensor.sizes, rank), array(tensor.tensor.strides, rank)) };
+    let (sizes, strides) = unsafe {
+        (
+            array(tensor.tensor.sizes, rank),
+            array(tensor.tensor.strides, rank),
+        )
+    };
     Some(Tensor {
         address: tensor.tensor.data.expose_provenance() as u64,
         sizes,
@@ -41,7 +45,12 @@ pub(super) unsafe extern "C" fn apply_on_device(
     guard(raw::GP_SKIPPED, || {
         // SAFETY: a live run on its own thread; the rest lent for this call (seam.h).
         let (run, target, at, value) = unsafe {
-            (seam_run(run), &*target, tensor(&*at), value.as_ref().map(|value| tensor(value)))
+            (
+                seam_run(run),
+                &*target,
+                tensor(&*at),
+                value.as_ref().map(|value| tensor(value)),
+            )
         };
         let (Some(run), Some(at)) = (run, at) else {
             return raw::GP_ELSEWHERE;
@@ -56,7 +65,10 @@ pub(super) unsafe extern "C" fn apply_on_device(
                 strides: value.strides,
             }),
         };
-        verdict(run.run.apply_on_device(target.patch, &at, foreign, more != 0))
+        verdict(
+            run.run
+                .apply_on_device(target.patch, &at, foreign, more != 0),
+        )
     })
 }
 

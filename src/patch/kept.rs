@@ -159,14 +159,17 @@ impl Kept {
         values.push(value);
     }
 
-    /// What is kept so far, oldest first. What lies on a device is read back now; what cannot be read is left out.
-    pub fn values(&self) -> Vec<Arc<HostTensor>> {
+    /// What is kept so far, oldest first. What lies on a device is read back now.
+    pub fn values(&self) -> Vec<Result<Arc<HostTensor>>> {
         let copies = self.values.lock().clone();
-        let read = |copy: &Copied| match copy {
-            Copied::Host(tensor) => Some(tensor.clone()),
-            Copied::Device(value) => value.read(self.on_device).ok(),
-        };
-        copies.iter().filter_map(read).collect()
+        copies.iter().map(|copy| self.read(copy)).collect()
+    }
+
+    fn read(&self, copy: &Copied) -> Result<Arc<HostTensor>> {
+        match copy {
+            Copied::Host(tensor) => Ok(tensor.clone()),
+            Copied::Device(value) => value.read(self.on_device),
+        }
     }
 
     /// How many values are kept.
@@ -185,10 +188,7 @@ impl Kept {
     /// What the device says.
     pub fn value(&self, index: usize) -> Option<Result<Arc<HostTensor>>> {
         let copy = self.values.lock().get(index).cloned()?;
-        Some(match copy {
-            Copied::Host(tensor) => Ok(tensor),
-            Copied::Device(value) => value.read(self.on_device),
-        })
+        Some(self.read(&copy))
     }
 
     /// The DLPack tensor of value number `index`, if it is to stay on its device.

@@ -7,8 +7,9 @@ use super::run_tests::ATTACH;
 use super::{Root, Run, Scope, Session, Verdict};
 use crate::cuda::fake::{self, Call, State};
 use crate::cuda::{self, Tensor};
-use crate::patch::OnError;
-use crate::tensor::Dtype;
+use crate::patch::action::{Action, NewPatch, Operand};
+use crate::patch::{Number, OnError};
+use crate::tensor::{Dtype, HostTensor};
 
 const TENSOR: Tensor<'_> = Tensor {
     address: 1 << 40,
@@ -171,10 +172,7 @@ fn a_live_patch_is_told_by_the_session() {
     };
     assert_eq!(uploads(&state), 1, "its switch and number");
     session
-        .set_value(
-            id,
-            crate::patch::action::Operand::Number(crate::patch::Number::Int(2)),
-        )
+        .set_value(id, Operand::Number(Number::Int(2)))
         .unwrap();
     assert_eq!(uploads(&state), 1);
     session.enable_patch(id, false).unwrap();
@@ -182,5 +180,53 @@ fn a_live_patch_is_told_by_the_session() {
     session.remove_patch(id).unwrap();
     assert_eq!(uploads(&state), 1, "a graph that has it is told, too");
     assert!(cuda::cuda().is_ok());
+    session.detach();
+}
+
+#[test]
+fn a_new_value_reaches_the_device() {
+    let _alone = ATTACH.lock();
+    let (session, run, state) = begin(&["relu=zero"], OnError::Raise);
+    run.end();
+    let value = |byte: u8| {
+        let mut tensor = HostTensor::zeros(Dtype::F32, &[4]).unwrap();
+        tensor.bytes_mut().fill(byte);
+        Operand::Host(Arc::new(tensor))
+    };
+    for live in [false, true] {
+        let mut new = NewPatch::from_spec("relu=zero".parse().unwrap()).unwrap();
+        new.action = Action::Replace(value(1));
+        new.live = live;
+        let id = session.add(new).unwrap();
+        let calls = |state: &State| {
+            let scope = Arc::new(Scope::new("", "", "Model", Vec::new()));
+            let root = Arc::new(Root::new(scope, "model", Vec::new()));
+            let (mut run, _) = Run::begin(root).unwrap();
+            assert_eq!(
+                run.apply_on_device(1, &TENSOR, None, false),
+                Verdict::Applied
+            );
+            run.end();
+            state.take()
+        };
+        let uploaded = |calls: &[Call]| {
+            calls
+                .iter()
+                .any(|call| matches!(call, Call::Upload { bytes: 16, .. }))
+        };
+        assert!(uploaded(&calls(&state)));
+        session.set_value(id, value(2)).unwrap();
+        // A live patch's memory is written at once, in the old place; another patch uploads anew.
+        assert_eq!(uploaded(&state.take()), live);
+        assert_eq!(uploaded(&calls(&state)), !live);
+        assert_eq!(
+            session
+                .set_value(id, Operand::Number(Number::Int(1)))
+                .is_err(),
+            live
+        );
+        session.remove_patch(id).unwrap();
+        state.take();
+    }
     session.detach();
 }

@@ -1,6 +1,6 @@
 //! Patches that captured CUDA graphs can be told about: their switch and value in device memory; and getting CUDA ready.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Session;
 use crate::cuda::{self, Why};
@@ -60,7 +60,12 @@ impl Session {
             Action::Add(_) => Action::Add(value),
             _ => Action::Replace(value),
         };
-        *patch = Arc::new(patch.with_action(action));
+        let mut changed = patch.with_action(action);
+        if !patch.patch.live {
+            // The old value's copies on devices go with the old patch.
+            changed.resident = OnceLock::new();
+        }
+        *patch = Arc::new(changed);
         self.rebuild(&patches);
         Ok(())
     }

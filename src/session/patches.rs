@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Session, live};
+use crate::cuda;
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::patch::action::{Action, NewPatch};
@@ -69,12 +70,13 @@ impl Session {
         }
         let mut patches = self.patches.lock();
         let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
-        patches.push(Arc::new(Patch::new(id, patch)));
+        let patch = Arc::new(Patch::new(id, patch));
+        patches.push(patch.clone());
         self.rebuild(&patches);
         drop(patches);
         // A capture may come next, in which nothing can be loaded.
         if self.is_attached() {
-            self.warm_devices();
+            cuda::warm(&[patch]);
         }
         Ok(id)
     }
@@ -154,12 +156,25 @@ impl Session {
                     id: patch.id,
                     path: patch.patch.path.to_string(),
                     record: kept.keeps_all(),
-                    values: kept.values(),
+                    values: self.read_back(&patch.text, kept),
                     dropped: kept.dropped(),
                 }),
                 _ => None,
             });
         kept.collect()
+    }
+
+    /// The values that can be read; a person is told of the others.
+    fn read_back(&self, text: &str, kept: &Kept) -> Vec<Arc<HostTensor>> {
+        let (good, bad): (Vec<_>, Vec<_>) =
+            kept.values().into_iter().partition(|value| value.is_ok());
+        if let Some(Err(why)) = bad.first() {
+            self.note(&format!(
+                "{} values of {text} could not be read back: {why}",
+                bad.len()
+            ));
+        }
+        good.into_iter().flatten().collect()
     }
 
     /// What the probe or record `id` keeps; nothing is read back from a device.

@@ -18,8 +18,8 @@ bool is_plain_cuda(const at::Tensor& tensor) {
   return is_plain(tensor) && tensor.device().is_cuda() && dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER;
 }
 
-// The cudaStream_t behind libtorch's current stream of a device, by the C function of newer versions or the C++ one of all. Both are looked
-// up in the library that is loaded already.
+// The cudaStream_t behind libtorch's current stream of a device: by the C++ method of all versions so far, or the C
+// function of newer ones. Both are looked up in the library that is loaded already.
 static bool native_stream(c10::Stream stream, void** out) {
   using Current = int32_t (*)(int32_t, void**);
   using Native = void* (*)(const c10::Stream*);
@@ -31,11 +31,9 @@ static bool native_stream(c10::Stream stream, void** out) {
   static_assert(sizeof(c10::Stream) == 16, "c10::Stream has another layout than the one that is passed here");
   static const auto native = reinterpret_cast<Native>(find("libc10_cuda.so", "_ZNK3c104cuda10CUDAStream6streamEv"));
   static const auto current = reinterpret_cast<Current>(find("libtorch_cuda.so", "aoti_torch_get_current_cuda_stream"));
-  if (current)
-    return current(stream.device_index(), out) == 0;
   if (native)
     *out = native(&stream);
-  return native != nullptr;
+  return native || (current && current(stream.device_index(), out) == 0);
 }
 
 static bool describe(const at::Tensor& tensor, void* data, GpDeviceTensor& out) {

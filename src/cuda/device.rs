@@ -9,7 +9,7 @@ use super::driver::{Answer, Arguments, Driver, Facts, Launch};
 use super::work::{Batch, Kernel, Path, Picks, THREADS, UNROLL, WORKS, Work};
 
 /// The kernels, made by `.ci/kernels`.
-const IMAGE: &str = concat!(include_str!("../../kernels/graphpatch.ptx"), "\0");
+pub const IMAGE: &str = concat!(include_str!("../../kernels/graphpatch.ptx"), "\0");
 
 /// The PTX says ISA 7.0.
 pub const OLDEST_DRIVER: i32 = 11000;

@@ -22,11 +22,17 @@ mod status;
 mod work;
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 pub mod fake;
 #[cfg(test)]
 mod kernel_tests;
 #[cfg(test)]
 mod launch_tests;
+#[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
+mod pick_tests;
 
 use std::sync::{Arc, OnceLock};
 

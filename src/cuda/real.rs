@@ -37,6 +37,18 @@ thread_local! {
     static MODE: Cell<Option<sys::CUstreamCaptureMode>> = const { Cell::new(None) };
 }
 
+/// Whether somebody in the process has started the driver. Starting it here would make CUDA unusable in children that
+/// the process may still fork.
+///
+/// # Safety
+///
+/// libcuda is loaded.
+pub unsafe fn is_started() -> bool {
+    let mut count = 0;
+    // SAFETY: a place for the answer; before cuInit the answer is an error.
+    check(unsafe { sys::cuDeviceGetCount(&mut count) }).is_ok()
+}
+
 impl Real {
     /// The driver, if the machine has one and it starts. Makes no context.
     pub fn open() -> Answer<Real> {

@@ -39,17 +39,19 @@ pub(super) fn describe(cuda: &Cuda) -> Vec<String> {
     lines
 }
 
-/// Whether the process has CUDA's driver already: nothing is loaded to find out.
-fn is_loaded() -> bool {
+/// Whether the process uses CUDA already: nothing is loaded or started to find out.
+fn is_used() -> bool {
     const RTLD_NOLOAD: i32 = 4;
     // SAFETY: with RTLD_NOLOAD no initialiser runs; the handle is closed again.
-    unsafe { Library::open(Some("libcuda.so.1"), RTLD_LAZY | RTLD_NOLOAD) }.is_ok()
+    let loaded = unsafe { Library::open(Some("libcuda.so.1"), RTLD_LAZY | RTLD_NOLOAD) }.is_ok();
+    // SAFETY: it is loaded, and drivers are never unloaded.
+    loaded && unsafe { super::real::is_started() }
 }
 
 /// Loads the kernels on devices that libtorch uses already, so that the first patch finds them there. Does nothing in a
 /// process without CUDA; what is wrong shows at the first patch.
 pub fn warm(patches: &[Arc<Patch>]) {
-    if !is_loaded() {
+    if !is_used() {
         return;
     }
     if let Ok(cuda) = cuda() {

@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 
 def sanitizer() -> List[str]:
     """The checks again under compute-sanitizer; lines of what it said."""
-    tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.environ.get("CUDA_HOME", "") + "/bin")
     if not tool:
         return ["compute-sanitizer: not on this machine, NOT RUN"]
     lines = []

@@ -178,6 +178,8 @@ void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::I
   for (size_t i = 0; i < n_targets; ++i) {
     const GpTarget& target = targets[i];
     expect_more(i + 1 < n_targets);
+    if (target.action > GP_REPLACE)
+      flush_device(run); // what reads the value must find it patched
     const bool digs = target.dig_len && target.dig[0].index >= 0 && static_cast<size_t>(target.dig[0].index) < n;
     if (n == 1 || digs) {
       c10::IValue& value = n == 1 ? values[0] : values[target.dig[0].index];

@@ -211,7 +211,6 @@ uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool diff
 }
 
 void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
-  flush_device(run);
   if (!core->keep_wanted(run, &target))
     return;
   if (tensor.defined() && is_plain_cuda(tensor))

@@ -78,16 +78,24 @@ lint: ## what CI checks beside the tests: format and clippy
 	cargo clippy --release --all-targets --quiet -- -D warnings
 
 .PHONY: generate
-generate: ## rebuild the committed generated files (C header, seam bindings)
+generate: ## rebuild the committed generated files (C header, seam bindings, the kernels' PTX)
 	.ci/generate
+	.ci/kernels
 
 .PHONY: generate-check
 generate-check: ## fail when a committed generated file is stale
 	.ci/generate --check
+	.ci/kernels --check
 
 .PHONY: bench
 bench: venv build build/bench/cost build/bench/patch ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
+
+# Needs no Rust and no .venv: target/release/libgraphpatch.so is carried there (and, without a C++ compiler, the adapter
+# that `graphpatch doctor --build` made, in GRAPHPATCH_ADAPTER_DIR).
+.PHONY: gpu-check
+gpu-check: ## on a machine with a card: everything there against PyTorch, the sanitizer, then timings
+	$(or $(GRAPHPATCH_PYTHON),python3) tests/gpu/check.py
 
 .PHONY: clean
 clean: ## remove build products (not .venv)

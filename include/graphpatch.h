@@ -406,7 +406,8 @@ gp_status gp_kept_count(const gp_session *session,
                         uint64_t *dropped);
 
 // Value number `index` that the probe or record `id` has kept: a plain number as a tensor without dimensions. `out`
-// receives a new, read-only, row-major tensor in CPU memory, which stays valid whatever becomes of the patch; call its
+// receives a new, read-only, row-major tensor in CPU memory (a CUDA value is read back now; on its own device after
+// gp_spec_keep_on_device), which stays valid whatever becomes of the patch; call its
 // deleter to free it. GP_STATUS_ARGUMENT when there are not so many values.
 gp_status gp_kept_tensor(const gp_session *session,
                          uint64_t id,
@@ -558,6 +559,40 @@ gp_status gp_frames_add(gp_frames *frames,
                         uint32_t line,
                         const char *function,
                         const char *code);
+
+// What this machine's CUDA is good for: a line for the driver and one for each device, or one line that says why CUDA
+// values are patched by libtorch's own operations instead of our kernels (no driver, an old one, no card, a card below
+// compute capability 7.5). Loads the driver if need be; makes no context. `out` receives new text; free it with
+// gp_string_free.
+gp_status gp_cuda_status(char **out);
+
+// Loads the kernels on CUDA device `device` and uploads the values and index tensors of the session's patches there.
+// Otherwise that happens when a session attaches, a patch is registered, or a patch first meets a value on the device;
+// but nothing can be loaded or uploaded while a CUDA graph is captured. GP_STATUS_STATE when the device cannot be used;
+// gp_last_error() says why.
+gp_status gp_cuda_prepare(const gp_session *session,
+                          uint32_t device);
+
+// Whether the spec's patch can be switched and changed in CUDA graphs that were captured with it: its switch and its
+// value are then read from device memory each time. gp_patch_enable and gp_patch_remove switch it, gp_patch_set_value
+// changes it. A replay that is under way meanwhile may see the old or the new state.
+gp_status gp_spec_live(gp_spec *spec,
+                       bool live);
+
+// Whether what the spec's probe or record keeps of CUDA values stays on the device: gp_kept_tensor then gives tensors
+// there, without a copy. Otherwise a value is copied on the device when it appears, and to CPU memory when it is asked
+// for. In a captured CUDA graph only a kept value that stays shows what the last replay wrote. GP_STATUS_ARGUMENT for a
+// spec that keeps nothing.
+gp_status gp_spec_keep_on_device(gp_spec *spec,
+                                 bool stay);
+
+// Gives an add or replace another value: for runs that begin from now on, and, for a live patch (gp_spec_live), for
+// every replay of a CUDA graph that was captured with it. A live patch's number must stay a number, its tensor a tensor
+// of the same shape and dtype. GP_STATUS_STATE when there is no such patch, GP_STATUS_REFUSED when it takes no such
+// value; it keeps its old one then.
+gp_status gp_patch_set_value(const gp_session *session,
+                             uint64_t id,
+                             const gp_value *value);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -5,7 +5,8 @@
 //! * **Op to graph.** An operation is called → the C++ adapter's boxed fallback ([`torch`], `adapter/`) →
 //!   the seam (`torch/seam.h`) → [`session`] → [`record`] → [`graph`].
 //! * **Patch to buffer.** Patch text or C call → [`patch`] (parsed, checked, compiled into a plan) → held by the
-//!   [`session`]; at the operation the session finds the site → [`apply`] changes the value's own memory.
+//!   [`session`]; at the operation the session finds the site → [`apply`] changes the value's own memory, or [`cuda`]
+//!   launches a kernel that does.
 //!
 //! | room | owns | knows |
 //! |---|---|---|
@@ -14,6 +15,7 @@
 //! | [`tensor`] | tensors in host memory, npy and safetensors files | nothing |
 //! | [`patch`] | patch kinds, patch text and files, the plan | path, tensor |
 //! | [`apply`] | one action on one strided view | path, tensor, patch |
+//! | [`cuda`] | one action on one CUDA value, as a launch | path, tensor, patch, apply; the only room that knows CUDA |
 //! | [`record`] | operation calls to nodes | path, graph |
 //! | [`session`] | runs and scopes per thread: where record and patch meet | all of the above |
 //! | [`torch`] | the seam, the adapter, its loader | session; the only room that knows libtorch |
@@ -22,6 +24,7 @@
 //! | `bin/graphpatch` | the command | preload's options and report, graph, patch, torch's loader |
 
 pub mod apply;
+pub mod cuda;
 pub mod error;
 pub mod ffi;
 pub mod graph;

@@ -9,7 +9,8 @@ use super::guard::{answer, reference, text};
 use super::session::gp_session;
 use super::{Status, guard};
 use crate::error::{Error, Result};
-use crate::session::{KeptValues, keyed};
+use crate::patch::kept::Kept;
+use crate::session::keyed;
 use crate::tensor::safetensors;
 
 /// What a probe or record has kept.
@@ -17,10 +18,10 @@ use crate::tensor::safetensors;
 /// # Safety
 ///
 /// `session` is NULL or live.
-unsafe fn kept(session: *const gp_session, id: u64) -> Result<KeptValues> {
+unsafe fn kept(session: *const gp_session, id: u64) -> Result<Arc<Kept>> {
     // SAFETY: by this function's contract.
-    let all = unsafe { reference(session, "session")? }.0.kept();
-    all.into_iter().find(|kept| kept.id == id).ok_or_else(|| {
+    let kept = unsafe { reference(session, "session")? }.0.kept_of(id);
+    kept.ok_or_else(|| {
         Error::State(format!(
             "patch number {id} is no probe or record, or is gone"
         ))
@@ -44,14 +45,15 @@ pub unsafe extern "C" fn gp_kept_count(
     guard(|| unsafe {
         let kept = kept(session, id)?;
         if !dropped.is_null() {
-            dropped.write(kept.dropped);
+            dropped.write(kept.dropped());
         }
-        answer(count, "count", kept.values.len() as u64)
+        answer(count, "count", kept.len() as u64)
     })
 }
 
 /// Value number `index` that the probe or record `id` has kept: a plain number as a tensor without dimensions. `out`
-/// receives a new, read-only, row-major tensor in CPU memory, which stays valid whatever becomes of the patch; call its
+/// receives a new, read-only, row-major tensor in CPU memory (a CUDA value is read back now; on its own device after
+/// gp_spec_keep_on_device), which stays valid whatever becomes of the patch; call its
 /// deleter to free it. GP_STATUS_ARGUMENT when there are not so many values.
 ///
 /// # Safety
@@ -67,14 +69,16 @@ pub unsafe extern "C" fn gp_kept_tensor(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let kept = kept(session, id)?;
-        let value = usize::try_from(index)
-            .ok()
-            .and_then(|at| kept.values.get(at));
+        let place = usize::try_from(index).ok();
+        if let Some(lent) = place.and_then(|at| kept.lend(at)) {
+            return answer(out, "out", std::ptr::with_exposed_provenance_mut(lent));
+        }
+        let value = place.and_then(|at| kept.value(at));
         let value = value.ok_or_else(|| Error::Argument {
             name: "index",
-            why: format!("is {index}, of {} values kept", kept.values.len()),
+            why: format!("is {index}, of {} values kept", kept.len()),
         })?;
-        let tensor = dlpack::give(Arc::clone(value));
+        let tensor = dlpack::give(value?);
         answer(out, "out", tensor).inspect_err(|_| dlpack::take_back(tensor))
     })
 }

@@ -8,6 +8,7 @@
 )]
 #![allow(non_camel_case_types)] // the C names are the types' names
 
+pub mod cuda;
 mod dlpack;
 pub mod graphs;
 pub mod guard;

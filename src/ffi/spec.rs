@@ -33,7 +33,7 @@ pub type gp_callback = Option<
 /// # Safety
 ///
 /// `spec` is NULL or a live spec that nobody else uses meanwhile.
-unsafe fn change<'a>(spec: *mut gp_spec) -> Result<&'a mut NewPatch> {
+pub(super) unsafe fn change<'a>(spec: *mut gp_spec) -> Result<&'a mut NewPatch> {
     // SAFETY: by this function's contract.
     let spec = unsafe { spec.as_mut() };
     spec.map(|spec| &mut spec.0)

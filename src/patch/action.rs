@@ -80,6 +80,8 @@ pub struct NewPatch {
     pub runs: RunRange,
     /// Holds for runs on the registering thread only.
     pub this_thread: bool,
+    /// On a device its switch and number are read from memory when it is done, so that a captured graph can be changed.
+    pub live: bool,
 }
 
 impl Pick {
@@ -119,6 +121,7 @@ impl NewPatch {
             action,
             runs: spec.runs,
             this_thread: false,
+            live: false,
         })
     }
 
@@ -130,6 +133,7 @@ impl NewPatch {
             action: Action::Zero,
             runs: RunRange::default(),
             this_thread: false,
+            live: false,
         }
     }
 

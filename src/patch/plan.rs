@@ -1,7 +1,8 @@
 //! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
 
-use std::sync::Arc;
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ pub struct Patch {
     applied: AtomicU64,
     failed: AtomicU64,
     last_error: Mutex<Option<String>>,
+    /// What the room that applies the patch keeps for it (device memory); goes with the patch.
+    pub resident: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// How often a patch met its node, changed it, or could not.
@@ -65,6 +68,29 @@ impl Patch {
             applied: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             last_error: Mutex::new(None),
+            resident: OnceLock::new(),
+        }
+    }
+
+    /// The same patch, number, place, counts and all, with another action.
+    pub fn with_action(&self, action: Action) -> Patch {
+        let load = |counter: &AtomicU64| AtomicU64::new(counter.load(Ordering::Relaxed));
+        let patch = NewPatch {
+            action,
+            ..self.patch.clone()
+        };
+        Patch {
+            id: self.id,
+            text: patch.text(),
+            slice: self.slice.clone(),
+            patch,
+            thread: self.thread,
+            enabled: AtomicBool::new(self.is_enabled()),
+            matched: load(&self.matched),
+            applied: load(&self.applied),
+            failed: load(&self.failed),
+            last_error: Mutex::new(self.last_error.lock().clone()),
+            resident: self.resident.clone(),
         }
     }
 

@@ -9,7 +9,9 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod device;
 pub mod keyed;
+mod live;
 pub mod ops;
 pub mod patches;
 mod recorded;
@@ -17,6 +19,8 @@ pub mod run;
 pub mod scope;
 pub mod verdict;
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod run_tests;
 
@@ -158,6 +162,14 @@ impl Session {
             *current = None;
             set_active(Active::Detached);
         }
+    }
+
+    /// Whether runs belong to this session.
+    fn is_attached(self: &Arc<Self>) -> bool {
+        let current = ATTACHED.read();
+        current
+            .as_ref()
+            .is_some_and(|other| Arc::ptr_eq(other, self))
     }
 
     fn update_active(self: &Arc<Self>) {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Session;
+use super::{Session, live};
+use crate::cuda;
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::patch::action::{Action, NewPatch};
+use crate::patch::kept::Kept;
 use crate::patch::{Patch, PatchCounts, PatchSpec, Plan};
 use crate::tensor::HostTensor;
 
@@ -68,8 +70,14 @@ impl Session {
         }
         let mut patches = self.patches.lock();
         let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
-        patches.push(Arc::new(Patch::new(id, patch)));
+        let patch = Arc::new(Patch::new(id, patch));
+        patches.push(patch.clone());
         self.rebuild(&patches);
+        drop(patches);
+        // A capture may come next, in which nothing can be loaded.
+        if self.is_attached() {
+            cuda::warm(&[patch]);
+        }
         Ok(id)
     }
 
@@ -81,6 +89,9 @@ impl Session {
     pub fn remove_patch(self: &Arc<Self>, id: u64) -> Result<()> {
         let mut patches = self.patches.lock();
         let before = patches.len();
+        if let Some(patch) = patches.iter().find(|patch| patch.id == id) {
+            live::switch(patch, false)?;
+        }
         patches.retain(|patch| patch.id != id);
         if patches.len() == before {
             return Err(unknown(id));
@@ -97,7 +108,9 @@ impl Session {
     pub fn enable_patch(self: &Arc<Self>, id: u64, on: bool) -> Result<()> {
         let patches = self.patches.lock();
         let patch = patches.iter().find(|patch| patch.id == id);
-        patch.ok_or_else(|| unknown(id))?.set_enabled(on);
+        let patch = patch.ok_or_else(|| unknown(id))?;
+        live::switch(patch, on)?;
+        patch.set_enabled(on);
         self.rebuild(&patches);
         Ok(())
     }
@@ -125,6 +138,9 @@ impl Session {
         };
         sets.truncate(at);
         let mut patches = self.patches.lock();
+        for patch in patches.iter().filter(|patch| patch.id >= set) {
+            live::switch(patch, false)?;
+        }
         patches.retain(|patch| patch.id < set);
         self.rebuild(&patches);
         Ok(())
@@ -140,12 +156,34 @@ impl Session {
                     id: patch.id,
                     path: patch.patch.path.to_string(),
                     record: kept.keeps_all(),
-                    values: kept.values(),
+                    values: self.read_back(&patch.text, kept),
                     dropped: kept.dropped(),
                 }),
                 _ => None,
             });
         kept.collect()
+    }
+
+    /// The values that can be read; a person is told of the others.
+    fn read_back(&self, text: &str, kept: &Kept) -> Vec<Arc<HostTensor>> {
+        let (good, bad): (Vec<_>, Vec<_>) =
+            kept.values().into_iter().partition(|value| value.is_ok());
+        if let Some(Err(why)) = bad.first() {
+            self.note(&format!(
+                "{} values of {text} could not be read back: {why}",
+                bad.len()
+            ));
+        }
+        good.into_iter().flatten().collect()
+    }
+
+    /// What the probe or record `id` keeps; nothing is read back from a device.
+    pub fn kept_of(&self, id: u64) -> Option<Arc<Kept>> {
+        let patches = self.patches.lock();
+        match &patches.iter().find(|patch| patch.id == id)?.patch.action {
+            Action::Keep(kept) => Some(kept.clone()),
+            _ => None,
+        }
     }
 
     /// What became of each patch so far, in the order of registration.

@@ -106,7 +106,7 @@ pub struct Snapshot {
 /// One call of a root on one thread.
 #[derive(Debug)]
 pub struct Run {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     pub(super) plan: Option<Arc<Plan>>,
     root: Arc<Root>,
     tape: Option<Tape>,
@@ -117,6 +117,8 @@ pub struct Run {
     parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     pending: Option<Pending>,
     pub(super) failure: String,
+    /// Patches on CUDA values that are not launched yet.
+    pub(super) queue: crate::cuda::Queue,
     no_target: Arc<str>,
     /// It computes a part of another run, and counts as none itself.
     resumed: bool,
@@ -161,6 +163,7 @@ impl Run {
             parameters: FxHashMap::default(),
             pending: None,
             failure: String::new(),
+            queue: crate::cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: false,
         };
@@ -209,6 +212,7 @@ impl Run {
             parameters: from.parameters.clone(),
             pending: None,
             failure: String::new(),
+            queue: crate::cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: true,
         };

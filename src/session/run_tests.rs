@@ -13,7 +13,7 @@ use crate::record::{Element, Tag};
 use crate::tensor::Dtype;
 
 /// Only one session can be attached at a time.
-static ATTACH: Mutex<()> = Mutex::new(());
+pub(super) static ATTACH: Mutex<()> = Mutex::new(());
 
 /// TupleOutputModule: a root with one called module, and that module's parameters as tensors 100 and 101.
 struct Model {

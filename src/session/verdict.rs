@@ -21,7 +21,7 @@ pub enum Verdict {
 }
 
 impl Run {
-    fn patch(&self, index: u32) -> Option<Arc<Patch>> {
+    pub(super) fn patch(&self, index: u32) -> Option<Arc<Patch>> {
         self.plan.as_ref()?.patches.get(index as usize).cloned()
     }
 
@@ -106,13 +106,13 @@ impl Run {
         }
     }
 
-    fn succeeded(&mut self, patch: &Patch) -> Verdict {
+    pub(super) fn succeeded(&mut self, patch: &Patch) -> Verdict {
         patch.count_match();
         patch.count_applied();
         Verdict::Applied
     }
 
-    fn failed(&mut self, patch: &Patch, why: &str, sizes: Option<&[i64]>) -> Verdict {
+    pub(super) fn failed(&mut self, patch: &Patch, why: &str, sizes: Option<&[i64]>) -> Verdict {
         let shape = sizes.map(|sizes| {
             let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
             format!("shape ({})", sizes.join(", "))

@@ -27,7 +27,9 @@ unsafe impl Send for Adapter {}
 /// [`Error::State`] when another session is attached.
 pub fn attach(session: &Arc<Session>) -> Result<()> {
     start()?;
-    session.make_current()
+    session.make_current()?;
+    session.warm_devices();
+    Ok(())
 }
 
 /// The adapter's table.

@@ -163,6 +163,22 @@ typedef struct GpTensor {
   uint8_t dtype; /* GpDtype */
 } GpTensor;
 
+/* The same in the memory of a CUDA device, to be read and written in the order of `stream`. */
+typedef struct GpDeviceTensor {
+  GpTensor tensor;
+  int32_t device;
+  uint32_t reserved;
+  void* stream; /* libtorch's current cudaStream_t of that device */
+} GpDeviceTensor;
+
+/* A copy that libtorch has made of a CUDA value, and that the core keeps: see keep_on_device. */
+typedef struct GpKept {
+  void* handle; /* given back by kept_free */
+  const int64_t* sizes;
+  uint32_t rank;
+  uint8_t dtype; /* GpDtype */
+} GpKept;
+
 /* Opaque, owned by the core. */
 typedef struct GpScope GpScope; /* what is known of a scope before it runs; freed by scope_free */
 typedef struct GpRun GpRun;     /* one call of a root; freed by run_end */
@@ -193,7 +209,8 @@ enum GpFrameFlags {
   GP_FRAME_INPUTS = 16,  /* inputs of this scope are wanted */
   GP_FRAME_OUTPUT = 32,  /* its output is wanted */
   GP_FRAME_RECORD = 64,  /* the run is recorded */
-  GP_FRAME_IGNORED = 128 /* scope_enter only, with GP_FRAME_COLD: no call of this scope from the one around it matters */
+  GP_FRAME_IGNORED = 128, /* scope_enter only, with GP_FRAME_COLD: no call of this scope from the one around it matters */
+  GP_FRAME_INSIDE = 256 /* not cold */
 };
 
 /* The number of a scope's place among the patches: the same place, the same answers, as long as the plan stays. */
@@ -288,6 +305,17 @@ typedef struct GpCore {
 
   /* Something that a person should know about a root (what was lost, why it was left alone). */
   void (*note)(GpStr text);
+
+  /* One target on a CUDA tensor whose memory may be written; `value` is the target's tensor where that is libtorch's
+   * and on the same device, else NULL. Answers as apply. With `more` to come the launch may wait for flush_device, which
+   * is to be called before anybody else reads or writes the tensor, and gives the verdict then. */
+  uint32_t (*apply_on_device)(GpRun* run, const GpTarget* target, const GpDeviceTensor* tensor, const GpDeviceTensor* value,
+                              uint32_t more);
+  uint32_t (*flush_device)(GpRun* run);
+  /* Keeps a copy that libtorch has enqueued; the core owns the handle from now on, whatever the answer. */
+  uint32_t (*keep_on_device)(GpRun* run, const GpTarget* target, const GpKept* kept);
+  /* 1 while work for the stream goes into a CUDA graph. */
+  uint32_t (*is_capturing)(const void* stream);
 } GpCore;
 
 /* What the adapter offers to the core. */
@@ -319,6 +347,11 @@ typedef struct GpAdapter {
   /* Another reference to the tensor behind an at::TensorImpl; given back by tensor_free. NULL for an undefined one. */
   void* (*tensor_from_torch)(const void* tensor_impl);
   void (*tensor_free)(void* tensor);
+  /* What keep_on_device handed over: its elements, row-major, into `bytes` of CPU memory, waiting for nothing but them;
+   * a new DLManagedTensorVersioned of it on its device, or NULL; its end. Any thread. */
+  GpStr (*kept_read)(void* kept, void* bytes, size_t size);
+  void* (*kept_lend)(void* kept);
+  void (*kept_free)(void* kept);
 } GpAdapter;
 
 /* The one exported symbol of the adapter: `graphpatch_adapter_entry`. NULL when the versions differ. */

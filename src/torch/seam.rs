@@ -3,6 +3,7 @@
 //! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
 //! disables the library and the host goes on.
 
+mod device;
 mod lent;
 mod targets;
 
@@ -53,6 +54,10 @@ pub static CORE: Core = Core(raw::GpCore {
     applied_elsewhere: Some(applied_elsewhere),
     failure: Some(failure),
     note: Some(note),
+    apply_on_device: Some(device::apply_on_device),
+    flush_device: Some(device::flush_device),
+    keep_on_device: Some(device::keep_on_device),
+    is_capturing: Some(device::is_capturing),
 });
 
 /// [`raw::GpCore`] as a static.
@@ -172,6 +177,7 @@ fn frame_flags(interest: Interest) -> u32 {
         (interest.output, raw::GP_FRAME_OUTPUT),
         (interest.record, raw::GP_FRAME_RECORD),
         (interest.ignored, raw::GP_FRAME_IGNORED),
+        (!interest.cold, raw::GP_FRAME_INSIDE),
     ] {
         if set {
             flags |= flag;

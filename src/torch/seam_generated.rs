@@ -341,6 +341,62 @@ impl Default for GpTensor {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct GpDeviceTensor {
+    pub tensor: GpTensor,
+    pub device: i32,
+    pub reserved: u32,
+    pub stream: *mut ::std::os::raw::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpDeviceTensor"][::std::mem::size_of::<GpDeviceTensor>() - 48usize];
+    ["Alignment of GpDeviceTensor"][::std::mem::align_of::<GpDeviceTensor>() - 8usize];
+    ["Offset of field: GpDeviceTensor::tensor"]
+        [::std::mem::offset_of!(GpDeviceTensor, tensor) - 0usize];
+    ["Offset of field: GpDeviceTensor::device"]
+        [::std::mem::offset_of!(GpDeviceTensor, device) - 32usize];
+    ["Offset of field: GpDeviceTensor::reserved"]
+        [::std::mem::offset_of!(GpDeviceTensor, reserved) - 36usize];
+    ["Offset of field: GpDeviceTensor::stream"]
+        [::std::mem::offset_of!(GpDeviceTensor, stream) - 40usize];
+};
+impl Default for GpDeviceTensor {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GpKept {
+    pub handle: *mut ::std::os::raw::c_void,
+    pub sizes: *const i64,
+    pub rank: u32,
+    pub dtype: u8,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpKept"][::std::mem::size_of::<GpKept>() - 24usize];
+    ["Alignment of GpKept"][::std::mem::align_of::<GpKept>() - 8usize];
+    ["Offset of field: GpKept::handle"][::std::mem::offset_of!(GpKept, handle) - 0usize];
+    ["Offset of field: GpKept::sizes"][::std::mem::offset_of!(GpKept, sizes) - 8usize];
+    ["Offset of field: GpKept::rank"][::std::mem::offset_of!(GpKept, rank) - 16usize];
+    ["Offset of field: GpKept::dtype"][::std::mem::offset_of!(GpKept, dtype) - 20usize];
+};
+impl Default for GpKept {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct GpScope {
     _unused: [u8; 0],
 }
@@ -422,6 +478,7 @@ pub const GP_FRAME_INPUTS: GpFrameFlags = 16;
 pub const GP_FRAME_OUTPUT: GpFrameFlags = 32;
 pub const GP_FRAME_RECORD: GpFrameFlags = 64;
 pub const GP_FRAME_IGNORED: GpFrameFlags = 128;
+pub const GP_FRAME_INSIDE: GpFrameFlags = 256;
 pub type GpFrameFlags = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -565,10 +622,25 @@ pub struct GpCore {
     >,
     pub failure: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> GpStr>,
     pub note: ::std::option::Option<unsafe extern "C" fn(text: GpStr)>,
+    pub apply_on_device: ::std::option::Option<
+        unsafe extern "C" fn(
+            run: *mut GpRun,
+            target: *const GpTarget,
+            tensor: *const GpDeviceTensor,
+            value: *const GpDeviceTensor,
+            more: u32,
+        ) -> u32,
+    >,
+    pub flush_device: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> u32>,
+    pub keep_on_device: ::std::option::Option<
+        unsafe extern "C" fn(run: *mut GpRun, target: *const GpTarget, kept: *const GpKept) -> u32,
+    >,
+    pub is_capturing:
+        ::std::option::Option<unsafe extern "C" fn(stream: *const ::std::os::raw::c_void) -> u32>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 232usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 264usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -613,6 +685,14 @@ const _: () = {
         [::std::mem::offset_of!(GpCore, applied_elsewhere) - 208usize];
     ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 216usize];
     ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 224usize];
+    ["Offset of field: GpCore::apply_on_device"]
+        [::std::mem::offset_of!(GpCore, apply_on_device) - 232usize];
+    ["Offset of field: GpCore::flush_device"]
+        [::std::mem::offset_of!(GpCore, flush_device) - 240usize];
+    ["Offset of field: GpCore::keep_on_device"]
+        [::std::mem::offset_of!(GpCore, keep_on_device) - 248usize];
+    ["Offset of field: GpCore::is_capturing"]
+        [::std::mem::offset_of!(GpCore, is_capturing) - 256usize];
 };
 impl Default for GpCore {
     fn default() -> Self {
@@ -673,10 +753,21 @@ pub struct GpAdapter {
     >,
     pub tensor_free:
         ::std::option::Option<unsafe extern "C" fn(tensor: *mut ::std::os::raw::c_void)>,
+    pub kept_read: ::std::option::Option<
+        unsafe extern "C" fn(
+            kept: *mut ::std::os::raw::c_void,
+            bytes: *mut ::std::os::raw::c_void,
+            size: usize,
+        ) -> GpStr,
+    >,
+    pub kept_lend: ::std::option::Option<
+        unsafe extern "C" fn(kept: *mut ::std::os::raw::c_void) -> *mut ::std::os::raw::c_void,
+    >,
+    pub kept_free: ::std::option::Option<unsafe extern "C" fn(kept: *mut ::std::os::raw::c_void)>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 144usize];
+    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 168usize];
     ["Alignment of GpAdapter"][::std::mem::align_of::<GpAdapter>() - 8usize];
     ["Offset of field: GpAdapter::version"][::std::mem::offset_of!(GpAdapter, version) - 0usize];
     ["Offset of field: GpAdapter::size"][::std::mem::offset_of!(GpAdapter, size) - 4usize];
@@ -708,6 +799,12 @@ const _: () = {
         [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 128usize];
     ["Offset of field: GpAdapter::tensor_free"]
         [::std::mem::offset_of!(GpAdapter, tensor_free) - 136usize];
+    ["Offset of field: GpAdapter::kept_read"]
+        [::std::mem::offset_of!(GpAdapter, kept_read) - 144usize];
+    ["Offset of field: GpAdapter::kept_lend"]
+        [::std::mem::offset_of!(GpAdapter, kept_lend) - 152usize];
+    ["Offset of field: GpAdapter::kept_free"]
+        [::std::mem::offset_of!(GpAdapter, kept_free) - 160usize];
 };
 impl Default for GpAdapter {
     fn default() -> Self {

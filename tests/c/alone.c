@@ -451,6 +451,11 @@ static void check_null(gp_session *session, const char *file) {
   null(gp_kept_count(NULL, id, &set, &set)), null(gp_kept_count(session, id, NULL, &set));
   null(gp_kept_tensor(NULL, id, 0, &tensor)), null(gp_kept_tensor(session, id, 0, NULL));
   null(gp_kept_save(NULL, file)), null(gp_kept_save(session, NULL));
+  null(gp_cuda_status(NULL));
+  null(gp_cuda_prepare(NULL, 0));
+  null(gp_spec_live(NULL, true));
+  null(gp_spec_keep_on_device(NULL, true)), null(gp_spec_keep_on_device(spec, true));
+  null(gp_patch_set_value(NULL, id, value)), null(gp_patch_set_value(session, id, NULL));
   null(gp_run_begin(NULL));
   null(gp_scope_enter(NULL));
 
@@ -496,6 +501,44 @@ static void check_null(gp_session *session, const char *file) {
   gp_graphs_free(graphs);
 }
 
+/* What can be said of CUDA on any machine; tests/gpu has the rest. */
+static void check_cuda(gp_session *session) {
+  gp_value *value;
+  gp_spec *spec;
+  char *status;
+  uint64_t id;
+
+  ok(gp_cuda_status(&status));
+  if (strncmp(status, "not usable: ", 12) == 0) {
+    refused(GP_STATUS_STATE, gp_cuda_prepare(session, 0));
+    require(strcmp(gp_last_error(), status + 12) == 0, status);
+  } else {
+    require(strstr(status, "driver for CUDA") != NULL, status);
+  }
+  gp_string_free(status);
+
+  ok(gp_spec_new("x", &spec));
+  ok(gp_value_int(1, &value));
+  ok(gp_spec_add(spec, value));
+  ok(gp_spec_live(spec, true));
+  ok(gp_patch_register(session, spec, &id));
+  ok(gp_patch_set_value(session, id, value));
+  ok(gp_patch_enable(session, id, false));
+  ok(gp_patch_remove(session, id));
+  refused(GP_STATUS_STATE, gp_patch_set_value(session, id, value));
+  ok(gp_spec_zero(spec));
+  ok(gp_patch_register(session, spec, &id));
+  refused(GP_STATUS_REFUSED, gp_patch_set_value(session, id, value));
+  says("no value");
+  ok(gp_patch_remove(session, id));
+  ok(gp_spec_probe(spec));
+  ok(gp_spec_keep_on_device(spec, true));
+  ok(gp_patch_register(session, spec, &id));
+  ok(gp_patch_remove(session, id));
+  gp_value_free(value);
+  gp_spec_free(spec);
+}
+
 int main(int argc, char **argv) {
   gp_session *session;
   require(argc == 3, "usage: alone GRAPH.json FOLDER");
@@ -508,6 +551,7 @@ int main(int argc, char **argv) {
   check_values_and_specs(session, argv[2]);
   check_session(session, argv[2]);
   check_host(session);
+  check_cuda(session);
   check_null(session, argv[1]);
   gp_session_close(session);
   puts("all as it must be");

@@ -426,6 +426,45 @@ def check_when(p: Patched) -> None:
     gp.session_on_error(p.session, 0)
 
 
+def check_cuda(p: Patched) -> None:
+    """What can be said of CUDA with or without a card, on CPU values: tests/gpu has the rest."""
+    status = gp.text("cuda_status")
+    if status.startswith("not usable"):
+        with refused("STATE", status.removeprefix("not usable: ")):
+            gp.cuda_prepare(p.session, 0)
+    else:
+        gp.cuda_prepare(p.session, 0)
+
+    made = spec("add", gp.new("value_float", 0.5))
+    gp.spec_live(made, True)
+    identity = p.register(made)
+    assert (p.run() == p.bare + 0.5).all()
+    value = gp.new("value_int", 3)
+    gp.patch_set_value(p.session, identity, value)
+    gp.value_free(value)
+    assert (p.run() == p.bare + 3).all()
+    gp.patch_enable(p.session, identity, False)
+    assert (p.run() == p.bare).all()
+    gp.patch_enable(p.session, identity, True)
+    with refused("REFUSED", "stays a number"):
+        gp.patch_set_value(p.session, identity, value_of(p.x))
+    assert (p.run() == p.bare + 3).all() and p.counts(identity) == (3, 3, 0)
+    gp.patch_remove(p.session, identity)
+    with refused("STATE"):
+        gp.patch_set_value(p.session, identity, gp.new("value_int", 1))
+
+    made = spec("probe")
+    gp.spec_keep_on_device(made, True)
+    identity = p.register(made)
+    p.run()
+    lent = gp.new("kept_tensor", p.session, identity, 0)
+    assert ManagedTensor.from_address(lent.value).tensor.device.kind == 1, "a CPU value has no other place"
+    Lent(lent)
+    gp.patch_remove(p.session, identity)
+    with refused("ARGUMENT", "no probe"):
+        gp.spec_keep_on_device(spec(), True)
+
+
 def check_graphs(p: Patched, folder: Path) -> None:
     import torch
 
@@ -493,6 +532,7 @@ def main() -> None:
     check_functions(p)
     check_kept(p, folder)
     check_when(p)
+    check_cuda(p)
     check_graphs(p, folder)
     gp.session_close(p.session)
     import told

@@ -85,4 +85,9 @@ PROTOTYPES = {
     "gp_scope_leaf": (c_int, [c_size_t, c_void_p]),
     "gp_session_source": (c_int, [c_void_p, c_void_p, c_void_p]),
     "gp_frames_add": (c_int, [c_void_p, c_char_p, c_uint32, c_char_p, c_char_p]),
+    "gp_cuda_status": (c_int, [c_void_p]),
+    "gp_cuda_prepare": (c_int, [c_void_p, c_uint32]),
+    "gp_spec_live": (c_int, [c_void_p, c_bool]),
+    "gp_spec_keep_on_device": (c_int, [c_void_p, c_bool]),
+    "gp_patch_set_value": (c_int, [c_void_p, c_uint64, c_void_p]),
 }

@@ -164,13 +164,9 @@ fn compiler(found: &mut Findings) {
     }
 }
 
-/// The driver only: the library needs no toolkit, and a machine without a GPU is no fault.
+/// The driver and its devices: the library needs no toolkit, and a machine without a GPU is no fault.
 fn cuda(found: &mut Findings) {
-    match std::fs::read_to_string("/proc/driver/nvidia/version") {
-        Ok(text) => found.fact(
-            "CUDA",
-            text.lines().next().unwrap_or("a driver of unknown version"),
-        ),
-        Err(_) => found.fact("CUDA", "no NVIDIA driver on this machine: CPU only"),
+    for line in graphpatch::cuda::status() {
+        found.fact("CUDA", line);
     }
 }

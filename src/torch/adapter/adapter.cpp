@@ -6,6 +6,7 @@
 #include <torch/version.h>
 
 #include "args.cpp"
+#include "device.cpp"
 #include "fallback.cpp"
 #include "instrument.cpp"
 #include "operands.cpp"
@@ -144,5 +145,8 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.leaf = graphpatch::shown_leaf;
   table.tensor_from_torch = graphpatch::tensor_from_torch;
   table.tensor_free = graphpatch::tensor_free;
+  table.kept_read = graphpatch::kept_read;
+  table.kept_lend = graphpatch::kept_lend;
+  table.kept_free = graphpatch::kept_free;
   return &table;
 }

@@ -1,4 +1,5 @@
 // The targets of a value: walks the dig to the leaf, and decides whether the leaf is changed where it lies or on a copy.
+#include "device.h"
 #include "write.h"
 
 #include <ATen/core/grad_mode.h>
@@ -39,6 +40,7 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
         tensor.unsafeGetTensorImpl()->bump_version();
     } else {
       at::Tensor copy;
+      flush_device(run);
       const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(run, target, copy, differentiable) : elsewhere(run, target, why, &tensor);
       if (answer == GP_APPLIED)
@@ -217,8 +219,12 @@ static void patch_slot(
 }
 
 void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how) {
+  FlushDevice flushed(run);
   for (size_t i = 0; i < n_targets; ++i) {
     const GpTarget& target = targets[i];
+    expect_more(i + 1 < n_targets);
+    if (target.action > GP_REPLACE)
+      flush_device(run); // what reads the value must find it patched
     const bool digs = target.dig_len && target.dig[0].index >= 0 && static_cast<size_t>(target.dig[0].index) < n;
     if (n == 1 || digs) {
       c10::IValue& value = n == 1 ? values[0] : values[target.dig[0].index];
@@ -231,6 +237,7 @@ void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::I
       verdict(run, elsewhere(run, target, "the operation has no such result", nullptr));
     }
   }
+  flush_device(run);
 }
 
 static Items& scratch() {

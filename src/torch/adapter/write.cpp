@@ -1,4 +1,5 @@
 // One target on one tensor: the core writes plain CPU memory, libtorch everything else.
+#include "device.h"
 #include "dlpack_abi.h"
 #include "write.h"
 
@@ -241,7 +242,12 @@ uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool diff
     uint32_t answer = core->apply(run, &target, &view);
     if (answer != GP_ELSEWHERE)
       return answer;
+  } else if (!differentiable && target.action <= GP_REPLACE && is_plain_cuda(tensor)) {
+    uint32_t answer = write_on_device(run, target, tensor);
+    if (answer != GP_ELSEWHERE)
+      return answer;
   }
+  flush_device(run);
   const std::string why = reason([&] { apply_with_libtorch(tensor, target, differentiable); });
   return elsewhere(run, target, why, &tensor);
 }
@@ -249,6 +255,8 @@ uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool diff
 void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
   if (!core->keep_wanted(run, &target))
     return;
+  if (tensor.defined() && is_plain_cuda(tensor))
+    return keep_on_device(run, target, tensor);
   at::Tensor plain = tensor;
   std::string why = tensor.defined() ? "" : "there is no tensor here in this run";
   if (why.empty() && !is_plain_cpu(tensor)) {

@@ -14,6 +14,8 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
     ),
     ("adapter/adapter.h", include_str!("../adapter/adapter.h")),
     ("adapter/args.cpp", include_str!("../adapter/args.cpp")),
+    ("adapter/device.cpp", include_str!("../adapter/device.cpp")),
+    ("adapter/device.h", include_str!("../adapter/device.h")),
     (
         "adapter/dlpack_abi.h",
         include_str!("../adapter/dlpack_abi.h"),

@@ -1,0 +1,215 @@
+// What all kernels share: the one struct that a launch is told everything by, and how a thread finds its elements.
+//
+// The host (src/cuda/work.rs, the same layout) has merged neighbouring dimensions and chosen the unit: 16 bytes where
+// everything is aligned for it, else one element. No header is included, so that NVRTC compiles these files as they
+// are; emulate.h stands in for CUDA where a C++ compiler does.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef signed char i8;
+typedef short i16;
+typedef int i32;
+typedef long long i64;
+
+#define GP_DIMS 8   // of a region, after merging
+#define GP_WORKS 8  // in one launch of gp_batch
+#define GP_UNROLL 4 // 16-byte units that a thread has in flight in the dense kernels
+
+enum Op : u8 { OP_ZERO = 0, OP_ADD = 1, OP_REPLACE = 2 };
+enum Path : u8 { PATH_DENSE = 0, PATH_STRIDED = 1, PATH_ANY = 2 };
+
+// Steps in bytes, outermost dimension first.
+struct Dim {
+  i64 size;
+  i64 step;
+  i64 value_step;
+};
+
+// What a patch reads from device memory, so that a captured graph can be switched and changed.
+struct Live {
+  u32 on;
+  u32 reserved[3];
+  u64 number[2]; // takes the place of Work's
+};
+
+// One action on one region.
+struct Work {
+  u64 data;      // the first unit
+  u64 value;     // the value's first unit; 0: `number`
+  u64 number[2]; // replace, and add to integers: 16 bytes of repeated elements; add to others: see AddLanes
+  u64 live;      // a Live; 0: none
+  u64 units;     // dense: full 16-byte units; else the product of all sizes, less than 2^32
+  u32 rank;
+  u32 unit;      // bytes
+  u8 op;
+  u8 path;
+  u8 dtype;
+  u8 value_dtype;
+  u8 common;     // add: the dtype that libtorch would add in
+  u8 reserved[3];
+  u32 head;      // dense: elements before the first aligned unit,
+  u32 tail;      // and after the last one
+  u32 element;   // bytes
+  Dim dims[GP_DIMS];
+};
+
+// Index lists: element p of list k is an index into the dimension `picked[k]` of the tensor.
+struct Picked {
+  i64 size;
+  i64 step; // bytes
+};
+struct Picks {
+  u64 lists;  // i64[count][length], all in range after adding `size` to negative ones
+  u64 length;
+  u64 count;
+  i64 list_step[GP_DIMS]; // of Work's dimensions, in entries of a list
+  Picked picked[GP_DIMS];
+};
+
+struct Batch {
+  u32 count;
+  u32 end[GP_WORKS + 1]; // the first block that is not work i's any more
+  Work works[GP_WORKS];
+};
+
+static_assert(sizeof(Dim) == 24 && sizeof(Live) == 32, "src/cuda/work.rs has the same layout");
+static_assert(sizeof(Work) == 80 + 24 * GP_DIMS && sizeof(Picks) == 24 + 24 * GP_DIMS, "src/cuda/work.rs has the same layout");
+static_assert(sizeof(Batch) == 40 + sizeof(Work) * GP_WORKS, "src/cuda/work.rs has the same layout");
+
+// Which part of a launch this thread is.
+struct Place {
+  u64 block, blocks, thread, threads;
+};
+
+// 16 bytes in one access.
+struct alignas(16) Pack {
+  u64 part[2];
+};
+
+DEVICE Pack load16(const char* at) {
+#ifdef __CUDA_ARCH__
+  Pack out;
+  asm volatile("ld.global.v2.u64 {%0, %1}, [%2];" : "=l"(out.part[0]), "=l"(out.part[1]) : "l"(at));
+  return out;
+#else
+  return *reinterpret_cast<const Pack*>(at);
+#endif
+}
+
+DEVICE void store16(char* at, const Pack& value) {
+#ifdef __CUDA_ARCH__
+  asm volatile("st.global.v2.u64 [%0], {%1, %2};" ::"l"(at), "l"(value.part[0]), "l"(value.part[1]) : "memory");
+#else
+  *reinterpret_cast<Pack*>(at) = value;
+#endif
+}
+
+// Whether the patch is on, and its number.
+struct Start {
+  bool on;
+  Pack number;
+};
+
+DEVICE Start begin(const Work& work) {
+  const Live* live = reinterpret_cast<const Live*>(work.live);
+  if (!live)
+    return {true, {{work.number[0], work.number[1]}}};
+  return {live->on != 0, {{live->number[0], live->number[1]}}};
+}
+
+// Where a unit lies in the region, in the value, and in the index lists.
+struct Offsets {
+  i64 data, value, list;
+};
+
+// The host splits regions of more units than 32 bits count: 32-bit division is several times as fast. Offsets are 64-bit.
+DEVICE Offsets locate(const Work& work, u32 index, const i64* list_step) {
+  Offsets at = {0, 0, 0};
+#pragma unroll 1
+  for (u32 d = work.rank; d-- > 0;) {
+    const Dim& dim = work.dims[d];
+    u32 here = index;
+    if (d > 0) {
+      const u32 size = static_cast<u32>(dim.size);
+      index = here / size;
+      here -= index * size;
+    }
+    at.data += here * dim.step;
+    at.value += here * dim.value_step;
+    if (list_step)
+      at.list += here * list_step[d];
+  }
+  return at;
+}
+
+// Calls `body(offsets)` for this thread's units.
+template <class Body>
+DEVICE void each_unit(const Work& work, const Place& place, const i64* list_step, Body body) {
+  const u64 step = place.blocks * place.threads;
+  for (u64 i = place.block * place.threads + place.thread; i < work.units; i += step)
+    body(locate(work, static_cast<u32>(i), list_step));
+}
+
+// A region without gaps. An Action has pack(Pack old, Pack value) and element(char* data, const char* value); READS says
+// whether it looks at the old value, VALUE whether there is a tensor for a value.
+template <class Action>
+DEVICE void dense(const Work& work, const Place& place, const Action& action) {
+  char* data = reinterpret_cast<char*>(work.data);
+  const char* value = reinterpret_cast<const char*>(work.value);
+  if (place.block == 0) {
+    const u64 size = work.element;
+    if (place.thread < work.head)
+      action.element(data + place.thread * size, value + place.thread * size);
+    if (place.thread < work.tail) {
+      const u64 at = (work.head + place.thread) * size + work.units * 16;
+      action.element(data + at, value + at);
+    }
+  }
+  const u64 begin = static_cast<u64>(work.head) * work.element;
+  data += begin;
+  value += begin;
+  const u64 tile = place.threads * GP_UNROLL;
+  for (u64 first = place.block * tile; first < work.units; first += place.blocks * tile) {
+    const u64 own = first + place.thread;
+    if (first + tile <= work.units) {
+      Pack old[GP_UNROLL], with[GP_UNROLL];
+#pragma unroll
+      for (int k = 0; k < GP_UNROLL; ++k) {
+        const u64 at = (own + k * place.threads) * 16;
+        old[k] = Action::READS ? load16(data + at) : Pack{};
+        with[k] = Action::VALUE ? load16(value + at) : Pack{};
+      }
+#pragma unroll
+      for (int k = 0; k < GP_UNROLL; ++k)
+        store16(data + (own + k * place.threads) * 16, action.pack(old[k], with[k]));
+    } else {
+#pragma unroll 1
+      for (u64 unit = own; unit < work.units; unit += place.threads) {
+        const Pack old = Action::READS ? load16(data + unit * 16) : Pack{};
+        const Pack with = Action::VALUE ? load16(value + unit * 16) : Pack{};
+        store16(data + unit * 16, action.pack(old, with));
+      }
+    }
+  }
+}
+
+// Any strides; a unit is 16 bytes or one element.
+template <class Action>
+DEVICE void strided(const Work& work, const Place& place, const Action& action) {
+  char* data = reinterpret_cast<char*>(work.data);
+  const char* value = reinterpret_cast<const char*>(work.value);
+  const bool packs = work.unit != work.element;
+  each_unit(work, place, nullptr, [&](const Offsets& at) {
+    char* here = data + at.data;
+    if (packs) {
+      const Pack old = Action::READS ? load16(here) : Pack{};
+      const Pack with = Action::VALUE ? load16(value + at.value) : Pack{};
+      store16(here, action.pack(old, with));
+    } else {
+      action.element(here, value + at.value);
+    }
+  });
+}

@@ -1,0 +1,276 @@
+//! The devices of the process: what each can do, its module (loaded once, under a lock), and launches on it.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
+
+use super::driver::{Answer, Arguments, Driver, Facts, Launch};
+use super::work::{Batch, Kernel, Path, Picks, THREADS, UNROLL, WORKS, Work};
+
+/// The kernels, made by `.ci/kernels`.
+pub const IMAGE: &str = concat!(include_str!("../../kernels/graphpatch.ptx"), "\0");
+
+/// The PTX says ISA 7.0.
+pub const OLDEST_DRIVER: i32 = 11000;
+/// The PTX says sm_75.
+pub const OLDEST_CARD: (i32, i32) = (7, 5);
+
+/// Why a device cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It never can; libtorch is to do the work. The text is for people.
+    Unusable(String),
+    /// Not now: something is to be done first, or the driver answered an error.
+    Failed(String),
+}
+
+/// A device with our module on it.
+#[derive(Debug)]
+pub struct Device {
+    pub number: u32,
+    pub facts: Facts,
+    context: usize,
+    functions: [usize; Kernel::ALL.len()],
+    /// For our own copies.
+    stream: usize,
+}
+
+/// CUDA, as this process has it.
+pub struct Cuda {
+    driver: Box<dyn Driver>,
+    devices: Vec<OnceCell<Result<Device, String>>>,
+}
+
+impl std::fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cuda")
+            .field("devices", &self.devices)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A device whose context is current on this thread.
+pub struct Entered<'a> {
+    driver: &'a dyn Driver,
+    device: &'a Device,
+    pushed: bool,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if self.pushed {
+            self.driver.pop();
+        }
+    }
+}
+
+impl Cuda {
+    /// Looks at what there is. Makes no context.
+    ///
+    /// # Errors
+    ///
+    /// Text for people: no driver, an old one, no card.
+    pub fn new(driver: Box<dyn Driver>) -> Result<Arc<Cuda>, String> {
+        let version = driver.version().map_err(|fault| fault.to_string())?;
+        if version < OLDEST_DRIVER {
+            return Err(format!(
+                "the NVIDIA driver is for CUDA {}.{}: 11.0 (R450) or newer is needed",
+                version / 1000,
+                version % 1000 / 10
+            ));
+        }
+        let count = driver.devices().map_err(|fault| fault.to_string())?;
+        if count == 0 {
+            return Err(
+                "the driver shows no device: no card, an empty CUDA_VISIBLE_DEVICES, or a MIG card without an instance"
+                    .into(),
+            );
+        }
+        let devices = (0..count).map(|_| OnceCell::new()).collect();
+        Ok(Arc::new(Cuda { driver, devices }))
+    }
+
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// How many devices this process sees.
+    pub fn count(&self) -> u32 {
+        self.devices.len() as u32
+    }
+
+    /// The device, if its module is loaded; else it is loaded, unless `stream` is being captured.
+    ///
+    /// # Errors
+    ///
+    /// See [`Why`].
+    pub fn device(&self, number: u32, stream: Option<usize>) -> Result<&Device, Why> {
+        let slot = self
+            .devices
+            .get(number as usize)
+            .ok_or_else(|| Why::Unusable(format!("this process sees no CUDA device {number}")))?;
+        if slot.get().is_none() {
+            if let Some(stream) = stream
+                && self
+                    .driver
+                    .is_capturing(stream)
+                    .map_err(|fault| Why::Failed(fault.to_string()))?
+            {
+                return Err(Why::Failed(format!(
+                    "the kernels are not loaded on CUDA device {number} yet, which cannot be done during a capture: call \
+                     gp_cuda_prepare, or run once, before it"
+                )));
+            }
+            slot.get_or_init(|| self.open(number));
+        }
+        match slot.get() {
+            Some(Ok(device)) => Ok(device),
+            Some(Err(why)) => Err(Why::Unusable(why.clone())),
+            None => Err(Why::Failed("the device is being opened".into())),
+        }
+    }
+
+    /// What is known of a device without opening it: its facts, and whether our kernels can run there.
+    ///
+    /// # Errors
+    ///
+    /// Text for people.
+    pub fn check(&self, number: u32) -> Result<Facts, String> {
+        let facts = self
+            .driver
+            .facts(number)
+            .map_err(|fault| fault.to_string())?;
+        let (major, minor) = facts.capability;
+        if facts.capability < OLDEST_CARD {
+            return Err(format!(
+                "{} is of compute capability {major}.{minor}: the kernels need 7.5 or newer",
+                facts.name
+            ));
+        }
+        Ok(facts)
+    }
+
+    fn open(&self, number: u32) -> Result<Device, String> {
+        let facts = self.check(number)?;
+        let name = facts.name.clone();
+        let explain = |fault: super::driver::Fault| match fault.code {
+            // CUDA_ERROR_UNSUPPORTED_PTX_VERSION, CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_JIT_COMPILER_NOT_FOUND
+            222 | 209 => format!("{name}: the driver does not take the kernels: {fault}"),
+            221 => format!(
+                "{name}: the driver's PTX compiler (libnvidia-ptxjitcompiler.so.1) is missing"
+            ),
+            _ => format!("{name}: {fault}"),
+        };
+        let context = self.driver.retain(number).map_err(explain)?;
+        let mut device = Device {
+            number,
+            facts,
+            context,
+            functions: [0; Kernel::ALL.len()],
+            stream: 0,
+        };
+        let image = CStr::from_bytes_with_nul(IMAGE.as_bytes()).map_err(|why| why.to_string())?;
+        let (functions, stream) = {
+            let _entered = self.enter(&device).map_err(explain)?;
+            self.relaxed(|| Ok((self.driver.load(image)?, self.driver.stream()?)))
+                .map_err(explain)?
+        };
+        device.functions = functions;
+        device.stream = stream;
+        Ok(device)
+    }
+
+    /// Makes the device's context current until the answer is dropped.
+    pub fn enter<'a>(&'a self, device: &'a Device) -> Answer<Entered<'a>> {
+        let pushed = self.driver.current() != device.context;
+        if pushed {
+            self.driver.push(device.context)?;
+        }
+        Ok(Entered {
+            driver: &*self.driver,
+            device,
+            pushed,
+        })
+    }
+
+    /// Runs `body` without the limits that other threads' captures would put on it.
+    pub fn relaxed<T>(&self, body: impl FnOnce() -> Answer<T>) -> Answer<T> {
+        self.driver.relax(true);
+        let answer = body();
+        self.driver.relax(false);
+        answer
+    }
+
+    /// Devices that libtorch already uses.
+    pub fn active(&self) -> impl Iterator<Item = u32> {
+        (0..self.count()).filter(|number| self.driver.active(*number))
+    }
+}
+
+/// Blocks of a grid, and threads of a block, for a work alone.
+pub fn grid(work: &Work, processors: u32) -> (u32, u32) {
+    let dense = work.path == Path::Dense as u8;
+    let threads = work.units.clamp(1, THREADS.into()).next_multiple_of(32) as u32;
+    let each = u64::from(threads) * if dense { UNROLL } else { 1 };
+    // A few waves are enough; a thread goes on with the next unit until there is none.
+    let most = u64::from(processors) * if dense { 16 } else { 32 };
+    (work.units.div_ceil(each).clamp(1, most) as u32, threads)
+}
+
+impl Entered<'_> {
+    pub fn device(&self) -> &Device {
+        self.device
+    }
+
+    pub fn upload(&self, address: u64, bytes: &[u8]) -> Answer<()> {
+        self.driver.upload(address, bytes, self.device.stream)
+    }
+
+    /// One work in one launch.
+    pub fn one(&self, kernel: Kernel, work: &Work, picks: &Picks, stream: usize) -> Answer<()> {
+        let (grid, block) = grid(work, self.device.facts.processors);
+        let arguments = match kernel {
+            Kernel::Any => Arguments::Any(work, picks),
+            _ => Arguments::Work(work),
+        };
+        self.launch(&Launch {
+            kernel,
+            grid,
+            block,
+            stream,
+            arguments,
+        })
+    }
+
+    /// Works that do not meet, at most [`WORKS`], in one launch.
+    pub fn several(&self, works: &[Work], stream: usize) -> Answer<()> {
+        let Some(first) = works.first() else {
+            return Ok(());
+        };
+        let mut batch = Batch {
+            count: works.len().min(WORKS) as u32,
+            end: [0; WORKS + 1],
+            works: [*first; WORKS],
+        };
+        let mut end = 0;
+        for (at, work) in works.iter().take(WORKS).enumerate() {
+            let units = work.units.div_ceil(THREADS.into());
+            end += units.clamp(1, u64::from(self.device.facts.processors) * 16) as u32;
+            batch.works[at] = *work;
+            batch.end[at] = end;
+        }
+        self.launch(&Launch {
+            kernel: Kernel::Batch,
+            grid: end,
+            block: THREADS,
+            stream,
+            arguments: Arguments::Batch(&batch),
+        })
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Answer<()> {
+        self.driver
+            .launch(self.device.functions[launch.kernel.index()], launch)
+    }
+}

@@ -1,0 +1,273 @@
+//! What a patch has in device memory: its tensor value, its index lists, its switch and number. Uploaded at first use
+//! (or ahead), never during a capture, and freed with the patch, unless a captured graph may still read it.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::device::{Cuda, Why};
+use super::picks::Lists;
+use super::promote;
+use super::work::{Live, Op};
+use crate::patch::action::{Action, Operand};
+use crate::patch::{Number, Patch};
+use crate::tensor::{Dtype, HostTensor};
+
+/// Device memory of ours.
+#[derive(Debug)]
+pub struct Buffer {
+    cuda: Arc<Cuda>,
+    device: u32,
+    pub address: u64,
+    /// A captured graph has its address: it stays for the life of the process.
+    captured: AtomicBool,
+}
+
+impl Buffer {
+    fn new(cuda: &Arc<Cuda>, device: u32, bytes: &[u8]) -> Result<Buffer, Why> {
+        let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
+        let entered = cuda.enter(cuda.device(device, None)?).map_err(fail)?;
+        let address = cuda
+            .relaxed(|| cuda.driver().alloc(bytes.len().max(1)))
+            .map_err(fail)?;
+        let buffer = Buffer {
+            cuda: cuda.clone(),
+            device,
+            address,
+            captured: AtomicBool::new(false),
+        };
+        cuda.relaxed(|| entered.upload(address, bytes))
+            .map_err(fail)?;
+        Ok(buffer)
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<(), Why> {
+        let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
+        let entered = self
+            .cuda
+            .enter(self.cuda.device(self.device, None)?)
+            .map_err(fail)?;
+        self.cuda
+            .relaxed(|| entered.upload(self.address, bytes))
+            .map_err(fail)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.captured.load(Ordering::Relaxed) {
+            return;
+        }
+        // Whoever drops a patch gets no error: the context may be gone already, when the process ends.
+        if let Ok(device) = self.cuda.device(self.device, None)
+            && let Ok(_entered) = self.cuda.enter(device)
+        {
+            let _ = self.cuda.relaxed(|| {
+                self.cuda.driver().free(self.address);
+                Ok(())
+            });
+        }
+    }
+}
+
+/// A switch and number on one device, in the form of one dtype.
+#[derive(Debug)]
+struct Slot {
+    device: u32,
+    op: Op,
+    dtype: Dtype,
+    content: Live,
+    buffer: Buffer,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    values: Vec<(u32, Buffer)>,
+    lists: Option<Option<Arc<Lists>>>,
+    on_device: Vec<(u32, Buffer)>,
+    slots: Vec<Slot>,
+}
+
+/// See the module's comment. One for each patch, made when it first meets a device.
+#[derive(Debug, Default)]
+pub struct Resident(Mutex<Inner>);
+
+/// Where a use of the memory takes place.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    pub device: u32,
+    pub capturing: bool,
+}
+
+impl Use {
+    fn may_upload(self, what: &str) -> Result<(), Why> {
+        if self.capturing {
+            return Err(Why::Failed(format!(
+                "{what} is not on CUDA device {} yet, and nothing can be copied there during a capture: call \
+                 gp_cuda_prepare, or run once, before it",
+                self.device
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The resident part of a patch.
+pub fn of(patch: &Patch) -> Option<&Resident> {
+    let made = patch
+        .resident
+        .get_or_init(|| Arc::new(Resident::default()) as Arc<dyn Any + Send + Sync>);
+    made.downcast_ref()
+}
+
+/// The buffer of a device, made by `bytes` if it is not there.
+fn buffer(
+    list: &mut Vec<(u32, Buffer)>,
+    cuda: &Arc<Cuda>,
+    usage: Use,
+    what: &str,
+    bytes: impl FnOnce() -> Vec<u8>,
+) -> Result<u64, Why> {
+    if !list.iter().any(|(device, _)| *device == usage.device) {
+        usage.may_upload(what)?;
+        list.push((usage.device, Buffer::new(cuda, usage.device, &bytes())?));
+    }
+    let found = list.iter().find(|(device, _)| *device == usage.device);
+    Ok(found.map_or(0, |(_, buffer)| {
+        buffer.captured.fetch_or(usage.capturing, Ordering::Relaxed);
+        buffer.address
+    }))
+}
+
+impl Resident {
+    /// Where the patch's tensor value lies on the device.
+    pub fn value(&self, cuda: &Arc<Cuda>, usage: Use, tensor: &HostTensor) -> Result<u64, Why> {
+        buffer(&mut self.0.lock().values, cuda, usage, "its value", || {
+            tensor.bytes().to_vec()
+        })
+    }
+
+    /// The patch's index lists, and where they lie on the device; `None` where they are libtorch's business.
+    pub fn lists(
+        &self,
+        cuda: &Arc<Cuda>,
+        usage: Use,
+        patch: &Patch,
+    ) -> Result<Option<(Arc<Lists>, u64)>, Why> {
+        let mut inner = self.0.lock();
+        let made = inner
+            .lists
+            .get_or_insert_with(|| Lists::new(&patch.patch.picks).map(Arc::new));
+        let Some(lists) = made.clone() else {
+            return Ok(None);
+        };
+        let bytes = || bytemuck::cast_slice(&lists.entries).to_vec();
+        let address = buffer(&mut inner.on_device, cuda, usage, "its index", bytes)?;
+        Ok(Some((lists, address)))
+    }
+
+    /// Where the patch's switch and number lie on the device, for values of `dtype`.
+    pub fn live(
+        &self,
+        cuda: &Arc<Cuda>,
+        usage: Use,
+        on: bool,
+        op: Op,
+        dtype: Dtype,
+        number: [u64; 2],
+    ) -> Result<u64, Why> {
+        let mut inner = self.0.lock();
+        let is = |slot: &&Slot| slot.device == usage.device && slot.op == op && slot.dtype == dtype;
+        if !inner.slots.iter().any(|slot| is(&slot)) {
+            usage.may_upload("its switch")?;
+            let content = Live {
+                on: on.into(),
+                reserved: [0; 3],
+                number,
+            };
+            let buffer = Buffer::new(cuda, usage.device, &bytes_of(&content))?;
+            inner.slots.push(Slot {
+                device: usage.device,
+                op,
+                dtype,
+                content,
+                buffer,
+            });
+        }
+        Ok(inner.slots.iter().find(is).map_or(0, |slot| {
+            slot.buffer
+                .captured
+                .fetch_or(usage.capturing, Ordering::Relaxed);
+            slot.buffer.address
+        }))
+    }
+
+    /// Turns the patch on or off in device memory, for graphs that were captured with it.
+    pub fn switch(&self, on: bool) -> Result<(), Why> {
+        for slot in &mut self.0.lock().slots {
+            slot.content.on = on.into();
+            slot.buffer.write(&bytes_of(&slot.content))?;
+        }
+        Ok(())
+    }
+
+    /// Puts another number in the place of the old one, everywhere or, when a dtype refuses it, nowhere.
+    pub fn change_number(&self, number: Number) -> Result<(), Why> {
+        let mut inner = self.0.lock();
+        let refused = |slot: &Slot| {
+            Why::Failed(format!(
+                "{number} cannot be converted to {} as the patch needs it",
+                slot.dtype.name()
+            ))
+        };
+        let new: Vec<[u64; 2]> = inner
+            .slots
+            .iter()
+            .map(|slot| promote::number(slot.op, slot.dtype, number).ok_or_else(|| refused(slot)))
+            .collect::<Result<_, _>>()?;
+        for (slot, number) in inner.slots.iter_mut().zip(new) {
+            slot.content.number = number;
+            slot.buffer.write(&bytes_of(&slot.content))?;
+        }
+        Ok(())
+    }
+
+    /// Puts another tensor of the same shape and dtype in the place of the old one.
+    pub fn change_tensor(&self, tensor: &HostTensor) -> Result<(), Why> {
+        for (_, buffer) in &self.0.lock().values {
+            buffer.write(tensor.bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Uploads what can be uploaded before the value's dtype is known.
+    pub fn prepare(&self, cuda: &Arc<Cuda>, device: u32, patch: &Patch) -> Result<(), Why> {
+        let usage = Use {
+            device,
+            capturing: false,
+        };
+        if let Action::Add(Operand::Host(tensor)) | Action::Replace(Operand::Host(tensor)) =
+            &patch.patch.action
+        {
+            self.value(cuda, usage, tensor)?;
+        }
+        if patch.slice.is_none() {
+            self.lists(cuda, usage, patch)?;
+        }
+        Ok(())
+    }
+}
+
+fn bytes_of(live: &Live) -> Vec<u8> {
+    let words = [
+        live.on,
+        live.reserved[0],
+        live.reserved[1],
+        live.reserved[2],
+    ];
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    bytes.extend(live.number.iter().flat_map(|word| word.to_ne_bytes()));
+    bytes
+}

@@ -1,0 +1,89 @@
+//! Patches that captured CUDA graphs can be told about: their switch and value in device memory; and getting CUDA ready.
+
+use std::sync::{Arc, OnceLock};
+
+use super::Session;
+use crate::cuda::{self, Why};
+use crate::error::{Error, Result};
+use crate::patch::Patch;
+use crate::patch::action::{Action, Operand};
+
+fn text(why: Why) -> Error {
+    match why {
+        Why::Unusable(why) | Why::Failed(why) => Error::Refused(why),
+    }
+}
+
+/// Tells a live patch's memory, if it has any.
+pub(super) fn switch(patch: &Patch, on: bool) -> Result<()> {
+    match cuda::resident(patch) {
+        Some(own) if patch.patch.live => own.switch(on).map_err(text),
+        _ => Ok(()),
+    }
+}
+
+impl Session {
+    /// Gives an add or replace another value: in runs that begin from now on, and, for a live patch, in graphs that were
+    /// captured with it. There a number stays a number, and a tensor keeps its shape and dtype.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when there is no such patch, [`Error::Refused`] when it takes no such value; it keeps the old
+    /// one then.
+    pub fn set_value(self: &Arc<Self>, id: u64, value: Operand) -> Result<()> {
+        let mut patches = self.patches.lock();
+        let found = patches.iter_mut().find(|patch| patch.id == id);
+        let patch = found.ok_or_else(|| Error::State(format!("there is no patch number {id}")))?;
+        let old = match &patch.patch.action {
+            Action::Add(old) | Action::Replace(old) => old,
+            _ => return Err(Error::Refused(format!("patch number {id} has no value"))),
+        };
+        if patch.patch.live {
+            let own = cuda::resident(patch);
+            match (old, &value, own) {
+                (Operand::Number(_), Operand::Number(number), Some(own)) => {
+                    own.change_number(*number).map_err(text)?;
+                }
+                (Operand::Host(old), Operand::Host(tensor), Some(own))
+                    if old.dtype() == tensor.dtype() && old.shape() == tensor.shape() =>
+                {
+                    own.change_tensor(tensor).map_err(text)?;
+                }
+                _ => {
+                    return Err(Error::Refused(
+                        "the value of a live patch stays a number, or a tensor of the same shape and dtype".into(),
+                    ));
+                }
+            }
+        }
+        let action = match &patch.patch.action {
+            Action::Add(_) => Action::Add(value),
+            _ => Action::Replace(value),
+        };
+        let mut changed = patch.with_action(action);
+        if !patch.patch.live {
+            // The old value's copies on devices go with the old patch.
+            changed.resident = OnceLock::new();
+        }
+        *patch = Arc::new(changed);
+        self.rebuild(&patches);
+        Ok(())
+    }
+
+    /// Loads the kernels on a CUDA device, and uploads there what the session's patches need.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when the device cannot be used.
+    pub fn prepare_device(&self, device: u32) -> Result<()> {
+        let patches = self.patches.lock().clone();
+        cuda::prepare(device, &patches)
+    }
+
+    /// The same on what devices the process uses already, if it uses any: once libtorch is attached, so that a capture
+    /// finds them ready.
+    pub fn warm_devices(&self) {
+        let patches = self.patches.lock().clone();
+        cuda::warm(&patches);
+    }
+}

@@ -1,0 +1,171 @@
+// CUDA values for the core: pointer, sizes, strides, dtype, device and libtorch's current stream. A libtorch without CUDA
+// has no such values; nothing of CUDA's is compiled or linked in.
+#include "device.h"
+#include "dlpack_abi.h"
+#include "write.h"
+
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <dlfcn.h>
+
+#include <cstring>
+#include <memory>
+
+namespace graphpatch {
+
+bool is_plain_cuda(const at::Tensor& tensor) {
+  return is_plain(tensor) && tensor.device().is_cuda() && dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER;
+}
+
+// The cudaStream_t behind libtorch's current stream of a device: by the C++ method of all versions so far, or the C
+// function of newer ones. Both are looked up in the library that is loaded already.
+static bool native_stream(c10::Stream stream, void** out) {
+  using Current = int32_t (*)(int32_t, void**);
+  using Native = void* (*)(const c10::Stream*);
+  static const auto find = [](const char* library, const char* symbol) -> void* {
+    void* loaded = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+    return loaded ? dlsym(loaded, symbol) : nullptr; // stays open: the library is the process's own
+  };
+  // A CUDAStream is a Stream and nothing else; its stream() takes it by its address, as all methods do.
+  static_assert(sizeof(c10::Stream) == 16, "c10::Stream has another layout than the one that is passed here");
+  static const auto native = reinterpret_cast<Native>(find("libc10_cuda.so", "_ZNK3c104cuda10CUDAStream6streamEv"));
+  static const auto current = reinterpret_cast<Current>(find("libtorch_cuda.so", "aoti_torch_get_current_cuda_stream"));
+  if (native)
+    *out = native(&stream);
+  return native || (current && current(stream.device_index(), out) == 0);
+}
+
+static bool describe(const at::Tensor& tensor, void* data, GpDeviceTensor& out) {
+  const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+  out.tensor.data = data;
+  out.tensor.sizes = tensor.sizes().data();
+  out.tensor.strides = tensor.strides().data();
+  out.tensor.rank = static_cast<uint32_t>(tensor.dim());
+  out.tensor.dtype = dtype_code(tensor.scalar_type());
+  out.device = tensor.device().index();
+  return native_stream(cuda.getStream(tensor.device()), &out.stream);
+}
+
+// Whether more patches follow, and whether some wait.
+struct Waiting {
+  bool more = false;
+  bool some = false;
+};
+static Waiting& waiting() {
+  static thread_local Waiting state;
+  return state;
+}
+
+void expect_more(bool more) {
+  waiting().more = more;
+}
+
+void flush_device(GpRun* run) {
+  if (std::exchange(waiting().some, false))
+    verdict(run, core->flush_device(run));
+}
+
+FlushDevice::~FlushDevice() {
+  waiting().more = false;
+  if (std::exchange(waiting().some, false))
+    core->flush_device(run_);
+}
+
+uint32_t write_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
+  GpDeviceTensor view{}, value{};
+  if (!describe(tensor, tensor.mutable_data_ptr(), view))
+    return GP_ELSEWHERE;
+  const GpDeviceTensor* given = nullptr;
+  if (target.tensor && target.tensor->foreign) {
+    const auto& other = *static_cast<const at::Tensor*>(target.tensor->foreign);
+    // A value that lies in the tensor's own memory would be read while it is written.
+    if (!is_plain_cuda(other) || other.device() != tensor.device() || other.is_alias_of(tensor) ||
+        !describe(other, const_cast<void*>(other.const_data_ptr()), value))
+      return GP_ELSEWHERE;
+    // The patch may be removed, and the value freed, before the launch has run.
+    const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+    cuda.recordDataPtrOnStream(other.storage().data_ptr(), cuda.getStream(tensor.device()));
+    given = &value;
+  }
+  const uint32_t answer = core->apply_on_device(run, &target, &view, given, waiting().more);
+  waiting().some = answer == GP_APPLIED && waiting().more;
+  return answer;
+}
+
+// A copy on the device, and the moment at which it is complete.
+struct Kept {
+  at::Tensor copy;
+  c10::Event done{c10::kCUDA};
+  bool marked = false;
+};
+
+void keep_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
+  auto kept = std::make_unique<Kept>();
+  const std::string why = reason([&] {
+    kept->copy = tensor.detach().clone(at::MemoryFormat::Contiguous);
+    // During a capture the copy is made anew by each replay, and no event outside can wait for it.
+    const c10::Stream stream = c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(tensor.device());
+    void* native = nullptr;
+    if (native_stream(stream, &native) && !core->is_capturing(native)) {
+      kept->done.record(stream);
+      kept->marked = true;
+    }
+  });
+  if (!why.empty()) {
+    verdict(run, elsewhere(run, target, why, &tensor));
+    return;
+  }
+  GpKept given{};
+  given.sizes = kept->copy.sizes().data();
+  given.rank = static_cast<uint32_t>(kept->copy.dim());
+  given.dtype = dtype_code(kept->copy.scalar_type());
+  given.handle = kept.release();
+  verdict(run, core->keep_on_device(run, &target, &given));
+}
+
+// Lets the reader's own stream wait for the copy; the host waits only when it reads.
+static void wait_for(Kept& kept) {
+  if (kept.marked)
+    kept.done.block(c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(kept.copy.device()));
+}
+
+GpStr kept_read(void* handle, void* bytes, size_t size) {
+  static thread_local std::string last;
+  auto& kept = *static_cast<Kept*>(handle);
+  last = reason([&] {
+    wait_for(kept);
+    const at::Tensor read = kept.copy.to(c10::kCPU).contiguous();
+    TORCH_CHECK(read.nbytes() == size, "a kept value of ", read.nbytes(), " bytes, expected ", size);
+    if (size)
+      std::memcpy(bytes, read.const_data_ptr(), size);
+  });
+  return gp_str(last);
+}
+
+// A DLPack tensor that holds a reference of its own.
+struct Lent {
+  dlpack::Borrowed borrowed;
+};
+
+void* kept_lend(void* handle) {
+  auto& kept = *static_cast<Kept*>(handle);
+  DlManagedTensor* out = nullptr;
+  reason([&] {
+    wait_for(kept);
+    auto lent = std::make_unique<Lent>(Lent{dlpack::borrow(kept.copy)});
+    DlManagedTensor& managed = lent->borrowed.managed;
+    managed.tensor.shape = lent->borrowed.sizes.data();
+    managed.tensor.strides = lent->borrowed.strides.data();
+    managed.context = lent.get();
+    managed.deleter = [](DlManagedTensor* tensor) { delete static_cast<Lent*>(tensor->context); };
+    out = &lent.release()->borrowed.managed;
+  });
+  return out;
+}
+
+void kept_free(void* kept) {
+  delete static_cast<Kept*>(kept);
+}
+
+} // namespace graphpatch

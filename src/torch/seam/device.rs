@@ -1,0 +1,147 @@
+//! CUDA values across the seam: targets on device memory, and copies that the adapter keeps for us.
+
+use super::lent::{array, dtype};
+use super::{guard, seam_run, verdict};
+use crate::cuda::{self, Tensor, Value};
+use crate::patch::kept::{OnDevice, Remote};
+use crate::session::Verdict;
+use crate::torch::attach::adapter;
+use crate::torch::seam_generated as raw;
+
+use crate::error::{Error, Result};
+use std::ffi::c_void;
+
+/// The adapter's tensor; `None` for a dtype that we do not know.
+///
+/// # Safety
+///
+/// `tensor` is as `seam.h` says.
+unsafe fn tensor<'a>(tensor: &'a raw::GpDeviceTensor) -> Option<Tensor<'a>> {
+    let rank = tensor.tensor.rank as usize;
+    // SAFETY: by this function's contract sizes and strides have `rank` numbers.
+    let (sizes, strides) = unsafe {
+        (
+            array(tensor.tensor.sizes, rank),
+            array(tensor.tensor.strides, rank),
+        )
+    };
+    Some(Tensor {
+        address: tensor.tensor.data.expose_provenance() as u64,
+        sizes,
+        strides,
+        dtype: dtype(tensor.tensor.dtype)?,
+        device: u32::try_from(tensor.device).ok()?,
+        stream: tensor.stream.expose_provenance(),
+    })
+}
+
+pub(super) unsafe extern "C" fn apply_on_device(
+    run: *mut raw::GpRun,
+    target: *const raw::GpTarget,
+    at: *const raw::GpDeviceTensor,
+    value: *const raw::GpDeviceTensor,
+    more: u32,
+) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: a live run on its own thread; the rest lent for this call (seam.h).
+        let (run, target, at, value) = unsafe {
+            (
+                seam_run(run),
+                &*target,
+                tensor(&*at),
+                value.as_ref().map(|value| tensor(value)),
+            )
+        };
+        let (Some(run), Some(at)) = (run, at) else {
+            return raw::GP_ELSEWHERE;
+        };
+        let foreign = match value {
+            None => None,
+            Some(None) => return raw::GP_ELSEWHERE,
+            Some(Some(value)) => Some(Value {
+                address: value.address,
+                dtype: value.dtype,
+                sizes: value.sizes,
+                strides: value.strides,
+            }),
+        };
+        verdict(
+            run.run
+                .apply_on_device(target.patch, &at, foreign, more != 0),
+        )
+    })
+}
+
+pub(super) unsafe extern "C" fn flush_device(run: *mut raw::GpRun) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: a live run on its own thread.
+        let run = unsafe { seam_run(run) };
+        verdict(run.map_or(Verdict::Skipped, |run| run.run.flush_device()))
+    })
+}
+
+pub(super) unsafe extern "C" fn is_capturing(stream: *const c_void) -> u32 {
+    guard(0, || cuda::is_capturing(stream.expose_provenance()).into())
+}
+
+pub(super) unsafe extern "C" fn keep_on_device(
+    run: *mut raw::GpRun,
+    target: *const raw::GpTarget,
+    kept: *const raw::GpKept,
+) -> u32 {
+    guard(raw::GP_SKIPPED, || {
+        // SAFETY: a live run on its own thread; the rest lent for this call.
+        let (run, target, kept) = unsafe { (seam_run(run), &*target, &*kept) };
+        // Ours from here on: freed by its Drop, also where nobody wants it.
+        let handle = Handle(kept.handle.expose_provenance());
+        // SAFETY: `sizes` has the tensor's rank.
+        let sizes = unsafe { array(kept.sizes, kept.rank as usize) };
+        let (Some(run), Some(dtype)) = (run, dtype(kept.dtype)) else {
+            return raw::GP_SKIPPED;
+        };
+        let value = OnDevice::new(dtype, sizes.to_vec(), Box::new(handle));
+        verdict(run.run.keep_on_device(target.patch, value))
+    })
+}
+
+/// What the adapter handed over.
+#[derive(Debug)]
+struct Handle(usize);
+
+impl Handle {
+    fn pointer(&self) -> *mut c_void {
+        std::ptr::with_exposed_provenance_mut(self.0)
+    }
+}
+
+impl Remote for Handle {
+    fn read(&self, bytes: &mut [u8]) -> Result<()> {
+        let Some(read) = adapter()?.kept_read else {
+            return Err(Error::Internal("the adapter reads no kept values".into()));
+        };
+        // SAFETY: a live handle of the adapter's; `bytes` may be written. The text stays until this thread asks again.
+        let why = unsafe {
+            let answer = read(self.pointer(), bytes.as_mut_ptr().cast(), bytes.len());
+            array(answer.data.cast::<u8>(), answer.size)
+        };
+        match why {
+            [] => Ok(()),
+            why => Err(Error::Torch(String::from_utf8_lossy(why).into_owned())),
+        }
+    }
+
+    fn lend(&self) -> Option<usize> {
+        // SAFETY: a live handle of the adapter's.
+        let lent = unsafe { adapter().ok()?.kept_lend?(self.pointer()) };
+        (!lent.is_null()).then(|| lent.expose_provenance())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Ok(Some(free)) = adapter().map(|adapter| adapter.kept_free) {
+            // SAFETY: the handle is the adapter's own, given back once.
+            unsafe { free(self.pointer()) };
+        }
+    }
+}

@@ -1,0 +1,100 @@
+"""Patches in captured CUDA graphs: what a replay does, and what it can be told."""
+
+from typing import Any, Callable, Tuple
+
+import torch
+
+from harness import DEVICE, Session, gp, same
+
+
+def capture(session: Session, body: Callable[[], Any]) -> Tuple[Any, Any]:
+    """The graph of a patched run, and the tensor that it writes."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        session.run(body)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = session.run(body)
+    return graph, out
+
+
+def check_capture(session: Session) -> None:
+    """a patch in a capture is captured, with its value; removing it does not reach the graph"""
+    x = torch.randn(64, 64, device=DEVICE)
+    delta = torch.randn(64)
+    for kind, value, expect in (("zero", None, lambda x: x * 0), ("add", 2.0, lambda x: x + 2), ("add", delta, lambda x: x + delta.to(DEVICE))):
+        identity = session.add("clone", kind, value)
+        graph, out = capture(session, lambda: torch.clone(x))
+        for removed in (False, True):
+            if removed:
+                session.remove(identity)
+            x.normal_()
+            graph.replay()
+            torch.cuda.synchronize()
+            assert same(out, expect(x)), (kind, removed)
+
+
+def check_not_ready(session: Session) -> None:
+    """what is not on the device cannot come there during a capture: an error says so, and the capture can go on"""
+    identity = None
+    graph, x = torch.cuda.CUDAGraph(), torch.randn(8, device=DEVICE)
+    session.run(lambda: torch.clone(x))
+    with torch.cuda.graph(graph):
+        identity = session.add("clone", "add", 1.0, [torch.tensor([1, 3])])
+        try:
+            out = session.run(lambda: torch.clone(x))
+        except RuntimeError as error:
+            assert "during a capture" in str(error), error
+            out = x + 0
+    graph.replay()
+    session.remove(identity)
+    torch.cuda.synchronize()
+    assert out.shape == x.shape
+
+
+def check_live(session: Session) -> None:
+    """a live patch is switched, and its number and its tensor changed, between replays"""
+    x, first, second = torch.randn(64, device=DEVICE), torch.randn(64), torch.randn(64)
+    number = session.add("clone", "add", 1.0, live=True)
+    tensor = session.add("clone", "add", first, live=True)
+    gp.cuda_prepare(session.handle, torch.cuda.current_device())
+    graph, out = capture(session, lambda: torch.clone(x))
+
+    def replayed(expected: torch.Tensor) -> None:
+        x.normal_()
+        before = x.clone()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.allclose(out, before + expected.to(DEVICE), atol=1e-5)
+
+    replayed(1 + first)
+    session.set_value(number, 5)
+    replayed(5 + first)
+    session.set_value(tensor, second)
+    replayed(5 + second)
+    gp.patch_enable(session.handle, tensor, False)
+    replayed(torch.tensor(5.0))
+    gp.patch_enable(session.handle, tensor, True)
+    replayed(5 + second)
+    session.remove(number)
+    replayed(second)
+    session.remove(tensor)
+    replayed(torch.tensor(0.0))
+
+
+def check_probe(session: Session) -> None:
+    """a probe whose copies stay shows what the last replay saw"""
+    x = torch.randn(64, device=DEVICE)
+    probe = session.add("clone", "probe", stay=True)
+    graph, _ = capture(session, lambda: torch.clone(x))
+    for _ in range(2):
+        x.normal_()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert same(session.kept(probe), x)
+    session.remove(probe)
+
+
+CHECKS = [check_capture, check_not_ready, check_live, check_probe] if DEVICE == "cuda" else []

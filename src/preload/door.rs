@@ -186,6 +186,7 @@ pub fn report_now() {
 
 /// Writes the last report of a program that is about to become another one, which may fail. A forked child that has run
 /// nothing has nothing to tell, and little that it may do.
+#[cfg(not(test))]
 pub fn report_before_exec() {
     let session = DOOR.get().and_then(|door| door.session.get());
     if is_attached_here() && session.is_some_and(|session| session.runs() > 0) {

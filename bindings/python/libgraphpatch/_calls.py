@@ -17,7 +17,7 @@ import torch
 from torch.nn import Module
 
 from ._abi import check, lib
-from ._roots import Binder, Cold, Root, Scope, class_name, compiled, is_script, note
+from ._roots import Binder, Cold, Ignored, Root, Scope, class_name, compiled, is_script, note
 from ._structure import changed, flatten
 from .errors import GraphPatchError, PatchError
 
@@ -30,10 +30,12 @@ INPUTS, OUTPUT, INSIDE, PARAMETERS, RECORD, OPERATIONS, IGNORED = 1, 2, 4, 8, 16
 class Frame:
     """One open scope on this thread."""
 
-    __slots__ = ("root", "module", "outer", "wants", "plan")
+    __slots__ = ("root", "module", "outer", "wants", "plan", "ignored")
 
     def __init__(self, root: Root, module: Module, outer: "Optional[Frame]", wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
+        # Calls from here that cannot matter, if there may be such.
+        self.ignored: Ignored = {} if wants & OPERATIONS else root.ignored.setdefault((plan, wants >> 16), {})
 
 
 class _Thread(threading.local):
@@ -61,6 +63,8 @@ _IN_SCRIPT = Cold()
 
 # Modules whose calls are runs, by id; only those of which something is wanted. The root that was watched last is the last.
 _watched: Dict[int, Tuple[Root, ...]] = {}
+# Whether a module that is called in a run may be a root itself.
+_several = False
 # Who makes a root of a module that is called outside of any run (`graphpatch run`).
 _outermost: Optional[Callable[[Module], Optional[Root]]] = None
 _original: Any = None
@@ -75,6 +79,7 @@ def watch(root: Root) -> None:
     with _lock:
         key = id(root.module())
         _watched[key] = (*(known for known in _watched.get(key, ()) if known is not root), root)
+        _count()
 
 
 def unwatch(root: Root) -> None:
@@ -86,12 +91,19 @@ def unwatch(root: Root) -> None:
                     _watched[key] = left
                 else:
                     del _watched[key]
+        _count()
+
+
+def _count() -> None:
+    global _several
+    _several = len(_watched) > (_outermost is None)
 
 
 def watch_outermost(make: Callable[[Module], Optional[Root]]) -> None:
     """Every module that is called outside of a run is a root, as ``make`` says."""
     global _outermost
     _outermost = make
+    _count()
     install()
 
 
@@ -110,11 +122,13 @@ def in_a_run(key: object) -> Iterator[None]:
     """Calls of modules are looked at though no root may be watched; the run is open already."""
     with _lock:
         _watched[id(key)] = ()
+        _count()
     try:
         yield
     finally:
         with _lock:
             del _watched[id(key)]
+            _count()
 
 
 def key() -> Any:
@@ -158,13 +172,20 @@ def _call(self: Module, *args: Any, **kwargs: Any) -> Any:
     if not _watched and _outermost is None:
         return _original(self, *args, **kwargs)
     frame = thread.frame
-    if frame is None or len(_watched) > (_outermost is None):
+    if frame is None or _several:
         root = _root(self, frame)
         if root is not None:
             return _run(root, self, args, kwargs) if type(frame) is not Frame else _nested(root, frame, self, args, kwargs)
     if type(frame) is not Frame:
         return _original(self, *args, **kwargs)
-    return _scope(frame, self, args, kwargs)
+    known = frame.ignored.get(id(self))
+    if known is None or known[0] is not self or known[1].get(known[2]) is not self:
+        return _scope(frame, self, args, kwargs, _original)
+    thread.frame = frame.root.cold
+    try:
+        return _original(self, *args, **kwargs)
+    finally:
+        thread.frame = frame
 
 
 def _root(module: Module, frame: Any) -> Optional[Root]:
@@ -204,7 +225,7 @@ def _nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any) ->
     if frame.wants & RECORD:
         note(root.session, f"{class_name(module)}: called in a run that another PatchableGraph records, where its patches do not"
                            " hold")
-        return _scope(frame, module, args, kwargs)
+        return _scope(frame, module, args, kwargs, _original)
     return _scope(frame, module, args, kwargs, lambda module, *args, **kwargs: _run(root, module, args, kwargs))
 
 
@@ -288,20 +309,9 @@ def behind(error: RuntimeError) -> Optional[BaseException]:
     return PatchError(text[at + len(_PREFIX):].splitlines()[0])
 
 
-def _scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Optional[Callable[..., Any]] = None) -> Any:
+def _scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
     """A call of a module inside a run; ``call`` is what it comes down to."""
-    call = call or _original
-    root, place = frame.root, (frame.plan, frame.wants >> 16)
-    if not frame.wants & OPERATIONS:
-        known = root.ignored.get(place)
-        if known is not None:
-            scope = known.get(id(module))
-            if scope is not None and scope.module() is module and scope.place.holds(module):
-                thread.frame = root.cold
-                try:
-                    return call(module, *args, **kwargs)
-                finally:
-                    thread.frame = frame
+    root = frame.root
     scope = root.scope(frame, module)
     if is_script(module) and _operator("prepare")(module):
         return _script_scope(scope, module, args, kwargs)
@@ -310,8 +320,9 @@ def _scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Optional[
     try:
         if not wants & INSIDE:
             # Scripted modules tell of their calls themselves, and only the library can keep those apart.
-            if wants & IGNORED and place[1] and not root.shape.scripted:
-                root.ignored.setdefault(place, {})[id(module)] = scope
+            holders = scope.place.modules()
+            if wants & IGNORED and frame.wants >> 16 and holders is not None and not root.shape.scripted:
+                frame.ignored[id(module)] = module, holders, scope.place.name
             thread.frame = root.cold
             return call(module, *args, **kwargs)
         thread.frame = Frame(root, module, frame, wants, frame.plan)

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import torch.utils.checkpoint as checkpoint
 
-from . import _calls
+from . import _calls, _roots
 from ._abi import check, lib, made
 
 _installed = False
@@ -34,7 +34,9 @@ def _again(function: Callable[..., Any], first: bool) -> Callable[..., Any]:
     """The function, which stands in the run where it stood at first whenever it is called again. With ``first`` its first
     call is the one in the run."""
     frame = _calls.thread.frame
-    if not isinstance(frame, _calls.Frame):
+    if isinstance(frame, _roots.Cold):
+        return lambda *args, **kwargs: _apart(frame, function, args, kwargs)
+    if frame is None:
         return function
     snapshot = _Snapshot(frame)
 
@@ -53,7 +55,7 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
     outer = thread.frame
     check(lib.gp_run_resume(snapshot.handle, False, thread.wants_at, thread.plan_at))
     if not thread.wants.value:
-        return _apart(snapshot.frame, function, args, kwargs)
+        return _apart(snapshot.frame.root.cold, function, args, kwargs)
     old = snapshot.frame
     thread.frame = _calls.Frame(old.root, old.module, old.outer, thread.wants.value, thread.plan.value)
     try:
@@ -71,10 +73,10 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
             thread.error = thread.held = None
 
 
-def _apart(frame: _calls.Frame, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _apart(cold: _roots.Cold, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Nothing is wanted of it: not even that modules called in it are runs of their own."""
     thread = _calls.thread
-    outer, thread.frame = thread.frame, frame.root.cold
+    outer, thread.frame = thread.frame, cold
     try:
         return function(*args, **kwargs)
     finally:

@@ -122,6 +122,10 @@ def note(session: Optional[int], text: str) -> None:
     lib.gp_session_note(session, encoded(text))
 
 
+# Modules by id, each with the dict that holds it and its key there: another one may take its place.
+Ignored = Dict[int, Tuple[Module, Dict[str, Module], str]]
+
+
 class Scope:
     """A module as it is called from another one."""
 
@@ -162,6 +166,13 @@ class Place:
             return False
         held = holder._modules[self.name] if self.name in holder._modules else None
         return held is module or getattr(held, "_module", None) is module  # a PatchableGraph of it
+
+
+    def modules(self) -> Optional[Dict[str, Any]]:
+        """What holds it, if that is a plain dict."""
+        holder = self.holder and self.holder()
+        held = holder and holder._modules
+        return held if isinstance(held, dict) else None
 
 
 class Shape:
@@ -210,7 +221,7 @@ class Root:
         self.cold = Cold()
         self.scopes: Dict[Tuple[int, int], Scope] = {}
         # Calls that cannot matter, by the patches and the place among them that they come from.
-        self.ignored: Dict[Tuple[int, int], Dict[int, Scope]] = {}
+        self.ignored: Dict[Tuple[int, int], Ignored] = {}
         # Patches change between runs, not while one begins; how many began so far.
         self.beginning = threading.RLock()
         self.begun = 0

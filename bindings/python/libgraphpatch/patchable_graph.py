@@ -328,11 +328,8 @@ def _check_paths(pg: PatchableGraph, paths: List[str]) -> None:
             malformed.append((path, message()))
     bad = [path for path, _ in malformed]
     rest = [path for path in paths if path not in bad]
-    graphs = made(lib.gp_session_graphs, pg._session)
-    try:
-        status = lib.gp_graphs_check(graphs, texts(rest), len(rest))
-    finally:
-        lib.gp_graphs_free(graphs)
+    graphs = pg.graph._graphs
+    status = lib.gp_graphs_check(graphs.handle, texts(rest), len(rest))
     if malformed:  # text that is no path names no leaf either
         raise PathError("\n".join([*(why for _, why in malformed), *([message()] if status else [])]))
     check(status)

@@ -42,6 +42,7 @@ struct Frame {
 
 struct Thread {
   GpRun* run = nullptr;
+  const void* node = nullptr; // of the backward pass in which the run began
   bool declined = false;     // inside a call of a root of which nothing is wanted
   uint32_t root_flags = 0;   // how the root's frame is to begin
   uint32_t cold = 0;         // scopes entered below a cold one; the core does not see them

@@ -3,6 +3,7 @@
 #include "adapter.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/autograd/function.h>
 #include <torch/library.h>
 
 #include <array>
@@ -31,7 +32,8 @@ static bool is_query(const c10::FunctionSchema& schema) {
       "aten::sym_numel",   "aten::is_leaf",      "aten::is_floating_point", "aten::is_complex", "aten::is_conj",
       "aten::is_neg",      "aten::is_inference", "aten::is_signed",        "aten::output_nr",  "aten::_version",
       "aten::storage_offset", "aten::sym_storage_offset", "aten::dim"};
-  return kQueries.count(schema.name()) != 0;
+  // Marks of the profiler stand for nothing that is computed.
+  return schema.name().compare(0, 10, "profiler::") == 0 || kQueries.count(schema.name()) != 0;
 }
 
 static const OpInfo& define(const c10::FunctionSchema& schema) {
@@ -73,6 +75,12 @@ static bool is_tracing() {
   return Modes::stack_len() != 0 && (Modes::get_mode(Key::FAKE) || Modes::get_mode(Key::PROXY));
 }
 
+// A backward pass inside the run: its operations are the engine's. A run that began inside of one (a checkpoint that is
+// computed again) is another matter.
+static bool is_engines(const Thread& thread) {
+  return torch::autograd::get_current_node().get() != thread.node;
+}
+
 static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
   Thread& thread = this_thread();
@@ -82,7 +90,7 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
   GpRun* run = thread.run;
   const OpInfo& info = info_of(op);
-  if (info.query || is_tracing()) {
+  if (info.query || is_tracing() || is_engines(thread)) {
     op.callBoxed(stack);
     return;
   }

@@ -25,7 +25,7 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
         static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
     // Python's factories (torch.full) call their operator below autograd, and then forget what history its result has.
-    if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradCPU)) {
+    if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality)) {
       answer = elsewhere(run, target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
       slot = std::move(tensor);
       return verdict(run, answer);

@@ -1,6 +1,8 @@
 // The run of this thread: which scopes are open, and whether operations are intercepted right now.
 #include "adapter.h"
 
+#include <torch/csrc/autograd/function.h>
+
 namespace graphpatch {
 
 Thread& this_thread() {
@@ -21,6 +23,7 @@ static void push(Thread& thread, uint32_t flags) {
 }
 
 void enter_root(uint32_t flags) {
+  this_thread().node = torch::autograd::get_current_node().get();
   push(this_thread(), flags);
 }
 

@@ -20,7 +20,7 @@ if "hook" in sys.argv:
 if "graph" in sys.argv:
     from libgraphpatch import PatchableGraph
 
-    print(PatchableGraph(module, x).graph)
+    print(repr(PatchableGraph(module, x).graph))
 else:
     with torch.no_grad():
         for output in module(x):

@@ -52,10 +52,9 @@ def main(way: str) -> None:
             pool.close()
             pool.join()
     elif way.startswith("loader-"):
-        import torch.utils.data
+        from torch.utils.data import DataLoader
 
-        loader = torch.utils.data.DataLoader(list(range(8)), num_workers=2, multiprocessing_context=way[7:],
-                                             collate_fn=collate)
+        loader = DataLoader(list(range(8)), num_workers=2, multiprocessing_context=way[7:], collate_fn=collate)
         print([text for text in loader])
 
 

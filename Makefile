@@ -91,6 +91,10 @@ generate-check: ## fail when a committed generated file is stale
 bench: venv build build/bench/cost build/bench/patch ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 
+.PHONY: bench-python
+bench-python: venv build ## the same for eager Python, next to hooks and to the libraries that GRAPHPATCH_PEERS has
+	$(PYTHON) benches/python.py --rounds $(or $(ROUNDS),40)
+
 # Needs no Rust and no .venv: target/release/libgraphpatch.so is carried there (and, without a C++ compiler, the adapter
 # that `graphpatch doctor --build` made, in GRAPHPATCH_ADAPTER_DIR).
 .PHONY: gpu-check

@@ -2,10 +2,11 @@
 
     python.py [--rounds 40] [--tokens 16]
 
-A GPT-2 of transformers with random weights, one thread, no_grad. Each process measures its own bare program, and its modes
-take turns in random order, round by round, so that drift of the machine falls on all of them. The program is measured here
-and in each interpreter that GRAPHPATCH_PEERS names (separated by colons): there may be nnsight, or graphpatch with the older
-torch that it needs. Ratios are to the bare program of the same process; a library that is nowhere is named at the end.
+A GPT-2 of transformers with random weights, one thread, no_grad. Each process measures its own bare program, and its
+modes take turns in random order, round by round, so that drift of the machine falls on all of them. It is measured here
+and in each interpreter that GRAPHPATCH_PEERS names (separated by colons): there may be nnsight, or graphpatch with the
+older torch that it needs. Ratios are to the bare program of the same process; a library that is nowhere is named at the
+end.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def gpt2(width: int) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=256, n_positions=64, n_embd=width, n_layer=6, n_head=4, bos_token_id=0, eos_token_id=0,
-                        initializer_range=0.1)
+    config = GPT2Config(vocab_size=256, n_positions=64, n_embd=width, n_layer=6, n_head=4, initializer_range=0.1,
+                        bos_token_id=0, eos_token_id=0)
     return GPT2LMHeadModel(config).eval()
 
 
@@ -88,7 +89,8 @@ def libgraphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
     pg = PatchableGraph(model, **inputs)
 
     def leaves(node: Any) -> list[str]:
-        return [path for below in node for path in leaves(below)] or ([str(node)] if type(node._shape) is torch.Size else [])
+        below = [path for child in node for path in leaves(child)]
+        return below or ([str(node)] if type(node._shape) is torch.Size else [])
 
     paths = leaves(pg.graph)
     run = lambda: pg(**inputs).logits  # noqa: E731
@@ -142,7 +144,8 @@ def graphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
     return [("graphpatch: nothing patched", contextlib.nullcontext, run),
             ("graphpatch: zero a module's output", lambda: pg.patch({OUTPUT: ZeroPatch()}), run),
             ("graphpatch: zero an inner operation", lambda: pg.patch({INSIDE: ZeroPatch()}), run),
-            (f"graphpatch: probe all {len(paths)} tensors", lambda: pg.patch({path: ProbePatch() for path in paths}), run)]
+            (f"graphpatch: probe all {len(paths)} tensors",
+             lambda: pg.patch({path: ProbePatch() for path in paths}), run)]
 
 
 MODES = {"libgraphpatch": libgraphpatch_modes, "nnsight": nnsight_modes, "graphpatch": graphpatch_modes}
@@ -200,7 +203,7 @@ def table(title: str, times: dict[str, list[float]]) -> None:
 
 
 def checked(modes: list[Mode]) -> None:
-    """All that zero the same value come to the same result, which is another than the bare one; the rest change nothing."""
+    """All that zero the same value come to the same result, another than the bare one; the rest change nothing."""
     import torch
 
     results = {}
@@ -253,7 +256,7 @@ def operations(rounds: int) -> None:
 
     plain, x = torch.nn.Module.__call__, torch.ones(4)
     modes: list[Mode] = []
-    for length in (100, 300):
+    for length in (200, 1000):
         chain = Chain(length)
         pg = PatchableGraph(chain, x)
         run = lambda chain=chain: chain(x)  # noqa: E731
@@ -262,12 +265,12 @@ def operations(rounds: int) -> None:
                   (f"recording {length}", pg.recording, run)]
     times, _ = measure(modes, rounds, at_once=0.005)
     print("\nper operation (relu of 4 floats), eager:")
-    bare = [(long - short) / 200 for short, long in zip(times["bare 100"], times["bare 300"])]
+    bare = [(long - short) / 800 for short, long in zip(times["bare 200"], times["bare 1000"])]
     print(f"  {'bare':52} {statistics.median(bare) * 1e9:8.0f} ns")
     for name, about, target in [("armed", "more in a scope where a patch names another one", "150 ns"),
                                 ("recording", "more while recording", "2000 ns")]:
-        pairs = zip(times[f"{name} 100"], times[f"{name} 300"], bare)
-        more = [((long - short) / 200 - alone) * 1e9 for short, long, alone in pairs]
+        pairs = zip(times[f"{name} 200"], times[f"{name} 1000"], bare)
+        more = [((long - short) / 800 - alone) * 1e9 for short, long, alone in pairs]
         low, median, high = statistics.quantiles(more, n=4, method="inclusive")
         print(f"  {about:52} {median:8.0f} ns   quartiles {low:.0f}..{high:.0f}   target {target}")
 

@@ -2,8 +2,9 @@
 
     python snippets.py LIBRARY PAGE GIVEN OUT
 
-GIVEN holds the weights and tensors that all libraries get, whatever random numbers their torch makes of a seed; OUT gets,
-for each heading, the results (RESULTS) that the snippets below it left. Exits with 77 where the library is not installed.
+GIVEN holds the weights and tensors that all libraries get, whatever random numbers their torch makes of a seed; OUT
+gets, for each heading, the results (RESULTS) that the snippets below it left. Exits with 77 where the library is not
+installed.
 """
 
 from __future__ import annotations

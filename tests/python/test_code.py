@@ -24,7 +24,8 @@ def test_nodes_are_attributes_with_completion(graph: NodePath) -> None:
     assert [name for name in dir(graph) if not name.startswith("_")] == ["add", "linear", "linear_1", "output", "x"]
     assert {"_code", "_shape"} <= set(dir(graph.linear.weight))
     assert dir(graph.output) == ["_code", "_shape", "sub_0", "sub_1"]
-    assert str(graph) == "" and str(graph.linear_1.output) == "linear_1.output" and str(graph.output.sub_0) == "output|sub_0"
+    paths = [str(node) for node in (graph, graph.linear_1.output, graph.output.sub_0)]
+    assert paths == ["", "linear_1.output", "output|sub_0"]
     assert repr(graph.linear).splitlines()[:2] == ["linear: Graph(5)", "├─input: Tensor(3, 2)"]
     assert repr(graph.output.sub_0) == "sub_0: Tensor(3, 3)"
     assert graph.linear_0 == graph.linear and hash(graph.linear_0) == hash(graph.linear)
@@ -102,8 +103,8 @@ def test_what_later_runs_add() -> None:
 
 def test_code_of_a_scope_reads_as_a_function(graph: NodePath) -> None:
     assert str(graph._code).strip().splitlines() == [
-        "def forward(self, x):", "    linear = self.linear(x)", "    add = aten.add.Tensor(x, 1)", "    linear_1 = self.linear(add)",
-        "    return (linear, linear_1)"]
+        "def forward(self, x):", "    linear = self.linear(x)", "    add = aten.add.Tensor(x, 1)",
+        "    linear_1 = self.linear(add)", "    return (linear, linear_1)"]
     assert repr(graph._code) == str(graph._code)
     code = str(graph.linear._code)
     assert code.startswith("Calling context:") and "Compiled code:\ndef forward(self, input):" in code

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, PatchError, ProbePatch, RecordPatch, ReplacePatch, ZeroPatch
+from libgraphpatch import (AddPatch, CustomPatch, PatchableGraph, PatchError, ProbePatch, RecordPatch, ReplacePatch,
+                           ZeroPatch)
 from nets import Calls, Net, TupleOutputModule, same
 
 
@@ -23,8 +24,8 @@ def pg(x: Tensor) -> PatchableGraph:
 
 
 def test_all_bad_paths_in_one_error_before_anything_runs(pg: PatchableGraph) -> None:
-    bad = {"nope": "nope", "linear": "scope", "output": "output|sub_0", "add|x": "add", "linear.wieght": "linear.weight",
-           "a..b": "a..b", "output|sub_7": "sub_7"}
+    bad = {"nope": "nope", "linear": "scope", "output": "output|sub_0", "add|x": "add", "a..b": "a..b",
+           "linear.wieght": "linear.weight", "output|sub_7": "sub_7"}
     with pytest.raises(KeyError) as error:
         pg.patch({**{path: ZeroPatch() for path in bad}, "x": ZeroPatch()})
     text = str(error.value)
@@ -33,16 +34,17 @@ def test_all_bad_paths_in_one_error_before_anything_runs(pg: PatchableGraph) -> 
     assert "\n" in text and "\\n" not in text
 
 
-@pytest.mark.parametrize("patches", [None, ["x"], {"x": 3}, {"x": ZeroPatch}, {"x": [ZeroPatch(), None]}, {3: ZeroPatch()},
-                                     {None: ZeroPatch()}, "x"], ids=str)
+@pytest.mark.parametrize("patches", [None, ["x"], {"x": 3}, {"x": ZeroPatch}, {"x": [ZeroPatch(), None]},
+                                     {3: ZeroPatch()}, {None: ZeroPatch()}, "x"], ids=str)
 def test_what_are_no_patches_at_all(pg: PatchableGraph, patches: Any) -> None:
     with pytest.raises(ValueError):
         pg.patch(patches)
 
 
 @pytest.mark.parametrize("patch", [ZeroPatch(slice="text"), ZeroPatch(slice=0.5), ZeroPatch(slice=slice("a", None)),
-                                   ZeroPatch(slice=torch.ones(2)), ZeroPatch(slice=slice(None, None, -1)), AddPatch(value="text"),
-                                   ReplacePatch(value=None), ReplacePatch(value=object())], ids=str)
+                                   ZeroPatch(slice=torch.ones(2)), ZeroPatch(slice=slice(None, None, -1)),
+                                   AddPatch(value="text"), ReplacePatch(value=None),
+                                   ReplacePatch(value=object())], ids=str)
 def test_patches_that_can_never_apply(pg: PatchableGraph, x: Tensor, patch: Any) -> None:
     bare = pg(x)
     with pytest.raises(ValueError):
@@ -66,15 +68,18 @@ def test_paths_of_another_module_are_unknown(pg: PatchableGraph) -> None:
         pg.patch({other.graph.blocks_0.output: ZeroPatch()})
 
 
-@pytest.mark.parametrize("path, shape", [("x", "(3, 2)"), ("linear.input", "(3, 2)"), ("linear_1.weight", "(3, 2)"), ("add", "(3, 2)"),
-                                         ("linear_1.linear", "(3, 3)"), ("linear.output", "(3, 3)"), ("output|sub_1", "(3, 3)")])
-def test_a_slice_that_does_not_fit_names_path_shape_and_slice(pg: PatchableGraph, x: Tensor, path: str, shape: str) -> None:
+SHAPES = {"x": "(3, 2)", "linear.input": "(3, 2)", "linear_1.weight": "(3, 2)", "add": "(3, 2)",
+          "linear_1.linear": "(3, 3)", "linear.output": "(3, 3)", "output|sub_1": "(3, 3)"}
+
+
+@pytest.mark.parametrize("path", SHAPES)
+def test_a_slice_that_does_not_fit_names_path_shape_and_slice(pg: PatchableGraph, x: Tensor, path: str) -> None:
     bare = pg(x)
     with pg.patch({path: ZeroPatch(slice=(0, 9))}):
         with pytest.raises(PatchError) as error:
             pg(x)
     text = str(error.value)
-    assert path in text and shape in text and "[0, 9]" in text
+    assert path in text and SHAPES[path] in text and "[0, 9]" in text
     assert not text.startswith("graphpatch:") and "Exception raised from" not in text
     assert all(map(same, pg(x), bare))
 
@@ -115,14 +120,16 @@ class Mine(Exception):
 
 
 @pytest.mark.parametrize("path", ["x", "add", "linear.weight", "linear_1.linear", "linear.output", "output|sub_0"])
-@pytest.mark.parametrize("error", [Mine("mine"), KeyError("mine"), RuntimeError("mine"), KeyboardInterrupt("mine")], ids=repr)
-def test_a_functions_own_exception_reaches_the_caller(pg: PatchableGraph, x: Tensor, path: str, error: BaseException) -> None:
+@pytest.mark.parametrize("kind", [Mine, KeyError, RuntimeError, KeyboardInterrupt])
+def test_a_functions_own_exception_reaches_the_caller(pg: PatchableGraph, x: Tensor, path: str, kind: Any) -> None:
+    error = kind("mine")
+
     def fail(value: Tensor) -> Tensor:
         raise error
 
     with pg.patch({path: CustomPatch(custom_op=fail)}):
         for _ in range(2):
-            with pytest.raises(type(error)) as raised:
+            with pytest.raises(kind) as raised:
                 pg(x)
             assert raised.value is error
     assert len(pg(x)) == 2

@@ -153,7 +153,8 @@ def test_causal_tracing_has_the_numbers_of_forward_hooks(traced: Any) -> None:
 
     rows = cells(traced("first")[0])
     for kind, layer, token in [("layer", 0, 4), ("layer", 1, 2), ("layer", 3, 1), ("layer", 5, 8), ("MLP", 0, 4),
-                               ("MLP", 3, 5), ("MLP", 5, 0), ("attention", 0, 5), ("attention", 2, 3), ("attention", 5, 7)]:
+                               ("MLP", 3, 5), ("MLP", 5, 0), ("attention", 0, 5), ("attention", 2, 3),
+                               ("attention", 5, 7)]:
         module = modules[kind][layer]
         restore: Edit = lambda value: value[:, token].copy_(clean[module][:, token])  # noqa: E731, B023
         with hooked({**corrupt, module: restore}):

@@ -1,4 +1,4 @@
-"""What compiles, scripts or wraps modules: the inside is shown with its right names, or it is said that it cannot be."""
+"""What compiles, scripts or wraps modules: the inside is shown with its right names, or it is said why not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch._dynamo
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from libgraphpatch import AddPatch, CustomPatch, GraphPatchError, PatchableGraph, PatchError, ProbePatch, ReplacePatch, ZeroPatch
-from libgraphpatch import _calls
+from libgraphpatch import (AddPatch, CustomPatch, GraphPatchError, PatchableGraph, PatchError, ProbePatch, ReplacePatch,
+                           ZeroPatch, _calls)
 from nets import Block, Calls, Function, Net, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -131,8 +131,9 @@ def test_a_scripted_module_shows_its_inside(kind: str) -> None:
                 with one.patch({path: [probe := ProbePatch(), patch]}):
                     results.append((one(x), probe.activation))
             assert same(results[0][0], results[1][0]) and same(results[0][1], results[1][1]), path
-    with pg.patch({"inner.sigmoid": ZeroPatch(slice=9)}), pytest.raises(PatchError, match=r"inner.sigmoid.*shape \(3, 6\)"):
-        pg(x)
+    with pg.patch({"inner.sigmoid": ZeroPatch(slice=9)}):
+        with pytest.raises(PatchError, match=r"inner.sigmoid.*shape \(3, 6\)"):
+            pg(x)
     assert same(pg(x), eager(x))
 
 
@@ -212,8 +213,10 @@ def test_higher_order_operators_and_transforms() -> None:
             return gradient * 2
 
     x = torch.randn(3, 4)
-    for function in (lambda x: torch.vmap(Twice.apply)(x).exp(), lambda x: torch.func.grad(lambda y: Twice.apply(y).sum())(x).exp(),
-                     lambda x: torch.func.vmap(lambda row: row.cos())(x).exp(), lambda x: torch.func.jacrev(torch.sin)(x[0]).exp()):
+    for function in (lambda x: torch.vmap(Twice.apply)(x).exp(),
+                     lambda x: torch.func.grad(lambda y: Twice.apply(y).sum())(x).exp(),
+                     lambda x: torch.func.vmap(lambda row: row.cos())(x).exp(),
+                     lambda x: torch.func.jacrev(torch.sin)(x[0]).exp()):
         pg = PatchableGraph(Function(function), x)
         with pg.patch({"exp": [probe := ProbePatch(), ZeroPatch()]}):
             assert not pg(x).any()

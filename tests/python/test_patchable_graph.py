@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from libgraphpatch import AddPatch, ExtractionOptions, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch, load_graph
-from libgraphpatch import _calls
+from libgraphpatch import (AddPatch, ExtractionOptions, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch, _calls,
+                           load_graph)
 from libgraphpatch._abi import check, lib, made, text
 from nets import Calls, Net, TupleOutputModule, same
 

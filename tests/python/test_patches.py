@@ -27,7 +27,8 @@ SLICES: list[Any] = [
     0, -1, (slice(None), 1), (..., -1), slice(1, None), slice(None, None, 2), (slice(0, 2), slice(1, 4, 2)), (None, 1),
     (..., None), ..., torch.tensor([0, 2]), (torch.tensor([0, 2]), torch.tensor([1, 3])), [0, 1], (slice(None), [0, 3]),
     torch.tensor([True, False, True]), [True, False, False], numpy.int64(2), numpy.array([0, 2]), torch.tensor(1),
-    (torch.tensor([[0], [2]]), torch.tensor([1, 3])), torch.rand(3, 4) > 0.5, True, [], (slice(5, 9),), (0, 1), (), range(2),
+    (torch.tensor([[0], [2]]), torch.tensor([1, 3])), torch.rand(3, 4) > 0.5, True, [], (slice(5, 9),), (0, 1), (),
+    range(2),
 ]
 
 
@@ -56,8 +57,9 @@ def test_slices_mean_what_they_mean_to_a_tensor(index: Any, path: str) -> None:
         assert same(patched, hooked(net.blocks[0], change, lambda: net(x))), patch
 
 
-@pytest.mark.parametrize("value", [torch.ones(4), torch.arange(3.0)[:, None], torch.tensor(2), torch.ones(1, 1, dtype=torch.float64),
-                                   3, 0.25, True, numpy.ones((3, 4)), numpy.float32(2)], ids=str)
+@pytest.mark.parametrize("value", [torch.ones(4), torch.arange(3.0)[:, None], torch.tensor(2),
+                                   torch.ones(1, 1, dtype=torch.float64), 3, 0.25, True, numpy.ones((3, 4)),
+                                   numpy.float32(2)], ids=str)
 def test_values_broadcast_and_convert_as_in_an_assignment(value: Any) -> None:
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
@@ -176,7 +178,7 @@ def test_a_function_may_run_the_model() -> None:
 def test_patches_hold_in_some_runs_of_the_block() -> None:
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
-    for runs, patched in [("0", [0]), ("1", [1]), ("2..", [2, 3]), ("1..3", [1, 2]), ("..2", [0, 1]), ("..", [0, 1, 2, 3])]:
+    for runs, patched in {"0": [0], "1": [1], "2..": [2, 3], "1..3": [1, 2], "..2": [0, 1], "..": [0, 1, 2, 3]}.items():
         with pg.patch({"output": ZeroPatch()}, runs=runs):
             assert [run for run in range(4) if not pg(x).any()] == patched
     with pytest.raises(ValueError, match="expected the number of a run"):
@@ -192,8 +194,10 @@ def test_gradients_go_through_patches_and_to_their_values() -> None:
         torch.manual_seed(1)
         x, value = torch.randn(3, 4, requires_grad=True), torch.randn(4, requires_grad=True)
         if run == 0:
-            patches = {"blocks_0.output": [ProbePatch(), AddPatch(value=value, slice=1), CustomPatch(custom_op=torch.tanh)],
-                       "blocks_1.up.weight": ZeroPatch(slice=0), "blocks_1.sigmoid": ReplacePatch(value=value[0], slice=(0, 0))}
+            tanh = CustomPatch(custom_op=torch.tanh)
+            patches = {"blocks_0.output": [ProbePatch(), AddPatch(value=value, slice=1), tanh],
+                       "blocks_1.up.weight": ZeroPatch(slice=0),
+                       "blocks_1.sigmoid": ReplacePatch(value=value[0], slice=(0, 0))}
             with pg.patch(patches):
                 y = pg(x)
         else:

@@ -48,8 +48,9 @@ def test_every_run_sees_a_whole_set_while_patches_change() -> None:
         return runs
 
     def change() -> None:
+        add = CustomPatch(custom_op=lambda y: y + 1)
         for _ in range(100):
-            with pg.patch({"blocks_0.output": ReplacePatch(value=2.0), "output": CustomPatch(custom_op=lambda y: y + 1)}):
+            with pg.patch({"blocks_0.output": ReplacePatch(value=2.0), "output": add}):
                 pg(x)
         stop.set()
 

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Callable, List
 
@@ -28,7 +29,8 @@ def run(command: str, saved: Saved, model: str, folder: Path) -> subprocess.Comp
     """Runs a command of the README, with the tests' own program in the place of `./infer`."""
     args = " ".join(shlex.quote(str(arg)) for arg in [*saved.args(), folder / "out.pt"])
     command = command.replace(f"./infer {model}", f"{PROGRAMS / 'runner'} {args}").replace("./infer", str(PROGRAMS / "runner"))
-    environment = {**ENVIRONMENT, "PATH": f"{GRAPHPATCH.parent}{os.pathsep}{os.environ['PATH']}"}
+    path = [str(GRAPHPATCH.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {**ENVIRONMENT, "PATH": os.pathsep.join(path)}
     return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
@@ -44,7 +46,8 @@ def test_the_first_screen(tuple_output: Callable[[str], Saved], tmp_path: Path) 
 
 def test_every_command(transformer: Callable[[str], Saved], tmp_path: Path) -> None:
     listed = [command for block in blocks("sh") for command in commands(block)]
-    assert len(listed) >= 7
+    assert len(listed) >= 8
+    (tmp_path / "script.py").write_text("import torch\nprint(torch.nn.Linear(2, 3)(torch.ones(1, 2)).shape)\n")
     for command in listed:
         done = run(command, transformer("scripted"), "model.pt", tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"

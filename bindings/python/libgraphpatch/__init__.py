@@ -38,6 +38,6 @@ __all__ = [
 
 
 def load_graph(file: object, index: int = 0) -> NodePath:
-    """The root of graph number ``index`` of a file that :meth:`PatchableGraph.save_graph`, ``graphpatch run --graph`` or the C
-    ABI saved. Raises OSError, and ValueError for a damaged or foreign file, naming the place."""
+    """The root of graph number ``index`` of a file that :meth:`PatchableGraph.save_graph`, ``graphpatch run --graph``
+    or the C ABI saved. Raises OSError, and ValueError for a damaged or foreign file, naming the place."""
     return _Graphs(_made(_lib.gp_graphs_load, str(file).encode())).root(index)

@@ -1,6 +1,7 @@
 """The C ABI by ctypes: finds and loads the library, turns status codes into exceptions.
 
-Tensors cross as addresses of libtorch's ``at::TensorImpl``. A call made through :data:`lib` releases the GIL while it runs.
+Tensors cross as addresses of libtorch's ``at::TensorImpl``. A call made through :data:`lib` releases the GIL while it
+runs.
 """
 
 from __future__ import annotations

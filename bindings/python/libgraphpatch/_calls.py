@@ -1,8 +1,8 @@
 """Module calls: the one place in torch through which all of them go, and what becomes of one inside a run.
 
-``torch.nn.Module.__call__`` is replaced once, when the first root is watched; a call on a thread without a run then costs one
-test more. Inside a run a call is a scope of the library's: its inputs and its output are shown and may come back patched. A
-call that no patch can meet is left alone, with everything below it. No module is changed.
+``torch.nn.Module.__call__`` is replaced once, when the first root is watched; a call on a thread without a run then
+costs one test more. Inside a run a call is a scope of the library's: its inputs and its output are shown and may come
+back patched. A call that no patch can meet is left alone, with everything below it. No module is changed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class _Thread(threading.local):
 thread = _Thread()
 _IN_SCRIPT = Cold()
 
-# Modules whose calls are runs, by id; only those of which something is wanted. The root that was watched last is the last.
+# Modules whose calls are runs, by id; only those of which something is wanted. The root that was watched last is the
+# last.
 _watched: Dict[int, Tuple[Root, ...]] = {}
 # Whether a module that is called in a run may be a root itself.
 _several = False
@@ -175,7 +176,8 @@ def _call(self: Module, *args: Any, **kwargs: Any) -> Any:
     if frame is None or _several:
         root = _root(self, frame)
         if root is not None:
-            return _run(root, self, args, kwargs) if type(frame) is not Frame else _nested(root, frame, self, args, kwargs)
+            inside = type(frame) is Frame
+            return _nested(root, frame, self, args, kwargs) if inside else _run(root, self, args, kwargs)
     if type(frame) is not Frame:
         return _original(self, *args, **kwargs)
     known = frame.ignored.get(id(self))
@@ -199,15 +201,19 @@ def _root(module: Module, frame: Any) -> Optional[Root]:
         if frame is None and not thread.apart:
             _note_unseen(module)
         return None
-    if any(root.module() is not module or frame is root.cold or type(frame) is Frame and frame.root is root for root in roots):
+    if any(root.module() is not module or _is_of(frame, root) for root in roots):
         return None  # the module calls itself
     asked = thread.asked
     if asked is not None and asked.module() is module:
         return asked if asked in roots else None
     for root in roots[:-1]:
-        note(root.session, f"{class_name(module)}: a call of the module itself followed another PatchableGraph of it, whose"
-                           " block was entered later; call the PatchableGraph that you mean")
+        note(root.session, f"{class_name(module)}: a call of the module itself followed another PatchableGraph of it,"
+                           " whose block was entered later; call the PatchableGraph that you mean")
     return roots[-1]
+
+
+def _is_of(frame: Any, root: Root) -> bool:
+    return frame is root.cold or type(frame) is Frame and frame.root is root
 
 
 def _note_unseen(module: Module) -> None:
@@ -216,15 +222,15 @@ def _note_unseen(module: Module) -> None:
     _compile.note_compiled(module, roots)
     for root in roots:
         if root.is_running(module):
-            note(root.session, f"{class_name(module)}: called during a run, but on another thread, where nothing is recorded or"
-                               " patched")
+            note(root.session, f"{class_name(module)}: called during a run, but on another thread, where nothing is"
+                               " recorded or patched")
 
 
 def _nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any) -> Any:
     """A root's module called in a run of another root: a scope there, and a run of its own inside it."""
     if frame.wants & RECORD:
-        note(root.session, f"{class_name(module)}: called in a run that another PatchableGraph records, where its patches do not"
-                           " hold")
+        note(root.session, f"{class_name(module)}: called in a run that another PatchableGraph records, where its"
+                           " patches do not hold")
         return _scope(frame, module, args, kwargs, _original)
     return _scope(frame, module, args, kwargs, lambda module, *args, **kwargs: _run(root, module, args, kwargs))
 
@@ -260,7 +266,8 @@ def _open_run(root: Root, module: Module, args: Any, kwargs: Any) -> Any:
     if type(outer) is Frame:
         if not wants:  # it is a part of the outer run as all others
             return _original(module, *args, **kwargs)
-        note(outer.root.session, f"{class_name(module)}: has patches of its own PatchableGraph, and only those hold inside it")
+        note(outer.root.session, f"{class_name(module)}: has patches of its own PatchableGraph, and only those hold"
+                                 " inside it")
     if not wants:
         thread.frame = root.cold
         try:
@@ -295,8 +302,8 @@ _PREFIX = "graphpatch: "
 
 
 def behind(error: RuntimeError) -> Optional[BaseException]:
-    """What stands behind an error that came by way of libtorch: what a function of the user's raised, or a patch that cannot
-    be applied. None for an error of the model's own."""
+    """What stands behind an error that came by way of libtorch: what a function of the user's raised, or a patch that
+    cannot be applied. None for an error of the model's own."""
     text = str(error)
     at = text.find(_PREFIX + "patch ")
     if at < 0 and type(error) is not PatchError:
@@ -358,7 +365,7 @@ def _show_inputs(binder: Binder, args: Any, kwargs: Any) -> Tuple[Any, Any]:
     return binder.scatter(args, kwargs, values, changed(values)) if thread.wants.value else (args, kwargs)
 
 
-# --- scripted modules --------------------------------------------------------------------------------------------------
+# --- scripted modules ------------------------------------------------------------------------------------------------
 
 
 def _operator(name: str) -> Callable[..., Any]:

@@ -1,5 +1,5 @@
-"""Activation checkpointing: what ``torch.utils.checkpoint`` computes again, in the backward pass and outside of any run, gets
-the patches that it had the first time. Otherwise the gradients would be those of another function.
+"""Activation checkpointing: what ``torch.utils.checkpoint`` computes again, in the backward pass and outside of any
+run, gets the patches that it had the first time. Otherwise the gradients would be those of another function.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class _Snapshot:
 
 
 def _again(function: Callable[..., Any], first: bool) -> Callable[..., Any]:
-    """The function, which stands in the run where it stood at first whenever it is called again. With ``first`` its first
-    call is the one in the run."""
+    """The function, which stands in the run where it stood at first whenever it is called again. With ``first`` its
+    first call is the one in the run."""
     frame = _calls.thread.frame
     if isinstance(frame, _roots.Cold):
         return lambda *args, **kwargs: _apart(frame, function, args, kwargs)

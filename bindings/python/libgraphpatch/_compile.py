@@ -1,5 +1,5 @@
-"""Code that ``torch.compile`` made: it calls other operations than the model's source says, or none that can be seen. Inside a
-run it is left alone as a whole, while it is traced and when it runs, and a note says so.
+"""Code that ``torch.compile`` made: it calls other operations than the model's source says, or none that can be seen.
+Inside a run it is left alone as a whole, while it is traced and when it runs, and a note says so.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def install() -> None:
     _installed = True
 
     def set_eval_frame(callback: Any) -> Any:
-        """From here on, code is compiled by ``callback``, or not, if that is no function. What a compiled function calls that
-        may not be compiled is still inside it."""
+        """From here on, code is compiled by ``callback``, or not, if that is no function. What a compiled function
+        calls that may not be compiled is still inside it."""
         thread = _calls.thread
         began = thread.compiled
         if began is not None and began[0] is sys._getframe(1):
@@ -74,5 +74,5 @@ def note_compiled(module: Module, roots: List[Root]) -> None:
     inside = {id(below) for below in module.modules()}
     for root in roots:
         if id(root.module()) in inside:
-            note(root.session, f"{class_name(module)}: a compiled module was called that has the patched one in it; patches do not"
-                               " hold there, and nothing was recorded")
+            note(root.session, f"{class_name(module)}: a compiled module was called that has the patched one in it;"
+                               " patches do not hold there, and nothing was recorded")

@@ -1,4 +1,5 @@
-"""What is known of modules: of one whose calls are runs (a root), and of those below it, which are scopes when it calls them."""
+"""What is known of modules: of one whose calls are runs (a root), and of those below it, which are scopes when it calls
+them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parame
 
 
 class Binder:
-    """The arguments of a ``forward`` by name: those that a call leaves out have their defaults, as in the call itself."""
+    """The arguments of a ``forward`` by name: those that a call leaves out have their defaults, as in the call
+    itself."""
 
     def __init__(self, module: Module) -> None:
         forward = getattr(module, "_orig_mod", module).forward  # a compiled one takes what its module takes
@@ -35,14 +37,16 @@ class Binder:
         by_position = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
         self.positional = sum(kind in by_position for kind in self.kinds)
         only = sum(kind is inspect.Parameter.POSITIONAL_ONLY for kind in self.kinds)
+        # Those without a default.
+        self.needed = [(index, name) for index, (name, kind) in enumerate(zip(self.names, self.kinds))
+                       if self.defaults[index] is _EMPTY and kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)]
         # Those that a keyword may fill; `forward(self, x, /, **rest)` takes an `x` among the rest.
         self.keywords = {name for name, kind in zip(self.names[only:], self.kinds[only:])
                          if kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)}
 
     def lacks(self, args: Sequence[Any], kwargs: Dict[str, Any]) -> bool:
         """Whether a call leaves out what has no default, and fails."""
-        return any(default is _EMPTY and kind not in (_VAR_POSITIONAL, _VAR_KEYWORD) and index >= len(args) and name not in kwargs
-                   for index, (name, kind, default) in enumerate(zip(self.names, self.kinds, self.defaults)))
+        return any(index >= len(args) and name not in kwargs for index, name in self.needed)
 
     def fits(self, module: Module) -> bool:
         """Whether the module's forward is still the one that this was made of."""
@@ -65,7 +69,8 @@ class Binder:
                 values.append(None if default is _EMPTY else default)
         return tuple(values)
 
-    def scatter(self, args: Sequence[Any], kwargs: Dict[str, Any], old: Sequence[Any], new: Sequence[Any]) -> Tuple[Any, Any]:
+    def scatter(self, args: Sequence[Any], kwargs: Dict[str, Any], old: Sequence[Any],
+                new: Sequence[Any]) -> Tuple[Any, Any]:
         """The call with ``new`` in the place of the values that :meth:`gather` gave."""
         args, kwargs = list(args), dict(kwargs)
         for index, (name, kind, value) in enumerate(zip(self.names, self.kinds, new)):
@@ -185,8 +190,8 @@ class Shape:
                            for path, part, held in self.parts for name in held]
         self.scripted = any(is_script(below) for below in module.modules())
         names, paths = texts(self.binder.names), texts(path for path, _ in self.parameters)
-        self.handle = made(lib.gp_root_new, name.encode(), class_name(module).encode(), names, len(names), paths, len(paths),
-                           opaque)
+        self.handle = made(lib.gp_root_new, name.encode(), class_name(module).encode(), names, len(names), paths,
+                           len(paths), opaque)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
@@ -209,8 +214,8 @@ class Cold:
 
 
 class Root:
-    """A module whose calls are runs, and what is known of the modules below it. Of a session of its own, or of the attached
-    one (None)."""
+    """A module whose calls are runs, and what is known of the modules below it. Of a session of its own, or of the
+    attached one (None)."""
 
     def __init__(self, module: Module, name: str, session: Optional[int]) -> None:
         self.module = weakref.ref(module)

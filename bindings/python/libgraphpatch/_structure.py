@@ -1,7 +1,7 @@
 """Python values as the library sees them: what they are made of as text, and their tensors; and back again.
 
-The text is the one that ``gp_scope_input`` describes. Dataclasses and their like (the outputs of transformers' models) are
-dicts by field, named tuples are tuples; what has no such form is a leaf by the name of its type.
+The text is the one that ``gp_scope_input`` describes. Dataclasses and their like (the outputs of transformers' models)
+are dicts by field, named tuples are tuples; what has no such form is a leaf by the name of its type.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _sized(text: str) -> str:
 
 
 def _fields(value: Any) -> List[Tuple[str, Any]]:
-    """The keys of a dict, or the fields of a dataclass that are set, each behind its name; transformers' outputs leave out
-    those that are None."""
+    """The keys of a dict, or the fields of a dataclass that are set, each behind its name; transformers' outputs leave
+    out those that are None."""
     if isinstance(value, dict):
         return [(str(key), key) for key in value]
     return [(field.name, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]

@@ -8,7 +8,8 @@ class GraphPatchError(RuntimeError):
 
 
 class PatchError(GraphPatchError):
-    """A patch could not be applied in a run: the slice does not fit the shape, say. The message names path and shape."""
+    """A patch could not be applied in a run: the slice does not fit the shape, say. The message names path and
+    shape."""
 
 
 class AdapterError(GraphPatchError):

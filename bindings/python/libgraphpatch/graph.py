@@ -10,7 +10,8 @@ import torch
 
 from ._abi import check, lib, text
 
-# What `_shape` answers: sizes of a tensor, with a range for each that differed between runs; containers hold their elements'.
+# What `_shape` answers: sizes of a tensor, with a range for each that differed between runs; containers hold their
+# elements'.
 Shape = Union[torch.Size, Tuple[Union[int, range], ...], Tuple[Any, ...], List[Any], Dict[str, Any], None]
 
 
@@ -55,8 +56,8 @@ class Graphs:
 
 
 class NodePath:
-    """A node of the graph, or an element of a container that a node is. Its children are its attributes; ``str`` gives its
-    path, ``repr`` the tree below it. It may stand for its path in :meth:`PatchableGraph.patch`.
+    """A node of the graph, or an element of a container that a node is. Its children are its attributes; ``str`` gives
+    its path, ``repr`` the tree below it. It may stand for its path in :meth:`PatchableGraph.patch`.
 
     >>> pg.graph.linear
     linear: Graph(5)
@@ -158,8 +159,8 @@ class NodePath:
 
     @property
     def _shape(self) -> Shape:
-        """A tensor's sizes, as ``torch.Size`` or, where runs differed, with a ``range`` for each size that did. None for
-        plain values; for a scope a dict, for a container a tuple, list or dict of its elements' shapes."""
+        """A tensor's sizes, as ``torch.Size`` or, where runs differed, with a ``range`` for each size that did. None
+        for plain values; for a scope a dict, for a container a tuple, list or dict of its elements' shapes."""
         if not self._dig and self._data.get("kind") == "scope":
             return {child: self._child(child)._shape for child in self._below()}
         return _shape(self._value())

@@ -24,8 +24,8 @@ Path = Union[str, NodePath]
 
 @dataclass
 class ExtractionOptions:
-    """Takes the options of the Python package graphpatch and ignores them: nothing is compiled here, so there is nothing to
-    choose. A script that passes them keeps working."""
+    """Takes the options of the Python package graphpatch and ignores them: nothing is compiled here, so there is
+    nothing to choose. A script that passes them keeps working."""
 
     def __init__(self, **_options: Any) -> None:
         pass
@@ -34,23 +34,23 @@ class ExtractionOptions:
 class PatchableGraph:
     """A module whose every intermediate tensor can be seen and patched by name.
 
-    The module is run once with the example inputs to record its graph; it is neither copied, rewritten nor compiled, and any
-    control flow works. What is asked of a PatchableGraph that is not its own (``generate()``, ``state_dict()``, ``config``) is
-    asked of the module; patches hold for calls of the module itself too.
+    The module is run once with the example inputs to record its graph; it is neither copied, rewritten nor compiled,
+    and any control flow works. What is asked of a PatchableGraph that is not its own (``generate()``, ``state_dict()``,
+    ``config``) is asked of the module; patches hold for calls of the module itself too.
 
     >>> pg = PatchableGraph(model, **inputs)
     >>> with pg.patch({"layers_2.mlp.output": [probe := ProbePatch(), ZeroPatch()]}):
     ...     patched = pg(**inputs)
     >>> probe.activation
 
-    Any number of threads may use one; patches hold on all of them. What a module does on threads that it starts itself is no part
-    of its run. A module may have several: each has its own graph and patches, and a call of the module itself is one of that
-    whose block was entered last.
+    Any number of threads may use one; patches hold on all of them. What a module does on threads that it starts itself
+    is no part of its run. A module may have several: each has its own graph and patches, and a call of the module
+    itself is one of that whose block was entered last.
 
     Args:
         module: Any ``torch.nn.Module``.
-        example_args, example_kwargs: Inputs for it. The run with them is under ``no_grad``, and buffers and random numbers
-            are afterwards what they were.
+        example_args, example_kwargs: Inputs for it. The run with them is under ``no_grad``, and buffers and random
+            numbers are afterwards what they were.
 
     Raises:
         ValueError: ``module`` is no module, or a compiled one, whose inside cannot be seen.
@@ -160,8 +160,8 @@ class PatchableGraph:
     # No annotation: IPython would complete by the type instead of asking the object.
     @property
     def graph(self):  # type: ignore[no-untyped-def]
-        """The recorded graph as a :class:`NodePath`: nodes as attributes with tab completion, the tree as ``repr``, and for
-        each node ``_code`` and ``_shape``."""
+        """The recorded graph as a :class:`NodePath`: nodes as attributes with tab completion, the tree as ``repr``, and
+        for each node ``_code`` and ``_shape``."""
         with self._lock:
             if self._graphs is not None:
                 return self._graphs
@@ -171,8 +171,8 @@ class PatchableGraph:
             return graph
 
     def record(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the module and records the run into the graph: new nodes are added, and sizes that differ from earlier runs
-        become ranges. Returns what the module returns."""
+        """Runs the module and records the run into the graph: new nodes are added, and sizes that differ from earlier
+        runs become ranges. Returns what the module returns."""
         with self.recording():
             return self(*args, **kwargs)
 
@@ -218,7 +218,8 @@ class PatchableGraph:
             patches: Paths, as text (``"linear_1.output|sub_0"``) or nodes of :attr:`graph`, and what is done there.
             on_error: What a patch that cannot be applied in a run does: ``"raise"`` an error, or ``"skip"`` it. Holds
                 for all patches of this PatchableGraph while the block lasts.
-            runs: Hold for some runs only, counted from 0 on inside the block: ``"3"``, ``"2.."``, ``"0..4"`` (without 4).
+            runs: Hold for some runs only, counted from 0 on inside the block: ``"3"``, ``"2.."``, ``"0..4"``
+                (without 4).
             this_thread: Hold for runs on this thread only.
 
         Raises:
@@ -360,4 +361,5 @@ def _unchanged(module: Module) -> Iterator[None]:
 def _plain_buffers(module: Module) -> List[Tuple[str, torch.Tensor]]:
     if _calls.is_script(module):
         return []
-    return [(name, buffer) for name, buffer in module._buffers.items() if buffer is not None and not buffer.is_inference() and not buffer.is_meta]
+    buffers = [(name, buffer) for name, buffer in module._buffers.items() if buffer is not None]
+    return [(name, buffer) for name, buffer in buffers if not buffer.is_inference() and not buffer.is_meta]

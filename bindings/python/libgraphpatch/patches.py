@@ -1,8 +1,9 @@
 """What is done to a value: zero, add, replace, probe, record, and functions of one's own.
 
-A patch is a description; it may be used in any number of ``with pg.patch(...)`` blocks. ``slice`` is what stands between the
-brackets of ``tensor[...]``: integers, slices, ``...``, ``None``, index tensors and boolean masks, alone or in a tuple. No slice
-means the whole value. Values broadcast to the slice and are converted, or refused, as PyTorch would.
+A patch is a description; it may be used in any number of ``with pg.patch(...)`` blocks. ``slice`` is what stands
+between the brackets of ``tensor[...]``: integers, slices, ``...``, ``None``, index tensors and boolean masks, alone or
+in a tuple. No slice means the whole value. Values broadcast to the slice and are converted, or refused, as PyTorch
+would.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Patch(Generic[T]):
     :class:`CustomPatch`; the other patches are done by the library itself.
 
     Attributes:
-        requires_clone: :meth:`op` gets a copy, which it may write. Without, it gets the model's own tensor, which it must
-            leave as it is.
+        requires_clone: :meth:`op` gets a copy, which it may write. Without, it gets the model's own tensor, which it
+            must leave as it is.
     """
 
     requires_clone: bool = field(default=True, init=False)
@@ -82,7 +83,8 @@ class AddPatch(Patch[PatchableValue]):
 
 @dataclass(kw_only=True)
 class ReplacePatch(Patch[PatchableValue]):
-    """Writes ``value`` in the place of the value, or of the slice of it. Gradients reach a ``value`` that requires them."""
+    """Writes ``value`` in the place of the value, or of the slice of it. Gradients reach a ``value`` that requires
+    them."""
 
     slice: Any = None
     value: PatchableValue
@@ -130,7 +132,8 @@ class RecordPatch(Patch[PatchableValue]):
 
 @dataclass(kw_only=True)
 class CustomPatch(Patch[T]):
-    """Calls ``custom_op`` with the value, or the slice of it, and puts what it returns in its place. Gradients go through.
+    """Calls ``custom_op`` with the value, or the slice of it, and puts what it returns in its place. Gradients go
+    through.
 
     >>> with pg.patch({"layers_1.mlp.output": CustomPatch(custom_op=lambda t: t.clamp(-1, 1))}):
     ...     pg(x)
@@ -188,7 +191,8 @@ def _tensor(value: Any) -> Tensor:
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as why:
-        raise ValueError(f"a {type(value).__name__} is no value of a patch: give a number or a tensor ({why})") from None
+        refused = f"a {type(value).__name__} is no value of a patch: give a number or a tensor ({why})"
+        raise ValueError(refused) from None
 
 
 # --- functions --------------------------------------------------------------------------------------------------------

@@ -27,8 +27,9 @@ def _is_wanted():
 
 def _look():
     """torch is there: calls of its modules are seen from now on."""
+    is_ours = "libgraphpatch" not in sys.modules  # else the program's own, which uses the same library
     try:
-        if "libgraphpatch" not in sys.modules:  # else the program's own, which needs the same library
+        if is_ours:
             from importlib import util
 
             folder = os.path.join(os.path.dirname(_folder), "libgraphpatch")
@@ -40,7 +41,9 @@ def _look():
 
         _outermost.install()
     except Exception as error:
-        sys.modules.pop("libgraphpatch", None)
+        if is_ours:
+            for name in [name for name in sys.modules if name.split(".")[0] == "libgraphpatch"]:
+                del sys.modules[name]
         _note(error)
 
 

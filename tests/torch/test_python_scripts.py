@@ -15,6 +15,9 @@ from test_tree import TUPLE_OUTPUT_TREE
 SCRIPTS = ROOT / "tests/programs/python"
 
 
+OWN = {"PYTHONPATH": str(ROOT / "bindings/python"), "GRAPHPATCH_LIBRARY": str(GRAPHPATCH.with_name("libgraphpatch.so"))}
+
+
 def python(*args: Any, under: Optional[Sequence[Any]] = None, env: Optional[Dict[str, str]] = None,
            interpreter: Any = sys.executable, stdin: str = "") -> Result:
     """A Python process in the scripts' folder, alone or under `graphpatch run` with the options ``under``."""
@@ -64,8 +67,7 @@ PAIR_TREE = """\
 
 
 def test_the_tree_is_that_of_patchable_graph_and_of_torchscript() -> None:
-    own = python("tuple_output.py", "graph", env={
-        "PYTHONPATH": str(ROOT / "bindings/python"), "GRAPHPATCH_LIBRARY": str(GRAPHPATCH.with_name("libgraphpatch.so"))})
+    own = python("tuple_output.py", "graph", env=OWN)
     result = seen("tuple_output.py")
     assert tree_in(result.stderr) == TUPLE_OUTPUT_TREE == own.ok().stdout.rstrip("\n") + "\n"
 
@@ -140,6 +142,15 @@ def test_training_with_checkpointing() -> None:
     found = dict(nodes(tree_in(result.stderr)))
     # What is computed again is no root of its own.
     assert found["pair.relu"] == "Tensor(2, 4)" and "Pair.forward" not in result.stderr
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_a_script_that_uses_the_package_itself(order: str) -> None:
+    without = python("own_package.py", order, env=OWN).ok()
+    result = python("own_package.py", order, env=OWN, under=["--tree"]).ok()
+    assert result.stdout == without.stdout
+    found = dict(nodes(next(tree for tree in trees_in(result.stderr) if "inner: " in tree)))
+    assert found["neg"] == found["inner.output"] == "Tensor(2, 4)"
 
 
 @pytest.mark.parametrize("how", ["own-call", "own-hooks"])

@@ -4,7 +4,6 @@ run, gets the patches that it had the first time. Otherwise the gradients would 
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any, Callable
 
 import torch.utils.checkpoint as checkpoint

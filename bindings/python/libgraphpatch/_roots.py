@@ -13,7 +13,6 @@ import torch
 from torch.nn import Module
 
 from ._abi import encoded, lib, made, texts
-from ._structure import flatten
 
 if TYPE_CHECKING:
     from ._calls import Frame

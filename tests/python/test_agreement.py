@@ -59,9 +59,6 @@ def test_as_many_paths_agree_as_published(compared: tuple[dict[str, Any], str]) 
 
 def test_the_page_is_up_to_date(compared: tuple[dict[str, Any], str]) -> None:
     published = PAGE.read_text(encoding="utf-8")
-    torch = compared[0]["versions"]["libgraphpatch"]["torch"]
-    if f"libgraphpatch (torch {torch}" not in " ".join(published.split()):
-        pytest.skip(f"agreement.md is made with another torch than {torch}")
     assert published == compared[1], "run `make agreement` and commit bindings/python/agreement.md"
 
 

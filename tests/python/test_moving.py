@@ -1,8 +1,8 @@
 """MOVING.md: all snippets of a task come to the same numbers.
 
 Ours and those of forward hooks run here. Those of the other libraries run in the interpreters that GRAPHPATCH_PEERS
-names (separated by colons), each of which has one or more of them; without it there are no such tests. They were last seen to
-pass with nnsight 0.8.1 and transformer-lens 4.3.0 (torch 2.11, transformers 5.23), and graphpatch 0.2.3 (torch 2.5.1,
+names (separated by colons), each of which has one or more of them; without it there are no such tests. They were last
+seen to pass with nnsight 0.8.1 and transformer-lens 4.3.0 (torch 2.11, transformers 5.23), and graphpatch 0.2.3 (torch 2.5.1,
 transformers 4.45.2).
 """
 

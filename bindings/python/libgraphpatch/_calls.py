@@ -228,7 +228,7 @@ def _note_unseen(module: Module) -> None:
 
 def _nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any) -> Any:
     """A root's module called in a run of another root: a scope there, and a run of its own inside it."""
-    if frame.wants & RECORD:
+    if frame.wants & RECORD and frame.root.session is not None:  # under `graphpatch run` the script's own patches hold
         note(root.session, f"{class_name(module)}: called in a run that another PatchableGraph records, where its"
                            " patches do not hold")
         return _scope(frame, module, args, kwargs, _original)

@@ -7,10 +7,10 @@ use super::guard::{answer, null, reference, text};
 use super::session::gp_session;
 use super::{Status, guard, structure};
 use crate::error::{Error, Result};
-use crate::patch::Number;
 use crate::record::Tag;
 use crate::session::run::{Interest, Snapshot};
 use crate::session::{Root, Scope};
+use crate::tensor::Number;
 use crate::torch::{self, Leaf, Opened, Shown};
 
 /// A module that runs are calls of, and all its parameters. Any number of runs on any thread may use one.

@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 
 use crate::error::{Error, Result};
-use crate::patch::Number;
 use crate::record::{Element, Tag};
+use crate::tensor::Number;
 
 /// The elements of the value, in preorder. Tensors take their identities from `tensors`, in order.
 pub(super) fn parse<'a>(text: &'a str, tensors: &[*const c_void]) -> Result<Vec<Element<'a>>> {

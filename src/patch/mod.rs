@@ -10,7 +10,6 @@
 
 pub mod action;
 pub mod kept;
-pub mod number;
 pub mod plan;
 pub mod runs;
 pub mod text;
@@ -19,7 +18,7 @@ pub mod value;
 
 use serde::{Deserialize, Serialize};
 
-pub use number::Number;
+pub use crate::tensor::Number;
 pub use plan::{OnError, Patch, PatchCounts, Plan, Step, Target};
 pub use runs::RunRange;
 pub use value::Value;

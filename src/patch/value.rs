@@ -71,8 +71,8 @@ impl From<Value> for String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::number::tests::any_number;
     use super::*;
+    use crate::tensor::number::tests::any_number;
     use proptest::prelude::*;
 
     /// Any value that is equal to itself.

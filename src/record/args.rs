@@ -2,7 +2,7 @@
 
 use super::element::{Element, Tag};
 use crate::graph::{Arg, Frame};
-use crate::patch::Number;
+use crate::tensor::Number;
 
 /// The arguments behind one value, and the place in the user's source.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,6 @@
 //! A value as the adapter shows it: its elements in preorder, borrowed for one call.
 
-use crate::patch::Number;
+use crate::tensor::Number;
 
 /// What one element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Tensors in host memory: what files hold, what probes keep, what patches add.
+//! Tensors in host memory, and plain numbers: what files hold, what probes keep, what patches add.
 //!
 //! [`HostTensor`] is dense and row-major. It is read from [`npy`] and [`safetensors`] files, and written to the latter; a
 //! [`FileValue`] says where one lies. Strided memory of the host's own tensors is the business of [`crate::apply`].
@@ -13,8 +13,10 @@ pub mod file;
 pub mod host;
 pub mod npy;
 mod npy_header;
+pub mod number;
 pub mod safetensors;
 
 pub use dtype::Dtype;
 pub use file::FileValue;
 pub use host::HostTensor;
+pub use number::Number;

@@ -9,10 +9,10 @@ use rustc_hash::FxHashMap;
 use super::attach::adapter;
 use super::seam_generated as raw;
 use crate::error::{Error, Result};
-use crate::patch::Number;
 use crate::record::{Element, Tag};
 use crate::session::run::{Interest, Snapshot};
 use crate::session::{Root, Scope, Session};
+use crate::tensor::Number;
 
 /// Roots and scopes by name; they are few and live as long as the process.
 static ROOTS: LazyLock<Mutex<FxHashMap<String, Arc<Root>>>> = LazyLock::new(Default::default);

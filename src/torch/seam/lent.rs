@@ -4,9 +4,9 @@ use smallvec::SmallVec;
 
 use crate::apply::View;
 use crate::graph::Frame;
-use crate::patch::Number;
 use crate::record::{Element, Tag};
 use crate::tensor::Dtype;
+use crate::tensor::Number;
 use crate::torch::seam_generated as raw;
 
 /// Text that the adapter lends for the call.

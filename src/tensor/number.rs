@@ -1,4 +1,4 @@
-//! A number as a patch's value.
+//! A plain number: a patch's value, an argument of an operation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -118,7 +118,7 @@ impl From<Number> for String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 

@@ -144,7 +144,7 @@ private:
         kind.expression(expected, value);
         uint64_t id = add(kind, "detach_", value);
         run(1, [&] { tensor.detach_(); });
-        gp_patch_counts counts{};
+        gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
         ok(gp_patch_get_counts(session_, id, &counts));
         ok(gp_patch_remove(session_, id));
         if (counts.applied != 1 || !at::equal(tensor, expected)) throw std::runtime_error("the two sides differ");

@@ -12,11 +12,30 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+/* The version of this header; gp_version() says the library's. */
+#define GRAPHPATCH_VERSION_MAJOR 0
+#define GRAPHPATCH_VERSION_MINOR 1
+#define GRAPHPATCH_VERSION_PATCH 0
+#define GRAPHPATCH_VERSION "0.1.0"
+/* The same as a number to compare: 10203 is 1.2.3. */
+#define GRAPHPATCH_VERSION_NUMBER \
+  (GRAPHPATCH_VERSION_MAJOR * 10000 + GRAPHPATCH_VERSION_MINOR * 100 + GRAPHPATCH_VERSION_PATCH)
+/* The ABI's number; gp_abi_version() says the library's. */
+#define GRAPHPATCH_ABI_VERSION 0
+
+/* What a struct that the caller allocates begins as: gp_leaf leaf = GP_LEAF_INIT; */
+#define GP_PATCH_COUNTS_INIT {sizeof(gp_patch_counts), 0, 0, 0}
+#define GP_LEAF_INIT {sizeof(gp_leaf), false, 0, NULL, 0, 0}
+
 /* Tensors cross as DLPack 1; include <dlpack/dlpack.h> to make or read one. */
 struct DLManagedTensorVersioned;
 
 // What a call answers. Numbers never change their meaning; new ones may come.
-typedef enum {
+enum gp_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
   // All went well.
   GP_STATUS_OK = 0,
   // An argument is NULL, no UTF-8, or out of range.
@@ -41,19 +60,41 @@ typedef enum {
   GP_STATUS_STATE = 10,
   // A bug of the library, caught.
   GP_STATUS_INTERNAL = 99,
-} gp_status;
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum gp_status gp_status;
+#else
+typedef int32_t gp_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
 
 // What a patch that cannot be applied in a run does.
-typedef enum {
+enum gp_on_error
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
   // Throws a c10::Error that the program's own error handling sees.
   GP_ON_ERROR_RAISE = 0,
   // Leaves the value alone and counts the failure.
   GP_ON_ERROR_SKIP = 1,
-} gp_on_error;
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum gp_on_error gp_on_error;
+#else
+typedef uint32_t gp_on_error;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
 
 // What is wanted of a run or a scope, as bits of a number. From bit 16 on the number holds the scope's place among the
 // patches, counted from 1: equal places of a session whose patches did not change get equal answers.
-typedef enum {
+enum gp_wants
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
   // Show its inputs: gp_scope_input.
   GP_WANTS_INPUTS = 1,
   // Show its output: gp_scope_output.
@@ -68,7 +109,14 @@ typedef enum {
   GP_WANTS_OPERATIONS = 32,
   // No call of this module from the same scope matters, as long as the patches stay as they are.
   GP_WANTS_IGNORED = 64,
-} gp_wants;
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum gp_wants gp_wants;
+#else
+typedef uint32_t gp_wants;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
 
 // A list of frames that a gp_source_callback fills.
 typedef struct gp_frames gp_frames;
@@ -112,20 +160,29 @@ typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void 
 
 // How often a patch met its node, changed the value there, or could not.
 typedef struct {
+  // To be set by the caller: sizeof(gp_patch_counts).
+  size_t size;
+  // How often a run came by the patch's node.
   uint64_t matched;
+  // How often the patch changed (or kept, or was shown) the value there.
   uint64_t applied;
+  // How often it could not; gp_patch_last_error says why.
   uint64_t failed;
 } gp_patch_counts;
 
 // A leaf of a value that was shown, as its patches left it.
 typedef struct {
-  // Whether it is another one than was shown.
+  // To be set by the caller: sizeof(gp_leaf).
+  size_t size;
+  // Whether it is another one than was shown; if not, all that follows is 0.
   bool changed;
+  // What kind of number it is now: 'b' a bool and 'i' an integer (in `integer`), 'f' a float (in `real`). 0: none.
+  char number;
   // A tensor: its at::TensorImpl, borrowed until the thread shows its next value. NULL for a number.
   const void *tensor;
-  // A number: 'b' for a bool and 'i' for an integer (in `integer`), 'f' for a float (in `real`).
-  char number;
+  // The number, where `number` is 'b' or 'i'.
   int64_t integer;
+  // The number, where `number` is 'f'.
   double real;
 } gp_leaf;
 
@@ -142,8 +199,13 @@ extern "C" {
 // valid until the next failing call on the same thread.
 const char *gp_last_error(void);
 
-// The library's version, such as "0.1.0". Static text.
+// The library's version, such as "0.1.0": what GRAPHPATCH_VERSION says of the header. Static text.
 const char *gp_version(void);
+
+// The number of the library's ABI: what GRAPHPATCH_ABI_VERSION says of the header, and the number of the SONAME. A program
+// runs with every library of the ABI that it was made for and of its header's version or a later one. Those that open the
+// library by its file name should compare the two.
+uint32_t gp_abi_version(void);
 
 // Frees text that the library handed over. NULL is fine.
 void gp_string_free(char *text);

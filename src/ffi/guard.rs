@@ -84,10 +84,3 @@ pub(super) fn null(name: &'static str) -> Error {
 pub extern "C" fn gp_last_error() -> *const c_char {
     LAST.with(|last| last.borrow().as_ptr())
 }
-
-/// The library's version, such as "0.1.0". Static text.
-#[unsafe(no_mangle)]
-pub extern "C" fn gp_version() -> *const c_char {
-    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
-    VERSION.as_ptr().cast()
-}

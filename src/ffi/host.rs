@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::guard::{answer, null, reference, text};
 use super::session::gp_session;
+use super::sized::{self, Grows};
 use super::{Status, guard, structure};
 use crate::error::{Error, Result};
 use crate::record::Tag;
@@ -24,7 +25,7 @@ pub struct gp_snapshot(Arc<Snapshot>);
 
 /// What is wanted of a run or a scope, as bits of a number. From bit 16 on the number holds the scope's place among the
 /// patches, counted from 1: equal places of a session whose patches did not change get equal answers.
-#[repr(C)]
+#[repr(u32)]
 #[derive(Clone, Copy, Debug)]
 pub enum gp_wants {
     /// Show its inputs: gp_scope_input.
@@ -62,14 +63,23 @@ fn wants(interest: Option<Interest>) -> u32 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gp_leaf {
-    /// Whether it is another one than was shown.
+    /// To be set by the caller: sizeof(gp_leaf).
+    pub size: usize,
+    /// Whether it is another one than was shown; if not, all that follows is 0.
     pub changed: bool,
+    /// What kind of number it is now: 'b' a bool and 'i' an integer (in `integer`), 'f' a float (in `real`). 0: none.
+    pub number: c_char,
     /// A tensor: its at::TensorImpl, borrowed until the thread shows its next value. NULL for a number.
     pub tensor: *const c_void,
-    /// A number: 'b' for a bool and 'i' for an integer (in `integer`), 'f' for a float (in `real`).
-    pub number: c_char,
+    /// The number, where `number` is 'b' or 'i'.
     pub integer: i64,
+    /// The number, where `number` is 'f'.
     pub real: f64,
+}
+
+// SAFETY: repr(C), a usize in front, a member of eight bytes at the end.
+unsafe impl Grows for gp_leaf {
+    const FIRST: usize = 40;
 }
 
 /// Texts that the caller lends.
@@ -441,15 +451,18 @@ unsafe fn show(
 ///
 /// # Safety
 ///
-/// `out` is NULL or may be written.
+/// `out` is NULL or may be written, as many bytes as its `size` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_scope_leaf(index: usize, out: *mut gp_leaf) -> Status {
-    guard(|| {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        sized::check(out, "out")?;
         let leaf = torch::leaf(index)?.ok_or_else(|| Error::Argument {
             name: "index",
             why: format!("is {index}, more than the value last shown has leaves"),
         })?;
         let mut made = gp_leaf {
+            size: 0,
             changed: !matches!(leaf, Leaf::Unchanged),
             tensor: std::ptr::null(),
             number: 0,
@@ -469,7 +482,6 @@ pub unsafe extern "C" fn gp_scope_leaf(index: usize, out: *mut gp_leaf) -> Statu
             }
             Leaf::Number(Number::Complex(..)) | Leaf::Unchanged => {}
         }
-        // SAFETY: by this function's contract.
-        unsafe { answer(out, "out", made) }
+        sized::fill(out, "out", made)
     })
 }

@@ -17,6 +17,7 @@ pub mod kept;
 pub mod patch;
 pub mod run;
 pub mod session;
+mod sized;
 pub mod source;
 pub mod spec;
 pub mod status;
@@ -24,6 +25,7 @@ pub mod string;
 mod structure;
 pub mod text;
 pub mod value;
+pub mod version;
 
 use guard::guard;
 use status::Status;

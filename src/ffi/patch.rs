@@ -4,17 +4,28 @@ use std::ffi::c_char;
 
 use super::guard::{answer, reference, text};
 use super::session::gp_session;
+use super::sized::{self, Grows};
 use super::{Status, guard, string};
 use crate::error::{Error, Result};
 use crate::patch::PatchCounts;
 
 /// How often a patch met its node, changed the value there, or could not.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct gp_patch_counts {
+    /// To be set by the caller: sizeof(gp_patch_counts).
+    pub size: usize,
+    /// How often a run came by the patch's node.
     pub matched: u64,
+    /// How often the patch changed (or kept, or was shown) the value there.
     pub applied: u64,
+    /// How often it could not; gp_patch_last_error says why.
     pub failed: u64,
+}
+
+// SAFETY: repr(C), a usize in front, all members of eight bytes.
+unsafe impl Grows for gp_patch_counts {
+    const FIRST: usize = 32;
 }
 
 /// Registers a patch, `PATH[SLICE]=zero`, `...=add:VALUE` or `...=replace:VALUE`, `PATH=probe` or `PATH=record:LIMIT`,
@@ -109,7 +120,7 @@ unsafe fn counts(session: *const gp_session, id: u64) -> Result<PatchCounts> {
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `out` is NULL or may be written.
+/// `session` is NULL or live; `out` is NULL or may be written, as many bytes as its `size` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_get_counts(
     session: *const gp_session,
@@ -118,13 +129,15 @@ pub unsafe extern "C" fn gp_patch_get_counts(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
+        sized::check(out, "out")?;
         let counts = counts(session, id)?;
         let value = gp_patch_counts {
+            size: 0,
             matched: counts.matched,
             applied: counts.applied,
             failed: counts.failed,
         };
-        answer(out, "out", value)
+        sized::fill(out, "out", value)
     })
 }
 

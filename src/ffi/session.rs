@@ -26,7 +26,7 @@ pub(super) unsafe fn named_or_attached(session: *const gp_session) -> Result<Arc
 }
 
 /// What a patch that cannot be applied in a run does.
-#[repr(C)]
+#[repr(u32)]
 #[derive(Clone, Copy, Debug)]
 pub enum gp_on_error {
     /// Throws a c10::Error that the program's own error handling sees.

@@ -3,7 +3,7 @@
 use crate::error::Error;
 
 /// What a call answers. Numbers never change their meaning; new ones may come.
-#[repr(C)]
+#[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// All went well.

@@ -257,7 +257,7 @@ static int32_t never(void *user, DLManagedTensorVersioned *value, DLManagedTenso
 static void check_session(gp_session *session, const char *folder) {
   gp_spec *spec;
   gp_graphs *graphs;
-  gp_patch_counts counts = {9, 9, 9};
+  gp_patch_counts counts = {sizeof counts, 9, 9, 9};
   DLManagedTensorVersioned *tensor;
   uint64_t outer, inner, a, b, c, count = 9, dropped = 9;
   char *text;
@@ -341,7 +341,7 @@ static void check_host(gp_session *session) {
   gp_scope *scope;
   gp_snapshot *snapshot;
   gp_spec *spec;
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   uint32_t number = 9;
   uint64_t plan = 9, id;
 
@@ -383,7 +383,7 @@ static void check_null(gp_session *session, const char *file) {
   gp_graphs *graphs;
   gp_spec *spec;
   gp_value *value;
-  gp_patch_counts counts;
+  gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
   DLManagedTensorVersioned *tensor;
   const char *paths[] = {"linear.output", NULL};
   uint64_t id, set;

@@ -114,14 +114,14 @@ static double number_at(call *c, int place, double number) {
 
 /* Leaves of the value that was shown last, as the patches left them. */
 static model_tensor *leaf_tensor(call *c, size_t index, model_tensor *tensor) {
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   ok(gp_scope_leaf(index, &leaf));
   require(leaf.number == 0 && leaf.changed == (leaf.tensor != NULL), "a tensor, if it changed");
   return leaf.changed ? hold(c, model_tensor_at(leaf.tensor)) : tensor;
 }
 
 static double leaf_number(size_t index, char kind, double number) {
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   ok(gp_scope_leaf(index, &leaf));
   require(leaf.tensor == NULL && leaf.number == (leaf.changed ? kind : 0), "a number, if it changed");
   return !leaf.changed ? number : kind == 'f' ? leaf.real : (double)leaf.integer;
@@ -251,7 +251,7 @@ static uint64_t registered(const gp_session *session, gp_spec *spec) {
 }
 
 static gp_patch_counts counts(const gp_session *session, uint64_t id) {
-  gp_patch_counts found;
+  gp_patch_counts found = GP_PATCH_COUNTS_INIT;
   ok(gp_patch_get_counts(session, id, &found));
   return found;
 }
@@ -379,7 +379,7 @@ static void check_structures(gp_session *session) {
   const char *names[] = {"x", "more"};
   const void *tensors[] = {model_tensor_impl(inputs), model_tensor_impl(bias)}, *none[] = {NULL};
   gp_root *root;
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   uint32_t wants, changed;
   uint64_t id, inner;
 
@@ -442,7 +442,7 @@ static void check_structures(gp_session *session) {
 static void check_owned(gp_session *session) {
   uint64_t id = patch(session, "output=add:1");
   gp_root *root;
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   uint32_t wants, changed;
 
   ok(gp_root_new("owned", "Owned", NULL, 0, NULL, 0, false, &root));
@@ -949,7 +949,7 @@ static uint64_t custom(const gp_session *session, const char *path, const char *
 /* One call of relu, and the output of it, as the function leaves them. */
 static model_tensor *run_custom(gp_session *session, bool output, gp_status status) {
   uint32_t wants, changed;
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   ok(gp_run_open(session, net, &wants, NULL));
   model_tensor *y = relu(), *shown = y;
   const void *impl = y ? model_tensor_impl(y) : NULL;
@@ -1046,7 +1046,7 @@ static void check_custom(gp_session *session, gp_session *other) {
   static const char *NOTHING[] = {"N", "T", "S1:a", "O4:Type"};
   const void *none[] = {NULL};
   uint32_t wants, changed;
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   id = custom(session, "output", NULL, &f);
   for (int kind = 0; kind < 4; ++kind) {
     for (int how = LEAVE; how <= ONE; how += ONE) {
@@ -1095,7 +1095,7 @@ static void check_errors(gp_session *session) {
   uint32_t wants, changed = 9;
   gp_root *root = NULL;
   gp_scope *scope = NULL;
-  gp_leaf leaf;
+  gp_leaf leaf = GP_LEAF_INIT;
   char deep[600];
 
   refused(GP_STATUS_ARGUMENT, gp_root_new("r", "R", names, 2, NULL, 0, false, &root));

@@ -56,7 +56,7 @@ static uint64_t registered(gp_spec *spec) {
 }
 
 static gp_patch_counts counts(uint64_t id) {
-  gp_patch_counts found;
+  gp_patch_counts found = GP_PATCH_COUNTS_INIT;
   ok(gp_patch_get_counts(session, id, &found));
   return found;
 }

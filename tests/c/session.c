@@ -62,7 +62,7 @@ static int same(const float *a, const float *b) {
 /* What output 0 becomes under one patch, which is taken away again. */
 static void with_patch(gp_session *session, model *m, const char *patch, float *out) {
   uint64_t id;
-  gp_patch_counts counts;
+  gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
   ok(gp_patch_add(session, patch, &id));
   run(m, out);
   ok(gp_patch_get_counts(session, id, &counts));
@@ -95,7 +95,7 @@ static void check_failures(gp_session *session, model *m, const float *bare) {
   uint64_t id;
   float out[OUTPUTS];
   static const float input[ROWS * COLUMNS] = {0};
-  gp_patch_counts counts;
+  gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
   char *why;
 
   require(gp_patch_add(session, "linear=zero", &id) == GP_STATUS_PATH, "a scope is refused");

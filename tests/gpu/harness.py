@@ -103,7 +103,7 @@ class Session:
             gp.patch_remove(self.handle, identity)
 
     def counts(self, identity: int) -> Tuple[int, int, int]:
-        counts = Counts()
+        counts = Counts(ctypes.sizeof(Counts))
         gp.patch_get_counts(self.handle, identity, byref(counts))
         return counts.matched, counts.applied, counts.failed
 

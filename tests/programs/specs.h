@@ -86,7 +86,7 @@ inline at::Tensor kept_tensor(const Session& session, uint64_t id, uint64_t inde
 }
 
 inline gp_patch_counts counts(const Session& session, uint64_t id) {
-    gp_patch_counts counts{};
+    gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
     check(gp_patch_get_counts(session.raw(), id, &counts));
     return counts;
 }

@@ -28,12 +28,12 @@ class ManagedTensor(ctypes.Structure):
 
 
 class Counts(ctypes.Structure):
-    _fields_ = [("matched", c_uint64), ("applied", c_uint64), ("failed", c_uint64)]
+    _fields_ = [("size", c_size_t), ("matched", c_uint64), ("applied", c_uint64), ("failed", c_uint64)]
 
 
 class Leaf(ctypes.Structure):
-    _fields_ = [("changed", c_bool), ("tensor", c_void_p), ("number", ctypes.c_char), ("integer", c_int64),
-                ("real", c_double)]
+    _fields_ = [("size", c_size_t), ("changed", c_bool), ("number", ctypes.c_char), ("tensor", c_void_p),
+                ("integer", c_int64), ("real", c_double)]
 
 
 CALLBACK = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, POINTER(c_void_p))

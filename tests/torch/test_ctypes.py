@@ -150,7 +150,7 @@ class Patched:
         return identity
 
     def counts(self, identity: int) -> Tuple[int, int, int]:
-        counts = Counts()
+        counts = Counts(ctypes.sizeof(Counts))
         gp.patch_get_counts(self.session, identity, byref(counts))
         return counts.matched, counts.applied, counts.failed
 

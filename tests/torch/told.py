@@ -3,6 +3,7 @@
 Part of test_ctypes.py, which sets `gp`.
 """
 
+import ctypes
 import json
 import re
 import sys
@@ -55,7 +56,7 @@ def count_leaves(value: Any) -> int:
 
 
 def leaf_at(index: int) -> Leaf:
-    leaf = Leaf()
+    leaf = Leaf(ctypes.sizeof(Leaf))
     gp.scope_leaf(index, byref(leaf))
     return leaf
 
@@ -282,7 +283,7 @@ def check_patches(session: Any, told: Told, x: Any) -> None:
             identity = gp.number("patch_add", session, f"{path}={text}")
             out, expected = told(x), computed(told.module, x, path, change)
             assert equal(out, expected), (path, text, out, expected)
-            counts = Counts()
+            counts = Counts(ctypes.sizeof(Counts))
             gp.patch_get_counts(session, identity, byref(counts))
             assert (counts.matched, counts.applied, counts.failed) == (1, 1, 0), (path, text)
             assert told.plan and told.wants.value & 0xFFFF

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Iterable, NoReturn, Optional
 
-from ._prototypes import PROTOTYPES
+from ._prototypes import ABI_VERSION, PROTOTYPES
 from .errors import AdapterError, GraphPatchError, PatchError
 
 NAME = "libgraphpatch.so"
@@ -48,6 +48,8 @@ for _name, (_result, _arguments) in PROTOTYPES.items():
     except AttributeError:
         raise ImportError(f"{lib._name} is another version than this package: it has no {_name}") from None
     _function.restype, _function.argtypes = _result, _arguments
+if lib.gp_abi_version() != ABI_VERSION:
+    raise ImportError(f"{lib._name} has ABI {lib.gp_abi_version()}, this package needs {ABI_VERSION}: take both from one version")
 
 __version__ = lib.gp_version().decode()
 

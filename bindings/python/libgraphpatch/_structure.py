@@ -92,8 +92,8 @@ def _flatten(value: Any, parts: List[str], tensors: List[Tensor], depth: int) ->
 class _Leaf(ctypes.Structure):
     """gp_leaf."""
 
-    _fields_ = [("changed", ctypes.c_bool), ("tensor", ctypes.c_void_p), ("number", ctypes.c_char),
-                ("integer", ctypes.c_int64), ("real", ctypes.c_double)]
+    _fields_ = [("size", ctypes.c_size_t), ("changed", ctypes.c_bool), ("number", ctypes.c_char),
+                ("tensor", ctypes.c_void_p), ("integer", ctypes.c_int64), ("real", ctypes.c_double)]
 
 
 def tensor_at(address: int) -> Tensor:
@@ -109,7 +109,7 @@ class _Leaves:
 
     def next(self, value: Any) -> Any:
         """What became of the leaf ``value``."""
-        leaf = _Leaf()
+        leaf = _Leaf(ctypes.sizeof(_Leaf))
         check(lib.gp_scope_leaf(self.index, ctypes.byref(leaf)))
         self.index += 1
         if not leaf.changed:

@@ -43,7 +43,6 @@ fn choose_compiler(cxx: Option<&str>, find: impl Fn(&str) -> Option<PathBuf>) ->
     )))
 }
 
-
 /// The one that the newest supported libtorch needs.
 pub const NEWEST_STANDARD: u32 = 20;
 
@@ -106,7 +105,10 @@ impl Compiler {
         }
         let said = String::from_utf8_lossy(&answer.stderr).into_owned();
         let line = said.lines().find(|line| line.contains("error"));
-        Err(line.or(said.lines().next()).unwrap_or("it failed").to_string())
+        Err(line
+            .or(said.lines().next())
+            .unwrap_or("it failed")
+            .to_string())
     }
 }
 

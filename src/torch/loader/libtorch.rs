@@ -96,7 +96,10 @@ impl Libtorch {
     pub fn foreign_headers(&self) -> Option<String> {
         let headers = version_of_headers(self.include_dir.as_deref()?)?;
         let numbers = |text: &str| -> Option<Vec<u32>> {
-            let parts: Vec<u32> = text.split('.').map_while(|part| part.parse().ok()).collect();
+            let parts: Vec<u32> = text
+                .split('.')
+                .map_while(|part| part.parse().ok())
+                .collect();
             (parts.len() >= 3).then(|| parts[..3].to_vec())
         };
         let same = numbers(&headers)? == numbers(&self.version)?;

@@ -57,8 +57,11 @@ pub fn find_in_path(name: &OsStr) -> Option<PathBuf> {
         .find(|path| executable(path))
 }
 
-/// The interpreter, when `program` is a script that names one.
+/// The interpreter, when `program` is a script that names one; but a Python that is a script (pyenv's) stays what it is.
 fn resolved_script(program: &Path) -> PathBuf {
+    if is_python(program) {
+        return program.to_path_buf();
+    }
     interpreter(program).unwrap_or_else(|| program.to_path_buf())
 }
 

@@ -26,7 +26,8 @@ impl Shipped {
     /// Looks for the adapter of `libtorch` where `library` (a path of libgraphpatch) and the environment say.
     pub fn find(libtorch: &Libtorch, library: Option<&Path>) -> Shipped {
         let mut shipped = Shipped::default();
-        if let Some(named) = std::env::var_os("GRAPHPATCH_ADAPTER_DIR").filter(|dir| !dir.is_empty())
+        if let Some(named) =
+            std::env::var_os("GRAPHPATCH_ADAPTER_DIR").filter(|dir| !dir.is_empty())
         {
             let dir = PathBuf::from(named);
             if dir.is_dir() {
@@ -141,7 +142,10 @@ mod tests {
         }
         std::fs::write(folder.join("README"), "").expect("write");
         let found = find();
-        assert_eq!(found.complaint(), "there are adapters built ahead for libtorch 2.15.0, 2.4.1");
+        assert_eq!(
+            found.complaint(),
+            "there are adapters built ahead for libtorch 2.15.0, 2.4.1"
+        );
         put(
             &folder,
             &Name {
@@ -161,8 +165,9 @@ mod tests {
         assert_eq!(found.fits, std::slice::from_ref(&file));
         let complaint = found.complaint();
         assert!(
-            complaint.contains("another build of libtorch 2.11.0 (build id feed, cxx11; this one is 00ff")
-                && complaint.contains("another version of libgraphpatch (adapter s1-00"),
+            complaint.contains(
+                "another build of libtorch 2.11.0 (build id feed, cxx11; this one is 00ff"
+            ) && complaint.contains("another version of libgraphpatch (adapter s1-00"),
             "{complaint}"
         );
         std::fs::write(&file, "other").expect("write");

@@ -3,7 +3,7 @@
 //! libtorch has no C entry for "every operation", so a small C++ adapter is compiled against the headers of exactly the
 //! libtorch at hand. Its source is embedded ([`sources`]); it comes, in this order, from a directory of adapters built
 //! ahead (`$GRAPHPATCH_ADAPTER_DIR`, `graphpatch-adapters/` beside this library), from the cache, or from the machine's
-//! C++ compiler ([`build`]). Data flow: loaded objects or an ELF file → [`Libtorch`] → adapter file → `dlopen`.
+//! C++ compiler ([`build`], [`compiler`]). Data flow: loaded objects or an ELF file → [`Libtorch`] → adapter file → `dlopen`.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
@@ -11,10 +11,15 @@
 
 pub mod build;
 pub mod cache;
+pub mod compiler;
 mod elf;
 mod libtorch;
+mod lock;
 mod program;
+pub mod seal;
+mod shipped;
 pub mod sources;
+mod versions;
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -25,8 +30,10 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use crate::error::{Error, Result};
 use libtorch::is_libtorch_cpu;
 
-pub use libtorch::{Libtorch, OLDEST};
-pub use program::{find_for_program, find_in_path};
+pub use libtorch::{Libtorch, in_directory};
+pub use program::{Found, find_for_program, find_in_path};
+pub use shipped::Shipped;
+pub use versions::{ANYWAY, NEWEST, OLDEST, supported};
 
 /// Where the adapter for one libtorch stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,17 +42,19 @@ pub struct AdapterStatus {
     pub path: PathBuf,
     /// How it is there.
     pub state: AdapterState,
-    /// The C++ compiler that would build it.
-    pub compiler: Option<PathBuf>,
+    /// What lies in the folders of adapters that were built ahead.
+    pub shipped: Shipped,
 }
 
 /// See [`AdapterStatus`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdapterState {
     /// Built ahead, found beside the library or in `$GRAPHPATCH_ADAPTER_DIR`.
     Prebuilt,
     /// In the cache, built from the present source for this libtorch.
     Cached,
+    /// In the cache, but not what was built there: will be built anew, for this reason.
+    Broken(String),
     /// Will be built on first use.
     Missing,
 }
@@ -83,50 +92,61 @@ pub fn loaded_path() -> Option<PathBuf> {
 }
 
 /// Loads the adapter for `libtorch`, from a directory of built ones, the cache, or the compiler. It stays loaded.
+///
+/// # Errors
+///
+/// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where no adapter can be
+/// had; they say why those that were built ahead did not do.
 pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
     libtorch.check_version()?;
-    let name = cache::file_name(libtorch);
-    let mut first_failure = None;
-    for path in prebuilt_candidates(&name) {
+    let mut shipped = Shipped::find(libtorch, own_object().as_deref());
+    for path in std::mem::take(&mut shipped.fits) {
         match open(&path) {
             Ok(library) => return Ok(library),
-            Err(error) => first_failure = first_failure.or(Some(error)),
+            Err(why) => shipped.near.push(why.to_string()),
         }
     }
-    let path = build::cached_or_built(libtorch, false)?;
-    match open(&path) {
+    // Once, not in every process that takes it from the cache.
+    if build::cached(libtorch).is_none() {
+        shipped.near.iter().for_each(|why| build::say(why));
+    }
+    load_own(libtorch).map_err(|why| match shipped.complaint() {
+        none if none.is_empty() => why,
+        complaint => Error::Adapter(format!("{why}; {complaint}")),
+    })
+}
+
+fn load_own(libtorch: &Libtorch) -> Result<&'static Library> {
+    match open(&build::cached_or_built(libtorch, false)?) {
         Ok(library) => Ok(library),
-        // A cached file that does not load is damaged, or was built with a compiler whose runtime is gone: once more.
-        Err(_) => {
-            open(&build::cached_or_built(libtorch, true)?).map_err(|why| match first_failure {
-                Some(first) => Error::Adapter(format!("{why}; before that: {first}")),
-                None => why,
-            })
-        }
+        // A sound file that does not load was built with a compiler whose runtime is gone: once more.
+        Err(_) => open(&build::cached_or_built(libtorch, true)?),
     }
 }
 
-/// Where the adapter for `libtorch` is, or would be. Builds and loads nothing.
-pub fn adapter_status(libtorch: &Libtorch) -> Result<AdapterStatus> {
-    let name = cache::file_name(libtorch);
-    let compiler = build::compiler().ok().map(|compiler| compiler.program);
-    if let Some(path) = prebuilt_candidates(&name).into_iter().next() {
-        return Ok(AdapterStatus {
-            path,
-            state: AdapterState::Prebuilt,
-            compiler,
-        });
-    }
-    let path = cache::directory()?.join(name);
-    let state = if path.is_file() {
-        AdapterState::Cached
-    } else {
-        AdapterState::Missing
+/// Where the adapter for `libtorch` is, or would be, for the library at `library`. Builds and loads nothing.
+///
+/// # Errors
+///
+/// [`Error::Adapter`] where there is no place for one.
+pub fn adapter_status(libtorch: &Libtorch, library: Option<&Path>) -> Result<AdapterStatus> {
+    let shipped = Shipped::find(libtorch, library);
+    let (path, state) = match shipped.fits.first() {
+        Some(path) => (path.clone(), AdapterState::Prebuilt),
+        None => {
+            let path = cache::directory()?.join(cache::file_name(libtorch));
+            let state = match build::check(&path) {
+                Ok(()) => AdapterState::Cached,
+                Err(_) if path.symlink_metadata().is_err() => AdapterState::Missing,
+                Err(why) => AdapterState::Broken(why),
+            };
+            (path, state)
+        }
     };
     Ok(AdapterStatus {
         path,
         state,
-        compiler,
+        shipped,
     })
 }
 
@@ -142,17 +162,6 @@ pub fn own_object() -> Option<PathBuf> {
     // SAFETY: dladdr succeeded, so dli_fname is a NUL-terminated string of the dynamic linker.
     let name = unsafe { CStr::from_ptr(info.dli_fname) };
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
-}
-
-fn prebuilt_candidates(name: &str) -> Vec<PathBuf> {
-    let beside = own_object().and_then(|own| Some(own.parent()?.join("graphpatch-adapters")));
-    let named = std::env::var_os("GRAPHPATCH_ADAPTER_DIR").map(PathBuf::from);
-    named
-        .into_iter()
-        .chain(beside)
-        .map(|dir| dir.join(name))
-        .filter(|path| path.is_file())
-        .collect()
 }
 
 fn open(path: &Path) -> Result<&'static Library> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use graphpatch::torch::loader::{Libtorch, cache};
+use graphpatch::torch::loader::{Libtorch, cache, seal};
 
 use crate::shop::*;
 
@@ -149,7 +149,8 @@ fn the_adapter_waits_for_libtorchs_constructors() {
     ];
     let torch = shop.shared(&says("libtorch"), "torch/lib/libtorch_cpu.so", &needs_c10);
     let adapter = cache::file_name(&Libtorch::describe(&torch));
-    shop.shared(&says("adapter"), &format!("ahead/{adapter}"), &[]);
+    let file = shop.shared(&says("adapter"), &format!("ahead/{adapter}"), &[]);
+    seal::seal(&file, &adapter).expect("sealed");
     let program = r#"
         #include <dlfcn.h>
         #include <stdio.h>

@@ -4,6 +4,8 @@
 
 mod adapters;
 mod command;
+mod doctor;
 mod ends;
 mod loading;
 mod shop;
+mod stand_ins;

@@ -1,68 +1,78 @@
 //! `graphpatch doctor`: which libtorch, which adapter, which CUDA, and what to do about a missing one.
 
+mod findings;
+
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use graphpatch::torch::loader::{self, AdapterState, Libtorch, build, cache};
+use graphpatch::torch::loader::{self, AdapterState, Libtorch, build, cache, compiler};
 
 use crate::{Stop, library, print};
+use findings::{Adapter, Compiler, Findings, Torch};
 
 /// Which libtorch, adapter and CUDA a program would use, and what is missing
+///
+/// The exit code is 1 where `graphpatch run` would not get inside the program.
 #[derive(Args)]
 pub struct Doctor {
     /// Build the adapter now
     #[arg(long)]
     build: bool,
+    /// The libtorch in this folder: a torch package, an unpacked libtorch archive, or its lib
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    torch: Option<PathBuf>,
+    /// Put the adapter that --build makes there, to be shipped: `graphpatch-adapters` beside the library, or any folder
+    /// that GRAPHPATCH_ADAPTER_DIR names later
+    #[arg(long, value_name = "DIR", requires = "build")]
+    into: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
     /// The program to look at; else the Python of this environment
     #[arg(last = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
 }
 
-/// What was found, line by line, and whether all is well.
-struct Findings {
-    text: String,
-    good: bool,
-}
-
-impl Findings {
-    fn fact(&mut self, what: &str, found: impl std::fmt::Display) {
-        self.text += &format!("{what:<10} {found}\n");
-    }
-
-    fn missing(&mut self, what: &str, advice: impl std::fmt::Display) {
-        self.good = false;
-        self.fact(what, advice);
-    }
-}
-
 impl Doctor {
     pub fn run(self) -> Result<u8, Stop> {
         let mut found = Findings {
-            text: String::new(),
-            good: true,
+            graphpatch: env!("CARGO_PKG_VERSION"),
+            cuda: graphpatch::cuda::status(),
+            ..Findings::default()
         };
-        found.fact("graphpatch", env!("CARGO_PKG_VERSION"));
         match library::find() {
-            Ok(path) => found.fact("library", path.display()),
-            Err(stop) => found.missing("library", stop.message),
+            Ok(path) => found.library = Some(path),
+            Err(stop) => found.advise(stop.message),
         }
-        if let Some(libtorch) = self.libtorch(&mut found)? {
-            describe(&libtorch, &mut found);
-            if let Err(old) = libtorch.check_version() {
-                found.missing("too old", old);
-            } else {
-                self.adapter(&libtorch, &mut found);
+        let libtorch = self.libtorch(&mut found)?;
+        if let Some(libtorch) = &libtorch {
+            found.libtorch = Some(Torch::from(libtorch));
+            match libtorch.check_version() {
+                Ok(()) => self.adapter(libtorch, &mut found),
+                Err(why) => found.advise(why),
             }
-        } else {
-            compiler(&mut found);
         }
-        cuda(&mut found);
-        print(&found.text)?;
-        Ok(u8::from(!found.good))
+        let settled = found.adapter.as_ref().is_some_and(|adapter| adapter.ready);
+        tools(libtorch.as_ref(), settled, &mut found);
+        print(&if self.json {
+            found.json().map_err(Stop::usage)?
+        } else {
+            found.text()
+        })?;
+        Ok(u8::from(!found.good()))
     }
 
     fn libtorch(&self, found: &mut Findings) -> Result<Option<Libtorch>, Stop> {
+        if let Some(dir) = &self.torch {
+            return match loader::in_directory(dir) {
+                Some(libtorch) => Ok(Some(libtorch)),
+                None => Err(Stop::usage(format!(
+                    "{}: there is no libtorch_cpu.so in it, nor in its lib",
+                    dir.display()
+                ))),
+            };
+        }
         let given = self.command.first();
         let name = given.map_or(OsStr::new("python3"), OsString::as_os_str);
         let Some(program) = loader::find_in_path(name) else {
@@ -72,101 +82,101 @@ impl Doctor {
                     Path::new(name).display()
                 )));
             }
-            found.missing(
-                "libtorch",
-                "no program given and no python3 in PATH: `graphpatch doctor -- PROGRAM`",
+            found.advise(
+                "no program given and no python3 in PATH: `graphpatch doctor -- PROGRAM`, or --torch DIR",
             );
             return Ok(None);
         };
-        found.fact("program", program.display());
-        let libtorch = loader::find_for_program(&program);
-        if libtorch.is_none() {
-            found.missing(
-                "libtorch",
-                "it links to none that can be found (LD_LIBRARY_PATH?); one that it loads later is found when it runs",
-            );
+        let seen = loader::find_for_program(&program);
+        if seen.libtorch.is_none() {
+            found.advise(match (&seen.python, &seen.missing[..]) {
+                (Some(python), _) => format!(
+                    "{} has no torch package: install PyTorch there, or name another Python or program",
+                    python.display()
+                ),
+                (None, []) => "the program links to no libtorch; one that it loads later is found when it runs (name its \
+                               folder with --torch to look at it now)"
+                    .into(),
+                (None, missing) => format!(
+                    "the program needs {}, not found: name the folder in LD_LIBRARY_PATH",
+                    missing.join(", ")
+                ),
+            });
         }
-        Ok(libtorch)
+        found.program = Some(program);
+        found.looked = seen.looked;
+        Ok(seen.libtorch)
     }
 
     fn adapter(&self, libtorch: &Libtorch, found: &mut Findings) {
-        if self.build
-            && let Err(why) = build::cached_or_built(libtorch, false)
-        {
-            found.missing("adapter", why);
-            return;
+        if self.build {
+            let built = match &self.into {
+                Some(dir) => build::place_in(libtorch, dir).map(Some),
+                None => build::cached_or_built(libtorch, false).map(|_| None),
+            };
+            match built {
+                Ok(placed) => found.placed = placed,
+                Err(why) => found.advise(why),
+            }
         }
-        match loader::adapter_status(libtorch) {
-            Ok(status) => match status.state {
-                AdapterState::Prebuilt => {
-                    found.fact("adapter", format!("built ahead: {}", status.path.display()))
-                }
-                AdapterState::Cached => {
-                    found.fact("adapter", format!("ready: {}", status.path.display()))
-                }
-                AdapterState::Missing => {
-                    let text = format!(
-                        "not built yet: {} (on first use, or now with --build)",
-                        status.path.display()
-                    );
-                    found.fact("adapter", text);
-                    compiler(found);
-                    if libtorch.include_dir.is_none() {
-                        found.good = false;
-                    }
-                }
-            },
-            Err(why) => found.missing("adapter", why),
+        let status = match loader::adapter_status(libtorch, found.library.as_deref()) {
+            Ok(status) => status,
+            Err(why) => return found.advise(why),
+        };
+        let (ready, state) = match &status.state {
+            AdapterState::Prebuilt => (true, "built ahead".into()),
+            AdapterState::Cached => (true, "ready".into()),
+            AdapterState::Broken(why) => (false, format!("will be built anew, as this file {why}")),
+            AdapterState::Missing => (
+                false,
+                "not built yet (on first use, or now with --build)".into(),
+            ),
+        };
+        found.adapter = Some(Adapter {
+            path: status.path,
+            state,
+            ready,
+            built_for: libtorch.version.clone(),
+        });
+        found.unfit = status.shipped.near;
+        found.shipped_for = status.shipped.others;
+        if !ready {
+            if let Err(why) = build::headers(libtorch) {
+                found.advise(why);
+            }
         }
     }
 }
 
-fn describe(libtorch: &Libtorch, found: &mut Findings) {
-    let parts = if libtorch.cuda {
-        "CPU and CUDA"
-    } else {
-        "CPU only"
-    };
-    found.fact(
-        "libtorch",
-        format!(
-            "{} in {} ({parts})",
-            libtorch.version,
-            libtorch.lib_dir.display()
-        ),
-    );
-    found.fact("build id", &libtorch.build_id);
-    found.fact(
-        "strings",
-        if libtorch.cxx11_abi {
-            "C++11 ABI"
-        } else {
-            "pre-C++11 ABI"
-        },
-    );
-    match &libtorch.include_dir {
-        Some(dir) => found.fact("headers", dir.display()),
-        None => found.fact(
-            "headers",
-            "not installed; name their directory in GRAPHPATCH_TORCH_INCLUDE to build an adapter",
-        ),
+/// The compiler and the cache; without them nothing is amiss as long as there is an adapter (`settled`).
+fn tools(libtorch: Option<&Libtorch>, settled: bool, found: &mut Findings) {
+    match cache::place() {
+        Ok(place) => {
+            found.old_adapters = cache::outdated(&place.dir);
+            found.cache = Some(place.dir);
+            found.cache_note = place.detour;
+        }
+        Err(why) if !settled => found.advise(why),
+        Err(why) => found.cache_note = Some(why.to_string()),
     }
-}
-
-fn compiler(found: &mut Findings) {
-    match build::compiler() {
-        Ok(compiler) => found.fact("compiler", compiler.program.display()),
-        Err(why) => found.missing("compiler", why),
-    }
-    match cache::directory() {
-        Ok(dir) => found.fact("cache", dir.display()),
-        Err(why) => found.missing("cache", why),
-    }
-}
-
-/// The driver and its devices: the library needs no toolkit, and a machine without a GPU is no fault.
-fn cuda(found: &mut Findings) {
-    for line in graphpatch::cuda::status() {
-        found.fact("CUDA", line);
+    match compiler::compiler() {
+        Ok(compiler) => {
+            let standard = libtorch.map_or(compiler::NEWEST_STANDARD, compiler::standard);
+            let refusal = compiler.check(standard).err();
+            if let (false, Some(why)) = (settled, &refusal) {
+                found.advise(format!(
+                    "{} does not compile C++{standard} ({why}): name a newer one in CXX (g++ 10, clang++ 10 or later)",
+                    compiler.program.display()
+                ));
+            }
+            found.compiler = Some(Compiler {
+                version: compiler.version(),
+                path: compiler.program,
+                standard,
+                good: refusal.is_none(),
+            });
+        }
+        Err(why) if !settled => found.advise(why),
+        Err(_) => {}
     }
 }

@@ -1,76 +1,104 @@
 //! Builds the adapter with the machine's C++ compiler and puts it into the cache.
 //!
-//! Two processes may come here at once (a launcher's ranks): a lock file lets one build while the others wait, and the
-//! finished file appears under its name by a rename. The compiler runs without our preloading.
+//! Two processes may come here at once (a launcher's ranks): a [`Lock`] lets one build while the others wait, and the
+//! finished file, sealed, appears under its name by a rename. The compiler runs without our preloading.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use super::{Libtorch, cache, sources};
+use super::cache::{self, Place};
+use super::compiler::{self, Compiler};
+use super::lock::Lock;
+use super::{Libtorch, seal, sources};
 use crate::error::{Error, Result};
 
-/// A C++ compiler and the arguments that `$CXX` gives it (`ccache g++`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compiler {
-    /// The program, found in `PATH`.
-    pub program: PathBuf,
-    /// Arguments that come first.
-    pub arguments: Vec<String>,
-}
-
-/// `$CXX`, or the first of `c++`, `g++`, `clang++` in `PATH`.
-pub fn compiler() -> Result<Compiler> {
-    choose_compiler(std::env::var("CXX").ok().as_deref(), |name| {
-        super::find_in_path(OsStr::new(name))
-    })
-}
-
-fn choose_compiler(cxx: Option<&str>, find: impl Fn(&str) -> Option<PathBuf>) -> Result<Compiler> {
-    let named = cxx.map(str::trim).filter(|text| !text.is_empty());
-    let lines: Vec<&str> = named.into_iter().chain(["c++", "g++", "clang++"]).collect();
-    for line in &lines {
-        let mut words = line.split_whitespace();
-        if let Some(program) = words.next().and_then(&find) {
-            return Ok(Compiler {
-                program,
-                arguments: words.map(str::to_string).collect(),
-            });
-        }
-    }
-    Err(Error::Adapter(format!(
-        "no C++ compiler to build the adapter with (tried {}): install one (g++ or clang++), or name one in CXX, or copy an \
-         adapter built elsewhere by `graphpatch doctor --build` into $GRAPHPATCH_ADAPTER_DIR",
-        lines.join(", ")
-    )))
-}
-
-/// The cached adapter for `libtorch`; built first when it is not there, or when `again` says that the cached one is bad.
+/// The cached adapter for `libtorch`; built first when there is none, when it is not what was built (cut short, another
+/// user's), or when `again` says that the one there does not load.
+///
+/// # Errors
+///
+/// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where it cannot be built.
 pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<PathBuf> {
     libtorch.check_version()?;
-    let dir = cache::directory()?;
+    let place = cache::place()?;
     let name = cache::file_name(libtorch);
-    let target = dir.join(&name);
-    if target.is_file() && !again {
+    let target = place.dir.join(&name);
+    if !again && check(&target).is_ok() {
         return Ok(target);
     }
     // Before anything is left in the cache.
-    let (include, compiler) = (headers(libtorch)?, compiler()?);
-    let lock =
-        File::create(dir.join(format!("{name}.lock"))).map_err(|why| file_error(&dir, &why))?;
+    let (include, compiler) = (headers(libtorch)?, compiler::compiler()?);
     let before = modified(&target);
-    lock.lock().map_err(|why| file_error(&dir, &why))?;
-    let ready = if again {
-        modified(&target) != before
-    } else {
-        target.is_file()
-    };
+    let lock = Lock::wait(&place.dir, &name);
+    let ready = check(&target).is_ok() && (!again || modified(&target) != before);
     if !ready {
-        build(libtorch, include, &compiler, &dir, &target)?;
+        if lock.is_held() {
+            remove_leftovers(&place.dir, &name);
+        }
+        if let Err(why) = check(&target)
+            && target.symlink_metadata().is_ok()
+        {
+            say(&format!("{} {why}; it is built anew", target.display()));
+        }
+        build(libtorch, include, &compiler, &place, &target)?;
     }
     Ok(target)
+}
+
+/// The adapter for `libtorch` that the cache has, if it can be used. Builds nothing.
+pub fn cached(libtorch: &Libtorch) -> Option<PathBuf> {
+    let path = cache::directory().ok()?.join(cache::file_name(libtorch));
+    check(&path).is_ok().then_some(path)
+}
+
+/// Whether the file is an adapter that this user, or root, has built and nobody has changed.
+///
+/// # Errors
+///
+/// What is wrong with it, as the end of a sentence that begins with its path.
+pub fn check(file: &Path) -> Result<(), String> {
+    cache::check_owner(file)?;
+    seal::check(file)
+}
+
+/// Puts the adapter for `libtorch` into `dir`, which is made if need be: from the cache, or built for it.
+///
+/// # Errors
+///
+/// As [`cached_or_built`]; [`Error::File`] where `dir` cannot be written.
+pub fn place_in(libtorch: &Libtorch, dir: &Path) -> Result<PathBuf> {
+    let built = cached_or_built(libtorch, false)?;
+    let target = dir.join(cache::file_name(libtorch));
+    let write = || {
+        std::fs::create_dir_all(dir)?;
+        let work = tempfile::Builder::new()
+            .prefix(".adapter-")
+            .tempdir_in(dir)?;
+        let copy = work.path().join("copy");
+        std::fs::copy(&built, &copy)?;
+        std::fs::rename(&copy, &target)
+    };
+    write().map_err(|why| file_error(&target, &why))?;
+    Ok(target)
+}
+
+/// Work directories of builds that were killed: nobody else builds this one while the lock is held.
+fn remove_leftovers(dir: &Path, name: &str) {
+    let work = work_prefix(name);
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&work) {
+            // What cannot be removed is in nobody's way.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn work_prefix(name: &str) -> String {
+    format!(".build-{name}-")
 }
 
 fn modified(path: &Path) -> Option<std::time::SystemTime> {
@@ -85,12 +113,25 @@ fn file_error(path: &Path, why: &std::io::Error) -> Error {
 }
 
 /// The headers that belong to `libtorch`.
-fn headers(libtorch: &Libtorch) -> Result<&Path> {
+///
+/// # Errors
+///
+/// [`Error::Adapter`] where there are none, or those of another libtorch.
+pub fn headers(libtorch: &Libtorch) -> Result<&Path> {
+    if let (Some(include), Some(other)) = (&libtorch.include_dir, libtorch.foreign_headers()) {
+        return Err(Error::Adapter(format!(
+            "the C++ headers in {} are those of libtorch {other}, but {} is {}: install the right ones, or name their \
+             directory in GRAPHPATCH_TORCH_INCLUDE",
+            include.display(),
+            libtorch.lib_dir.display(),
+            libtorch.version
+        )));
+    }
     libtorch.include_dir.as_deref().ok_or_else(|| {
         Error::Adapter(format!(
             "the C++ headers of the libtorch in {} are not installed (looked for include/ATen/core/dispatch/Dispatcher.h): \
              install them, or name their directory in GRAPHPATCH_TORCH_INCLUDE, or copy an adapter built elsewhere by \
-             `graphpatch doctor --build` into $GRAPHPATCH_ADAPTER_DIR",
+             `graphpatch doctor --build --into DIR` into $GRAPHPATCH_ADAPTER_DIR",
             libtorch.lib_dir.display()
         ))
     })
@@ -100,12 +141,14 @@ fn build(
     libtorch: &Libtorch,
     include: &Path,
     compiler: &Compiler,
-    dir: &Path,
+    place: &Place,
     target: &Path,
 ) -> Result<()> {
+    let dir = &place.dir;
+    let name = cache::file_name(libtorch);
     // In the cache directory, so that the rename stays on one file system.
     let work = tempfile::Builder::new()
-        .prefix(".build-")
+        .prefix(&work_prefix(&name))
         .tempdir_in(dir)
         .map_err(|why| file_error(dir, &why))?;
     for (name, text) in sources::ADAPTER_SOURCES {
@@ -115,14 +158,25 @@ fn build(
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|why| file_error(&path, &why))?;
     }
+    let detour = place.detour.as_ref().map(|why| {
+        format!(
+            " It goes to {}, which may not last: {why}; a better place can be named in GRAPHPATCH_CACHE.",
+            dir.display()
+        )
+    });
     say(&format!(
-        "building the adapter for libtorch {} (first use, about half a minute)…",
-        libtorch.version
+        "building the adapter for libtorch {} (first use, about half a minute)…{}",
+        libtorch.version,
+        detour.unwrap_or_default()
     ));
     let built = work.path().join("adapter.so");
     let arguments = arguments(libtorch, include, work.path(), &built)?;
     compile(compiler, &arguments, target, &built)?;
-    std::fs::rename(&built, target).map_err(|why| file_error(target, &why))
+    seal::seal(&built, &name)
+        // Compilers heed the umask, which may let a group write.
+        .and_then(|()| std::fs::set_permissions(&built, Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&built, target))
+        .map_err(|why| file_error(target, &why))
 }
 
 fn arguments(
@@ -137,19 +191,10 @@ fn arguments(
             libtorch.cpu_so.display()
         ))
     })?;
-    // Headers from 2.15 on need C++20, 2.4's take C++17; in between both work.
-    let standard = if libtorch
-        .version_numbers()
-        .is_some_and(|version| version >= (2, 12))
-    {
-        "20"
-    } else {
-        "17"
-    };
     let mut rpath = OsString::from("-Wl,-rpath,");
     rpath.push(&libtorch.lib_dir);
     let mut list: Vec<OsString> = vec![
-        format!("-std=c++{standard}").into(),
+        format!("-std=c++{}", compiler::standard(libtorch)).into(),
         "-O2".into(),
         "-fPIC".into(),
         "-shared".into(),
@@ -179,20 +224,12 @@ fn compile(compiler: &Compiler, arguments: &[OsString], target: &Path, built: &P
     let log_path = target.with_extension("log");
     let log = File::create(&log_path).map_err(|why| file_error(&log_path, &why))?;
     let clone = log.try_clone().map_err(|why| file_error(&log_path, &why))?;
-    let mut command = Command::new(&compiler.program);
+    let mut command = compiler.command();
     command
-        .args(&compiler.arguments)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(clone)
         .stderr(log);
-    // The compiler is a process of its own, not one of the user's program.
-    command.env_remove("LD_PRELOAD");
-    for (name, _) in
-        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GRAPHPATCH_"))
-    {
-        command.env_remove(name);
-    }
     let good = match command.status() {
         Ok(status) => status.success(),
         // A program that ignores SIGCHLD (it may be set before exec) leaves nothing to wait for: the file decides.
@@ -242,41 +279,13 @@ fn telling_lines(log: &str) -> String {
 }
 
 /// One line for the person at the terminal; a closed stderr is no error.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "graphpatch: {text}");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn compilers_are_tried_in_order() {
-        let only = |have: &'static str| {
-            move |name: &str| (name == have).then(|| PathBuf::from("/bin").join(name))
-        };
-        let found = choose_compiler(Some("ccache g++-12"), only("ccache")).expect("ccache");
-        assert_eq!(
-            found,
-            Compiler {
-                program: "/bin/ccache".into(),
-                arguments: vec!["g++-12".into()]
-            }
-        );
-        assert_eq!(
-            choose_compiler(Some(" "), only("clang++"))
-                .expect("clang")
-                .program,
-            Path::new("/bin/clang++")
-        );
-        let text = choose_compiler(Some("icpx"), |_| None)
-            .expect_err("none")
-            .to_string();
-        assert!(
-            text.contains("tried icpx, c++, g++, clang++") && text.contains("doctor --build"),
-            "{text}"
-        );
-    }
 
     #[test]
     fn logs_are_cut_to_what_tells() {

@@ -4,10 +4,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::elf;
-use crate::error::{Error, Result};
-
-/// The oldest libtorch whose dispatcher the adapter's source fits.
-pub const OLDEST: (u32, u32) = (2, 4);
 
 /// The libtorch of a process or a program, as far as files tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +20,8 @@ pub struct Libtorch {
     pub build_id: String,
     /// Whether `std::string` is the C++11 one.
     pub cxx11_abi: bool,
-    /// Whether `libtorch_cuda.so` lies beside it.
-    pub cuda: bool,
+    /// The CUDA that `libtorch_cuda.so` beside it was built with (`13.0`, or `?`); none in a build for CPUs only.
+    pub cuda: Option<String>,
 }
 
 /// Whether a file is named like the library that holds the dispatcher.
@@ -49,15 +45,16 @@ impl Libtorch {
             homes.push(real.to_path_buf());
         }
         let include_dir = include_dir(&homes);
-        let version = include_dir
-            .as_deref()
-            .and_then(version_of_headers)
-            .or_else(|| homes.iter().find_map(|home| version_of_files(home)))
+        // What lies beside the library is surer than the headers, which the user may name.
+        let version = homes
+            .iter()
+            .find_map(|home| version_of_files(home))
+            .or_else(|| include_dir.as_deref().and_then(version_of_headers))
             .unwrap_or_else(|| "unknown".into());
         let mut libtorch = Libtorch {
             build_id: elf::build_id(&cpu_so),
             cxx11_abi: true,
-            cuda: sibling(&homes, "libtorch_cuda.so").is_some(),
+            cuda: sibling(&homes, "libtorch_cuda.so").map(|library| cuda_version(&homes, &library)),
             lib_dir,
             cpu_so,
             include_dir,
@@ -95,19 +92,27 @@ impl Libtorch {
         Some((major, minor[..digits].parse().ok()?))
     }
 
-    /// Refuses a libtorch that is too old.
-    pub fn check_version(&self) -> Result<()> {
-        match self.version_numbers() {
-            Some(have) if have < OLDEST => Err(Error::Torch(format!(
-                "libtorch {} at {} is too old: libgraphpatch needs {}.{} or newer",
-                self.version,
-                self.lib_dir.display(),
-                OLDEST.0,
-                OLDEST.1
-            ))),
-            _ => Ok(()),
-        }
+    /// The version that the headers say, where it is not the library's: they belong to another libtorch.
+    pub fn foreign_headers(&self) -> Option<String> {
+        let headers = version_of_headers(self.include_dir.as_deref()?)?;
+        let numbers = |text: &str| -> Option<Vec<u32>> {
+            let parts: Vec<u32> = text
+                .split('.')
+                .map_while(|part| part.parse().ok())
+                .collect();
+            (parts.len() >= 3).then(|| parts[..3].to_vec())
+        };
+        let same = numbers(&headers)? == numbers(&self.version)?;
+        (!same).then_some(headers)
     }
+}
+
+/// The libtorch of a directory: its `lib`, the folder of a Python package or an unpacked archive, or what holds that.
+pub fn in_directory(dir: &Path) -> Option<Libtorch> {
+    ["", "lib", "torch/lib", "libtorch/lib"]
+        .iter()
+        .find_map(|below| sibling(&[dir.join(below)], "libtorch_cpu.so"))
+        .map(|path| Libtorch::describe(&path))
 }
 
 /// A file of that name, or with a version behind it, in the first home that has one.
@@ -190,16 +195,32 @@ fn version_of_files(lib_dir: &Path) -> Option<String> {
     Some(plain_version(value))
 }
 
+/// Of a wheel's `version.py`, else of the runtime that the library needs (`13`), else `?`.
+fn cuda_version(homes: &[PathBuf], library: &Path) -> String {
+    let written = homes.iter().find_map(|home| {
+        let text = std::fs::read_to_string(home.parent()?.join("version.py")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("cuda"))?;
+        line.split(['\'', '"']).nth(1).map(str::to_string)
+    });
+    let needed = || {
+        let needed = elf::dynamic(library)?.needed;
+        needed
+            .iter()
+            .find_map(|name| name.strip_prefix("libcudart.so.").map(str::to_string))
+    };
+    written.or_else(needed).unwrap_or_else(|| "?".into())
+}
+
 /// Without the local part: `2.11.0+cu130` is `2.11.0`.
 fn plain_version(text: &str) -> String {
     text.split('+').next().unwrap_or(text).to_string()
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn libtorch(version: &str) -> Libtorch {
+    pub fn libtorch(version: &str) -> Libtorch {
         Libtorch {
             lib_dir: "/opt/torch/lib".into(),
             cpu_so: "/opt/torch/lib/libtorch_cpu.so".into(),
@@ -207,7 +228,7 @@ mod tests {
             version: version.into(),
             build_id: "00ff".into(),
             cxx11_abi: true,
-            cuda: false,
+            cuda: None,
         }
     }
 
@@ -216,13 +237,6 @@ mod tests {
         assert_eq!(libtorch("2.11.0").version_numbers(), Some((2, 11)));
         assert_eq!(libtorch("2.12rc1").version_numbers(), Some((2, 12)));
         assert_eq!(libtorch("unknown").version_numbers(), None);
-        assert!(libtorch("2.4.1").check_version().is_ok());
-        assert!(libtorch("unknown").check_version().is_ok());
-        let text = libtorch("2.3.1")
-            .check_version()
-            .expect_err("too old")
-            .to_string();
-        assert!(text.contains("2.3.1") && text.contains("2.4"), "{text}");
         assert_eq!(plain_version("2.11.0+cu130"), "2.11.0");
     }
 

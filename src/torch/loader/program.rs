@@ -11,17 +11,34 @@ use std::process::{Command, Stdio};
 use super::elf::{self, Dynamic};
 use super::libtorch::{Libtorch, is_libtorch_cpu};
 
-/// The libtorch that `program` links to; for a Python interpreter or script, the one of its torch package. None when it
-/// links to none, which says nothing about a library that it loads later.
-pub fn find_for_program(program: &Path) -> Option<Libtorch> {
+/// What the files of a program say about its libtorch.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The one that it links to; for a Python interpreter or script, that of its torch package. None when it links to
+    /// none, which says nothing about a library that it loads later.
+    pub libtorch: Option<Libtorch>,
+    /// The Python interpreter, where it is one or a script for one.
+    pub python: Option<PathBuf>,
+    /// The libraries that were looked at on the way.
+    pub looked: Vec<PathBuf>,
+    /// The libraries that are needed but not found.
+    pub missing: Vec<String>,
+}
+
+/// Looks for the libtorch that `program` would load.
+pub fn find_for_program(program: &Path) -> Found {
     let program = resolved_script(program);
     if is_python(&program) {
-        return of_python(&program);
+        return Found {
+            libtorch: of_python(&program),
+            python: Some(program),
+            ..Found::default()
+        };
     }
-    let search = Search::from_environment();
-    search
-        .find(&program, is_libtorch_cpu)
-        .map(|path| Libtorch::describe(&path))
+    let mut found = Found::default();
+    let cpu_so = Search::from_environment().find(&program, is_libtorch_cpu, &mut found);
+    found.libtorch = cpu_so.map(|path| Libtorch::describe(&path));
+    found
 }
 
 /// `name` as a shell would find it: a path when it has a slash, else the first executable file of that name in `PATH`.
@@ -40,8 +57,11 @@ pub fn find_in_path(name: &OsStr) -> Option<PathBuf> {
         .find(|path| executable(path))
 }
 
-/// The interpreter, when `program` is a script that names one.
+/// The interpreter, when `program` is a script that names one; but a Python that is a script (pyenv's) stays what it is.
 fn resolved_script(program: &Path) -> PathBuf {
+    if is_python(program) {
+        return program.to_path_buf();
+    }
     interpreter(program).unwrap_or_else(|| program.to_path_buf())
 }
 
@@ -119,7 +139,12 @@ impl Search {
     }
 
     /// Breadth first over `DT_NEEDED`, as the dynamic linker loads; the first path that `wanted` accepts.
-    fn find(&self, program: &Path, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    fn find(
+        &self,
+        program: &Path,
+        wanted: impl Fn(&Path) -> bool,
+        found: &mut Found,
+    ) -> Option<PathBuf> {
         let mut seen: HashSet<String> = HashSet::new();
         let mut queue = std::collections::VecDeque::new();
         let dynamic = elf::dynamic(program)?;
@@ -150,8 +175,10 @@ impl Search {
                     continue;
                 }
                 let Some(path) = self.locate(name, &before, &after) else {
+                    found.missing.push(name.clone());
                     continue;
                 };
+                found.looked.push(path.clone());
                 if wanted(&path) {
                     return Some(path);
                 }
@@ -306,9 +333,13 @@ mod tests {
     #[test]
     fn this_program_finds_its_libc() {
         let own = std::env::current_exe().expect("exe");
-        let found = Search::from_environment()
-            .find(&own, |path| path.to_string_lossy().contains("libc.so"));
-        assert!(found.is_some());
-        assert_eq!(find_for_program(&own), None);
+        let mut found = Found::default();
+        let libc = |path: &Path| path.to_string_lossy().contains("libc.so");
+        let path = Search::from_environment().find(&own, libc, &mut found);
+        assert_eq!(path.as_ref(), found.looked.last());
+        assert!(path.is_some());
+        let found = find_for_program(&own);
+        assert_eq!(found.libtorch, None);
+        assert!(found.looked.iter().any(|path| libc(path)) && found.missing.is_empty());
     }
 }

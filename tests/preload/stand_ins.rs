@@ -1,0 +1,159 @@
+//! Stand-ins for libtorch and for the C++ compiler: files of the right names, and a script that tells how it was called.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::shop::*;
+
+/// Compiles an adapter that has nothing in it, after telling what it was given.
+pub const COMPILER: &str = r#"#!/bin/sh
+    case "$*" in
+      *--version*) echo "stand-in 1.0"; exit 0 ;;
+      *-fsyntax-only*) exit 0 ;;
+    esac
+    echo "[$LD_PRELOAD$GRAPHPATCH_OPTIONS] $*" >> "$0.log"
+    while [ "$1" != -o ]; do shift; done
+    sleep 0.3
+    echo 'int none;' | cc -shared -fPIC -x c - -o "$2"
+    "#;
+
+/// What a process says that has loaded the stand-in's adapter.
+pub const LOADED: &str = "the adapter has no entry";
+
+/// A libtorch with headers, a program that links to it, a compiler, a cache.
+pub struct Setup {
+    pub shop: Shop,
+    pub program: PathBuf,
+    pub compiler: PathBuf,
+    pub cache: PathBuf,
+}
+
+impl Setup {
+    pub fn new() -> Setup {
+        let shop = Shop::new();
+        let setup = Setup {
+            compiler: shop.path("compiler"),
+            cache: shop.path("cache"),
+            program: PathBuf::new(),
+            shop,
+        };
+        setup.libtorch("torch", "2.9.1");
+        setup.install(COMPILER);
+        // An RPATH would go before LD_LIBRARY_PATH, which chooses among several.
+        let flags = [
+            "-Ltorch/lib",
+            "-Wl,--no-as-needed",
+            "-ltorch_cpu",
+            "-Wl,--enable-new-dtags,-rpath,$ORIGIN/torch/lib",
+        ];
+        let program = setup.shop.program(ENDS, "ends", &flags);
+        Setup { program, ..setup }
+    }
+
+    /// A libtorch in `folder` that says it is of `version`. Every call makes another build.
+    pub fn libtorch(&self, folder: &str, version: &str) -> PathBuf {
+        self.shop.shared(
+            "int c10(void) { return 1; }",
+            &format!("{folder}/lib/libc10.so"),
+            &[],
+        );
+        self.shop.shared(
+            &format!(
+                "const char *told(void) {{ return \"{folder} {version}\"; }}\nint forward(int x) {{ return x + 1; }}"
+            ),
+            &format!("{folder}/lib/libtorch_cpu.so"),
+            &["-Wl,-soname,libtorch_cpu.so", "-Wl,--build-id"],
+        );
+        self.headers(folder, version);
+        self.shop.path(folder)
+    }
+
+    pub fn headers(&self, folder: &str, version: &str) {
+        let numbers: Vec<&str> = version.split('.').collect();
+        let text: String = ["MAJOR", "MINOR", "PATCH"]
+            .iter()
+            .zip(numbers)
+            .map(|(name, number)| format!("#define TORCH_VERSION_{name} {number}\n"))
+            .collect();
+        for header in [
+            "ATen/core/dispatch/Dispatcher.h",
+            "torch/headeronly/version.h",
+        ] {
+            let file = self.shop.path(folder).join("include").join(header);
+            std::fs::create_dir_all(file.parent().expect("parent")).expect("dir");
+            std::fs::write(file, &text).expect("header");
+        }
+    }
+
+    pub fn install(&self, script: &str) {
+        std::fs::write(&self.compiler, script).expect("script");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&self.compiler, mode).expect("mode");
+    }
+
+    /// The calls of the compiler that were to build something.
+    pub fn calls(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.shop.path("compiler.log")).unwrap_or_default();
+        log.lines().map(str::to_string).collect()
+    }
+
+    pub fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("CXX", &self.compiler)
+            .env("GRAPHPATCH_CACHE", &self.cache)
+            .env("GRAPHPATCH_LIBRARY", library())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for name in [
+            "GRAPHPATCH_ADAPTER_DIR",
+            "GRAPHPATCH_ANY_TORCH",
+            "GRAPHPATCH_TORCH_INCLUDE",
+        ] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// `graphpatch run --tree` on the program.
+    pub fn command(&self) -> Command {
+        let mut command = graphpatch(&["--tree"]);
+        command.arg(&self.program).arg("none");
+        self.environment(&mut command);
+        command
+    }
+
+    /// What that says on stderr, after `change` to its environment.
+    pub fn said(&self, change: impl FnOnce(&mut Command)) -> String {
+        let mut command = self.command();
+        change(&mut command);
+        let done = run(&mut command);
+        assert_eq!(
+            (text(&done.stdout), done.status.code()),
+            ("2 none\nbye\n".to_string(), Some(0)),
+            "the program itself ran as ever: {}",
+            text(&done.stderr)
+        );
+        text(&done.stderr)
+    }
+
+    pub fn doctor(&self, options: &[&str], change: impl FnOnce(&mut Command)) -> Output {
+        let mut command = Command::new(GRAPHPATCH);
+        command.arg("doctor").args(options);
+        self.environment(&mut command);
+        change(&mut command);
+        run(&mut command)
+    }
+}
+
+/// The files of adapters in a folder.
+pub fn adapters(folder: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = all
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "so"))
+        .collect();
+    found.sort();
+    found
+}

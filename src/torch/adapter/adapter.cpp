@@ -8,9 +8,11 @@
 #include "args.cpp"
 #include "device.cpp"
 #include "fallback.cpp"
+#include "flat.cpp"
 #include "instrument.cpp"
 #include "operands.cpp"
 #include "patch.cpp"
+#include "registry.cpp"
 #include "script.cpp"
 #include "shown.cpp"
 #include "thread.cpp"
@@ -51,8 +53,9 @@ static GpStr go_on(GpRun* begun, bool suspended, const GpOpened& opened) {
 
 static GpStr run_begin(GpRoot* root, const void* session, GpOpened* opened) {
   *opened = GpOpened{};
-  const bool inside = this_thread().run != nullptr;
-  if (inside && !session)
+  const bool flat = this_thread().flat;
+  const bool inside = flat || this_thread().run != nullptr;
+  if (inside && !flat && !session)
     return answer("a run is already open on this thread");
   if (inside)
     suspend();
@@ -62,7 +65,7 @@ static GpStr run_begin(GpRoot* root, const void* session, GpOpened* opened) {
 
 static GpStr run_resume(const void* snapshot, uint32_t record, GpOpened* opened) {
   *opened = GpOpened{};
-  const bool inside = this_thread().run != nullptr;
+  const bool inside = this_thread().flat || this_thread().run != nullptr;
   if (inside)
     suspend();
   GpRun* run = core->run_resume(snapshot, record, opened);
@@ -70,7 +73,8 @@ static GpStr run_resume(const void* snapshot, uint32_t record, GpOpened* opened)
 }
 
 static GpStr run_end() {
-  end_run();
+  if (!this_thread().flat) // which is nobody's to end
+    end_run();
   return answer("");
 }
 
@@ -148,5 +152,10 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.kept_read = graphpatch::kept_read;
   table.kept_lend = graphpatch::kept_lend;
   table.kept_free = graphpatch::kept_free;
+  table.flat_start = graphpatch::flat_start;
+  table.flat_thread = graphpatch::flat_thread;
+  table.flat_forked = graphpatch::flat_forked;
+  table.own_enter = graphpatch::own_enter;
+  table.own_leave = graphpatch::own_leave;
   return &table;
 }

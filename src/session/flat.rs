@@ -189,7 +189,11 @@ impl Run {
     }
 
     /// Modules have become known, or other tensors have become their parameters; what is wanted of the root's scope now.
-    pub fn set_root(&mut self, root: Arc<Root>, identities: impl Iterator<Item = usize>) -> Interest {
+    pub fn set_root(
+        &mut self,
+        root: Arc<Root>,
+        identities: impl Iterator<Item = usize>,
+    ) -> Interest {
         self.parameters.clear();
         self.set_parameters(identities);
         if let Some(Recorder::Shared(tape)) = &self.recorder {

@@ -12,6 +12,7 @@
 pub mod build;
 pub mod cache;
 mod elf;
+pub mod imports;
 mod libtorch;
 mod program;
 pub mod sources;

@@ -53,9 +53,8 @@ static GpStr go_on(GpRun* begun, bool suspended, const GpOpened& opened) {
 
 static GpStr run_begin(GpRoot* root, const void* session, GpOpened* opened) {
   *opened = GpOpened{};
-  const bool flat = this_thread().flat;
-  const bool inside = flat || this_thread().run != nullptr;
-  if (inside && !flat && !session)
+  const bool inside = this_thread().run != nullptr;
+  if (inside && !session)
     return answer("a run is already open on this thread");
   if (inside)
     suspend();
@@ -65,7 +64,7 @@ static GpStr run_begin(GpRoot* root, const void* session, GpOpened* opened) {
 
 static GpStr run_resume(const void* snapshot, uint32_t record, GpOpened* opened) {
   *opened = GpOpened{};
-  const bool inside = this_thread().flat || this_thread().run != nullptr;
+  const bool inside = this_thread().run != nullptr;
   if (inside)
     suspend();
   GpRun* run = core->run_resume(snapshot, record, opened);
@@ -73,8 +72,7 @@ static GpStr run_resume(const void* snapshot, uint32_t record, GpOpened* opened)
 }
 
 static GpStr run_end() {
-  if (!this_thread().flat) // which is nobody's to end
-    end_run();
+  end_run();
   return answer("");
 }
 

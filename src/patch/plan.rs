@@ -250,6 +250,17 @@ impl Plan {
         site.is_some_and(|site| site.families.contains(&family))
     }
 
+    /// The highest number of a child of this family; -1 if none has a number.
+    pub fn last_number(&self, site: u32, family: Base) -> i32 {
+        let children = self.sites.get(site as usize).map(|site| &site.children);
+        let numbers = children.into_iter().flatten();
+        let of_family = numbers.filter(|(name, _)| name.family() == family);
+        of_family
+            .map(|(name, _)| name.num)
+            .max()
+            .unwrap_or(Name::NO_NUM)
+    }
+
     /// The families of the site's children.
     pub fn families(&self, site: u32) -> &[Base] {
         self.sites

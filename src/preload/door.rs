@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::options::{OPTIONS_VARIABLE, Options};
+use super::options::{OPTIONS_VARIABLE, Operations, Options};
 use super::python;
 use super::report::{PatchReport, Report, values_name};
 use super::values::Values;
 use crate::error::Result;
 use crate::session::{Held, Keyed, Session, keyed};
-use crate::torch::loader;
+use crate::torch::loader::{self, imports};
 
 /// Not a preloaded process, or one whose options are gone: hooks pass through.
 const CLOSED: u8 = 0;
@@ -220,7 +220,10 @@ unsafe extern "C" fn in_child() {
     door.grown.store(false, Ordering::Relaxed);
     door.values.forget();
     if let Some(session) = door.session.get() {
-        let _ = catch_unwind(AssertUnwindSafe(|| session.reset_after_fork()));
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            session.reset_after_fork();
+            crate::torch::flat_forked();
+        }));
     }
 }
 
@@ -242,7 +245,27 @@ impl Door {
         session.set_surveying(!self.options.patches.is_empty());
         session.set_observer(Box::new(|grown| self.on_run_end(grown)));
         let _ = self.session.set(session.clone());
-        crate::torch::attach(&session)
+        crate::torch::attach(&session)?;
+        if self.is_flat() {
+            crate::torch::flat_start(&self.options.run_at)?;
+            if threads() > 1 {
+                session.note(
+                    "threads that ran before libtorch was loaded: their operations are not listed",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether operations outside of runs are listed. Decided once, by what the process has loaded then.
+    fn is_flat(&self) -> bool {
+        let wanted = self.options.record || !self.options.patches.is_empty();
+        wanted
+            && match self.options.operations {
+                Operations::Never => false,
+                Operations::Always => !imports::has_python(),
+                Operations::Auto => !imports::has_python() && !imports::tells_of_runs(),
+            }
     }
 
     /// After every run, on its thread. A report may cost as much as a run: the first is written at once, later ones soon
@@ -343,6 +366,7 @@ impl Door {
         };
         let kept = session.kept();
         report.runs = session.runs();
+        report.flat = crate::torch::is_flat();
         report.graphs = session.graphs();
         report.notes = session.notes();
         report.patches = session
@@ -365,6 +389,11 @@ impl Door {
         report.unsaved.clone_from(&kept.unsaved);
         (report, kept)
     }
+}
+
+/// How many threads the process has.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
 /// Times in microseconds; `written` 0: never. Reports take at most a twentieth of the time while the graph grows, and

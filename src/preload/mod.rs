@@ -9,6 +9,7 @@
 //! | [`launch`] | starting the program and waiting for it, in the command's own process |
 //! | `door` | the one state of the process, attaching, when reports are written |
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
+//! | `threads` | `pthread_create`, for programs whose operations are listed flat |
 //! | `exec` | a report before the process becomes another program |
 //! | [`python`] | what makes Python programs tell of their modules, and where it is put |
 //! | `guard` | a report before a sudden end, which may hang or crash without harm |
@@ -18,8 +19,9 @@
 //! has come. From then on reports are written when the graph grows, every second, and at the end. A forked child goes
 //! on with counters from zero and a report of its own; a program that it executes starts afresh, since both variables are inherited.
 //!
-//! Threads need no hook: a run is armed by its root's call on the thread that makes it (`pthread_create` is not
-//! touched), so threads from before and after attaching are the same.
+//! Runs of modules need no hook of threads: a run is armed by its root's call on the thread that makes it, so threads from
+//! before and after attaching are the same. Only where operations outside of such runs are wanted (`Operations`, decided
+//! when the session attaches) does `pthread_create` tell the torch room of each thread that the program starts.
 //!
 //! A process that is not a preloaded one (a program that links or opens this library) passes through all hooks at the
 //! price of one atomic load. Nothing here writes to the program's stdout, and no failure here ends the program.
@@ -41,7 +43,9 @@ pub mod launch;
 pub mod options;
 pub mod python;
 pub mod report;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod threads;
 pub mod values;
 
-pub use options::{OPTIONS_VARIABLE, Options};
+pub use options::{OPTIONS_VARIABLE, Operations, Options};
 pub use report::{PatchReport, Report};

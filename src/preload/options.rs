@@ -11,6 +11,18 @@ use crate::patch::{OnError, PatchSpec};
 /// The environment variable that names the options file. Children inherit it.
 pub const OPTIONS_VARIABLE: &str = "GRAPHPATCH_OPTIONS";
 
+/// Whether operations outside of all runs that a host tells of are listed, flat, in runs of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operations {
+    /// Where nothing else tells of runs: no TorchScript, no Python, no calls of the C ABI.
+    #[default]
+    Auto,
+    /// In every program but Python's.
+    Always,
+    Never,
+}
+
 /// Everything a preloaded process needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
@@ -20,6 +32,10 @@ pub struct Options {
     pub patches: Vec<PatchSpec>,
     /// What a patch does that cannot be applied.
     pub on_error: OnError,
+    /// What becomes of operations outside of runs.
+    pub operations: Operations,
+    /// The operations at which their runs begin; none: with the thread.
+    pub run_at: Vec<String>,
     /// Where reports go.
     pub report_dir: PathBuf,
 }
@@ -68,6 +84,8 @@ mod tests {
                 },
             ],
             on_error: OnError::Skip,
+            operations: Operations::Always,
+            run_at: vec!["wte.embedding".into()],
             report_dir: dir.path().into(),
         };
         options.save(&file).expect("save");

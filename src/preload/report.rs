@@ -23,6 +23,9 @@ pub struct Report {
     pub libtorch: Option<String>,
     /// How many runs ended.
     pub runs: u64,
+    /// Whether operations outside of runs were listed.
+    #[serde(default)]
+    pub flat: bool,
     /// The recorded graphs, one per root.
     pub graphs: Vec<Graph>,
     /// The patches, in the order given.

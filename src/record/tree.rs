@@ -16,6 +16,10 @@ struct Open {
     output: Vec<(usize, String)>,
     /// Path of the scope below the root, with a dot at the end if it is not the root's.
     path: String,
+    /// Where it stands among its siblings, if it was entered before.
+    place: Option<usize>,
+    /// Closed scopes inside it: where they stand, and the names in them.
+    closed: FxHashMap<String, (usize, FxHashMap<usize, String>)>,
 }
 
 impl Tape {
@@ -85,6 +89,8 @@ impl Open {
             names: FxHashMap::default(),
             output: Vec::new(),
             path,
+            place: None,
+            closed: FxHashMap::default(),
         }
     }
 }
@@ -99,7 +105,16 @@ impl Builder {
     fn enter(&mut self, scope: Node) {
         let around = self.open.last().map_or("", |open| open.path.as_str());
         let path = format!("{around}{}.", scope.name);
-        self.open.push(Open::new(scope, path));
+        let mut open = Open::new(scope, path);
+        // In a flat run a scope is entered again and again. Names are unique: one of that name is the same one.
+        if let Some(around) = self.open.last_mut()
+            && let Some((place, names)) = around.closed.remove(&open.node.name)
+        {
+            std::mem::swap(&mut open.node, &mut around.node.children[place]);
+            open.names = names;
+            open.place = Some(place);
+        }
+        self.open.push(open);
     }
 
     fn leave(&mut self) {
@@ -110,7 +125,14 @@ impl Builder {
             for (identity, dig) in done.output {
                 around.names.insert(identity, dug(&done.node.name, &dig));
             }
-            around.node.children.push(done.node);
+            let place = done.place.unwrap_or(around.node.children.len());
+            around
+                .closed
+                .insert(done.node.name.clone(), (place, done.names));
+            match around.node.children.get_mut(place) {
+                Some(before) => *before = done.node,
+                None => around.node.children.push(done.node),
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 )]
 
 mod device;
+pub mod flat;
 pub mod keyed;
 mod live;
 pub mod ops;
@@ -79,6 +80,7 @@ pub struct Held {
     _recorded: ArcMutexGuard<RawMutex, Recorded>,
     _notes: ArcMutexGuard<RawMutex, Vec<String>>,
     _begun: ArcMutexGuard<RawMutex, FxHashMap<String, u64>>,
+    _open: ArcMutexGuard<RawMutex, flat::Open>,
 }
 
 /// A user's session. All calls may be made from any thread.
@@ -97,6 +99,10 @@ pub struct Session {
     recorded: Arc<Mutex<Recorded>>,
     notes: Arc<Mutex<Vec<String>>>,
     runs: AtomicU64,
+    /// Flat runs that are under way.
+    open: Arc<Mutex<flat::Open>>,
+    /// How often the process was forked off.
+    epoch: AtomicU64,
     observer: RwLock<Option<Observer>>,
     source: RwLock<Option<Arc<Source>>>,
 }
@@ -209,12 +215,14 @@ impl Session {
 
     /// A copy of everything recorded so far, one graph for each root.
     pub fn graphs(&self) -> Vec<Graph> {
-        self.recorded.lock().graphs.clone()
+        let mut graphs = self.recorded.lock().graphs.clone();
+        self.add_open(&mut graphs);
+        graphs
     }
 
-    /// How many runs began and ended.
+    /// How many runs began and ended; of flat ones, how many began.
     pub fn runs(&self) -> u64 {
-        self.runs.load(Ordering::Relaxed)
+        self.runs.load(Ordering::Relaxed) + self.open_runs()
     }
 
     /// What a person should know: what was lost, what was left alone. Each note once.
@@ -229,7 +237,13 @@ impl Session {
         }
     }
 
-    /// Called after each run; `true` if the run changed a graph.
+    fn observe(&self, changed: bool) {
+        if let Some(observer) = &*self.observer.read() {
+            observer(changed);
+        }
+    }
+
+    /// Called after each run, and now and then in a flat one; `true` if it changed a graph.
     pub fn set_observer(&self, observer: Box<dyn Fn(bool) + Send + Sync>) {
         *self.observer.write() = Some(observer);
     }
@@ -259,6 +273,7 @@ impl Session {
             _recorded: self.recorded.lock_arc(),
             _notes: self.notes.lock_arc(),
             _begun: self.begun.lock_arc(),
+            _open: self.open.lock_arc(),
         }
     }
 
@@ -267,6 +282,8 @@ impl Session {
         *self.recorded.lock() = Recorded::default();
         self.notes.lock().clear();
         self.runs.store(0, Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        *self.open.lock() = flat::Open::default();
         self.begun.lock().clear();
         for patch in self.patches.lock().iter() {
             patch.reset();

@@ -45,9 +45,12 @@ impl Session {
     pub(super) fn finish(&self, root: &Root, tape: Option<Tape>) {
         let changed = tape.is_some_and(|tape| self.merge(root, tape));
         self.runs.fetch_add(1, Ordering::Relaxed);
-        if let Some(observer) = &*self.observer.read() {
-            observer(changed);
-        }
+        self.observe(changed);
+    }
+
+    /// What a run that goes on has recorded; no more will come.
+    pub(super) fn keep(&self, root: &Root, tape: Tape) {
+        self.merge(root, tape);
     }
 
     /// A part of a run that another thread computed ended.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use super::flat::{Flat, Recorder};
 use super::scope::{Prepared, Root, Scope};
 use super::{Session, attached, is_disabled, ops};
 use crate::graph::{Frame as Place, Kind};
 use crate::patch::Plan;
 use crate::path::{Base, Name, Namespace};
-use crate::record::{Args, Element, Tag, Tape};
+use crate::record::{Args, Element, Tag};
 
 /// What kind of value is about to appear in the innermost scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +67,39 @@ pub struct Wanted {
 }
 
 #[derive(Clone, Debug)]
-struct Frame {
+pub(super) struct Frame {
     /// What it is called, and by whom it is described; the root has no name.
-    name: Option<Name>,
-    scope: Arc<Scope>,
+    pub(super) name: Option<Name>,
+    pub(super) scope: Arc<Scope>,
     /// None in a scope of which nothing is wanted.
-    prepared: Option<Arc<Prepared>>,
+    pub(super) prepared: Option<Arc<Prepared>>,
     /// See [`Scope::base`].
-    base: Arc<str>,
-    site: Option<u32>,
-    names: Namespace,
+    pub(super) base: Arc<str>,
+    pub(super) site: Option<u32>,
+    pub(super) names: Namespace,
     /// Parameters that have a node already: index in the root, name.
     parameters: SmallVec<[(u32, Name); 4]>,
-    operands: bool,
+    pub(super) operands: bool,
     /// See [`Scope::opaque`].
-    opaque: bool,
+    pub(super) opaque: bool,
+    /// Families of operations' names that are counted no more, see [`Run::counted`].
+    pub(super) past: SmallVec<[Base; 2]>,
+}
+
+impl Frame {
+    /// The same for every call of the scope.
+    pub(super) fn key(&self) -> usize {
+        Arc::as_ptr(&self.scope).addr()
+    }
+
+    pub(super) fn patches_parameter(&self, plan: Option<&Plan>) -> bool {
+        match (plan, &self.prepared, self.site) {
+            (Some(plan), Some(prepared), Some(site)) => plan
+                .patched_names(site)
+                .any(|name| prepared.parameters.values().any(|known| known.0 == name)),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -108,13 +127,13 @@ pub struct Snapshot {
 pub struct Run {
     pub(super) session: Arc<Session>,
     pub(super) plan: Option<Arc<Plan>>,
-    root: Arc<Root>,
-    tape: Option<Tape>,
-    frames: Vec<Frame>,
+    pub(super) root: Arc<Root>,
+    pub(super) recorder: Option<Recorder>,
+    pub(super) frames: Vec<Frame>,
     /// Which patches of the plan hold in this run; empty: all.
     holding: Vec<bool>,
     /// Identity of a tensor → the parameters that it is.
-    parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
+    pub(super) parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     pending: Option<Pending>,
     pub(super) failure: String,
     /// Patches on CUDA values that are not launched yet.
@@ -122,6 +141,7 @@ pub struct Run {
     no_target: Arc<str>,
     /// It computes a part of another run, and counts as none itself.
     resumed: bool,
+    pub(super) flat: Option<Box<Flat>>,
 }
 
 impl Run {
@@ -157,7 +177,7 @@ impl Run {
             session,
             plan,
             root,
-            tape,
+            recorder: tape.map(|tape| Recorder::Own(Box::new(tape))),
             frames: Vec::with_capacity(8),
             holding,
             parameters: FxHashMap::default(),
@@ -166,6 +186,7 @@ impl Run {
             queue: crate::cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: false,
+            flat: None,
         };
         let site = run.plan.is_some().then_some(Plan::ROOT);
         let mut interest = run.open(None, scope, site);
@@ -178,7 +199,7 @@ impl Run {
         Snapshot {
             session: self.session.clone(),
             plan: self.plan.clone(),
-            recording: self.tape.is_some(),
+            recording: self.recorder.is_some(),
             root: self.root.clone(),
             frames: self.frames.clone(),
             holding: self.holding.clone(),
@@ -206,7 +227,7 @@ impl Run {
             session: from.session.clone(),
             plan: from.plan.clone(),
             root: from.root.clone(),
-            tape,
+            recorder: tape.map(|tape| Recorder::Own(Box::new(tape))),
             frames: from.frames.clone(),
             holding: from.holding.clone(),
             parameters: from.parameters.clone(),
@@ -215,6 +236,7 @@ impl Run {
             queue: crate::cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: true,
+            flat: None,
         };
         let interest = run.interest();
         Some((run, interest))
@@ -223,7 +245,7 @@ impl Run {
     /// Whether [`Run::set_parameters`] is worth the work.
     fn wants_parameters(&self) -> bool {
         let patched = |plan: &Arc<Plan>| self.root.may_patch_parameter(plan);
-        self.tape.is_some() || self.plan.as_ref().is_some_and(patched)
+        self.recorder.is_some() || self.plan.as_ref().is_some_and(patched)
     }
 
     /// Identities of the root's parameters, in the root's order; 0 where there is no tensor.
@@ -239,17 +261,11 @@ impl Run {
     }
 
     fn open(&mut self, name: Option<Name>, scope: Arc<Scope>, site: Option<u32>) -> Interest {
-        let wanted = self.tape.is_some() || site.is_some();
+        let wanted = self.recorder.is_some() || site.is_some();
         let outer = self.frames.last().map(|frame| frame.base.clone());
         let base = scope.base(&outer.unwrap_or_default());
         let prepared = wanted.then(|| scope.prepared(&self.root, &base));
-        let patches_parameter = match (&self.plan, &prepared, site) {
-            (Some(plan), Some(prepared), Some(site)) => plan
-                .patched_names(site)
-                .any(|name| prepared.parameters.values().any(|known| known.0 == name)),
-            _ => false,
-        };
-        self.frames.push(Frame {
+        let mut frame = Frame {
             names: match &prepared {
                 Some(prepared) => prepared.names.clone(),
                 None => Namespace::new(),
@@ -258,16 +274,21 @@ impl Run {
             base,
             site,
             parameters: SmallVec::new(),
-            operands: !scope.opaque && (self.tape.is_some() || patches_parameter),
+            operands: false,
             opaque: scope.opaque,
             name,
             scope,
-        });
+            past: SmallVec::new(),
+        };
+        let recording = self.recorder.is_some();
+        frame.operands =
+            !frame.opaque && (recording || frame.patches_parameter(self.plan.as_deref()));
+        self.frames.push(frame);
         self.interest()
     }
 
     /// What is wanted of the innermost scope.
-    fn interest(&self) -> Interest {
+    pub(super) fn interest(&self) -> Interest {
         let Some(frame) = self.frames.last() else {
             return Interest::default();
         };
@@ -277,7 +298,7 @@ impl Run {
                 ..Interest::default()
             };
         };
-        let record = self.tape.is_some();
+        let record = self.recorder.is_some();
         let mut interest = Interest {
             arm: !frame.opaque && (record || frame.operands),
             operands: frame.operands,
@@ -301,7 +322,7 @@ impl Run {
     /// Whether a name of this family has to be counted in the innermost scope. When only patching, most do not.
     fn concerns(&self, family: Base) -> bool {
         let site = self.frames.last().and_then(|frame| frame.site);
-        match (&self.tape, &self.plan, site) {
+        match (&self.recorder, &self.plan, site) {
             (Some(_), ..) => true,
             (None, Some(plan), Some(site)) => plan.concerns(site, family),
             _ => false,
@@ -323,6 +344,14 @@ impl Run {
 
     /// A module is called from the innermost scope.
     pub fn enter(&mut self, scope: Arc<Scope>) -> Interest {
+        if let Some(frame) = self.unpark(Arc::as_ptr(&scope).addr()) {
+            if let (Some(recorder), Some(name)) = (&mut self.recorder, frame.name) {
+                let mut tape = recorder.tape();
+                tape.enter(name, &scope.class_name, &scope.module_path, Vec::new());
+            }
+            self.frames.push(frame);
+            return self.interest();
+        }
         if !self.concerns(scope.family()) {
             return Interest {
                 ignored: true,
@@ -334,11 +363,13 @@ impl Run {
             None => scope.candidate(),
         };
         let site = self.site(0, name);
-        if let Some(tape) = &mut self.tape {
-            let source = match tape.knows_scope(name) {
+        if let Some(recorder) = &mut self.recorder {
+            let known = recorder.tape().knows_scope(name);
+            let source = match known {
                 true => Vec::new(),
                 false => self.session.source(),
             };
+            let mut tape = recorder.tape();
             tape.enter(name, &scope.class_name, &scope.module_path, source);
         }
         self.open(Some(name), scope, site)
@@ -346,11 +377,13 @@ impl Run {
 
     /// The innermost module has returned; what is wanted of the scope around it.
     pub fn leave(&mut self) -> Interest {
-        if self.frames.len() > 1 {
-            self.frames.pop();
-            if let Some(tape) = &mut self.tape {
-                tape.leave();
+        if self.frames.len() > 1
+            && let Some(frame) = self.frames.pop()
+        {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.tape().leave();
             }
+            self.park(frame);
         }
         self.interest()
     }
@@ -390,9 +423,9 @@ impl Run {
         }
         let name = if own { name } else { frame.names.create(name) };
         frame.parameters.push((index, name));
-        if let Some(tape) = &mut self.tape {
+        if let Some(recorder) = &mut self.recorder {
             let value = std::slice::from_ref(element);
-            tape.leaf(
+            recorder.tape().leaf(
                 level,
                 Kind::Parameter,
                 name,
@@ -441,21 +474,26 @@ impl Run {
             return Wanted::default();
         };
         let name = match kind {
-            ValueKind::Op(id) => ops::get(id).map(|op| frame.names.create(op.name)),
+            ValueKind::Op(id) => ops::get(id)
+                .filter(|op| !frame.past.contains(&op.family))
+                .map(|op| frame.names.create(op.name)),
             ValueKind::Input(index) => prepared.inputs.get(index as usize).copied(),
             ValueKind::Output => Some(prepared.output),
         };
         let Some(name) = name else {
             return Wanted::default();
         };
+        if let ValueKind::Op(id) = kind {
+            self.counted(id, name);
+        }
         let site = self.site(0, name);
         let wanted = Wanted {
-            elements: self.tape.is_some(),
+            elements: self.recorder.is_some(),
             targets: self.has_targets(site),
             args: self
-                .tape
+                .recorder
                 .as_mut()
-                .is_some_and(|tape| !tape.knows(kind.into(), name)),
+                .is_some_and(|recorder| !recorder.tape().knows(kind.into(), name)),
         };
         self.pending = Some(Pending {
             kind,
@@ -486,7 +524,7 @@ impl Run {
 
     /// The value at hand, as everything downstream sees it.
     pub fn value(&mut self, elements: &[Element<'_>]) {
-        let (Some(tape), Some(pending)) = (&mut self.tape, &mut self.pending) else {
+        let (Some(recorder), Some(pending)) = (&mut self.recorder, &mut self.pending) else {
             return;
         };
         let args = pending.args.take();
@@ -496,7 +534,11 @@ impl Run {
         };
         let kind = pending.kind.into();
         let target = op.map(|op| &op.schema).unwrap_or(&self.no_target);
+        let mut tape = recorder.tape();
         tape.leaf(0, kind, pending.name, target, elements, args);
+        if let Some(flat) = &mut self.flat {
+            flat.nodes += 1;
+        }
     }
 
     /// The operation at hand threw.
@@ -511,9 +553,14 @@ impl Run {
 
     /// The root returned or threw: what was recorded goes into the session's graph.
     pub fn end(self) {
-        match (self.resumed, self.tape) {
-            (false, tape) => self.session.finish(&self.root, tape),
-            (true, Some(tape)) => self.session.add_part(&self.root, tape),
+        let mut this = self;
+        if let Some(flat) = this.flat.take() {
+            return this.end_flat(&flat);
+        }
+        let tape = this.recorder.map(Recorder::into_tape);
+        match (this.resumed, tape) {
+            (false, tape) => this.session.finish(&this.root, tape),
+            (true, Some(tape)) => this.session.add_part(&this.root, tape),
             (true, None) => {}
         }
     }

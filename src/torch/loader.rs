@@ -13,6 +13,7 @@ pub mod build;
 pub mod cache;
 pub mod compiler;
 mod elf;
+pub mod imports;
 mod libtorch;
 mod lock;
 mod program;

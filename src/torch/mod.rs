@@ -7,13 +7,18 @@
 pub mod loader;
 
 mod attach;
+mod flat;
 mod foreign;
 mod manual;
+// A test binary would link these symbols before libtorch's.
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod members;
 mod seam;
 #[rustfmt::skip]
 mod seam_generated;
 
 pub use attach::{attach, start};
+pub use flat::{flat_forked, flat_start, flat_thread, is_flat};
 pub use foreign::foreign;
 pub use manual::{
     Leaf, Opened, Shown, leaf, open_run, open_scope, resume, run_begin, run_end, run_parameters,

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 4u
+#define GP_SEAM_VERSION 5u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -213,6 +213,13 @@ enum GpFrameFlags {
   GP_FRAME_INSIDE = 256 /* not cold */
 };
 
+/* How a flat run goes on. */
+enum GpNext {
+  GP_NEXT_GO_ON = 0,
+  GP_NEXT_STOPPED = 1, /* it is not recorded any more: identities may be forgotten, the root's flags are new */
+  GP_NEXT_OVER = 2     /* nothing is wanted of it any more */
+};
+
 /* The number of a scope's place among the patches: the same place, the same answers, as long as the plan stays. */
 #define GP_FRAME_SITE_SHIFT 16
 
@@ -316,6 +323,14 @@ typedef struct GpCore {
   uint32_t (*keep_on_device)(GpRun* run, const GpTarget* target, const GpKept* kept);
   /* 1 while work for the stream goes into a CUDA graph. */
   uint32_t (*is_capturing)(const void* stream);
+
+  /* A flat run for the attached session: one that lasts, whose thread calls flat_next before each operation. It may
+   * enter a scope that it has left. NULL: nothing is wanted. Ended by run_end. */
+  GpRun* (*flat_begin)(GpRoot* root, GpOpened* opened);
+  uint32_t (*flat_next)(GpRun* run, uint32_t* flags); /* GpNext */
+  /* From now on these are the root's parameters; their indices are those of the root before, and more. Returns the
+   * root's flags. */
+  uint32_t (*flat_root)(GpRun* run, GpRoot* root, const void* const* identities, size_t n);
 } GpCore;
 
 /* What the adapter offers to the core. */
@@ -352,6 +367,17 @@ typedef struct GpAdapter {
   GpStr (*kept_read)(void* kept, void* bytes, size_t size);
   void* (*kept_lend)(void* kept);
   void (*kept_free)(void* kept);
+  /* From now on the operations of some threads are in flat runs, of the core's root `operations`: all of them, or, if
+   * names are given ("embedding", or "wte.embedding" for one that reads a parameter of that module), a new run begins
+   * at each call of such an operation. flat_thread: the calling thread is one of those. flat_forked: this process was
+   * forked off, and its one thread begins anew. */
+  void (*flat_start)(const GpStr* run_at, size_t n);
+  void (*flat_thread)(void);
+  void (*flat_forked)(void);
+  /* Around a call of a member of libtorch's that does the host's own work: what it calls is no node. When it has
+   * returned, `module` (or NULL) is the torch::nn::Module that it was called on. */
+  void (*own_enter)(void);
+  void (*own_leave)(const void* module);
 } GpAdapter;
 
 /* The one exported symbol of the adapter: `graphpatch_adapter_entry`. NULL when the versions differ. */

@@ -4,6 +4,7 @@
 //! disables the library and the host goes on.
 
 mod device;
+mod flat;
 mod lent;
 mod targets;
 
@@ -58,6 +59,9 @@ pub static CORE: Core = Core(raw::GpCore {
     flush_device: Some(device::flush_device),
     keep_on_device: Some(device::keep_on_device),
     is_capturing: Some(device::is_capturing),
+    flat_begin: Some(flat::flat_begin),
+    flat_next: Some(flat::flat_next),
+    flat_root: Some(flat::flat_root),
 });
 
 /// [`raw::GpCore`] as a static.

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 4;
+pub const GP_SEAM_VERSION: u32 = 5;
 pub const GP_FRAME_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -480,6 +480,10 @@ pub const GP_FRAME_RECORD: GpFrameFlags = 64;
 pub const GP_FRAME_IGNORED: GpFrameFlags = 128;
 pub const GP_FRAME_INSIDE: GpFrameFlags = 256;
 pub type GpFrameFlags = ::std::os::raw::c_uint;
+pub const GP_NEXT_GO_ON: GpNext = 0;
+pub const GP_NEXT_STOPPED: GpNext = 1;
+pub const GP_NEXT_OVER: GpNext = 2;
+pub type GpNext = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct GpOpened {
@@ -637,10 +641,23 @@ pub struct GpCore {
     >,
     pub is_capturing:
         ::std::option::Option<unsafe extern "C" fn(stream: *const ::std::os::raw::c_void) -> u32>,
+    pub flat_begin: ::std::option::Option<
+        unsafe extern "C" fn(root: *mut GpRoot, opened: *mut GpOpened) -> *mut GpRun,
+    >,
+    pub flat_next:
+        ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, flags: *mut u32) -> u32>,
+    pub flat_root: ::std::option::Option<
+        unsafe extern "C" fn(
+            run: *mut GpRun,
+            root: *mut GpRoot,
+            identities: *const *const ::std::os::raw::c_void,
+            n: usize,
+        ) -> u32,
+    >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 264usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 288usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -693,6 +710,9 @@ const _: () = {
         [::std::mem::offset_of!(GpCore, keep_on_device) - 248usize];
     ["Offset of field: GpCore::is_capturing"]
         [::std::mem::offset_of!(GpCore, is_capturing) - 256usize];
+    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 264usize];
+    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 272usize];
+    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 280usize];
 };
 impl Default for GpCore {
     fn default() -> Self {
@@ -764,10 +784,16 @@ pub struct GpAdapter {
         unsafe extern "C" fn(kept: *mut ::std::os::raw::c_void) -> *mut ::std::os::raw::c_void,
     >,
     pub kept_free: ::std::option::Option<unsafe extern "C" fn(kept: *mut ::std::os::raw::c_void)>,
+    pub flat_start: ::std::option::Option<unsafe extern "C" fn(run_at: *const GpStr, n: usize)>,
+    pub flat_thread: ::std::option::Option<unsafe extern "C" fn()>,
+    pub flat_forked: ::std::option::Option<unsafe extern "C" fn()>,
+    pub own_enter: ::std::option::Option<unsafe extern "C" fn()>,
+    pub own_leave:
+        ::std::option::Option<unsafe extern "C" fn(module: *const ::std::os::raw::c_void)>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 168usize];
+    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 208usize];
     ["Alignment of GpAdapter"][::std::mem::align_of::<GpAdapter>() - 8usize];
     ["Offset of field: GpAdapter::version"][::std::mem::offset_of!(GpAdapter, version) - 0usize];
     ["Offset of field: GpAdapter::size"][::std::mem::offset_of!(GpAdapter, size) - 4usize];
@@ -805,6 +831,16 @@ const _: () = {
         [::std::mem::offset_of!(GpAdapter, kept_lend) - 152usize];
     ["Offset of field: GpAdapter::kept_free"]
         [::std::mem::offset_of!(GpAdapter, kept_free) - 160usize];
+    ["Offset of field: GpAdapter::flat_start"]
+        [::std::mem::offset_of!(GpAdapter, flat_start) - 168usize];
+    ["Offset of field: GpAdapter::flat_thread"]
+        [::std::mem::offset_of!(GpAdapter, flat_thread) - 176usize];
+    ["Offset of field: GpAdapter::flat_forked"]
+        [::std::mem::offset_of!(GpAdapter, flat_forked) - 184usize];
+    ["Offset of field: GpAdapter::own_enter"]
+        [::std::mem::offset_of!(GpAdapter, own_enter) - 192usize];
+    ["Offset of field: GpAdapter::own_leave"]
+        [::std::mem::offset_of!(GpAdapter, own_leave) - 200usize];
 };
 impl Default for GpAdapter {
     fn default() -> Self {

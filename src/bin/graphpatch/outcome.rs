@@ -134,16 +134,36 @@ impl Outcome {
         let asked = wanted.summary || wanted.wants_inside();
         let explained = self.runs() > 0 || self.reports.iter().any(|report| report.error.is_some());
         if asked && !explained {
-            let hint = match self
-                .reports
-                .first()
-                .and_then(|report| report.libtorch.as_deref())
-            {
-                Some(libtorch) => format!(" (it loads libtorch {libtorch}, but called no module)"),
-                None => String::new(),
-            };
-            say(format!("no libtorch model ran in {}{hint}", wanted.program));
+            say(self.why_nothing(wanted));
         }
+        let flat = self.reports.iter().any(|report| report.flat);
+        if self.runs() > 0 && !wanted.run_at.is_empty() && !flat {
+            say(
+                "--run-at: nothing begins there, since this program tells of its runs itself; --operations always lists what it \
+                 calls outside of them",
+            );
+        }
+    }
+
+    /// No run began.
+    fn why_nothing(&self, wanted: &Wanted) -> String {
+        let first = self.reports.first();
+        let hint = match first.and_then(|report| report.libtorch.as_deref()) {
+            None => String::new(),
+            Some(libtorch) if self.reports.iter().any(|report| report.flat) => {
+                match wanted.run_at.is_empty() {
+                    true => format!(" (it loads libtorch {libtorch}, but called no operation)"),
+                    false => format!(
+                        " (--run-at {}: there was no such call)",
+                        wanted.run_at.join(", ")
+                    ),
+                }
+            }
+            Some(libtorch) => format!(
+                " (it loads libtorch {libtorch}, but called no module; --operations always lists single operations)"
+            ),
+        };
+        format!("no libtorch model ran in {}{hint}", wanted.program)
     }
 
     fn save(&self, file: &Path) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use graphpatch::graph::GraphFile;
 use graphpatch::patch::{OnError, PatchSpec};
 use graphpatch::preload::launch::launch;
-use graphpatch::preload::{OPTIONS_VARIABLE, Options};
+use graphpatch::preload::{OPTIONS_VARIABLE, Operations, Options};
 use graphpatch::torch::loader::find_in_path;
 
 use crate::asked::{Asked, absolute};
@@ -34,6 +34,12 @@ pub struct Run {
     /// What to do when a patch cannot be applied
     #[arg(long, value_enum, default_value_t = Answer::Raise)]
     on_error: Answer,
+    /// List operations that are called outside of all models, flat, in runs of a root `operations`
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Flat::Auto)]
+    operations: Flat,
+    /// Let such a run begin anew at each call of operation NAME; `MODULE.NAME` if it reads a parameter of MODULE (repeatable)
+    #[arg(long, value_name = "NAME")]
+    run_at: Vec<String>,
     /// Print a table of the patches: matched, applied, failed, kept
     #[arg(long)]
     summary: bool,
@@ -53,6 +59,16 @@ enum Answer {
     Skip,
 }
 
+#[derive(Clone, Copy, ValueEnum, PartialEq)]
+enum Flat {
+    /// In C++ programs that neither call TorchScript nor mark runs themselves
+    Auto,
+    /// In all programs but Python's, beside the models that they call
+    Always,
+    /// Nowhere
+    Never,
+}
+
 /// What the user wants to see when the program has ended.
 pub struct Wanted {
     pub tree: bool,
@@ -61,6 +77,7 @@ pub struct Wanted {
     pub save: Option<PathBuf>,
     pub patches: Vec<PatchSpec>,
     pub program: String,
+    pub run_at: Vec<String>,
 }
 
 impl Wanted {
@@ -74,6 +91,7 @@ impl Run {
     pub fn run(self) -> Result<u8, Stop> {
         let patches = self.asked.specs()?;
         check_save(&patches, self.save.as_deref())?;
+        check_run_at(&self.run_at, self.operations)?;
         if let Some(file) = &self.against {
             check::against(&GraphFile::load(file)?.graphs, &patches)?;
         }
@@ -100,6 +118,12 @@ impl Run {
                 Answer::Raise => OnError::Raise,
                 Answer::Skip => OnError::Skip,
             },
+            operations: match self.operations {
+                Flat::Auto => Operations::Auto,
+                Flat::Always => Operations::Always,
+                Flat::Never => Operations::Never,
+            },
+            run_at: self.run_at.clone(),
             report_dir: dir.path().to_path_buf(),
         };
         let options_file = dir.path().join("options.json");
@@ -125,6 +149,7 @@ impl Run {
             save: self.save,
             patches,
             program,
+            run_at: self.run_at,
         };
         let outcome = Outcome::read(dir.path());
         outcome.tell(&wanted, exit_code(status))
@@ -162,6 +187,23 @@ fn check_save(patches: &[PatchSpec], save: Option<&Path>) -> Result<(), Stop> {
         (None, Some(_)) => Err(Stop::usage(
             "--save: there are no values to save; add --probe PATH or --record PATH",
         )),
+        _ => Ok(()),
+    }
+}
+
+fn check_run_at(names: &[String], operations: Flat) -> Result<(), Stop> {
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if let Some(name) = names.iter().find(|name| !name.split('.').all(is_name)) {
+        return Err(Stop::usage(format!(
+            "--run-at {name}: not the name of an operation; write it as aten has it (embedding), or with the module in front \
+             whose parameter it reads (wte.embedding)"
+        )));
+    }
+    match names.first() {
+        Some(name) if operations == Flat::Never => Err(Stop::usage(format!(
+            "--run-at {name}: there are no such runs with --operations never"
+        ))),
         _ => Ok(()),
     }
 }

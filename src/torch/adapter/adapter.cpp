@@ -8,9 +8,11 @@
 #include "args.cpp"
 #include "device.cpp"
 #include "fallback.cpp"
+#include "flat.cpp"
 #include "instrument.cpp"
 #include "operands.cpp"
 #include "patch.cpp"
+#include "registry.cpp"
 #include "script.cpp"
 #include "shown.cpp"
 #include "thread.cpp"
@@ -148,5 +150,10 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.kept_read = graphpatch::kept_read;
   table.kept_lend = graphpatch::kept_lend;
   table.kept_free = graphpatch::kept_free;
+  table.flat_start = graphpatch::flat_start;
+  table.flat_thread = graphpatch::flat_thread;
+  table.flat_forked = graphpatch::flat_forked;
+  table.own_enter = graphpatch::own_enter;
+  table.own_leave = graphpatch::own_leave;
   return &table;
 }

@@ -40,7 +40,17 @@ struct Frame {
   std::vector<std::pair<const void*, at::Tensor>> patched;
 };
 
+struct FlatRun; // flat.cpp
+struct FlatRunEnd {
+  void operator()(FlatRun* run) const;
+};
+
 struct Thread {
+  ~Thread();
+  Thread() = default;
+  Thread(Thread&&) = default;
+  Thread& operator=(Thread&&) = default;
+
   GpRun* run = nullptr;
   const void* node = nullptr; // of the backward pass in which the run began
   bool declined = false;     // inside a call of a root of which nothing is wanted
@@ -54,6 +64,8 @@ struct Thread {
   bool outer_armed = false;
   bool outer_excluded = false;
   bool for_function = false; // suspended for a function of the user's, not for a run
+  bool flat_now = false; // `run` is the flat one, for the time of one operation
+  std::unique_ptr<FlatRun, FlatRunEnd> flat; // on the threads whose operations outside of other runs are wanted
 };
 
 Thread& this_thread();
@@ -125,7 +137,8 @@ void handle_value(GpRun* run, uint32_t wanted, c10::IValue* values, size_t n, Ow
 // An input (of the scope's caller) or the output of the present scope.
 void handle_scope_value(GpRun* run, uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
 // Shows the tensors among `values` to the core; puts patched copies in the place of patched parameters.
-void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n);
+// `written`: bits of those that the operation writes into, which are left alone.
+void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n, uint64_t written = 0);
 
 // ---- args.cpp: what the value that is about to appear is made from, and where ----
 
@@ -139,7 +152,33 @@ uint32_t shown_leaf(size_t index, GpLeaf* out);
 void forget_shown();
 void register_doors();
 
+// ---- flat.cpp: operations outside of all other runs ----
+
+void flat_start(const GpStr* run_at, size_t n);
+void flat_thread();
+void flat_forked();
+bool may_start_run(const c10::FunctionSchema& schema);
+void own_enter();
+void own_leave(const void* module);
+
 // ---- fallback.cpp, script.cpp: the two ways in ----
+
+struct OpInfo {
+  const c10::FunctionSchema* schema = nullptr;
+  bool query = false; // only looks at what a tensor is; no node
+  bool cast = false;  // put there by TorchScript's own autocast pass; no node
+  uint32_t id = 0;
+  uint32_t n_arguments = 0;
+  uint32_t n_returns = 0;
+  bool in_place = false; // its results are operands that it wrote into
+  uint64_t written = 0;  // bits of the arguments that it writes into
+  bool starts = false;   // a flat run may begin with it
+};
+
+// One operation of the present scope: its operands, the call, its result.
+void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t written);
+// The same for an operation of a thread with a flat run, outside of other runs.
+void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info);
 
 void start_fallback();
 void start_script();

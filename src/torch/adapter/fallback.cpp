@@ -14,16 +14,6 @@
 
 namespace graphpatch {
 
-struct OpInfo {
-  const c10::FunctionSchema* schema = nullptr;
-  bool query = false; // only looks at what a tensor is; no node
-  bool cast = false;  // put there by TorchScript's own autocast pass; no node
-  uint32_t id = 0;
-  uint32_t n_arguments = 0;
-  uint32_t n_returns = 0;
-  bool in_place = false; // its results are operands that it wrote into
-};
-
 // TorchScript dispatches these; Python and C++ answer them without the dispatcher. They compute nothing, and paths
 // are to agree between hosts.
 static bool is_query(const c10::FunctionSchema& schema) {
@@ -47,6 +37,7 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
     info->query = is_query(schema);
     info->cast = schema.name() == "aten::_autocast_to_reduced_precision" ||
         schema.name() == "aten::_autocast_to_full_precision";
+    info->starts = may_start_run(schema);
     std::string name = c10::toString(schema.operator_name());
     info->id = core->op_define(gp_str(name));
     info->n_arguments = static_cast<uint32_t>(schema.arguments().size());
@@ -54,6 +45,9 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
     for (const c10::Argument& result : schema.returns())
       if (result.alias_info() && result.alias_info()->isWrite())
         info->in_place = true;
+    for (size_t i = 0; i < schema.arguments().size() && i < 64; ++i)
+      if (const c10::AliasInfo* alias = schema.arguments()[i].alias_info())
+        info->written |= uint64_t{alias->isWrite()} << i;
   }
   return *info;
 }
@@ -81,22 +75,12 @@ static bool is_engines(const Thread& thread) {
   return torch::autograd::get_current_node().get() != thread.node;
 }
 
-static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t written) {
   Thread& thread = this_thread();
-  if (!thread.run || thread.frames.empty()) {
-    op.callBoxed(stack);
-    return;
-  }
   GpRun* run = thread.run;
-  const OpInfo& info = info_of(op);
-  if (info.query || is_tracing() || is_engines(thread)) {
-    op.callBoxed(stack);
-    return;
-  }
   // The stack may hold the caller's other values below ours.
   if (thread.frames.back().flags & GP_FRAME_OPERANDS)
-    handle_operands(run, 0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments);
+    handle_operands(run, 0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments, written);
   uint32_t wanted = info.cast ? 0 : core->value_begin(run, GP_VALUE_OP, info.id);
   if (!wanted) {
     op.callBoxed(stack);
@@ -116,6 +100,28 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
       stack->data() + (stack->size() - info.n_returns),
       info.n_returns,
       info.in_place ? Ownership::InPlace : Ownership::Result);
+}
+
+static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+  Thread& thread = this_thread();
+  const bool flat = thread.flat && !thread.run;
+  // With a flat run beside it, a thread is armed in every scope of another run.
+  const bool wanted = flat ? !thread.declined : !thread.frames.empty() && (thread.frames.back().flags & GP_FRAME_ARM);
+  if (!wanted) {
+    op.callBoxed(stack);
+    return;
+  }
+  const OpInfo& info = info_of(op);
+  if (info.query || is_tracing()) {
+    op.callBoxed(stack);
+  } else if (flat) {
+    intercept_flat(op, stack, info);
+  } else if (is_engines(thread)) {
+    op.callBoxed(stack);
+  } else {
+    intercept(op, stack, info, 0);
+  }
 }
 
 // Tells the core of every operator that there is, and that comes to be: only scopes in which a patched name could be an

@@ -6,15 +6,19 @@ namespace graphpatch {
 // The patched copy of a parameter for the frame at `level`, made once per frame.
 static at::Tensor patched_parameter(GpRun* run, uint32_t level, Frame& frame, const at::Tensor& parameter) {
   const void* identity = parameter.unsafeGetTensorImpl();
-  for (const auto& entry : frame.patched)
-    if (entry.first == identity)
-      return entry.second;
+  // A flat run may last for ever, and an optimizer may have changed the parameter since.
+  const bool keep = !this_thread().flat_now;
+  if (keep)
+    for (const auto& entry : frame.patched)
+      if (entry.first == identity)
+        return entry.second;
   const GpTarget* targets = nullptr;
   size_t n = core->parameter_targets(run, level, identity, &targets);
   c10::IValue value(parameter);
   apply_targets(run, targets, n, &value, 1, Ownership::Borrowed);
   at::Tensor patched = value.toTensor();
-  frame.patched.emplace_back(identity, patched);
+  if (keep)
+    frame.patched.emplace_back(identity, patched);
   return patched;
 }
 
@@ -58,7 +62,7 @@ static void substitute(
   }
 }
 
-void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n) {
+void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n, uint64_t written) {
   Thread& thread = this_thread();
   if (thread.frames.size() <= level)
     return;
@@ -67,8 +71,10 @@ void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n) 
     return;
   static thread_local Items items;
   items.clear();
+  const auto is_written = [&](size_t i) { return i < 64 && (written >> i & 1); };
   for (size_t i = 0; i < n; ++i)
-    collect(items, values[i]);
+    if (!is_written(i))
+      collect(items, values[i]);
   if (!items.size())
     return;
   static thread_local std::vector<uint8_t> replace;
@@ -82,7 +88,8 @@ void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n) 
   std::vector<uint8_t> flags = replace; // patching may come back here
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
-    substitute(run, level, frame, values[i], flags, at);
+    if (!is_written(i))
+      substitute(run, level, frame, values[i], flags, at);
 }
 
 } // namespace graphpatch

@@ -10,8 +10,16 @@ Thread& this_thread() {
   return thread;
 }
 
+// The thread ends: what may still run on it (other destructors) is not intercepted.
+Thread::~Thread() {
+  if (flat) {
+    flat.reset();
+    c10::impl::tls_set_dispatch_key_included(kKey, false);
+  }
+}
+
 static void arm(bool on) {
-  c10::impl::tls_set_dispatch_key_included(kKey, on);
+  c10::impl::tls_set_dispatch_key_included(kKey, on || this_thread().flat);
 }
 
 static void push(Thread& thread, uint32_t flags) {

@@ -149,6 +149,20 @@ pub fn uses_cxx11_strings(c10_so: &Path) -> Option<bool> {
     seen
 }
 
+/// Whether the object takes a symbol from another one whose name is `wanted`.
+pub fn imports(path: &Path, wanted: impl Fn(&str) -> bool) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    let cache = ReadCache::new(file);
+    let Ok(file) = ElfFile64::<Endianness, _>::parse(&cache) else {
+        return false;
+    };
+    file.dynamic_symbols()
+        .filter(|symbol| symbol.is_undefined())
+        .any(|symbol| symbol.name().is_ok_and(&wanted))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +178,8 @@ mod tests {
                 .any(|name| name.starts_with("libc.so")),
             "{dynamic:?}"
         );
+        assert!(imports(&own, |name| name == "dlsym"));
+        assert!(!imports(&own, |name| name == "no_such_symbol"));
         assert_ne!(build_id(&own), "unreadable");
         assert_eq!(ends(&own).ok(), ends(&own).ok());
     }
@@ -175,6 +191,7 @@ mod tests {
         std::fs::write(&file, "#!/bin/sh\n").expect("write");
         assert_eq!(dynamic(&file), None);
         assert_eq!(dynamic(&dir.path().join("absent")), None);
+        assert!(!imports(&file, |_| true) && !imports(&dir.path().join("absent"), |_| true));
         assert_eq!(uses_cxx11_strings(&file), None);
         assert!(build_id(&file).starts_with("ah"));
     }

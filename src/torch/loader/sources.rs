@@ -24,6 +24,7 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         "adapter/fallback.cpp",
         include_str!("../adapter/fallback.cpp"),
     ),
+    ("adapter/flat.cpp", include_str!("../adapter/flat.cpp")),
     (
         "adapter/instrument.cpp",
         include_str!("../adapter/instrument.cpp"),
@@ -37,6 +38,11 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../adapter/operands.cpp"),
     ),
     ("adapter/patch.cpp", include_str!("../adapter/patch.cpp")),
+    (
+        "adapter/registry.cpp",
+        include_str!("../adapter/registry.cpp"),
+    ),
+    ("adapter/registry.h", include_str!("../adapter/registry.h")),
     ("adapter/script.cpp", include_str!("../adapter/script.cpp")),
     ("adapter/shown.cpp", include_str!("../adapter/shown.cpp")),
     ("adapter/thread.cpp", include_str!("../adapter/thread.cpp")),

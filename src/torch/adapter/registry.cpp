@@ -1,0 +1,153 @@
+// Reads a torch::nn::Module while one of its members is called: afterwards it may be gone. Kept are its tensors, by
+// identity, with their paths.
+#include "instrument.h"
+#include "registry.h"
+
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <mutex>
+
+namespace graphpatch {
+
+std::atomic<uint64_t> registry_generation{0};
+
+static std::mutex registry_mutex;
+// For the life of the process: threads may still call operations while it ends.
+static auto& registry = *new std::shared_ptr<const Registry>;
+static size_t models = 0;
+
+static GpRoot* define_root(const std::vector<std::string>& paths) {
+  static Scope* scope = new Scope("", "", "", {}); // for the life of the process
+  std::vector<GpStr> texts;
+  for (const std::string& path : paths)
+    texts.push_back(gp_str(path));
+  GpRootInfo info{scope->handle(), gp_str("operations"), texts.data(), texts.size()};
+  return core->root_define(&info);
+}
+
+std::shared_ptr<const Registry> present_registry() {
+  std::lock_guard<std::mutex> lock(registry_mutex);
+  if (!registry) {
+    auto first = std::make_shared<Registry>();
+    first->root = define_root(first->paths);
+    registry = first;
+  }
+  return registry;
+}
+
+// One parameter or buffer, as the model holds it.
+struct Held {
+  std::string module; // the attribute path of its module
+  std::string name;
+  std::string class_name;
+  at::Tensor tensor;
+};
+
+static std::vector<Held> read(const torch::nn::Module& root) {
+  std::vector<Held> held;
+  root.apply(
+      [&](const std::string& path, const torch::nn::Module& module) {
+        for (bool buffers : {false, true})
+          for (const auto& item : buffers ? module.named_buffers(false) : module.named_parameters(false))
+            if (item.value().defined())
+              held.push_back({path, item.key(), module.name(), item.value()});
+      },
+      std::string());
+  return held;
+}
+
+static std::string joined(const std::string& left, const std::string& right) {
+  return left.empty() ? right : right.empty() ? left : left + "." + right;
+}
+
+static std::string underscored(std::string path) {
+  std::replace(path.begin(), path.end(), '.', '_');
+  return path;
+}
+
+// The model that these tensors belong to: a known one, another, or none where they are but a part of a known one.
+static bool model_of(const Registry& old, const std::vector<Held>& held, size_t& model) {
+  std::unordered_map<size_t, size_t> living;
+  for (const auto& entry : old.tensors)
+    if (!entry.second.tensor.expired())
+      ++living[entry.second.model];
+  std::unordered_map<const void*, size_t> distinct;
+  for (const Held& one : held)
+    distinct.emplace(one.tensor.unsafeGetTensorImpl(), 0);
+  for (const Held& one : held) {
+    auto known = old.tensors.find(one.tensor.unsafeGetTensorImpl());
+    if (known == old.tensors.end())
+      continue;
+    model = known->second.model;
+    return distinct.size() >= living[model];
+  }
+  model = models;
+  return true;
+}
+
+void register_module(const void* pointer) {
+  const auto held = read(*static_cast<const torch::nn::Module*>(pointer));
+  if (held.empty())
+    return;
+  const auto old = present_registry();
+  std::lock_guard<std::mutex> lock(registry_mutex);
+  size_t model = 0;
+  if (registry != old || !model_of(*old, held, model)) // another thread is reading: then, the next call tells
+    return;
+  // Paths of a second model are told apart by its class: those of the first one stand for themselves.
+  std::string root_class;
+  for (const Held& one : held)
+    if (one.module.empty())
+      root_class = one.class_name;
+  if (root_class.empty())
+    root_class = static_cast<const torch::nn::Module*>(pointer)->name();
+  const auto colon = root_class.rfind(':');
+  root_class = colon == std::string::npos ? root_class : root_class.substr(colon + 1);
+  const std::string prefix = model == 0 ? "" : root_class + "#" + std::to_string(model + 1);
+
+  auto next = std::make_shared<Registry>();
+  next->paths = old->paths;
+  std::unordered_map<std::string, size_t> indices;
+  for (size_t i = 0; i < next->paths.size(); ++i)
+    indices.emplace(next->paths[i], i);
+  std::unordered_map<std::string, std::shared_ptr<const Place>> places;
+  for (const auto& entry : old->tensors) {
+    const Registered& known = entry.second;
+    if (known.place)
+      places[known.place->path] = known.place;
+    if (known.model != model && !known.tensor.expired())
+      next->tensors.emplace(entry.first, known);
+  }
+  for (const Held& one : held) {
+    const std::string below = joined(prefix, one.module);
+    auto& place = places[below];
+    if (!place && !one.module.empty()) {
+      auto made = std::make_shared<Place>();
+      made->path = below;
+      made->name = underscored(one.module);
+      GpScopeInfo info{gp_str(one.module), gp_str(below), gp_str(one.class_name), nullptr, 0};
+      made->scope = core->scope_define(&info);
+      place = made;
+    }
+    const std::string path = joined(below, one.name);
+    const auto index = indices.emplace(path, next->paths.size());
+    if (index.second)
+      next->paths.push_back(path);
+    Registered entry{index.first->second, place, model, decltype(Registered::tensor)(one.tensor.getIntrusivePtr())};
+    const auto added = next->tensors.emplace(one.tensor.unsafeGetTensorImpl(), entry);
+    if (!added.second && added.first->second.place != place)
+      added.first->second.place = nullptr; // which of its modules is at work cannot be known
+  }
+  next->identities.resize(next->paths.size());
+  for (const auto& entry : next->tensors)
+    next->identities[entry.second.index] = entry.first;
+  models = std::max(models, model + 1);
+  if (next->paths == old->paths && next->identities == old->identities)
+    return;
+  next->root = define_root(next->paths);
+  registry = next;
+  ++registry_generation;
+}
+
+} // namespace graphpatch

@@ -1,0 +1,51 @@
+// Which module's parameter a tensor is, for programs that tell of no module calls.
+#pragma once
+
+#include "adapter.h"
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace graphpatch {
+
+// A module with parameters or buffers of its own; the scope of the operations that read them.
+struct Place {
+  GpScope* scope = nullptr;
+  std::string path; // below the root: layers.0.fc
+  std::string name; // as node paths have it: layers_0_fc
+  ~Place() {
+    if (scope)
+      core->scope_free(scope);
+  }
+};
+
+struct Registered {
+  size_t index = 0;                   // among the root's parameters
+  std::shared_ptr<const Place> place; // null: the root's own, or one that several modules share
+  size_t model = 0;
+  // Keeps the address from being used again.
+  c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+};
+
+// What is known at one time. Never changed once it is there; threads hold on to the one that they began with.
+struct Registry {
+  std::unordered_map<const void*, Registered> tensors;
+  std::vector<std::string> paths;        // by index; indices stay what they are
+  std::vector<const void*> identities;   // by index; null where there is no tensor any more
+  GpRoot* root = nullptr;
+  ~Registry() {
+    if (root)
+      core->root_free(root);
+  }
+};
+
+// How many registries there were.
+extern std::atomic<uint64_t> registry_generation;
+std::shared_ptr<const Registry> present_registry();
+// Reads the parameters and buffers of a whole torch::nn::Module.
+void register_module(const void* module);
+
+} // namespace graphpatch

@@ -1,0 +1,82 @@
+//! Flat runs: operations of programs that tell of no module calls, by way of the adapter.
+
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::attach::adapter;
+use super::seam_generated as raw;
+use crate::error::{Error, Result};
+
+/// Whether some threads have flat runs; then the adapter is there.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the operations of this thread, and of those that call [`flat_thread`], are in flat runs. A new one begins
+/// at each call of an operation in `run_at`; with none, a run is as long as its thread. Called once.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before any session was attached.
+pub fn flat_start(run_at: &[String]) -> Result<()> {
+    let start = adapter()?.flat_start;
+    let start = start.ok_or_else(|| Error::Internal("the adapter lacks a call".into()))?;
+    let names: Vec<raw::GpStr> = run_at
+        .iter()
+        .map(|name| raw::GpStr {
+            data: name.as_ptr().cast(),
+            size: name.len(),
+        })
+        .collect();
+    // SAFETY: the table's call; the names are lent for it.
+    unsafe { start(names.as_ptr(), names.len()) };
+    STARTED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Whether [`flat_start`] was called.
+pub fn is_flat() -> bool {
+    STARTED.load(Ordering::Acquire)
+}
+
+fn call(pick: impl FnOnce(&raw::GpAdapter) -> Option<unsafe extern "C" fn()>) {
+    if is_flat()
+        && let Ok(adapter) = adapter()
+        && let Some(call) = pick(adapter)
+    {
+        // SAFETY: a call of the adapter's table that takes nothing.
+        unsafe { call() };
+    }
+}
+
+/// This thread's operations are in flat runs, if [`flat_start`] was called.
+pub fn flat_thread() {
+    call(|adapter| adapter.flat_thread);
+}
+
+/// This process was forked off: its thread's run begins anew.
+pub fn flat_forked() {
+    call(|adapter| adapter.flat_forked);
+}
+
+/// A call in which libtorch does the host's own work, until it is dropped.
+pub(super) struct OwnCall {
+    /// The `torch::nn::Module` that it is made on, or NULL. Alive until then.
+    pub(super) module: *const c_void,
+}
+
+impl OwnCall {
+    pub(super) fn enter(module: *const c_void) -> OwnCall {
+        call(|adapter| adapter.own_enter);
+        OwnCall { module }
+    }
+}
+
+impl Drop for OwnCall {
+    fn drop(&mut self) {
+        if let Ok(adapter) = adapter()
+            && let Some(leave) = adapter.own_leave
+        {
+            // SAFETY: the table's call; the module is alive, since one of its members is just returning.
+            unsafe { leave(self.module) };
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the program's own objects call of libtorch, from the symbols that they import.
+
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::elf;
+use super::libtorch::is_libtorch_cpu;
+
+/// Loading, compiling and calling TorchScript.
+const TORCHSCRIPT: [&str; 5] = [
+    "_ZN5torch3jit4loadE",
+    "_ZN5torch3jit16import_ir_moduleE",
+    "_ZN5torch3jit15_load_for_mobileE",
+    "_ZN5torch3jit7compileE",
+    "_ZNK5torch3jit6MethodclE",
+];
+
+/// The C ABI of this library: such a program marks its own runs.
+const OURS: &str = "gp_";
+
+/// Whether one of the process's objects beside libtorch's own calls TorchScript, or this library: then runs are what it
+/// says. An object that cannot be read says nothing.
+pub fn tells_of_runs() -> bool {
+    let objects = objects();
+    let Some(home) = objects
+        .iter()
+        .find(|path| is_libtorch_cpu(path))
+        .and_then(|path| path.parent())
+    else {
+        return false;
+    };
+    let own = super::own_object();
+    objects
+        .iter()
+        .filter(|path| path.parent() != Some(home) && Some(*path) != own.as_ref())
+        .any(|path| imports(path))
+}
+
+fn imports(object: &Path) -> bool {
+    // Objects that know libtorch at all are few, and theirs are the only tables of symbols that are read.
+    let knows = elf::dynamic(object).is_some_and(|dynamic| {
+        let words = ["torch", "c10", "graphpatch"];
+        let names = |name: &String| words.iter().any(|word| name.contains(word));
+        dynamic.needed.iter().any(names)
+    });
+    knows
+        && elf::imports(object, |name| {
+            name.starts_with(OURS) || TORCHSCRIPT.iter().any(|prefix| name.starts_with(prefix))
+        })
+}
+
+/// Whether this is a Python interpreter, or has one inside.
+pub fn has_python() -> bool {
+    // SAFETY: a look-up of a valid name in the objects of this process; the address is not used.
+    !unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"Py_IsInitialized".as_ptr()) }.is_null()
+}
+
+/// The files of the executable and of all libraries.
+fn objects() -> Vec<PathBuf> {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        found: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: dl_iterate_phdr hands a valid info for the time of the call, and `found` is the pointer given below.
+        let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<PathBuf>>()) };
+        if !info.dlpi_name.is_null() {
+            // SAFETY: dlpi_name is a NUL-terminated string owned by the dynamic linker for the time of the call.
+            let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+            found.push(PathBuf::from(OsStr::from_bytes(name.to_bytes())));
+        }
+        0
+    }
+    let mut found: Vec<PathBuf> = std::env::current_exe().into_iter().collect();
+    // SAFETY: `visit` has the asked-for signature, does not unwind (it allocates paths), and `found` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+    found
+}

@@ -202,8 +202,9 @@ fn nesting(json: &[u8]) -> usize {
     deepest
 }
 
-/// Puts a new file in the place of an old one. What is no regular file (`/dev/stdout`, a pipe) is written into.
-fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Puts a new file in the place of an old one, as a whole or not at all. What is no regular file (`/dev/stdout`, a pipe)
+/// is written into.
+pub fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if std::fs::metadata(file).is_ok_and(|old| !old.is_file()) {
         return File::options().write(true).open(file)?.write_all(bytes);
     }

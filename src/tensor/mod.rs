@@ -9,6 +9,7 @@
 )]
 
 pub mod dtype;
+mod elements;
 pub mod file;
 pub mod host;
 pub mod npy;

@@ -5,6 +5,7 @@
 //! | `run.rs` | `run`: checks everything, starts the program with the library preloaded; `outcome.rs` tells what came of it |
 //! | `python.rs` | `run`'s part in Python programs |
 //! | `show.rs` | `show` |
+//! | `view/` | `view` |
 //! | `complete.rs` | `complete` |
 //! | `check.rs` | `check`, and the check that `run --against` does |
 //! | `asked.rs` | `--patch`, `--patches`, `--probe`, `--record` of both |
@@ -30,6 +31,7 @@ mod python;
 mod run;
 mod show;
 mod summary;
+mod view;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -52,6 +54,7 @@ struct Cli {
 enum Sub {
     Run(run::Run),
     Show(show::Show),
+    View(view::View),
     Complete(complete::Complete),
     Check(check::Check),
     Doctor(doctor::Doctor),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
     finish(match cli.command {
         Sub::Run(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
+        Sub::View(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),

@@ -282,8 +282,9 @@ gp_status gp_graphs_tree(const gp_graphs *graphs,
                          const char *path,
                          char **out);
 
-// The children of the scope at `path` (NULL or "": the root) in graph number `index`, in order, one name a line. `out`
-// receives new text, empty for a leaf; free it with gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+// The children of the scope at `path` (NULL or "": the root) in graph number `index`, or the elements of the container
+// there, in order, one name a line. `out` receives new text, empty for a leaf; free it with gp_string_free. Errors:
+// GP_STATUS_PARSE, GP_STATUS_PATH.
 gp_status gp_graphs_children(const gp_graphs *graphs,
                              size_t index,
                              const char *path,

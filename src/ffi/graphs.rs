@@ -149,8 +149,9 @@ pub unsafe extern "C" fn gp_graphs_tree(
     })
 }
 
-/// The children of the scope at `path` (NULL or "": the root) in graph number `index`, in order, one name a line. `out`
-/// receives new text, empty for a leaf; free it with gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+/// The children of the scope at `path` (NULL or "": the root) in graph number `index`, or the elements of the container
+/// there, in order, one name a line. `out` receives new text, empty for a leaf; free it with gp_string_free. Errors:
+/// GP_STATUS_PARSE, GP_STATUS_PATH.
 ///
 /// # Safety
 ///
@@ -167,11 +168,14 @@ pub unsafe extern "C" fn gp_graphs_children(
         let graph = reference(graphs, "graphs")?.graph(index)?;
         let path = path_or_root(path)?;
         let node = graph.node(&path).ok_or_else(|| no_node(graph, &path))?;
-        let names: Vec<&str> = node
-            .children
-            .iter()
-            .map(|child| child.name.as_str())
-            .collect();
+        let names: Vec<String> = if node.is_scope() && path.dig.is_empty() {
+            let children = node.children.iter();
+            children.map(|child| child.name.clone()).collect()
+        } else {
+            let value = graph.value(&path).ok_or_else(|| no_node(graph, &path))?;
+            let elements = value.elements();
+            elements.into_iter().map(|(name, _)| name).collect()
+        };
         string::give(out, "out", &names.join("\n"))
     })
 }

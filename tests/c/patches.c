@@ -341,6 +341,43 @@ static void *run_bare_elsewhere(void *thread_out) {
   return model_run(m, INPUT, ROWS, COLUMNS, thread_out, OUTPUTS) == OUTPUTS ? NULL : (void *)model_error();
 }
 
+static int32_t next_of(void *user, DLManagedTensorVersioned *value, DLManagedTensorVersioned **replacement) {
+  (void)value, (void)replacement;
+  ++*(int *)user;
+  return 0;
+}
+
+static void count_release(void *user) {
+  *(int *)user += 100;
+}
+
+static void check_all_at_once(void) {
+  gp_spec *specs[2] = {spec_of(NODE), spec_of(NODE)};
+  uint64_t ids[2];
+  int called = 0;
+  require(!gp_runs_wanted(), "nobody wants a run yet");
+  ok(gp_spec_custom(specs[1], next_of, &called));
+  ok(gp_spec_release(specs[1], count_release));
+  ok(gp_patch_register_all(session, (const gp_spec *const *)specs, 2, ids));
+  require(gp_runs_wanted(), "now somebody does");
+  gp_spec_free(specs[0]), gp_spec_free(specs[1]);
+  for (int i = 0; i < OUTPUTS; ++i) expected[i] = 0;
+  run_gives(expected, "both hold");
+  require(called == 1, "the function was called, and is still there");
+  ok(gp_patch_remove_all(session, ids, 2));
+  require(called == 101 && !gp_runs_wanted(), "it is let go of once");
+  run_gives(bare, "both are gone");
+}
+
+/* All bad paths in one error, once a graph was recorded. */
+static void check_paths_at_once(void) {
+  gp_spec *specs[2] = {spec_of("nowhere"), spec_of("layers_8.nothing")};
+  uint64_t ids[2];
+  refused(GP_STATUS_PATH, gp_patch_register_all(session, (const gp_spec *const *)specs, 2, ids));
+  says("nowhere"), says("layers_8.nothing");
+  gp_spec_free(specs[0]), gp_spec_free(specs[1]);
+}
+
 static void check_sets(void) {
   uint64_t outer, inner, first, second, third;
   float plus1[OUTPUTS], zero[OUTPUTS] = {0};
@@ -517,6 +554,11 @@ static int32_t twice(void *user, DLManagedTensorVersioned *value, DLManagedTenso
   return 0;
 }
 
+static int32_t fail(void *user, DLManagedTensorVersioned *value, DLManagedTensorVersioned **replacement) {
+  (void)value, (void)replacement;
+  return gp_callback_fail(user);
+}
+
 static gp_spec *custom(plan *p) {
   gp_spec *spec = spec_of(NODE);
   ok(gp_spec_slice(spec, "[:, 1]"));
@@ -553,6 +595,11 @@ static void check_custom(void) {
   p.give = new_tensor(DL_FLOAT, 32, column, SIDE, 0);
   spec_throws(custom(&p), "the function returned 7");
   require(deleted == before + 4, "a tensor that comes with a failure is ended");
+  spec = spec_of(NODE);
+  ok(gp_spec_custom(spec, fail, "too hot"));
+  spec_throws(spec, "the function failed: too hot");
+  p.give = NULL;
+  spec_throws(custom(&p), "the function returned 7");
   p.answer = 0;
   p.give = new_tensor(DL_FLOAT, 32, wrong, 2, 0);
   spec_throws(custom(&p), "(3, 3)");
@@ -744,12 +791,14 @@ int main(int argc, char **argv) {
   check_torch_values();
   check_indices();
   check_sets();
+  check_all_at_once();
   check_conditions();
   kept = check_kept(folder);
   check_custom();
   check_session();
   check_plain(folder);
   check_runs_in_functions();
+  check_paths_at_once();
   run_gives(bare, "the original result after all of this");
   gp_session_close(session);
 

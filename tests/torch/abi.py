@@ -37,11 +37,12 @@ class Leaf(ctypes.Structure):
 
 
 CALLBACK = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, POINTER(c_void_p))
+RELEASE = ctypes.CFUNCTYPE(None, c_void_p)
 SOURCE = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
 PLAIN = {"bool": c_bool, "double": c_double, "int64_t": c_int64, "uint64_t": c_uint64, "uint32_t": c_uint32,
          "size_t": c_size_t, "gp_patch_counts": Counts, "gp_leaf": Leaf, "gp_callback": CALLBACK,
-         "gp_torch_callback": CALLBACK, "gp_source_callback": SOURCE, "gp_status": c_int}
+         "gp_torch_callback": CALLBACK, "gp_release": RELEASE, "int32_t": c_int32, "gp_source_callback": SOURCE, "gp_status": c_int}
 
 
 def c_type(text: str) -> Any:

@@ -15,7 +15,7 @@ from ctypes import byref, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
-from abi import CALLBACK, Counts, Library, ManagedTensor, refused, texts
+from abi import CALLBACK, RELEASE, Counts, Library, ManagedTensor, refused, texts
 
 
 def test_every_call_by_ctypes(tmp_path: Path) -> None:
@@ -321,6 +321,25 @@ def check_functions(p: Patched) -> None:
         assert gone() is None
     with refused("ARGUMENT", "callback"):
         gp.spec_custom(custom(), CALLBACK(), None)
+
+    # A function says why it fails, and what belongs to it is let go of when nobody can call it any more.
+    released: List[int] = []
+    release = RELEASE(lambda user: released.append(user))
+    failing = CALLBACK(lambda *_: gp.callback_fail("too hot"))
+    made = spec()
+    gp.spec_custom(made, failing, 17)
+    gp.spec_release(made, release)
+    p.throws(made, "the function failed: too hot")
+    assert released == [17]
+
+    assert not gp.runs_wanted()
+    zero, identities = spec(), (c_uint64 * 2)()
+    gp.patch_register_all(p.session, (c_void_p * 2)(zero.value, zero.value), 2, identities)
+    gp.spec_free(zero)
+    assert gp.runs_wanted() and torch.equal(p.run(), torch.zeros_like(p.bare))
+    assert [p.counts(identity) for identity in identities] == [(1, 1, 0)] * 2
+    gp.patch_remove_all(p.session, identities, 2)
+    assert not gp.runs_wanted() and torch.equal(p.run(), p.bare)
 
 
 def check_kept(p: Patched, folder: Path) -> None:

@@ -53,6 +53,31 @@ pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) ->
     guard(|| unsafe { reference(session, "session")?.0.remove_patch(id) })
 }
 
+/// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
+/// not registered; the others are taken away nevertheless.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `ids` points to `n` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_remove_all(
+    session: *const gp_session,
+    ids: *const u64,
+    n: usize,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        if n == 0 {
+            return Ok(());
+        }
+        if ids.is_null() {
+            return Err(super::guard::null("ids"));
+        }
+        session.0.remove_all(std::slice::from_raw_parts(ids, n))
+    })
+}
+
 /// Switches a patch off or on again, for runs that begin from now on; it keeps its place among the others.
 ///
 /// # Safety

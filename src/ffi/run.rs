@@ -1,10 +1,18 @@
 //! Runs and scopes that a program marks itself, for models that are plain operations (C++).
 
 use std::ffi::c_char;
+use std::sync::atomic::Ordering;
 
 use super::guard::text;
 use super::{Status, guard};
-use crate::torch;
+use crate::{session, torch};
+
+/// Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
+/// makes what gp_run_open and the calls behind it take.
+#[unsafe(no_mangle)]
+pub extern "C" fn gp_runs_wanted() -> bool {
+    session::ACTIVE.load(Ordering::Relaxed) == session::Active::Wanted as u32
+}
 
 /// Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does
 /// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread. This and the

@@ -1,6 +1,6 @@
 //! gp_spec: a patch before it is registered, for what text cannot say.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
 use super::dlpack::{self, DLManagedTensorVersioned};
@@ -9,9 +9,10 @@ use super::session::gp_session;
 use super::value::gp_value;
 use super::{Status, guard};
 use crate::error::{Error, Result};
-use crate::patch::action::{Action, Callback, NewPatch, Pick};
+use crate::patch::action::{Action, Callback, Life, NewPatch, Pick};
 use crate::patch::kept::Kept;
 use crate::path::{Item, Slice};
+use crate::session::verdict;
 
 /// A patch to be: a path, an index and what to do. One thread at a time.
 pub struct gp_spec(NewPatch);
@@ -214,6 +215,7 @@ pub unsafe extern "C" fn gp_spec_custom(
             function: (function as *const ()).expose_provenance(),
             user: user.expose_provenance(),
             torch: false,
+            life: None,
         });
         Ok(())
     })
@@ -252,9 +254,74 @@ pub unsafe extern "C" fn gp_spec_custom_torch(
             function: (function as *const ()).expose_provenance(),
             user: user.expose_provenance(),
             torch: true,
+            life: None,
         });
         Ok(())
     })
+}
+
+/// What is called once with a function's `user` when nobody can call that function any more.
+pub type gp_release = Option<unsafe extern "C" fn(user: *mut c_void)>;
+
+/// A `user` that is handed back when the last patch, spec and run that know it are gone.
+struct Owned {
+    release: unsafe extern "C" fn(user: *mut c_void),
+    user: usize,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: both came together in gp_spec_release, and this is the one call.
+        unsafe { (self.release)(std::ptr::with_exposed_provenance_mut(self.user)) };
+    }
+}
+
+/// Hands over the `user` of the spec's function: `release` is called with it, once and on whatever thread, when the spec
+/// and all patches that were registered from it are gone and runs that began with them have ended. It must not throw.
+/// GP_STATUS_ARGUMENT for a spec without a function, and where it was handed over already.
+///
+/// # Safety
+///
+/// `spec` is NULL or live; `release` may be called with its `user` from any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_spec_release(spec: *mut gp_spec, release: gp_release) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let release = release.ok_or_else(|| super::guard::null("release"))?;
+        match &mut change(spec)?.action {
+            Action::Custom(callback) if callback.life.is_none() => {
+                let user = callback.user;
+                callback.life = Some(Arc::new(Life(Box::new(Owned { release, user }))));
+                Ok(())
+            }
+            Action::Custom(_) => Err(refused("spec", "has its `user` handed over already")),
+            _ => Err(refused("spec", "calls no function")),
+        }
+    })
+}
+
+/// To be returned by a gp_callback or gp_torch_callback that failed: keeps a copy of `why` (UTF-8; what is not becomes `?`,
+/// NULL says nothing) for the message of the patch that called it on this thread. Always 1.
+///
+/// # Safety
+///
+/// `why` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_callback_fail(why: *const c_char) -> i32 {
+    let _ = guard(|| {
+        if !why.is_null() {
+            // SAFETY: by this function's contract.
+            let why = unsafe { CStr::from_ptr(why) };
+            verdict::function_failed(&why.to_string_lossy());
+        }
+        Ok(())
+    });
+    1
+}
+
+fn refused(name: &'static str, why: &str) -> Error {
+    let why = why.into();
+    Error::Argument { name, why }
 }
 
 /// The spec holds for these runs of its root only, counted from 0: "3", "2..", "0..4" (without 4). GP_STATUS_PARSE.
@@ -285,6 +352,16 @@ pub unsafe extern "C" fn gp_spec_this_thread(spec: *mut gp_spec, only: bool) -> 
     })
 }
 
+/// A patch from the spec, if it can be one.
+fn patch_from(spec: &gp_spec) -> Result<NewPatch> {
+    let patch = spec.0.fresh();
+    if matches!(patch.action, Action::Keep(_)) && !patch.picks.is_empty() {
+        let why = "is a probe or record with an index; they keep whole values";
+        return Err(refused("spec", why));
+    }
+    Ok(patch)
+}
+
 /// Registers a patch from the spec, which stays the caller's and may be registered again. As gp_patch_add otherwise.
 /// GP_STATUS_ARGUMENT for a probe or record with an index.
 ///
@@ -300,14 +377,45 @@ pub unsafe extern "C" fn gp_patch_register(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let session = reference(session, "session")?;
-        let patch = reference(spec, "spec")?.0.fresh();
-        if matches!(patch.action, Action::Keep(_)) && !patch.picks.is_empty() {
-            return Err(Error::Argument {
-                name: "spec",
-                why: "is a probe or record with an index; they keep whole values".into(),
-            });
-        }
+        let patch = patch_from(reference(spec, "spec")?)?;
         answer(id, "id", 0)?;
         answer(id, "id", session.0.add(patch)?)
+    })
+}
+
+/// Registers a patch from each of the `n` specs, in order and all at once: a run begins with all of them or with none. `ids`
+/// receives `n` numbers. On error none is registered; GP_STATUS_PATH names every path that is no leaf. As gp_patch_register
+/// otherwise.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `specs` points to `n` pointers, each NULL or to a live spec; `ids` is NULL or has place
+/// for `n` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_register_all(
+    session: *const gp_session,
+    specs: *const *const gp_spec,
+    n: usize,
+    ids: *mut u64,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        if n == 0 {
+            return Ok(());
+        }
+        if specs.is_null() || ids.is_null() {
+            return Err(super::guard::null(if ids.is_null() {
+                "ids"
+            } else {
+                "specs"
+            }));
+        }
+        let patches = (0..n).map(|at| patch_from(reference(*specs.add(at), "specs")?));
+        let patches: Vec<NewPatch> = patches.collect::<Result<_>>()?;
+        for (at, id) in session.0.add_all(patches)?.into_iter().enumerate() {
+            ids.add(at).write(id);
+        }
+        Ok(())
     })
 }

@@ -1,5 +1,6 @@
 //! What a registered patch does when its value is at hand: the spec with its files read and its numbers checked.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use super::kept::Kept;
@@ -40,7 +41,7 @@ impl Drop for Foreign {
 }
 
 /// A function of the user's, called by the adapter with the value; see `gp_callback` in the C header.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Callback {
     /// Address of the function.
     pub function: usize,
@@ -48,6 +49,17 @@ pub struct Callback {
     pub user: usize,
     /// It takes libtorch's own tensor rather than DLPack: `gp_torch_callback`.
     pub torch: bool,
+    /// Lives as long as somebody may call the function.
+    pub life: Option<Arc<Life>>,
+}
+
+/// What has to stay alive with a function of the user's.
+pub struct Life(pub Box<dyn Any + Send + Sync>);
+
+impl std::fmt::Debug for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Life")
+    }
 }
 
 /// What is done to the picked part of the value.

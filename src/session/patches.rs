@@ -62,23 +62,39 @@ impl Session {
     ///
     /// [`Error::Path`] as in [`Session::add_patch`].
     pub fn add(self: &Arc<Self>, patch: NewPatch) -> Result<u64> {
+        let ids = self.add_all(vec![patch])?;
+        ids.first()
+            .copied()
+            .ok_or_else(|| Error::Internal("a patch got no number".into()))
+    }
+
+    /// The same for several patches, in order: a run begins with all of them or with none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] names all bad paths; then none is registered.
+    pub fn add_all(self: &Arc<Self>, new: Vec<NewPatch>) -> Result<Vec<u64>> {
         {
             let recorded = self.recorded.lock();
             if !recorded.graphs.is_empty() {
-                graph::check(&recorded.graphs, std::slice::from_ref(&patch.path))?;
+                let paths: Vec<_> = new.iter().map(|patch| patch.path.clone()).collect();
+                graph::check(&recorded.graphs, &paths)?;
             }
         }
         let mut patches = self.patches.lock();
-        let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
-        let patch = Arc::new(Patch::new(id, patch));
-        patches.push(patch.clone());
+        let first = patches.len();
+        for patch in new {
+            let id = self.next_patch.fetch_add(1, Ordering::Relaxed) + 1;
+            patches.push(Arc::new(Patch::new(id, patch)));
+        }
+        let added: Vec<_> = patches.iter().skip(first).cloned().collect();
         self.rebuild(&patches);
         drop(patches);
         // A capture may come next, in which nothing can be loaded.
         if self.is_attached() {
-            cuda::warm(&[patch]);
+            cuda::warm(&added);
         }
-        Ok(id)
+        Ok(added.iter().map(|patch| patch.id).collect())
     }
 
     /// Takes a patch away, from the next run on. What it kept stays with those who hold it.
@@ -87,17 +103,37 @@ impl Session {
     ///
     /// [`Error::State`] when there is no such patch.
     pub fn remove_patch(self: &Arc<Self>, id: u64) -> Result<()> {
+        self.remove_all(&[id])
+    }
+
+    /// The same for several patches: a run begins with all of them or with none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when there is one that is not registered; the others are taken away.
+    pub fn remove_all(self: &Arc<Self>, ids: &[u64]) -> Result<()> {
+        let gone = self.take_away(|patch| ids.contains(&patch.id))?;
+        match ids.iter().find(|id| !gone.contains(id)) {
+            Some(id) => Err(unknown(*id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes away the patches that `which` names, and returns their numbers. What they hold is let go of when no lock is
+    /// held: a function of the user's may have parts that use the session when they go.
+    fn take_away(self: &Arc<Self>, which: impl Fn(&Patch) -> bool) -> Result<Vec<u64>> {
         let mut patches = self.patches.lock();
-        let before = patches.len();
-        if let Some(patch) = patches.iter().find(|patch| patch.id == id) {
+        for patch in patches.iter().filter(|patch| which(patch)) {
             live::switch(patch, false)?;
         }
-        patches.retain(|patch| patch.id != id);
-        if patches.len() == before {
-            return Err(unknown(id));
+        let all = std::mem::take(&mut *patches);
+        let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|patch| which(patch));
+        *patches = left;
+        if !gone.is_empty() {
+            self.rebuild(&patches);
         }
-        self.rebuild(&patches);
-        Ok(())
+        drop(patches);
+        Ok(gone.iter().map(|patch| patch.id).collect())
     }
 
     /// Switches a patch off or on again without forgetting it or its place, from the next run on.
@@ -137,13 +173,8 @@ impl Session {
             )));
         };
         sets.truncate(at);
-        let mut patches = self.patches.lock();
-        for patch in patches.iter().filter(|patch| patch.id >= set) {
-            live::switch(patch, false)?;
-        }
-        patches.retain(|patch| patch.id < set);
-        self.rebuild(&patches);
-        Ok(())
+        drop(sets);
+        self.take_away(|patch| patch.id >= set).map(drop)
     }
 
     /// What probes and records have kept so far, in the order of registration.

@@ -1,5 +1,6 @@
 //! One patch at one value of a run: done, counted, or failed by the session's policy.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Run;
@@ -18,6 +19,16 @@ pub enum Verdict {
     Raise,
     /// Not done here: libtorch is to do it, and [`Run::applied_elsewhere`] is to be told.
     Elsewhere,
+}
+
+thread_local! {
+    /// What the function of a patch that was called on this thread said of its failure.
+    static FUNCTION_FAILED: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Why the function that a patch calls on this thread fails, for the message of that patch.
+pub fn function_failed(why: &str) {
+    FUNCTION_FAILED.set(Some(why.to_owned()));
 }
 
 impl Run {
@@ -99,8 +110,13 @@ impl Run {
 
     /// libtorch did what patch `index` says; or `why` it could not.
     pub fn applied_elsewhere(&mut self, index: u32, why: &str, sizes: Option<&[i64]>) -> Verdict {
+        let said = FUNCTION_FAILED.take();
         match self.patch(index) {
             None => Verdict::Skipped,
+            Some(patch) if !why.is_empty() && said.is_some() => {
+                let said = said.unwrap_or_default();
+                self.failed(&patch, &format!("the function failed: {said}"), sizes)
+            }
             Some(patch) if why.is_empty() => self.succeeded(&patch),
             Some(patch) => self.failed(&patch, why, sizes),
         }

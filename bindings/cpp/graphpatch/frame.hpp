@@ -1,0 +1,247 @@
+// What this thread is in: open calls, from the root's to the innermost one, and what the library wants of each.
+#pragma once
+
+#include "seen.hpp"
+#include "tree.hpp"
+
+#include <initializer_list>
+
+namespace graphpatch {
+inline namespace GRAPHPATCH_NAMESPACE {
+
+// A value by reference, behind the name of the argument that it is. What is not const may be changed.
+class Input {
+public:
+    template <class T>
+    Input(const char* name, T& value) : name_(name), value_(&value), add_(&add<T>), take_(&take<T>) {}
+    template <class T>
+    Input(const char* name, const T& value)
+        : name_(name), value_(const_cast<T*>(&value)), add_(&add<T>), take_(&refuse<T>) {}
+
+    const char* name() const noexcept { return name_; }
+    void add(detail::Structure& out) const { add_(value_, out); }
+    void take(detail::Leaves& leaves) const { take_(value_, leaves, name_); }
+
+private:
+    template <class T>
+    static void add(void* value, detail::Structure& out) {
+        if constexpr (std::is_array_v<T>) detail::Seen<std::string>::add(static_cast<const char*>(value), out);
+        else detail::Seen<std::remove_const_t<T>>::add(*static_cast<T*>(value), out);
+    }
+    template <class T>
+    static void take(void* value, detail::Leaves& leaves, const char*) {
+        detail::Seen<T>::take(*static_cast<T*>(value), leaves);
+    }
+    template <class T>
+    static void refuse(void* value, detail::Leaves& leaves, const char* name) {
+        bool changed = false;
+        if constexpr (std::is_copy_constructible_v<T> && !std::is_array_v<T>) {
+            T copy = *static_cast<T*>(value);
+            changed = detail::Seen<T>::take(copy, leaves);
+        } else {
+            leaves.skip(1);
+        }
+        if (changed)
+            throw Error(GP_STATUS_REFUSED, std::string("graphpatch: a patch changed the input ") + name +
+                                               ", which is const where its Scope is: take it by value there");
+    }
+
+    const char* name_;
+    void* value_;
+    void (*add_)(void*, detail::Structure&);
+    void (*take_)(void*, detail::Leaves&, const char*);
+};
+
+namespace detail {
+
+// One open call.
+struct Frame {
+    Frame* outer = nullptr;
+    const Module* module = nullptr;  // none: a Run, or nothing below matters
+    Tree* tree = nullptr;            // of the run; none in a Run
+    uint64_t run = 0;
+    uint32_t wants = 0;
+    bool cold = false;    // nothing that happens in it matters
+    bool by_call = false;  // opened by call(): a Scope of the same module is this one
+};
+
+// The innermost one of this thread.
+inline thread_local Frame* current = nullptr;
+
+// One call, open from begin() until it is destroyed: a scope, or, outside of any run, a run.
+class Call {
+public:
+    Call() = default;
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+    ~Call() { end(); }
+
+    // Whether a call may matter at all: the one thing that is asked where nobody records or patches.
+    static bool matters() { return current ? !current->cold : gp_runs_wanted(); }
+
+    // A call of `module`, with the arguments' values or only their names.
+    void begin(const Module& module, const Input* inputs, size_t n, bool by_call) {
+        Names names;
+        for (size_t i = 0; i < n; ++i) names.push_back(inputs[i].name());
+        if (!current) {
+            begin_run(Roots::get().outermost(module), names);
+        } else {
+            if (!by_call && current->by_call && current->module == &module) {  // call() tells of it already
+                current->by_call = false;
+                return;
+            }
+            begin_scope(module, names);
+        }
+        frame_.by_call = by_call;
+        shown([&] { show_inputs(inputs, n); });
+    }
+
+    // The same of no module.
+    void begin(const std::string& name, const Input* inputs, size_t n) {
+        Names names;
+        for (size_t i = 0; i < n; ++i) names.push_back(inputs[i].name());
+        const auto root = made<gp_root>(
+            [&](gp_root** out) {
+                return gp_root_new(name.c_str(), "", names.data(), names.size(), nullptr, 0, false, out);
+            },
+            gp_root_free);
+        if (current || !open_run(root.get())) open_scope(new_scope(name, nullptr, names).get());
+        shown([&] { show_inputs(inputs, n); });
+    }
+
+    // What is returned, as patches leave it.
+    template <class T>
+    std::decay_t<T> output(T&& value) {
+        using Value = std::decay_t<T>;
+        if (open_ == Open::No || !(frame_.wants & GP_WANTS_OUTPUT)) return std::forward<T>(value);
+        // A temporary is held by nobody else, and may be changed where it lies.
+        constexpr bool owned = !std::is_lvalue_reference_v<T> && !std::is_const_v<T>;
+        Value result = std::forward<T>(value);
+        Structure structure;
+        Seen<Value>::add(result, structure);
+        uint32_t changed = 0;
+        check(gp_scope_output(structure.text.c_str(), structure.tensors.data(), structure.tensors.size(), owned, &changed));
+        Leaves leaves;
+        if (changed) Seen<Value>::take(result, leaves);
+        return result;
+    }
+
+    void end() noexcept {
+        if (open_ == Open::No) return;
+        if (current == &frame_) current = frame_.outer;
+        if (open_ == Open::Scope) gp_scope_leave();
+        else if (open_ == Open::Run) gp_run_end();
+        open_ = Open::No;
+    }
+
+private:
+    enum class Open { No, Cold, Scope, Run };
+
+    // What throws while it is shown ends the call: no destructor of a whole Scope will.
+    template <class Body>
+    void shown(Body body) {
+        try {
+            body();
+        } catch (...) {
+            end();
+            throw;
+        }
+    }
+
+    void enter(Open open) {
+        open_ = open;
+        frame_.cold = !(frame_.wants & GP_WANTS_INSIDE);
+        frame_.outer = current;
+        current = &frame_;
+    }
+
+    // False: a run that did not begin here is open on this thread.
+    bool open_run(const gp_root* root) {
+        const gp_status status = gp_run_open(nullptr, root, &frame_.wants, nullptr);
+        if (status == GP_STATUS_STATE) return false;
+        check(status);
+        enter(frame_.wants ? Open::Run : Open::Cold);
+        return true;
+    }
+
+    void begin_run(std::shared_ptr<Tree> tree, const Names& names) {
+        tree_ = std::move(tree);
+        frame_.tree = tree_.get();
+        frame_.module = tree_->module();
+        frame_.run = tree_->next_run();
+        auto now = tree_->by_parameter ? tree_->parameters() : decltype(tree_->parameters())();
+        const auto root = tree_->root(names, tree_->by_parameter ? &now.first : nullptr);
+        if (!open_run(root->handle.get())) return open_scope(new_scope(tree_->name(), tree_->module(), names).get());
+        const bool wanted = frame_.wants & GP_WANTS_PARAMETERS;
+        if (wanted) shown([&] { show_parameters(*root, now.first.empty() ? tree_->parameters() : std::move(now)); });
+        tree_->by_parameter = wanted;
+    }
+
+    static void show_parameters(const RootEntry& root,
+                                std::pair<std::vector<std::string>, std::vector<const void*>> now) {
+        if (now.first != root.parameters) {  // some came or went; the next run has a root that knows
+            std::unordered_map<std::string, const void*> by_path;
+            for (size_t i = 0; i < now.first.size(); ++i) by_path[now.first[i]] = now.second[i];
+            now.second.clear();
+            for (const std::string& path : root.parameters) now.second.push_back(by_path[path]);
+        }
+        check(gp_run_parameters(now.second.data(), now.second.size()));
+    }
+
+    void begin_scope(const Module& module, const Names& names) {
+        frame_.module = &module;
+        frame_.run = current->run;
+        if (!current->tree) {  // directly in a Run
+            tree_ = Roots::get().outermost(module);
+            frame_.tree = tree_.get();
+            return open_scope(new_scope(tree_->name(), &module, names).get());
+        }
+        frame_.tree = current->tree;
+        std::vector<const Module*> callers;
+        for (const Frame* frame = current; frame; frame = frame->outer)
+            if (frame->module) callers.push_back(frame->module);
+        const auto registered = Roots::get().registered(module);
+        const auto note = [&](const std::string& path) {
+            const std::string text = class_name(module) + ": called in a run of " + frame_.tree->name() +
+                ", where no module that is being called has it below itself; it is named \"" + path +
+                "\" here: register_module() it";
+            gp_session_note(nullptr, text.c_str());
+        };
+        scope_ = frame_.tree->scope(callers, module, registered ? registered->name() : "", names, frame_.run, note);
+        open_scope(scope_->handle.get());
+    }
+
+    static std::shared_ptr<gp_scope> new_scope(const std::string& name, const Module* module, const Names& names) {
+        const std::string class_name = module ? detail::class_name(*module) : "";
+        return made<gp_scope>(
+            [&](gp_scope** out) {
+                return gp_scope_new(name.c_str(), name.c_str(), class_name.c_str(), names.data(), names.size(), false, out);
+            },
+            gp_scope_free);
+    }
+
+    void open_scope(const gp_scope* scope) {
+        check(gp_scope_open(scope, &frame_.wants));
+        enter(Open::Scope);
+    }
+
+    void show_inputs(const Input* inputs, size_t n) {
+        if (!(frame_.wants & GP_WANTS_INPUTS)) return;
+        Structure structure;
+        structure.number('(', static_cast<int64_t>(n));
+        for (size_t i = 0; i < n; ++i) inputs[i].add(structure);
+        uint32_t changed = 0;
+        check(gp_scope_inputs(structure.text.c_str(), structure.tensors.data(), structure.tensors.size(), &changed));
+        Leaves leaves;
+        for (size_t i = 0; changed && i < n; ++i) inputs[i].take(leaves);
+    }
+
+    Open open_ = Open::No;
+    Frame frame_;
+    std::shared_ptr<Tree> tree_;
+    std::shared_ptr<ScopeEntry> scope_;
+};
+
+}  // namespace detail
+}  // namespace GRAPHPATCH_NAMESPACE
+}  // namespace graphpatch

@@ -1,0 +1,155 @@
+// Recorded graphs, and their nodes for looking around.
+#pragma once
+
+#include "error.hpp"
+
+#include <cstddef>
+#include <ostream>
+#include <utility>
+
+namespace graphpatch {
+inline namespace GRAPHPATCH_NAMESPACE {
+
+// A node of a graph, or an element of a container that a node is. Knows its graph, which stays as it is; may be copied.
+//
+//   node["layers_0.mlp"].children()      node["output|sub_0"].shape()
+class Node {
+public:
+    // The path from the root; empty for the root itself.
+    const std::string& path() const noexcept { return path_; }
+    // What the tree shows of it: "Graph(5)", "Tensor(1, 5..128, 768)", "tuple(2)", "int".
+    std::string kind() const {
+        const std::string head = tree().substr(0, tree().find('\n'));
+        const size_t at = head.find(": ");
+        return at == std::string::npos ? head : head.substr(at + 2);
+    }
+    bool is_scope() const { return kind().rfind("Graph(", 0) == 0; }
+    // The sizes that were seen, as the tree shows them. GP_STATUS_PATH for a scope.
+    std::string shape() const {
+        return text([&](char** out) { return gp_graphs_shape(graphs_.get(), index_, path_.c_str(), out); });
+    }
+    // A scope as a function, a leaf as the place in the source that called it.
+    std::string code() const {
+        return text([&](char** out) { return gp_graphs_code(graphs_.get(), index_, path_.c_str(), out); });
+    }
+    // The node and everything below it as text.
+    std::string tree() const {
+        return text([&](char** out) { return gp_graphs_tree(graphs_.get(), index_, path_.c_str(), out); });
+    }
+    // The names of what is below: nodes of a scope, elements of a container.
+    std::vector<std::string> names() const {
+        return detail::lines(
+            text([&](char** out) { return gp_graphs_children(graphs_.get(), index_, path_.c_str(), out); }));
+    }
+    std::vector<Node> children() const {
+        const bool scope = is_scope();
+        std::vector<Node> children;
+        for (const std::string& name : names()) children.push_back(Node(graphs_, index_, below(name, scope)));
+        return children;
+    }
+    // The node at a path below this one. GP_STATUS_PATH, with the nearest names, if there is none.
+    Node operator[](const std::string& path) const {
+        Node node(graphs_, index_, path_.empty() ? path : path_ + "." + path);
+        node.tree();
+        return node;
+    }
+
+    friend std::ostream& operator<<(std::ostream& out, const Node& node) { return out << node.tree(); }
+
+private:
+    friend class Graphs;
+    Node(std::shared_ptr<gp_graphs> graphs, size_t index, std::string path)
+        : graphs_(std::move(graphs)), index_(index), path_(std::move(path)) {}
+
+    template <class Call>
+    static std::string text(Call call) {
+        return detail::text(call);
+    }
+    // The path of a child, as paths are written: what would end a name has a backslash in front.
+    std::string below(const std::string& name, bool scope) const {
+        std::string path = path_;
+        if (!path.empty()) path += scope || path.find('|') != std::string::npos ? '.' : '|';
+        for (char c : name) {
+            if (std::string(".|[]=\\").find(c) != std::string::npos) path += '\\';
+            path += c;
+        }
+        return path;
+    }
+
+    std::shared_ptr<gp_graphs> graphs_;
+    size_t index_;
+    std::string path_;
+};
+
+// Graphs at one moment, one for each root; they do not change. Any number of threads may read them at once.
+class Graphs {
+public:
+    explicit Graphs(gp_graphs* graphs) : raw_(graphs, gp_graphs_free) {}
+    // Loads what save(), gp_graphs_save or `graphpatch run --graph` saved. GP_STATUS_FILE; GP_STATUS_FORMAT, which names
+    // the place in the file.
+    static Graphs load(const std::string& file) {
+        gp_graphs* raw = nullptr;
+        detail::check(gp_graphs_load(file.c_str(), &raw));
+        return Graphs(raw);
+    }
+    // Saves them as JSON; a file that was there is replaced as a whole.
+    void save(const std::string& file) const { detail::check(gp_graphs_save(raw_.get(), file.c_str())); }
+
+    size_t size() const noexcept { return gp_graphs_count(raw_.get()); }
+    bool empty() const noexcept { return size() == 0; }
+    // The root of graph number `index`. GP_STATUS_ARGUMENT if there is none.
+    Node operator[](size_t index) const {
+        name(index);
+        return Node(raw_, index, "");
+    }
+    // The root of the graph of this name.
+    Node operator[](const std::string& root) const {
+        for (size_t i = 0; i < size(); ++i)
+            if (name(i) == root) return Node(raw_, i, "");
+        throw Error(GP_STATUS_PATH, "no graph of \"" + root + "\" was recorded; there is " + listed());
+    }
+    // What graph number `index` was recorded of.
+    std::string name(size_t index) const {
+        const char* name = gp_graphs_name(raw_.get(), index);
+        if (!name)
+            throw Error(GP_STATUS_ARGUMENT,
+                        "there is no graph number " + std::to_string(index) + " of " + std::to_string(size()));
+        return name;
+    }
+    // What may come next behind a beginning of a path, as full paths.
+    std::vector<std::string> complete(const std::string& prefix) const {
+        return detail::lines(
+            detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
+    }
+    // Refuses paths that name no leaf, all in one error with their nearest completions. GP_STATUS_PATH, GP_STATUS_PARSE.
+    void check(const std::vector<std::string>& paths) const {
+        std::vector<const char*> raw;
+        for (const std::string& path : paths) raw.push_back(path.c_str());
+        detail::check(gp_graphs_check(raw_.get(), raw.data(), raw.size()));
+    }
+    // Graph number `index` as JSON text.
+    std::string json(size_t index) const {
+        return detail::text([&](char** out) { return gp_graphs_json(raw_.get(), index, out); });
+    }
+
+private:
+    std::string listed() const {
+        std::string names;
+        for (size_t i = 0; i < size(); ++i) names += (i ? ", " : "") + name(i);
+        return names.empty() ? "none: record a run first" : names;
+    }
+
+    std::shared_ptr<gp_graphs> raw_;
+};
+
+// The path as it is printed. GP_STATUS_PARSE, which names the character.
+inline std::string parse_path(const std::string& path) {
+    return detail::text([&](char** out) { return gp_path_parse(path.c_str(), out); });
+}
+// The same for a slice such as "[..., ::2]".
+inline std::string parse_slice(const std::string& slice) {
+    return detail::text([&](char** out) { return gp_slice_parse(slice.c_str(), out); });
+}
+
+}  // namespace GRAPHPATCH_NAMESPACE
+}  // namespace graphpatch

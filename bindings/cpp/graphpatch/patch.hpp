@@ -1,0 +1,143 @@
+// Registered patches, and what probes and records have kept.
+#pragma once
+
+#include "spec.hpp"
+
+#include <initializer_list>
+
+namespace graphpatch {
+inline namespace GRAPHPATCH_NAMESPACE {
+
+// A patch that holds, for runs that begin from now on, as long as this lives. All calls may be made from any thread.
+class Patch {
+public:
+    Patch(Patch&& other) noexcept : session_(std::move(other.session_)), id_(std::exchange(other.id_, 0)) {}
+    Patch& operator=(Patch&& other) noexcept {
+        if (this != &other) {
+            drop();
+            session_ = std::move(other.session_);
+            id_ = std::exchange(other.id_, 0);
+        }
+        return *this;
+    }
+    ~Patch() { drop(); }
+
+    // Takes it away at once, for runs that begin from now on; what it kept goes with it. Twice is fine.
+    void remove() { drop(); }
+    // Lets it hold for the rest of the session.
+    void keep() noexcept { session_.reset(); }
+    // Switches it off, or on again; it keeps its place among the others.
+    void enable(bool on) { detail::check(gp_patch_enable(session_.get(), id_, on)); }
+    // Gives an add or replace another value.
+    void set_value(const Value& value) { detail::check(gp_patch_set_value(session_.get(), id_, value.get())); }
+
+    // How often it met its node, changed the value there, and could not.
+    gp_patch_counts counts() const {
+        gp_patch_counts counts = detail::counts_init();
+        detail::check(gp_patch_get_counts(session_.get(), id_, &counts));
+        return counts;
+    }
+    // Why it failed last; empty if it never did.
+    std::string last_error() const {
+        return detail::text([&](char** out) { return gp_patch_last_error(session_.get(), id_, out); });
+    }
+    // The session's number for it; 0 when it is gone.
+    uint64_t id() const noexcept { return id_; }
+
+    // How many values a probe (0 or 1) or record has kept, how many came after a record's limit, and value number `index`.
+    uint64_t kept() const { return kept_count().first; }
+    uint64_t dropped() const { return kept_count().second; }
+    Tensor value(uint64_t index = 0) const { return detail::tensor_of(array(index)); }
+    // The same as DLPack's.
+    Array array(uint64_t index = 0) const {
+        DLManagedTensorVersioned* raw = nullptr;
+        detail::check(gp_kept_tensor(session_.get(), id_, index, &raw));
+        return Array(raw);
+    }
+    std::vector<Tensor> values() const {
+        std::vector<Tensor> values;
+        const uint64_t n = kept();
+        for (uint64_t i = 0; i < n; ++i) values.push_back(value(i));
+        return values;
+    }
+
+private:
+    friend class Session;
+    friend class PatchSet;
+    Patch(std::shared_ptr<gp_session> session, uint64_t id) : session_(std::move(session)), id_(id) {}
+
+    std::pair<uint64_t, uint64_t> kept_count() const {
+        std::pair<uint64_t, uint64_t> n;
+        detail::check(gp_kept_count(session_.get(), id_, &n.first, &n.second));
+        return n;
+    }
+    void drop() noexcept {
+        if (session_) gp_patch_remove(session_.get(), id_);
+        session_.reset();
+        id_ = 0;
+    }
+
+    std::shared_ptr<gp_session> session_;
+    uint64_t id_;
+};
+
+// A patch that keeps a copy of the last value.
+class Probe : public Patch {
+public:
+    explicit Probe(Patch patch) : Patch(std::move(patch)) {}
+    // Whether no run came by yet.
+    bool empty() const { return kept() == 0; }
+};
+
+// A patch that keeps a copy of every value, in order.
+class Record : public Patch {
+public:
+    explicit Record(Patch patch) : Patch(std::move(patch)) {}
+    uint64_t size() const { return kept(); }
+    bool empty() const { return size() == 0; }
+    Tensor operator[](uint64_t index) const { return value(index); }
+};
+
+// Patches that hold together as long as this lives: a run begins with all of them or with none. An inner set comes after
+// an outer one.
+class PatchSet {
+public:
+    PatchSet(PatchSet&& other) noexcept = default;
+    PatchSet& operator=(PatchSet&& other) noexcept {
+        if (this != &other) {
+            remove();
+            patches_ = std::move(other.patches_);
+        }
+        return *this;
+    }
+    ~PatchSet() { remove(); }
+
+    // Takes them away at once. Twice is fine.
+    void remove() noexcept {
+        std::vector<uint64_t> ids;
+        std::shared_ptr<gp_session> session;
+        for (Patch& patch : patches_) {
+            if (!patch.session_) continue;
+            session = std::move(patch.session_);
+            ids.push_back(std::exchange(patch.id_, 0));
+        }
+        if (session) gp_patch_remove_all(session.get(), ids.data(), ids.size());
+        patches_.clear();
+    }
+    size_t size() const noexcept { return patches_.size(); }
+    Patch& operator[](size_t index) { return patches_.at(index); }
+    const Patch& operator[](size_t index) const { return patches_.at(index); }
+    auto begin() noexcept { return patches_.begin(); }
+    auto end() noexcept { return patches_.end(); }
+    auto begin() const noexcept { return patches_.begin(); }
+    auto end() const noexcept { return patches_.end(); }
+
+private:
+    friend class Session;
+    explicit PatchSet(std::vector<Patch> patches) : patches_(std::move(patches)) {}
+
+    std::vector<Patch> patches_;
+};
+
+}  // namespace GRAPHPATCH_NAMESPACE
+}  // namespace graphpatch

@@ -1,0 +1,261 @@
+// Registered modules: a root, the tree below it, and what the library was told of them.
+#pragma once
+
+#include "error.hpp"
+
+#include <c10/util/Type.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <shared_mutex>
+#include <typeinfo>
+#include <unordered_map>
+#include <utility>
+
+namespace graphpatch {
+inline namespace GRAPHPATCH_NAMESPACE {
+namespace detail {
+
+using Module = torch::nn::Module;
+using Names = std::vector<const char*>;
+
+// The module's class, for people; libtorch's `Impl` says nothing to them.
+inline std::string class_name(const Module& module) {
+    std::string name = c10::demangle(typeid(module).name());
+    if (name.size() > 4 && name.compare(name.size() - 4, 4, "Impl") == 0) name.resize(name.size() - 4);
+    return name;
+}
+inline std::string short_name(const Module& module) {
+    const std::string name = class_name(module);
+    const size_t at = name.find('<') == std::string::npos ? name.rfind("::") : std::string::npos;
+    return at == std::string::npos ? name : name.substr(at + 2);
+}
+
+// The attribute path of `module` below `above`; empty where it has none. The first one, if it has several.
+inline std::string find_below(const Module& above, const Module* module) {
+    for (const auto& child : above.named_children()) {
+        if (!child.value()) continue;
+        if (child.value().get() == module) return child.key();
+        const std::string path = find_below(*child.value(), module);
+        if (!path.empty()) return child.key() + "." + path;
+    }
+    return "";
+}
+
+// What a module calls its inputs is the same in all its calls, but nothing forces it to.
+inline bool same_names(const std::vector<std::string>& names, const Names& other) {
+    return names.size() == other.size() && std::equal(names.begin(), names.end(), other.begin());
+}
+
+// A module as it is called from another one.
+struct ScopeEntry {
+    std::weak_ptr<const Module> module;
+    bool owned = false;           // the module belongs to a shared_ptr, so that it can be told when it is gone
+    uint64_t run = 0;             // not found in the tree: asked again in the next run
+    std::vector<std::string> inputs;
+    std::shared_ptr<gp_scope> handle;
+};
+
+// A root as it was made up at one time.
+struct RootEntry {
+    std::vector<std::string> inputs, parameters;
+    std::shared_ptr<gp_root> handle;
+};
+
+struct ScopeKey {
+    const Module* caller;
+    const Module* module;
+    bool operator==(const ScopeKey& other) const { return caller == other.caller && module == other.module; }
+};
+struct ScopeKeyHash {
+    size_t operator()(const ScopeKey& key) const {
+        return (reinterpret_cast<size_t>(key.caller) >> 4) * 31 + (reinterpret_cast<size_t>(key.module) >> 4);
+    }
+};
+
+// A root's module, and the calls below it that were seen. Any number of runs on any thread may use one.
+class Tree {
+public:
+    Tree(const Module& module, std::string name) : name_(std::move(name)), module_(&module), owner_(module.weak_from_this()) {
+        owned_ = !owner_.expired();
+    }
+
+    const std::string& name() const noexcept { return name_; }
+    const Module* module() const noexcept { return module_; }
+    // Whether the module lives; one that belongs to no shared_ptr is promised to.
+    bool is_alive() const { return !owned_ || !owner_.expired(); }
+    bool is_owned() const noexcept { return owned_; }
+
+    // The library's picture of the root as it is made up now, `parameters` being their paths if they were looked up; else
+    // the last picture will do.
+    std::shared_ptr<const RootEntry> root(const Names& inputs, const std::vector<std::string>* parameters) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (root_ && same_names(root_->inputs, inputs) && (!parameters || *parameters == root_->parameters)) return root_;
+        auto entry = std::make_shared<RootEntry>();
+        entry->parameters = parameters ? *parameters : root_ ? root_->parameters : this->parameters().first;
+        entry->inputs.assign(inputs.begin(), inputs.end());
+        std::vector<const char*> paths;
+        for (const std::string& path : entry->parameters) paths.push_back(path.c_str());
+        const std::string class_name = detail::class_name(*module_);
+        entry->handle = made<gp_root>(
+            [&](gp_root** out) {
+                return gp_root_new(name_.c_str(), class_name.c_str(), inputs.data(), inputs.size(), paths.data(),
+                                   paths.size(), false, out);
+            },
+            gp_root_free);
+        return root_ = entry;
+    }
+
+    // All parameters and buffers as they are now: attribute paths, and tensors.
+    std::pair<std::vector<std::string>, std::vector<const void*>> parameters() const {
+        std::pair<std::vector<std::string>, std::vector<const void*>> found;
+        add_parameters(*module_, "", found);
+        return found;
+    }
+
+    // `module` as it is called from the innermost of `callers` (innermost first), `inputs` being its arguments' names.
+    // `note` is called with what a person should know.
+    template <class Note>
+    std::shared_ptr<ScopeEntry> scope(const std::vector<const Module*>& callers, const Module& module,
+                                      const std::string& otherwise, const Names& inputs, uint64_t run, Note note) {
+        const ScopeKey key{callers.front(), &module};
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            auto found = scopes_.find(key);
+            if (found != scopes_.end() && is_current(*found->second, inputs, run)) return found->second;
+        }
+        auto entry = std::make_shared<ScopeEntry>();
+        entry->module = module.weak_from_this();
+        entry->owned = !entry->module.expired();
+        entry->inputs.assign(inputs.begin(), inputs.end());
+        std::string path;
+        for (const Module* caller : callers)
+            if (path.empty()) path = find_below(*caller, &module);
+        std::string absolute = find_below(*module_, &module);
+        if (path.empty()) {
+            entry->run = run;
+            path = otherwise.empty() ? short_name(module) : otherwise;
+            if (otherwise.empty()) note(path);
+        }
+        if (absolute.empty()) absolute = path;
+        const std::string class_name = detail::class_name(module);
+        entry->handle = made<gp_scope>(
+            [&](gp_scope** out) {
+                return gp_scope_new(path.c_str(), absolute.c_str(), class_name.c_str(), inputs.data(), inputs.size(), false,
+                                    out);
+            },
+            gp_scope_free);
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (scopes_.size() >= most_) forget();
+        scopes_[key] = entry;
+        return entry;
+    }
+
+    // A number for a run that begins.
+    uint64_t next_run() noexcept { return runs_.fetch_add(1, std::memory_order_relaxed) + 1; }
+    // Whether the last run asked for parameters: then the next one looks first whether they are still the same.
+    std::atomic<bool> by_parameter{false};
+
+private:
+    static bool is_current(const ScopeEntry& entry, const Names& inputs, uint64_t run) {
+        // A module that is on no shared_ptr cannot be told from another one at its address.
+        return entry.owned && !entry.module.expired() && same_names(entry.inputs, inputs) &&
+            (entry.run == 0 || entry.run == run);
+    }
+    // Lets go of calls of modules that are gone.
+    void forget() {
+        for (auto at = scopes_.begin(); at != scopes_.end();)
+            at = at->second->module.expired() ? scopes_.erase(at) : std::next(at);
+        most_ = 2 * scopes_.size() + 64;
+    }
+    template <class Found>
+    static void add_parameters(const Module& module, const std::string& prefix, Found& found) {
+        const auto add = [&](const auto& dict) {
+            for (const auto& item : dict) {
+                found.first.push_back(prefix + item.key());
+                found.second.push_back(item.value().defined() ? item.value().unsafeGetTensorImpl() : nullptr);
+            }
+        };
+        add(module.named_parameters(false));
+        add(module.named_buffers(false));
+        for (const auto& child : module.named_children())
+            if (child.value()) add_parameters(*child.value(), prefix + child.key() + ".", found);
+    }
+
+    const std::string name_;
+    const Module* const module_;
+    std::weak_ptr<const Module> owner_;
+    bool owned_ = false;
+
+    std::mutex mutex_;
+    std::shared_ptr<const RootEntry> root_;
+    std::unordered_map<ScopeKey, std::shared_ptr<ScopeEntry>, ScopeKeyHash> scopes_;
+    size_t most_ = 64;
+    std::atomic<uint64_t> runs_{0};
+};
+
+// The roots of this process, by their module. Never destroyed: a thread may run a model while the process ends.
+class Roots {
+public:
+    static Roots& get() {
+        static Roots* const roots = new Roots();
+        return *roots;
+    }
+
+    // GP_STATUS_STATE when the module is registered already.
+    std::shared_ptr<Tree> add(const Module& module, const std::string& name) {
+        std::unique_lock<std::shared_mutex> lock(mutex_);
+        Known& known = known_[&module];
+        if (known.tree && known.registered && known.tree->is_alive())
+            throw Error(GP_STATUS_STATE, "the module is a root already, \"" + known.tree->name() + "\": keep that one");
+        known = {std::make_shared<Tree>(module, name), true};
+        return known.tree;
+    }
+    void remove(const std::shared_ptr<Tree>& tree) {
+        std::unique_lock<std::shared_mutex> lock(mutex_);
+        const auto found = known_.find(tree->module());
+        if (found != known_.end() && found->second.tree == tree) known_.erase(found);
+    }
+    // The root of this module that was registered, if any.
+    std::shared_ptr<Tree> registered(const Module& module) const {
+        std::shared_lock<std::shared_mutex> lock(mutex_);
+        const auto found = known_.find(&module);
+        const bool is = found != known_.end() && found->second.registered && found->second.tree->is_alive();
+        return is ? found->second.tree : nullptr;
+    }
+    // The same, or one of the class's name: what is called outside of any run is the root of one.
+    std::shared_ptr<Tree> outermost(const Module& module) {
+        {
+            std::shared_lock<std::shared_mutex> lock(mutex_);
+            const auto found = known_.find(&module);
+            if (found != known_.end() && found->second.tree->is_alive()) return found->second.tree;
+        }
+        auto tree = std::make_shared<Tree>(module, short_name(module));
+        if (!tree->is_owned()) return tree;  // when it is gone nobody could tell
+        std::unique_lock<std::shared_mutex> lock(mutex_);
+        if (known_.size() >= most_) forget();
+        known_[&module] = {tree, false};
+        return tree;
+    }
+
+private:
+    struct Known {
+        std::shared_ptr<Tree> tree;
+        bool registered = false;
+    };
+    void forget() {
+        for (auto at = known_.begin(); at != known_.end();)
+            at = at->second.tree->is_alive() ? std::next(at) : known_.erase(at);
+        most_ = 2 * known_.size() + 64;
+    }
+
+    mutable std::shared_mutex mutex_;
+    std::unordered_map<const Module*, Known> known_;
+    size_t most_ = 64;
+};
+
+}  // namespace detail
+}  // namespace GRAPHPATCH_NAMESPACE
+}  // namespace graphpatch

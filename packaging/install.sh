@@ -42,7 +42,7 @@ done
 # Programs that link with the library ask for it by this name.
 dynamic=$(LC_ALL=C readelf --wide --file-header --dynamic $built/libgraphpatch.so)
 soname=$(sed -n 's/.*(SONAME).*\[\(.*\)\].*/\1/p' <<<"$dynamic")
-[[ -n $soname ]] || soname=libgraphpatch.so
+[[ -n $soname ]] || die "$built/libgraphpatch.so has no SONAME"
 word_bytes=$([[ $dynamic == *ELF64* ]] && echo 8 || echo 4)
 
 # What is written into files is relative.

@@ -60,6 +60,27 @@ build/transformers-4.45.2: | venv
 build: ## the command and the library, in target/release
 	cargo build --release --quiet
 
+# The GNU variables. Everything lies below the prefix by relative paths: it can be moved as a whole afterwards.
+prefix = $(or $(PREFIX),/usr/local)
+exec_prefix = $(prefix)
+bindir = $(exec_prefix)/bin
+libdir = $(exec_prefix)/lib
+includedir = $(prefix)/include
+install uninstall: export prefix := $(prefix)
+install uninstall: export bindir := $(bindir)
+install uninstall: export libdir := $(libdir)
+install uninstall: export includedir := $(includedir)
+install uninstall: export DESTDIR := $(DESTDIR)
+
+.PHONY: install
+# Without cargo in the PATH (`sudo make install`), what `make build` has built.
+install: $(if $(shell command -v cargo),build) ## library, headers, command, pkg-config file, CMake package: PREFIX=/usr/local, DESTDIR=
+	@packaging/install.sh
+
+.PHONY: uninstall
+uninstall: ## take away what `make install` with the same variables has put there
+	@packaging/install.sh --uninstall
+
 .PHONY: venv
 venv: ## the Python of demo and tests (.venv, or GRAPHPATCH_PYTHON)
 	@tests/setup/venv.sh

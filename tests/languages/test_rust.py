@@ -106,5 +106,5 @@ def test_trees(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> Non
     from libgraphpatch import PatchableGraph
 
     for module, given, file in [(script, "x", "script.txt"), (net, "y", "net.txt")]:
-        expected = str(PatchableGraph(module, values[given]).graph)
+        expected = repr(PatchableGraph(module, values[given]).graph)
         assert (out / file).read_text().rstrip("\n") == expected.rstrip("\n")

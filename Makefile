@@ -30,7 +30,7 @@ demo: venv build build/infer ## see inside a real sentence encoder in a finished
 	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 .PHONY: test
-test: test-rust test-torch test-python ## everything that must hold: cargo tests, real processes with libtorch, the Python package
+test: test-rust test-torch test-python test-languages ## everything that must hold: cargo tests, real processes with libtorch, the Python package, programs in other languages
 
 .PHONY: test-rust
 test-rust: venv build ## the Rust tests alone
@@ -43,6 +43,11 @@ test-torch: programs ## the process tests alone; T='-k tuple' passes arguments t
 .PHONY: test-python
 test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest
 	$(PYTHON) -m pytest -p no:cacheprovider tests/python -q $(T)
+
+.PHONY: test-languages
+test-languages: venv build ## programs in other languages that use the C ABI: Rust (tch), bare ctypes (tests/languages)
+	@$(MAKE) --no-print-directory build/languages/rust/debug/tch-session
+	$(PYTHON) -m pytest -p no:cacheprovider tests/languages -q $(T)
 
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
@@ -179,6 +184,13 @@ $(ALONE_PROGRAMS): build/c_%: tests/c/%.c $(C_HEADERS)
 	@echo "programs: compiling c_$*" >&2
 	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
+
+# A minute of two cores the first time: libtorch's headers, and the 21,000 lines that tch has between C++ and Rust. Cargo knows
+# what has to be compiled again.
+build/languages/rust/debug/tch-session: FORCE build/torch.mk
+	@echo "programs: compiling tch-session (about a minute the first time)" >&2
+	@cd tests/languages/rust && cargo fmt --check && \
+	    LIBTORCH=$(TORCH_FOLDER) LIBTORCH_CXX11_ABI=$(TORCH_CXX11_ABI) CXXFLAGS=-O0 cargo build --locked --quiet
 
 comma := ,
 

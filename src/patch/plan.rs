@@ -217,6 +217,7 @@ impl Plan {
                 dig: dig.collect(),
             });
         }
+        merge_aliases(&mut sites);
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         Plan {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -293,6 +294,42 @@ impl Plan {
     }
 }
 
+/// Where patches name both `linear` and `linear_0`, which may be the same node, the first also gets what the second has.
+fn merge_aliases(sites: &mut Vec<Site>) {
+    let mut at = 0;
+    while at < sites.len() {
+        let children = sites[at].children.clone();
+        for &(name, from) in children.iter().filter(|(name, _)| name.num == 0) {
+            let plain = Name::of(name.base);
+            if let Some((_, into)) = children.iter().find(|(name, _)| *name == plain) {
+                merge(sites, from as usize, *into as usize);
+            }
+        }
+        at += 1;
+    }
+}
+
+/// Adds to the site `into` what `from` and the sites below it have, in the order of the patches.
+fn merge(sites: &mut Vec<Site>, from: usize, into: usize) {
+    let mut pending = vec![(from, into)];
+    while let Some((from, into)) = pending.pop() {
+        let targets = sites[from].targets.clone();
+        sites[into].targets.extend(targets);
+        sites[into].targets.sort_by_key(|target| target.patch);
+        for (name, child) in sites[from].children.clone() {
+            let found = sites[into].children.iter().find(|(n, _)| *n == name);
+            let twin = found.map(|(_, site)| *site as usize).unwrap_or_else(|| {
+                sites.push(Site::default());
+                let new = sites.len() - 1;
+                sites[into].children.push((name, new as u32));
+                sites[into].families.push(name.family());
+                new
+            });
+            pending.push((child as usize, twin));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,5 +364,29 @@ mod tests {
         assert!(site(&plan, "linear_0.output").is_some());
         assert!(site(&plan, "linear_1").is_none());
         assert!(plan.targets(site(&plan, "mlp").unwrap()).is_empty());
+    }
+
+    #[test]
+    fn both_names_of_a_first_call_hold() {
+        let plan = plan(&[
+            "a_0.b_0.x=zero",
+            "a.b.x=zero",
+            "a.b_0.x=zero",
+            "a_0.b.x=zero",
+            "a_0.b.y=zero",
+            "a_0=probe",
+            "a=probe",
+        ]);
+        let patches = |path| {
+            let targets = plan.targets(site(&plan, path).unwrap());
+            targets.iter().map(|t| t.patch).collect::<Vec<_>>()
+        };
+        assert_eq!(patches("a.b.x"), [0, 1, 2, 3]);
+        assert_eq!(patches("a.b.y"), [4]);
+        assert_eq!(patches("a.b_0.x"), [0, 2]);
+        assert_eq!(patches("a_0.b.x"), [0, 3]);
+        assert_eq!(patches("a_0.b_0.x"), [0]);
+        assert_eq!(patches("a"), [5, 6]);
+        assert_eq!(patches("a_0"), [5]);
     }
 }

@@ -36,9 +36,12 @@ def fragment(torch: Path) -> str:
     folders = [torch / "lib", *nvidia]
     rpaths = " ".join(f"-Wl,-rpath,{folder}" for folder in folders)
     links = " ".join(f"-Wl,-rpath-link,{folder}" for folder in folders)
+    abi = cxx11_abi(torch)
     return (
         f"# libtorch {version(torch)}, written by tests/setup/torch_flags.py\n"
-        f"TORCH_CXXFLAGS := -std={standard} -D_GLIBCXX_USE_CXX11_ABI={cxx11_abi(torch)}"
+        f"TORCH_FOLDER := {torch}\n"
+        f"TORCH_CXX11_ABI := {abi}\n"
+        f"TORCH_CXXFLAGS := -std={standard} -D_GLIBCXX_USE_CXX11_ABI={abi}"
         f" -isystem {torch}/include -isystem {torch}/include/torch/csrc/api/include\n"
         # DT_RPATH, not RUNPATH: it also serves the libraries that libtorch itself needs. libtorch_cuda is left out on
         # purpose: these programs compute on the CPU, and loading the CUDA libraries takes longer than they run.

@@ -68,7 +68,7 @@ void save(const char* file, std::vector<c10::IValue> weights, const torch::Tenso
 
 std::vector<c10::IValue> weights_of(const Net& net) {
     std::vector<c10::IValue> pairs;
-    for (const auto& p : net->named_parameters()) pairs.push_back(tuple({p.key(), p.value().detach()}));
+    for (const auto& p : net->named_parameters()) pairs.push_back(tuple({p.key(), p.value().variable_data()}));
     return pairs;
 }
 

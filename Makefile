@@ -14,7 +14,7 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/endings build/plugin.so build/late
+PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
@@ -147,7 +147,7 @@ ifneq ($(filter demo bench build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 
-build/infer build/runner build/endings: build/%: tests/programs/%.cpp tests/programs/host.h build/torch.mk
+build/infer build/runner build/endings build/flat: build/%: tests/programs/%.cpp tests/programs/host.h build/torch.mk
 	@echo "programs: compiling $*" >&2
 	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $< -o $@ $(TORCH_LDFLAGS)
 

@@ -14,7 +14,7 @@ use super::python;
 use super::report::{PatchReport, Report, values_name};
 use super::values::Values;
 use crate::error::Result;
-use crate::session::{Held, Keyed, Session, keyed};
+use crate::session::{Held, Keyed, News, Session, keyed};
 use crate::torch::loader::{self, imports};
 
 /// Not a preloaded process, or one whose options are gone: hooks pass through.
@@ -231,6 +231,8 @@ unsafe extern "C" fn in_child() {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
     No,
+    /// It is not the last one of the process.
+    Soon,
     Yes,
 }
 
@@ -243,7 +245,7 @@ impl Door {
         }
         session.set_recording(self.options.record);
         session.set_surveying(!self.options.patches.is_empty());
-        session.set_observer(Box::new(|grown| self.on_run_end(grown)));
+        session.set_observer(Box::new(|news| self.on_news(news)));
         let _ = self.session.set(session.clone());
         crate::torch::attach(&session)?;
         if self.is_flat() {
@@ -270,9 +272,12 @@ impl Door {
 
     /// After every run, on its thread. A report may cost as much as a run: the first is written at once, later ones soon
     /// after the graph has grown, and now and then for the counts, so that a process that is killed has left nearly all.
-    fn on_run_end(&self, grown: bool) {
-        if grown {
+    fn on_news(&self, news: News) {
+        if news != News::Counts {
             self.grown.store(true, Ordering::Relaxed);
+        }
+        if news == News::Last {
+            return self.write(Wait::Soon);
         }
         let (written, took) = (
             self.written.load(Ordering::Relaxed),

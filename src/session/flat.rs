@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::run::{Frame, Interest, Run};
 use super::scope::Prepared;
-use super::{Root, Session, attached, ops};
+use super::{News, Root, Session, attached, ops};
 use crate::graph::Graph;
 use crate::path::Name;
 use crate::record::Tape;
@@ -134,7 +134,10 @@ impl Run {
         let calls = flat.calls;
         if calls.is_power_of_two() || calls.is_multiple_of(PERIOD) {
             let grown = std::mem::replace(&mut flat.told, flat.nodes) != flat.nodes;
-            self.session.observe(grown);
+            self.session.observe(match grown {
+                true => News::Grown,
+                false => News::Counts,
+            });
         }
         if !recording || flat.nodes < LIMIT {
             return Next::GoOn;
@@ -147,7 +150,10 @@ impl Run {
         self.stop_recording();
         match &self.plan {
             Some(_) => Next::Stopped(self.interest()),
-            None => Next::Over,
+            None => {
+                self.session.observe(News::Last);
+                Next::Over
+            }
         }
     }
 

@@ -67,8 +67,19 @@ static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
 /// Set after a bug of ours was caught; nothing is recorded or patched any more.
 static DISABLED: AtomicBool = AtomicBool::new(false);
 
-type Observer = Box<dyn Fn(bool) + Send + Sync>;
+type Observer = Box<dyn Fn(News) + Send + Sync>;
 type Source = Box<dyn Fn() -> Vec<Frame> + Send + Sync>;
+
+/// What an observer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Only counts have changed.
+    Counts,
+    /// A graph has.
+    Grown,
+    /// The same, and nothing more may come of this thread.
+    Last,
+}
 
 fn is_disabled() -> bool {
     DISABLED.load(Ordering::Relaxed)
@@ -237,14 +248,14 @@ impl Session {
         }
     }
 
-    fn observe(&self, changed: bool) {
+    fn observe(&self, news: News) {
         if let Some(observer) = &*self.observer.read() {
-            observer(changed);
+            observer(news);
         }
     }
 
-    /// Called after each run, and now and then in a flat one; `true` if it changed a graph.
-    pub fn set_observer(&self, observer: Box<dyn Fn(bool) + Send + Sync>) {
+    /// Called after each run, and now and then in a flat one.
+    pub fn set_observer(&self, observer: Observer) {
         *self.observer.write() = Some(observer);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Root, Session};
+use super::{News, Root, Session};
 use crate::graph::Graph;
 use crate::record::Tape;
 
@@ -45,7 +45,10 @@ impl Session {
     pub(super) fn finish(&self, root: &Root, tape: Option<Tape>) {
         let changed = tape.is_some_and(|tape| self.merge(root, tape));
         self.runs.fetch_add(1, Ordering::Relaxed);
-        self.observe(changed);
+        self.observe(match changed {
+            true => News::Grown,
+            false => News::Counts,
+        });
     }
 
     /// What a run that goes on has recorded; no more will come.

@@ -1,5 +1,5 @@
-//! Members of libtorch's that stand before its own in a preloaded process, for flat runs alone: what loads and moves
-//! weights is the host's own work, and a call on a whole `torch::nn::Module` tells which tensors are its parameters.
+//! Members of libtorch's that stand before its own in a preloaded process, for flat runs alone: what loads, saves
+//! and moves weights is the host's own work, and a call on a whole `torch::nn::Module` tells which tensors are its parameters.
 //!
 //! Each hook passes the integer argument registers on as they came: all arguments are pointers, numbers, flags and devices
 //! (of two bytes, optional ones of three), which have no others. Exceptions pass through. Where a libtorch has a member
@@ -104,6 +104,21 @@ member!(
     "_ZN5torch9serialize12InputArchive9load_fromEPKcmSt8optionalIN3c106DeviceEE",
     |_| 0
 );
+member!(
+    save,
+    "_ZNK5torch2nn6Module4saveERNS_9serialize13OutputArchiveE",
+    |[this, _]| this
+);
+member!(
+    save_to_file,
+    "_ZN5torch9serialize13OutputArchive7save_toERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE",
+    |_| 0
+);
+member!(
+    save_to_stream,
+    "_ZN5torch9serialize13OutputArchive7save_toERSo",
+    |_| 0
+);
 // Their result comes back in memory, whose address is an ordinary first argument on x86-64 alone.
 #[cfg(target_arch = "x86_64")]
 member!(parameters, "_ZNK5torch2nn6Module10parametersEb", |[
@@ -120,5 +135,11 @@ member!(
 member!(
     pickle_load,
     "_ZN5torch3jit11pickle_loadERKSt6vectorIcSaIcEE",
+    |_| 0
+);
+#[cfg(target_arch = "x86_64")]
+member!(
+    pickle_save,
+    "_ZN5torch3jit11pickle_saveERKN3c106IValueE",
     |_| 0
 );

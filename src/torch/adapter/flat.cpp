@@ -244,14 +244,16 @@ void own_enter() {
 }
 
 void own_leave(const void* module) {
-  if (--own_calls || !module)
-    return;
-  try {
-    register_module(module);
-  } catch (const std::exception& error) {
-    const std::string why = std::string("a module's parameters could not be listed: ") + error.what();
-    core->note(gp_str(why));
+  // Reading the module calls members of it, too.
+  if (own_calls == 1 && module) {
+    try {
+      register_module(module);
+    } catch (const std::exception& error) {
+      const std::string why = std::string("a module's parameters could not be listed: ") + error.what();
+      core->note(gp_str(why));
+    }
   }
+  --own_calls;
 }
 
 } // namespace graphpatch

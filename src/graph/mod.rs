@@ -15,14 +15,18 @@ pub mod file;
 mod find;
 mod merge;
 mod nearest;
+mod source;
 mod tree;
 pub mod value;
 
 use serde::{Deserialize, Serialize};
 
+use crate::native::Place;
+
 pub use check::check;
 pub use file::{FORMAT, GraphFile};
 pub use nearest::nearest;
+pub use source::SourceReader;
 pub use value::{Dim, TensorInfo, Value};
 
 /// What a node stands for.
@@ -100,6 +104,9 @@ pub struct Node {
     /// Where it was called, innermost last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Frame>,
+    /// Calls in native code around `frames`, innermost last, that [`Graph::read_source`] has yet to make frames of.
+    #[serde(skip)]
+    pub places: Vec<Place>,
 }
 
 impl Node {
@@ -115,6 +122,7 @@ impl Node {
             args: Vec::new(),
             kwargs: Vec::new(),
             frames: Vec::new(),
+            places: Vec::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Session, attached, is_disabled, ops};
 use crate::graph::{Frame as Place, Kind};
 use crate::patch::Plan;
 use crate::path::{Base, Name, Namespace};
-use crate::record::{Args, Element, Tag, Tape};
+use crate::record::{Args, Element, Source, Tag, Tape};
 
 /// What kind of value is about to appear in the innermost scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Interest {
     pub ignored: bool,
     /// Its place among the patches.
     pub site: Option<u32>,
+    /// From where it is called ([`Run::called_from`]): no earlier run came to it.
+    pub source: bool,
 }
 
 /// What the run wants to know of a value.
@@ -198,7 +200,8 @@ impl Run {
             for frame in &from.frames {
                 if let Some(name) = frame.name {
                     let scope = &frame.scope;
-                    tape.enter(name, &scope.class_name, &scope.module_path, Vec::new());
+                    let source = Source::default();
+                    tape.enter(name, &scope.class_name, &scope.module_path, source);
                 }
             }
         }
@@ -334,14 +337,27 @@ impl Run {
             None => scope.candidate(),
         };
         let site = self.site(0, name);
+        let mut new = false;
         if let Some(tape) = &mut self.tape {
-            let source = match tape.knows_scope(name) {
-                true => Vec::new(),
-                false => self.session.source(),
+            let known = tape.knows_scope(name);
+            let source = match known {
+                true => Source::default(),
+                false => self.session.source(scope.is_script()),
             };
             tape.enter(name, &scope.class_name, &scope.module_path, source);
+            new = !known;
         }
-        self.open(Some(name), scope, site)
+        Interest {
+            source: new,
+            ..self.open(Some(name), scope, site)
+        }
+    }
+
+    /// The lines of TorchScript source from which the scope was called that was entered last.
+    pub fn called_from(&mut self, frames: Vec<Place>) {
+        if let Some(tape) = &mut self.tape {
+            tape.called_from(frames);
+        }
     }
 
     /// The innermost module has returned; what is wanted of the scope around it.
@@ -471,11 +487,11 @@ impl Run {
         let Some(pending) = &mut self.pending else {
             return;
         };
-        let mut source = match pending.kind {
-            ValueKind::Op(_) => self.session.source(),
-            _ => Vec::new(),
+        let mut source = match (pending.kind, self.frames.last()) {
+            (ValueKind::Op(_), Some(frame)) => self.session.source(frame.scope.is_script()),
+            _ => Source::default(),
         };
-        source.append(&mut inner);
+        source.frames.append(&mut inner);
         pending.args = Some(Args::new(elements, source));
     }
 

@@ -13,6 +13,7 @@
 #include "patch.cpp"
 #include "script.cpp"
 #include "shown.cpp"
+#include "source.cpp"
 #include "thread.cpp"
 #include "value.cpp"
 #include "write.cpp"

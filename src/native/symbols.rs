@@ -194,8 +194,7 @@ fn is_users(function: &str) -> bool {
         name.strip_prefix(*space)
             .is_some_and(|rest| rest.starts_with("::"))
     };
-    !NAMESPACES.iter().any(|space| within(space))
-        && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    !NAMESPACES.iter().any(within) && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]

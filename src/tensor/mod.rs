@@ -8,6 +8,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod compare;
 pub mod dtype;
 pub mod file;
 pub mod host;
@@ -16,6 +17,7 @@ mod npy_header;
 pub mod number;
 pub mod safetensors;
 
+pub use compare::Distance;
 pub use dtype::Dtype;
 pub use file::FileValue;
 pub use host::HostTensor;

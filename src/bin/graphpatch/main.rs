@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `run.rs` | `run`: checks everything, starts the program with the library preloaded; `outcome.rs` tells what came of it |
 //! | `python.rs` | `run`'s part in Python programs |
-//! | `show.rs` | `show` |
+//! | `show.rs` | `show`; `terminal.rs` has its colors |
+//! | `diff.rs` | `diff` |
 //! | `complete.rs` | `complete` |
 //! | `check.rs` | `check`, and the check that `run --against` does |
 //! | `asked.rs` | `--patch`, `--patches`, `--probe`, `--record` of both |
@@ -12,7 +13,7 @@
 //! | `doctor.rs` | `doctor` |
 //! | `library.rs` | where `libgraphpatch.so` is |
 //!
-//! Results go to stdout (of `show`, `complete`, `doctor`); everything else to stderr, each message behind `graphpatch: `.
+//! Results go to stdout (of `show`, `diff`, `complete`, `doctor`); everything else to stderr, each message behind `graphpatch: `.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -22,6 +23,7 @@
 mod asked;
 mod check;
 mod complete;
+mod diff;
 mod doctor;
 mod kept;
 mod library;
@@ -30,6 +32,7 @@ mod python;
 mod run;
 mod show;
 mod summary;
+mod terminal;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -53,6 +56,7 @@ enum Sub {
     Run(run::Run),
     Show(show::Show),
     Complete(complete::Complete),
+    Diff(diff::Diff),
     Check(check::Check),
     Doctor(doctor::Doctor),
 }
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
         Sub::Run(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(),
+        Sub::Diff(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
     })

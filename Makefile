@@ -15,7 +15,7 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
 PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late
-ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets
+ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
@@ -164,6 +164,9 @@ $(ABI_PROGRAMS): build/%: tests/programs/%.cpp tests/programs/host.h tests/progr
 	@echo "programs: compiling $*" >&2
 	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)
+
+# Tests look for its lines.
+build/tuple: CXXFLAGS += -g
 
 # A model behind C functions, for programs that cannot call libtorch themselves.
 build/libmodel.so: tests/programs/model.cpp tests/programs/model.h build/torch.mk

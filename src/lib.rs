@@ -11,12 +11,13 @@
 //! | room | owns | knows |
 //! |---|---|---|
 //! | [`path`] | NodePath, slice, names | nothing |
-//! | [`graph`] | nodes, shapes, tree text, JSON | path |
+//! | [`native`] | where in a native program a thread is: addresses, then names and lines | nothing |
+//! | [`graph`] | nodes, shapes, tree text, JSON | path, native |
 //! | [`tensor`] | tensors in host memory, npy and safetensors files | nothing |
 //! | [`patch`] | patch kinds, patch text and files, the plan | path, tensor |
 //! | [`apply`] | one action on one strided view | path, tensor, patch |
 //! | [`cuda`] | one action on one CUDA value, as a launch | path, tensor, patch, apply; the only room that knows CUDA |
-//! | [`record`] | operation calls to nodes | path, graph |
+//! | [`record`] | operation calls to nodes | path, graph, native |
 //! | [`session`] | runs and scopes per thread: where record and patch meet | all of the above |
 //! | [`torch`] | the seam, the adapter, its loader | session; the only room that knows libtorch |
 //! | [`ffi`] | the C ABI | session |
@@ -28,6 +29,7 @@ pub mod cuda;
 pub mod error;
 pub mod ffi;
 pub mod graph;
+pub mod native;
 pub mod patch;
 pub mod path;
 pub mod preload;

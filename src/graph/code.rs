@@ -31,15 +31,21 @@ impl Graph {
         if !node.frames.is_empty() {
             return Ok(stack(&node.frames));
         }
-        let text = match node.kind {
-            Kind::Output => format!("return {}", returned(node)),
-            Kind::Input => match node.args.first() {
-                Some(arg) => format!("{} = {}", node.name, argument(arg)),
-                None => format!("{}: an input of the run", node.name),
+        Ok(node.line() + "\n")
+    }
+}
+
+impl Node {
+    /// The node in one line, in the words of the scope that computes it.
+    pub fn line(&self) -> String {
+        match self.kind {
+            Kind::Output => format!("return {}", returned(self)),
+            Kind::Input => match self.args.first() {
+                Some(arg) => format!("{} = {}", self.name, argument(arg)),
+                None => format!("{}: an input of the run", self.name),
             },
-            _ => line(node),
-        };
-        Ok(text + "\n")
+            _ => line(self),
+        }
     }
 }
 

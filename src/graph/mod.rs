@@ -1,7 +1,8 @@
 //! The recorded graph: nodes under their NodePaths, with what was seen of their values.
 //!
 //! [`crate::record`] fills a graph from one run and merges further runs into it (`merge.rs`); it is shown as text
-//! (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), and answers which paths there are (`find.rs`, `check.rs`, `nearest.rs`). Everything
+//! (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), compared (`diff.rs`), and answers which paths there are (`find.rs`,
+//! `search.rs`, `check.rs`, `nearest.rs`). What source says of native code is read when it is asked for (`source.rs`). Everything
 //! here is plain data: no tensor is held.
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -11,18 +12,27 @@
 
 mod check;
 mod code;
+mod diff;
 pub mod file;
 mod find;
 mod merge;
 mod nearest;
+mod search;
+mod source;
 mod tree;
 pub mod value;
 
 use serde::{Deserialize, Serialize};
 
+use crate::native::Place;
+
 pub use check::check;
+pub use diff::{Difference, diff};
 pub use file::{FORMAT, GraphFile};
 pub use nearest::nearest;
+pub use search::{Hit, Query, ShapePattern};
+pub use source::SourceReader;
+pub use tree::{Counts, Part, TreeStyle};
 pub use value::{Dim, TensorInfo, Value};
 
 /// What a node stands for.
@@ -100,6 +110,9 @@ pub struct Node {
     /// Where it was called, innermost last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Frame>,
+    /// Calls in native code around `frames`, innermost last, that [`Graph::read_source`] has yet to make frames of.
+    #[serde(skip)]
+    pub places: Vec<Place>,
 }
 
 impl Node {
@@ -115,6 +128,7 @@ impl Node {
             args: Vec::new(),
             kwargs: Vec::new(),
             frames: Vec::new(),
+            places: Vec::new(),
         }
     }
 

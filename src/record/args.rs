@@ -2,6 +2,7 @@
 
 use super::element::{Element, Tag};
 use crate::graph::{Arg, Frame};
+use crate::native::Stack;
 use crate::tensor::Number;
 
 /// The arguments behind one value, and the place in the user's source.
@@ -9,13 +10,28 @@ use crate::tensor::Number;
 pub struct Args {
     /// Keyword (empty: by position), and what was given.
     given: Vec<(String, Given)>,
-    pub source: Vec<Frame>,
+    pub source: Source,
+}
+
+/// Where in the user's source something was called.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    /// Calls in native code, around all others.
+    pub stack: Stack,
+    /// Innermost last.
+    pub frames: Vec<Frame>,
+}
+
+impl Source {
+    pub fn is_empty(&self) -> bool {
+        self.stack.is_empty() && self.frames.is_empty()
+    }
 }
 
 /// One argument.
 #[derive(Clone, Debug)]
 enum Given {
-    /// A tensor: its identity, and what it looks like where nobody knows where it came from.
+    /// A tensor: its identity, and what to call it where nobody knows where it came from.
     Tensor(usize, String),
     Const(String),
     List(Vec<Given>),
@@ -28,7 +44,7 @@ const LONGEST: usize = 60;
 
 impl Args {
     /// From arguments in preorder, one behind the other.
-    pub fn new(elements: &[Element<'_>], source: Vec<Frame>) -> Args {
+    pub fn new(elements: &[Element<'_>], source: Source) -> Args {
         let mut rest = elements;
         let mut given = Vec::new();
         while let Some((first, _)) = rest.split_first() {
@@ -81,7 +97,11 @@ fn read(rest: &mut &[Element<'_>]) -> Given {
     match first.tag {
         Tag::Tensor => {
             let sizes: Vec<String> = first.sizes.iter().map(i64::to_string).collect();
-            Given::Tensor(first.identity, format!("<Tensor({})>", sizes.join(", ")))
+            let label = match first.text.is_empty() {
+                true => format!("<Tensor({})>", sizes.join(", ")),
+                false => first.text.to_owned(),
+            };
+            Given::Tensor(first.identity, label)
         }
         Tag::Undefined | Tag::None => Given::Const("None".into()),
         Tag::Bool | Tag::Int | Tag::Float | Tag::Complex => Given::Const(number(&first.number)),
@@ -158,7 +178,7 @@ mod tests {
             ..Element::of(Tag::Other)
         };
         let elements = [list, tensor(1), tensor(2), text("it's\n"), other, alpha];
-        let args = Args::new(&elements, Vec::new());
+        let args = Args::new(&elements, Source::default());
         let (args, kwargs) = args.resolve(&|id| (id == 1).then(|| Arg::Node("x".into())));
         let tensors = vec![Arg::Node("x".into()), Arg::Const("<Tensor(2, 3)>".into())];
         assert_eq!(
@@ -178,7 +198,7 @@ mod tests {
             count: 3,
             ..Element::of(Tag::Tuple)
         };
-        let (args, _) = Args::new(&[list], Vec::new()).resolve(&|_| None);
+        let (args, _) = Args::new(&[list], Source::default()).resolve(&|_| None);
         let none = Arg::Const("None".into());
         assert_eq!(args, [Arg::Tuple(vec![none.clone(), none.clone(), none])]);
     }

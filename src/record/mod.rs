@@ -14,6 +14,6 @@ pub mod element;
 pub mod tape;
 mod tree;
 
-pub use args::Args;
+pub use args::{Args, Source};
 pub use element::{Element, Tag};
 pub use tape::Tape;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 
-use super::args::Args;
+use super::args::{Args, Source};
 use super::element::{Element, Tag};
 use crate::graph::{Frame, Kind};
 use crate::path::Name;
@@ -130,7 +130,7 @@ impl Tape {
         name: Name,
         class_name: &Arc<str>,
         module_path: &Arc<str>,
-        source: Vec<Frame>,
+        source: Source,
     ) {
         if !source.is_empty() {
             let args = Args::new(&[], source);
@@ -142,6 +142,23 @@ impl Tape {
             class_name: class_name.clone(),
             module_path: module_path.clone(),
         });
+    }
+
+    /// More of where the scope was called that was entered last: calls inside those that are known.
+    pub fn called_from(&mut self, mut frames: Vec<Frame>) {
+        let Some(entered) = self.events.len().checked_sub(1) else {
+            return;
+        };
+        match self.notes.last_mut() {
+            Some((at, args)) if *at == entered => args.source.frames.append(&mut frames),
+            _ => {
+                let source = Source {
+                    frames,
+                    ..Source::default()
+                };
+                self.notes.push((entered, Args::new(&[], source)));
+            }
+        }
     }
 
     /// The innermost scope closes.

@@ -2,10 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::args::Args;
+use super::args::{Args, Source};
 use super::element::Tag;
 use super::tape::{Atom, Event, Tape};
 use crate::graph::{Arg, Dim, Graph, Kind, Node, TensorInfo, Value};
+use crate::native::Modules;
 
 /// A scope that is not closed yet.
 struct Open {
@@ -31,6 +32,7 @@ impl Tape {
                 String::new(),
             )],
             paths: FxHashMap::default(),
+            modules: None,
         };
         builder.open[0].node.target = class_name.to_owned();
         let mut reader = Reader {
@@ -51,7 +53,9 @@ impl Tape {
                     let mut scope = Node::new(Kind::Scope, name.to_string());
                     scope.target = class_name.to_string();
                     scope.module_path = module_path.to_string();
-                    scope.frames = args.map(|args| args.source.clone()).unwrap_or_default();
+                    if let Some(args) = args {
+                        builder.locate(&mut scope, &args.source);
+                    }
                     builder.enter(scope);
                 }
                 Event::Leave => builder.leave(),
@@ -99,9 +103,20 @@ struct Builder {
     open: Vec<Open>,
     /// Where each tensor was seen last, as a path from the root.
     paths: FxHashMap<usize, String>,
+    /// What is loaded, once that is asked for.
+    modules: Option<Modules>,
 }
 
 impl Builder {
+    /// Notes where a node was called, in words that stay true when a library is unloaded.
+    fn locate(&mut self, node: &mut Node, source: &Source) {
+        node.frames.clone_from(&source.frames);
+        if !source.stack.is_empty() {
+            let modules = self.modules.get_or_insert_with(Modules::now);
+            node.places = modules.places(&source.stack);
+        }
+    }
+
     fn enter(&mut self, scope: Node) {
         let around = self.open.last().map_or("", |open| open.path.as_str());
         let path = format!("{around}{}.", scope.name);
@@ -151,7 +166,7 @@ impl Builder {
                 let name = |identity| self.name(speaker, identity);
                 (leaf.args, leaf.kwargs) = args.resolve(&name);
             }
-            leaf.frames = args.source.clone();
+            self.locate(&mut leaf, &args.source);
         }
         let mut tensors = Vec::new();
         tensors_of(&leaf.value, "", &mut identities.iter(), &mut tensors);
@@ -327,7 +342,7 @@ mod tests {
             name("layers.0"),
             &text("Block"),
             &text("layers.0"),
-            Vec::new(),
+            Source::default(),
         );
         tape.leaf(
             1,
@@ -392,7 +407,7 @@ mod tests {
             Name::candidate("late"),
             &"".into(),
             &"late".into(),
-            Vec::new(),
+            Source::default(),
         );
         tape.leaf(
             0,
@@ -416,7 +431,7 @@ mod tests {
         };
         let text = |t: &str| -> Arc<str> { t.into() };
         let leaf = |tape: &mut Tape, kind, name, value: &[Element<'_>], args: &[Element<'_>]| {
-            let args = (kind != Kind::Parameter).then(|| Args::new(args, Vec::new()));
+            let args = (kind != Kind::Parameter).then(|| Args::new(args, Source::default()));
             tape.leaf(
                 0,
                 kind,
@@ -433,7 +448,7 @@ mod tests {
             Name::candidate("inner"),
             &text("Inner"),
             &text("inner"),
-            Vec::new(),
+            Source::default(),
         );
         leaf(&mut tape, Kind::Input, "h", &[tensor(3)], &[tensor(3)]);
         leaf(

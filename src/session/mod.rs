@@ -33,8 +33,10 @@ use rustc_hash::FxHashMap;
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex, RwLock};
 
 use crate::error::{Error, Result};
-use crate::graph::{Frame, Graph};
+use crate::graph::{Frame, Graph, SourceReader};
+use crate::native::Stack;
 use crate::patch::{OnError, Patch, Plan};
+use crate::record::Source;
 
 use recorded::Recorded;
 
@@ -68,7 +70,7 @@ static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
 static DISABLED: AtomicBool = AtomicBool::new(false);
 
 type Observer = Box<dyn Fn(News) + Send + Sync>;
-type Source = Box<dyn Fn() -> Vec<Frame> + Send + Sync>;
+type Asked = Box<dyn Fn() -> Vec<Frame> + Send + Sync>;
 
 /// What an observer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +117,7 @@ pub struct Session {
     /// How often the process was forked off.
     epoch: AtomicU64,
     observer: RwLock<Option<Observer>>,
-    source: RwLock<Option<Arc<Source>>>,
+    source: RwLock<Option<Arc<Asked>>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -224,10 +226,21 @@ impl Session {
         self.rebuild(&patches);
     }
 
-    /// A copy of everything recorded so far, one graph for each root.
+    /// A copy of everything recorded so far, one graph for each root. What is new since the last call may take a while:
+    /// now its source is looked up.
     pub fn graphs(&self) -> Vec<Graph> {
-        let mut graphs = self.recorded.lock().graphs.clone();
+        let mut reader = SourceReader::default();
+        let mut graphs = {
+            let recorded = &mut *self.recorded.lock();
+            for graph in &mut recorded.graphs {
+                graph.read_source(&mut reader);
+            }
+            recorded.graphs.clone()
+        };
         self.add_open(&mut graphs);
+        for graph in &mut graphs {
+            graph.read_source(&mut reader);
+        }
         graphs
     }
 
@@ -261,7 +274,7 @@ impl Session {
 
     /// Who says where in the user's source the thread is, innermost frame last. Asked while recording, and only for
     /// nodes that were not recorded before.
-    pub fn set_source(&self, source: Option<Source>) {
+    pub fn set_source(&self, source: Option<Asked>) {
         *self.source.write() = source.map(Arc::new);
     }
 
@@ -270,10 +283,16 @@ impl Session {
         self.source.read().is_some()
     }
 
-    /// Where in the user's source this thread is; empty if nobody can say.
-    fn source(&self) -> Vec<Frame> {
-        let source = self.source.read().clone();
-        source.map_or_else(Vec::new, |source| source())
+    /// Where in the user's source this thread is: as the host says, else its native stack. In a TorchScript module
+    /// (`script`), whose own lines tell more, only what the host says.
+    fn source(&self, script: bool) -> Source {
+        let asked = self.source.read().clone();
+        let stack = match asked {
+            None if !script => Stack::here(),
+            _ => Stack::default(),
+        };
+        let frames = asked.map_or_else(Vec::new, |asked| asked());
+        Source { stack, frames }
     }
 
     /// Before a fork, on the forking thread: waits until no other thread is inside the session, and keeps it so while

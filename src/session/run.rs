@@ -11,7 +11,7 @@ use super::{Session, attached, is_disabled, ops};
 use crate::graph::{Frame as Place, Kind};
 use crate::patch::Plan;
 use crate::path::{Base, Name, Namespace};
-use crate::record::{Args, Element, Tag};
+use crate::record::{Args, Element, Source, Tag};
 
 /// What kind of value is about to appear in the innermost scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Interest {
     pub ignored: bool,
     /// Its place among the patches.
     pub site: Option<u32>,
+    /// From where it is called ([`Run::called_from`]): no earlier run came to it.
+    pub source: bool,
 }
 
 /// What the run wants to know of a value.
@@ -219,7 +221,8 @@ impl Run {
             for frame in &from.frames {
                 if let Some(name) = frame.name {
                     let scope = &frame.scope;
-                    tape.enter(name, &scope.class_name, &scope.module_path, Vec::new());
+                    let source = Source::default();
+                    tape.enter(name, &scope.class_name, &scope.module_path, source);
                 }
             }
         }
@@ -347,7 +350,12 @@ impl Run {
         if let Some(frame) = self.unpark(Arc::as_ptr(&scope).addr()) {
             if let (Some(recorder), Some(name)) = (&mut self.recorder, frame.name) {
                 let mut tape = recorder.tape();
-                tape.enter(name, &scope.class_name, &scope.module_path, Vec::new());
+                tape.enter(
+                    name,
+                    &scope.class_name,
+                    &scope.module_path,
+                    Source::default(),
+                );
             }
             self.frames.push(frame);
             return self.interest();
@@ -363,16 +371,28 @@ impl Run {
             None => scope.candidate(),
         };
         let site = self.site(0, name);
+        let mut new = false;
         if let Some(recorder) = &mut self.recorder {
             let known = recorder.tape().knows_scope(name);
             let source = match known {
-                true => Vec::new(),
-                false => self.session.source(),
+                true => Source::default(),
+                false => self.session.source(scope.is_script()),
             };
             let mut tape = recorder.tape();
             tape.enter(name, &scope.class_name, &scope.module_path, source);
+            new = !known;
         }
-        self.open(Some(name), scope, site)
+        Interest {
+            source: new,
+            ..self.open(Some(name), scope, site)
+        }
+    }
+
+    /// The lines of TorchScript source from which the scope was called that was entered last.
+    pub fn called_from(&mut self, frames: Vec<Place>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.tape().called_from(frames);
+        }
     }
 
     /// The innermost module has returned; what is wanted of the scope around it.
@@ -509,11 +529,11 @@ impl Run {
         let Some(pending) = &mut self.pending else {
             return;
         };
-        let mut source = match pending.kind {
-            ValueKind::Op(_) => self.session.source(),
-            _ => Vec::new(),
+        let mut source = match (pending.kind, self.frames.last()) {
+            (ValueKind::Op(_), Some(frame)) => self.session.source(frame.scope.is_script()),
+            _ => Source::default(),
         };
-        source.append(&mut inner);
+        source.frames.append(&mut inner);
         pending.args = Some(Args::new(elements, source));
     }
 

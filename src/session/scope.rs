@@ -82,6 +82,11 @@ impl Scope {
         }
     }
 
+    /// Whether its code is TorchScript.
+    pub fn is_script(&self) -> bool {
+        self.relative
+    }
+
     /// The same scope, whose inside cannot be seen if `opaque`.
     pub fn opaque(self, opaque: bool) -> Scope {
         Scope { opaque, ..self }

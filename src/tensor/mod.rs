@@ -8,6 +8,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod compare;
 pub mod dtype;
 mod elements;
 pub mod file;
@@ -17,6 +18,7 @@ mod npy_header;
 pub mod number;
 pub mod safetensors;
 
+pub use compare::Distance;
 pub use dtype::Dtype;
 pub use file::FileValue;
 pub use host::HostTensor;

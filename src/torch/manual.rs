@@ -66,6 +66,7 @@ fn interest(flags: u32) -> Option<Interest> {
         ignored: has(raw::GP_FRAME_IGNORED),
         parameters: has(raw::GP_FRAME_PARAMETERS),
         site: site.checked_sub(1),
+        source: has(raw::GP_FRAME_SOURCE),
     })
 }
 

@@ -85,7 +85,8 @@ typedef struct GpItem {
   const char* layout;  /* tensor: static text such as "strided" */
   const char* dtype_name; /* tensor: static text such as "float32" */
   GpStr key;           /* the element's key, if its container is a dict; an argument's keyword */
-  GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text */
+  GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text; an argument that is a tensor: what to call it if no
+                          node has it, or empty */
   GpScalar number;     /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
 } GpItem;
 
@@ -210,7 +211,8 @@ enum GpFrameFlags {
   GP_FRAME_OUTPUT = 32,  /* its output is wanted */
   GP_FRAME_RECORD = 64,  /* the run is recorded */
   GP_FRAME_IGNORED = 128, /* scope_enter only, with GP_FRAME_COLD: no call of this scope from the one around it matters */
-  GP_FRAME_INSIDE = 256 /* not cold */
+  GP_FRAME_INSIDE = 256, /* not cold */
+  GP_FRAME_SOURCE = 512 /* scope_enter only: call scope_source if the lines that the scope is called from are known */
 };
 
 /* How a flat run goes on. */
@@ -279,6 +281,8 @@ typedef struct GpCore {
   GpRun* (*run_resume)(const void* snapshot, uint32_t record, GpOpened* opened);
   uint32_t (*scope_enter)(GpRun* run, GpScope* scope);
   uint32_t (*scope_leave)(GpRun* run);
+  /* Where the scope that was entered last is called from, innermost frame last. */
+  void (*scope_source)(GpRun* run, const GpFrame* frames, size_t n_frames);
 
   /* Operands that are about to be read: tensors only. Sets replace[i] to 1 where the core has patches for the
    * parameter that operand i is; level 1 means the scope around the present one (an input on its way in). */
@@ -290,7 +294,7 @@ typedef struct GpCore {
    * (id: its index) or output. Decides its name, so it is called once per value, in order. */
   uint32_t (*value_begin)(GpRun* run, uint32_t kind, uint32_t id);
   /* What the value is made from: an operation's arguments, the input as the caller gave it, the output before its
-   * patches; each argument in preorder, keyword ones with their key. And where, innermost frame last. */
+   * patches; each argument in preorder, keyword ones with their key. And where an operation is called, innermost frame last. */
   void (*value_args)(GpRun* run, const GpItem* items, size_t n, const GpFrame* frames, size_t n_frames);
   size_t (*value_targets)(GpRun* run, const GpTarget** targets);
   void (*value_items)(GpRun* run, const GpItem* items, size_t n);

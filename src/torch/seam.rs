@@ -41,6 +41,7 @@ pub static CORE: Core = Core(raw::GpCore {
     run_resume: Some(run_resume),
     scope_enter: Some(scope_enter),
     scope_leave: Some(scope_leave),
+    scope_source: Some(scope_source),
     operands: Some(operands),
     parameter_targets: Some(parameter_targets),
     value_begin: Some(value_begin),
@@ -182,6 +183,7 @@ fn frame_flags(interest: Interest) -> u32 {
         (interest.record, raw::GP_FRAME_RECORD),
         (interest.ignored, raw::GP_FRAME_IGNORED),
         (!interest.cold, raw::GP_FRAME_INSIDE),
+        (interest.source, raw::GP_FRAME_SOURCE),
     ] {
         if set {
             flags |= flag;
@@ -295,6 +297,16 @@ unsafe extern "C" fn scope_leave(run: *mut raw::GpRun) -> u32 {
         // SAFETY: a live run on its own thread.
         unsafe { seam_run(run) }.map_or(0, |run| frame_flags(run.run.leave()))
     })
+}
+
+unsafe extern "C" fn scope_source(run: *mut raw::GpRun, source: *const raw::GpFrame, n: usize) {
+    guard((), || {
+        // SAFETY: a live run on its own thread; frames lent for this call.
+        let (run, source) = unsafe { (seam_run(run), frames(source, n)) };
+        if let Some(run) = run {
+            run.run.called_from(source);
+        }
+    });
 }
 
 unsafe extern "C" fn operands(

@@ -479,6 +479,7 @@ pub const GP_FRAME_OUTPUT: GpFrameFlags = 32;
 pub const GP_FRAME_RECORD: GpFrameFlags = 64;
 pub const GP_FRAME_IGNORED: GpFrameFlags = 128;
 pub const GP_FRAME_INSIDE: GpFrameFlags = 256;
+pub const GP_FRAME_SOURCE: GpFrameFlags = 512;
 pub type GpFrameFlags = ::std::os::raw::c_uint;
 pub const GP_NEXT_GO_ON: GpNext = 0;
 pub const GP_NEXT_STOPPED: GpNext = 1;
@@ -556,6 +557,9 @@ pub struct GpCore {
     pub scope_enter:
         ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, scope: *mut GpScope) -> u32>,
     pub scope_leave: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> u32>,
+    pub scope_source: ::std::option::Option<
+        unsafe extern "C" fn(run: *mut GpRun, frames: *const GpFrame, n_frames: usize),
+    >,
     pub operands: ::std::option::Option<
         unsafe extern "C" fn(
             run: *mut GpRun,
@@ -657,7 +661,7 @@ pub struct GpCore {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 288usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 296usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -680,39 +684,41 @@ const _: () = {
         [::std::mem::offset_of!(GpCore, scope_enter) - 104usize];
     ["Offset of field: GpCore::scope_leave"]
         [::std::mem::offset_of!(GpCore, scope_leave) - 112usize];
-    ["Offset of field: GpCore::operands"][::std::mem::offset_of!(GpCore, operands) - 120usize];
+    ["Offset of field: GpCore::scope_source"]
+        [::std::mem::offset_of!(GpCore, scope_source) - 120usize];
+    ["Offset of field: GpCore::operands"][::std::mem::offset_of!(GpCore, operands) - 128usize];
     ["Offset of field: GpCore::parameter_targets"]
-        [::std::mem::offset_of!(GpCore, parameter_targets) - 128usize];
+        [::std::mem::offset_of!(GpCore, parameter_targets) - 136usize];
     ["Offset of field: GpCore::value_begin"]
-        [::std::mem::offset_of!(GpCore, value_begin) - 136usize];
-    ["Offset of field: GpCore::value_args"][::std::mem::offset_of!(GpCore, value_args) - 144usize];
+        [::std::mem::offset_of!(GpCore, value_begin) - 144usize];
+    ["Offset of field: GpCore::value_args"][::std::mem::offset_of!(GpCore, value_args) - 152usize];
     ["Offset of field: GpCore::value_targets"]
-        [::std::mem::offset_of!(GpCore, value_targets) - 152usize];
+        [::std::mem::offset_of!(GpCore, value_targets) - 160usize];
     ["Offset of field: GpCore::value_items"]
-        [::std::mem::offset_of!(GpCore, value_items) - 160usize];
+        [::std::mem::offset_of!(GpCore, value_items) - 168usize];
     ["Offset of field: GpCore::value_abandon"]
-        [::std::mem::offset_of!(GpCore, value_abandon) - 168usize];
-    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 176usize];
+        [::std::mem::offset_of!(GpCore, value_abandon) - 176usize];
+    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 184usize];
     ["Offset of field: GpCore::keep_wanted"]
-        [::std::mem::offset_of!(GpCore, keep_wanted) - 184usize];
-    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 192usize];
+        [::std::mem::offset_of!(GpCore, keep_wanted) - 192usize];
+    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 200usize];
     ["Offset of field: GpCore::apply_scalar"]
-        [::std::mem::offset_of!(GpCore, apply_scalar) - 200usize];
+        [::std::mem::offset_of!(GpCore, apply_scalar) - 208usize];
     ["Offset of field: GpCore::applied_elsewhere"]
-        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 208usize];
-    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 216usize];
-    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 224usize];
+        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 216usize];
+    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 224usize];
+    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 232usize];
     ["Offset of field: GpCore::apply_on_device"]
-        [::std::mem::offset_of!(GpCore, apply_on_device) - 232usize];
+        [::std::mem::offset_of!(GpCore, apply_on_device) - 240usize];
     ["Offset of field: GpCore::flush_device"]
-        [::std::mem::offset_of!(GpCore, flush_device) - 240usize];
+        [::std::mem::offset_of!(GpCore, flush_device) - 248usize];
     ["Offset of field: GpCore::keep_on_device"]
-        [::std::mem::offset_of!(GpCore, keep_on_device) - 248usize];
+        [::std::mem::offset_of!(GpCore, keep_on_device) - 256usize];
     ["Offset of field: GpCore::is_capturing"]
-        [::std::mem::offset_of!(GpCore, is_capturing) - 256usize];
-    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 264usize];
-    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 272usize];
-    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 280usize];
+        [::std::mem::offset_of!(GpCore, is_capturing) - 264usize];
+    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 272usize];
+    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 280usize];
+    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 288usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

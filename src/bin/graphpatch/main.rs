@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `run.rs` | `run`: checks everything, starts the program with the library preloaded; `outcome.rs` tells what came of it |
 //! | `python.rs` | `run`'s part in Python programs |
-//! | `show.rs` | `show` |
+//! | `show.rs` | `show`; `terminal.rs` has its colors |
+//! | `diff.rs` | `diff` |
 //! | `view/` | `view` |
 //! | `complete.rs` | `complete` |
 //! | `check.rs` | `check`, and the check that `run --against` does |
@@ -13,7 +14,7 @@
 //! | `doctor.rs` | `doctor` |
 //! | `library.rs` | where `libgraphpatch.so` is |
 //!
-//! Results go to stdout (of `show`, `complete`, `doctor`); everything else to stderr, each message behind `graphpatch: `.
+//! Results go to stdout (of `show`, `diff`, `complete`, `doctor`); everything else to stderr, each message behind `graphpatch: `.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -23,6 +24,7 @@
 mod asked;
 mod check;
 mod complete;
+mod diff;
 mod doctor;
 mod kept;
 mod library;
@@ -31,6 +33,7 @@ mod python;
 mod run;
 mod show;
 mod summary;
+mod terminal;
 mod view;
 
 use std::fmt::Display;
@@ -56,6 +59,7 @@ enum Sub {
     Show(show::Show),
     View(view::View),
     Complete(complete::Complete),
+    Diff(diff::Diff),
     Check(check::Check),
     Doctor(doctor::Doctor),
 }
@@ -96,6 +100,7 @@ fn main() -> ExitCode {
         Sub::Show(arguments) => arguments.run(),
         Sub::View(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(),
+        Sub::Diff(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
     })

@@ -1,12 +1,14 @@
-//! `graphpatch show`: a saved graph, or a part of it, as a tree, as JSON, or as shapes.
+//! `graphpatch show`: a saved graph, or a part of it, as a tree, as code, as JSON, as shapes; or what is found in it.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use graphpatch::error::Error;
-use graphpatch::graph::{self, Graph, GraphFile, Node, Value};
+use graphpatch::graph::{self, Graph, GraphFile, Node, Query, ShapePattern, TreeStyle, Value};
 use graphpatch::path::NodePath;
 
+use crate::terminal::{self, Color, PATH, styled};
 use crate::{Stop, print};
 
 /// The tree of a saved graph, or of the part below PATH
@@ -18,15 +20,41 @@ pub struct Show {
     #[arg(default_value = "")]
     path: NodePath,
     /// As JSON, with everything that the file says
-    #[arg(long, conflicts_with = "shape")]
+    #[arg(long, conflicts_with_all = ["shape", "code", "find"])]
     json: bool,
-    /// One line for each value: path, shape, dtype, device and layout
+    /// As code: a scope as a function, a leaf as the lines of source that called it
+    #[arg(long, conflicts_with_all = ["shape", "find"])]
+    code: bool,
+    /// One line for each value: path, shape, dtype, device and layout; with a PATTERN such as '*,768', '1,5..128,...' or
+    /// '()' only those that fit (* is any size, ... any number of them)
+    #[arg(long, value_name = "PATTERN", num_args = 0..=1, default_missing_value = "")]
+    shape: Option<String>,
+    /// One line for each node whose path, operation, module class or source file has TEXT in it
+    #[arg(long, value_name = "TEXT")]
+    find: Option<String>,
+    /// With --find and --shape: where each was called
     #[arg(long)]
-    shape: bool,
+    source: bool,
+    /// Not more than so many levels of the tree
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+    /// How much is in each scope
+    #[arg(long)]
+    counts: bool,
+    /// Draw neighbors that look the same once (on a terminal this is so without asking)
+    #[arg(long)]
+    fold: bool,
+    /// Draw everything, also on a terminal
+    #[arg(long, conflicts_with = "fold")]
+    all: bool,
+    /// When to color
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
 }
 
 impl Show {
-    pub fn run(self) -> Result<u8, Stop> {
+    pub fn run(mut self) -> Result<u8, Stop> {
+        let pattern = self.pattern()?;
         let file = GraphFile::load(&self.graph)?;
         if self.json && self.path.is_root() {
             return print(&json(&file)?).map(|()| 0);
@@ -36,18 +64,11 @@ impl Show {
             .iter()
             .filter(|graph| graph.node(&self.path).is_some())
             .collect();
-        if known.is_empty() {
-            let nearest = graph::nearest(&file.graphs, &self.path);
-            let hint = if nearest.is_empty() {
-                String::new()
-            } else {
-                format!("\n  nearest: {}", nearest.join(", "))
-            };
-            return Err(Stop::usage(format!(
-                "{}: no node {}{hint}",
-                self.graph.display(),
-                self.path
-            )));
+        if known.is_empty() && !(self.path.is_root() && self.find.is_some()) {
+            return Err(self.unknown(&file.graphs));
+        }
+        if self.find.is_some() || pattern.is_some() {
+            return self.search(&file.graphs, pattern);
         }
         let mut text = String::new();
         for graph in &known {
@@ -59,9 +80,41 @@ impl Show {
         print(&text).map(|()| 0)
     }
 
+    /// The shape to look for. What stands behind `--shape` and is none is the path: `show G --shape linear`.
+    fn pattern(&mut self) -> Result<Option<ShapePattern>, Stop> {
+        let given = match &self.shape {
+            Some(given) if !given.is_empty() => given.clone(),
+            _ => return Ok(None),
+        };
+        let named = given.starts_with(|c: char| c.is_alphabetic() || c == '_');
+        if named && !given.starts_with("Tensor(") && self.path.is_root() {
+            self.path = given.parse()?;
+            self.shape = Some(String::new());
+            return Ok(None);
+        }
+        Ok(Some(given.parse()?))
+    }
+
+    fn unknown(&self, graphs: &[Graph]) -> Stop {
+        let nearest = graph::nearest(graphs, &self.path);
+        let hint = if nearest.is_empty() {
+            String::new()
+        } else {
+            format!("\n  nearest: {}", nearest.join(", "))
+        };
+        let (file, path) = (self.graph.display(), &self.path);
+        match graphs.is_empty() {
+            true => Stop::usage(format!("{file}: no graph in it: nothing was recorded")),
+            false => Stop::usage(format!("{file}: no node {path}{hint}")),
+        }
+    }
+
     fn one(&self, graph: &Graph) -> Result<String, Stop> {
-        if !self.json && !self.shape {
-            return Ok(lines(graph.tree(&self.path)?));
+        if self.code {
+            return Ok(lines(graph.code(&self.path)?));
+        }
+        if !self.json && self.shape.is_none() {
+            return Ok(lines(graph.styled_tree(&self.path, self.style())?));
         }
         let Some(node) = graph.node(&self.path) else {
             return Ok(String::new());
@@ -81,6 +134,73 @@ impl Show {
         }
         Ok(text)
     }
+
+    fn style(&self) -> TreeStyle {
+        TreeStyle {
+            depth: self.depth,
+            fold: self.fold || (!self.all && terminal::is_terminal()),
+            counts: self.counts,
+            paint: match self.color.is_on() {
+                true => Some(terminal::paint),
+                false => None,
+            },
+        }
+    }
+
+    /// One line for each hit; exit code 1 without any.
+    fn search(&self, graphs: &[Graph], shape: Option<ShapePattern>) -> Result<u8, Stop> {
+        let query = Query {
+            text: self.find.clone(),
+            shape,
+        };
+        let color = self.color.is_on();
+        let mut text = String::new();
+        for graph in graphs {
+            let hits = graph.search(&self.path, &query);
+            if graphs.len() > 1 && !hits.is_empty() {
+                let _ = writeln!(text, "# {}", graph.name);
+            }
+            for hit in hits {
+                let path = styled(&hit.path.to_string(), PATH, color);
+                let _ = write!(text, "{path}: {}", hit.label);
+                if !hit.node.target.is_empty() {
+                    let _ = write!(text, " {}", hit.node.target);
+                }
+                if let Some(frame) = hit.node.frames.last().filter(|_| self.source) {
+                    let _ = write!(text, " {}:{} in {}", frame.file, frame.line, frame.function);
+                }
+                text.push('\n');
+            }
+        }
+        if text.is_empty() {
+            return Err(self.nothing(graphs));
+        }
+        print(&text).map(|()| 0)
+    }
+
+    fn nothing(&self, graphs: &[Graph]) -> Stop {
+        let what = match (&self.find, &self.shape) {
+            (Some(text), Some(shape)) => format!("{text:?} with the shape {shape}"),
+            (Some(text), None) => format!("{text:?}"),
+            (None, shape) => format!(
+                "a value of the shape {}",
+                shape.as_deref().unwrap_or_default()
+            ),
+        };
+        let near = self
+            .find
+            .as_ref()
+            .and_then(|text| text.parse::<NodePath>().ok());
+        let nearest = near.map_or_else(Vec::new, |path| graph::nearest(graphs, &path));
+        let hint = match nearest.is_empty() {
+            true => String::new(),
+            false => format!("\n  nearest: {}", nearest.join(", ")),
+        };
+        Stop {
+            message: format!("{}: nothing found for {what}{hint}", self.graph.display()),
+            code: 1,
+        }
+    }
 }
 
 /// With a newline at its end.
@@ -91,7 +211,7 @@ pub fn lines(mut text: String) -> String {
     text
 }
 
-fn json(what: &impl serde::Serialize) -> Result<String, Stop> {
+pub fn json(what: &impl serde::Serialize) -> Result<String, Stop> {
     serde_json::to_string_pretty(what)
         .map(lines)
         .map_err(|why| Error::Internal(why.to_string()).into())

@@ -15,6 +15,7 @@
 #include "registry.cpp"
 #include "script.cpp"
 #include "shown.cpp"
+#include "source.cpp"
 #include "thread.cpp"
 #include "value.cpp"
 #include "write.cpp"

@@ -142,7 +142,10 @@ void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n, 
 
 // ---- args.cpp: what the value that is about to appear is made from, and where ----
 
-void give_args(GpRun* run, const Items& items);
+// Whether the lines that the interpreter is at are told: those of an operation are; an input stands for its scope's call,
+// an output for its return.
+enum class Called { Here, Nowhere };
+void give_args(GpRun* run, const Items& items, Called called);
 void give_op_args(GpRun* run, const c10::FunctionSchema& schema, const c10::IValue* values);
 
 // ---- shown.cpp: values that a program shows by calls, and the operators through which Python reaches tensors ----

@@ -1,8 +1,7 @@
-// What a value was made from and where, for people: an operation's arguments with their keywords, and the lines of
-// TorchScript source behind it. Asked for only where a run does something that was not recorded before.
+// What a value was made from, for people: an operation's arguments with their keywords. Asked for only where a run does
+// something that was not recorded before.
 #include "adapter.h"
-
-#include <torch/csrc/jit/runtime/interpreter.h>
+#include "source.h"
 
 #include <deque>
 
@@ -45,6 +44,28 @@ static bool is_default(const c10::Argument& argument, const c10::IValue& value) 
   return value.tagKind() == expected.tagKind() && value == expected;
 }
 
+// A number that is a constant of the code, as an export writes it: `tensor(1)`. Read from memory, so that nobody else
+// sees an operation.
+static std::string number_text(const at::Tensor& tensor) {
+  if (!tensor.defined() || !is_plain(tensor) || tensor.dim() != 0 || !tensor.device().is_cpu())
+    return "";
+  const void* data = tensor.const_data_ptr();
+  switch (tensor.scalar_type()) {
+    case at::kBool:
+      return *static_cast<const bool*>(data) ? "tensor(True)" : "tensor(False)";
+    case at::kInt:
+      return c10::str("tensor(", *static_cast<const int32_t*>(data), ")");
+    case at::kLong:
+      return c10::str("tensor(", *static_cast<const int64_t*>(data), ")");
+    case at::kFloat:
+      return c10::str("tensor(", *static_cast<const float*>(data), ")");
+    case at::kDouble:
+      return c10::str("tensor(", *static_cast<const double*>(data), ")");
+    default:
+      return "";
+  }
+}
+
 // Texts that items borrow while the core reads them.
 static thread_local std::deque<std::string> texts;
 
@@ -62,6 +83,10 @@ void Items::add_argument(const c10::Argument& argument, const c10::IValue& value
   }
   if (name.empty() && items_.size() == at) {
     add(value);
+    if (value.isTensor()) {
+      texts.push_back(number_text(value.toTensor()));
+      items_[at].text = gp_str(texts.back());
+    }
   } else if (!name.empty()) {
     texts.push_back(std::move(name));
     GpItem item{};
@@ -73,39 +98,10 @@ void Items::add_argument(const c10::Argument& argument, const c10::IValue& value
     items_[at].key = gp_str(argument.name());
 }
 
-// libtorch's own layers, wherever they lay on the machine that made the archive.
-static bool is_libtorchs(const std::string& file) {
-  return file.find("/torch/nn/") != std::string::npos || file.find("/torch/_") != std::string::npos ||
-      file.find("-packages/torch/") != std::string::npos;
-}
-
-void give_args(GpRun* run, const Items& items) {
-  std::vector<GpFrame> frames;
-  std::deque<std::string> held;
-  const auto stack = torch::jit::currentCallstack(); // innermost first
-  for (auto entered = stack.rbegin(); entered != stack.rend(); ++entered) {
-    const torch::jit::StackEntry& entry = *entered;
-    // The archive's code carries the lines of the Python source that it was made from.
-    const auto original = entry.range.findSourceRangeThatGenerated();
-    const auto& range = original ? *original : entry.range;
-    GpFrame frame{};
-    const auto& source = range.source();
-    if (auto place = range.file_line_col()) {
-      if (is_libtorchs(std::get<0>(*place)))
-        continue;
-      held.push_back(std::get<0>(*place));
-      frame.file = gp_str(held.back());
-      frame.line = static_cast<uint32_t>(std::get<1>(*place));
-    }
-    held.push_back(entry.filename);
-    frame.function = gp_str(held.back());
-    if (source) {
-      const size_t line = source->lineno_for_offset(range.start());
-      held.push_back(source->get_line(line).str());
-      frame.text = gp_str(held.back());
-    }
-    frames.push_back(frame);
-  }
+void give_args(GpRun* run, const Items& items, Called called) {
+  Frames frames;
+  if (called == Called::Here)
+    frames.find();
   core->value_args(run, items.data(), items.size(), frames.data(), frames.size());
   texts.clear();
 }
@@ -123,7 +119,7 @@ void give_op_args(GpRun* run, const c10::FunctionSchema& schema, const c10::IVal
     }
     items.add_argument(arguments[i], values[i], skipped || arguments[i].kwarg_only());
   }
-  give_args(run, items);
+  give_args(run, items, Called::Here);
 }
 
 } // namespace graphpatch

@@ -2,6 +2,7 @@
 // modules: `enter` before a callee's first node, `input` on each of its arguments, `leave` on its result. The chain of
 // attribute look-ups behind a call gives the module's full path, which libtorch's own inlining forgets.
 #include "instrument.h"
+#include "source.h"
 
 #include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/runtime/custom_operator.h>
@@ -62,8 +63,14 @@ static bool idle(const Thread& thread) {
   return !thread.run || thread.cold;
 }
 
+static void enter(Thread& thread, GpScope* scope) {
+  if (enter_scope(scope) & GP_FRAME_SOURCE)
+    give_scope_source(thread.run);
+}
+
 static Operation enter_root_marker(const Node* node) {
-  return [scope = scope_of(node)](Stack&) {
+  return [scope = scope_of(node)](Stack& stack) {
+    stack.emplace_back();
     Thread& thread = this_thread();
     if (!thread.run)
       return;
@@ -71,16 +78,17 @@ static Operation enter_root_marker(const Node* node) {
       enter_root(thread.root_flags);
     } else { // a root called from inside another one: by Python, which knows what as, or by an operation
       GpScope* called = std::exchange(thread.called, nullptr);
-      enter_scope(called ? called : scope->handle());
+      enter(thread, called ? called : scope->handle());
     }
   };
 }
 
 static Operation enter_marker(const Node* node) {
-  return [scope = scope_of(node)](Stack&) {
+  return [scope = scope_of(node)](Stack& stack) {
+    stack.emplace_back();
     Thread& thread = this_thread();
     if (thread.run && !thread.frames.empty())
-      enter_scope(scope->handle());
+      enter(thread, scope->handle());
   };
 }
 
@@ -178,10 +186,17 @@ class Instrumenter {
     return names;
   }
 
+  // Its result is for nobody: inlining tells only nodes that have one from where they were called.
+  static Node* create_enter(Graph& graph, Symbol kind, int64_t number) {
+    Node* node = graph.create(kind, 1);
+    node->i_(kScope, number);
+    node->output()->setType(c10::NoneType::get());
+    return node;
+  }
+
   void enclose(Graph& graph, const std::shared_ptr<Scope>& scope, Symbol enter) {
     const int64_t number = number_of(scope);
-    Node* last = graph.create(enter, 0);
-    last->i_(kScope, number);
+    Node* last = create_enter(graph, enter, number);
     graph.prependNode(last);
     for (size_t i = 1; i < graph.inputs().size(); ++i) {
       Value* input = graph.inputs()[i];
@@ -291,8 +306,7 @@ class Instrumenter {
     auto scope = std::make_shared<Scope>(path, join(absolute, path), "", names);
     keep_.push_back(scope);
     const int64_t number = number_of(scope);
-    Node* enter = graph.create(kEnter, 0);
-    enter->i_(kScope, number);
+    Node* enter = create_enter(graph, kEnter, number);
     enter->insertBefore(node);
     for (size_t i = 1; i < node->inputs().size(); ++i) {
       Node* marker = graph.create(kInput, {node->input(i)}, 1);

@@ -264,7 +264,7 @@ void handle_scope_value(GpRun* run, uint32_t kind, uint32_t index, c10::IValue* 
   if (wanted & GP_VALUE_ARGS) {
     Items items;
     items.add(*value);
-    give_args(run, items);
+    give_args(run, items, Called::Nowhere);
   }
   if (wanted)
     handle_value(run, wanted, value, 1, how);

@@ -126,7 +126,7 @@ static void handle_shown(GpRun* run, uint32_t kind, uint32_t index, c10::IValue&
   if (wanted & GP_VALUE_ARGS) {
     Items made_from;
     list(made_from);
-    give_args(run, made_from);
+    give_args(run, made_from, Called::Nowhere);
   }
   if (wanted & GP_VALUE_TARGETS)
     handle_value(run, GP_VALUE_TARGETS, &value, 1, how);

@@ -45,6 +45,8 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
     ("adapter/registry.h", include_str!("../adapter/registry.h")),
     ("adapter/script.cpp", include_str!("../adapter/script.cpp")),
     ("adapter/shown.cpp", include_str!("../adapter/shown.cpp")),
+    ("adapter/source.cpp", include_str!("../adapter/source.cpp")),
+    ("adapter/source.h", include_str!("../adapter/source.h")),
     ("adapter/thread.cpp", include_str!("../adapter/thread.cpp")),
     ("adapter/value.cpp", include_str!("../adapter/value.cpp")),
     ("adapter/write.cpp", include_str!("../adapter/write.cpp")),

@@ -20,14 +20,14 @@ impl gp_status {
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
-pub struct gp_status(pub ::std::os::raw::c_uint);
+pub struct gp_status(pub i32);
 impl gp_on_error {
     pub const GP_ON_ERROR_RAISE: gp_on_error = gp_on_error(0);
     pub const GP_ON_ERROR_SKIP: gp_on_error = gp_on_error(1);
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
-pub struct gp_on_error(pub ::std::os::raw::c_uint);
+pub struct gp_on_error(pub u32);
 impl gp_wants {
     pub const GP_WANTS_INPUTS: gp_wants = gp_wants(1);
     pub const GP_WANTS_OUTPUT: gp_wants = gp_wants(2);
@@ -39,7 +39,7 @@ impl gp_wants {
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
-pub struct gp_wants(pub ::std::os::raw::c_uint);
+pub struct gp_wants(pub u32);
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct gp_frames {
@@ -94,30 +94,36 @@ pub type gp_torch_callback = ::std::option::Option<
         replacement: *mut *const ::std::os::raw::c_void,
     ) -> i32,
 >;
+pub type gp_release =
+    ::std::option::Option<unsafe extern "C" fn(user: *mut ::std::os::raw::c_void)>;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct gp_patch_counts {
+    pub size: usize,
     pub matched: u64,
     pub applied: u64,
     pub failed: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of gp_patch_counts"][::std::mem::size_of::<gp_patch_counts>() - 24usize];
+    ["Size of gp_patch_counts"][::std::mem::size_of::<gp_patch_counts>() - 32usize];
     ["Alignment of gp_patch_counts"][::std::mem::align_of::<gp_patch_counts>() - 8usize];
+    ["Offset of field: gp_patch_counts::size"]
+        [::std::mem::offset_of!(gp_patch_counts, size) - 0usize];
     ["Offset of field: gp_patch_counts::matched"]
-        [::std::mem::offset_of!(gp_patch_counts, matched) - 0usize];
+        [::std::mem::offset_of!(gp_patch_counts, matched) - 8usize];
     ["Offset of field: gp_patch_counts::applied"]
-        [::std::mem::offset_of!(gp_patch_counts, applied) - 8usize];
+        [::std::mem::offset_of!(gp_patch_counts, applied) - 16usize];
     ["Offset of field: gp_patch_counts::failed"]
-        [::std::mem::offset_of!(gp_patch_counts, failed) - 16usize];
+        [::std::mem::offset_of!(gp_patch_counts, failed) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct gp_leaf {
+    pub size: usize,
     pub changed: bool,
-    pub tensor: *const ::std::os::raw::c_void,
     pub number: ::std::os::raw::c_char,
+    pub tensor: *const ::std::os::raw::c_void,
     pub integer: i64,
     pub real: f64,
 }
@@ -125,9 +131,10 @@ pub struct gp_leaf {
 const _: () = {
     ["Size of gp_leaf"][::std::mem::size_of::<gp_leaf>() - 40usize];
     ["Alignment of gp_leaf"][::std::mem::align_of::<gp_leaf>() - 8usize];
-    ["Offset of field: gp_leaf::changed"][::std::mem::offset_of!(gp_leaf, changed) - 0usize];
-    ["Offset of field: gp_leaf::tensor"][::std::mem::offset_of!(gp_leaf, tensor) - 8usize];
-    ["Offset of field: gp_leaf::number"][::std::mem::offset_of!(gp_leaf, number) - 16usize];
+    ["Offset of field: gp_leaf::size"][::std::mem::offset_of!(gp_leaf, size) - 0usize];
+    ["Offset of field: gp_leaf::changed"][::std::mem::offset_of!(gp_leaf, changed) - 8usize];
+    ["Offset of field: gp_leaf::number"][::std::mem::offset_of!(gp_leaf, number) - 9usize];
+    ["Offset of field: gp_leaf::tensor"][::std::mem::offset_of!(gp_leaf, tensor) - 16usize];
     ["Offset of field: gp_leaf::integer"][::std::mem::offset_of!(gp_leaf, integer) - 24usize];
     ["Offset of field: gp_leaf::real"][::std::mem::offset_of!(gp_leaf, real) - 32usize];
 };
@@ -146,6 +153,7 @@ pub type gp_source_callback = ::std::option::Option<
 unsafe extern "C" {
     pub fn gp_last_error() -> *const ::std::os::raw::c_char;
     pub fn gp_version() -> *const ::std::os::raw::c_char;
+    pub fn gp_abi_version() -> u32;
     pub fn gp_string_free(text: *mut ::std::os::raw::c_char);
     pub fn gp_session_open(out: *mut *mut gp_session) -> gp_status;
     pub fn gp_session_close(session: *mut gp_session);
@@ -267,6 +275,8 @@ unsafe extern "C" {
         callback: gp_torch_callback,
         user: *mut ::std::os::raw::c_void,
     ) -> gp_status;
+    pub fn gp_spec_release(spec: *mut gp_spec, release: gp_release) -> gp_status;
+    pub fn gp_callback_fail(why: *const ::std::os::raw::c_char) -> i32;
     pub fn gp_spec_runs(spec: *mut gp_spec, runs: *const ::std::os::raw::c_char) -> gp_status;
     pub fn gp_spec_this_thread(spec: *mut gp_spec, only: bool) -> gp_status;
     pub fn gp_patch_register(
@@ -274,12 +284,19 @@ unsafe extern "C" {
         spec: *const gp_spec,
         id: *mut u64,
     ) -> gp_status;
+    pub fn gp_patch_register_all(
+        session: *const gp_session,
+        specs: *const *const gp_spec,
+        n: usize,
+        ids: *mut u64,
+    ) -> gp_status;
     pub fn gp_patch_add(
         session: *const gp_session,
         patch: *const ::std::os::raw::c_char,
         id: *mut u64,
     ) -> gp_status;
     pub fn gp_patch_remove(session: *const gp_session, id: u64) -> gp_status;
+    pub fn gp_patch_remove_all(session: *const gp_session, ids: *const u64, n: usize) -> gp_status;
     pub fn gp_patch_enable(session: *const gp_session, id: u64, on: bool) -> gp_status;
     pub fn gp_set_begin(session: *const gp_session, set: *mut u64) -> gp_status;
     pub fn gp_set_end(session: *const gp_session, set: u64) -> gp_status;
@@ -309,6 +326,7 @@ unsafe extern "C" {
         session: *const gp_session,
         file: *const ::std::os::raw::c_char,
     ) -> gp_status;
+    pub fn gp_runs_wanted() -> bool;
     pub fn gp_run_begin(name: *const ::std::os::raw::c_char) -> gp_status;
     pub fn gp_run_end() -> gp_status;
     pub fn gp_scope_enter(path: *const ::std::os::raw::c_char) -> gp_status;

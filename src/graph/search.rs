@@ -1,0 +1,278 @@
+//! Searching a graph for nodes by what is known of them.
+
+use std::str::FromStr;
+
+use super::{Dim, Graph, Node, Value};
+use crate::error::{Error, Result};
+use crate::path::NodePath;
+
+/// Sizes to look for: `*,768`, `1,5..128,768`, `...,64`, `` for a scalar. `*` is any size, `...` any number of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShapePattern(Vec<Size>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Any,
+    Rest,
+    Within(Dim),
+}
+
+impl FromStr for ShapePattern {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<ShapePattern> {
+        let fail = |at: usize, why: &str| Error::Parse {
+            what: "shape",
+            text: text.to_owned(),
+            at,
+            why: why.to_owned(),
+        };
+        let inner = text.trim();
+        let inner = inner.strip_prefix("Tensor").unwrap_or(inner);
+        let inner = match inner.strip_prefix('(').map(|rest| rest.strip_suffix(')')) {
+            Some(Some(inner)) => inner,
+            Some(None) => return Err(fail(text.len(), "a `)` is missing")),
+            None if inner.is_empty() => return Err(fail(0, "sizes are missing; a scalar is ()")),
+            None => inner,
+        };
+        let mut sizes = Vec::new();
+        let mut at = text.len() - text.trim_start().len();
+        let parts: Vec<&str> = match inner.trim() {
+            "" => Vec::new(),
+            list => list.trim_end_matches(',').split(',').collect(),
+        };
+        for part in parts {
+            let number = |text: &str| text.trim().parse::<i64>().ok().filter(|n| *n >= 0);
+            sizes.push(match part.trim() {
+                "*" => Size::Any,
+                "..." | "…" if sizes.contains(&Size::Rest) => {
+                    return Err(fail(at, "a second `...`"));
+                }
+                "..." | "…" => Size::Rest,
+                part => {
+                    let (min, max) = part.split_once("..").unwrap_or((part, part));
+                    match (number(min), number(max)) {
+                        (Some(min), Some(max)) if min <= max => Size::Within(Dim { min, max }),
+                        _ => {
+                            let why = "expected sizes such as 1, 5..128, * (any) or ... (any number of them)";
+                            return Err(fail(at, why));
+                        }
+                    }
+                }
+            });
+            at += part.len() + 1;
+        }
+        Ok(ShapePattern(sizes))
+    }
+}
+
+impl ShapePattern {
+    /// Whether some shape that was seen fits.
+    pub fn fits(&self, shape: &[Dim]) -> bool {
+        let fit = |(size, dim): (&Size, &Dim)| match size {
+            Size::Within(wanted) => wanted.min <= dim.max && dim.min <= wanted.max,
+            Size::Any | Size::Rest => true,
+        };
+        match self.0.iter().position(|size| *size == Size::Rest) {
+            None => self.0.len() == shape.len() && self.0.iter().zip(shape).all(fit),
+            Some(at) => {
+                let (before, after) = (&self.0[..at], &self.0[at + 1..]);
+                before.len() + after.len() <= shape.len()
+                    && before.iter().zip(shape).all(fit)
+                    && after.iter().rev().zip(shape.iter().rev()).all(fit)
+            }
+        }
+    }
+}
+
+/// What to look for; all that is given has to hold.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Is in the path, the operation's or module's name, or the name of the source file, in any case.
+    pub text: Option<String>,
+    pub shape: Option<ShapePattern>,
+}
+
+/// A node that was found, or an element of it.
+#[derive(Clone, Debug)]
+pub struct Hit<'a> {
+    pub path: NodePath,
+    pub node: &'a Node,
+    /// As the tree shows it.
+    pub label: String,
+}
+
+impl Graph {
+    /// All nodes at and below `from` that fit, in the graph's order. Without a shape scopes count too.
+    pub fn search(&self, from: &NodePath, query: &Query) -> Vec<Hit<'_>> {
+        let mut hits = Vec::new();
+        let text = query.text.as_ref().map(|text| text.to_lowercase());
+        if let Some(node) = self.node(from) {
+            let mut search = Search {
+                text,
+                shape: query.shape.as_ref(),
+                hits: &mut hits,
+            };
+            for child in &node.children {
+                search.node(child, self.canonical(from).child(&child.name));
+            }
+            if !node.is_scope() {
+                search.node(node, self.canonical(from));
+            }
+        }
+        hits
+    }
+}
+
+struct Search<'a, 'q> {
+    text: Option<String>,
+    shape: Option<&'q ShapePattern>,
+    hits: &'q mut Vec<Hit<'a>>,
+}
+
+impl<'a> Search<'a, '_> {
+    fn node(&mut self, node: &'a Node, path: NodePath) {
+        let label = match node.is_scope() {
+            true => format!("Graph({})", node.children.len()),
+            false => node.value.label(),
+        };
+        match self.shape {
+            None if self.is_said(node, &path) => self.hits.push(Hit {
+                path: path.clone(),
+                node,
+                label,
+            }),
+            Some(shape) if !node.is_scope() && self.is_said(node, &path) => {
+                self.elements(node, &node.value, shape, path.clone());
+            }
+            _ => {}
+        }
+        for child in &node.children {
+            self.node(child, path.child(&child.name));
+        }
+    }
+
+    fn is_said(&self, node: &Node, path: &NodePath) -> bool {
+        let Some(text) = &self.text else {
+            return true;
+        };
+        let has = |said: &str| said.to_lowercase().contains(text);
+        let innermost = node.frames.last();
+        has(&path.to_string())
+            || has(&node.target)
+            || innermost.is_some_and(|frame| has(&frame.file))
+    }
+
+    fn elements(&mut self, node: &'a Node, value: &Value, shape: &ShapePattern, path: NodePath) {
+        match value {
+            Value::Tensor(info) if shape.fits(&info.shape) => self.hits.push(Hit {
+                path,
+                node,
+                label: value.label(),
+            }),
+            Value::Mixed(kinds) => {
+                let fits =
+                    |kind: &Value| matches!(kind, Value::Tensor(info) if shape.fits(&info.shape));
+                if kinds.iter().any(fits) {
+                    self.hits.push(Hit {
+                        path,
+                        node,
+                        label: value.label(),
+                    });
+                }
+            }
+            _ => {
+                for (key, element) in value.elements() {
+                    self.elements(node, &element, shape, path.element(key));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{tensor, tuple_output};
+    use super::super::{Frame, TensorInfo};
+    use super::*;
+
+    fn found(text: Option<&str>, shape: Option<&str>, from: &str) -> Vec<String> {
+        let mut graph = tuple_output();
+        graph.root.children[1].target = "torch.nn.Linear".into();
+        graph.root.children[2].target = "aten::add.Tensor".into();
+        graph.root.children[2].frames = vec![Frame {
+            file: "net/Model.py".into(),
+            ..Frame::default()
+        }];
+        let from = match from {
+            "" => NodePath::root(),
+            from => from.parse().unwrap(),
+        };
+        let query = Query {
+            text: text.map(str::to_owned),
+            shape: shape.map(|shape| shape.parse().unwrap()),
+        };
+        let hits = graph.search(&from, &query);
+        hits.iter()
+            .map(|hit| format!("{}: {}", hit.path, hit.label))
+            .collect()
+    }
+
+    #[test]
+    fn finds_by_path_operation_class_and_file() {
+        assert_eq!(
+            found(Some("BIAS"), None, ""),
+            ["linear.bias: Tensor(3)", "linear_1.bias: Tensor(3)"]
+        );
+        assert_eq!(found(Some("add.tens"), None, ""), ["add: Tensor(3, 2)"]);
+        assert_eq!(found(Some("model.py"), None, ""), ["add: Tensor(3, 2)"]);
+        assert_eq!(found(Some("nn.linear"), None, ""), ["linear: Graph(5)"]);
+        assert_eq!(
+            found(Some("bias"), None, "linear_0"),
+            ["linear.bias: Tensor(3)"]
+        );
+        assert!(found(Some("nothing"), None, "").is_empty());
+    }
+
+    #[test]
+    fn finds_by_shape() {
+        let all = ["linear.bias: Tensor(3)", "linear_1.bias: Tensor(3)"];
+        assert_eq!(found(None, Some("3"), ""), all);
+        assert_eq!(
+            found(Some("output"), Some("*,3"), "output"),
+            ["output|sub_0: Tensor(3, 3)", "output|sub_1: Tensor(3, 3)"]
+        );
+        assert_eq!(found(Some("linear_1"), Some("...,2"), "").len(), 2);
+        assert!(found(None, Some("()"), "").is_empty());
+    }
+
+    #[test]
+    fn patterns() {
+        let ranged = [Dim::of(1), Dim { min: 5, max: 128 }, Dim::of(768)];
+        for (pattern, fits) in [
+            ("1,*,768", true),
+            ("*,768", false),
+            ("...,768", true),
+            ("1,...", true),
+            ("1, 7, ...", true),
+            ("1,4,*", false),
+            ("*,100..200,*", true),
+            ("*,200..300,*", false),
+            ("...", true),
+            ("Tensor(1, 5..128, 768)", true),
+            ("*,*,...,*,*", false),
+            ("1,...,*,768", true),
+            ("()", false),
+        ] {
+            let parsed: ShapePattern = pattern.parse().unwrap();
+            assert_eq!(parsed.fits(&ranged), fits, "{pattern}");
+        }
+        let scalar: ShapePattern = "()".parse().unwrap();
+        assert!(
+            matches!(tensor(&[]), Value::Tensor(TensorInfo { shape, .. }) if scalar.fits(&shape))
+        );
+        for bad in ["", "x", "3,,4", "(3", "-1", "5..4", "...,...", "3;4"] {
+            assert!(bad.parse::<ShapePattern>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The files that are loaded into this process, and which of them are no business of the user's.
+
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Stack;
+
+/// An address in a file, as the file itself counts it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub file: Arc<Path>,
+    pub address: u64,
+}
+
+struct Module {
+    file: Arc<Path>,
+    /// What was added to the file's own addresses.
+    bias: u64,
+    /// Beginnings and ends of what is mapped.
+    ranges: Vec<(u64, u64)>,
+    users: bool,
+}
+
+/// What is loaded at one moment.
+pub struct Modules(Vec<Module>);
+
+impl Modules {
+    /// What is loaded now.
+    pub fn now() -> Modules {
+        unsafe extern "C" fn visit(
+            info: *mut libc::dl_phdr_info,
+            _size: libc::size_t,
+            found: *mut libc::c_void,
+        ) -> libc::c_int {
+            // SAFETY: dl_iterate_phdr hands a valid info for the time of the call; `found` is the pointer given below.
+            let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<Module>>()) };
+            let name = match info.dlpi_name.is_null() {
+                true => c"",
+                // SAFETY: a C string of the dynamic linker's.
+                false => unsafe { CStr::from_ptr(info.dlpi_name) },
+            };
+            let headers = match info.dlpi_phdr.is_null() {
+                true => &[],
+                // SAFETY: the object's program headers, mapped with it.
+                false => unsafe {
+                    std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into())
+                },
+            };
+            let bias = info.dlpi_addr;
+            let loaded = headers
+                .iter()
+                .filter(|header| header.p_type == libc::PT_LOAD);
+            let ranges = loaded
+                .map(|header| {
+                    let begin = bias.wrapping_add(header.p_vaddr);
+                    (begin, begin.wrapping_add(header.p_memsz))
+                })
+                .collect();
+            found.push(Module {
+                file: Path::new(OsStr::from_bytes(name.to_bytes())).into(),
+                bias,
+                ranges,
+                users: false,
+            });
+            0
+        }
+        let mut found: Vec<Module> = Vec::new();
+        // SAFETY: `visit` has the asked-for signature and does not unwind, and `found` outlives the call.
+        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+        for module in &mut found {
+            // The program itself has no name.
+            if module.file.as_os_str().is_empty()
+                && let Ok(program) = std::env::current_exe()
+            {
+                module.file = program.into();
+            } else if module.file.is_relative()
+                && let Ok(whole) = std::path::absolute(&module.file)
+            {
+                module.file = whole.into();
+            }
+            module.users = is_users(&module.file);
+        }
+        Modules(found)
+    }
+
+    /// The user's places on a stack, innermost last.
+    pub fn places(&self, stack: &Stack) -> Vec<Place> {
+        let place = |address: &usize| {
+            // Before the return address is the call.
+            let address = (*address as u64).checked_sub(1)?;
+            let module = self.0.iter().find(|module| module.holds(address))?;
+            module.users.then(|| Place {
+                file: module.file.clone(),
+                address: address.wrapping_sub(module.bias),
+            })
+        };
+        stack.0.iter().rev().filter_map(place).collect()
+    }
+}
+
+impl Module {
+    fn holds(&self, address: u64) -> bool {
+        let within = |range: &(u64, u64)| (range.0..range.1).contains(&address);
+        self.ranges.iter().any(within)
+    }
+}
+
+/// libtorch, our library and its adapters, the libraries of the system under them, and Python's interpreter: their files
+/// begin with one of these names.
+const OTHERS: &[&str] = &[
+    "libtorch",
+    "libc10",
+    "libgraphpatch",
+    "adapter-s",
+    "libc.",
+    "libc-",
+    "libm.",
+    "libpthread",
+    "ld-linux",
+    "libgcc_s",
+    "libstdc++",
+    "libc++",
+    "libgomp",
+    "libomp",
+    "libiomp",
+    "libmkl",
+    "libffi",
+    "_ctypes",
+    "libpython",
+    "python3",
+    "linux-vdso",
+];
+
+fn is_users(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    !name.is_empty() && name != "python" && !OTHERS.iter().any(|other| name.starts_with(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_leads_into_this_program() {
+        let program = std::env::current_exe().unwrap();
+        let places = Modules::now().places(&Stack::here());
+        assert!(places.len() > 2, "{places:?}");
+        assert!(places.iter().all(|place| *place.file == *program));
+        let nowhere = Stack(Box::new([0, 1, usize::MAX]));
+        assert!(Modules::now().places(&nowhere).is_empty());
+    }
+
+    #[test]
+    fn others_are_known_by_their_names() {
+        for file in [
+            "/a/libtorch_cpu.so",
+            "/b/libc.so.6",
+            "/usr/bin/python3.11",
+            "[vdso]/",
+        ] {
+            let users = is_users(Path::new(file));
+            assert_eq!(users, file == "[vdso]/", "{file}");
+        }
+        assert!(is_users(Path::new("/opt/libcats.so")) && is_users(Path::new("infer")));
+        assert!(!is_users(Path::new("")));
+    }
+}

@@ -66,13 +66,18 @@ impl GraphFile {
     }
 
     fn parse(bytes: &[u8]) -> Result<GraphFile, Fault> {
-        let any: serde_json::Value = serde_json::from_slice(bytes).map_err(Fault::json)?;
         let foreign = |place: &str, why: &str| {
             Err(Fault::at(
                 place,
-                format!("not a graph saved by graphpatch: {why}"),
+                format!(
+                    "not a graph saved by graphpatch: {why}; `graphpatch run --graph FILE -- PROGRAM` saves one"
+                ),
             ))
         };
+        if let Some(what) = other_kind(bytes) {
+            return foreign("the beginning", &format!("it is {what}"));
+        }
+        let any: serde_json::Value = serde_json::from_slice(bytes).map_err(Fault::json)?;
         let Some(object) = any.as_object() else {
             return foreign("the beginning", "it is not a JSON object");
         };
@@ -81,7 +86,9 @@ impl GraphFile {
             Some(None | Some(0)) => return foreign("`format`", "it is not a version number"),
             Some(Some(format)) if format > u64::from(FORMAT) => {
                 let why = format!(
-                    "the file has format {format}; this version of graphpatch reads up to format {FORMAT}"
+                    "the file has format {format}; this version of graphpatch ({}) reads up to format {FORMAT}: use a newer \
+                     graphpatch, or record the graph again with this one",
+                    env!("CARGO_PKG_VERSION")
                 );
                 return Err(Fault::at("`format`", why));
             }
@@ -93,13 +100,20 @@ impl GraphFile {
         {
             return foreign("`graphs`", "it is missing or not a list");
         }
-        let saved: GraphFile = serde_json::from_slice(bytes).map_err(Fault::json)?;
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let saved: GraphFile = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let place = error.path().to_string();
+            Fault::json(error.into_inner()).within(&place, &any)
+        })?;
         for (i, graph) in saved.graphs.iter().enumerate() {
             let place = format!("graphs[{i}].root");
             if !graph.root.is_scope() {
                 return Err(Fault::at(place, "the root is not a scope"));
             }
-            validate(&graph.root, &place)?;
+            validate(&graph.root, &place).map_err(|fault| Fault {
+                place: format!("{}{}", fault.place, node_at(&fault.place, &any)),
+                ..fault
+            })?;
         }
         Ok(saved)
     }
@@ -119,6 +133,20 @@ impl Fault {
         }
     }
 
+    /// Says which node the place of the types' own words is in.
+    fn within(self, place: &str, any: &serde_json::Value) -> Fault {
+        let known = if place == "." || place == "?" {
+            ""
+        } else {
+            place
+        };
+        let comma = if known.is_empty() { "" } else { ", " };
+        Fault {
+            place: format!("{}{comma}{known}{}", self.place, node_at(known, any)),
+            ..self
+        }
+    }
+
     fn json(error: serde_json::Error) -> Fault {
         let place = format!("line {}, column {}", error.line(), error.column());
         let text = error.to_string();
@@ -128,11 +156,73 @@ impl Fault {
             .to_owned();
         match error.classify() {
             serde_json::error::Category::Data => Fault { place, why },
+            serde_json::error::Category::Eof => Fault {
+                place,
+                why: "damaged, it ends too early: copy it again, or record the graph again"
+                    .to_owned(),
+            },
             _ => Fault {
                 place,
                 why: format!("damaged, not valid JSON: {why}"),
             },
         }
+    }
+}
+
+/// What a file is that is no JSON, told by its first bytes.
+fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&[u8], &str); 6] = [
+        (b"\x89PNG", "a PNG image"),
+        (
+            b"PK\x03\x04",
+            "a zip archive, as torch.save and torch.jit.save write them",
+        ),
+        (b"\x7fELF", "a program or library"),
+        (b"\x93NUMPY", "an npy array"),
+        (b"\x1f\x8b", "compressed with gzip"),
+        (b"%PDF", "a PDF"),
+    ];
+    if let Some((_, what)) = KINDS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return Some(what);
+    }
+    // A header's length, eight bytes, and the header.
+    if bytes.get(8) == Some(&b'{') && bytes.get(5..8) == Some(&[0; 3]) {
+        return Some("a safetensors file, whose values `graphpatch diff --values` compares");
+    }
+    if bytes.is_empty() {
+        return Some("empty");
+    }
+    bytes.contains(&0).then_some("binary")
+}
+
+/// The path of the node that a place such as `graphs[0].root.children[3].value` is in, in brackets; empty outside of one.
+fn node_at(place: &str, any: &serde_json::Value) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let mut at = any;
+    for part in place.split('.') {
+        let (key, index) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            Some((key, index)) => (key, index.parse::<usize>().ok()),
+            None => (part, None),
+        };
+        let Some(below) = at.get(key).and_then(|found| match index {
+            Some(index) => found.get(index),
+            None => Some(found),
+        }) else {
+            break;
+        };
+        at = below;
+        if key == "children" && index.is_some() {
+            names.push(
+                at.get("name")
+                    .and_then(|name| name.as_str())
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or("?"),
+            );
+        }
+    }
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(" (node {})", names.join(".")),
     }
 }
 
@@ -311,8 +401,15 @@ mod tests {
                 "line 2, column 12",
                 "damaged",
             ),
-            ("", "line 1, column 0", "damaged"),
-            ("\u{0}PK", "line 1, column 1", "damaged"),
+            ("", "the beginning", "it is empty"),
+            ("\u{0}PK", "the beginning", "it is binary"),
+            ("not json", "line 1, column 2", "damaged, not valid JSON"),
+            ("PK\u{3}\u{4}...", "the beginning", "torch.save"),
+            (
+                "\u{8}\0\0\0\0\0\0\0{}",
+                "the beginning",
+                "a safetensors file",
+            ),
             ("[1, []]", "the beginning", "not a graph"),
             ("{}", "`format`", "missing"),
             ("{\"format\": \"1.0\"}", "`format`", "not a version number"),
@@ -320,11 +417,11 @@ mod tests {
             (
                 "{\"format\": 7, \"graphs\": 3}",
                 "`format`",
-                "format 7; this version of graphpatch reads up to format 1",
+                "reads up to format 1: use a newer",
             ),
             (
                 "{\"format\":1,\n\"graphs\":[{\"name\":3}]}",
-                "line 2, column 19",
+                "line 2, column 19, graphs[0].name",
                 "expected a string",
             ),
             (
@@ -334,23 +431,28 @@ mod tests {
             ),
             (
                 &scope(r#"{"name":"","kind":"op"}"#),
-                "graphs[0].root.children[0].name",
+                "graphs[0].root.children[0].name (node ?)",
                 "without a name",
             ),
             (
                 &scope(r#"{"name":"a","kind":"op"},{"name":"a","kind":"op"}"#),
-                "graphs[0].root.children[1].name",
+                "graphs[0].root.children[1].name (node a)",
                 "second",
             ),
             (
                 &scope(r#"{"name":"a","kind":"op","children":[{"name":"b","kind":"op"}]}"#),
-                "graphs[0].root.children[0].children",
+                "graphs[0].root.children[0].children (node a)",
                 "only a scope",
             ),
             (
                 &scope(r#"{"name":"a","kind":"op","value":{"mixed":[]}}"#),
-                "graphs[0].root.children[0].value",
+                "graphs[0].root.children[0].value (node a)",
                 "mixed",
+            ),
+            (
+                &scope(r#"{"name":"s","kind":"scope","children":[{"name":"a","kind":"opp"}]}"#),
+                "line 1, column 152, graphs[0].root.children[0].children[0].kind (node s.a)",
+                "unknown variant `opp`",
             ),
         ] {
             let found = place(json);

@@ -65,14 +65,19 @@ impl GraphFile {
         })
     }
 
-    fn parse(bytes: &[u8]) -> Result<GraphFile, Fault> {
-        let any: serde_json::Value = serde_json::from_slice(bytes).map_err(Fault::json)?;
+    pub(super) fn parse(bytes: &[u8]) -> Result<GraphFile, Fault> {
         let foreign = |place: &str, why: &str| {
             Err(Fault::at(
                 place,
-                format!("not a graph saved by graphpatch: {why}"),
+                format!(
+                    "not a graph saved by graphpatch: {why}; `graphpatch run --graph FILE -- PROGRAM` saves one"
+                ),
             ))
         };
+        if let Some(what) = other_kind(bytes) {
+            return foreign("the beginning", &format!("it is {what}"));
+        }
+        let any: serde_json::Value = serde_json::from_slice(bytes).map_err(Fault::json)?;
         let Some(object) = any.as_object() else {
             return foreign("the beginning", "it is not a JSON object");
         };
@@ -81,7 +86,9 @@ impl GraphFile {
             Some(None | Some(0)) => return foreign("`format`", "it is not a version number"),
             Some(Some(format)) if format > u64::from(FORMAT) => {
                 let why = format!(
-                    "the file has format {format}; this version of graphpatch reads up to format {FORMAT}"
+                    "the file has format {format}; this version of graphpatch ({}) reads up to format {FORMAT}: use a newer \
+                     graphpatch, or record the graph again with this one",
+                    env!("CARGO_PKG_VERSION")
                 );
                 return Err(Fault::at("`format`", why));
             }
@@ -93,20 +100,27 @@ impl GraphFile {
         {
             return foreign("`graphs`", "it is missing or not a list");
         }
-        let saved: GraphFile = serde_json::from_slice(bytes).map_err(Fault::json)?;
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let saved: GraphFile = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let place = error.path().to_string();
+            Fault::json(error.into_inner()).within(&place, &any)
+        })?;
         for (i, graph) in saved.graphs.iter().enumerate() {
             let place = format!("graphs[{i}].root");
             if !graph.root.is_scope() {
                 return Err(Fault::at(place, "the root is not a scope"));
             }
-            validate(&graph.root, &place)?;
+            validate(&graph.root, &place).map_err(|fault| Fault {
+                place: format!("{}{}", fault.place, node_at(&fault.place, &any)),
+                ..fault
+            })?;
         }
         Ok(saved)
     }
 }
 
 /// Where and why a file is refused.
-struct Fault {
+pub(super) struct Fault {
     place: String,
     why: String,
 }
@@ -119,6 +133,20 @@ impl Fault {
         }
     }
 
+    /// Says which node the place of the types' own words is in.
+    fn within(self, place: &str, any: &serde_json::Value) -> Fault {
+        let known = if place == "." || place == "?" {
+            ""
+        } else {
+            place
+        };
+        let comma = if known.is_empty() { "" } else { ", " };
+        Fault {
+            place: format!("{}{comma}{known}{}", self.place, node_at(known, any)),
+            ..self
+        }
+    }
+
     fn json(error: serde_json::Error) -> Fault {
         let place = format!("line {}, column {}", error.line(), error.column());
         let text = error.to_string();
@@ -128,11 +156,73 @@ impl Fault {
             .to_owned();
         match error.classify() {
             serde_json::error::Category::Data => Fault { place, why },
+            serde_json::error::Category::Eof => Fault {
+                place,
+                why: "damaged, it ends too early: copy it again, or record the graph again"
+                    .to_owned(),
+            },
             _ => Fault {
                 place,
                 why: format!("damaged, not valid JSON: {why}"),
             },
         }
+    }
+}
+
+/// What a file is that is no JSON, told by its first bytes.
+fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&[u8], &str); 6] = [
+        (b"\x89PNG", "a PNG image"),
+        (
+            b"PK\x03\x04",
+            "a zip archive, as torch.save and torch.jit.save write them",
+        ),
+        (b"\x7fELF", "a program or library"),
+        (b"\x93NUMPY", "an npy array"),
+        (b"\x1f\x8b", "compressed with gzip"),
+        (b"%PDF", "a PDF"),
+    ];
+    if let Some((_, what)) = KINDS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return Some(what);
+    }
+    // A header's length, eight bytes, and the header.
+    if bytes.get(8) == Some(&b'{') && bytes.get(5..8) == Some(&[0; 3]) {
+        return Some("a safetensors file, whose values `graphpatch diff --values` compares");
+    }
+    if bytes.is_empty() {
+        return Some("empty");
+    }
+    bytes.contains(&0).then_some("binary")
+}
+
+/// The path of the node that a place such as `graphs[0].root.children[3].value` is in, in brackets; empty outside of one.
+fn node_at(place: &str, any: &serde_json::Value) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let mut at = any;
+    for part in place.split('.') {
+        let (key, index) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            Some((key, index)) => (key, index.parse::<usize>().ok()),
+            None => (part, None),
+        };
+        let Some(below) = at.get(key).and_then(|found| match index {
+            Some(index) => found.get(index),
+            None => Some(found),
+        }) else {
+            break;
+        };
+        at = below;
+        if key == "children" && index.is_some() {
+            names.push(
+                at.get("name")
+                    .and_then(|name| name.as_str())
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or("?"),
+            );
+        }
+    }
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(" (node {})", names.join(".")),
     }
 }
 
@@ -221,176 +311,4 @@ pub fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     temporary.write_all(bytes)?;
     temporary.persist(file).map_err(|e| e.error)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::samples::{leaf, tensor, tuple_output};
-    use super::super::{Arg, Frame, Kind};
-    use super::*;
-
-    fn place(json: &str) -> (String, String) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("g.json");
-        std::fs::write(&file, json).unwrap();
-        match GraphFile::load(&file) {
-            Err(Error::Format { place, why, .. }) => (place, why),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn full() -> GraphFile {
-        let mut graph = tuple_output();
-        let node = &mut graph.root.children[2];
-        node.target = "aten::add.Tensor".into();
-        node.args = vec![
-            Arg::Node("x".into()),
-            Arg::Const("1".into()),
-            Arg::Dict(vec![("k".into(), Arg::List(vec![]))]),
-        ];
-        node.kwargs = vec![("alpha".into(), Arg::Tuple(vec![Arg::Const("1".into())]))];
-        node.frames = vec![Frame {
-            file: "m.py".into(),
-            line: 3,
-            function: "forward".into(),
-            text: "x + 1".into(),
-        }];
-        let value = Value::Mixed(vec![
-            Value::Dict(vec![("a".into(), Value::Undefined)]),
-            Value::Other("T".into()),
-        ]);
-        graph
-            .root
-            .children
-            .insert(1, leaf(Kind::Input, "odd", value));
-        GraphFile::new(vec![graph, Graph::new("empty")])
-    }
-
-    #[test]
-    fn saves_and_loads() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("g.json");
-        let saved = full();
-        saved.save(&file).unwrap();
-        saved.save(&file).unwrap();
-        assert_eq!(GraphFile::load(&file).unwrap(), saved);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        GraphFile::new(vec![]).save(Path::new("/dev/null")).unwrap();
-        assert!(matches!(
-            saved.save(&folder.path().join("no/g.json")),
-            Err(Error::File { .. })
-        ));
-        assert!(matches!(
-            GraphFile::load(&folder.path().join("none")),
-            Err(Error::File { .. })
-        ));
-    }
-
-    #[test]
-    fn json_is_compact() {
-        let json = serde_json::to_string(&leaf(Kind::Op, "add", tensor(&[3]))).unwrap();
-        let info = r#"{"shape":[3],"dtype":"float32","device":"cpu","layout":"strided"}"#;
-        assert_eq!(
-            json,
-            format!(r#"{{"name":"add","kind":"op","value":{{"tensor":{info}}}}}"#)
-        );
-    }
-
-    #[test]
-    fn names_the_place() {
-        let graph = |root: &str| {
-            format!("{{\"format\":1,\"graphs\":[{{\"name\":\"g\",\"runs\":1,\"root\":{root}}}]}}")
-        };
-        let scope = |children: &str| {
-            graph(&format!(
-                r#"{{"name":"r","kind":"scope","children":[{children}]}}"#
-            ))
-        };
-        for (json, at, why) in [
-            (
-                "{\"format\": 1,\n \"graphs\": [",
-                "line 2, column 12",
-                "damaged",
-            ),
-            ("", "line 1, column 0", "damaged"),
-            ("\u{0}PK", "line 1, column 1", "damaged"),
-            ("[1, []]", "the beginning", "not a graph"),
-            ("{}", "`format`", "missing"),
-            ("{\"format\": \"1.0\"}", "`format`", "not a version number"),
-            ("{\"format\": 1}", "`graphs`", "not a graph"),
-            (
-                "{\"format\": 7, \"graphs\": 3}",
-                "`format`",
-                "format 7; this version of graphpatch reads up to format 1",
-            ),
-            (
-                "{\"format\":1,\n\"graphs\":[{\"name\":3}]}",
-                "line 2, column 19",
-                "expected a string",
-            ),
-            (
-                &graph(r#"{"name":"r","kind":"op"}"#),
-                "graphs[0].root",
-                "not a scope",
-            ),
-            (
-                &scope(r#"{"name":"","kind":"op"}"#),
-                "graphs[0].root.children[0].name",
-                "without a name",
-            ),
-            (
-                &scope(r#"{"name":"a","kind":"op"},{"name":"a","kind":"op"}"#),
-                "graphs[0].root.children[1].name",
-                "second",
-            ),
-            (
-                &scope(r#"{"name":"a","kind":"op","children":[{"name":"b","kind":"op"}]}"#),
-                "graphs[0].root.children[0].children",
-                "only a scope",
-            ),
-            (
-                &scope(r#"{"name":"a","kind":"op","value":{"mixed":[]}}"#),
-                "graphs[0].root.children[0].value",
-                "mixed",
-            ),
-        ] {
-            let found = place(json);
-            assert!(found.0 == at && found.1.contains(why), "{json}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_saved_can_be_loaded_however_deep() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("g.json");
-        let mut depths = 0;
-        for depth in 1..80 {
-            let mut node = leaf(Kind::Op, "[{\"\\", Value::Int);
-            for _ in 0..depth {
-                node = Node::new(Kind::Scope, "s").with_children(vec![node]);
-            }
-            let saved = GraphFile::new(vec![Graph {
-                root: node,
-                ..Graph::new("g")
-            }]);
-            if saved.save(&file).is_ok() {
-                assert_eq!(GraphFile::load(&file).unwrap(), saved);
-                depths = depth;
-            }
-        }
-        assert!((50..79).contains(&depths), "{depths}");
-    }
-
-    #[test]
-    fn no_damage_panics() {
-        let json = serde_json::to_vec(&full()).unwrap();
-        for at in 0..json.len() {
-            for byte in [b'{', b'"', b'0', b' '] {
-                let mut damaged = json.clone();
-                damaged[at] = byte;
-                let _ = GraphFile::parse(&damaged);
-            }
-            assert!(GraphFile::parse(&json[..at]).is_err());
-        }
-    }
 }

@@ -14,6 +14,8 @@ mod check;
 mod code;
 mod diff;
 pub mod file;
+#[cfg(test)]
+mod file_tests;
 mod find;
 mod merge;
 mod nearest;

@@ -1,0 +1,346 @@
+//! `graphpatch show`, `complete` and `diff` as processes, on graphs that are made here.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use graphpatch::graph::{Dim, Graph, GraphFile, Kind, Node, TensorInfo, Value};
+use graphpatch::tensor::{Dtype, HostTensor, safetensors};
+
+fn tensor(shape: &[i64]) -> Value {
+    Value::Tensor(TensorInfo {
+        shape: shape.iter().map(|size| Dim::of(*size)).collect(),
+        dtype: "float32".into(),
+        device: "cpu".into(),
+        layout: "strided".into(),
+    })
+}
+
+fn block(name: &str, operations: usize) -> Node {
+    let mut children = vec![Node::new(Kind::Input, "x").with_value(tensor(&[2, 768]))];
+    for n in 0..operations {
+        let mut add = Node::new(Kind::Op, format!("add_{n}")).with_value(tensor(&[2, 768]));
+        add.target = "aten::add.Tensor".into();
+        children.push(add);
+    }
+    children.push(Node::new(Kind::Output, "output").with_value(tensor(&[2, 768])));
+    let mut block = Node::new(Kind::Scope, name).with_children(children);
+    (block.target, block.module_path) = ("net.Block".into(), name.replacen('_', ".", 1));
+    block
+}
+
+fn model(blocks: usize, operations: usize) -> Graph {
+    let mut graph = Graph::new("net.Model.forward");
+    graph.root.children = vec![Node::new(Kind::Input, "x").with_value(tensor(&[2, 768]))];
+    let blocks = (0..blocks).map(|n| block(&format!("layers_{n}"), operations));
+    graph.root.children.extend(blocks);
+    let output = Value::Tuple(vec![tensor(&[2, 768]), tensor(&[2])]);
+    graph
+        .root
+        .children
+        .push(Node::new(Kind::Output, "output").with_value(output));
+    graph
+}
+
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Desk {
+        Desk(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn save(&self, name: &str, graphs: Vec<Graph>) -> PathBuf {
+        let file = self.path(name);
+        GraphFile::new(graphs).save(&file).expect("saved");
+        file
+    }
+
+    fn values(&self, name: &str, tensors: &[(&str, &[f32])]) -> PathBuf {
+        let tensors: Vec<(String, HostTensor)> = tensors
+            .iter()
+            .map(|(key, values)| {
+                let shape = [values.len() as i64 / 2, 2];
+                let mut tensor = HostTensor::zeros(Dtype::F32, &shape).expect("a tensor");
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
+                tensor.bytes_mut().copy_from_slice(&bytes);
+                (key.to_string(), tensor)
+            })
+            .collect();
+        let file = self.path(name);
+        safetensors::save(&file, &tensors).expect("saved");
+        file
+    }
+}
+
+fn graphpatch(command: &str, files: &[&Path], options: &[&str]) -> Output {
+    let mut graphpatch = Command::new(env!("CARGO_BIN_EXE_graphpatch"));
+    graphpatch.arg(command).args(files).args(options);
+    graphpatch.output().expect("graphpatch starts")
+}
+
+/// Its stdout, after it ended with `code`.
+fn said(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_tree_in_a_pipe_is_the_specs_text_unless_asked() {
+    let desk = Desk::new();
+    let file = desk.save("g.json", vec![model(3, 1)]);
+    let show = |options: &[&str]| said(&graphpatch("show", &[&file], options), 0);
+    let plain = show(&[]);
+    let path = graphpatch::path::NodePath::root();
+    assert_eq!(plain, model(3, 1).tree(&path).expect("a tree"));
+    assert_eq!(show(&["--all"]), plain);
+    assert_eq!(show(&["--color", "never"]), plain);
+    let expected = "\
+<root>: Graph(5)  14 nodes, 3 operations, 3 scopes
+├─x: Tensor(2, 768)
+├─layers_0: Graph(3)  3 nodes, 1 operation
+│ ├─x: Tensor(2, 768)
+│ ├─add_0: Tensor(2, 768)
+│ └─output: Tensor(2, 768)
+├─layers_1 … layers_2: same as layers_0
+└─output: tuple(2)
+  ├─sub_0: Tensor(2, 768)
+  └─sub_1: Tensor(2)
+";
+    assert_eq!(show(&["--fold", "--counts"]), expected);
+    let cut: Vec<String> = show(&["--depth", "1"]).lines().map(str::to_owned).collect();
+    assert_eq!(cut.len(), 6);
+    assert_eq!(cut[3], "├─layers_1: Graph(3)");
+    let colored = show(&["--color", "always"]);
+    assert!(colored.contains("\u{1b}["));
+    assert_eq!(anstream::adapter::strip_str(&colored).to_string(), plain);
+    let code = "def forward(self, x):\n    add_0 = aten.add.Tensor()\n    return output\n";
+    assert_eq!(show(&["layers_1", "--code"]), code);
+}
+
+#[test]
+fn nodes_are_found() {
+    let desk = Desk::new();
+    let file = desk.save("g.json", vec![model(2, 1)]);
+    let show = |options: &[&str]| said(&graphpatch("show", &[&file], options), 0);
+    assert_eq!(
+        show(&["--find", "ADD.tensor"]),
+        "layers_0.add_0: Tensor(2, 768) aten::add.Tensor\nlayers_1.add_0: Tensor(2, 768) aten::add.Tensor\n"
+    );
+    assert_eq!(show(&["--find", "net.block"]).lines().count(), 2);
+    assert_eq!(show(&["--shape", "2"]), "output|sub_1: Tensor(2)\n");
+    assert_eq!(
+        show(&["--shape", "*,768", "--find", "output"])
+            .lines()
+            .count(),
+        3
+    );
+    assert_eq!(show(&["layers_1", "--shape", "*,768"]).lines().count(), 3);
+    let values = "layers_1.x: Tensor(2, 768) float32 cpu strided\n";
+    assert!(show(&["layers_1", "--shape"]).starts_with(values));
+    assert_eq!(
+        show(&["--shape", "layers_1"]),
+        show(&["layers_1", "--shape"])
+    );
+    let none = graphpatch("show", &[&file], &["--find", "layers_0.ad_0"]);
+    assert_eq!(said(&none, 1), "");
+    let stderr = String::from_utf8_lossy(&none.stderr);
+    assert!(
+        stderr.contains("nothing found") && stderr.contains("nearest: layers_0.add_0"),
+        "{stderr}"
+    );
+    let bad = graphpatch("show", &[&file], &["--shape", "3,,4"]);
+    assert_eq!(said(&bad, 2), "");
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("at character 2"));
+}
+
+/// `graphpatch show g.json | head`.
+#[test]
+fn a_closed_pipe_is_quiet_and_many_nodes_are_quick() {
+    let desk = Desk::new();
+    let file = desk.save("g.json", vec![model(100, 100)]);
+    let begin = Instant::now();
+    let text = said(&graphpatch("show", &[&file], &[]), 0);
+    assert!(
+        begin.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(text.lines().count() > 10_000);
+    for options in [&[][..], &["--json"], &["--find", "add"], &["--shape"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_graphpatch"))
+            .arg("show")
+            .arg(&file)
+            .args(options)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("graphpatch starts");
+        let mut stdout = child.stdout.take().expect("piped");
+        let mut first = [0; 16];
+        stdout.read_exact(&mut first).expect("a beginning");
+        drop(stdout);
+        let done = child.wait_with_output().expect("ends");
+        assert_eq!(String::from_utf8_lossy(&done.stderr), "", "{options:?}");
+        assert_eq!(done.status.code(), Some(141), "as a signal would end it");
+    }
+}
+
+#[test]
+fn completes_paths_and_options() {
+    let desk = Desk::new();
+    let file = desk.save("g.json", vec![model(2, 1)]);
+    let names = said(&graphpatch("complete", &[&file], &["layers_1."]), 0);
+    assert_eq!(names, "layers_1.x\nlayers_1.add_0\nlayers_1.output\n");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = said(&graphpatch("complete", &[], &["--shell", shell]), 0);
+        assert!(
+            script.contains("graphpatch") && script.contains("diff"),
+            "{shell}"
+        );
+    }
+    assert_eq!(graphpatch("complete", &[], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn graphs_are_compared() {
+    let desk = Desk::new();
+    let (a, same) = (
+        desk.save("a.json", vec![model(2, 1)]),
+        desk.save("same.json", vec![model(2, 1)]),
+    );
+    let mut other = model(2, 2);
+    other.root.children[1].children[1].value = tensor(&[2, 64]);
+    other.root.children.remove(0);
+    let b = desk.save("b.json", vec![other]);
+    assert_eq!(said(&graphpatch("diff", &[&a, &same], &["--code"]), 0), "");
+    let expected = "\
+# net.Model.forward
+- x: Tensor(2, 768) float32 cpu
+~ layers_0.add_0: Tensor(2, 768) float32 cpu → Tensor(2, 64) float32 cpu
++ layers_0.add_1: Tensor(2, 768) float32 cpu
++ layers_1.add_1: Tensor(2, 768) float32 cpu
+";
+    assert_eq!(said(&graphpatch("diff", &[&a, &b], &[]), 1), expected);
+    let colored = said(&graphpatch("diff", &[&a, &b], &["--color", "always"]), 1);
+    assert!(colored.contains("\u{1b}["));
+    assert_eq!(anstream::adapter::strip_str(&colored).to_string(), expected);
+    let json = said(&graphpatch("diff", &[&a, &b], &["--json"]), 1);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let first = &json["graphs"][0]["differences"][0];
+    assert_eq!(
+        (first["difference"].as_str(), first["path"].as_str()),
+        (Some("only_a"), Some("x"))
+    );
+    let two = desk.save("two.json", vec![model(2, 1), Graph::new("extra")]);
+    assert_eq!(
+        said(&graphpatch("diff", &[&a, &two], &[]), 1),
+        "+ # extra\n"
+    );
+    let absent = desk.path("absent.json");
+    assert_eq!(said(&graphpatch("diff", &[&a, &absent], &[]), 2), "");
+}
+
+#[test]
+fn values_are_compared() {
+    let desk = Desk::new();
+    let graph = desk.save("a.json", vec![model(1, 1)]);
+    let a = desk.values(
+        "a.safetensors",
+        &[
+            ("add", &[1.0, 2.0, 3.0, 4.0]),
+            ("gone", &[0.0, 0.0]),
+            ("long", &[0.0, 0.0]),
+        ],
+    );
+    let b = desk.values(
+        "b.safetensors",
+        &[
+            ("add", &[1.0, 2.0, 3.5, 4.0]),
+            ("long", &[0.0, 0.0, 0.0, 0.0]),
+            ("new", &[0.0, 0.0]),
+        ],
+    );
+    let diff = |b: &Path, more: &[&str]| {
+        let (a, b) = (a.display().to_string(), b.display().to_string());
+        let options: Vec<&str> = ["--values", &a, &b].iter().chain(more).copied().collect();
+        graphpatch("diff", &[&graph, &graph], &options)
+    };
+    assert_eq!(said(&diff(&a, &[]), 0), "");
+    let expected = "\
+# values
+~ add: 1 different, max abs 5e-1, max rel 1.4285714285714285e-1, norm 5e-1, first at [1, 0]
+- gone: Tensor(1, 2) float32
+~ long: Tensor(1, 2) float32 → Tensor(2, 2) float32
++ new: Tensor(1, 2) float32
+";
+    assert_eq!(said(&diff(&b, &[]), 1), expected);
+    assert!(!said(&diff(&b, &["--tolerance", "0.2"]), 1).contains("add"));
+    let json: serde_json::Value =
+        serde_json::from_str(&said(&diff(&b, &["--json"]), 1)).expect("JSON");
+    assert_eq!(json["values"][0]["first"], serde_json::json!([1, 0]));
+    assert_eq!(diff(&b, &["--tolerance", "-1"]).status.code(), Some(2));
+    assert_eq!(diff(&graph, &[]).status.code(), Some(2));
+}
+
+#[test]
+fn files_that_are_no_graphs_are_told_what_they_are() {
+    let desk = Desk::new();
+    let whole = std::fs::read(desk.save("g.json", vec![model(2, 1)])).expect("read");
+    let text = String::from_utf8(whole.clone()).expect("text");
+    let values = desk.values("values.safetensors", &[("a", &[1.0, 2.0])]);
+    let cases: [(&str, Vec<u8>, &[&str]); 7] = [
+        (
+            "cut.json",
+            whole[..whole.len() / 2].to_vec(),
+            &["line 1, column ", "ends too early"],
+        ),
+        (
+            "image.png",
+            b"\x89PNG\r\n\x1a\n....".to_vec(),
+            &["the beginning", "a PNG image", "graphpatch run --graph"],
+        ),
+        (
+            "other.json",
+            b"{\"name\": 1}".to_vec(),
+            &["`format`", "not a graph saved by graphpatch"],
+        ),
+        (
+            "future.json",
+            text.replace("\"format\":1", "\"format\":99").into(),
+            &["format 99", "use a newer graphpatch"],
+        ),
+        (
+            "broken.json",
+            text.replace("\"add_0\"", "17").into(),
+            &["children[1].children[1].name (node layers_0."],
+        ),
+        (
+            "values",
+            std::fs::read(values).expect("read"),
+            &["a safetensors file"],
+        ),
+        ("empty", Vec::new(), &["it is empty"]),
+    ];
+    for (name, bytes, words) in cases {
+        let file = desk.path(name);
+        std::fs::write(&file, bytes).expect("written");
+        for (command, files) in [
+            ("show", vec![&*file]),
+            ("complete", vec![&*file]),
+            ("diff", vec![&*file, &*file]),
+        ] {
+            let output = graphpatch(command, &files, &[]);
+            assert_eq!(said(&output, 2), "");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            for word in [&*file.display().to_string()].iter().chain(words) {
+                assert!(stderr.contains(word), "{name}: {word} is not in {stderr}");
+            }
+        }
+    }
+}

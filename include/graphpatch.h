@@ -395,10 +395,11 @@ gp_status gp_graphs_check(const gp_graphs *graphs,
 gp_status gp_path_parse(const char *path,
                         char **canonical);
 
-// The same for a slice such as "[..., ::2]".
+// The same for a slice such as "[..., ::2]": `canonical` receives new text, to be freed with gp_string_free.
 //
 // Thread: any. NULL: canonical. Errors: GP_STATUS_PARSE. Since 0.1.0.
-gp_status gp_slice_parse(const char *slice, char **canonical);
+gp_status gp_slice_parse(const char *slice,
+                         char **canonical);
 
 // Whether `slice` fits a tensor of `rank` sizes; `elements` (may be NULL) receives how many elements it picks.
 //
@@ -415,12 +416,12 @@ gp_status gp_slice_check(const char *slice,
 gp_status gp_value_text(const char *value,
                         gp_value **out);
 
-// The integer `value`. As gp_value_text otherwise.
+// The integer `value`. `out` receives a new value; free it with gp_value_free.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_value_int(int64_t value, gp_value **out);
 
-// The real number `value`. As gp_value_text otherwise.
+// The real number `value`. `out` receives a new value; free it with gp_value_free.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_value_float(double value, gp_value **out);

@@ -24,7 +24,7 @@ pub unsafe extern "C" fn gp_path_parse(path: *const c_char, canonical: *mut *mut
     })
 }
 
-/// The same for a slice such as "[..., ::2]".
+/// The same for a slice such as "[..., ::2]": `canonical` receives new text, to be freed with gp_string_free.
 ///
 /// Thread: any. NULL: canonical. Errors: GP_STATUS_PARSE. Since 0.1.0.
 ///

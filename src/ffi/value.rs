@@ -44,7 +44,7 @@ pub unsafe extern "C" fn gp_value_text(value: *const c_char, out: *mut *mut gp_v
     })
 }
 
-/// The integer `value`. As gp_value_text otherwise.
+/// The integer `value`. `out` receives a new value; free it with gp_value_free.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn gp_value_int(value: i64, out: *mut *mut gp_value) -> St
     guard(|| unsafe { give(out, Operand::Number(Number::Int(value))) })
 }
 
-/// The real number `value`. As gp_value_text otherwise.
+/// The real number `value`. `out` receives a new value; free it with gp_value_free.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///

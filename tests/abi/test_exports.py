@@ -1,5 +1,6 @@
 """The library exports the header's calls, the preload's hooks, and nothing else."""
 
+import ctypes
 import re
 import subprocess
 
@@ -17,6 +18,13 @@ def test_exports_are_the_calls_and_the_hooks() -> None:
                             check=True).stdout
     exported = [line.split()[-1] for line in listed.splitlines()]
     assert sorted(exported) == sorted(set(read(HEADER)["functions"]) | HOOKS)
+
+
+def test_the_librarys_version_is_the_headers() -> None:
+    library = ctypes.CDLL(str(LIBRARY))
+    library.gp_version.restype = ctypes.c_char_p
+    version = re.search(r'#define GRAPHPATCH_VERSION "(.*)"', HEADER)[1]
+    assert library.gp_version().decode() == version and library.gp_abi_version() == read(HEADER)["number"]
 
 
 def test_the_soname_has_the_abi_number() -> None:

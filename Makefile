@@ -30,7 +30,7 @@ demo: venv build build/infer ## see inside a real sentence encoder in a finished
 	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 .PHONY: test
-test: test-rust test-torch test-python test-languages ## everything that must hold: cargo tests, real processes with libtorch, the Python package, programs in other languages
+test: test-rust test-abi test-torch test-python test-languages ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, the Python package, programs in other languages
 
 .PHONY: test-rust
 test-rust: venv build ## the Rust tests alone
@@ -39,6 +39,21 @@ test-rust: venv build ## the Rust tests alone
 .PHONY: test-torch
 test-torch: programs ## the process tests alone; T='-k tuple' passes arguments to pytest
 	$(PYTHON) -m pytest -p no:cacheprovider tests/torch -q $(T)
+
+.PHONY: test-abi
+test-abi: venv build build/libclang-18.1.1 ## the C ABI against the kept ones: tests/abi/README.md
+	$(PYTHON) -m pytest -p no:cacheprovider tests/abi -q $(T)
+
+.PHONY: abi-baseline
+abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI, at a release
+	@folder=tests/abi/$$(sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' Cargo.toml) && mkdir -p $$folder/client && \
+	    cp include/graphpatch.h $$folder && cp tests/c/alone.c tests/c/check.h tests/c/dlpack.h $$folder/client && \
+	    $(PYTHON) tests/abi/reader.py include/graphpatch.h > $$folder/abi.json && echo "kept in $$folder" >&2
+
+build/libclang-18.1.1: | venv
+	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target $@.part libclang==18.1.1
+	@mv $@.part $@
 
 .PHONY: test-python
 test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest

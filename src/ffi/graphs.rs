@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::{self, Graph, GraphFile};
 use crate::path::NodePath;
 
-/// Graphs at one moment; they do not change with the session they came from. Any thread may read them.
+/// Graphs at one moment; they do not change with the session they came from. Any thread may read them. Since 0.1.0.
 pub struct gp_graphs {
     file: GraphFile,
     names: Vec<CString>,
@@ -47,6 +47,8 @@ unsafe fn give(out: *mut *mut gp_graphs, file: GraphFile) -> Result<()> {
 
 /// What the session recorded so far. `out` receives new graphs; free them with gp_graphs_free.
 ///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or a live session; `out` is NULL or may be written.
@@ -65,6 +67,8 @@ pub unsafe extern "C" fn gp_session_graphs(
 /// Loads graphs that gp_graphs_save or `graphpatch run --graph` saved. `out` receives new graphs; free them with
 /// gp_graphs_free. Errors: GP_STATUS_FILE, GP_STATUS_FORMAT (the message names the place in the file).
 ///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_FILE, GP_STATUS_FORMAT. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `file` is NULL or a C string; `out` is NULL or may be written.
@@ -78,6 +82,8 @@ pub unsafe extern "C" fn gp_graphs_load(file: *const c_char, out: *mut *mut gp_g
 }
 
 /// Saves the graphs as JSON; a file that was there is replaced as a whole.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_FILE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -93,6 +99,8 @@ pub unsafe extern "C" fn gp_graphs_save(graphs: *const gp_graphs, file: *const c
 
 /// Frees graphs. NULL is fine.
 ///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `graphs` came from a call that hands graphs over, and were not freed.
@@ -106,6 +114,8 @@ pub unsafe extern "C" fn gp_graphs_free(graphs: *mut gp_graphs) {
 
 /// How many graphs there are; 0 for NULL.
 ///
+/// Thread: any. NULL: graphs. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `graphs` is NULL or live.
@@ -115,8 +125,10 @@ pub unsafe extern "C" fn gp_graphs_count(graphs: *const gp_graphs) -> usize {
     unsafe { graphs.as_ref() }.map_or(0, |graphs| graphs.file.graphs.len())
 }
 
-/// What graph number `index` was recorded of: class and method of the root. Borrowed from `graphs`; NULL if there is
-/// no such graph.
+/// What graph number `index` was recorded of: class and method of the root. Borrowed from `graphs`; NULL if there is no
+/// such graph.
+///
+/// Thread: any. NULL: graphs. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -129,7 +141,9 @@ pub unsafe extern "C" fn gp_graphs_name(graphs: *const gp_graphs, index: usize) 
 }
 
 /// The tree of graph number `index` as text, or of its subtree at `path` (NULL or "": the whole). `out` receives new
-/// text; free it with gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+/// text; free it with gp_string_free.
+///
+/// Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -150,8 +164,9 @@ pub unsafe extern "C" fn gp_graphs_tree(
 }
 
 /// The children of the scope at `path` (NULL or "": the root) in graph number `index`, or the elements of the container
-/// there, in order, one name a line. `out` receives new text, empty for a leaf; free it with gp_string_free. Errors:
-/// GP_STATUS_PARSE, GP_STATUS_PATH.
+/// there, in order, one name a line. `out` receives new text, empty for a leaf; free it with gp_string_free.
+///
+/// Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -184,6 +199,8 @@ pub unsafe extern "C" fn gp_graphs_children(
 /// "Tensor(1, 5..128, 768)", "tuple(2)", "int". `out` receives new text; free it with gp_string_free. Errors:
 /// GP_STATUS_PARSE; GP_STATUS_PATH for no such node and for a scope.
 ///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
@@ -205,7 +222,9 @@ pub unsafe extern "C" fn gp_graphs_shape(
 
 /// The code of the node at `path` (NULL or "": the root) in graph number `index`: a scope as a function with one line
 /// for each node, a leaf as the place in the user's source that called it. `out` receives new text; free it with
-/// gp_string_free. Errors: GP_STATUS_PARSE, GP_STATUS_PATH.
+/// gp_string_free.
+///
+/// Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -227,6 +246,8 @@ pub unsafe extern "C" fn gp_graphs_code(
 
 /// Graph number `index` as JSON text, as gp_graphs_save writes it into a file's `graphs`. `out` receives new text; free
 /// it with gp_string_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -270,6 +291,8 @@ fn no_node(graph: &Graph, path: &NodePath) -> Error {
 /// What may come next behind `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`
 /// receives new text; free it with gp_string_free.
 ///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `graphs` is NULL or live; `prefix` is NULL or a C string; `out` is NULL or may be written.
@@ -296,6 +319,8 @@ pub unsafe extern "C" fn gp_graphs_complete(
 
 /// Whether each of the `n` paths names a leaf of any of the graphs, so that a patch may stand there. GP_STATUS_PATH if
 /// not: the message lists every bad path, why, and its nearest valid completions.
+///
+/// Thread: any. NULL: paths with `n` 0. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
 ///
 /// # Safety
 ///

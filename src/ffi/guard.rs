@@ -80,6 +80,8 @@ pub(super) fn null(name: &'static str) -> Error {
 
 /// What the last call on this thread that did not answer GP_STATUS_OK had to say. Never NULL; empty at first. Borrowed:
 /// valid until the next failing call on the same thread.
+///
+/// Thread: its own. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_last_error() -> *const c_char {
     LAST.with(|last| last.borrow().as_ptr())

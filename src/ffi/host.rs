@@ -14,17 +14,17 @@ use crate::session::{Root, Scope};
 use crate::tensor::Number;
 use crate::torch::{self, Leaf, Opened, Shown};
 
-/// A module that runs are calls of, and all its parameters. Any number of runs on any thread may use one.
+/// A module that runs are calls of, and all its parameters. Any number of runs on any thread may use one. Since 0.1.0.
 pub struct gp_root(Arc<Root>);
 
-/// A module as it is called from another one. Any number of calls on any thread may use one.
+/// A module as it is called from another one. Any number of calls on any thread may use one. Since 0.1.0.
 pub struct gp_scope(Arc<Scope>);
 
-/// Where a run stood, for a part of it that is computed again. Any thread.
+/// Where a run stood, for a part of it that is computed again. Any thread. Since 0.1.0.
 pub struct gp_snapshot(Arc<Snapshot>);
 
 /// What is wanted of a run or a scope, as bits of a number. From bit 16 on the number holds the scope's place among the
-/// patches, counted from 1: equal places of a session whose patches did not change get equal answers.
+/// patches, counted from 1: equal places of a session whose patches did not change get equal answers. Since 0.1.0.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug)]
 pub enum gp_wants {
@@ -59,7 +59,7 @@ fn wants(interest: Option<Interest>) -> u32 {
         | interest.site.map_or(0, |site| (site + 1) << 16)
 }
 
-/// A leaf of a value that was shown, as its patches left it.
+/// A leaf of a value that was shown, as its patches left it. Since 0.1.0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gp_leaf {
@@ -98,7 +98,9 @@ unsafe fn texts(list: *const *const c_char, n: usize, name: &'static str) -> Res
 }
 
 /// Loads the adapter for the process's libtorch, as gp_session_attach does, without attaching a session: sessions that
-/// gp_run_open names need no more. GP_STATUS_TORCH, GP_STATUS_ADAPTER.
+/// gp_run_open names need no more.
+///
+/// Thread: any. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_torch_load() -> Status {
     guard(torch::start)
@@ -107,6 +109,8 @@ pub extern "C" fn gp_torch_load() -> Status {
 /// A root: `name` names its graph, `class_name` is for people, `inputs` are the names of its forward's arguments, and
 /// `parameters` the attribute paths ("layers.0.weight") of all parameters and buffers below it. The inside of an
 /// `opaque` one (compiled code) is not looked at. `out` receives a new root; free it with gp_root_free.
+///
+/// Thread: any. NULL: inputs and parameters with their number 0. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -146,6 +150,8 @@ unsafe fn give<T>(out: *mut *mut T, value: T) -> Result<()> {
 
 /// Frees a root; runs of it go on. NULL is fine.
 ///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `root` came from gp_root_new and was not freed.
@@ -160,6 +166,8 @@ pub unsafe extern "C" fn gp_root_free(root: *mut gp_root) {
 /// A scope: `module_path` is the module's attribute path below the nearest enclosing module that is called,
 /// `absolute_path` the one below the root; the rest is as in gp_root_new. `out` receives a new scope; free it with
 /// gp_scope_free.
+///
+/// Thread: any. NULL: inputs with `n_inputs` 0. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -188,6 +196,8 @@ pub unsafe extern "C" fn gp_scope_new(
 
 /// Frees a scope; calls of it go on. NULL is fine.
 ///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `scope` came from gp_scope_new and was not freed.
@@ -200,10 +210,13 @@ pub unsafe extern "C" fn gp_scope_free(scope: *mut gp_scope) {
 }
 
 /// Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.
-/// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). `plan` (may
-/// be NULL) receives a number that changes with the patches that runs begin with; 0 without any. A run of a
-/// named session suspends one that is open on this thread; where nothing is wanted of it, what it does is the open run's. GP_STATUS_STATE where a run is open and `session` is NULL;
-/// GP_STATUS_TORCH before the adapter was loaded (gp_torch_load, gp_session_attach), as all calls below.
+/// `wants` receives bits of gp_wants; 0: nothing is wanted, and no run began (gp_run_end must not be called). `plan`
+/// (may be NULL) receives a number that changes with the patches that runs begin with; 0 without any. A run of a named
+/// session suspends one that is open on this thread; where nothing is wanted of it, what it does is the open run's.
+/// GP_STATUS_STATE where a run is open and `session` is NULL; GP_STATUS_TORCH before the adapter was loaded
+/// (gp_torch_load, gp_session_attach), as all calls below.
+///
+/// Thread: its own. NULL: session, plan. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -242,6 +255,8 @@ unsafe fn began(run: Option<Opened>, wants: *mut u32, plan: *mut u64) -> Result<
 /// Which tensors the root's parameters are in this run: their at::TensorImpl, in the order of gp_root_new; NULL for one
 /// that is not there. To be called behind gp_run_open, where it is wanted.
 ///
+/// Thread: its own. NULL: tensors with `n` 0, and any of them. Errors: GP_STATUS_TORCH. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `tensors` points to `n` pointers, which are only compared.
@@ -263,6 +278,8 @@ pub unsafe extern "C" fn gp_run_parameters(tensors: *const *const c_void, n: usi
 /// Where this thread's run stands, for code of it that runs elsewhere: again later (activation checkpointing), or on
 /// another thread. `out` receives a new snapshot, to be freed with gp_snapshot_free, or NULL outside a run.
 ///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `out` is NULL or may be written.
@@ -280,6 +297,8 @@ pub unsafe extern "C" fn gp_run_snapshot(out: *mut *mut gp_snapshot) -> Status {
 
 /// Frees a snapshot. NULL is fine.
 ///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `snapshot` came from gp_run_snapshot and was not freed.
@@ -293,8 +312,10 @@ pub unsafe extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
 
 /// Begins, on this thread and until gp_run_end, a run that stands where the other one stood: in the same scopes, with
 /// the same names given, under the same patches. With `record`, and if the other one is recorded, what it does is added
-/// to the graph. `wants` is the innermost scope's, `plan` as in gp_run_open; `wants` is 0 where nothing is wanted and no
-/// run began.
+/// to the graph. `wants` is the innermost scope's, `plan` as in gp_run_open; `wants` is 0 where nothing is wanted and
+/// no run began.
+///
+/// Thread: its own. NULL: plan. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -317,6 +338,8 @@ pub unsafe extern "C" fn gp_run_resume(
 /// A module is called from the innermost scope; gp_scope_leave ends the call. `wants` receives bits of gp_wants, 0
 /// outside a run.
 ///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `scope` is NULL or live; `wants` is NULL or may be written.
@@ -333,6 +356,8 @@ pub unsafe extern "C" fn gp_scope_open(scope: *const gp_scope, wants: *mut u32) 
 /// Instead of gp_scope_open: the next TorchScript module called on this thread, which tells of its calls itself, is
 /// called as `scope`, which must live so long. `depth` receives what gp_scope_unwind takes.
 ///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `scope` is NULL or live until the module's code has begun or gp_scope_unwind was called; `depth` is NULL or may be
@@ -348,17 +373,22 @@ pub unsafe extern "C" fn gp_scope_script(scope: *const gp_scope, depth: *mut u32
 }
 
 /// A call announced by gp_scope_script is over: leaves what an exception left open in it.
+///
+/// Thread: its own. Errors: GP_STATUS_TORCH. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_scope_unwind(depth: u32) -> Status {
     guard(|| torch::scope_unwind(depth))
 }
 
-/// Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is, in
-/// preorder: `T` a tensor (the next one of `tensors`; NULL for an undefined one), `N` None, `B0;` and `B1;` a bool, `I3;`
-/// an integer, `F0.5;` a float, `S5:hello` a string, `O4:Type` anything else by its type, and `(2;`, `[2;`, `{2;` a tuple,
-/// list or dict with so many elements behind it; a dict's elements have their key in front, as `3:key`. `changed` receives
-/// how many leaves its patches changed: gp_scope_leaf has them. GP_STATUS_PARSE; GP_STATUS_REFUSED for a patch that
-/// cannot be applied.
+/// Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is,
+/// in preorder: `T` a tensor (the next one of `tensors`; NULL for an undefined one), `N` None, `B0;` and `B1;` a bool,
+/// `I3;` an integer, `F0.5;` a float, `S5:hello` a string, `O4:Type` anything else by its type, and `(2;`, `[2;`, `{2;`
+/// a tuple, list or dict with so many elements behind it; a dict's elements have their key in front, as `3:key`.
+/// `changed` receives how many leaves its patches changed: gp_scope_leaf has them. GP_STATUS_PARSE; GP_STATUS_REFUSED
+/// for a patch that cannot be applied.
+///
+/// Thread: its own. NULL: tensors with `n` 0, and any of them. Errors: GP_STATUS_TORCH, GP_STATUS_PARSE,
+/// GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -376,8 +406,11 @@ pub unsafe extern "C" fn gp_scope_input(
     guard(|| unsafe { show(Shown::Input(index), structure, tensors, n, changed) })
 }
 
-/// Shows all inputs of the innermost scope at once: `structure` is a tuple of them, in order. Leaves are counted over all of
-/// them. Otherwise as gp_scope_input.
+/// Shows all inputs of the innermost scope at once: `structure` is a tuple of them, in order. Leaves are counted over
+/// all of them. Otherwise as gp_scope_input.
+///
+/// Thread: its own. NULL: tensors with `n` 0, and any of them. Errors: GP_STATUS_TORCH, GP_STATUS_PARSE,
+/// GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -393,9 +426,12 @@ pub unsafe extern "C" fn gp_scope_inputs(
     guard(|| unsafe { show(Shown::Inputs, structure, tensors, n, changed) })
 }
 
-/// Shows what the innermost scope returns, before its caller sees it. `owned` says that the program holds each tensor in
-/// one place only and will take the changed one in its place, so that it may be changed where it lies. Otherwise as
+/// Shows what the innermost scope returns, before its caller sees it. `owned` says that the program holds each tensor
+/// in one place only and will take the changed one in its place, so that it may be changed where it lies. Otherwise as
 /// gp_scope_input.
+///
+/// Thread: its own. NULL: tensors with `n` 0, and any of them. Errors: GP_STATUS_TORCH, GP_STATUS_PARSE,
+/// GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -448,6 +484,8 @@ unsafe fn show(
 
 /// Leaf number `index`, in preorder and counting everything that is no container, of the value that this thread showed
 /// last. GP_STATUS_ARGUMENT when it has not so many.
+///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
 ///
 /// # Safety
 ///

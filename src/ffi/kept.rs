@@ -31,6 +31,8 @@ unsafe fn kept(session: *const gp_session, id: u64) -> Result<Arc<Kept>> {
 /// How many values the probe (0 or 1) or record `id` has kept, and how many came after a record's limit was reached
 /// (`dropped` may be NULL).
 ///
+/// Thread: any. NULL: dropped. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or live; `count` and `dropped` are NULL or may be written.
@@ -53,8 +55,10 @@ pub unsafe extern "C" fn gp_kept_count(
 
 /// Value number `index` that the probe or record `id` has kept: a plain number as a tensor without dimensions. `out`
 /// receives a new, read-only, row-major tensor in CPU memory (a CUDA value is read back now; on its own device after
-/// gp_spec_keep_on_device), which stays valid whatever becomes of the patch; call its
-/// deleter to free it. GP_STATUS_ARGUMENT when there are not so many values.
+/// gp_spec_keep_on_device), which stays valid whatever becomes of the patch; call its deleter to free it.
+/// GP_STATUS_ARGUMENT when there are not so many values.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE, GP_STATUS_REFUSED. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -87,6 +91,8 @@ pub unsafe extern "C" fn gp_kept_tensor(
 /// whole. A probe's value has its path as the key (`PATH~2` for the second probe of one path), a record's values have
 /// `PATH#0`, `PATH#1` and so on. Errors: GP_STATUS_FILE; GP_STATUS_REFUSED for a dtype that the format does not know,
 /// then nothing is written.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_FILE, GP_STATUS_REFUSED. Since 0.1.0.
 ///
 /// # Safety
 ///

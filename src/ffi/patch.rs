@@ -9,7 +9,7 @@ use super::{Status, guard, string};
 use crate::error::{Error, Result};
 use crate::patch::PatchCounts;
 
-/// How often a patch met its node, changed the value there, or could not.
+/// How often a patch met its node, changed the value there, or could not. Since 0.1.0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gp_patch_counts {
@@ -35,6 +35,8 @@ unsafe impl Grows for gp_patch_counts {
 /// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf; GP_STATUS_FILE and
 /// GP_STATUS_FORMAT for a value's file.
 ///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_PARSE, GP_STATUS_PATH, GP_STATUS_FILE, GP_STATUS_FORMAT. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or live; `patch` is NULL or a C string; `id` is NULL or may be written.
@@ -54,6 +56,8 @@ pub unsafe extern "C" fn gp_patch_add(
 }
 
 /// Takes a patch away, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -91,6 +95,8 @@ pub unsafe extern "C" fn gp_patch_remove_all(
 
 /// Switches a patch off or on again, for runs that begin from now on; it keeps its place among the others.
 ///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or live.
@@ -102,6 +108,8 @@ pub unsafe extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on
 
 /// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
 /// `set` receives its number.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -118,6 +126,8 @@ pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64)
 
 /// Takes away all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
 /// set is not open.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -143,6 +153,8 @@ unsafe fn counts(session: *const gp_session, id: u64) -> Result<PatchCounts> {
 
 /// How often a patch was met, applied, and failed so far.
 ///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or live; `out` is NULL or may be written, as many bytes as its `size` says.
@@ -167,6 +179,8 @@ pub unsafe extern "C" fn gp_patch_get_counts(
 }
 
 /// Why a patch failed last; empty if it never did. `out` receives new text; free it with gp_string_free.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///

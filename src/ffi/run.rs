@@ -15,8 +15,10 @@ pub extern "C" fn gp_runs_wanted() -> bool {
 }
 
 /// Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does
-/// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread. This and the
-/// three calls below answer GP_STATUS_TORCH before any session was attached.
+/// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread. This and
+/// the three calls below answer GP_STATUS_TORCH before any session was attached.
+///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -28,6 +30,8 @@ pub unsafe extern "C" fn gp_run_begin(name: *const c_char) -> Status {
 }
 
 /// Ends this thread's run, and the scopes that are open in it. Without one it does nothing.
+///
+/// Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_run_end() -> Status {
     guard(torch::run_end)
@@ -35,6 +39,8 @@ pub extern "C" fn gp_run_end() -> Status {
 
 /// Enters the scope of a module, called by the attribute path `path` ("layers.8") from the scope around it. Does
 /// nothing outside a run.
+///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -46,6 +52,8 @@ pub unsafe extern "C" fn gp_scope_enter(path: *const c_char) -> Status {
 }
 
 /// Leaves the innermost scope that gp_scope_enter entered. Does nothing outside a run.
+///
+/// Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_scope_leave() -> Status {
     guard(torch::scope_leave)

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::patch::OnError;
 use crate::session::Session;
 
-/// A session. Opened by gp_session_open, ended by gp_session_close. All calls may be made from any thread.
+/// A session. Opened by gp_session_open, ended by gp_session_close. All calls may be made from any thread. Since 0.1.0.
 pub struct gp_session(pub(super) Arc<Session>);
 
 /// The session behind a pointer; the attached one behind NULL.
@@ -25,7 +25,7 @@ pub(super) unsafe fn named_or_attached(session: *const gp_session) -> Result<Arc
         .ok_or_else(|| Error::State("no session is attached to this process".into()))
 }
 
-/// What a patch that cannot be applied in a run does.
+/// What a patch that cannot be applied in a run does. Since 0.1.0.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug)]
 pub enum gp_on_error {
@@ -37,6 +37,8 @@ pub enum gp_on_error {
 
 /// Opens a session that records nothing and is attached to nothing. `out` receives a new session; end it with
 /// gp_session_close.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -54,6 +56,8 @@ pub unsafe extern "C" fn gp_session_open(out: *mut *mut gp_session) -> Status {
 }
 
 /// Detaches the session and frees it. NULL is fine. Runs under way on other threads end as they began.
+///
+/// Thread: the last. NULL: fine. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -74,8 +78,10 @@ pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
 /// called before other threads run models: an executor that is compiling on another thread at this very moment keeps
 /// its first plan.
 ///
-/// Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when another session is
-/// attached.
+/// Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
+/// another session is attached.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -87,6 +93,8 @@ pub unsafe extern "C" fn gp_session_attach(session: *const gp_session) -> Status
 }
 
 /// Lets go of the process; patches and graphs stay with the session.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -102,6 +110,8 @@ pub unsafe extern "C" fn gp_session_detach(session: *const gp_session) -> Status
 
 /// Whether runs that begin from now on are recorded into the session's graphs.
 ///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or a live session.
@@ -116,8 +126,9 @@ pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool)
     })
 }
 
-/// What patches that cannot be applied do (a gp_on_error), for runs that begin from now on. GP_ON_ERROR_RAISE at
-/// first.
+/// What patches that cannot be applied do (a gp_on_error), for runs that begin from now on. GP_ON_ERROR_RAISE at first.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -145,6 +156,8 @@ pub unsafe extern "C" fn gp_session_on_error(session: *const gp_session, on_erro
 
 /// How many runs were recorded or patched so far.
 ///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or a live session; `out` is NULL or may be written.
@@ -158,6 +171,8 @@ pub unsafe extern "C" fn gp_session_runs(session: *const gp_session, out: *mut u
 
 /// Adds to what gp_session_notes says; the same text is kept once. A NULL session stands for the attached one;
 /// GP_STATUS_STATE without.
+///
+/// Thread: any. NULL: session. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -176,6 +191,8 @@ pub unsafe extern "C" fn gp_session_note(
 
 /// What a person should know of the runs so far (what a frozen graph no longer tells, say), one note a line. `out`
 /// receives new text; free it with gp_string_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///

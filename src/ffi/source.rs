@@ -8,12 +8,12 @@ use super::{Status, guard};
 use crate::error::Result;
 use crate::graph::Frame;
 
-/// A list of frames that a gp_source_callback fills.
+/// A list of frames that a gp_source_callback fills. Since 0.1.0.
 pub struct gp_frames(Vec<Frame>);
 
 /// Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
 /// those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
-/// run, perhaps on several threads at once, and must not call operations itself, nor throw.
+/// run, perhaps on several threads at once, and must not call operations itself, nor throw. Since 0.1.0.
 pub type gp_source_callback =
     Option<unsafe extern "C" fn(user: *mut c_void, frames: *mut gp_frames)>;
 
@@ -37,9 +37,11 @@ impl Host {
     }
 }
 
-/// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded for
-/// the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have ended.
-/// A NULL session stands for the attached one; GP_STATUS_STATE without.
+/// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded
+/// for the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have
+/// ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
+///
+/// Thread: any. NULL: session, callback, user. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -63,6 +65,8 @@ pub unsafe extern "C" fn gp_session_source(
 }
 
 /// Adds a frame: its file, the line (0: unknown), the function, and the line's text. NULL stands for what is not known.
+///
+/// Thread: its own. NULL: file, function, code. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///

@@ -14,13 +14,13 @@ use crate::patch::kept::Kept;
 use crate::path::{Item, Slice};
 use crate::session::verdict;
 
-/// A patch to be: a path, an index and what to do. One thread at a time.
+/// A patch to be: a path, an index and what to do. One thread at a time. Since 0.1.0.
 pub struct gp_spec(NewPatch);
 
 /// A function of the user's. `value` is the picked part of the tensor, read-only and borrowed for the call; in
 /// `replacement` the function may leave a tensor that broadcasts to it, which is then written in its place (and whose
 /// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure. It is
-/// called on the thread that runs the model, perhaps on several at once, and must not throw.
+/// called on the thread that runs the model, perhaps on several at once, and must not throw. Since 0.1.0.
 pub type gp_callback = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -42,7 +42,8 @@ pub(super) unsafe fn change<'a>(spec: *mut gp_spec) -> Result<&'a mut NewPatch> 
 }
 
 /// A spec that zeroes the whole value at `path`. `out` receives a new spec; free it with gp_spec_free.
-/// GP_STATUS_PARSE.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_PARSE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -63,6 +64,8 @@ pub unsafe extern "C" fn gp_spec_new(path: *const c_char, out: *mut *mut gp_spec
 
 /// Frees a spec; patches that were registered from it stay. NULL is fine.
 ///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `spec` came from gp_spec_new and was not freed.
@@ -74,7 +77,9 @@ pub unsafe extern "C" fn gp_spec_free(spec: *mut gp_spec) {
     }
 }
 
-/// Appends to the index what `slice` says ("[3, ::2]"). GP_STATUS_PARSE.
+/// Appends to the index what `slice` says ("[3, ::2]").
+///
+/// Thread: one at a time. NULL: refused. Errors: GP_STATUS_PARSE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -93,6 +98,8 @@ pub unsafe extern "C" fn gp_spec_slice(spec: *mut gp_spec, slice: *const c_char)
 
 /// Appends an integer to the index; negative ones count from the end.
 ///
+/// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `spec` is NULL or live.
@@ -106,7 +113,10 @@ pub unsafe extern "C" fn gp_spec_index(spec: *mut gp_spec, index: i64) -> Status
 }
 
 /// Appends a tensor to the index: int32 or int64 indices, which broadcast against the other index tensors, or a bool
-/// mask (uint8 is a mask too, as in libtorch). As gp_value_dlpack says of `tensor` and `take`. GP_STATUS_REFUSED for another dtype.
+/// mask (uint8 is a mask too, as in libtorch). As gp_value_dlpack says of `tensor` and `take`. GP_STATUS_REFUSED for
+/// another dtype.
+///
+/// Thread: one at a time. NULL: refused. Errors: GP_STATUS_REFUSED. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -127,6 +137,8 @@ pub unsafe extern "C" fn gp_spec_index_tensor(
 
 /// The spec zeroes.
 ///
+/// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `spec` is NULL or live.
@@ -140,6 +152,8 @@ pub unsafe extern "C" fn gp_spec_zero(spec: *mut gp_spec) -> Status {
 }
 
 /// The spec adds `value`.
+///
+/// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -155,6 +169,8 @@ pub unsafe extern "C" fn gp_spec_add(spec: *mut gp_spec, value: *const gp_value)
 
 /// The spec writes `value`.
 ///
+/// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `spec` and `value` are NULL or live.
@@ -169,6 +185,8 @@ pub unsafe extern "C" fn gp_spec_replace(spec: *mut gp_spec, value: *const gp_va
 
 /// The spec keeps a copy of the last value. It takes no index.
 ///
+/// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `spec` is NULL or live.
@@ -182,6 +200,8 @@ pub unsafe extern "C" fn gp_spec_probe(spec: *mut gp_spec) -> Status {
 }
 
 /// The spec keeps a copy of every value, in order; of the first `limit` ones, if that is not 0. It takes no index.
+///
+/// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -198,6 +218,8 @@ pub unsafe extern "C" fn gp_spec_record(spec: *mut gp_spec, limit: u64) -> Statu
 
 /// The spec calls `callback` with `user` and the value. `user` must stay valid until the patch is removed and runs that
 /// began before have ended.
+///
+/// Thread: one at a time. NULL: user. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -225,8 +247,8 @@ pub unsafe extern "C" fn gp_spec_custom(
 /// its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
 /// at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
 /// written into the picked part where there is); it must stay alive until the thread's next call of a function.
-/// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions; None
-/// comes as NULL. Otherwise as gp_callback.
+/// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions; None comes as NULL.
+/// Otherwise as gp_callback. Since 0.1.0.
 pub type gp_torch_callback = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -237,6 +259,8 @@ pub type gp_torch_callback = Option<
 
 /// The spec calls `callback` with `user` and the value, as gp_spec_custom, but with libtorch's own tensor, on any
 /// device; gradients go through what the function computes.
+///
+/// Thread: one at a time. NULL: user. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -324,7 +348,9 @@ fn refused(name: &'static str, why: &str) -> Error {
     Error::Argument { name, why }
 }
 
-/// The spec holds for these runs of its root only, counted from 0: "3", "2..", "0..4" (without 4). GP_STATUS_PARSE.
+/// The spec holds for these runs of its root only, counted from 0: "3", "2..", "0..4" (without 4).
+///
+/// Thread: one at a time. NULL: refused. Errors: GP_STATUS_PARSE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -339,6 +365,8 @@ pub unsafe extern "C" fn gp_spec_runs(spec: *mut gp_spec, runs: *const c_char) -
 }
 
 /// Whether the spec holds only for runs on the thread that registers it.
+///
+/// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -364,6 +392,8 @@ fn patch_from(spec: &gp_spec) -> Result<NewPatch> {
 
 /// Registers a patch from the spec, which stays the caller's and may be registered again. As gp_patch_add otherwise.
 /// GP_STATUS_ARGUMENT for a probe or record with an index.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_PATH. Since 0.1.0.
 ///
 /// # Safety
 ///

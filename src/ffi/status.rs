@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// What a call answers. Numbers never change their meaning; new ones may come.
+/// What a call answers. Numbers never change their meaning; new ones may come. Since 0.1.0.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -22,6 +22,8 @@ pub(super) unsafe fn give(place: *mut *mut c_char, name: &'static str, text: &st
 
 /// Frees text that the library handed over. NULL is fine.
 ///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `text` came from a call that says so, and was not freed.

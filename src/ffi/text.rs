@@ -10,6 +10,8 @@ use crate::path::{NodePath, Slice};
 /// Whether `path` is well-formed; `canonical` (may be NULL) receives it as it is printed, new text to be freed with
 /// gp_string_free. GP_STATUS_PARSE: the message names the character.
 ///
+/// Thread: any. NULL: canonical. Errors: GP_STATUS_PARSE. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `path` is NULL or a C string; `canonical` is NULL or may be written.
@@ -22,7 +24,9 @@ pub unsafe extern "C" fn gp_path_parse(path: *const c_char, canonical: *mut *mut
     })
 }
 
-/// The same for a slice such as "[..., ::2]".
+/// The same for a slice such as "[..., ::2]": `canonical` receives new text, to be freed with gp_string_free.
+///
+/// Thread: any. NULL: canonical. Errors: GP_STATUS_PARSE. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -40,7 +44,8 @@ pub unsafe extern "C" fn gp_slice_parse(
 }
 
 /// Whether `slice` fits a tensor of `rank` sizes; `elements` (may be NULL) receives how many elements it picks.
-/// GP_STATUS_PARSE, GP_STATUS_SLICE.
+///
+/// Thread: any. NULL: elements, and sizes with `rank` 0. Errors: GP_STATUS_PARSE, GP_STATUS_SLICE. Since 0.1.0.
 ///
 /// # Safety
 ///

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::patch::action::Operand;
 use crate::patch::{Number, Value};
 
-/// A number or a tensor. Any number of specs may use one; it may be freed once they have it. Any thread.
+/// A number or a tensor. Any number of specs may use one; it may be freed once they have it. Any thread. Since 0.1.0.
 pub struct gp_value(pub(super) Operand);
 
 /// Hands over a value.
@@ -28,8 +28,9 @@ unsafe fn give(out: *mut *mut gp_value, operand: Operand) -> Result<()> {
 }
 
 /// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or "@FILE.npy" or
-/// "@FILE.safetensors#KEY", which is read now. `out` receives a new value; free it with gp_value_free. Errors:
-/// GP_STATUS_PARSE, GP_STATUS_FILE, GP_STATUS_FORMAT.
+/// "@FILE.safetensors#KEY", which is read now. `out` receives a new value; free it with gp_value_free.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_PARSE, GP_STATUS_FILE, GP_STATUS_FORMAT. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -43,7 +44,9 @@ pub unsafe extern "C" fn gp_value_text(value: *const c_char, out: *mut *mut gp_v
     })
 }
 
-/// The integer `value`. As gp_value_text otherwise.
+/// The integer `value`. `out` receives a new value; free it with gp_value_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -54,7 +57,9 @@ pub unsafe extern "C" fn gp_value_int(value: i64, out: *mut *mut gp_value) -> St
     guard(|| unsafe { give(out, Operand::Number(Number::Int(value))) })
 }
 
-/// The real number `value`. As gp_value_text otherwise.
+/// The real number `value`. `out` receives a new value; free it with gp_value_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -68,6 +73,8 @@ pub unsafe extern "C" fn gp_value_float(value: f64, out: *mut *mut gp_value) -> 
 /// A copy of a tensor in CPU memory, of any strides. With `take` the tensor is handed over, and its deleter is called
 /// before this returns, also on error; without, it is borrowed for the call. `out` receives a new value; free it with
 /// gp_value_free. GP_STATUS_REFUSED for a device, dtype or DLPack version that is not taken.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_REFUSED. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -89,6 +96,8 @@ pub unsafe extern "C" fn gp_value_dlpack(
 /// holds a reference of its own; gradients flow to the tensor if it requires them. `out` receives a new value; free it
 /// with gp_value_free. GP_STATUS_TORCH before any session was attached.
 ///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `tensor_impl` is NULL or a live at::TensorImpl of this process's libtorch; `out` is NULL or may be written.
@@ -102,6 +111,8 @@ pub unsafe extern "C" fn gp_value_torch(
 }
 
 /// Frees a value. NULL is fine.
+///
+/// Thread: the last. NULL: fine. Since 0.1.0.
 ///
 /// # Safety
 ///

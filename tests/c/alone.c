@@ -20,6 +20,7 @@ static void check_text(void) {
   const int64_t sizes[] = {3, 2};
 
   require(strlen(gp_version()) >= 5, "the version");
+  require(gp_abi_version() == GRAPHPATCH_ABI_VERSION, "the header's ABI is the library's");
   ok(gp_path_parse("layers_0.chunk|sub_1.key", &text));
   text_is(text, "layers_0.chunk|sub_1.key");
   ok(gp_path_parse("a.b", NULL));
@@ -297,6 +298,26 @@ static void check_all_at_once(gp_session *session) {
   gp_spec_free(bad[1]);
 }
 
+/* A struct as headers of other versions know it. */
+static void check_sizes(gp_session *session, uint64_t id) {
+  struct {
+    gp_patch_counts known;
+    uint64_t later, behind;
+  } counts = {{offsetof(gp_patch_counts, failed), 9, 9, 9}, 9, 9};
+  gp_leaf leaf = {0, false, 0, NULL, 0, 0};
+
+  refused(GP_STATUS_ARGUMENT, gp_patch_get_counts(session, id, &counts.known));
+  says("sizeof");
+  require(counts.known.matched == 9, "nothing is written into a struct that is too small");
+  counts.known.size = sizeof counts.known + sizeof counts.later;
+  ok(gp_patch_get_counts(session, id, &counts.known));
+  require(counts.known.failed == 0 && counts.later == 0, "a later header's member is zeroed");
+  require(counts.behind == 9, "nothing is written behind the struct");
+  require(counts.known.size == sizeof counts.known + sizeof counts.later, "its size stays");
+  refused(GP_STATUS_ARGUMENT, gp_scope_leaf(0, &leaf));
+  says("sizeof");
+}
+
 static void check_session(gp_session *session, const char *folder) {
   gp_spec *spec;
   gp_graphs *graphs;
@@ -331,6 +352,7 @@ static void check_session(gp_session *session, const char *folder) {
   ok(gp_patch_enable(session, a, true));
   ok(gp_patch_get_counts(session, b, &counts));
   require(counts.matched == 0 && counts.applied == 0 && counts.failed == 0, "nothing has run");
+  check_sizes(session, b);
   ok(gp_patch_last_error(session, b, &text));
   text_is(text, "");
   ok(gp_kept_count(session, c, &count, &dropped));

@@ -78,12 +78,13 @@ def test_memory_with_libtorch(tuple_output: Callable[[str], Saved], tmp_path: Pa
 
 
 @pytest.mark.parametrize("compiler, language, standard", [
-    ("cc", "c", "c99"), ("cc", "c", "c17"), ("c++", "c++", "c++17"), ("c++", "c++", "c++20"),
+    ("cc", "c", "c99"), ("cc", "c", "c11"), ("cc", "c", "c17"), ("c++", "c++", "c++17"), ("c++", "c++", "c++20"),
 ])
 def test_header_compiles_alone_and_twice(compiler: str, language: str, standard: str, tmp_path: Path) -> None:
     source = tmp_path / "twice.txt"
-    source.write_text(f'#include "{HEADER}"\n#include "{HEADER}"\nint use(void);\n'
-                      "int use(void) { return gp_version() == 0; }\n")
-    done = subprocess.run([compiler, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-pedantic", "-Werror",
+    source.write_text(f'#include "{HEADER}"\n#include "{HEADER}"\n'
+                      "int use(void);\nint use(void) { gp_leaf leaf = GP_LEAF_INIT; gp_patch_counts counts = GP_PATCH_COUNTS_INIT;\n"
+                      "  return gp_version() == 0 && leaf.changed && counts.failed == GRAPHPATCH_VERSION_NUMBER; }\n")
+    done = subprocess.run([compiler, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror",
                            "-fsyntax-only", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -87,6 +87,7 @@ def shown(pointer: int) -> Any:
 
 def without_libtorch(folder: Path) -> None:
     assert re.fullmatch(rb"\d+\.\d+\.\d+", gp.version()) and gp.last_error() == b""
+    assert gp.abi_version() == 0
     assert gp.text("path_parse", "a.b|sub_1") == "a.b|sub_1"
     gp.path_parse("a.b", None)
     with refused("PARSE", "at character 2"):

@@ -1,0 +1,34 @@
+"""The library exports the header's calls, the preload's hooks, and nothing else."""
+
+import ctypes
+import re
+import subprocess
+
+from reader import ROOT, read
+
+LIBRARY = ROOT / "target/release/libgraphpatch.so"
+HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
+# Stand before libc's own in a preloaded process (src/preload/hooks.rs, exec.rs). Without versions: a reference to one of
+# libc's versions binds to them only so.
+HOOKS = {"__libc_start_main", "dlopen", "dlsym", "_exit", "_Exit", "abort", "execv", "execve", "execvp", "execvpe"}
+
+
+def test_exports_are_the_calls_and_the_hooks() -> None:
+    listed = subprocess.run(["nm", "-D", "--defined-only", "--with-symbol-versions", LIBRARY], capture_output=True, text=True,
+                            check=True).stdout
+    exported = [line.split()[-1] for line in listed.splitlines()]
+    assert sorted(exported) == sorted(set(read(HEADER)["functions"]) | HOOKS)
+
+
+def test_the_librarys_version_is_the_headers() -> None:
+    library = ctypes.CDLL(str(LIBRARY))
+    library.gp_version.restype = ctypes.c_char_p
+    version = re.search(r'#define GRAPHPATCH_VERSION "(.*)"', HEADER)[1]
+    assert library.gp_version().decode() == version and library.gp_abi_version() == read(HEADER)["number"]
+
+
+def test_the_soname_has_the_abi_number() -> None:
+    dynamic = subprocess.run(["readelf", "-d", LIBRARY], capture_output=True, text=True, check=True).stdout
+    number = read(HEADER)["number"]
+    assert re.search(r"\(SONAME\).*\[(.*)\]", dynamic)[1] == f"libgraphpatch.so.{number}"
+    assert LIBRARY.with_name(f"libgraphpatch.so.{number}").samefile(LIBRARY)

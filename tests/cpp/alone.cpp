@@ -51,7 +51,7 @@ void graphs() {
 void arrays() {
     const std::vector<float> numbers{1, 2, 3, 4, 5, 6};
     gp::Array array(numbers, {2, 3});
-    require(array.shape() == std::vector<int64_t>{2, 3} && array.size() == 6 && array.is_on_cpu(), "what it is");
+    require((array.shape() == std::vector<int64_t>{2, 3}) && array.size() == 6 && array.is_on_cpu(), "what it is");
     require(array.to_vector<float>() == numbers && array.data<float>() != numbers.data(), "a copy of the numbers");
     throws<gp::Error>([&] { array.data<double>(); }, "32 bits");
     throws<gp::Error>([&] { gp::Array(numbers, {7}); }, "7 elements");

@@ -14,7 +14,7 @@
 
 using namespace std::string_literals;
 
-#define require(condition, what) require_at(__LINE__, (condition), (what))
+#define require(...) require_at(__LINE__, __VA_ARGS__)
 #define is(found, expected) is_at(__LINE__, (found), (expected))
 #define same(...) same_at(__LINE__, __VA_ARGS__)
 

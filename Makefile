@@ -19,7 +19,9 @@ ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts b
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
-PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS)
+# Those that use the C++ binding; the first one without libtorch.
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_transformer
+PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
 help: ## list the targets
@@ -129,7 +131,7 @@ generate-check: ## fail when a committed generated file is stale
 	.ci/kernels --check
 
 .PHONY: bench
-bench: venv build build/bench/cost build/bench/patch ## what recording and patching cost, as ratios to the bare program
+bench: venv build build/bench/cost build/bench/patch build/bench/modules ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 
 .PHONY: bench-python
@@ -210,6 +212,25 @@ build/languages/rust/debug/tch-session: FORCE build/torch.mk
 	@cd tests/languages/rust && cargo fmt --check && \
 	    LIBTORCH=$(TORCH_FOLDER) LIBTORCH_CXX11_ABI=$(TORCH_CXX11_ABI) CXXFLAGS=-O0 cargo build --locked --quiet
 
+CPP_HEADERS := bindings/cpp/graphpatch.hpp $(wildcard bindings/cpp/graphpatch/*.hpp) include/graphpatch.h
+CPP_USE := -Wpedantic -Iinclude -Ibindings/cpp
+CPP_LINK := -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
+
+build/cpp_alone: tests/cpp/alone.cpp tests/cpp/check.hpp $(CPP_HEADERS)
+	@mkdir -p build
+	@echo "programs: compiling cpp_alone" >&2
+	@$(CXX) -std=c++17 $(CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK)
+
+build/cpp_modules: tests/cpp/modules.cpp tests/cpp/check.hpp $(CPP_HEADERS) build/torch.mk
+	@echo "programs: compiling cpp_modules" >&2
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+
+TRANSFORMER := bindings/cpp/examples/transformer
+
+build/cpp_transformer: $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
+	@echo "programs: compiling cpp_transformer" >&2
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $(CPP_USE) $(TRANSFORMER)/transformer.cpp -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+
 comma := ,
 
 build/bench/cost build/bench/patch: build/bench/%: benches/%.cpp include/graphpatch.h build/torch.mk
@@ -217,3 +238,8 @@ build/bench/cost build/bench/patch: build/bench/%: benches/%.cpp include/graphpa
 	@echo "bench: compiling $*" >&2
 	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)
+
+build/bench/modules: benches/modules.cpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
+	@mkdir -p build/bench
+	@echo "bench: compiling modules" >&2
+	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) $(CPP_USE) -I$(TRANSFORMER) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)

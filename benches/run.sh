@@ -7,4 +7,6 @@ mkdir -p build/bench
 echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
 build/bench/cost build/bench/gpt.pt "${ROUNDS:-40}"
 echo
-exec build/bench/patch "${ROUNDS:-40}"
+build/bench/patch "${ROUNDS:-40}"
+echo
+exec build/bench/modules "${ROUNDS:-40}"

@@ -180,7 +180,7 @@ inline void Spec::add_pick(gp_spec* spec, const Pick& pick) {
     } else if (const auto* index = std::get_if<int64_t>(&pick)) {
         detail::check(gp_spec_index(spec, *index));
     } else {
-        const Array array = detail::array_of(*std::get<std::shared_ptr<Tensor>>(pick));
+        const Array& array = detail::array_of(*std::get<std::shared_ptr<Tensor>>(pick));
         detail::check(gp_spec_index_tensor(spec, array.get(), false));
     }
 }

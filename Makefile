@@ -66,6 +66,15 @@ test-languages: venv build ## programs in other languages that use the C ABI: Ru
 	@$(MAKE) --no-print-directory build/languages/rust/debug/tch-session
 	$(PYTHON) -m pytest -p no:cacheprovider tests/languages -q $(T)
 
+# What it finds lies in build/fuzz and belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
+.PHONY: fuzz
+fuzz: ## feed damaged files to everything that reads one, for SECONDS_OF_FUZZ (60)
+	@mkdir -p build/fuzz/corpus && for seed in tests/fuzz/seeds/*; do \
+	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; *) n=4;; esac; \
+	    { printf "\\00$$n"; cat $$seed; } > build/fuzz/corpus/$${seed##*/}; done
+	@cd tests/fuzz && cargo run --release --locked --quiet -- ../../build/fuzz/corpus -artifact_prefix=../../build/fuzz/ \
+	    -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -timeout=10 -rss_limit_mb=1024 -max_len=16384 -print_final_stats=1
+
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
 	$(PYTHON) tests/python/agreement.py --markdown bindings/python/agreement.md

@@ -58,7 +58,12 @@ impl GraphFile {
             file: file.to_owned(),
             why: e.to_string(),
         })?;
-        GraphFile::parse(&bytes).map_err(|Fault { place, why }| Error::Format {
+        GraphFile::read(&bytes, file)
+    }
+
+    /// Reads the bytes of `file`.
+    pub fn read(bytes: &[u8], file: &Path) -> Result<GraphFile> {
+        GraphFile::parse(bytes).map_err(|Fault { place, why }| Error::Format {
             file: file.to_owned(),
             place,
             why,

@@ -88,7 +88,7 @@ generate-check: ## fail when a committed generated file is stale
 	.ci/kernels --check
 
 .PHONY: bench
-bench: venv build build/bench/cost build/bench/patch ## what recording and patching cost, as ratios to the bare program
+bench: venv build build/bench/cost build/bench/patch build/bench/flat ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 
 .PHONY: bench-python
@@ -166,3 +166,8 @@ build/bench/cost build/bench/patch: build/bench/%: benches/%.cpp include/graphpa
 	@echo "bench: compiling $*" >&2
 	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)
+
+build/bench/flat: benches/flat.cpp build/torch.mk
+	@mkdir -p build/bench
+	@echo "bench: compiling flat" >&2
+	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) $< -o $@ $(TORCH_LDFLAGS)

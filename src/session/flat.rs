@@ -125,7 +125,7 @@ impl Run {
     }
 
     /// A flat run is about to see its next operation.
-    pub fn next(&mut self) -> Next {
+    pub fn advance(&mut self) -> Next {
         let recording = self.recorder.is_some();
         let Some(flat) = &mut self.flat else {
             return Next::GoOn;

@@ -47,7 +47,7 @@ fn forwards(session: &Arc<Session>) -> Vec<bool> {
     run.set_root(root(&["fc.weight"]), [7].into_iter());
     let mut met = Vec::new();
     for _ in 0..2 {
-        assert_eq!(run.next(), Next::GoOn);
+        assert_eq!(run.advance(), Next::GoOn);
         run.enter(fc.clone());
         run.operands(0, &[tensor(7)], |_| {});
         met.push(op(&mut run, linear));
@@ -102,10 +102,10 @@ fn a_run_without_end_is_recorded_up_to_a_limit_and_patched_on() {
         session.make_current().unwrap();
         let (mut run, _) = Run::begin_flat(root(&[])).unwrap();
         for _ in 0..LIMIT {
-            assert_eq!(run.next(), Next::GoOn);
+            assert_eq!(run.advance(), Next::GoOn);
             assert!(!op(&mut run, add));
         }
-        let next = run.next();
+        let next = run.advance();
         assert_eq!(matches!(next, Next::Stopped(_)), patched, "{next:?}");
         assert_eq!(next == Next::Over, !patched);
         assert!(session.notes()[0].contains("--run-at"));

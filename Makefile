@@ -140,7 +140,7 @@ generate-check: ## fail when a committed generated file is stale
 	.ci/kernels --check
 
 .PHONY: bench
-bench: venv build build/bench/cost build/bench/patch build/bench/modules ## what recording and patching cost, as ratios to the bare program
+bench: venv build build/bench/cost build/bench/patch build/bench/modules build/bench/flat ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 
 .PHONY: bench-python
@@ -252,3 +252,8 @@ build/bench/modules: benches/modules.cpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEAD
 	@mkdir -p build/bench
 	@echo "bench: compiling modules" >&2
 	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) $(CPP_USE) -I$(TRANSFORMER) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+
+build/bench/flat: benches/flat.cpp build/torch.mk
+	@mkdir -p build/bench
+	@echo "bench: compiling flat" >&2
+	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) $< -o $@ $(TORCH_LDFLAGS)

@@ -21,7 +21,7 @@ def main() -> None:
     abi = re.search(r"^#define GRAPHPATCH_ABI_VERSION (\d+)$", header, flags=re.M)[1]
     header = re.sub(r"/\*.*?\*/", "", re.sub(r"//.*", "", header), flags=re.S)
     lines = ['"""The calls of the C ABI: result and arguments. Generated from include/graphpatch.h (`make generate`)."""', "",
-             "from ctypes import c_bool, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p", "",
+             "from ctypes import c_bool, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p", "",
              f"ABI_VERSION = {abi}", "", "PROTOTYPES = {"]
     for result, name, arguments in re.findall(r"^([\w ]+[ *]+)(gp_\w+)\(([^)]*)\);", header, flags=re.M):
         given = [argument.strip() for argument in arguments.split(",") if argument.strip() not in ("", "void")]

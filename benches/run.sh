@@ -7,6 +7,23 @@ mkdir -p build/bench
 echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
 build/bench/cost build/bench/gpt.pt "${ROUNDS:-40}"
 echo
+# The medians of a few processes: one operation of a plain C++ loop, recorded, and when recording has ended.
+flat() {
+  local label=$1
+  shift
+  for _ in $(seq 7); do "$@" 2>/dev/null; done | sort -n | awk -v label="$label" '
+    { early[NR] = $1; late[NR] = $2 }
+    END { mid = int((NR + 1) / 2); printf "%-44s %6d ns %6d ns\n", label, early[mid], late[mid] }'
+}
+graphpatch=target/release/graphpatch
+export OMP_NUM_THREADS=1
+echo "one operation of a plain C++ program: early, late"
+flat "bare" build/bench/flat
+flat "--tree" "$graphpatch" run --tree -- build/bench/flat
+flat "--patch, counted on" "$graphpatch" run --patch 'relu_99999999=zero' -- build/bench/flat
+flat "--patch, another operation" "$graphpatch" run --patch 'sigmoid=zero' -- build/bench/flat
+flat "--tree --run-at add" "$graphpatch" run --tree --run-at add -- build/bench/flat
+echo
 build/bench/patch "${ROUNDS:-40}"
 echo
 exec build/bench/modules "${ROUNDS:-40}"

@@ -125,7 +125,7 @@ impl Run {
     }
 
     /// A flat run is about to see its next operation.
-    pub fn next(&mut self) -> Next {
+    pub fn advance(&mut self) -> Next {
         let recording = self.recorder.is_some();
         let Some(flat) = &mut self.flat else {
             return Next::GoOn;
@@ -290,15 +290,13 @@ impl Session {
     pub(super) fn add_open(&self, graphs: &mut Vec<Graph>) {
         let open = self.open.lock().tapes.clone();
         for (root, tape) in open {
-            let Some(tape) = tape.try_lock_for(PATIENCE) else {
-                continue;
-            };
+            let copy = tape.try_lock_for(PATIENCE).map(|tape| tape.clone());
+            let Some(tape) = copy else { continue };
             let part = Graph {
                 root: tape.tree(&root.scope.class_name),
                 runs: 1,
                 ..Graph::new(root.name.as_str())
             };
-            drop(tape);
             match graphs.iter_mut().find(|graph| graph.name == root.name) {
                 Some(graph) => graph.merge(part),
                 None => graphs.push(part),

@@ -23,6 +23,8 @@ pub mod verdict;
 #[cfg(test)]
 mod device_tests;
 #[cfg(test)]
+mod flat_tests;
+#[cfg(test)]
 mod run_tests;
 
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! Flat runs: operations of programs that tell of no module calls, by way of the adapter.
 
-use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::attach::adapter;
@@ -55,28 +54,4 @@ pub fn flat_thread() {
 /// This process was forked off: its thread's run begins anew.
 pub fn flat_forked() {
     call(|adapter| adapter.flat_forked);
-}
-
-/// A call in which libtorch does the host's own work, until it is dropped.
-pub(super) struct OwnCall {
-    /// The `torch::nn::Module` that it is made on, or NULL. Alive until then.
-    pub(super) module: *const c_void,
-}
-
-impl OwnCall {
-    pub(super) fn enter(module: *const c_void) -> OwnCall {
-        call(|adapter| adapter.own_enter);
-        OwnCall { module }
-    }
-}
-
-impl Drop for OwnCall {
-    fn drop(&mut self) {
-        if let Ok(adapter) = adapter()
-            && let Some(leave) = adapter.own_leave
-        {
-            // SAFETY: the table's call; the module is alive, since one of its members is just returning.
-            unsafe { leave(self.module) };
-        }
-    }
 }

@@ -8,8 +8,38 @@
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::flat::{OwnCall, is_flat};
+use super::attach::adapter;
+use super::flat::is_flat;
 use super::loader;
+
+/// A call in which libtorch does the host's own work, until it is dropped.
+struct OwnCall {
+    /// The `torch::nn::Module` that it is made on, or NULL. Alive until then.
+    module: *const c_void,
+}
+
+impl OwnCall {
+    fn enter(module: *const c_void) -> OwnCall {
+        if let Ok(adapter) = adapter()
+            && let Some(enter) = adapter.own_enter
+        {
+            // SAFETY: a call of the adapter's table that takes nothing.
+            unsafe { enter() };
+        }
+        OwnCall { module }
+    }
+}
+
+impl Drop for OwnCall {
+    fn drop(&mut self) {
+        if let Ok(adapter) = adapter()
+            && let Some(leave) = adapter.own_leave
+        {
+            // SAFETY: the table's call; the module is alive, since one of its members is just returning.
+            unsafe { leave(self.module) };
+        }
+    }
+}
 
 type Registers = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> usize;
 

@@ -207,6 +207,8 @@ fn reports_hold_what_the_process_is() {
     let reports = shop.path("reports");
     std::fs::create_dir(&reports).expect("dir");
     let options = graphpatch::preload::Options {
+        operations: graphpatch::preload::Operations::Auto,
+        run_at: Vec::new(),
         record: true,
         patches: vec![],
         on_error: graphpatch::patch::OnError::Raise,

@@ -103,6 +103,13 @@ void threads(const Plain& plain, int n) {
     void* answer = nullptr;
     if (pthread_create(&thread, &attributes, forward_in_c, const_cast<Plain*>(&plain)) != 0) std::abort();
     if (pthread_join(thread, &answer) != 0 || answer != &plain) std::abort();
+    const auto wait = [](void* plain) -> void* {
+        static_cast<Plain*>(plain)->forward();
+        for (;;) pause();
+    };
+    if (pthread_create(&thread, nullptr, wait, const_cast<Plain*>(&plain)) != 0) std::abort();
+    pthread_cancel(thread);
+    if (pthread_join(thread, &answer) != 0 || answer != PTHREAD_CANCELED) std::abort();
     pthread_attr_setstacksize(&attributes, 0);  // too small: refused, and changes nothing
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     if (pthread_create(&thread, &attributes, [](void*) -> void* { return nullptr; }, nullptr) != 0) std::abort();

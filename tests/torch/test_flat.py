@@ -220,8 +220,8 @@ def test_patches_reach_every_thread(tmp_path: Path, folder: Path) -> None:
     before, after = bare(folder, "threads", 4), run(tmp_path, "threads", 4, "--summary", patches=["relu=zero"])
     expected = plain(before.weights, before.input, patched("relu", lambda v: v.zero_()))
     assert len(after.outputs) == 4 and all(same_bits(output, expected) for output in after.outputs)
-    # Four threads with operations, and main, which makes the tensors.
-    assert re.search(r"relu=zero\s*┆ 4\s*┆ 4 ", after.process.stderr) and "5 runs in 1 process" in after.process.stderr
+    # Five threads with operations, one of them cancelled, and main, which makes the tensors.
+    assert re.search(r"relu=zero\s*┆ 5\s*┆ 5 ", after.process.stderr) and "6 runs in 1 process" in after.process.stderr
 
 
 def test_probes_and_checks(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def resident(pid: int) -> int:
 
 @pytest.mark.parametrize("asked", [["--tree"], ["--patch", "addmm_7=zero", "--tree"]], ids=["recorded", "patched"])
 def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: List[str]) -> None:
-    command = [GRAPHPATCH, "run", *asked, "--", FLAT, "loop", tmp_path / "out.pt", "20000"]
+    command = [GRAPHPATCH, "run", *asked, "--", FLAT, "loop", tmp_path / "out.pt", "100000"]
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert process.stdout and process.stdout.readline() == "ready\n"
     program, = children(process.pid)
@@ -287,7 +287,8 @@ def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: Li
     grown = resident(program) - before
     os.kill(program, signal.SIGKILL)
     _, told = process.communicate(timeout=60)
-    assert grown < 4000, f"{grown} kB more"
+    # Names or identities that nobody forgets would be tens of megabytes by now; a report takes some for a moment.
+    assert grown < 12000, f"{grown} kB more"
     assert "recorded up to its 20000th node" in told and "--run-at" in told
     tree = nodes(tree_in(told))
     assert len(tree) == 20000 and tree[5][0] == "addmm" and "never matched" not in told

@@ -1,6 +1,6 @@
 """The calls of the C ABI: result and arguments. Generated from include/graphpatch.h (`make generate`)."""
 
-from ctypes import c_bool, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 
 ABI_VERSION = 0
 

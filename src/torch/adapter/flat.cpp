@@ -6,6 +6,8 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/function.h>
 
+#include <algorithm>
+
 namespace graphpatch {
 
 struct FlatRun {

@@ -26,7 +26,7 @@ pub(super) unsafe extern "C" fn flat_begin(
 pub(super) unsafe extern "C" fn flat_next(run: *mut raw::GpRun, flags: *mut u32) -> u32 {
     guard(raw::GP_NEXT_OVER, || {
         // SAFETY: a live run on its own thread.
-        let next = unsafe { seam_run(run) }.map_or(Next::Over, |run| run.run.next());
+        let next = unsafe { seam_run(run) }.map_or(Next::Over, |run| run.run.advance());
         match next {
             Next::GoOn => raw::GP_NEXT_GO_ON,
             Next::Stopped(interest) => {

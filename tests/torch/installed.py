@@ -26,7 +26,7 @@ def tool(name: str) -> str:
 
 def clean(home: Path, **more: Any) -> Dict[str, str]:
     """An environment with nothing but the system's programs and an empty home."""
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     return {"PATH": "/usr/bin:/bin", "HOME": str(home), **{name: str(value) for name, value in more.items()}}
 
 

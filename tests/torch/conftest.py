@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, Tuple
 import pytest
 import torch
 
+import installed
 import models
 from support import GRAPHPATCH, PROGRAMS, Saved, save
 
@@ -52,3 +53,13 @@ def transformer(exported: Callable[..., Saved]) -> Callable[[str], Saved]:
 @pytest.fixture
 def graph_file(tmp_path: Path) -> Path:
     return tmp_path / "graph.json"
+
+
+@pytest.fixture(scope="session")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installed tree, with the adapter, that is no longer where it was installed to."""
+    folder = tmp_path_factory.mktemp("install")
+    installed.make("install", f"PREFIX={folder / 'first'}")
+    (folder / "first").rename(folder / "second")
+    installed.take_adapter(folder / "second")
+    return folder / "second"

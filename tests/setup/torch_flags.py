@@ -24,8 +24,11 @@ def version(torch: Path) -> str:
 
 
 def cxx11_abi(torch: Path) -> int:
-    """Which C++ string ABI libc10 uses: seen in its symbols, since importing torch to ask takes seconds."""
-    return int(b"NSt7__cxx1112basic_string" in (torch / "lib" / "libc10.so").read_bytes())
+    """Which C++ string ABI libc10 uses: seen in its symbols, since importing torch to ask takes seconds.
+
+    In one of its own: the parts of libstdc++ that are linked into older wheels have symbols of both kinds.
+    """
+    return int(b"torchCheckFailEPKcS2_jRKNSt7__cxx11" in (torch / "lib" / "libc10.so").read_bytes())
 
 
 def fragment(torch: Path) -> str:

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 /// The oldest libtorch whose dispatcher the adapter's source fits.
 pub const OLDEST: (u32, u32) = (2, 4);
 
-/// The newest libtorch that the tests have seen (`make test-versions`).
+/// The newest libtorch that the adapter was compiled and run with.
 pub const NEWEST: (u32, u32) = (2, 15);
 
 /// The environment variable by which a user tries any other version: `1`.

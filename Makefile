@@ -30,7 +30,7 @@ demo: venv build build/infer ## see inside a real sentence encoder in a finished
 	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 .PHONY: test
-test: test-rust test-torch test-python ## everything that must hold: cargo tests, real processes with libtorch, the Python package
+test: test-rust test-torch test-python test-view ## everything that must hold: cargo tests, real processes with libtorch, the Python package, pages
 
 .PHONY: test-rust
 test-rust: venv build ## the Rust tests alone
@@ -43,6 +43,17 @@ test-torch: programs ## the process tests alone; T='-k tuple' passes arguments t
 .PHONY: test-python
 test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest
 	$(PYTHON) -m pytest -p no:cacheprovider tests/python -q $(T)
+
+# GRAPHPATCH_NEEDS_BROWSER=1 fails where no Chromium is found, instead of saying that the pages were not tested.
+.PHONY: test-view
+test-view: venv build build/infer build/view-tests/installed.txt ## the tests of `graphpatch view` alone, in a headless Chromium; T='-k search'
+	$(PYTHON) -m pytest -p no:cacheprovider -W ignore::DeprecationWarning tests/view -q $(T)
+
+build/view-tests/installed.txt: tests/view/requirements.txt | venv
+	@echo "view: installing what its tests need into build/view-tests (55 MB to load)" >&2
+	@rm -rf build/view-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target build/view-tests -r $<
+	@cp $< $@
 
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
@@ -117,7 +128,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter demo bench build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter demo bench test test-view build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
@@ -113,6 +114,14 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+def until(page: Any, condition: str) -> None:
+    """Waits for a condition in the page. Playwright's own way needs `eval` there, which the page forbids."""
+    end = time.monotonic() + 20
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(20)
+
+
 @pytest.fixture
 def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
     """open_page(graph, *options, hash=…): makes the page and opens it. Any request or error on the way is a failure."""
@@ -131,7 +140,7 @@ def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith((address, "data:")) else None)
         page.goto(address + hash)
-        page.wait_for_function("performance.getEntriesByName('shown').length")
+        until(page, "performance.getEntriesByName('shown').length > 0")
         return page
 
     yield open_it

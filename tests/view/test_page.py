@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
 import torch
-from conftest import GRAPHPATCH, run, synthetic
+from conftest import GRAPHPATCH, run, synthetic, until
 from safetensors.torch import load_file
 
 Open = Callable[..., Any]
@@ -77,7 +77,7 @@ def test_a_click_shows_everything_about_a_node(encoder: Path, open_page: Open) -
     assert set(links(page, "producers")) == {f"{SELF}.transpose", f"{SELF}.transpose_3"}
     assert "modeling_bert.py" in page.locator("#code").inner_text()
     page.go_back()
-    page.wait_for_function(f"document.getElementById('path').textContent === '{SELF}.transpose'")
+    until(page, f"document.getElementById('path').textContent === '{SELF}.transpose'")
 
 
 def test_a_scope_shows_its_code_and_its_drawing(encoder: Path, open_page: Open) -> None:
@@ -174,7 +174,7 @@ def test_keys_move_in_the_tree(encoder: Path, open_page: Open) -> None:
 def test_the_path_is_copied(encoder: Path, open_page: Open) -> None:
     page = open_page(encoder, hash=f"#{SELF}.softmax")
     page.locator(".copy").click()
-    page.wait_for_function("document.querySelector('.copy').textContent === 'Copied'")
+    until(page, "document.querySelector('.copy').textContent === 'Copied'")
     page.locator("#search").focus()
     page.keyboard.press("Control+V")
     assert page.locator("#search").input_value() == f"{SELF}.softmax"
@@ -199,7 +199,7 @@ def test_values_are_described(encoder: Path, folder: Path, open_page: Open) -> N
     assert sum(bars) == kept[key].numel() and (counts - torch.tensor(bars)).abs().sum() <= 4  # a value on an edge of two bins
     page.goto(page.url.split("#")[0] + "#bert.encoder.layer_0.output")
     records = [key for key in kept if key.startswith("bert.encoder.layer_0.output#")]
-    page.wait_for_function("document.querySelectorAll('.value').length > 1")
+    until(page, "document.querySelectorAll('.value').length > 1")
     assert page.locator(".value").count() == len(records) == 6
     assert shown(records[-1]) == pytest.approx({n: float(v) for n, v in expected(kept[records[-1]]).items()}, rel=1e-4)
 

@@ -32,7 +32,7 @@ demo: venv build build/infer ## see inside a real sentence encoder in a finished
 	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 .PHONY: test
-test: test-rust test-abi test-torch test-python test-languages ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, the Python package, programs in other languages
+test: test-rust test-abi test-torch test-python test-languages test-view ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
 
 .PHONY: test-rust
 test-rust: venv build ## the Rust tests alone
@@ -74,6 +74,17 @@ fuzz: ## feed damaged files to everything that reads one, for SECONDS_OF_FUZZ (6
 	    { printf "\\00$$n"; cat $$seed; } > build/fuzz/corpus/$${seed##*/}; done
 	@cd tests/fuzz && cargo run --release --locked --quiet -- ../../build/fuzz/corpus -artifact_prefix=../../build/fuzz/ \
 	    -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -timeout=10 -rss_limit_mb=1024 -max_len=16384 -print_final_stats=1
+
+# GRAPHPATCH_NEEDS_BROWSER=1 fails where no Chromium is found, instead of saying that the pages were not tested.
+.PHONY: test-view
+test-view: venv build build/infer build/view-tests/installed.txt ## the tests of `graphpatch view` alone, in a headless Chromium; T='-k search'
+	$(PYTHON) -m pytest -p no:cacheprovider -W ignore::DeprecationWarning tests/view -q $(T)
+
+build/view-tests/installed.txt: tests/view/requirements.txt | venv
+	@echo "view: installing what its tests need into build/view-tests (55 MB to load)" >&2
+	@rm -rf build/view-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target build/view-tests -r $<
+	@cp $< $@
 
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
@@ -169,7 +180,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter demo bench build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter demo bench test test-view build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 

@@ -78,7 +78,10 @@ mod tests {
             page.contains("&lt;/script&gt;")
                 && page.contains("\\u003c/script>\\u003cscript>{{style}}")
         );
-        let json = page.split_once("id=\"data\">").expect("data").1;
+        let json = page
+            .split_once("type=\"application/json\">")
+            .expect("data")
+            .1;
         let json = json.split_once("</script>").expect("end").0;
         let read: serde_json::Value = serde_json::from_str(json).expect("JSON");
         assert_eq!(read["graphs"][0]["name"], evil);

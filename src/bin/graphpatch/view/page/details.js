@@ -10,8 +10,8 @@ function showDetails(node) {
     element("h2", {}, dot(node), node.name),
     pathLine(node),
     facts(node),
-    ...links("Producers", producers(node), (use) => use.from),
-    ...links("Consumers", consumers(node), (use) => use.by),
+    ...links("Producers", producers(node), (use) => use.from, node),
+    ...links("Consumers", consumers(node), (use) => use.by, node),
     ...valuesOf(node),
     ...codeOf(node),
   );
@@ -43,15 +43,17 @@ function facts(node) {
   return list;
 }
 
-function links(title, uses, end) {
+function links(title, uses, end, around) {
   if (!uses.length) return [];
   const list = element("ul", { "data-list": title.toLowerCase() });
   for (const use of uses.slice(0, MOST_LISTED)) {
     const node = end(use);
-    const shown = titleOf(node) + (title === "Producers" && use.dig ? `|${use.dig}` : "");
+    // Neighbours by their names alone, others by their paths.
+    const near = scopeOf(node) === scopeOf(around) && node.parent;
+    const shown = (near ? node.name : titleOf(node)) + (title === "Producers" && use.dig ? `|${use.dig}` : "");
     const argument = /^\d+$/.test(use.argument) ? `argument ${use.argument}` : use.argument;
     list.append(element("li", {}, dot(node),
-      element("button", { class: "link", type: "button", "data-path": node.path, onclick: () => onChoose(node) }, shown),
+      element("button", { class: "link", type: "button", title: node.path, "data-path": node.path, onclick: () => onChoose(node) }, shown),
       element("span", { class: "note" }, argument)));
   }
   if (uses.length > MOST_LISTED) list.append(element("li", {}, `… and ${uses.length - MOST_LISTED} more`));

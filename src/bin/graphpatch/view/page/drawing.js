@@ -60,12 +60,19 @@ function drawScope(scope, chosen) {
   const { all, shown } = drawnNodes(scope, chosen);
   const { outside, edges } = flowBetween(scope, shown);
   // Values from outside stand first, as edges are laid out in the order of the items.
-  const items = [...outside, ...shown].map((node) => boxOf(node, scope));
-  const shift = (at) => (at < shown.length ? at + outside.length : at - shown.length);
-  for (const edge of edges) [edge.from, edge.to] = [shift(edge.from), shift(edge.to)];
-  const part = byId("part");
-  part.hidden = shown.length === all.length;
-  part.textContent = `${shown.length} of ${all.length.toLocaleString("en")} nodes, those around ${shown.includes(chosen) ? chosen.name : shown[0]?.name}`;
+  const joined = new Set(edges.flatMap((edge) => [edge.from, edge.to]));
+  const idle = shown.filter((node, at) => node.kind === "input" && !joined.has(at));
+  const order = [...outside.map((_, at) => shown.length + at), ...shown.keys()].filter((at) => !idle.includes(shown[at]));
+  const items = order.map((at) => boxOf(shown[at] || outside[at - shown.length], scope));
+  const places = new Map(order.map((at, place) => [at, place]));
+  for (const edge of edges) [edge.from, edge.to] = [places.get(edge.from), places.get(edge.to)];
+  const notes = [];
+  if (shown.length < all.length) {
+    notes.push(`${shown.length} of ${all.length.toLocaleString("en")} nodes, those around ${shown.includes(chosen) ? chosen.name : shown[0].name}`);
+  }
+  if (idle.length) notes.push(`not used inside: ${idle.map((node) => node.name).join(", ")}`);
+  byId("part").hidden = !notes.length;
+  byId("part").textContent = notes.join("; ");
   drawCrumbs(scope);
   drawing.replaceChildren();
   if (!items.length) return;
@@ -76,7 +83,7 @@ function drawScope(scope, chosen) {
   for (const edge of edges) if (edge.dig) layer.append(drawDig(edge));
   for (const item of items) layer.append(drawBox(item));
   drawing.append(
-    shape("defs", {}, shape("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" },
+    shape("defs", {}, shape("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto" },
       shape("path", { class: "tip", d: "M0 0.5 L8 4 L0 7.5 Z" }))),
     layer,
   );
@@ -125,7 +132,7 @@ function drawCrumbs(scope) {
   const way = [];
   for (let node = scope; node; node = node.parent) way.unshift(node);
   const crumbs = way.flatMap((node, at) => [
-    at ? " . " : "",
+    at ? " › " : "",
     at === way.length - 1
       ? element("strong", {}, node.name)
       : element("button", { class: "link", type: "button", onclick: () => onChoose(node) }, node.name),

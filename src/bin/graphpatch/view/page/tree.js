@@ -72,8 +72,12 @@ function scrollTo(node) {
   const at = visible.indexOf(node);
   if (at < 0) return;
   const top = at * ROW;
-  if (top < tree.scrollTop) tree.scrollTop = top;
-  else if (top + ROW > tree.scrollTop + tree.clientHeight) tree.scrollTop = top + ROW - tree.clientHeight;
+  const above = tree.scrollTop - top;
+  const below = top + ROW - tree.scrollTop - tree.clientHeight;
+  // A step further moves the tree by a row; what is far away comes to the middle.
+  if (Math.max(above, below) > 4 * ROW) tree.scrollTop = top - tree.clientHeight / 2;
+  else if (above > 0) tree.scrollTop = top;
+  else if (below > 0) tree.scrollTop = top + ROW - tree.clientHeight;
 }
 
 function showTree() {

@@ -1,0 +1,149 @@
+"""Fixtures: saved graphs, pages made of them, and a headless Chromium that looks at the pages."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Optional
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPHPATCH = ROOT / "target/release/graphpatch"
+sys.path.insert(0, str(ROOT / "build/view-tests"))  # what tests/view/requirements.txt names
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+# A container's root may not use the sandbox; the rest keeps the browser from looking for anything on a network.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1", "--hide-scrollbars"]
+
+
+def browser_path() -> Optional[str]:
+    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+    return next((path for path in map(shutil.which, filter(None, names)) if path), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not GRAPHPATCH.exists():
+        pytest.exit(f"not built: {GRAPHPATCH}; run `make build`", returncode=2)
+    if browser_path() is None:
+        message = "no Chromium was found: install one (Debian: `apt-get install chromium`), or name it in CHROMIUM"
+        # CI sets this; elsewhere a machine may do without a browser, and is told so.
+        if os.environ.get("GRAPHPATCH_NEEDS_BROWSER"):
+            pytest.exit(f"test-view: {message}", returncode=2)
+        print(f"test-view: NOT RUN, the pages of `graphpatch view`: {message}", file=sys.stderr)
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    if browser_path() is None:
+        items[:] = [item for item in items if "open_page" not in getattr(item, "fixturenames", [])]
+
+
+def run(*args: Any, code: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run([str(arg) for arg in args], capture_output=True, text=True, env=ENVIRONMENT,
+                          stdin=subprocess.DEVNULL, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("view")
+
+
+@pytest.fixture(scope="session")
+def encoder(folder: Path) -> Path:
+    """The sentence encoder of `make demo`, as the finished program runs it, with some of its values."""
+    demo = ROOT / "build/demo"
+    if not (demo / "encoder.pt").exists():
+        run(sys.executable, ROOT / "tests/demo/export_encoder.py", demo)
+    run(GRAPHPATCH, "run", "--graph", folder / "encoder.json", "--save", folder / "values.safetensors",
+        "--probe", "bert.encoder.layer_0.attention.self.softmax", "--record", "bert.encoder.layer_0.output",
+        "--", ROOT / "build/infer", demo / "encoder.pt", demo / "tokens.txt")
+    return folder / "encoder.json"
+
+
+@pytest.fixture(scope="session")
+def gpt2(folder: Path) -> Path:
+    """GPT-2 in a Python script that knows nothing of us."""
+    run(GRAPHPATCH, "run", "--graph", folder / "gpt2.json", "--", sys.executable, Path(__file__).with_name("gpt2_script.py"))
+    return folder / "gpt2.json"
+
+
+def synthetic(layers: int, wide: int) -> dict:
+    """A graph of many nodes: layers of operations that each use the one before and one of the layer before."""
+    def tensor(*shape: int) -> dict:
+        return {"tensor": {"shape": list(shape), "dtype": "float32", "device": "cpu", "layout": "strided"}}
+
+    scopes = []
+    for layer in range(layers):
+        nodes = [{"name": "x", "kind": "input", "value": tensor(1, 64),
+                  "args": [{"node": "x" if layer == 0 else f"layers_{layer - 1}"}]}]
+        for i in range(wide - 3):
+            last = nodes[-1]["name"]
+            nodes.append({"name": f"add_{i}", "kind": "op", "target": "aten::add.Tensor", "value": tensor(1, 64, i + 1),
+                          "args": [{"node": last}, {"node": nodes[i // 2]["name"]}],
+                          "frames": [{"file": f"model_{layer}.py", "line": i + 1, "function": "forward", "text": f"x = x + y{i}"}]})
+        nodes.append({"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": nodes[-1]["name"]}]})
+        scopes.append({"name": f"layers_{layer}", "kind": "scope", "target": "zoo.Layer", "module_path": f"layers.{layer}",
+                       "children": nodes})
+    children = [{"name": "x", "kind": "input", "value": tensor(1, 64)}, *scopes,
+                {"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": f"layers_{layers - 1}"}]}]
+    return {"name": "Big.forward", "runs": 1, "root": {"name": "<root>", "kind": "scope", "children": children}}
+
+
+@pytest.fixture(scope="session")
+def big(folder: Path) -> Path:
+    """10,000 nodes and a few more."""
+    graph = synthetic(layers=100, wide=100)
+    (folder / "big.json").write_text(json.dumps({"format": 1, "graphs": [graph]}))
+    return folder / "big.json"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def until(page: Any, condition: str) -> None:
+    """Waits for a condition in the page. Playwright's own way needs `eval` there, which the page forbids."""
+    end = time.monotonic() + 20
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(20)
+
+
+@pytest.fixture
+def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
+    """open_page(graph, *options, hash=…): makes the page and opens it. Any request or error on the way is a failure."""
+    wrong: List[str] = []
+    contexts = []
+
+    def open_it(graph: Path, *options: Any, hash: str = "", dark: bool = False) -> Any:
+        html = folder / f"{graph.stem}.html"
+        run(GRAPHPATCH, "view", graph, *options, "-o", html)
+        context = browser.new_context(viewport={"width": 1440, "height": 860}, color_scheme="dark" if dark else "light")
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        address = html.as_uri()
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith((address, "data:")) else None)
+        page.goto(address + hash)
+        until(page, "performance.getEntriesByName('shown').length > 0")
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert wrong == []

@@ -175,7 +175,7 @@ typedef int32_t (*gp_callback)(void *user,
 // Otherwise as gp_callback. Since 0.1.0.
 typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void **replacement);
 
-// What is called once with a function's `user` when nobody can call that function any more.
+// What is called once with a function's `user` when nobody can call that function any more. Since 0.1.0.
 typedef void (*gp_release)(void *user);
 
 // How often a patch met its node, changed the value there, or could not. Since 0.1.0.
@@ -526,11 +526,15 @@ gp_status gp_spec_custom_torch(gp_spec *spec,
 // Hands over the `user` of the spec's function: `release` is called with it, once and on whatever thread, when the spec
 // and all patches that were registered from it are gone and runs that began with them have ended. It must not throw.
 // GP_STATUS_ARGUMENT for a spec without a function, and where it was handed over already.
+//
+// Thread: one at a time. NULL: refused. Errors: GP_STATUS_ARGUMENT. Since 0.1.0.
 gp_status gp_spec_release(gp_spec *spec,
                           gp_release release);
 
 // To be returned by a gp_callback or gp_torch_callback that failed: keeps a copy of `why` (UTF-8; what is not becomes `?`,
 // NULL says nothing) for the message of the patch that called it on this thread. Always 1.
+//
+// Thread: any. NULL: says nothing. Since 0.1.0.
 int32_t gp_callback_fail(const char *why);
 
 // The spec holds for these runs of its root only, counted from 0: "3", "2..", "0..4" (without 4).
@@ -554,6 +558,8 @@ gp_status gp_patch_register(const gp_session *session,
 // Registers a patch from each of the `n` specs, in order and all at once: a run begins with all of them or with none. `ids`
 // receives `n` numbers. On error none is registered; GP_STATUS_PATH names every path that is no leaf. As gp_patch_register
 // otherwise.
+//
+// Thread: any. NULL: refused, but for specs and ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_PATH. Since 0.1.0.
 gp_status gp_patch_register_all(const gp_session *session,
                                 const gp_spec *const *specs,
                                 size_t n,
@@ -578,6 +584,8 @@ gp_status gp_patch_remove(const gp_session *session, uint64_t id);
 
 // Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
 // not registered; the others are taken away nevertheless.
+//
+// Thread: any. NULL: refused, but for ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_patch_remove_all(const gp_session *session,
                               const uint64_t *ids,
                               size_t n);
@@ -646,6 +654,8 @@ gp_status gp_kept_save(const gp_session *session,
 
 // Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
 // makes what gp_run_open and the calls behind it take.
+//
+// Thread: any. Since 0.1.0.
 bool gp_runs_wanted(void);
 
 // Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does

@@ -71,6 +71,8 @@ pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) ->
 /// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
 /// not registered; the others are taken away nevertheless.
 ///
+/// Thread: any. NULL: refused, but for ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_STATE. Since 0.1.0.
+///
 /// # Safety
 ///
 /// `session` is NULL or live; `ids` points to `n` numbers.

@@ -9,6 +9,8 @@ use crate::{session, torch};
 
 /// Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
 /// makes what gp_run_open and the calls behind it take.
+///
+/// Thread: any. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_runs_wanted() -> bool {
     session::ACTIVE.load(Ordering::Relaxed) == session::Active::Wanted as u32

@@ -284,7 +284,7 @@ pub unsafe extern "C" fn gp_spec_custom_torch(
     })
 }
 
-/// What is called once with a function's `user` when nobody can call that function any more.
+/// What is called once with a function's `user` when nobody can call that function any more. Since 0.1.0.
 pub type gp_release = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
 /// A `user` that is handed back when the last patch, spec and run that know it are gone.
@@ -303,6 +303,8 @@ impl Drop for Owned {
 /// Hands over the `user` of the spec's function: `release` is called with it, once and on whatever thread, when the spec
 /// and all patches that were registered from it are gone and runs that began with them have ended. It must not throw.
 /// GP_STATUS_ARGUMENT for a spec without a function, and where it was handed over already.
+///
+/// Thread: one at a time. NULL: refused. Errors: GP_STATUS_ARGUMENT. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -326,6 +328,8 @@ pub unsafe extern "C" fn gp_spec_release(spec: *mut gp_spec, release: gp_release
 
 /// To be returned by a gp_callback or gp_torch_callback that failed: keeps a copy of `why` (UTF-8; what is not becomes `?`,
 /// NULL says nothing) for the message of the patch that called it on this thread. Always 1.
+///
+/// Thread: any. NULL: says nothing. Since 0.1.0.
 ///
 /// # Safety
 ///
@@ -416,6 +420,8 @@ pub unsafe extern "C" fn gp_patch_register(
 /// Registers a patch from each of the `n` specs, in order and all at once: a run begins with all of them or with none. `ids`
 /// receives `n` numbers. On error none is registered; GP_STATUS_PATH names every path that is no leaf. As gp_patch_register
 /// otherwise.
+///
+/// Thread: any. NULL: refused, but for specs and ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_PATH. Since 0.1.0.
 ///
 /// # Safety
 ///

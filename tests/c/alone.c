@@ -271,7 +271,7 @@ static void release(void *user) {
 static void check_all_at_once(gp_session *session) {
   gp_spec *good, *function, *bad[2];
   uint64_t ids[2];
-  gp_patch_counts counts;
+  gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
   ok(gp_spec_new("linear.output", &good));
   ok(gp_spec_new("nowhere", &bad[0]));
   ok(gp_spec_new("linear.nothing", &bad[1]));

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+import torch
 
-from installed import VERSION, clean, files, good, make, run, tool
+from cpp_models import Gpt, state
+from installed import VERSION, build, clean, files, good, make, run, tool
 from support import GRAPHPATCH, PROGRAMS, ROOT, Saved, tree_in
 
 C_PROGRAM = """
@@ -134,3 +136,21 @@ def test_staging_and_uninstall(libdir: str, finds_it: bool, tmp_path: Path) -> N
 def test_a_relative_prefix_is_refused(tmp_path: Path) -> None:
     done = run(["make", "install", "PREFIX=here"], cwd=ROOT)
     assert done.returncode != 0 and "absolute" in done.stderr and not (ROOT / "here").exists()
+
+
+@pytest.mark.parametrize("way", ["cmake", "pkg-config"])
+def test_the_transformer_against_the_moved_tree(way: str, moved: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, ids = Gpt().eval(), torch.randint(50, (2, 8))
+    torch.save(state(model, ids), tmp_path / "state.pt")
+    expected = run([PROGRAMS / "cpp_transformer", tmp_path / "state.pt", tmp_path / "expected.pt"])
+    good(expected)
+
+    transformer = build("transformer", way, moved, tmp_path / "build")
+    done = run([transformer, tmp_path / "state.pt", tmp_path / "out.pt"], env=clean(tmp_path / "home"))
+    assert good(done) == expected.stdout and done.stderr == expected.stderr
+    found = torch.load(tmp_path / "out.pt")
+    with torch.no_grad():
+        torch.testing.assert_close(found[0], model(ids), rtol=0, atol=1e-5)
+    for mine, theirs in zip(found, torch.load(tmp_path / "expected.pt"), strict=True):
+        assert torch.equal(mine, theirs)

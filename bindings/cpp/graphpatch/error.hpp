@@ -31,22 +31,6 @@ inline void check(gp_status status) {
     if (status != GP_STATUS_OK) throw Error(status, gp_last_error());
 }
 
-// Structs that the library fills.
-inline gp_patch_counts counts_init() {
-#ifdef GP_PATCH_COUNTS_INIT
-    return GP_PATCH_COUNTS_INIT;
-#else
-    return {};
-#endif
-}
-inline gp_leaf leaf_init() {
-#ifdef GP_LEAF_INIT
-    return GP_LEAF_INIT;
-#else
-    return {};
-#endif
-}
-
 // Text that a call of the C ABI hands over.
 template <class Call>
 std::string text(Call call) {

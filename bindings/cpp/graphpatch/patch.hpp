@@ -33,7 +33,7 @@ public:
 
     // How often it met its node, changed the value there, and could not.
     gp_patch_counts counts() const {
-        gp_patch_counts counts = detail::counts_init();
+        gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
         detail::check(gp_patch_get_counts(session_.get(), id_, &counts));
         return counts;
     }

@@ -104,7 +104,7 @@ struct Structure {
 struct Leaves {
     size_t index = 0;
     gp_leaf next() {
-        gp_leaf leaf = leaf_init();
+        gp_leaf leaf = GP_LEAF_INIT;
         check(gp_scope_leaf(index++, &leaf));
         return leaf;
     }

@@ -140,10 +140,8 @@ impl Doctor {
         });
         found.unfit = status.shipped.near;
         found.shipped_for = status.shipped.others;
-        if !ready {
-            if let Err(why) = build::headers(libtorch) {
-                found.advise(why);
-            }
+        if !ready && let Err(why) = build::headers(libtorch) {
+            found.advise(why);
         }
     }
 }

@@ -81,7 +81,7 @@ mod tests {
             let prefix = tempfile::tempdir().expect("dir");
             let bin = prefix.path().join("bin");
             std::fs::create_dir(&bin).expect("bin");
-            let told = beside(&bin).err().expect("nothing there").message;
+            let told = beside(&bin).expect_err("nothing there").message;
             for part in [
                 NAME,
                 NAMED,

@@ -139,7 +139,10 @@ fn shown(
     if changed == 0 {
         return Ok(value);
     }
-    let mut leaf = gp_leaf::default();
+    let mut leaf = gp_leaf {
+        size: size_of::<gp_leaf>(),
+        ..Default::default()
+    };
     // SAFETY: the tensor is borrowed until the thread shows its next value, and taken now.
     unsafe {
         check(gp_scope_leaf(0, &mut leaf))?;

@@ -132,7 +132,10 @@ pub struct Patch<'session> {
 impl Patch<'_> {
     /// How often it was met, applied, and failed.
     pub fn counts(&self) -> Result<(u64, u64, u64)> {
-        let mut counts = gp_patch_counts::default();
+        let mut counts = gp_patch_counts {
+            size: size_of::<gp_patch_counts>(),
+            ..Default::default()
+        };
         check(unsafe { gp_patch_get_counts(self.session.0, self.id, &mut counts) })?;
         Ok((counts.matched, counts.applied, counts.failed))
     }

@@ -44,6 +44,16 @@ def test_the_first_screen(tuple_output: Callable[[str], Saved], tmp_path: Path) 
     assert done.returncode == 0 and "linear_1.output[0]=zero" in done.stderr
 
 
+def test_the_plain_program(tmp_path: Path) -> None:
+    block = blocks("console")[1]
+    shown = [line for line in block.splitlines() if not line.startswith("$") and line != "…"]
+    tree, patch = (command.replace("./net", f"{PROGRAMS / 'flat'} nn out.pt 1") for command in commands(block))
+    done = subprocess.run([GRAPHPATCH, *shlex.split(tree)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.splitlines()[: len(shown)] == shown, done.stderr
+    done = subprocess.run([GRAPHPATCH, *shlex.split(patch)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and "blocks_0_fc.weight[0]=zero" in done.stderr, done.stderr
+
+
 def test_every_command(transformer: Callable[[str], Saved], tmp_path: Path) -> None:
     listed = [command for block in blocks("sh") for command in commands(block)]
     assert len(listed) >= 8
@@ -67,6 +77,11 @@ def test_the_c_snippet_is_the_c_program() -> None:
     program = (ROOT / "tests/c/session.c").read_text(encoding="utf-8")
     calls = re.findall(r"gp_\w+(?=\()", blocks("c")[0])
     assert len(calls) >= 6 and all(f"{call}(" in program for call in calls)
+
+
+def test_the_cpp_snippet_is_compiled() -> None:
+    """It stands in the binding's page, whose snippets test_cpp.py compiles."""
+    assert blocks("cpp")[0] in (ROOT / "bindings/cpp/README.md").read_text(encoding="utf-8")
 
 
 def test_the_make_targets_exist() -> None:

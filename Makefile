@@ -66,6 +66,16 @@ test-languages: venv build ## programs in other languages that use the C ABI: Ru
 	@$(MAKE) --no-print-directory build/languages/rust/debug/tch-session
 	$(PYTHON) -m pytest -p no:cacheprovider tests/languages -q $(T)
 
+# Not part of `make test`: the three versions are 2 GB to load and 6 GB on disk.
+VERSIONS ?= 2.4.1 2.7.1 2.15.0
+
+.PHONY: test-versions
+test-versions: venv build ## programs with other versions of libtorch; VERSIONS='2.6.0 2.10.0', by default the oldest, one between and a new one
+	@for version in $(VERSIONS); do folder=build/torch-$$version; \
+	    $(PYTHON) tests/versions/fetch.py $$version $$folder && $(PYTHON) tests/setup/torch_flags.py $$folder/torch.mk $$folder && \
+	    $(MAKE) --no-print-directory -j$(JOBS) -f tests/versions/programs.mk FOLDER=$$folder CXXFLAGS='$(CXXFLAGS)' || exit 1; done
+	VERSIONS='$(VERSIONS)' $(PYTHON) -m pytest -p no:cacheprovider tests/versions -q $(T)
+
 # What it finds lies in build/fuzz and belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
 .PHONY: fuzz
 fuzz: ## feed damaged files to everything that reads one, for SECONDS_OF_FUZZ (60)

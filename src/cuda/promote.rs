@@ -74,8 +74,15 @@ pub fn common(tensor: Dtype, value: Dtype) -> Option<Dtype> {
     fits.then_some(common)
 }
 
-/// Whether `tensor[slice] = value` converts without a warning.
+/// Whether `tensor[slice] = value` converts without a warning, and alike in all versions of libtorch.
 pub fn converts(tensor: Dtype, value: Dtype) -> bool {
+    // Of what is too large for it some versions make NaN, others the largest number.
+    if tensor == Dtype::F8E4m3fn {
+        return matches!(
+            value,
+            Dtype::F8E4m3fn | Dtype::F8E4m3fnuz | Dtype::Bool | Dtype::U8 | Dtype::I8
+        );
+    }
     let complex = |dtype| matches!(dtype, Dtype::C32 | Dtype::C64 | Dtype::C128);
     !complex(value) || complex(tensor)
 }
@@ -265,6 +272,18 @@ mod tests {
         assert_eq!(common(Bool, I8), None);
         assert_eq!(common(F32, C64), None);
         assert_eq!(common(F8E5m2, F8E5m2), None);
+    }
+
+    #[test]
+    fn what_libtorch_versions_convert_differently_is_left_to_them() {
+        use Dtype::*;
+        for fits in [F8E4m3fn, F8E4m3fnuz, Bool, U8, I8] {
+            assert!(converts(F8E4m3fn, fits), "{fits:?}");
+        }
+        for large in [F8E5m2, F8E5m2fnuz, F16, F32, I16, U64, C64] {
+            assert!(!converts(F8E4m3fn, large), "{large:?}");
+        }
+        assert!(converts(F8E5m2, F32) && converts(C32, C64) && !converts(F32, C64));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-"""Writes a Makefile fragment with the compiler and linker flags of this interpreter's libtorch.
+"""Writes a Makefile fragment with the compiler and linker flags of a libtorch: this interpreter's, or that in FOLDER/torch.
 
-    python torch_flags.py OUT.mk
+    python torch_flags.py OUT.mk [FOLDER]
 
 Rewrites OUT.mk only when something changed, so that programs are rebuilt exactly when their libtorch is another one.
 """
@@ -54,7 +54,7 @@ def fragment(torch: Path) -> str:
 
 def main() -> None:
     out = Path(sys.argv[1])
-    text = fragment(torch_folder())
+    text = fragment(Path(sys.argv[2]).resolve() / "torch" if len(sys.argv) > 2 else torch_folder())
     if not out.exists() or out.read_text() != text:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)

@@ -96,7 +96,8 @@ def base(dtype: torch.dtype, layout: str) -> Tensor:
 
 
 def python_index(items: Tuple[Any, ...]) -> Any:
-    return tuple(INDICES[item] if isinstance(item, str) else item for item in items) or ...
+    # A patch keeps an index without its strides, and by those newer PyTorch picks the operation, which may refuse a number.
+    return tuple(INDICES[item].contiguous() if isinstance(item, str) else item for item in items) or ...
 
 
 def text_of_index(items: Tuple[Any, ...]) -> str:

@@ -173,7 +173,7 @@ pg = PatchableGraph(module, x)
 pg(x).sum().backward()
 with torch.no_grad(), pg.patch({"output": ZeroPatch()}):
     assert not pg(x).any()
-with pg.patch({"0.output": ZeroPatch()}):
+with pg.patch({"sub_0.output": ZeroPatch()}):
     pg(x)
 """
 
@@ -186,9 +186,8 @@ for old in sys.argv[1:]:
     assert old in text
     text = text.replace(old, "_renamed" + old)
 exec(compile(text, module.__file__, "exec"), vars(module))
-for old in sys.argv[1:]:
-    for name in [name for name in vars(module) if name.startswith(old)]:
-        delattr(module, name)
+if "_CheckpointFrame" in sys.argv:
+    del module._CheckpointFrame
 from nets import Net
 from libgraphpatch import AddPatch, PatchableGraph
 found = []
@@ -223,6 +222,7 @@ GENERATOR, FRAME = "_checkpoint_without_reentrant_generator", "_CheckpointFrame"
 
 @pytest.mark.parametrize("names", [[], [FRAME], [GENERATOR], [GENERATOR, FRAME]], ids=" and ".join)
 def test_a_torch_with_other_names_has_the_same_gradients_or_is_refused(names: list[str]) -> None:
+    """The old generator is still there, as in torch 2.15, but ``checkpoint()`` no longer calls it."""
     done = program(OTHER_NAMES, *names)
     if GENERATOR in names:
         assert re.search(UNSEEN, done.stderr) and done.stderr.count("Error: ") == 1, done.stderr

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint_sequential
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ReplacePatch, ZeroPatch, patches
 from nets import Net, same
@@ -116,3 +120,111 @@ def test_functions_live_as_long_as_they_may_be_called_again() -> None:
     del y
     gc.collect()
     assert len(patches._functions) == before
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_function_that_fails_the_first_time(patched: bool) -> None:
+    """What the contexts of a checkpoint see of it is what they see without patches."""
+
+    class Context:
+        seen: Any = None
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+            Context.seen = kind
+
+    class Checkpointed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False, context_fn=lambda: (Context(), Context()))
+
+        def inner(self, x: Tensor) -> Tensor:
+            x = x.tanh()
+            if fails:
+                raise LookupError("the first time")
+            return x
+
+    fails, x = True, torch.randn(3, 4, requires_grad=True)
+    module = Checkpointed()
+    with pytest.raises(LookupError, match="the first time"):
+        module(x)
+    gc.collect()
+    expected, fails = Context.seen, False
+    pg = PatchableGraph(module, x)
+    with pg.patch({"tanh": ZeroPatch(slice=0)} if patched else {}):
+        fails = True
+        with pytest.raises(LookupError, match="the first time"):
+            pg(x)
+        gc.collect()
+        assert Context.seen is expected
+        fails = False
+        assert same(pg(x), x.tanh() * torch.tensor([[0.0 if patched else 1.0], [1.0], [1.0]]))
+
+
+IMPORTED_BEFORE = """
+import torch
+from torch import nn
+from torch.distributed._composable import checkpoint
+from libgraphpatch import PatchableGraph, ZeroPatch
+module, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), torch.randn(3, 4)
+checkpoint(module[0])
+pg = PatchableGraph(module, x)
+pg(x).sum().backward()
+with torch.no_grad(), pg.patch({"output": ZeroPatch()}):
+    assert not pg(x).any()
+with pg.patch({"sub_0.output": ZeroPatch()}):
+    pg(x)
+"""
+
+OTHER_NAMES = """
+import sys
+import torch
+import torch.utils.checkpoint as module
+text = open(module.__file__).read()
+for old in sys.argv[1:]:
+    assert old in text
+    text = text.replace(old, "_renamed" + old)
+exec(compile(text, module.__file__, "exec"), vars(module))
+if "_CheckpointFrame" in sys.argv:
+    del module._CheckpointFrame
+from nets import Net
+from libgraphpatch import AddPatch, PatchableGraph
+found = []
+for reentrant in (None, True, False):
+    torch.manual_seed(1)
+    net, x = Net(reentrant), torch.randn(3, 4, requires_grad=True)
+    pg = PatchableGraph(net, x)
+    pg(x).sum().backward()
+    x.grad = None
+    with pg.patch({"blocks_0.sigmoid": AddPatch(value=0.5)}):
+        pg(x).square().sum().backward()
+    found.append(x.grad)
+    assert torch.equal(found[0], x.grad)
+"""
+
+
+def program(text: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", text, *arguments], capture_output=True, text=True,
+                          cwd=Path(__file__).resolve().parent)
+
+
+UNSEEN = r"GraphPatchError: \S+: a checkpoint with use_reentrant=False begins in a patched run in a way"
+
+
+def test_a_checkpoint_whose_beginning_was_imported_before_is_refused() -> None:
+    done = program(IMPORTED_BEFORE)
+    assert re.search(UNSEEN, done.stderr) and done.stderr.count("Error: ") == 1, done.stderr
+
+
+GENERATOR, FRAME = "_checkpoint_without_reentrant_generator", "_CheckpointFrame"
+
+
+@pytest.mark.parametrize("names", [[], [FRAME], [GENERATOR], [GENERATOR, FRAME]], ids=" and ".join)
+def test_a_torch_with_other_names_has_the_same_gradients_or_is_refused(names: list[str]) -> None:
+    """The old generator is still there, as in torch 2.15, but ``checkpoint()`` no longer calls it."""
+    done = program(OTHER_NAMES, *names)
+    if GENERATOR in names:
+        assert re.search(UNSEEN, done.stderr) and done.stderr.count("Error: ") == 1, done.stderr
+    else:
+        assert done.returncode == 0, done.stderr

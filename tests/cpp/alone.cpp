@@ -101,7 +101,7 @@ void patches() {
     auto kept = session.patch("z=zero");
     const uint64_t id = kept.id();
     kept.keep();
-    gp_patch_counts counts = gp::detail::counts_init();
+    gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
     require(gp_patch_get_counts(session.get(), id, &counts) == GP_STATUS_OK, "it holds on");
     is(gp::version(), gp_version());
 }

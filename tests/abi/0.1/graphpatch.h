@@ -175,6 +175,9 @@ typedef int32_t (*gp_callback)(void *user,
 // Otherwise as gp_callback. Since 0.1.0.
 typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void **replacement);
 
+// What is called once with a function's `user` when nobody can call that function any more. Since 0.1.0.
+typedef void (*gp_release)(void *user);
+
 // How often a patch met its node, changed the value there, or could not. Since 0.1.0.
 typedef struct {
   // To be set by the caller: sizeof(gp_patch_counts).
@@ -335,8 +338,8 @@ gp_status gp_graphs_tree(const gp_graphs *graphs,
                          const char *path,
                          char **out);
 
-// The children of the scope at `path` (NULL or "": the root) in graph number `index`, in order, one name a line. `out`
-// receives new text, empty for a leaf; free it with gp_string_free.
+// The children of the scope at `path` (NULL or "": the root) in graph number `index`, or the elements of the container
+// there, in order, one name a line. `out` receives new text, empty for a leaf; free it with gp_string_free.
 //
 // Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
 gp_status gp_graphs_children(const gp_graphs *graphs,
@@ -520,6 +523,20 @@ gp_status gp_spec_custom_torch(gp_spec *spec,
                                gp_torch_callback callback,
                                void *user);
 
+// Hands over the `user` of the spec's function: `release` is called with it, once and on whatever thread, when the spec
+// and all patches that were registered from it are gone and runs that began with them have ended. It must not throw.
+// GP_STATUS_ARGUMENT for a spec without a function, and where it was handed over already.
+//
+// Thread: one at a time. NULL: refused. Errors: GP_STATUS_ARGUMENT. Since 0.1.0.
+gp_status gp_spec_release(gp_spec *spec,
+                          gp_release release);
+
+// To be returned by a gp_callback or gp_torch_callback that failed: keeps a copy of `why` (UTF-8; what is not becomes `?`,
+// NULL says nothing) for the message of the patch that called it on this thread. Always 1.
+//
+// Thread: any. NULL: says nothing. Since 0.1.0.
+int32_t gp_callback_fail(const char *why);
+
 // The spec holds for these runs of its root only, counted from 0: "3", "2..", "0..4" (without 4).
 //
 // Thread: one at a time. NULL: refused. Errors: GP_STATUS_PARSE. Since 0.1.0.
@@ -538,6 +555,16 @@ gp_status gp_patch_register(const gp_session *session,
                             const gp_spec *spec,
                             uint64_t *id);
 
+// Registers a patch from each of the `n` specs, in order and all at once: a run begins with all of them or with none. `ids`
+// receives `n` numbers. On error none is registered; GP_STATUS_PATH names every path that is no leaf. As gp_patch_register
+// otherwise.
+//
+// Thread: any. NULL: refused, but for specs and ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_PATH. Since 0.1.0.
+gp_status gp_patch_register_all(const gp_session *session,
+                                const gp_spec *const *specs,
+                                size_t n,
+                                uint64_t *ids);
+
 // Registers a patch, `PATH[SLICE]=zero`, `...=add:VALUE` or `...=replace:VALUE`, `PATH=probe` or `PATH=record:LIMIT`,
 // behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
 // `id` receives its number. What text cannot say, a gp_spec can.
@@ -554,6 +581,14 @@ gp_status gp_patch_add(const gp_session *session,
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_patch_remove(const gp_session *session, uint64_t id);
+
+// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
+// not registered; the others are taken away nevertheless.
+//
+// Thread: any. NULL: refused, but for ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_STATE. Since 0.1.0.
+gp_status gp_patch_remove_all(const gp_session *session,
+                              const uint64_t *ids,
+                              size_t n);
 
 // Switches a patch off or on again, for runs that begin from now on; it keeps its place among the others.
 //
@@ -616,6 +651,12 @@ gp_status gp_kept_tensor(const gp_session *session,
 // Thread: any. NULL: refused. Errors: GP_STATUS_FILE, GP_STATUS_REFUSED. Since 0.1.0.
 gp_status gp_kept_save(const gp_session *session,
                        const char *file);
+
+// Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
+// makes what gp_run_open and the calls behind it take.
+//
+// Thread: any. Since 0.1.0.
+bool gp_runs_wanted(void);
 
 // Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does
 // nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread. This and

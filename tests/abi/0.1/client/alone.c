@@ -72,7 +72,12 @@ static void check_graphs(const char *file, const char *folder) {
   text_is(names, "input\nweight\nbias\nlinear\noutput");
   ok(gp_graphs_children(graphs, 0, "add", &names));
   text_is(names, "");
+  ok(gp_graphs_children(graphs, 0, "output", &names));
+  text_is(names, "sub_0\nsub_1");
+  ok(gp_graphs_children(graphs, 0, "output|sub_1", &names));
+  text_is(names, "");
   refused(GP_STATUS_PATH, gp_graphs_children(graphs, 0, "nothing", &names));
+  refused(GP_STATUS_PATH, gp_graphs_children(graphs, 0, "output|sub_2", &names));
   ok(gp_graphs_shape(graphs, 0, "output", &names));
   text_is(names, "tuple(2)");
   ok(gp_graphs_shape(graphs, 0, "output|sub_1", &names));
@@ -255,6 +260,44 @@ static int32_t never(void *user, DLManagedTensorVersioned *value, DLManagedTenso
   return 1;
 }
 
+static int released;
+
+static void release(void *user) {
+  require(user == &released, "what is released is the function's");
+  ++released;
+}
+
+/* All or none, and all bad paths in one error. A function's `user` is handed back when the last patch and spec are gone. */
+static void check_all_at_once(gp_session *session) {
+  gp_spec *good, *function, *bad[2];
+  uint64_t ids[2];
+  gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
+  ok(gp_spec_new("linear.output", &good));
+  ok(gp_spec_new("nowhere", &bad[0]));
+  ok(gp_spec_new("linear.nothing", &bad[1]));
+  ok(gp_spec_new("add", &function));
+  refused(GP_STATUS_ARGUMENT, gp_spec_release(function, release));
+  says("calls no function");
+  ok(gp_spec_custom(function, never, &released));
+  ok(gp_spec_release(function, release));
+  refused(GP_STATUS_ARGUMENT, gp_spec_release(function, release));
+
+  const gp_spec *both[] = {good, function};
+  ok(gp_patch_register_all(session, NULL, 0, NULL));
+  ok(gp_patch_register_all(session, both, 2, ids));
+  require(ids[0] != 0 && ids[1] > ids[0], "in order");
+  gp_spec_free(good);
+  gp_spec_free(function);
+  require(released == 0, "a patch needs the function still");
+  ok(gp_patch_remove_all(session, ids, 2));
+  require(released == 1, "now nobody does");
+  refused(GP_STATUS_STATE, gp_patch_remove_all(session, ids, 2));
+  ok(gp_patch_remove_all(session, NULL, 0));
+  refused(GP_STATUS_STATE, gp_patch_get_counts(session, ids[0], &counts));
+  gp_spec_free(bad[0]);
+  gp_spec_free(bad[1]);
+}
+
 /* A struct as headers of other versions know it. */
 static void check_sizes(gp_session *session, uint64_t id) {
   struct {
@@ -329,7 +372,9 @@ static void check_session(gp_session *session, const char *folder) {
   refused(GP_STATUS_STATE, gp_kept_count(session, c, &count, NULL));
   ok(gp_patch_add(session, "linear.output=record:2", &a));
   ok(gp_patch_remove(session, a));
+  check_all_at_once(session);
 
+  require(!gp_runs_wanted(), "no session is attached");
   refused(GP_STATUS_TORCH, gp_session_attach(session));
   says("libtorch");
   refused(GP_STATUS_TORCH, gp_value_torch(&nothing, (gp_value **)&text));
@@ -458,10 +503,16 @@ static void check_null(gp_session *session, const char *file) {
   null(gp_spec_probe(NULL));
   null(gp_spec_record(NULL, 0));
   null(gp_spec_custom(NULL, never, NULL)), null(gp_spec_custom(spec, NULL, NULL));
+  null(gp_spec_release(NULL, release)), null(gp_spec_release(spec, NULL));
   null(gp_spec_runs(NULL, "0")), null(gp_spec_runs(spec, NULL));
   null(gp_spec_this_thread(NULL, true));
   null(gp_patch_register(NULL, spec, &set)), null(gp_patch_register(session, NULL, &set));
   null(gp_patch_register(session, spec, NULL));
+  const gp_spec *one = spec, *none = NULL;
+  null(gp_patch_register_all(NULL, &one, 1, &set)), null(gp_patch_register_all(session, NULL, 1, &set));
+  null(gp_patch_register_all(session, &one, 1, NULL)), null(gp_patch_register_all(session, &none, 1, &set));
+  null(gp_patch_remove_all(NULL, &set, 1)), null(gp_patch_remove_all(session, NULL, 1));
+  require(gp_callback_fail(NULL) == 1, "nothing to say is a failure too");
   null(gp_patch_add(NULL, "x=zero", &set)), null(gp_patch_add(session, NULL, &set));
   null(gp_patch_add(session, "x=zero", NULL));
   null(gp_patch_remove(NULL, id));

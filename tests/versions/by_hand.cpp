@@ -49,7 +49,7 @@ torch::jit::Module tuple_output(const Tensor& weight, const Tensor& bias) {
     linear.register_parameter("bias", bias, false);
     linear.define("def forward(self, input):\n    return torch.linear(input, self.weight, self.bias)\n");
     module.register_module("linear", linear);
-    module.define("def forward(self, x):\n    return self.linear(x), self.linear(x + 1)\n");
+    module.define("def forward(self, x):\n    return self.linear.forward(x), self.linear.forward(x + 1)\n");
     return module;
 }
 

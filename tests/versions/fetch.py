@@ -16,8 +16,12 @@ WHEELS = ["--python-version", "3.11", "--only-binary=:all:"]
 
 
 def install(folder: Path, *what: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile",
-                    "--no-cache-dir", "--root-user-action=ignore", "--upgrade", *WHEELS, "--target", str(folder), *what], check=True)
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
+                           "--no-compile", "--no-cache-dir", "--upgrade", *WHEELS, "--target", str(folder), *what],
+                          capture_output=True, text=True)
+    # Where it succeeds it still complains that the interpreter's own packages are of other versions.
+    if done.returncode:
+        sys.exit(f"error: pip cannot install {' '.join(what)}:\n{done.stderr}")
 
 
 def cuda_runtime(metadata: str) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -71,6 +74,23 @@ def literal(at: At, scope: str, number: str, value: Tensor, to: str) -> Tensor:
     return at(f"{scope}.detach_{number}", value.detach())
 
 
+@functools.cache
+def vmap_unsqueezes() -> bool:
+    """Whether torch's vmap takes two operations, not one, to repeat what does not depend on its argument: since 2.15."""
+    called: list[str] = []
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    value, over = torch.ones(2), torch.zeros(3)
+    with Log():
+        torch.vmap(lambda _: value)(over)
+    assert called in (["expand"], ["unsqueeze", "expand"]), called
+    return len(called) == 2
+
+
 def causal_mask(at: At, scope: str, cache_position: Tensor, to: str) -> Tensor:
     """What `transformers.masking_utils` makes for eager attention; it uses vmap, in which one element is a value."""
     keys = at(f"{scope}.arange_1", torch.arange(cache_position.shape[0]))
@@ -78,8 +98,11 @@ def causal_mask(at: At, scope: str, cache_position: Tensor, to: str) -> Tensor:
     at(f"{scope}.arange_2", torch.arange(1))  # batch and head: the causal mask looks at neither
     at(f"{scope}.arange_3", torch.arange(1))
     mask = at(f"{scope}.le", keys[None, :] <= cache_position[:, None])
-    mask = at(f"{scope}.expand", mask[None])
-    mask = at(f"{scope}.expand_1", mask[None])
+    for expand, unsqueeze in ("expand", "unsqueeze_1"), ("expand_1", "unsqueeze_2"):
+        mask = mask[None]
+        if vmap_unsqueezes():
+            mask = at(f"{scope}.{unsqueeze}", mask)
+        mask = at(f"{scope}.{expand}", mask)
     zero = literal(at, scope, "", torch.tensor(0.0), to)
     return at(f"{scope}.where", torch.where(mask, zero, torch.finfo(torch.float32).min))
 

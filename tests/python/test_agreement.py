@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
+REQUIREMENTS = HERE.parent / "requirements.txt"
 PAGE = HERE.parents[1] / "bindings" / "python" / "agreement.md"
 
 
@@ -58,8 +59,16 @@ def test_as_many_paths_agree_as_published(compared: tuple[dict[str, Any], str]) 
 
 
 def test_the_page_is_up_to_date(compared: tuple[dict[str, Any], str]) -> None:
-    published = PAGE.read_text(encoding="utf-8")
-    assert published == compared[1], "run `make agreement` and commit bindings/python/agreement.md"
+    """It is of the torch that the tests ask for. Another one agrees as far, but names its own version, and may take
+    another number of operations for what graphpatch has no tensors for."""
+    pinned = re.search(r"^torch==(\S+)$", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert pinned
+    pages = [PAGE.read_text(encoding="utf-8"), compared[1]]
+    if compared[0]["versions"]["libgraphpatch"]["torch"] != pinned[1]:
+        own = r"\(torch \S+ the same|has \d+ more tensors|\| \d+ \| results of operations \|"
+        assert [len(re.findall(own, page)) for page in pages] == [3, 3]
+        pages = [" ".join(re.sub(own, "", page).split()) for page in pages]  # lines may break elsewhere
+    assert pages[0] == pages[1], "run `make agreement` and commit bindings/python/agreement.md"
 
 
 WRONG = """

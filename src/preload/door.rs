@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::cancel::Uncancelled;
 use super::options::{OPTIONS_VARIABLE, Operations, Options};
 use super::python;
 use super::report::{PatchReport, Report, values_name};
@@ -304,6 +305,7 @@ impl Door {
         if pid != self.pid.load(Ordering::Relaxed) {
             return;
         }
+        let _whole = Uncancelled::new();
         let mut tries = 0;
         while self
             .writing

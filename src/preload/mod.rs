@@ -12,6 +12,7 @@
 //! | `threads` | `pthread_create`, for programs whose operations are listed flat |
 //! | `exec` | a report before the process becomes another program |
 //! | [`python`] | what makes Python programs tell of their modules, and where it is put |
+//! | `cancel` | no `pthread_cancel` of a thread that writes a report |
 //! | `guard` | a report before a sudden end, which may hang or crash without harm |
 //!
 //! The order of events: `hooks` catches `__libc_start_main` and opens the door right before `main` (a constructor would
@@ -30,6 +31,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod cancel;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod door;
 // A test binary would link the hooks' symbols before libc's: its tests run small programs instead.

@@ -207,7 +207,7 @@ class Encoder(nn.Module):
         self.head = nn.Linear(WIDTH, 3)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.embed(ids)
+        hidden = self.embed(ids)
         for layer in self.layers:
-            x = layer(x)
-        return self.head(x.mean(1))
+            hidden = layer(hidden)
+        return self.head(hidden.mean(1))

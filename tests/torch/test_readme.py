@@ -61,7 +61,10 @@ def test_every_command(transformer: Callable[[str], Saved], tmp_path: Path) -> N
     for command in listed:
         done = run(command, transformer("scripted"), "model.pt", tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-        assert done.stdout or done.stderr or "--graph" in command or "check" in command, command
+        written = re.search(r"(?:--graph|--save|-o) (\S+)", command)
+        assert not written or (tmp_path / written[1]).stat().st_size > 0, command
+        # Where all is well these two say nothing.
+        assert done.stdout or done.stderr or written or re.match("graphpatch (check|diff)", command), command
 
 
 def test_the_patch_file(transformer: Callable[[str], Saved], tmp_path: Path) -> None:

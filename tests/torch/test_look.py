@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import pytest
 
@@ -105,9 +105,12 @@ def at_terminal(*args: object, **environment: str) -> str:
     return b"".join(pieces).decode().replace("\r\n", "\n")
 
 
-def test_at_a_terminal(graphs: Dict[str, Path]) -> None:
-    environment = {name: ENVIRONMENT.get(name, "") for name in ("NO_COLOR", "CLICOLOR")}
-    assert not any(environment.values()), "the environment says how to color"
+@pytest.mark.parametrize("ci", [None, "true"])
+def test_at_a_terminal(graphs: Dict[str, Path], monkeypatch: pytest.MonkeyPatch, ci: Optional[str]) -> None:
+    for name in ("NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"):
+        monkeypatch.delitem(ENVIRONMENT, name, raising=False)
+    if ci:
+        monkeypatch.setitem(ENVIRONMENT, "CI", ci)
     file = graphs["gpt2"]
     plain = graphpatch("show", file).ok().stdout
     folded = graphpatch("show", file, "--fold").ok().stdout

@@ -23,8 +23,12 @@ impl Color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => {
-                let choice = anstream::AutoStream::choice(&std::io::stdout());
-                !matches!(choice, anstream::ColorChoice::Never)
+                // Not `anstream`'s choice, which colors for TERM=dumb where the variable CI is set.
+                anstyle_query::clicolor_force()
+                    || (is_terminal()
+                        && anstyle_query::term_supports_color()
+                        && !anstyle_query::no_color()
+                        && anstyle_query::clicolor() != Some(false))
             }
         }
     }

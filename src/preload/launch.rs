@@ -20,7 +20,7 @@ static EARLY: AtomicI32 = AtomicI32::new(0);
 
 /// Runs the command to its end. One at a time.
 pub fn launch(command: &mut Command) -> io::Result<ExitStatus> {
-    let _signals = Signals::catch();
+    let _signals = Signals::catch(&PASSED_ON, pass_on);
     let mut child = command.spawn()?;
     let pid = i32::try_from(child.id()).unwrap_or(0);
     PROGRAM.store(pid, Ordering::SeqCst);
@@ -55,12 +55,15 @@ extern "C" fn pass_on(
 }
 
 /// The dispositions from before. A signal that was ignored (nohup, a background job) stays so, here and in the program.
-struct Signals([Option<libc::sigaction>; PASSED_ON.len()]);
+pub(super) struct Signals(Vec<(libc::c_int, libc::sigaction)>);
+
+/// A handler as SA_SIGINFO wants it. It must be async-signal-safe.
+pub(super) type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
 impl Signals {
-    fn catch() -> Signals {
-        let mut before = [None; PASSED_ON.len()];
-        for (signal, slot) in PASSED_ON.iter().zip(&mut before) {
+    pub(super) fn catch(signals: &[libc::c_int], handler: Handler) -> Signals {
+        let mut before = Vec::new();
+        for signal in signals {
             // SAFETY: sigaction structs are valid when zero; the handler has the SA_SIGINFO signature and is
             // async-signal-safe; a handler, unlike SIG_IGN, is not inherited by the program.
             unsafe {
@@ -70,11 +73,11 @@ impl Signals {
                     continue;
                 }
                 let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = pass_on as extern "C" fn(_, _, _) as libc::sighandler_t;
+                action.sa_sigaction = handler as libc::sighandler_t;
                 action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
                 libc::sigemptyset(&mut action.sa_mask);
                 libc::sigaction(*signal, &action, std::ptr::null_mut());
-                *slot = Some(old);
+                before.push((*signal, old));
             }
         }
         Signals(before)
@@ -83,11 +86,9 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        for (signal, before) in PASSED_ON.iter().zip(&self.0) {
-            if let Some(before) = before {
-                // SAFETY: puts back what `catch` has read.
-                unsafe { libc::sigaction(*signal, before, std::ptr::null_mut()) };
-            }
+        for (signal, before) in &self.0 {
+            // SAFETY: puts back what `catch` has read.
+            unsafe { libc::sigaction(*signal, before, std::ptr::null_mut()) };
         }
     }
 }

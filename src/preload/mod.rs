@@ -7,6 +7,7 @@
 //! | [`report`] | what came of it: written here, read by the command |
 //! | [`values`] | what probes and records kept, beside the report |
 //! | [`launch`] | starting the program and waiting for it, in the command's own process |
+//! | [`batch`] | the same for many programs at a time, none of which outlives the command |
 //! | `door` | the one state of the process, attaching, when reports are written |
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
 //! | `threads` | `pthread_create`, for programs whose operations are listed flat |
@@ -31,6 +32,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod batch;
 mod cancel;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod door;

@@ -3,7 +3,8 @@
 //! | file | subcommand |
 //! |---|---|
 //! | `run.rs` | `run`: checks everything, starts the program with the library preloaded; `outcome.rs` tells what came of it |
-//! | `python.rs` | `run`'s part in Python programs |
+//! | `start.rs`, `manner.rs`, `python.rs` | how `run` and `sweep` start a program, and Python programs |
+//! | `sweep/` | `sweep` |
 //! | `show.rs` | `show`; `terminal.rs` has its colors |
 //! | `diff.rs` | `diff` |
 //! | `view/` | `view` |
@@ -35,6 +36,7 @@ mod run;
 mod show;
 mod start;
 mod summary;
+mod sweep;
 mod terminal;
 mod view;
 
@@ -58,6 +60,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Sub {
     Run(run::Run),
+    Sweep(sweep::Sweep),
     Show(show::Show),
     View(view::View),
     Complete(complete::Complete),
@@ -67,6 +70,7 @@ enum Sub {
 }
 
 /// Why the command ends early: a message, and the exit code.
+#[cfg_attr(test, derive(Debug))]
 struct Stop {
     message: String,
     code: u8,
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
     };
     finish(match cli.command {
         Sub::Run(arguments) => arguments.run(),
+        Sub::Sweep(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
         Sub::View(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(),

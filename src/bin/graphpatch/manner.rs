@@ -1,6 +1,7 @@
 //! How `run` and `sweep` treat the program: what a patch does that cannot be applied, and where operations outside of
 //! models are listed.
 
+use std::fmt;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
@@ -23,7 +24,7 @@ pub struct Manner {
     pub run_at: Vec<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Answer {
     /// Throw an error that the program sees
     Raise,
@@ -31,7 +32,7 @@ enum Answer {
     Skip,
 }
 
-#[derive(Clone, Copy, ValueEnum, PartialEq)]
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq)]
 enum Flat {
     /// In C++ programs that neither call TorchScript nor mark runs themselves
     Auto,
@@ -39,6 +40,19 @@ enum Flat {
     Always,
     /// Nowhere
     Never,
+}
+
+impl fmt::Display for Manner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "on-error {:?}, operations {:?}",
+            self.on_error, self.operations
+        )?;
+        self.run_at
+            .iter()
+            .try_for_each(|name| write!(out, ", run-at {name}"))
+    }
 }
 
 impl Manner {
@@ -60,13 +74,6 @@ impl Manner {
         }
     }
 
-    pub fn on_error(&self) -> OnError {
-        match self.on_error {
-            Answer::Raise => OnError::Raise,
-            Answer::Skip => OnError::Skip,
-        }
-    }
-
     /// What the program's processes are asked for; their reports go to `report_dir`.
     pub fn options(
         &self,
@@ -77,7 +84,10 @@ impl Manner {
         Ok(Options {
             record,
             patches: absolute(patches)?,
-            on_error: self.on_error(),
+            on_error: match self.on_error {
+                Answer::Raise => OnError::Raise,
+                Answer::Skip => OnError::Skip,
+            },
             operations: match self.operations {
                 Flat::Auto => Operations::Auto,
                 Flat::Always => Operations::Always,

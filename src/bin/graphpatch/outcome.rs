@@ -8,6 +8,7 @@ use graphpatch::graph::{self, Graph, GraphFile};
 use graphpatch::patch::PatchSpec;
 use graphpatch::path::NodePath;
 use graphpatch::preload::{PatchReport, Report};
+use graphpatch::tensor::{HostTensor, safetensors};
 
 use crate::run::Wanted;
 use crate::show::lines;
@@ -34,7 +35,7 @@ impl Outcome {
 
     /// Prints and saves what is wanted; answers the exit code, given the program's own.
     pub fn tell(&self, wanted: &Wanted, code: u8) -> Result<u8, Stop> {
-        let graphs = merged(self.reports.iter());
+        let graphs = self.graphs();
         let patches = self.patches(&wanted.patches);
         if wanted.tree {
             show_on_stderr(&trees(&graphs)?);
@@ -62,8 +63,43 @@ impl Outcome {
         })
     }
 
+    /// The graphs of all processes; those of the same name are one.
+    pub fn graphs(&self) -> Vec<Graph> {
+        merged(self.reports.iter())
+    }
+
+    /// Why a process was not looked into.
+    pub fn error(&self) -> Option<&str> {
+        self.reports
+            .iter()
+            .find_map(|report| report.error.as_deref())
+    }
+
+    /// The last value that a probe has kept under a path, or all those of a record; process by process.
+    pub fn kept(&self, path: &str, record: bool) -> Result<Vec<HostTensor>, String> {
+        let mut found = Vec::new();
+        for report in &self.reports {
+            if let Some(why) = report.unsaved.first() {
+                return Err(why.clone());
+            }
+            let Some(file) = &report.values else { continue };
+            let mut values: Vec<(u64, HostTensor)> = safetensors::read_all(file)
+                .map_err(|why| why.to_string())?
+                .into_iter()
+                .filter_map(|(key, value)| match key.strip_prefix(path)? {
+                    "" if !record => Some((0, value)),
+                    rest if record => Some((rest.strip_prefix('#')?.parse().ok()?, value)),
+                    _ => None,
+                })
+                .collect();
+            values.sort_by_key(|(number, _)| *number);
+            found.extend(values.into_iter().map(|(_, value)| value));
+        }
+        Ok(found)
+    }
+
     /// The counts of each patch over all processes.
-    fn patches(&self, specs: &[PatchSpec]) -> Vec<PatchReport> {
+    pub fn patches(&self, specs: &[PatchSpec]) -> Vec<PatchReport> {
         let mut sums: Vec<PatchReport> = specs
             .iter()
             .map(|spec| PatchReport {

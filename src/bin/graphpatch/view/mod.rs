@@ -129,7 +129,7 @@ fn write(file: &Path, text: &str) -> Result<(), Stop> {
 }
 
 #[cfg(test)]
-mod samples {
+pub mod samples {
     use graphpatch::graph::{Arg, Dim, Frame, Graph, Kind, Node, TensorInfo, Value};
 
     fn tensor() -> Value {

@@ -49,3 +49,8 @@ if cmp -s "$folder/bare.txt" "$folder/patched.txt"; then
     exit 1
 fi
 echo "The similarities are others now; the model file and the program are as they were."
+
+say "5. Which part matters? Each attention's and each MLP's output zeroed in turn, in 12 runs: graphpatch sweep"
+"$graphpatch" sweep --nodes 'bert.encoder.layer_*{,.attention}.output_1.dense.output' -o "$folder/sweep.csv" \
+    --heat-map "$folder/sweep.svg" --metric 'similarity=regex:1 and 2: similarity (\S+)' --metric mean-distance:output -- "${program[@]}"
+echo "(as a table in $folder/sweep.csv, as a picture in $folder/sweep.svg)"

@@ -6,12 +6,14 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, List, Tuple
 
+import pytest
 from safetensors.numpy import load_file
 
-from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, Saved
+from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, Saved, run_process
 
+NUMBER = re.compile(r"-?\d+(\.\d+)?,?$")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -45,13 +47,35 @@ def test_the_first_screen(tuple_output: Callable[[str], Saved], tmp_path: Path) 
 
 
 def test_the_plain_program(tmp_path: Path) -> None:
-    block = blocks("console")[1]
+    block = next(block for block in blocks("console") if "--run-at" in block)
     shown = [line for line in block.splitlines() if not line.startswith("$") and line != "…"]
     tree, patch = (command.replace("./net", f"{PROGRAMS / 'flat'} nn out.pt 1") for command in commands(block))
     done = subprocess.run([GRAPHPATCH, *shlex.split(tree)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr.splitlines()[: len(shown)] == shown, done.stderr
     done = subprocess.run([GRAPHPATCH, *shlex.split(patch)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and "blocks_0_fc.weight[0]=zero" in done.stderr, done.stderr
+
+
+def numbers(text: str) -> Tuple[str, List[float]]:
+    """A heat map's words without its shades, and its numbers."""
+    words = [word for word in text.split() if word not in "░▒▓█"]
+    return " ".join(word for word in words if not NUMBER.match(word)), [float(word.rstrip(",")) for word in words if NUMBER.match(word)]
+
+
+def test_the_sweep(tmp_path: Path) -> None:
+    """The heat map and the picture are those of the demo's encoder."""
+    run_process([sys.executable, ROOT / "tests/demo/export_encoder.py", tmp_path]).ok()
+    block = next(block for block in blocks("console") if "graphpatch sweep" in block)
+    command, = commands(block)
+    shown = block.split("tokens.txt\n")[1]
+    command = command.replace("graphpatch", str(GRAPHPATCH), 1).replace("./infer", str(PROGRAMS / "infer"))
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(map(numbers, (tmp_path / "sweep.svg").read_text().split("<title>")),
+                            map(numbers, (ROOT / "tests/demo/sweep.svg").read_text().split("<title>")), strict=True):
+        assert ours[0].split("</title>")[0] == theirs[0].split("</title>")[0]
+    (words, ours), (same_words, theirs) = numbers(done.stdout), numbers(shown)
+    assert words == same_words and ours == pytest.approx(theirs, rel=0.02), done.stdout
 
 
 def test_every_command(transformer: Callable[[str], Saved], tmp_path: Path) -> None:

@@ -1,0 +1,324 @@
+"""`graphpatch sweep`: what it measures is what PyTorch computes; it can be interrupted; what goes wrong is a row or an error."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import pytest
+import torch
+from torch import nn
+
+from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, Result, Saved, graphpatch, run_process, save
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, 16)
+        self.down = nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(torch.tanh(self.up(x)))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Block() for _ in range(4)])
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def net() -> Net:
+    torch.manual_seed(3)
+    return Net().eval()
+
+
+INPUT = torch.linspace(-2, 2, 16).reshape(2, 8)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    return save(net(), (INPUT,), tmp_path_factory.mktemp("net"))
+
+
+@pytest.fixture()
+def program(saved: Saved, tmp_path: Path) -> List[Any]:
+    return [PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"]
+
+
+def sweep(program: List[Any], table: Path, *options: Any) -> Result:
+    return graphpatch("sweep", *options, "-o", table, "--", *program)
+
+
+def rows_of(table: Path) -> Dict[str, Dict[str, str]]:
+    with open(table, newline="", encoding="utf-8") as file:
+        return {row["node"]: row for row in csv.DictReader(file)}
+
+
+def distance(module: Callable[[Net], nn.Module], change: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """How far the output is from the bare one if a module's output is changed, by a forward hook."""
+    model = net()
+    with torch.no_grad():
+        bare = model(INPUT)
+        module(model).register_forward_hook(lambda _module, _inputs, output: change(output.clone()))
+        return float((model(INPUT) - bare).double().norm())
+
+
+def test_distances_are_those_of_pytorch(program: List[Any], tmp_path: Path) -> None:
+    result = sweep(program, tmp_path / "t.csv", "-o", tmp_path / "t.json", "--heat-map", tmp_path / "t.svg", "--nodes", "blocks_*.output",
+                   "--nodes", "blocks_*.up.output", "--patch", "add:0.5", "--slice", "[..., ::2]", "--metric", "distance:output",
+                   "--metric", "inner=distance:blocks_1.output").ok()
+
+    def change(value: torch.Tensor) -> torch.Tensor:
+        value[..., ::2] += 0.5
+        return value
+
+    rows = rows_of(tmp_path / "t.csv")
+    # In the order of the graph, each pattern's nodes where they stand.
+    assert list(rows) == [f"blocks_{i}.{name}" for i in range(4) for name in ("up.output", "output")]
+    for i in range(4):
+        of_block = distance(lambda model, i=i: model.blocks[i], change)
+        of_up = distance(lambda model, i=i: model.blocks[i].up, change)
+        assert float(rows[f"blocks_{i}.output"]["distance:output"]) == pytest.approx(of_block, rel=1e-5)
+        assert float(rows[f"blocks_{i}.up.output"]["distance:output"]) == pytest.approx(of_up, rel=1e-5)
+    assert float(rows["blocks_0.output"]["inner"]) > 0 and float(rows["blocks_2.output"]["inner"]) == 0
+    # The value is that behind the patch: 2 rows of 4 elements, each 0.5 further.
+    assert float(rows["blocks_1.output"]["inner"]) == pytest.approx(0.5 * 8**0.5, rel=1e-5)
+    assert not any(row["failed"] for row in rows.values())
+
+    table = json.loads((tmp_path / "t.json").read_text())
+    assert [row["node"] for row in table["rows"]] == list(rows)
+    assert [str(row["values"][0]) for row in table["rows"]] == [row["distance:output"] for row in rows.values()]
+    assert table["settings"]["command"] == [str(part) for part in program]
+
+    # The maps on stdout: a heading, columns, and a line for each kind of node.
+    maps = result.stdout.split("\n\n")
+    assert len(maps) == 2 and maps[0].startswith("distance:output, 0 in the bare run\n") and "\x1b" not in result.stdout
+    for text in maps:
+        head, *lines = text.splitlines()[1:]
+        assert head.split() == ["0", "1", "2", "3"]
+        assert [line.split()[0] for line in lines] == ["blocks_*.up.output", "blocks_*.output"]
+    largest = max(rows.values(), key=lambda row: float(row["distance:output"]))
+    assert f"█ {float(largest['distance:output']):#.3g}" in " ".join(maps[0].split())
+    titles = [title.text for title in ElementTree.parse(tmp_path / "t.svg").iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == [f"{row['node']}: {row[name]}" for name in ("distance:output", "inner") for row in
+                      sorted(rows.values(), key=lambda row: ("up" not in row["node"], row["node"]))]
+    assert not list(tmp_path.glob("*.journal"))
+
+
+SCRIPT = """\
+import sys
+
+import torch
+sys.path.insert(0, sys.argv[1])
+from test_sweep import INPUT, net
+
+with torch.no_grad():
+    model = net()
+    for factor in (0, 1):
+        print(f"score={model(factor * INPUT).abs().sum().double():.9f}.")
+"""
+
+
+def test_numbers_that_a_python_program_prints(tmp_path: Path) -> None:
+    """The last match counts; runs limit the patch to some calls of the model."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    program = [sys.executable, tmp_path / "script.py", ROOT / "tests/torch"]
+    options = ["--nodes", "blocks_[01].output", "--metric", r"score=regex:^score=(.*)\.$", "--metric", "mean-distance:output", "--jobs", 1]
+    sweep(program, tmp_path / "t.csv", *options, "--runs", 1).ok()
+    rows = rows_of(tmp_path / "t.csv")
+    with torch.no_grad():
+        bare = float(net()(INPUT).abs().sum())
+    for i in range(2):
+        model = net()
+        model.blocks[i].register_forward_hook(lambda _module, _inputs, output: output * 0)
+        with torch.no_grad():
+            expected = float(model(INPUT).abs().sum())
+        row = rows[f"blocks_{i}.output"]
+        assert float(row["score"]) == pytest.approx(expected, rel=1e-5)
+        assert float(row["score - bare"]) == pytest.approx(expected - bare, rel=1e-3, abs=1e-5)
+        # The first of the two runs is the bare one.
+        of_both = distance(lambda model, i=i: model.blocks[i], torch.zeros_like)
+        assert float(row["mean-distance:output"]) == pytest.approx(of_both / 2, rel=1e-5)
+
+
+def test_values_of_another_run(saved: Saved, program: List[Any], tmp_path: Path) -> None:
+    """Causal tracing: corrupted in each run, and the clean value put back at one node after the other."""
+    kept = tmp_path / "clean.safetensors"
+    nodes = [f"blocks_{i}.output" for i in range(4)]
+    probes = [part for node in [*nodes, "output"] for part in ("--probe", node)]
+    graphpatch("run", *probes, "--save", kept, "--graph", tmp_path / "g.json", "--", *program).ok()
+    corrupt = ["--always", "blocks_0.up.output=add:2"]
+    put_back = ["--patch", f"replace:@{kept}#{{}}", "--against", tmp_path / "g.json"]
+    sweep(program, tmp_path / "t.csv", *corrupt, *put_back, "--nodes", "blocks_*.output", "--nodes", "output", "--metric",
+          "distance:output").ok()
+    rows = {node: float(row["distance:output"]) for node, row in rows_of(tmp_path / "t.csv").items()}
+    model = net()
+    with torch.no_grad():
+        clean = model(INPUT)
+        model.blocks[0].up.register_forward_hook(lambda _module, _inputs, output: output + 2)
+        corrupted = model(INPUT)
+    whole = float((corrupted - clean).double().norm())
+    # All of the damage comes by the first block, and what is put back there or at the very end undoes it.
+    assert rows["output"] == pytest.approx(whole, rel=1e-5) and rows["blocks_0.output"] == pytest.approx(whole, rel=1e-4)
+    assert 0 < rows["blocks_3.output"] < whole
+
+    missing = sweep(program, tmp_path / "t.csv", *corrupt, *put_back, "--nodes", "head.*", "--metric", "distance:output")
+    assert missing.code == 2 and "head.input: " in missing.stderr and "clean.safetensors" in missing.stderr
+
+
+def test_what_fails_is_a_row(program: List[Any], tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    result = sweep(program, table, "--nodes", "blocks_0.{up.,}output", "--nodes", "head.{bias,output}", "--slice", "[:, 9]", "--metric",
+                   "distance:output")
+    assert result.code == 3
+    rows = rows_of(table)
+    good = [node for node, row in rows.items() if not row["failed"]]
+    assert good == ["blocks_0.up.output"] and float(rows[good[0]]["distance:output"]) > 0
+    for node in ("blocks_0.output", "head.output"):
+        assert rows[node]["failed"].startswith(f"{node}[:, 9]=zero failed: ") and rows[node]["distance:output"] == ""
+        assert f"graphpatch: {node}: {node}[:, 9]=zero failed: " in result.stderr
+    assert "failed" in result.stdout
+    # With `skip` the program goes on, and still nothing was measured.
+    result = sweep(program, table, "--nodes", "head.output", "--slice", "[:, 9]", "--metric", "distance:output", "--on-error", "skip")
+    assert result.code == 3 and "head.output[:, 9]=zero failed: " in result.stderr
+
+
+def test_programs_that_end_badly_or_never(program: List[Any], tmp_path: Path) -> None:
+    """The patched program may crash or hang; the bare one may not."""
+    script, table = tmp_path / "picky.sh", tmp_path / "t.csv"
+    graphpatch("run", "--graph", tmp_path / "g.json", "--", *program).ok()
+    (tmp_path / "out.pt").rename(tmp_path / "bare.pt")
+    script.write_text('otherwise=$1; shift; "$@" || exit\ncmp -s "${@: -1}" "${0%/*}/bare.pt" || eval "$otherwise"\necho score 1\n')
+    options = ["--metric", r"regex:score (\d+)", "--nodes", "head.output", "--against", tmp_path / "g.json"]
+    result = sweep(["bash", script, "echo too far >&2; exit 1", *program], table, *options)
+    assert result.code == 3 and rows_of(table)["head.output"]["failed"] == "it ended with code 1: too far", result.stderr
+    result = sweep(["bash", script, "sleep 600", *program], table, *options, "--timeout", 15)
+    assert result.code == 3 and rows_of(table)["head.output"]["failed"] == "it took longer than 15 s", result.stderr
+    assert not still_running(script)
+
+    result = sweep(["bash", "-c", "echo nothing >&2; exit 7"], table, *options)
+    assert result.code == 2 and result.stderr == "graphpatch: the bare run: it ended with code 7: nothing\n"
+    result = sweep(["bash", "-c", "kill -SEGV $$"], table, *options)
+    assert result.code == 2 and "it ended with code 139" in result.stderr
+
+
+def still_running(script: Path, seconds: float = 10) -> List[str]:
+    """Processes whose command line has the path in it, after a while."""
+    end = time.monotonic() + seconds
+    while True:
+        listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+        found = [line for line in listed.splitlines() if str(script) in line]
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_it_goes_on_where_it_was_interrupted(program: List[Any], tmp_path: Path, how: signal.Signals) -> None:
+    script, log, table = tmp_path / "slow.sh", tmp_path / "log", tmp_path / "t.csv"
+    script.write_text(f'echo run >>{log}\nsleep 0.3\nexec "$@"\n')
+    options = ["--nodes", "blocks_*.**.output", "--metric", "distance:output"]
+    command = [GRAPHPATCH, "sweep", *options, "--jobs", 2, "-o", table, "--", "bash", script, *program]
+    journal = tmp_path / "t.csv.journal"
+    with subprocess.Popen([str(part) for part in command], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+        end = time.monotonic() + 120
+        while time.monotonic() < end and not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
+            time.sleep(0.02)
+        process.send_signal(how)
+        _, stderr = process.communicate(timeout=60)
+    # No program outlives it, whatever killed it.
+    assert not still_running(script)
+    measured = journal.read_bytes().count(b"\n") - 1
+    assert 3 <= measured < 12 and not table.exists()
+    if how == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 128 + how
+        assert f"interrupted: {measured} of 12 nodes are measured; the same command goes on" in stderr.decode()
+
+    other = run_process([*command[:2], "--patch", "add:1", *command[2:]])
+    assert other.code == 2 and "an interrupted sweep with other settings left it" in other.stderr and "--restart" in other.stderr
+    log.unlink()
+    again = run_process(command).ok()
+    assert f"{measured} of 12 nodes were measured before" in again.stderr
+    assert log.read_text().count("run") == 12 - measured + 1, "the bare run, and what was left"
+    assert not journal.exists()
+    whole = tmp_path / "whole.csv"
+    sweep(program, whole, *options).ok()
+
+    def measurements(file: Path) -> Dict[str, str]:
+        return {node: row["distance:output"] for node, row in rows_of(file).items()}
+
+    assert measurements(table) == measurements(whole) and len(measurements(table)) == 12
+
+
+def test_two_at_a_time_share_the_cores(program: List[Any], tmp_path: Path) -> None:
+    """OMP_NUM_THREADS is set where several run at a time, not where the user has set it or one runs alone."""
+    script = 'echo "threads ${OMP_NUM_THREADS:-0}"; exec "$@"'
+    cores = len(os.sched_getaffinity(0))
+
+    def threads(jobs: int, given: Optional[str]) -> float:
+        environment = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_NUM_THREADS"}
+        environment.update({"OMP_NUM_THREADS": given} if given else {})
+        command = [GRAPHPATCH, "sweep", "--nodes", "head.output", "--metric", r"n=regex:threads (\d+)", "--jobs", jobs, "-o",
+                   tmp_path / "t.csv", "--", "bash", "-c", script, "-", *program]
+        subprocess.run([str(part) for part in command], env=environment, check=True, capture_output=True)
+        return float(rows_of(tmp_path / "t.csv")["head.output"]["n"])
+
+    assert threads(1, None) == 0 and threads(2, None) == max(1, cores // 2)
+    assert threads(2, "7") == 7
+
+
+WRONG = [
+    (["--nodes", "blocks_*"], "'blocks_*' matches no tensor of the program's graph; 'blocks_*.output' does"),
+    (["--nodes", "up.output"], "; '**.up.output' does"),
+    (["--nodes", "mlp_*"], "`graphpatch run --tree` shows the names"),
+    (["--nodes", "a["], "pattern of nodes \"a[\": "),
+    (["--metric", "distance:blocks_0.ouput"], "blocks_0.output"),
+    (["--metric", "loss"], "expected regex:PATTERN, distance:PATH or mean-distance:PATH"),
+    (["--metric", "regex:loss (.*)"], "the program's output has no match of loss (.*)"),
+    (["--metric", "distance:output"], "there are two of that name"),
+    (["--metric", "x=distance:output"], "output is measured twice"),
+    (["--patch", "double"], "double"),
+    (["--patch", "probe"], "it changes nothing"),
+    (["--patch", "add:@absent.npy"], "absent.npy: "),
+    (["--slice", "[a]"], "slice \"[a]\""),
+    (["--always", "absent=zero"], "absent"),
+    (["--always", "head=probe"], "it changes nothing"),
+    (["--runs", "1..0"], "1..0"),
+    (["--timeout", "0"], "expected a positive number of seconds"),
+    (["--jobs", "0"], "0 is not in"),
+    (["-o", "table.txt"], "a table ends in .csv or .json"),
+    (["-o", "absent/table.csv"], "absent/table.csv: cannot be written"),
+    (["--heat-map", "absent/map.svg"], "absent/map.svg: cannot be written"),
+    (["--against", "absent.json"], "absent.json: "),
+]
+
+
+@pytest.mark.parametrize("options, why", WRONG, ids=[" ".join(options) for options, _ in WRONG])
+def test_what_is_wrong_is_said(program: List[Any], tmp_path: Path, options: List[str], why: str) -> None:
+    given = ["--nodes", "head.output", "--metric", "distance:output"]
+    result = run_process([GRAPHPATCH, "sweep", *given, *options, "-o", tmp_path / "t.csv", "--", *program])
+    assert result.code == 2 and why in result.stderr, result.stderr
+    assert result.stderr.startswith("graphpatch: ") and not list(tmp_path.glob("t.csv*"))
+
+
+def test_programs_without_a_model(tmp_path: Path) -> None:
+    result = sweep(["echo", "score 1"], tmp_path / "t.csv", "--nodes", "**", "--metric", r"regex:score (\d)")
+    assert result.code == 2 and result.stderr == "graphpatch: no libtorch model ran: there are no nodes to sweep over\n"
+    result = sweep([tmp_path / "absent"], tmp_path / "t.csv", "--nodes", "**", "--metric", "distance:output")
+    assert result.code == 2 and "no such program" in result.stderr

@@ -196,17 +196,7 @@ impl Plan {
         for (index, patch) in patches.iter().enumerate() {
             let mut at = 0;
             for name in &patch.patch.path.names {
-                let name = Name::parse(name);
-                at = match sites[at].children.iter().find(|(n, _)| *n == name) {
-                    Some((_, site)) => *site as usize,
-                    None => {
-                        let new = sites.len();
-                        sites[at].children.push((name, new as u32));
-                        sites[at].families.push(name.family());
-                        sites.push(Site::default());
-                        new
-                    }
-                };
+                at = child_or_new(&mut sites, at, Name::parse(name));
             }
             let dig = patch.patch.path.dig.iter().map(|key| Step {
                 index: key.strip_prefix("sub_").and_then(|n| n.parse().ok()),
@@ -232,17 +222,11 @@ impl Plan {
         self.patches.is_empty()
     }
 
-    /// The site of the child `name`. The first `linear` of several may also be written `linear_0`.
+    /// The site of the child `name`.
     pub fn child(&self, site: u32, name: Name) -> Option<u32> {
         let children = &self.sites.get(site as usize)?.children;
-        let find = |wanted: Name| children.iter().find(|(n, _)| *n == wanted);
-        find(name)
-            .or_else(|| {
-                (name.num == Name::NO_NUM)
-                    .then(|| find(Name { num: 0, ..name }))
-                    .flatten()
-            })
-            .map(|(_, site)| *site)
+        let found = children.iter().find(|(known, _)| *known == name);
+        found.map(|(_, site)| *site)
     }
 
     /// Whether a node of this [`Name::family`] can be, or can number, a child of the site.
@@ -294,40 +278,41 @@ impl Plan {
     }
 }
 
-/// Where patches name both `linear` and `linear_0`, which may be the same node, the first also gets what the second has.
+/// What patches say of the inside of `linear_0` also holds for `linear`: that may be how the first call of several is
+/// named (SPEC part 2, rule 3), which nobody knows while it lasts. Only a scope is called, so a value `add_0` is no `add`.
 fn merge_aliases(sites: &mut Vec<Site>) {
     let mut at = 0;
     while at < sites.len() {
-        let children = sites[at].children.clone();
-        for &(name, from) in children.iter().filter(|(name, _)| name.num == 0) {
-            let plain = Name::of(name.base);
-            if let Some((_, into)) = children.iter().find(|(name, _)| *name == plain) {
-                merge(sites, from as usize, *into as usize);
+        for (name, from) in sites[at].children.clone() {
+            if name.num == 0 && !sites[from as usize].children.is_empty() {
+                let into = child_or_new(sites, at, Name::of(name.base));
+                merge_insides(sites, from as usize, into);
             }
         }
         at += 1;
     }
 }
 
-/// Adds to the site `into` what `from` and the sites below it have, in the order of the patches.
-fn merge(sites: &mut Vec<Site>, from: usize, into: usize) {
-    let mut pending = vec![(from, into)];
-    while let Some((from, into)) = pending.pop() {
-        let targets = sites[from].targets.clone();
+/// Adds to the sites below `into` what the sites below `from` have, in the order of the patches.
+fn merge_insides(sites: &mut Vec<Site>, from: usize, into: usize) {
+    for (name, from) in sites[from].children.clone() {
+        let into = child_or_new(sites, into, name);
+        let targets = sites[from as usize].targets.clone();
         sites[into].targets.extend(targets);
         sites[into].targets.sort_by_key(|target| target.patch);
-        for (name, child) in sites[from].children.clone() {
-            let found = sites[into].children.iter().find(|(n, _)| *n == name);
-            let twin = found.map(|(_, site)| *site as usize).unwrap_or_else(|| {
-                sites.push(Site::default());
-                let new = sites.len() - 1;
-                sites[into].children.push((name, new as u32));
-                sites[into].families.push(name.family());
-                new
-            });
-            pending.push((child as usize, twin));
-        }
+        merge_insides(sites, from as usize, into);
     }
+}
+
+fn child_or_new(sites: &mut Vec<Site>, at: usize, name: Name) -> usize {
+    if let Some((_, site)) = sites[at].children.iter().find(|(n, _)| *n == name) {
+        return *site as usize;
+    }
+    let new = sites.len();
+    sites[at].children.push((name, new as u32));
+    sites[at].families.push(name.family());
+    sites.push(Site::default());
+    new
 }
 
 #[cfg(test)]
@@ -367,6 +352,14 @@ mod tests {
     }
 
     #[test]
+    fn a_value_has_one_name() {
+        let plan = plan(&["layers_0=zero", "layers_0.x_0=zero"]);
+        let layers = site(&plan, "layers").unwrap();
+        assert!(plan.targets(layers).is_empty());
+        assert!(site(&plan, "layers.x").is_none() && site(&plan, "layers.x_0").is_some());
+    }
+
+    #[test]
     fn both_names_of_a_first_call_hold() {
         let plan = plan(&[
             "a_0.b_0.x=zero",
@@ -386,7 +379,8 @@ mod tests {
         assert_eq!(patches("a.b_0.x"), [0, 2]);
         assert_eq!(patches("a_0.b.x"), [0, 3]);
         assert_eq!(patches("a_0.b_0.x"), [0]);
-        assert_eq!(patches("a"), [5, 6]);
+        // These are values, and no value is called.
+        assert_eq!(patches("a"), [6]);
         assert_eq!(patches("a_0"), [5]);
     }
 }

@@ -61,6 +61,17 @@ def test_a_bad_path_without_a_graph_is_reported_at_the_end(
     assert same_bits(result.outputs, saved.bare().ok().outputs)
 
 
+def test_only_modules_have_a_second_name(tuple_output: Callable[[str], Saved]) -> None:
+    """The first call of a module may be written `linear_0`; an operation is not called, and `add_0` is none."""
+    saved = tuple_output("scripted")
+    bare = saved.bare()
+    result = saved.run(patches=["add_0=zero"])
+    assert result.code == 3 and "patch add_0=zero never matched" in result.stderr
+    assert same_bits(result.outputs, bare.outputs)
+    result = saved.run(patches=["linear_0.output=zero"])
+    assert result.code == 0 and not same_bits(result.outputs, bare.outputs)
+
+
 def test_the_programs_own_failure_keeps_its_code(tmp_path: Path) -> None:
     result = run_process([GRAPHPATCH, "run", "--patch", "nothing=zero", "--", PROGRAMS / "infer", tmp_path / "no.pt", "x"])
     assert result.code == 1

@@ -255,7 +255,8 @@ void gp_session_close(gp_session *session);
 // its first plan.
 //
 // Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
-// another session is attached.
+// another session is attached. In a program that `graphpatch run` has started, the command's session is attached beside
+// this one: it gets the runs of which this one wants nothing, and tells its user that there are others.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_session_attach(const gp_session *session);

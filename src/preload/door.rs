@@ -239,7 +239,7 @@ enum Wait {
 
 impl Door {
     fn attach(&'static self) -> Result<()> {
-        let session = Session::open();
+        let session = Session::open_for_command();
         session.set_on_error(self.options.on_error);
         for patch in &self.options.patches {
             session.add_patch(patch.clone())?;

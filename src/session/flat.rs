@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::run::{Frame, Interest, Run};
 use super::scope::Prepared;
-use super::{News, Root, Session, attached, ops};
+use super::{News, Root, Session, attached_ones, ops};
 use crate::graph::Graph;
 use crate::path::Name;
 use crate::record::Tape;
@@ -107,7 +107,9 @@ pub enum Next {
 impl Run {
     /// A flat run of `root` for the attached session, or `None` if nothing is wanted of it.
     pub fn begin_flat(root: Arc<Root>) -> Option<(Run, Interest)> {
-        let session = attached()?;
+        let attached = attached_ones();
+        // It is the command that asks for them, where there is one.
+        let session = attached.command.or(attached.program)?;
         let (mut run, interest) = Run::begin_for(session.clone(), root)?;
         run.flat = Some(Box::new(Flat {
             epoch: session.epoch.load(Ordering::Relaxed),

@@ -1,8 +1,9 @@
 //! What a user opens: recording, patches, and the graphs of all runs. Here record and patch meet.
 //!
-//! States: *off* (nothing wanted), *recording*, *patching* (or both), and *disabled* after a bug of ours. One session
-//! at a time is attached to the process; a call of a root asks for it once ([`Run::begin`]) and keeps what it found
-//! (the plan, whether it records) until the call ends. So a change takes effect from the next run.
+//! States: *off* (nothing wanted), *recording*, *patching* (or both), and *disabled* after a bug of ours. One session of
+//! the program's own at a time is attached to the process, and beside it that of `graphpatch run`; a call of a root asks
+//! for them once ([`Run::begin`]) and keeps what it found (the plan, whether it records) until the call ends. So a change
+//! takes effect from the next run.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -44,7 +45,7 @@ use recorded::Recorded;
 
 pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;
-pub use run::{Run, ValueKind};
+pub use run::{OWN_RUNS, Run, ValueKind};
 pub use scope::{Root, Scope};
 pub use verdict::Verdict;
 
@@ -65,8 +66,44 @@ fn set_active(active: Active) {
     ACTIVE.store(active as u32, Ordering::Relaxed);
 }
 
-/// The session that runs belong to.
-static ATTACHED: RwLock<Option<Arc<Session>>> = RwLock::new(None);
+/// The sessions that runs belong to.
+static ATTACHED: RwLock<Attached> = RwLock::new(Attached {
+    program: None,
+    command: None,
+});
+
+/// A run is the program's own session's, or, where that wants nothing of it, the command's.
+#[derive(Clone)]
+struct Attached {
+    program: Option<Arc<Session>>,
+    command: Option<Arc<Session>>,
+}
+
+impl Attached {
+    fn all(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.program.iter().chain(&self.command)
+    }
+
+    fn slot(&mut self, session: &Session) -> &mut Option<Arc<Session>> {
+        match session.for_command {
+            true => &mut self.command,
+            false => &mut self.program,
+        }
+    }
+
+    /// Says in [`ACTIVE`] what they want.
+    fn tell(&self) {
+        let wants =
+            |session: &Arc<Session>| session.is_recording() || session.plan.read().is_some();
+        set_active(if is_disabled() || self.all().next().is_none() {
+            Active::Detached
+        } else if self.all().any(wants) {
+            Active::Wanted
+        } else {
+            Active::Idle
+        });
+    }
+}
 
 /// Set after a bug of ours was caught; nothing is recorded or patched any more.
 static DISABLED: AtomicBool = AtomicBool::new(false);
@@ -101,6 +138,8 @@ pub struct Held {
 /// A user's session. All calls may be made from any thread.
 #[derive(Default)]
 pub struct Session {
+    /// Opened by `graphpatch run` in the program that it starts.
+    for_command: bool,
     recording: AtomicBool,
     surveying: AtomicBool,
     on_error: Mutex<OnError>,
@@ -128,21 +167,33 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// The attached session, if there is one and nothing went wrong.
+/// The attached session, if there is one and nothing went wrong: the program's own before the command's.
 pub fn attached() -> Option<Arc<Session>> {
+    attached_ones().all().next().cloned()
+}
+
+fn attached_ones() -> Attached {
     if is_disabled() {
-        return None;
+        return Attached {
+            program: None,
+            command: None,
+        };
     }
     ATTACHED.read().clone()
 }
 
+/// Tells what concerns every run to all sessions that may have had it.
+pub fn note(text: &str) {
+    for session in attached_ones().all() {
+        session.note(text);
+    }
+}
+
 /// Stops everything for good, after a bug of ours: the host goes on as if we were not there.
 pub fn disable(why: &str) {
-    if let Some(session) = attached() {
-        session.note(&format!(
-            "an internal error ended recording and patching: {why}"
-        ));
-    }
+    note(&format!(
+        "an internal error ended recording and patching: {why}"
+    ));
     DISABLED.store(true, Ordering::Relaxed);
     set_active(Active::Detached);
 }
@@ -153,55 +204,52 @@ impl Session {
         Arc::new(Session::default())
     }
 
+    /// The same for what `graphpatch run` wants of a program: it leaves room for a session of the program's own.
+    pub fn open_for_command() -> Arc<Session> {
+        Arc::new(Session {
+            for_command: true,
+            ..Session::default()
+        })
+    }
+
     /// Makes this the session that runs belong to. The adapter is [`crate::torch::attach`]'s business.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] when another session is attached.
+    /// [`Error::State`] when another session is attached that is not the command's.
     pub fn make_current(self: &Arc<Self>) -> Result<()> {
-        let mut current = ATTACHED.write();
-        match &*current {
-            Some(other) if !Arc::ptr_eq(other, self) => Err(Error::State(
+        let mut attached = ATTACHED.write();
+        let slot = attached.slot(self);
+        if slot.as_ref().is_some_and(|other| !Arc::ptr_eq(other, self)) {
+            return Err(Error::State(
                 "another session is attached to this process; close it first".into(),
-            )),
-            _ => {
-                *current = Some(self.clone());
-                drop(current);
-                self.update_active();
-                Ok(())
-            }
+            ));
         }
+        *slot = Some(self.clone());
+        attached.tell();
+        Ok(())
     }
 
     /// Lets go of the process. Runs that are under way end as they began.
     pub fn detach(self: &Arc<Self>) {
-        let mut current = ATTACHED.write();
-        if current
-            .as_ref()
-            .is_some_and(|other| Arc::ptr_eq(other, self))
-        {
-            *current = None;
-            set_active(Active::Detached);
+        let mut attached = ATTACHED.write();
+        let slot = attached.slot(self);
+        if slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, self)) {
+            *slot = None;
+            attached.tell();
         }
     }
 
     /// Whether runs belong to this session.
     fn is_attached(self: &Arc<Self>) -> bool {
-        let current = ATTACHED.read();
-        current
-            .as_ref()
-            .is_some_and(|other| Arc::ptr_eq(other, self))
+        let attached = ATTACHED.read();
+        attached.all().any(|other| Arc::ptr_eq(other, self))
     }
 
     fn update_active(self: &Arc<Self>) {
-        let current = ATTACHED.read();
-        if current
-            .as_ref()
-            .is_some_and(|other| Arc::ptr_eq(other, self))
-        {
-            let wanted = self.is_recording() || self.plan.read().is_some();
-            let wanted = wanted && !is_disabled();
-            set_active(if wanted { Active::Wanted } else { Active::Idle });
+        let attached = ATTACHED.read();
+        if attached.all().any(|other| Arc::ptr_eq(other, self)) {
+            attached.tell();
         }
     }
 

@@ -7,11 +7,14 @@ use smallvec::SmallVec;
 
 use super::flat::{Flat, Recorder};
 use super::scope::{Prepared, Root, Scope};
-use super::{Session, attached, is_disabled, ops};
+use super::{Session, attached_ones, is_disabled, ops};
 use crate::graph::{Frame as Place, Kind};
 use crate::patch::Plan;
 use crate::path::{Base, Name, Namespace};
 use crate::record::{Args, Element, Source, Tag};
+
+/// What the command's session notes of a program that has another one.
+pub const OWN_RUNS: &str = "the program has a session of its own: runs that it records or patches itself are not recorded or patched here";
 
 /// What kind of value is about to appear in the innermost scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,9 +150,21 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run of `root` for the attached session, or `None` if nothing is wanted of it.
+    /// A run of `root` for the attached session, or `None` if nothing is wanted of it. The command's session gets those
+    /// of which the program's own one wants nothing.
     pub fn begin(root: Arc<Root>) -> Option<(Run, Interest)> {
-        Run::begin_for(attached()?, root)
+        let attached = attached_ones();
+        let Some(program) = attached.program else {
+            return Run::begin_for(attached.command?, root);
+        };
+        let Some(command) = attached.command else {
+            return Run::begin_for(program, root);
+        };
+        if let Some(run) = Run::begin_for(program, root.clone()) {
+            command.note(OWN_RUNS);
+            return Some(run);
+        }
+        Run::begin_for(command, root)
     }
 
     /// The same for a session of the caller's choice.

@@ -525,9 +525,7 @@ unsafe extern "C" fn failure(run: *mut raw::GpRun) -> raw::GpStr {
 
 unsafe extern "C" fn note(note: raw::GpStr) {
     guard((), || {
-        if let Some(session) = session::attached() {
-            // SAFETY: the adapter lends the text for this call.
-            session.note(unsafe { text(note) });
-        }
+        // SAFETY: the adapter lends the text for this call.
+        session::note(unsafe { text(note) });
     });
 }

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
+from safetensors.numpy import load_file
 
-from support import PROGRAMS, ROOT, Result, Saved, graphpatch, run_process
+from support import PROGRAMS, ROOT, Result, Saved, graphpatch, run_process, tree_in
 
 HEADER = ROOT / "include" / "graphpatch.h"
 PROGRAMS_IN_C = ROOT / "tests" / "c"
@@ -30,6 +31,17 @@ def graph(tuple_output: Callable[[str], Saved], tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize("kind", ["scripted", "traced"])
 def test_session_from_c(tuple_output: Callable[[str], Saved], kind: str) -> None:
     all_well(run_process([PROGRAMS / "c_session", tuple_output(kind).model]))
+
+
+def test_a_session_beside_the_commands(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
+    """Under `graphpatch run` the program's session works as it does alone; the command gets the runs that it leaves."""
+    saved, kept = tuple_output("scripted"), tmp_path / "kept.safetensors"
+    program = [PROGRAMS / "c_session", saved.model]
+    result = graphpatch("run", "--tree", "--probe", "linear.output", "--save", kept, "--summary", "--", *program).ok()
+    assert tree_in(result.stderr) == tree_in(saved.run().ok().stderr)
+    assert "graphpatch: the program has a session of its own: runs that it records or patches itself are not" in result.stderr
+    runs = int(re.search(r"graphpatch: (\d+) runs in 1 process", result.stderr)[1])
+    assert runs > 0 and f"linear.output=probe ┆ {runs} " in result.stderr and list(load_file(kept)) == ["linear.output"]
 
 
 @pytest.mark.parametrize("kind", ["scripted", "traced"])

@@ -8,6 +8,7 @@ use graphpatch::graph::{self, Graph, GraphFile};
 use graphpatch::patch::PatchSpec;
 use graphpatch::path::NodePath;
 use graphpatch::preload::{PatchReport, Report};
+use graphpatch::session::OWN_RUNS;
 use graphpatch::tensor::{HostTensor, safetensors};
 
 use crate::run::Wanted;
@@ -168,7 +169,10 @@ impl Outcome {
             ));
         }
         let asked = wanted.summary || wanted.wants_inside();
-        let explained = self.runs() > 0 || self.reports.iter().any(|report| report.error.is_some());
+        let explained = |report: &Report| {
+            report.error.is_some() || report.notes.iter().any(|note| note == OWN_RUNS)
+        };
+        let explained = self.runs() > 0 || self.reports.iter().any(explained);
         if asked && !explained {
             say(self.why_nothing(wanted));
         }

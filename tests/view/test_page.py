@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
 import torch
-from conftest import GRAPHPATCH, run, synthetic, until
+from conftest import GRAPHPATCH, HOSTS, run, synthetic, until
 from safetensors.torch import load_file
 
 Open = Callable[..., Any]
@@ -32,8 +32,8 @@ def links(page: Any, which: str) -> List[str]:
     return page.locator(f"[data-list={which}] button").evaluate_all("all => all.map(e => e.dataset.path)")
 
 
-def test_the_tree_is_the_one_that_show_prints(encoder: Path, open_page: Open) -> None:
-    page = open_page(encoder)
+def test_the_tree_is_the_one_that_show_prints(any_host: Path, open_page: Open) -> None:
+    page = open_page(any_host)
     page.locator("#tree").focus()
     # Everything unfolded by the browser's own keys, then read off row by row.
     names = page.evaluate("""() => {
@@ -60,7 +60,7 @@ def test_the_tree_is_the_one_that_show_prints(encoder: Path, open_page: Open) ->
             step();
         });
     }""")
-    printed = [line.lstrip("│├└─ ") for line in run(GRAPHPATCH, "show", encoder).stdout.splitlines()]
+    printed = [line.lstrip("│├└─ ") for line in run(GRAPHPATCH, "show", any_host).stdout.splitlines()]
     assert names == printed
 
 
@@ -120,6 +120,38 @@ def flow(root: Dict[str, Any], path: str) -> Set[Tuple[str, str]]:
                 if kinds.get(name, "parameter") != "parameter":
                     found.add((f"{path}.{name}", f"{path}.{child['name']}"))
     return found
+
+
+# A node of each host: what it is made from, what uses it, and the innermost line of its source.
+NODES = {
+    "encoder": (f"{SELF}.matmul", [f"{SELF}.transpose", f"{SELF}.transpose_3"], [f"{SELF}.div"], ("modeling_bert", "torch.matmul")),
+    "gpt2": ("transformer.h_1.mlp.act.tanh", ["transformer.h_1.mlp.act.mul_2"], ["transformer.h_1.mlp.act.add_1"],
+             ("activations.py", "torch.tanh")),
+    "scopes": ("layers_1.attn.softmax", ["layers_1.attn.masked_fill"], ["layers_1.attn.matmul_1"],
+               ("transformer.hpp", "scores = scores.masked_fill(mask, -1e9).softmax(-1);")),
+    "modules": ("blocks_0_fc.addmm", ["blocks_0_fc.bias", "embed.embedding", "blocks_0_fc.t"], ["tanh"],
+                ("flat.cpp", "torch::tanh(fc(x))")),
+    "plain": ("addmm_2", ["randn_2", "randn", "randn_1"], ["relu_1"], ("flat.cpp", "torch::addmm(b1, x, w1)")),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_shows_flow_and_source(host: str, request: pytest.FixtureRequest, open_page: Open) -> None:
+    path, made_from, used_by, (file, text) = NODES[host]
+    page = open_page(request.getfixturevalue(host), hash=f"#{path}")
+    assert chosen(page) == path and row(page, path).get_attribute("aria-selected") == "true"
+    assert links(page, "producers") == made_from and links(page, "consumers") == used_by
+    source = page.locator("#code").inner_text().splitlines()
+    assert file in source[-2] and text in source[-1]
+    assert page.locator(f".box.chosen[data-path='{path}']").count() == 1
+    drawn = edges(page)
+    for other in made_from:
+        parameter = page.locator(f"#rows .row.parameter[data-path='{other}']").count()
+        assert ((other, path, "") in drawn) == (not parameter), (other, drawn)
+    search = file.split(".")[0]
+    page.keyboard.press("/")
+    page.keyboard.type(f"file:{search} {path}")
+    assert page.locator(".found").first.get_attribute("data-path") == path
 
 
 def test_elements_of_containers(gpt2: Path, open_page: Open) -> None:

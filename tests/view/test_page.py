@@ -1,12 +1,13 @@
 """The page of `graphpatch view` in a real browser, without a network."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
 import torch
-from conftest import GRAPHPATCH, HOSTS, run, synthetic, until
+from conftest import GRAPHPATCH, HOSTS, ROOT, run, synthetic, until
 from safetensors.torch import load_file
 
 Open = Callable[..., Any]
@@ -187,6 +188,34 @@ def test_search_as_you_type(encoder: Path, open_page: Open, query: str, some: st
     assert chosen(page) == some
     page.keyboard.press("Escape")
     assert row(page, some).get_attribute("aria-selected") == "true" and page.locator("#tree").is_visible()
+
+
+PATTERNS = ["*,768", "30522,*", "...,12,9..13,9..13", "...", "()", "Tensor(1, 5..128, *)", "1, 9, ...", "1,14..20,*", "*,*,...,*,*",
+            "3", "1,...,3", "2..4,1,*", "6..9,1,*", "384,", "…,1,3", "(1,1,3)", "(5 .. 7, 1, 2)", "...,...", "5..4", "3,,4", "(3", "3;4", "-1"]
+
+
+@pytest.mark.parametrize("source", ["encoder", "dynamic"])
+def test_shapes_are_those_of_show(encoder: Path, open_page: Open, source: str) -> None:
+    """The same patterns, through the page and through `show --shape`; `dynamic` has ranges and containers of several lengths."""
+    graph = encoder if source == "encoder" else ROOT / "tests/fuzz/seeds/graph-dynamic.json"
+    page = open_page(graph)
+    found_some, refused = 0, 0
+    for pattern in PATTERNS:
+        shown = subprocess.run([str(GRAPHPATCH), "show", str(graph), f"--shape={pattern}"], capture_output=True, text=True)
+        paths = [line.split(": ")[0] for line in shown.stdout.splitlines()]
+        page.locator("#search").fill(f"shape:{pattern}")
+        said = page.locator("#matches").inner_text()
+        found = page.locator(".found").evaluate_all("all => all.map(e => e.dataset.path)")
+        if shown.returncode == 2:
+            assert said.startswith("shape: ") and not found, pattern
+            refused += 1
+            continue
+        assert said.split(" ")[0].replace(",", "") == str(len(paths)) and found == paths[:300], pattern
+        found_some += bool(paths)
+    assert found_some >= 6 and refused == 6
+    # Words beside a shape with spaces are words of their own.
+    page.locator("#search").fill("shape:*, *, ... output")
+    assert all("output" in path for path in page.locator(".found").evaluate_all("all => all.map(e => e.dataset.path)"))
 
 
 def test_keys_move_in_the_tree(encoder: Path, open_page: Open) -> None:

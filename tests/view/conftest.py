@@ -96,6 +96,17 @@ def plain(folder: Path) -> Path:
     return folder / "plain.json"
 
 
+@pytest.fixture(scope="session")
+def sweep(encoder: Path, folder: Path) -> Path:
+    """A sweep over outputs of the encoder's layers, by a number that the program prints and by a distance."""
+    demo = ROOT / "build/demo"
+    # 3: zeros all over make its threads disagree, as NaN is not equal to itself.
+    run(GRAPHPATCH, "sweep", "--nodes", "bert.encoder.layer_*.{output,intermediate.output}", "--nodes", "bert.embeddings.output",
+        "--metric", "similarity=regex:1 and 2: similarity ([-0-9.e]+)", "--metric", "distance:output",
+        "-o", folder / "sweep.json", "--", ROOT / "build/infer", demo / "encoder.pt", demo / "tokens.txt", code=3)
+    return folder / "sweep.json"
+
+
 HOSTS = ["encoder", "gpt2", "scopes", "modules", "plain"]
 
 

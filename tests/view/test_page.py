@@ -265,6 +265,75 @@ def test_values_are_described(encoder: Path, folder: Path, open_page: Open) -> N
     assert shown(records[-1]) == pytest.approx({n: float(v) for n, v in expected(kept[records[-1]]).items()}, rel=1e-4)
 
 
+def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> None:
+    table = json.loads(sweep.read_text())
+    rows = {row["node"]: row for row in table["rows"]}
+    page = open_page(encoder, "--sweep", sweep)
+    cell = lambda path: page.locator(f"#heat .cell[data-path='{path}']")
+    assert page.locator("#heat thead th").all_inner_texts() == ["–", "0", "1", "2", "3", "4", "5"]
+    assert page.locator("#heat tbody th").all_inner_texts() == [
+        "bert.embeddings.output", "bert.encoder.layer_*.intermediate.output", "bert.encoder.layer_*.output"]
+    assert page.locator("#heat .cell").count() == len(rows) == 13
+    for at, metric in enumerate(table["metrics"]):
+        page.locator("#metric").select_option(label=metric["name"])
+        values = {path: row["values"][at] for path, row in rows.items() if not row["why"]}
+        far = {path: value - metric["bare"] for path, value in values.items()}
+        most = max(map(abs, far.values()))
+        assert f"{most + metric['bare']:.3g}".rstrip("0") in page.locator("#most").inner_text()
+        for path, value in values.items():
+            assert float(cell(path).inner_text()) == pytest.approx(value, rel=0.006)
+            title = cell(path).get_attribute("title")
+            where, said = title.split("\n")
+            number = float(said.removeprefix(f"{metric['name']}: ").split(",")[0])
+            assert where == path and number == pytest.approx(value, rel=1e-12)
+            assert ("from the bare run's" in title) == (metric["measure"] == "regex")
+            color = [int(part) for part in cell(path).evaluate("e => getComputedStyle(e).backgroundColor")[4:-1].split(",")]
+            red, _, blue = color
+            # White, and the redder or the bluer the farther.
+            assert (red >= blue) == (far[path] >= 0) and min(color) == pytest.approx(
+                255 - abs(far[path]) / most * (231 if far[path] > 0 else 222), abs=2)
+            ink = cell(path).evaluate("e => getComputedStyle(e).color")
+            ground = luminance((red, color[1], blue))
+            assert (ink == "rgb(0, 0, 0)") == (ground > 0.5) or abs(ground - 0.5) < 0.1
+    failed = next(path for path, row in rows.items() if row["why"])
+    assert cell(failed).inner_text() == "failed" and rows[failed]["why"] in cell(failed).get_attribute("title")
+    assert "gradient" in cell(failed).evaluate("e => getComputedStyle(e).backgroundImage")
+    # A cell leads to its node: in the tree, which has the same color, and in the details.
+    path = "bert.encoder.layer_3.output"
+    cell(path).click()
+    assert chosen(page) == path and row(page, path).get_attribute("aria-selected") == "true"
+    assert cell(path).get_attribute("aria-pressed") == "true" and page.locator("#heat .cell[aria-pressed=true]").count() == 1
+    background = "e => getComputedStyle(e).backgroundColor"
+    assert row(page, path).locator(".heat").evaluate(background) == cell(path).evaluate(background)
+    assert row(page, "bert.encoder.layer_3").locator(".heat").count() == 0
+    facts = page.locator("[data-list=sweep]").inner_text()
+    assert str(rows[path]["values"][1])[:8] in facts and "(bare " in facts
+    # By keys: one stop, arrows from cell to cell, over places that have none.
+    assert page.locator("#heat .cell[tabindex='0']").count() == 1
+    page.locator("#heat .cell[tabindex='0']").focus()
+    for key, expected in [("ArrowUp", "bert.encoder.layer_3.intermediate.output"), ("ArrowUp", None), ("ArrowRight", "bert.encoder.layer_4.intermediate.output"),
+                          ("ArrowLeft", "bert.encoder.layer_3.intermediate.output")]:
+        page.keyboard.press(key)
+        if expected:
+            assert page.evaluate("document.activeElement.dataset.path") == expected
+    page.keyboard.press("Enter")
+    assert chosen(page) == "bert.encoder.layer_3.intermediate.output"
+    # Without a sweep there is nothing of it.
+    assert open_page(encoder).locator("#sweep").is_hidden()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_sweep_looks_right(encoder: Path, sweep: Path, open_page: Open, dark: bool) -> None:
+    page = open_page(encoder, "--sweep", sweep, hash="#bert.encoder.layer_0.output", dark=dark)
+    boxes = {name: page.locator(name).bounding_box() for name in ["section", "#bar", "#canvas", "#sweep", "#map"]}
+    tops = [boxes[name]["y"] for name in ["#bar", "#canvas", "#sweep", "#map"]]
+    assert tops == sorted(tops) and boxes["#canvas"]["height"] > 300
+    assert boxes["#sweep"]["y"] + boxes["#sweep"]["height"] == pytest.approx(860, abs=1)
+    assert boxes["#map"]["y"] + boxes["#map"]["height"] <= 861
+    page.locator("#sweep summary").click()
+    assert page.locator("#canvas").bounding_box()["height"] > boxes["#canvas"]["height"] + 100
+
+
 def test_ten_thousand_nodes_open_in_two_seconds(big: Path, open_page: Open) -> None:
     page = open_page(big)
     shown = page.evaluate("performance.getEntriesByName('shown')[0].startTime")

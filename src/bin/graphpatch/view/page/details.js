@@ -13,6 +13,7 @@ function showDetails(node) {
     ...links("Producers", producers(node), (use) => use.from, node),
     ...links("Consumers", consumers(node), (use) => use.by, node),
     ...valuesOf(node),
+    ...sweepOf(node),
     ...codeOf(node),
   );
 }

@@ -20,7 +20,7 @@ C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
 # Those that use the C++ binding; the first one without libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_transformer
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_transformer build/cpp_scopes
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
@@ -87,7 +87,7 @@ fuzz: ## feed damaged files to everything that reads one, for SECONDS_OF_FUZZ (6
 
 # GRAPHPATCH_NEEDS_BROWSER=1 fails where no Chromium is found, instead of saying that the pages were not tested.
 .PHONY: test-view
-test-view: venv build build/infer build/view-tests/installed.txt ## the tests of `graphpatch view` alone, in a headless Chromium; T='-k search'
+test-view: venv build build/infer build/flat build/cpp_scopes build/view-tests/installed.txt ## the tests of `graphpatch view` alone, in a headless Chromium; T='-k search'
 	$(PYTHON) -m pytest -p no:cacheprovider -W ignore::DeprecationWarning tests/view -q $(T)
 
 build/view-tests/installed.txt: tests/view/requirements.txt | venv
@@ -212,8 +212,8 @@ $(ABI_PROGRAMS): build/%: tests/programs/%.cpp tests/programs/host.h tests/progr
 	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)
 
-# Tests look for its lines.
-build/tuple: CXXFLAGS += -g
+# Tests look for their lines.
+build/tuple build/flat: CXXFLAGS += -g
 
 # A model behind C functions, for programs that cannot call libtorch themselves.
 build/libmodel.so: tests/programs/model.cpp tests/programs/model.h build/torch.mk
@@ -260,6 +260,11 @@ TRANSFORMER := bindings/cpp/examples/transformer
 build/cpp_transformer: $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
 	@echo "programs: compiling cpp_transformer" >&2
 	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $(CPP_USE) $(TRANSFORMER)/transformer.cpp -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+
+# Optimized, so that calls of the binding and of libtorch's headers are inlined; tests look for its lines.
+build/cpp_scopes: tests/cpp/scopes.cpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
+	@echo "programs: compiling cpp_scopes" >&2
+	@$(CXX) -O2 -g $(TORCH_CXXFLAGS) $(CPP_USE) -I$(TRANSFORMER) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
 comma := ,
 

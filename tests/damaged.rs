@@ -65,6 +65,16 @@ proptest! {
     }
 }
 
+/// Otherwise nothing that lies behind the readers' first look would be tried.
+#[test]
+fn what_is_not_damaged_is_read() {
+    for (name, read) in NAMES.iter().zip(READERS) {
+        for (at, seed) in seeds(name).iter().enumerate() {
+            assert!(read(seed), "seed {at} for {name}");
+        }
+    }
+}
+
 #[test]
 fn cut_off_anywhere() {
     for (name, read) in NAMES.iter().zip(READERS) {

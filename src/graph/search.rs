@@ -164,28 +164,16 @@ impl<'a> Search<'a, '_> {
     }
 
     fn elements(&mut self, node: &'a Node, value: &Value, shape: &ShapePattern, path: NodePath) {
-        match value {
-            Value::Tensor(info) if shape.fits(&info.shape) => self.hits.push(Hit {
-                path,
+        let fits = |kind: &Value| matches!(kind, Value::Tensor(info) if shape.fits(&info.shape));
+        if fits(value) || matches!(value, Value::Mixed(kinds) if kinds.iter().any(fits)) {
+            self.hits.push(Hit {
+                path: path.clone(),
                 node,
                 label: value.label(),
-            }),
-            Value::Mixed(kinds) => {
-                let fits =
-                    |kind: &Value| matches!(kind, Value::Tensor(info) if shape.fits(&info.shape));
-                if kinds.iter().any(fits) {
-                    self.hits.push(Hit {
-                        path,
-                        node,
-                        label: value.label(),
-                    });
-                }
-            }
-            _ => {
-                for (key, element) in value.elements() {
-                    self.elements(node, &element, shape, path.element(key));
-                }
-            }
+            });
+        }
+        for (key, element) in value.elements() {
+            self.elements(node, &element, shape, path.element(key));
         }
     }
 }
@@ -244,6 +232,25 @@ mod tests {
         );
         assert_eq!(found(Some("linear_1"), Some("...,2"), "").len(), 2);
         assert!(found(None, Some("()"), "").is_empty());
+    }
+
+    #[test]
+    fn finds_in_containers_whose_lengths_differed() {
+        let mut graph = tuple_output();
+        let list = |n: usize| Value::List(vec![tensor(&[7]); n]);
+        graph.root.children[2].value = Value::Mixed(vec![list(1), list(2), tensor(&[7, 7])]);
+        let query = |shape: &str| Query {
+            text: None,
+            shape: Some(shape.parse().unwrap()),
+        };
+        let paths = |shape: &str| {
+            let hits = graph.search(&NodePath::root(), &query(shape));
+            hits.iter()
+                .map(|hit| hit.path.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(paths("7"), ["add|sub_0", "add|sub_1"]);
+        assert_eq!(paths("7,*"), ["add"]);
     }
 
     #[test]

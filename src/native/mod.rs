@@ -6,6 +6,7 @@
 //! frame without unwind tables (generated code) ends the walk; a file without names leaves an offset.
 
 mod modules;
+mod separate;
 mod stack;
 mod symbols;
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use addr2line::Loader;
@@ -11,6 +11,7 @@ use object::{Object, ObjectSymbol, ReadCache, SymbolKind};
 use rustc_hash::FxHashMap;
 
 use super::Place;
+use super::separate::separate;
 
 /// A place in the user's source, as far as the program's file tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Symbols {
 struct Names {
     lines: Option<Loader>,
     /// Begin, size and name of each function, in order.
-    functions: Option<Vec<(u64, u64, String)>>,
+    functions: Vec<(u64, u64, String)>,
 }
 
 impl Symbols {
@@ -56,32 +57,44 @@ impl Symbols {
 
 impl Names {
     fn open(file: &Path) -> Names {
-        let lines = catch_unwind(|| {
-            let stripped = separate(file).and_then(|file| Loader::new(file).ok());
-            stripped.or_else(|| Loader::new(file).ok())
-        });
-        Names {
-            lines: lines.unwrap_or_default(),
-            functions: None,
-        }
+        let read = || {
+            let apart = separate(file);
+            let files = || apart.as_deref().into_iter().chain([file]);
+            let mut all: Vec<_> = files().filter_map(functions).flatten().collect();
+            all.sort();
+            Names {
+                lines: files().find_map(|file| Loader::new(file).ok()),
+                functions: all,
+            }
+        };
+        catch_unwind(read).unwrap_or_default()
     }
 
-    fn lines(&mut self, place: &Place) -> Vec<Line> {
+    fn lines(&self, place: &Place) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut named = false;
+        // What is in an unnamed namespace has a short name in debug information; its symbol has the whole one. Frames of
+        // inlined calls come first, that of the function itself last.
+        let symbol = self.function(place).map(demangle);
         let frames = self.lines.as_ref();
         if let Some(Ok(mut frames)) = frames.map(|lines| lines.find_frames(place.address)) {
+            let mut found = Vec::new();
             while let Ok(Some(frame)) = frames.next() {
-                let Some(function) = frame
-                    .function
-                    .and_then(|f| Some(demangle(&f.raw_name().ok()?)))
-                else {
+                found.push(frame);
+            }
+            let outermost = found.len().saturating_sub(1);
+            for (at, frame) in found.into_iter().enumerate() {
+                let Some(name) = frame.function.as_ref().and_then(|f| f.raw_name().ok()) else {
                     continue;
+                };
+                let function = match &symbol {
+                    Some(whole) if at == outermost && whole.ends_with(&*name) => whole.clone(),
+                    _ => demangle(&name),
                 };
                 named = true;
                 let location = frame.location;
                 let file = location.as_ref().and_then(|location| location.file);
-                if is_users(&function) {
+                if is_users(&function) && !file.is_some_and(is_header) {
                     lines.push(Line {
                         file: file.map_or_else(|| place.file.display().to_string(), str::to_owned),
                         line: location.and_then(|location| location.line).unwrap_or(0),
@@ -95,8 +108,8 @@ impl Names {
             return lines;
         }
         let mut line = unnamed(place);
-        if let Some(name) = self.function(place) {
-            line.function = demangle(name);
+        if let Some(name) = symbol {
+            line.function = name;
         }
         match is_users(&line.function) {
             true => vec![line],
@@ -105,10 +118,8 @@ impl Names {
     }
 
     /// The function around an address, from the symbol tables.
-    fn function(&mut self, place: &Place) -> Option<&str> {
-        let functions = self
-            .functions
-            .get_or_insert_with(|| functions(&place.file).unwrap_or_default());
+    fn function(&self, place: &Place) -> Option<&str> {
+        let functions = &self.functions;
         let after = functions.partition_point(|(begin, ..)| *begin <= place.address);
         let (begin, size, name) = functions.get(after.checked_sub(1)?)?;
         (place.address - begin < *size).then_some(name)
@@ -126,7 +137,7 @@ fn unnamed(place: &Place) -> Line {
 fn functions(file: &Path) -> Option<Vec<(u64, u64, String)>> {
     let data = ReadCache::new(File::open(file).ok()?);
     let elf = ElfFile64::<object::Endianness, _>::parse(&data).ok()?;
-    let mut functions: Vec<_> = elf
+    let functions = elf
         .symbols()
         .chain(elf.dynamic_symbols())
         .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
@@ -138,23 +149,7 @@ fn functions(file: &Path) -> Option<Vec<(u64, u64, String)>> {
             ))
         })
         .collect();
-    functions.sort();
     Some(functions)
-}
-
-/// Where a distribution keeps the debug information of a stripped file.
-fn separate(file: &Path) -> Option<PathBuf> {
-    let data = ReadCache::new(File::open(file).ok()?);
-    let elf = ElfFile64::<object::Endianness, _>::parse(&data).ok()?;
-    let id: String = elf
-        .build_id()
-        .ok()??
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let (folder, name) = id.split_at_checked(2)?;
-    let file = PathBuf::from(format!("/usr/lib/debug/.build-id/{folder}/{name}.debug"));
-    file.is_file().then_some(file)
 }
 
 /// A function's name without arguments, template's result or hash.
@@ -186,7 +181,27 @@ const NAMESPACES: &[&str] = &[
     "torch_sys",
 ];
 /// How functions outside of namespaces begin that are theirs.
-const PREFIXES: &[&str] = &["gp_", "atg_", "__libc_start", "__rust", "_start", "_FUN"];
+const PREFIXES: &[&str] = &["gp_", "atg_", "__libc_start", "__rust", "_start"];
+/// What a compiler calls the function that a lambda without captures turns into: the lambda itself is called from it.
+const OF_LAMBDA: &str = "_FUN";
+
+/// Folders of the headers of libtorch and of the C++ library: a function there may have a short name, or the user's types
+/// in its name.
+const HEADERS: &[&str] = &[
+    "/include/ATen/",
+    "/include/c10/",
+    "/include/torch/",
+    "/torch/csrc/",
+    "/include/c++/",
+];
+
+/// Whether a source file is one of libtorch's, our own or the C++ library's headers.
+fn is_header(file: &str) -> bool {
+    let ours = file.rsplit_once('/').is_some_and(|(folder, name)| {
+        name == "graphpatch.hpp" || (folder.ends_with("/graphpatch") && name.ends_with(".hpp"))
+    });
+    ours || HEADERS.iter().any(|folder| file.contains(folder))
+}
 
 fn is_users(function: &str) -> bool {
     let name = function.trim_start_matches('<');
@@ -194,7 +209,9 @@ fn is_users(function: &str) -> bool {
         name.strip_prefix(*space)
             .is_some_and(|rest| rest.starts_with("::"))
     };
-    !NAMESPACES.iter().any(within) && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    !name.ends_with(OF_LAMBDA)
+        && !NAMESPACES.iter().any(within)
+        && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -220,6 +237,25 @@ mod tests {
         ] {
             assert_eq!(demangle(mangled), name);
             assert_eq!(is_users(name), users, "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_are_known_by_their_folders() {
+        for (file, header) in [
+            ("/opt/libtorch/include/ATen/core/TensorBody.h", true),
+            (
+                "/venv/torch/include/torch/csrc/api/include/torch/nn/pimpl.h",
+                true,
+            ),
+            ("/usr/include/c++/12/bits/stl_vector.h", true),
+            ("/usr/local/include/graphpatch.hpp", true),
+            ("/usr/local/include/graphpatch/scope.hpp", true),
+            ("/home/me/include/model.h", false),
+            ("/home/me/graphpatch/model.cpp", false),
+            ("torch/model.h", false),
+        ] {
+            assert_eq!(is_header(file), header, "{file}");
         }
     }
 

@@ -389,7 +389,8 @@ impl Run {
         let mut new = false;
         if let Some(recorder) = &mut self.recorder {
             let known = recorder.tape().knows_scope(name);
-            let source = match known {
+            // A flat run does not see calls of modules, only operations on their parameters.
+            let source = match known || self.flat.is_some() {
                 true => Source::default(),
                 false => self.session.source(scope.is_script()),
             };
@@ -545,7 +546,10 @@ impl Run {
             return;
         };
         let mut source = match (pending.kind, self.frames.last()) {
-            (ValueKind::Op(_), Some(frame)) => self.session.source(frame.scope.is_script()),
+            (ValueKind::Op(_), Some(frame)) => {
+                let script = frame.scope.is_script() && self.flat.is_none();
+                self.session.source(script)
+            }
             _ => Source::default(),
         };
         source.frames.append(&mut inner);

@@ -15,7 +15,8 @@ from support import GRAPHPATCH, PROGRAMS, Saved, save
 def products() -> None:
     """Says at once what is not built, instead of failing in every test."""
     names = ["infer", "runner", "endings", "flat", "plugin.so", "late", "sweep", "stress", "table", "grads", "layouts", "sets",
-             "tuple", "c_session", "c_patches", "c_host", "c_alone", "cpp_alone", "cpp_modules", "cpp_transformer"]
+             "tuple", "c_session", "c_patches", "c_host", "c_alone", "cpp_alone", "cpp_modules", "cpp_transformer",
+             "cpp_scopes"]
     missing = [str(p) for p in [GRAPHPATCH, *(PROGRAMS / name for name in names)] if not p.exists()]
     if missing:
         pytest.exit(f"not built: {', '.join(missing)}; run `make programs`", returncode=2)

@@ -116,6 +116,63 @@ def test_cpp_without_any_name(graph_file: Path, tmp_path: Path) -> None:
     assert code(graph_file) == MODULE.format(add="Scalar(x, 1)")
 
 
+@pytest.mark.parametrize("place", [".", ".debug"])
+@pytest.mark.parametrize("build_id", [True, False])
+def test_cpp_with_debug_information_apart(graph_file: Path, tmp_path: Path, place: str, build_id: bool) -> None:
+    run_process([PROGRAMS / "tuple", graph_file]).ok()
+    expected = code(graph_file, "linear.linear")
+    assert f'File "{SOURCE}"' in expected
+    (tmp_path / place).mkdir(exist_ok=True)
+    debug = tmp_path / place / "tuple.debug"
+    program = stripped(tmp_path, *([] if build_id else ["--remove-section", ".note.gnu.build-id"]))
+    subprocess.run(["objcopy", "--only-keep-debug", PROGRAMS / "tuple", debug], check=True)
+    subprocess.run(["objcopy", f"--add-gnu-debuglink={debug}", program], check=True)
+    run_process([program, graph_file]).ok()
+    assert code(graph_file, "linear.linear") == expected
+    # That of another build is none.
+    if build_id:
+        subprocess.run(["objcopy", "--only-keep-debug", PROGRAMS / "infer", debug], check=True)
+    else:
+        debug.write_bytes(debug.read_bytes() + b"\0")
+    run_process([program, graph_file]).ok()
+    assert code(graph_file, "linear.linear").startswith(f'File "{program}", in 0x')
+
+
+def test_cpp_with_the_binding(graph_file: Path) -> None:
+    """Its own frames, inlined or not, and those of libtorch's headers are left out."""
+    graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "cpp_scopes").ok()
+    model = ROOT / "bindings/cpp/examples/transformer/transformer.hpp"
+    called = (frame(ROOT / "tests/cpp/scopes.cpp", "const auto logits = model(torch::arange(8).unsqueeze(0));", "main")
+              + frame(model, "for (const auto& layer : *layers) x = layer->as<Block>()->forward(x, hidden);", "GptImpl::forward"))
+    attention = called + frame(model, "x = x + attn(graphpatch::call(ln_1, x), mask);", "BlockImpl::forward")
+    softmax = "scores = scores.masked_fill(mask, -1e9).softmax(-1);"
+    assert code(graph_file, "layers_1.attn.softmax") == attention + frame(model, softmax, "AttentionImpl::forward")
+    context = code(graph_file, "layers_1.attn").split("\n\n")[0] + "\n"
+    assert context.startswith(f"Calling context:\n{attention}")
+    # In a module of torch::nn, called by graphpatch::call.
+    norm = "x = x + attn(graphpatch::call(ln_1, x), mask);"
+    assert code(graph_file, "layers_0.ln_1.layer_norm") == called + frame(model, norm, "BlockImpl::forward")
+
+
+def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
+    """Modules of torch::nn call each other through libtorch's headers, and the program's own are in an unnamed namespace."""
+    source = ROOT / "tests/programs/flat.cpp"
+    graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "flat", "nn", tmp_path / "out.pt").ok()
+    called = (frame(source, "for (int i = 0; i < n; ++i) outputs.push_back(net(ids));", "main")
+              + frame(source, "auto x = blocks->forward(embed(ids));", "(anonymous namespace)::NetImpl::forward"))
+    block = "torch::Tensor forward(torch::Tensor x) { return norm(torch::tanh(fc(x)) * scale) + x; }"
+    for path in ("blocks_0_fc.addmm", "tanh_1", "blocks_1_norm.layer_norm"):
+        assert code(graph_file, path) == called + frame(source, block, "(anonymous namespace)::BlockImpl::forward")
+    assert code(graph_file, "embed.embedding") == called
+    # The scope itself is none that was called.
+    assert code(graph_file, "blocks_0_fc").startswith("def forward(self):\n    weight = self.weight\n")
+    program = tmp_path / "flat"
+    subprocess.run(["strip", "--strip-debug", "-o", program, PROGRAMS / "flat"], check=True)
+    graphpatch("run", "--graph", graph_file, "--", program, "ops", tmp_path / "out.pt").ok()
+    assert code(graph_file, "relu") == (f'File "{program}", in main\n'
+                                        f'File "{program}", in (anonymous namespace)::Plain::forward\n')
+
+
 def test_cpp_below_generated_code_and_without_unwind_tables(graph_file: Path, tmp_path: Path) -> None:
     run_process([PROGRAMS / "tuple", graph_file, "--generated"]).ok()
     leaf = code(graph_file, "linear.linear")

@@ -74,6 +74,48 @@ def gpt2(folder: Path) -> Path:
     return folder / "gpt2.json"
 
 
+@pytest.fixture(scope="session")
+def scopes(folder: Path) -> Path:
+    """A C++ program whose modules are scopes, by the C++ binding."""
+    run(GRAPHPATCH, "run", "--graph", folder / "scopes.json", "--", ROOT / "build/cpp_scopes")
+    return folder / "scopes.json"
+
+
+@pytest.fixture(scope="session")
+def modules(folder: Path) -> Path:
+    """Two runs of a C++ program that knows nothing of us: flat, what reads a module's parameters in its scope."""
+    run(GRAPHPATCH, "run", "--graph", folder / "modules.json", "--run-at", "embed.embedding", "--",
+        ROOT / "build/flat", "nn", folder / "modules.pt", 2)
+    return folder / "modules.json"
+
+
+@pytest.fixture(scope="session")
+def plain(folder: Path) -> Path:
+    """Plain operations of a C++ program: one long run, with the making of its tensors."""
+    run(GRAPHPATCH, "run", "--graph", folder / "plain.json", "--", ROOT / "build/flat", "ops", folder / "plain.pt", 3)
+    return folder / "plain.json"
+
+
+@pytest.fixture(scope="session")
+def sweep(encoder: Path, folder: Path) -> Path:
+    """A sweep over outputs of the encoder's layers, by a number that the program prints and by a distance."""
+    demo = ROOT / "build/demo"
+    # 3: zeros all over make its threads disagree, as NaN is not equal to itself.
+    run(GRAPHPATCH, "sweep", "--nodes", "bert.encoder.layer_*.{output,intermediate.output}", "--nodes", "bert.embeddings.output",
+        "--metric", "similarity=regex:1 and 2: similarity ([-0-9.e]+)", "--metric", "distance:output",
+        "-o", folder / "sweep.json", "--", ROOT / "build/infer", demo / "encoder.pt", demo / "tokens.txt", code=3)
+    return folder / "sweep.json"
+
+
+HOSTS = ["encoder", "gpt2", "scopes", "modules", "plain"]
+
+
+@pytest.fixture(params=HOSTS)
+def any_host(request: pytest.FixtureRequest) -> Path:
+    """A saved graph of each host in turn."""
+    return request.getfixturevalue(request.param)
+
+
 def synthetic(layers: int, wide: int) -> dict:
     """A graph of many nodes: layers of operations that each use the one before and one of the layer before."""
     def tensor(*shape: int) -> dict:

@@ -74,3 +74,20 @@ def test_what_is_refused(encoder: Path, folder: Path, tmp_path: Path) -> None:
     other.write_text(json.dumps({"format": 1, "graphs": [{"name": "N", "runs": 1, "root": {"name": "<root>", "kind": "scope"}}]}))
     refused = run(GRAPHPATCH, "view", other, "--values", folder / "values.safetensors", "-o", out, code=2)
     assert "none of its keys" in refused.stderr and not out.exists()
+
+
+def test_sweeps_of_other_graphs(encoder: Path, sweep: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    table = json.loads(sweep.read_text())
+    table["rows"][0]["node"] = "bert.absent.output"
+    some = tmp_path / "some.json"
+    some.write_text(json.dumps(table))
+    made = run(GRAPHPATCH, "view", encoder, "--sweep", some, "-o", out)
+    assert "bert.absent.output: no node of this graph; its cell is left out" in made.stderr and out.exists()
+    out.unlink()
+    table["rows"] = table["rows"][:1]
+    some.write_text(json.dumps(table))
+    refused = run(GRAPHPATCH, "view", encoder, "--sweep", some, "-o", out, code=2)
+    assert "none of its nodes" in refused.stderr and not out.exists()
+    assert "graphpatch sweep" in run(GRAPHPATCH, "view", encoder, "--sweep", encoder, "-o", out, code=2).stderr
+    assert "--dot" in run(GRAPHPATCH, "view", encoder, "--sweep", sweep, "--dot", code=2).stderr

@@ -1,12 +1,13 @@
 """The page of `graphpatch view` in a real browser, without a network."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
 import torch
-from conftest import GRAPHPATCH, run, synthetic, until
+from conftest import GRAPHPATCH, HOSTS, ROOT, run, synthetic, until
 from safetensors.torch import load_file
 
 Open = Callable[..., Any]
@@ -32,8 +33,8 @@ def links(page: Any, which: str) -> List[str]:
     return page.locator(f"[data-list={which}] button").evaluate_all("all => all.map(e => e.dataset.path)")
 
 
-def test_the_tree_is_the_one_that_show_prints(encoder: Path, open_page: Open) -> None:
-    page = open_page(encoder)
+def test_the_tree_is_the_one_that_show_prints(any_host: Path, open_page: Open) -> None:
+    page = open_page(any_host)
     page.locator("#tree").focus()
     # Everything unfolded by the browser's own keys, then read off row by row.
     names = page.evaluate("""() => {
@@ -60,7 +61,7 @@ def test_the_tree_is_the_one_that_show_prints(encoder: Path, open_page: Open) ->
             step();
         });
     }""")
-    printed = [line.lstrip("│├└─ ") for line in run(GRAPHPATCH, "show", encoder).stdout.splitlines()]
+    printed = [line.lstrip("│├└─ ") for line in run(GRAPHPATCH, "show", any_host).stdout.splitlines()]
     assert names == printed
 
 
@@ -122,6 +123,38 @@ def flow(root: Dict[str, Any], path: str) -> Set[Tuple[str, str]]:
     return found
 
 
+# A node of each host: what it is made from, what uses it, and the innermost line of its source.
+NODES = {
+    "encoder": (f"{SELF}.matmul", [f"{SELF}.transpose", f"{SELF}.transpose_3"], [f"{SELF}.div"], ("modeling_bert", "torch.matmul")),
+    "gpt2": ("transformer.h_1.mlp.act.tanh", ["transformer.h_1.mlp.act.mul_2"], ["transformer.h_1.mlp.act.add_1"],
+             ("activations.py", "torch.tanh")),
+    "scopes": ("layers_1.attn.softmax", ["layers_1.attn.masked_fill"], ["layers_1.attn.matmul_1"],
+               ("transformer.hpp", "scores = scores.masked_fill(mask, -1e9).softmax(-1);")),
+    "modules": ("blocks_0_fc.addmm", ["blocks_0_fc.bias", "embed.embedding", "blocks_0_fc.t"], ["tanh"],
+                ("flat.cpp", "torch::tanh(fc(x))")),
+    "plain": ("addmm_2", ["randn_2", "randn", "randn_1"], ["relu_1"], ("flat.cpp", "torch::addmm(b1, x, w1)")),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_shows_flow_and_source(host: str, request: pytest.FixtureRequest, open_page: Open) -> None:
+    path, made_from, used_by, (file, text) = NODES[host]
+    page = open_page(request.getfixturevalue(host), hash=f"#{path}")
+    assert chosen(page) == path and row(page, path).get_attribute("aria-selected") == "true"
+    assert links(page, "producers") == made_from and links(page, "consumers") == used_by
+    source = page.locator("#code").inner_text().splitlines()
+    assert file in source[-2] and text in source[-1]
+    assert page.locator(f".box.chosen[data-path='{path}']").count() == 1
+    drawn = edges(page)
+    for other in made_from:
+        parameter = page.locator(f"#rows .row.parameter[data-path='{other}']").count()
+        assert ((other, path, "") in drawn) == (not parameter), (other, drawn)
+    search = file.split(".")[0]
+    page.keyboard.press("/")
+    page.keyboard.type(f"file:{search} {path}")
+    assert page.locator(".found").first.get_attribute("data-path") == path
+
+
 def test_elements_of_containers(gpt2: Path, open_page: Open) -> None:
     attention = "transformer.h_0.attn"
     page = open_page(gpt2, hash=f"#{attention}.split|sub_1")
@@ -155,6 +188,34 @@ def test_search_as_you_type(encoder: Path, open_page: Open, query: str, some: st
     assert chosen(page) == some
     page.keyboard.press("Escape")
     assert row(page, some).get_attribute("aria-selected") == "true" and page.locator("#tree").is_visible()
+
+
+PATTERNS = ["*,768", "30522,*", "...,12,9..13,9..13", "...", "()", "Tensor(1, 5..128, *)", "1, 9, ...", "1,14..20,*", "*,*,...,*,*",
+            "3", "1,...,3", "2..4,1,*", "6..9,1,*", "384,", "…,1,3", "(1,1,3)", "(5 .. 7, 1, 2)", "...,...", "5..4", "3,,4", "(3", "3;4", "-1"]
+
+
+@pytest.mark.parametrize("source", ["encoder", "dynamic"])
+def test_shapes_are_those_of_show(encoder: Path, open_page: Open, source: str) -> None:
+    """The same patterns, through the page and through `show --shape`; `dynamic` has ranges and containers of several lengths."""
+    graph = encoder if source == "encoder" else ROOT / "tests/fuzz/seeds/graph-dynamic.json"
+    page = open_page(graph)
+    found_some, refused = 0, 0
+    for pattern in PATTERNS:
+        shown = subprocess.run([str(GRAPHPATCH), "show", str(graph), f"--shape={pattern}"], capture_output=True, text=True)
+        paths = [line.split(": ")[0] for line in shown.stdout.splitlines()]
+        page.locator("#search").fill(f"shape:{pattern}")
+        said = page.locator("#matches").inner_text()
+        found = page.locator(".found").evaluate_all("all => all.map(e => e.dataset.path)")
+        if shown.returncode == 2:
+            assert said.startswith("shape: ") and not found, pattern
+            refused += 1
+            continue
+        assert said.split(" ")[0].replace(",", "") == str(len(paths)) and found == paths[:300], pattern
+        found_some += bool(paths)
+    assert found_some >= 6 and refused == 6
+    # Words beside a shape with spaces are words of their own.
+    page.locator("#search").fill("shape:*, *, ... output")
+    assert all("output" in path for path in page.locator(".found").evaluate_all("all => all.map(e => e.dataset.path)"))
 
 
 def test_keys_move_in_the_tree(encoder: Path, open_page: Open) -> None:
@@ -202,6 +263,75 @@ def test_values_are_described(encoder: Path, folder: Path, open_page: Open) -> N
     until(page, "document.querySelectorAll('.value').length > 1")
     assert page.locator(".value").count() == len(records) == 6
     assert shown(records[-1]) == pytest.approx({n: float(v) for n, v in expected(kept[records[-1]]).items()}, rel=1e-4)
+
+
+def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> None:
+    table = json.loads(sweep.read_text())
+    rows = {row["node"]: row for row in table["rows"]}
+    page = open_page(encoder, "--sweep", sweep)
+    cell = lambda path: page.locator(f"#heat .cell[data-path='{path}']")
+    assert page.locator("#heat thead th").all_inner_texts() == ["–", "0", "1", "2", "3", "4", "5"]
+    assert page.locator("#heat tbody th").all_inner_texts() == [
+        "bert.embeddings.output", "bert.encoder.layer_*.intermediate.output", "bert.encoder.layer_*.output"]
+    assert page.locator("#heat .cell").count() == len(rows) == 13
+    for at, metric in enumerate(table["metrics"]):
+        page.locator("#metric").select_option(label=metric["name"])
+        values = {path: row["values"][at] for path, row in rows.items() if not row["why"]}
+        far = {path: value - metric["bare"] for path, value in values.items()}
+        most = max(map(abs, far.values()))
+        assert f"{most + metric['bare']:.3g}".rstrip("0") in page.locator("#most").inner_text()
+        for path, value in values.items():
+            assert float(cell(path).inner_text()) == pytest.approx(value, rel=0.006)
+            title = cell(path).get_attribute("title")
+            where, said = title.split("\n")
+            number = float(said.removeprefix(f"{metric['name']}: ").split(",")[0])
+            assert where == path and number == pytest.approx(value, rel=1e-12)
+            assert ("from the bare run's" in title) == (metric["measure"] == "regex")
+            color = [int(part) for part in cell(path).evaluate("e => getComputedStyle(e).backgroundColor")[4:-1].split(",")]
+            red, _, blue = color
+            # White, and the redder or the bluer the farther.
+            assert (red >= blue) == (far[path] >= 0) and min(color) == pytest.approx(
+                255 - abs(far[path]) / most * (231 if far[path] > 0 else 222), abs=2)
+            ink = cell(path).evaluate("e => getComputedStyle(e).color")
+            ground = luminance((red, color[1], blue))
+            assert (ink == "rgb(0, 0, 0)") == (ground > 0.5) or abs(ground - 0.5) < 0.1
+    failed = next(path for path, row in rows.items() if row["why"])
+    assert cell(failed).inner_text() == "failed" and rows[failed]["why"] in cell(failed).get_attribute("title")
+    assert "gradient" in cell(failed).evaluate("e => getComputedStyle(e).backgroundImage")
+    # A cell leads to its node: in the tree, which has the same color, and in the details.
+    path = "bert.encoder.layer_3.output"
+    cell(path).click()
+    assert chosen(page) == path and row(page, path).get_attribute("aria-selected") == "true"
+    assert cell(path).get_attribute("aria-pressed") == "true" and page.locator("#heat .cell[aria-pressed=true]").count() == 1
+    background = "e => getComputedStyle(e).backgroundColor"
+    assert row(page, path).locator(".heat").evaluate(background) == cell(path).evaluate(background)
+    assert row(page, "bert.encoder.layer_3").locator(".heat").count() == 0
+    facts = page.locator("[data-list=sweep]").inner_text()
+    assert str(rows[path]["values"][1])[:8] in facts and "(bare " in facts
+    # By keys: one stop, arrows from cell to cell, over places that have none.
+    assert page.locator("#heat .cell[tabindex='0']").count() == 1
+    page.locator("#heat .cell[tabindex='0']").focus()
+    for key, expected in [("ArrowUp", "bert.encoder.layer_3.intermediate.output"), ("ArrowUp", None), ("ArrowRight", "bert.encoder.layer_4.intermediate.output"),
+                          ("ArrowLeft", "bert.encoder.layer_3.intermediate.output")]:
+        page.keyboard.press(key)
+        if expected:
+            assert page.evaluate("document.activeElement.dataset.path") == expected
+    page.keyboard.press("Enter")
+    assert chosen(page) == "bert.encoder.layer_3.intermediate.output"
+    # Without a sweep there is nothing of it.
+    assert open_page(encoder).locator("#sweep").is_hidden()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_sweep_looks_right(encoder: Path, sweep: Path, open_page: Open, dark: bool) -> None:
+    page = open_page(encoder, "--sweep", sweep, hash="#bert.encoder.layer_0.output", dark=dark)
+    boxes = {name: page.locator(name).bounding_box() for name in ["section", "#bar", "#canvas", "#sweep", "#map"]}
+    tops = [boxes[name]["y"] for name in ["#bar", "#canvas", "#sweep", "#map"]]
+    assert tops == sorted(tops) and boxes["#canvas"]["height"] > 300
+    assert boxes["#sweep"]["y"] + boxes["#sweep"]["height"] == pytest.approx(860, abs=1)
+    assert boxes["#map"]["y"] + boxes["#map"]["height"] <= 861
+    page.locator("#sweep summary").click()
+    assert page.locator("#canvas").bounding_box()["height"] > boxes["#canvas"]["height"] + 100
 
 
 def test_ten_thousand_nodes_open_in_two_seconds(big: Path, open_page: Open) -> None:

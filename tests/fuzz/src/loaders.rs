@@ -1,30 +1,40 @@
 //! Everything that reads what a user hands over, each with what is done next to what it read. They may refuse; they must
 //! not panic, nor take memory or time out of proportion. Used by the fuzz target and by tests/damaged.rs.
+//!
+//! Each answers whether it took what it was given.
 
 use std::io::Write;
 use std::path::Path;
 
-use graphpatch::graph::{self, GraphFile, Node};
+use graphpatch::graph::{self, GraphFile, Node, Query};
 use graphpatch::patch::{self, RunRange};
 use graphpatch::path::{NodePath, Slice};
 use graphpatch::tensor::{npy, safetensors};
 
+/// What every node has.
+const ANYTHING: Query = Query {
+    text: Some(String::new()),
+    shape: None,
+};
+
 /// In the order of [`NAMES`].
-pub const READERS: [fn(&[u8]); 5] = [graphs, patch_file, npy_file, safetensors_file, texts];
+pub const READERS: [fn(&[u8]) -> bool; 5] = [graphs, patch_file, npy_file, safetensors_file, texts];
 
 /// What the files of `seeds/` are called, up to the first `-`.
 #[allow(dead_code)]
 pub const NAMES: [&str; 5] = ["graph", "patches", "npy", "safetensors", "texts"];
 
-fn graphs(bytes: &[u8]) {
+fn graphs(bytes: &[u8]) -> bool {
     let Ok(file) = GraphFile::read(bytes, Path::new("fuzzed")) else {
-        return;
+        return false;
     };
     for graph in &file.graphs {
         let root = NodePath::root();
         let _ = graph.tree(&root).expect("a loaded graph has a tree");
         let _ = graph.code(&root).expect("and code");
         let _ = graph.completions("");
+        let _ = graph.search(&root, &ANYTHING);
+        assert_eq!(graph::diff(graph, graph, true), []);
         visit(graph, &graph.root, &root);
     }
     let saved = tempfile::NamedTempFile::new().expect("a place for files");
@@ -34,6 +44,7 @@ fn graphs(bytes: &[u8]) {
         GraphFile::load(saved.path()).expect("and loaded again"),
         file
     );
+    true
 }
 
 fn visit(graph: &graph::Graph, node: &Node, path: &NodePath) {
@@ -48,20 +59,19 @@ fn visit(graph: &graph::Graph, node: &Node, path: &NodePath) {
     }
 }
 
-fn patch_file(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = patch::toml::parse(text, Path::new("fuzzed"));
-    }
+fn patch_file(bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes);
+    text.is_ok_and(|text| patch::toml::parse(text, Path::new("fuzzed")).is_ok())
 }
 
-fn npy_file(bytes: &[u8]) {
-    let _ = npy::read(on_disk(bytes).path());
+fn npy_file(bytes: &[u8]) -> bool {
+    npy::read(on_disk(bytes).path()).is_ok()
 }
 
-fn safetensors_file(bytes: &[u8]) {
+fn safetensors_file(bytes: &[u8]) -> bool {
     let file = on_disk(bytes);
-    let _ = safetensors::read(file.path(), "a");
-    let _ = safetensors::read_all(file.path());
+    let one = safetensors::read(file.path(), "a");
+    safetensors::read_all(file.path()).is_ok() && one.is_ok()
 }
 
 fn on_disk(bytes: &[u8]) -> tempfile::NamedTempFile {
@@ -71,28 +81,32 @@ fn on_disk(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 /// What the options of the command and the C ABI take: what is parsed prints as the same thing.
-fn texts(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return;
-    };
-    for line in text.lines() {
-        if let Ok(path) = line.parse::<NodePath>() {
-            assert_eq!(path.to_string().parse::<NodePath>().expect(line), path);
-        }
-        if let Ok(slice) = line.parse::<Slice>() {
-            assert_eq!(slice.to_string().parse::<Slice>().expect(line), slice);
-            for sizes in [&[][..], &[3, 4], &[i64::MAX, i64::MAX], &[0, 1, 2, 3]] {
-                let _ = slice.region(sizes, &vec![1; sizes.len()]);
-            }
-        }
-        if let Ok(patch) = line.parse::<patch::PatchSpec>() {
-            assert_eq!(
-                patch.to_string().parse::<patch::PatchSpec>().expect(line),
-                patch
-            );
-        }
-        if let Ok(runs) = line.parse::<RunRange>() {
-            assert_eq!(runs.to_string().parse::<RunRange>().expect(line), runs);
+fn texts(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes)
+        .is_ok_and(|text| text.lines().filter(|line| !is_text(line)).count() == 0)
+}
+
+/// Whether some reader takes it.
+fn is_text(line: &str) -> bool {
+    let path = line.parse::<NodePath>();
+    if let Ok(path) = &path {
+        assert_eq!(path.to_string().parse::<NodePath>().expect(line), *path);
+    }
+    let slice = line.parse::<Slice>();
+    if let Ok(slice) = &slice {
+        assert_eq!(slice.to_string().parse::<Slice>().expect(line), *slice);
+        for sizes in [&[][..], &[3, 4], &[i64::MAX, i64::MAX], &[0, 1, 2, 3]] {
+            let _ = slice.region(sizes, &vec![1; sizes.len()]);
         }
     }
+    let patch = line.parse::<patch::PatchSpec>();
+    if let Ok(patch) = &patch {
+        let printed = patch.to_string();
+        assert_eq!(printed.parse::<patch::PatchSpec>().expect(line), *patch);
+    }
+    let runs = line.parse::<RunRange>();
+    if let Ok(runs) = &runs {
+        assert_eq!(runs.to_string().parse::<RunRange>().expect(line), *runs);
+    }
+    path.is_ok() || slice.is_ok() || patch.is_ok() || runs.is_ok()
 }

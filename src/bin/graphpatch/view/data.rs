@@ -7,6 +7,7 @@ use graphpatch::path::NodePath;
 use serde::Serialize;
 
 use super::flow::Flow;
+use super::sweep::Sweep;
 use super::values::Statistics;
 
 /// Everything that the page's script reads. Texts that repeat are numbers: places in `texts`.
@@ -18,6 +19,8 @@ pub struct Data {
     start: String,
     texts: Vec<String>,
     graphs: Vec<Rows>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sweep: Option<Sweep>,
 }
 
 #[derive(Serialize)]
@@ -98,10 +101,15 @@ impl Data {
             start: start.to_string(),
             texts: texts.all,
             graphs,
+            sweep: None,
         };
         let keys = values.iter().map(|value| &value.key);
         let lost = keys.filter(|key| !placed.contains(*key)).cloned().collect();
         (data, lost)
+    }
+
+    pub fn with_sweep(self, sweep: Option<Sweep>) -> Data {
+        Data { sweep, ..self }
     }
 }
 

@@ -1,12 +1,13 @@
 //! `graphpatch view`: a saved graph as one page for a browser, or as Graphviz text.
 //!
-//! `flow.rs` finds the data flow; `data.rs` and `values.rs` make what the page shows, `page.rs` the page, from the files
-//! in `page/`; `dot.rs` writes Graphviz.
+//! `flow.rs` finds the data flow; `data.rs`, `values.rs` and `sweep.rs` make what the page shows, `page.rs` the page, from
+//! the files in `page/`; `dot.rs` writes Graphviz.
 
 mod data;
 mod dot;
 mod flow;
 mod page;
+mod sweep;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -17,9 +18,11 @@ use graphpatch::graph::file::replace;
 use graphpatch::graph::{self, Graph, GraphFile};
 use graphpatch::path::NodePath;
 
+use crate::sweep::table::Table;
 use crate::{Stop, print, say};
 use data::Data;
 use flow::Flow;
+use sweep::Sweep;
 
 /// A saved graph as one page for a browser: tree, search, code, data flow
 #[derive(Args)]
@@ -35,6 +38,9 @@ pub struct View {
     /// Values that `graphpatch run --probe --save` wrote: norms and histograms in the page
     #[arg(long, value_name = "FILE", conflicts_with = "dot")]
     values: Option<PathBuf>,
+    /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
+    #[arg(long, value_name = "TABLE", conflicts_with = "dot")]
+    sweep: Option<PathBuf>,
     /// Graphviz text instead of a page
     #[arg(long)]
     dot: bool,
@@ -76,11 +82,29 @@ impl View {
                 "{key}: no node of this graph; its values are left out"
             ));
         }
+        let data = data.with_sweep(self.swept(&file.graphs)?);
         let html = page::html(&name, &data)?;
         match &self.output {
             Some(output) => write(output, &html).map(|()| 0),
             None => Err(Stop::usage("no -o FILE")),
         }
+    }
+
+    fn swept(&self, graphs: &[Graph]) -> Result<Option<Sweep>, Stop> {
+        let Some(file) = &self.sweep else {
+            return Ok(None);
+        };
+        let (sweep, lost) = Sweep::of(&Table::load(file)?, graphs);
+        if sweep.is_empty() {
+            let why = "none of its nodes is a node of this graph";
+            return Err(Stop::usage(format!("{}: {why}", file.display())));
+        }
+        for node in lost {
+            say(format!(
+                "{node}: no node of this graph; its cell is left out"
+            ));
+        }
+        Ok(Some(sweep))
     }
 
     /// The graphs that have the node.

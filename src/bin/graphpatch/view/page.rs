@@ -6,7 +6,7 @@ use crate::Stop;
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
 /// One function's body, in parts that stand in this order.
-const SCRIPT: [&str; 8] = [
+const SCRIPT: [&str; 9] = [
     include_str!("page/model.js"),
     include_str!("page/elements.js"),
     include_str!("page/tree.js"),
@@ -14,6 +14,7 @@ const SCRIPT: [&str; 8] = [
     include_str!("page/layout.js"),
     include_str!("page/drawing.js"),
     include_str!("page/details.js"),
+    include_str!("page/sweep.js"),
     include_str!("page/main.js"),
 ];
 

@@ -13,6 +13,7 @@ function showDetails(node) {
     ...links("Producers", producers(node), (use) => use.from, node),
     ...links("Consumers", consumers(node), (use) => use.by, node),
     ...valuesOf(node),
+    ...sweepOf(node),
     ...codeOf(node),
   );
 }
@@ -63,7 +64,7 @@ function links(title, uses, end, around) {
 function codeOf(node) {
   if (!node.code.length) return [];
   const title = node.kind === "scope" ? "Code" : node.files.length || /^File "/.test(node.code[0]) ? "Source" : "Code";
-  return [element("h3", {}, title), element("pre", { id: "code", tabindex: "0" }, node.code.join("\n"))];
+  return [element("h3", {}, title), element("pre", { id: "code", tabindex: "0" }, ...node.code.map((line) => element("div", {}, line || "\n")))];
 }
 
 function valuesOf(node) {

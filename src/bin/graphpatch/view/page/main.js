@@ -16,6 +16,7 @@ onChoose = function (node, { quiet = false, keepDrawing = false, fromAddress = f
     drawScope(scope, node);
   }
   markDrawing(node);
+  markHeat(node);
   showDetails(node);
   if (!fromAddress) address(node, quiet);
 };
@@ -69,9 +70,19 @@ function readAddress() {
   if (hash === "" && state.graph === null) hash = data.start;
   const [, number, path] = hash.match(/^(?:(\d+):)?(.*)$/s);
   const wanted = Math.min(Math.max(1, Number(number || 1)), data.graphs.length) - 1;
-  const holder = number || graphAt(wanted).byPath.has(path) ? wanted : data.graphs.findIndex((_, at) => graphAt(at).byPath.has(path));
-  showGraph(Math.max(0, holder));
+  showGraph(number ? wanted : holderOf(path, wanted));
   onChoose(state.graph.byPath.get(path) || state.graph.root, { fromAddress: true });
+}
+
+// The graph that has the node: the given one, if it has.
+function holderOf(path, first) {
+  if (graphAt(first).byPath.has(path)) return first;
+  return Math.max(0, data.graphs.findIndex((_, at) => graphAt(at).byPath.has(path)));
+}
+
+function showPath(path) {
+  showGraph(holderOf(path, state.graph.number));
+  onChoose(state.graph.byPath.get(path));
 }
 
 function start() {
@@ -103,6 +114,7 @@ function start() {
       copyPath();
     }
   });
+  startSweep();
   readAddress();
   tree.focus({ preventScroll: true });
   // How long it took, for whoever measures: after the first frame is on the screen.

@@ -20,22 +20,51 @@ function fields(node) {
   return node.fields;
 }
 
-// `*` stands for one dimension, `...` for any number of them; a dimension that differed between runs matches by its range.
+// The same patterns as those of `graphpatch show --shape`: `*` is any size, `...` any number of them, and a size that
+// differed between runs fits what has any of its sizes.
 function shapeTest(wanted) {
-  const parts = wanted.replace(/[()\s]/g, "").split(",").filter((part) => part !== "");
-  const pattern = parts.map((part) => (part === "..." ? "(?:[^,]+,)*" : part === "*" ? "[^,]+," : `${quote(part)},`)).join("");
-  const whole = new RegExp(`^${pattern}$`);
-  return (node) => {
-    const shapes = [...node.label.matchAll(/Tensor\(([^)]*)\)/g)].map((match) => match[1].replace(/\s/g, ""));
-    return shapes.some((dims) => whole.test(dims === "" ? "" : dims + ","));
-  };
+  const inner = wanted.replace(/^tensor(?=\()/, "");
+  const list = inner.startsWith("(") ? inner.match(/^\((.*)\)$/)?.[1] : inner || undefined;
+  if (list === undefined) throw new SyntaxError("shape: sizes are missing; a scalar is ()");
+  const parts = list.trim() === "" ? [] : list.trim().replace(/,+$/, "").split(",").map((part) => part.trim());
+  const sizes = parts.map((part) => (/^(\*|\.\.\.|…)$/.test(part) ? part : sizeOf(part)));
+  const isRest = (size) => size === "..." || size === "…";
+  const rest = sizes.findIndex(isRest);
+  if (sizes.filter(isRest).length > 1) throw new SyntaxError("shape: a second `...`");
+  const before = rest < 0 ? sizes : sizes.slice(0, rest);
+  const after = rest < 0 ? [] : sizes.slice(rest + 1).reverse();
+  const fits = (size, seen) => size === "*" || (size.min <= seen.max && seen.min <= size.max);
+  const fitsAll = (shape) =>
+    (rest < 0 ? shape.length === sizes.length : shape.length >= before.length + after.length) &&
+    before.every((size, at) => fits(size, shape[at])) &&
+    after.every((size, at) => fits(size, shape[shape.length - 1 - at]));
+  return (node) => shapesOf(node).some(fitsAll);
 }
 
-const quote = (string) => string.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+function sizeOf(part) {
+  const [, min, max] = part.match(/^(\d+)(?:\s*\.\.\s*(\d+))?$/) || [];
+  const size = { min: Number(min), max: Number(max ?? min) };
+  if (min === undefined || size.min > size.max) {
+    throw new SyntaxError("shape: expected sizes such as 1, 5..128, * (any) or ... (any number of them)");
+  }
+  return size;
+}
+
+// Several where runs gave tensors of different ranks.
+function shapesOf(node) {
+  if (!node.tensor) return [];
+  const tensors = node.label.split("|").map((kind) => kind.match(/^Tensor\((.*)\)$/)).filter(Boolean);
+  return tensors.map(([, sizes]) => (sizes === "" ? [] : sizes.split(", ").map(sizeOf)));
+}
+
+// Words stand apart; sizes may have spaces after their commas, or anywhere in parentheses.
+function wordsOf(query) {
+  return query.toLowerCase().match(/shape:(?:tensor)?\([^)]*\)?|shape:\S*?,(?:\s+(?=[\d*.…])[^\s,]*,?)+\S*|\S+/g) || [];
+}
 
 function compile(query) {
   const tests = [];
-  for (const word of query.toLowerCase().split(/\s+/).filter(Boolean)) {
+  for (const word of wordsOf(query)) {
     const [, field, rest] = word.match(/^(path|op|class|file|kind|shape):(.+)$/) || [null, "all", word];
     tests.push(field === "shape" ? shapeTest(rest) : (node) => fields(node)[field].includes(rest));
   }
@@ -51,11 +80,18 @@ function runSearch() {
     showTree();
     return;
   }
-  found = state.graph.nodes.filter(compile(query));
+  let wrong = "";
+  try {
+    found = state.graph.nodes.filter(compile(query));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    found = [];
+    wrong = error.message;
+  }
   marked = found.length ? 0 : -1;
   const many = found.length > MOST_SHOWN ? `; the first ${MOST_SHOWN} are shown` : "";
-  byId("matches").textContent = `${found.length.toLocaleString("en")} ${found.length === 1 ? "node" : "nodes"}${many}`;
-  const words = query.toLowerCase().split(/\s+/).map((word) => word.replace(/^(path|op|class|file|kind):/, ""));
+  byId("matches").textContent = wrong || `${found.length.toLocaleString("en")} ${found.length === 1 ? "node" : "nodes"}${many}`;
+  const words = wordsOf(query).map((word) => word.replace(/^(path|op|class|file|kind):/, ""));
   results.replaceChildren(...found.slice(0, MOST_SHOWN).map((node, at) => drawResult(node, at, words)));
   results.scrollTop = 0;
   markResult();

@@ -55,6 +55,7 @@ function drawRow(node, at, chosen) {
     },
     element("span", { class: "twist", "aria-hidden": "true" }, twist),
     dot(node),
+    heatOf(node),
     element("span", { class: "name" }, node.name),
     element("span", { class: "label" }, node.label),
   );

@@ -1,0 +1,155 @@
+"""What the header says of each call's errors and of NULL, against what the call answers: every one with NULL for each of its
+pointers, and with text and numbers that mean nothing. In a process without libtorch, which has to survive it."""
+
+import ctypes
+import functools
+import multiprocessing
+import re
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import pytest
+
+from reader import ROOT, read
+from test_baseline import FUNCTION, HEADER
+
+LIBRARY = ROOT / "target/release/libgraphpatch.so"
+GRAPH = ROOT / "tests/abi/0.1/client/graph.json"
+NO_MESSAGE = ("gp_callback_fail",)  # what it answers is for the callback to return
+# Always NULL: what cannot be made here.
+ABSENT = ("struct DLManagedTensorVersioned *", "const struct gp_snapshot *", "struct gp_frames *")
+
+
+class Caller:
+    """Makes arguments by their C types and calls."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL(str(LIBRARY))
+        self.kept: List[Any] = []
+
+    def made(self, call: str, *given: Any) -> ctypes.c_void_p:
+        out = ctypes.c_void_p()
+        assert self.library[call](*given, ctypes.byref(out)) == 0, call
+        return out
+
+    def handle(self, kind: str) -> Any:
+        return {"gp_session": lambda: self.made("gp_session_open"),
+                "gp_graphs": lambda: self.made("gp_graphs_load", str(GRAPH).encode()),
+                "gp_spec": lambda: self.made("gp_spec_new", b"linear.output"),
+                "gp_value": lambda: self.made("gp_value_float", ctypes.c_double(1)),
+                "gp_root": lambda: self.made("gp_root_new", b"M", b"M", None, ctypes.c_size_t(0), None, ctypes.c_size_t(0), False),
+                "gp_scope": lambda: self.made("gp_scope_new", b"a", b"a", b"A", None, ctypes.c_size_t(0), False)}[kind]()
+
+    def good(self, kind: str) -> Any:
+        """A value of the type that is well formed, wherever it leads."""
+        if "(*)" in kind:
+            returns = None if kind.startswith("void") else ctypes.c_int
+            self.kept.append(ctypes.CFUNCTYPE(returns, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: None))
+            return self.kept[-1]
+        if found := re.fullmatch(r"(?:const )?struct (gp_\w+) \*", kind):
+            return self.handle(found[1])
+        if kind == "const char *":
+            return b"linear"
+        if kind in ("gp_patch_counts *", "gp_leaf *"):
+            self.kept.append((ctypes.c_size_t * 16)(32 if "counts" in kind else 40))
+            return self.kept[-1]
+        if kind.startswith("const") and kind.endswith(("*const *", "long *")):
+            element = self.handle("gp_spec") if "gp_spec" in kind else None
+            self.kept.append((ctypes.c_char_p * 1)(b"linear") if "char" in kind else (ctypes.c_void_p * 1)(element))
+            return self.kept[-1]
+        if kind.endswith("*"):
+            self.kept.append((ctypes.c_size_t * 8)())
+            return self.kept[-1]
+        return self.number(kind, 1)
+
+    def number(self, kind: str, number: int) -> Any:
+        return {"double": ctypes.c_double, "_Bool": ctypes.c_bool, "unsigned int": ctypes.c_uint}.get(kind, ctypes.c_size_t)(number)
+
+
+@functools.cache
+def status_calls() -> Dict[str, List[str]]:
+    """The types of the arguments of each call that answers a status."""
+    calls = {}
+    for name, kind in read(HEADER)["functions"].items():
+        if kind.startswith("int (") and name not in ("gp_session_attach", "gp_torch_load"):
+            depth, arguments = 0, [""]
+            for letter in kind[len("int ("):-1]:
+                depth += (letter == "(") - (letter == ")")
+                if letter == "," and depth == 0:
+                    arguments.append("")
+                else:
+                    arguments[-1] += letter
+            calls[name] = [argument.strip() for argument in arguments if argument not in ("void", "")]
+    return calls
+
+
+def attempts(caller: Caller, kinds: List[str]) -> Iterator[Tuple[str, List[Any]]]:
+    """What is wrong, as the index of an argument that is NULL or else in words, and the arguments."""
+    def all_good() -> List[Any]:
+        return [None if kind in ABSENT else caller.good(kind) for kind in kinds]
+
+    yield "nothing", all_good()
+    yield "everything", [None if kind.endswith("*") or "(*)" in kind else caller.number(kind, 0) for kind in kinds]
+    for i, kind in enumerate(kinds):
+        if kind.endswith("*") or "(*)" in kind:
+            yield str(i), [*all_good()[:i], None, *all_good()[i + 1:]]
+        if kind == "const char *":
+            for text in (b"", b"a..b[", b"\xff\xfe", b"[0, 1, 2", b"linear.absent", b"/absent/folder/file", b"linear[0]=double"):
+                yield "text", [*all_good()[:i], text, *all_good()[i + 1:]]
+        elif not kind.endswith("*") and "(*)" not in kind and not (i and kinds[i - 1].endswith(("*const *", "long *"))):
+            for number in (0, 7, 2**32 - 1):
+                yield "number", [*all_good()[:i], caller.number(kind, number), *all_good()[i + 1:]]
+
+
+def answers_of(call: str) -> List[Tuple[str, int, str]]:
+    """Calls it in all these ways, in a process of its own: what was wrong, the status, the message."""
+    def child(end: Any) -> None:
+        caller = Caller()
+        caller.library.gp_last_error.restype = ctypes.c_char_p
+        answers = []
+        for wrong, arguments in attempts(caller, status_calls()[call]):
+            status = caller.library[call](*arguments)
+            answers.append((wrong, status, caller.library.gp_last_error().decode() if status else ""))
+        end.send(answers)
+
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(theirs,))
+    process.start()
+    theirs.close()
+    answers = ours.recv()  # EOFError where it did not survive
+    process.join(timeout=60)
+    assert process.exitcode == 0, call
+    return answers
+
+
+def documented(call: str) -> Tuple[set, Callable[[str], bool]]:
+    """The statuses that its comment names, and whether an argument of a name may be NULL."""
+    comment, _, _, arguments = next(found for found in FUNCTION.findall(HEADER) if found[2] == call)
+    text = re.sub(r"\s*//\s*", " ", comment)
+    numbers = read(HEADER)["constants"]
+    statuses = {numbers[status] for status in re.findall(r"GP_STATUS_\w+", text)}
+    null = re.search(r"NULL: ([^.]+)\. (?:Errors|Since)", text)
+    return statuses, lambda name: null is not None and (null[1] == "fine" or re.search(rf"\b{name}s?\b", null[1]) is not None)
+
+
+@pytest.mark.parametrize("call", status_calls())
+def test_answers_are_those_of_the_header(call: str) -> None:
+    answers = answers_of(call)
+    numbers = read(HEADER)["constants"]
+    ok, argument = numbers["GP_STATUS_OK"], numbers["GP_STATUS_ARGUMENT"]
+    statuses, may_be_null = documented(call)
+    names = re.findall(r"(\w+)(?:,|$)", re.sub(r"\([^()]*\)", "", next(a for _, _, name, a in FUNCTION.findall(HEADER) if name == call)))
+    for wrong, status, why in answers:
+        assert status in {ok, argument, *statuses}, (wrong, status, why)
+        assert status == ok or why or call in NO_MESSAGE, (wrong, status)
+        if wrong.isdigit() and len(names) > int(wrong) and not may_be_null(names[int(wrong)]):
+            # Where something else is wrong as well, that may be the answer.
+            assert status != ok, f"{names[int(wrong)]} is NULL, and that is no error"
+
+
+def test_it_would_be_seen() -> None:
+    """A status that the comment does not name, and a NULL that it forbids, are found."""
+    statuses, may_be_null = documented("gp_patch_remove")
+    assert statuses == {10} and not may_be_null("session")
+    _, may_be_null = documented("gp_graphs_tree")
+    assert may_be_null("path") and not may_be_null("out")

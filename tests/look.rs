@@ -284,6 +284,16 @@ fn values_are_compared() {
     let json: serde_json::Value =
         serde_json::from_str(&said(&diff(&b, &["--json"]), 1)).expect("JSON");
     assert_eq!(json["values"][0]["first"], serde_json::json!([1, 0]));
+    assert_eq!(json["values"][0]["max_abs"], 0.5);
+    // JSON has no word for what is infinitely far.
+    for far in [f32::NAN, f32::INFINITY] {
+        let far = desk.values("far.safetensors", &[("add", &[1.0, far, 3.0, 4.0])]);
+        let json: serde_json::Value =
+            serde_json::from_str(&said(&diff(&far, &["--json"]), 1)).expect("JSON");
+        let of = |what: &str| json["values"][0][what].clone();
+        assert_eq!([of("max_abs"), of("max_rel"), of("norm")], ["inf"; 3]);
+        assert_eq!(of("count"), 1);
+    }
     assert_eq!(diff(&b, &["--tolerance", "-1"]).status.code(), Some(2));
     assert_eq!(diff(&graph, &[]).status.code(), Some(2));
 }

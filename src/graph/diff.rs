@@ -88,7 +88,7 @@ fn nodes(a: &Node, b: &Node, path: &NodePath, code: bool, found: &mut Vec<Differ
 
 fn label(node: &Node) -> String {
     match node.is_scope() {
-        true => format!("Graph({})", node.children.len()),
+        true => node.label(),
         false => described(&node.value),
     }
 }

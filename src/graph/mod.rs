@@ -144,6 +144,14 @@ impl Node {
         Node { children, ..self }
     }
 
+    /// What it holds, as the tree shows it: `Graph(5)` for a scope, else its value's label.
+    pub fn label(&self) -> String {
+        match self.is_scope() {
+            true => format!("Graph({})", self.children.len()),
+            false => self.value.label(),
+        }
+    }
+
     /// Whether this is the call of a module.
     pub fn is_scope(&self) -> bool {
         self.kind == Kind::Scope

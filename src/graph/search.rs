@@ -113,11 +113,12 @@ impl Graph {
                 shape: query.shape.as_ref(),
                 hits: &mut hits,
             };
+            let from = self.canonical(from);
             for child in &node.children {
-                search.node(child, self.canonical(from).child(&child.name));
+                search.node(child, from.child(&child.name));
             }
             if !node.is_scope() {
-                search.node(node, self.canonical(from));
+                search.node(node, from);
             }
         }
         hits
@@ -132,15 +133,11 @@ struct Search<'a, 'q> {
 
 impl<'a> Search<'a, '_> {
     fn node(&mut self, node: &'a Node, path: NodePath) {
-        let label = match node.is_scope() {
-            true => format!("Graph({})", node.children.len()),
-            false => node.value.label(),
-        };
         match self.shape {
             None if self.is_said(node, &path) => self.hits.push(Hit {
                 path: path.clone(),
                 node,
-                label,
+                label: node.label(),
             }),
             Some(shape) if !node.is_scope() && self.is_said(node, &path) => {
                 self.elements(node, &node.value, shape, path.clone());

@@ -185,22 +185,25 @@ const PREFIXES: &[&str] = &["gp_", "atg_", "__libc_start", "__rust", "_start"];
 /// What a compiler calls the function that a lambda without captures turns into: the lambda itself is called from it.
 const OF_LAMBDA: &str = "_FUN";
 
-/// Folders of the headers of libtorch and of the C++ library: a function there may have a short name, or the user's types
-/// in its name.
-const HEADERS: &[&str] = &[
-    "/include/ATen/",
-    "/include/c10/",
-    "/include/torch/",
-    "/torch/csrc/",
-    "/include/c++/",
+/// A folder in a folder, where headers of libtorch and of the C++ library are: a function there may have a short name, or
+/// the user's types in its name.
+const HEADERS: &[[&str; 2]] = &[
+    ["include", "ATen"],
+    ["include", "c10"],
+    ["include", "torch"],
+    ["torch", "csrc"],
+    ["include", "c++"],
 ];
 
 /// Whether a source file is one of libtorch's, our own or the C++ library's headers.
 fn is_header(file: &str) -> bool {
-    let ours = file.rsplit_once('/').is_some_and(|(folder, name)| {
-        name == "graphpatch.hpp" || (folder.ends_with("/graphpatch") && name.ends_with(".hpp"))
-    });
-    ours || HEADERS.iter().any(|folder| file.contains(folder))
+    let parts: Vec<&str> = file.split('/').collect();
+    let Some((name, folders)) = parts.split_last() else {
+        return false;
+    };
+    let ours = folders.last() == Some(&"graphpatch") && name.ends_with(".hpp");
+    let theirs = |pair: &[&str]| HEADERS.iter().any(|header| header == pair);
+    ours || *name == "graphpatch.hpp" || folders.windows(2).any(theirs)
 }
 
 fn is_users(function: &str) -> bool {
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn headers_are_known_by_their_folders() {
         for (file, header) in [
-            ("/opt/libtorch/include/ATen/core/TensorBody.h", true),
+            ("/opt/libtorch/include/c10/core/Scalar.h", true),
             (
                 "/venv/torch/include/torch/csrc/api/include/torch/nn/pimpl.h",
                 true,
@@ -251,8 +254,8 @@ mod tests {
             ("/usr/include/c++/12/bits/stl_vector.h", true),
             ("/usr/local/include/graphpatch.hpp", true),
             ("/usr/local/include/graphpatch/scope.hpp", true),
-            ("/home/me/include/model.h", false),
-            ("/home/me/graphpatch/model.cpp", false),
+            ("/srv/me/include/model.h", false),
+            ("/srv/me/graphpatch/model.cpp", false),
             ("torch/model.h", false),
         ] {
             assert_eq!(is_header(file), header, "{file}");

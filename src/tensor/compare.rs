@@ -1,18 +1,21 @@
 //! How far two tensors are apart.
 
 use half::{bf16, f16};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Dtype, HostTensor};
 
-/// The distance of two tensors of one shape.
+/// The distance of two tensors of one shape. JSON has no infinite numbers: there they are the text `"inf"`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Distance {
     /// The largest distance of two elements; infinite where one is NaN or infinite and the other is not the same.
+    #[serde(serialize_with = "number")]
     pub max_abs: f64,
     /// The largest distance, each divided by the larger of the two magnitudes.
+    #[serde(serialize_with = "number")]
     pub max_rel: f64,
     /// The norm of the difference.
+    #[serde(serialize_with = "number")]
     pub norm: f64,
     /// How many elements differ by more than the tolerance, and the index of the first of them.
     pub count: usize,
@@ -51,6 +54,13 @@ impl HostTensor {
         }
         distance.norm = squares.sqrt();
         Some(distance)
+    }
+}
+
+fn number<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+    match value.is_finite() {
+        true => to.serialize_f64(*value),
+        false => to.collect_str(&value),
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Diff {
     /// Elements are equal if their distance is not more than this, absolutely or relative to the larger one
     #[arg(long, default_value_t = 0.0, value_name = "T", requires = "values")]
     tolerance: f64,
-    /// As JSON
+    /// As JSON; an infinite distance, as from NaN to a number, is the text "inf" there
     #[arg(long)]
     json: bool,
     /// When to color

@@ -96,12 +96,7 @@ impl Show {
     }
 
     fn unknown(&self, graphs: &[Graph]) -> Stop {
-        let nearest = graph::nearest(graphs, &self.path);
-        let hint = if nearest.is_empty() {
-            String::new()
-        } else {
-            format!("\n  nearest: {}", nearest.join(", "))
-        };
+        let hint = hint(graphs, &self.path);
         let (file, path) = (self.graph.display(), &self.path);
         match graphs.is_empty() {
             true => Stop::usage(format!("{file}: no graph in it: nothing was recorded")),
@@ -191,15 +186,20 @@ impl Show {
             .find
             .as_ref()
             .and_then(|text| text.parse::<NodePath>().ok());
-        let nearest = near.map_or_else(Vec::new, |path| graph::nearest(graphs, &path));
-        let hint = match nearest.is_empty() {
-            true => String::new(),
-            false => format!("\n  nearest: {}", nearest.join(", ")),
-        };
+        let hint = near.map_or_else(String::new, |path| hint(graphs, &path));
         Stop {
             message: format!("{}: nothing found for {what}{hint}", self.graph.display()),
             code: 1,
         }
+    }
+}
+
+/// The line of an error that names what may have been meant; empty where nothing is near.
+pub fn hint(graphs: &[Graph], path: &NodePath) -> String {
+    let nearest = graph::nearest(graphs, path);
+    match nearest.is_empty() {
+        true => String::new(),
+        false => format!("\n  nearest: {}", nearest.join(", ")),
     }
 }
 

@@ -165,10 +165,6 @@ fn rows(
 }
 
 fn row(graph: &Graph, node: &Node, path: &NodePath, texts: &mut Texts) -> Row {
-    let label = match node.is_scope() {
-        true => format!("Graph({})", node.children.len()),
-        false => node.value.label(),
-    };
     let mut files: Vec<usize> = Vec::new();
     for frame in &node.frames {
         let file = texts.some(&frame.file);
@@ -181,7 +177,7 @@ fn row(graph: &Graph, node: &Node, path: &NodePath, texts: &mut Texts) -> Row {
         name: texts.number(&node.name),
         path: path.to_string(),
         parent: None,
-        label: texts.number(&label),
+        label: texts.number(&node.label()),
         tensor: tensor(&node.value).map(|text| texts.number(&text)),
         target: texts.some(&node.target),
         module: texts.some(&node.module_path),

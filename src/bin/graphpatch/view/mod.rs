@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use graphpatch::error::Error;
 use graphpatch::graph::file::replace;
-use graphpatch::graph::{self, Graph, GraphFile};
+use graphpatch::graph::{Graph, GraphFile};
 use graphpatch::path::NodePath;
 
+use crate::show::hint;
 use crate::sweep::table::Table;
 use crate::{Stop, print, say};
 use data::Data;
@@ -115,11 +116,7 @@ impl View {
         };
         let known: Vec<&Graph> = file.graphs.iter().filter(exists).collect();
         if known.is_empty() && !self.path.is_root() {
-            let nearest = graph::nearest(&file.graphs, &self.path);
-            let hint = match nearest.is_empty() {
-                true => String::new(),
-                false => format!("\n  nearest: {}", nearest.join(", ")),
-            };
+            let hint = hint(&file.graphs, &self.path);
             let file = self.graph.display();
             return Err(Stop::usage(format!("{file}: no node {}{hint}", self.path)));
         }

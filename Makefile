@@ -67,6 +67,7 @@ test-languages: venv build ## programs in other languages that use the C ABI: Ru
 	$(PYTHON) -m pytest -p no:cacheprovider tests/languages -q $(T)
 
 # Not part of `make test`: the three versions are about 2 GB to load, 4.4 GB on disk, and take 10 minutes of two busy cores.
+# `.ci/run` tries the oldest.
 VERSIONS ?= 2.4.1 2.7.1 2.15.0
 
 .PHONY: test-versions

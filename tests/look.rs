@@ -154,6 +154,13 @@ fn nodes_are_found() {
         stderr.contains("nothing found") && stderr.contains("nearest: layers_0.add_0"),
         "{stderr}"
     );
+    let shape = graphpatch("show", &[&file], &["--find", "*,768"]);
+    assert_eq!(said(&shape, 1), "");
+    let stderr = String::from_utf8_lossy(&shape.stderr);
+    assert!(
+        stderr.ends_with("nothing found for \"*,768\"\n  shapes: --shape '*,768'\n"),
+        "{stderr}"
+    );
     let bad = graphpatch("show", &[&file], &["--shape", "3,,4"]);
     assert_eq!(said(&bad, 2), "");
     assert!(String::from_utf8_lossy(&bad.stderr).contains("at character 2"));

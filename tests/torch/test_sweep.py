@@ -318,6 +318,17 @@ def test_what_is_wrong_is_said(program: List[Any], tmp_path: Path, options: List
     assert result.stderr.startswith("graphpatch: ") and not list(tmp_path.glob("t.csv*"))
 
 
+def test_a_table_without_a_name(program: List[Any], tmp_path: Path) -> None:
+    """It is sweep.csv in the current folder, and never written over another one."""
+    command = [GRAPHPATCH, "sweep", "--nodes", "head.output", "--metric", "distance:output", "--", *program]
+    assert run_process(command, cwd=tmp_path).code == 0
+    assert list(rows_of(tmp_path / "sweep.csv")) == ["head.output"]
+    (tmp_path / "sweep.csv").write_text("mine\n", encoding="utf-8")
+    again = run_process(command, cwd=tmp_path)
+    assert again.code == 2 and "sweep.csv is there already" in again.stderr, again.stderr
+    assert (tmp_path / "sweep.csv").read_text(encoding="utf-8") == "mine\n"
+
+
 def test_programs_without_a_model(tmp_path: Path) -> None:
     result = sweep(["echo", "score 1"], tmp_path / "t.csv", "--nodes", "**", "--metric", r"regex:score (\d)")
     assert result.code == 2 and result.stderr == "graphpatch: no libtorch model ran: there are no nodes to sweep over\n"

@@ -182,11 +182,12 @@ impl Show {
                 shape.as_deref().unwrap_or_default()
             ),
         };
-        let near = self
-            .find
-            .as_ref()
-            .and_then(|text| text.parse::<NodePath>().ok());
-        let hint = near.map_or_else(String::new, |path| hint(graphs, &path));
+        let text = self.find.as_deref().unwrap_or_default();
+        let hint = match (text.parse::<ShapePattern>(), text.parse::<NodePath>()) {
+            (Ok(_), _) if self.shape.is_none() => format!("\n  shapes: --shape '{text}'"),
+            (_, Ok(path)) if self.find.is_some() => hint(graphs, &path),
+            _ => String::new(),
+        };
         Stop {
             message: format!("{}: nothing found for {what}{hint}", self.graph.display()),
             code: 1,

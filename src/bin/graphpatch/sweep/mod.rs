@@ -38,6 +38,8 @@ use table::{Format, Row, Settings, Table};
 
 /// Some nodes could not be measured.
 const FAILED: u8 = 3;
+/// The table where -o names none.
+const TABLE: &str = "sweep.csv";
 /// So many of them are told; the table has all.
 const TOLD: usize = 5;
 
@@ -69,9 +71,9 @@ pub struct Sweep {
     /// of these norms over all its values; NAME= in front names it; may be repeated
     #[arg(long, value_name = "METRIC", required = true)]
     metric: Vec<Metric>,
-    /// The table: FILE.csv or FILE.json; may be repeated. Beside the first one a journal keeps what is measured, so that the same
-    /// command goes on after an interruption
-    #[arg(short, long, value_name = "FILE", required = true)]
+    /// The table: FILE.csv or FILE.json; may be repeated; by default sweep.csv, which must not be there yet. Beside the first one
+    /// a journal keeps what is measured, so that the same command goes on after an interruption
+    #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,
     /// The heat map as a picture (SVG)
     #[arg(long, value_name = "FILE")]
@@ -108,7 +110,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Sweep {
-    pub fn run(self) -> Result<u8, Stop> {
+    pub fn run(mut self) -> Result<u8, Stop> {
+        if self.output.is_empty() {
+            self.output.push(unnamed()?);
+        }
         let each = Each::new(&self.patch, &self.slice, self.runs)?;
         let always = self.always()?;
         self.check()?;
@@ -360,6 +365,17 @@ impl Sweep {
             ));
         }
         Ok(if failed.is_empty() { 0 } else { FAILED })
+    }
+}
+
+/// Where the table goes whose name was not given: never over another one.
+fn unnamed() -> Result<PathBuf, Stop> {
+    let table = PathBuf::from(TABLE);
+    match table.symlink_metadata() {
+        Err(_) => Ok(table),
+        Ok(_) => Err(Stop::usage(format!(
+            "{TABLE} is there already, and no -o names another table: give -o FILE (-o {TABLE} replaces it)"
+        ))),
     }
 }
 

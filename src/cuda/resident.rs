@@ -12,7 +12,7 @@ use super::picks::Lists;
 use super::promote;
 use super::work::{Live, Op};
 use graphpatch_core::patch::action::{Action, Operand};
-use graphpatch_core::patch::{Number, Patch};
+use graphpatch_core::patch::{Number, Patch, PatchMemory};
 use graphpatch_core::tensor::{Dtype, HostTensor};
 
 /// Device memory of ours.
@@ -94,6 +94,8 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Resident(Mutex<Inner>);
 
+impl PatchMemory for Resident {}
+
 /// Where a use of the memory takes place.
 #[derive(Clone, Copy, Debug)]
 pub struct Use {
@@ -116,10 +118,9 @@ impl Use {
 
 /// The resident part of a patch.
 pub fn of(patch: &Patch) -> Option<&Resident> {
-    let made = patch
-        .resident
-        .get_or_init(|| Arc::new(Resident::default()) as Arc<dyn Any + Send + Sync>);
-    made.downcast_ref()
+    let made = patch.resident.get_or_init(|| Arc::new(Resident::default()));
+    let any: &dyn Any = made.as_ref();
+    any.downcast_ref()
 }
 
 /// The buffer of a device, made by `bytes` if it is not there.

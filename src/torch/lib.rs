@@ -18,7 +18,7 @@ mod seam_generated;
 
 pub use attach::{attach, start};
 pub use flat::{OwnCall, flat_forked, flat_start, flat_thread, is_flat};
-pub use foreign::foreign;
+pub use foreign::{NativeFunction, Takes, foreign, lend};
 pub use manual::{
     Leaf, Opened, Shown, leaf, open_run, open_scope, resume, run_begin, run_end, run_parameters,
     scope_enter, scope_leave, scope_next, scope_unwind, show, snapshot,

@@ -1,6 +1,7 @@
 //! What a registered patch does when its value is at hand: the spec with its files read and its numbers checked.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use super::kept::Kept;
@@ -16,51 +17,18 @@ pub enum Operand {
     /// A tensor of ours; broadcasts to the slice.
     Host(Arc<HostTensor>),
     /// A tensor of libtorch's own, gradients and all.
-    Foreign(Arc<Foreign>),
+    Foreign(Arc<dyn ForeignTensor>),
 }
 
-/// A tensor that the adapter holds for us.
-#[derive(Debug)]
-pub struct Foreign {
-    /// The adapter's handle.
-    pub handle: usize,
-    release: fn(usize),
-}
+/// A tensor that the crate at the edge to libtorch holds for a patch; only that crate can look into it.
+///
+/// Dropping it may run code of the user's. So it is never dropped while a lock of ours is held.
+pub trait ForeignTensor: Any + Send + Sync + fmt::Debug {}
 
-impl Foreign {
-    /// `release` is called with the handle when nobody needs it any more.
-    pub fn new(handle: usize, release: fn(usize)) -> Foreign {
-        Foreign { handle, release }
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        (self.release)(self.handle);
-    }
-}
-
-/// A function of the user's, called by the adapter with the value; see `gp_callback` in the C header.
-#[derive(Clone, Debug)]
-pub struct Callback {
-    /// Address of the function.
-    pub function: usize,
-    /// What it gets as its first argument.
-    pub user: usize,
-    /// It takes libtorch's own tensor rather than DLPack: `gp_torch_callback`.
-    pub torch: bool,
-    /// Lives as long as somebody may call the function.
-    pub life: Option<Arc<Life>>,
-}
-
-/// What has to stay alive with a function of the user's.
-pub struct Life(pub Box<dyn Any + Send + Sync>);
-
-impl std::fmt::Debug for Life {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Life")
-    }
-}
+/// A function of the user's that changes a value; only the crate at the edge that calls it can look into it.
+///
+/// Dropping it may run code of the user's. So it is never dropped while a lock of ours is held.
+pub trait UserFunction: Any + Send + Sync + fmt::Debug {}
 
 /// What is done to the picked part of the value.
 #[derive(Clone, Debug)]
@@ -70,7 +38,7 @@ pub enum Action {
     Replace(Operand),
     /// Keeps a copy of the value: the last one, or all.
     Keep(Arc<Kept>),
-    Custom(Callback),
+    Custom(Arc<dyn UserFunction>),
 }
 
 /// One item of an index into a tensor.

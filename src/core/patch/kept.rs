@@ -1,5 +1,7 @@
 //! Values that probes and records keep.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,16 +11,16 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::tensor::{Dtype, HostTensor};
 
-/// A copy in the memory of a device, held by whoever made it.
-pub trait Remote: Send + Sync + std::fmt::Debug {
+/// A copy in the memory of a device, held by the crate at the edge that made it.
+///
+/// Dropping it may run code of the user's. So it is never dropped while a lock of ours is held.
+pub trait Remote: Any + Send + Sync + fmt::Debug {
     /// Its elements in row-major order; waits until they are there.
     ///
     /// # Errors
     ///
     /// What the device says.
     fn read(&self, bytes: &mut [u8]) -> Result<()>;
-    /// Address of a new DLPack tensor that shares it.
-    fn lend(&self) -> Option<usize>;
 }
 
 /// A value that is read back when somebody asks for it, and only then.
@@ -26,12 +28,12 @@ pub trait Remote: Send + Sync + std::fmt::Debug {
 pub struct OnDevice {
     dtype: Dtype,
     sizes: Vec<i64>,
-    remote: Mutex<Option<Box<dyn Remote>>>,
+    remote: Mutex<Option<Arc<dyn Remote>>>,
     host: OnceCell<Arc<HostTensor>>,
 }
 
 impl OnDevice {
-    pub fn new(dtype: Dtype, sizes: Vec<i64>, remote: Box<dyn Remote>) -> OnDevice {
+    pub fn new(dtype: Dtype, sizes: Vec<i64>, remote: Arc<dyn Remote>) -> OnDevice {
         OnDevice {
             dtype,
             sizes,
@@ -45,7 +47,7 @@ impl OnDevice {
     fn read(&self, stay: bool) -> Result<Arc<HostTensor>> {
         let fetch = || {
             let mut tensor = HostTensor::zeros(self.dtype, &self.sizes)?;
-            if let Some(remote) = &*self.remote.lock() {
+            if let Some(remote) = self.remote() {
                 remote.read(tensor.bytes_mut())?;
             }
             Ok(Arc::new(tensor))
@@ -54,13 +56,14 @@ impl OnDevice {
             return fetch();
         }
         let host = self.host.get_or_try_init(fetch)?;
-        *self.remote.lock() = None;
+        // The lock is free again before the copy is dropped.
+        let gone = self.remote.lock().take();
+        drop(gone);
         Ok(host.clone())
     }
 
-    /// See [`Remote::lend`].
-    pub fn lend(&self) -> Option<usize> {
-        self.remote.lock().as_ref()?.lend()
+    fn remote(&self) -> Option<Arc<dyn Remote>> {
+        self.remote.lock().clone()
     }
 }
 
@@ -151,12 +154,18 @@ impl Kept {
         let mut values = self.values.lock();
         if self.is_full(&values) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            drop(values);
+            drop(value);
             return;
         }
-        if !self.all {
-            values.clear();
-        }
+        let before = match self.all {
+            true => Vec::new(),
+            false => std::mem::take(&mut *values),
+        };
         values.push(value);
+        // What the last value replaces is dropped when the lock is free again.
+        drop(values);
+        drop(before);
     }
 
     /// What is kept so far, oldest first. What lies on a device is read back now.
@@ -191,10 +200,11 @@ impl Kept {
         Some(self.read(&copy))
     }
 
-    /// The DLPack tensor of value number `index`, if it is to stay on its device.
-    pub fn lend(&self, index: usize) -> Option<usize> {
-        match self.values.lock().get(index).cloned()? {
-            Copied::Device(value) if self.on_device => value.lend(),
+    /// Value number `index` where it lies on its device, if it is to stay there.
+    pub fn remote(&self, index: usize) -> Option<Arc<dyn Remote>> {
+        let copy = self.values.lock().get(index).cloned()?;
+        match copy {
+            Copied::Device(value) if self.on_device => value.remote(),
             _ => None,
         }
     }
@@ -204,8 +214,78 @@ impl Kept {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Forgets all values, and how many were dropped.
     pub fn clear(&self) {
-        self.values.lock().clear();
+        let gone = std::mem::take(&mut *self.values.lock());
         self.dropped.store(0, Ordering::Relaxed);
+        drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Weak;
+
+    /// A copy whose end looks at the probe that kept it, as code of the user's may.
+    #[derive(Debug)]
+    struct Curious {
+        probe: Weak<Kept>,
+        seen: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Remote for Curious {
+        fn read(&self, bytes: &mut [u8]) -> Result<()> {
+            bytes.fill(7);
+            Ok(())
+        }
+    }
+
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            if let Some(probe) = self.probe.upgrade() {
+                // A probe that dropped this under its lock would wait for itself.
+                assert!(!probe.values.is_locked());
+                self.seen.lock().push(probe.len());
+            }
+        }
+    }
+
+    fn curious(probe: &Arc<Kept>, seen: &Arc<Mutex<Vec<usize>>>) -> OnDevice {
+        let remote = Curious {
+            probe: Arc::downgrade(probe),
+            seen: seen.clone(),
+        };
+        OnDevice::new(Dtype::U8, vec![2], Arc::new(remote))
+    }
+
+    #[test]
+    fn copies_end_when_no_lock_is_held() {
+        let seen = Arc::default();
+        let probe = Arc::new(Kept::last());
+        probe.push_on_device(curious(&probe, &seen));
+        probe.push_on_device(curious(&probe, &seen));
+        assert_eq!(*seen.lock(), [1], "the second value replaces the first");
+        assert_eq!(probe.value(0).unwrap().unwrap().bytes(), [7, 7]);
+        assert_eq!(*seen.lock(), [1, 1], "read back, a copy is needed no more");
+        probe.push_on_device(curious(&probe, &seen));
+        probe.clear();
+        assert_eq!(*seen.lock(), [1, 1, 0]);
+        let full = Arc::new(Kept::all(Some(0)));
+        full.push_on_device(curious(&full, &seen));
+        assert_eq!(*seen.lock(), [1, 1, 0, 0]);
+        assert_eq!(full.dropped(), 1);
+    }
+
+    #[test]
+    fn what_stays_on_its_device_is_handed_out() {
+        let seen = Arc::default();
+        let probe = Arc::new(Kept::last().staying(true));
+        probe.push_on_device(curious(&probe, &seen));
+        assert_eq!(probe.value(0).unwrap().unwrap().bytes(), [7, 7]);
+        assert!(probe.remote(0).is_some() && probe.remote(1).is_none());
+        let moved = Arc::new(Kept::last());
+        moved.push_on_device(curious(&moved, &seen));
+        assert!(moved.remote(0).is_none());
     }
 }

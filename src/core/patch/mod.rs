@@ -14,7 +14,7 @@ pub mod value;
 use serde::{Deserialize, Serialize};
 
 pub use crate::tensor::Number;
-pub use plan::{OnError, Patch, PatchCounts, Plan, Step, Target};
+pub use plan::{OnError, Patch, PatchCounts, PatchMemory, Plan, Step, Target};
 pub use runs::RunRange;
 pub use value::Value;
 

@@ -1,6 +1,7 @@
 //! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
@@ -24,7 +25,10 @@ pub enum OnError {
     Skip,
 }
 
-/// A registered patch and what became of it.
+/// What the crate that applies a patch keeps for it outside of host memory; only that crate can look into it.
+pub trait PatchMemory: Any + Send + Sync + fmt::Debug {}
+
+/// A registered patch, and how often it was applied.
 #[derive(Debug)]
 pub struct Patch {
     pub id: u64,
@@ -40,8 +44,8 @@ pub struct Patch {
     applied: AtomicU64,
     failed: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// What the room that applies the patch keeps for it (device memory); goes with the patch.
-    pub resident: OnceLock<Arc<dyn Any + Send + Sync>>,
+    /// What is kept for the patch in device memory; goes with the patch.
+    pub resident: OnceLock<Arc<dyn PatchMemory>>,
 }
 
 /// How often a patch met its node, changed it, or could not.

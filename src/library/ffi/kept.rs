@@ -74,8 +74,12 @@ pub unsafe extern "C" fn gp_kept_tensor(
     guard(|| unsafe {
         let kept = kept(session, id)?;
         let place = usize::try_from(index).ok();
-        if let Some(lent) = place.and_then(|at| kept.lend(at)) {
-            return answer(out, "out", std::ptr::with_exposed_provenance_mut(lent));
+        if out.is_null() {
+            return Err(super::guard::null("out"));
+        }
+        let remote = place.and_then(|at| kept.remote(at));
+        if let Some(lent) = remote.and_then(|copy| graphpatch_torch::lend(copy.as_ref())) {
+            return answer(out, "out", lent.as_ptr().cast());
         }
         let value = place.and_then(|at| kept.value(at));
         let value = value.ok_or_else(|| Error::Argument {

@@ -9,10 +9,11 @@ use super::session::gp_session;
 use super::value::gp_value;
 use super::{Status, guard};
 use graphpatch_core::error::{Error, Result};
-use graphpatch_core::patch::action::{Action, Callback, Life, NewPatch, Pick};
+use graphpatch_core::patch::action::{Action, NewPatch, Pick};
 use graphpatch_core::patch::kept::Kept;
 use graphpatch_core::path::{Item, Slice};
 use graphpatch_session::verdict;
+use graphpatch_torch::{NativeFunction, Takes};
 
 /// A patch to be: a path, an index and what to do. One thread at a time. Since 0.1.0.
 pub struct gp_spec(NewPatch);
@@ -72,8 +73,12 @@ pub unsafe extern "C" fn gp_spec_new(path: *const c_char, out: *mut *mut gp_spec
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_free(spec: *mut gp_spec) {
     if !spec.is_null() {
-        // SAFETY: by this function's contract.
-        drop(unsafe { Box::from_raw(spec) });
+        // A release of the user's may run in here.
+        let _ = guard(|| {
+            // SAFETY: by this function's contract.
+            drop(unsafe { Box::from_raw(spec) });
+            Ok(())
+        });
     }
 }
 
@@ -233,12 +238,9 @@ pub unsafe extern "C" fn gp_spec_custom(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let function = callback.ok_or_else(|| super::guard::null("callback"))?;
-        change(spec)?.action = Action::Custom(Callback {
-            function: (function as *const ()).expose_provenance(),
-            user: user.expose_provenance(),
-            torch: false,
-            life: None,
-        });
+        let function = function as *const () as *mut c_void;
+        let function = NativeFunction::new(function, user, Takes::DlPack);
+        change(spec)?.action = Action::Custom(Arc::new(function));
         Ok(())
     })
 }
@@ -274,31 +276,15 @@ pub unsafe extern "C" fn gp_spec_custom_torch(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let function = callback.ok_or_else(|| super::guard::null("callback"))?;
-        change(spec)?.action = Action::Custom(Callback {
-            function: (function as *const ()).expose_provenance(),
-            user: user.expose_provenance(),
-            torch: true,
-            life: None,
-        });
+        let function = function as *const () as *mut c_void;
+        let function = NativeFunction::new(function, user, Takes::Torch);
+        change(spec)?.action = Action::Custom(Arc::new(function));
         Ok(())
     })
 }
 
 /// What is called once with a function's `user` when nobody can call that function any more. Since 0.1.0.
 pub type gp_release = Option<unsafe extern "C" fn(user: *mut c_void)>;
-
-/// A `user` that is handed back when the last patch, spec and run that know it are gone.
-struct Owned {
-    release: unsafe extern "C" fn(user: *mut c_void),
-    user: usize,
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // SAFETY: both came together in gp_spec_release, and this is the one call.
-        unsafe { (self.release)(std::ptr::with_exposed_provenance_mut(self.user)) };
-    }
-}
 
 /// Hands over the `user` of the spec's function: `release` is called with it, once and on whatever thread, when the spec
 /// and all patches that were registered from it are gone and runs that began with them have ended. It must not throw.
@@ -314,14 +300,14 @@ pub unsafe extern "C" fn gp_spec_release(spec: *mut gp_spec, release: gp_release
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let release = release.ok_or_else(|| super::guard::null("release"))?;
-        match &mut change(spec)?.action {
-            Action::Custom(callback) if callback.life.is_none() => {
-                let user = callback.user;
-                callback.life = Some(Arc::new(Life(Box::new(Owned { release, user }))));
-                Ok(())
-            }
-            Action::Custom(_) => Err(refused("spec", "has its `user` handed over already")),
-            _ => Err(refused("spec", "calls no function")),
+        let function = match &change(spec)?.action {
+            Action::Custom(function) => NativeFunction::of(function.as_ref()),
+            _ => None,
+        };
+        let function = function.ok_or_else(|| refused("spec", "calls no function"))?;
+        match function.release_with(release) {
+            true => Ok(()),
+            false => Err(refused("spec", "has its `user` handed over already")),
         }
     })
 }

@@ -125,7 +125,11 @@ pub unsafe extern "C" fn gp_value_torch(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_value_free(value: *mut gp_value) {
     if !value.is_null() {
-        // SAFETY: by this function's contract.
-        drop(unsafe { Box::from_raw(value) });
+        // A release of the user's may run in here.
+        let _ = guard(|| {
+            // SAFETY: by this function's contract.
+            drop(unsafe { Box::from_raw(value) });
+            Ok(())
+        });
     }
 }

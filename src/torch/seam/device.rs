@@ -2,14 +2,14 @@
 
 use super::lent::{array, dtype};
 use super::{guard, seam_run, verdict};
-use crate::attach::adapter;
+use crate::foreign::DeviceCopy;
 use crate::seam_generated as raw;
-use graphpatch_core::patch::kept::{OnDevice, Remote};
+use graphpatch_core::patch::kept::OnDevice;
 use graphpatch_cuda::{self as cuda, Tensor, Value};
 use graphpatch_session::Verdict;
 
-use graphpatch_core::error::{Error, Result};
 use std::ffi::c_void;
+use std::sync::Arc;
 
 /// The adapter's tensor; `None` for a dtype that we do not know.
 ///
@@ -92,56 +92,14 @@ pub(super) unsafe extern "C" fn keep_on_device(
     guard(raw::GP_SKIPPED, || {
         // SAFETY: a live run on its own thread; the rest lent for this call.
         let (run, target, kept) = unsafe { (seam_run(run), &*target, &*kept) };
-        // Ours from here on: freed by its Drop, also where nobody wants it.
-        let handle = Handle(kept.handle.expose_provenance());
+        // SAFETY: the adapter hands the copy over. It is ours from here on: freed by its Drop, also where nobody wants it.
+        let copy = unsafe { DeviceCopy::take(kept.handle) };
         // SAFETY: `sizes` has the tensor's rank.
         let sizes = unsafe { array(kept.sizes, kept.rank as usize) };
-        let (Some(run), Some(dtype)) = (run, dtype(kept.dtype)) else {
+        let (Some(run), Some(copy), Some(dtype)) = (run, copy, dtype(kept.dtype)) else {
             return raw::GP_SKIPPED;
         };
-        let value = OnDevice::new(dtype, sizes.to_vec(), Box::new(handle));
+        let value = OnDevice::new(dtype, sizes.to_vec(), Arc::new(copy));
         verdict(run.run.keep_on_device(target.patch, value))
     })
-}
-
-/// What the adapter handed over.
-#[derive(Debug)]
-struct Handle(usize);
-
-impl Handle {
-    fn pointer(&self) -> *mut c_void {
-        std::ptr::with_exposed_provenance_mut(self.0)
-    }
-}
-
-impl Remote for Handle {
-    fn read(&self, bytes: &mut [u8]) -> Result<()> {
-        let Some(read) = adapter()?.kept_read else {
-            return Err(Error::Internal("the adapter reads no kept values".into()));
-        };
-        // SAFETY: a live handle of the adapter's; `bytes` may be written. The text stays until this thread asks again.
-        let why = unsafe {
-            let answer = read(self.pointer(), bytes.as_mut_ptr().cast(), bytes.len());
-            array(answer.data.cast::<u8>(), answer.size)
-        };
-        match why {
-            [] => Ok(()),
-            why => Err(Error::Torch(String::from_utf8_lossy(why).into_owned())),
-        }
-    }
-
-    fn lend(&self) -> Option<usize> {
-        // SAFETY: a live handle of the adapter's.
-        let lent = unsafe { adapter().ok()?.kept_lend?(self.pointer()) };
-        (!lent.is_null()).then(|| lent.expose_provenance())
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if let Ok(Some(free)) = adapter().map(|adapter| adapter.kept_free) {
-            // SAFETY: the handle is the adapter's own, given back once.
-            unsafe { free(self.pointer()) };
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::SeamRun;
 use super::lent::{borrowed, dtype_code};
+use crate::foreign::{NativeFunction, Takes, TorchTensor};
 use crate::seam_generated as raw;
 use graphpatch_core::patch::action::{Action, NewPatch, Operand, Pick};
 use graphpatch_core::patch::{Number, Plan};
@@ -72,8 +73,11 @@ impl Targets {
             };
             let patch = &plan.patches[target.patch as usize].patch;
             own.add_slice(patch);
-            list.push(own.target(target.patch, &patch.action));
-            parts.push(own);
+            // Operands and functions of other crates than this one there are none.
+            if let Some(given) = own.target(target.patch, &patch.action) {
+                list.push(given);
+                parts.push(own);
+            }
         }
         Targets {
             list,
@@ -111,7 +115,7 @@ impl Parts {
         }
     }
 
-    fn target(&mut self, patch: u32, action: &Action) -> raw::GpTarget {
+    fn target(&mut self, patch: u32, action: &Action) -> Option<raw::GpTarget> {
         let mut target = raw::GpTarget {
             patch,
             dig: self.dig.as_ptr(),
@@ -125,12 +129,13 @@ impl Parts {
             Action::Add(operand) => (raw::GP_ADD, Some(operand)),
             Action::Replace(operand) => (raw::GP_REPLACE, Some(operand)),
             Action::Keep(_) => (raw::GP_KEEP, None),
-            Action::Custom(callback) => {
-                target.callback = std::ptr::with_exposed_provenance_mut(callback.function);
-                target.user = std::ptr::with_exposed_provenance_mut(callback.user);
-                let code = match callback.torch {
-                    true => raw::GP_CUSTOM_TORCH,
-                    false => raw::GP_CUSTOM,
+            Action::Custom(function) => {
+                let function = NativeFunction::of(function.as_ref())?;
+                target.callback = function.function;
+                target.user = function.user;
+                let code = match function.takes {
+                    Takes::Torch => raw::GP_CUSTOM_TORCH,
+                    Takes::DlPack => raw::GP_CUSTOM,
                 };
                 (code, None)
             }
@@ -141,7 +146,7 @@ impl Parts {
             Some(Operand::Host(tensor)) => target.tensor = self.tensor(tensor),
             Some(Operand::Foreign(foreign)) => {
                 let arg = Box::new(raw::GpTensorArg {
-                    foreign: std::ptr::with_exposed_provenance_mut(foreign.handle),
+                    foreign: TorchTensor::handle(foreign.as_ref())?,
                     ..raw::GpTensorArg::default()
                 });
                 target.tensor = &raw const *arg;
@@ -149,7 +154,7 @@ impl Parts {
             }
             None => {}
         }
-        target
+        Some(target)
     }
 }
 

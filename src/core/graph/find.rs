@@ -18,7 +18,7 @@ impl Graph {
             .and_then(|node| node.value.element(&path.dig))
     }
 
-    /// The path as the graph itself writes it: the alias `linear_0` becomes `linear` (SPEC part 2, rule 3).
+    /// The path as the graph itself writes it: the alias `linear_0` becomes `linear`.
     ///
     /// Names that the graph does not know stay as they are.
     pub fn canonical(&self, path: &NodePath) -> NodePath {

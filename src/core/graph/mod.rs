@@ -8,6 +8,7 @@
 mod address;
 mod check;
 mod code;
+mod counts;
 mod diff;
 pub mod file;
 #[cfg(test)]
@@ -23,11 +24,12 @@ use serde::{Deserialize, Serialize};
 
 pub use address::CodeAddress;
 pub use check::check;
+pub use counts::Counts;
 pub use diff::{Difference, diff};
 pub use file::{FORMAT, GraphFile};
 pub use nearest::nearest;
 pub use search::{Hit, Query, ShapePattern};
-pub use tree::{Counts, Part, TreeStyle};
+pub use tree::{Part, TreeStyle};
 pub use value::{Dim, TensorInfo, Value};
 
 /// What a node stands for.
@@ -210,7 +212,7 @@ pub(crate) mod samples {
         scope
     }
 
-    /// The TupleOutputModule of SPEC part 2.
+    /// A module that calls one Linear on `x` and again on `x + 1`, and returns both values.
     pub fn tuple_output() -> Graph {
         let children = vec![
             leaf(Kind::Input, "x", tensor(&[3, 2])),

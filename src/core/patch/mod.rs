@@ -6,6 +6,7 @@
 pub mod action;
 pub mod kept;
 pub mod plan;
+mod registered;
 pub mod runs;
 pub mod text;
 pub mod toml;
@@ -14,7 +15,8 @@ pub mod value;
 use serde::{Deserialize, Serialize};
 
 pub use crate::tensor::Number;
-pub use plan::{OnError, Patch, PatchCounts, PatchMemory, Plan, Step, Target};
+pub use plan::{Plan, Step, Target};
+pub use registered::{OnError, Patch, PatchCounts, PatchMemory};
 pub use runs::RunRange;
 pub use value::Value;
 

@@ -1,8 +1,7 @@
-//! Where a tensor lies: a file and, where a file holds several, the key.
+//! Where a tensor lies: a file and, where a file holds several, the key. It is read by `npy.rs` or `safetensors.rs`, which know
+//! nothing of this.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -144,51 +143,6 @@ impl fmt::Display for FileValue {
             None => Ok(()),
         }
     }
-}
-
-/// Where and why a file is refused.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub place: String,
-    pub why: String,
-}
-
-impl Fault {
-    pub fn at(place: impl Into<String>, why: impl Into<String>) -> Fault {
-        Fault {
-            place: place.into(),
-            why: why.into(),
-        }
-    }
-
-    pub fn of(self, file: &Path) -> Error {
-        Error::Format {
-            file: file.to_owned(),
-            place: self.place,
-            why: self.why,
-        }
-    }
-}
-
-/// An open file and its length. What is no regular file could block, or be gone when it is read again.
-pub(super) fn open(file: &Path) -> Result<(File, u64)> {
-    let fail = |why: String| Error::File {
-        file: file.to_owned(),
-        why,
-    };
-    let meta = std::fs::metadata(file).map_err(|why| fail(why.to_string()))?;
-    if !meta.is_file() {
-        return Err(fail("is not a regular file".to_owned()));
-    }
-    let opened = File::open(file).map_err(|why| fail(why.to_string()))?;
-    Ok((opened, meta.len()))
-}
-
-/// Reads exactly what should come next.
-pub(super) fn fill(reader: &mut impl Read, bytes: &mut [u8], place: &str) -> Result<(), Fault> {
-    reader
-        .read_exact(bytes)
-        .map_err(|why| Fault::at(place, why.to_string()))
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Tensors in host memory, and plain numbers: what files hold, what probes keep, what patches add.
 //!
-//! [`HostTensor`] is dense and row-major. It is read from [`npy`] and [`safetensors`] files, and written to the latter; a
-//! [`FileValue`] says where one lies. Strided memory of the host's own tensors is the business of [`graphpatch_apply`].
+//! [`HostTensor`] is dense and row-major. [`npy`] and [`safetensors`] read it from files, and the latter writes it; a
+//! [`FileValue`] says where one lies, and knows both. The crate `graphpatch-apply` works on the strided memory of the host's
+//! own tensors.
 
 pub mod compare;
 pub mod dtype;
 mod elements;
 pub mod file;
 pub mod host;
+mod input;
 pub mod npy;
 mod npy_header;
 pub mod number;

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::file::{Fault, fill, open};
+use super::input::{Fault, fill, open};
 use super::npy_header::Header;
 use super::{Dtype, HostTensor};
 use crate::error::Result;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo, View};
 
-use super::file::{Fault, fill, open};
+use super::input::{Fault, fill, open};
 use super::{Dtype, HostTensor};
 use crate::error::{Error, Result};
 

@@ -1,0 +1,52 @@
+//! An open file that a tensor is read from, and what is wrong with it: what the readers of all formats share.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Where and why a file is refused.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub place: String,
+    pub why: String,
+}
+
+impl Fault {
+    pub fn at(place: impl Into<String>, why: impl Into<String>) -> Fault {
+        Fault {
+            place: place.into(),
+            why: why.into(),
+        }
+    }
+
+    pub fn of(self, file: &Path) -> Error {
+        Error::Format {
+            file: file.to_owned(),
+            place: self.place,
+            why: self.why,
+        }
+    }
+}
+
+/// An open file and its length. What is no regular file could block, or be gone when it is read again.
+pub(super) fn open(file: &Path) -> Result<(File, u64)> {
+    let fail = |why: String| Error::File {
+        file: file.to_owned(),
+        why,
+    };
+    let meta = std::fs::metadata(file).map_err(|why| fail(why.to_string()))?;
+    if !meta.is_file() {
+        return Err(fail("is not a regular file".to_owned()));
+    }
+    let opened = File::open(file).map_err(|why| fail(why.to_string()))?;
+    Ok((opened, meta.len()))
+}
+
+/// Reads exactly what should come next.
+pub(super) fn fill(reader: &mut impl Read, bytes: &mut [u8], place: &str) -> Result<(), Fault> {
+    reader
+        .read_exact(bytes)
+        .map_err(|why| Fault::at(place, why.to_string()))
+}

@@ -62,7 +62,9 @@ impl Graph {
         };
         let mut at = base.clone();
         for name in &names {
-            at = self.step(&at, name).ok_or_else(|| self.no_step(&at, name))?;
+            at = self
+                .step(&at, name)
+                .ok_or_else(|| self.no_step(&at, name))?;
         }
         Ok(at)
     }

@@ -120,7 +120,7 @@ def answers_of(call: str, folder: Path) -> List[Tuple[str, int, str]]:
     process.start()
     theirs.close()
     answers = ours.recv()  # EOFError where it did not survive
-    process.join(timeout=60)
+    process.join(timeout=600)
     assert process.exitcode == 0, call
     return answers
 

@@ -1,11 +1,17 @@
 //! `graphpatch show`, `complete` and `diff` as processes, on graphs that are made here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test"
+)]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use graphpatch::graph::{Dim, Graph, GraphFile, Kind, Node, TensorInfo, Value};
-use graphpatch::tensor::{Dtype, HostTensor, safetensors};
+use graphpatch_core::graph::{Dim, Graph, GraphFile, Kind, Node, TensorInfo, Value};
+use graphpatch_core::tensor::{Dtype, HostTensor, safetensors};
 
 fn tensor(shape: &[i64]) -> Value {
     Value::Tensor(TensorInfo {
@@ -95,7 +101,7 @@ fn a_tree_in_a_pipe_is_the_specs_text_unless_asked() {
     let file = desk.save("g.json", vec![model(3, 1)]);
     let show = |options: &[&str]| said(&graphpatch("show", &[&file], options), 0);
     let plain = show(&[]);
-    let path = graphpatch::path::NodePath::root();
+    let path = graphpatch_core::path::NodePath::root();
     assert_eq!(plain, model(3, 1).tree(&path).expect("a tree"));
     assert_eq!(show(&["--all"]), plain);
     assert_eq!(show(&["--color", "never"]), plain);

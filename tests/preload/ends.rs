@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use graphpatch::preload::Report;
+use graphpatch_protocol::Report;
 
 use crate::shop::*;
 
@@ -205,12 +205,12 @@ fn reports_hold_what_the_process_is() {
     let program = shop.program(ENDS, "ends", &flags);
     let reports = shop.path("reports");
     std::fs::create_dir(&reports).expect("dir");
-    let options = graphpatch::preload::Options {
-        operations: graphpatch::preload::Operations::Auto,
+    let options = graphpatch_protocol::Options {
+        operations: graphpatch_protocol::Operations::Auto,
         run_at: Vec::new(),
         record: true,
         patches: vec![],
-        on_error: graphpatch::patch::OnError::Raise,
+        on_error: graphpatch_core::patch::OnError::Raise,
         report_dir: reports.clone(),
     };
     let file = shop.path("options.json");

@@ -15,7 +15,7 @@ from reader import ROOT, read
 from test_baseline import FUNCTION, HEADER
 
 LIBRARY = ROOT / "target/release/libgraphpatch.so"
-GRAPH = ROOT / "tests/abi/0.1/client/graph.json"
+GRAPH = ROOT / "tests/fuzz/seeds/graph-tuple.json"
 NO_MESSAGE = ("gp_callback_fail",)  # what it answers is for the callback to return
 # Always NULL: what cannot be made here.
 ABSENT = ("struct DLManagedTensorVersioned *", "const struct gp_snapshot *", "struct gp_frames *")

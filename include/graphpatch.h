@@ -21,7 +21,7 @@
  * stay as they are, and new ones come. A struct that the caller allocates begins with its size and may grow at its end:
  * begin it with its GP_..._INIT. A member that the library is too old to know is zeroed.
  *
- * Generated from src/ffi by cbindgen; change it there. */
+ * Generated from src/library/ffi by cbindgen; change it there. */
 
 #ifndef GRAPHPATCH_H
 #define GRAPHPATCH_H

@@ -1,4 +1,10 @@
 //! Damaged files: what the fuzz target of tests/fuzz feeds its readers without end, a bounded part of it here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test"
+)]
 
 #[path = "fuzz/src/loaders.rs"]
 mod loaders;
@@ -13,7 +19,7 @@ use proptest::sample::Index;
 use loaders::{NAMES, READERS};
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds");
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())

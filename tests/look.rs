@@ -1,12 +1,17 @@
 //! `graphpatch show`, `complete` and `diff` as processes, on graphs that are made here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test"
+)]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-use graphpatch::graph::{Dim, Graph, GraphFile, Kind, Node, TensorInfo, Value};
-use graphpatch::tensor::{Dtype, HostTensor, safetensors};
+use graphpatch_core::graph::{Dim, Graph, GraphFile, Kind, Node, TensorInfo, Value};
+use graphpatch_core::tensor::{Dtype, HostTensor, safetensors};
 
 fn tensor(shape: &[i64]) -> Value {
     Value::Tensor(TensorInfo {
@@ -96,7 +101,7 @@ fn a_tree_in_a_pipe_is_the_specs_text_unless_asked() {
     let file = desk.save("g.json", vec![model(3, 1)]);
     let show = |options: &[&str]| said(&graphpatch("show", &[&file], options), 0);
     let plain = show(&[]);
-    let path = graphpatch::path::NodePath::root();
+    let path = graphpatch_core::path::NodePath::root();
     assert_eq!(plain, model(3, 1).tree(&path).expect("a tree"));
     assert_eq!(show(&["--all"]), plain);
     assert_eq!(show(&["--color", "never"]), plain);
@@ -171,13 +176,13 @@ fn nodes_are_found() {
 fn a_closed_pipe_is_quiet_and_many_nodes_are_quick() {
     let desk = Desk::new();
     let file = desk.save("g.json", vec![model(100, 100)]);
-    let begin = Instant::now();
-    let text = said(&graphpatch("show", &[&file], &[]), 0);
-    assert!(
-        begin.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begin.elapsed()
-    );
+    // Two seconds of the processor, whatever else the machine is doing.
+    let limited = Command::new("sh")
+        .args(["-c", r#"ulimit -t 2; exec "$0" show "$1""#])
+        .args([Path::new(env!("CARGO_BIN_EXE_graphpatch")), &file])
+        .output()
+        .expect("starts");
+    let text = said(&limited, 0);
     assert!(text.lines().count() > 10_000);
     for options in [&[][..], &["--json"], &["--find", "add"], &["--shape"]] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_graphpatch"))

@@ -8,17 +8,17 @@ use half::{bf16, f16};
 use super::place::Place;
 use super::view::View;
 use super::{Outcome, pair};
-use crate::error::Result;
-use crate::patch::Number;
-use crate::patch::action::{Action, Operand};
-use crate::path::Slice;
-use crate::tensor::Dtype;
+use graphpatch_core::error::Result;
+use graphpatch_core::patch::Number;
+use graphpatch_core::patch::action::{Action, Operand};
+use graphpatch_core::path::Slice;
+use graphpatch_core::tensor::Dtype;
 
 /// Does the action on the slice of the view.
 ///
 /// # Errors
 ///
-/// [`crate::error::Error::Slice`] when the slice does not fit the view's shape; nothing was written then.
+/// [`graphpatch_core::error::Error::Slice`] when the slice does not fit the view's shape; nothing was written then.
 pub fn apply(view: &View<'_>, slice: &Slice, action: &Action) -> Result<Outcome> {
     let region = slice.region(view.sizes, view.strides)?;
     let place = || Place::new(view, &region);

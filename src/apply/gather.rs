@@ -2,8 +2,8 @@
 
 use super::place::rows;
 use super::view::View;
-use crate::error::Result;
-use crate::tensor::HostTensor;
+use graphpatch_core::error::Result;
+use graphpatch_core::tensor::HostTensor;
 
 /// The view's elements in row-major order.
 pub fn gather(view: &View<'_>) -> Result<HostTensor> {
@@ -57,14 +57,13 @@ fn copy<T: Copy>(view: &View<'_>, out: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::of;
     use super::*;
-    use crate::tensor::Dtype;
+    use graphpatch_core::tensor::Dtype;
 
     #[test]
     fn gathers_in_row_major_order() {
         let mut memory: Vec<i32> = (0..12).collect();
-        let view = of(&mut memory, &[3, 2], &[1, 6], Dtype::I32);
+        let view = View::over(&mut memory, &[3, 2], &[1, 6], Dtype::I32).unwrap();
         let tensor = gather(&view).unwrap();
         let expected: Vec<u8> = [0, 6, 1, 7, 2, 8]
             .into_iter()
@@ -73,13 +72,16 @@ mod tests {
         assert_eq!(tensor.bytes(), expected);
         let mut none: [i32; 0] = [];
         assert!(
-            gather(&of(&mut none, &[0, 2], &[2, 1], Dtype::I32))
+            gather(&View::over(&mut none, &[0, 2], &[2, 1], Dtype::I32).unwrap())
                 .unwrap()
                 .bytes()
                 .is_empty()
         );
         let mut one = [7i32];
-        let repeated = gather(&of(&mut one, &[2, 2], &[0, 0], Dtype::I32)).unwrap();
+        let repeated =
+            gather(&View::over(&mut one, &[2, 2], &[0, 0], Dtype::I32).unwrap()).unwrap();
         assert_eq!(repeated.bytes().len(), 16);
+        assert!(View::over(&mut one, &[2], &[1], Dtype::I32).is_none());
+        assert!(View::over(&mut one, &[1], &[1], Dtype::I64).is_none());
     }
 }

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 use super::Outcome;
 use super::place::zip_row;
 use super::view::View;
-use crate::path::Region;
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_core::path::Region;
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 type Dims = SmallVec<[(usize, isize, isize); 8]>;
 

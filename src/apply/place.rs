@@ -1,7 +1,7 @@
 //! Where in memory a region lies: rows of neighbours, as few and as long as can be.
 
 use super::view::View;
-use crate::path::Region;
+use graphpatch_core::path::Region;
 
 /// A region of memory with its neighbouring dimensions merged: as few and as long rows as there can be.
 pub(super) struct Place {

@@ -1,9 +1,9 @@
 //! An action on a leaf that is a plain number.
 
-use crate::error::{Error, Result};
-use crate::patch::Number;
-use crate::patch::action::{Action, Operand};
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::patch::Number;
+use graphpatch_core::patch::action::{Action, Operand};
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 /// A plain number of the host; an action keeps its type, since the program behind it relies on that.
 #[derive(Clone, Copy, Debug, PartialEq)]

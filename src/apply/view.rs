@@ -1,6 +1,6 @@
 //! A strided tensor in CPU memory that an action may write.
 
-use crate::tensor::Dtype;
+use graphpatch_core::tensor::Dtype;
 
 /// A tensor's memory for the length of one call.
 #[derive(Debug)]
@@ -34,31 +34,36 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Where the element lies that is `offset` elements from the first; `None` if `T` is no element's size.
-    pub(super) fn element<T>(&self, offset: i64) -> Option<*mut T> {
-        let bytes = offset as isize * self.dtype.size() as isize;
-        (size_of::<T>() == self.dtype.size()).then(|| self.data.wrapping_offset(bytes).cast())
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A view of a test's own memory.
-    pub fn of<'a, T>(
+    /// A view of memory of the caller's own. `None` where sizes and strides reach out of it, or `T` is not as large as an
+    /// element.
+    pub fn over<T: bytemuck::Pod>(
         memory: &'a mut [T],
         sizes: &'a [i64],
         strides: &'a [i64],
         dtype: Dtype,
-    ) -> View<'a> {
-        assert_eq!(size_of::<T>(), dtype.size());
-        if !sizes.contains(&0) {
-            let steps = sizes.iter().zip(strides);
-            let reach: i64 = steps.map(|(n, step)| (n - 1) * step).sum();
-            assert!((reach as usize) < memory.len());
+    ) -> Option<View<'a>> {
+        let fits = size_of::<T>() == dtype.size() && sizes.len() == strides.len();
+        let mut farthest = 0i64;
+        for (size, step) in sizes.iter().zip(strides) {
+            if *size < 0 || *step < 0 {
+                return None;
+            }
+            farthest = (size - 1)
+                .max(0)
+                .checked_mul(*step)?
+                .checked_add(farthest)?;
+        }
+        let empty = sizes.contains(&0);
+        if !fits || !empty && usize::try_from(farthest).ok()? >= memory.len() {
+            return None;
         }
         // SAFETY: the farthest element lies inside `memory`, which is borrowed for as long as the view lives.
-        unsafe { View::new(memory.as_mut_ptr().cast(), sizes, strides, dtype) }
+        Some(unsafe { View::new(memory.as_mut_ptr().cast(), sizes, strides, dtype) })
+    }
+
+    /// Where the element lies that is `offset` elements from the first; `None` if `T` is no element's size.
+    pub(super) fn element<T>(&self, offset: i64) -> Option<*mut T> {
+        let bytes = offset as isize * self.dtype.size() as isize;
+        (size_of::<T>() == self.dtype.size()).then(|| self.data.wrapping_offset(bytes).cast())
     }
 }

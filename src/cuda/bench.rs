@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::fake::{self, Call, State};
+use super::recording::{self, Call, State};
 use super::work::Kernel;
 use super::{Cuda, Planned, Queue, Tensor, Value};
-use crate::apply::{Outcome, View, cpu};
-use crate::patch::Patch;
-use crate::patch::action::{Action, NewPatch, Pick};
-use crate::path::Slice;
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_apply::{Outcome, View, cpu};
+use graphpatch_core::patch::Patch;
+use graphpatch_core::patch::action::{Action, NewPatch, Pick};
+use graphpatch_core::path::Slice;
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 pub const ALL: [Dtype; 20] = [
     Dtype::Bool,
@@ -120,7 +120,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Bench {
-        let (cuda, state) = fake::cuda(true);
+        let (cuda, state) = recording::cuda(true);
         Bench { cuda, state }
     }
 

@@ -2,8 +2,8 @@
 
 use smallvec::SmallVec;
 
-use crate::path::Slice;
-use crate::path::slice::Item;
+use graphpatch_core::path::Slice;
+use graphpatch_core::path::slice::Item;
 
 /// Indices `start, start + step, …`, `len` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use proptest::test_runner::{Config, TestRunner};
 use super::Value;
 use super::bench::{ALL, Bench, content, reference, same, sliced, span};
 use super::work::{Kernel, Path};
-use crate::apply::Outcome;
-use crate::patch::action::{Action, Foreign, Operand};
-use crate::patch::{Number, Patch};
-use crate::path::Slice;
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_apply::Outcome;
+use graphpatch_core::patch::action::{Action, Foreign, Operand};
+use graphpatch_core::patch::{Number, Patch};
+use graphpatch_core::path::Slice;
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 /// Sizes, and strides of a permuted, padded or stepped layout that does not overlap itself.
 fn layout() -> impl Strategy<Value = (Vec<i64>, Vec<i64>)> {

@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use super::bench::{patch, sliced};
-use super::fake::{self, Call, Fake, State};
+use super::recording::{self, Call, Recording, State};
 use super::status;
 use super::work::{Kernel, Path};
 use super::{Cuda, Planned, Queue, Tensor, Why};
-use crate::patch::Number;
-use crate::patch::Patch;
-use crate::patch::action::{Action, Operand, Pick};
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_core::patch::Number;
+use graphpatch_core::patch::Patch;
+use graphpatch_core::patch::action::{Action, Operand, Pick};
+use graphpatch_core::tensor::{Dtype, HostTensor};
 use std::sync::Arc;
 
 const BASE: u64 = 0x7000_0000_0000;
@@ -79,7 +79,7 @@ fn launches(calls: &[Call]) -> Vec<Shape> {
 
 #[test]
 fn the_path_is_chosen_by_alignment_and_strides() {
-    let (cuda, state) = fake::cuda(false);
+    let (cuda, state) = recording::cuda(false);
     let add = |n| Action::Add(Operand::Number(Number::Int(n)));
     let cases: Vec<Case> = vec![
         // Dense: 16 bytes a unit, four of them in each thread.
@@ -195,7 +195,7 @@ fn the_path_is_chosen_by_alignment_and_strides() {
 
 #[test]
 fn more_units_than_32_bits_count_are_cut() {
-    let (cuda, state) = fake::cuda(false);
+    let (cuda, state) = recording::cuda(false);
     let sizes = [5, 1 << 30, 1];
     let calls = one(
         &cuda,
@@ -228,7 +228,7 @@ fn more_units_than_32_bits_count_are_cut() {
 
 #[test]
 fn a_patch_in_use_launches_and_does_nothing_else() {
-    let (cuda, state) = fake::cuda(false);
+    let (cuda, state) = recording::cuda(false);
     let index = Pick::tensor(Arc::new(HostTensor::zeros(Dtype::I64, &[1]).unwrap())).unwrap();
     for made in [
         sliced("", Action::Zero),
@@ -253,7 +253,7 @@ fn a_patch_in_use_launches_and_does_nothing_else() {
 
 #[test]
 fn a_fault_of_a_launch_is_the_patchs() {
-    let (cuda, state) = fake::cuda(false);
+    let (cuda, state) = recording::cuda(false);
     let at = tensor(&[4, 4], &[4, 1], Dtype::F32);
     let mut queue = Queue::default();
     for slice in ["[0]", "[1]", ""] {
@@ -265,7 +265,10 @@ fn a_fault_of_a_launch_is_the_patchs() {
     let outcomes = queue.flush(&cuda);
     assert_eq!(outcomes.len(), 3);
     for (_, fault) in outcomes {
-        assert_eq!(fault.as_deref(), Some("CUDA: the fake says no (error 700)"));
+        assert_eq!(
+            fault.as_deref(),
+            Some("CUDA: the driver says no (error 700)")
+        );
     }
     assert!(queue.is_empty());
     assert!(queue.flush(&cuda).is_empty());
@@ -304,14 +307,14 @@ fn the_ptx_is_for_what_the_status_asks() {
 #[test]
 fn the_status_says_what_is_wrong() {
     let open = |version, cards: Vec<super::driver::Facts>| {
-        Cuda::new(Box::new(Fake {
+        Cuda::new(Box::new(Recording {
             state: Arc::default(),
             version,
             cards,
         }))
     };
     assert!(
-        open(10020, vec![fake::card()])
+        open(10020, vec![recording::card()])
             .unwrap_err()
             .contains("CUDA 10.2: 11.0 (R450) or newer")
     );
@@ -321,13 +324,13 @@ fn the_status_says_what_is_wrong() {
         capability: (7, 0),
         processors: 80,
     };
-    let cuda = open(12040, vec![old, fake::card()]).unwrap();
+    let cuda = open(12040, vec![old, recording::card()]).unwrap();
     assert_eq!(
         status::describe(&cuda),
         [
             "driver for CUDA 12.4",
             "device 0: not usable: Old card is of compute capability 7.0: the kernels need 7.5 or newer",
-            "device 1: Fake card, compute capability 9.0: usable",
+            "device 1: Recording card, compute capability 9.0: usable",
         ]
     );
     let at = tensor(&[4], &[1], Dtype::F32);

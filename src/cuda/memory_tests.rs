@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::bench::sliced;
-use super::fake::{self, Call};
 use super::launch_tests::{host, one, tensor};
+use super::recording::{self, Call};
 use super::{Queue, Tensor, Why, resident, status};
-use crate::patch::action::{Action, NewPatch, Operand};
-use crate::patch::{Number, Patch};
-use crate::tensor::Dtype;
+use graphpatch_core::patch::action::{Action, NewPatch, Operand};
+use graphpatch_core::patch::{Number, Patch};
+use graphpatch_core::tensor::Dtype;
 
 #[test]
 fn the_module_is_loaded_once_per_device_and_never_in_a_capture() {
-    let (cuda, state) = fake::cuda(false);
+    let (cuda, state) = recording::cuda(false);
     let zero = sliced("", Action::Zero);
     let at = tensor(&[4], &[1], Dtype::F32);
     state.capturing.store(true, Ordering::Relaxed);
@@ -61,7 +61,7 @@ fn the_module_is_loaded_once_per_device_and_never_in_a_capture() {
 
 #[test]
 fn memory_of_a_patch_goes_with_it_unless_a_graph_has_it() {
-    let (cuda, state) = fake::cuda(false);
+    let (cuda, state) = recording::cuda(false);
     let at = tensor(&[4], &[1], Dtype::F32);
     let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
     let calls = one(&cuda, &state, &value, &at);
@@ -90,7 +90,7 @@ fn live(action: Action) -> Arc<Patch> {
 /// The kernels run: a captured launch is one whose arguments stay as they were.
 #[test]
 fn a_replay_sees_the_switch_and_the_number_of_a_live_patch() {
-    let (cuda, state) = fake::cuda(true);
+    let (cuda, state) = recording::cuda(true);
     let memory = state.emulator.lock().as_mut().unwrap().alloc(16);
     let at = Tensor {
         address: memory,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::bench::{Bench, patch};
-use crate::patch::Number;
-use crate::patch::action::{Action, Operand, Pick};
-use crate::path::Slice;
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_core::patch::Number;
+use graphpatch_core::patch::action::{Action, Operand, Pick};
+use graphpatch_core::path::Slice;
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 fn indices(dtype: Dtype, shape: &[i64], entries: &[i64]) -> Pick {
     let mut tensor = HostTensor::zeros(dtype, shape).unwrap();

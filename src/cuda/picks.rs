@@ -5,10 +5,10 @@ use smallvec::SmallVec;
 
 use super::plan::{Axes, Axis};
 use super::work::{DIMS, Picked};
-use crate::patch::action::Pick;
-use crate::path::Slice;
-use crate::path::slice::Item;
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_core::patch::action::Pick;
+use graphpatch_core::path::Slice;
+use graphpatch_core::path::slice::Item;
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 /// The index tensors of one patch, broadcast against each other.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::work::{DIMS, Dim, Kernel, Op, Path, Work, code};
-use crate::path::Region;
-use crate::tensor::Dtype;
+use graphpatch_core::path::Region;
+use graphpatch_core::tensor::Dtype;
 
 /// One dimension of a region. Steps of memory in bytes, of index lists in entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,11 +4,11 @@
 use half::f16;
 
 use super::work::Op;
-use crate::apply::{Outcome, View, cpu};
-use crate::patch::Number;
-use crate::patch::action::{Action, Operand};
-use crate::path::Slice;
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_apply::{Outcome, View, cpu};
+use graphpatch_core::patch::Number;
+use graphpatch_core::patch::action::{Action, Operand};
+use graphpatch_core::path::Slice;
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {

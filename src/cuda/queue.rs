@@ -8,10 +8,10 @@ use super::plan::{self, Axes, Deed, Steps, Value};
 use super::resident::{self, Use};
 use super::work::{Dim, Kernel, Op, Path, Picks, WORKS, Work};
 use super::{picks, promote};
-use crate::error::Error;
-use crate::patch::action::{Action, Operand};
-use crate::patch::{Number, Patch};
-use crate::tensor::Dtype;
+use graphpatch_core::error::Error;
+use graphpatch_core::patch::action::{Action, Operand};
+use graphpatch_core::patch::{Number, Patch};
+use graphpatch_core::tensor::Dtype;
 
 /// A strided tensor in device memory that may be written, in work that goes to `stream`.
 #[derive(Clone, Copy, Debug)]

@@ -116,9 +116,9 @@ impl Driver for Real {
 
     fn active(&self, device: u32) -> bool {
         let (mut flags, mut active) = (0, 0);
-        // SAFETY: places for the answers.
         Real::device(device)
             .and_then(|device| {
+                // SAFETY: the call's contract; both places are ours.
                 check(unsafe { sys::cuDevicePrimaryCtxGetState(device, &mut flags, &mut active) })
             })
             .is_ok()

@@ -11,9 +11,9 @@ use super::device::{Cuda, Why};
 use super::picks::Lists;
 use super::promote;
 use super::work::{Live, Op};
-use crate::patch::action::{Action, Operand};
-use crate::patch::{Number, Patch};
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_core::patch::action::{Action, Operand};
+use graphpatch_core::patch::{Number, Patch};
+use graphpatch_core::tensor::{Dtype, HostTensor};
 
 /// Device memory of ours.
 #[derive(Debug)]

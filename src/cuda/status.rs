@@ -6,8 +6,8 @@ use libloading::os::unix::{Library, RTLD_LAZY};
 
 use super::device::{Cuda, Why};
 use super::{cuda, resident};
-use crate::error::{Error, Result};
-use crate::patch::Patch;
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::patch::Patch;
 
 /// One line for the driver, and one for each device: whether the kernels can run there, and why not.
 pub fn status() -> Vec<String> {

@@ -1,6 +1,6 @@
 //! What a kernel is told, in the layout of `kernels/common.cuh`.
 
-use crate::tensor::Dtype;
+use graphpatch_core::tensor::Dtype;
 
 /// Dimensions that a region may have after merging.
 pub const DIMS: usize = 8;

@@ -5,14 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Stack;
+use graphpatch_core::graph::CodeAddress;
 
-/// An address in a file, as the file itself counts it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    pub file: Arc<Path>,
-    pub address: u64,
-}
+use super::Stack;
 
 struct Module {
     file: Arc<Path>,
@@ -85,18 +80,18 @@ impl Modules {
         Modules(found)
     }
 
-    /// The user's places on a stack, innermost last.
-    pub fn places(&self, stack: &Stack) -> Vec<Place> {
-        let place = |address: &usize| {
+    /// The user's addresses on a stack, innermost last.
+    pub fn addresses(&self, stack: &Stack) -> Vec<CodeAddress> {
+        let locate = |address: &usize| {
             // Before the return address is the call.
             let address = (*address as u64).checked_sub(1)?;
             let module = self.0.iter().find(|module| module.holds(address))?;
-            module.users.then(|| Place {
+            module.users.then(|| CodeAddress {
                 file: module.file.clone(),
                 address: address.wrapping_sub(module.bias),
             })
         };
-        stack.0.iter().rev().filter_map(place).collect()
+        stack.0.iter().rev().filter_map(locate).collect()
     }
 }
 
@@ -145,11 +140,11 @@ mod tests {
     #[test]
     fn a_stack_leads_into_this_program() {
         let program = std::env::current_exe().unwrap();
-        let places = Modules::now().places(&Stack::here());
-        assert!(places.len() > 2, "{places:?}");
-        assert!(places.iter().all(|place| *place.file == *program));
+        let addresses = Modules::now().addresses(&Stack::here());
+        assert!(addresses.len() > 2, "{addresses:?}");
+        assert!(addresses.iter().all(|address| *address.file == *program));
         let nowhere = Stack(Box::new([0, 1, usize::MAX]));
-        assert!(Modules::now().places(&nowhere).is_empty());
+        assert!(Modules::now().addresses(&nowhere).is_empty());
     }
 
     #[test]

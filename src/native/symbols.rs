@@ -10,7 +10,8 @@ use object::read::elf::ElfFile64;
 use object::{Object, ObjectSymbol, ReadCache, SymbolKind};
 use rustc_hash::FxHashMap;
 
-use super::Place;
+use graphpatch_core::graph::CodeAddress;
+
 use super::separate::separate;
 
 /// A place in the user's source, as far as the program's file tells.
@@ -28,7 +29,7 @@ pub struct Line {
 #[derive(Default)]
 pub struct Symbols {
     files: FxHashMap<Arc<Path>, Names>,
-    known: FxHashMap<Place, Vec<Line>>,
+    known: FxHashMap<CodeAddress, Vec<Line>>,
 }
 
 /// What one file tells.
@@ -42,15 +43,15 @@ struct Names {
 impl Symbols {
     /// The calls that an address stands for, innermost last: several where some were inlined, none where it is in the
     /// inside of libtorch's headers or of a language's own library.
-    pub fn lines(&mut self, place: &Place) -> &[Line] {
+    pub fn lines(&mut self, address: &CodeAddress) -> &[Line] {
         let Symbols { files, known } = self;
-        known.entry(place.clone()).or_insert_with(|| {
+        known.entry(address.clone()).or_insert_with(|| {
             let names = files
-                .entry(place.file.clone())
-                .or_insert_with(|| Names::open(&place.file));
+                .entry(address.file.clone())
+                .or_insert_with(|| Names::open(&address.file));
             // Debug information may be damaged in ways that its readers do not expect.
-            let read = || names.lines(place);
-            catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| vec![unnamed(place)])
+            let read = || names.lines(address);
+            catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| vec![unnamed(address)])
         })
     }
 }
@@ -70,14 +71,14 @@ impl Names {
         catch_unwind(read).unwrap_or_default()
     }
 
-    fn lines(&self, place: &Place) -> Vec<Line> {
+    fn lines(&self, address: &CodeAddress) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut named = false;
         // What is in an unnamed namespace has a short name in debug information; its symbol has the whole one. Frames of
         // inlined calls come first, that of the function itself last.
-        let symbol = self.function(place).map(demangle);
+        let symbol = self.function(address).map(demangle);
         let frames = self.lines.as_ref();
-        if let Some(Ok(mut frames)) = frames.map(|lines| lines.find_frames(place.address)) {
+        if let Some(Ok(mut frames)) = frames.map(|lines| lines.find_frames(address.address)) {
             let mut found = Vec::new();
             while let Ok(Some(frame)) = frames.next() {
                 found.push(frame);
@@ -96,7 +97,8 @@ impl Names {
                 let file = location.as_ref().and_then(|location| location.file);
                 if is_users(&function) && !file.is_some_and(is_header) {
                     lines.push(Line {
-                        file: file.map_or_else(|| place.file.display().to_string(), str::to_owned),
+                        file: file
+                            .map_or_else(|| address.file.display().to_string(), str::to_owned),
                         line: location.and_then(|location| location.line).unwrap_or(0),
                         function,
                     });
@@ -107,7 +109,7 @@ impl Names {
         if named {
             return lines;
         }
-        let mut line = unnamed(place);
+        let mut line = unnamed(address);
         if let Some(name) = symbol {
             line.function = name;
         }
@@ -118,19 +120,19 @@ impl Names {
     }
 
     /// The function around an address, from the symbol tables.
-    fn function(&self, place: &Place) -> Option<&str> {
+    fn function(&self, address: &CodeAddress) -> Option<&str> {
         let functions = &self.functions;
-        let after = functions.partition_point(|(begin, ..)| *begin <= place.address);
+        let after = functions.partition_point(|(begin, ..)| *begin <= address.address);
         let (begin, size, name) = functions.get(after.checked_sub(1)?)?;
-        (place.address - begin < *size).then_some(name)
+        (address.address - begin < *size).then_some(name)
     }
 }
 
-fn unnamed(place: &Place) -> Line {
+fn unnamed(address: &CodeAddress) -> Line {
     Line {
-        file: place.file.display().to_string(),
+        file: address.file.display().to_string(),
         line: 0,
-        function: format!("{:#x}", place.address),
+        function: format!("{:#x}", address.address),
     }
 }
 
@@ -264,11 +266,11 @@ mod tests {
 
     #[test]
     fn this_test_has_a_name_and_a_line() {
-        let places = Modules::now().places(&Stack::here());
+        let addresses = Modules::now().addresses(&Stack::here());
         let mut symbols = Symbols::default();
-        let lines: Vec<Line> = places
+        let lines: Vec<Line> = addresses
             .iter()
-            .flat_map(|place| symbols.lines(place).to_vec())
+            .flat_map(|address| symbols.lines(address).to_vec())
             .collect();
         // Our own functions are left out, and with them all of this program's but `main`.
         assert!(
@@ -286,7 +288,7 @@ mod tests {
         let cut = folder.path().join("cut");
         std::fs::write(&cut, &program[..program.len() / 3]).unwrap();
         for file in [text, cut, folder.path().join("absent")] {
-            let place = Place {
+            let address = CodeAddress {
                 file: file.as_path().into(),
                 address: 0x1234,
             };
@@ -295,7 +297,7 @@ mod tests {
                 line: 0,
                 function: "0x1234".to_owned(),
             };
-            assert_eq!(Symbols::default().lines(&place), [expected]);
+            assert_eq!(Symbols::default().lines(&address), [expected]);
         }
     }
 }

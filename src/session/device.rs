@@ -1,9 +1,9 @@
 //! Patches of a run on CUDA values: planned as they come, launched together at the end of a node.
 
 use super::{Run, Verdict};
-use crate::cuda::{self, Planned, Tensor, Value, Why};
-use crate::patch::action::Action;
-use crate::patch::kept::OnDevice;
+use graphpatch_core::patch::action::Action;
+use graphpatch_core::patch::kept::OnDevice;
+use graphpatch_cuda::{self as cuda, Planned, Tensor, Value, Why};
 
 impl Run {
     /// Applies patch `index` to a CUDA tensor; `foreign` is its value, where that is a tensor of libtorch's. With `more`

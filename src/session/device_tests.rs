@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use super::run_tests::ATTACH;
 use super::{Root, Run, Scope, Session, Verdict};
-use crate::cuda::fake::{self, Call, State};
-use crate::cuda::{self, Tensor};
-use crate::patch::action::{Action, NewPatch, Operand};
-use crate::patch::{Number, OnError};
-use crate::tensor::{Dtype, HostTensor};
+use graphpatch_core::patch::action::{Action, NewPatch, Operand};
+use graphpatch_core::patch::{Number, OnError};
+use graphpatch_core::tensor::{Dtype, HostTensor};
+use graphpatch_cuda::recording::{self, Call, State};
+use graphpatch_cuda::{self as cuda, Tensor};
 
 const TENSOR: Tensor<'_> = Tensor {
     address: 1 << 40,
@@ -22,8 +22,8 @@ const TENSOR: Tensor<'_> = Tensor {
 
 /// A session with patches at `relu`, a run of it, and the fake card behind both.
 fn begin(patches: &[&str], on_error: OnError) -> (Arc<Session>, Run, Arc<State>) {
-    let (cuda, state) = fake::cuda(false);
-    fake::put(cuda);
+    let (cuda, state) = recording::cuda(false);
+    recording::put(cuda);
     let session = Session::open();
     session.make_current().unwrap();
     session.set_on_error(on_error);
@@ -149,7 +149,7 @@ fn a_live_patch_is_told_by_the_session() {
     let (session, run, state) = begin(&["relu=zero"], OnError::Raise);
     run.end();
     let mut live =
-        crate::patch::action::NewPatch::from_spec("relu=add:1".parse().unwrap()).unwrap();
+        graphpatch_core::patch::action::NewPatch::from_spec("relu=add:1".parse().unwrap()).unwrap();
     live.live = true;
     let id = session.add(live).unwrap();
     let (_, mut run, _) = {

@@ -12,9 +12,9 @@ use rustc_hash::FxHashMap;
 use super::run::{Frame, Interest, Run};
 use super::scope::Prepared;
 use super::{News, Root, Session, attached_ones, ops};
-use crate::graph::Graph;
-use crate::path::Name;
 use crate::record::Tape;
+use graphpatch_core::graph::Graph;
+use graphpatch_core::path::Name;
 
 /// How many nodes of one flat run are recorded. Patches know no such limit.
 pub const LIMIT: usize = 20_000;

@@ -34,7 +34,7 @@ fn op(run: &mut Run, id: u32) -> bool {
 
 fn tree(session: &Session) -> String {
     session.graphs()[0]
-        .tree(&crate::path::NodePath::root())
+        .tree(&graphpatch_core::path::NodePath::root())
         .unwrap()
 }
 

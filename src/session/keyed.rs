@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::KeptValues;
-use crate::tensor::{HostTensor, safetensors};
+use graphpatch_core::tensor::{HostTensor, safetensors};
 
 /// Values under the keys that files give them.
 #[derive(Debug, Default)]

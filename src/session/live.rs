@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use super::Session;
-use crate::cuda::{self, Why};
-use crate::error::{Error, Result};
-use crate::patch::Patch;
-use crate::patch::action::{Action, Operand};
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::patch::Patch;
+use graphpatch_core::patch::action::{Action, Operand};
+use graphpatch_cuda::{self as cuda, Why};
 
 fn text(why: Why) -> Error {
     match why {

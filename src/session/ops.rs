@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
 
-use crate::path::{Base, Name};
+use graphpatch_core::path::{Base, Name};
 
 /// One operator of the process.
 #[derive(Debug)]

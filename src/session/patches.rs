@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Session, live};
-use crate::cuda;
-use crate::error::{Error, Result};
-use crate::graph;
-use crate::patch::action::{Action, NewPatch};
-use crate::patch::kept::Kept;
-use crate::patch::{Patch, PatchCounts, PatchSpec, Plan};
-use crate::tensor::HostTensor;
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::graph;
+use graphpatch_core::patch::action::{Action, NewPatch};
+use graphpatch_core::patch::kept::Kept;
+use graphpatch_core::patch::{Patch, PatchCounts, PatchSpec, Plan};
+use graphpatch_core::tensor::HostTensor;
+use graphpatch_cuda as cuda;
 
 /// What one probe or record has kept.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{News, Root, Session};
-use crate::graph::Graph;
 use crate::record::Tape;
+use graphpatch_core::graph::Graph;
 
 /// The graphs of all roots; and, by the same index, the tapes of each root's latest different runs, newest last.
 #[derive(Default)]

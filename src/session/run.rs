@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 use super::flat::{Flat, Recorder};
 use super::scope::{Prepared, Root, Scope};
 use super::{Session, attached_ones, is_disabled, ops};
-use crate::graph::{Frame as Place, Kind};
-use crate::patch::Plan;
-use crate::path::{Base, Name, Namespace};
 use crate::record::{Args, Element, Source, Tag};
+use graphpatch_core::graph::{Frame as Place, Kind};
+use graphpatch_core::patch::Plan;
+use graphpatch_core::path::{Base, Name, Namespace};
 
 /// What the command's session notes of a program that has another one.
 pub const OWN_RUNS: &str = "the program has a session of its own: runs that it records or patches itself are not recorded or patched here";
@@ -142,7 +142,7 @@ pub struct Run {
     pending: Option<Pending>,
     pub(super) failure: String,
     /// Patches on CUDA values that are not launched yet.
-    pub(super) queue: crate::cuda::Queue,
+    pub(super) queue: graphpatch_cuda::Queue,
     no_target: Arc<str>,
     /// It computes a part of another run, and counts as none itself.
     resumed: bool,
@@ -200,7 +200,7 @@ impl Run {
             parameters: FxHashMap::default(),
             pending: None,
             failure: String::new(),
-            queue: crate::cuda::Queue::default(),
+            queue: graphpatch_cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: false,
             flat: None,
@@ -251,7 +251,7 @@ impl Run {
             parameters: from.parameters.clone(),
             pending: None,
             failure: String::new(),
-            queue: crate::cuda::Queue::default(),
+            queue: graphpatch_cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: true,
             flat: None,

@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 
 use super::run::{Interest, Run, ValueKind, Wanted};
 use super::{Root, Scope, Session, Verdict, ops};
-use crate::apply::Scalar;
-use crate::patch::OnError;
-use crate::path::NodePath;
 use crate::record::{Element, Tag};
-use crate::tensor::Dtype;
+use graphpatch_apply::{Scalar, View};
+use graphpatch_core::patch::OnError;
+use graphpatch_core::path::NodePath;
+use graphpatch_core::tensor::Dtype;
 
 /// Only one session can be attached at a time.
 pub(super) static ATTACH: Mutex<()> = Mutex::new(());
@@ -211,7 +211,7 @@ fn failures_are_counted_and_raised_or_skipped() {
         add(session, "size=add:0.5");
         let (mut run, _) = Run::begin(model().root).unwrap();
         let mut memory = [1.0f32; 6];
-        let view = crate::apply::view::tests::of(&mut memory, &[3, 2], &[2, 1], Dtype::F32);
+        let view = View::over(&mut memory, &[3, 2], &[2, 1], Dtype::F32).unwrap();
         assert_eq!(run.apply(0, &view), Verdict::Raise);
         let text = run.failure().to_owned();
         for part in ["add[5]=zero", "(3, 2)", "[5]", "out of bounds"] {

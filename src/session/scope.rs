@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::patch::Plan;
-use crate::path::{Base, Name, Namespace};
+use graphpatch_core::patch::Plan;
+use graphpatch_core::path::{Base, Name, Namespace};
 
 /// One call of one module in a root's code.
 #[derive(Debug)]

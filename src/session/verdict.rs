@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Run;
-use crate::apply::{self, Outcome, Scalar, View};
-use crate::error::Error;
-use crate::patch::action::Action;
-use crate::patch::{OnError, Patch};
+use graphpatch_apply::{self as apply, Outcome, Scalar, View};
+use graphpatch_core::error::Error;
+use graphpatch_core::patch::action::Action;
+use graphpatch_core::patch::{OnError, Patch};
 
 /// What becomes of a value that a patch met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::loader;
 use super::seam::CORE;
 use super::seam_generated as raw;
-use crate::error::{Error, Result};
-use crate::session::Session;
+use graphpatch_core::error::{Error, Result};
+use graphpatch_loader as loader;
+use graphpatch_session::Session;
 
 /// The adapter's table, once it was started. It stays for the life of the process.
 static ADAPTER: Mutex<Option<Adapter>> = Mutex::new(None);

@@ -1,10 +1,11 @@
 //! Flat runs: operations of programs that tell of no module calls, by way of the adapter.
 
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::attach::adapter;
 use super::seam_generated as raw;
-use crate::error::{Error, Result};
+use graphpatch_core::error::{Error, Result};
 
 /// Whether some threads have flat runs; then the adapter is there.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -54,4 +55,36 @@ pub fn flat_thread() {
 /// This process was forked off: its thread's run begins anew.
 pub fn flat_forked() {
     call(|adapter| adapter.flat_forked);
+}
+
+/// A call in which libtorch does the host's own work, until it is dropped.
+pub struct OwnCall {
+    /// The `torch::nn::Module` that it is made on, or NULL. Alive until then.
+    module: *const c_void,
+}
+
+impl OwnCall {
+    /// # Safety
+    ///
+    /// `module` is NULL or a `torch::nn::Module` that is alive until the call is dropped.
+    pub unsafe fn enter(module: *const c_void) -> OwnCall {
+        if let Ok(adapter) = adapter()
+            && let Some(enter) = adapter.own_enter
+        {
+            // SAFETY: a call of the adapter's table that takes nothing.
+            unsafe { enter() };
+        }
+        OwnCall { module }
+    }
+}
+
+impl Drop for OwnCall {
+    fn drop(&mut self) {
+        if let Ok(adapter) = adapter()
+            && let Some(leave) = adapter.own_leave
+        {
+            // SAFETY: the table's call; the module is alive, by the contract of `enter`.
+            unsafe { leave(self.module) };
+        }
+    }
 }

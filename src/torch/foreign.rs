@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::attach::adapter;
-use crate::error::{Error, Result};
-use crate::patch::action::Foreign;
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::patch::action::Foreign;
 
 /// Another reference to the tensor behind an `at::TensorImpl`.
 ///

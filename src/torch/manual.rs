@@ -8,11 +8,11 @@ use rustc_hash::FxHashMap;
 
 use super::attach::adapter;
 use super::seam_generated as raw;
-use crate::error::{Error, Result};
-use crate::record::{Element, Tag};
-use crate::session::run::{Interest, Snapshot};
-use crate::session::{Root, Scope, Session};
-use crate::tensor::Number;
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::tensor::Number;
+use graphpatch_session::record::{Element, Tag};
+use graphpatch_session::run::{Interest, Snapshot};
+use graphpatch_session::{Root, Scope, Session};
 
 /// Roots and scopes by name; they are few and live as long as the process.
 static ROOTS: LazyLock<Mutex<FxHashMap<String, Arc<Root>>>> = LazyLock::new(Default::default);
@@ -75,7 +75,7 @@ fn interest(flags: u32) -> Option<Interest> {
 pub struct Opened {
     /// What is wanted of its innermost scope.
     pub interest: Interest,
-    /// [`crate::patch::Plan::serial`]; 0 without patches.
+    /// [`graphpatch_core::patch::Plan::serial`]; 0 without patches.
     pub plan: u64,
 }
 
@@ -118,7 +118,7 @@ pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
     })
 }
 
-/// Begins, on this thread, a run that stands where the other one stood; see [`crate::session::Run::resume`].
+/// Begins, on this thread, a run that stands where the other one stood; see [`graphpatch_session::Run::resume`].
 pub fn resume(from: &Arc<Snapshot>, record: bool) -> Result<Option<Opened>> {
     // SAFETY: the table's call; the snapshot is alive for it.
     opened(|adapter, answer| unsafe {

@@ -1,4 +1,4 @@
-//! The core's side of the seam: raw structs in, safe calls of [`crate::session`] out.
+//! The core's side of the seam: raw structs in, safe calls of [`graphpatch_session`] out.
 //!
 //! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
 //! disables the library and the host goes on.
@@ -18,10 +18,10 @@ use lent::{array, borrowed, elements, frames, text, view};
 use targets::{Targets, give_targets};
 
 use super::seam_generated as raw;
-use crate::apply::{Scalar, View};
-use crate::session::Verdict;
-use crate::session::run::{Interest, Snapshot, Wanted};
-use crate::session::{self, Root, Run, Scope, Session, ValueKind, ops};
+use graphpatch_apply::{Scalar, View};
+use graphpatch_session::Verdict;
+use graphpatch_session::run::{Interest, Snapshot, Wanted};
+use graphpatch_session::{self as session, Root, Run, Scope, Session, ValueKind, ops};
 
 /// The table that the adapter gets; lives as long as the process.
 pub static CORE: Core = Core(raw::GpCore {
@@ -277,8 +277,8 @@ unsafe extern "C" fn run_parameters(
 
 unsafe extern "C" fn run_end(run: *mut raw::GpRun) {
     if !run.is_null() {
-        // SAFETY: the handle is `run_begin`'s, given back once.
         guard((), || {
+            // SAFETY: the box that `run_begin` handed over, given back once.
             unsafe { Box::from_raw(run.cast::<SeamRun>()) }.run.end()
         });
     }
@@ -406,8 +406,8 @@ unsafe extern "C" fn value_items(run: *mut raw::GpRun, items: *const raw::GpItem
 }
 
 unsafe extern "C" fn value_abandon(run: *mut raw::GpRun) {
-    // SAFETY: a live run on its own thread.
     guard((), || {
+        // SAFETY: a live run on its own thread.
         if let Some(run) = unsafe { seam_run(run) } {
             run.run.abandon();
         }

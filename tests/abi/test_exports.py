@@ -8,12 +8,12 @@ from reader import ROOT, read
 
 LIBRARY = ROOT / "target/release/libgraphpatch.so"
 HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
-# Stand before libc's own in a preloaded process (src/preload/hooks.rs, exec.rs, threads.rs). Without versions: a reference
+# Stand before libc's own in a preloaded process (src/library/inside/hooks.rs, exec.rs, threads.rs). Without versions: a reference
 # to one of libc's versions binds to them only so.
 LIBC = {"__libc_start_main", "dlopen", "dlsym", "_exit", "_Exit", "abort", "execv", "execve", "execvp", "execvpe",
         "pthread_create"}
 # And before libtorch's: what a program calls on whole modules.
-MEMBERS = set(re.findall(r'"(_ZN?K?5torch\w+)"', (ROOT / "src/torch/members.rs").read_text(encoding="utf-8")))
+MEMBERS = set(re.findall(r'"(_ZN?K?5torch\w+)"', (ROOT / "src/library/inside/members.rs").read_text(encoding="utf-8")))
 HOOKS = LIBC | MEMBERS
 
 

@@ -170,7 +170,7 @@ fn unsupported_versions_are_refused_with_a_way_out() {
     for (version, what) in [("2.3.1", "too old"), ("2.97.0", "newer than")] {
         setup.headers("torch", version);
         let said = setup.said(|_| {});
-        let range = graphpatch::torch::loader::supported();
+        let range = graphpatch_loader::supported();
         for part in [version, what, &range, "GRAPHPATCH_ANY_TORCH=1"] {
             assert!(said.contains(part), "{part} in {said}");
         }

@@ -179,7 +179,7 @@ fn a_probe_that_kept_nothing_leaves_an_empty_file() {
         run(graphpatch(&["--probe", "add", "--save", &out.display().to_string()]).arg("true"));
     assert_eq!(with.status.code(), Some(3), "{}", text(&with.stderr));
     assert!(text(&with.stderr).contains("graphpatch: patch add=probe never matched"));
-    let saved = graphpatch::tensor::safetensors::read_all(&out).expect("a safetensors file");
+    let saved = graphpatch_core::tensor::safetensors::read_all(&out).expect("a safetensors file");
     assert!(saved.is_empty());
 }
 

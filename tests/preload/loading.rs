@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use graphpatch::torch::loader::{Libtorch, cache, seal};
+use graphpatch_loader::{Libtorch, cache, seal};
 
 use crate::shop::*;
 

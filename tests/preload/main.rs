@@ -1,6 +1,12 @@
 //! Preloaded programs are run as real processes, bare and under `graphpatch run`: what they print and how they end must
 //! be the same. The programs are small and compiled here; none of them needs libtorch (a stand-in of the same file name is
 //! enough to see that the door opens).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test"
+)]
 
 mod adapters;
 mod command;

@@ -2,13 +2,13 @@
 
 use super::lent::{array, dtype};
 use super::{guard, seam_run, verdict};
-use crate::cuda::{self, Tensor, Value};
-use crate::patch::kept::{OnDevice, Remote};
-use crate::session::Verdict;
-use crate::torch::attach::adapter;
-use crate::torch::seam_generated as raw;
+use crate::attach::adapter;
+use crate::seam_generated as raw;
+use graphpatch_core::patch::kept::{OnDevice, Remote};
+use graphpatch_cuda::{self as cuda, Tensor, Value};
+use graphpatch_session::Verdict;
 
-use crate::error::{Error, Result};
+use graphpatch_core::error::{Error, Result};
 use std::ffi::c_void;
 
 /// The adapter's tensor; `None` for a dtype that we do not know.

@@ -5,8 +5,8 @@ use std::ffi::c_void;
 use super::super::seam_generated as raw;
 use super::lent::array;
 use super::{frame_flags, guard, hand_over, seam_run, share};
-use crate::session::flat::Next;
-use crate::session::{Root, Run};
+use graphpatch_session::flat::Next;
+use graphpatch_session::{Root, Run};
 
 pub(super) unsafe extern "C" fn flat_begin(
     root: *mut raw::GpRoot,

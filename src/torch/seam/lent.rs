@@ -2,12 +2,12 @@
 
 use smallvec::SmallVec;
 
-use crate::apply::View;
-use crate::graph::Frame;
-use crate::record::{Element, Tag};
-use crate::tensor::Dtype;
-use crate::tensor::Number;
-use crate::torch::seam_generated as raw;
+use crate::seam_generated as raw;
+use graphpatch_apply::View;
+use graphpatch_core::graph::Frame;
+use graphpatch_core::tensor::Dtype;
+use graphpatch_core::tensor::Number;
+use graphpatch_session::record::{Element, Tag};
 
 /// Text that the adapter lends for the call.
 ///

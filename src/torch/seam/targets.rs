@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::SeamRun;
 use super::lent::{borrowed, dtype_code};
-use crate::patch::action::{Action, NewPatch, Operand, Pick};
-use crate::patch::{Number, Plan};
-use crate::path::slice::Item;
-use crate::session::Run;
-use crate::tensor::HostTensor;
-use crate::torch::seam_generated as raw;
+use crate::seam_generated as raw;
+use graphpatch_core::patch::action::{Action, NewPatch, Operand, Pick};
+use graphpatch_core::patch::{Number, Plan};
+use graphpatch_core::path::slice::Item;
+use graphpatch_core::tensor::HostTensor;
+use graphpatch_session::Run;
 
 /// The targets of one site in the seam's words, and what they point into.
 pub(super) struct Targets {

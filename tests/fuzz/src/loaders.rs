@@ -6,10 +6,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use graphpatch::graph::{self, GraphFile, Node, Query};
-use graphpatch::patch::{self, RunRange};
-use graphpatch::path::{NodePath, Slice};
-use graphpatch::tensor::{npy, safetensors};
+use graphpatch_core::graph::{self, GraphFile, Node, Query};
+use graphpatch_core::patch::{self, RunRange};
+use graphpatch_core::path::{NodePath, Slice};
+use graphpatch_core::tensor::{npy, safetensors};
 
 /// What every node has.
 const ANYTHING: Query = Query {

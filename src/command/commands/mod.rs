@@ -1,0 +1,10 @@
+//! The subcommands. Each takes its own flags and answers with an exit code.
+
+pub mod check;
+pub mod complete;
+pub mod diff;
+pub mod doctor;
+pub mod run;
+pub mod show;
+pub mod sweep;
+pub mod view;

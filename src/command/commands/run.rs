@@ -1,0 +1,109 @@
+//! `graphpatch run`: checks everything that can be checked, then starts the program with the library preloaded.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::launch::process::launch;
+use clap::Args;
+use graphpatch_core::graph::GraphFile;
+use graphpatch_core::patch::PatchSpec;
+
+use crate::commands::check;
+use crate::launch::outcome::Outcome;
+use crate::launch::start;
+use crate::patch_arguments::PatchArguments;
+use crate::run_options::RunOptions;
+use crate::voice::Stop;
+
+/// Run PROGRAM, record its models' NodePath graph, patch values on the way
+#[derive(Args)]
+pub struct Run {
+    /// Print the NodePath tree on stderr when PROGRAM ends
+    #[arg(long)]
+    tree: bool,
+    /// Save the recorded graph as JSON
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
+    #[command(flatten)]
+    asked: PatchArguments,
+    /// Where the values of probes and records go (safetensors)
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    #[command(flatten)]
+    manner: RunOptions,
+    /// Print a table of the patches: matched, applied, failed, kept
+    #[arg(long)]
+    summary: bool,
+    /// Check all paths against a saved graph before PROGRAM starts
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    command: Vec<OsString>,
+}
+
+/// What the user wants to see when the program has ended.
+pub struct Wanted {
+    pub tree: bool,
+    pub summary: bool,
+    pub graph: Option<PathBuf>,
+    pub save: Option<PathBuf>,
+    pub patches: Vec<PatchSpec>,
+    pub program: String,
+    pub run_at: Vec<String>,
+}
+
+impl Wanted {
+    /// Whether anything of a model is to be seen or changed.
+    pub fn wants_inside(&self) -> bool {
+        self.tree || self.graph.is_some() || !self.patches.is_empty()
+    }
+}
+
+impl Run {
+    pub fn run(self) -> Result<u8, Stop> {
+        let patches = self.asked.specs()?;
+        check_save(&patches, self.save.as_deref())?;
+        self.manner.check()?;
+        if let Some(file) = &self.against {
+            check::against(&GraphFile::load(file)?.graphs, &patches)?;
+        }
+        for file in [&self.graph, &self.save].into_iter().flatten() {
+            start::check_writable(file)?;
+        }
+        start::check_program(&self.command)?;
+        let dir = start::directory()?;
+        let record = self.tree || self.graph.is_some();
+        let options = self.manner.options(record, &patches, dir.path())?;
+        let library = start::library(dir.path())?;
+        let mut command = start::command(&self.command, &options, &library)?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        let status =
+            launch(&mut command).map_err(|why| Stop::usage(format!("{program}: {why}")))?;
+
+        let wanted = Wanted {
+            tree: self.tree,
+            summary: self.summary,
+            graph: self.graph,
+            save: self.save,
+            patches,
+            program,
+            run_at: self.manner.run_at,
+        };
+        let outcome = Outcome::read(dir.path());
+        outcome.tell(&wanted, start::exit_code(status))
+    }
+}
+
+/// Values that are kept go somewhere, and a file for them is not asked for in vain.
+fn check_save(patches: &[PatchSpec], save: Option<&Path>) -> Result<(), Stop> {
+    match (patches.iter().find(|patch| patch.kind.keeps()), save) {
+        (Some(patch), None) => Err(Stop::usage(format!(
+            "{patch}: nothing says where its values go; add --save FILE"
+        ))),
+        (None, Some(_)) => Err(Stop::usage(
+            "--save: there are no values to save; add --probe PATH or --record PATH",
+        )),
+        _ => Ok(()),
+    }
+}

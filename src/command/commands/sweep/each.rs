@@ -1,0 +1,93 @@
+//! The patch that a sweep puts at each of its nodes.
+
+use graphpatch_core::error::Error;
+use graphpatch_core::patch::{PatchSpec, RunRange, Value};
+use graphpatch_core::path::{NodePath, Slice};
+
+use crate::voice::Stop;
+
+/// Stands for the node's path in the key of a safetensors file.
+const HERE: &str = "{}";
+
+/// A patch without a path.
+pub struct Each(PatchSpec);
+
+impl Each {
+    /// From `zero`, `add:VALUE` or `replace:VALUE`, and a slice with its brackets or none.
+    pub fn new(patch: &str, slice: &str, runs: Option<RunRange>) -> Result<Each, Stop> {
+        let slice: Slice = match slice.trim() {
+            "" => Slice::whole(),
+            slice if slice.starts_with('[') => slice.parse()?,
+            inner => format!("[{inner}]").parse()?,
+        };
+        // The path is put in later; this one is never seen, unless the text is wrong.
+        let mut spec: PatchSpec = format!("NODE={patch}").parse()?;
+        if spec.kind.keeps() {
+            return Err(Stop::usage(format!("--patch {patch}: it changes nothing")));
+        }
+        spec.slice = slice;
+        spec.runs = runs.unwrap_or_default();
+        Ok(Each(spec))
+    }
+
+    fn at(&self, node: &NodePath) -> PatchSpec {
+        let mut spec = self.0.clone();
+        spec.path = node.clone();
+        if let Some(Value::File(value)) = spec.kind.value_mut()
+            && let Some(key) = &mut value.key
+        {
+            *key = key.replace(HERE, &node.to_string());
+        }
+        spec
+    }
+
+    /// The patches at these nodes; the files of their values have been read once.
+    pub fn at_all(&self, nodes: &[NodePath]) -> Result<Vec<PatchSpec>, Stop> {
+        let patches: Vec<PatchSpec> = nodes.iter().map(|node| self.at(node)).collect();
+        let mut before: Option<&Value> = None;
+        for patch in &patches {
+            if patch.kind.value() != before {
+                check_value(patch)?;
+            }
+            before = patch.kind.value();
+        }
+        Ok(patches)
+    }
+}
+
+/// Reads the file of a patch's value, to see that it is good.
+pub fn check_value(spec: &PatchSpec) -> Result<(), Stop> {
+    match spec.kind.value() {
+        Some(Value::File(value)) => value
+            .load()
+            .map(|_| ())
+            .map_err(|why: Error| Stop::usage(format!("{}: {why}", spec.path))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(patch: &str, slice: &str) -> String {
+        let each = Each::new(patch, slice, None).map_err(|stop| stop.message);
+        let node = "a_1.b|sub_0".parse().expect("path");
+        each.map_or_else(|why| why, |each| each.at(&node).to_string())
+    }
+
+    #[test]
+    fn patches_get_their_nodes() {
+        assert_eq!(at("zero", ""), "a_1.b|sub_0=zero");
+        assert_eq!(at("add:0.5", "[..., 0]"), "a_1.b|sub_0[..., 0]=add:0.5");
+        assert_eq!(at("zero", "..., -1"), "a_1.b|sub_0[..., -1]=zero");
+        assert_eq!(
+            at("replace:@clean.safetensors#run.{}#0", ""),
+            "a_1.b|sub_0=replace:@clean.safetensors#run.a_1.b|sub_0#0"
+        );
+        assert!(at("double", "").contains("double"));
+        assert!(at("probe", "").contains("changes nothing"));
+        assert!(at("zero", "[a]").contains('a'));
+        assert!(at("zero", "[]").contains("slice"));
+    }
+}

@@ -1,0 +1,356 @@
+//! A sweep as a heat map: what is measured at each node, in rows of nodes that differ in one number (`layer_0.output`,
+//! `layer_1.output`).
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use anstyle::{Ansi256Color, AnsiColor, Color, Style};
+use graphpatch_core::path::NodePath;
+
+use super::table::{Column, Measure, Table};
+
+/// Where each of a table's rows stands.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// The numbers, ascending; `None`, the first, for paths without one.
+    pub columns: Vec<Option<u64>>,
+    /// The paths with `*` for the number, in the table's order; for each column the table's row.
+    pub rows: Vec<(String, Vec<Option<usize>>)>,
+}
+
+impl Grid {
+    pub fn of<'a>(nodes: impl Iterator<Item = &'a NodePath>) -> Grid {
+        let nodes: Vec<String> = nodes.map(NodePath::to_string).collect();
+        let numbers: Vec<_> = nodes.iter().map(|node| numbers(node)).collect();
+        // The first number in which any two differ: `encoder_1.layer_0` and `encoder_1.layer_1` in the second.
+        let most = numbers.iter().map(Vec::len).max().unwrap_or(0);
+        let varies = |at: &usize| {
+            let values: BTreeSet<u64> = numbers
+                .iter()
+                .filter_map(|all| all.get(*at))
+                .map(|n| n.value)
+                .collect();
+            values.len() > 1
+        };
+        let at = (0..most).find(varies).unwrap_or(0);
+        let mut placed: Vec<(String, Option<u64>)> = Vec::new();
+        for (node, numbers) in nodes.iter().zip(&numbers) {
+            placed.push(match numbers.get(at) {
+                Some(number) => {
+                    let (before, after) = (&node[..number.start], &node[number.end..]);
+                    (format!("{before}*{after}"), Some(number.value))
+                }
+                None => (node.clone(), None),
+            });
+        }
+        let columns: Vec<Option<u64>> = placed
+            .iter()
+            .map(|(_, number)| *number)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let mut rows: Vec<(String, Vec<Option<usize>>)> = Vec::new();
+        for (i, (label, number)) in placed.into_iter().enumerate() {
+            let column = columns.binary_search(&number).unwrap_or(0);
+            let found = rows
+                .iter()
+                .position(|(known, cells)| *known == label && cells[column].is_none());
+            let row = found.unwrap_or_else(|| {
+                rows.push((label, vec![None; columns.len()]));
+                rows.len() - 1
+            });
+            rows[row].1[column] = Some(i);
+        }
+        Grid { columns, rows }
+    }
+
+    pub fn heading(column: Option<u64>) -> String {
+        column.map_or("–".to_owned(), |number| number.to_string())
+    }
+}
+
+/// A number at the end of a name: `_12`.
+struct Number {
+    start: usize,
+    end: usize,
+    value: u64,
+}
+
+fn numbers(path: &str) -> Vec<Number> {
+    let mut found = Vec::new();
+    for (start, _) in path.match_indices('_').map(|(at, it)| (at + 1, it)) {
+        let rest = &path[start..];
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let end = start + digits;
+        let ends = path[end..].starts_with(['.', '|']) || end == path.len();
+        if let Some(value) = path[start..end].parse().ok().filter(|_| ends) {
+            found.push(Number { start, end, value });
+        }
+    }
+    found
+}
+
+/// How a metric's numbers become colors: how far each is from the bare run's, by the largest distance.
+pub struct Scale {
+    bare: f64,
+    most: f64,
+    pub measure: Measure,
+}
+
+impl Scale {
+    pub fn of(column: &Column, values: impl Iterator<Item = f64>) -> Scale {
+        let bare = if column.bare.0.is_finite() {
+            column.bare.0
+        } else {
+            0.0
+        };
+        let most = values
+            .map(|value| (value - bare).abs())
+            .filter(|far| far.is_finite())
+            .fold(0.0, f64::max);
+        Scale {
+            bare,
+            most,
+            measure: column.measure,
+        }
+    }
+
+    /// -1 to 1: how far below or above the bare run's. `None` for NaN.
+    pub fn place(&self, value: f64) -> Option<f64> {
+        let far = value - self.bare;
+        match far {
+            far if far.is_nan() => None,
+            far if far.is_infinite() => Some(far.signum()),
+            _ if self.most == 0.0 => Some(0.0),
+            far => Some(far / self.most),
+        }
+    }
+
+    /// The smallest and the largest number that have a color of their own.
+    pub fn ends(&self) -> (f64, f64) {
+        match self.measure {
+            Measure::Regex => (self.bare - self.most, self.bare + self.most),
+            Measure::Distance => (0.0, self.most),
+        }
+    }
+}
+
+/// White to red, and to blue: at a place from -1 to 1.
+pub fn rgb(place: f64) -> [u8; 3] {
+    // The ends of ColorBrewer's RdBu.
+    let end: [f64; 3] = if place < 0.0 {
+        [33.0, 102.0, 172.0]
+    } else {
+        [178.0, 24.0, 43.0]
+    };
+    let far = place.abs().min(1.0);
+    end.map(|end| (255.0 + (end - 255.0) * far).round() as u8)
+}
+
+/// Whether black is to be read on that color; else white.
+pub fn is_light([red, green, blue]: [u8; 3]) -> bool {
+    0.299 * f64::from(red) + 0.587 * f64::from(green) + 0.114 * f64::from(blue) > 140.0
+}
+
+/// Three significant digits, as short as they can be.
+pub fn short(value: f64) -> String {
+    if !value.is_finite() {
+        return value.to_string().to_lowercase();
+    }
+    let size = value.abs();
+    match size {
+        0.0 => "0".to_owned(),
+        _ if !(9.995e-4..9.995e4).contains(&size) => format!("{value:.1e}"),
+        _ => {
+            let digits = (2.0 - size.log10().floor()).max(0.0) as usize;
+            format!("{value:.digits$}")
+        }
+    }
+}
+
+/// Failed rows, and columns that have no node.
+const FAILED: &str = "failed";
+const NONE: &str = "";
+/// Without colors: how far from the bare run's.
+const SHADES: [char; 5] = [' ', '░', '▒', '▓', '█'];
+/// The 256 colors of terminals, from white to red and to blue.
+const REDS: [u8; 7] = [231, 224, 217, 210, 203, 160, 124];
+const BLUES: [u8; 7] = [231, 195, 153, 117, 75, 32, 25];
+/// A row of cells goes on in the next block after so many characters.
+const WIDTH: usize = 120;
+
+/// The heat maps of all metrics, for a terminal or a file.
+pub fn text(table: &Table, colors: bool) -> String {
+    let grid = Grid::of(table.rows.iter().map(|row| &row.node));
+    let maps = (0..table.metrics.len()).map(|metric| one(table, &grid, metric, colors));
+    maps.collect::<Vec<_>>().join("\n")
+}
+
+fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
+    let column = &table.metrics[metric];
+    let value = |row: usize| table.rows[row].values.get(metric).map(|value| value.0);
+    let scale = Scale::of(column, (0..table.rows.len()).filter_map(value));
+    let mut text = format!(
+        "{}, {} in the bare run\n",
+        column.name,
+        short(column.bare.0)
+    );
+    let cell = |row: Option<usize>| match row {
+        None => (NONE.to_owned(), None),
+        Some(row) => match value(row) {
+            None => (FAILED.to_owned(), None),
+            Some(value) => (short(value), scale.place(value)),
+        },
+    };
+    let all = grid.rows.iter().flat_map(|(_, cells)| cells);
+    let digits = all.map(|row| cell(*row).0.len()).max().unwrap_or(0);
+    let heads = grid
+        .columns
+        .iter()
+        .map(|head| Grid::heading(*head).chars().count());
+    // A shade or a color's margin in front, a space behind.
+    let width = digits.max(heads.max().unwrap_or(0)) + 2;
+    let labels = grid.rows.iter().map(|(label, _)| label.chars().count());
+    let margin = labels.max().unwrap_or(0);
+    let fit = (WIDTH.saturating_sub(margin) / (width + 1)).max(1);
+    for start in (0..grid.columns.len()).step_by(fit) {
+        let end = (start + fit).min(grid.columns.len());
+        let _ = write!(text, "{:margin$}", "");
+        for head in &grid.columns[start..end] {
+            let _ = write!(text, " {:>width$}", Grid::heading(*head));
+        }
+        text.push('\n');
+        for (label, cells) in &grid.rows {
+            let _ = write!(text, "{label:margin$}");
+            for row in &cells[start..end] {
+                let (number, place) = cell(*row);
+                text.push(' ');
+                text += &painted(&number, place, width, colors);
+            }
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn painted(number: &str, place: Option<f64>, width: usize, colors: bool) -> String {
+    let step =
+        |steps: usize| place.map(|place| (place.abs() * (steps - 1) as f64).round() as usize);
+    if !colors {
+        let shade = step(SHADES.len()).map_or(' ', |step| SHADES[step]);
+        return format!("{shade}{number:>0$}", width - 1);
+    }
+    let text = format!("{number:>0$} ", width - 1);
+    let Some(step) = step(REDS.len()) else {
+        return text;
+    };
+    let ramp = if place.is_some_and(|place| place < 0.0) {
+        BLUES
+    } else {
+        REDS
+    };
+    let ink = if step > 3 {
+        AnsiColor::BrightWhite
+    } else {
+        AnsiColor::Black
+    };
+    let style = Style::new()
+        .bg_color(Some(Color::Ansi256(Ansi256Color(ramp[step]))))
+        .fg_color(Some(Color::Ansi(ink)));
+    format!("{style}{text}{style:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::sweep::table::tests::sample;
+
+    fn grid(paths: &[&str]) -> Grid {
+        let paths: Vec<NodePath> = paths
+            .iter()
+            .map(|path| path.parse().expect("path"))
+            .collect();
+        Grid::of(paths.iter())
+    }
+
+    #[test]
+    fn nodes_stand_in_rows() {
+        let found = grid(&[
+            "m_1.a_0.x",
+            "m_1.a_0.y_2",
+            "m_1.a_10.x",
+            "m_1.a_9.x",
+            "head",
+        ]);
+        assert_eq!(found.columns, [None, Some(0), Some(9), Some(10)]);
+        let rows = [
+            ("m_1.a_*.x", vec![None, Some(0), Some(3), Some(2)]),
+            ("m_1.a_*.y_2", vec![None, Some(1), None, None]),
+            ("head", vec![Some(4), None, None, None]),
+        ];
+        assert_eq!(
+            found.rows,
+            rows.map(|(label, cells)| (label.to_owned(), cells))
+        );
+        // `01` and `1` are two nodes.
+        assert_eq!(grid(&["a_1", "a_01", "a_2"]).rows.len(), 2);
+        assert_eq!(grid(&["t|sub_0", "t|sub_1", "a_1b"]).rows[0].0, "t|sub_*");
+        assert_eq!(grid(&["a_3.x"]).rows, [("a_*.x".to_owned(), vec![Some(0)])]);
+        assert!(grid(&[]).rows.is_empty());
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        for (value, text) in [
+            (0.0, "0"),
+            (1.0, "1.00"),
+            (-0.12345, "-0.123"),
+            (12.345, "12.3"),
+            (99_999.0, "1.0e5"),
+            (1234.5, "1234"),
+            (1e-7, "1.0e-7"),
+            (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "nan"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
+
+    #[test]
+    fn text_maps() {
+        let plain = text(&sample(), false);
+        let expected = "\
+loss, 1.00 in the bare run
+                  –        0        1
+a_*.output          ░  0.500 █   3.00
+a_*.mlp                        failed
+head            nan
+
+distance:output, 0 in the bare run
+                  –        0        1
+a_*.output          █   2.00 █    inf
+a_*.mlp                        failed
+head              0
+";
+        assert_eq!(plain, expected, "{plain}");
+        let colored = text(&sample(), true);
+        assert!(colored.contains("48;5;153"), "{colored:?}");
+        assert!(colored.contains("48;5;124"));
+    }
+
+    #[test]
+    fn colors_say_how_far() {
+        assert_eq!(rgb(0.0), [255, 255, 255]);
+        assert_eq!(rgb(1.0), [178, 24, 43]);
+        assert_eq!(rgb(-2.0), [33, 102, 172]);
+        assert!(is_light(rgb(0.2)) && !is_light(rgb(-1.0)));
+        let table = sample();
+        let loss = Scale::of(&table.metrics[0], [0.5, 3.0, f64::NAN].into_iter());
+        assert_eq!(loss.place(0.5), Some(-0.25));
+        assert_eq!((loss.place(3.0), loss.place(f64::NAN)), (Some(1.0), None));
+        assert_eq!(loss.ends(), (-1.0, 3.0));
+        let same = Scale::of(&table.metrics[1], [0.0, 0.0].into_iter());
+        assert_eq!((same.place(0.0), same.ends()), (Some(0.0), (0.0, 0.0)));
+    }
+}

@@ -1,0 +1,163 @@
+//! Which nodes a sweep goes through: patterns over paths, and the tensors of a graph that they mean.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+
+use globset::{GlobBuilder, GlobMatcher};
+use graphpatch_core::error::Error;
+use graphpatch_core::graph::{Graph, Query};
+use graphpatch_core::path::NodePath;
+
+use crate::voice::Stop;
+
+/// A path with `*` (anything within a name), `**` (any names), `?`, `[0-5]` and `{a,b}`.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: String,
+    glob: GlobMatcher,
+}
+
+impl FromStr for Pattern {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Pattern, Error> {
+        let fail = |at: usize, why: String| Error::Parse {
+            what: "pattern of nodes",
+            text: text.to_owned(),
+            at,
+            why,
+        };
+        if text.is_empty() {
+            return Err(fail(0, "a name is missing here".to_owned()));
+        }
+        // Names become the parts of a file's path, which is what globs know.
+        let (mut glob, mut escaped) = (String::new(), false);
+        for c in text.chars() {
+            match c {
+                '.' if !escaped => glob.push('/'),
+                '|' if !escaped => glob.push_str("/|"),
+                c => glob.push(c),
+            }
+            escaped = c == '\\' && !escaped;
+        }
+        let built = GlobBuilder::new(&glob)
+            .literal_separator(true)
+            .backslash_escape(true)
+            .empty_alternates(true)
+            .build()
+            .map_err(|why| fail(0, why.kind().to_string()))?;
+        Ok(Pattern {
+            text: text.to_owned(),
+            glob: built.compile_matcher(),
+        })
+    }
+}
+
+impl Pattern {
+    fn fits(&self, path: &NodePath) -> bool {
+        let mut text = path.names.join("/");
+        for key in &path.dig {
+            text += "/|";
+            text += key;
+        }
+        self.glob.is_match(text)
+    }
+
+    /// The same pattern with something behind it.
+    fn with(&self, end: &str) -> Option<Pattern> {
+        format!("{}{end}", self.text).parse().ok()
+    }
+}
+
+/// The tensors that the patterns mean, each once, in the order of the graphs.
+///
+/// # Errors
+///
+/// A pattern that means none, with what may have been meant.
+pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>, Stop> {
+    let everything = Query {
+        text: None,
+        shape: Some("...".parse()?),
+    };
+    let (mut seen, mut tensors) = (HashSet::new(), Vec::new());
+    for graph in graphs {
+        for hit in graph.search(&NodePath::root(), &everything) {
+            if seen.insert(hit.path.clone()) {
+                tensors.push(hit.path);
+            }
+        }
+    }
+    for pattern in patterns {
+        if !tensors.iter().any(|path| pattern.fits(path)) {
+            return Err(none(pattern, &tensors));
+        }
+    }
+    tensors.retain(|path| patterns.iter().any(|pattern| pattern.fits(path)));
+    Ok(tensors)
+}
+
+fn none(pattern: &Pattern, tensors: &[NodePath]) -> Stop {
+    let text = &pattern.text;
+    if tensors.is_empty() {
+        return Stop::usage("no libtorch model ran: there are no nodes to sweep over");
+    }
+    let meant = [".output", "|*", "|*.*", ".output|*"]
+        .iter()
+        .filter_map(|end| pattern.with(end))
+        .find(|longer| tensors.iter().any(|path| longer.fits(path)));
+    let anywhere = format!("**.{text}").parse::<Pattern>().ok();
+    let hint = match (meant, anywhere) {
+        (Some(longer), _) => format!("; '{}' does", longer.text),
+        (None, Some(deeper)) if tensors.iter().any(|path| deeper.fits(path)) => {
+            format!("; '{}' does", deeper.text)
+        }
+        _ => "; `graphpatch run --tree` shows the names".to_owned(),
+    };
+    Stop::usage(format!(
+        "--nodes '{text}' matches no tensor of the program's graph{hint}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::view::samples;
+
+    fn found(patterns: &[&str]) -> Result<Vec<String>, String> {
+        let patterns: Vec<Pattern> = patterns
+            .iter()
+            .map(|text| text.parse().expect("pattern"))
+            .collect();
+        matching(&[samples::graph(), samples::graph()], &patterns)
+            .map(|paths| paths.iter().map(NodePath::to_string).collect())
+            .map_err(|stop| stop.message)
+    }
+
+    #[test]
+    fn patterns_mean_tensors() {
+        let all = |patterns: &[&str]| found(patterns).expect("nodes");
+        assert_eq!(all(&["x"]), ["x"]);
+        assert_eq!(all(&["*.output", "x"]), ["x", "linear.output"]);
+        assert_eq!(all(&["**.output"]), ["linear.output", "output"]);
+        assert_eq!(all(&["split|sub_[01]"]), ["split|sub_0", "split|sub_1"]);
+        assert_eq!(
+            all(&["{linear,split}*.{input,weight}"]),
+            ["linear.input", "linear.weight"]
+        );
+        assert_eq!(all(&["lin*.*"]).len(), 4);
+        assert_eq!(all(&["{,linear.}output"]), ["linear.output", "output"]);
+        assert_eq!(all(&["*"]), ["x", "cat", "output"]);
+    }
+
+    #[test]
+    fn one_that_means_none_is_told_what_was_meant() {
+        let why = |pattern: &str| found(&["x", pattern]).expect_err("found");
+        assert!(why("linear").ends_with("; 'linear.output' does"));
+        assert!(why("split").ends_with("; 'split|*' does"));
+        assert!(why("weight").ends_with("; '**.weight' does"));
+        assert!(why("absent_*").contains("'absent_*' matches no tensor"));
+        for bad in ["", "a[", "a{b"] {
+            assert!(bad.parse::<Pattern>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One run of the program in a sweep: started, waited for, and what came of it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::launch::batch::{self, Ended};
+use graphpatch_core::graph::Graph;
+use graphpatch_core::patch::PatchSpec;
+use graphpatch_core::tensor::HostTensor;
+
+use crate::launch::outcome::Outcome;
+use crate::launch::start;
+use crate::run_options::RunOptions;
+use crate::voice::Stop;
+
+/// What all runs of a sweep have in common.
+pub struct Program<'a> {
+    pub argv: &'a [OsString],
+    pub manner: &'a RunOptions,
+    pub library: PathBuf,
+    /// Where each run has a directory of its own, while it lasts.
+    pub dir: &'a Path,
+    /// What `OMP_NUM_THREADS` is set to.
+    pub threads: Option<usize>,
+    pub limit: Option<Duration>,
+}
+
+impl Program<'_> {
+    /// Runs it to its end; `None` where the sweep is to end.
+    pub fn run(&self, record: bool, patches: &[PatchSpec]) -> Result<Option<Done>, Stop> {
+        let dir = tempfile::tempdir_in(self.dir)
+            .map_err(|why| Stop::usage(format!("{}: {why}", self.dir.display())))?;
+        let reports = dir.path().join("reports");
+        let fail = |why: std::io::Error| Stop::usage(format!("{}: {why}", dir.path().display()));
+        std::fs::create_dir(&reports).map_err(fail)?;
+        let options = self.manner.options(record, patches, &reports)?;
+        let mut command = start::command(self.argv, &options, &self.library)?;
+        if let Some(threads) = self.threads {
+            command.env("OMP_NUM_THREADS", threads.to_string());
+        }
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| dir.path().join(name));
+        command.stdout(File::create(&stdout).map_err(fail)?);
+        command.stderr(File::create(&stderr).map_err(fail)?);
+        let began = Instant::now();
+        let ended = batch::run(&mut command, self.limit).map_err(|why| {
+            Stop::usage(format!(
+                "{}: {why}",
+                command.get_program().to_string_lossy()
+            ))
+        })?;
+        if ended == Ended::Interrupted {
+            return Ok(None);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let text = |file: &Path| {
+            std::fs::read(file)
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .map_err(fail)
+        };
+        Ok(Some(Done {
+            ended,
+            seconds,
+            stdout: text(&stdout)?,
+            stderr: text(&stderr)?,
+            outcome: Outcome::read(&reports),
+            limit: self.limit,
+            _dir: Some(dir),
+        }))
+    }
+}
+
+/// A run that has ended.
+pub struct Done {
+    ended: Ended,
+    pub seconds: f64,
+    pub stdout: String,
+    pub stderr: String,
+    outcome: Outcome,
+    limit: Option<Duration>,
+    /// Kept values are read from there when they are asked for.
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Done {
+    pub fn graphs(&self) -> Vec<Graph> {
+        self.outcome.graphs()
+    }
+
+    /// What stands against this run: it did not end well, or one of these patches was not applied. The patches are those
+    /// that it was given, or the first of them.
+    pub fn fault(&self, patches: &[PatchSpec]) -> Option<String> {
+        if let Some(error) = self.outcome.error() {
+            return Some(format!("it ran untouched: {error}"));
+        }
+        let counts = self.outcome.patches(patches);
+        for patch in &counts {
+            if patch.failed > 0 {
+                let why = patch.last_error.as_deref().unwrap_or("for no known reason");
+                return Some(format!("{} failed: {why}", patch.text));
+            }
+        }
+        let ended = match self.ended {
+            Ended::With(status) => start::exit_code(status),
+            Ended::TooLong | Ended::Interrupted => {
+                let limit = self.limit.map_or(0.0, |limit| limit.as_secs_f64());
+                return Some(format!("it took longer than {limit} s"));
+            }
+        };
+        if ended != 0 {
+            let last = self
+                .stderr
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty());
+            let last = last.map_or(String::new(), |line| format!(": {}", line.trim()));
+            return Some(format!("it ended with code {ended}{last}"));
+        }
+        let never = counts.iter().find(|patch| patch.matched == 0)?;
+        Some(format!("{} never matched", never.text))
+    }
+
+    /// The last value that was kept of a path, or all of them; those of all processes.
+    pub fn kept(&self, path: &str, all: bool) -> Result<Vec<HostTensor>, String> {
+        self.outcome.kept(path, all)
+    }
+
+    #[cfg(test)]
+    pub fn printed(stdout: &str, stderr: &str) -> Done {
+        use std::os::unix::process::ExitStatusExt;
+        Done {
+            ended: Ended::With(std::process::ExitStatus::from_raw(0)),
+            seconds: 0.0,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            outcome: Outcome::read(Path::new("/nonexistent")),
+            limit: None,
+            _dir: None,
+        }
+    }
+}

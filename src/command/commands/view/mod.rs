@@ -1,0 +1,204 @@
+//! `graphpatch view`: a saved graph as one page for a browser, or as Graphviz text.
+//!
+//! `flow.rs` finds the data flow; `data.rs`, `values.rs` and `sweep.rs` make what the page shows, `page.rs` the page, from
+//! the files in `page/`; `dot.rs` writes Graphviz.
+
+mod data;
+mod dot;
+mod flow;
+mod page;
+mod sweep;
+mod values;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use graphpatch_core::error::Error;
+use graphpatch_core::graph::file::replace;
+use graphpatch_core::graph::{Graph, GraphFile};
+use graphpatch_core::path::NodePath;
+
+use crate::commands::show::hint;
+use crate::commands::sweep::table::Table;
+use crate::voice::{Stop, print, say};
+use data::Data;
+use flow::Flow;
+use sweep::Sweep;
+
+/// A saved graph as one page for a browser: tree, search, code, data flow
+#[derive(Args)]
+pub struct View {
+    /// A graph saved by `graphpatch run --graph`
+    graph: PathBuf,
+    /// The node to begin at; with --dot, the scope to draw
+    #[arg(default_value = "")]
+    path: NodePath,
+    /// Where the page goes (HTML; it needs no network and no other file); with --dot, the text instead of to stdout
+    #[arg(short, long, value_name = "FILE", required_unless_present = "dot")]
+    output: Option<PathBuf>,
+    /// Values that `graphpatch run --probe --save` wrote: norms and histograms in the page
+    #[arg(long, value_name = "FILE", conflicts_with = "dot")]
+    values: Option<PathBuf>,
+    /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
+    #[arg(long, value_name = "TABLE", conflicts_with = "dot")]
+    sweep: Option<PathBuf>,
+    /// Graphviz text instead of a page
+    #[arg(long)]
+    dot: bool,
+    /// With --dot, how many levels of inner scopes are drawn; those further in are single boxes
+    #[arg(long, value_name = "N", requires = "dot")]
+    depth: Option<usize>,
+}
+
+impl View {
+    pub fn run(self) -> Result<u8, Stop> {
+        let file = GraphFile::load(&self.graph)?;
+        let known = self.known(&file)?;
+        if self.dot {
+            let text = self.graphviz(&known)?;
+            return match &self.output {
+                Some(output) => write(output, &text),
+                None => print(&text),
+            }
+            .map(|()| 0);
+        }
+        let values = match &self.values {
+            Some(file) => values::load(file)?,
+            None => Vec::new(),
+        };
+        let name = match self.graph.file_name() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => self.graph.display().to_string(),
+        };
+        let start = known
+            .first()
+            .map_or_else(NodePath::root, |graph| graph.canonical(&self.path));
+        let (data, lost) = Data::new(name.clone(), &start, &file.graphs, &values);
+        if let Some(file) = self.values.as_ref().filter(|_| lost.len() == values.len()) {
+            let why = "none of its keys is the path of a node of this graph";
+            return Err(Stop::usage(format!("{}: {why}", file.display())));
+        }
+        for key in lost {
+            say(format!(
+                "{key}: no node of this graph; its values are left out"
+            ));
+        }
+        let data = data.with_sweep(self.swept(&file.graphs)?);
+        let html = page::html(&name, &data)?;
+        match &self.output {
+            Some(output) => write(output, &html).map(|()| 0),
+            None => Err(Stop::usage("no -o FILE")),
+        }
+    }
+
+    fn swept(&self, graphs: &[Graph]) -> Result<Option<Sweep>, Stop> {
+        let Some(file) = &self.sweep else {
+            return Ok(None);
+        };
+        let (sweep, lost) = Sweep::of(&Table::load(file)?, graphs);
+        if sweep.is_empty() {
+            let why = "none of its nodes is a node of this graph";
+            return Err(Stop::usage(format!("{}: {why}", file.display())));
+        }
+        for node in lost {
+            say(format!(
+                "{node}: no node of this graph; its cell is left out"
+            ));
+        }
+        Ok(Some(sweep))
+    }
+
+    /// The graphs that have the node.
+    fn known<'a>(&self, file: &'a GraphFile) -> Result<Vec<&'a Graph>, Stop> {
+        let exists = |graph: &&Graph| match self.path.dig.is_empty() {
+            true => graph.node(&self.path).is_some(),
+            false => graph.value(&self.path).is_some(),
+        };
+        let known: Vec<&Graph> = file.graphs.iter().filter(exists).collect();
+        if known.is_empty() && !self.path.is_root() {
+            let hint = hint(&file.graphs, &self.path);
+            let file = self.graph.display();
+            return Err(Stop::usage(format!("{file}: no node {}{hint}", self.path)));
+        }
+        Ok(known)
+    }
+
+    fn graphviz(&self, graphs: &[&Graph]) -> Result<String, Stop> {
+        let mut text = String::new();
+        for graph in graphs {
+            let flow = Flow::of(graph);
+            let path = graph.canonical(&self.path);
+            match flow.find(&path).filter(|_| path.dig.is_empty()) {
+                Some(scope) if flow.nodes[scope].node.is_scope() => {
+                    let depth = self.depth.unwrap_or(usize::MAX);
+                    text += &dot::digraph(&graph.name, &flow, scope, depth);
+                }
+                _ => return Err(Stop::usage(format!("{path}: only a scope can be drawn"))),
+            }
+        }
+        Ok(text)
+    }
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Stop> {
+    replace(file, text.as_bytes()).map_err(|why| {
+        Stop::from(Error::File {
+            file: file.to_owned(),
+            why: format!("cannot be written: {why}"),
+        })
+    })
+}
+
+#[cfg(test)]
+pub mod samples {
+    use graphpatch_core::graph::{Arg, Dim, Frame, Graph, Kind, Node, TensorInfo, Value};
+
+    fn tensor() -> Value {
+        Value::Tensor(TensorInfo {
+            shape: vec![Dim::of(2)],
+            dtype: "float32".into(),
+            device: "cpu".into(),
+            layout: "strided".into(),
+        })
+    }
+
+    fn node(kind: Kind, name: &str, args: &[Arg]) -> Node {
+        let mut node = Node::new(kind, name).with_value(tensor());
+        node.args = args.to_vec();
+        node
+    }
+
+    /// Every way in which a value comes into an operation: a scope's inputs, its output, lists, dicts, elements of
+    /// containers, keywords, other scopes' nodes.
+    pub fn graph() -> Graph {
+        let of = |name: &str| Arg::Node(name.into());
+        let inner = vec![
+            node(Kind::Input, "input", &[of("x")]),
+            node(Kind::Parameter, "weight", &[]),
+            node(Kind::Op, "linear", &[of("input"), of("weight")]),
+            node(Kind::Output, "output", &[of("linear")]),
+        ];
+        let linear = Node::new(Kind::Scope, "linear").with_children(inner);
+        let split = node(Kind::Op, "split", &[of("linear"), Arg::Const("1".into())])
+            .with_value(Value::Tuple(vec![tensor(), tensor()]));
+        let list = vec![of("split|sub_1"), Arg::Outer("linear.weight".into())];
+        let mut cat = node(Kind::Op, "cat", &[Arg::List(list)]);
+        cat.kwargs = vec![("out".into(), of("x"))];
+        cat.frames = vec![Frame {
+            file: "model.py".into(),
+            line: 8,
+            function: "forward".into(),
+            text: "cat(…)".into(),
+        }];
+        let dict = Arg::Dict(vec![("k".into(), of("cat")), ("n".into(), of("absent"))]);
+        let mut graph = Graph::new("M.forward");
+        graph.root.children = vec![
+            node(Kind::Input, "x", &[]),
+            linear,
+            split,
+            cat,
+            node(Kind::Output, "output", &[dict]),
+        ];
+        graph
+    }
+}

@@ -1,0 +1,20 @@
+//! Starting programs with the library inside, and telling what came of them.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`start`] | one program, from its name to its end |
+//! | [`process`] | a child process, waited for; signals are passed on |
+//! | [`batch`] | the same for many programs at a time |
+//! | [`library`] | where `libgraphpatch.so` is |
+//! | [`python`], [`python_package`] | the environment and the files by which Python programs tell of their modules |
+//! | [`outcome`], [`summary`], [`kept`] | what is told and saved when the program has ended |
+
+pub mod batch;
+pub mod kept;
+pub mod library;
+pub mod outcome;
+pub mod process;
+pub mod python;
+pub mod python_package;
+pub mod start;
+pub mod summary;

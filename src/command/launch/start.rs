@@ -1,0 +1,169 @@
+//! How a program is started with the library preloaded, and how it ended: what `run` and `sweep` have in common.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use graphpatch_loader::find_in_path;
+use graphpatch_protocol::{OPTIONS_VARIABLE, Options};
+use tempfile::TempDir;
+
+use crate::launch::{library, python};
+use crate::voice::Stop;
+
+/// A private directory for reports, options and links. It goes when it is dropped.
+pub fn directory() -> Result<TempDir, Stop> {
+    tempfile::Builder::new()
+        .prefix("graphpatch-")
+        .tempdir()
+        .map_err(|why| {
+            Stop::usage(format!(
+                "a directory for reports in {}: {why}",
+                std::env::temp_dir().display()
+            ))
+        })
+}
+
+/// The library, by a path that can be preloaded; if need be that of a link in `dir`.
+pub fn library(dir: &Path) -> Result<PathBuf, Stop> {
+    preloadable(library::find()?, dir)
+}
+
+/// The program with the library in front and its options beside the reports.
+pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<Command, Stop> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(Stop::usage("no PROGRAM"));
+    };
+    let dir = &options.report_dir;
+    let options_file = dir.join("options.json");
+    options.save(&options_file)?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env(OPTIONS_VARIABLE, &options_file)
+        .env("LD_PRELOAD", preload_list(library));
+    if options.record || !options.patches.is_empty() {
+        python::prepare(&mut command, library, dir);
+    }
+    Ok(command)
+}
+
+/// Says what is wrong with the name of a program.
+pub fn check_program(argv: &[OsString]) -> Result<(), Stop> {
+    let Some(program) = argv.first() else {
+        return Err(Stop::usage("no PROGRAM"));
+    };
+    if find_in_path(program).is_some() {
+        return Ok(());
+    }
+    let name = Path::new(program).display();
+    Err(Stop::usage(if !program.as_bytes().contains(&b'/') {
+        format!("{name}: not found in PATH")
+    } else if Path::new(program).exists() {
+        format!("{name}: is not an executable file")
+    } else {
+        format!("{name}: no such program")
+    }))
+}
+
+/// Whether a file can be made there, found out by making another one.
+pub fn check_writable(file: &Path) -> Result<(), Stop> {
+    if file.is_dir() {
+        return Err(Stop::usage(format!("{}: is a directory", file.display())));
+    }
+    let dir = file
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    match tempfile::Builder::new()
+        .prefix(".graphpatch-")
+        .tempfile_in(dir)
+    {
+        Ok(_) => Ok(()),
+        Err(why) => Err(Stop::usage(format!(
+            "{}: cannot be written: {}",
+            file.display(),
+            why.kind()
+        ))),
+    }
+}
+
+/// The shell's convention: 128 and the signal's number.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// The dynamic linker splits `LD_PRELOAD` at spaces and colons: a path with one gets a plain name.
+fn preloadable(library: PathBuf, dir: &Path) -> Result<PathBuf, Stop> {
+    let splits = |path: &Path| {
+        path.as_os_str()
+            .as_bytes()
+            .iter()
+            .any(|byte| matches!(byte, b' ' | b':'))
+    };
+    if !splits(&library) {
+        return Ok(library);
+    }
+    let link = dir.join("libgraphpatch.so");
+    if splits(&link) {
+        return Err(Stop::usage(format!(
+            "{}: a path with a space or colon cannot be preloaded",
+            library.display()
+        )));
+    }
+    std::os::unix::fs::symlink(&library, &link)
+        .map_err(|why| Stop::usage(format!("{}: {why}", link.display())))?;
+    Ok(link)
+}
+
+/// Ours first, so that its symbols come first; then the user's.
+fn preload_list(library: &Path) -> OsString {
+    let mut list = library.as_os_str().to_os_string();
+    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        list.push(OsStr::new(":"));
+        list.push(others);
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes() {
+        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(exit_code(ExitStatus::from_raw(libc::SIGABRT)), 134);
+    }
+
+    #[test]
+    fn awkward_library_paths() {
+        let dir = tempfile::tempdir().expect("dir");
+        let plain = dir.path().join("libgraphpatch.so");
+        assert_eq!(
+            preloadable("/a/b.so".into(), dir.path()).ok(),
+            Some("/a/b.so".into())
+        );
+        assert_eq!(
+            preloadable("/a b/c.so".into(), dir.path()).ok(),
+            Some(plain.clone())
+        );
+        assert_eq!(plain.read_link().ok(), Some("/a b/c.so".into()));
+        assert!(preloadable("/a b/c.so".into(), Path::new("/x y")).is_err());
+    }
+
+    #[test]
+    fn outputs_are_checked() {
+        let dir = tempfile::tempdir().expect("dir");
+        assert!(check_writable(&dir.path().join("g.json")).is_ok());
+        assert!(check_writable(dir.path()).is_err());
+        assert!(check_writable(&dir.path().join("absent/g.json")).is_err());
+        assert!(check_program(&["sh".into()]).is_ok());
+        assert!(check_program(&[dir.path().into()]).is_err());
+    }
+}

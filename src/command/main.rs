@@ -1,0 +1,66 @@
+//! The command `graphpatch`: flags in, text and files out. What it knows of graphs and patches is `graphpatch_core`'s.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`commands`] | one file or folder for each subcommand |
+//! | [`launch`] | how `run` and `sweep` start programs, and what they tell of them afterwards |
+//! | [`patch_arguments`] | `--patch`, `--patches`, `--probe`, `--record` |
+//! | [`run_options`] | `--on-error`, `--operations`, `--run-at` |
+//! | [`terminal`] | colors |
+//! | [`voice`] | messages, results, exit codes |
+
+mod commands;
+mod launch;
+mod patch_arguments;
+mod run_options;
+mod terminal;
+mod voice;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use commands::{check, complete, diff, doctor, run, show, sweep, view};
+use voice::{USAGE, finish, print, say};
+
+/// Look inside, and patch, the tensors of any running libtorch model.
+#[derive(Parser)]
+#[command(name = "graphpatch", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    Run(run::Run),
+    Sweep(sweep::Sweep),
+    Show(show::Show),
+    View(view::View),
+    Complete(complete::Complete),
+    Diff(diff::Diff),
+    Check(check::Check),
+    Doctor(doctor::Doctor),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            let text = error.render().to_string();
+            say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            return ExitCode::from(USAGE);
+        }
+        Err(help) => return finish(print(&help.render().to_string()).map(|()| 0)),
+    };
+    finish(match cli.command {
+        Sub::Run(arguments) => arguments.run(),
+        Sub::Sweep(arguments) => arguments.run(),
+        Sub::Show(arguments) => arguments.run(),
+        Sub::View(arguments) => arguments.run(),
+        Sub::Complete(arguments) => arguments.run(),
+        Sub::Diff(arguments) => arguments.run(),
+        Sub::Check(arguments) => arguments.run(),
+        Sub::Doctor(arguments) => arguments.run(),
+    })
+}

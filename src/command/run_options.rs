@@ -1,0 +1,100 @@
+//! How `run` and `sweep` treat the program: what a patch does that cannot be applied, and where operations outside of
+//! models are listed.
+
+use std::fmt;
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+use graphpatch_core::patch::{OnError, PatchSpec};
+use graphpatch_protocol::{Operations, Options};
+
+use crate::patch_arguments::absolute;
+use crate::voice::Stop;
+
+#[derive(Args)]
+pub struct RunOptions {
+    /// What to do when a patch cannot be applied
+    #[arg(long, value_enum, default_value_t = Answer::Raise)]
+    on_error: Answer,
+    /// List operations that are called outside of all models, flat, in runs of a root `operations`
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Flat::Auto)]
+    operations: Flat,
+    /// Let such a run begin anew at each call of operation NAME; `MODULE.NAME` if it reads a parameter of MODULE (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub run_at: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Answer {
+    /// Throw an error that the program sees
+    Raise,
+    /// Leave the value alone and count it
+    Skip,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq)]
+enum Flat {
+    /// In C++ programs that neither call TorchScript nor mark runs themselves
+    Auto,
+    /// In all programs but Python's, beside the models that they call
+    Always,
+    /// Nowhere
+    Never,
+}
+
+impl fmt::Display for RunOptions {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "on-error {:?}, operations {:?}",
+            self.on_error, self.operations
+        )?;
+        self.run_at
+            .iter()
+            .try_for_each(|name| write!(out, ", run-at {name}"))
+    }
+}
+
+impl RunOptions {
+    pub fn check(&self) -> Result<(), Stop> {
+        let is_name =
+            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let mut names = self.run_at.iter();
+        if let Some(name) = names.find(|name| !name.split('.').all(is_name)) {
+            return Err(Stop::usage(format!(
+                "--run-at {name}: not the name of an operation; write it as aten has it (embedding), or with the module in \
+                 front whose parameter it reads (wte.embedding)"
+            )));
+        }
+        match self.run_at.first() {
+            Some(name) if self.operations == Flat::Never => Err(Stop::usage(format!(
+                "--run-at {name}: there are no such runs with --operations never"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the program's processes are asked for; their reports go to `report_dir`.
+    pub fn options(
+        &self,
+        record: bool,
+        patches: &[PatchSpec],
+        report_dir: &Path,
+    ) -> Result<Options, Stop> {
+        Ok(Options {
+            record,
+            patches: absolute(patches)?,
+            on_error: match self.on_error {
+                Answer::Raise => OnError::Raise,
+                Answer::Skip => OnError::Skip,
+            },
+            operations: match self.operations {
+                Flat::Auto => Operations::Auto,
+                Flat::Always => Operations::Always,
+                Flat::Never => Operations::Never,
+            },
+            run_at: self.run_at.clone(),
+            report_dir: report_dir.to_path_buf(),
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! How the command speaks: results on stdout, messages on stderr behind `graphpatch: `, and exit codes.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+/// The exit code for bad options, paths or files.
+pub const USAGE: u8 = 2;
+
+/// Why the command ends early: a message, and the exit code.
+#[cfg_attr(test, derive(Debug))]
+pub struct Stop {
+    pub message: String,
+    pub code: u8,
+}
+
+impl Stop {
+    /// Bad options, paths or files.
+    pub fn usage(message: impl Display) -> Stop {
+        Stop {
+            message: message.to_string(),
+            code: USAGE,
+        }
+    }
+}
+
+impl From<graphpatch_core::error::Error> for Stop {
+    fn from(error: graphpatch_core::error::Error) -> Stop {
+        Stop::usage(error)
+    }
+}
+
+/// The exit code that the command ends with; its last message is said here.
+pub fn finish(result: Result<u8, Stop>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(stop) => {
+            if !stop.message.is_empty() {
+                say(&stop.message);
+            }
+            ExitCode::from(stop.code)
+        }
+    }
+}
+
+/// A message to the user.
+pub fn say(message: impl Display) {
+    show_on_stderr(&format!("graphpatch: {message}\n"));
+}
+
+/// Text as it is, on stderr. A stderr that is closed is no error.
+pub fn show_on_stderr(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// A result, on stdout. A reader that has seen enough (`| head`) ends the command quietly, as a signal would.
+pub fn print(text: &str) -> Result<(), Stop> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(why) if why.kind() == ErrorKind::BrokenPipe => Err(Stop {
+            message: String::new(),
+            code: 141,
+        }),
+        Err(why) => Err(Stop {
+            message: format!("stdout: {why}"),
+            code: 1,
+        }),
+        Ok(()) => Ok(()),
+    }
+}

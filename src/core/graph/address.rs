@@ -1,0 +1,11 @@
+//! Where native code was called, as long as nobody has asked for its line.
+
+use std::path::Path;
+use std::sync::Arc;
+
+/// An address in a file of native code, as the file itself counts it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CodeAddress {
+    pub file: Arc<Path>,
+    pub address: u64,
+}

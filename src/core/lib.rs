@@ -1,0 +1,20 @@
+//! The words of libgraphpatch: what a path, a tensor, a graph and a patch are.
+//!
+//! Owns the data that all other crates speak of, and what can be done with it without a process to look at: parsing,
+//! checking, merging, printing, saving and loading. In come texts, files and recorded values; out go graphs, plans of patches
+//! and errors. It knows neither libtorch nor CUDA nor an operating system, and has no unsafe code.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`path`] | NodePath, slice, names |
+//! | [`tensor`] | tensors in host memory, numbers, npy and safetensors files |
+//! | [`graph`] | nodes, shapes, tree text, code text, JSON, checks |
+//! | [`patch`] | patch kinds, patch text and files, the plan |
+//! | [`error`] | the one error type |
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod graph;
+pub mod patch;
+pub mod path;
+pub mod tensor;

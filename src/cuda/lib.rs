@@ -1,0 +1,73 @@
+//! Patches on CUDA values: one small kernel on the value's own buffer and stream. The only room that knows CUDA.
+//!
+//! A [`Tensor`] comes from the seam (`torch/seam/device.rs`), a patch from the session. `queue.rs` turns the two into
+//! works ([`plan`], [`picks`], [`promote`]), `device.rs` launches them by the kernels of `kernels/`, `resident.rs` keeps
+//! what a patch has in device memory. CUDA's driver is loaded when it is first needed and is seen through
+//! [`driver::Driver`] alone; without one, or on a card that is too old, libtorch does the work as before.
+
+pub mod device;
+pub mod driver;
+mod extent;
+pub mod picks;
+pub mod plan;
+mod promote;
+mod queue;
+mod real;
+mod resident;
+mod status;
+mod work;
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
+mod launch_tests;
+#[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
+mod pick_tests;
+#[cfg(any(test, feature = "recording-driver"))]
+#[expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "only tests use this driver"
+)]
+pub mod recording;
+
+use std::sync::{Arc, OnceLock};
+
+pub use device::{Cuda, Why};
+pub use plan::Value;
+pub use queue::{Planned, Queue, Tensor};
+pub use resident::of as resident;
+pub use status::{prepare, status, warm};
+
+/// CUDA on this machine; the driver is loaded by the first call.
+///
+/// # Errors
+///
+/// Text for people: why there is none.
+pub fn cuda() -> Result<&'static Arc<Cuda>, &'static str> {
+    #[cfg(any(test, feature = "recording-driver"))]
+    if let Some(cuda) = recording::instead() {
+        return Ok(cuda);
+    }
+    static CUDA: OnceLock<Result<Arc<Cuda>, String>> = OnceLock::new();
+    let made = CUDA.get_or_init(|| {
+        let driver = real::Real::open().map_err(|fault| match fault.code {
+            0 => fault.text,
+            // CUDA_ERROR_NO_DEVICE
+            100 => "the driver shows no device: no card, an empty CUDA_VISIBLE_DEVICES, or a MIG card without an instance"
+                .to_owned(),
+            _ => fault.to_string(),
+        })?;
+        Cuda::new(Box::new(driver))
+    });
+    made.as_ref().map_err(String::as_str)
+}
+
+/// Whether work for the stream goes into a graph.
+pub fn is_capturing(stream: usize) -> bool {
+    cuda().is_ok_and(|cuda| cuda.driver().is_capturing(stream).unwrap_or(false))
+}

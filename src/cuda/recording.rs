@@ -1,0 +1,352 @@
+//! A driver for tests without a card: it records every call, and lets the kernels' own source run on the CPU, in a
+//! process of its own under the address sanitizer (`tests/kernels/emulator.cpp`).
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::device::Cuda;
+use super::driver::{Answer, Arguments, Driver, Facts, Fault, Launch};
+use super::work::{Batch, Kernel, Picks, Work};
+
+/// One call that would have reached the card.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a test's list is short")]
+pub enum Call {
+    Load {
+        context: usize,
+    },
+    Alloc(usize),
+    Free(u64),
+    Upload {
+        address: u64,
+        bytes: usize,
+    },
+    Launch {
+        kernel: Kernel,
+        grid: u32,
+        block: u32,
+        stream: usize,
+        context: usize,
+        works: Vec<Work>,
+        picks: Option<Picks>,
+    },
+}
+
+/// The process that the kernels run in.
+pub struct Emulator {
+    process: Child,
+    to: ChildStdin,
+    from: ChildStdout,
+}
+
+/// Compiles the emulator once.
+fn program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let own = std::env::current_exe().unwrap();
+        let out = own.with_file_name(format!("kernel-emulator-{}", std::process::id()));
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+        let done = Command::new(compiler)
+            .args([
+                "-std=c++17",
+                "-O1",
+                "-g",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-Wno-unknown-pragmas",
+                "-ffp-contract=off",
+            ])
+            .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+            .arg(root.join("tests/kernels/emulator.cpp"))
+            .arg("-o")
+            .arg(&out)
+            .output()
+            .expect("a C++ compiler");
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        out
+    })
+}
+
+impl Emulator {
+    pub fn start() -> Emulator {
+        let mut process = Command::new(program())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .env("ASAN_OPTIONS", "detect_leaks=0")
+            .spawn()
+            .unwrap();
+        let (to, from) = (
+            process.stdin.take().unwrap(),
+            process.stdout.take().unwrap(),
+        );
+        Emulator { process, to, from }
+    }
+
+    fn ask(&mut self, letter: u8, numbers: &[u64], bytes: &[u8]) {
+        let mut message = vec![letter];
+        message.extend(numbers.iter().flat_map(|n| n.to_ne_bytes()));
+        message.extend(bytes);
+        self.to
+            .write_all(&message)
+            .expect("the emulator stopped: see what the address sanitizer says");
+        self.to.flush().unwrap();
+    }
+
+    fn answer<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.from
+            .read_exact(&mut bytes)
+            .expect("the emulator stopped: see what the address sanitizer says");
+        bytes
+    }
+
+    pub fn alloc(&mut self, bytes: usize) -> u64 {
+        self.ask(b'A', &[bytes as u64], &[]);
+        u64::from_ne_bytes(self.answer())
+    }
+
+    pub fn free(&mut self, address: u64) {
+        self.ask(b'F', &[address], &[]);
+    }
+
+    pub fn write(&mut self, address: u64, bytes: &[u8]) {
+        self.ask(b'W', &[address, bytes.len() as u64], bytes);
+    }
+
+    pub fn read(&mut self, address: u64, bytes: usize) -> Vec<u8> {
+        self.ask(b'R', &[address, bytes as u64], &[]);
+        let mut out = vec![0; bytes];
+        self.from.read_exact(&mut out).unwrap();
+        out
+    }
+
+    fn launch(&mut self, launch: &Launch<'_>) {
+        fn bytes<T>(value: &T, out: &mut Vec<u8>) {
+            out.resize(out.len().next_multiple_of(16), 0);
+            // SAFETY: the structs of `work.rs` have no bytes but their fields', all plain numbers.
+            let raw = unsafe {
+                std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
+            };
+            out.extend(raw);
+        }
+        let mut arguments = Vec::new();
+        match launch.arguments {
+            Arguments::Work(work) => bytes::<Work>(work, &mut arguments),
+            Arguments::Any(work, picks) => {
+                bytes::<Work>(work, &mut arguments);
+                bytes::<Picks>(picks, &mut arguments);
+            }
+            Arguments::Batch(batch) => bytes::<Batch>(batch, &mut arguments),
+        }
+        let mut name = launch.kernel.name().to_bytes().to_vec();
+        name.resize(24, 0);
+        for number in [
+            launch.grid.into(),
+            launch.block.into(),
+            arguments.len() as u64,
+        ] {
+            name.extend(u64::to_ne_bytes(number));
+        }
+        name.extend(arguments);
+        self.ask(b'L', &[], &name);
+        self.answer::<1>();
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a test sets and reads; the driver holds the same.
+#[derive(Default)]
+pub struct State {
+    pub calls: Mutex<Vec<Call>>,
+    pub emulator: Mutex<Option<Emulator>>,
+    pub capturing: AtomicBool,
+    /// The next launches answer this error.
+    pub fault: AtomicU32,
+    pub current: Mutex<Vec<usize>>,
+    pub relaxed: AtomicU32,
+    next: Mutex<u64>,
+}
+
+impl State {
+    /// The calls since the last time.
+    pub fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut self.calls.lock())
+    }
+}
+
+pub struct Recording {
+    pub state: Arc<State>,
+    pub version: i32,
+    pub cards: Vec<Facts>,
+}
+
+pub fn card() -> Facts {
+    Facts {
+        name: "Recording card".into(),
+        capability: (9, 0),
+        processors: 2,
+    }
+}
+
+/// CUDA with two cards; with an emulator its kernels really run.
+pub fn cuda(emulate: bool) -> (Arc<Cuda>, Arc<State>) {
+    let state = Arc::new(State::default());
+    *state.emulator.lock() = emulate.then(Emulator::start);
+    let recording = Recording {
+        state: state.clone(),
+        version: 12040,
+        cards: vec![card(), card()],
+    };
+    (Cuda::new(Box::new(recording)).unwrap(), state)
+}
+
+impl Driver for Recording {
+    fn version(&self) -> Answer<i32> {
+        Ok(self.version)
+    }
+    fn devices(&self) -> Answer<u32> {
+        Ok(self.cards.len() as u32)
+    }
+    fn facts(&self, device: u32) -> Answer<Facts> {
+        Ok(self.cards[device as usize].clone())
+    }
+    fn active(&self, device: u32) -> bool {
+        device == 0
+    }
+    fn retain(&self, device: u32) -> Answer<usize> {
+        Ok(100 + device as usize)
+    }
+    fn current(&self) -> usize {
+        self.state.current.lock().last().copied().unwrap_or(0)
+    }
+    fn push(&self, context: usize) -> Answer<()> {
+        self.state.current.lock().push(context);
+        Ok(())
+    }
+    fn pop(&self) {
+        self.state.current.lock().pop();
+    }
+    fn load(&self, image: &CStr) -> Answer<[usize; Kernel::ALL.len()]> {
+        let text = image.to_str().unwrap();
+        for kernel in Kernel::ALL {
+            let entry = format!(".visible .entry {}(", kernel.name().to_str().unwrap());
+            assert!(text.contains(&entry), "no {entry} in the PTX");
+        }
+        self.state.calls.lock().push(Call::Load {
+            context: self.current(),
+        });
+        Ok(std::array::from_fn(|at| 1 + at))
+    }
+    fn stream(&self) -> Answer<usize> {
+        Ok(7)
+    }
+    fn is_capturing(&self, _stream: usize) -> Answer<bool> {
+        Ok(self.state.capturing.load(Ordering::Relaxed))
+    }
+    fn relax(&self, on: bool) {
+        self.state.relaxed.store(on.into(), Ordering::Relaxed);
+    }
+    fn alloc(&self, bytes: usize) -> Answer<u64> {
+        assert_eq!(
+            self.state.relaxed.load(Ordering::Relaxed),
+            1,
+            "captures of other threads would forbid this"
+        );
+        self.state.calls.lock().push(Call::Alloc(bytes));
+        let mut next = self.state.next.lock();
+        *next += 1 << 20;
+        let emulated = self
+            .state
+            .emulator
+            .lock()
+            .as_mut()
+            .map(|emulator| emulator.alloc(bytes));
+        Ok(emulated.unwrap_or((1 << 40) + *next))
+    }
+    fn free(&self, address: u64) {
+        self.state.calls.lock().push(Call::Free(address));
+        if let Some(emulator) = self.state.emulator.lock().as_mut() {
+            emulator.free(address);
+        }
+    }
+    fn upload(&self, address: u64, bytes: &[u8], stream: usize) -> Answer<()> {
+        assert_eq!(stream, 7, "copies go to our own stream");
+        self.state.calls.lock().push(Call::Upload {
+            address,
+            bytes: bytes.len(),
+        });
+        if let Some(emulator) = self.state.emulator.lock().as_mut() {
+            emulator.write(address, bytes);
+        }
+        Ok(())
+    }
+    fn launch(&self, function: usize, launch: &Launch<'_>) -> Answer<()> {
+        assert_eq!(function, 1 + launch.kernel.index());
+        let code = self.state.fault.load(Ordering::Relaxed);
+        if code != 0 {
+            return Err(Fault {
+                code,
+                text: "the driver says no".into(),
+            });
+        }
+        let (works, picks) = match launch.arguments {
+            Arguments::Work(work) => (vec![*work], None),
+            Arguments::Any(work, picks) => (vec![*work], Some(*picks)),
+            Arguments::Batch(batch) => (batch.works[..batch.count as usize].to_vec(), None),
+        };
+        let Launch {
+            kernel,
+            grid,
+            block,
+            stream,
+            ..
+        } = *launch;
+        let context = self.current();
+        self.state.calls.lock().push(Call::Launch {
+            kernel,
+            grid,
+            block,
+            stream,
+            context,
+            works,
+            picks,
+        });
+        if let Some(emulator) = self.state.emulator.lock().as_mut() {
+            emulator.launch(launch);
+        }
+        Ok(())
+    }
+}
+
+thread_local! {
+    static INSTEAD: Cell<Option<&'static Arc<Cuda>>> = const { Cell::new(None) };
+}
+
+/// What this thread has in the place of the machine's CUDA.
+pub fn instead() -> Option<&'static Arc<Cuda>> {
+    INSTEAD.get()
+}
+
+/// Puts it there.
+pub fn put(cuda: Arc<Cuda>) {
+    INSTEAD.set(Some(Box::leak(Box::new(cuda))));
+}

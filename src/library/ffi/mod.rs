@@ -1,0 +1,28 @@
+//! The C ABI: a thin edge over [`graphpatch_session`] and [`graphpatch_core::graph`]. One file per C noun.
+//!
+//! Each call checks its pointers, runs its body behind [`guard`], and answers with a [`Status`]; the message behind
+//! it waits in a thread-local. No logic lives here. `include/graphpatch.h` is generated from these files.
+#![allow(non_camel_case_types)] // the C names are the types' names
+
+pub mod cuda;
+mod dlpack;
+pub mod graphs;
+pub mod guard;
+pub mod host;
+pub mod kept;
+pub mod nodes;
+pub mod patch;
+pub mod run;
+pub mod session;
+mod sized;
+pub mod source;
+pub mod spec;
+pub mod status;
+pub mod string;
+mod structure;
+pub mod text;
+pub mod value;
+pub mod version;
+
+use guard::guard;
+use status::Status;

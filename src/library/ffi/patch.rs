@@ -1,0 +1,201 @@
+//! Patches: registered by text, named by number.
+
+use std::ffi::c_char;
+
+use super::guard::{answer, reference, text};
+use super::session::gp_session;
+use super::sized::{self, Grows};
+use super::{Status, guard, string};
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::patch::PatchCounts;
+
+/// How often a patch met its node, changed the value there, or could not. Since 0.1.0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct gp_patch_counts {
+    /// To be set by the caller: sizeof(gp_patch_counts).
+    pub size: usize,
+    /// How often a run came by the patch's node.
+    pub matched: u64,
+    /// How often the patch changed (or kept, or was shown) the value there.
+    pub applied: u64,
+    /// How often it could not; gp_patch_last_error says why.
+    pub failed: u64,
+}
+
+// SAFETY: repr(C), a usize in front, all members of eight bytes.
+unsafe impl Grows for gp_patch_counts {
+    const FIRST: usize = 32;
+}
+
+/// Registers a patch, `PATH[SLICE]=zero`, `...=add:VALUE` or `...=replace:VALUE`, `PATH=probe` or `PATH=record:LIMIT`,
+/// behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
+/// `id` receives its number. What text cannot say, a gp_spec can.
+///
+/// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf; GP_STATUS_FILE and
+/// GP_STATUS_FORMAT for a value's file.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_PARSE, GP_STATUS_PATH, GP_STATUS_FILE, GP_STATUS_FORMAT. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `patch` is NULL or a C string; `id` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_add(
+    session: *const gp_session,
+    patch: *const c_char,
+    id: *mut u64,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        let spec = text(patch, "patch")?.parse()?;
+        answer(id, "id", 0)?;
+        answer(id, "id", session.0.add_patch(spec)?)
+    })
+}
+
+/// Takes a patch away, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { reference(session, "session")?.0.remove_patch(id) })
+}
+
+/// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
+/// not registered; the others are taken away nevertheless.
+///
+/// Thread: any. NULL: refused, but for ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `ids` points to `n` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_remove_all(
+    session: *const gp_session,
+    ids: *const u64,
+    n: usize,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        if n == 0 {
+            return Ok(());
+        }
+        if ids.is_null() {
+            return Err(super::guard::null("ids"));
+        }
+        session.0.remove_all(std::slice::from_raw_parts(ids, n))
+    })
+}
+
+/// Switches a patch off or on again, for runs that begin from now on; it keeps its place among the others.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on: bool) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { reference(session, "session")?.0.enable_patch(id, on) })
+}
+
+/// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
+/// `set` receives its number.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `set` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let session = reference(session, "session")?;
+        answer(set, "set", 0)?;
+        answer(set, "set", session.0.begin_set())
+    })
+}
+
+/// Takes away all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
+/// set is not open.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { reference(session, "session")?.0.end_set(set) })
+}
+
+/// What the session knows of a patch.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+unsafe fn counts(session: *const gp_session, id: u64) -> Result<PatchCounts> {
+    // SAFETY: by this function's contract.
+    let all = unsafe { reference(session, "session")? }.0.patch_counts();
+    all.into_iter()
+        .find(|counts| counts.id == id)
+        .ok_or_else(|| Error::State(format!("there is no patch number {id}")))
+}
+
+/// How often a patch was met, applied, and failed so far.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `out` is NULL or may be written, as many bytes as its `size` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_get_counts(
+    session: *const gp_session,
+    id: u64,
+    out: *mut gp_patch_counts,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        sized::check(out, "out")?;
+        let counts = counts(session, id)?;
+        let value = gp_patch_counts {
+            size: 0,
+            matched: counts.matched,
+            applied: counts.applied,
+            failed: counts.failed,
+        };
+        sized::fill(out, "out", value)
+    })
+}
+
+/// Why a patch failed last; empty if it never did. `out` receives new text; free it with gp_string_free.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_patch_last_error(
+    session: *const gp_session,
+    id: u64,
+    out: *mut *mut c_char,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let why = counts(session, id)?.last_error.unwrap_or_default();
+        string::give(out, "out", &why)
+    })
+}

@@ -1,0 +1,63 @@
+//! Runs and scopes that a program marks itself, for models that are plain operations (C++).
+
+use std::ffi::c_char;
+use std::sync::atomic::Ordering;
+
+use super::guard::text;
+use super::{Status, guard};
+use graphpatch_session as session;
+use graphpatch_torch as torch;
+
+/// Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
+/// makes what gp_run_open and the calls behind it take.
+///
+/// Thread: any. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn gp_runs_wanted() -> bool {
+    session::ACTIVE.load(Ordering::Relaxed) == session::Active::Wanted as u32
+}
+
+/// Begins a run on this thread: until gp_run_end, operations that the thread calls are nodes of the root `name`. Does
+/// nothing while no attached session records or patches. GP_STATUS_STATE when a run is open on this thread. This and
+/// the three calls below answer GP_STATUS_TORCH before any session was attached.
+///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `name` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_run_begin(name: *const c_char) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| torch::run_begin(unsafe { text(name, "name") }?))
+}
+
+/// Ends this thread's run, and the scopes that are open in it. Without one it does nothing.
+///
+/// Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn gp_run_end() -> Status {
+    guard(torch::run_end)
+}
+
+/// Enters the scope of a module, called by the attribute path `path` ("layers.8") from the scope around it. Does
+/// nothing outside a run.
+///
+/// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `path` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_scope_enter(path: *const c_char) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| torch::scope_enter(unsafe { text(path, "path") }?))
+}
+
+/// Leaves the innermost scope that gp_scope_enter entered. Does nothing outside a run.
+///
+/// Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn gp_scope_leave() -> Status {
+    guard(torch::scope_leave)
+}

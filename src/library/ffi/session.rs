@@ -1,0 +1,213 @@
+//! gp_session: recording, patches, and the process they hold for.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+
+use super::guard::{answer, reference, text};
+use super::{Status, guard, string};
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::patch::OnError;
+use graphpatch_session::Session;
+
+/// A session. Opened by gp_session_open, ended by gp_session_close. All calls may be made from any thread. Since 0.1.0.
+pub struct gp_session(pub(super) Arc<Session>);
+
+/// The session behind a pointer; the attached one behind NULL.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session.
+pub(super) unsafe fn named_or_attached(session: *const gp_session) -> Result<Arc<Session>> {
+    // SAFETY: by this function's contract.
+    let named = unsafe { session.as_ref() }.map(|session| session.0.clone());
+    named
+        .or_else(graphpatch_session::attached)
+        .ok_or_else(|| Error::State("no session is attached to this process".into()))
+}
+
+/// What a patch that cannot be applied in a run does. Since 0.1.0.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug)]
+pub enum gp_on_error {
+    /// Throws a c10::Error that the program's own error handling sees.
+    Raise = 0,
+    /// Leaves the value alone and counts the failure.
+    Skip = 1,
+}
+
+/// Opens a session that records nothing and is attached to nothing. `out` receives a new session; end it with
+/// gp_session_close.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_open(out: *mut *mut gp_session) -> Status {
+    guard(|| {
+        let session = Box::into_raw(Box::new(gp_session(Session::open())));
+        // SAFETY: by this function's contract.
+        unsafe { answer(out, "out", session) }.inspect_err(|_| {
+            // SAFETY: nobody has seen the pointer.
+            drop(unsafe { Box::from_raw(session) });
+        })
+    })
+}
+
+/// Detaches the session and frees it. NULL is fine. Runs under way on other threads end as they began.
+///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` came from gp_session_open and was not closed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
+    if !session.is_null() {
+        guard(|| {
+            // SAFETY: by this function's contract.
+            unsafe { Box::from_raw(session) }.0.detach();
+            Ok(())
+        });
+    }
+}
+
+/// Makes the session the one that this process's runs belong to. Loads the adapter for the process's libtorch, and
+/// builds it first if that has never been done on this machine (about half a minute). libtorch must be loaded. Best
+/// called before other threads run models: an executor that is compiling on another thread at this very moment keeps
+/// its first plan.
+///
+/// Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
+/// another session is attached. In a program that `graphpatch run` has started, the command's session is attached beside
+/// this one: it gets the runs of which this one wants nothing, and tells its user that there are others.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_attach(session: *const gp_session) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| graphpatch_torch::attach(&unsafe { reference(session, "session") }?.0))
+}
+
+/// Lets go of the process; patches and graphs stay with the session.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_detach(session: *const gp_session) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe { reference(session, "session") }?.0.detach();
+        Ok(())
+    })
+}
+
+/// Whether runs that begin from now on are recorded into the session's graphs.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe { reference(session, "session") }?
+            .0
+            .set_recording(on);
+        Ok(())
+    })
+}
+
+/// What patches that cannot be applied do (a gp_on_error), for runs that begin from now on. GP_ON_ERROR_RAISE at first.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_on_error(session: *const gp_session, on_error: u32) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        let session = unsafe { reference(session, "session") }?;
+        let raise = gp_on_error::Raise as u32;
+        let skip = gp_on_error::Skip as u32;
+        session.0.set_on_error(match on_error {
+            value if value == raise => OnError::Raise,
+            value if value == skip => OnError::Skip,
+            other => {
+                return Err(Error::Argument {
+                    name: "on_error",
+                    why: format!("is {other}, no value of gp_on_error"),
+                });
+            }
+        });
+        Ok(())
+    })
+}
+
+/// How many runs were recorded or patched so far.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_runs(session: *const gp_session, out: *mut u64) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe { answer(out, "out", reference(session, "session")?.0.runs()) }
+    })
+}
+
+/// Adds to what gp_session_notes says; the same text is kept once. A NULL session stands for the attached one;
+/// GP_STATUS_STATE without.
+///
+/// Thread: any. NULL: session. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session; `note` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_note(
+    session: *const gp_session,
+    note: *const c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe { named_or_attached(session)?.note(text(note, "note")?) };
+        Ok(())
+    })
+}
+
+/// What a person should know of the runs so far (what a frozen graph no longer tells, say), one note a line. `out`
+/// receives new text; free it with gp_string_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or a live session; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_notes(
+    session: *const gp_session,
+    out: *mut *mut c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let notes = reference(session, "session")?.0.notes();
+            string::give(out, "out", &notes.join("\n"))
+        }
+    })
+}

@@ -1,0 +1,104 @@
+//! Where in the user's source an operation is called: the host's answer, as only it knows its own stack.
+
+use std::ffi::{c_char, c_void};
+
+use super::guard::text;
+use super::session::{gp_session, named_or_attached};
+use super::{Status, guard};
+use graphpatch_core::error::Result;
+use graphpatch_core::graph::Frame;
+
+/// A list of frames that a gp_source_callback fills. Since 0.1.0.
+pub struct gp_frames(Vec<Frame>);
+
+/// Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
+/// those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
+/// run, perhaps on several threads at once, and must not call operations itself, nor throw. Since 0.1.0.
+pub type gp_source_callback =
+    Option<unsafe extern "C" fn(user: *mut c_void, frames: *mut gp_frames)>;
+
+/// The host's function, with what it gets.
+struct Host {
+    callback: unsafe extern "C" fn(*mut c_void, *mut gp_frames),
+    user: usize,
+}
+
+impl Host {
+    fn ask(&self) -> Vec<Frame> {
+        let mut frames = gp_frames(Vec::new());
+        // SAFETY: gp_session_source was given a function of this type and the pointer that it takes.
+        unsafe {
+            (self.callback)(
+                std::ptr::with_exposed_provenance_mut(self.user),
+                &raw mut frames,
+            )
+        };
+        frames.0
+    }
+}
+
+/// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded
+/// for the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have
+/// ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
+///
+/// Thread: any. NULL: session, callback, user. Errors: GP_STATUS_STATE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `session` is NULL or live; `callback` and `user` as gp_source_callback says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_source(
+    session: *const gp_session,
+    callback: gp_source_callback,
+    user: *mut c_void,
+) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        let session = unsafe { named_or_attached(session) }?;
+        let host = callback.map(|callback| Host {
+            callback,
+            user: user.expose_provenance(),
+        });
+        session.set_source(host.map(|host| Box::new(move || host.ask()) as _));
+        Ok(())
+    })
+}
+
+/// Adds a frame: its file, the line (0: unknown), the function, and the line's text. NULL stands for what is not known.
+///
+/// Thread: its own. NULL: file, function, code. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `frames` is what the callback was given; texts are NULL or C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_frames_add(
+    frames: *mut gp_frames,
+    file: *const c_char,
+    line: u32,
+    function: *const c_char,
+    code: *const c_char,
+) -> Status {
+    let known = |given: *const c_char, name| -> Result<String> {
+        match given.is_null() {
+            true => Ok(String::new()),
+            // SAFETY: by this function's contract.
+            false => unsafe { text(given, name) }.map(str::to_owned),
+        }
+    };
+    guard(|| {
+        let frame = Frame {
+            file: known(file, "file")?,
+            line,
+            function: known(function, "function")?,
+            text: known(code, "code")?.trim().to_owned(),
+        };
+        // SAFETY: by this function's contract, for the call alone.
+        let frames = unsafe { frames.as_mut() };
+        frames
+            .ok_or_else(|| super::guard::null("frames"))?
+            .0
+            .push(frame);
+        Ok(())
+    })
+}

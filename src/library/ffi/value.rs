@@ -1,0 +1,131 @@
+//! gp_value: what an add or replace adds or writes.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+use super::dlpack::{self, DLManagedTensorVersioned};
+use super::guard::{answer, text};
+use super::{Status, guard};
+use graphpatch_core::error::Result;
+use graphpatch_core::patch::action::Operand;
+use graphpatch_core::patch::{Number, Value};
+
+/// A number or a tensor. Any number of specs may use one; it may be freed once they have it. Any thread. Since 0.1.0.
+pub struct gp_value(pub(super) Operand);
+
+/// Hands over a value.
+///
+/// # Safety
+///
+/// `out` is NULL or may be written.
+unsafe fn give(out: *mut *mut gp_value, operand: Operand) -> Result<()> {
+    let value = Box::into_raw(Box::new(gp_value(operand)));
+    // SAFETY: by this function's contract.
+    unsafe { answer(out, "out", value) }.inspect_err(|_| {
+        // SAFETY: nobody has seen the pointer.
+        drop(unsafe { Box::from_raw(value) });
+    })
+}
+
+/// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or "@FILE.npy" or
+/// "@FILE.safetensors#KEY", which is read now. `out` receives a new value; free it with gp_value_free.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_PARSE, GP_STATUS_FILE, GP_STATUS_FORMAT. Since 0.1.0.
+///
+/// # Safety
+///
+/// `value` is NULL or a C string; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_value_text(value: *const c_char, out: *mut *mut gp_value) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let value: Value = text(value, "value")?.parse()?;
+        give(out, Operand::from_value(&value)?)
+    })
+}
+
+/// The integer `value`. `out` receives a new value; free it with gp_value_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_value_int(value: i64, out: *mut *mut gp_value) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { give(out, Operand::Number(Number::Int(value))) })
+}
+
+/// The real number `value`. `out` receives a new value; free it with gp_value_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_value_float(value: f64, out: *mut *mut gp_value) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { give(out, Operand::Number(Number::Float(value))) })
+}
+
+/// A copy of a tensor in CPU memory, of any strides. With `take` the tensor is handed over, and its deleter is called
+/// before this returns, also on error; without, it is borrowed for the call. `out` receives a new value; free it with
+/// gp_value_free. GP_STATUS_REFUSED for a device, dtype or DLPack version that is not taken.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_REFUSED. Since 0.1.0.
+///
+/// # Safety
+///
+/// `tensor` is NULL or a valid managed tensor; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_value_dlpack(
+    tensor: *mut DLManagedTensorVersioned,
+    take: bool,
+    out: *mut *mut gp_value,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let tensor = dlpack::read(tensor, take, "tensor")?;
+        give(out, Operand::Host(Arc::new(tensor)))
+    })
+}
+
+/// libtorch's own tensor, on any device: the at::TensorImpl* that at::Tensor::unsafeGetTensorImpl() gives. The value
+/// holds a reference of its own; gradients flow to the tensor if it requires them. `out` receives a new value; free it
+/// with gp_value_free. GP_STATUS_TORCH before any session was attached.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
+///
+/// # Safety
+///
+/// `tensor_impl` is NULL or a live at::TensorImpl of this process's libtorch; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_value_torch(
+    tensor_impl: *const c_void,
+    out: *mut *mut gp_value,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        give(
+            out,
+            Operand::Foreign(graphpatch_torch::foreign(tensor_impl)?),
+        )
+    })
+}
+
+/// Frees a value. NULL is fine.
+///
+/// Thread: the last. NULL: fine. Since 0.1.0.
+///
+/// # Safety
+///
+/// `value` came from a call that hands values over, and was not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_value_free(value: *mut gp_value) {
+    if !value.is_null() {
+        // SAFETY: by this function's contract.
+        drop(unsafe { Box::from_raw(value) });
+    }
+}

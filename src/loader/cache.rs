@@ -1,0 +1,336 @@
+//! Where built adapters are kept, and what they are called: one file per adapter source and libtorch build.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::{Libtorch, sources};
+use graphpatch_core::error::{Error, Result};
+
+/// FNV-1a, 64 bits: stable between builds and machines, unlike the standard library's hashers.
+pub struct Fnv(u64);
+
+impl Fnv {
+    /// The empty hash.
+    pub fn new() -> Fnv {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Adds bytes.
+    pub fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    /// The hash so far.
+    pub fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Fnv {
+    fn default() -> Fnv {
+        Fnv::new()
+    }
+}
+
+/// `adapter-s1-<source hash>-torch2.11.0-<build id>-cxx11.so`: a file of that name fits, or nothing does.
+pub fn file_name(libtorch: &Libtorch) -> String {
+    Name::of(libtorch).to_string()
+}
+
+/// How many adapters in `dir` are of another source than ours: left by other versions of libgraphpatch.
+pub fn outdated(dir: &Path) -> usize {
+    let ours = format!("s{}-{:016x}", sources::seam_version(), sources::hash());
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Name::parse(&entry.path()))
+        .filter(|name| name.source != ours)
+        .count()
+}
+
+/// What the name of an adapter's file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// The seam's version and the hash over the adapter's source.
+    pub source: String,
+    /// The version of the libtorch that it was built for.
+    pub version: String,
+    /// That libtorch's build id.
+    pub build_id: String,
+    /// `cxx11` or `pre11`.
+    pub abi: String,
+}
+
+impl Name {
+    /// The name of the adapter that `libtorch` needs.
+    pub fn of(libtorch: &Libtorch) -> Name {
+        let plain = |text: &str| -> String {
+            text.chars()
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+') {
+                        c
+                    } else {
+                        '_'
+                    }
+                })
+                .collect()
+        };
+        Name {
+            source: format!("s{}-{:016x}", sources::seam_version(), sources::hash()),
+            version: plain(&libtorch.version),
+            build_id: plain(&libtorch.build_id),
+            abi: if libtorch.cxx11_abi { "cxx11" } else { "pre11" }.into(),
+        }
+    }
+
+    /// The name of the file at `path`, if it is one of an adapter.
+    pub fn parse(path: &Path) -> Option<Name> {
+        let stem = path.file_name()?.to_str()?.strip_suffix(".so")?;
+        let mut parts = stem.strip_prefix("adapter-")?.split('-');
+        let mut next = || parts.next().map(str::to_string);
+        let name = Name {
+            source: format!("{}-{}", next()?, next()?),
+            version: next()?.strip_prefix("torch")?.into(),
+            build_id: next()?,
+            abi: next()?,
+        };
+        next().is_none().then_some(name)
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Name {
+            source,
+            version,
+            build_id,
+            abi,
+        } = self;
+        write!(f, "adapter-{source}-torch{version}-{build_id}-{abi}.so")
+    }
+}
+
+/// A directory for adapters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// It exists and files can be made in it.
+    pub dir: PathBuf,
+    /// Why it is not the user's ordinary one, where that is so.
+    pub detour: Option<String>,
+}
+
+/// The cache directory, created if need be: [`place`] without the reason for it.
+///
+/// # Errors
+///
+/// See [`place`].
+pub fn directory() -> Result<PathBuf> {
+    place().map(|place| place.dir)
+}
+
+/// The cache directory, created if need be: `$GRAPHPATCH_CACHE`, `$XDG_CACHE_HOME/graphpatch`, `~/.cache/graphpatch`,
+/// else a directory of this user alone under the temporary one.
+///
+/// # Errors
+///
+/// [`Error::Adapter`] where none of these can be used.
+pub fn place() -> Result<Place> {
+    let env = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(named) = env("GRAPHPATCH_CACHE") {
+        // The user's own word: no silent detour when it does not work.
+        return match usable(&named) {
+            Ok(()) => Ok(Place {
+                dir: std::path::absolute(&named).unwrap_or(named),
+                detour: None,
+            }),
+            Err(why) => Err(Error::Adapter(format!(
+                "the cache directory {} (GRAPHPATCH_CACHE) cannot be used: {why}",
+                named.display()
+            ))),
+        };
+    }
+    let shared = env("XDG_CACHE_HOME").or_else(|| env("HOME").map(|home| home.join(".cache")));
+    let detour = match shared.map(|dir| dir.join("graphpatch")) {
+        None => "neither HOME nor XDG_CACHE_HOME is set".into(),
+        Some(dir) if !dir.is_absolute() => format!("{} is no absolute path", dir.display()),
+        Some(dir) => match usable(&dir) {
+            Ok(()) => return Ok(Place { dir, detour: None }),
+            Err(why) => format!("{} cannot be used: {why}", dir.display()),
+        },
+    };
+    match private_directory(&std::env::temp_dir()) {
+        Ok(dir) => Ok(Place {
+            dir,
+            detour: Some(detour),
+        }),
+        Err(why) => Err(Error::Adapter(format!(
+            "no cache directory for adapters: {detour}; {why}; name one in GRAPHPATCH_CACHE"
+        ))),
+    }
+}
+
+fn usable(dir: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
+    if is_noexec(dir) {
+        return Err(std::io::Error::other(
+            "it is mounted noexec: no library can be loaded from there",
+        ));
+    }
+    // Asking the file system is the only sure test: read-only mounts and quotas do not show in the mode.
+    tempfile::Builder::new()
+        .prefix(".probe")
+        .tempfile_in(dir)
+        .map(drop)
+        .map_err(|why| std::io::Error::new(why.kind(), why.kind().to_string()))
+}
+
+fn is_noexec(dir: &Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes()) else {
+        return false;
+    };
+    // SAFETY: an all-zero statvfs is a valid value of that plain C struct.
+    let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` is NUL-terminated and `facts` is writable.
+    let known = unsafe { libc::statvfs(path.as_ptr(), &raw mut facts) } == 0;
+    known && facts.f_flag & libc::ST_NOEXEC != 0
+}
+
+/// Who may have written a file from which code is about to be loaded: this user or root, and nobody else since.
+///
+/// # Errors
+///
+/// What is wrong with it, as the end of a sentence that begins with its path.
+pub fn check_owner(file: &Path) -> Result<(), String> {
+    let found = std::fs::symlink_metadata(file).map_err(|why| format!("cannot be read: {why}"))?;
+    if !found.is_file() {
+        return Err("is no ordinary file".into());
+    }
+    if found.uid() != user() && found.uid() != 0 {
+        return Err(format!("belongs to another user ({})", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err("can be written by other users".into());
+    }
+    Ok(())
+}
+
+fn user() -> u32 {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// A directory that others can write to could hand us their library: it must be ours, a real directory, and closed.
+fn private_directory(temp: &Path) -> Result<PathBuf, String> {
+    let dir = temp.join(format!("graphpatch-{}", user()));
+    let refuse = |why: std::io::Error| format!("nor can {}: {why}", dir.display());
+    usable(&dir).map_err(refuse)?;
+    let found = std::fs::symlink_metadata(&dir).map_err(refuse)?;
+    if !found.is_dir() || found.uid() != user() || found.mode() & 0o077 != 0 {
+        return Err(format!(
+            "nor can {}: it is not a directory of this user alone (mode 0700)",
+            dir.display()
+        ));
+    }
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn fnv_is_the_published_one() {
+        let mut hash = Fnv::new();
+        hash.write(b"foobar");
+        assert_eq!(hash.finish(), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn names_tell_builds_apart() {
+        let mut libtorch = Libtorch {
+            lib_dir: "/t/lib".into(),
+            cpu_so: "/t/lib/libtorch_cpu.so".into(),
+            include_dir: None,
+            version: "2.11.0".into(),
+            build_id: "abc123".into(),
+            cxx11_abi: true,
+            cuda: None,
+        };
+        let name = file_name(&libtorch);
+        assert!(
+            name.starts_with("adapter-s") && name.ends_with("-torch2.11.0-abc123-cxx11.so"),
+            "{name}"
+        );
+        let path = Path::new("/any").join(&name);
+        assert_eq!(Name::parse(&path), Some(Name::of(&libtorch)));
+        for other in [
+            "x.so",
+            "adapter-s1-ab-torch2-id-cxx11-more.so",
+            "adapter-s1-ab-2.0-id-cxx11.so",
+            "adapter-s1-ab-torch2-id-cxx11.log",
+        ] {
+            assert_eq!(Name::parse(Path::new(other)), None, "{other}");
+        }
+        libtorch.cxx11_abi = false;
+        assert!(file_name(&libtorch).ends_with("-pre11.so"));
+        libtorch.version = "../x y".into();
+        assert!(!file_name(&libtorch).contains(['/', ' ']));
+    }
+
+    /// What the kernel says of each mount is the reference.
+    #[test]
+    fn noexec_mounts_are_known() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let mut seen = 0;
+        for dir in ["/proc", "/", "/sys"] {
+            let options = mounts.lines().rev().find_map(|line| {
+                let mut words = line.split(' ').skip(1);
+                (words.next()? == dir).then(|| words.nth(1).map(str::to_string))?
+            });
+            let Some(options) = options else { continue };
+            let noexec = options.split(',').any(|option| option == "noexec");
+            assert_eq!(is_noexec(Path::new(dir)), noexec, "{dir}");
+            seen += 1;
+        }
+        assert!(seen > 0 && !is_noexec(Path::new("/no/such")));
+    }
+
+    #[test]
+    fn owners_are_checked() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (file, link) = (dir.path().join("a.so"), dir.path().join("b.so"));
+        std::fs::write(&file, "x").expect("write");
+        let mode = |mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("chmod");
+            check_owner(&file)
+        };
+        assert_eq!((mode(0o600), mode(0o755)), (Ok(()), Ok(())));
+        for bad in [0o620, 0o602, 0o777] {
+            assert!(mode(bad).expect_err("open").contains("other users"));
+        }
+        std::os::unix::fs::symlink(&file, &link).expect("link");
+        assert!(check_owner(&link).expect_err("link").contains("ordinary"));
+        assert!(check_owner(dir.path()).is_err() && check_owner(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn private_directories_are_checked() {
+        let temp = tempfile::tempdir().expect("temp");
+        let dir = private_directory(temp.path()).expect("made");
+        assert_eq!(dir.metadata().expect("meta").mode() & 0o777, 0o700);
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+        assert!(private_directory(temp.path()).is_err());
+        std::fs::remove_dir(&dir).expect("rm");
+        std::os::unix::fs::symlink(temp.path(), &dir).expect("link");
+        assert!(private_directory(temp.path()).is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! Finds the process's (or a program's) libtorch, finds or builds the adapter for it, and loads that.
+//!
+//! libtorch has no C entry for "every operation", so a small C++ adapter is compiled against the headers of exactly the
+//! libtorch at hand. Its source is embedded ([`sources`]); it comes, in this order, from a directory of adapters built
+//! ahead (`$GRAPHPATCH_ADAPTER_DIR`, `graphpatch-adapters/` beside this library), from the cache, or from the machine's
+//! C++ compiler ([`build`], [`compiler`]). Data flow: loaded objects or an ELF file → [`Libtorch`] → adapter file → `dlopen`.
+
+pub mod build;
+pub mod cache;
+pub mod compiler;
+mod elf;
+pub mod imports;
+mod libtorch;
+mod lock;
+mod program;
+pub mod seal;
+mod shipped;
+pub mod sources;
+mod versions;
+
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+use graphpatch_core::error::{Error, Result};
+use libtorch::is_libtorch_cpu;
+
+pub use libtorch::{Libtorch, in_directory};
+pub use program::{Found, find_for_program, find_in_path};
+pub use shipped::Shipped;
+pub use versions::{ANYWAY, NEWEST, OLDEST, supported};
+
+/// Where the adapter for one libtorch stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterStatus {
+    /// The file that would be loaded, or built.
+    pub path: PathBuf,
+    /// How it is there.
+    pub state: AdapterState,
+    /// What lies in the folders of adapters that were built ahead.
+    pub shipped: Shipped,
+}
+
+/// See [`AdapterStatus`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdapterState {
+    /// Built ahead, found beside the library or in `$GRAPHPATCH_ADAPTER_DIR`.
+    Prebuilt,
+    /// In the cache, built from the present source for this libtorch.
+    Cached,
+    /// In the cache, but not what was built there: will be built anew, for this reason.
+    Broken(String),
+    /// Will be built on first use.
+    Missing,
+}
+
+/// The libtorch mapped into this process, if there is one.
+pub fn find_loaded() -> Option<Libtorch> {
+    loaded_path().map(|path| Libtorch::describe(&path))
+}
+
+/// The path of the `libtorch_cpu.so` mapped into this process. Reads no file.
+pub fn loaded_path() -> Option<PathBuf> {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        found: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: dl_iterate_phdr hands a valid info for the time of the call, and `found` is the pointer given below.
+        let (info, found) = unsafe { (&*info, &mut *found.cast::<Option<PathBuf>>()) };
+        if info.dlpi_name.is_null() {
+            return 0;
+        }
+        // SAFETY: dlpi_name is a NUL-terminated string owned by the dynamic linker for the time of the call.
+        let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
+        if !is_libtorch_cpu(path) {
+            return 0;
+        }
+        *found = Some(path.to_path_buf());
+        1
+    }
+    let mut found: Option<PathBuf> = None;
+    // SAFETY: `visit` has the asked-for signature, does not unwind (it allocates one path), and `found` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+    found
+}
+
+/// Loads the adapter for `libtorch`, from a directory of built ones, the cache, or the compiler. It stays loaded.
+///
+/// # Errors
+///
+/// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where no adapter can be
+/// had; they say why those that were built ahead did not do.
+pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
+    libtorch.check_version()?;
+    let mut shipped = Shipped::find(libtorch, own_object().as_deref());
+    for path in std::mem::take(&mut shipped.fits) {
+        match open(&path) {
+            Ok(library) => return Ok(library),
+            Err(why) => shipped.near.push(why.to_string()),
+        }
+    }
+    // Once, not in every process that takes it from the cache.
+    if build::cached(libtorch).is_none() {
+        shipped.near.iter().for_each(|why| build::say(why));
+    }
+    load_own(libtorch).map_err(|why| match shipped.complaint() {
+        none if none.is_empty() => why,
+        complaint => Error::Adapter(format!("{why}; {complaint}")),
+    })
+}
+
+fn load_own(libtorch: &Libtorch) -> Result<&'static Library> {
+    match open(&build::cached_or_built(libtorch, false)?) {
+        Ok(library) => Ok(library),
+        // A sound file that does not load was built with a compiler whose runtime is gone: once more.
+        Err(_) => open(&build::cached_or_built(libtorch, true)?),
+    }
+}
+
+/// Where the adapter for `libtorch` is, or would be, for the library at `library`. Builds and loads nothing.
+///
+/// # Errors
+///
+/// [`Error::Adapter`] where there is no place for one.
+pub fn adapter_status(libtorch: &Libtorch, library: Option<&Path>) -> Result<AdapterStatus> {
+    let shipped = Shipped::find(libtorch, library);
+    let (path, state) = match shipped.fits.first() {
+        Some(path) => (path.clone(), AdapterState::Prebuilt),
+        None => {
+            let path = cache::directory()?.join(cache::file_name(libtorch));
+            let state = match build::check(&path) {
+                Ok(()) => AdapterState::Cached,
+                Err(_) if path.symlink_metadata().is_err() => AdapterState::Missing,
+                Err(why) => AdapterState::Broken(why),
+            };
+            (path, state)
+        }
+    };
+    Ok(AdapterStatus {
+        path,
+        state,
+        shipped,
+    })
+}
+
+/// The shared object (or executable) that holds this code.
+pub fn own_object() -> Option<PathBuf> {
+    // SAFETY: an all-zero Dl_info is a valid value of that plain C struct.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    let here = own_object as fn() -> Option<PathBuf> as *const libc::c_void;
+    // SAFETY: `here` is an address in this object and `info` is writable.
+    if unsafe { libc::dladdr(here, &mut info) } == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: dladdr succeeded, so dli_fname is a NUL-terminated string of the dynamic linker.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
+}
+
+fn open(path: &Path) -> Result<&'static Library> {
+    // SAFETY: the file is an adapter: built by us from our own source, or put where the user keeps adapters. Its
+    // initialisers only register with the libtorch that this process has already loaded.
+    match unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) } {
+        Ok(library) => Ok(Box::leak(Box::new(library))),
+        Err(why) => Err(Error::Adapter(format!(
+            "the adapter {} does not load: {why}",
+            path.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_object_is_this_test_binary() {
+        let own = own_object().expect("dladdr knows us");
+        assert_eq!(
+            own.canonicalize().ok(),
+            std::env::current_exe()
+                .ok()
+                .and_then(|exe| exe.canonicalize().ok())
+        );
+        assert_eq!(find_loaded(), None);
+    }
+}

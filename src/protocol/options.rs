@@ -1,0 +1,100 @@
+//! What `graphpatch run` asks of the processes that it starts. A JSON file in a private directory, named in
+//! [`OPTIONS_VARIABLE`].
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use graphpatch_core::error::{Error, Result};
+use graphpatch_core::patch::{OnError, PatchSpec};
+
+/// The environment variable that names the options file. Children inherit it.
+pub const OPTIONS_VARIABLE: &str = "GRAPHPATCH_OPTIONS";
+
+/// Whether operations outside of all runs that a host tells of are listed, flat, in runs of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operations {
+    /// Where nothing else tells of runs: no TorchScript, no Python, no calls of the C ABI.
+    #[default]
+    Auto,
+    /// In every program but Python's.
+    Always,
+    Never,
+}
+
+/// Everything a preloaded process needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// Record the graph.
+    pub record: bool,
+    /// Patches, in the order given.
+    pub patches: Vec<PatchSpec>,
+    /// What a patch does that cannot be applied.
+    pub on_error: OnError,
+    /// What becomes of operations outside of runs.
+    pub operations: Operations,
+    /// The operations at which their runs begin; none: with the thread.
+    pub run_at: Vec<String>,
+    /// Where reports go.
+    pub report_dir: PathBuf,
+}
+
+impl Options {
+    /// Reads the file.
+    pub fn load(file: &Path) -> Result<Options> {
+        let text = std::fs::read(file).map_err(|why| Error::File {
+            file: file.into(),
+            why: why.to_string(),
+        })?;
+        serde_json::from_slice(&text).map_err(|why| Error::Format {
+            file: file.into(),
+            place: format!("line {} column {}", why.line(), why.column()),
+            why: why.to_string(),
+        })
+    }
+
+    /// Writes the file.
+    pub fn save(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|why| Error::Internal(why.to_string()))?;
+        std::fs::write(file, text).map_err(|why| Error::File {
+            file: file.into(),
+            why: why.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_come_back() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("options.json");
+        let options = Options {
+            record: true,
+            patches: vec![
+                "a.b[..., 0]=zero".parse().expect("patch"),
+                "a.c|sub_1=add:-0.5".parse().expect("patch"),
+                "a.c=replace:@/x/d.safetensors#k".parse().expect("patch"),
+                PatchSpec {
+                    runs: "2..".parse().expect("runs"),
+                    .."a.d=record:3".parse().expect("patch")
+                },
+            ],
+            on_error: OnError::Skip,
+            operations: Operations::Always,
+            run_at: vec!["wte.embedding".into()],
+            report_dir: dir.path().into(),
+        };
+        options.save(&file).expect("save");
+        assert_eq!(Options::load(&file).expect("load"), options);
+        std::fs::write(&file, "{\"record\": 1").expect("write");
+        assert!(matches!(Options::load(&file), Err(Error::Format { .. })));
+        assert!(matches!(
+            Options::load(&dir.path().join("absent")),
+            Err(Error::File { .. })
+        ));
+    }
+}

@@ -1,0 +1,205 @@
+//! What a value was made from, as it was when it was made: tensors by identity, everything else as Python text.
+
+use super::element::{Element, Tag};
+use graphpatch_core::graph::{Arg, Frame};
+use graphpatch_core::tensor::Number;
+use graphpatch_native::Stack;
+
+/// The arguments behind one value, and the place in the user's source.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    /// Keyword (empty: by position), and what was given.
+    given: Vec<(String, Given)>,
+    pub source: Source,
+}
+
+/// Where in the user's source something was called.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    /// Calls in native code, around all others.
+    pub stack: Stack,
+    /// Innermost last.
+    pub frames: Vec<Frame>,
+}
+
+impl Source {
+    pub fn is_empty(&self) -> bool {
+        self.stack.is_empty() && self.frames.is_empty()
+    }
+}
+
+/// One argument.
+#[derive(Clone, Debug)]
+enum Given {
+    /// A tensor: its identity, and what to call it where nobody knows where it came from.
+    Tensor(usize, String),
+    Const(String),
+    List(Vec<Given>),
+    Tuple(Vec<Given>),
+    Dict(Vec<(String, Given)>),
+}
+
+/// Strings in code are cut here: they may be whole documents.
+const LONGEST: usize = 60;
+
+impl Args {
+    /// From arguments in preorder, one behind the other.
+    pub fn new(elements: &[Element<'_>], source: Source) -> Args {
+        let mut rest = elements;
+        let mut given = Vec::new();
+        while let Some((first, _)) = rest.split_first() {
+            given.push((first.key.to_owned(), read(&mut rest)));
+        }
+        Args { given, source }
+    }
+
+    /// Arguments by position, and by keyword, with `name` asked for where each tensor came from.
+    pub fn resolve(&self, name: &dyn Fn(usize) -> Option<Arg>) -> (Vec<Arg>, Vec<(String, Arg)>) {
+        let (mut args, mut kwargs) = (Vec::new(), Vec::new());
+        for (key, given) in &self.given {
+            let arg = given.resolve(name);
+            match key.is_empty() {
+                true => args.push(arg),
+                false => kwargs.push((key.clone(), arg)),
+            }
+        }
+        (args, kwargs)
+    }
+}
+
+impl Given {
+    fn resolve(&self, name: &dyn Fn(usize) -> Option<Arg>) -> Arg {
+        let all = |list: &[Given]| list.iter().map(|given| given.resolve(name)).collect();
+        match self {
+            Given::Tensor(identity, label) => {
+                name(*identity).unwrap_or_else(|| Arg::Const(label.clone()))
+            }
+            Given::Const(text) => Arg::Const(text.clone()),
+            Given::List(list) => Arg::List(all(list)),
+            Given::Tuple(list) => Arg::Tuple(all(list)),
+            Given::Dict(entries) => Arg::Dict(
+                entries
+                    .iter()
+                    .map(|(key, given)| (key.clone(), given.resolve(name)))
+                    .collect(),
+            ),
+        }
+    }
+}
+
+/// Takes one value off the front.
+fn read(rest: &mut &[Element<'_>]) -> Given {
+    let Some((first, others)) = rest.split_first() else {
+        return Given::Const("None".into());
+    };
+    *rest = others;
+    let n = first.count;
+    match first.tag {
+        Tag::Tensor => {
+            let sizes: Vec<String> = first.sizes.iter().map(i64::to_string).collect();
+            let label = match first.text.is_empty() {
+                true => format!("<Tensor({})>", sizes.join(", ")),
+                false => first.text.to_owned(),
+            };
+            Given::Tensor(first.identity, label)
+        }
+        Tag::Undefined | Tag::None => Given::Const("None".into()),
+        Tag::Bool | Tag::Int | Tag::Float | Tag::Complex => Given::Const(number(&first.number)),
+        Tag::Str => Given::Const(quoted(first.text)),
+        Tag::Other if first.text.contains('.') => Given::Const(first.text.to_owned()),
+        Tag::Other => Given::Const(format!("<{}>", first.text)),
+        Tag::List => Given::List((0..n).map(|_| read(rest)).collect()),
+        Tag::Tuple => Given::Tuple((0..n).map(|_| read(rest)).collect()),
+        Tag::Dict => Given::Dict(
+            (0..n)
+                .map(|_| {
+                    let key = rest.first().map_or("", |next| next.key).to_owned();
+                    (key, read(rest))
+                })
+                .collect(),
+        ),
+    }
+}
+
+fn number(number: &Number) -> String {
+    match number {
+        Number::Bool(true) => "True".into(),
+        Number::Bool(false) => "False".into(),
+        // What libtorch means by "to the end".
+        Number::Int(i64::MAX) => "sys.maxsize".into(),
+        Number::Complex(..) => format!("({number})"),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from("'");
+    for c in text.chars().take(LONGEST) {
+        match c {
+            '\'' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    if text.chars().nth(LONGEST).is_some() {
+        out.push('…');
+    }
+    out.push('\'');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_python_text_and_names() {
+        let text = |text| Element {
+            text,
+            ..Element::of(Tag::Str)
+        };
+        let tensor = |identity| Element {
+            identity,
+            sizes: &[2, 3],
+            ..Element::of(Tag::Tensor)
+        };
+        let list = Element {
+            count: 2,
+            ..Element::of(Tag::List)
+        };
+        let alpha = Element {
+            key: "alpha",
+            number: Number::Float(2.0),
+            ..Element::of(Tag::Float)
+        };
+        let other = Element {
+            text: "DynamicCache",
+            ..Element::of(Tag::Other)
+        };
+        let elements = [list, tensor(1), tensor(2), text("it's\n"), other, alpha];
+        let args = Args::new(&elements, Source::default());
+        let (args, kwargs) = args.resolve(&|id| (id == 1).then(|| Arg::Node("x".into())));
+        let tensors = vec![Arg::Node("x".into()), Arg::Const("<Tensor(2, 3)>".into())];
+        assert_eq!(
+            args,
+            [
+                Arg::List(tensors),
+                Arg::Const(r"'it\'s\n'".into()),
+                Arg::Const("<DynamicCache>".into())
+            ]
+        );
+        assert_eq!(kwargs, [("alpha".to_owned(), Arg::Const("2.0".into()))]);
+    }
+
+    #[test]
+    fn a_list_that_ends_early_does_no_harm() {
+        let list = Element {
+            count: 3,
+            ..Element::of(Tag::Tuple)
+        };
+        let (args, _) = Args::new(&[list], Source::default()).resolve(&|_| None);
+        let none = Arg::Const("None".into());
+        assert_eq!(args, [Arg::Tuple(vec![none.clone(), none.clone(), none])]);
+    }
+}

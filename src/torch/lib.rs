@@ -1,0 +1,25 @@
+//! The only crate that knows libtorch: the seam, and the adapter behind it.
+//!
+//! * `seam.h` is the whole contract with the C++ side, `seam_generated.rs` its mirror, `seam.rs` our half of it.
+//! * `adapter/` is the C++ half: one translation unit, compiled against the process's own libtorch.
+//! * [`attach()`] loads the adapter (by the crate `graphpatch_loader`) and brings both halves together.
+//!
+//! Calls of operations come in from the adapter and go to the session; what the session says of a value goes back. Calls of a
+//! host that tells of its modules come in from the C ABI.
+
+mod attach;
+mod flat;
+mod foreign;
+mod manual;
+mod seam;
+#[rustfmt::skip]
+#[allow(clippy::undocumented_unsafe_blocks, reason = "bindgen's")]
+mod seam_generated;
+
+pub use attach::{attach, start};
+pub use flat::{OwnCall, flat_forked, flat_start, flat_thread, is_flat};
+pub use foreign::foreign;
+pub use manual::{
+    Leaf, Opened, Shown, leaf, open_run, open_scope, resume, run_begin, run_end, run_parameters,
+    scope_enter, scope_leave, scope_next, scope_unwind, show, snapshot,
+};

@@ -103,8 +103,12 @@ def test_what_later_runs_add() -> None:
 
 def test_code_of_a_scope_reads_as_a_function(graph: NodePath) -> None:
     assert str(graph._code).strip().splitlines() == [
-        "def forward(self, x):", "    linear = self.linear(x)", "    add = aten.add.Tensor(x, 1)",
-        "    linear_1 = self.linear(add)", "    return (linear, linear_1)"]
+        "def forward(self, x):",
+        "    linear = self.linear(x)",
+        "    add = aten.add.Tensor(x, 1)",
+        "    linear_1 = self.linear(add)",
+        "    return (linear, linear_1)",
+    ]
     assert repr(graph._code) == str(graph._code)
     code = str(graph.linear._code)
     assert code.startswith("Calling context:") and "Compiled code:\ndef forward(self, input):" in code
@@ -116,8 +120,10 @@ def test_code_of_a_leaf_is_the_users_line() -> None:
     first = inspect.getsourcelines(Block.forward)[1]
     code, file = str(graph.blocks_1.sigmoid._code), inspect.getsourcefile(Block)
     line = next(number for number in range(first, first + 5) if "torch.sigmoid" in linecache.getline(str(file), number))
-    assert code.strip().splitlines()[-2:] == [f'File "{file}", line {line}, in forward',
-                                              f"    {linecache.getline(str(file), line).strip()}"]
+    assert code.strip().splitlines()[-2:] == [
+        f'File "{file}", line {line}, in forward',
+        f"    {linecache.getline(str(file), line).strip()}",
+    ]
     frames = code.replace(str(file), "<file>")  # the checkout may have any name
     assert "torch/nn" not in frames and "libgraphpatch" not in frames
     assert "block(x)" in str(graph.blocks_1._code)

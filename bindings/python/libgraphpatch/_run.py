@@ -11,9 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from . import _dynamo
 from ._header import (

@@ -7,9 +7,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._library import check, lib
 from ._root import Cold

@@ -6,9 +6,8 @@ import ctypes
 import threading
 import types
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque

@@ -196,11 +196,18 @@ fn child_or_alias<'a>(scope: &'a Node, name: &str) -> Option<&'a Node> {
     scope.child(name).or_else(|| {
         let base = name.strip_suffix("_0")?;
         let first = scope.child(base).filter(|node| node.is_scope())?;
-        let second = scope
-            .child(&format!("{base}_1"))
-            .filter(|node| node.is_scope())?;
-        (first.module_path == second.module_path).then_some(first)
+        is_first_of_several(scope, first).then_some(first)
     })
+}
+
+/// Whether a call is the first one of its module in the scope, and not the only one. The later ones need not have its name
+/// with a number behind it: those of `layers_0` are `layers_1` and so on, whichever is free.
+fn is_first_of_several(scope: &Node, call: &Node) -> bool {
+    let is_call = |node: &&Node| {
+        node.is_scope() && node.module_path == call.module_path && node.target == call.target
+    };
+    let mut calls = scope.children.iter().filter(is_call);
+    calls.next().is_some_and(|first| first.name == call.name) && calls.next().is_some()
 }
 
 #[cfg(test)]
@@ -246,6 +253,19 @@ mod tests {
         );
         graph.root.children.remove(3);
         assert!(graph.node(&path("linear_0")).is_none());
+    }
+
+    #[test]
+    fn later_calls_may_have_any_name() {
+        let mut graph = tuple_output();
+        for (at, name) in [(1, "layers_0"), (3, "layers_3")] {
+            graph.root.children[at].name = name.into();
+            graph.root.children[at].module_path = "layers.0".into();
+        }
+        let canonical = |text: &str| graph.canonical(&path(text)).to_string();
+        assert_eq!(canonical("layers_0_0.output"), "layers_0.output");
+        assert_eq!(canonical("layers_3_0.output"), "layers_3_0.output");
+        assert!(super::super::check(&[graph.clone()], &[path("layers_0_0.output")]).is_ok());
     }
 
     #[test]

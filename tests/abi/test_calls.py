@@ -51,8 +51,8 @@ class Caller:
             return self.handle(found[1])
         if kind == "const char *":
             return b"linear"
-        if kind in ("gp_patch_counts *", "gp_leaf *"):
-            self.kept.append((ctypes.c_size_t * 16)(32 if "counts" in kind else 40))
+        if kind in ("gp_patch_counts *", "gp_leaf *", "gp_node *"):
+            self.kept.append((ctypes.c_size_t * 16)(40 if "leaf" in kind else 32))
             return self.kept[-1]
         if kind.startswith("const") and kind.endswith(("*const *", "long *")):
             element = self.handle("gp_spec") if "gp_spec" in kind else None

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from libgraphpatch import (AddPatch, CustomPatch, GraphPatchError, PatchableGraph, PatchError, ProbePatch, ReplacePatch,
-                           ZeroPatch, _calls)
+                           ZeroPatch, _module_call)
 from nets import Block, Calls, Function, Net, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -33,8 +33,8 @@ def test_torch_compile_makes_the_graphs_that_it_makes_without_us(monkeypatch: py
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
     with monkeypatch.context() as without:
-        without.setattr(nn.Module, "__call__", _calls._original)
-        without.setattr(torch._dynamo.variables.nn_module, "unpatched_nn_module_call", _calls._original)
+        without.setattr(nn.Module, "__call__", _module_call._original)
+        without.setattr(torch._dynamo.variables.nn_module, "unpatched_nn_module_call", _module_call._original)
         bare = Backend()
         torch.compile(net, backend=bare, fullgraph=True)(x)
     ours = Backend()

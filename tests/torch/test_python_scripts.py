@@ -106,7 +106,7 @@ def test_source_lines_are_the_scripts(tmp_path: Path) -> None:
     graph = tmp_path / "g.json"
     python("tuple_output.py", under=["--graph", graph]).ok()
     text = graph.read_text()
-    assert "model.py" in text and "self.linear(x + 1)" in text and "_calls.py" not in text
+    assert "model.py" in text and "self.linear(x + 1)" in text and "_module_call.py" not in text and "_run.py" not in text
 
 
 def test_generate() -> None:

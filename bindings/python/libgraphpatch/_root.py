@@ -7,9 +7,8 @@ import threading
 import weakref
 from typing import Any, Protocol
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
 from ._modules import class_name, is_script, parts, why_opaque

@@ -47,10 +47,16 @@ test-abi: venv build build/libclang-18.1.1 ## the C ABI against the kept ones: t
 	$(PYTHON) -m pytest -p no:cacheprovider tests/abi -q $(T)
 
 .PHONY: abi-baseline
-abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI, at a release
-	@folder=tests/abi/$$(sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' Cargo.toml) && mkdir -p $$folder/client && \
-	    cp include/graphpatch.h $$folder && cp tests/c/alone.c tests/c/check.h tests/c/dlpack.h $$folder/client && \
+abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI; RELEASE=1 also keeps the header and a client of it
+	@folder=tests/abi/$$(sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' Cargo.toml) && mkdir -p $$folder && \
+	    if [[ -n "$(RELEASE)" ]]; then \
+	        mkdir -p $$folder/client && cp include/graphpatch.h $$folder && cp $(ABI_CLIENT) $$folder/client && \
+	        cp tests/fuzz/seeds/graph-tuple.json $$folder/client/graph.json; \
+	    fi && \
 	    $(PYTHON) tests/abi/reader.py include/graphpatch.h > $$folder/abi.json && echo "kept in $$folder" >&2
+
+# The client that a release keeps.
+ABI_CLIENT := tests/c/alone.c tests/c/check.h tests/c/dlpack.h
 
 build/libclang-18.1.1: | venv
 	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \

@@ -118,5 +118,6 @@ def test_code_of_a_leaf_is_the_users_line() -> None:
     line = next(number for number in range(first, first + 5) if "torch.sigmoid" in linecache.getline(str(file), number))
     assert code.strip().splitlines()[-2:] == [f'File "{file}", line {line}, in forward',
                                               f"    {linecache.getline(str(file), line).strip()}"]
-    assert "torch/nn" not in code and "libgraphpatch" not in code.replace(str(file), "")
+    frames = code.replace(str(file), "<file>")  # the checkout may have any name
+    assert "torch/nn" not in frames and "libgraphpatch" not in frames
     assert "block(x)" in str(graph.blocks_1._code)

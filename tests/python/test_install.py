@@ -10,7 +10,7 @@ from conftest import ROOT
 SCRIPT = """
 import torch, libgraphpatch
 from libgraphpatch import PatchableGraph, ZeroPatch
-from libgraphpatch._abi import lib
+from libgraphpatch._library import lib
 pg = PatchableGraph(torch.nn.Linear(2, 3), torch.ones(1, 2))
 with pg.patch({"linear": ZeroPatch()}):
     assert not pg(torch.ones(1, 2)).any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -12,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from libgraphpatch import (AddPatch, CustomPatch, GraphPatchError, PatchableGraph, PatchError, ProbePatch, ReplacePatch,
-                           ZeroPatch, _calls)
+                           ZeroPatch, _module_call)
 from nets import Block, Calls, Function, Net, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -34,8 +33,8 @@ def test_torch_compile_makes_the_graphs_that_it_makes_without_us(monkeypatch: py
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
     with monkeypatch.context() as without:
-        without.setattr(nn.Module, "__call__", _calls._original)
-        without.setattr(torch._dynamo.variables.nn_module, "unpatched_nn_module_call", _calls._original)
+        without.setattr(nn.Module, "__call__", _module_call._original)
+        without.setattr(torch._dynamo.variables.nn_module, "unpatched_nn_module_call", _module_call._original)
         bare = Backend()
         torch.compile(net, backend=bare, fullgraph=True)(x)
     ours = Backend()
@@ -232,11 +231,9 @@ def test_probes_inside_vmap_keep_all_of_it() -> None:
 
 
 @pytest.fixture(scope="module")
-def group() -> Iterator[None]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    dist.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=0, world_size=1)
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    meeting = tmp_path_factory.mktemp("group") / "meeting"  # by a file: a port that is free now may be taken a moment later
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

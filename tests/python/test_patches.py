@@ -241,7 +241,7 @@ def test_nothing_stays_behind() -> None:
             with pg.patch({"blocks_0.output": [AddPatch(value=value), custom, probe], "x": ReplacePatch(value=value)}):
                 y = pg(x)
             alive += map(weakref.ref, (value, probe, custom, probe.activation, y))
-        alive += [weakref.ref(pg), weakref.ref(pg._root)]
+        alive += [weakref.ref(pg), weakref.ref(pg._recorder.root)]
     del pg, value, probe, custom, y
     gc.collect()
     assert [left() for left in alive if left() is not None] == []

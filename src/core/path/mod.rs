@@ -10,7 +10,7 @@ pub mod node_path;
 pub mod region;
 pub mod slice;
 
-pub use name::{Base, Name, base_str, intern, sanitize};
+pub use name::{Base, Name, base_str, family_text, intern, sanitize};
 pub use namespace::Namespace;
 pub use node_path::NodePath;
 pub use region::Region;

@@ -43,7 +43,10 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
       flush_device(run);
       const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(run, target, copy, differentiable) : elsewhere(run, target, why, &tensor);
-      if (answer == GP_APPLIED)
+      // Of what overlaps itself the copy has other strides. Where the patch changed nothing, nothing is to change.
+      const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
+          may_overlap(tensor) && same_bits(copy, tensor);
+      if (answer == GP_APPLIED && !unchanged)
         tensor = std::move(copy);
     }
   }

@@ -10,8 +10,8 @@ use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use super::run::{Frame, Interest, Run};
-use super::scope::Prepared;
-use super::{News, Root, Session, attached_ones, ops};
+use super::{News, Root, Session, ops};
+use crate::attached::attached_ones;
 use crate::record::Tape;
 use graphpatch_core::graph::Graph;
 use graphpatch_core::path::Name;
@@ -169,7 +169,7 @@ impl Run {
             .iter_mut()
             .flat_map(|flat| flat.parked.values_mut());
         for frame in self.frames.iter_mut().chain(parked) {
-            frame.operands = !frame.opaque && frame.patches_parameter(plan.as_deref());
+            frame.look(plan.as_deref(), false);
         }
     }
 
@@ -218,8 +218,7 @@ impl Run {
             .flat_map(|flat| flat.parked.values_mut());
         for frame in self.frames.iter_mut().chain(parked) {
             frame.learn(&self.root);
-            frame.operands =
-                !frame.opaque && (recording || frame.patches_parameter(plan.as_deref()));
+            frame.look(plan.as_deref(), recording);
         }
         self.interest()
     }
@@ -273,12 +272,7 @@ impl Frame {
             let name = if own { self.names.create(name) } else { name };
             parameters.insert(index, (name, own));
         }
-        self.prepared = Some(Arc::new(Prepared {
-            names: old.names.clone(),
-            inputs: old.inputs.clone(),
-            output: old.output,
-            parameters,
-        }));
+        self.prepared = Some(Arc::new(old.with_parameters(parameters)));
     }
 }
 

@@ -65,8 +65,11 @@ impl Session {
             // The old value's copies on devices go with the old patch.
             changed.resident = OnceLock::new();
         }
-        *patch = Arc::new(changed);
-        self.rebuild(&patches);
+        let old = std::mem::replace(patch, Arc::new(changed));
+        let before = self.rebuild(&patches);
+        // The old value may be a tensor of libtorch's, whose end runs code of the user's.
+        drop(patches);
+        drop((old, before));
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 
 use super::flat::{Flat, Recorder};
 use super::scope::{Prepared, Root, Scope};
-use super::{Session, attached_ones, is_disabled, ops};
+use super::{Session, ops};
+use crate::attached::{attached_ones, is_disabled};
 use crate::record::{Args, Element, Source, Tag};
 use graphpatch_core::graph::{Frame as Place, Kind};
 use graphpatch_core::patch::Plan;
@@ -84,9 +85,10 @@ pub(super) struct Frame {
     pub(super) names: Namespace,
     /// Parameters that have a node already: index in the root, name.
     parameters: SmallVec<[(u32, Name); 4]>,
-    pub(super) operands: bool,
     /// See [`Scope::opaque`].
     pub(super) opaque: bool,
+    /// What is wanted of the scope, as long as neither the root's parameters nor the recording change.
+    pub(super) interest: Interest,
     /// Families of operations' names that are counted no more, see [`Run::counted`].
     pub(super) past: SmallVec<[Base; 2]>,
 }
@@ -97,13 +99,34 @@ impl Frame {
         Arc::as_ptr(&self.scope).addr()
     }
 
-    pub(super) fn patches_parameter(&self, plan: Option<&Plan>) -> bool {
-        match (plan, &self.prepared, self.site) {
-            (Some(plan), Some(prepared), Some(site)) => plan
-                .patched_names(site)
-                .any(|name| prepared.parameters.values().any(|known| known.0 == name)),
-            _ => false,
+    /// Finds out what is wanted of the scope, under these patches.
+    pub(super) fn look(&mut self, plan: Option<&Plan>, record: bool) {
+        let Some(prepared) = &self.prepared else {
+            self.interest = Interest {
+                cold: true,
+                ..Interest::default()
+            };
+            return;
+        };
+        let mut interest = Interest {
+            inputs: record,
+            output: record,
+            record,
+            site: self.site,
+            ..Interest::default()
+        };
+        let (mut parameters, mut operations) = (false, false);
+        if let (Some(plan), Some(site)) = (plan, self.site) {
+            operations = plan.families(site).any(ops::is_family);
+            for name in plan.patched_names(site) {
+                interest.inputs |= prepared.inputs.contains(&name);
+                interest.output |= prepared.output == name;
+                parameters = parameters || prepared.may_be_parameter(name);
+            }
         }
+        interest.operands = !self.opaque && (record || parameters);
+        interest.arm = !self.opaque && (record || parameters || operations);
+        self.interest = interest;
     }
 }
 
@@ -292,49 +315,22 @@ impl Run {
             base,
             site,
             parameters: SmallVec::new(),
-            operands: false,
             opaque: scope.opaque,
+            interest: Interest::default(),
             name,
             scope,
             past: SmallVec::new(),
         };
-        let recording = self.recorder.is_some();
-        frame.operands =
-            !frame.opaque && (recording || frame.patches_parameter(self.plan.as_deref()));
+        frame.look(self.plan.as_deref(), self.recorder.is_some());
         self.frames.push(frame);
         self.interest()
     }
 
     /// What is wanted of the innermost scope.
     pub(super) fn interest(&self) -> Interest {
-        let Some(frame) = self.frames.last() else {
-            return Interest::default();
-        };
-        let Some(prepared) = &frame.prepared else {
-            return Interest {
-                cold: true,
-                ..Interest::default()
-            };
-        };
-        let record = self.recorder.is_some();
-        let mut interest = Interest {
-            arm: !frame.opaque && (record || frame.operands),
-            operands: frame.operands,
-            inputs: record,
-            output: record,
-            record,
-            site: frame.site,
-            ..Interest::default()
-        };
-        if let (Some(plan), Some(site)) = (&self.plan, frame.site) {
-            let counts = || plan.families(site).iter().any(|f| ops::is_family(*f));
-            interest.arm |= !frame.opaque && counts();
-            for name in plan.patched_names(site) {
-                interest.inputs |= prepared.inputs.contains(&name);
-                interest.output |= prepared.output == name;
-            }
-        }
-        interest
+        self.frames
+            .last()
+            .map_or_else(Interest::default, |frame| frame.interest)
     }
 
     /// Whether a name of this family has to be counted in the innermost scope. When only patching, most do not.

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use super::attach::adapter;
+use super::table::adapter;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::action::Foreign;
 

@@ -15,6 +15,7 @@ mod seam;
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks, reason = "bindgen's")]
 mod seam_generated;
+mod table;
 
 pub use attach::{attach, start};
 pub use flat::{OwnCall, flat_forked, flat_start, flat_thread, is_flat};

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::attach::adapter;
 use super::seam_generated as raw;
+use super::table::{adapter, missing};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::tensor::Number;
 use graphpatch_session::record::{Element, Tag};
@@ -46,10 +46,6 @@ fn checked(answer: raw::GpStr) -> Result<()> {
         Some(why) => Error::Refused(why.to_owned()),
         None => Error::State(text),
     })
-}
-
-fn missing() -> Error {
-    Error::Internal("the adapter lacks a call".into())
 }
 
 /// What frame flags say; `None` where nothing is wanted.

@@ -342,7 +342,7 @@ typedef struct GpAdapter {
   uint32_t version; /* GP_SEAM_VERSION */
   uint32_t size;    /* sizeof(GpAdapter) */
   GpStr libtorch_version;
-  /* Called once, when the first session attaches; installs the hooks for the life of the process. */
+  /* Called when the first session attaches, until it succeeds once; installs the hooks for the life of the process. */
   GpStr (*start)(void);
   /* Explicit runs and scopes, for hosts that tell of them by calls (C++, Python). Return text on error. `flags`
    * and `opened` receive frame flags; 0 where nothing is wanted. A run that begins inside another one suspends it. */

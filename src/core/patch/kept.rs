@@ -153,10 +153,14 @@ impl Kept {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        if !self.all {
-            values.clear();
-        }
+        let before = match self.all {
+            true => Vec::new(),
+            false => std::mem::take(&mut *values),
+        };
         values.push(value);
+        // What lies on a device is let go of when no lock is held.
+        drop(values);
+        drop(before);
     }
 
     /// What is kept so far, oldest first. What lies on a device is read back now.
@@ -205,7 +209,8 @@ impl Kept {
     }
 
     pub fn clear(&self) {
-        self.values.lock().clear();
+        let before = std::mem::take(&mut *self.values.lock());
+        drop(before);
         self.dropped.store(0, Ordering::Relaxed);
     }
 }

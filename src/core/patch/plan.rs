@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 
 use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::RunRange;
@@ -168,9 +169,12 @@ pub struct Target {
 /// A node that a patch names, or a scope on the way to one.
 #[derive(Debug, Default)]
 struct Site {
+    /// In the order in which patches named them.
     children: Vec<(Name, u32)>,
+    /// The same, to look up at every node of every run.
+    by_name: FxHashMap<Name, u32>,
     /// Families of the children's names.
-    families: Vec<Base>,
+    families: FxHashSet<Base>,
     targets: Vec<Target>,
 }
 
@@ -224,9 +228,7 @@ impl Plan {
 
     /// The site of the child `name`.
     pub fn child(&self, site: u32, name: Name) -> Option<u32> {
-        let children = &self.sites.get(site as usize)?.children;
-        let found = children.iter().find(|(known, _)| *known == name);
-        found.map(|(_, site)| *site)
+        self.sites.get(site as usize)?.by_name.get(&name).copied()
     }
 
     /// Whether a node of this [`Name::family`] can be, or can number, a child of the site.
@@ -247,10 +249,9 @@ impl Plan {
     }
 
     /// The families of the site's children.
-    pub fn families(&self, site: u32) -> &[Base] {
-        self.sites
-            .get(site as usize)
-            .map_or(&[], |site| &site.families)
+    pub fn families(&self, site: u32) -> impl Iterator<Item = Base> {
+        let site = self.sites.get(site as usize);
+        site.into_iter().flat_map(|site| &site.families).copied()
     }
 
     /// The names of the site's children that have patches themselves.
@@ -263,12 +264,12 @@ impl Plan {
             .map(|(name, _)| *name)
     }
 
-    /// All names that patches end with, at any site.
-    pub fn last_names(&self) -> impl Iterator<Item = Name> {
+    /// All names that patches end with, at any site, as text.
+    pub fn last_names(&self) -> impl Iterator<Item = &str> {
         self.patches
             .iter()
             .filter_map(|patch| patch.patch.path.names.last())
-            .map(|name| Name::parse(name))
+            .map(String::as_str)
     }
 
     pub fn targets(&self, site: u32) -> &[Target] {
@@ -306,12 +307,13 @@ fn merge_insides(sites: &mut Vec<Site>, from: usize, into: usize) {
 }
 
 fn child_or_new(sites: &mut Vec<Site>, at: usize, name: Name) -> usize {
-    if let Some((_, site)) = sites[at].children.iter().find(|(n, _)| *n == name) {
+    if let Some(site) = sites[at].by_name.get(&name) {
         return *site as usize;
     }
     let new = sites.len();
     sites[at].children.push((name, new as u32));
-    sites[at].families.push(name.family());
+    sites[at].by_name.insert(name, new as u32);
+    sites[at].families.insert(name.family());
     sites.push(Site::default());
     new
 }

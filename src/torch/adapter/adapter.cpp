@@ -30,11 +30,13 @@ static GpStr answer(const std::string& text) {
   return gp_str(last);
 }
 
+// A step that was done is not done again when a later one failed and the core tries once more.
 static GpStr start() {
+  static void (*const kSteps[])() = {start_fallback, start_script, register_doors};
+  static size_t done = 0; // the core calls from one thread at a time
   try {
-    start_fallback();
-    start_script();
-    register_doors();
+    for (; done < std::size(kSteps); ++done)
+      kSteps[done]();
     return answer("");
   } catch (const std::exception& error) {
     return answer(error.what());
@@ -79,7 +81,7 @@ static GpStr run_end() {
 
 static void run_parameters(const void* const* identities, size_t n) {
   if (this_thread().run)
-    core->run_parameters(this_thread().run, identities, n);
+    give_parameters(this_thread(), identities, n);
 }
 
 static void* run_snapshot() {

@@ -58,7 +58,8 @@ struct Thread {
   uint32_t cold = 0;         // scopes entered below a cold one; the core does not see them
   GpScope* called = nullptr; // what the next TorchScript root is called as, if Python calls it inside a run
   std::vector<Frame> frames; // innermost last; empty until the root's own graph has begun
-  // Recording only: keeps the addresses of seen tensors from being used again while the run lasts.
+  // Keeps the addresses by which the run knows tensors from being used again while it lasts: those of parameters, and,
+  // while recording, of all that were seen.
   std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
   std::unique_ptr<Thread> outer; // what is suspended meanwhile
   bool outer_armed = false;
@@ -128,6 +129,8 @@ enum class Ownership {
   Borrowed // an input or a parameter: always on a copy
 };
 
+// Tells the run which tensors the root's parameters are; they keep their addresses while it lasts.
+void give_parameters(Thread& thread, const void* const* identities, size_t n);
 // Recording: the tensors of the value keep their addresses while the run lasts.
 void remember(Thread& thread, const c10::IValue& value);
 // Applies the targets to `n` values that together are the node's value (several: a tuple of results).
@@ -167,7 +170,6 @@ void own_leave(const void* module);
 // ---- fallback.cpp, script.cpp: the two ways in ----
 
 struct OpInfo {
-  const c10::FunctionSchema* schema = nullptr;
   bool query = false; // only looks at what a tensor is; no node
   bool cast = false;  // put there by TorchScript's own autocast pass; no node
   uint32_t id = 0;
@@ -176,6 +178,12 @@ struct OpInfo {
   bool in_place = false; // its results are operands that it wrote into
   uint64_t written = 0;  // bits of the arguments that it writes into
   bool starts = false;   // a flat run may begin with it
+
+  // All that does not follow from the operator's name.
+  bool same_facts(const OpInfo& other) const {
+    return n_arguments == other.n_arguments && n_returns == other.n_returns && in_place == other.in_place &&
+        written == other.written;
+  }
 };
 
 // One operation of the present scope: its operands, the call, its result.

@@ -59,10 +59,10 @@ bool may_start_run(const c10::FunctionSchema& schema) {
   return false;
 }
 
-static bool starts_run(const OpInfo& info, const Place* place) {
+static bool starts_run(const c10::FunctionSchema& schema, const OpInfo& info, const Place* place) {
   if (!info.starts)
     return false;
-  const std::string op = base_name(*info.schema);
+  const std::string op = base_name(schema);
   for (const Start& start : starts())
     if (start.op == op && (start.module.empty() || (place && place->name == start.module)))
       return true;
@@ -183,7 +183,7 @@ void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, con
   // For as long as the operation runs; it may be one that makes another registry known.
   const std::shared_ptr<const Registry> registry = flat.registry;
   const Place* place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
-  if (starts().empty() ? !flat.run : starts_run(info, place)) {
+  if (starts().empty() ? !flat.run : starts_run(op.schema(), info, place)) {
     end(flat);
     begin(flat);
   }

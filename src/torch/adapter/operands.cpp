@@ -22,6 +22,15 @@ static at::Tensor patched_parameter(GpRun* run, uint32_t level, Frame& frame, co
   return patched;
 }
 
+void give_parameters(Thread& thread, const void* const* identities, size_t n) {
+  for (size_t i = 0; i < n; ++i)
+    if (identities[i]) {
+      auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(identities[i]));
+      thread.seen.emplace_back(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+    }
+  core->run_parameters(thread.run, identities, n);
+}
+
 static void collect(Items& items, const c10::IValue& value) {
   if (value.isTensor()) {
     if (value.toTensor().defined())

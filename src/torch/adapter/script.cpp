@@ -179,7 +179,7 @@ static void give_back(GraphFunction& function) {
   }
 }
 
-static void give_parameters(const ScriptRoot& root, const c10::IValue& module, GpRun* run) {
+static void give_script_parameters(const ScriptRoot& root, const c10::IValue& module) {
   std::vector<const void*> identities;
   identities.reserve(root.parameters.size());
   for (const auto& slots : root.parameters) {
@@ -189,7 +189,7 @@ static void give_parameters(const ScriptRoot& root, const c10::IValue& module, G
     identities.push_back(
         value->isTensor() && value->toTensor().defined() ? value->toTensor().unsafeGetTensorImpl() : nullptr);
   }
-  core->run_parameters(run, identities.data(), identities.size());
+  give_parameters(this_thread(), identities.data(), identities.size());
 }
 
 // One Method call from its start callback to its end callback.
@@ -258,7 +258,7 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
     thread.root_flags = opened.flags;
     context->ours = true;
     if (opened.flags & GP_FRAME_PARAMETERS)
-      give_parameters(*root, inputs[0], run);
+      give_script_parameters(*root, inputs[0]);
   } else {
     thread.declined = context->declined = true; // what it calls inside is no call of a root
   }

@@ -2,8 +2,8 @@
 
 use super::lent::{array, dtype};
 use super::{guard, seam_run, verdict};
-use crate::attach::adapter;
 use crate::seam_generated as raw;
+use crate::table::adapter;
 use graphpatch_core::patch::kept::{OnDevice, Remote};
 use graphpatch_cuda::{self as cuda, Tensor, Value};
 use graphpatch_session::Verdict;
@@ -62,7 +62,7 @@ pub(super) unsafe extern "C" fn apply_on_device(
                 address: value.address,
                 dtype: value.dtype,
                 sizes: value.sizes,
-                strides: value.strides,
+                strides: Some(value.strides),
             }),
         };
         verdict(

@@ -1,0 +1,243 @@
+"""Faults that the second edition of the house removed, each with its neighbors: values are compared with what PyTorch
+itself computes."""
+
+import gc
+import time
+from typing import Any, Dict, Iterator, List
+
+import pytest
+import torch
+from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, ZeroPatch
+from torch import Tensor, nn
+
+
+@pytest.fixture(autouse=True)
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def names(scope: Any) -> List[str]:
+    return [str(node).rsplit(".", 1)[-1] for node in scope]
+
+
+# --- What is known by an address that can be freed -------------------------------------------------------------------
+
+
+def define(library: Any, schema: str, function: Any) -> None:
+    library.define(schema)
+    library.impl(schema.split("(")[0].split(".")[0], function, "CompositeExplicitAutograd")
+
+
+SCHEMAS = [
+    ("first(Tensor x) -> Tensor", lambda x: x + 1),
+    ("second(Tensor x, Tensor y, int n=2) -> Tensor", lambda x, y, n=2: x * y + n),
+    ("third(Tensor x) -> (Tensor, Tensor)", lambda x: (x + 3, x - 3)),
+    ("fourth(Tensor(a!) x) -> Tensor(a!)", lambda x: x.add_(4)),
+]
+
+
+class Calls(nn.Module):
+    """Calls whatever operator there is now."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        call = getattr(torch.ops.house, self.name)
+        x = x.clone()
+        made = call(x, x) if self.name == "second" else call(x)
+        return made[0] * 2 if isinstance(made, tuple) else made * 2
+
+
+def test_an_operator_registered_again_is_met_with_its_own_facts() -> None:
+    x = torch.randn(5)
+    for turn in range(12):
+        schema, function = SCHEMAS[turn % len(SCHEMAS)]
+        name = schema.split("(")[0]
+        library = torch.library.Library("house", "FRAGMENT")
+        define(library, schema, function)
+        module = Calls(name)
+        expected = module(x)
+        pg = PatchableGraph(module, x)
+        assert torch.equal(pg(x), expected)
+        assert name in names(pg.graph), f"turn {turn}: {names(pg.graph)}"
+        path = f"{name}|sub_0" if name == "third" else name
+        with pg.patch({path: ZeroPatch()}):
+            assert not pg(x).any(), name
+        library._destroy()
+        gc.collect()
+
+
+def test_an_operator_of_the_same_name_gets_another_schema() -> None:
+    x = torch.randn(5)
+    schemas = [("same(Tensor x) -> Tensor", lambda x: x + 1, (x,)),
+               ("same(Tensor x, Tensor y) -> (Tensor, Tensor)", lambda x, y: (x + y, x - y), (x, x)),
+               ("same(Tensor x, int n, int m, int k) -> Tensor", lambda x, n, m, k: x + n + m + k, (x, 1, 2, 3))]
+
+    class Same(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.ops.house.same(*args)
+            return made[1] * 3 if isinstance(made, tuple) else made * 3
+
+    for schema, function, args in schemas * 3:
+        library = torch.library.Library("house", "FRAGMENT")
+        define(library, schema, function)
+        module = Same()
+        expected = module(x)
+        pg = PatchableGraph(module, x)
+        assert torch.equal(pg(x), expected)
+        assert names(pg.graph).count("same") == 1
+        with pg.patch({"same|sub_1" if "(Tensor, Tensor)" in schema else "same": AddPatch(value=1.0)}):
+            assert torch.allclose(pg(x), expected + 3)
+        library._destroy()
+        gc.collect()
+
+
+class Counter(nn.Module):
+    """Replaces a buffer in each call: the tensor that it held is freed, and its address is that of the next one made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps = self.steps + 1
+        y = torch.relu(x)
+        return y * 2
+
+
+def test_a_tensor_at_a_freed_parameters_address_is_not_that_parameter() -> None:
+    x = torch.rand(4) + 1
+    pg = PatchableGraph(Counter(), x)
+    with pg.patch({"steps": ZeroPatch()}):
+        for _ in range(5):
+            assert torch.equal(pg(x), torch.relu(x) * 2)
+
+
+class Rebuilt(nn.Module):
+    """The same with a parameter that is let go of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * self.weight
+        self.weight = nn.Parameter(torch.full((4,), 3.0))
+        z = torch.relu(x)
+        return y + z * 2
+
+
+def test_a_parameter_that_is_replaced_in_the_run() -> None:
+    x = torch.rand(4) + 1
+    pg = PatchableGraph(Rebuilt(), x)
+    with pg.patch({"weight": ZeroPatch()}):
+        for _ in range(5):
+            assert torch.equal(pg(x), torch.relu(x) * 2)
+
+
+# --- A parameter under a name that has a number ----------------------------------------------------------------------
+
+
+class Leaf(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Clash(nn.Module):
+    """Reads the parameter of a module that it does not call, whose name a parameter of its own has already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Module()
+        self.a.b = Leaf()
+        self.a_b_weight = nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.a_b_weight + self.a.b.weight
+
+
+class Digit(nn.Module):
+    """Reads a parameter below a name that is a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([Leaf()])
+        self.inner = nn.Sequential(Leaf())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.parts[0].weight + self.inner[0].weight
+
+
+class Builtin(nn.Module):
+    """A parameter whose name is one of Python's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max = nn.Parameter(torch.randn(3))
+        self.low = nn.Module()
+        self.low.register_parameter("max", nn.Parameter(torch.randn(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.max * 2 + self.low.max
+
+
+class Holder(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.block = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) * 1.0
+
+
+@pytest.mark.parametrize("module", [Clash, Digit, Builtin])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_parameter_is_patched_under_the_name_that_the_graph_prints(module: Any, held: bool) -> None:
+    x = torch.randn(3)
+    inner = module()
+    root = Holder(inner) if held else inner
+    pg = PatchableGraph(root, x)
+    prefix = "block." if held else ""
+    printed = [name for name in names(pg.graph.block if held else pg.graph) if "weight" in name or "max" in name]
+    assert len(printed) == len(list(inner.parameters())), printed
+    for name in printed:
+        with pg.patch({prefix + name: ZeroPatch()}):
+            zeroed = pg(x)
+        differing = []
+        for path, parameter in inner.named_parameters():
+            before = parameter.clone()
+            parameter.zero_()
+            differing.append(torch.equal(root(x), zeroed))
+            parameter.copy_(before)
+        assert differing.count(True) == 1, f"{name}: {differing}"
+        assert not torch.equal(zeroed, root(x))
+
+
+# --- Work grows with the model, not with its square ------------------------------------------------------------------
+
+
+class Step(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight
+
+
+class Chain(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Step() for _ in range(n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -2,13 +2,14 @@
 itself computes."""
 
 import gc
-import time
-from typing import Any, Dict, Iterator, List
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, ZeroPatch
 from torch import Tensor, nn
+
+from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,7 @@ def no_grad() -> Iterator[None]:
         yield
 
 
-def names(scope: Any) -> List[str]:
+def names(scope: Any) -> list[str]:
     return [str(node).rsplit(".", 1)[-1] for node in scope]
 
 
@@ -72,9 +73,11 @@ def test_an_operator_registered_again_is_met_with_its_own_facts() -> None:
 
 def test_an_operator_of_the_same_name_gets_another_schema() -> None:
     x = torch.randn(5)
-    schemas = [("same(Tensor x) -> Tensor", lambda x: x + 1, (x,)),
-               ("same(Tensor x, Tensor y) -> (Tensor, Tensor)", lambda x, y: (x + y, x - y), (x, x)),
-               ("same(Tensor x, int n, int m, int k) -> Tensor", lambda x, n, m, k: x + n + m + k, (x, 1, 2, 3))]
+    schemas = [
+        ("same(Tensor x) -> Tensor", lambda x: x + 1, (x,)),
+        ("same(Tensor x, Tensor y) -> (Tensor, Tensor)", lambda x, y: (x + y, x - y), (x, x)),
+        ("same(Tensor x, int n, int m, int k) -> Tensor", lambda x, n, m, k: x + n + m + k, (x, 1, 2, 3)),
+    ]
 
     class Same(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +99,7 @@ def test_an_operator_of_the_same_name_gets_another_schema() -> None:
 
 
 class Counter(nn.Module):
-    """Replaces a buffer in each call: the tensor that it held is freed, and its address is that of the next one made."""
+    """Replaces a buffer in each call: the tensor that it held is freed, and the next one made has its address."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,15 +37,15 @@ std::shared_ptr<const Registry> present_registry() {
 }
 
 // One parameter or buffer, as the model holds it.
-struct Held {
+struct Parameter {
   std::string module; // the attribute path of its module
   std::string name;
   std::string class_name;
   at::Tensor tensor;
 };
 
-static std::vector<Held> read(const torch::nn::Module& root) {
-  std::vector<Held> held;
+static std::vector<Parameter> read(const torch::nn::Module& root) {
+  std::vector<Parameter> held;
   root.apply(
       [&](const std::string& path, const torch::nn::Module& module) {
         for (bool buffers : {false, true})
@@ -67,15 +67,15 @@ static std::string underscored(std::string path) {
 }
 
 // The model that these tensors belong to: a known one, another, or none where they are but a part of a known one.
-static bool model_of(const Registry& old, const std::vector<Held>& held, size_t& model) {
+static bool model_of(const Registry& old, const std::vector<Parameter>& held, size_t& model) {
   std::unordered_map<size_t, size_t> living;
   for (const auto& entry : old.tensors)
     if (!entry.second.tensor.expired())
       ++living[entry.second.model];
   std::unordered_map<const void*, size_t> distinct;
-  for (const Held& one : held)
+  for (const Parameter& one : held)
     distinct.emplace(one.tensor.unsafeGetTensorImpl(), 0);
-  for (const Held& one : held) {
+  for (const Parameter& one : held) {
     auto known = old.tensors.find(one.tensor.unsafeGetTensorImpl());
     if (known == old.tensors.end())
       continue;
@@ -97,7 +97,7 @@ void register_module(const void* pointer) {
     return;
   // Paths of a second model are told apart by its class: those of the first one stand for themselves.
   std::string root_class;
-  for (const Held& one : held)
+  for (const Parameter& one : held)
     if (one.module.empty())
       root_class = one.class_name;
   if (root_class.empty())
@@ -119,7 +119,7 @@ void register_module(const void* pointer) {
     if (known.model != model && !known.tensor.expired())
       next->tensors.emplace(entry.first, known);
   }
-  for (const Held& one : held) {
+  for (const Parameter& one : held) {
     const std::string below = joined(prefix, one.module);
     auto& place = places[below];
     if (!place && !one.module.empty()) {

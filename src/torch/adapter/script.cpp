@@ -189,7 +189,8 @@ static void give_script_parameters(const ScriptRoot& root, const c10::IValue& mo
     identities.push_back(
         value->isTensor() && value->toTensor().defined() ? value->toTensor().unsafeGetTensorImpl() : nullptr);
   }
-  give_parameters(this_thread(), identities.data(), identities.size());
+  keep_addresses(identities.data(), identities.size());
+  core->run_parameters(identities.data(), identities.size());
 }
 
 // One Method call from its start callback to its end callback.
@@ -200,68 +201,77 @@ struct RunContext : public at::ObserverContext {
   bool declined = false;
 };
 
-static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
-  const uint32_t active = *core->active;
-  if (active == GP_DETACHED && !borrowed)
-    return nullptr;
-  Thread& thread = this_thread();
+// The function that is called, and the class of the module that it is called on; null where it is no call of a root.
+struct RootCall {
+  GraphFunction* function = nullptr;
+  c10::ClassTypePtr type;
+};
+
+static RootCall called_root(const at::RecordFunction& call) {
+  const GpThread& thread = this_thread();
   const auto inputs = call.inputs();
   if (thread.run || thread.declined || inputs.empty() || !inputs[0].isObject())
-    return nullptr;
+    return {};
   const c10::ClassTypePtr type = inputs[0].toObjectRef().type();
   const std::string name = call.name();
   // Loading calls __setstate__ and the like; those are no runs.
   if (!type->is_module() || name.compare(0, 2, "__") == 0)
-    return nullptr;
+    return {};
   Function* method = type->findMethod(name);
   if (!method || !method->isGraphFunction())
-    return nullptr;
-  GraphFunction& function = toGraphFunction(*method);
-  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+    return {};
+  return {&toGraphFunction(*method), type};
+}
 
+// A call by the interpreter, not by Method: its plan is chosen already. Whether that is ours; if not, the next call on
+// this thread will find ours.
+static bool finds_our_plan(GraphFunction& function, const c10::ClassTypePtr& type) {
+  {
+    std::lock_guard<std::mutex> lock(roots_mutex);
+    const auto root = known_root(function);
+    if (root && root->handle && (root->was_optimized || !getGraphExecutorOptimize()))
+      return true;
+  }
+  if (root_of(function, type)) {
+    setGraphExecutorOptimize(false);
+    const std::string why =
+        qualified(type) + "." + function.name() + ": its first call on a thread came from Python and is not seen";
+    core->note(gp_str(why));
+  }
+  return false;
+}
+
+static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
+  const uint32_t active = *core->active;
+  if (active == GP_DETACHED && !borrowed)
+    return nullptr;
+  const RootCall called = called_root(call);
+  if (!called.function)
+    return nullptr;
+  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
   if (active == GP_DETACHED) {
-    give_back(function);
+    give_back(*called.function);
     return nullptr;
   }
   if (active == GP_IDLE) {
     // What was instrumented stays so until the session lets go: an optimized plan that the executor made meanwhile
     // would have to be replaced again at the next patch.
     std::lock_guard<std::mutex> lock(roots_mutex);
-    auto root = known_root(function);
+    auto root = known_root(*called.function);
     return root && root->handle ? std::make_unique<RunContext>() : nullptr;
   }
-  if (!currentCallstack().empty()) { // called by the interpreter, not by Method: the plan is chosen
-    bool ours = false;
-    {
-      std::lock_guard<std::mutex> lock(roots_mutex);
-      auto root = known_root(function);
-      ours = root && root->handle && (root->was_optimized || !getGraphExecutorOptimize());
-    }
-    if (!ours) {
-      if (root_of(function, type)) {
-        setGraphExecutorOptimize(false); // stays so: the next call on this thread finds our plan
-        const std::string why =
-            qualified(type) + "." + name + ": its first call on a thread came from Python and is not seen";
-        core->note(gp_str(why));
-      }
-      return nullptr;
-    }
-  }
-  auto root = root_of(function, type);
+  if (!currentCallstack().empty() && !finds_our_plan(*called.function, called.type))
+    return nullptr;
+  auto root = root_of(*called.function, called.type);
   if (!root)
     return nullptr;
   auto context = std::make_unique<RunContext>();
   context->root = root;
-  GpOpened opened{};
-  if (GpRun* run = core->run_begin(root->handle, nullptr, &opened)) {
-    thread.run = run;
-    thread.root_flags = opened.flags;
-    context->ours = true;
-    if (opened.flags & GP_FRAME_PARAMETERS)
-      give_script_parameters(*root, inputs[0]);
-  } else {
-    thread.declined = context->declined = true; // what it calls inside is no call of a root
-  }
+  const uint32_t wants = core->call_begin(root->handle);
+  context->ours = wants != 0;
+  context->declined = wants == 0; // what it calls inside is no call of a root
+  if (wants & GP_WANTS_PARAMETERS)
+    give_script_parameters(*root, call.inputs()[0]);
   return context;
 }
 
@@ -278,9 +288,9 @@ static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& c
 static void on_end(const at::RecordFunction&, at::ObserverContext* context) {
   auto* run = static_cast<RunContext*>(context);
   if (run && run->declined)
-    this_thread().declined = false;
+    core->call_end();
   if (run && run->ours)
-    end_run();
+    core->run_end();
 }
 
 bool prepare_script(const c10::IValue& module) {

@@ -34,6 +34,8 @@ mod device_tests;
 mod flat_tests;
 #[cfg(test)]
 mod run_tests;
+#[cfg(test)]
+mod thread_tests;
 
 pub use attached::{ACTIVE, Active, attached, disable, note};
 pub use fork::Held;

@@ -77,7 +77,7 @@ pub fn start() -> Result<()> {
             )));
         }
     }
-    publish(table);
+    publish(table, library);
     thread::set_edge(&Adapter);
     Ok(())
 }

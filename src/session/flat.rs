@@ -202,9 +202,7 @@ impl Flat {
     /// The operation has returned.
     pub(crate) fn leave(&mut self) -> Option<&Frame> {
         let frame = self.run.leave()?;
-        if frame.name.is_none() {
-            return None;
-        }
+        frame.name?;
         let key = frame.key();
         self.parked.insert(key, frame);
         self.parked.get(&key)

@@ -10,6 +10,7 @@ use graphpatch_core::patch::PatchSpec;
 
 use crate::commands::check;
 use crate::launch::outcome::Outcome;
+use crate::launch::outputs::{self, Content, Input, Output};
 use crate::launch::start;
 use crate::patch_arguments::PatchArguments;
 use crate::run_options::RunOptions;
@@ -65,11 +66,9 @@ impl Run {
         let patches = self.asked.specs()?;
         check_save(&patches, self.save.as_deref())?;
         self.manner.check()?;
+        self.check_files(&patches)?;
         if let Some(file) = &self.against {
             check::against(&GraphFile::load(file)?.graphs, &patches)?;
-        }
-        for file in [&self.graph, &self.save].into_iter().flatten() {
-            start::check_writable(file)?;
         }
         start::check_program(&self.command)?;
         let dir = start::directory()?;
@@ -92,6 +91,29 @@ impl Run {
         };
         let outcome = Outcome::read(dir.path());
         outcome.tell(&wanted, start::exit_code(status))
+    }
+}
+
+impl Run {
+    fn check_files(&self, patches: &[PatchSpec]) -> Result<(), Stop> {
+        let graph = self.graph.iter().map(|file| Output {
+            option: "--graph",
+            file,
+            content: Content::Graph,
+        });
+        let values = self.save.iter().map(|file| Output {
+            option: "--save",
+            file,
+            content: Content::Values,
+        });
+        let outputs: Vec<Output<'_>> = graph.chain(values).collect();
+        let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
+        inputs.extend(self.asked.inputs(patches));
+        inputs.extend(self.against.iter().map(|file| Input {
+            reader: "--against".into(),
+            file: file.clone(),
+        }));
+        outputs::check(&outputs, &inputs)
     }
 }
 

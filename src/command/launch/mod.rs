@@ -7,12 +7,14 @@
 //! | [`batch`] | the same for many programs at a time |
 //! | [`library`] | where `libgraphpatch.so` is |
 //! | [`python`], [`python_package`] | the environment and the files by which Python programs tell of their modules |
+//! | [`outputs`] | the files to be written, checked before anything starts |
 //! | [`outcome`], [`summary`], [`kept`] | what is told and saved when the program has ended |
 
 pub mod batch;
 pub mod kept;
 pub mod library;
 pub mod outcome;
+pub mod outputs;
 pub mod process;
 pub mod python;
 pub mod python_package;

@@ -47,8 +47,8 @@ impl Outcome {
         self.tell_notes(wanted);
         // The program has run: a file that cannot be saved now does not undo the rest.
         let mut lost: Vec<String> = Vec::new();
-        if let Some(Err(error)) = wanted.graph.as_deref().map(|file| self.save(file)) {
-            lost.push(error.to_string());
+        if let Some(file) = &wanted.graph {
+            lost.extend(self.save(file));
         }
         if let Some(file) = &wanted.save {
             lost.extend(self.save_kept(file));
@@ -58,8 +58,8 @@ impl Outcome {
             say(why);
         }
         Ok(match code {
-            0 if !lost.is_empty() => NOT_SAVED,
             0 if !all_done => PATCH_FAILED,
+            0 if !lost.is_empty() => NOT_SAVED,
             _ => code,
         })
     }
@@ -204,11 +204,17 @@ impl Outcome {
         format!("no libtorch model ran in {}{hint}", wanted.program)
     }
 
-    fn save(&self, file: &Path) -> Result<(), Error> {
-        for (file, reports) in self.by_rank(file) {
-            GraphFile::new(merged(reports.into_iter())).save(&file)?;
-        }
-        Ok(())
+    /// Answers what could not be saved. A run that saw nothing leaves a file as it is.
+    fn save(&self, file: &Path) -> Vec<String> {
+        let save = |(file, reports): (PathBuf, Vec<&Report>)| {
+            let graphs = merged(reports.into_iter());
+            if graphs.is_empty() {
+                return Some(not_written(&file, "no model ran"));
+            }
+            let done = GraphFile::new(graphs).save(&file);
+            done.err().map(|error| error.to_string())
+        };
+        self.by_rank(file).into_iter().filter_map(save).collect()
     }
 
     /// Answers what could not be saved.
@@ -216,6 +222,12 @@ impl Outcome {
         let files = self.by_rank(file).into_iter();
         files
             .flat_map(|(file, reports)| {
+                if reports.iter().all(|report| report.values.is_none()) {
+                    let mut lost: Vec<String> =
+                        reports.iter().flat_map(|r| r.unsaved.clone()).collect();
+                    lost.push(not_written(&file, "no value was kept"));
+                    return lost;
+                }
                 kept::save(reports.into_iter(), &file).unwrap_or_else(|why| vec![why.to_string()])
             })
             .collect()
@@ -242,6 +254,15 @@ impl Outcome {
             .map(|rank| (with_rank(file, rank), of(rank)))
             .collect()
     }
+}
+
+/// A file that nothing was written to, for a person.
+fn not_written(file: &Path, why: &str) -> String {
+    let now = match file.exists() {
+        true => "stays as it was",
+        false => "is not written",
+    };
+    format!("{}: {why}: the file {now}", file.display())
 }
 
 /// Graphs of the same name become one, in the order met.
@@ -363,12 +384,10 @@ mod tests {
                 .collect(),
             damaged: vec![],
         };
-        outcome([Some("0"), Some("1")])
-            .save(&dir.path().join("g.json"))
-            .expect("save");
-        outcome([Some("0"), Some("0")])
-            .save(&dir.path().join("h.json"))
-            .expect("save");
+        let lost = outcome([Some("0"), Some("1")]).save(&dir.path().join("g.json"));
+        assert!(lost.is_empty(), "{lost:?}");
+        let lost = outcome([Some("0"), Some("0")]).save(&dir.path().join("h.json"));
+        assert!(lost.is_empty(), "{lost:?}");
         let mut names: Vec<String> = std::fs::read_dir(dir.path())
             .expect("dir")
             .flatten()

@@ -43,7 +43,10 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       flush_device();
       const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
-      if (answer == GP_APPLIED)
+      // Of what overlaps itself the copy has other strides. Where the patch changed nothing, nothing is to change.
+      const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
+          may_overlap(tensor) && same_bits(copy, tensor);
+      if (answer == GP_APPLIED && !unchanged)
         tensor = std::move(copy);
     }
   }

@@ -3,8 +3,9 @@
 #include "dlpack_abi.h"
 #include "write.h"
 
-#include <ATen/MemoryOverlap.h>
 #include <ATen/TensorIndexing.h>
+
+#include <algorithm>
 
 namespace graphpatch {
 
@@ -17,16 +18,74 @@ void verdict(uint32_t answer) {
     raise();
 }
 
-at::Tensor copy_of(const at::Tensor& tensor) {
-  if (!is_plain(tensor) || tensor.numel() == 0 || at::has_internal_overlap(tensor) != at::MemOverlap::No)
-    return tensor.clone();
+// Whether two of its elements may lie at one place. libtorch's own test does not decide for what is not dense.
+bool may_overlap(const at::Tensor& tensor) {
+  std::vector<std::pair<int64_t, int64_t>> steps; // stride and size, of dimensions that have more than one element
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    if (tensor.size(d) > 1)
+      steps.emplace_back(tensor.stride(d), tensor.size(d));
+  std::sort(steps.begin(), steps.end());
+  int64_t reach = 1; // of all dimensions with smaller strides together
+  for (const auto& [stride, size] : steps) {
+    if (stride < reach)
+      return true;
+    reach += (size - 1) * stride;
+  }
+  return false;
+}
+
+bool same_bits(const at::Tensor& left, const at::Tensor& right) {
+  const auto bits = [](const at::Tensor& tensor) {
+    const at::Tensor plain = tensor.is_complex() ? at::view_as_real(tensor) : tensor;
+    switch (plain.element_size()) {
+      case 1:
+        return plain.view(at::kByte);
+      case 2:
+        return plain.view(at::kShort);
+      case 4:
+        return plain.view(at::kInt);
+      default:
+        return plain.view(at::kLong);
+    }
+  };
+  at::NoGradGuard none;
+  return at::equal(bits(left), bits(right));
+}
+
+// How far apart the first and the last element of a tensor without overlap lie, in elements.
+static int64_t span_of(const at::Tensor& tensor) {
   int64_t span = 1;
   for (int64_t d = 0; d < tensor.dim(); ++d)
     span += (tensor.size(d) - 1) * tensor.stride(d);
-  if (span / 4 > tensor.numel())
-    return tensor.clone();
-  at::Tensor copy = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options());
-  copy.copy_(tensor);
+  return span;
+}
+
+// Memory that kernels treat as they treat the tensor's own: they choose their path, and with it the last bits of their
+// result, by strides and by where in a cache line the first element lies.
+static at::Tensor empty_like_in_memory(const at::Tensor& tensor) {
+  constexpr uintptr_t kLine = 64;
+  const auto size = static_cast<int64_t>(tensor.element_size());
+  const auto place = static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % kLine);
+  const int64_t lead = place / size;
+  const at::Tensor memory = at::empty({lead + span_of(tensor)}, tensor.options());
+  at::Tensor copy = at::empty({0}, tensor.options());
+  c10::TensorImpl* impl = copy.unsafeGetTensorImpl();
+  impl->set_storage_keep_dtype(memory.storage());
+  impl->set_sizes_and_strides(tensor.sizes(), tensor.strides(), lead);
+  return copy;
+}
+
+at::Tensor copy_of(const at::Tensor& tensor) {
+  // The bits stay: what they mark is resolved, or not, by whoever reads the copy.
+  if (tensor.layout() == c10::kStrided && tensor.is_conj())
+    return at::conj(copy_of(at::conj(tensor)));
+  if (tensor.layout() == c10::kStrided && tensor.is_neg())
+    return at::_neg_view(copy_of(at::_neg_view(tensor)));
+  const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);
+  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(tensor) : tensor.clone();
+  // `linear` and `matmul` look at the flag, also where no gradient is wanted.
+  if (!at::GradMode::is_enabled() && tensor.requires_grad() && !copy.is_inference())
+    copy.set_requires_grad(true);
   return copy;
 }
 
@@ -34,7 +93,7 @@ at::Tensor copy_of(const at::Tensor& tensor) {
 bool only_ours(const at::Tensor& tensor, size_t holders) {
   return tensor.use_count() == holders && tensor.has_storage() && tensor.storage().use_count() == 1 &&
       tensor.storage().allocator() != nullptr && tensor.storage().resizable() &&
-      at::has_internal_overlap(tensor) == at::MemOverlap::No;
+      !may_overlap(tensor);
 }
 
 static c10::Scalar scalar(const GpScalar& number) {

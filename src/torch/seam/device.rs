@@ -60,7 +60,7 @@ pub(super) unsafe extern "C" fn apply_on_device(
                 address: value.address,
                 dtype: value.dtype,
                 sizes: value.sizes,
-                strides: value.strides,
+                strides: Some(value.strides),
             }),
         };
         thread::with_run(|run| run.apply_on_device(target.patch, &at, foreign, more != 0))

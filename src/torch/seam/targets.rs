@@ -54,12 +54,12 @@ pub(super) unsafe fn give_targets(
 }
 
 pub(super) unsafe extern "C" fn targets_free(owner: *mut raw::GpTargets) {
-    if !owner.is_null() {
-        // SAFETY: the handle is `give_targets`'s, given back once.
-        guard((), || {
-            drop(unsafe { Box::from_raw(owner.cast::<Targets>()) })
-        });
+    if owner.is_null() {
+        return;
     }
+    // SAFETY: the handle is `give_targets`'s, given back once.
+    let targets = unsafe { Box::from_raw(owner.cast::<Targets>()) };
+    guard((), || drop(targets));
 }
 
 impl Targets {

@@ -5,22 +5,26 @@ Inside a run it is left alone as a whole, while it is traced and when it runs, a
 from __future__ import annotations
 
 import sys
-from typing import Any, List
+import types
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import Module
 
-from . import _calls
-from ._roots import Root, class_name, compiled, note
+from ._dispatch_key import hide
+from ._modules import class_name, note, why_opaque
+from ._root import Root
+from ._thread import Frame, thread
 
-_DYNAMO = "torch._dynamo.eval_frame"
+_EVAL_FRAME = "torch._dynamo.eval_frame"
 _installed = False
 
 
 def install() -> None:
     """Watches where compiled code begins and ends, once torch.compile is in use at all."""
     global _installed
-    dynamo = sys.modules.get(_DYNAMO)
+    dynamo: Any = sys.modules.get(_EVAL_FRAME)
     original = getattr(dynamo, "_maybe_set_eval_frame", None)
     if _installed or original is None:
         return
@@ -29,21 +33,20 @@ def install() -> None:
     def set_eval_frame(callback: Any) -> Any:
         """From here on, code is compiled by ``callback``, or not, if that is no function. What a compiled function
         calls that may not be compiled is still inside it."""
-        thread = _calls.thread
         began = thread.compiled
         if began is not None and began[0] is sys._getframe(1):
             prior = original(callback)
             thread.compiled, thread.frame = None, began[1]
-            _exclude(False)
+            hide(False)
             return prior
-        if callable(callback) and type(thread.frame) is _calls.Frame:
-            _begin(thread, sys._getframe(1))
+        if callable(callback) and type(thread.frame) is Frame:
+            _begin(thread.frame, sys._getframe(1))
         return original(callback)  # the last call here: later ones would be compiled themselves
 
-    dynamo._maybe_set_eval_frame = set_eval_frame  # type: ignore[union-attr]
+    dynamo._maybe_set_eval_frame = set_eval_frame
 
 
-def skip(code: Any) -> None:
+def skip(code: types.CodeType) -> None:
     """Has torch.compile start with what ``code`` calls, as it does with torch's own frames around a ``forward``."""
     compiler = torch._C._dynamo.eval_frame
     if hasattr(compiler, "skip_code"):
@@ -53,26 +56,31 @@ def skip(code: Any) -> None:
         compiler.set_code_exec_strategy(code, compiler._FrameExecStrategy(action.SKIP, action.DEFAULT))
 
 
-def _begin(thread: Any, caller: Any) -> None:
-    frame = thread.frame
-    if compiled(frame.module) is None:  # of those it was said
+def take_for_torchs_own(original: Callable[..., Any], call: Callable[..., Any]) -> None:
+    """torch.compile looks through modules whose ``__call__`` is torch's own: it takes ``call`` for that."""
+    for name in ("torch._dynamo.utils", "torch._dynamo.variables.nn_module"):
+        holder: Any = sys.modules.get(name)
+        if getattr(holder, "unpatched_nn_module_call", None) is original:
+            holder.unpatched_nn_module_call = call
+
+
+def _begin(frame: Frame, caller: types.FrameType) -> None:
+    if why_opaque(frame.module) is None:  # of those it was said
         name = getattr(caller.f_locals.get("fn"), "__qualname__", "a function")
         note(frame.root.session, f"{name}: it was compiled with torch.compile(), and its inside is not visible")
     thread.compiled, thread.frame = (caller, frame), frame.root.cold
-    _exclude(True)
+    hide(True)
 
 
-def _exclude(on: bool) -> None:
-    """Whether operations on this thread are hidden from its run."""
-    torch._C._dispatch_tls_set_dispatch_key_excluded(_calls.key(), on)
-
-
-def note_compiled(module: Module, roots: List[Root]) -> None:
+def note_compiled(module: Module, roots: list[Root]) -> None:
     """A compiled module that is called outside of runs may have one of the roots' modules in it, as it was compiled."""
-    if compiled(module) is None:
+    if why_opaque(module) is None:
         return
     inside = {id(below) for below in module.modules()}
     for root in roots:
         if id(root.module()) in inside:
-            note(root.session, f"{class_name(module)}: a compiled module was called that has the patched one in it;"
-                               " patches do not hold there, and nothing was recorded")
+            note(
+                root.session,
+                f"{class_name(module)}: a compiled module was called that has the patched one in it;"
+                " patches do not hold there, and nothing was recorded",
+            )

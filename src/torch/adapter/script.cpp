@@ -29,12 +29,14 @@ namespace graphpatch {
 
 using namespace torch::jit;
 
-// One instrumented plan of one executor (a function under one autocast setting). Both plans are kept: a thread may be
-// copying the one that is replaced at that very moment.
+// One instrumented plan of one executor (a function under one autocast setting), and the one that it takes the place of.
+// A thread may be copying the executor's plan at the very moment in which we put another one there: it finds the old one
+// or the new one, or reads one word of each. Both live as long as the executor does, so whatever it finds is alive.
 struct ScriptRoot {
-  ExecutionPlan plan; // what the executor gives now; default if it could not be instrumented
+  ExecutionPlan plan; // ours; default if it could not be instrumented
   ExecutionPlan original;
-  bool was_optimized = false; // the original has to come back
+  bool optimized = false; // the original is, and has to come back when the session has let go
+  bool lent = false;      // ours stands in its place
   std::shared_ptr<Scope> scope;
   GpRoot* handle = nullptr; // NULL: could not be instrumented, runs untouched
   std::vector<std::vector<size_t>> parameters; // slots to walk from the module, in the order given to root_define
@@ -43,16 +45,13 @@ struct ScriptRoot {
     if (handle)
       core->root_free(handle);
   }
-  const Graph* key() const {
-    return handle ? plan.graph.get() : original.graph.get();
-  }
-  // Nobody but us holds the plan: the executor is gone.
+  // Nobody but us holds a plan: the executor is gone.
   bool abandoned() const {
-    return (handle ? plan : original).graph.use_count() == 1;
+    return original.graph.use_count() == 1 && (!handle || plan.graph.use_count() == 1);
   }
 };
 
-// By the graph of the plan that the executor gives in unoptimized mode.
+// By the graphs of both plans: the executor gives one or the other in unoptimized mode.
 static std::mutex roots_mutex;
 static std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>& roots() {
   static auto* map = new std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>;
@@ -111,8 +110,7 @@ static std::string qualified(const c10::ClassTypePtr& type) {
 
 static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10::ClassTypePtr& type) {
   auto root = std::make_shared<ScriptRoot>();
-  ExecutionPlan& plan = plan_of(function);
-  root->original = plan;
+  root->original = plan_of(function);
   const std::string name = qualified(type) + "." + function.name();
   try {
     std::string lost;
@@ -141,40 +139,50 @@ static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10:
     const std::string why = name + ": runs untouched, its graph could not be instrumented: " + error.what();
     core->note(gp_str(why));
   }
-  if (root->handle) {
-    root->was_optimized = function.get_executor().isOptimized();
-    borrowed += root->was_optimized;
-    plan = root->plan;
-  }
+  root->optimized = root->handle && function.get_executor().isOptimized();
   return root;
 }
 
+// Lets the executor give our plan. With the lock held.
+static void lend(ExecutionPlan& place, ScriptRoot& root) {
+  if (!root.handle || place.graph == root.plan.graph)
+    return;
+  place = root.plan;
+  root.lent = root.optimized;
+  borrowed += root.lent;
+}
+
 // The root of this call if it was seen before. With the lock held.
-static std::shared_ptr<ScriptRoot> known_root(GraphFunction& function) {
-  auto found = roots().find(plan_of(function).graph.get());
+static std::shared_ptr<ScriptRoot> known_root(const ExecutionPlan& place) {
+  auto found = roots().find(place.graph.get());
   return found == roots().end() ? nullptr : found->second;
 }
 
 // The root of this call, instrumented; NULL when it cannot be. The work is done once per executor.
 static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type) {
   std::lock_guard<std::mutex> lock(roots_mutex);
-  auto root = known_root(function);
+  ExecutionPlan& place = plan_of(function);
+  auto root = known_root(place);
   if (!root) {
     for (auto it = roots().begin(); it != roots().end();)
       it = it->second->abandoned() ? roots().erase(it) : std::next(it);
     root = make_root(function, type);
-    roots()[root->key()] = root;
+    roots()[root->original.graph.get()] = root;
+    if (root->handle)
+      roots()[root->plan.graph.get()] = root;
   }
+  lend(place, *root);
   return root->handle ? root : nullptr;
 }
 
 // The session has let go: gives the executor its optimized plan back.
 static void give_back(GraphFunction& function) {
   std::lock_guard<std::mutex> lock(roots_mutex);
-  auto root = known_root(function);
-  if (root && root->was_optimized) {
-    plan_of(function) = root->original;
-    root->was_optimized = false;
+  ExecutionPlan& place = plan_of(function);
+  auto root = known_root(place);
+  if (root && root->lent) {
+    place = root->original;
+    root->lent = false;
     --borrowed;
   }
 }
@@ -228,8 +236,9 @@ static RootCall called_root(const at::RecordFunction& call) {
 static bool finds_our_plan(GraphFunction& function, const c10::ClassTypePtr& type) {
   {
     std::lock_guard<std::mutex> lock(roots_mutex);
-    const auto root = known_root(function);
-    if (root && root->handle && (root->was_optimized || !getGraphExecutorOptimize()))
+    const ExecutionPlan& place = plan_of(function);
+    const auto root = known_root(place);
+    if (root && root->handle && place.graph == root->plan.graph && (root->lent || !getGraphExecutorOptimize()))
       return true;
   }
   if (root_of(function, type)) {
@@ -257,7 +266,7 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
     // What was instrumented stays so until the session lets go: an optimized plan that the executor made meanwhile
     // would have to be replaced again at the next patch.
     std::lock_guard<std::mutex> lock(roots_mutex);
-    auto root = known_root(*called.function);
+    auto root = known_root(plan_of(*called.function));
     return root && root->handle ? std::make_unique<RunContext>() : nullptr;
   }
   if (!currentCallstack().empty() && !finds_our_plan(*called.function, called.type))

@@ -25,6 +25,8 @@ mod session;
 pub mod snapshot;
 pub mod thread;
 pub mod value;
+#[doc = include_str!("statics.md")]
+pub mod statics {}
 pub mod verdict;
 pub mod wants;
 

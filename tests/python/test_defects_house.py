@@ -357,3 +357,51 @@ def test_a_patches_function_runs_models(calling: Dict[str, Any]) -> None:
     with pg.patch({"sub_0.linear": CustomPatch(custom_op=function), "output": AddPatch(value=1.0)}):
         assert torch.equal(pg(x), torch.relu(module[0](x) + bare) + 1)
     assert torch.equal(pg(x), expected)
+
+
+SOURCE = """
+import torch
+
+class Sourced(torch.nn.Module):
+    def __init__(self, helper):
+        super().__init__()
+        self.helper = helper
+
+    def forward(self, x):
+        y = torch.relu(x)
+        z = torch.sigmoid(y)
+        return z * 2
+"""
+
+
+class Loader:
+    """Gives a module's source, as an importer of the user's does, and runs a model meanwhile."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.asked = run, 0
+
+    def get_source(self, _name: str) -> str:
+        self.asked += 1
+        if self.asked == 1:
+            self.run()
+        return SOURCE
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["another model", "a module of the same run"])
+def test_who_gives_the_source_of_a_line_runs_a_model(inside: bool) -> None:
+    helper, x = nn.Linear(3, 3), torch.randn(2, 3)
+    other = PatchableGraph(nn.Linear(3, 3), x)
+    loader = Loader(lambda: (helper if inside else other)(x))
+    file = f"/nowhere/sourced_{inside}.py"
+    space: Dict[str, Any] = {"__name__": "sourced", "__loader__": loader, "__file__": file}
+    exec(compile(SOURCE, file, "exec"), space)
+    module = space["Sourced"](helper)
+    pg = PatchableGraph(module, x)
+    assert loader.asked
+    found = names(pg.graph)
+    called = "helper" if inside else "Linear"  # which is called in this run, whoever calls it
+    assert [name for name in found if name != called] == ["x", "relu", "sigmoid", "mul", "output"]
+    assert found.count(called) == 1
+    with pg.patch({"relu": [probe := ProbePatch(), AddPatch(value=1.0)]}):
+        assert torch.equal(pg(x), torch.sigmoid(torch.relu(x) + 1) * 2)
+    assert torch.equal(probe.activation, torch.relu(x))

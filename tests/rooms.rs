@@ -229,3 +229,80 @@ fn the_library_needs_nothing_of_the_commands() {
         assert!(!names.contains(foreign), "the library needs {foreign}");
     }
 }
+
+/// Names of what lives longer than a call, in Rust: statics and thread-locals.
+fn rust_statics(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let words = line.trim_start();
+        let words = match words.strip_prefix("pub") {
+            Some(rest) => rest.trim_start_matches(|c: char| c != ' ').trim_start(),
+            None => words,
+        };
+        let name = words.strip_prefix("static ")?.split(':').next()?;
+        let constant = name
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        constant.then_some(name)
+    })
+}
+
+/// The same in C++: what is declared `static` or `thread_local` and is no function or constant, and what stands outside of
+/// functions.
+fn cpp_statics(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let declared = line.trim_start().strip_prefix("static ");
+        let outside = ["const GpCore*", "std::", "c10::"]
+            .iter()
+            .any(|start| line.starts_with(start));
+        let words = match declared {
+            Some(words) if !words.starts_with("const ") && !words.starts_with("constexpr ") => {
+                words
+            }
+            None if outside && line.ends_with(';') => line,
+            _ => return None,
+        };
+        let end = words.find(['=', ';', '{', '('])?;
+        let variable = !words[end..].starts_with('(');
+        let name = words[..end].trim_end().rsplit([' ', '*', '&']).next()?;
+        variable.then_some(name)
+    })
+}
+
+#[test]
+fn every_static_is_in_the_index() {
+    let index = fs::read_to_string(root().join("src/session/statics.md")).unwrap();
+    let mut missing = Vec::new();
+    let mut seen = 0;
+    let mut look = |place: String, name: &str| {
+        seen += 1;
+        let row = format!("| `{place}` | `{name}` |");
+        if !index.contains(&row) {
+            missing.push(row);
+        }
+    };
+    let sources = files("src", &["rs", "cpp"]);
+    for (path, text) in &sources {
+        let path = path.strip_prefix("src").unwrap();
+        let place = path.display().to_string();
+        if place.starts_with("command") || place.ends_with("_tests.rs") {
+            continue;
+        }
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("rs") => rust_statics(text).for_each(|name| look(place.clone(), name)),
+            _ => {
+                let file = path.file_name().unwrap().to_string_lossy().into_owned();
+                cpp_statics(text).for_each(|name| look(file.clone(), name));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "not in src/session/statics.md: {missing:#?}"
+    );
+    // And nothing is listed that is not there any more.
+    let rows = index.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(
+        rows, seen,
+        "rows of src/session/statics.md, statics in the sources"
+    );
+}

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::edge::Adapter;
 use super::seam::CORE;
 use super::seam_generated as raw;
 use super::table::{is_started, publish};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
-use graphpatch_session::Session;
+use graphpatch_session::{Session, thread};
 
 /// Held while the adapter is loaded and started: the first of several threads does it, the others wait.
 static STARTING: Mutex<()> = Mutex::new(());
@@ -76,6 +77,7 @@ pub fn start() -> Result<()> {
             )));
         }
     }
-    publish(table);
+    publish(table, library);
+    thread::set_edge(&Adapter);
     Ok(())
 }

@@ -96,7 +96,7 @@ impl Run {
             holding = conditional
                 .patches
                 .iter()
-                .map(|p| p.holds(number))
+                .map(|p| p.holds(&root.name, number))
                 .collect();
             if !holding.contains(&true) {
                 plan = None;

@@ -10,6 +10,7 @@ use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{HostTensor, safetensors};
 use graphpatch_protocol::{PatchReport, Report};
 
+use crate::commands::check;
 use crate::commands::run::Wanted;
 use crate::commands::show::lines;
 use crate::launch::kept;
@@ -52,6 +53,9 @@ impl Outcome {
         }
         if let Some(file) = &wanted.save {
             lost.extend(self.save_kept(file));
+        }
+        for note in check::shared(&graphs, &wanted.patches) {
+            say(note);
         }
         let all_done = complain(&wanted.patches, &patches, &graphs);
         for why in &lost {

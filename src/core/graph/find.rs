@@ -4,12 +4,15 @@ use std::borrow::Cow;
 
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
-use crate::path::NodePath;
+use crate::path::{NodePath, names_root};
 
 impl Graph {
-    /// The node of a path, whatever its dig; `linear_0` finds the first call of a module called more than once.
+    /// The node of a path, whatever its dig; `linear_0` finds the first call of a module called more than once. None of a path
+    /// that means another root.
     pub fn node(&self, path: &NodePath) -> Option<&Node> {
-        self.walk(&path.names).ok()
+        self.walk(&path.names)
+            .ok()
+            .filter(|_| path.means(&self.name))
     }
 
     /// The value of a path, its dig included. A scope has none.
@@ -21,9 +24,9 @@ impl Graph {
 
     /// The path as the graph itself writes it: the alias `linear_0` becomes `linear` (SPEC part 2, rule 3).
     ///
-    /// Names that the graph does not know stay as they are.
+    /// Names that the graph does not know stay as they are. The root, which the graph stands for, is left out.
     pub fn canonical(&self, path: &NodePath) -> NodePath {
-        let mut canonical = path.clone();
+        let mut canonical = path.without_root();
         let mut scope = Some(&self.root);
         for name in &mut canonical.names {
             scope = scope.and_then(|scope| child_or_alias(scope, name));
@@ -53,7 +56,9 @@ impl Graph {
     /// [`Error::Parse`], and [`Error::Path`], which says what there is instead.
     pub fn find_below(&self, base: &NodePath, text: &str) -> Result<NodePath> {
         let names: Vec<String> = match text.parse::<NodePath>() {
-            Ok(path) => path.names.into_iter().chain(path.dig).collect(),
+            Ok(path) if path.root.is_none() => path.names.into_iter().chain(path.dig).collect(),
+            // A key may have a colon, a name may not.
+            Ok(_) => format!("x|{text}").parse::<NodePath>()?.dig,
             // Keys may hold spaces, names may not.
             Err(why) => match format!("x|{text}").parse::<NodePath>() {
                 Ok(path) => path.dig,
@@ -108,6 +113,20 @@ impl Graph {
     /// A prefix that is itself the only match is gone into: `linear` gives `linear.input` and so on, a container's
     /// path gives its digs.
     pub fn completions(&self, prefix: &str) -> Vec<String> {
+        if let Ok(NodePath {
+            root: Some(root), ..
+        }) = prefix
+            .parse::<NodePath>()
+            .or_else(|_| format!("{prefix}x").parse())
+        {
+            let rest = NodePath::find_unescaped(prefix, &[':']).map_or("", |at| &prefix[at + 1..]);
+            if !names_root(&root, &self.name) {
+                return Vec::new();
+            }
+            let begin = &prefix[..prefix.len() - rest.len()];
+            let found = self.completions(rest);
+            return found.iter().map(|path| format!("{begin}{path}")).collect();
+        }
         let stops = ['.', '|'];
         let (head, tail) = match NodePath::rfind_unescaped(prefix, &stops) {
             Some(at) => (&prefix[..at], &prefix[at + 1..]),

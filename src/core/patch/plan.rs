@@ -103,16 +103,19 @@ impl Patch {
         self.enabled.store(on, Ordering::Relaxed);
     }
 
-    /// Whether it holds for some runs only.
+    /// Whether it holds for some runs or roots only.
     fn is_conditional(&self) -> bool {
-        self.thread.is_some() || self.patch.runs != RunRange::default()
+        self.thread.is_some()
+            || self.patch.runs != RunRange::default()
+            || self.patch.path.root.is_some()
     }
 
-    /// Whether it holds for run number `run` of its root, on this thread.
-    pub fn holds(&self, run: u64) -> bool {
+    /// Whether it holds for run number `run` of this root, on this thread.
+    pub fn holds(&self, root: &str, run: u64) -> bool {
         self.thread
             .is_none_or(|thread| thread == thread::current().id())
             && self.patch.runs.contains(run)
+            && self.patch.path.means(root)
     }
 
     pub fn count_match(&self) {

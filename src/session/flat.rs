@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use graphpatch_locks::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use super::run::{Frame, Interest, Run};

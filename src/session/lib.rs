@@ -28,8 +28,7 @@ mod flat_tests;
 #[cfg(test)]
 mod run_tests;
 
-pub use attached::{ACTIVE, Active, attached, disable, note};
-pub use fork::Held;
+pub use attached::{ACTIVE, Active, attached, disable, disable_in_child, note};
 pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;
 pub use run::{OWN_RUNS, Run, ValueKind};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 
 use super::run::{Interest, Run, ValueKind, Wanted};
 use super::{Root, Scope, Session, Verdict, ops};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 
 use super::seam::CORE;
 use super::seam_generated as raw;
@@ -11,7 +11,8 @@ use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
 use graphpatch_session::Session;
 
-/// Held while the adapter is loaded and started: the first of several threads does it, the others wait.
+/// Held while the adapter is started: the first of several threads does it, the others wait. Loading it, which may build it
+/// first and take half a minute, is done before, so that a fork need not wait for that: the loader lets one build at a time.
 static STARTING: Mutex<()> = Mutex::new(());
 
 /// Makes `session` the one that this process's runs belong to; loads the adapter if that was not done yet.
@@ -36,10 +37,6 @@ pub fn start() -> Result<()> {
     if is_started() {
         return Ok(());
     }
-    let _alone = STARTING.lock();
-    if is_started() {
-        return Ok(());
-    }
     let libtorch = loader::find_loaded().ok_or_else(|| {
         Error::Torch(
             "no libtorch is loaded in this process: link or load libtorch_cpu.so before attaching"
@@ -47,6 +44,10 @@ pub fn start() -> Result<()> {
         )
     })?;
     let library = loader::load(&libtorch)?;
+    let _alone = STARTING.lock();
+    if is_started() {
+        return Ok(());
+    }
     // SAFETY: the symbol is the adapter's entry, of this type in every adapter that was built from our sources.
     let table = unsafe {
         let entry = library

@@ -1,9 +1,9 @@
 //! Runs, scopes and values that a program tells of by calls (C++, Python), by way of the adapter.
 
 use std::ffi::c_void;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use graphpatch_locks::{Lazy, Mutex};
 use rustc_hash::FxHashMap;
 
 use super::seam_generated as raw;
@@ -15,8 +15,8 @@ use graphpatch_session::run::{Interest, Snapshot};
 use graphpatch_session::{Root, Scope, Session};
 
 /// Roots and scopes by name; they are few and live as long as the process.
-static ROOTS: LazyLock<Mutex<FxHashMap<String, Arc<Root>>>> = LazyLock::new(Default::default);
-static SCOPES: LazyLock<Mutex<FxHashMap<String, Arc<Scope>>>> = LazyLock::new(Default::default);
+static ROOTS: Lazy<Mutex<FxHashMap<String, Arc<Root>>>> = Lazy::new(Default::default);
+static SCOPES: Lazy<Mutex<FxHashMap<String, Arc<Scope>>>> = Lazy::new(Default::default);
 
 fn known<T>(
     table: &Mutex<FxHashMap<String, Arc<T>>>,

@@ -157,6 +157,22 @@ lint: ## what CI checks beside the tests: format and clippy
 	cargo fmt --check
 	cargo clippy --release --all-targets --quiet -- -D warnings
 
+# Needs no torch: nothing is run.
+PYTHON_TOOLS := target/tools/python
+PYTHON_FOLDERS := .ci benches bindings tests/python
+
+.PHONY: lint-python
+lint-python: $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1 ## the Python code: format and lint by ruff, and the package's types by mypy --strict
+	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
+	$(PYTHON_TOOLS)/bin/ruff format --quiet --check $(PYTHON_FOLDERS)
+	cd bindings/python && $(abspath $(PYTHON_TOOLS))/bin/mypy --no-error-summary --cache-dir=$(abspath target)/mypy
+
+$(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1:
+	@echo "lint-python: installing ruff and mypy into $(PYTHON_TOOLS) (once)" >&2
+	@rm -rf $(PYTHON_TOOLS) && $(or $(GRAPHPATCH_PYTHON),python3) -m venv $(PYTHON_TOOLS) && \
+	    $(PYTHON_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input ruff==0.17.6 mypy==2.4.1
+	@touch $@
+
 .PHONY: generate
 generate: ## rebuild the committed generated files (C header, seam bindings, the kernels' PTX)
 	.ci/generate

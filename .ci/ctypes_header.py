@@ -1,5 +1,5 @@
 """Makes the Python package's view of the C header: its numbers, structs, callbacks and calls for ctypes, and which
-exception each status stands for. `python ctypes_header.py HEADER OUT`, with clang's Python module (libclang) in the path.
+exception each status stands for. `python ctypes_header.py HEADER OUT`, with libclang's module for Python in the path.
 """
 
 from __future__ import annotations
@@ -42,12 +42,19 @@ NUMBERS = {
     "size_t": "c_size_t",
 }
 # What ctypes makes of them when a member of a struct is read.
-READ_AS = {"c_bool": "bool", "c_char": "bytes", "c_double": "float", "c_void_p": "int | None", "c_char_p": "bytes | None"}
+READ_AS = {
+    "c_bool": "bool",
+    "c_char": "bytes",
+    "c_double": "float",
+    "c_void_p": "int | None",
+    "c_char_p": "bytes | None",
+}
 
-PREFACE = '''"""The C header as ctypes has it: numbers, structs, callbacks and calls under the header's own names, and the exception
-that each status stands for. Generated from include/graphpatch.h (`make generate`).
+PREFACE = '''"""The C header as ctypes has it: numbers, structs, callbacks and calls under the header's names, and the
+exception that each status stands for. Generated from include/graphpatch.h (`make generate`).
 
-A pointer to text that is borrowed is a c_char_p; every other pointer that a call takes, and every function, is an address.
+A pointer to text that is borrowed is a c_char_p; every other pointer that a call takes, and every function, is an
+address.
 """
 
 from __future__ import annotations
@@ -107,7 +114,9 @@ def callback(kind: Type) -> str:
 
 
 def struct(cursor: Cursor) -> Iterator[str]:
-    members = [(field.spelling, argument(field.type)) for field in cursor.underlying_typedef_type.get_canonical().get_fields()]
+    members = [
+        (field.spelling, argument(field.type)) for field in cursor.underlying_typedef_type.get_canonical().get_fields()
+    ]
     yield f"\n\nclass {cursor.spelling}(Structure):"
     yield from (f"    {name}: {READ_AS.get(kind, 'int')}" for name, kind in members)
     yield "    _fields_ = ["
@@ -176,7 +185,11 @@ def generated(header: str) -> str:
         if pointee.kind == TypeKind.FUNCTIONPROTO:
             types = [argument(pointee.get_result()), *map(callback, pointee.argument_types())]
             lines.append(f"{cursor.spelling} = CFUNCTYPE({', '.join(types)})")
-    lines += ["", "# By name: what a call answers, and what it takes.", "CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {"]
+    lines += [
+        "",
+        "# By name: what a call answers, and what it takes.",
+        "CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {",
+    ]
     for cursor in cursors:
         if cursor.kind == CursorKind.FUNCTION_DECL:
             types = ", ".join(argument(given.type) for given in cursor.get_arguments())

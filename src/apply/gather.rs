@@ -1,8 +1,9 @@
 //! A copy of a strided view as a dense tensor, for probes and records.
 
-use super::place::rows;
+use super::rows::rows;
 use super::view::View;
 use graphpatch_core::error::Result;
+use graphpatch_core::layout;
 use graphpatch_core::tensor::HostTensor;
 
 /// The view's elements in row-major order.
@@ -18,29 +19,17 @@ pub fn gather(view: &View<'_>) -> Result<HostTensor> {
     Ok(tensor)
 }
 
-/// Copies in row-major order; `T` is as large as an element and has no alignment of its own.
+/// Copies in row-major order. `T` is as large as an element and needs no alignment.
 fn copy<T: Copy>(view: &View<'_>, out: &mut [u8]) {
-    let mut dims: Vec<(usize, isize)> = Vec::with_capacity(view.sizes.len() + 1);
-    for (size, stride) in view.sizes.iter().zip(view.strides) {
-        let (size, stride) = (*size as usize, *stride as isize);
-        match dims.last_mut() {
-            Some(outer) if outer.1 == stride * size as isize => *outer = (outer.0 * size, stride),
-            _ => dims.push((size, stride)),
-        }
-    }
-    if dims.is_empty() {
-        dims.push((1, 1));
-    }
-    if dims.iter().any(|(size, _)| *size == 0) {
-        return;
-    }
+    let axes = layout::axes(view.sizes, view.strides);
+    let axes = layout::at_least_one(layout::merge(axes), 1);
     let mut rest = out.as_mut_ptr().cast::<T>();
     let Some(start) = view.element::<T>(0) else {
         return;
     };
-    rows(start, &dims, |first, len, stride| {
-        // SAFETY: the row lies inside the view, which may be read (`View::new`); `out` has room for all its elements,
-        // of which this row is the next `len`, and is memory of its own.
+    rows(start, &axes, |first, len, stride| {
+        // SAFETY: the row lies inside the view, which may be read (`View::new`). `out` is other memory with room for all
+        // elements of the view, of which this row holds the next `len`.
         unsafe {
             if stride == 1 {
                 std::ptr::copy_nonoverlapping(first, rest, len);
@@ -81,7 +70,20 @@ mod tests {
         let repeated =
             gather(&View::over(&mut one, &[2, 2], &[0, 0], Dtype::I32).unwrap()).unwrap();
         assert_eq!(repeated.bytes().len(), 16);
+    }
+
+    #[test]
+    fn a_view_stays_in_its_memory() {
+        let mut one = [7i32];
         assert!(View::over(&mut one, &[2], &[1], Dtype::I32).is_none());
+        assert!(View::over(&mut one, &[2], &[-1], Dtype::I32).is_none());
         assert!(View::over(&mut one, &[1], &[1], Dtype::I64).is_none());
+        let mut bytes = [0u128];
+        let parts: &mut [[u8; 4]] =
+            bytemuck::cast_slice_mut(bytemuck::cast_slice_mut::<u128, u8>(&mut bytes));
+        assert!(View::over(parts, &[4], &[1], Dtype::F32).is_some());
+        let shifted: &mut [[u8; 4]] =
+            bytemuck::cast_slice_mut(&mut bytemuck::cast_slice_mut::<u128, u8>(&mut bytes)[1..5]);
+        assert!(View::over(shifted, &[1], &[1], Dtype::F32).is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! A strided tensor in CPU memory that an action may write.
 
+use graphpatch_core::layout;
 use graphpatch_core::tensor::Dtype;
 
 /// A tensor's memory for the length of one call.
@@ -34,30 +35,29 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A view of memory of the caller's own. `None` where sizes and strides reach out of it, or `T` is not as large as an
-    /// element.
+    /// A view of memory of the caller's own. `None` where sizes and strides reach out of it, where `T` is not as large as an
+    /// element, and where the memory is not aligned for one.
     pub fn over<T: bytemuck::Pod>(
         memory: &'a mut [T],
         sizes: &'a [i64],
         strides: &'a [i64],
         dtype: Dtype,
     ) -> Option<View<'a>> {
-        let fits = size_of::<T>() == dtype.size() && sizes.len() == strides.len();
-        let mut farthest = 0i64;
-        for (size, step) in sizes.iter().zip(strides) {
-            if *size < 0 || *step < 0 {
-                return None;
-            }
-            farthest = (size - 1)
-                .max(0)
-                .checked_mul(*step)?
-                .checked_add(farthest)?;
-        }
-        let empty = sizes.contains(&0);
-        if !fits || !empty && usize::try_from(farthest).ok()? >= memory.len() {
+        if size_of::<T>() != dtype.size() || sizes.len() != strides.len() {
             return None;
         }
-        // SAFETY: the farthest element lies inside `memory`, which is borrowed for as long as the view lives.
+        // Complex numbers of 16 bytes are read and written as two words.
+        if !memory.as_ptr().addr().is_multiple_of(dtype.size().min(8)) {
+            return None;
+        }
+        if !sizes.contains(&0) {
+            let (nearest, farthest) = layout::span(sizes, strides)?;
+            if nearest < 0 || usize::try_from(farthest).ok()? >= memory.len() {
+                return None;
+            }
+        }
+        // SAFETY: no element lies before `memory`, and the farthest one lies inside it. It is aligned, and borrowed for as
+        // long as the view lives; every pattern of bits is a `T`.
         Some(unsafe { View::new(memory.as_mut_ptr().cast(), sizes, strides, dtype) })
     }
 

@@ -7,6 +7,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`path`] | NodePath, slice, names |
+//! | [`layout`] | where the elements of strided tensors lie: regions, merging, broadcasting, overlap |
 //! | [`tensor`] | tensors in host memory, numbers, npy and safetensors files |
 //! | [`graph`] | nodes, shapes, tree text, code text, JSON, checks |
 //! | [`patch`] | patch kinds, patch text and files, the plan |
@@ -15,6 +16,7 @@
 
 pub mod error;
 pub mod graph;
+pub mod layout;
 pub mod patch;
 pub mod path;
 pub mod tensor;

@@ -8,33 +8,11 @@ use super::recording::{self, Call, State};
 use super::work::Kernel;
 use super::{Cuda, Planned, Queue, Tensor, Value};
 use graphpatch_apply::{Outcome, View, cpu};
+use graphpatch_core::layout;
 use graphpatch_core::patch::Patch;
 use graphpatch_core::patch::action::{Action, NewPatch, Pick};
 use graphpatch_core::path::Slice;
 use graphpatch_core::tensor::{Dtype, HostTensor};
-
-pub const ALL: [Dtype; 20] = [
-    Dtype::Bool,
-    Dtype::U8,
-    Dtype::I8,
-    Dtype::I16,
-    Dtype::I32,
-    Dtype::I64,
-    Dtype::U16,
-    Dtype::U32,
-    Dtype::U64,
-    Dtype::F16,
-    Dtype::Bf16,
-    Dtype::F32,
-    Dtype::F64,
-    Dtype::C32,
-    Dtype::C64,
-    Dtype::C128,
-    Dtype::F8E4m3fn,
-    Dtype::F8E5m2,
-    Dtype::F8E4m3fnuz,
-    Dtype::F8E5m2fnuz,
-];
 
 pub fn patch(picks: Vec<Pick>, action: Action) -> Arc<Patch> {
     let zero = NewPatch::zero("x".parse().unwrap());
@@ -76,16 +54,9 @@ impl Memory {
     }
 }
 
+/// How many elements of memory a tensor without negative strides spans.
 pub fn span(sizes: &[i64], strides: &[i64]) -> usize {
-    if sizes.contains(&0) {
-        return 0;
-    }
-    sizes
-        .iter()
-        .zip(strides)
-        .map(|(n, step)| (n - 1) * step)
-        .sum::<i64>() as usize
-        + 1
+    layout::span(sizes, strides).map_or(0, |(_, last)| last as usize + 1)
 }
 
 /// Bytes that are valid elements: bools are 0 or 1, floats of every kind may come.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::Value;
-use super::bench::{ALL, Bench, content, reference, same, sliced, span};
+use super::bench::{Bench, content, reference, same, sliced, span};
 use super::work::{Kernel, Path};
 use graphpatch_apply::Outcome;
 use graphpatch_core::patch::action::{Action, Foreign, Operand};
@@ -96,7 +96,7 @@ fn random_patches_are_the_references_to_the_byte() {
     let cases = (
         layout(),
         slice_text(),
-        prop::sample::select(ALL.to_vec()),
+        prop::sample::select(Dtype::ALL.to_vec()),
         what(),
         any::<u64>(),
         0..4usize,
@@ -186,7 +186,7 @@ fn a_tensor_of_libtorchs_own_is_read_where_it_lies() {
             address: held.address,
             dtype,
             sizes: &[4, 6],
-            strides: &[1, 4],
+            strides: Some(&[1, 4]),
         };
         // The same for the CPU code, which wants it row-major.
         let mut dense = HostTensor::zeros(dtype, &[4, 6]).unwrap();
@@ -216,7 +216,7 @@ fn a_tensor_of_libtorchs_own_is_read_where_it_lies() {
 #[test]
 fn long_rows_take_every_path_of_the_dense_kernels() {
     let bench = Bench::new();
-    for dtype in ALL {
+    for dtype in Dtype::ALL {
         for (count, shift) in [
             (1, 0),
             (15, 1),

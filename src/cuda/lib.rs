@@ -1,15 +1,16 @@
-//! Patches on CUDA values: one small kernel on the value's own buffer and stream. The only room that knows CUDA.
+//! One action of a patch on one tensor in the memory of a CUDA device: a small kernel on the value's own buffer and stream.
 //!
-//! A [`Tensor`] comes from the seam (`torch/seam/device.rs`), a patch from the session. `queue.rs` turns the two into
-//! works ([`plan`], [`picks`], [`promote`]), `device.rs` launches them by the kernels of `kernels/`, `resident.rs` keeps
-//! what a patch has in device memory. CUDA's driver is loaded when it is first needed and is seen through
-//! [`driver::Driver`] alone; without one, or on a card that is too old, libtorch does the work as before.
+//! Owns everything that knows CUDA. In come a [`Tensor`] (from the seam, `torch/seam/device.rs`) and a patch (from the
+//! session); out go launches of the kernels in `kernels/`. [`Queue`] holds the patches of one node: `planning.rs` turns each
+//! into works with the help of `plan.rs`, `picks.rs` and `promote.rs`, `device.rs` launches them, and `resident.rs` keeps what
+//! a patch has in device memory. CUDA's driver is loaded when it is first needed and is seen through [`driver::Driver`]
+//! alone. Without a driver, or on a card that is too old, libtorch does the work as before.
 
 pub mod device;
 pub mod driver;
-mod extent;
-pub mod picks;
-pub mod plan;
+mod picks;
+mod plan;
+mod planning;
 mod promote;
 mod queue;
 mod real;

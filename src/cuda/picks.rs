@@ -1,36 +1,37 @@
 //! Indexing by tensors: integer indices and masks as lists that a kernel walks. The lists do not depend on the value's
-//! shape, so that they go to the device once. `None` in here is left to libtorch, which does it or says why not.
+//! shape, so they go to the device once. Where a function here answers `None`, the index is left to libtorch, which does it
+//! or says why not.
 
 use smallvec::SmallVec;
 
-use super::plan::{Axes, Axis};
+use super::plan::{self, Axes, LISTS, MEMORY};
 use super::work::{DIMS, Picked};
+use graphpatch_core::layout::{self, Axis, Dims, LeadingOnes};
 use graphpatch_core::patch::action::Pick;
-use graphpatch_core::path::Slice;
-use graphpatch_core::path::slice::Item;
+use graphpatch_core::path::{Item, Slice};
 use graphpatch_core::tensor::{Dtype, HostTensor};
 
 /// The index tensors of one patch, broadcast against each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lists {
-    /// Their common shape.
-    shape: Vec<i64>,
+    /// The shape that all lists have.
+    shape: Dims,
     pub length: usize,
-    /// One behind the other.
+    /// The entries of all lists, one list behind the other.
     pub entries: Vec<i64>,
     /// Smallest and largest entry of each list.
     bounds: Vec<(i64, i64)>,
-    /// The index, an index tensor as many whole dimensions.
+    /// The index; for each list it takes a whole dimension.
     slice: Slice,
-    /// Where in the slice's items each list is, and the size that a mask asks for.
-    at: Vec<(usize, Option<i64>)>,
+    /// For each list the number of its item in the slice, and the size that the dimension must have because of a mask.
+    items: Vec<(usize, Option<i64>)>,
     /// Whether no element is picked twice.
     pub unique: bool,
 }
 
 /// Where the picked elements of one tensor lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PickedRegion {
     /// In elements.
     pub offset: i64,
     pub axes: Axes,
@@ -38,181 +39,155 @@ pub struct Place {
     pub count: usize,
 }
 
+/// The entries of one index tensor, or of one dimension of a mask.
 struct List {
-    shape: Vec<i64>,
+    shape: Dims,
     entries: Vec<i64>,
+    /// The size of the mask's dimension.
     mask: Option<i64>,
 }
 
-/// The lists of one index tensor: several for a mask of several dimensions.
+/// The lists of one index tensor: one for integers, and one for each dimension of a mask.
 fn lists_of(tensor: &HostTensor) -> Option<Vec<List>> {
-    let shape = tensor.shape();
     let bytes = tensor.bytes();
-    let mask = match tensor.dtype() {
-        Dtype::I64 => false,
-        Dtype::I32 => false,
-        Dtype::Bool | Dtype::U8 => true,
+    let entries = match tensor.dtype() {
+        Dtype::I64 => words(bytes, i64::from_ne_bytes),
+        Dtype::I32 => words(bytes, |word| i32::from_ne_bytes(word).into()),
+        Dtype::Bool | Dtype::U8 => return mask_lists(tensor),
         _ => return None,
     };
-    if !mask {
-        let entries = match tensor.dtype() {
-            Dtype::I64 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| i64::from_ne_bytes(*b))
-                .collect(),
-            _ => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| i32::from_ne_bytes(*b).into())
-                .collect(),
-        };
-        return Some(vec![List {
-            shape: shape.to_vec(),
-            entries,
-            mask: None,
-        }]);
-    }
+    Some(vec![List {
+        shape: tensor.shape().into(),
+        entries,
+        mask: None,
+    }])
+}
+
+fn words<const SIZE: usize>(bytes: &[u8], read: fn([u8; SIZE]) -> i64) -> Vec<i64> {
+    let (words, _) = bytes.as_chunks();
+    words.iter().map(|word| read(*word)).collect()
+}
+
+/// Where the mask is set: one list of coordinates for each of its dimensions.
+fn mask_lists(mask: &HostTensor) -> Option<Vec<List>> {
+    let shape = mask.shape();
     if shape.is_empty() {
         return None;
     }
-    let hits: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-    let mut step: usize = bytes.len();
-    let lists = shape.iter().map(|size| {
-        step /= (*size).max(1) as usize;
-        let coordinate = |hit: &usize| (hit / step.max(1)) as i64 % size.max(&1);
-        List {
-            shape: vec![hits.len() as i64],
-            entries: hits.iter().map(coordinate).collect(),
-            mask: Some(*size),
-        }
+    let bytes = mask.bytes();
+    let hits: Vec<Dims> = (0..bytes.len())
+        .filter(|at| bytes[*at] != 0)
+        .map(|at| layout::coordinates(at as i64, shape))
+        .collect();
+    let lists = shape.iter().enumerate().map(|(d, size)| List {
+        shape: SmallVec::from_slice(&[hits.len() as i64]),
+        entries: hits.iter().map(|hit| hit[d]).collect(),
+        mask: Some(*size),
     });
     Some(lists.collect())
 }
 
-/// The shape that both broadcast to.
-fn common(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
-    let rank = a.len().max(b.len());
-    let size = |shape: &[i64], d: usize| {
-        (d + shape.len())
-            .checked_sub(rank)
-            .map_or(1, |at| shape[at])
-    };
-    (0..rank)
-        .map(|d| match (size(a, d), size(b, d)) {
-            (x, 1) => Some(x),
-            (1, y) => Some(y),
-            (x, y) => (x == y).then_some(x),
-        })
-        .collect()
+impl List {
+    /// The entries, broadcast to `shape`.
+    fn spread(&self, shape: &[i64]) -> Option<Vec<i64>> {
+        let steps = layout::broadcast(shape, &self.shape, None, LeadingOnes::Refused)?;
+        let mut out = Vec::new();
+        layout::walk(&layout::axes(shape, &steps), |[at]| {
+            out.extend(self.entries.get(at as usize));
+        });
+        Some(out)
+    }
 }
 
-/// A list's entries, broadcast to `shape`.
-fn spread(list: &List, shape: &[i64], length: usize) -> Vec<i64> {
-    let missing = shape.len() - list.shape.len();
-    let mut out = Vec::with_capacity(length);
-    for position in 0..length {
-        let (mut rest, mut step, mut at) = (position, 1usize, 0usize);
-        for d in (0..shape.len()).rev() {
-            let here = rest % shape[d] as usize;
-            rest /= shape[d] as usize;
-            if d >= missing {
-                let size = list.shape[d - missing] as usize;
-                at += if size == 1 { 0 } else { here * step };
-                step *= size;
+/// Lists, each with the number of its item in the slice.
+type Numbered = Vec<(usize, List)>;
+
+/// The index as a slice that takes a whole dimension for each list, and the lists.
+fn items_and_lists(picks: &[Pick]) -> Option<(Vec<Item>, Numbered)> {
+    const WHOLE: Item = Item::Range {
+        start: None,
+        stop: None,
+        step: None,
+    };
+    let (mut items, mut lists) = (Vec::new(), Numbered::new());
+    for pick in picks {
+        let tensor = match pick {
+            Pick::Tensor(tensor) => tensor,
+            Pick::Item(item) => {
+                items.push(*item);
+                continue;
+            }
+        };
+        for list in lists_of(tensor)? {
+            // A tensor without dimensions is an index like any other.
+            if list.shape.is_empty() {
+                items.push(Item::Index(*list.entries.first()?));
+            } else {
+                lists.push((items.len(), list));
+                items.push(WHOLE);
             }
         }
-        out.push(list.entries[at]);
     }
-    out
+    Some((items, lists))
+}
+
+/// Whether no element is picked twice by these lists.
+fn is_unique(lists: &[Vec<i64>], bounds: &[(i64, i64)], length: usize) -> bool {
+    // -1 and size - 1 are one element, and the size is not known here.
+    if bounds.iter().any(|(low, high)| *low < 0 && *high >= 0) {
+        return false;
+    }
+    let mut tuples: Vec<SmallVec<[i64; 4]>> = (0..length)
+        .map(|at| lists.iter().map(|list| list[at]).collect())
+        .collect();
+    tuples.sort_unstable();
+    tuples.windows(2).all(|pair| pair[0] != pair[1])
 }
 
 impl Lists {
+    /// The lists of an index; `None` for one without tensors too.
     pub fn new(picks: &[Pick]) -> Option<Lists> {
-        let (mut items, mut lists) = (Vec::new(), Vec::new());
-        let whole = Item::Range {
-            start: None,
-            stop: None,
-            step: None,
-        };
-        for pick in picks {
-            match pick {
-                Pick::Item(item) => items.push(*item),
-                // A tensor without dimensions is an index like any other.
-                Pick::Tensor(tensor) => {
-                    for list in lists_of(tensor)? {
-                        if list.shape.is_empty() {
-                            items.push(Item::Index(*list.entries.first()?));
-                        } else {
-                            lists.push((items.len(), list));
-                            items.push(whole);
-                        }
-                    }
-                }
-            }
-        }
+        let (items, lists) = items_and_lists(picks)?;
         if lists.is_empty() || lists.len() > DIMS {
             return None;
         }
-        let mut shape = Vec::new();
+        let mut shape = Dims::new();
         for (_, list) in &lists {
-            shape = common(&shape, &list.shape)?;
+            shape = layout::common_shape(&shape, &list.shape)?;
         }
-        let length = shape.iter().product::<i64>() as usize;
-        let spreads: Vec<Vec<i64>> = lists
+        let length = shape.iter().product::<i64>();
+        // Kernels count in 32 bits, and a list is never cut.
+        let length = u32::try_from(length).ok()? as usize;
+        let spread: Vec<Vec<i64>> = lists
             .iter()
-            .map(|(_, list)| spread(list, &shape, length))
-            .collect();
+            .map(|(_, list)| list.spread(&shape))
+            .collect::<Option<_>>()?;
         let bound = |list: &Vec<i64>| {
-            (
-                list.iter().copied().min().unwrap_or(0),
-                list.iter().copied().max().unwrap_or(-1),
-            )
+            let (low, high) = (list.iter().min(), list.iter().max());
+            low.copied().zip(high.copied()).unwrap_or((0, -1))
         };
-        let bounds: Vec<(i64, i64)> = spreads.iter().map(bound).collect();
-        // -1 and size - 1 are one element.
-        let mixed = bounds.iter().any(|(low, high)| *low < 0 && *high >= 0);
-        let mut tuples: Vec<SmallVec<[i64; 4]>> = (0..length)
-            .map(|at| spreads.iter().map(|list| list[at]).collect())
-            .collect();
-        tuples.sort_unstable();
-        let unique = !mixed && tuples.windows(2).all(|pair| pair[0] != pair[1]);
+        let bounds: Vec<(i64, i64)> = spread.iter().map(bound).collect();
+        let numbers = lists.iter().map(|(item, list)| (*item, list.mask));
         Some(Lists {
+            unique: is_unique(&spread, &bounds, length),
+            items: numbers.collect(),
+            entries: spread.concat(),
+            slice: Slice(items),
             shape,
             length,
-            entries: spreads.concat(),
             bounds,
-            slice: Slice(items),
-            at: lists
-                .into_iter()
-                .map(|(at, list)| (at, list.mask))
-                .collect(),
-            unique,
         })
     }
 
-    /// Which dimension of the sliced tensor each item of the slice is.
-    fn dimension(&self, item: usize, rank: usize) -> usize {
-        let uses_dim = |item: &&Item| matches!(item, Item::Index(_) | Item::Range { .. });
-        let mut left = rank.saturating_sub(self.slice.0.iter().filter(uses_dim).count());
-        let before = self.slice.0[..item].iter().map(|item| match item {
-            Item::Index(_) => 0,
-            Item::Range { .. } | Item::NewAxis => 1,
-            Item::Ellipsis => std::mem::take(&mut left),
-        });
-        before.sum()
-    }
-
     /// The picked elements of a tensor of these sizes and strides, with elements of `size` bytes.
-    pub fn place(&self, sizes: &[i64], strides: &[i64], size: usize) -> Option<Place> {
-        let region = self.slice.region(sizes, strides).ok()?;
-        let mut axes = super::plan::axes(&region, size);
+    pub fn region(&self, sizes: &[i64], strides: &[i64], size: usize) -> Option<PickedRegion> {
+        let selection = self.slice.select(sizes, strides).ok()?;
+        let region = selection.region();
+        let mut axes = plan::axes(&region, size);
         let mut picked = [Picked::default(); DIMS];
         let mut taken: SmallVec<[usize; 8]> = SmallVec::new();
-        for (k, (item, mask)) in self.at.iter().enumerate() {
-            let d = self.dimension(*item, sizes.len());
+        for (k, (item, mask)) in self.items.iter().enumerate() {
+            let d = selection.dimension(*item)?;
             let axis = axes.get(d)?;
             let (low, high) = self.bounds[k];
             if mask.is_some_and(|size| size != axis.size) || low < -axis.size || high >= axis.size {
@@ -220,7 +195,7 @@ impl Lists {
             }
             picked[k] = Picked {
                 size: axis.size,
-                step: axis.step,
+                step: axis.steps[MEMORY],
             };
             taken.push(d);
         }
@@ -230,23 +205,17 @@ impl Lists {
         for d in taken.iter().rev() {
             axes.remove(*d);
         }
-        let mut step = self.length as i64;
-        for (n, size) in self.shape.iter().enumerate() {
-            step /= size.max(&1);
-            axes.insert(
-                at + n,
-                Axis {
-                    size: *size,
-                    list_step: step,
-                    ..Axis::default()
-                },
-            );
+        let list_steps = layout::dense_strides(&self.shape);
+        for (n, (size, step)) in self.shape.iter().zip(list_steps).enumerate() {
+            let mut steps = [0; 3];
+            steps[LISTS] = step;
+            axes.insert(at + n, Axis { size: *size, steps });
         }
-        Some(Place {
+        Some(PickedRegion {
             offset: region.offset,
             axes,
             picked,
-            count: self.at.len(),
+            count: self.items.len(),
         })
     }
 }

@@ -1,21 +1,21 @@
-//! From a region and an action to the works that do it: merged dimensions, the unit, the path. Numbers only, no driver.
+//! From a region and an action to the launches that do it: merged dimensions, units, and the kernel's path. Numbers only, no
+//! driver.
 
 use smallvec::SmallVec;
 
-use super::work::{DIMS, Dim, Kernel, Op, Path, Work, code};
-use graphpatch_core::path::Region;
+use super::work::{DIMS, Dim, Kernel, Op, Path, Work};
+use graphpatch_core::layout::{self, Axis, LeadingOnes, Region};
 use graphpatch_core::tensor::Dtype;
 
-/// One dimension of a region. Steps of memory in bytes, of index lists in entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Axis {
-    pub size: i64,
-    pub step: i64,
-    pub value_step: i64,
-    pub list_step: i64,
-}
+/// The place of the memory's steps among an axis' steps. They are in bytes.
+pub const MEMORY: usize = 0;
+/// The place of the value's steps. They are in bytes.
+pub const VALUE: usize = 1;
+/// The place of the index lists' steps. They are in entries.
+pub const LISTS: usize = 2;
 
-pub type Axes = SmallVec<[Axis; 8]>;
+/// The dimensions of a region, with steps for [`MEMORY`], [`VALUE`] and [`LISTS`].
+pub type Axes = layout::Axes<3>;
 
 /// A tensor as a value, in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct Value<'a> {
     pub address: u64,
     pub dtype: Dtype,
     pub sizes: &'a [i64],
-    /// In elements; empty: row-major.
-    pub strides: &'a [i64],
+    /// In elements; `None` for a row-major tensor.
+    pub strides: Option<&'a [i64]>,
 }
 
 /// What is done to a region.
@@ -32,12 +32,12 @@ pub struct Value<'a> {
 pub struct Deed<'a> {
     pub op: Op,
     pub dtype: Dtype,
-    /// In the form that the kernels take it.
+    /// In the form in which the kernels take it.
     pub number: [u64; 2],
-    /// Its place in device memory, or 0.
+    /// The address of the patch's switch and number in device memory, or 0.
     pub live: u64,
     pub value: Option<Value<'a>>,
-    /// An add with a tensor: the dtype that libtorch would add in.
+    /// For an add with a tensor: the dtype in which libtorch would add.
     pub common: Dtype,
 }
 
@@ -54,117 +54,45 @@ pub type Steps = SmallVec<[Step; 1]>;
 
 /// The axes of a region of elements of `size` bytes.
 pub fn axes(region: &Region, size: usize) -> Axes {
-    let pairs = region.sizes.iter().zip(&region.strides);
-    pairs
-        .map(|(n, stride)| Axis {
-            size: *n,
-            step: stride.wrapping_mul(size as i64),
-            ..Axis::default()
-        })
-        .collect()
+    let axes = region.axes().into_iter();
+    axes.map(|Axis { size: n, steps }| Axis {
+        size: n,
+        steps: [steps[0].wrapping_mul(size as i64), 0, 0],
+    })
+    .collect()
 }
 
 /// Gives the axes the value's steps, broadcast to them. `None` where libtorch would refuse.
-pub fn broadcast(axes: &mut Axes, value: &Value<'_>, strip_ones: bool) -> Option<()> {
-    let (mut sizes, mut strides) = (value.sizes, value.strides);
-    // An assignment takes a value with more dimensions if the first ones are 1; an in-place sum does not.
-    while strip_ones && sizes.len() > axes.len() && sizes[0] == 1 {
-        sizes = &sizes[1..];
-        strides = strides.get(1..).unwrap_or_default();
-    }
-    let missing = axes.len().checked_sub(sizes.len())?;
-    let bytes = value.dtype.size() as i64;
-    let mut dense = bytes;
-    for (d, axis) in axes.iter_mut().enumerate().skip(missing).rev() {
-        let size = sizes[d - missing];
-        let step = strides
-            .get(d - missing)
-            .map_or(dense, |stride| stride * bytes);
-        axis.value_step = match size {
-            1 => 0,
-            same if same == axis.size => step,
-            _ => return None,
-        };
-        dense = dense.wrapping_mul(size);
+pub fn broadcast(axes: &mut Axes, value: &Value<'_>, leading: LeadingOnes) -> Option<()> {
+    let shape: layout::Dims = axes.iter().map(|axis| axis.size).collect();
+    let steps = layout::broadcast(&shape, value.sizes, value.strides, leading)?;
+    for (axis, step) in axes.iter_mut().zip(steps) {
+        axis.steps[VALUE] = step.wrapping_mul(value.dtype.size() as i64);
     }
     Some(())
 }
 
-/// Merges neighbours in which all goes on evenly, smallest steps innermost.
-fn merge(axes: &Axes) -> Axes {
-    let mut sorted: Axes = axes.iter().copied().filter(|axis| axis.size != 1).collect();
-    sorted.sort_by_key(|axis| std::cmp::Reverse(axis.step.unsigned_abs()));
-    let mut merged = Axes::new();
-    for axis in sorted {
-        let goes_on = |outer: i64, inner: i64| outer == inner.wrapping_mul(axis.size);
-        match merged.last_mut() {
-            Some(outer)
-                if goes_on(outer.step, axis.step)
-                    && goes_on(outer.value_step, axis.value_step)
-                    && goes_on(outer.list_step, axis.list_step) =>
-            {
-                *outer = Axis {
-                    size: outer.size * axis.size,
-                    ..axis
-                };
-            }
-            _ => merged.push(axis),
-        }
-    }
-    merged
-}
-
 /// The launches for a deed on the region that begins at `address`; none for an empty one. `picked`: index lists say
-/// where else its elements lie. `None`: more dimensions, or another alignment, than the kernels know.
+/// where else its elements lie. `None` where the kernels do not know so many dimensions, or such an alignment.
 pub fn plan(deed: &Deed<'_>, address: u64, region: &Axes, picked: bool) -> Option<Steps> {
     let mut steps = Steps::new();
-    if region.iter().any(|axis| axis.size == 0) {
+    if layout::is_empty(region) {
         return Some(steps);
     }
-    let mut axes = merge(region);
-    let element = deed.dtype.size() as u64;
-    if axes.len() > DIMS || !address.is_multiple_of(element) {
+    let axes = layout::merge_sorted(region.iter().copied());
+    if axes.len() > DIMS || !address.is_multiple_of(deed.dtype.size() as u64) {
         return None;
     }
-    let mut work = Work::empty(deed.op, deed.dtype);
-    work.data = address;
-    work.number = deed.number;
-    work.live = deed.live;
-    let mut plain = !picked;
-    if let Some(value) = &deed.value {
-        if !value.address.is_multiple_of(value.dtype.size() as u64) {
-            return None;
-        }
-        work.value = value.address;
-        work.value_dtype = code(value.dtype);
-        plain &= value.dtype == deed.dtype;
-    }
-    if deed.op == Op::Add {
-        work.common = code(deed.common);
-        plain &= deed.common == deed.dtype;
-    }
-    if !plain {
+    let mut work = work(deed, address)?;
+    let one_dtype =
+        deed.common == deed.dtype && deed.value.is_none_or(|value| value.dtype == deed.dtype);
+    if picked || !one_dtype {
         work.path = Path::Any as u8;
         split(&work, Kernel::Any, &axes, &mut steps);
         return Some(steps);
     }
-    if axes.is_empty() {
-        let (step, value_step) = (element as i64, element as i64);
-        axes.push(Axis {
-            size: 1,
-            step,
-            value_step,
-            list_step: 0,
-        });
-    }
-    let rows = |axis: &Axis| {
-        axis.step == element as i64 && (work.value == 0 || axis.value_step == element as i64)
-    };
-    let inner = axes[axes.len() - 1];
-    if axes.len() == 1
-        && rows(&inner)
-        && let Some(flat) = flat(work, inner.size as u64)
-    {
+    let axes = layout::at_least_one(axes, deed.dtype.size() as i64);
+    if let Some(flat) = flat(work, &axes) {
         let kernel = Kernel::of(deed.op, Path::Dense);
         steps.push(Step {
             kernel,
@@ -173,38 +101,46 @@ pub fn plan(deed: &Deed<'_>, address: u64, region: &Axes, picked: bool) -> Optio
         });
         return Some(steps);
     }
-    // Rows of neighbours that all begin and end at multiples of 16 bytes are walked in units of 16 bytes.
-    let even = |n: i64| n % 16 == 0;
-    let outer = &axes[..axes.len() - 1];
-    if rows(&inner)
-        && element < 16
-        && (address | work.value).is_multiple_of(16)
-        && even(inner.size * element as i64)
-        && outer
-            .iter()
-            .all(|axis| even(axis.step) && (work.value == 0 || even(axis.value_step)))
-    {
-        work.unit = 16;
-        let last = axes.len() - 1;
-        axes[last].size = inner.size * element as i64 / 16;
-        axes[last].step = 16;
-        axes[last].value_step = 16;
-    } else if element == 16 && work.value.is_multiple_of(16) || element < 16 {
-        work.unit = element as u32;
-    } else {
-        return None;
-    }
+    let axes = in_units(&mut work, axes)?;
     split(&work, Kernel::of(deed.op, Path::Strided), &axes, &mut steps);
     Some(steps)
 }
 
-/// `elements` neighbours in units of 16 bytes; `None` if the value is aligned otherwise than the data.
-fn flat(mut work: Work, elements: u64) -> Option<Work> {
-    let element = u64::from(work.element);
-    let head = ((16 - work.data % 16) % 16 / element).min(elements);
-    if work.value != 0 && (work.value % 16) != work.data % 16 {
+/// The work on memory at `address`, without its dimensions. `None` for a value that is not aligned for its dtype.
+fn work(deed: &Deed<'_>, address: u64) -> Option<Work> {
+    let mut work = Work::empty(deed.op, deed.dtype);
+    work.data = address;
+    work.number = deed.number;
+    work.live = deed.live;
+    work.common = deed.common as u8;
+    if let Some(value) = &deed.value {
+        if !value.address.is_multiple_of(value.dtype.size() as u64) {
+            return None;
+        }
+        work.value = value.address;
+        work.value_dtype = value.dtype as u8;
+    }
+    Some(work)
+}
+
+/// Whether the elements of an axis are neighbours in memory, and those of the value too where there is one.
+fn is_row(work: &Work, axis: &Axis<3>) -> bool {
+    let element = i64::from(work.element);
+    axis.steps[MEMORY] == element && (work.value == 0 || axis.steps[VALUE] == element)
+}
+
+/// One row of neighbours in units of 16 bytes, with single elements before the first and behind the last unit. `None` for
+/// anything else, and if the value is aligned otherwise than the memory.
+fn flat(mut work: Work, axes: &[Axis<3>]) -> Option<Work> {
+    let [row] = axes else {
+        return None;
+    };
+    let aligned_alike = work.value == 0 || work.value % 16 == work.data % 16;
+    if !is_row(&work, row) || !aligned_alike {
         return None;
     }
+    let (element, elements) = (u64::from(work.element), row.size as u64);
+    let head = ((16 - work.data % 16) % 16 / element).min(elements);
     work.path = Path::Dense as u8;
     work.unit = 16;
     work.head = head as u32;
@@ -213,50 +149,53 @@ fn flat(mut work: Work, elements: u64) -> Option<Work> {
     Some(work)
 }
 
-/// The kernels count units in 32 bits: larger regions are cut along their outermost dimensions.
-fn split(work: &Work, kernel: Kernel, axes: &[Axis], steps: &mut Steps) {
+/// The axes in the largest units that fit, which the work is told: 16 bytes where all rows of neighbours begin and end at
+/// multiples of 16 bytes, else elements. `None` for elements of 16 bytes and a value that is not aligned to them.
+fn in_units(work: &mut Work, mut axes: Axes) -> Option<Axes> {
+    let element = i64::from(work.element);
+    let even = |n: i64| n % 16 == 0;
+    let (inner, outer) = axes.split_last_mut()?;
+    let wide = is_row(work, inner)
+        && element < 16
+        && (work.data | work.value).is_multiple_of(16)
+        && even(inner.size * element)
+        && outer
+            .iter()
+            .all(|axis| even(axis.steps[MEMORY]) && (work.value == 0 || even(axis.steps[VALUE])));
+    if wide {
+        work.unit = 16;
+        inner.size = inner.size * element / 16;
+        inner.steps[MEMORY] = 16;
+        inner.steps[VALUE] = 16;
+    } else if element < 16 || work.value.is_multiple_of(16) {
+        work.unit = work.element;
+    } else {
+        return None;
+    }
+    Some(axes)
+}
+
+/// Pushes the work on these axes. The kernels count units in 32 bits: larger regions are cut along their outermost
+/// dimensions.
+fn split(work: &Work, kernel: Kernel, axes: &[Axis<3>], steps: &mut Steps) {
     const MOST: i64 = u32::MAX as i64;
-    let units = axes
-        .iter()
-        .fold(1i64, |n, axis| n.saturating_mul(axis.size));
-    if units <= MOST {
-        let mut work = *work;
-        let mut list_step = [0; DIMS];
-        work.units = units as u64;
-        work.rank = axes.len() as u32;
-        for (d, axis) in axes.iter().enumerate() {
-            let Axis {
-                size,
-                step,
-                value_step,
-                ..
-            } = *axis;
-            work.dims[d] = Dim {
-                size,
-                step,
-                value_step,
-            };
-            list_step[d] = axis.list_step;
-        }
-        steps.push(Step {
-            kernel,
-            work,
-            list_step,
-        });
+    let units = |axes: &[Axis<3>]| {
+        axes.iter()
+            .fold(1i64, |n, axis| n.saturating_mul(axis.size))
+    };
+    if units(axes) <= MOST {
+        steps.push(step(work, kernel, axes, units(axes)));
         return;
     }
-    let (outer, rest) = (axes[0], &axes[1..]);
-    let below = rest
-        .iter()
-        .fold(1i64, |n, axis| n.saturating_mul(axis.size));
-    let chunk = (MOST / below).clamp(1, outer.size);
+    let outer = axes[0];
+    let chunk = (MOST / units(&axes[1..])).clamp(1, outer.size);
     let mut from = 0;
     while from < outer.size {
         let size = chunk.min(outer.size - from);
         let mut part = *work;
-        part.data = part.data.wrapping_add_signed(from * outer.step);
+        part.data = part.data.wrapping_add_signed(from * outer.steps[MEMORY]);
         if part.value != 0 {
-            part.value = part.value.wrapping_add_signed(from * outer.value_step);
+            part.value = part.value.wrapping_add_signed(from * outer.steps[VALUE]);
         }
         let mut cut: Axes = axes.into();
         cut[0].size = size;
@@ -265,5 +204,26 @@ fn split(work: &Work, kernel: Kernel, axes: &[Axis], steps: &mut Steps) {
         }
         split(&part, kernel, &cut, steps);
         from += size;
+    }
+}
+
+/// The work with its dimensions.
+fn step(work: &Work, kernel: Kernel, axes: &[Axis<3>], units: i64) -> Step {
+    let mut work = *work;
+    let mut list_step = [0; DIMS];
+    work.units = units as u64;
+    work.rank = axes.len() as u32;
+    for (d, Axis { size, steps }) in axes.iter().enumerate() {
+        work.dims[d] = Dim {
+            size: *size,
+            step: steps[MEMORY],
+            value_step: steps[VALUE],
+        };
+        list_step[d] = steps[LISTS];
+    }
+    Step {
+        kernel,
+        work,
+        list_step,
     }
 }

@@ -1,16 +1,14 @@
-//! The patches of one node on their way to the device: planned one by one, launched together where they do not meet.
+//! The patches of one node on their way to the device: planned one by one by [`super::planning`], and launched together where
+//! they touch no common element.
 
 use std::sync::Arc;
 
 use super::device::{Cuda, Why};
-use super::extent::Extent;
-use super::plan::{self, Axes, Deed, Steps, Value};
-use super::resident::{self, Use};
-use super::work::{Dim, Kernel, Op, Path, Picks, WORKS, Work};
-use super::{picks, promote};
-use graphpatch_core::error::Error;
-use graphpatch_core::patch::action::{Action, Operand};
-use graphpatch_core::patch::{Number, Patch};
+use super::plan::{Steps, Value};
+use super::planning::Planning;
+use super::work::{Dim, Kernel, Path, Picks, WORKS, Work};
+use graphpatch_core::layout::Extent;
+use graphpatch_core::patch::Patch;
 use graphpatch_core::tensor::Dtype;
 
 /// A strided tensor in device memory that may be written, in work that goes to `stream`.
@@ -25,7 +23,7 @@ pub struct Tensor<'a> {
     pub stream: usize,
 }
 
-/// What came of a patch that did not fail.
+/// Who does a patch that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
     /// It waits for [`Queue::flush`].
@@ -34,12 +32,14 @@ pub enum Planned {
     Elsewhere,
 }
 
+/// One planned patch.
 #[derive(Debug)]
-struct Entry {
-    patch: Arc<Patch>,
-    steps: Steps,
-    picks: Picks,
-    extent: Option<Extent>,
+pub(super) struct Entry {
+    pub patch: Arc<Patch>,
+    pub steps: Steps,
+    pub picks: Picks,
+    /// `None` where it is not known what is touched.
+    pub extent: Option<Extent>,
 }
 
 /// Planned patches, all on one device and stream.
@@ -49,24 +49,8 @@ pub struct Queue {
     at: Option<(u32, usize)>,
 }
 
-/// What became of a queued patch: `None` when it was launched.
+/// A queued patch, and why it could not be launched; `None` when it was.
 pub type Outcome = (Arc<Patch>, Option<String>);
-
-fn op(action: &Action) -> Option<(Op, Option<&Operand>)> {
-    Some(match action {
-        Action::Zero => (Op::Zero, None),
-        Action::Add(operand) => (Op::Add, Some(operand)),
-        Action::Replace(operand) => (Op::Replace, Some(operand)),
-        Action::Keep(_) | Action::Custom(_) => return None,
-    })
-}
-
-/// The value of a patch as a kernel takes it.
-enum Given<'a> {
-    Nothing,
-    Number(Number),
-    Tensor(Value<'a>),
-}
 
 impl Queue {
     pub fn is_empty(&self) -> bool {
@@ -83,7 +67,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`Why::Unusable`] where libtorch is to do this and all else on the device.
+    /// [`Why::Unusable`] where libtorch is to do this and all else on the device, [`Why::Failed`] where the patch fails.
     pub fn push(
         &mut self,
         cuda: &Arc<Cuda>,
@@ -91,165 +75,15 @@ impl Queue {
         tensor: &Tensor<'_>,
         foreign: Option<Value<'_>>,
     ) -> Result<Planned, Why> {
-        let entry = self.plan(cuda, patch, tensor, foreign)?;
-        let Some(entry) = entry else {
+        let Some(planning) = Planning::begin(cuda, patch, tensor)? else {
+            return Ok(Planned::Elsewhere);
+        };
+        let Some(entry) = planning.entry(foreign)? else {
             return Ok(Planned::Elsewhere);
         };
         self.entries.push(entry);
         self.at = Some((tensor.device, tensor.stream));
         Ok(Planned::Queued)
-    }
-
-    fn plan(
-        &self,
-        cuda: &Arc<Cuda>,
-        patch: &Arc<Patch>,
-        tensor: &Tensor<'_>,
-        foreign: Option<Value<'_>>,
-    ) -> Result<Option<Entry>, Why> {
-        let Some((op, operand)) = op(&patch.patch.action) else {
-            return Ok(None);
-        };
-        let Some(own) = resident::of(patch) else {
-            return Ok(None);
-        };
-        cuda.device(tensor.device, Some(tensor.stream))?;
-        // Where nothing of ours is read from memory, a capture is like any other launch.
-        let reads =
-            patch.patch.live || patch.slice.is_none() || matches!(operand, Some(Operand::Host(_)));
-        let capturing = reads
-            && (cuda.driver().is_capturing(tensor.stream))
-                .map_err(|fault| Why::Failed(fault.to_string()))?;
-        let usage = Use {
-            device: tensor.device,
-            capturing,
-        };
-
-        let size = tensor.dtype.size();
-        let mut extent = None;
-        let mut lists = Picks::default();
-        let (offset, mut axes): (i64, Axes) = if let Some(slice) = &patch.slice {
-            let region =
-                slice
-                    .region(tensor.sizes, tensor.strides)
-                    .map_err(|error| match error {
-                        Error::Slice { why, .. } => Why::Failed(why),
-                        other => Why::Failed(other.to_string()),
-                    })?;
-            extent = Some(Extent::new(
-                tensor.address,
-                tensor.sizes,
-                tensor.strides,
-                slice,
-            ));
-            (region.offset, plan::axes(&region, size))
-        } else {
-            let Some((made, address)) = own.lists(cuda, usage, patch)? else {
-                return Ok(None);
-            };
-            // Twice the same element in a sum is a race between threads.
-            if op == Op::Add && !made.unique {
-                return Ok(None);
-            }
-            let Some(place) = made.place(tensor.sizes, tensor.strides, size) else {
-                return Ok(None);
-            };
-            let picks::Place {
-                offset,
-                axes,
-                picked,
-                count,
-            } = place;
-            lists = Picks {
-                lists: address,
-                length: made.length as u64,
-                count: count as u64,
-                picked,
-                ..lists
-            };
-            (offset, axes)
-        };
-
-        let given = match operand {
-            None => Given::Nothing,
-            Some(Operand::Number(number)) => Given::Number(*number),
-            // Added, a tensor without dimensions has as little say in the dtype as a number.
-            Some(Operand::Host(value))
-                if op == Op::Add && value.shape().is_empty() && value.dtype() != tensor.dtype =>
-            {
-                match promote::number_of(value) {
-                    Some(number) if !axes.is_empty() => Given::Number(number),
-                    _ => return Ok(None),
-                }
-            }
-            Some(Operand::Host(value)) => Given::Tensor(Value {
-                address: own.value(cuda, usage, value)?,
-                dtype: value.dtype(),
-                sizes: value.shape(),
-                strides: &[],
-            }),
-            Some(Operand::Foreign(_)) => match foreign {
-                Some(value)
-                    if op == Op::Replace
-                        || !value.sizes.is_empty()
-                        || value.dtype == tensor.dtype =>
-                {
-                    Given::Tensor(value)
-                }
-                _ => return Ok(None),
-            },
-        };
-        let mut deed = Deed {
-            op,
-            dtype: tensor.dtype,
-            number: [0; 2],
-            live: 0,
-            value: None,
-            common: tensor.dtype,
-        };
-        match given {
-            Given::Nothing => {}
-            Given::Number(number) => match promote::number(op, tensor.dtype, number) {
-                Some(bytes) => deed.number = bytes,
-                None => return Ok(None),
-            },
-            Given::Tensor(value) => {
-                let common = match op {
-                    Op::Add => promote::common(tensor.dtype, value.dtype),
-                    // Written through index tensors, libtorch converts no dtype.
-                    _ if lists.count > 0 && value.dtype != tensor.dtype => None,
-                    _ => promote::converts(tensor.dtype, value.dtype).then_some(tensor.dtype),
-                };
-                let (Some(common), Some(())) = (
-                    common,
-                    plan::broadcast(&mut axes, &value, op == Op::Replace),
-                ) else {
-                    return Ok(None);
-                };
-                deed.common = common;
-                deed.value = Some(value);
-            }
-        }
-        if patch.patch.live {
-            deed.live = own.live(
-                cuda,
-                usage,
-                patch.is_enabled(),
-                op,
-                tensor.dtype,
-                deed.number,
-            )?;
-        }
-        let address = tensor
-            .address
-            .wrapping_add_signed(offset.wrapping_mul(size as i64));
-        let steps = plan::plan(&deed, address, &axes, lists.count > 0);
-        Ok(steps.map(|steps| Entry {
-            patch: patch.clone(),
-            steps,
-            picks: lists,
-            extent,
-        }))
     }
 
     /// Launches what waits, in order. The first fault is also that of all behind it.

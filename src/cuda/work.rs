@@ -121,9 +121,9 @@ impl Work {
             unit: dtype.size() as u32,
             op: op as u8,
             path: Path::Strided as u8,
-            dtype: code(dtype),
-            value_dtype: code(dtype),
-            common: code(dtype),
+            dtype: dtype as u8,
+            value_dtype: dtype as u8,
+            common: dtype as u8,
             reserved: [0; 3],
             head: 0,
             tail: 0,
@@ -131,32 +131,6 @@ impl Work {
             padding: 0,
             dims: [Dim::default(); DIMS],
         }
-    }
-}
-
-/// The kernels' number of a dtype.
-pub fn code(dtype: Dtype) -> u8 {
-    match dtype {
-        Dtype::Bool => 1,
-        Dtype::U8 => 2,
-        Dtype::I8 => 3,
-        Dtype::I16 => 4,
-        Dtype::I32 => 5,
-        Dtype::I64 => 6,
-        Dtype::F16 => 7,
-        Dtype::Bf16 => 8,
-        Dtype::F32 => 9,
-        Dtype::F64 => 10,
-        Dtype::C32 => 11,
-        Dtype::C64 => 12,
-        Dtype::C128 => 13,
-        Dtype::U16 => 14,
-        Dtype::U32 => 15,
-        Dtype::U64 => 16,
-        Dtype::F8E4m3fn => 17,
-        Dtype::F8E5m2 => 18,
-        Dtype::F8E4m3fnuz => 19,
-        Dtype::F8E5m2fnuz => 20,
     }
 }
 
@@ -211,6 +185,40 @@ impl Kernel {
             Kernel::Replace(_) => c"gp_replace_strided",
             Kernel::Any => c"gp_any",
             Kernel::Batch => c"gp_batch",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers in `enum Dtype` of the kernels' source.
+    #[test]
+    fn the_kernels_know_the_same_dtypes() {
+        let source = include_str!("../../kernels/dtype.cuh");
+        let (_, behind) = source.split_once("enum Dtype : u8 {").unwrap();
+        let (table, _) = behind.split_once('}').unwrap();
+        let kernels: Vec<(String, usize)> = table
+            .split(',')
+            .map(|line| {
+                let (name, number) = line.split_once('=').unwrap();
+                (name.trim().to_owned(), number.trim().parse().unwrap())
+            })
+            .collect();
+        let ours: Vec<(String, usize)> = Dtype::ALL
+            .iter()
+            .map(|dtype| (kernel_name(*dtype), *dtype as usize))
+            .collect();
+        assert_eq!(kernels, ours);
+    }
+
+    /// `F8E4m3fn` is `F8_E4M3FN` there; `bool` is a word of C++.
+    fn kernel_name(dtype: Dtype) -> String {
+        match format!("{dtype:?}").to_uppercase() {
+            name if name == "BOOL" => "BOOL8".to_owned(),
+            name if name.starts_with("F8E") => name.replacen("F8E", "F8_E", 1),
+            name => name,
         }
     }
 }

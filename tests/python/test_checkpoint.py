@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ PATCHES: dict[str, Any] = {
 }
 
 
-def gradients(reentrant: Optional[bool], nested: bool, patch: Any, inside: bool) -> list[Tensor]:
+def gradients(reentrant: bool | None, nested: bool, patch: Any, inside: bool) -> list[Tensor]:
     torch.manual_seed(1)
     net, x = Net(reentrant, nested), torch.randn(3, 4, requires_grad=True)
     pg = PatchableGraph(net, x)
@@ -204,9 +204,13 @@ for reentrant in (None, True, False):
 """
 
 
-def program(text: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", text, *arguments], capture_output=True, text=True,
-                          cwd=Path(__file__).resolve().parent)
+def program(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", text, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parent,
+    )
 
 
 UNSEEN = r"GraphPatchError: \S+: a checkpoint with use_reentrant=False begins in a patched run in a way"

@@ -1,8 +1,8 @@
-"""A patched copy is what it is a copy of, but for what the patch changes: kernels must not take another path because of it."""
+"""A patched copy is what it is a copy of, but for what the patch changes: kernels must not take another path."""
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import pytest
 import torch

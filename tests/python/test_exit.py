@@ -69,7 +69,10 @@ def test_what_is_kept_to_the_end(kept: str, way: str) -> None:
 
 def test_a_run_after_other_exit_handlers() -> None:
     """Handlers run in reverse order: this one, registered before torch was imported, is the last."""
-    ends_in_silence("import atexit\natexit.register(lambda: last())\n" + BEGINNING + textwrap.dedent("""
+    ends_in_silence(
+        "import atexit\natexit.register(lambda: last())\n"
+        + BEGINNING
+        + textwrap.dedent("""
         block = pg.patch({"linear.output": CustomPatch(custom_op=torch.neg)})
 
         def last():
@@ -77,4 +80,5 @@ def test_a_run_after_other_exit_handlers() -> None:
             assert torch.equal(pg(x), -net.linear(x))
             block.__exit__()
             assert torch.equal(pg.record(x), net.linear(x)) and "linear" in repr(pg.graph)
-    """))
+    """)
+    )

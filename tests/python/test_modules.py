@@ -13,24 +13,35 @@ from nets import Block, Calls, Net, same
 
 
 class Signature(nn.Module):
-    def forward(self, x: Tensor, /, y: Tensor, z: float = 2.0, *rest: Tensor, k: Tensor, scale: float = 1.5,
-                **more: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, /, y: Tensor, z: float = 2.0, *rest: Tensor, k: Tensor, scale: float = 1.5, **more: Any
+    ) -> Tensor:
         result = x - 2 * y + z * k * scale
         for index, value in enumerate((*rest, *more.values())):
             result = result + (index + 3) * value
         return result
 
 
-@pytest.mark.parametrize("form", [
-    lambda f, a: f(a["x"], a["y"], a["z"], *a["rest"], k=a["k"], scale=a["scale"], **a["more"]),
-    lambda f, a: f(a["x"], a["y"], a["z"], k=a["k"], scale=a["scale"], **a["more"]) if not a["rest"] else None,
-    lambda f, a: f(a["x"], y=a["y"], k=a["k"], **a["more"]) if not a["rest"] else None,
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda f, a: f(a["x"], a["y"], a["z"], *a["rest"], k=a["k"], scale=a["scale"], **a["more"]),
+        lambda f, a: f(a["x"], a["y"], a["z"], k=a["k"], scale=a["scale"], **a["more"]) if not a["rest"] else None,
+        lambda f, a: f(a["x"], y=a["y"], k=a["k"], **a["more"]) if not a["rest"] else None,
+    ],
+)
 def test_inputs_go_by_the_names_of_forward(form: Any) -> None:
     tensors = [torch.randn(3) for _ in range(6)]
     for rest in ((tensors[3], tensors[4]), ()):
-        given = {"x": tensors[0], "y": tensors[1], "z": 2.0, "rest": rest, "k": tensors[2], "scale": 1.5,
-                 "more": {"x": tensors[5], "u": 2.0}}
+        given = {
+            "x": tensors[0],
+            "y": tensors[1],
+            "z": 2.0,
+            "rest": rest,
+            "k": tensors[2],
+            "scale": 1.5,
+            "more": {"x": tensors[5], "u": 2.0},
+        }
         module = Signature()
         if form(module, given) is None:
             continue

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from libgraphpatch import (AddPatch, ExtractionOptions, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch, load_graph)
+from libgraphpatch import AddPatch, ExtractionOptions, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch, load_graph
 from libgraphpatch._library import check, lib, made, text
 from libgraphpatch._script import call_script
 from nets import Calls, Net, TupleOutputModule, same

@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch.utils import checkpoint
-
 import torch
+from torch.utils import checkpoint
 
 from ._dispatch_key import unseen
 from ._library import Handle, check, lib, made

@@ -9,9 +9,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._dispatch_key import hide
 from ._modules import class_name, note, why_opaque

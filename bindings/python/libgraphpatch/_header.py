@@ -1,7 +1,8 @@
-"""The C header as ctypes has it: numbers, structs, callbacks and calls under the header's own names, and the exception
-that each status stands for. Generated from include/graphpatch.h (`make generate`).
+"""The C header as ctypes has it: numbers, structs, callbacks and calls under the header's names, and the
+exception that each status stands for. Generated from include/graphpatch.h (`make generate`).
 
-A pointer to text that is borrowed is a c_char_p; every other pointer that a call takes, and every function, is an address.
+A pointer to text that is borrowed is a c_char_p; every other pointer that a call takes, and every function, is an
+address.
 """
 
 from __future__ import annotations

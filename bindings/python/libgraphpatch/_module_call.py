@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from . import _dynamo
 from ._dispatch_key import let_higher_order_through

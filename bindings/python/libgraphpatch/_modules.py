@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._library import Handle, lib
 

@@ -13,9 +13,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from . import (
     _checkpoint,

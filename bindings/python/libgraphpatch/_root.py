@@ -6,9 +6,8 @@ import ctypes
 import weakref
 from typing import Any, Protocol
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
 from ._locks import new_lock

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from . import _dynamo
 from ._header import (
@@ -119,7 +118,7 @@ def scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> A
     known = frame.scope(module)
     if is_script(module) and prepare(module):
         return script_scope(frame, known, module, args, kwargs, call)
-    check(lib.gp_scope_open(known.handle, thread.wants_at))
+    check(lib.gp_scope_open(known.address, thread.wants_at))
     wants = thread.wants.value
     try:
         if not wants & GP_WANTS_INSIDE:

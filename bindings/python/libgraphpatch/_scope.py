@@ -59,7 +59,7 @@ class Scope:
         opaque: Whether its inside cannot be seen.
     """
 
-    __slots__ = ("attribute", "handle", "module", "opaque", "signature")
+    __slots__ = ("address", "attribute", "handle", "module", "opaque", "signature")
 
     def __init__(self, module: Module, attribute: Attribute, path: str, absolute: str, opaque: bool) -> None:
         self.signature = Signature(module)
@@ -68,7 +68,9 @@ class Scope:
         self.opaque = opaque
         names = texts(self.signature.names)
         described: tuple[Any, ...] = path.encode(), absolute.encode(), class_name(module).encode(), names, len(names)
-        self.handle = Handle(lib.gp_scope_free, made(lib.gp_scope_new, *described, opaque))
+        # What calls take each time: quicker than the handle that owns it.
+        self.address = made(lib.gp_scope_new, *described, opaque)
+        self.handle = Handle(lib.gp_scope_free, self.address)
 
     def is_current(self, module: Module) -> bool:
         """Whether the module still is what this was made of."""

@@ -7,9 +7,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._library import check, lib
 from ._root import Cold
@@ -52,7 +51,7 @@ def run_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any])
 def script_scope(frame: Frame, scope: Scope, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
     """A call of a scripted module inside a run of Python's."""
     depth = ctypes.c_uint32()
-    check(lib.gp_scope_script(scope.handle, ctypes.byref(depth)))
+    check(lib.gp_scope_script(scope.address, ctypes.byref(depth)))
     thread.frame = frame.root.cold
     try:
         return call_script(module, args, kwargs, call)

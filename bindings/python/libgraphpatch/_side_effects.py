@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._modules import is_script
 

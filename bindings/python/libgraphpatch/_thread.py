@@ -6,9 +6,8 @@ import ctypes
 import threading
 import types
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque
@@ -30,8 +29,10 @@ class Frame:
     def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
         # Calls from here that cannot matter, if there may be such.
-        place = wants >> GP_WANTS_PLACE_SHIFT
-        self.ignored: Ignored = {} if wants & GP_WANTS_OPERATIONS else root.ignored.setdefault((plan, place), {})
+        if wants & GP_WANTS_OPERATIONS:
+            self.ignored: Ignored = {}
+        else:
+            self.ignored = root.ignored.setdefault((plan, wants >> GP_WANTS_PLACE_SHIFT), {})
 
     def scope(self, module: Module) -> Scope:
         """The scope that ``module`` is when it is called from here."""

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
-from torch.nn import Module
-
 import torch
+from torch.nn import Module
 
 from . import _checkpoint, _source
 from ._modules import is_script, why_opaque

@@ -1,17 +1,15 @@
 //! NodePaths, slices and names as text.
 //!
-//! This room knows no graph and no tensor: [`Name`]s are made while a run is recorded ([`Namespace`] keeps them
-//! unique in their scope the way torch.fx does), [`NodePath`]s and [`Slice`]s come from the user, and a slice
-//! becomes a [`Region`] only when a value's sizes and strides are at hand.
+//! This module knows no graph and no tensor. [`Name`]s are made while a run is recorded, and [`Namespace`] keeps them unique
+//! in their scope the way torch.fx does. [`NodePath`]s and [`Slice`]s come from the user; a slice becomes a
+//! [`Region`](crate::layout::Region) only when a value's sizes and strides are at hand.
 
 pub mod name;
 pub mod namespace;
 pub mod node_path;
-pub mod region;
 pub mod slice;
 
 pub use name::{Base, Name, base_str, family_text, intern, sanitize};
 pub use namespace::Namespace;
 pub use node_path::NodePath;
-pub use region::Region;
 pub use slice::{Item, Slice};

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use serde::{Serialize, Serializer};
 
 use super::{Dtype, HostTensor};
+use crate::layout;
 
 /// The distance of two tensors of one shape. JSON has no infinite numbers: there they are the text `"inf"`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,7 +48,8 @@ impl HostTensor {
             squares += abs * abs;
             if abs > tolerance && rel > tolerance {
                 if distance.first.is_none() {
-                    distance.first = Some(indices(index, self.shape()));
+                    let index = layout::coordinates(index as i64, self.shape());
+                    distance.first = Some(index.into_vec());
                 }
                 distance.count += 1;
             }
@@ -74,22 +76,6 @@ fn apart(a: Element, b: Element) -> (f64, f64) {
         return (f64::INFINITY, f64::INFINITY);
     }
     (abs, abs / a.0.hypot(a.1).max(b.0.hypot(b.1)))
-}
-
-/// The place of element number `index` in row-major order.
-fn indices(mut index: usize, shape: &[i64]) -> Vec<i64> {
-    let mut found: Vec<i64> = shape
-        .iter()
-        .rev()
-        .map(|size| {
-            let size = usize::try_from(*size).unwrap_or(1).max(1);
-            let here = index % size;
-            index /= size;
-            here as i64
-        })
-        .collect();
-    found.reverse();
-    found
 }
 
 fn elements(tensor: &HostTensor) -> Option<impl Iterator<Item = Element> + '_> {

@@ -1,67 +1,113 @@
-//! Element types, named as libtorch names them.
+//! Element types, named as libtorch names them. This is the one table of them.
+//!
+//! Every other list of dtypes comes from this one, or is compared with it: the seam's numbers when `graphpatch-torch` is
+//! compiled, the kernels' numbers (`kernels/dtype.cuh`) and the adapter's table (`src/torch/adapter/dlpack_abi.h`) by tests.
 
-/// The type of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dtype {
-    Bool,
-    U8,
-    I8,
-    I16,
-    I32,
-    I64,
-    U16,
-    U32,
-    U64,
-    F16,
-    Bf16,
-    F32,
-    F64,
-    /// Pairs of the real type, 2, 4 and 8 bytes each.
-    C32,
-    C64,
-    C128,
-    F8E4m3fn,
-    F8E5m2,
-    F8E4m3fnuz,
-    F8E5m2fnuz,
+/// Makes the enum, and the functions that are nothing but a column of the table.
+macro_rules! dtypes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $torch:literal, $code:literal, $bits:literal;)+) => {
+        /// The type of a tensor's elements. Its number is that of the seam (`GpDtype` in `seam.h`) and of the kernels.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Dtype {
+            $($(#[$doc])* $name = $number,)+
+        }
+
+        impl Dtype {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [Dtype; [$($number),+].len()] = [$(Dtype::$name),+];
+
+            /// The dtype with this number.
+            pub const fn from_number(number: u8) -> Option<Dtype> {
+                match number {
+                    $($number => Some(Dtype::$name),)+
+                    _ => None,
+                }
+            }
+
+            /// The name in libtorch, without `torch.`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Dtype::$name => $torch,)+
+                }
+            }
+
+            /// DLPack's code of the kind of number, and the bits of one element.
+            pub const fn dlpack(self) -> (u8, u8) {
+                match self {
+                    $(Dtype::$name => ($code, $bits),)+
+                }
+            }
+        }
+    };
+}
+
+dtypes! {
+    // number, libtorch's name, DLPack's code, bits
+    Bool = 1, "bool", 6, 8;
+    U8 = 2, "uint8", 1, 8;
+    I8 = 3, "int8", 0, 8;
+    I16 = 4, "int16", 0, 16;
+    I32 = 5, "int32", 0, 32;
+    I64 = 6, "int64", 0, 64;
+    F16 = 7, "float16", 2, 16;
+    Bf16 = 8, "bfloat16", 4, 16;
+    F32 = 9, "float32", 2, 32;
+    F64 = 10, "float64", 2, 64;
+    /// A pair of float16.
+    C32 = 11, "complex32", 5, 32;
+    /// A pair of float32.
+    C64 = 12, "complex64", 5, 64;
+    /// A pair of float64.
+    C128 = 13, "complex128", 5, 128;
+    U16 = 14, "uint16", 1, 16;
+    U32 = 15, "uint32", 1, 32;
+    U64 = 16, "uint64", 1, 64;
+    F8E4m3fn = 17, "float8_e4m3fn", 10, 8;
+    F8E5m2 = 18, "float8_e5m2", 12, 8;
+    F8E4m3fnuz = 19, "float8_e4m3fnuz", 11, 8;
+    F8E5m2fnuz = 20, "float8_e5m2fnuz", 13, 8;
 }
 
 impl Dtype {
     /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Dtype::Bool | Dtype::U8 | Dtype::I8 => 1,
-            Dtype::F8E4m3fn | Dtype::F8E5m2 | Dtype::F8E4m3fnuz | Dtype::F8E5m2fnuz => 1,
-            Dtype::I16 | Dtype::U16 | Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::I32 | Dtype::U32 | Dtype::F32 | Dtype::C32 => 4,
-            Dtype::I64 | Dtype::U64 | Dtype::F64 | Dtype::C64 => 8,
-            Dtype::C128 => 16,
-        }
+    pub const fn size(self) -> usize {
+        self.dlpack().1 as usize / 8
     }
 
-    /// The name in libtorch, without `torch.`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::Bool => "bool",
-            Dtype::U8 => "uint8",
-            Dtype::I8 => "int8",
-            Dtype::I16 => "int16",
-            Dtype::I32 => "int32",
-            Dtype::I64 => "int64",
-            Dtype::U16 => "uint16",
-            Dtype::U32 => "uint32",
-            Dtype::U64 => "uint64",
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-            Dtype::F32 => "float32",
-            Dtype::F64 => "float64",
-            Dtype::C32 => "complex32",
-            Dtype::C64 => "complex64",
-            Dtype::C128 => "complex128",
-            Dtype::F8E4m3fn => "float8_e4m3fn",
-            Dtype::F8E5m2 => "float8_e5m2",
-            Dtype::F8E4m3fnuz => "float8_e4m3fnuz",
-            Dtype::F8E5m2fnuz => "float8_e5m2fnuz",
+    /// The dtype with this DLPack code and so many bits.
+    pub fn from_dlpack(code: u8, bits: u8) -> Option<Dtype> {
+        let mut all = Dtype::ALL.into_iter();
+        all.find(|dtype| dtype.dlpack() == (code, bits))
+    }
+}
+
+// Numbers go up without a gap, so that an array can be indexed by them; 0 is left for "another dtype".
+const _: () = {
+    let mut at = 0;
+    while at < Dtype::ALL.len() {
+        assert!(Dtype::ALL[at] as usize == at + 1);
+        at += 1;
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_column_names_a_dtype() {
+        for dtype in Dtype::ALL {
+            assert_eq!(Dtype::from_number(dtype as u8), Some(dtype));
+            let (code, bits) = dtype.dlpack();
+            assert_eq!(Dtype::from_dlpack(code, bits), Some(dtype));
+            assert!([1, 2, 4, 8, 16].contains(&dtype.size()), "{dtype:?}");
         }
+        assert_eq!(Dtype::from_number(0), None);
+        assert_eq!(Dtype::from_number(21), None);
+        assert_eq!(Dtype::from_dlpack(3, 64), None);
+        let names: HashSet<_> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
+        assert_eq!(names.len(), Dtype::ALL.len());
     }
 }

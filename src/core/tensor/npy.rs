@@ -7,6 +7,7 @@ use super::file::{Fault, fill, open};
 use super::npy_header::Header;
 use super::{Dtype, HostTensor};
 use crate::error::Result;
+use crate::layout;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// NumPy itself warns above 10 000.
@@ -90,30 +91,18 @@ fn tensor(reader: &mut impl Read, header: &Header, left: u64) -> Result<HostTens
 /// The same elements, which lie there with the first dimension running fastest, in row-major order.
 fn row_major(from: &HostTensor) -> Result<HostTensor> {
     let mut to = HostTensor::zeros(from.dtype(), from.shape())?;
+    let reversed: Vec<i64> = from.shape().iter().rev().copied().collect();
+    let mut strides = layout::dense_strides(&reversed);
+    strides.reverse();
     let size = from.dtype().size();
-    let sizes: Vec<usize> = from.shape().iter().map(|n| *n as usize).collect();
-    let mut strides = Vec::with_capacity(sizes.len());
-    let mut stride = size;
-    for n in &sizes {
-        strides.push(stride);
-        stride = stride.wrapping_mul(*n);
-    }
-    let mut at = vec![0usize; sizes.len()];
-    let mut offset = 0usize;
-    for element in to.bytes_mut().chunks_exact_mut(size) {
-        if let Some(bytes) = from.bytes().get(offset..offset + size) {
-            element.copy_from_slice(bytes);
+    let mut elements = to.bytes_mut().chunks_exact_mut(size);
+    layout::walk(&layout::axes(from.shape(), &strides), |[at]| {
+        let begin = at as usize * size;
+        let source = from.bytes().get(begin..begin + size);
+        if let Some((element, source)) = elements.next().zip(source) {
+            element.copy_from_slice(source);
         }
-        for dim in (0..sizes.len()).rev() {
-            at[dim] += 1;
-            offset += strides[dim];
-            if at[dim] < sizes[dim] {
-                break;
-            }
-            offset -= at[dim] * strides[dim];
-            at[dim] = 0;
-        }
-    }
+    });
     Ok(to)
 }
 

@@ -20,33 +20,30 @@ const MOST_SHOWN: usize = 20;
 /// The key of what is no tensor.
 const RESERVED: &str = "__metadata__";
 
-/// The dtypes that both sides know. The format calls a complex number of two floats C64, as libtorch does.
-const DTYPES: [(Dtype, Stored); 18] = [
-    (Dtype::Bool, Stored::BOOL),
-    (Dtype::U8, Stored::U8),
-    (Dtype::I8, Stored::I8),
-    (Dtype::I16, Stored::I16),
-    (Dtype::I32, Stored::I32),
-    (Dtype::I64, Stored::I64),
-    (Dtype::U16, Stored::U16),
-    (Dtype::U32, Stored::U32),
-    (Dtype::U64, Stored::U64),
-    (Dtype::F16, Stored::F16),
-    (Dtype::Bf16, Stored::BF16),
-    (Dtype::F32, Stored::F32),
-    (Dtype::F64, Stored::F64),
-    (Dtype::C64, Stored::C64),
-    (Dtype::F8E4m3fn, Stored::F8_E4M3),
-    (Dtype::F8E5m2, Stored::F8_E5M2),
-    (Dtype::F8E4m3fnuz, Stored::F8_E4M3FNUZ),
-    (Dtype::F8E5m2fnuz, Stored::F8_E5M2FNUZ),
-];
-
+/// The format's dtype; `None` for the two complex ones that it does not have. It calls a complex number of two floats C64, as
+/// libtorch does.
 fn stored(dtype: Dtype) -> Option<Stored> {
-    DTYPES
-        .iter()
-        .find(|pair| pair.0 == dtype)
-        .map(|pair| pair.1)
+    Some(match dtype {
+        Dtype::Bool => Stored::BOOL,
+        Dtype::U8 => Stored::U8,
+        Dtype::I8 => Stored::I8,
+        Dtype::I16 => Stored::I16,
+        Dtype::I32 => Stored::I32,
+        Dtype::I64 => Stored::I64,
+        Dtype::U16 => Stored::U16,
+        Dtype::U32 => Stored::U32,
+        Dtype::U64 => Stored::U64,
+        Dtype::F16 => Stored::F16,
+        Dtype::Bf16 => Stored::BF16,
+        Dtype::F32 => Stored::F32,
+        Dtype::F64 => Stored::F64,
+        Dtype::C64 => Stored::C64,
+        Dtype::F8E4m3fn => Stored::F8_E4M3,
+        Dtype::F8E5m2 => Stored::F8_E5M2,
+        Dtype::F8E4m3fnuz => Stored::F8_E4M3FNUZ,
+        Dtype::F8E5m2fnuz => Stored::F8_E5M2FNUZ,
+        Dtype::C32 | Dtype::C128 => return None,
+    })
 }
 
 /// Whether such a file can hold this dtype; complex32 and complex128 it cannot.
@@ -140,12 +137,13 @@ fn tensor(
         shape,
         data_offsets,
     } = info;
-    let Some((dtype, _)) = DTYPES.iter().find(|pair| pair.1 == *dtype) else {
-        return Err(fail(format!("libtorch has no dtype {dtype}")));
-    };
+    let known = Dtype::ALL
+        .into_iter()
+        .find(|known| stored(*known) == Some(*dtype));
+    let dtype = known.ok_or_else(|| fail(format!("libtorch has no dtype {dtype}")))?;
     let shape: Option<Vec<i64>> = shape.iter().map(|n| i64::try_from(*n).ok()).collect();
     let shape = shape.ok_or_else(|| fail("its shape is too large".to_owned()))?;
-    let mut tensor = HostTensor::zeros(*dtype, &shape).map_err(|why| fail(why.to_string()))?;
+    let mut tensor = HostTensor::zeros(dtype, &shape).map_err(|why| fail(why.to_string()))?;
     if tensor.bytes().len() != data_offsets.1.saturating_sub(data_offsets.0) {
         return Err(fail("its bytes do not make its shape".to_owned()));
     }
@@ -153,7 +151,7 @@ fn tensor(
         .seek(SeekFrom::Start(begin + data_offsets.0 as u64))
         .map_err(|why| fail(why.to_string()))?;
     fill(reader, tensor.bytes_mut(), &place)?;
-    if *dtype == Dtype::Bool {
+    if dtype == Dtype::Bool {
         for byte in tensor.bytes_mut() {
             *byte = u8::from(*byte != 0);
         }

@@ -31,10 +31,11 @@ fn counting(dtype: Dtype, shape: &[i64]) -> HostTensor {
 fn every_dtype_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let name = dir.path().join("a.safetensors");
-    let mut tensors: Vec<(String, HostTensor)> = DTYPES
-        .iter()
-        .map(|(dtype, _)| (format!("x.{}#0", dtype.name()), counting(*dtype, &[2, 3])))
+    let held = Dtype::ALL.into_iter().filter(|dtype| holds(*dtype));
+    let mut tensors: Vec<(String, HostTensor)> = held
+        .map(|dtype| (format!("x.{}#0", dtype.name()), counting(dtype, &[2, 3])))
         .collect();
+    assert_eq!(tensors.len(), Dtype::ALL.len() - 2);
     tensors.push(("scalar|é\"".into(), counting(Dtype::F64, &[])));
     tensors.push(("".into(), counting(Dtype::Bf16, &[0, 7])));
     std::fs::write(&name, "old").unwrap();

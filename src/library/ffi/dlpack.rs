@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use graphpatch_apply::{View, gather};
 use graphpatch_core::error::{Error, Result};
+use graphpatch_core::layout;
 use graphpatch_core::tensor::{Dtype, HostTensor};
 
 #[repr(C)]
@@ -46,29 +47,6 @@ pub struct DLManagedTensorVersioned {
     tensor: Tensor,
 }
 
-const DTYPES: [(u8, u8, Dtype); 20] = [
-    (6, 8, Dtype::Bool),
-    (1, 8, Dtype::U8),
-    (1, 16, Dtype::U16),
-    (1, 32, Dtype::U32),
-    (1, 64, Dtype::U64),
-    (0, 8, Dtype::I8),
-    (0, 16, Dtype::I16),
-    (0, 32, Dtype::I32),
-    (0, 64, Dtype::I64),
-    (2, 16, Dtype::F16),
-    (4, 16, Dtype::Bf16),
-    (2, 32, Dtype::F32),
-    (2, 64, Dtype::F64),
-    (5, 32, Dtype::C32),
-    (5, 64, Dtype::C64),
-    (5, 128, Dtype::C128),
-    (10, 8, Dtype::F8E4m3fn),
-    (11, 8, Dtype::F8E4m3fnuz),
-    (12, 8, Dtype::F8E5m2),
-    (13, 8, Dtype::F8E5m2fnuz),
-];
-
 /// A copy of the caller's tensor. With `take` its deleter is called, whether or not that went well.
 ///
 /// # Safety
@@ -105,16 +83,9 @@ fn copy(managed: &DLManagedTensorVersioned) -> Result<HostTensor> {
             tensor.device.kind
         ));
     }
-    let found = DTYPES.iter().find(|(code, bits, _)| {
-        tensor.dtype
-            == Type {
-                code: *code,
-                bits: *bits,
-                lanes: 1,
-            }
-    });
-    let Some((_, _, dtype)) = found else {
-        let Type { code, bits, lanes } = tensor.dtype;
+    let Type { code, bits, lanes } = tensor.dtype;
+    let found = Dtype::from_dlpack(code, bits).filter(|_| lanes == 1);
+    let Some(dtype) = found else {
         return refuse(format!("of dtype code {code}, {bits} bits, {lanes} lanes"));
     };
     let Ok(rank) = usize::try_from(tensor.rank) else {
@@ -125,14 +96,12 @@ fn copy(managed: &DLManagedTensorVersioned) -> Result<HostTensor> {
     }
     // SAFETY: DLPack: `shape`, and `strides` unless NULL, have `rank` numbers.
     let shape = unsafe { slice(tensor.shape, rank) };
-    let mut strides = vec![1; rank];
-    for d in (1..rank).rev() {
-        strides[d - 1] = i64::wrapping_mul(strides[d], shape[d]);
-    }
-    if !tensor.strides.is_null() {
+    let dense = layout::dense_strides(shape);
+    let strides = match tensor.strides.is_null() {
+        true => &dense,
         // SAFETY: as above.
-        strides = unsafe { slice(tensor.strides, rank) }.to_vec();
-    }
+        false => unsafe { slice(tensor.strides, rank) },
+    };
     if tensor.data.is_null() && !shape.contains(&0) {
         return refuse("without data".into());
     }
@@ -141,7 +110,7 @@ fn copy(managed: &DLManagedTensorVersioned) -> Result<HostTensor> {
         .cast::<u8>()
         .wrapping_add(tensor.byte_offset as usize);
     // SAFETY: DLPack: these sizes and strides reach valid elements of this dtype; they are only read here.
-    let view = unsafe { View::new(data, shape, &strides, *dtype) };
+    let view = unsafe { View::new(data, shape, strides, dtype) };
     gather::gather(&view)
 }
 
@@ -164,8 +133,7 @@ struct Owner {
 
 /// A managed tensor that shares the memory of ours, read-only; its deleter ends the sharing.
 pub(super) fn give(tensor: Arc<HostTensor>) -> *mut DLManagedTensorVersioned {
-    let found = DTYPES.iter().find(|(_, _, dtype)| *dtype == tensor.dtype());
-    let (code, bits) = found.map_or((0, 0), |(code, bits, _)| (*code, *bits));
+    let (code, bits) = tensor.dtype().dlpack();
     let mut owner = Box::new(Owner {
         shape: tensor.shape().to_vec(),
         tensor,

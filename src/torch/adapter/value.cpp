@@ -1,64 +1,41 @@
 // Values of libtorch in the words of the seam. Only reads.
 #include "adapter.h"
+#include "dlpack_abi.h"
 
 #include <ATen/TensorSubclassLikeUtils.h>
 
 namespace graphpatch {
 
-struct DtypeName {
-  c10::ScalarType type;
-  uint8_t code;
-  const char* name;
-};
-
-// The numbers of libtorch and ours meet here and nowhere else.
-static const DtypeName kDtypes[] = {
-    {at::kFloat, GP_F32, "float32"},
-    {at::kHalf, GP_F16, "float16"},
-    {at::kBFloat16, GP_BF16, "bfloat16"},
-    {at::kDouble, GP_F64, "float64"},
-    {at::kLong, GP_I64, "int64"},
-    {at::kInt, GP_I32, "int32"},
-    {at::kShort, GP_I16, "int16"},
-    {at::kChar, GP_I8, "int8"},
-    {at::kByte, GP_U8, "uint8"},
-    {at::kBool, GP_BOOL8, "bool"},
-    {at::kComplexFloat, GP_C64, "complex64"},
-    {at::kComplexDouble, GP_C128, "complex128"},
-    {at::kComplexHalf, GP_C32, "complex32"},
-    {at::kUInt16, GP_U16, "uint16"},
-    {at::kUInt32, GP_U32, "uint32"},
-    {at::kUInt64, GP_U64, "uint64"},
-    {at::kFloat8_e4m3fn, GP_F8_E4M3FN, "float8_e4m3fn"},
-    {at::kFloat8_e5m2, GP_F8_E5M2, "float8_e5m2"},
-    {at::kFloat8_e4m3fnuz, GP_F8_E4M3FNUZ, "float8_e4m3fnuz"},
-    {at::kFloat8_e5m2fnuz, GP_F8_E5M2FNUZ, "float8_e5m2fnuz"},
-    {at::kQInt8, GP_DTYPE_OTHER, "qint8"},
-    {at::kQUInt8, GP_DTYPE_OTHER, "quint8"},
-    {at::kQInt32, GP_DTYPE_OTHER, "qint32"},
-};
-
-static const DtypeName* find_dtype(c10::ScalarType type) {
-  for (const DtypeName& entry : kDtypes)
-    if (entry.type == type)
-      return &entry;
-  return nullptr;
+// libtorch's names of dtypes whose elements we leave alone.
+static const char* quantized_name(c10::ScalarType type) {
+  switch (type) {
+    case at::kQInt8:
+      return "qint8";
+    case at::kQUInt8:
+      return "quint8";
+    case at::kQInt32:
+      return "qint32";
+    default:
+      return nullptr;
+  }
 }
 
 uint8_t dtype_code(c10::ScalarType type) {
-  const DtypeName* entry = find_dtype(type);
-  return entry ? entry->code : uint8_t{GP_DTYPE_OTHER};
+  const dlpack::Kind* known = dlpack::find_kind(type);
+  return known ? known->seam : uint8_t{GP_DTYPE_OTHER};
 }
 
 const char* dtype_name(c10::ScalarType type) {
-  const DtypeName* entry = find_dtype(type);
-  return entry ? entry->name : c10::toString(type);
+  if (const dlpack::Kind* known = dlpack::find_kind(type))
+    return known->name;
+  const char* name = quantized_name(type);
+  return name ? name : c10::toString(type);
 }
 
 c10::ScalarType dtype_of(uint8_t code) {
-  for (const DtypeName& entry : kDtypes)
-    if (entry.code == code)
-      return entry.type;
+  for (const dlpack::Kind& known : dlpack::kKinds)
+    if (known.seam == code)
+      return known.type;
   TORCH_CHECK(false, "no dtype has the number ", int(code));
 }
 

@@ -62,7 +62,7 @@ pub(super) unsafe extern "C" fn apply_on_device(
                 address: value.address,
                 dtype: value.dtype,
                 sizes: value.sizes,
-                strides: value.strides,
+                strides: Some(value.strides),
             }),
         };
         verdict(

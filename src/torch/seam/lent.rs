@@ -134,38 +134,51 @@ pub(super) unsafe fn frames(frames: *const raw::GpFrame, n: usize) -> Vec<Frame>
     frames.iter().map(frame).collect()
 }
 
-/// The dtypes of both sides.
-const DTYPES: [(u32, Dtype); 20] = [
-    (raw::GP_BOOL8, Dtype::Bool),
-    (raw::GP_U8, Dtype::U8),
-    (raw::GP_I8, Dtype::I8),
-    (raw::GP_I16, Dtype::I16),
-    (raw::GP_I32, Dtype::I32),
-    (raw::GP_I64, Dtype::I64),
-    (raw::GP_U16, Dtype::U16),
-    (raw::GP_U32, Dtype::U32),
-    (raw::GP_U64, Dtype::U64),
-    (raw::GP_F16, Dtype::F16),
-    (raw::GP_BF16, Dtype::Bf16),
-    (raw::GP_F32, Dtype::F32),
-    (raw::GP_F64, Dtype::F64),
-    (raw::GP_C32, Dtype::C32),
-    (raw::GP_C64, Dtype::C64),
-    (raw::GP_C128, Dtype::C128),
-    (raw::GP_F8_E4M3FN, Dtype::F8E4m3fn),
-    (raw::GP_F8_E5M2, Dtype::F8E5m2),
-    (raw::GP_F8_E4M3FNUZ, Dtype::F8E4m3fnuz),
-    (raw::GP_F8_E5M2FNUZ, Dtype::F8E5m2fnuz),
-];
+/// Asserts that a dtype of ours has the seam's number, and that no dtype is left out.
+macro_rules! same_numbers {
+    ($($dtype:ident = $number:ident),+ $(,)?) => {
+        const _: () = {
+            $(assert!(Dtype::$dtype as u32 == raw::$number);)+
+            assert!(Dtype::ALL.len() == [$(raw::$number),+].len());
+            assert!(Dtype::from_number(raw::GP_DTYPE_OTHER as u8).is_none());
+        };
 
+        /// The seam's names.
+        #[cfg(test)]
+        const SEAM_NAMES: &[(&str, Dtype)] = &[$((stringify!($number), Dtype::$dtype)),+];
+    };
+}
+
+same_numbers!(
+    Bool = GP_BOOL8,
+    U8 = GP_U8,
+    I8 = GP_I8,
+    I16 = GP_I16,
+    I32 = GP_I32,
+    I64 = GP_I64,
+    F16 = GP_F16,
+    Bf16 = GP_BF16,
+    F32 = GP_F32,
+    F64 = GP_F64,
+    C32 = GP_C32,
+    C64 = GP_C64,
+    C128 = GP_C128,
+    U16 = GP_U16,
+    U32 = GP_U32,
+    U64 = GP_U64,
+    F8E4m3fn = GP_F8_E4M3FN,
+    F8E5m2 = GP_F8_E5M2,
+    F8E4m3fnuz = GP_F8_E4M3FNUZ,
+    F8E5m2fnuz = GP_F8_E5M2FNUZ,
+);
+
+/// The dtype with the seam's number.
 pub(super) fn dtype(code: u8) -> Option<Dtype> {
-    let found = DTYPES.iter().find(|(number, _)| *number == u32::from(code));
-    found.map(|(_, dtype)| *dtype)
+    Dtype::from_number(code)
 }
 
 pub(super) fn dtype_code(dtype: Dtype) -> u8 {
-    let found = DTYPES.iter().find(|(_, known)| *known == dtype);
-    found.map_or(raw::GP_DTYPE_OTHER, |(number, _)| *number) as u8
+    dtype as u8
 }
 
 /// The adapter's tensor as a view; `None` for a dtype that we do not know.
@@ -185,3 +198,7 @@ pub(super) unsafe fn view<'a>(tensor: &'a raw::GpTensor) -> Option<View<'a>> {
         )
     })
 }
+
+#[cfg(test)]
+#[path = "lent_tests.rs"]
+mod tests;

@@ -1,58 +1,32 @@
-//! Where in memory a region lies: rows of neighbours, as few and as long as can be.
+//! A region of CPU memory as rows of neighbours, as few and as long as can be, and the loops over one row.
 
 use super::view::View;
-use graphpatch_core::path::Region;
+use graphpatch_core::layout::{self, Axes, Axis, Region};
 
-/// A region of memory with its neighbouring dimensions merged: as few and as long rows as there can be.
-pub(super) struct Place {
+/// A region of a view's memory whose elements may be visited in any order.
+pub(super) struct Rows {
     start: *mut u8,
-    /// Sizes and strides in elements, outermost first; the last one is the row.
-    dims: Vec<(usize, isize)>,
-    empty: bool,
+    /// Steps in elements; the last dimension is the row.
+    axes: Axes<1>,
 }
 
-impl Place {
-    pub(super) fn new(view: &View<'_>, region: &Region) -> Place {
-        let mut dims: Vec<(usize, isize)> = region
-            .sizes
-            .iter()
-            .zip(&region.strides)
-            .map(|(size, stride)| (*size as usize, *stride as isize))
-            .filter(|(size, _)| *size != 1)
-            .collect();
-        let empty = dims.iter().any(|(size, _)| *size == 0);
-        // The order of elements does not matter here, so the smallest stride becomes the row.
-        dims.sort_by_key(|(_, stride)| std::cmp::Reverse(stride.unsigned_abs()));
-        let mut merged: Vec<(usize, isize)> = Vec::with_capacity(dims.len().max(1));
-        for (size, stride) in dims {
-            match merged.last_mut() {
-                Some(outer) if outer.1 == stride * size as isize => {
-                    *outer = (outer.0 * size, stride);
-                }
-                _ => merged.push((size, stride)),
-            }
-        }
-        if merged.is_empty() {
-            merged.push((1, 1));
-        }
+impl Rows {
+    pub(super) fn new(view: &View<'_>, region: &Region) -> Rows {
         let bytes = region.offset as isize * view.dtype.size() as isize;
-        Place {
-            start: view.data.wrapping_offset(if empty { 0 } else { bytes }),
-            dims: merged,
-            empty,
+        Rows {
+            start: view.data.wrapping_offset(bytes),
+            axes: layout::at_least_one(layout::merge_sorted(region.axes()), 1),
         }
     }
 
     /// Calls `row` with the first element, the length and the stride of each row.
-    fn rows<T>(&self, row: impl FnMut(*mut T, usize, isize)) {
-        if !self.empty {
-            rows(self.start.cast::<T>(), &self.dims, row);
-        }
+    fn each<T>(&self, row: impl FnMut(*mut T, usize, isize)) {
+        rows(self.start.cast::<T>(), &self.axes, row);
     }
 
     /// Replaces every element by `change` of it.
     pub(super) fn map<T: Copy>(&self, change: impl Fn(T) -> T + Copy) {
-        self.rows(|first: *mut T, len, stride| {
+        self.each(|first: *mut T, len, stride| {
             if stride == 1 {
                 // SAFETY: the region lies inside the view (`Slice::region`), whose memory is the caller's alone,
                 // aligned and initialized (`View::new`); a row of stride 1 is `len` neighbours.
@@ -74,7 +48,7 @@ impl Place {
 
     /// Writes `value` into every element.
     pub(super) fn fill<T: Copy>(&self, value: T) {
-        self.rows(|first: *mut T, len, stride| {
+        self.each(|first: *mut T, len, stride| {
             if stride == 1 {
                 // SAFETY: as in `map`.
                 map_row(
@@ -92,7 +66,7 @@ impl Place {
 
     /// Sets every byte of every element to 0.
     pub(super) fn zero<T: Copy>(&self, zero: T) {
-        self.rows(|first: *mut T, len, stride| {
+        self.each(|first: *mut T, len, stride| {
             if stride == 1 {
                 // SAFETY: as in `map`; all dtypes have a value whose bytes are 0.
                 unsafe { first.write_bytes(0, len) };
@@ -152,34 +126,11 @@ wide! {
     }
 }
 
-/// Walks `dims` (size and stride, outermost first) from `start`, and calls `row` for each step of all but the last.
-/// There must be no dimension of size 0.
-pub(super) fn rows<T>(
-    start: *mut T,
-    dims: &[(usize, isize)],
-    mut row: impl FnMut(*mut T, usize, isize),
-) {
-    let Some(((len, stride), outer)) = dims.split_last() else {
-        return;
-    };
-    let mut index = vec![0usize; outer.len()];
-    let mut offset = 0isize;
-    loop {
-        row(start.wrapping_offset(offset), *len, *stride);
-        let mut d = outer.len();
-        loop {
-            if d == 0 {
-                return;
-            }
-            d -= 1;
-            let (size, step) = outer[d];
-            index[d] += 1;
-            offset += step;
-            if index[d] < size {
-                break;
-            }
-            offset -= step * size as isize;
-            index[d] = 0;
-        }
-    }
+/// Calls `row` with the first element, the length and the stride of each row of a tensor that begins at `start`. The rows
+/// come in row-major order.
+pub(super) fn rows<T>(start: *mut T, axes: &[Axis<1>], mut row: impl FnMut(*mut T, usize, isize)) {
+    layout::walk_rows(axes, |[at], inner| {
+        let first = start.wrapping_offset(at as isize);
+        row(first, inner.size as usize, inner.steps[0] as isize);
+    });
 }

@@ -1,0 +1,253 @@
+//! From a patch and a tensor to an entry of the queue: where its elements lie, what its value is, and the launches. `None`
+//! leaves the patch to libtorch.
+
+use std::sync::Arc;
+
+use super::device::{Cuda, Why};
+use super::picks::PickedRegion;
+use super::plan::{self, Axes, Deed, Value};
+use super::promote;
+use super::queue::{Entry, Tensor};
+use super::resident::{self, Resident, Use};
+use super::work::{Op, Picks};
+use graphpatch_core::error::Error;
+use graphpatch_core::layout::{Extent, LeadingOnes};
+use graphpatch_core::patch::action::{Action, Operand};
+use graphpatch_core::patch::{Number, Patch};
+use graphpatch_core::path::Slice;
+
+/// A patch on its way to one tensor.
+pub(super) struct Planning<'a> {
+    cuda: &'a Arc<Cuda>,
+    patch: &'a Arc<Patch>,
+    tensor: &'a Tensor<'a>,
+    op: Op,
+    operand: Option<&'a Operand>,
+    resident: &'a Resident,
+    usage: Use,
+}
+
+/// Where the elements that a patch changes lie.
+struct Location {
+    /// From the tensor's first element, in elements.
+    offset: i64,
+    axes: Axes,
+    picks: Picks,
+    extent: Option<Extent>,
+}
+
+/// The value of a patch as a kernel takes it.
+enum Given<'a> {
+    Nothing,
+    Number(Number),
+    Tensor(Value<'a>),
+}
+
+fn op(action: &Action) -> Option<(Op, Option<&Operand>)> {
+    Some(match action {
+        Action::Zero => (Op::Zero, None),
+        Action::Add(operand) => (Op::Add, Some(operand)),
+        Action::Replace(operand) => (Op::Replace, Some(operand)),
+        Action::Keep(_) | Action::Custom(_) => return None,
+    })
+}
+
+impl<'a> Planning<'a> {
+    /// `None` for an action that no kernel does.
+    ///
+    /// # Errors
+    ///
+    /// See [`Cuda::device`].
+    pub fn begin(
+        cuda: &'a Arc<Cuda>,
+        patch: &'a Arc<Patch>,
+        tensor: &'a Tensor<'a>,
+    ) -> Result<Option<Planning<'a>>, Why> {
+        let Some((op, operand)) = op(&patch.patch.action) else {
+            return Ok(None);
+        };
+        let Some(resident) = resident::of(patch) else {
+            return Ok(None);
+        };
+        cuda.device(tensor.device, Some(tensor.stream))?;
+        // Where nothing of ours is read from memory, a capture is like any other launch.
+        let reads =
+            patch.patch.live || patch.slice.is_none() || matches!(operand, Some(Operand::Host(_)));
+        let capturing = reads
+            && (cuda.driver().is_capturing(tensor.stream))
+                .map_err(|fault| Why::Failed(fault.to_string()))?;
+        Ok(Some(Planning {
+            cuda,
+            patch,
+            tensor,
+            op,
+            operand,
+            resident,
+            usage: Use {
+                device: tensor.device,
+                capturing,
+            },
+        }))
+    }
+
+    /// The planned patch. `foreign`: its value, where that is a tensor of libtorch's on the same device.
+    ///
+    /// # Errors
+    ///
+    /// [`Why::Failed`] for a slice that does not fit, and where something cannot be uploaded.
+    pub fn entry(&self, foreign: Option<Value<'a>>) -> Result<Option<Entry>, Why> {
+        let found = match &self.patch.slice {
+            Some(slice) => Some(self.sliced(slice)?),
+            None => self.picked()?,
+        };
+        let Some(Location {
+            offset,
+            mut axes,
+            picks,
+            extent,
+        }) = found
+        else {
+            return Ok(None);
+        };
+        let Some(given) = self.given(foreign, axes.is_empty())? else {
+            return Ok(None);
+        };
+        let picked = picks.count > 0;
+        let Some(mut deed) = self.deed(given, &mut axes, picked) else {
+            return Ok(None);
+        };
+        if self.patch.patch.live {
+            let on = self.patch.is_enabled();
+            let (op, dtype) = (self.op, self.tensor.dtype);
+            deed.live = self
+                .resident
+                .live(self.cuda, self.usage, on, op, dtype, deed.number)?;
+        }
+        let bytes = offset.wrapping_mul(self.tensor.dtype.size() as i64);
+        let address = self.tensor.address.wrapping_add_signed(bytes);
+        let steps = plan::plan(&deed, address, &axes, picked);
+        Ok(steps.map(|steps| Entry {
+            patch: self.patch.clone(),
+            steps,
+            picks,
+            extent,
+        }))
+    }
+
+    /// The elements that a slice names.
+    fn sliced(&self, slice: &Slice) -> Result<Location, Why> {
+        let selection = slice
+            .select(self.tensor.sizes, self.tensor.strides)
+            .map_err(|error| match error {
+                Error::Slice { why, .. } => Why::Failed(why),
+                other => Why::Failed(other.to_string()),
+            })?;
+        let region = selection.region();
+        Ok(Location {
+            offset: region.offset,
+            axes: plan::axes(&region, self.tensor.dtype.size()),
+            picks: Picks::default(),
+            extent: Some(Extent::new(self.tensor.address, &selection)),
+        })
+    }
+
+    /// The elements that index tensors name.
+    fn picked(&self) -> Result<Option<Location>, Why> {
+        let Some((lists, address)) = self.resident.lists(self.cuda, self.usage, self.patch)? else {
+            return Ok(None);
+        };
+        // Twice the same element in a sum is a race between threads.
+        if self.op == Op::Add && !lists.unique {
+            return Ok(None);
+        }
+        let Tensor {
+            sizes,
+            strides,
+            dtype,
+            ..
+        } = *self.tensor;
+        let region = lists.region(sizes, strides, dtype.size());
+        Ok(region.map(
+            |PickedRegion {
+                 offset,
+                 axes,
+                 picked,
+                 count,
+             }| Location {
+                offset,
+                axes,
+                picks: Picks {
+                    lists: address,
+                    length: lists.length as u64,
+                    count: count as u64,
+                    picked,
+                    ..Picks::default()
+                },
+                extent: None,
+            },
+        ))
+    }
+
+    /// The patch's value. `scalar`: the region has no dimensions.
+    fn given<'b>(&self, foreign: Option<Value<'b>>, scalar: bool) -> Result<Option<Given<'b>>, Why>
+    where
+        'a: 'b,
+    {
+        let dtype = self.tensor.dtype;
+        // Added, a tensor without dimensions has as little say in the dtype as a number.
+        let is_like_a_number =
+            |sizes: &[i64], own| self.op == Op::Add && sizes.is_empty() && own != dtype;
+        Ok(match self.operand {
+            None => Some(Given::Nothing),
+            Some(Operand::Number(number)) => Some(Given::Number(*number)),
+            Some(Operand::Host(value)) if is_like_a_number(value.shape(), value.dtype()) => {
+                let number = promote::number_of(value).filter(|_| !scalar);
+                number.map(Given::Number)
+            }
+            Some(Operand::Host(value)) => Some(Given::Tensor(Value {
+                address: self.resident.value(self.cuda, self.usage, value)?,
+                dtype: value.dtype(),
+                sizes: value.shape(),
+                strides: None,
+            })),
+            Some(Operand::Foreign(_)) => foreign
+                .filter(|value| !is_like_a_number(value.sizes, value.dtype))
+                .map(Given::Tensor),
+        })
+    }
+
+    /// What is done to the region, whose axes get the value's steps.
+    fn deed<'b>(&self, given: Given<'b>, axes: &mut Axes, picked: bool) -> Option<Deed<'b>> {
+        let dtype = self.tensor.dtype;
+        let mut deed = Deed {
+            op: self.op,
+            dtype,
+            number: [0; 2],
+            live: 0,
+            value: None,
+            common: dtype,
+        };
+        let value = match given {
+            Given::Nothing => return Some(deed),
+            Given::Number(number) => {
+                deed.number = promote::number(self.op, dtype, number)?;
+                return Some(deed);
+            }
+            Given::Tensor(value) => value,
+        };
+        let leading = match self.op {
+            Op::Add => {
+                deed.common = promote::common(dtype, value.dtype)?;
+                LeadingOnes::Refused
+            }
+            // Written through index tensors, libtorch converts no dtype.
+            _ if picked && value.dtype != dtype => return None,
+            _ if !promote::converts(dtype, value.dtype) => return None,
+            Op::Replace => LeadingOnes::Dropped,
+            Op::Zero => return None,
+        };
+        plan::broadcast(axes, &value, leading)?;
+        deed.value = Some(value);
+        Some(deed)
+    }
+}

@@ -335,6 +335,11 @@ typedef struct GpCore {
   /* From now on these are the root's parameters; their indices are those of the root before, and more. Returns the
    * root's flags. */
   uint32_t (*flat_root)(GpRun* run, GpRoot* root, const void* const* identities, size_t n);
+
+  /* Around every lock of the adapter's, before it is taken and after it is given back: a fork of the process waits until no
+   * thread is between the two, so that the child finds it free. Calls nest. */
+  void (*lock_enter)(void);
+  void (*lock_leave)(void);
 } GpCore;
 
 /* What the adapter offers to the core. */

@@ -63,7 +63,17 @@ pub static CORE: Core = Core(raw::GpCore {
     flat_begin: Some(flat::flat_begin),
     flat_next: Some(flat::flat_next),
     flat_root: Some(flat::flat_root),
+    lock_enter: Some(lock_enter),
+    lock_leave: Some(lock_leave),
 });
+
+unsafe extern "C" fn lock_enter() {
+    graphpatch_locks::gate::enter();
+}
+
+unsafe extern "C" fn lock_leave() {
+    graphpatch_locks::gate::leave();
+}
 
 /// [`raw::GpCore`] as a static.
 pub struct Core(pub raw::GpCore);

@@ -658,10 +658,12 @@ pub struct GpCore {
             n: usize,
         ) -> u32,
     >,
+    pub lock_enter: ::std::option::Option<unsafe extern "C" fn()>,
+    pub lock_leave: ::std::option::Option<unsafe extern "C" fn()>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 296usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 312usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -719,6 +721,8 @@ const _: () = {
     ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 272usize];
     ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 280usize];
     ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 288usize];
+    ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 296usize];
+    ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 304usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

@@ -157,7 +157,7 @@ static std::shared_ptr<ScriptRoot> known_root(GraphFunction& function) {
 
 // The root of this call, instrumented; NULL when it cannot be. The work is done once per executor.
 static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type) {
-  std::lock_guard<std::mutex> lock(roots_mutex);
+  const Lock lock(roots_mutex);
   auto root = known_root(function);
   if (!root) {
     for (auto it = roots().begin(); it != roots().end();)
@@ -170,7 +170,7 @@ static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::C
 
 // The session has let go: gives the executor its optimized plan back.
 static void give_back(GraphFunction& function) {
-  std::lock_guard<std::mutex> lock(roots_mutex);
+  const Lock lock(roots_mutex);
   auto root = known_root(function);
   if (root && root->was_optimized) {
     plan_of(function) = root->original;
@@ -226,14 +226,14 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
   if (active == GP_IDLE) {
     // What was instrumented stays so until the session lets go: an optimized plan that the executor made meanwhile
     // would have to be replaced again at the next patch.
-    std::lock_guard<std::mutex> lock(roots_mutex);
+    const Lock lock(roots_mutex);
     auto root = known_root(function);
     return root && root->handle ? std::make_unique<RunContext>() : nullptr;
   }
   if (!currentCallstack().empty()) { // called by the interpreter, not by Method: the plan is chosen
     bool ours = false;
     {
-      std::lock_guard<std::mutex> lock(roots_mutex);
+      const Lock lock(roots_mutex);
       auto root = known_root(function);
       ours = root && root->handle && (root->was_optimized || !getGraphExecutorOptimize());
     }

@@ -339,3 +339,41 @@ fn every_lock_goes_through_the_gate() {
     found.retain(|line| !line.contains("adapter.h") && !line.ends_with(".lock();"));
     assert!(found.is_empty(), "use the adapter's Lock: {found:#?}");
 }
+
+/// The newcomer's page walks through files and functions that exist.
+#[test]
+fn the_page_about_the_house_is_true() {
+    let page = fs::read_to_string(root().join("docs/house.md")).unwrap();
+    let mut wrong = Vec::new();
+    // The names that follow a file and a colon are in that file.
+    let mut file: Option<(String, String)> = None;
+    let mut parts = page.split('`');
+    let mut before = parts.next().unwrap_or_default();
+    while let (Some(word), after) = (parts.next(), parts.next()) {
+        let is_path = ["src/", "bindings/", "kernels/", "tests/", "include/"]
+            .iter()
+            .any(|folder| word.starts_with(folder));
+        let goes_on = matches!(before.trim(), ":" | "," | "and");
+        if is_path {
+            let path = root().join(word);
+            if !path.exists() {
+                wrong.push(format!("{word} does not exist"));
+            }
+            file = Some((
+                word.to_owned(),
+                fs::read_to_string(path).unwrap_or_default(),
+            ));
+        } else if let Some((path, text)) = file.as_ref().filter(|_| goes_on) {
+            if !text.contains(word) {
+                wrong.push(format!("{path} has no {word}"));
+            }
+        } else {
+            file = None;
+        }
+        before = after.unwrap_or_default();
+    }
+    assert!(
+        page.contains("src/session/run.rs") && wrong.is_empty(),
+        "change docs/house.md: {wrong:#?}"
+    );
+}

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use parking_lot::RwLock;
+use graphpatch_locks::RwLock;
 
 use crate::Session;
 use graphpatch_core::error::{Error, Result};
@@ -100,6 +100,12 @@ pub fn disable(why: &str) {
     note(&format!(
         "an internal error ended recording and patching: {why}"
     ));
+    DISABLED.store(true, Ordering::Relaxed);
+    set_active(Active::Detached);
+}
+
+/// Stops everything for good in a forked child whose locks may not be free: takes none, and tells nobody.
+pub fn disable_in_child() {
     DISABLED.store(true, Ordering::Relaxed);
     set_active(Active::Detached);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 use rustc_hash::FxHashMap;
 
 use crate::attached::attached_ones;

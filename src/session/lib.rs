@@ -25,8 +25,6 @@ mod session;
 pub mod snapshot;
 pub mod thread;
 pub mod value;
-#[doc = include_str!("statics.md")]
-pub mod statics {}
 pub mod verdict;
 pub mod wants;
 
@@ -39,8 +37,7 @@ mod run_tests;
 #[cfg(test)]
 mod thread_tests;
 
-pub use attached::{ACTIVE, Active, attached, disable, note};
-pub use fork::Held;
+pub use attached::{ACTIVE, Active, attached, disable, disable_in_child, note};
 pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;
 pub use run::{OWN_RUNS, Run};

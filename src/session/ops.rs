@@ -1,8 +1,8 @@
 //! Operations by number, so that the hot path passes a `u32` and takes no lock.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use graphpatch_locks::{Lazy, Mutex, OnceLock, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use graphpatch_core::path::{Base, Name};
@@ -22,10 +22,10 @@ const CHUNK: usize = 256;
 
 /// Chunks never move once made: a number can be looked up while others are defined.
 static TABLE: [OnceLock<Box<[OnceLock<Op>]>>; 256] = [const { OnceLock::new() }; 256];
-static NUMBERS: LazyLock<Mutex<FxHashMap<Arc<str>, u32>>> = LazyLock::new(Mutex::default);
+static NUMBERS: Lazy<Mutex<FxHashMap<Arc<str>, u32>>> = Lazy::new(Mutex::default);
 
 /// Families of all operators of the process, called or not.
-static FAMILIES: LazyLock<RwLock<FxHashSet<Base>>> = LazyLock::new(RwLock::default);
+static FAMILIES: Lazy<RwLock<FxHashSet<Base>>> = Lazy::new(RwLock::default);
 
 /// `aten::add.Tensor` asks for the name `add`.
 fn candidate(schema: &str) -> Name {

@@ -1,9 +1,9 @@
 //! What is known of a scope and of a root before they run. Made once, shared by all runs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use graphpatch_locks::{Mutex, OnceLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use graphpatch_core::patch::Plan;

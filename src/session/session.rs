@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use graphpatch_locks::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
 use crate::flat;
@@ -14,7 +14,7 @@ use graphpatch_core::graph::{Frame, Graph};
 use graphpatch_core::patch::{OnError, Patch};
 use graphpatch_native::{SourceReader, Stack};
 
-type Observer = Box<dyn Fn(News) + Send + Sync>;
+type Observer = Arc<dyn Fn(News) + Send + Sync>;
 type Asked = Box<dyn Fn() -> Vec<Frame> + Send + Sync>;
 
 /// What an observer is told.
@@ -37,17 +37,17 @@ pub struct Session {
     pub(crate) surveying: AtomicBool,
     pub(crate) on_error: Mutex<OnError>,
     pub(crate) plan: RwLock<Arranged>,
-    pub(crate) patches: Arc<Mutex<Vec<Arc<Patch>>>>,
+    pub(crate) patches: Mutex<Vec<Arc<Patch>>>,
     pub(crate) next_patch: AtomicU64,
     /// Numbers at which open sets of patches begin.
     pub(crate) sets: Mutex<Vec<u64>>,
     /// How many runs of each root have begun.
-    pub(crate) begun: Arc<Mutex<FxHashMap<String, u64>>>,
-    pub(crate) recorded: Arc<Mutex<Recorded>>,
-    pub(crate) notes: Arc<Mutex<Vec<String>>>,
+    pub(crate) begun: Mutex<FxHashMap<String, u64>>,
+    pub(crate) recorded: Mutex<Recorded>,
+    pub(crate) notes: Mutex<Vec<String>>,
     pub(crate) runs: AtomicU64,
     /// Flat runs that are under way.
-    pub(crate) open: Arc<Mutex<flat::Open>>,
+    pub(crate) open: Mutex<flat::Open>,
     /// How often the process was forked off.
     pub(crate) epoch: AtomicU64,
     pub(crate) observer: RwLock<Option<Observer>>,
@@ -140,7 +140,9 @@ impl Session {
     }
 
     pub(crate) fn observe(&self, news: News) {
-        if let Some(observer) = &*self.observer.read() {
+        // It may write files: nobody waits for that at the lock, nor does a fork.
+        let observer = self.observer.read().clone();
+        if let Some(observer) = observer {
             observer(news);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 
 use super::edge::Adapter;
 use super::seam::CORE;
@@ -12,7 +12,8 @@ use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
 use graphpatch_session::{Session, thread};
 
-/// Held while the adapter is loaded and started: the first of several threads does it, the others wait.
+/// Held while the adapter is started: the first of several threads does it, the others wait. Loading it, which may build it
+/// first and take half a minute, is done before, so that a fork need not wait for that: the loader lets one build at a time.
 static STARTING: Mutex<()> = Mutex::new(());
 
 /// Makes `session` the one that this process's runs belong to; loads the adapter if that was not done yet.
@@ -37,10 +38,6 @@ pub fn start() -> Result<()> {
     if is_started() {
         return Ok(());
     }
-    let _alone = STARTING.lock();
-    if is_started() {
-        return Ok(());
-    }
     let libtorch = loader::find_loaded().ok_or_else(|| {
         Error::Torch(
             "no libtorch is loaded in this process: link or load libtorch_cpu.so before attaching"
@@ -48,6 +45,10 @@ pub fn start() -> Result<()> {
         )
     })?;
     let library = loader::load(&libtorch)?;
+    let _alone = STARTING.lock();
+    if is_started() {
+        return Ok(());
+    }
     // SAFETY: the symbol is the adapter's entry, of this type in every adapter that was built from our sources.
     let table = unsafe {
         let entry = library

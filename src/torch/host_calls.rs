@@ -2,9 +2,9 @@
 //! of its parameters. Everything else of its calls is the session's ([`graphpatch_session::thread`]).
 
 use std::ffi::c_void;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use graphpatch_locks::{Lazy, Mutex};
 use rustc_hash::FxHashMap;
 
 use super::seam_generated as raw;
@@ -15,8 +15,8 @@ use graphpatch_session::record::{Element, Tag};
 use graphpatch_session::{Root, Scope, thread};
 
 /// Roots and scopes of hosts that name them by text alone. What is in use has other owners, so each table may be emptied.
-static ROOTS: LazyLock<Mutex<FxHashMap<String, Arc<Root>>>> = LazyLock::new(Default::default);
-static SCOPES: LazyLock<Mutex<FxHashMap<String, Arc<Scope>>>> = LazyLock::new(Default::default);
+static ROOTS: Lazy<Mutex<FxHashMap<String, Arc<Root>>>> = Lazy::new(Default::default);
+static SCOPES: Lazy<Mutex<FxHashMap<String, Arc<Scope>>>> = Lazy::new(Default::default);
 
 /// A table that has so many entries is emptied: a program may make up names without end.
 const MOST_NAMES: usize = 4096;

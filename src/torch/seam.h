@@ -371,6 +371,11 @@ typedef struct GpCore {
   /* For one operation the flat run is the thread's run. */
   void (*flat_now)(uint32_t on);
   void (*flat_end)(void);
+
+  /* Around every lock of the adapter's, before it is taken and after it is given back: a fork of the process waits until no
+   * thread is between the two, so that the child finds it free. Calls nest. */
+  void (*lock_enter)(void);
+  void (*lock_leave)(void);
 } GpCore;
 
 /* What the adapter offers to the core. */

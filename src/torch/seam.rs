@@ -72,6 +72,8 @@ pub static CORE: Core = Core(raw::GpCore {
     flat_root: Some(flat::flat_root),
     flat_now: Some(flat::flat_now),
     flat_end: Some(flat::flat_end),
+    lock_enter: Some(lock_enter),
+    lock_leave: Some(lock_leave),
 });
 
 // The session's numbers are the seam's.
@@ -95,6 +97,14 @@ const _: () = {
     }
     same_place!(run wants frame outer_wants outer_frame declined flat flat_now node held);
 };
+
+unsafe extern "C" fn lock_enter() {
+    graphpatch_locks::gate::enter();
+}
+
+unsafe extern "C" fn lock_leave() {
+    graphpatch_locks::gate::leave();
+}
 
 /// [`raw::GpCore`] as a static.
 pub struct Core(pub raw::GpCore);

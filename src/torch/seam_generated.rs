@@ -683,10 +683,12 @@ pub struct GpCore {
     >,
     pub flat_now: ::std::option::Option<unsafe extern "C" fn(on: u32)>,
     pub flat_end: ::std::option::Option<unsafe extern "C" fn()>,
+    pub lock_enter: ::std::option::Option<unsafe extern "C" fn()>,
+    pub lock_leave: ::std::option::Option<unsafe extern "C" fn()>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 360usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 376usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -755,6 +757,8 @@ const _: () = {
     ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 336usize];
     ["Offset of field: GpCore::flat_now"][::std::mem::offset_of!(GpCore, flat_now) - 344usize];
     ["Offset of field: GpCore::flat_end"][::std::mem::offset_of!(GpCore, flat_end) - 352usize];
+    ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 360usize];
+    ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 368usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

@@ -1,10 +1,10 @@
 //! The adapter's table of calls, once there is one.
 
 use std::fmt::Debug;
-use std::sync::OnceLock;
 
 use super::seam_generated as raw;
 use graphpatch_core::error::{Error, Result};
+use graphpatch_locks::OnceLock;
 
 /// Set once, when the adapter has started, and then for the life of the process. Read without a lock: every value and
 /// scope of a host passes here.

@@ -7,7 +7,6 @@ everything below it. No module is changed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.nn import Module
 
 from . import _dynamo
 from ._dispatch_key import let_higher_order_through
+from ._locks import new_lock
 from ._modules import class_name, note
 from ._root import Cold, Root
 from ._run import nested, run, scope
@@ -24,7 +24,7 @@ from ._watched import watched
 
 # torch's own __call__, or whoever was there before.
 _original: Any = None
-_lock = threading.RLock()
+_lock = new_lock()
 
 
 def watch(root: Root) -> None:

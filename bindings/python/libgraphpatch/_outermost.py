@@ -8,7 +8,6 @@ model that is being traced, exported or compiled is left alone: no values flow t
 from __future__ import annotations
 
 import sys
-import threading
 import types
 import weakref
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from . import (
     _watched,
     patches,
 )
+from ._locks import new_lock
 from ._modules import is_script, note, why_opaque
 from ._root import Root
 from .errors import GraphPatchError
@@ -73,7 +73,7 @@ _is_compiling = torch.compiler.is_compiling
 _known: dict[int, tuple[weakref.ref[Module], Root]] = {}
 _numbers: dict[str, set[int]] = {}
 # Entered by the garbage collector too.
-_lock = threading.RLock()
+_lock = new_lock()
 
 
 class _Script:

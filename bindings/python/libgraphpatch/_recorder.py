@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 
 from torch.nn import Module
 
 from ._graphs import Graph, Graphs
 from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
 from ._library import Handle, check, lib, made, text
+from ._locks import new_lock
 from ._module_call import watch
 from ._root import Root
 from ._watched import watched
@@ -26,7 +26,7 @@ class Recorder:
         check(lib.gp_torch_load())
         self.session = Handle(lib.gp_session_close, made(lib.gp_session_open))
         self.root = Root(module, f"{type(module).__qualname__}.forward", self.session)
-        self.lock = threading.RLock()
+        self.lock = new_lock()
         self._wanted = self._recordings = self._skips = 0
         self._graph: Graph | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 import weakref
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import torch
 from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
+from ._locks import new_lock
 from ._modules import class_name, is_script, parts, why_opaque
 from ._scope import Scope
 from ._signature import Signature
@@ -78,11 +78,11 @@ class Root:
         # Calls that cannot matter, by the patches and the place among them that they come from.
         self.ignored: dict[tuple[int, int], Ignored] = {}
         # Patches change between runs, not while one begins; how many began so far.
-        self.beginning = threading.RLock()
+        self.beginning = new_lock()
         self.begun = 0
         # Whether the last run asked for parameters: then the next one looks for new ones first.
         self.by_parameter = False
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._members: weakref.WeakSet[Module] | None = None
         # Runs that are under way and may be met on other threads (one element each); those and what may be run again.
         self.open: list[None] = []

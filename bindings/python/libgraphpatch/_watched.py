@@ -6,11 +6,11 @@ A module may be the root of several PatchableGraphs. Only those of which somethi
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 
 from torch.nn import Module
 
+from ._locks import new_lock
 from ._modules import class_name, note
 from ._root import Root
 from ._thread import thread
@@ -28,7 +28,7 @@ class Watched:
         self.any = False
         self.several = False
         # Held for a moment only, also by what the garbage collector calls.
-        self._lock = threading.RLock()
+        self._lock = new_lock()
 
     def add(self, root: Root) -> None:
         """Calls of the root's module are runs from now on."""

@@ -12,6 +12,7 @@ use crate::commands::check;
 use crate::launch::outcome::Outcome;
 use crate::launch::outputs::{self, Content, Input, Output};
 use crate::launch::start;
+use crate::launch::wanted::Wanted;
 use crate::patch_arguments::PatchArguments;
 use crate::run_options::RunOptions;
 use crate::voice::Stop;
@@ -41,24 +42,6 @@ pub struct Run {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
-}
-
-/// What the user wants to see when the program has ended.
-pub struct Wanted {
-    pub tree: bool,
-    pub summary: bool,
-    pub graph: Option<PathBuf>,
-    pub save: Option<PathBuf>,
-    pub patches: Vec<PatchSpec>,
-    pub program: String,
-    pub run_at: Vec<String>,
-}
-
-impl Wanted {
-    /// Whether anything of a model is to be seen or changed.
-    pub fn wants_inside(&self) -> bool {
-        self.tree || self.graph.is_some() || !self.patches.is_empty()
-    }
 }
 
 impl Run {

@@ -1,4 +1,4 @@
-//! Starting programs with the library inside, and telling what came of them.
+//! Starting programs with the library inside, and saying afterwards what happened in them.
 //!
 //! | file | owns |
 //! |---|---|
@@ -8,7 +8,8 @@
 //! | [`library`] | where `libgraphpatch.so` is |
 //! | [`python`], [`python_package`] | the environment and the files by which Python programs tell of their modules |
 //! | [`outputs`] | the files to be written, checked before anything starts |
-//! | [`outcome`], [`summary`], [`kept`] | what is told and saved when the program has ended |
+//! | [`outcome`], [`kept`] | the reports of all its processes, as one, and what is saved of them |
+//! | [`wanted`], [`telling`], [`summary`] | what the user wants to see, and what is said when the program has ended |
 
 pub mod batch;
 pub mod kept;
@@ -20,3 +21,5 @@ pub mod python;
 pub mod python_package;
 pub mod start;
 pub mod summary;
+pub mod telling;
+pub mod wanted;

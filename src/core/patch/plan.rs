@@ -1,11 +1,11 @@
 //! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 
-use parking_lot::Mutex;
+use graphpatch_locks::{Mutex, OnceLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 

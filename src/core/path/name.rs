@@ -4,9 +4,9 @@
 //! attribute paths and argument names, of which a process has few; they are interned for good.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use parking_lot::RwLock;
+use graphpatch_locks::{Lazy, RwLock};
 use rustc_hash::FxHashMap;
 
 /// An interned base name.
@@ -66,10 +66,10 @@ impl Interner {
     }
 }
 
-static INTERNER: LazyLock<RwLock<Interner>> = LazyLock::new(|| RwLock::new(Interner::new()));
+static INTERNER: Lazy<RwLock<Interner>> = Lazy::new(|| RwLock::new(Interner::new()));
 
 /// How many bases, counted from 0, are keywords, and how many are keywords or builtins.
-pub(super) static ILLEGAL: LazyLock<(Base, Base)> = LazyLock::new(|| {
+pub(super) static ILLEGAL: Lazy<(Base, Base)> = Lazy::new(|| {
     let interner = INTERNER.read();
     (interner.keywords, interner.illegal)
 });

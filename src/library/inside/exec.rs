@@ -3,8 +3,8 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::door;
 use super::hooks::Real;
+use super::reports;
 
 type List = *const *const c_char;
 
@@ -16,7 +16,7 @@ macro_rules! report_then_call {
         /// As the C function.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) -> c_int {
-            let _ = std::panic::catch_unwind(door::report_before_exec);
+            let _ = std::panic::catch_unwind(reports::report_before_exec);
             let real = $real.get();
             if real.is_null() {
                 // SAFETY: errno is this thread's own.

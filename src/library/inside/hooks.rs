@@ -1,12 +1,12 @@
 //! The C symbols of a preloaded process that stand before libc's own.
 //!
-//! * `__libc_start_main` wraps `main`: the door opens when every constructor has run.
+//! * `__libc_start_main` wraps `main`: the options are read when every constructor has run.
 //! * `dlopen`, `dlsym` look whether libtorch has come, **before** the real call, and then jump to it. glibc resolves
 //!   `$ORIGIN`, RUNPATH and `RTLD_NEXT` by the caller's return address, so our frame must be gone by then. A library
 //!   that a `dlopen` brings is therefore seen at the next `dlopen` or `dlsym`: the look-up of its entry, as a rule.
-//! * `_exit`, `_Exit`, `abort` report first. `exit` and `quick_exit` run handlers anyway (see `door`).
+//! * `_exit`, `_Exit`, `abort` report first. `exit` and `quick_exit` run handlers anyway (see `reports`).
 //!
-//! An executable that links the Rust library gets these symbols too, where they pass through (see `door::open`).
+//! An executable that links the Rust library gets these symbols too, where they pass through (see `process::open`).
 //!
 //! While a `dlopen` is under way its libraries are mapped but not initialised, and their constructors call `dlsym`. A tail
 //! call leaves no place to count the way back, so `OPENING` keeps where the outermost one was called from. Another
@@ -16,8 +16,8 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use super::door;
 use super::guard::{Ending, report_before};
+use super::process;
 
 type Main = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> c_int;
 type StartMain = unsafe extern "C" fn(
@@ -179,7 +179,7 @@ unsafe extern "C" fn before_main(
     argv: *mut *mut c_char,
     environment: *mut *mut c_char,
 ) -> c_int {
-    let _ = std::panic::catch_unwind(door::open);
+    let _ = std::panic::catch_unwind(process::open);
     let main = PROGRAM_MAIN.load(Ordering::Acquire);
     // SAFETY: stored by `__libc_start_main` above, before it let the C library call us; never null.
     unsafe { std::mem::transmute::<*mut c_void, Main>(main)(argc, argv, environment) }
@@ -209,14 +209,14 @@ struct Caller {
 }
 
 extern "C" fn before_dlopen(stack: usize, back: usize) -> *mut c_void {
-    if door::is_waiting() {
+    if process::is_waiting() {
         look(Caller { stack, back }, true);
     }
     or_null_function(REAL_DLOPEN.get())
 }
 
 extern "C" fn before_dlsym(stack: usize, back: usize) -> *mut c_void {
-    if door::is_waiting() {
+    if process::is_waiting() {
         look(Caller { stack, back }, false);
     }
     or_null_function(REAL_DLSYM.get())
@@ -262,7 +262,7 @@ fn look(caller: Caller, opens: bool) {
         COMING.store(true, Ordering::Release);
     }
     if COMING.load(Ordering::Acquire) && !under_way {
-        let _ = std::panic::catch_unwind(door::attach_if_loaded);
+        let _ = std::panic::catch_unwind(process::attach_if_loaded);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
@@ -332,7 +332,7 @@ pub unsafe extern "C" fn _Exit(code: c_int) -> ! {
 
 fn end_with(code: c_int) -> ! {
     report_before(Ending::Exit(code));
-    // Looked up before the door opens: in a signal handler this is a load.
+    // Looked up before the options are read: in a signal handler this is a load.
     let real = REAL_EXIT.get();
     if !real.is_null() {
         // SAFETY: the address is that of libc's function, which has this signature.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use graphpatch_locks::{Mutex, MutexGuard};
 
 use super::Tape;
 

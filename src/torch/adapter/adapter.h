@@ -10,6 +10,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,24 @@ extern const GpCore* core;
 
 // The dispatch key above autograd and autocast whose boxed fallback sees every call of a thread that includes it.
 constexpr c10::DispatchKey kKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
+
+// Holds a mutex. All of the adapter's are held by this: a fork waits for it, so that the child finds them free.
+class Lock {
+public:
+  explicit Lock(std::mutex& mutex) : mutex_(mutex) {
+    core->lock_enter();
+    mutex_.lock();
+  }
+  ~Lock() {
+    mutex_.unlock();
+    core->lock_leave();
+  }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+private:
+  std::mutex& mutex_;
+};
 
 inline GpStr gp_str(const std::string& s) {
   return {s.data(), s.size()};

@@ -57,9 +57,9 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
     const OpInfo* info = nullptr;
   };
   static std::mutex mutex;
+  const Lock lock(mutex);
   static auto& by_schema = *new std::unordered_map<const c10::FunctionSchema*, Known>;
   static auto& by_name = *new std::unordered_map<std::string, std::vector<std::unique_ptr<const OpInfo>>>;
-  std::lock_guard<std::mutex> lock(mutex);
   const uint64_t now = generation.load(std::memory_order_acquire);
   Known& known = by_schema[&schema];
   if (known.info && known.generation == now)

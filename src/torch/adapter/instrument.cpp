@@ -45,13 +45,13 @@ static std::unordered_map<int64_t, std::weak_ptr<Scope>> scopes;
 
 static int64_t number_of(const std::shared_ptr<Scope>& scope) {
   static int64_t next = 0;
-  std::lock_guard<std::mutex> lock(scopes_mutex);
+  const Lock lock(scopes_mutex);
   scopes.emplace(++next, scope);
   return next;
 }
 
 static std::shared_ptr<Scope> scope_of(const Node* node) {
-  std::lock_guard<std::mutex> lock(scopes_mutex);
+  const Lock lock(scopes_mutex);
   auto found = scopes.find(node->i(kScope));
   auto scope = found == scopes.end() ? nullptr : found->second.lock();
   TORCH_CHECK(scope, "a graph with markers of graphpatch outlived what they refer to");

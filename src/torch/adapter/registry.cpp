@@ -27,7 +27,7 @@ static GpRoot* define_root(const std::vector<std::string>& paths) {
 }
 
 std::shared_ptr<const Registry> present_registry() {
-  std::lock_guard<std::mutex> lock(registry_mutex);
+  const Lock lock(registry_mutex);
   if (!registry) {
     auto first = std::make_shared<Registry>();
     first->root = define_root(first->paths);
@@ -163,7 +163,7 @@ void register_module(const void* pointer) {
   if (held.empty())
     return;
   const auto old = present_registry();
-  std::lock_guard<std::mutex> lock(registry_mutex);
+  const Lock lock(registry_mutex);
   size_t model = 0;
   if (registry != old || !model_of(*old, held, model)) // another thread is reading: then, the next call tells
     return;

@@ -160,7 +160,7 @@ static std::shared_ptr<ScriptRoot> known_root(const ExecutionPlan& place) {
 
 // The root of this call, instrumented; NULL when it cannot be. The work is done once per executor.
 static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type) {
-  std::lock_guard<std::mutex> lock(roots_mutex);
+  const Lock lock(roots_mutex);
   ExecutionPlan& place = plan_of(function);
   auto root = known_root(place);
   if (!root) {
@@ -177,7 +177,7 @@ static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::C
 
 // The session has let go: gives the executor its optimized plan back.
 static void give_back(GraphFunction& function) {
-  std::lock_guard<std::mutex> lock(roots_mutex);
+  const Lock lock(roots_mutex);
   ExecutionPlan& place = plan_of(function);
   auto root = known_root(place);
   if (root && root->lent) {
@@ -235,7 +235,7 @@ static RootCall called_root(const at::RecordFunction& call) {
 // this thread will find ours.
 static bool finds_our_plan(GraphFunction& function, const c10::ClassTypePtr& type) {
   {
-    std::lock_guard<std::mutex> lock(roots_mutex);
+    const Lock lock(roots_mutex);
     const ExecutionPlan& place = plan_of(function);
     const auto root = known_root(place);
     if (root && root->handle && place.graph == root->plan.graph && (root->lent || !getGraphExecutorOptimize()))
@@ -265,7 +265,7 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call
   if (active == GP_IDLE) {
     // What was instrumented stays so until the session lets go: an optimized plan that the executor made meanwhile
     // would have to be replaced again at the next patch.
-    std::lock_guard<std::mutex> lock(roots_mutex);
+    const Lock lock(roots_mutex);
     auto root = known_root(plan_of(*called.function));
     return root && root->handle ? std::make_unique<RunContext>() : nullptr;
   }

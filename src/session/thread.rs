@@ -5,7 +5,7 @@
 //! the thread as it is, and leaves it so. A call that comes while the state is borrowed is refused; none does.
 
 use std::cell::{Cell, RefCell};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::flat::{Flat, Next};
 use crate::held::Held;
@@ -18,6 +18,7 @@ use crate::value::{Token, ValueKind};
 use crate::wants::{ValueWants, Wants};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph::Frame as Line;
+use graphpatch_locks::OnceLock;
 
 /// What only libtorch's side can do for a thread.
 pub trait Edge: Send + Sync {

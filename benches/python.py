@@ -84,7 +84,7 @@ def hook_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
     one = [(model.transformer.h[3].mlp, lambda module, given, output: torch.zeros_like(output))]
     idle = [(module, lambda module, given, output: None) for module in model.modules()]
     copying = [(module, keep) for module in model.modules()]
-    run = lambda: model(**inputs).logits  # noqa: E731
+    run = lambda: model(**inputs).logits
     return [
         ("a forward hook that zeroes a module's output", lambda: hooked(one), run),
         ("hooks on all modules, doing nothing", lambda: hooked(idle), run),
@@ -104,7 +104,7 @@ def libgraphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
         return below or ([str(node)] if type(node._shape) is torch.Size else [])
 
     paths = leaves(pg.graph)
-    run = lambda: pg(**inputs).logits  # noqa: E731
+    run = lambda: pg(**inputs).logits
     return [
         ("libgraphpatch: nothing patched", contextlib.nullcontext, run),
         ("libgraphpatch: zero a module's output", lambda: pg.patch({OUTPUT: ZeroPatch()}), run),
@@ -158,7 +158,7 @@ def graphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
         pg = PatchableGraph(copy.deepcopy(model), **inputs)
     nodes = [node for _, node in pg.graph._depth_first_items() if node.is_leaf and isinstance(node._value, NodeShape)]
     paths = [node._path for node in nodes if node._value._shape is not None]
-    run = lambda: pg(**inputs).logits  # noqa: E731
+    run = lambda: pg(**inputs).logits
     return [
         ("graphpatch: nothing patched", contextlib.nullcontext, run),
         ("graphpatch: zero a module's output", lambda: pg.patch({OUTPUT: ZeroPatch()}), run),
@@ -282,7 +282,7 @@ def operations(rounds: int) -> None:
     for length in (200, 1000):
         chain = Chain(length)
         pg = PatchableGraph(chain, x)
-        run = lambda chain=chain: chain(x)  # noqa: E731
+        run = lambda chain=chain: chain(x)
         modes += [
             (f"bare {length}", lambda: bare_calls(plain), run),
             (f"armed {length}", lambda pg=pg: pg.patch({"relu": ZeroPatch()}), run),

@@ -71,8 +71,8 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/script.cpp"),
     ),
     (
-        "adapter/shown.cpp",
-        include_str!("../torch/adapter/shown.cpp"),
+        "adapter/host_values.cpp",
+        include_str!("../torch/adapter/host_values.cpp"),
     ),
     (
         "adapter/source.cpp",

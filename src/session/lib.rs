@@ -10,16 +10,23 @@ mod attached;
 mod device;
 pub mod flat;
 mod fork;
+mod frame;
+pub mod held;
 pub mod keyed;
 mod live;
 pub mod ops;
+mod parameters;
 pub mod patches;
 pub mod record;
 mod recorded;
 pub mod run;
 pub mod scope;
 mod session;
+pub mod snapshot;
+pub mod thread;
+pub mod value;
 pub mod verdict;
+pub mod wants;
 
 #[cfg(test)]
 mod device_tests;
@@ -27,11 +34,16 @@ mod device_tests;
 mod flat_tests;
 #[cfg(test)]
 mod run_tests;
+#[cfg(test)]
+mod thread_tests;
 
 pub use attached::{ACTIVE, Active, attached, disable, disable_in_child, note};
 pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;
-pub use run::{OWN_RUNS, Run, ValueKind};
+pub use run::{OWN_RUNS, Run};
 pub use scope::{Root, Scope};
 pub use session::{News, Session};
+pub use snapshot::Snapshot;
+pub use value::{Token, ValueKind};
 pub use verdict::Verdict;
+pub use wants::{ValueWants, Wants};

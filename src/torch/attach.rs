@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use graphpatch_locks::Mutex;
 
+use super::edge::Adapter;
 use super::seam::CORE;
 use super::seam_generated as raw;
 use super::table::{is_started, publish};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
-use graphpatch_session::Session;
+use graphpatch_session::{Session, thread};
 
 /// Held while the adapter is started: the first of several threads does it, the others wait. Loading it, which may build it
 /// first and take half a minute, is done before, so that a fork need not wait for that: the loader lets one build at a time.
@@ -77,6 +78,7 @@ pub fn start() -> Result<()> {
             )));
         }
     }
-    publish(table);
+    publish(table, library);
+    thread::set_edge(&Adapter);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The adapter's table of calls, once there is one.
 
+use std::fmt::Debug;
+
 use super::seam_generated as raw;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_locks::OnceLock;
@@ -8,7 +10,11 @@ use graphpatch_locks::OnceLock;
 /// scope of a host passes here.
 static ADAPTER: OnceLock<Adapter> = OnceLock::new();
 
-struct Adapter(&'static raw::GpAdapter);
+struct Adapter {
+    table: &'static raw::GpAdapter,
+    /// What the table lies in: loaded for good, and known to be so by whoever looks for lost memory.
+    _library: &'static (dyn Debug + Send + Sync),
+}
 
 // SAFETY: the table is constant; its calls may be made from any thread (seam.h).
 unsafe impl Send for Adapter {}
@@ -21,7 +27,7 @@ unsafe impl Sync for Adapter {}
 ///
 /// [`Error::Torch`] before the adapter was loaded.
 pub(crate) fn adapter() -> Result<&'static raw::GpAdapter> {
-    ADAPTER.get().map(|adapter| adapter.0).ok_or_else(|| {
+    ADAPTER.get().map(|adapter| adapter.table).ok_or_else(|| {
         Error::Torch(
             "no session was attached to libtorch in this process yet, nor was the adapter loaded"
                 .into(),
@@ -34,9 +40,12 @@ pub(crate) fn is_started() -> bool {
     ADAPTER.get().is_some()
 }
 
-/// The adapter has started.
-pub(crate) fn publish(table: &'static raw::GpAdapter) {
-    ADAPTER.get_or_init(|| Adapter(table));
+/// The adapter in this library has started.
+pub(crate) fn publish(table: &'static raw::GpAdapter, library: &'static (dyn Debug + Send + Sync)) {
+    ADAPTER.get_or_init(|| Adapter {
+        table,
+        _library: library,
+    });
 }
 
 /// What a table without a call is answered with.

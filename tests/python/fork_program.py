@@ -1,4 +1,4 @@
-"""Forks 100 times while other threads patch, record and read graphs. Each child runs the model under a patch of its own.
+"""Forks 100 times while other threads patch, record and read graphs. Each child runs the model under its own patch.
 
 Usage: fork_program.py [bare]. Prints one line of JSON: how each child ended ("right", "wrong", "hung").
 """

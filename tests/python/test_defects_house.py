@@ -2,13 +2,14 @@
 itself computes."""
 
 import gc
-import time
-from typing import Any, Dict, Iterator, List
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, ZeroPatch
 from torch import Tensor, nn
+
+from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,7 @@ def no_grad() -> Iterator[None]:
         yield
 
 
-def names(scope: Any) -> List[str]:
+def names(scope: Any) -> list[str]:
     return [str(node).rsplit(".", 1)[-1] for node in scope]
 
 
@@ -72,9 +73,11 @@ def test_an_operator_registered_again_is_met_with_its_own_facts() -> None:
 
 def test_an_operator_of_the_same_name_gets_another_schema() -> None:
     x = torch.randn(5)
-    schemas = [("same(Tensor x) -> Tensor", lambda x: x + 1, (x,)),
-               ("same(Tensor x, Tensor y) -> (Tensor, Tensor)", lambda x, y: (x + y, x - y), (x, x)),
-               ("same(Tensor x, int n, int m, int k) -> Tensor", lambda x, n, m, k: x + n + m + k, (x, 1, 2, 3))]
+    schemas = [
+        ("same(Tensor x) -> Tensor", lambda x: x + 1, (x,)),
+        ("same(Tensor x, Tensor y) -> (Tensor, Tensor)", lambda x, y: (x + y, x - y), (x, x)),
+        ("same(Tensor x, int n, int m, int k) -> Tensor", lambda x, n, m, k: x + n + m + k, (x, 1, 2, 3)),
+    ]
 
     class Same(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +99,7 @@ def test_an_operator_of_the_same_name_gets_another_schema() -> None:
 
 
 class Counter(nn.Module):
-    """Replaces a buffer in each call: the tensor that it held is freed, and its address is that of the next one made."""
+    """Replaces a buffer in each call: the tensor that it held is freed, and the next one made has its address."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,24 +223,189 @@ def test_a_parameter_is_patched_under_the_name_that_the_graph_prints(module: Any
         assert not torch.equal(zeroed, root(x))
 
 
-# --- Work grows with the model, not with its square ------------------------------------------------------------------
+# --- Operations and functions that call modules while a value is being described -------------------------------------
 
 
-class Step(nn.Module):
-    def __init__(self) -> None:
+@pytest.fixture(scope="module")
+def calling() -> Iterator[dict[str, Any]]:
+    """Operators whose bodies call modules: one, two of them, one inside the other, and one that fails."""
+    library = torch.library.Library("housecalls", "FRAGMENT")
+    held: dict[str, Any] = {"inner": nn.Linear(3, 3), "other": nn.Linear(3, 3)}
+
+    def once(x: Tensor) -> Tensor:
+        return held["inner"](x) + 1
+
+    def twice(x: Tensor) -> Tensor:
+        return held["inner"](x) + held["other"](x)
+
+    def nested(x: Tensor) -> Tensor:
+        return torch.ops.housecalls.once(held["other"](x)) * 2
+
+    def fails(x: Tensor) -> Tensor:
+        held["inner"](x)
+        raise ValueError("as it must")
+
+    for function in (once, twice, nested, fails):
+        define(library, f"{function.__name__}(Tensor x) -> Tensor", function)
+    yield held
+    library._destroy()
+
+
+class Outer(nn.Module):
+    def __init__(self, held: dict[str, Any], name: str) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(2))
+        self.inner, self.other, self.name = held["inner"], held["other"], name
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.weight
+        y = torch.relu(x)
+        z = getattr(torch.ops.housecalls, self.name)(y)
+        return z * 3
 
 
-class Chain(nn.Module):
-    def __init__(self, n: int) -> None:
+@pytest.mark.parametrize("name, inner", [("once", ["inner"]), ("twice", ["inner", "other"]), ("nested", ["other", "inner"])])
+def test_an_operation_may_call_modules(calling: dict[str, Any], name: str, inner: list[str]) -> None:
+    module, x = Outer(calling, name), torch.randn(2, 3)
+    expected, y = module(x), torch.relu(x)
+    pg = PatchableGraph(module, x)
+    assert torch.equal(pg(x), expected)
+    found = names(pg.graph)
+    assert found.count("output") == 1 and found.count(name) == 1 and found[-1] == "output", found
+    assert [found.count(one) for one in inner] == [1] * len(inner), found
+    result = getattr(torch.ops.housecalls, name)(y)
+    with pg.patch({name: [probe := ProbePatch(), AddPatch(value=1.0)], "mul": (mul := ProbePatch())}):
+        assert torch.equal(pg(x), (result + 1) * 3)
+        assert torch.equal(probe.activation, result) and torch.equal(mul.activation, (result + 1) * 3)
+    # And the modules inside of it.
+    with pg.patch({f"{inner[0]}.output": ZeroPatch()}):
+        zeroed = pg(x)
+    parameters = list(calling[inner[0]].parameters())
+    kept = [parameter.clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.zero_()
+    assert torch.equal(zeroed, module(x))
+    for parameter, value in zip(parameters, kept):
+        parameter.copy_(value)
+    assert torch.equal(pg(x), expected)
+
+
+def test_an_operation_that_fails_behind_a_module(calling: dict[str, Any]) -> None:
+    class Tries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = calling["inner"]
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                torch.ops.housecalls.fails(x)
+            except ValueError:
+                pass
+            return torch.relu(x)
+
+    x = torch.randn(2, 3)
+    pg = PatchableGraph(Tries(), x)
+    assert names(pg.graph) == ["x", "inner", "relu", "output"]
+    with pg.patch({"relu": AddPatch(value=2.0)}):
+        assert torch.equal(pg(x), torch.relu(x) + 2)
+
+
+class Finalized:
+    """Runs a model when it goes."""
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        self.me = self  # a cycle: only the collector ends it
+
+    def __del__(self) -> None:
+        self.run()
+
+
+def test_a_finalizer_runs_a_model_while_values_are_described() -> None:
+    other, x = nn.Linear(3, 3), torch.randn(2, 3)
+    inner = PatchableGraph(other, x)
+    ran: list[Tensor] = []
+    module = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    expected = module(x)
+    thresholds = gc.get_threshold()
+    pg = PatchableGraph(module, x)
+    tree = repr(pg.graph)
+    try:
+        for turn in range(30):
+            gc.disable()
+            Finalized(lambda: ran.append(inner(x)))
+            gc.set_threshold(1 + turn, 1, 1)
+            gc.enable()
+            fresh = PatchableGraph(module, x)
+            with fresh.patch({"sub_1.output": (probe := ProbePatch()), "output": AddPatch(value=1.0)}):
+                assert torch.equal(fresh(x), expected + 1)
+                assert torch.equal(probe.activation, torch.relu(module[0](x)))
+            assert repr(fresh.graph) == tree
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    gc.collect()
+    assert len(ran) == 30 and all(torch.equal(value, other(x)) for value in ran)
+
+
+def test_a_patches_function_runs_models(calling: dict[str, Any]) -> None:
+    other, x = nn.Linear(3, 3), torch.randn(2, 3)
+    inner = PatchableGraph(other, x)
+    module = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    expected, bare = module(x), other(x)
+    pg = PatchableGraph(module, x)
+
+    def function(value: Tensor) -> Tensor:
+        with inner.patch({"linear": AddPatch(value=1.0)}):
+            assert torch.equal(inner(x), bare + 1)
+        return value + other(x)
+
+    with pg.patch({"sub_0.linear": CustomPatch(custom_op=function), "output": AddPatch(value=1.0)}):
+        assert torch.equal(pg(x), torch.relu(module[0](x) + bare) + 1)
+    assert torch.equal(pg(x), expected)
+
+
+SOURCE = """
+import torch
+
+class Sourced(torch.nn.Module):
+    def __init__(self, helper):
         super().__init__()
-        self.layers = nn.ModuleList(Step() for _ in range(n))
+        self.helper = helper
 
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
+    def forward(self, x):
+        y = torch.relu(x)
+        z = torch.sigmoid(y)
+        return z * 2
+"""
+
+
+class Loader:
+    """Gives a module's source, as an importer of the user's does, and runs a model meanwhile."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.asked = run, 0
+
+    def get_source(self, _name: str) -> str:
+        self.asked += 1
+        if self.asked == 1:
+            self.run()
+        return SOURCE
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["another model", "a module of the same run"])
+def test_who_gives_the_source_of_a_line_runs_a_model(inside: bool) -> None:
+    helper, x = nn.Linear(3, 3), torch.randn(2, 3)
+    other = PatchableGraph(nn.Linear(3, 3), x)
+    loader = Loader(lambda: (helper if inside else other)(x))
+    file = f"/nowhere/sourced_{inside}.py"
+    space: dict[str, Any] = {"__name__": "sourced", "__loader__": loader, "__file__": file}
+    exec(compile(SOURCE, file, "exec"), space)
+    module = space["Sourced"](helper)
+    pg = PatchableGraph(module, x)
+    assert loader.asked
+    found = names(pg.graph)
+    called = "helper" if inside else "Linear"  # which is called in this run, whoever calls it
+    assert [name for name in found if name != called] == ["x", "relu", "sigmoid", "mul", "output"]
+    assert found.count(called) == 1
+    with pg.patch({"relu": [probe := ProbePatch(), AddPatch(value=1.0)]}):
+        assert torch.equal(pg(x), torch.sigmoid(torch.relu(x) + 1) * 2)
+    assert torch.equal(probe.activation, torch.relu(x))

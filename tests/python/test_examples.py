@@ -169,7 +169,7 @@ def test_causal_tracing_has_the_numbers_of_forward_hooks(traced: Any) -> None:
         ("attention", 5, 7),
     ]:
         module = modules[kind][layer]
-        restore: Edit = lambda value: value[:, token].copy_(clean[module][:, token])  # noqa: E731
+        restore: Edit = lambda value: value[:, token].copy_(clean[module][:, token])
         with hooked({**corrupt, module: restore}):
             restored = score()
         row = rows[kind, layer, token]

@@ -114,6 +114,31 @@ def test_hooks_that_are_always_called_are_called_when_a_patch_raises() -> None:
     assert called == [None]
 
 
+def test_the_first_call_of_several_in_a_list() -> None:
+    """The later calls of ``layers.0`` have the numbers that are free."""
+
+    class Lists(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return self.layers[0](x)
+
+    module, x = Lists(), torch.randn(3, 4)
+    pg = PatchableGraph(module, x)
+    assert [str(node) for node in pg.graph] == ["x", "layers_0", "layers_1", "layers_2", "output"]
+    assert pg.graph["layers_0_0.output"] == pg.graph.layers_0.output == pg.graph.layers_0_0.output
+    first, second = module.layers
+    with pg.patch({"layers_0_0.output": AddPatch(value=1.0)}):
+        assert same(pg(x), first(second(first(x) + 1)))
+    for once in ("layers_1_0.output", "layers_2_0.output"):
+        with pytest.raises(KeyError):
+            pg.patch({once: AddPatch(value=1.0)})
+
+
 def test_modules_called_twice_and_shared_under_two_names() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

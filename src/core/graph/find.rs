@@ -4,12 +4,15 @@ use std::borrow::Cow;
 
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
-use crate::path::NodePath;
+use crate::path::{NodePath, names_root};
 
 impl Graph {
-    /// The node of a path, whatever its dig; `linear_0` finds the first call of a module called more than once.
+    /// The node of a path, whatever its dig; `linear_0` finds the first call of a module called more than once. None of a path
+    /// that means another root.
     pub fn node(&self, path: &NodePath) -> Option<&Node> {
-        self.walk(&path.names).ok()
+        self.walk(&path.names)
+            .ok()
+            .filter(|_| path.means(&self.name))
     }
 
     /// The value of a path, its dig included. A scope has none.
@@ -21,9 +24,9 @@ impl Graph {
 
     /// The path as the graph itself writes it: the alias `linear_0` becomes `linear` (SPEC part 2, rule 3).
     ///
-    /// Names that the graph does not know stay as they are.
+    /// Names that the graph does not know stay as they are. The root, which the graph stands for, is left out.
     pub fn canonical(&self, path: &NodePath) -> NodePath {
-        let mut canonical = path.clone();
+        let mut canonical = path.without_root();
         let mut scope = Some(&self.root);
         for name in &mut canonical.names {
             scope = scope.and_then(|scope| child_or_alias(scope, name));
@@ -53,7 +56,9 @@ impl Graph {
     /// [`Error::Parse`], and [`Error::Path`], which says what there is instead.
     pub fn find_below(&self, base: &NodePath, text: &str) -> Result<NodePath> {
         let names: Vec<String> = match text.parse::<NodePath>() {
-            Ok(path) => path.names.into_iter().chain(path.dig).collect(),
+            Ok(path) if path.root.is_none() => path.names.into_iter().chain(path.dig).collect(),
+            // A key may have a colon, a name may not.
+            Ok(_) => format!("x|{text}").parse::<NodePath>()?.dig,
             // Keys may hold spaces, names may not.
             Err(why) => match format!("x|{text}").parse::<NodePath>() {
                 Ok(path) => path.dig,
@@ -108,6 +113,20 @@ impl Graph {
     /// A prefix that is itself the only match is gone into: `linear` gives `linear.input` and so on, a container's
     /// path gives its digs.
     pub fn completions(&self, prefix: &str) -> Vec<String> {
+        if let Ok(NodePath {
+            root: Some(root), ..
+        }) = prefix
+            .parse::<NodePath>()
+            .or_else(|_| format!("{prefix}x").parse())
+        {
+            let rest = NodePath::find_unescaped(prefix, &[':']).map_or("", |at| &prefix[at + 1..]);
+            if !names_root(&root, &self.name) {
+                return Vec::new();
+            }
+            let begin = &prefix[..prefix.len() - rest.len()];
+            let found = self.completions(rest);
+            return found.iter().map(|path| format!("{begin}{path}")).collect();
+        }
         let stops = ['.', '|'];
         let (head, tail) = match NodePath::rfind_unescaped(prefix, &stops) {
             Some(at) => (&prefix[..at], &prefix[at + 1..]),
@@ -196,11 +215,18 @@ fn child_or_alias<'a>(scope: &'a Node, name: &str) -> Option<&'a Node> {
     scope.child(name).or_else(|| {
         let base = name.strip_suffix("_0")?;
         let first = scope.child(base).filter(|node| node.is_scope())?;
-        let second = scope
-            .child(&format!("{base}_1"))
-            .filter(|node| node.is_scope())?;
-        (first.module_path == second.module_path).then_some(first)
+        is_first_of_several(scope, first).then_some(first)
     })
+}
+
+/// Whether a call is the first one of its module in the scope, and not the only one. The later ones need not have its name
+/// with a number behind it: those of `layers_0` are `layers_1` and so on, whichever is free.
+fn is_first_of_several(scope: &Node, call: &Node) -> bool {
+    let is_call = |node: &&Node| {
+        node.is_scope() && node.module_path == call.module_path && node.target == call.target
+    };
+    let mut calls = scope.children.iter().filter(is_call);
+    calls.next().is_some_and(|first| first.name == call.name) && calls.next().is_some()
 }
 
 #[cfg(test)]
@@ -246,6 +272,19 @@ mod tests {
         );
         graph.root.children.remove(3);
         assert!(graph.node(&path("linear_0")).is_none());
+    }
+
+    #[test]
+    fn later_calls_may_have_any_name() {
+        let mut graph = tuple_output();
+        for (at, name) in [(1, "layers_0"), (3, "layers_3")] {
+            graph.root.children[at].name = name.into();
+            graph.root.children[at].module_path = "layers.0".into();
+        }
+        let canonical = |text: &str| graph.canonical(&path(text)).to_string();
+        assert_eq!(canonical("layers_0_0.output"), "layers_0.output");
+        assert_eq!(canonical("layers_3_0.output"), "layers_3_0.output");
+        assert!(super::super::check(&[graph.clone()], &[path("layers_0_0.output")]).is_ok());
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub mod value;
 use serde::{Deserialize, Serialize};
 
 pub use address::CodeAddress;
-pub use check::check;
+pub use check::{check, shared};
 pub use diff::{Difference, diff};
 pub use file::{FORMAT, GraphFile};
 pub use nearest::nearest;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::RunRange;
 use super::action::Action;
 use super::action::NewPatch;
-use crate::path::{Base, Name, Slice};
+use crate::path::{Base, Name, Slice, base_str};
 
 /// What happens when a patch cannot be applied in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,16 +103,19 @@ impl Patch {
         self.enabled.store(on, Ordering::Relaxed);
     }
 
-    /// Whether it holds for some runs only.
+    /// Whether it holds for some runs or roots only.
     fn is_conditional(&self) -> bool {
-        self.thread.is_some() || self.patch.runs != RunRange::default()
+        self.thread.is_some()
+            || self.patch.runs != RunRange::default()
+            || self.patch.path.root.is_some()
     }
 
-    /// Whether it holds for run number `run` of its root, on this thread.
-    pub fn holds(&self, run: u64) -> bool {
+    /// Whether it holds for run number `run` of this root, on this thread.
+    pub fn holds(&self, root: &str, run: u64) -> bool {
         self.thread
             .is_none_or(|thread| thread == thread::current().id())
             && self.patch.runs.contains(run)
+            && self.patch.path.means(root)
     }
 
     pub fn count_match(&self) {
@@ -286,7 +289,8 @@ fn merge_aliases(sites: &mut Vec<Site>) {
     while at < sites.len() {
         for (name, from) in sites[at].children.clone() {
             if name.num == 0 && !sites[from as usize].children.is_empty() {
-                let into = child_or_new(sites, at, Name::of(name.base));
+                let first = Name::parse(&base_str(name.base)); // `layers_0_0` is `layers_0`
+                let into = child_or_new(sites, at, first);
                 merge_insides(sites, from as usize, into);
             }
         }
@@ -359,6 +363,16 @@ mod tests {
         let layers = site(&plan, "layers").unwrap();
         assert!(plan.targets(layers).is_empty());
         assert!(site(&plan, "layers.x").is_none() && site(&plan, "layers.x_0").is_some());
+    }
+
+    #[test]
+    fn a_first_call_may_have_a_number() {
+        let plan = plan(&["layers_0_0.output=zero", "layers_0_0.h_1_0.x=zero"]);
+        for path in ["layers_0.output", "layers_0_0.output", "layers_0.h_1.x"] {
+            let targets = plan.targets(site(&plan, path).unwrap());
+            assert_eq!(targets.len(), 1, "{path}");
+        }
+        assert!(site(&plan, "layers").is_none());
     }
 
     #[test]

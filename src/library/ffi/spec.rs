@@ -72,8 +72,12 @@ pub unsafe extern "C" fn gp_spec_new(path: *const c_char, out: *mut *mut gp_spec
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_free(spec: *mut gp_spec) {
     if !spec.is_null() {
-        // SAFETY: by this function's contract.
-        drop(unsafe { Box::from_raw(spec) });
+        // What it holds may be the user's, and runs code of theirs when it goes.
+        guard(|| {
+            // SAFETY: by this function's contract.
+            drop(unsafe { Box::from_raw(spec) });
+            Ok(())
+        });
     }
 }
 

@@ -3,7 +3,6 @@
 #include "adapter.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
-#include <torch/csrc/autograd/function.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -105,31 +104,30 @@ static bool is_tracing() {
 
 // A backward pass inside the run: its operations are the engine's. A run that began inside of one (a checkpoint that is
 // computed again) is another matter.
-static bool is_engines(const Thread& thread) {
-  return torch::autograd::get_current_node().get() != thread.node;
+static bool is_engines(const GpThread& thread) {
+  return backward_node() != thread.node;
 }
 
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t written) {
-  Thread& thread = this_thread();
-  GpRun* run = thread.run;
   // The stack may hold the caller's other values below ours.
-  if (thread.frames.back().flags & GP_FRAME_OPERANDS)
-    handle_operands(run, 0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments, written);
-  uint32_t wanted = info.cast ? 0 : core->value_begin(run, GP_VALUE_OP, info.id);
+  if (this_thread().wants & GP_WANTS_OPERANDS)
+    handle_operands(0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments, written);
+  GpToken token;
+  const uint32_t wanted = info.cast ? 0 : core->value_begin(GP_VALUE_OP, info.id, &token);
   if (!wanted) {
     op.callBoxed(stack);
     return;
   }
   if (wanted & GP_VALUE_ARGS)
-    give_op_args(run, op.schema(), stack->data() + (stack->size() - info.n_arguments));
+    give_op_args(token, op.schema(), stack->data() + (stack->size() - info.n_arguments));
   try {
     op.callBoxed(stack);
   } catch (...) {
-    core->value_abandon(run);
+    core->value_abandon(&token);
     throw;
   }
   handle_value(
-      run,
+      token,
       wanted,
       stack->data() + (stack->size() - info.n_returns),
       info.n_returns,
@@ -138,10 +136,10 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
 
 static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  Thread& thread = this_thread();
+  const GpThread& thread = this_thread();
   const bool flat = thread.flat && !thread.run;
   // With a flat run beside it, a thread is armed in every scope of another run.
-  const bool wanted = flat ? !thread.declined : !thread.frames.empty() && (thread.frames.back().flags & GP_FRAME_ARM);
+  const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
   if (!wanted) {
     op.callBoxed(stack);
     return;

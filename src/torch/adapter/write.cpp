@@ -9,13 +9,13 @@
 
 namespace graphpatch {
 
-[[noreturn]] static void raise(GpRun* run) {
-  TORCH_CHECK(false, to_string(core->failure(run)));
+[[noreturn]] static void raise() {
+  TORCH_CHECK(false, to_string(core->failure()));
 }
 
-void verdict(GpRun* run, uint32_t answer) {
+void verdict(uint32_t answer) {
   if (answer == GP_RAISE)
-    raise(run);
+    raise();
 }
 
 // Whether two of its elements may lie at one place. libtorch's own test does not decide for what is not dense.
@@ -210,7 +210,7 @@ static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part
   return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
 }
 
-uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor) {
+uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
   at::Tensor made;
   const std::string why = reason([&] {
     if (!tensor.defined()) { // None, for which the function may give a tensor
@@ -235,7 +235,7 @@ uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor
     }
     tensor = made;
   });
-  return elsewhere(run, target, why, &tensor);
+  return elsewhere(target, why, &tensor);
 }
 
 // The same as Python's `tensor[slice] = value` and `tensor[slice] += value`, with autograd and every layout.
@@ -272,13 +272,13 @@ static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool
   }
 }
 
-uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
+uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
   c10::IntArrayRef sizes;
   bool known = false;
   if (tensor && tensor->defined() && !tensor->is_nested() &&
       !tensor->unsafeGetTensorImpl()->has_symbolic_sizes_strides())
     known = true, sizes = tensor->sizes();
-  return core->applied_elsewhere(run, &target, gp_str(why), sizes.data(), known ? sizes.size() : SIZE_MAX);
+  return core->applied_elsewhere(&target, gp_str(why), sizes.data(), known ? sizes.size() : SIZE_MAX);
 }
 
 static GpTensor view_of(const at::Tensor& tensor, void* data) {
@@ -295,27 +295,27 @@ static bool is_plain_cpu(const at::Tensor& tensor) {
   return is_plain(tensor) && tensor.device().is_cpu() && dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER;
 }
 
-uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool differentiable) {
+uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable) {
   if (!differentiable && is_plain_cpu(tensor)) {
     GpTensor view = view_of(tensor, tensor.mutable_data_ptr());
-    uint32_t answer = core->apply(run, &target, &view);
+    uint32_t answer = core->apply(&target, &view);
     if (answer != GP_ELSEWHERE)
       return answer;
   } else if (!differentiable && target.action <= GP_REPLACE && is_plain_cuda(tensor)) {
-    uint32_t answer = write_on_device(run, target, tensor);
+    uint32_t answer = write_on_device(target, tensor);
     if (answer != GP_ELSEWHERE)
       return answer;
   }
-  flush_device(run);
+  flush_device();
   const std::string why = reason([&] { apply_with_libtorch(tensor, target, differentiable); });
-  return elsewhere(run, target, why, &tensor);
+  return elsewhere(target, why, &tensor);
 }
 
-void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
-  if (!core->keep_wanted(run, &target))
+void keep_tensor(const GpTarget& target, const at::Tensor& tensor) {
+  if (!core->keep_wanted(&target))
     return;
   if (tensor.defined() && is_plain_cuda(tensor))
-    return keep_on_device(run, target, tensor);
+    return keep_on_device(target, tensor);
   at::Tensor plain = tensor;
   std::string why = tensor.defined() ? "" : "there is no tensor here in this run";
   if (why.empty() && !is_plain_cpu(tensor)) {
@@ -326,11 +326,11 @@ void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
     });
   }
   if (!why.empty()) {
-    verdict(run, elsewhere(run, target, why, &tensor));
+    verdict(elsewhere(target, why, &tensor));
     return;
   }
   GpTensor view = view_of(plain, const_cast<void*>(plain.const_data_ptr()));
-  verdict(run, core->keep(run, &target, &view));
+  verdict(core->keep(&target, &view));
 }
 
 } // namespace graphpatch

@@ -1,8 +1,9 @@
-// Values that a program shows us by calls (C++, Python): an input or the output of a scope in, its leaves out as the
+// Host values: what a program shows us by calls (C++, Python): an input or the output of a scope in, its leaves out as the
 // patches left them. And the operators through which Python, which sees no pointers, reaches tensors and modules.
 #include "adapter.h"
 
 #include <torch/csrc/jit/runtime/custom_operator.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 
 namespace graphpatch {
 
@@ -58,21 +59,6 @@ static c10::IValue build(const GpItem* items, size_t n, size_t& at) {
   }
 }
 
-// The leaves of the value last shown on this thread; those that did not change are empty.
-struct Leaf {
-  bool changed = false;
-  c10::IValue value;
-};
-
-static std::vector<Leaf>& leaves() {
-  static thread_local std::vector<Leaf> leaves;
-  return leaves;
-}
-
-void forget_shown() {
-  leaves().clear();
-}
-
 static bool same(const GpItem& item, const c10::IValue& value) {
   switch (item.tag) {
     case GP_TENSOR:
@@ -93,30 +79,30 @@ static bool same(const GpItem& item, const c10::IValue& value) {
 }
 
 // Walks the items and the value that was built from them side by side.
-static void collect_leaves(const GpItem* items, size_t& at, const c10::IValue& value, uint32_t& changed) {
+static void collect_leaves(const GpItem* items, size_t& at, const c10::IValue& value, std::vector<Leaf>& leaves) {
   const GpItem& item = items[at++];
   if (item.tag == GP_TUPLE) {
     for (uint32_t i = 0; i < item.count; ++i)
-      collect_leaves(items, at, value.toTupleRef().elements()[i], changed);
+      collect_leaves(items, at, value.toTupleRef().elements()[i], leaves);
   } else if (item.tag == GP_LIST) {
     for (uint32_t i = 0; i < item.count; ++i)
-      collect_leaves(items, at, value.toListRef()[i], changed);
+      collect_leaves(items, at, value.toListRef()[i], leaves);
   } else if (item.tag == GP_DICT) {
     const auto dict = value.toGenericDict();
     for (uint32_t i = 0; i < item.count; ++i)
-      collect_leaves(items, at, dict.at(to_string(items[at].key)), changed);
+      collect_leaves(items, at, dict.at(to_string(items[at].key)), leaves);
   } else if (same(item, value)) {
-    leaves().emplace_back();
+    leaves.emplace_back();
   } else {
-    leaves().push_back({true, value});
-    ++changed;
+    leaves.push_back({true, value});
   }
 }
 
 // What the thread shows was found in Python's words; what libtorch knows of a tensor is added by Items.
-static void handle_shown(GpRun* run, uint32_t kind, uint32_t index, c10::IValue& value, const GpItem* items, Ownership how) {
-  handle_operands(run, kind == GP_VALUE_INPUT ? 1 : 0, &value, 1);
-  const uint32_t wanted = core->value_begin(run, kind, index);
+static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, const GpItem* items, Ownership how) {
+  handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, &value, 1);
+  GpToken token;
+  const uint32_t wanted = core->value_begin(kind, index, &token);
   if (!wanted)
     return;
   const auto list = [&](Items& out) {
@@ -126,15 +112,15 @@ static void handle_shown(GpRun* run, uint32_t kind, uint32_t index, c10::IValue&
   if (wanted & GP_VALUE_ARGS) {
     Items made_from;
     list(made_from);
-    give_args(run, made_from, Called::Nowhere);
+    give_args(token, made_from, Called::Nowhere);
   }
   if (wanted & GP_VALUE_TARGETS)
-    handle_value(run, GP_VALUE_TARGETS, &value, 1, how);
+    handle_value(token, GP_VALUE_TARGETS, &value, 1, how);
   if (wanted & GP_VALUE_ITEMS) {
     Items seen;
     list(seen);
-    remember(this_thread(), value);
-    core->value_items(run, seen.data(), seen.size());
+    remember(value);
+    core->value_items(&token, seen.data(), seen.size());
   }
 }
 
@@ -145,24 +131,29 @@ static GpStr answer_with(const std::string& text) {
 }
 
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed) {
-  Thread& thread = this_thread();
   *changed = 0;
-  leaves().clear();
-  if (!thread.run || thread.cold || thread.frames.empty() || n == 0)
+  if (!is_inside(this_thread()) || n == 0) {
+    if (this_thread().run)
+      held().shown.clear();
     return gp_str("");
+  }
   try {
     c10::impl::ExcludeDispatchKeyGuard outside(kKey);
     size_t at = kind == GP_VALUE_INPUTS;
     const size_t last = kind == GP_VALUE_INPUTS ? index + items[0].count : index + 1;
     const uint32_t each = kind == GP_VALUE_OUTPUT ? GP_VALUE_OUTPUT : GP_VALUE_INPUT;
     const Ownership how = each == GP_VALUE_INPUT ? Ownership::Borrowed : owned ? Ownership::Owned : Ownership::Result;
+    std::vector<Leaf> leaves; // whatever a patch's function shows meanwhile has its own
     for (; index < last; ++index) {
       const GpItem* own = items + at;
       c10::IValue value = build(items, n, at);
-      handle_shown(thread.run, each, index, value, own, how);
+      handle_shown(each, index, value, own, how);
       size_t from = 0;
-      collect_leaves(own, from, value, *changed);
+      collect_leaves(own, from, value, leaves);
     }
+    for (const Leaf& leaf : leaves)
+      *changed += leaf.changed;
+    held().shown = std::move(leaves);
     return gp_str("");
   } catch (const c10::Error& error) {
     return answer_with(error.what_without_backtrace());
@@ -172,9 +163,9 @@ GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, u
 }
 
 uint32_t shown_leaf(size_t index, GpLeaf* out) {
-  if (index >= leaves().size())
+  if (!this_thread().run || index >= held().shown.size())
     return 0;
-  const Leaf& leaf = leaves()[index];
+  const Leaf& leaf = held().shown[index];
   *out = GpLeaf{};
   out->changed = leaf.changed;
   if (leaf.value.isTensor()) {

@@ -1,4 +1,5 @@
-//! Runs, scopes and values that a program tells of by calls (C++, Python), by way of the adapter.
+//! What a host that tells of its modules by calls (C++, Python) needs of libtorch's side: its values, and the addresses
+//! of its parameters. Everything else of its calls is the session's ([`graphpatch_session::thread`]).
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use super::table::{adapter, missing};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::tensor::Number;
 use graphpatch_session::record::{Element, Tag};
-use graphpatch_session::run::{Interest, Snapshot};
-use graphpatch_session::{Root, Scope, Session};
+use graphpatch_session::{Root, Scope, thread};
 
-/// Roots and scopes by name; they are few and live as long as the process.
+/// Roots and scopes of hosts that name them by text alone. What is in use has other owners, so each table may be emptied.
 static ROOTS: Lazy<Mutex<FxHashMap<String, Arc<Root>>>> = Lazy::new(Default::default);
 static SCOPES: Lazy<Mutex<FxHashMap<String, Arc<Scope>>>> = Lazy::new(Default::default);
+
+/// A table that has so many entries is emptied: a program may make up names without end.
+const MOST_NAMES: usize = 4096;
 
 fn known<T>(
     table: &Mutex<FxHashMap<String, Arc<T>>>,
@@ -24,14 +27,15 @@ fn known<T>(
     make: impl FnOnce() -> T,
 ) -> Arc<T> {
     let mut table = table.lock();
-    match table.get(name) {
-        Some(found) => found.clone(),
-        None => {
-            let made = Arc::new(make());
-            table.insert(name.to_owned(), made.clone());
-            made
-        }
+    if let Some(found) = table.get(name) {
+        return found.clone();
     }
+    if table.len() >= MOST_NAMES {
+        table.clear();
+    }
+    let made = Arc::new(make());
+    table.insert(name.to_owned(), made.clone());
+    made
 }
 
 /// The adapter's answer: empty text is success.
@@ -48,138 +52,43 @@ fn checked(answer: raw::GpStr) -> Result<()> {
     })
 }
 
-/// What frame flags say; `None` where nothing is wanted.
-fn interest(flags: u32) -> Option<Interest> {
-    let has = |flag| flags & flag != 0;
-    let site = flags >> raw::GP_FRAME_SITE_SHIFT;
-    (flags != 0).then(|| Interest {
-        arm: has(raw::GP_FRAME_ARM),
-        cold: has(raw::GP_FRAME_COLD),
-        operands: has(raw::GP_FRAME_OPERANDS),
-        inputs: has(raw::GP_FRAME_INPUTS),
-        output: has(raw::GP_FRAME_OUTPUT),
-        record: has(raw::GP_FRAME_RECORD),
-        ignored: has(raw::GP_FRAME_IGNORED),
-        parameters: has(raw::GP_FRAME_PARAMETERS),
-        site: site.checked_sub(1),
-        source: has(raw::GP_FRAME_SOURCE),
-    })
-}
-
-/// A run that has begun.
-#[derive(Clone, Copy, Debug)]
-pub struct Opened {
-    /// What is wanted of its innermost scope.
-    pub interest: Interest,
-    /// [`graphpatch_core::patch::Plan::serial`]; 0 without patches.
-    pub plan: u64,
-}
-
-fn opened(
-    open: impl FnOnce(&raw::GpAdapter, *mut raw::GpOpened) -> Option<raw::GpStr>,
-) -> Result<Option<Opened>> {
-    let mut answer = raw::GpOpened::default();
-    checked(open(adapter()?, &raw mut answer).ok_or_else(missing)?)?;
-    Ok(interest(answer.flags).map(|interest| Opened {
-        interest,
-        plan: answer.plan,
-    }))
-}
-
 /// Begins a run of the root `name` on this thread, for the attached session.
+///
+/// # Errors
+///
+/// As [`thread::open_run`].
 pub fn run_begin(name: &str) -> Result<()> {
     let root = known(&ROOTS, name, || {
         let scope = Scope::new("", "", name, Vec::new());
         Root::new(Arc::new(scope), name, Vec::new())
     });
-    open_run(None, &root).map(drop)
-}
-
-/// Begins a run of `root` on this thread, for `session` or the attached one. `None`: nothing is wanted of it.
-pub fn open_run(session: Option<&Arc<Session>>, root: &Arc<Root>) -> Result<Option<Opened>> {
-    let session = session.map_or(std::ptr::null(), Arc::as_ptr);
-    // SAFETY: the table's call; both are alive for it, and the run takes references of its own.
-    opened(|adapter, answer| unsafe {
-        let root = Arc::as_ptr(root).cast_mut().cast();
-        Some(adapter.run_begin?(root, session.cast(), answer))
-    })
-}
-
-/// Where this thread's run stands; `None` outside one, and where nothing is patched.
-pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
-    // SAFETY: the table's call; the pointer is `run_snapshot`'s of seam.rs, handed over.
-    Ok(unsafe {
-        let made = adapter()?.run_snapshot.ok_or_else(missing)?();
-        (!made.is_null()).then(|| Arc::from_raw(made.cast::<Snapshot>().cast_const()))
-    })
-}
-
-/// Begins, on this thread, a run that stands where the other one stood; see [`graphpatch_session::Run::resume`].
-pub fn resume(from: &Arc<Snapshot>, record: bool) -> Result<Option<Opened>> {
-    // SAFETY: the table's call; the snapshot is alive for it.
-    opened(|adapter, answer| unsafe {
-        Some(adapter.run_resume?(
-            Arc::as_ptr(from).cast(),
-            record.into(),
-            answer,
-        ))
-    })
-}
-
-/// Ends this thread's run, and goes on with the one that it suspended.
-pub fn run_end() -> Result<()> {
-    // SAFETY: the table's call.
-    checked(unsafe { adapter()?.run_end.ok_or_else(missing)?() })
-}
-
-/// The tensors that the parameters of this thread's root are, in the root's order: `at::TensorImpl`s, NULL for none.
-pub fn run_parameters(identities: &[*const c_void]) -> Result<()> {
-    let give = adapter()?.run_parameters.ok_or_else(missing)?;
-    // SAFETY: the table's call, which only compares the pointers.
-    unsafe { give(identities.as_ptr(), identities.len()) };
-    Ok(())
+    thread::open_run(None, &root).map(drop)
 }
 
 /// Enters a scope by its module's attribute path.
+///
+/// # Errors
+///
+/// As [`thread::open_scope`].
 pub fn scope_enter(path: &str) -> Result<()> {
     let scope = known(&SCOPES, path, || Scope::new(path, path, "", Vec::new()));
-    open_scope(&scope).map(drop)
+    thread::open_scope(&scope).map(drop)
 }
 
-/// Enters a scope. `None`: outside a run.
-pub fn open_scope(scope: &Arc<Scope>) -> Result<Option<Interest>> {
-    let enter = adapter()?.scope_enter.ok_or_else(missing)?;
-    let mut flags = 0;
-    // SAFETY: the table's call; the run takes a reference of its own.
-    checked(unsafe { enter(Arc::as_ptr(scope).cast_mut().cast(), &raw mut flags) })?;
-    Ok(interest(flags))
-}
-
-/// Leaves the innermost scope.
-pub fn scope_leave() -> Result<()> {
-    // SAFETY: the table's call.
-    checked(unsafe { adapter()?.scope_leave.ok_or_else(missing)?() })
-}
-
-/// The next call of a TorchScript module inside this thread's run is one of `scope`. Returns how many scopes are open.
+/// The tensors that the parameters of this thread's root are, in the root's order: `at::TensorImpl`s, NULL for none.
 ///
 /// # Safety
 ///
-/// `scope` lives until that call has begun, or [`scope_unwind`] was called.
-pub unsafe fn scope_next(scope: &Arc<Scope>) -> Result<u32> {
-    let adapter = adapter()?;
-    let (next, depth) = (adapter.scope_next, adapter.scope_depth);
-    // SAFETY: the table's calls; the scope lives by this function's contract.
-    unsafe {
-        next.ok_or_else(missing)?(Arc::as_ptr(scope).cast_mut().cast());
-        Ok(depth.ok_or_else(missing)?())
-    }
-}
-
-/// Leaves the scopes above the first `depth` ones, which an exception left open.
-pub fn scope_unwind(depth: u32) -> Result<()> {
-    // SAFETY: the table's call.
-    unsafe { adapter()?.scope_unwind.ok_or_else(missing)?(depth) };
+/// Each that is not NULL points to a live `at::TensorImpl` of this process's libtorch.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before the adapter was loaded.
+pub unsafe fn run_parameters(identities: &[*const c_void]) -> Result<()> {
+    let keep = adapter()?.keep_addresses.ok_or_else(missing)?;
+    // SAFETY: the table's call; the tensors are alive by this function's contract.
+    unsafe { keep(identities.as_ptr(), identities.len()) };
+    thread::with_run(|run| run.set_parameters(identities.iter().map(|identity| identity.addr())));
     Ok(())
 }
 

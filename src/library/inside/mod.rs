@@ -8,6 +8,8 @@
 //! | `process` | the one state of the process, and attaching |
 //! | `reports` | when reports are written, and what is in them |
 //! | `forked` | what a forked child begins with |
+//! | `table` | the list of all hooks |
+//! | `real` | the C library's functions behind them |
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
 //! | `threads` | `pthread_create`, for programs whose operations are listed flat |
 //! | `exec` | a report before the process becomes another program |
@@ -36,7 +38,9 @@ mod hooks;
 mod members;
 mod process;
 mod python;
+mod real;
 mod reports;
+mod table;
 mod threads;
 mod values;
 

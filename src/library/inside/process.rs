@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use super::reports::{self, Reports};
+use super::table;
 use crate::fork;
 use graphpatch_core::error::Result;
 use graphpatch_loader::{self as loader, imports};
@@ -69,6 +70,7 @@ pub fn open() {
     if !is_preloaded() {
         return;
     }
+    table::look_up();
     // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.
     let Ok(options) = Options::load(Path::new(&file)) else {
         return;

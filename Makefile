@@ -47,10 +47,16 @@ test-abi: venv build build/libclang-18.1.1 ## the C ABI against the kept ones: t
 	$(PYTHON) -m pytest -p no:cacheprovider tests/abi -q $(T)
 
 .PHONY: abi-baseline
-abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI, at a release
-	@folder=tests/abi/$$(sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' Cargo.toml) && mkdir -p $$folder/client && \
-	    cp include/graphpatch.h $$folder && cp tests/c/alone.c tests/c/check.h tests/c/dlpack.h $$folder/client && \
+abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI; RELEASE=1 also keeps the header and a client of it
+	@folder=tests/abi/$$(sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' Cargo.toml) && mkdir -p $$folder && \
+	    if [[ -n "$(RELEASE)" ]]; then \
+	        mkdir -p $$folder/client && cp include/graphpatch.h $$folder && cp $(ABI_CLIENT) $$folder/client && \
+	        cp tests/fuzz/seeds/graph-tuple.json $$folder/client/graph.json; \
+	    fi && \
 	    $(PYTHON) tests/abi/reader.py include/graphpatch.h > $$folder/abi.json && echo "kept in $$folder" >&2
+
+# The client that a release keeps.
+ABI_CLIENT := tests/c/alone.c tests/c/check.h tests/c/dlpack.h
 
 build/libclang-18.1.1: | venv
 	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
@@ -150,6 +156,25 @@ fmt: ## format the Rust code
 lint: ## what CI checks beside the tests: format and clippy
 	cargo fmt --check
 	cargo clippy --release --all-targets --quiet -- -D warnings
+
+# Needs no torch: nothing is run.
+PYTHON_TOOLS := target/tools/python
+PYTHON_FOLDERS := .ci benches bindings tests/python
+# Not laid out by ruff yet: errors alone.
+OTHER_PYTHON_FOLDERS := tests
+
+.PHONY: lint-python
+lint-python: $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1 ## the Python code: format and lint by ruff, and the package's types by mypy --strict
+	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
+	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise --select=E9,F $(OTHER_PYTHON_FOLDERS)
+	$(PYTHON_TOOLS)/bin/ruff format --quiet --check $(PYTHON_FOLDERS)
+	cd bindings/python && $(abspath $(PYTHON_TOOLS))/bin/mypy --no-error-summary --cache-dir=$(abspath target)/mypy
+
+$(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1:
+	@echo "lint-python: installing ruff and mypy into $(PYTHON_TOOLS) (once)" >&2
+	@rm -rf $(PYTHON_TOOLS) && $(or $(GRAPHPATCH_PYTHON),python3) -m venv $(PYTHON_TOOLS) && \
+	    $(PYTHON_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input ruff==0.17.6 mypy==2.4.1
+	@touch $@
 
 .PHONY: generate
 generate: ## rebuild the committed generated files (C header, seam bindings, the kernels' PTX)

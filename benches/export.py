@@ -1,6 +1,6 @@
 """Writes the model of the benchmarks: a GPT-2 block stack, 6 layers, 64 wide, as scripted TorchScript.
 
-    export.py OUT.pt
+export.py OUT.pt
 """
 
 import sys

@@ -46,8 +46,16 @@ def gpt2(width: int) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=256, n_positions=64, n_embd=width, n_layer=6, n_head=4, initializer_range=0.1,
-                        bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=256,
+        n_positions=64,
+        n_embd=width,
+        n_layer=6,
+        n_head=4,
+        initializer_range=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     return GPT2LMHeadModel(config).eval()
 
 
@@ -76,14 +84,17 @@ def hook_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
     one = [(model.transformer.h[3].mlp, lambda module, given, output: torch.zeros_like(output))]
     idle = [(module, lambda module, given, output: None) for module in model.modules()]
     copying = [(module, keep) for module in model.modules()]
-    run = lambda: model(**inputs).logits  # noqa: E731
-    return [("a forward hook that zeroes a module's output", lambda: hooked(one), run),
-            ("hooks on all modules, doing nothing", lambda: hooked(idle), run),
-            ("hooks on all modules, copying their outputs", lambda: hooked(copying), run)]
+    run = lambda: model(**inputs).logits
+    return [
+        ("a forward hook that zeroes a module's output", lambda: hooked(one), run),
+        ("hooks on all modules, doing nothing", lambda: hooked(idle), run),
+        ("hooks on all modules, copying their outputs", lambda: hooked(copying), run),
+    ]
 
 
 def libgraphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
     import torch
+
     from libgraphpatch import PatchableGraph, ProbePatch, ZeroPatch
 
     pg = PatchableGraph(model, **inputs)
@@ -93,13 +104,18 @@ def libgraphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
         return below or ([str(node)] if type(node._shape) is torch.Size else [])
 
     paths = leaves(pg.graph)
-    run = lambda: pg(**inputs).logits  # noqa: E731
-    return [("libgraphpatch: nothing patched", contextlib.nullcontext, run),
-            ("libgraphpatch: zero a module's output", lambda: pg.patch({OUTPUT: ZeroPatch()}), run),
-            ("libgraphpatch: zero an inner operation", lambda: pg.patch({INSIDE: ZeroPatch()}), run),
-            ("libgraphpatch: record the graph", pg.recording, run),
-            (f"libgraphpatch: probe all {len(paths)} tensors",
-             lambda: pg.patch({path: ProbePatch() for path in paths}), run)]
+    run = lambda: pg(**inputs).logits
+    return [
+        ("libgraphpatch: nothing patched", contextlib.nullcontext, run),
+        ("libgraphpatch: zero a module's output", lambda: pg.patch({OUTPUT: ZeroPatch()}), run),
+        ("libgraphpatch: zero an inner operation", lambda: pg.patch({INSIDE: ZeroPatch()}), run),
+        ("libgraphpatch: record the graph", pg.recording, run),
+        (
+            f"libgraphpatch: probe all {len(paths)} tensors",
+            lambda: pg.patch({path: ProbePatch() for path in paths}),
+            run,
+        ),
+    ]
 
 
 def nnsight_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
@@ -125,10 +141,12 @@ def nnsight_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
             logits = model.output.logits.save()
         return logits
 
-    return [("nnsight: outside of a trace", contextlib.nullcontext, lambda: model._module(**inputs).logits),
-            ("nnsight: zero a module's output", contextlib.nullcontext, zero_output),
-            ("nnsight: zero an inner operation", contextlib.nullcontext, zero_inside),
-            ("nnsight: cache all modules", contextlib.nullcontext, cached)]
+    return [
+        ("nnsight: outside of a trace", contextlib.nullcontext, lambda: model._module(**inputs).logits),
+        ("nnsight: zero a module's output", contextlib.nullcontext, zero_output),
+        ("nnsight: zero an inner operation", contextlib.nullcontext, zero_inside),
+        ("nnsight: cache all modules", contextlib.nullcontext, cached),
+    ]
 
 
 def graphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
@@ -140,12 +158,13 @@ def graphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
         pg = PatchableGraph(copy.deepcopy(model), **inputs)
     nodes = [node for _, node in pg.graph._depth_first_items() if node.is_leaf and isinstance(node._value, NodeShape)]
     paths = [node._path for node in nodes if node._value._shape is not None]
-    run = lambda: pg(**inputs).logits  # noqa: E731
-    return [("graphpatch: nothing patched", contextlib.nullcontext, run),
-            ("graphpatch: zero a module's output", lambda: pg.patch({OUTPUT: ZeroPatch()}), run),
-            ("graphpatch: zero an inner operation", lambda: pg.patch({INSIDE: ZeroPatch()}), run),
-            (f"graphpatch: probe all {len(paths)} tensors",
-             lambda: pg.patch({path: ProbePatch() for path in paths}), run)]
+    run = lambda: pg(**inputs).logits
+    return [
+        ("graphpatch: nothing patched", contextlib.nullcontext, run),
+        ("graphpatch: zero a module's output", lambda: pg.patch({OUTPUT: ZeroPatch()}), run),
+        ("graphpatch: zero an inner operation", lambda: pg.patch({INSIDE: ZeroPatch()}), run),
+        (f"graphpatch: probe all {len(paths)} tensors", lambda: pg.patch({path: ProbePatch() for path in paths}), run),
+    ]
 
 
 MODES = {"libgraphpatch": libgraphpatch_modes, "nnsight": nnsight_modes, "graphpatch": graphpatch_modes}
@@ -235,13 +254,17 @@ def forwards(libraries: list[str], width: int, rounds: int, tokens: int) -> None
             print(f"{library} does not work here: {type(error).__name__}: {str(error).splitlines()[0]}")
     checked(modes)
     times, repeats = measure(modes, rounds)
-    table(f"GPT-2, 6 layers, {width} wide, 1 x {tokens} tokens: torch {torch.__version__}, transformers"
-          f" {transformers.__version__}, {rounds} rounds of {repeats}", times)
+    table(
+        f"GPT-2, 6 layers, {width} wide, 1 x {tokens} tokens: torch {torch.__version__}, transformers"
+        f" {transformers.__version__}, {rounds} rounds of {repeats}",
+        times,
+    )
 
 
 def operations(rounds: int) -> None:
     """Cost per operation, from chains of two lengths, so that what a run costs once falls out."""
     import torch
+
     from libgraphpatch import PatchableGraph, ZeroPatch
 
     class Chain(torch.nn.Module):
@@ -259,16 +282,20 @@ def operations(rounds: int) -> None:
     for length in (200, 1000):
         chain = Chain(length)
         pg = PatchableGraph(chain, x)
-        run = lambda chain=chain: chain(x)  # noqa: E731
-        modes += [(f"bare {length}", lambda: bare_calls(plain), run),
-                  (f"armed {length}", lambda pg=pg: pg.patch({"relu": ZeroPatch()}), run),
-                  (f"recording {length}", pg.recording, run)]
+        run = lambda chain=chain: chain(x)
+        modes += [
+            (f"bare {length}", lambda: bare_calls(plain), run),
+            (f"armed {length}", lambda pg=pg: pg.patch({"relu": ZeroPatch()}), run),
+            (f"recording {length}", pg.recording, run),
+        ]
     times, _ = measure(modes, rounds, at_once=0.005)
     print("\nper operation (relu of 4 floats), eager:")
     bare = [(long - short) / 800 for short, long in zip(times["bare 200"], times["bare 1000"])]
     print(f"  {'bare':52} {statistics.median(bare) * 1e9:8.0f} ns")
-    for name, about, target in [("armed", "more in a scope where a patch names another one", "150 ns"),
-                                ("recording", "more while recording", "2000 ns")]:
+    for name, about, target in [
+        ("armed", "more in a scope where a patch names another one", "150 ns"),
+        ("recording", "more while recording", "2000 ns"),
+    ]:
         pairs = zip(times[f"{name} 200"], times[f"{name} 1000"], bare)
         more = [((long - short) / 800 - alone) * 1e9 for short, long, alone in pairs]
         low, median, high = statistics.quantiles(more, n=4, method="inclusive")
@@ -307,8 +334,11 @@ def main() -> None:
     for number, interpreter in enumerate([sys.executable, *peers]):
         has = subprocess.run([interpreter, "-c", look], capture_output=True, text=True, check=True).stdout.split()
         found.update(has)
-        print(f"\n=== {f'interpreter {number} of GRAPHPATCH_PEERS' if number else 'this interpreter'}:"
-              f" {', '.join(['libgraphpatch', *has])}", flush=True)
+        print(
+            f"\n=== {f'interpreter {number} of GRAPHPATCH_PEERS' if number else 'this interpreter'}:"
+            f" {', '.join(['libgraphpatch', *has])}",
+            flush=True,
+        )
         command = [interpreter, __file__, "--here", "--rounds", str(args.rounds), "--tokens", str(args.tokens)]
         failed |= subprocess.run(command, check=False).returncode != 0
     for library in LIBRARIES[1:]:

@@ -43,6 +43,7 @@
 /* What a struct that the caller allocates begins as: gp_leaf leaf = GP_LEAF_INIT; */
 #define GP_PATCH_COUNTS_INIT {sizeof(gp_patch_counts), 0, 0, 0}
 #define GP_LEAF_INIT {sizeof(gp_leaf), false, 0, NULL, 0, 0}
+#define GP_NODE_INIT {sizeof(gp_node), 0, 0, 0, 0, 0}
 
 /* Tensors cross as DLPack 1; include <dlpack/dlpack.h> to make or read one. */
 struct DLManagedTensorVersioned;
@@ -135,6 +136,61 @@ typedef uint32_t gp_wants;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What a node stands for. Since 0.1.0.
+enum gp_node_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  // An argument of the scope's forward.
+  GP_NODE_KIND_INPUT = 1,
+  // A parameter or buffer of the scope's module.
+  GP_NODE_KIND_PARAMETER = 2,
+  // An operation.
+  GP_NODE_KIND_OP = 3,
+  // A call of a module; its children are nodes.
+  GP_NODE_KIND_SCOPE = 4,
+  // What the scope returned.
+  GP_NODE_KIND_OUTPUT = 5,
+  // No node, but an element of the container that a node's value is.
+  GP_NODE_KIND_ELEMENT = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum gp_node_kind gp_node_kind;
+#else
+typedef uint32_t gp_node_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What a value is, each as a bit of its own: several add up to all that was seen. Since 0.1.0.
+enum gp_value_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  GP_VALUE_KIND_TENSOR = 1,
+  GP_VALUE_KIND_INT = 2,
+  GP_VALUE_KIND_FLOAT = 4,
+  GP_VALUE_KIND_BOOL = 8,
+  GP_VALUE_KIND_COMPLEX = 16,
+  GP_VALUE_KIND_STR = 32,
+  // Python's None, and an undefined tensor.
+  GP_VALUE_KIND_NONE = 64,
+  GP_VALUE_KIND_TUPLE = 128,
+  GP_VALUE_KIND_LIST = 256,
+  GP_VALUE_KIND_DICT = 512,
+  // Any other type.
+  GP_VALUE_KIND_OTHER = 1024,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum gp_value_kind gp_value_kind;
+#else
+typedef uint32_t gp_value_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // A list of frames that a gp_source_callback fills. Since 0.1.0.
 typedef struct gp_frames gp_frames;
 
@@ -158,6 +214,23 @@ typedef struct gp_spec gp_spec;
 
 // A number or a tensor. Any number of specs may use one; it may be freed once they have it. Any thread. Since 0.1.0.
 typedef struct gp_value gp_value;
+
+// What is known of a node, or of an element of a container. Since 0.1.0.
+typedef struct {
+  // To be set by the caller: sizeof(gp_node).
+  size_t size;
+  // What it stands for: a gp_node_kind.
+  uint32_t kind;
+  // What its value is: a gp_value_kind; 0 for a scope, which has none. Where runs gave values of several kinds, the
+  // first tensor or container among them, or else the first one.
+  uint32_t value;
+  // All kinds of values that runs gave, as the bits of gp_value_kind; 0 for a scope.
+  uint32_t seen;
+  // How many dimensions the value has, where it is a tensor; gp_graphs_sizes says their sizes.
+  uint32_t rank;
+  // How many children a scope has, or how many elements a container.
+  size_t children;
+} gp_node;
 
 // A function of the user's. `value` is the picked part of the tensor, read-only and borrowed for the call; in
 // `replacement` the function may leave a tensor that broadcasts to it, which is then written in its place (and whose
@@ -391,6 +464,53 @@ gp_status gp_graphs_complete(const gp_graphs *graphs,
 gp_status gp_graphs_check(const gp_graphs *graphs,
                           const char *const *paths,
                           size_t n);
+
+// What is known of the node at `path` (NULL or "": the root) in graph number `index`, or with a dig of the element
+// there. Begin `out` with GP_NODE_INIT.
+//
+// Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
+gp_status gp_graphs_node(const gp_graphs *graphs,
+                         size_t index,
+                         const char *path,
+                         gp_node *out);
+
+// The sizes of the tensor at `path` (with a dig, of the element) in graph number `index`, over all runs: for each of
+// its dimensions, which gp_graphs_node counts as `rank`, the smallest and the largest one that was seen. `n` says how many
+// numbers `smallest` and `largest` take. Nothing is written for what is no tensor. GP_STATUS_ARGUMENT where `n` is less
+// than the rank; GP_STATUS_PATH for no such node.
+//
+// Thread: any. NULL: path, and smallest and largest with `n` 0. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
+gp_status gp_graphs_sizes(const gp_graphs *graphs,
+                          size_t index,
+                          const char *path,
+                          int64_t *smallest,
+                          int64_t *largest,
+                          size_t n);
+
+// Child number `number` of the scope at `path` (NULL or "": the root) in graph number `index`, or element number `number`
+// of the container there, counted from 0. `name` (may be NULL) receives its name, new text, and `child` its path from
+// the root, new text; free both with gp_string_free. The key "" of a dict has no path: `child` is then one that is
+// refused wherever a path is read. GP_STATUS_ARGUMENT where it has not so many.
+//
+// Thread: any. NULL: path, name. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
+gp_status gp_graphs_child(const gp_graphs *graphs,
+                          size_t index,
+                          const char *path,
+                          size_t number,
+                          char **name,
+                          char **child);
+
+// The path, as the graph itself writes it, of what `below` names as seen from the node at `path` (NULL or "": the root) in
+// graph number `index`: `linear_0`, the first call of a module that was called more than once, becomes `linear`. Names
+// behind a container's are those of elements, whether a `|` or a `.` stands before them. `out` receives new text; free
+// it with gp_string_free. GP_STATUS_PATH says what there is instead.
+//
+// Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
+gp_status gp_graphs_find(const gp_graphs *graphs,
+                         size_t index,
+                         const char *path,
+                         const char *below,
+                         char **out);
 
 // Whether `path` is well-formed; `canonical` (may be NULL) receives it as it is printed, new text to be freed with
 // gp_string_free. GP_STATUS_PARSE: the message names the character.

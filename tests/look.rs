@@ -9,7 +9,6 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use graphpatch_core::graph::{Dim, Graph, GraphFile, Kind, Node, TensorInfo, Value};
 use graphpatch_core::tensor::{Dtype, HostTensor, safetensors};
@@ -177,13 +176,13 @@ fn nodes_are_found() {
 fn a_closed_pipe_is_quiet_and_many_nodes_are_quick() {
     let desk = Desk::new();
     let file = desk.save("g.json", vec![model(100, 100)]);
-    let begin = Instant::now();
-    let text = said(&graphpatch("show", &[&file], &[]), 0);
-    assert!(
-        begin.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begin.elapsed()
-    );
+    // Two seconds of the processor, whatever else the machine is doing.
+    let limited = Command::new("sh")
+        .args(["-c", r#"ulimit -t 2; exec "$0" show "$1""#])
+        .args([Path::new(env!("CARGO_BIN_EXE_graphpatch")), &file])
+        .output()
+        .expect("starts");
+    let text = said(&limited, 0);
     assert!(text.lines().count() > 10_000);
     for options in [&[][..], &["--json"], &["--find", "add"], &["--shape"]] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_graphpatch"))

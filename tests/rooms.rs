@@ -229,3 +229,151 @@ fn the_library_needs_nothing_of_the_commands() {
         assert!(!names.contains(foreign), "the library needs {foreign}");
     }
 }
+
+/// The lines of a Rust file that are not its unit tests.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+/// The name in a line that defines a Rust static or thread-local.
+fn rust_static(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let line = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => line,
+    };
+    let name = line.strip_prefix("static ")?.split(':').next()?.trim();
+    Some(name.strip_prefix("mut ").unwrap_or(name))
+}
+
+/// The same for a line of C++: a static or thread-local of a function or a file, or a variable of a namespace.
+fn cpp_static(line: &str) -> Option<&str> {
+    let stored = line.trim_start();
+    let of_namespace = line.starts_with("std::atomic<") || line.starts_with("const GpCore* core =");
+    if !stored.starts_with("static ") && !stored.starts_with("thread_local ") && !of_namespace {
+        return None;
+    }
+    let end = stored.find(['=', ';', '{'])?;
+    let declared = stored[..end].trim_end().trim_end_matches("[]");
+    // A function has its parameters before its body.
+    if declared.contains('(') {
+        return None;
+    }
+    declared.rsplit([' ', '&', '*']).next()
+}
+
+/// What outlives a call is known: who sets it, when it dies, what a fork does to it.
+#[test]
+fn every_static_is_in_the_index() {
+    const INDEX: &str = "docs/house/statics.md";
+    let mut found = BTreeSet::new();
+    for (path, text) in files("src", &["rs", "cpp"]) {
+        let name = path.file_name().unwrap().to_string_lossy();
+        if name.ends_with("tests.rs") {
+            continue;
+        }
+        let of = match path.extension().is_some_and(|x| x == "cpp") {
+            true => cpp_static as fn(&str) -> Option<&str>,
+            false => rust_static,
+        };
+        let names = without_tests(&text).lines().filter_map(of);
+        found.extend(names.map(|name| (path.to_string_lossy().into_owned(), name.to_owned())));
+    }
+    let index = fs::read_to_string(root().join(INDEX)).unwrap();
+    let listed: BTreeSet<(String, String)> = index
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let file = cells.next()?.trim_matches('`');
+            let name = cells.next()?.trim().trim_matches('`');
+            Some((format!("src/{file}"), name.to_owned()))
+        })
+        .collect();
+    let missing: Vec<_> = found.difference(&listed).collect();
+    let gone: Vec<_> = listed.difference(&found).collect();
+    assert!(
+        missing.is_empty(),
+        "add a row to {INDEX} for each of these, with who sets it, when it dies, and what a fork does to it: {missing:#?}"
+    );
+    assert!(
+        gone.is_empty(),
+        "these are gone or elsewhere: remove or change their rows in {INDEX}: {gone:#?}"
+    );
+}
+
+/// A fork must find every lock free: in a program there are only locks that go through the gate of `src/locks`.
+#[test]
+fn every_lock_goes_through_the_gate() {
+    let allowed = ["src/locks", "src/command"];
+    let rust = files("src", &["rs"]);
+    let mut found = offenders(&rust, &["parking_lot"], &allowed);
+    for (path, text) in &rust {
+        if allowed.iter().any(|prefix| path.starts_with(prefix)) {
+            continue;
+        }
+        let of_std = [
+            "Mutex", "RwLock", "OnceLock", "LazyLock", "Once", "Condvar", "Barrier",
+        ];
+        for (line, code) in code(without_tests(text)) {
+            let Some((_, names)) = code.split_once("std::sync::") else {
+                continue;
+            };
+            let mut words = names.split(|c: char| !c.is_alphanumeric());
+            if words.any(|word| of_std.contains(&word)) {
+                found.push(format!("{}:{line}: {}", path.display(), code.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "use graphpatch_locks: {found:#?}");
+    let adapter: Vec<_> = files("src/torch/adapter", &["cpp", "h"]);
+    let by_hand = [
+        "std::lock_guard",
+        "std::unique_lock",
+        "std::scoped_lock",
+        "std::call_once",
+        ".lock();",
+    ];
+    let mut found = offenders(&adapter, &by_hand, &[]);
+    // The class `Lock` itself, and weak pointers, whose `lock` is none.
+    found.retain(|line| !line.contains("adapter.h") && !line.ends_with(".lock();"));
+    assert!(found.is_empty(), "use the adapter's Lock: {found:#?}");
+}
+
+/// The newcomer's page walks through files and functions that exist.
+#[test]
+fn the_page_about_the_house_is_true() {
+    let page = fs::read_to_string(root().join("docs/house.md")).unwrap();
+    let mut wrong = Vec::new();
+    // The names that follow a file and a colon are in that file.
+    let mut file: Option<(String, String)> = None;
+    let mut parts = page.split('`');
+    let mut before = parts.next().unwrap_or_default();
+    while let (Some(word), after) = (parts.next(), parts.next()) {
+        let is_path = ["src/", "bindings/", "kernels/", "tests/", "include/"]
+            .iter()
+            .any(|folder| word.starts_with(folder));
+        let goes_on = matches!(before.trim(), ":" | "," | "and");
+        if is_path {
+            let path = root().join(word);
+            if !path.exists() {
+                wrong.push(format!("{word} does not exist"));
+            }
+            file = Some((
+                word.to_owned(),
+                fs::read_to_string(path).unwrap_or_default(),
+            ));
+        } else if let Some((path, text)) = file.as_ref().filter(|_| goes_on) {
+            if !text.contains(word) {
+                wrong.push(format!("{path} has no {word}"));
+            }
+        } else {
+            file = None;
+        }
+        before = after.unwrap_or_default();
+    }
+    assert!(
+        page.contains("src/session/run.rs") && wrong.is_empty(),
+        "change docs/house.md: {wrong:#?}"
+    );
+}

@@ -1,4 +1,4 @@
-"""Takes libgraphpatch.so along: the one that GRAPHPATCH_LIBRARY names, or the checkout's, built by cargo if it can be."""
+"""Takes libgraphpatch.so along: the one that GRAPHPATCH_LIBRARY names, or the checkout's, built by cargo if it can."""
 
 import os
 import shutil
@@ -31,11 +31,17 @@ def library() -> Path:
         return Path(named)
     built = CHECKOUT / "target" / "release" / "libgraphpatch.so"
     if shutil.which("cargo"):
-        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=CHECKOUT, check=True,
-                       env={**os.environ, "CARGO_TARGET_DIR": str(CHECKOUT / "target")})
+        subprocess.run(
+            ["cargo", "build", "--release", "--quiet"],
+            cwd=CHECKOUT,
+            check=True,
+            env={**os.environ, "CARGO_TARGET_DIR": str(CHECKOUT / "target")},
+        )
     elif not built.exists():
-        raise SystemExit("libgraphpatch.so is not built and cargo is not here: install Rust, or name a library that was built"
-                         " elsewhere in GRAPHPATCH_LIBRARY")
+        raise SystemExit(
+            "libgraphpatch.so is not built and cargo is not here: install Rust, or name a library that was built"
+            " elsewhere in GRAPHPATCH_LIBRARY"
+        )
     return built
 
 

@@ -9,6 +9,7 @@ use graphpatch_core::error::{Error, Result as GpResult};
 use graphpatch_core::patch::{Kind, PatchSpec, RunRange, Value, toml};
 use graphpatch_core::path::{NodePath, Slice};
 
+use crate::launch::outputs::Input;
 use crate::voice::Stop;
 
 /// The options, by their names.
@@ -49,6 +50,31 @@ impl PatchArguments {
             Err(Stop::usage(bad.join("\ngraphpatch: ")))
         }
     }
+}
+
+impl PatchArguments {
+    /// The files that are read: those of `--patches`, and of the values of `specs`.
+    pub fn inputs(&self, specs: &[PatchSpec]) -> Vec<Input> {
+        let patches = self.0.iter().filter_map(|given| match given {
+            Given::Patches(file) => Some(Input {
+                reader: "--patches".into(),
+                file: file.clone(),
+            }),
+            _ => None,
+        });
+        patches.chain(values_of(specs)).collect()
+    }
+}
+
+/// The files of the patches' values.
+pub fn values_of(specs: &[PatchSpec]) -> impl Iterator<Item = Input> + '_ {
+    specs.iter().filter_map(|spec| match spec.kind.value() {
+        Some(Value::File(value)) => Some(Input {
+            reader: format!("the patch at {}", spec.path),
+            file: value.file.clone(),
+        }),
+        _ => None,
+    })
 }
 
 impl Given {

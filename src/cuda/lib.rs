@@ -36,7 +36,8 @@ mod pick_tests;
 )]
 pub mod recording;
 
-use std::sync::{Arc, OnceLock};
+use graphpatch_locks::OnceLock;
+use std::sync::Arc;
 
 pub use device::{Cuda, Why};
 pub use plan::Value;

@@ -6,10 +6,10 @@ use std::ffi::CStr;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use graphpatch_locks::{Mutex, OnceLock};
 
 use super::device::Cuda;
 use super::driver::{Answer, Arguments, Driver, Facts, Fault, Launch};

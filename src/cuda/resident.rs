@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 
 use super::device::{Cuda, Why};
 use super::picks::Lists;

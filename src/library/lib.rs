@@ -3,9 +3,11 @@
 //! * [`ffi`] is the C ABI: calls come in, answers and statuses go out.
 //! * [`inside`] is the life of a preloaded process: `graphpatch run` puts this library into a program, and it takes options in
 //!   and gives reports out.
+//! * `fork` keeps both usable in forked children.
 //!
 //! Both are doors to the session; neither holds logic of its own.
 
 pub mod ffi;
+mod fork;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod inside;

@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,6 +12,7 @@ use std::process::Stdio;
 use super::cache::{self, Place};
 use super::compiler::{self, Compiler};
 use super::lock::Lock;
+use super::message::say;
 use super::{Libtorch, seal, sources};
 use graphpatch_core::error::{Error, Result};
 
@@ -276,11 +276,6 @@ fn telling_lines(log: &str) -> String {
         .map(|at| format!("  {}", lines[at]))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// One line for the person at the terminal; a closed stderr is no error.
-pub(super) fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "graphpatch: {text}");
 }
 
 #[cfg(test)]

@@ -6,34 +6,6 @@ use std::path::{Path, PathBuf};
 use super::{Libtorch, sources};
 use graphpatch_core::error::{Error, Result};
 
-/// FNV-1a, 64 bits: stable between builds and machines, unlike the standard library's hashers.
-pub struct Fnv(u64);
-
-impl Fnv {
-    /// The empty hash.
-    pub fn new() -> Fnv {
-        Fnv(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Adds bytes.
-    pub fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    /// The hash so far.
-    pub fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-impl Default for Fnv {
-    fn default() -> Fnv {
-        Fnv::new()
-    }
-}
-
 /// `adapter-s1-<source hash>-torch2.11.0-<build id>-cxx11.so`: a file of that name fits, or nothing does.
 pub fn file_name(libtorch: &Libtorch) -> String {
     Name::of(libtorch).to_string()
@@ -246,13 +218,6 @@ fn private_directory(temp: &Path) -> Result<PathBuf, String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn fnv_is_the_published_one() {
-        let mut hash = Fnv::new();
-        hash.write(b"foobar");
-        assert_eq!(hash.finish(), 0x8594_4171_f739_67e8);
-    }
 
     #[test]
     fn names_tell_builds_apart() {

@@ -1,8 +1,11 @@
 //! The few facts of an ELF file that the loader needs, read on demand: libtorch's libraries are hundreds of megabytes.
 
 use std::fs::File;
+use std::hash::Hasher;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+
+use fnv::FnvHasher;
 
 use object::elf::{
     DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, FileHeader64, NT_GNU_BUILD_ID, PT_LOAD,
@@ -10,8 +13,6 @@ use object::elf::{
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use object::read::{ReadCache, ReadRef};
 use object::{Endianness, Object, ObjectSymbol};
-
-use super::cache::Fnv;
 
 /// What the dynamic linker reads of a library or program.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -120,7 +121,7 @@ fn ends(path: &Path) -> std::io::Result<String> {
     const END: u64 = 256 * 1024;
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    let mut hash = Fnv::new();
+    let mut hash = FnvHasher::default();
     let mut bytes = Vec::new();
     file.by_ref().take(END).read_to_end(&mut bytes)?;
     file.seek(SeekFrom::Start(size.saturating_sub(END)))?;

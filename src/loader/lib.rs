@@ -12,6 +12,7 @@ mod elf;
 pub mod imports;
 mod libtorch;
 mod lock;
+mod message;
 mod program;
 pub mod seal;
 mod shipped;
@@ -105,7 +106,7 @@ pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
     }
     // Once, not in every process that takes it from the cache.
     if build::cached(libtorch).is_none() {
-        shipped.near.iter().for_each(|why| build::say(why));
+        shipped.near.iter().for_each(|why| message::say(why));
     }
     load_own(libtorch).map_err(|why| match shipped.complaint() {
         none if none.is_empty() => why,

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::build::say;
+use super::message::say;
 
 /// Held until dropped; the kernel frees it when its process dies. It is a courtesy, not a need: the finished file appears by
 /// a rename, so that where there is no locking (some network file systems) several processes build the same.

@@ -5,10 +5,11 @@
 //! other users the owner and mode of the cache do ([`super::cache`]).
 
 use std::fs::OpenOptions;
+use std::hash::Hasher;
 use std::io::Write;
 use std::path::Path;
 
-use super::cache::Fnv;
+use fnv::FnvHasher;
 
 const MARK: &str = "graphpatch-adapter-seal 1 ";
 
@@ -56,7 +57,7 @@ fn parse(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 fn hash(bytes: &[u8]) -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = FnvHasher::default();
     hash.write(bytes);
     hash.finish()
 }

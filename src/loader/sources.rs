@@ -1,6 +1,8 @@
 //! The adapter's C++ source, embedded. `adapter.cpp` is the one translation unit; it includes the others.
 
-use super::cache::Fnv;
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
 
 /// The file that is compiled.
 pub const MAIN: &str = "adapter/adapter.cpp";
@@ -69,8 +71,8 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/script.cpp"),
     ),
     (
-        "adapter/shown.cpp",
-        include_str!("../torch/adapter/shown.cpp"),
+        "adapter/host_values.cpp",
+        include_str!("../torch/adapter/host_values.cpp"),
     ),
     (
         "adapter/source.cpp",
@@ -113,9 +115,10 @@ pub fn seam_version() -> u32 {
         .unwrap_or(0)
 }
 
-/// A hash over all files: another source is another adapter.
+/// A hash over all files: another source is another adapter. FNV-1a, as it is the same on every machine and in every version
+/// of us, which the standard library's hashers do not promise.
 pub fn hash() -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = FnvHasher::default();
     for (name, text) in ADAPTER_SOURCES {
         for part in [name, text] {
             hash.write(&(part.len() as u64).to_le_bytes());
@@ -128,6 +131,14 @@ pub fn hash() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Adapters in people's caches are found by this hash, and their seals carry it.
+    #[test]
+    fn the_hash_is_the_published_one() {
+        let mut hash = FnvHasher::default();
+        hash.write(b"foobar");
+        assert_eq!(hash.finish(), 0x8594_4171_f739_67e8);
+    }
 
     #[test]
     fn sources_are_complete() {

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use graphpatch_locks::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::run::{Frame, Interest, Run};
-use super::scope::Prepared;
-use super::{News, Root, Session, attached_ones, ops};
-use crate::record::Tape;
+use crate::attached::attached_ones;
+use crate::frame::Frame;
+use crate::ops;
+use crate::record::{Recorder, Tape};
+use crate::run::{Entered, Run};
+use crate::scope::{Root, Scope};
+use crate::session::{News, Session};
+use crate::value::{Token, ValueKind};
+use crate::wants::{ValueWants, Wants};
 use graphpatch_core::graph::Graph;
 use graphpatch_core::path::Name;
 
@@ -25,71 +30,9 @@ const PERIOD: u64 = 256;
 /// How long a report waits for a run that is just writing. Its thread may be the one that reports, from a signal handler.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// What a run writes on: its own alone, or shared with those who write reports.
-#[derive(Debug)]
-pub(super) enum Recorder {
-    Own(Box<Tape>),
-    Shared(Arc<Mutex<Tape>>),
-}
-
-/// The tape, for a moment.
-pub(super) enum Writing<'a> {
-    Own(&'a mut Tape),
-    Shared(MutexGuard<'a, Tape>),
-}
-
-impl Recorder {
-    pub(super) fn tape(&mut self) -> Writing<'_> {
-        match self {
-            Recorder::Own(tape) => Writing::Own(tape),
-            Recorder::Shared(tape) => Writing::Shared(tape.lock()),
-        }
-    }
-
-    pub(super) fn into_tape(self) -> Tape {
-        match self {
-            Recorder::Own(tape) => *tape,
-            Recorder::Shared(tape) => std::mem::take(&mut *tape.lock()),
-        }
-    }
-}
-
-impl std::ops::Deref for Writing<'_> {
-    type Target = Tape;
-
-    fn deref(&self) -> &Tape {
-        match self {
-            Writing::Own(tape) => tape,
-            Writing::Shared(tape) => tape,
-        }
-    }
-}
-
-impl std::ops::DerefMut for Writing<'_> {
-    fn deref_mut(&mut self) -> &mut Tape {
-        match self {
-            Writing::Own(tape) => tape,
-            Writing::Shared(tape) => tape,
-        }
-    }
-}
-
-/// What a flat run has beside the others.
-#[derive(Debug, Default)]
-pub(super) struct Flat {
-    /// The process's fork count when it began; a run that began in the parent is none of the child's.
-    epoch: u64,
-    /// Scopes that were left, by the address of what describes them.
-    parked: FxHashMap<usize, Frame>,
-    calls: u64,
-    pub(super) nodes: usize,
-    /// `nodes` when a report was last asked for.
-    told: usize,
-}
-
 /// The flat runs that are under way.
 #[derive(Default)]
-pub(super) struct Open {
+pub(crate) struct Open {
     runs: u64,
     tapes: Vec<(Arc<Root>, Arc<Mutex<Tape>>)>,
 }
@@ -98,23 +41,33 @@ pub(super) struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     GoOn,
-    /// It is not recorded any more; its patches hold on, with this interest in the root.
-    Stopped(Interest),
+    /// It is not recorded any more; its patches hold on, with this wanted of the root.
+    Stopped(Wants),
     /// Nothing is wanted of it any more.
     Over,
 }
 
-impl Run {
+/// A run of a thread that tells of no module calls.
+#[derive(Debug)]
+pub struct Flat {
+    run: Run,
+    /// The process's fork count when it began; a run that began in the parent is none of the child's.
+    epoch: u64,
+    /// Scopes that were left, by the address of what describes them.
+    parked: FxHashMap<usize, Frame>,
+    calls: u64,
+    /// How many nodes there were when a report was last asked for.
+    told: usize,
+}
+
+impl Flat {
     /// A flat run of `root` for the attached session, or `None` if nothing is wanted of it.
-    pub fn begin_flat(root: Arc<Root>) -> Option<(Run, Interest)> {
+    pub fn begin(root: Arc<Root>) -> Option<(Flat, Wants)> {
         let attached = attached_ones();
         // It is the command that asks for them, where there is one.
         let session = attached.command.or(attached.program)?;
-        let (mut run, interest) = Run::begin_for(session.clone(), root)?;
-        run.flat = Some(Box::new(Flat {
-            epoch: session.epoch.load(Ordering::Relaxed),
-            ..Flat::default()
-        }));
+        let (mut run, wants) = Run::begin_for(session.clone(), root)?;
+        run.modules = false;
         let mut open = session.open.lock();
         open.runs += 1;
         run.recorder = run.recorder.map(|recorder| {
@@ -123,173 +76,174 @@ impl Run {
             Recorder::Shared(tape)
         });
         drop(open);
-        Some((run, interest))
+        let epoch = session.epoch.load(Ordering::Relaxed);
+        let flat = Flat {
+            run,
+            epoch,
+            parked: FxHashMap::default(),
+            calls: 0,
+            told: 0,
+        };
+        Some((flat, wants))
     }
 
-    /// A flat run is about to see its next operation.
-    pub fn advance(&mut self) -> Next {
-        let recording = self.recorder.is_some();
-        let Some(flat) = &mut self.flat else {
-            return Next::GoOn;
-        };
-        flat.calls += 1;
-        let calls = flat.calls;
+    /// The run itself, for what every run can do.
+    pub fn run(&mut self) -> &mut Run {
+        &mut self.run
+    }
+
+    /// The next operation is about to be seen: how the run goes on, and what its session's observer is to be told.
+    pub fn advance(&mut self) -> (Next, Option<News>) {
+        self.calls += 1;
+        let calls = self.calls;
+        let mut news = None;
         if calls.is_power_of_two() || calls.is_multiple_of(PERIOD) {
-            let grown = std::mem::replace(&mut flat.told, flat.nodes) != flat.nodes;
-            self.session.observe(match grown {
+            let nodes = self.run.nodes;
+            let grown = std::mem::replace(&mut self.told, nodes) != nodes;
+            news = Some(match grown {
                 true => News::Grown,
                 false => News::Counts,
             });
         }
-        if !recording || flat.nodes < LIMIT {
-            return Next::GoOn;
+        if self.run.recorder.is_none() || self.run.nodes < LIMIT {
+            return (Next::GoOn, news);
         }
-        self.session.note(&format!(
+        self.run.session.note(&format!(
             "{}: a run was recorded up to its {LIMIT}th node; run with --run-at NAME to let a new run begin at each call of \
              operation NAME",
-            self.root.name
+            self.run.root.name
         ));
         self.stop_recording();
-        match &self.plan {
-            Some(_) => Next::Stopped(self.interest()),
-            None => {
-                self.session.observe(News::Last);
-                Next::Over
-            }
+        match &self.run.plan {
+            Some(_) => (Next::Stopped(self.run.wants()), news),
+            None => (Next::Over, Some(News::Last)),
         }
+    }
+
+    pub(crate) fn session(&self) -> Arc<Session> {
+        self.run.session.clone()
     }
 
     fn stop_recording(&mut self) {
         if let Some(tape) = self.close() {
-            self.session.keep(&self.root, tape);
+            self.run.session.keep(&self.run.root, tape);
         }
-        let plan = self.plan.clone();
-        let parked = self
-            .flat
-            .iter_mut()
-            .flat_map(|flat| flat.parked.values_mut());
-        for frame in self.frames.iter_mut().chain(parked) {
-            frame.operands = !frame.opaque && frame.patches_parameter(plan.as_deref());
+        let plan = self.run.plan.clone();
+        for frame in self.run.frames.iter_mut().chain(self.parked.values_mut()) {
+            frame.look(plan.as_deref(), false);
         }
     }
 
     /// The tape, taken from the list of those under way.
     fn close(&mut self) -> Option<Tape> {
-        let recorder = self.recorder.take()?;
+        let recorder = self.run.recorder.take()?;
         if let Recorder::Shared(tape) = &recorder {
-            let mut open = self.session.open.lock();
+            let mut open = self.run.session.open.lock();
             open.tapes.retain(|(_, other)| !Arc::ptr_eq(other, tape));
         }
         Some(recorder.into_tape())
     }
 
-    /// A flat run that ends.
-    pub(super) fn end_flat(mut self, flat: &Flat) {
-        if flat.epoch != self.session.epoch.load(Ordering::Relaxed) {
+    /// The thread ends, or another run begins on it.
+    pub fn end(mut self) {
+        let session = self.session();
+        if self.epoch != session.epoch.load(Ordering::Relaxed) {
             return;
         }
         let tape = self.close();
         {
-            let mut open = self.session.open.lock();
+            let mut open = session.open.lock();
             open.runs = open.runs.saturating_sub(1);
         }
-        self.session.finish(&self.root, tape);
+        session.finish(&self.run.root, tape);
     }
 
     /// Modules have become known, or other tensors have become their parameters; what is wanted of the root's scope now.
-    pub fn set_root(
-        &mut self,
-        root: Arc<Root>,
-        identities: impl Iterator<Item = usize>,
-    ) -> Interest {
-        self.parameters.clear();
-        self.set_parameters(identities);
-        if let Some(Recorder::Shared(tape)) = &self.recorder {
-            let mut open = self.session.open.lock();
+    pub fn set_root(&mut self, root: Arc<Root>, identities: impl Iterator<Item = usize>) -> Wants {
+        let run = &mut self.run;
+        run.parameters.clear();
+        run.set_parameters(identities);
+        if let Some(Recorder::Shared(tape)) = &run.recorder {
+            let mut open = run.session.open.lock();
             for (known, _) in open.tapes.iter_mut().filter(|o| Arc::ptr_eq(&o.1, tape)) {
                 *known = root.clone();
             }
         }
-        self.root = root;
-        let (plan, recording) = (self.plan.clone(), self.recorder.is_some());
-        let parked = self
-            .flat
-            .iter_mut()
-            .flat_map(|flat| flat.parked.values_mut());
-        for frame in self.frames.iter_mut().chain(parked) {
-            frame.learn(&self.root);
-            frame.operands =
-                !frame.opaque && (recording || frame.patches_parameter(plan.as_deref()));
+        run.root = root;
+        let (plan, recording) = (run.plan.clone(), run.recorder.is_some());
+        for frame in run.frames.iter_mut().chain(self.parked.values_mut()) {
+            frame.learn(&run.root);
+            frame.look(plan.as_deref(), recording);
         }
-        self.interest()
+        run.wants()
     }
 
-    /// The scope as it was left, if this is a flat run that has met it.
-    pub(super) fn unpark(&mut self, scope: usize) -> Option<Frame> {
-        self.flat.as_mut()?.parked.remove(&scope)
-    }
-
-    /// A scope was left; a flat run may come back to it.
-    pub(super) fn park(&mut self, frame: Frame) {
-        if let Some(flat) = &mut self.flat
-            && frame.name.is_some()
-        {
-            flat.parked.insert(frame.key(), frame);
+    /// An operation is about to be called on parameters of the module that the scope is. One that was met before goes on
+    /// as it was left.
+    pub fn enter(&mut self, scope: Arc<Scope>) -> Entered {
+        let Some(frame) = self.parked.remove(&Arc::as_ptr(&scope).addr()) else {
+            return self.run.enter(scope);
+        };
+        if let (Some(recorder), Some(name)) = (&mut self.run.recorder, frame.name) {
+            let mut tape = recorder.tape();
+            tape.enter(
+                name,
+                &scope.class_name,
+                &scope.module_path,
+                Default::default(),
+            );
+        }
+        Entered {
+            wants: self.run.push(frame),
+            unknown: None,
         }
     }
 
-    /// Operation number `op` got this name. In a flat run that only patches, names behind the last patched one need not
-    /// be counted: there may be no end of them.
-    pub(super) fn counted(&mut self, op: u32, name: Name) {
-        let (Some(_), None, Some(plan)) = (&self.flat, &self.recorder, &self.plan) else {
+    /// The operation has returned.
+    pub(crate) fn leave(&mut self) -> Option<&Frame> {
+        let frame = self.run.leave()?;
+        frame.name?;
+        let key = frame.key();
+        self.parked.insert(key, frame);
+        self.parked.get(&key)
+    }
+
+    /// See [`Run::value_begin`]. Where the run only patches, names behind the last patched one need not be counted:
+    /// there may be no end of them.
+    pub fn value_begin(&mut self, kind: ValueKind) -> Option<(Token, ValueWants)> {
+        let ValueKind::Op(id) = kind else {
+            return self.run.value_begin(kind);
+        };
+        let family = ops::get(id)?.family;
+        if self.run.frames.last()?.past.contains(&family) {
+            return None;
+        }
+        let begun = self.run.value_begin(kind)?;
+        self.counted(family, begun.0.name);
+        Some(begun)
+    }
+
+    fn counted(&mut self, family: graphpatch_core::path::Base, name: Name) {
+        let (None, Some(plan)) = (&self.run.recorder, &self.run.plan) else {
             return;
         };
-        if let (Some(frame), Some(op)) = (self.frames.last_mut(), ops::get(op))
+        if let Some(frame) = self.run.frames.last_mut()
             && let Some(site) = frame.site
-            && name.num > plan.last_number(site, op.family)
+            && name.num > plan.last_number(site, family)
         {
-            frame.past.push(op.family);
+            frame.past.push(family);
         }
-    }
-}
-
-impl Frame {
-    /// Parameters that are known since this scope was met get a name as well.
-    fn learn(&mut self, root: &Root) {
-        let Some(old) = &self.prepared else { return };
-        let new = self.scope.prepared(root, &self.base);
-        let mut missing: Vec<(u32, (Name, bool))> = new
-            .parameters
-            .iter()
-            .filter(|(index, _)| !old.parameters.contains_key(index))
-            .map(|(index, known)| (*index, *known))
-            .collect();
-        if missing.is_empty() {
-            return;
-        }
-        missing.sort_unstable_by_key(|(index, _)| *index);
-        let mut parameters = old.parameters.clone();
-        for (index, (name, own)) in missing {
-            let name = if own { self.names.create(name) } else { name };
-            parameters.insert(index, (name, own));
-        }
-        self.prepared = Some(Arc::new(Prepared {
-            names: old.names.clone(),
-            inputs: old.inputs.clone(),
-            output: old.output,
-            parameters,
-        }));
     }
 }
 
 impl Session {
     /// How many flat runs are under way.
-    pub(super) fn open_runs(&self) -> u64 {
+    pub(crate) fn open_runs(&self) -> u64 {
         self.open.lock().runs
     }
 
     /// Adds what the flat runs that are under way have recorded so far.
-    pub(super) fn add_open(&self, graphs: &mut Vec<Graph>) {
+    pub(crate) fn add_open(&self, graphs: &mut Vec<Graph>) {
         let open = self.open.lock().tapes.clone();
         for (root, tape) in open {
             let copy = tape.try_lock_for(PATIENCE).map(|tape| tape.clone());

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::flat::{LIMIT, Next};
-use super::run::{Run, ValueKind};
+use super::flat::{Flat, LIMIT, Next};
 use super::run_tests::ATTACH;
-use super::{Root, Scope, Session, ops};
+use super::{Root, Scope, Session, ValueKind, ops};
 use crate::record::{Element, Tag};
 
 fn tensor(identity: usize) -> Element<'static> {
@@ -26,10 +25,12 @@ fn root(parameters: &[&str]) -> Arc<Root> {
 }
 
 /// Whether the operation meets a patch.
-fn op(run: &mut Run, id: u32) -> bool {
-    let targets = run.value_begin(ValueKind::Op(id)).targets;
-    run.value(&[tensor(0)]);
-    targets
+fn op(run: &mut Flat, id: u32) -> bool {
+    let Some((token, wants)) = run.value_begin(ValueKind::Op(id)) else {
+        return false;
+    };
+    run.run().value(&token, &[tensor(0)]);
+    wants.targets
 }
 
 fn tree(session: &Session) -> String {
@@ -43,13 +44,13 @@ fn tree(session: &Session) -> String {
 fn forwards(session: &Arc<Session>) -> Vec<bool> {
     let (linear, add) = (ops::define("aten::linear"), ops::define("aten::add"));
     let fc = Arc::new(Scope::new("fc", "fc", "Linear", Vec::new()));
-    let (mut run, _) = Run::begin_flat(root(&[])).unwrap();
+    let (mut run, _) = Flat::begin(root(&[])).unwrap();
     run.set_root(root(&["fc.weight"]), [7].into_iter());
     let mut met = Vec::new();
     for _ in 0..2 {
-        assert_eq!(run.advance(), Next::GoOn);
+        assert_eq!(run.advance().0, Next::GoOn);
         run.enter(fc.clone());
-        run.operands(0, &[tensor(7)], |_| {});
+        run.run().operands(0, &[tensor(7)], |_| {});
         met.push(op(&mut run, linear));
         run.leave();
         met.push(op(&mut run, add));
@@ -100,12 +101,12 @@ fn a_run_without_end_is_recorded_up_to_a_limit_and_patched_on() {
             session.add_patch(patch.parse().unwrap()).unwrap();
         }
         session.make_current().unwrap();
-        let (mut run, _) = Run::begin_flat(root(&[])).unwrap();
+        let (mut run, _) = Flat::begin(root(&[])).unwrap();
         for _ in 0..LIMIT {
-            assert_eq!(run.advance(), Next::GoOn);
+            assert_eq!(run.advance().0, Next::GoOn);
             assert!(!op(&mut run, add));
         }
-        let next = run.advance();
+        let (next, _) = run.advance();
         assert_eq!(matches!(next, Next::Stopped(_)), patched, "{next:?}");
         assert_eq!(next == Next::Over, !patched);
         assert!(session.notes()[0].contains("--run-at"));
@@ -113,7 +114,7 @@ fn a_run_without_end_is_recorded_up_to_a_limit_and_patched_on() {
         if patched {
             let met: Vec<usize> = (LIMIT..far + 10).filter(|_| op(&mut run, add)).collect();
             assert_eq!(met.len(), 1);
-            assert!(run.frames[0].past.len() == 1, "counted no more");
+            assert!(run.run().frames[0].past.len() == 1, "counted no more");
         }
         run.end();
         session.detach();
@@ -126,7 +127,7 @@ fn a_forked_childs_run_begins_afresh() {
     let session = Session::open();
     session.set_recording(true);
     session.make_current().unwrap();
-    let (mut run, _) = Run::begin_flat(root(&[])).unwrap();
+    let (mut run, _) = Flat::begin(root(&[])).unwrap();
     op(&mut run, ops::define("aten::add"));
     session.reset_after_fork();
     assert!(session.graphs().is_empty() && session.runs() == 0);

@@ -1,12 +1,13 @@
 //! Patches that captured CUDA graphs can be told about: their switch and value in device memory; and getting CUDA ready.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::Session;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::Patch;
 use graphpatch_core::patch::action::{Action, Operand};
 use graphpatch_cuda::{self as cuda, Why};
+use graphpatch_locks::OnceLock;
 
 fn text(why: Why) -> Error {
     match why {
@@ -65,8 +66,11 @@ impl Session {
             // The old value's copies on devices go with the old patch.
             changed.resident = OnceLock::new();
         }
-        *patch = Arc::new(changed);
-        self.rebuild(&patches);
+        let old = std::mem::replace(patch, Arc::new(changed));
+        let before = self.rebuild(&patches);
+        // The old value may be a tensor of libtorch's, whose end runs code of the user's.
+        drop(patches);
+        drop((old, before));
         Ok(())
     }
 

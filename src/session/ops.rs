@@ -1,9 +1,9 @@
 //! Operations by number, so that the hot path passes a `u32` and takes no lock.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-use rustc_hash::FxHashSet;
+use graphpatch_locks::{Lazy, Mutex, OnceLock, RwLock};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use graphpatch_core::path::{Base, Name};
 
@@ -22,10 +22,10 @@ const CHUNK: usize = 256;
 
 /// Chunks never move once made: a number can be looked up while others are defined.
 static TABLE: [OnceLock<Box<[OnceLock<Op>]>>; 256] = [const { OnceLock::new() }; 256];
-static NEXT: Mutex<usize> = Mutex::new(0);
+static NUMBERS: Lazy<Mutex<FxHashMap<Arc<str>, u32>>> = Lazy::new(Mutex::default);
 
 /// Families of all operators of the process, called or not.
-static FAMILIES: LazyLock<RwLock<FxHashSet<Base>>> = LazyLock::new(RwLock::default);
+static FAMILIES: Lazy<RwLock<FxHashSet<Base>>> = Lazy::new(RwLock::default);
 
 /// `aten::add.Tensor` asks for the name `add`.
 fn candidate(schema: &str) -> Name {
@@ -43,19 +43,24 @@ pub fn is_family(family: Base) -> bool {
     FAMILIES.read().contains(&family)
 }
 
-/// A number for the operator. A process with more than 65536 operators gets one name for the rest.
+/// A number for the operator: the same one for the same schema. A process with more than 65536 operators gets one name
+/// for the rest.
 pub fn define(schema: &str) -> u32 {
-    let mut next = NEXT.lock();
-    let id = (*next).min(CHUNK * TABLE.len() - 1);
+    let mut known = NUMBERS.lock();
+    if let Some(id) = known.get(schema) {
+        return *id;
+    }
+    let id = known.len().min(CHUNK * TABLE.len() - 1);
     let chunk = TABLE[id / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
     let name = candidate(schema);
     exists(schema);
+    let schema: Arc<str> = schema.into();
     let _ = chunk[id % CHUNK].set(Op {
         name,
         family: name.family(),
-        schema: schema.into(),
+        schema: schema.clone(),
     });
-    *next = id + 1;
+    known.insert(schema, id as u32);
     id as u32
 }
 

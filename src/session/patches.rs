@@ -26,6 +26,16 @@ pub struct KeptValues {
     pub dropped: u64,
 }
 
+/// The patches of runs that begin now, arranged by where they apply.
+#[derive(Default)]
+pub(super) struct Arranged {
+    plan: Option<Arc<Plan>>,
+    /// Whether patches have changed since.
+    stale: bool,
+    /// Whether a patch is on.
+    pub(super) any: bool,
+}
+
 fn unknown(id: u64) -> Error {
     Error::State(format!(
         "there is no patch number {id}: it was removed, or never registered"
@@ -33,17 +43,38 @@ fn unknown(id: u64) -> Error {
 }
 
 impl Session {
-    pub(super) fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) {
-        let enabled: Vec<_> = patches.iter().filter(|p| p.is_enabled()).cloned().collect();
-        let plan =
-            (!enabled.is_empty()).then(|| Arc::new(Plan::new(enabled, *self.on_error.lock())));
-        *self.plan.write() = plan;
+    /// The patches have changed: the next run that begins arranges them anew, so that many changes in a row cost one
+    /// arrangement. Returns the one before: it may hold the last reference to a function or tensor of the user's, so the
+    /// caller lets go of it when it holds no lock.
+    #[must_use]
+    pub(super) fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) -> Option<Arc<Plan>> {
+        let any = patches.iter().any(|patch| patch.is_enabled());
+        let before = {
+            let mut arranged = self.plan.write();
+            (arranged.any, arranged.stale) = (any, any);
+            arranged.plan.take()
+        };
         self.update_active();
+        before
     }
 
     /// The plan of runs that begin now; `None` without patches.
     pub fn plan(&self) -> Option<Arc<Plan>> {
-        self.plan.read().clone()
+        {
+            let arranged = self.plan.read();
+            if !arranged.stale {
+                return arranged.plan.clone();
+            }
+        }
+        let patches = self.patches.lock();
+        let mut arranged = self.plan.write();
+        if arranged.stale {
+            let enabled: Vec<_> = patches.iter().filter(|p| p.is_enabled()).cloned().collect();
+            let on_error = *self.on_error.lock();
+            arranged.plan = (!enabled.is_empty()).then(|| Arc::new(Plan::new(enabled, on_error)));
+            arranged.stale = false;
+        }
+        arranged.plan.clone()
     }
 
     /// Registers a patch behind those that are there, from the next run on. Returns its number.
@@ -88,8 +119,9 @@ impl Session {
             patches.push(Arc::new(Patch::new(id, patch)));
         }
         let added: Vec<_> = patches.iter().skip(first).cloned().collect();
-        self.rebuild(&patches);
+        let before = self.rebuild(&patches);
         drop(patches);
+        drop(before);
         // A capture may come next, in which nothing can be loaded.
         if self.is_attached() {
             cuda::warm(&added);
@@ -129,10 +161,12 @@ impl Session {
         let all = std::mem::take(&mut *patches);
         let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|patch| which(patch));
         *patches = left;
-        if !gone.is_empty() {
-            self.rebuild(&patches);
-        }
+        let before = match gone.is_empty() {
+            true => None,
+            false => self.rebuild(&patches),
+        };
         drop(patches);
+        drop(before);
         Ok(gone.iter().map(|patch| patch.id).collect())
     }
 
@@ -147,7 +181,9 @@ impl Session {
         let patch = patch.ok_or_else(|| unknown(id))?;
         live::switch(patch, on)?;
         patch.set_enabled(on);
-        self.rebuild(&patches);
+        let before = self.rebuild(&patches);
+        drop(patches);
+        drop(before);
         Ok(())
     }
 

@@ -1,11 +1,10 @@
-//! Runs on fake streams of operations: names, parameters, patches and interest, without any libtorch.
+//! Runs on fake streams of operations: names, parameters, patches and what is wanted, without any libtorch.
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 
-use super::run::{Interest, Run, ValueKind, Wanted};
-use super::{Root, Scope, Session, Verdict, ops};
+use super::{Root, Run, Scope, Session, ValueKind, Verdict, Wants, ops};
 use crate::record::{Element, Tag};
 use graphpatch_apply::{Scalar, View};
 use graphpatch_core::patch::OnError;
@@ -56,30 +55,30 @@ fn value(
     element: Element<'_>,
     out: &mut Targeted,
 ) {
-    let Wanted {
-        elements, targets, ..
-    } = run.value_begin(kind);
-    if targets {
+    let Some((token, wants)) = run.value_begin(kind) else {
+        return;
+    };
+    if wants.targets {
         out.push(what);
     }
-    if elements {
-        run.value(&[element]);
+    if wants.elements {
+        run.value(&token, &[element]);
     }
 }
 
-fn call_linear(run: &mut Run, model: &Model, arm: &mut Vec<Interest>, out: &mut Targeted) {
+fn call_linear(run: &mut Run, model: &Model, all: &mut Vec<Wants>, out: &mut Targeted) {
     let linear = ops::define("aten::linear");
-    let interest = run.enter(model.linear.clone());
-    arm.push(interest);
-    if !interest.cold {
+    let wants = run.enter(model.linear.clone()).wants;
+    all.push(wants);
+    if !wants.is_cold() {
         value(run, ValueKind::Input(0), "input", tensor(1, &[3, 2]), out);
-        if interest.operands {
+        if wants.has(Wants::OPERANDS) {
             let operands = [tensor(1, &[3, 2]), tensor(100, &[3, 2]), tensor(101, &[3])];
             run.operands(0, &operands, |index| {
                 out.push(["?", "weight", "bias"][index])
             });
         }
-        if interest.arm {
+        if wants.has(Wants::OPERATIONS) {
             value(
                 run,
                 ValueKind::Op(linear),
@@ -94,10 +93,10 @@ fn call_linear(run: &mut Run, model: &Model, arm: &mut Vec<Interest>, out: &mut 
 }
 
 /// One forward of the model, as the adapter would tell it.
-fn forward(model: &Model) -> Option<(Vec<Interest>, Targeted)> {
-    let (mut run, interest) = Run::begin(model.root.clone())?;
-    let (mut interests, mut out) = (vec![interest], Vec::new());
-    if interest.parameters {
+fn forward(model: &Model) -> Option<(Vec<Wants>, Targeted)> {
+    let (mut run, wants) = Run::begin(model.root.clone())?;
+    let (mut all, mut out) = (vec![wants], Vec::new());
+    if wants.has(Wants::PARAMETERS) {
         run.set_parameters([100, 101].into_iter());
     }
     value(
@@ -107,10 +106,10 @@ fn forward(model: &Model) -> Option<(Vec<Interest>, Targeted)> {
         tensor(1, &[3, 2]),
         &mut out,
     );
-    call_linear(&mut run, model, &mut interests, &mut out);
+    call_linear(&mut run, model, &mut all, &mut out);
     let add = ValueKind::Op(ops::define("aten::add.Tensor"));
     value(&mut run, add, "add", tensor(3, &[3, 2]), &mut out);
-    call_linear(&mut run, model, &mut interests, &mut out);
+    call_linear(&mut run, model, &mut all, &mut out);
     value(
         &mut run,
         ValueKind::Output,
@@ -119,7 +118,7 @@ fn forward(model: &Model) -> Option<(Vec<Interest>, Targeted)> {
         &mut out,
     );
     run.end();
-    Some((interests, out))
+    Some((all, out))
 }
 
 fn with_session<T>(body: impl FnOnce(&Arc<Session>) -> T) -> T {
@@ -172,20 +171,23 @@ fn a_patch_arms_its_own_scope_only_and_meets_the_same_names() {
     with_session(|session| {
         let id = add(session, "linear_1.linear=zero");
         ops::exists("aten::linear");
-        let (interests, met) = forward(&model()).unwrap();
-        assert!(interests[0].arm, "the root counts what `linear_1` is");
+        let (all, met) = forward(&model()).unwrap();
         assert!(
-            interests[1].cold && !interests[1].arm,
+            all[0].has(Wants::OPERATIONS),
+            "the root counts what `linear_1` is"
+        );
+        assert!(
+            all[1].is_cold() && !all[1].has(Wants::OPERATIONS),
             "the first call is left alone"
         );
-        assert!(interests[2].arm && !interests[2].operands);
+        assert!(all[2].has(Wants::OPERATIONS) && !all[2].has(Wants::OPERANDS));
         assert_eq!(met, ["linear"]);
         session.remove_patch(id).unwrap();
 
         add(session, "linear_0.weight=zero");
         add(session, "output=zero");
-        let (interests, met) = forward(&model()).unwrap();
-        assert!(interests[1].operands && interests[2].cold);
+        let (all, met) = forward(&model()).unwrap();
+        assert!(all[1].has(Wants::OPERANDS) && all[2].is_cold());
         assert_eq!(met, ["weight", "output"]);
     });
 }
@@ -198,7 +200,7 @@ fn a_run_keeps_the_patches_it_began_with() {
         let (mut run, _) = Run::begin(model.root.clone()).unwrap();
         session.remove_patch(id).unwrap();
         let op = ValueKind::Op(ops::define("aten::add.Tensor"));
-        assert!(run.value_begin(op).targets);
+        assert!(run.value_begin(op).unwrap().1.targets);
         run.end();
         assert!(Run::begin(model.root).is_none());
     });
@@ -233,24 +235,68 @@ fn failures_are_counted_and_raised_or_skipped() {
     });
 }
 
-#[test]
-fn no_run_begins_while_a_fork_holds_the_session() {
-    with_session(|session| {
-        add(session, "add=zero");
-        let held = session.hold();
-        let (done, begun) = std::sync::mpsc::channel();
-        let other = std::thread::spawn(move || {
-            let (run, _) = Run::begin(model().root).unwrap();
-            done.send(()).unwrap();
-            run.end();
-        });
-        let wait = std::time::Duration::from_millis(200);
-        assert!(
-            begun.recv_timeout(wait).is_err(),
-            "a lock could be inherited by the child"
+/// A root that calls `n` modules, each with a parameter of its own; how long it takes to record its first run.
+fn first_run(session: &Arc<Session>, n: usize) -> std::time::Duration {
+    let scope = Arc::new(Scope::new("", "", "Chain", vec!["x".into()]));
+    let parameters = (0..n).map(|at| format!("layers.{at}.weight")).collect();
+    let root = Arc::new(Root::new(scope, &format!("Chain{n}"), parameters));
+    let layers: Vec<_> = (0..n)
+        .map(|at| {
+            let path = format!("layers.{at}");
+            Arc::new(Scope::new(&path, &path, "Layer", vec!["x".into()]))
+        })
+        .collect();
+    let add = ValueKind::Op(ops::define("aten::add.Tensor"));
+    let begun = std::time::Instant::now();
+    let (mut run, _) = Run::begin_for(session.clone(), root).unwrap();
+    run.set_parameters(1..=n);
+    for (at, layer) in layers.iter().enumerate() {
+        run.enter(layer.clone());
+        run.operands(0, &[tensor(at + 1, &[4])], |_| {});
+        value(
+            &mut run,
+            add,
+            "add",
+            tensor(n + at + 1, &[4]),
+            &mut Vec::new(),
         );
-        drop(held);
-        begun.recv().unwrap();
-        other.join().unwrap();
-    });
+        run.leave();
+    }
+    run.end();
+    begun.elapsed()
+}
+
+#[test]
+fn a_first_run_costs_in_proportion_to_its_modules() {
+    let recorded = |n| {
+        let session = Session::open();
+        session.set_recording(true);
+        first_run(&session, n)
+    };
+    let best = |n| (0..3).map(|_| recorded(n)).min().unwrap();
+    // Ten times the modules: 100 times the work, if each looked at all parameters.
+    let (small, large) = (best(400), best(4000));
+    assert!(
+        large < small * 40,
+        "{small:?} for 400 modules, {large:?} for 4000"
+    );
+}
+
+#[test]
+fn adding_patches_one_by_one_costs_in_proportion_to_them() {
+    let entered = |n: usize| {
+        let session = Session::open();
+        let begun = std::time::Instant::now();
+        for at in 0..n {
+            add(&session, &format!("layers_{at}.output=zero"));
+        }
+        assert_eq!(session.plan().unwrap().patches.len(), n);
+        begun.elapsed()
+    };
+    let best = |n| (0..3).map(|_| entered(n)).min().unwrap();
+    let (small, large) = (best(300), best(3000));
+    assert!(
+        large < small * 40,
+        "{small:?} for 300 patches, {large:?} for 3000"
+    );
 }

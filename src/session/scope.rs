@@ -1,13 +1,13 @@
 //! What is known of a scope and of a root before they run. Made once, shared by all runs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use graphpatch_locks::{Mutex, OnceLock};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use graphpatch_core::patch::Plan;
-use graphpatch_core::path::{Base, Name, Namespace};
+use graphpatch_core::path::{Base, Name, Namespace, family_text, sanitize};
 
 /// One call of one module in a root's code.
 #[derive(Debug)]
@@ -43,8 +43,47 @@ pub struct Prepared {
     /// The inputs' names, by index.
     pub inputs: Vec<Name>,
     pub output: Name,
-    /// By the parameter's index in the root: its name here, and whether `names` holds it already.
+    /// By the parameter's index in the root: its name here, and whether `names` holds it already. The others get theirs
+    /// when they are read, and a number with it if it is taken.
     pub parameters: FxHashMap<u32, (Name, bool)>,
+    /// What names the parameters may have.
+    parameter_names: OnceLock<ParameterNames>,
+}
+
+/// What names the parameters of a scope may have: those of its own module, and families of the others'.
+#[derive(Debug, Default)]
+struct ParameterNames {
+    own: FxHashSet<Name>,
+    families: FxHashSet<Base>,
+}
+
+impl Prepared {
+    /// The same names, with parameters that became known later.
+    pub fn with_parameters(&self, parameters: FxHashMap<u32, (Name, bool)>) -> Prepared {
+        Prepared {
+            names: self.names.clone(),
+            inputs: self.inputs.clone(),
+            output: self.output,
+            parameters,
+            parameter_names: OnceLock::new(),
+        }
+    }
+
+    /// Whether a parameter may have this name.
+    pub fn may_be_parameter(&self, name: Name) -> bool {
+        let known = self.parameter_names.get_or_init(|| {
+            let mut known = ParameterNames::default();
+            for (name, own) in self.parameters.values() {
+                match own {
+                    true => known.own.insert(*name),
+                    false => known.families.insert(name.family()),
+                };
+            }
+            known
+        });
+        known.own.contains(&name)
+            || !known.families.is_empty() && known.families.contains(&name.family())
+    }
 }
 
 impl Scope {
@@ -112,7 +151,7 @@ impl Scope {
 
     /// Names for a call in a run of `root`; `base` is the scope's own [`Scope::base`].
     pub fn prepared(&self, root: &Root, base: &Arc<str>) -> Arc<Prepared> {
-        let make = || Arc::new(self.prepare(&root.parameters, base));
+        let make = || Arc::new(self.prepare(root, base));
         let (place, prepared) = self.first.get_or_init(|| ((root.id, base.clone()), make()));
         if place.0 == root.id && place.1 == *base {
             return prepared.clone();
@@ -124,7 +163,7 @@ impl Scope {
             .clone()
     }
 
-    fn prepare(&self, parameters: &[String], base: &str) -> Prepared {
+    fn prepare(&self, root: &Root, base: &str) -> Prepared {
         let parts = [if self.relative { base } else { "" }, &self.absolute_path];
         let path: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
         let path = path.join(".");
@@ -135,34 +174,28 @@ impl Scope {
             .map(|input| names.create_exact(Name::candidate(input)))
             .collect();
         let output = names.create_exact(Name::candidate("output"));
-        let below = |parameter: &str| {
-            if path.is_empty() {
-                return Some(parameter.to_owned());
-            }
-            parameter
-                .strip_prefix(path.as_str())?
-                .strip_prefix('.')
-                .map(str::to_owned)
-        };
         let mut known = FxHashMap::default();
-        for (index, parameter) in parameters.iter().enumerate() {
-            let Some(relative) = below(parameter) else {
-                continue;
+        for index in root.below(&path) {
+            let parameter = &root.parameters[index as usize];
+            let relative = match path.is_empty() {
+                true => parameter,
+                false => &parameter[path.len() + 1..],
             };
-            let candidate = Name::candidate(&relative);
+            let candidate = Name::candidate(relative);
             let own = !relative.contains('.');
             let name = if own {
                 names.create(candidate)
             } else {
                 candidate
             };
-            known.insert(index as u32, (name, own));
+            known.insert(index, (name, own));
         }
         Prepared {
             names,
             inputs,
             output,
             parameters: known,
+            parameter_names: OnceLock::new(),
         }
     }
 }
@@ -179,6 +212,10 @@ pub struct Root {
     pub parameters: Vec<String>,
     /// The same paths, as nodes show them.
     targets: Vec<Arc<str>>,
+    /// Indices of the parameters in the order of their paths, in which those below a module stand together.
+    sorted: OnceLock<Vec<u32>>,
+    /// Families of all names that a parameter may have in a scope around it.
+    families: OnceLock<FxHashSet<Box<str>>>,
     /// The plan last asked about by [`Root::may_patch_parameter`], times 2, plus the answer.
     answer: AtomicU64,
 }
@@ -192,8 +229,48 @@ impl Root {
             name: name.to_owned(),
             targets: parameters.iter().map(|path| path.as_str().into()).collect(),
             parameters,
+            sorted: OnceLock::new(),
+            families: OnceLock::new(),
             answer: AtomicU64::new(0),
         }
+    }
+
+    /// Indices of the parameters below the module at `path`, in their own order.
+    fn below(&self, path: &str) -> Vec<u32> {
+        if path.is_empty() {
+            return (0..self.parameters.len() as u32).collect();
+        }
+        let path_of = |index: &u32| self.parameters[*index as usize].as_str();
+        let sorted = self.sorted.get_or_init(|| {
+            let mut all: Vec<u32> = (0..self.parameters.len() as u32).collect();
+            all.sort_by(|a, b| path_of(a).cmp(path_of(b)));
+            all
+        });
+        let prefix = format!("{path}.");
+        let first = sorted.partition_point(|index| path_of(index) < prefix.as_str());
+        let rest = sorted[first..].iter().copied();
+        let mut found: Vec<u32> = rest
+            .take_while(|index| path_of(index).starts_with(&prefix))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Families of the names that each parameter may have: by its path below every module around it.
+    fn parameter_families(&self) -> FxHashSet<Box<str>> {
+        let mut families = FxHashSet::default();
+        for path in &self.parameters {
+            let mut below = path.as_str();
+            loop {
+                let name = sanitize(below);
+                families.insert(family_text(&name).into());
+                match below.split_once('.') {
+                    Some((_, rest)) => below = rest,
+                    None => break,
+                }
+            }
+        }
+        families
     }
 
     /// The attribute path of a parameter.
@@ -210,14 +287,10 @@ impl Root {
         if known / 2 == plan.serial {
             return known % 2 == 1;
         }
-        let answer = plan.last_names().any(|name| {
-            let name = name.to_string();
-            self.parameters.iter().any(|path| {
-                let whole = Name::candidate(path).to_string();
-                let last = path.rsplit('.').next().unwrap_or(path);
-                whole.ends_with(&name) || name.starts_with(last)
-            })
-        });
+        let families = self.families.get_or_init(|| self.parameter_families());
+        let answer = plan
+            .last_names()
+            .any(|name| families.contains(family_text(name)));
         self.answer
             .store(plan.serial * 2 + u64::from(answer), Ordering::Relaxed);
         answer

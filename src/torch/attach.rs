@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 
+use super::edge::Adapter;
 use super::seam::CORE;
 use super::seam_generated as raw;
+use super::table::{is_started, publish};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
-use graphpatch_session::Session;
+use graphpatch_session::{Session, thread};
 
-/// The adapter's table, once it was started. It stays for the life of the process.
-static ADAPTER: Mutex<Option<Adapter>> = Mutex::new(None);
-
-#[derive(Clone, Copy)]
-struct Adapter(&'static raw::GpAdapter);
-
-// SAFETY: the table is constant; its calls may be made from any thread (seam.h).
-unsafe impl Send for Adapter {}
+/// Held while the adapter is started: the first of several threads does it, the others wait. Loading it, which may build it
+/// first and take half a minute, is done before, so that a fork need not wait for that: the loader lets one build at a time.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// Makes `session` the one that this process's runs belong to; loads the adapter if that was not done yet.
 ///
@@ -32,29 +29,13 @@ pub fn attach(session: &Arc<Session>) -> Result<()> {
     Ok(())
 }
 
-/// The adapter's table.
-///
-/// # Errors
-///
-/// [`Error::Torch`] before any session was attached.
-pub(super) fn adapter() -> Result<&'static raw::GpAdapter> {
-    let adapter = *ADAPTER.lock();
-    adapter.map(|adapter| adapter.0).ok_or_else(|| {
-        Error::Torch(
-            "no session was attached to libtorch in this process yet, nor was the adapter loaded"
-                .into(),
-        )
-    })
-}
-
 /// Loads the adapter for the process's libtorch, if that was not done yet.
 ///
 /// # Errors
 ///
 /// [`Error::Torch`] without a libtorch in the process, [`Error::Adapter`] when its adapter cannot be had.
 pub fn start() -> Result<()> {
-    let mut adapter = ADAPTER.lock();
-    if adapter.is_some() {
+    if is_started() {
         return Ok(());
     }
     let libtorch = loader::find_loaded().ok_or_else(|| {
@@ -64,6 +45,10 @@ pub fn start() -> Result<()> {
         )
     })?;
     let library = loader::load(&libtorch)?;
+    let _alone = STARTING.lock();
+    if is_started() {
+        return Ok(());
+    }
     // SAFETY: the symbol is the adapter's entry, of this type in every adapter that was built from our sources.
     let table = unsafe {
         let entry = library
@@ -80,7 +65,7 @@ pub fn start() -> Result<()> {
         )));
     };
     if let Some(start) = table.start {
-        // SAFETY: called once, under the lock; the answer is text that stays until the next call.
+        // SAFETY: called under the lock, until it succeeds once; the answer is text that stays until the next call.
         let why = unsafe {
             let answer = start();
             std::slice::from_raw_parts(answer.data.cast::<u8>(), answer.size)
@@ -93,6 +78,7 @@ pub fn start() -> Result<()> {
             )));
         }
     }
-    *adapter = Some(Adapter(table));
+    publish(table, library);
+    thread::set_edge(&Adapter);
     Ok(())
 }

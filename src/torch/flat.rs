@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::attach::adapter;
 use super::seam_generated as raw;
+use super::table::adapter;
 use graphpatch_core::error::{Error, Result};
 
 /// Whether some threads have flat runs; then the adapter is there.

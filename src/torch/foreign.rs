@@ -4,12 +4,13 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::attach::adapter;
+use super::table::adapter;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::action::{ForeignTensor, UserFunction};
 use graphpatch_core::patch::kept::Remote;
+use graphpatch_locks::OnceLock;
 
 /// A tensor that patches use as a value, gradients and all: a handle of the adapter's, which holds a reference.
 #[derive(Debug)]

@@ -8,18 +8,17 @@
 //! host that tells of its modules come in from the C ABI.
 
 mod attach;
+mod edge;
 mod flat;
 mod foreign;
-mod manual;
+mod host_calls;
 mod seam;
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks, reason = "bindgen's")]
 mod seam_generated;
+mod table;
 
 pub use attach::{attach, start};
 pub use flat::{OwnCall, flat_forked, flat_start, flat_thread, is_flat};
 pub use foreign::{NativeFunction, Takes, foreign, lend};
-pub use manual::{
-    Leaf, Opened, Shown, leaf, open_run, open_scope, resume, run_begin, run_end, run_parameters,
-    scope_enter, scope_leave, scope_next, scope_unwind, show, snapshot,
-};
+pub use host_calls::{Leaf, Shown, leaf, run_begin, run_parameters, scope_enter, show};

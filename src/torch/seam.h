@@ -4,7 +4,7 @@
  * GP_SEAM_VERSION when they meet; `seam.rs` is generated from this file (`make generate`).
  *
  * Ownership: every pointer that a call receives is borrowed for that call, unless said otherwise.
- * Threads: a GpRun belongs to the thread that runs its root. Everything else may be called from any thread.
+ * Threads: the core owns the state of each thread; a call that speaks of "the run" means the one of the calling thread.
  * Errors: no C++ exception and no Rust panic crosses. The core answers with flags, the adapter with a GpStr
  * that is empty when all went well.
  */
@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 5u
+#define GP_SEAM_VERSION 6u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -182,7 +182,7 @@ typedef struct GpKept {
 
 /* Opaque, owned by the core. */
 typedef struct GpScope GpScope; /* what is known of a scope before it runs; freed by scope_free */
-typedef struct GpRun GpRun;     /* one call of a root; freed by run_end */
+typedef struct GpTargets GpTargets; /* what an array of targets points into; freed by targets_free */
 
 typedef struct GpScopeInfo {
   GpStr module_path;   /* attribute path below the nearest enclosing called module; "" for a root */
@@ -201,35 +201,55 @@ typedef struct GpRootInfo {
 
 typedef struct GpRoot GpRoot; /* freed by root_free */
 
-/* How the thread goes on behind run_begin, scope_enter, scope_leave. */
-enum GpFrameFlags {
-  GP_FRAME_ARM = 1,      /* intercept operations in this scope */
-  GP_FRAME_COLD = 2,     /* nothing below this scope is wanted: do not call until it is left */
-  GP_FRAME_OPERANDS = 4, /* call `operands` before each operation, input of a child, and output */
-  GP_FRAME_PARAMETERS = 8, /* run_begin only: call run_parameters */
-  GP_FRAME_INPUTS = 16,  /* inputs of this scope are wanted */
-  GP_FRAME_OUTPUT = 32,  /* its output is wanted */
-  GP_FRAME_RECORD = 64,  /* the run is recorded */
-  GP_FRAME_IGNORED = 128, /* scope_enter only, with GP_FRAME_COLD: no call of this scope from the one around it matters */
-  GP_FRAME_INSIDE = 256, /* not cold */
-  GP_FRAME_SOURCE = 512 /* scope_enter only: call scope_source if the lines that the scope is called from are known */
+/* What is wanted of a scope: bits, the same as gp_wants of the C header where that has them. */
+enum GpWants {
+  GP_WANTS_INPUTS = 1,      /* its inputs are wanted */
+  GP_WANTS_OUTPUT = 2,      /* its output is wanted */
+  GP_WANTS_INSIDE = 4,      /* something in it or below it matters */
+  GP_WANTS_PARAMETERS = 8,  /* of a run: call run_parameters */
+  GP_WANTS_RECORD = 16,     /* the run is recorded */
+  GP_WANTS_OPERATIONS = 32, /* intercept operations in this scope */
+  GP_WANTS_IGNORED = 64,    /* no call of this scope from the one around it matters */
+  GP_WANTS_OPERANDS = 128,  /* call `operands` before each operation, input of a child, and output */
+  GP_WANTS_SOURCE = 256     /* call scope_source if the lines that the scope is called from are known */
 };
+
+/* From this bit on, the number of a scope's place among the patches, counted from 1: the same place, the same answers, as
+ * long as the plan stays. */
+#define GP_WANTS_SITE_SHIFT 16
+
+/* How a thread stands. Owned and written by the core, on that thread alone; the adapter reads. */
+typedef struct GpThread {
+  uint32_t run;         /* 1: a run is open */
+  uint32_t wants;       /* GpWants of the innermost scope; 0 before the root's code has begun, and where nothing is wanted */
+  uint32_t frame;       /* another number for every scope of the run */
+  uint32_t outer_wants; /* the same of the scope around */
+  uint32_t outer_frame;
+  uint32_t declined;    /* 1: inside a call of a root of which nothing is wanted */
+  uint32_t flat;        /* 1: operations outside of other runs are in flat runs; 2: and one is open */
+  uint32_t flat_now;    /* 1: the run is the flat one, for the time of one operation */
+  const void* node;     /* of the backward pass in which the run began */
+  void* held;           /* what the adapter has given to `hold` for this run, or NULL */
+} GpThread;
+
+/* A value that has begun. It belongs to the run and the scope in which it began, whatever is called meanwhile. */
+typedef struct GpToken {
+  uint64_t run;
+  uint32_t serial;
+  uint32_t depth;
+  uint32_t kind; /* GpValueKind */
+  uint32_t id;
+  uint32_t base; /* its name: the base, and the number or -1 */
+  int32_t number;
+  uint32_t site;  /* its place among the patches, counted from 1; 0: none */
+  uint32_t reserved;
+} GpToken;
 
 /* How a flat run goes on. */
 enum GpNext {
   GP_NEXT_GO_ON = 0,
-  GP_NEXT_STOPPED = 1, /* it is not recorded any more: identities may be forgotten, the root's flags are new */
-  GP_NEXT_OVER = 2     /* nothing is wanted of it any more */
+  GP_NEXT_OVER = 1 /* nothing is wanted of it any more */
 };
-
-/* The number of a scope's place among the patches: the same place, the same answers, as long as the plan stays. */
-#define GP_FRAME_SITE_SHIFT 16
-
-/* What a run begins with. */
-typedef struct GpOpened {
-  uint64_t plan;  /* the number of its patches' arrangement; 0: none */
-  uint32_t flags; /* GpFrameFlags of its innermost scope */
-} GpOpened;
 
 /* Answers of value_begin: what is wanted of the value that is about to appear. */
 enum GpValueFlags {
@@ -270,49 +290,60 @@ typedef struct GpCore {
   GpRoot* (*root_define)(const GpRootInfo* info);
   void (*root_free)(GpRoot* root);
 
-  /* A run for `session` (the core's handle), or for the attached one if that is NULL. NULL: leave this call alone. */
-  GpRun* (*run_begin)(GpRoot* root, const void* session, GpOpened* opened);
-  void (*run_parameters)(GpRun* run, const void* const* identities, size_t n);
-  void (*run_end)(GpRun* run);
-  /* What a part of the run needs to go on as if it stood where the run stands now (a checkpoint that computes anew,
-   * another thread), and such a part: under the same patches, and recorded only if asked for. The snapshot may be used
-   * any number of times, on any thread. */
-  void* (*run_snapshot)(GpRun* run);
-  GpRun* (*run_resume)(const void* snapshot, uint32_t record, GpOpened* opened);
-  uint32_t (*scope_enter)(GpRun* run, GpScope* scope);
-  uint32_t (*scope_leave)(GpRun* run);
-  /* Where the scope that was entered last is called from, innermost frame last. */
-  void (*scope_source)(GpRun* run, const GpFrame* frames, size_t n_frames);
+  /* How the calling thread stands; the same pointer as long as the thread lives. */
+  const GpThread* (*thread)(void);
+
+  /* A call of a TorchScript root begins, for the attached session. Returns GpWants; 0: leave this call alone, and what it
+   * calls inside, until call_end. */
+  uint32_t (*call_begin)(GpRoot* root);
+  void (*call_end)(void);
+  /* The root's code begins; inside a run, the code of a root that is called there as `scope` or as scope_next said. */
+  uint32_t (*root_enter)(GpScope* scope);
+  /* Whose tensors keep their addresses while the run lasts. */
+  void (*run_parameters)(const void* const* identities, size_t n);
+  void (*run_end)(void);
+  /* Hands over an object that lives as long as the run and everything that goes on from it; given back by held_free. */
+  void (*hold)(void* held);
+  /* Around a call of a function of the user's: models that it runs are no part of the run. */
+  void (*function_begin)(void);
+  void (*function_end)(void);
+  uint32_t (*scope_enter)(GpScope* scope);
+  void (*scope_leave)(void);
+  /* Where the innermost scope is called from, innermost frame last. */
+  void (*scope_source)(const GpFrame* frames, size_t n_frames);
 
   /* Operands that are about to be read: tensors only. Sets replace[i] to 1 where the core has patches for the
    * parameter that operand i is; level 1 means the scope around the present one (an input on its way in). */
-  void (*operands)(GpRun* run, uint32_t level, const GpItem* items, size_t n, uint8_t* replace);
+  void (*operands)(uint32_t level, const GpItem* items, size_t n, uint8_t* replace);
   /* The targets for the parameter `identity` in the scope at `level`; as value_targets. */
-  size_t (*parameter_targets)(GpRun* run, uint32_t level, const void* identity, const GpTarget** targets);
+  size_t (*parameter_targets)(uint32_t level, const void* identity, GpTargets** owner, const GpTarget** targets);
 
   /* A value that is about to appear: an operation's result (id: op_define's), the present scope's input
-   * (id: its index) or output. Decides its name, so it is called once per value, in order. */
-  uint32_t (*value_begin)(GpRun* run, uint32_t kind, uint32_t id);
+   * (id: its index) or output. Decides its name, so it is called once per value, in order. Returns GpValueFlags; `token`
+   * stands for the value in the calls below, and counts for nothing where they are 0. */
+  uint32_t (*value_begin)(uint32_t kind, uint32_t id, GpToken* token);
   /* What the value is made from: an operation's arguments, the input as the caller gave it, the output before its
    * patches; each argument in preorder, keyword ones with their key. And where an operation is called, innermost frame last. */
-  void (*value_args)(GpRun* run, const GpItem* items, size_t n, const GpFrame* frames, size_t n_frames);
-  size_t (*value_targets)(GpRun* run, const GpTarget** targets);
-  void (*value_items)(GpRun* run, const GpItem* items, size_t n);
+  void (*value_args)(const GpToken* token, const GpItem* items, size_t n, const GpFrame* frames, size_t n_frames);
+  /* The targets at the value's place; they live until targets_free(owner). */
+  size_t (*value_targets)(const GpToken* token, GpTargets** owner, const GpTarget** targets);
+  void (*targets_free)(GpTargets* owner);
+  void (*value_items)(const GpToken* token, const GpItem* items, size_t n);
   /* The operation threw: its node is dropped. */
-  void (*value_abandon)(GpRun* run);
+  void (*value_abandon)(const GpToken* token);
 
-  /* One target on a tensor whose memory may be written; GP_RAISE: throw failure(run). */
-  uint32_t (*apply)(GpRun* run, const GpTarget* target, const GpTensor* tensor);
+  /* One target on a tensor whose memory may be written; GP_RAISE: throw failure(). */
+  uint32_t (*apply)(const GpTarget* target, const GpTensor* tensor);
   /* For a target that keeps: 0 if its limit is reached and no copy is wanted any more. */
-  uint32_t (*keep_wanted)(GpRun* run, const GpTarget* target);
+  uint32_t (*keep_wanted)(const GpTarget* target);
   /* Keeps a copy of the tensor, which stays as it is. */
-  uint32_t (*keep)(GpRun* run, const GpTarget* target, const GpTensor* tensor);
+  uint32_t (*keep)(const GpTarget* target, const GpTensor* tensor);
   /* The same as apply and keep for a plain number. */
-  uint32_t (*apply_scalar)(GpRun* run, const GpTarget* target, GpScalar* number);
+  uint32_t (*apply_scalar)(const GpTarget* target, GpScalar* number);
   /* The adapter did it through libtorch, or could not: why is empty when it did. rank is SIZE_MAX where there is no
    * shape. */
-  uint32_t (*applied_elsewhere)(GpRun* run, const GpTarget* target, GpStr why, const int64_t* sizes, size_t rank);
-  GpStr (*failure)(GpRun* run);
+  uint32_t (*applied_elsewhere)(const GpTarget* target, GpStr why, const int64_t* sizes, size_t rank);
+  GpStr (*failure)(void);
 
   /* Something that a person should know about a root (what was lost, why it was left alone). */
   void (*note)(GpStr text);
@@ -320,21 +351,31 @@ typedef struct GpCore {
   /* One target on a CUDA tensor whose memory may be written; `value` is the target's tensor where that is libtorch's
    * and on the same device, else NULL. Answers as apply. With `more` to come the launch may wait for flush_device, which
    * is to be called before anybody else reads or writes the tensor, and gives the verdict then. */
-  uint32_t (*apply_on_device)(GpRun* run, const GpTarget* target, const GpDeviceTensor* tensor, const GpDeviceTensor* value,
+  uint32_t (*apply_on_device)(const GpTarget* target, const GpDeviceTensor* tensor, const GpDeviceTensor* value,
                               uint32_t more);
-  uint32_t (*flush_device)(GpRun* run);
+  uint32_t (*flush_device)(void);
   /* Keeps a copy that libtorch has enqueued; the core owns the handle from now on, whatever the answer. */
-  uint32_t (*keep_on_device)(GpRun* run, const GpTarget* target, const GpKept* kept);
+  uint32_t (*keep_on_device)(const GpTarget* target, const GpKept* kept);
   /* 1 while work for the stream goes into a CUDA graph. */
   uint32_t (*is_capturing)(const void* stream);
 
-  /* A flat run for the attached session: one that lasts, whose thread calls flat_next before each operation. It may
-   * enter a scope that it has left. NULL: nothing is wanted. Ended by run_end. */
-  GpRun* (*flat_begin)(GpRoot* root, GpOpened* opened);
-  uint32_t (*flat_next)(GpRun* run, uint32_t* flags); /* GpNext */
-  /* From now on these are the root's parameters; their indices are those of the root before, and more. Returns the
-   * root's flags. */
-  uint32_t (*flat_root)(GpRun* run, GpRoot* root, const void* const* identities, size_t n);
+  /* Whether the thread's operations outside of other runs are in flat runs; switched off, its flat run ends. */
+  void (*flat_thread)(uint32_t on);
+  /* A flat run for the attached session begins, in the place of the one before: one that lasts, whose thread calls
+   * flat_next before each operation. It may enter a scope that it has left. Returns GpWants; 0: nothing is wanted. */
+  uint32_t (*flat_begin)(GpRoot* root, const void* const* identities, size_t n);
+  uint32_t (*flat_next)(void); /* GpNext */
+  /* From now on these are the root's parameters; their indices are those of the root before, and more. They keep their
+   * addresses. */
+  void (*flat_root)(GpRoot* root, const void* const* identities, size_t n);
+  /* For one operation the flat run is the thread's run. */
+  void (*flat_now)(uint32_t on);
+  void (*flat_end)(void);
+
+  /* Around every lock of the adapter's, before it is taken and after it is given back: a fork of the process waits until no
+   * thread is between the two, so that the child finds it free. Calls nest. */
+  void (*lock_enter)(void);
+  void (*lock_leave)(void);
 } GpCore;
 
 /* What the adapter offers to the core. */
@@ -342,24 +383,24 @@ typedef struct GpAdapter {
   uint32_t version; /* GP_SEAM_VERSION */
   uint32_t size;    /* sizeof(GpAdapter) */
   GpStr libtorch_version;
-  /* Called once, when the first session attaches; installs the hooks for the life of the process. */
+  /* Called when the first session attaches, until it succeeds once; installs the hooks for the life of the process. */
   GpStr (*start)(void);
-  /* Explicit runs and scopes, for hosts that tell of them by calls (C++, Python). Return text on error. `flags`
-   * and `opened` receive frame flags; 0 where nothing is wanted. A run that begins inside another one suspends it. */
-  GpStr (*run_begin)(GpRoot* root, const void* session, GpOpened* opened);
-  GpStr (*run_resume)(const void* snapshot, uint32_t record, GpOpened* opened);
-  GpStr (*run_end)(void);
-  void (*run_parameters)(const void* const* identities, size_t n);
-  void* (*run_snapshot)(void); /* NULL outside a run */
-  GpStr (*scope_enter)(GpScope* scope, uint32_t* flags);
-  GpStr (*scope_leave)(void);
-  /* The next call of a TorchScript root on this thread, inside the run, is one of `scope`. NULL takes it back. */
-  void (*scope_next)(GpScope* scope);
-  /* How many scopes are open; leaves those that an exception left open above so many. */
-  uint32_t (*scope_depth)(void);
-  void (*scope_unwind)(uint32_t depth);
-  /* An input or the output of the present scope, or all its inputs as a tuple (GP_VALUE_INPUTS) (tensors: identity is the at::TensorImpl). `owned`: the caller holds
-   * each tensor in one place only, and gives it up if it is changed. `changed` receives how many leaves changed. */
+  /* Operations of this thread are intercepted from now on, or not any more. */
+  void (*arm)(uint32_t on);
+  /* Lets everything pass on this thread, also inside an operation that is intercepted. Returns what was set before. */
+  uint32_t (*suspend)(void);
+  void (*resume)(uint32_t before);
+  /* The node of a backward pass that this thread computes, or NULL. */
+  const void* (*node)(void);
+  /* What was given to `hold`: a frame is left, the run has ended (its own thread), nobody knows it any more (any thread). */
+  void (*held_leave)(void* held, uint32_t frame);
+  void (*held_end)(void* held);
+  void (*held_free)(void* held);
+  /* These tensors keep their addresses while the run of this thread lasts. */
+  void (*keep_addresses)(const void* const* identities, size_t n);
+  /* An input or the output of the present scope, or all its inputs as a tuple (GP_VALUE_INPUTS). A tensor's identity
+   * is the at::TensorImpl. `owned`: the caller holds each tensor in one place only, and gives it up if it is changed.
+   * `changed` receives how many leaves changed. */
   GpStr (*value)(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
   /* Leaf number `index`, in preorder, of the value last shown on this thread. 0: no such leaf. */
   uint32_t (*leaf)(size_t index, GpLeaf* out);

@@ -5,6 +5,7 @@
 
 mod device;
 mod flat;
+mod held;
 mod lent;
 mod targets;
 
@@ -12,16 +13,16 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 use lent::{array, borrowed, elements, frames, text, view};
-use targets::{Targets, give_targets};
+use targets::give_targets;
 
 use super::seam_generated as raw;
 use graphpatch_apply::{Scalar, View};
-use graphpatch_session::Verdict;
-use graphpatch_session::run::{Interest, Snapshot, Wanted};
-use graphpatch_session::{self as session, Root, Run, Scope, Session, ValueKind, ops};
+use graphpatch_core::path::Name;
+use graphpatch_session::thread::{self, Shown};
+use graphpatch_session::{
+    self as session, Root, Run, Scope, Token, ValueKind, Verdict, Wants, ops,
+};
 
 /// The table that the adapter gets; lives as long as the process.
 pub static CORE: Core = Core(raw::GpCore {
@@ -34,11 +35,15 @@ pub static CORE: Core = Core(raw::GpCore {
     scope_free: Some(scope_free),
     root_define: Some(root_define),
     root_free: Some(root_free),
-    run_begin: Some(run_begin),
+    thread: Some(this_thread),
+    call_begin: Some(call_begin),
+    call_end: Some(call_end),
+    root_enter: Some(root_enter),
     run_parameters: Some(run_parameters),
     run_end: Some(run_end),
-    run_snapshot: Some(run_snapshot),
-    run_resume: Some(run_resume),
+    hold: Some(held::hold),
+    function_begin: Some(function_begin),
+    function_end: Some(function_end),
     scope_enter: Some(scope_enter),
     scope_leave: Some(scope_leave),
     scope_source: Some(scope_source),
@@ -47,6 +52,7 @@ pub static CORE: Core = Core(raw::GpCore {
     value_begin: Some(value_begin),
     value_args: Some(value_args),
     value_targets: Some(value_targets),
+    targets_free: Some(targets::targets_free),
     value_items: Some(value_items),
     value_abandon: Some(value_abandon),
     apply: Some(apply),
@@ -60,22 +66,51 @@ pub static CORE: Core = Core(raw::GpCore {
     flush_device: Some(device::flush_device),
     keep_on_device: Some(device::keep_on_device),
     is_capturing: Some(device::is_capturing),
+    flat_thread: Some(flat::flat_thread),
     flat_begin: Some(flat::flat_begin),
     flat_next: Some(flat::flat_next),
     flat_root: Some(flat::flat_root),
+    flat_now: Some(flat::flat_now),
+    flat_end: Some(flat::flat_end),
+    lock_enter: Some(lock_enter),
+    lock_leave: Some(lock_leave),
 });
+
+// The session's numbers are the seam's.
+const _: () = {
+    assert!(Wants::INPUTS == raw::GP_WANTS_INPUTS);
+    assert!(Wants::OUTPUT == raw::GP_WANTS_OUTPUT);
+    assert!(Wants::INSIDE == raw::GP_WANTS_INSIDE);
+    assert!(Wants::PARAMETERS == raw::GP_WANTS_PARAMETERS);
+    assert!(Wants::RECORD == raw::GP_WANTS_RECORD);
+    assert!(Wants::OPERATIONS == raw::GP_WANTS_OPERATIONS);
+    assert!(Wants::IGNORED == raw::GP_WANTS_IGNORED);
+    assert!(Wants::OPERANDS == raw::GP_WANTS_OPERANDS);
+    assert!(Wants::SOURCE == raw::GP_WANTS_SOURCE);
+    assert!(Wants::SITE_SHIFT == raw::GP_WANTS_SITE_SHIFT);
+    assert!(size_of::<Shown>() == size_of::<raw::GpThread>());
+    assert!(align_of::<Shown>() == align_of::<raw::GpThread>());
+    macro_rules! same_place {
+        ($($field:ident)*) => {
+            $(assert!(std::mem::offset_of!(Shown, $field) == std::mem::offset_of!(raw::GpThread, $field));)*
+        };
+    }
+    same_place!(run wants frame outer_wants outer_frame declined flat flat_now node held);
+};
+
+unsafe extern "C" fn lock_enter() {
+    graphpatch_locks::gate::enter();
+}
+
+unsafe extern "C" fn lock_leave() {
+    graphpatch_locks::gate::leave();
+}
 
 /// [`raw::GpCore`] as a static.
 pub struct Core(pub raw::GpCore);
 
 // SAFETY: the table is never written; its one data pointer is to an atomic.
 unsafe impl Sync for Core {}
-
-/// A run together with the C arrays that were made for it.
-struct SeamRun {
-    run: Run,
-    targets: FxHashMap<u32, Targets>,
-}
 
 /// Runs `body`; after a panic, `fallback`, with the library disabled.
 fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
@@ -88,16 +123,6 @@ fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
         session::disable(&why);
         fallback
     })
-}
-
-/// The run behind a handle.
-///
-/// # Safety
-///
-/// `run` came from `run_begin`, was not ended, and is used by its own thread alone.
-unsafe fn seam_run<'a>(run: *mut raw::GpRun) -> Option<&'a mut SeamRun> {
-    // SAFETY: by this function's contract.
-    unsafe { run.cast::<SeamRun>().as_mut() }
 }
 
 unsafe extern "C" fn op_define(name: raw::GpStr) -> u32 {
@@ -171,177 +196,92 @@ unsafe extern "C" fn root_free(root: *mut raw::GpRoot) {
     }
 }
 
-fn frame_flags(interest: Interest) -> u32 {
-    let mut flags = 0;
-    for (set, flag) in [
-        (interest.arm, raw::GP_FRAME_ARM),
-        (interest.cold, raw::GP_FRAME_COLD),
-        (interest.operands, raw::GP_FRAME_OPERANDS),
-        (interest.parameters, raw::GP_FRAME_PARAMETERS),
-        (interest.inputs, raw::GP_FRAME_INPUTS),
-        (interest.output, raw::GP_FRAME_OUTPUT),
-        (interest.record, raw::GP_FRAME_RECORD),
-        (interest.ignored, raw::GP_FRAME_IGNORED),
-        (!interest.cold, raw::GP_FRAME_INSIDE),
-        (interest.source, raw::GP_FRAME_SOURCE),
-    ] {
-        if set {
-            flags |= flag;
-        }
-    }
-    // Numbers from 1 on, as far as they fit; 0 is none.
-    let site = interest.site.map_or(0, |site| site + 1);
-    if site < 1 << (32 - raw::GP_FRAME_SITE_SHIFT) {
-        flags |= site << raw::GP_FRAME_SITE_SHIFT;
-    }
-    flags
+extern "C" fn this_thread() -> *const raw::GpThread {
+    thread::shown().cast()
 }
 
-/// Hands a run over to the adapter.
-///
-/// # Safety
-///
-/// `opened` may be written.
-unsafe fn hand_over(run: Run, interest: Interest, opened: *mut raw::GpOpened) -> *mut raw::GpRun {
-    let answer = raw::GpOpened {
-        plan: run.plan().map_or(0, |plan| plan.serial),
-        flags: frame_flags(interest),
-    };
-    // SAFETY: by this function's contract.
-    unsafe { *opened = answer };
-    let targets = FxHashMap::default();
-    Box::into_raw(Box::new(SeamRun { run, targets })).cast()
-}
-
-unsafe extern "C" fn run_begin(
-    root: *mut raw::GpRoot,
-    session: *const c_void,
-    opened: *mut raw::GpOpened,
-) -> *mut raw::GpRun {
-    guard(std::ptr::null_mut(), || {
-        // SAFETY: the handles are `root_define`'s or manual.rs's, and alive; `opened` is a place for the answer.
-        unsafe {
-            let root = share(root.cast::<Root>().cast_const());
-            let begun = match session.is_null() {
-                true => Run::begin(root),
-                false => Run::begin_for(share(session.cast::<Session>()), root),
-            };
-            match begun {
-                Some((run, interest)) => hand_over(run, interest, opened),
-                None => std::ptr::null_mut(),
-            }
-        }
-    })
-}
-
-unsafe extern "C" fn run_snapshot(run: *mut raw::GpRun) -> *mut c_void {
-    guard(std::ptr::null_mut(), || {
-        // SAFETY: a live run on its own thread.
-        let snapshot = unsafe { seam_run(run) }.map(|run| run.run.snapshot());
-        snapshot.map_or(std::ptr::null_mut(), |snapshot| {
-            Arc::into_raw(Arc::new(snapshot)).cast_mut().cast()
-        })
-    })
-}
-
-unsafe extern "C" fn run_resume(
-    snapshot: *const c_void,
-    record: u32,
-    opened: *mut raw::GpOpened,
-) -> *mut raw::GpRun {
-    guard(std::ptr::null_mut(), || {
-        // SAFETY: the handle is `run_snapshot`'s, alive for this call; `opened` is a place for the answer.
-        unsafe {
-            match Run::resume(&*snapshot.cast::<Snapshot>(), record != 0) {
-                Some((run, interest)) => hand_over(run, interest, opened),
-                None => std::ptr::null_mut(),
-            }
-        }
-    })
-}
-
-unsafe extern "C" fn run_parameters(
-    run: *mut raw::GpRun,
-    identities: *const *const c_void,
-    n: usize,
-) {
-    guard((), || {
-        // SAFETY: a live run on its own thread; the array is lent for this call.
-        let (run, identities) = unsafe { (seam_run(run), array(identities, n)) };
-        if let Some(run) = run {
-            run.run
-                .set_parameters(identities.iter().map(|identity| identity.addr()));
-        }
-    });
-}
-
-unsafe extern "C" fn run_end(run: *mut raw::GpRun) {
-    if !run.is_null() {
-        guard((), || {
-            // SAFETY: the box that `run_begin` handed over, given back once.
-            unsafe { Box::from_raw(run.cast::<SeamRun>()) }.run.end()
-        });
-    }
-}
-
-unsafe extern "C" fn scope_enter(run: *mut raw::GpRun, scope: *mut raw::GpScope) -> u32 {
-    guard(raw::GP_FRAME_COLD, || {
-        // SAFETY: a live run on its own thread, and a live scope.
-        let (run, scope) = unsafe { (seam_run(run), share(scope.cast::<Scope>().cast_const())) };
-        run.map_or(raw::GP_FRAME_COLD, |run| frame_flags(run.run.enter(scope)))
-    })
-}
-
-unsafe extern "C" fn scope_leave(run: *mut raw::GpRun) -> u32 {
+unsafe extern "C" fn call_begin(root: *mut raw::GpRoot) -> u32 {
     guard(0, || {
-        // SAFETY: a live run on its own thread.
-        unsafe { seam_run(run) }.map_or(0, |run| frame_flags(run.run.leave()))
+        // SAFETY: the handle is `root_define`'s, and alive.
+        let root = unsafe { share(root.cast::<Root>().cast_const()) };
+        thread::begin_call(root).map_or(0, Wants::bits)
     })
 }
 
-unsafe extern "C" fn scope_source(run: *mut raw::GpRun, source: *const raw::GpFrame, n: usize) {
+extern "C" fn call_end() {
+    guard((), thread::end_call);
+}
+
+unsafe extern "C" fn root_enter(scope: *mut raw::GpScope) -> u32 {
+    guard(0, || {
+        // SAFETY: a live scope.
+        let scope = unsafe { share(scope.cast::<Scope>().cast_const()) };
+        thread::enter_root(scope).bits()
+    })
+}
+
+unsafe extern "C" fn run_parameters(identities: *const *const c_void, n: usize) {
     guard((), || {
-        // SAFETY: a live run on its own thread; frames lent for this call.
-        let (run, source) = unsafe { (seam_run(run), frames(source, n)) };
-        if let Some(run) = run {
-            run.run.called_from(source);
-        }
+        // SAFETY: the array is lent for this call.
+        let identities = unsafe { array(identities, n) };
+        thread::with_run(|run| run.set_parameters(identities.iter().map(|i| i.addr())));
     });
 }
 
-unsafe extern "C" fn operands(
-    run: *mut raw::GpRun,
-    level: u32,
-    items: *const raw::GpItem,
-    n: usize,
-    replace: *mut u8,
-) {
+extern "C" fn run_end() {
+    guard((), || drop(thread::end_run()));
+}
+
+extern "C" fn function_begin() {
+    guard((), thread::begin_function);
+}
+
+extern "C" fn function_end() {
+    guard((), thread::end_function);
+}
+
+unsafe extern "C" fn scope_enter(scope: *mut raw::GpScope) -> u32 {
+    guard(0, || {
+        // SAFETY: a live scope.
+        let scope = unsafe { share(scope.cast::<Scope>().cast_const()) };
+        thread::enter(scope).map_or(0, Wants::bits)
+    })
+}
+
+extern "C" fn scope_leave() {
+    guard((), thread::leave);
+}
+
+unsafe extern "C" fn scope_source(source: *const raw::GpFrame, n: usize) {
     guard((), || {
-        // SAFETY: a live run on its own thread; items lent for this call.
-        let (run, tensors) = unsafe { (seam_run(run), elements(items, n)) };
-        if let Some(run) = run {
-            run.run.operands(level as usize, &tensors, |index| {
+        // SAFETY: frames lent for this call.
+        thread::called_from(unsafe { frames(source, n) });
+    });
+}
+
+unsafe extern "C" fn operands(level: u32, items: *const raw::GpItem, n: usize, replace: *mut u8) {
+    guard((), || {
+        // SAFETY: items lent for this call.
+        let tensors = unsafe { elements(items, n) };
+        thread::with_run(|run| {
+            run.operands(level as usize, &tensors, |index| {
                 // SAFETY: `replace` has `n` places and `index` is one of them.
                 unsafe { *replace.add(index) = 1 }
             });
-        }
+        });
     });
 }
 
 unsafe extern "C" fn parameter_targets(
-    run: *mut raw::GpRun,
     level: u32,
     identity: *const c_void,
+    owner: *mut *mut raw::GpTargets,
     out: *mut *const raw::GpTarget,
 ) -> usize {
     guard(0, || {
-        // SAFETY: a live run on its own thread; `out` is a place for the answer.
-        let Some(run) = (unsafe { seam_run(run) }) else {
-            return 0;
-        };
-        let site = run.run.parameter_site(level as usize, identity.addr());
-        // SAFETY: as above.
-        unsafe { give_targets(run, site, out) }
+        let site = |run: &mut Run| run.parameter_site(level as usize, identity.addr());
+        // SAFETY: places for the answers.
+        unsafe { give_targets(site, owner, out) }
     })
 }
 
@@ -353,64 +293,98 @@ fn value_kind(kind: u32, id: u32) -> ValueKind {
     }
 }
 
-unsafe extern "C" fn value_begin(run: *mut raw::GpRun, kind: u32, id: u32) -> u32 {
+fn raw_token(token: &Token) -> raw::GpToken {
+    let (kind, id) = match token.kind {
+        ValueKind::Op(id) => (raw::GP_VALUE_OP, id),
+        ValueKind::Input(index) => (raw::GP_VALUE_INPUT, index),
+        ValueKind::Output => (raw::GP_VALUE_OUTPUT, 0),
+    };
+    raw::GpToken {
+        run: token.run,
+        serial: token.serial,
+        depth: token.depth,
+        kind,
+        id,
+        base: token.name.base,
+        number: token.name.num,
+        site: token.site.map_or(0, |site| site + 1),
+        reserved: 0,
+    }
+}
+
+/// # Safety
+///
+/// `token` points to one that `value_begin` filled.
+unsafe fn token(token: *const raw::GpToken) -> Token {
+    // SAFETY: by this function's contract.
+    let raw = unsafe { &*token };
+    Token {
+        run: raw.run,
+        serial: raw.serial,
+        depth: raw.depth,
+        kind: value_kind(raw.kind, raw.id),
+        name: Name {
+            base: raw.base,
+            num: raw.number,
+        },
+        site: raw.site.checked_sub(1),
+    }
+}
+
+unsafe extern "C" fn value_begin(kind: u32, id: u32, out: *mut raw::GpToken) -> u32 {
     guard(0, || {
-        // SAFETY: a live run on its own thread.
-        let Some(run) = (unsafe { seam_run(run) }) else {
+        let Some((token, wants)) = thread::value_begin(value_kind(kind, id)) else {
             return 0;
         };
-        let wanted: Wanted = run.run.value_begin(value_kind(kind, id));
-        (u32::from(wanted.elements) * raw::GP_VALUE_ITEMS)
-            | (u32::from(wanted.targets) * raw::GP_VALUE_TARGETS)
-            | (u32::from(wanted.args) * raw::GP_VALUE_ARGS)
+        // SAFETY: a place for the answer.
+        unsafe { *out = raw_token(&token) };
+        (u32::from(wants.elements) * raw::GP_VALUE_ITEMS)
+            | (u32::from(wants.targets) * raw::GP_VALUE_TARGETS)
+            | (u32::from(wants.args) * raw::GP_VALUE_ARGS)
     })
 }
 
 unsafe extern "C" fn value_args(
-    run: *mut raw::GpRun,
+    value: *const raw::GpToken,
     items: *const raw::GpItem,
     n: usize,
     source: *const raw::GpFrame,
     n_source: usize,
 ) {
     guard((), || {
-        // SAFETY: a live run on its own thread; items and frames lent for this call.
-        let (run, given, source) =
-            unsafe { (seam_run(run), elements(items, n), frames(source, n_source)) };
-        if let Some(run) = run {
-            run.run.args(&given, source);
-        }
+        // SAFETY: a token of `value_begin`'s; items and frames lent for this call.
+        let (value, given, source) =
+            unsafe { (token(value), elements(items, n), frames(source, n_source)) };
+        thread::value_args(&value, &given, source);
     });
 }
 
-unsafe extern "C" fn value_targets(run: *mut raw::GpRun, out: *mut *const raw::GpTarget) -> usize {
+unsafe extern "C" fn value_targets(
+    value: *const raw::GpToken,
+    owner: *mut *mut raw::GpTargets,
+    out: *mut *const raw::GpTarget,
+) -> usize {
     guard(0, || {
-        // SAFETY: a live run on its own thread; `out` is a place for the answer.
-        let Some(run) = (unsafe { seam_run(run) }) else {
-            return 0;
-        };
-        let site = run.run.value_site();
-        // SAFETY: as above.
-        unsafe { give_targets(run, site, out) }
+        // SAFETY: a token of `value_begin`'s.
+        let value = unsafe { token(value) };
+        // SAFETY: places for the answers.
+        unsafe { give_targets(|run| run.value_site(&value), owner, out) }
     })
 }
 
-unsafe extern "C" fn value_items(run: *mut raw::GpRun, items: *const raw::GpItem, n: usize) {
+unsafe extern "C" fn value_items(value: *const raw::GpToken, items: *const raw::GpItem, n: usize) {
     guard((), || {
-        // SAFETY: a live run on its own thread; items lent for this call.
-        let (run, value) = unsafe { (seam_run(run), elements(items, n)) };
-        if let Some(run) = run {
-            run.run.value(&value);
-        }
+        // SAFETY: a token of `value_begin`'s; items lent for this call.
+        let (value, given) = unsafe { (token(value), elements(items, n)) };
+        thread::with_run(|run| run.value(&value, &given));
     });
 }
 
-unsafe extern "C" fn value_abandon(run: *mut raw::GpRun) {
+unsafe extern "C" fn value_abandon(value: *const raw::GpToken) {
     guard((), || {
-        // SAFETY: a live run on its own thread.
-        if let Some(run) = unsafe { seam_run(run) } {
-            run.run.abandon();
-        }
+        // SAFETY: a token of `value_begin`'s.
+        let value = unsafe { token(value) };
+        thread::with_run(|run| run.abandon(&value));
     });
 }
 
@@ -423,103 +397,85 @@ fn verdict(verdict: Verdict) -> u32 {
     }
 }
 
-unsafe extern "C" fn keep_wanted(run: *mut raw::GpRun, target: *const raw::GpTarget) -> u32 {
+unsafe extern "C" fn keep_wanted(target: *const raw::GpTarget) -> u32 {
     guard(0, || {
-        // SAFETY: a live run on its own thread; the target lent for this call.
-        let (run, target) = unsafe { (seam_run(run), &*target) };
-        run.is_some_and(|run| run.run.keep_wanted(target.patch))
+        // SAFETY: the target lent for this call.
+        let patch = unsafe { &*target }.patch;
+        thread::with_run(|run| run.keep_wanted(patch))
+            .unwrap_or(false)
             .into()
     })
 }
 
-/// Shows a run the tensor that the adapter lends.
+/// Shows the run the tensor that the adapter lends.
 ///
 /// # Safety
 ///
-/// A live run on its own thread; target and tensor are as `seam.h` says, and the tensor's memory is this call's alone.
+/// Target and tensor are as `seam.h` says, and the tensor's memory is this call's alone.
 unsafe fn with_view(
-    run: *mut raw::GpRun,
     target: *const raw::GpTarget,
     tensor: *const raw::GpTensor,
     act: impl FnOnce(&mut Run, u32, &View<'_>) -> Verdict,
 ) -> u32 {
     guard(raw::GP_SKIPPED, || {
         // SAFETY: by this function's contract.
-        let (run, target, view) = unsafe { (seam_run(run), &*target, view(&*tensor)) };
-        match (run, view) {
-            (Some(run), Some(view)) => verdict(act(&mut run.run, target.patch, &view)),
-            _ => raw::GP_ELSEWHERE,
-        }
+        let (target, view) = unsafe { (&*target, view(&*tensor)) };
+        let Some(view) = view else {
+            return raw::GP_ELSEWHERE;
+        };
+        thread::with_run(|run| act(run, target.patch, &view)).map_or(raw::GP_ELSEWHERE, verdict)
     })
 }
 
-unsafe extern "C" fn keep(
-    run: *mut raw::GpRun,
-    target: *const raw::GpTarget,
-    tensor: *const raw::GpTensor,
-) -> u32 {
+unsafe extern "C" fn keep(target: *const raw::GpTarget, tensor: *const raw::GpTensor) -> u32 {
     // SAFETY: the adapter hands over plain strided CPU memory, which is only read (seam.h).
-    unsafe { with_view(run, target, tensor, Run::keep) }
+    unsafe { with_view(target, tensor, Run::keep) }
 }
 
-unsafe extern "C" fn apply(
-    run: *mut raw::GpRun,
-    target: *const raw::GpTarget,
-    tensor: *const raw::GpTensor,
-) -> u32 {
+unsafe extern "C" fn apply(target: *const raw::GpTarget, tensor: *const raw::GpTensor) -> u32 {
     // SAFETY: the adapter hands over plain strided CPU memory that is its own to write (seam.h).
-    unsafe { with_view(run, target, tensor, Run::apply) }
+    unsafe { with_view(target, tensor, Run::apply) }
 }
 
-unsafe extern "C" fn apply_scalar(
-    run: *mut raw::GpRun,
-    target: *const raw::GpTarget,
-    number: *mut raw::GpScalar,
-) -> u32 {
+unsafe extern "C" fn apply_scalar(target: *const raw::GpTarget, number: *mut raw::GpScalar) -> u32 {
     guard(raw::GP_SKIPPED, || {
-        // SAFETY: a live run on its own thread; target and number lent for this call.
-        let (run, target, number) = unsafe { (seam_run(run), &*target, &mut *number) };
-        let Some(run) = run else {
-            return raw::GP_SKIPPED;
-        };
+        // SAFETY: target and number lent for this call.
+        let (target, number) = unsafe { (&*target, &mut *number) };
         let mut scalar = match u32::from(number.tag) {
             raw::GP_BOOL => Scalar::Bool(number.i != 0),
             raw::GP_INT => Scalar::Int(number.i),
             _ => Scalar::Float(number.re),
         };
-        let answer = run.run.apply_scalar(target.patch, &mut scalar);
+        let answer = thread::with_run(|run| run.apply_scalar(target.patch, &mut scalar));
         match scalar {
             Scalar::Bool(value) => number.i = value.into(),
             Scalar::Int(value) => number.i = value,
             Scalar::Float(value) => number.re = value,
         }
-        verdict(answer)
+        answer.map_or(raw::GP_SKIPPED, verdict)
     })
 }
 
 unsafe extern "C" fn applied_elsewhere(
-    run: *mut raw::GpRun,
     target: *const raw::GpTarget,
     why: raw::GpStr,
     sizes: *const i64,
     rank: usize,
 ) -> u32 {
     guard(raw::GP_SKIPPED, || {
-        // SAFETY: a live run on its own thread; all else lent for this call.
-        let (run, target, why) = unsafe { (seam_run(run), &*target, text(why)) };
+        // SAFETY: all lent for this call.
+        let (target, why) = unsafe { (&*target, text(why)) };
         // SAFETY: as above; a rank that is none stands for no shape.
         let sizes = (rank != usize::MAX).then(|| unsafe { array(sizes, rank) });
-        run.map_or(raw::GP_SKIPPED, |run| {
-            verdict(run.run.applied_elsewhere(target.patch, why, sizes))
-        })
+        thread::with_run(|run| run.applied_elsewhere(target.patch, why, sizes))
+            .map_or(raw::GP_SKIPPED, verdict)
     })
 }
 
-unsafe extern "C" fn failure(run: *mut raw::GpRun) -> raw::GpStr {
-    // SAFETY: a live run on its own thread; the adapter copies the text before it calls again.
-    guard(raw::GpStr::default(), || match unsafe { seam_run(run) } {
-        Some(run) => borrowed(run.run.failure()),
-        None => raw::GpStr::default(),
+/// The text stays as it is until the thread's run fails again; the adapter copies it before it calls again.
+extern "C" fn failure() -> raw::GpStr {
+    guard(raw::GpStr::default(), || {
+        thread::with_run(|run| borrowed(run.failure())).unwrap_or_default()
     })
 }
 

@@ -3,8 +3,8 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 5;
-pub const GP_FRAME_SITE_SHIFT: u32 = 16;
+pub const GP_SEAM_VERSION: u32 = 6;
+pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpStr {
@@ -402,7 +402,7 @@ pub struct GpScope {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct GpRun {
+pub struct GpTargets {
     _unused: [u8; 0],
 }
 #[repr(C)]
@@ -470,34 +470,86 @@ impl Default for GpRootInfo {
 pub struct GpRoot {
     _unused: [u8; 0],
 }
-pub const GP_FRAME_ARM: GpFrameFlags = 1;
-pub const GP_FRAME_COLD: GpFrameFlags = 2;
-pub const GP_FRAME_OPERANDS: GpFrameFlags = 4;
-pub const GP_FRAME_PARAMETERS: GpFrameFlags = 8;
-pub const GP_FRAME_INPUTS: GpFrameFlags = 16;
-pub const GP_FRAME_OUTPUT: GpFrameFlags = 32;
-pub const GP_FRAME_RECORD: GpFrameFlags = 64;
-pub const GP_FRAME_IGNORED: GpFrameFlags = 128;
-pub const GP_FRAME_INSIDE: GpFrameFlags = 256;
-pub const GP_FRAME_SOURCE: GpFrameFlags = 512;
-pub type GpFrameFlags = ::std::os::raw::c_uint;
-pub const GP_NEXT_GO_ON: GpNext = 0;
-pub const GP_NEXT_STOPPED: GpNext = 1;
-pub const GP_NEXT_OVER: GpNext = 2;
-pub type GpNext = ::std::os::raw::c_uint;
+pub const GP_WANTS_INPUTS: GpWants = 1;
+pub const GP_WANTS_OUTPUT: GpWants = 2;
+pub const GP_WANTS_INSIDE: GpWants = 4;
+pub const GP_WANTS_PARAMETERS: GpWants = 8;
+pub const GP_WANTS_RECORD: GpWants = 16;
+pub const GP_WANTS_OPERATIONS: GpWants = 32;
+pub const GP_WANTS_IGNORED: GpWants = 64;
+pub const GP_WANTS_OPERANDS: GpWants = 128;
+pub const GP_WANTS_SOURCE: GpWants = 256;
+pub type GpWants = ::std::os::raw::c_uint;
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct GpOpened {
-    pub plan: u64,
-    pub flags: u32,
+#[derive(Debug, Copy, Clone)]
+pub struct GpThread {
+    pub run: u32,
+    pub wants: u32,
+    pub frame: u32,
+    pub outer_wants: u32,
+    pub outer_frame: u32,
+    pub declined: u32,
+    pub flat: u32,
+    pub flat_now: u32,
+    pub node: *const ::std::os::raw::c_void,
+    pub held: *mut ::std::os::raw::c_void,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpOpened"][::std::mem::size_of::<GpOpened>() - 16usize];
-    ["Alignment of GpOpened"][::std::mem::align_of::<GpOpened>() - 8usize];
-    ["Offset of field: GpOpened::plan"][::std::mem::offset_of!(GpOpened, plan) - 0usize];
-    ["Offset of field: GpOpened::flags"][::std::mem::offset_of!(GpOpened, flags) - 8usize];
+    ["Size of GpThread"][::std::mem::size_of::<GpThread>() - 48usize];
+    ["Alignment of GpThread"][::std::mem::align_of::<GpThread>() - 8usize];
+    ["Offset of field: GpThread::run"][::std::mem::offset_of!(GpThread, run) - 0usize];
+    ["Offset of field: GpThread::wants"][::std::mem::offset_of!(GpThread, wants) - 4usize];
+    ["Offset of field: GpThread::frame"][::std::mem::offset_of!(GpThread, frame) - 8usize];
+    ["Offset of field: GpThread::outer_wants"]
+        [::std::mem::offset_of!(GpThread, outer_wants) - 12usize];
+    ["Offset of field: GpThread::outer_frame"]
+        [::std::mem::offset_of!(GpThread, outer_frame) - 16usize];
+    ["Offset of field: GpThread::declined"][::std::mem::offset_of!(GpThread, declined) - 20usize];
+    ["Offset of field: GpThread::flat"][::std::mem::offset_of!(GpThread, flat) - 24usize];
+    ["Offset of field: GpThread::flat_now"][::std::mem::offset_of!(GpThread, flat_now) - 28usize];
+    ["Offset of field: GpThread::node"][::std::mem::offset_of!(GpThread, node) - 32usize];
+    ["Offset of field: GpThread::held"][::std::mem::offset_of!(GpThread, held) - 40usize];
 };
+impl Default for GpThread {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct GpToken {
+    pub run: u64,
+    pub serial: u32,
+    pub depth: u32,
+    pub kind: u32,
+    pub id: u32,
+    pub base: u32,
+    pub number: i32,
+    pub site: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpToken"][::std::mem::size_of::<GpToken>() - 40usize];
+    ["Alignment of GpToken"][::std::mem::align_of::<GpToken>() - 8usize];
+    ["Offset of field: GpToken::run"][::std::mem::offset_of!(GpToken, run) - 0usize];
+    ["Offset of field: GpToken::serial"][::std::mem::offset_of!(GpToken, serial) - 8usize];
+    ["Offset of field: GpToken::depth"][::std::mem::offset_of!(GpToken, depth) - 12usize];
+    ["Offset of field: GpToken::kind"][::std::mem::offset_of!(GpToken, kind) - 16usize];
+    ["Offset of field: GpToken::id"][::std::mem::offset_of!(GpToken, id) - 20usize];
+    ["Offset of field: GpToken::base"][::std::mem::offset_of!(GpToken, base) - 24usize];
+    ["Offset of field: GpToken::number"][::std::mem::offset_of!(GpToken, number) - 28usize];
+    ["Offset of field: GpToken::site"][::std::mem::offset_of!(GpToken, site) - 32usize];
+    ["Offset of field: GpToken::reserved"][::std::mem::offset_of!(GpToken, reserved) - 36usize];
+};
+pub const GP_NEXT_GO_ON: GpNext = 0;
+pub const GP_NEXT_OVER: GpNext = 1;
+pub type GpNext = ::std::os::raw::c_uint;
 pub const GP_VALUE_ITEMS: GpValueFlags = 1;
 pub const GP_VALUE_TARGETS: GpValueFlags = 2;
 pub const GP_VALUE_ARGS: GpValueFlags = 4;
@@ -530,58 +582,37 @@ pub struct GpCore {
     pub root_define:
         ::std::option::Option<unsafe extern "C" fn(info: *const GpRootInfo) -> *mut GpRoot>,
     pub root_free: ::std::option::Option<unsafe extern "C" fn(root: *mut GpRoot)>,
-    pub run_begin: ::std::option::Option<
-        unsafe extern "C" fn(
-            root: *mut GpRoot,
-            session: *const ::std::os::raw::c_void,
-            opened: *mut GpOpened,
-        ) -> *mut GpRun,
-    >,
+    pub thread: ::std::option::Option<unsafe extern "C" fn() -> *const GpThread>,
+    pub call_begin: ::std::option::Option<unsafe extern "C" fn(root: *mut GpRoot) -> u32>,
+    pub call_end: ::std::option::Option<unsafe extern "C" fn()>,
+    pub root_enter: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope) -> u32>,
     pub run_parameters: ::std::option::Option<
-        unsafe extern "C" fn(
-            run: *mut GpRun,
-            identities: *const *const ::std::os::raw::c_void,
-            n: usize,
-        ),
+        unsafe extern "C" fn(identities: *const *const ::std::os::raw::c_void, n: usize),
     >,
-    pub run_end: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun)>,
-    pub run_snapshot:
-        ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> *mut ::std::os::raw::c_void>,
-    pub run_resume: ::std::option::Option<
-        unsafe extern "C" fn(
-            snapshot: *const ::std::os::raw::c_void,
-            record: u32,
-            opened: *mut GpOpened,
-        ) -> *mut GpRun,
-    >,
-    pub scope_enter:
-        ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, scope: *mut GpScope) -> u32>,
-    pub scope_leave: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> u32>,
-    pub scope_source: ::std::option::Option<
-        unsafe extern "C" fn(run: *mut GpRun, frames: *const GpFrame, n_frames: usize),
-    >,
+    pub run_end: ::std::option::Option<unsafe extern "C" fn()>,
+    pub hold: ::std::option::Option<unsafe extern "C" fn(held: *mut ::std::os::raw::c_void)>,
+    pub function_begin: ::std::option::Option<unsafe extern "C" fn()>,
+    pub function_end: ::std::option::Option<unsafe extern "C" fn()>,
+    pub scope_enter: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope) -> u32>,
+    pub scope_leave: ::std::option::Option<unsafe extern "C" fn()>,
+    pub scope_source:
+        ::std::option::Option<unsafe extern "C" fn(frames: *const GpFrame, n_frames: usize)>,
     pub operands: ::std::option::Option<
-        unsafe extern "C" fn(
-            run: *mut GpRun,
-            level: u32,
-            items: *const GpItem,
-            n: usize,
-            replace: *mut u8,
-        ),
+        unsafe extern "C" fn(level: u32, items: *const GpItem, n: usize, replace: *mut u8),
     >,
     pub parameter_targets: ::std::option::Option<
         unsafe extern "C" fn(
-            run: *mut GpRun,
             level: u32,
             identity: *const ::std::os::raw::c_void,
+            owner: *mut *mut GpTargets,
             targets: *mut *const GpTarget,
         ) -> usize,
     >,
     pub value_begin:
-        ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, kind: u32, id: u32) -> u32>,
+        ::std::option::Option<unsafe extern "C" fn(kind: u32, id: u32, token: *mut GpToken) -> u32>,
     pub value_args: ::std::option::Option<
         unsafe extern "C" fn(
-            run: *mut GpRun,
+            token: *const GpToken,
             items: *const GpItem,
             n: usize,
             frames: *const GpFrame,
@@ -589,79 +620,75 @@ pub struct GpCore {
         ),
     >,
     pub value_targets: ::std::option::Option<
-        unsafe extern "C" fn(run: *mut GpRun, targets: *mut *const GpTarget) -> usize,
+        unsafe extern "C" fn(
+            token: *const GpToken,
+            owner: *mut *mut GpTargets,
+            targets: *mut *const GpTarget,
+        ) -> usize,
     >,
+    pub targets_free: ::std::option::Option<unsafe extern "C" fn(owner: *mut GpTargets)>,
     pub value_items: ::std::option::Option<
-        unsafe extern "C" fn(run: *mut GpRun, items: *const GpItem, n: usize),
+        unsafe extern "C" fn(token: *const GpToken, items: *const GpItem, n: usize),
     >,
-    pub value_abandon: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun)>,
+    pub value_abandon: ::std::option::Option<unsafe extern "C" fn(token: *const GpToken)>,
     pub apply: ::std::option::Option<
-        unsafe extern "C" fn(
-            run: *mut GpRun,
-            target: *const GpTarget,
-            tensor: *const GpTensor,
-        ) -> u32,
+        unsafe extern "C" fn(target: *const GpTarget, tensor: *const GpTensor) -> u32,
     >,
-    pub keep_wanted: ::std::option::Option<
-        unsafe extern "C" fn(run: *mut GpRun, target: *const GpTarget) -> u32,
-    >,
+    pub keep_wanted: ::std::option::Option<unsafe extern "C" fn(target: *const GpTarget) -> u32>,
     pub keep: ::std::option::Option<
-        unsafe extern "C" fn(
-            run: *mut GpRun,
-            target: *const GpTarget,
-            tensor: *const GpTensor,
-        ) -> u32,
+        unsafe extern "C" fn(target: *const GpTarget, tensor: *const GpTensor) -> u32,
     >,
     pub apply_scalar: ::std::option::Option<
-        unsafe extern "C" fn(
-            run: *mut GpRun,
-            target: *const GpTarget,
-            number: *mut GpScalar,
-        ) -> u32,
+        unsafe extern "C" fn(target: *const GpTarget, number: *mut GpScalar) -> u32,
     >,
     pub applied_elsewhere: ::std::option::Option<
         unsafe extern "C" fn(
-            run: *mut GpRun,
             target: *const GpTarget,
             why: GpStr,
             sizes: *const i64,
             rank: usize,
         ) -> u32,
     >,
-    pub failure: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> GpStr>,
+    pub failure: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
     pub note: ::std::option::Option<unsafe extern "C" fn(text: GpStr)>,
     pub apply_on_device: ::std::option::Option<
         unsafe extern "C" fn(
-            run: *mut GpRun,
             target: *const GpTarget,
             tensor: *const GpDeviceTensor,
             value: *const GpDeviceTensor,
             more: u32,
         ) -> u32,
     >,
-    pub flush_device: ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun) -> u32>,
+    pub flush_device: ::std::option::Option<unsafe extern "C" fn() -> u32>,
     pub keep_on_device: ::std::option::Option<
-        unsafe extern "C" fn(run: *mut GpRun, target: *const GpTarget, kept: *const GpKept) -> u32,
+        unsafe extern "C" fn(target: *const GpTarget, kept: *const GpKept) -> u32,
     >,
     pub is_capturing:
         ::std::option::Option<unsafe extern "C" fn(stream: *const ::std::os::raw::c_void) -> u32>,
+    pub flat_thread: ::std::option::Option<unsafe extern "C" fn(on: u32)>,
     pub flat_begin: ::std::option::Option<
-        unsafe extern "C" fn(root: *mut GpRoot, opened: *mut GpOpened) -> *mut GpRun,
-    >,
-    pub flat_next:
-        ::std::option::Option<unsafe extern "C" fn(run: *mut GpRun, flags: *mut u32) -> u32>,
-    pub flat_root: ::std::option::Option<
         unsafe extern "C" fn(
-            run: *mut GpRun,
             root: *mut GpRoot,
             identities: *const *const ::std::os::raw::c_void,
             n: usize,
         ) -> u32,
     >,
+    pub flat_next: ::std::option::Option<unsafe extern "C" fn() -> u32>,
+    pub flat_root: ::std::option::Option<
+        unsafe extern "C" fn(
+            root: *mut GpRoot,
+            identities: *const *const ::std::os::raw::c_void,
+            n: usize,
+        ),
+    >,
+    pub flat_now: ::std::option::Option<unsafe extern "C" fn(on: u32)>,
+    pub flat_end: ::std::option::Option<unsafe extern "C" fn()>,
+    pub lock_enter: ::std::option::Option<unsafe extern "C" fn()>,
+    pub lock_leave: ::std::option::Option<unsafe extern "C" fn()>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 296usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 376usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -673,52 +700,65 @@ const _: () = {
     ["Offset of field: GpCore::scope_free"][::std::mem::offset_of!(GpCore, scope_free) - 40usize];
     ["Offset of field: GpCore::root_define"][::std::mem::offset_of!(GpCore, root_define) - 48usize];
     ["Offset of field: GpCore::root_free"][::std::mem::offset_of!(GpCore, root_free) - 56usize];
-    ["Offset of field: GpCore::run_begin"][::std::mem::offset_of!(GpCore, run_begin) - 64usize];
+    ["Offset of field: GpCore::thread"][::std::mem::offset_of!(GpCore, thread) - 64usize];
+    ["Offset of field: GpCore::call_begin"][::std::mem::offset_of!(GpCore, call_begin) - 72usize];
+    ["Offset of field: GpCore::call_end"][::std::mem::offset_of!(GpCore, call_end) - 80usize];
+    ["Offset of field: GpCore::root_enter"][::std::mem::offset_of!(GpCore, root_enter) - 88usize];
     ["Offset of field: GpCore::run_parameters"]
-        [::std::mem::offset_of!(GpCore, run_parameters) - 72usize];
-    ["Offset of field: GpCore::run_end"][::std::mem::offset_of!(GpCore, run_end) - 80usize];
-    ["Offset of field: GpCore::run_snapshot"]
-        [::std::mem::offset_of!(GpCore, run_snapshot) - 88usize];
-    ["Offset of field: GpCore::run_resume"][::std::mem::offset_of!(GpCore, run_resume) - 96usize];
+        [::std::mem::offset_of!(GpCore, run_parameters) - 96usize];
+    ["Offset of field: GpCore::run_end"][::std::mem::offset_of!(GpCore, run_end) - 104usize];
+    ["Offset of field: GpCore::hold"][::std::mem::offset_of!(GpCore, hold) - 112usize];
+    ["Offset of field: GpCore::function_begin"]
+        [::std::mem::offset_of!(GpCore, function_begin) - 120usize];
+    ["Offset of field: GpCore::function_end"]
+        [::std::mem::offset_of!(GpCore, function_end) - 128usize];
     ["Offset of field: GpCore::scope_enter"]
-        [::std::mem::offset_of!(GpCore, scope_enter) - 104usize];
+        [::std::mem::offset_of!(GpCore, scope_enter) - 136usize];
     ["Offset of field: GpCore::scope_leave"]
-        [::std::mem::offset_of!(GpCore, scope_leave) - 112usize];
+        [::std::mem::offset_of!(GpCore, scope_leave) - 144usize];
     ["Offset of field: GpCore::scope_source"]
-        [::std::mem::offset_of!(GpCore, scope_source) - 120usize];
-    ["Offset of field: GpCore::operands"][::std::mem::offset_of!(GpCore, operands) - 128usize];
+        [::std::mem::offset_of!(GpCore, scope_source) - 152usize];
+    ["Offset of field: GpCore::operands"][::std::mem::offset_of!(GpCore, operands) - 160usize];
     ["Offset of field: GpCore::parameter_targets"]
-        [::std::mem::offset_of!(GpCore, parameter_targets) - 136usize];
+        [::std::mem::offset_of!(GpCore, parameter_targets) - 168usize];
     ["Offset of field: GpCore::value_begin"]
-        [::std::mem::offset_of!(GpCore, value_begin) - 144usize];
-    ["Offset of field: GpCore::value_args"][::std::mem::offset_of!(GpCore, value_args) - 152usize];
+        [::std::mem::offset_of!(GpCore, value_begin) - 176usize];
+    ["Offset of field: GpCore::value_args"][::std::mem::offset_of!(GpCore, value_args) - 184usize];
     ["Offset of field: GpCore::value_targets"]
-        [::std::mem::offset_of!(GpCore, value_targets) - 160usize];
+        [::std::mem::offset_of!(GpCore, value_targets) - 192usize];
+    ["Offset of field: GpCore::targets_free"]
+        [::std::mem::offset_of!(GpCore, targets_free) - 200usize];
     ["Offset of field: GpCore::value_items"]
-        [::std::mem::offset_of!(GpCore, value_items) - 168usize];
+        [::std::mem::offset_of!(GpCore, value_items) - 208usize];
     ["Offset of field: GpCore::value_abandon"]
-        [::std::mem::offset_of!(GpCore, value_abandon) - 176usize];
-    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 184usize];
+        [::std::mem::offset_of!(GpCore, value_abandon) - 216usize];
+    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 224usize];
     ["Offset of field: GpCore::keep_wanted"]
-        [::std::mem::offset_of!(GpCore, keep_wanted) - 192usize];
-    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 200usize];
+        [::std::mem::offset_of!(GpCore, keep_wanted) - 232usize];
+    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 240usize];
     ["Offset of field: GpCore::apply_scalar"]
-        [::std::mem::offset_of!(GpCore, apply_scalar) - 208usize];
+        [::std::mem::offset_of!(GpCore, apply_scalar) - 248usize];
     ["Offset of field: GpCore::applied_elsewhere"]
-        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 216usize];
-    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 224usize];
-    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 232usize];
+        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 256usize];
+    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 264usize];
+    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 272usize];
     ["Offset of field: GpCore::apply_on_device"]
-        [::std::mem::offset_of!(GpCore, apply_on_device) - 240usize];
+        [::std::mem::offset_of!(GpCore, apply_on_device) - 280usize];
     ["Offset of field: GpCore::flush_device"]
-        [::std::mem::offset_of!(GpCore, flush_device) - 248usize];
+        [::std::mem::offset_of!(GpCore, flush_device) - 288usize];
     ["Offset of field: GpCore::keep_on_device"]
-        [::std::mem::offset_of!(GpCore, keep_on_device) - 256usize];
+        [::std::mem::offset_of!(GpCore, keep_on_device) - 296usize];
     ["Offset of field: GpCore::is_capturing"]
-        [::std::mem::offset_of!(GpCore, is_capturing) - 264usize];
-    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 272usize];
-    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 280usize];
-    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 288usize];
+        [::std::mem::offset_of!(GpCore, is_capturing) - 304usize];
+    ["Offset of field: GpCore::flat_thread"]
+        [::std::mem::offset_of!(GpCore, flat_thread) - 312usize];
+    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 320usize];
+    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 328usize];
+    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 336usize];
+    ["Offset of field: GpCore::flat_now"][::std::mem::offset_of!(GpCore, flat_now) - 344usize];
+    ["Offset of field: GpCore::flat_end"][::std::mem::offset_of!(GpCore, flat_end) - 352usize];
+    ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 360usize];
+    ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 368usize];
 };
 impl Default for GpCore {
     fn default() -> Self {
@@ -736,31 +776,17 @@ pub struct GpAdapter {
     pub size: u32,
     pub libtorch_version: GpStr,
     pub start: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
-    pub run_begin: ::std::option::Option<
-        unsafe extern "C" fn(
-            root: *mut GpRoot,
-            session: *const ::std::os::raw::c_void,
-            opened: *mut GpOpened,
-        ) -> GpStr,
-    >,
-    pub run_resume: ::std::option::Option<
-        unsafe extern "C" fn(
-            snapshot: *const ::std::os::raw::c_void,
-            record: u32,
-            opened: *mut GpOpened,
-        ) -> GpStr,
-    >,
-    pub run_end: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
-    pub run_parameters: ::std::option::Option<
+    pub arm: ::std::option::Option<unsafe extern "C" fn(on: u32)>,
+    pub suspend: ::std::option::Option<unsafe extern "C" fn() -> u32>,
+    pub resume: ::std::option::Option<unsafe extern "C" fn(before: u32)>,
+    pub node: ::std::option::Option<unsafe extern "C" fn() -> *const ::std::os::raw::c_void>,
+    pub held_leave:
+        ::std::option::Option<unsafe extern "C" fn(held: *mut ::std::os::raw::c_void, frame: u32)>,
+    pub held_end: ::std::option::Option<unsafe extern "C" fn(held: *mut ::std::os::raw::c_void)>,
+    pub held_free: ::std::option::Option<unsafe extern "C" fn(held: *mut ::std::os::raw::c_void)>,
+    pub keep_addresses: ::std::option::Option<
         unsafe extern "C" fn(identities: *const *const ::std::os::raw::c_void, n: usize),
     >,
-    pub run_snapshot: ::std::option::Option<unsafe extern "C" fn() -> *mut ::std::os::raw::c_void>,
-    pub scope_enter:
-        ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope, flags: *mut u32) -> GpStr>,
-    pub scope_leave: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
-    pub scope_next: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope)>,
-    pub scope_depth: ::std::option::Option<unsafe extern "C" fn() -> u32>,
-    pub scope_unwind: ::std::option::Option<unsafe extern "C" fn(depth: u32)>,
     pub value: ::std::option::Option<
         unsafe extern "C" fn(
             kind: u32,
@@ -799,54 +825,46 @@ pub struct GpAdapter {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 208usize];
+    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 192usize];
     ["Alignment of GpAdapter"][::std::mem::align_of::<GpAdapter>() - 8usize];
     ["Offset of field: GpAdapter::version"][::std::mem::offset_of!(GpAdapter, version) - 0usize];
     ["Offset of field: GpAdapter::size"][::std::mem::offset_of!(GpAdapter, size) - 4usize];
     ["Offset of field: GpAdapter::libtorch_version"]
         [::std::mem::offset_of!(GpAdapter, libtorch_version) - 8usize];
     ["Offset of field: GpAdapter::start"][::std::mem::offset_of!(GpAdapter, start) - 24usize];
-    ["Offset of field: GpAdapter::run_begin"]
-        [::std::mem::offset_of!(GpAdapter, run_begin) - 32usize];
-    ["Offset of field: GpAdapter::run_resume"]
-        [::std::mem::offset_of!(GpAdapter, run_resume) - 40usize];
-    ["Offset of field: GpAdapter::run_end"][::std::mem::offset_of!(GpAdapter, run_end) - 48usize];
-    ["Offset of field: GpAdapter::run_parameters"]
-        [::std::mem::offset_of!(GpAdapter, run_parameters) - 56usize];
-    ["Offset of field: GpAdapter::run_snapshot"]
-        [::std::mem::offset_of!(GpAdapter, run_snapshot) - 64usize];
-    ["Offset of field: GpAdapter::scope_enter"]
-        [::std::mem::offset_of!(GpAdapter, scope_enter) - 72usize];
-    ["Offset of field: GpAdapter::scope_leave"]
-        [::std::mem::offset_of!(GpAdapter, scope_leave) - 80usize];
-    ["Offset of field: GpAdapter::scope_next"]
-        [::std::mem::offset_of!(GpAdapter, scope_next) - 88usize];
-    ["Offset of field: GpAdapter::scope_depth"]
-        [::std::mem::offset_of!(GpAdapter, scope_depth) - 96usize];
-    ["Offset of field: GpAdapter::scope_unwind"]
-        [::std::mem::offset_of!(GpAdapter, scope_unwind) - 104usize];
-    ["Offset of field: GpAdapter::value"][::std::mem::offset_of!(GpAdapter, value) - 112usize];
-    ["Offset of field: GpAdapter::leaf"][::std::mem::offset_of!(GpAdapter, leaf) - 120usize];
+    ["Offset of field: GpAdapter::arm"][::std::mem::offset_of!(GpAdapter, arm) - 32usize];
+    ["Offset of field: GpAdapter::suspend"][::std::mem::offset_of!(GpAdapter, suspend) - 40usize];
+    ["Offset of field: GpAdapter::resume"][::std::mem::offset_of!(GpAdapter, resume) - 48usize];
+    ["Offset of field: GpAdapter::node"][::std::mem::offset_of!(GpAdapter, node) - 56usize];
+    ["Offset of field: GpAdapter::held_leave"]
+        [::std::mem::offset_of!(GpAdapter, held_leave) - 64usize];
+    ["Offset of field: GpAdapter::held_end"][::std::mem::offset_of!(GpAdapter, held_end) - 72usize];
+    ["Offset of field: GpAdapter::held_free"]
+        [::std::mem::offset_of!(GpAdapter, held_free) - 80usize];
+    ["Offset of field: GpAdapter::keep_addresses"]
+        [::std::mem::offset_of!(GpAdapter, keep_addresses) - 88usize];
+    ["Offset of field: GpAdapter::value"][::std::mem::offset_of!(GpAdapter, value) - 96usize];
+    ["Offset of field: GpAdapter::leaf"][::std::mem::offset_of!(GpAdapter, leaf) - 104usize];
     ["Offset of field: GpAdapter::tensor_from_torch"]
-        [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 128usize];
+        [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 112usize];
     ["Offset of field: GpAdapter::tensor_free"]
-        [::std::mem::offset_of!(GpAdapter, tensor_free) - 136usize];
+        [::std::mem::offset_of!(GpAdapter, tensor_free) - 120usize];
     ["Offset of field: GpAdapter::kept_read"]
-        [::std::mem::offset_of!(GpAdapter, kept_read) - 144usize];
+        [::std::mem::offset_of!(GpAdapter, kept_read) - 128usize];
     ["Offset of field: GpAdapter::kept_lend"]
-        [::std::mem::offset_of!(GpAdapter, kept_lend) - 152usize];
+        [::std::mem::offset_of!(GpAdapter, kept_lend) - 136usize];
     ["Offset of field: GpAdapter::kept_free"]
-        [::std::mem::offset_of!(GpAdapter, kept_free) - 160usize];
+        [::std::mem::offset_of!(GpAdapter, kept_free) - 144usize];
     ["Offset of field: GpAdapter::flat_start"]
-        [::std::mem::offset_of!(GpAdapter, flat_start) - 168usize];
+        [::std::mem::offset_of!(GpAdapter, flat_start) - 152usize];
     ["Offset of field: GpAdapter::flat_thread"]
-        [::std::mem::offset_of!(GpAdapter, flat_thread) - 176usize];
+        [::std::mem::offset_of!(GpAdapter, flat_thread) - 160usize];
     ["Offset of field: GpAdapter::flat_forked"]
-        [::std::mem::offset_of!(GpAdapter, flat_forked) - 184usize];
+        [::std::mem::offset_of!(GpAdapter, flat_forked) - 168usize];
     ["Offset of field: GpAdapter::own_enter"]
-        [::std::mem::offset_of!(GpAdapter, own_enter) - 192usize];
+        [::std::mem::offset_of!(GpAdapter, own_enter) - 176usize];
     ["Offset of field: GpAdapter::own_leave"]
-        [::std::mem::offset_of!(GpAdapter, own_leave) - 200usize];
+        [::std::mem::offset_of!(GpAdapter, own_leave) - 184usize];
 };
 impl Default for GpAdapter {
     fn default() -> Self {

@@ -1,4 +1,4 @@
-"""The header keeps what compiled clients of every kept version rely on, and a client of each still runs."""
+"""The header keeps what compiled clients of every kept version rely on; a client of each released one, and of today's, runs."""
 
 import json
 import re
@@ -14,6 +14,10 @@ from reader import ROOT, read
 HERE = Path(__file__).resolve().parent
 HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
 KEPT = sorted(HERE.glob("[0-9]*.[0-9]*"))
+# A header, a client that was written against it, and a graph for the client; those of releases lie beside their ABI.
+TODAY = (ROOT / "include/graphpatch.h", ROOT / "tests/c/alone.c", ROOT / "tests/fuzz/seeds/graph-tuple.json")
+RELEASED = [(header, header.parent / "client/alone.c", header.parent / "client/graph.json")
+            for header in sorted(HERE.glob("[0-9]*.[0-9]*/graphpatch.h"))]
 FUNCTION = re.compile(r"((?:^//.*\n)+)(\w[\w ]*?[ *]+)(gp_\w+)\(([^)]*)\);", flags=re.M)
 
 
@@ -21,7 +25,6 @@ FUNCTION = re.compile(r"((?:^//.*\n)+)(\w[\w ]*?[ *]+)(gp_\w+)\(([^)]*)\);", fla
 def test_nothing_that_clients_rely_on_has_changed(kept: Path) -> None:
     baseline = json.loads((kept / "abi.json").read_text(encoding="utf-8"))
     assert len(baseline["functions"]) > 80 and len(baseline["structs"]) >= 2, "the baseline says little"
-    assert read((kept / "graphpatch.h").read_text(encoding="utf-8")) == baseline, "the kept header is another one"
     assert broken(baseline, read(HEADER)) == []
 
 
@@ -64,21 +67,20 @@ def test_structs_that_grow_have_no_padding_at_the_end() -> None:
         assert last[2] + last[3] == struct["size"], name
 
 
-@pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
-def test_an_old_client_runs(kept: Path, tmp_path: Path) -> None:
-    """Compiled against the kept header; it takes the address of every call that the header has, and makes most of them."""
+@pytest.mark.parametrize("header, client, graph", [TODAY, *RELEASED], ids=lambda path: path.parent.name)
+def test_a_client_runs(header: Path, client: Path, graph: Path, tmp_path: Path) -> None:
+    """Compiled against its header; it takes the address of every call that the header has, and makes most of them."""
     library, program = ROOT / "target/release", tmp_path / "client"
-    kept_header = (kept / "graphpatch.h").read_text(encoding="utf-8")
-    calls = [name for _, _, name, _ in FUNCTION.findall(kept_header)]
+    calls = [name for _, _, name, _ in FUNCTION.findall(header.read_text(encoding="utf-8"))]
     table = tmp_path / "every_call.c"
     listed = ", ".join(f"(call){name}" for name in calls)
     table.write_text("#include <graphpatch.h>\ntypedef void (*call)(void);\nextern const call every_call[];\n"
                      f"const call every_call[] = {{{listed}}};\n")
-    done = subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{kept}", "-I", kept / "client",
-                           kept / "client/alone.c", table, "-o", program, f"-L{library}", "-lgraphpatch",
+    done = subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I", header.parent, client,
+                           table, "-o", program, f"-L{library}", "-lgraphpatch",
                            f"-Wl,-rpath,{library}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    ran = subprocess.run([program, kept / "client/graph.json", tmp_path], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([program, graph, tmp_path], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
 
 
@@ -106,12 +108,12 @@ def test_every_call_says_its_rules() -> None:
 
 
 def test_versions() -> None:
-    """The header's version is the crate's; a call is new in this version, or was there in a kept one."""
+    """The header's version is the crate's; a call is new in this version, or was there in a released one."""
     crate = re.search(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(encoding="utf-8"), flags=re.M)[1]
     assert f'#define GRAPHPATCH_VERSION "{crate}"' in HEADER
     numbers = re.findall(r"#define GRAPHPATCH_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", HEADER)
     assert ".".join(numbers) == crate
-    older = {name: re.search(r"Since ([\d.]+)\.", comment)[1] for kept in KEPT
-             for comment, _, name, _ in FUNCTION.findall((kept / "graphpatch.h").read_text(encoding="utf-8"))}
+    older = {name: re.search(r"Since ([\d.]+)\.", comment)[1] for header, _, _ in RELEASED
+             for comment, _, name, _ in FUNCTION.findall(header.read_text(encoding="utf-8"))}
     for comment, _, name, _ in FUNCTION.findall(HEADER):
         assert re.search(r"Since ([\d.]+)\.", comment)[1] == older.get(name, crate), name

@@ -4,7 +4,9 @@ pointers, and with text and numbers that mean nothing. In a process without libt
 import ctypes
 import functools
 import multiprocessing
+import os
 import re
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
@@ -13,7 +15,7 @@ from reader import ROOT, read
 from test_baseline import FUNCTION, HEADER
 
 LIBRARY = ROOT / "target/release/libgraphpatch.so"
-GRAPH = ROOT / "tests/abi/0.1/client/graph.json"
+GRAPH = ROOT / "tests/fuzz/seeds/graph-tuple.json"
 NO_MESSAGE = ("gp_callback_fail",)  # what it answers is for the callback to return
 # Always NULL: what cannot be made here.
 ABSENT = ("struct DLManagedTensorVersioned *", "const struct gp_snapshot *", "struct gp_frames *")
@@ -49,8 +51,8 @@ class Caller:
             return self.handle(found[1])
         if kind == "const char *":
             return b"linear"
-        if kind in ("gp_patch_counts *", "gp_leaf *"):
-            self.kept.append((ctypes.c_size_t * 16)(32 if "counts" in kind else 40))
+        if kind in ("gp_patch_counts *", "gp_leaf *", "gp_node *"):
+            self.kept.append((ctypes.c_size_t * 16)(40 if "leaf" in kind else 32))
             return self.kept[-1]
         if kind.startswith("const") and kind.endswith(("*const *", "long *")):
             element = self.handle("gp_spec") if "gp_spec" in kind else None
@@ -100,9 +102,10 @@ def attempts(caller: Caller, kinds: List[str]) -> Iterator[Tuple[str, List[Any]]
                 yield "number", [*all_good()[:i], caller.number(kind, number), *all_good()[i + 1:]]
 
 
-def answers_of(call: str) -> List[Tuple[str, int, str]]:
-    """Calls it in all these ways, in a process of its own: what was wrong, the status, the message."""
+def answers_of(call: str, folder: Path) -> List[Tuple[str, int, str]]:
+    """Calls it in all these ways, in a process of its own that works in the folder: what was wrong, the status, the message."""
     def child(end: Any) -> None:
+        os.chdir(folder)  # "linear" is a file's name where a call saves something
         caller = Caller()
         caller.library.gp_last_error.restype = ctypes.c_char_p
         answers = []
@@ -117,7 +120,7 @@ def answers_of(call: str) -> List[Tuple[str, int, str]]:
     process.start()
     theirs.close()
     answers = ours.recv()  # EOFError where it did not survive
-    process.join(timeout=60)
+    process.join(timeout=600)
     assert process.exitcode == 0, call
     return answers
 
@@ -133,8 +136,8 @@ def documented(call: str) -> Tuple[set, Callable[[str], bool]]:
 
 
 @pytest.mark.parametrize("call", status_calls())
-def test_answers_are_those_of_the_header(call: str) -> None:
-    answers = answers_of(call)
+def test_answers_are_those_of_the_header(call: str, tmp_path: Path) -> None:
+    answers = answers_of(call, tmp_path)
     numbers = read(HEADER)["constants"]
     ok, argument = numbers["GP_STATUS_OK"], numbers["GP_STATUS_ARGUMENT"]
     statuses, may_be_null = documented(call)
@@ -145,6 +148,14 @@ def test_answers_are_those_of_the_header(call: str) -> None:
         if wrong.isdigit() and len(names) > int(wrong) and not may_be_null(names[int(wrong)]):
             # Where something else is wrong as well, that may be the answer.
             assert status != ok, f"{names[int(wrong)]} is NULL, and that is no error"
+
+
+def test_files_are_saved_in_the_given_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere, given = tmp_path / "elsewhere", tmp_path / "given"
+    elsewhere.mkdir(), given.mkdir()
+    monkeypatch.chdir(elsewhere)
+    answers_of("gp_graphs_save", given)
+    assert (given / "linear").is_file() and list(elsewhere.iterdir()) == []
 
 
 def test_it_would_be_seen() -> None:

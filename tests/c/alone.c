@@ -48,6 +48,90 @@ static void check_text(void) {
   require(elements == 1, "a refusal writes nothing");
 }
 
+/* What is known of the node at a path. */
+static gp_node node_at(const gp_graphs *graphs, const char *path) {
+  gp_node node = GP_NODE_INIT;
+  ok(gp_graphs_node(graphs, 0, path, &node));
+  return node;
+}
+
+static void check_nodes(const gp_graphs *graphs) {
+  gp_node node = node_at(graphs, NULL);
+  int64_t smallest[] = {-1, -1, -1}, largest[] = {-1, -1, -1};
+  struct {
+    size_t size;
+    uint32_t kind, value, seen, rank;
+    size_t children;
+    uint64_t later;
+  } grown;
+
+  require(node.kind == GP_NODE_KIND_SCOPE && node.children == 5, "the root");
+  require(node.value == 0 && node.seen == 0 && node.rank == 0, "a scope has no value");
+  require(node_at(graphs, "linear_1").children == 5, "a scope below it");
+  node = node_at(graphs, "x");
+  require(node.kind == GP_NODE_KIND_INPUT && node.value == GP_VALUE_KIND_TENSOR && node.rank == 2, "an input");
+  require(node.seen == GP_VALUE_KIND_TENSOR && node.children == 0, "a tensor whenever it was seen");
+  require(node_at(graphs, "linear.weight").kind == GP_NODE_KIND_PARAMETER, "a parameter");
+  require(node_at(graphs, "add").kind == GP_NODE_KIND_OP, "an operation");
+  node = node_at(graphs, "output");
+  require(node.kind == GP_NODE_KIND_OUTPUT && node.value == GP_VALUE_KIND_TUPLE && node.children == 2, "a tuple");
+  node = node_at(graphs, "output|sub_1");
+  require(node.kind == GP_NODE_KIND_ELEMENT && node.value == GP_VALUE_KIND_TENSOR && node.rank == 2, "an element");
+  refused(GP_STATUS_PATH, gp_graphs_node(graphs, 0, "output|sub_2", &node));
+  refused(GP_STATUS_PATH, gp_graphs_node(graphs, 0, "linear|x", &node));
+  refused(GP_STATUS_PARSE, gp_graphs_node(graphs, 0, "a..b", &node));
+  refused(GP_STATUS_ARGUMENT, gp_graphs_node(graphs, 1, NULL, &node));
+  node.size = sizeof(node) - 1;
+  refused(GP_STATUS_ARGUMENT, gp_graphs_node(graphs, 0, NULL, &node));
+  says("GP_..._INIT");
+  memset(&grown, 7, sizeof(grown));
+  grown.size = sizeof(grown);
+  ok(gp_graphs_node(graphs, 0, "output", (gp_node *)&grown));
+  require(grown.children == 2 && grown.later == 0, "a later header's struct");
+
+  ok(gp_graphs_sizes(graphs, 0, "output|sub_1", smallest, largest, 3));
+  require(smallest[0] == 3 && smallest[1] == 3 && smallest[2] == -1, "the smallest sizes of two dimensions");
+  require(largest[0] == 3 && largest[1] == 3 && largest[2] == -1, "the largest ones");
+  ok(gp_graphs_sizes(graphs, 0, "linear", smallest, largest, 3));
+  ok(gp_graphs_sizes(graphs, 0, "output", NULL, NULL, 0));
+  require(smallest[0] == 3, "what is no tensor has no sizes");
+  refused(GP_STATUS_ARGUMENT, gp_graphs_sizes(graphs, 0, "x", smallest, largest, 1));
+  says("2 dimensions");
+  refused(GP_STATUS_ARGUMENT, gp_graphs_sizes(graphs, 0, "x", smallest, NULL, 2));
+  refused(GP_STATUS_PATH, gp_graphs_sizes(graphs, 0, "nothing", smallest, largest, 3));
+}
+
+static void check_ways(const gp_graphs *graphs) {
+  char *name, *path;
+
+  ok(gp_graphs_child(graphs, 0, NULL, 3, &name, &path));
+  text_is(name, "linear_1");
+  text_is(path, "linear_1");
+  ok(gp_graphs_child(graphs, 0, "linear_0", 1, &name, &path));
+  text_is(name, "weight");
+  text_is(path, "linear.weight");
+  ok(gp_graphs_child(graphs, 0, "output", 1, NULL, &path));
+  text_is(path, "output|sub_1");
+  refused(GP_STATUS_ARGUMENT, gp_graphs_child(graphs, 0, "output", 2, NULL, &path));
+  says("of 2");
+  refused(GP_STATUS_ARGUMENT, gp_graphs_child(graphs, 0, "add", 0, NULL, &path));
+  refused(GP_STATUS_ARGUMENT, gp_graphs_child(graphs, 0, "output", 0, &name, NULL));
+  refused(GP_STATUS_PATH, gp_graphs_child(graphs, 0, "nothing", 0, NULL, &path));
+
+  ok(gp_graphs_find(graphs, 0, NULL, "linear_0.output", &path));
+  text_is(path, "linear.output");
+  ok(gp_graphs_find(graphs, 0, "linear_1", "bias", &path));
+  text_is(path, "linear_1.bias");
+  ok(gp_graphs_find(graphs, 0, "", "output.sub_0", &path));
+  text_is(path, "output|sub_0");
+  ok(gp_graphs_find(graphs, 0, "output", "", &path));
+  text_is(path, "output");
+  refused(GP_STATUS_PATH, gp_graphs_find(graphs, 0, "linear", "nope", &path));
+  says("linear has no node 'nope'; it has input, weight, bias, linear, output");
+  refused(GP_STATUS_PATH, gp_graphs_find(graphs, 0, "nothing", "x", &path));
+  refused(GP_STATUS_PARSE, gp_graphs_find(graphs, 0, NULL, "a..b", &path));
+}
+
 static void check_graphs(const char *file, const char *folder) {
   gp_graphs *graphs, *again;
   char *tree, *same, *names;
@@ -84,6 +168,9 @@ static void check_graphs(const char *file, const char *folder) {
   text_is(names, "Tensor(3, 3)");
   refused(GP_STATUS_PATH, gp_graphs_shape(graphs, 0, "linear", &names));
   refused(GP_STATUS_PARSE, gp_graphs_shape(graphs, 0, "a..b", &names));
+
+  check_nodes(graphs);
+  check_ways(graphs);
 
   ok(gp_graphs_complete(graphs, "linear_1.o", &names));
   text_is(names, "linear_1.output");

@@ -4,7 +4,7 @@ import ctypes
 import sys
 from ctypes import byref, c_void_p
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 import torch
 

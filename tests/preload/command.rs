@@ -171,19 +171,6 @@ fn mistakes_stop_before_the_program() {
 }
 
 #[test]
-fn a_probe_that_kept_nothing_leaves_an_empty_file() {
-    let shop = Shop::new();
-    let out = shop.path("out.safetensors");
-    std::fs::write(&out, "of an earlier run").expect("write");
-    let with =
-        run(graphpatch(&["--probe", "add", "--save", &out.display().to_string()]).arg("true"));
-    assert_eq!(with.status.code(), Some(3), "{}", text(&with.stderr));
-    assert!(text(&with.stderr).contains("graphpatch: patch add=probe never matched"));
-    let saved = graphpatch_core::tensor::safetensors::read_all(&out).expect("a safetensors file");
-    assert!(saved.is_empty());
-}
-
-#[test]
 fn check_takes_every_kind_of_patch() {
     let shop = Shop::new();
     let graph = shop.path("g.json").display().to_string();

@@ -13,5 +13,6 @@ mod command;
 mod doctor;
 mod ends;
 mod loading;
+mod outputs;
 mod shop;
 mod stand_ins;

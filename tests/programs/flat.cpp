@@ -194,7 +194,7 @@ int main(int argc, char** argv) {
     } else if (mode == "loop") {
         for (int i = 0;; ++i) {
             plain.forward();
-            if (i == n) std::puts("ready"), std::fflush(stdout);
+            if (i % n == 0) std::puts("ready"), std::fflush(stdout);
         }
     } else {
         for (int i = 0; i < n; ++i) outputs.push_back(plain.forward());

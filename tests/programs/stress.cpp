@@ -1,5 +1,5 @@
-// Two threads run one module 200 times each while a third adds and removes a patch all the time: every output must be
-// either the bare one or the patched one, bit for bit.
+// Two threads run one module 200 times each, or until a third one has added and removed a patch 100 times: every output must
+// be either the bare one or the patched one, bit for bit.
 //
 //   stress MODEL.pt INPUTS.pt PATCH [--record | --reattach]
 //
@@ -16,12 +16,13 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <thread>
 
 namespace {
 
-constexpr int kRunners = 2, kRuns = 200;
+constexpr int kRunners = 2, kRuns = 200, kChanges = 100;
 
 torch::Tensor forward(torch::jit::Module& module, const std::vector<c10::IValue>& inputs) {
     torch::NoGradGuard no_grad;  // a mode of the thread
@@ -34,15 +35,17 @@ struct Runner {
     std::string error;
 };
 
-// Adds and removes the patch until the runners are done, and at least a hundred times. Both states last about as long
-// as a run, so that the runners meet both.
-int change(const std::string& patch, bool record, bool reattach, const std::atomic<int>& running) {
+// Adds and removes the patch until the runners are done, which go on until it has done so a hundred times. Both states last
+// about as long as a run, so that the runners meet both.
+void change(const std::function<void()>& run_once, const std::string& patch, bool record, bool reattach,
+            const std::atomic<int>& running, std::atomic<int>& changes) {
     std::unique_ptr<abi::Session> session;
-    int changes = 0;
-    for (; running > 0 || changes < 100; ++changes) {
+    for (; running > 0; ++changes) {
         if (!session) {
             session = std::make_unique<abi::Session>();
             session->record(record);
+            // A path is checked against what is recorded: a whole run, not the part that another thread has got to.
+            if (record) run_once();
         }
         auto added = session->add(patch);
         std::this_thread::sleep_for(std::chrono::microseconds(changes % 500));
@@ -50,7 +53,6 @@ int change(const std::string& patch, bool record, bool reattach, const std::atom
         if (reattach) session.reset();
         std::this_thread::sleep_for(std::chrono::microseconds(changes % 700));
     }
-    return changes;
 }
 
 int run(int argc, char** argv) {
@@ -68,24 +70,24 @@ int run(int argc, char** argv) {
     else
         abi::Session();  // the adapter is loaded, nothing else
 
-    std::atomic<int> running{kRunners};
+    std::atomic<int> running{kRunners}, changes{0};
     std::vector<Runner> states(kRunners);
     std::vector<std::thread> runners;
     for (auto& state : states)
         runners.emplace_back([&] {
             try {
-                for (int r = 0; r < kRuns; ++r) state.outputs.push_back(forward(module, inputs));
+                for (int r = 0; r < kRuns || changes < kChanges; ++r) state.outputs.push_back(forward(module, inputs));
             } catch (const std::exception& e) {
                 state.error = e.what();
             }
             --running;
         });
     std::string error;
-    int changes = 0;
     try {
-        changes = change(patch, record, reattach, running);
+        change([&] { forward(module, inputs); }, patch, record, reattach, running, changes);
     } catch (const std::exception& e) {
         error = std::string("changing patches failed: ") + e.what();
+        changes = kChanges;
     }
     for (auto& runner : runners) runner.join();
     if (!error.empty()) throw std::runtime_error(error);
@@ -108,10 +110,10 @@ int run(int argc, char** argv) {
             else ++neither;
         }
     }
-    std::printf("%d bare, %d patched, %d neither, %d changes\n", n_bare, n_patched, neither, changes);
+    std::printf("%d bare, %d patched, %d neither, %d changes\n", n_bare, n_patched, neither, changes.load());
     // Only one kind would mean that the changes never met a run, and that nothing was proved.
     if (n_bare == 0 || n_patched == 0) throw std::runtime_error("the changes met no run");
-    return neither == 0 && n_bare + n_patched == kRunners * kRuns ? 0 : 1;
+    return neither == 0 ? 0 : 1;
 }
 
 }  // namespace

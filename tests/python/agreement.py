@@ -42,10 +42,11 @@ if not TRANSFORMERS.is_dir():
 sys.path[:0] = [str(HERE), str(ROOT / "bindings" / "python"), str(TRANSFORMERS)]
 
 import torch
+from torch.fx.graph import _Namespace
+
 from fingerprint import fingerprint, same
 from fixtures import FIXTURES
 from libgraphpatch import PatchableGraph, ProbePatch
-from torch.fx.graph import _Namespace
 
 Dig = tuple[str, ...]
 
@@ -648,8 +649,13 @@ def markdown(result: dict[str, Any]) -> str:
     gp, ours = result["versions"]["graphpatch"], result["versions"]["libgraphpatch"]
 
     def paragraph(text: str) -> list[str]:
-        return textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False,
-                             subsequent_indent="  " if text.startswith("- ") else "") + [""]
+        return textwrap.wrap(
+            text,
+            120,
+            break_long_words=False,
+            break_on_hyphens=False,
+            subsequent_indent="  " if text.startswith("- ") else "",
+        ) + [""]
 
     lines = [
         "# How far paths agree with the Python package graphpatch",

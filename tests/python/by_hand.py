@@ -76,7 +76,7 @@ def literal(at: At, scope: str, number: str, value: Tensor, to: str) -> Tensor:
 
 @functools.cache
 def vmap_unsqueezes() -> bool:
-    """Whether torch's vmap takes two operations, not one, to repeat what does not depend on its argument: since 2.15."""
+    """Whether torch's vmap takes two operations, not one, to repeat what its argument does not change: since 2.15."""
     called: list[str] = []
 
     class Log(TorchDispatchMode):

@@ -8,9 +8,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bindings" / "python"))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "bindings" / "python"), os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(ROOT / "bindings" / "python"), os.environ.get("PYTHONPATH")])
+)
 
-import torch  # noqa: E402
+import torch
 
 # One thread: sums then come in the same order every time.
 torch.set_num_threads(1)

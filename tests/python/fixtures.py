@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import operator
 from collections import OrderedDict, namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -1214,11 +1215,11 @@ class Splits(nn.Module):
         c, d = torch.chunk(x, 2, dim=-1)
         e, f = x.split(2, dim=-1)
         g, h = torch.split(x, [1, 3], dim=-1)
-        i, j, k, l = x.unbind(-1)
+        i, j, k, m = x.unbind(-1)
         values, indices = x.topk(2)
         ordered, order = torch.sort(x, dim=-1)
         largest = x.max(dim=-1)
-        y = a + b + c * d + e - f + h[:, 1:] + g + (i + j + k + l)[:, None]
+        y = a + b + c * d + e - f + h[:, 1:] + g + (i + j + k + m)[:, None]
         y = y + values + indices + ordered[:, :2] + order[:, :2]
         return y + largest.values[:, None] + largest.indices[:, None] + torch.var_mean(x)[0]
 

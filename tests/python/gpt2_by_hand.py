@@ -35,8 +35,9 @@ def transformer(w: Weights, at: At, attention: str, ids: Tensor, layers: int, he
     return at(f"{s}.output|last_hidden_state", hidden)
 
 
-def block(w: Weights, at: At, attention: str, s: str, hidden: Tensor, cache_position: Tensor, mask: Tensor | None,
-          heads: int) -> Tensor:
+def block(
+    w: Weights, at: At, attention: str, s: str, hidden: Tensor, cache_position: Tensor, mask: Tensor | None, heads: int
+) -> Tensor:
     hidden = at(f"{s}.hidden_states", hidden)
     cache_position = at(f"{s}.cache_position", cache_position)
     if mask is not None:
@@ -49,8 +50,9 @@ def block(w: Weights, at: At, attention: str, s: str, hidden: Tensor, cache_posi
     return at(f"{s}.output|sub_0", hidden)
 
 
-def attend(w: Weights, at: At, attention: str, s: str, hidden: Tensor, cache_position: Tensor, mask: Tensor | None,
-           heads: int) -> Tensor:
+def attend(
+    w: Weights, at: At, attention: str, s: str, hidden: Tensor, cache_position: Tensor, mask: Tensor | None, heads: int
+) -> Tensor:
     hidden = at(f"{s}.hidden_states", hidden)
     at(f"{s}.cache_position", cache_position)  # for a static cache only
     if mask is not None:

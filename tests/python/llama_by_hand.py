@@ -52,8 +52,18 @@ def rotary(w: Weights, at: At, s: str, x: Tensor, position_ids: Tensor) -> Angle
     return at(f"{s}.output|sub_0", cos), at(f"{s}.output|sub_1", sin)
 
 
-def layer(w: Weights, at: At, attention: str, s: str, hidden: Tensor, cache_position: Tensor, position_ids: Tensor,
-          mask: Tensor | None, angles: Angles, heads: int) -> Tensor:
+def layer(
+    w: Weights,
+    at: At,
+    attention: str,
+    s: str,
+    hidden: Tensor,
+    cache_position: Tensor,
+    position_ids: Tensor,
+    mask: Tensor | None,
+    angles: Angles,
+    heads: int,
+) -> Tensor:
     hidden = at(f"{s}.hidden_states", hidden)
     if mask is not None:
         mask = at(f"{s}.attention_mask", mask)
@@ -71,8 +81,18 @@ def embeddings(at: At, s: str, angles: Angles) -> Angles:
     return at(f"{s}.position_embeddings|sub_0", angles[0]), at(f"{s}.position_embeddings|sub_1", angles[1])
 
 
-def attend(w: Weights, at: At, attention: str, s: str, hidden: Tensor, cache_position: Tensor, position_ids: Tensor,
-           mask: Tensor | None, angles: Angles, heads: int) -> Tensor:
+def attend(
+    w: Weights,
+    at: At,
+    attention: str,
+    s: str,
+    hidden: Tensor,
+    cache_position: Tensor,
+    position_ids: Tensor,
+    mask: Tensor | None,
+    angles: Angles,
+    heads: int,
+) -> Tensor:
     hidden = at(f"{s}.hidden_states", hidden)
     cos, sin = embeddings(at, s, angles)
     if mask is not None:

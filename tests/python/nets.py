@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Block(nn.Module):
 class Net(nn.Module):
     """Two blocks, each perhaps checkpointed: `reentrant` is True, False or None for not at all."""
 
-    def __init__(self, reentrant: Optional[bool] = None, nested: bool = False) -> None:
+    def __init__(self, reentrant: bool | None = None, nested: bool = False) -> None:
         super().__init__()
         self.blocks = nn.ModuleList([Block(), Block()])
         self.reentrant, self.nested = reentrant, nested

@@ -63,8 +63,11 @@ class Snippets:
 
     def run(self, heading: str) -> dict[str, Any]:
         """The results of the heading's snippet, detached."""
-        (code,) = [code for here, labels, code in self.blocks
-                   if here == heading and self.library in labels and "setup" not in labels]
+        (code,) = [
+            code
+            for here, labels, code in self.blocks
+            if here == heading and self.library in labels and "setup" not in labels
+        ]
         namespace = {**self.namespace, "__name__": "snippet"}
         self._execute(code, namespace)
         return {name: _detached(namespace[name]) for name in RESULTS if name in namespace}

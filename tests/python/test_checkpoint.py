@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
-from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ReplacePatch, ZeroPatch, patches
+from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ReplacePatch, ZeroPatch, _patch_function
 from nets import Net, same
 
 pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
@@ -27,7 +27,7 @@ PATCHES: dict[str, Any] = {
 }
 
 
-def gradients(reentrant: Optional[bool], nested: bool, patch: Any, inside: bool) -> list[Tensor]:
+def gradients(reentrant: bool | None, nested: bool, patch: Any, inside: bool) -> list[Tensor]:
     torch.manual_seed(1)
     net, x = Net(reentrant, nested), torch.randn(3, 4, requires_grad=True)
     pg = PatchableGraph(net, x)
@@ -110,16 +110,16 @@ def test_sequential_checkpoints() -> None:
 
 def test_functions_live_as_long_as_they_may_be_called_again() -> None:
     gc.collect()
-    before = len(patches._functions)
+    before = len(_patch_function._functions)
     net, x = Net(False), torch.randn(3, 4, requires_grad=True)
     pg = PatchableGraph(net, x)
     with pg.patch({"blocks_0.output": CustomPatch(custom_op=torch.tanh)}):
         y = pg(x)
-    assert len(patches._functions) == before + 1
+    assert len(_patch_function._functions) == before + 1
     y.sum().backward()
     del y
     gc.collect()
-    assert len(patches._functions) == before
+    assert len(_patch_function._functions) == before
 
 
 @pytest.mark.parametrize("patched", [True, False])
@@ -204,9 +204,13 @@ for reentrant in (None, True, False):
 """
 
 
-def program(text: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", text, *arguments], capture_output=True, text=True,
-                          cwd=Path(__file__).resolve().parent)
+def program(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", text, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parent,
+    )
 
 
 UNSEEN = r"GraphPatchError: \S+: a checkpoint with use_reentrant=False begins in a patched run in a way"

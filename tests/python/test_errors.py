@@ -8,8 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from libgraphpatch import (AddPatch, CustomPatch, PatchableGraph, PatchError, ProbePatch, RecordPatch, ReplacePatch,
-                           ZeroPatch)
+from libgraphpatch import (
+    AddPatch,
+    CustomPatch,
+    PatchableGraph,
+    PatchError,
+    ProbePatch,
+    RecordPatch,
+    ReplacePatch,
+    ZeroPatch,
+)
 from nets import Calls, Net, TupleOutputModule, same
 
 
@@ -24,8 +32,15 @@ def pg(x: Tensor) -> PatchableGraph:
 
 
 def test_all_bad_paths_in_one_error_before_anything_runs(pg: PatchableGraph) -> None:
-    bad = {"nope": "nope", "linear": "scope", "output": "output|sub_0", "add|x": "add", "a..b": "a..b",
-           "linear.wieght": "linear.weight", "output|sub_7": "sub_7"}
+    bad = {
+        "nope": "nope",
+        "linear": "scope",
+        "output": "output|sub_0",
+        "add|x": "add",
+        "a..b": "a..b",
+        "linear.wieght": "linear.weight",
+        "output|sub_7": "sub_7",
+    }
     with pytest.raises(KeyError) as error:
         pg.patch({**{path: ZeroPatch() for path in bad}, "x": ZeroPatch()})
     text = str(error.value)
@@ -34,17 +49,30 @@ def test_all_bad_paths_in_one_error_before_anything_runs(pg: PatchableGraph) -> 
     assert "\n" in text and "\\n" not in text
 
 
-@pytest.mark.parametrize("patches", [None, ["x"], {"x": 3}, {"x": ZeroPatch}, {"x": [ZeroPatch(), None]},
-                                     {3: ZeroPatch()}, {None: ZeroPatch()}, "x"], ids=str)
+@pytest.mark.parametrize(
+    "patches",
+    [None, ["x"], {"x": 3}, {"x": ZeroPatch}, {"x": [ZeroPatch(), None]}, {3: ZeroPatch()}, {None: ZeroPatch()}, "x"],
+    ids=str,
+)
 def test_what_are_no_patches_at_all(pg: PatchableGraph, patches: Any) -> None:
     with pytest.raises(ValueError):
         pg.patch(patches)
 
 
-@pytest.mark.parametrize("patch", [ZeroPatch(slice="text"), ZeroPatch(slice=0.5), ZeroPatch(slice=slice("a", None)),
-                                   ZeroPatch(slice=torch.ones(2)), ZeroPatch(slice=slice(None, None, -1)),
-                                   AddPatch(value="text"), ReplacePatch(value=None),
-                                   ReplacePatch(value=object())], ids=str)
+@pytest.mark.parametrize(
+    "patch",
+    [
+        ZeroPatch(slice="text"),
+        ZeroPatch(slice=0.5),
+        ZeroPatch(slice=slice("a", None)),
+        ZeroPatch(slice=torch.ones(2)),
+        ZeroPatch(slice=slice(None, None, -1)),
+        AddPatch(value="text"),
+        ReplacePatch(value=None),
+        ReplacePatch(value=object()),
+    ],
+    ids=str,
+)
 def test_patches_that_can_never_apply(pg: PatchableGraph, x: Tensor, patch: Any) -> None:
     bare = pg(x)
     with pytest.raises(ValueError):
@@ -68,8 +96,15 @@ def test_paths_of_another_module_are_unknown(pg: PatchableGraph) -> None:
         pg.patch({other.graph.blocks_0.output: ZeroPatch()})
 
 
-SHAPES = {"x": "(3, 2)", "linear.input": "(3, 2)", "linear_1.weight": "(3, 2)", "add": "(3, 2)",
-          "linear_1.linear": "(3, 3)", "linear.output": "(3, 3)", "output|sub_1": "(3, 3)"}
+SHAPES = {
+    "x": "(3, 2)",
+    "linear.input": "(3, 2)",
+    "linear_1.weight": "(3, 2)",
+    "add": "(3, 2)",
+    "linear_1.linear": "(3, 3)",
+    "linear.output": "(3, 3)",
+    "output|sub_1": "(3, 3)",
+}
 
 
 @pytest.mark.parametrize("path", SHAPES)
@@ -136,8 +171,12 @@ def test_a_functions_own_exception_reaches_the_caller(pg: PatchableGraph, x: Ten
 
 
 def test_what_a_function_returns(pg: PatchableGraph, x: Tensor) -> None:
-    for function, refused in [(lambda value: None, TypeError), (lambda value: value[:1, :1], PatchError),
-                              (lambda value: "text", ValueError), (lambda value: value.long(), PatchError)]:
+    for function, refused in [
+        (lambda value: None, TypeError),
+        (lambda value: value[:1, :1], PatchError),
+        (lambda value: "text", ValueError),
+        (lambda value: value.long(), PatchError),
+    ]:
         for path in ("x", "add", "output|sub_0"):
             with pg.patch({path: CustomPatch(custom_op=function)}), pytest.raises(refused):
                 pg(x)

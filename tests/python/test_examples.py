@@ -6,8 +6,9 @@ import contextlib
 import csv
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -140,8 +141,11 @@ def test_causal_tracing_has_the_numbers_of_forward_hooks(traced: Any) -> None:
         return float((embedding(sentence) @ rome).mean())
 
     layers = bert.encoder.layer
-    modules = {"layer": list(layers), "MLP": [layer.output.dense for layer in layers],
-               "attention": [layer.attention.output.dense for layer in layers]}
+    modules = {
+        "layer": list(layers),
+        "MLP": [layer.output.dense for layer in layers],
+        "attention": [layer.attention.output.dense for layer in layers],
+    }
     clean: dict[torch.nn.Module, torch.Tensor] = {}
     keep = [*sum(modules.values(), []), bert.embeddings]
     with hooked({module: lambda value, module=module: clean.update({module: value.clone()}) for module in keep}):
@@ -152,11 +156,20 @@ def test_causal_tracing_has_the_numbers_of_forward_hooks(traced: Any) -> None:
         corrupted_score = score()
 
     rows = cells(traced("first")[0])
-    for kind, layer, token in [("layer", 0, 4), ("layer", 1, 2), ("layer", 3, 1), ("layer", 5, 8), ("MLP", 0, 4),
-                               ("MLP", 3, 5), ("MLP", 5, 0), ("attention", 0, 5), ("attention", 2, 3),
-                               ("attention", 5, 7)]:
+    for kind, layer, token in [
+        ("layer", 0, 4),
+        ("layer", 1, 2),
+        ("layer", 3, 1),
+        ("layer", 5, 8),
+        ("MLP", 0, 4),
+        ("MLP", 3, 5),
+        ("MLP", 5, 0),
+        ("attention", 0, 5),
+        ("attention", 2, 3),
+        ("attention", 5, 7),
+    ]:
         module = modules[kind][layer]
-        restore: Edit = lambda value: value[:, token].copy_(clean[module][:, token])  # noqa: E731, B023
+        restore: Edit = lambda value: value[:, token].copy_(clean[module][:, token])
         with hooked({**corrupt, module: restore}):
             restored = score()
         row = rows[kind, layer, token]

@@ -10,7 +10,7 @@ from conftest import ROOT
 SCRIPT = """
 import torch, libgraphpatch
 from libgraphpatch import PatchableGraph, ZeroPatch
-from libgraphpatch._abi import lib
+from libgraphpatch._library import lib
 pg = PatchableGraph(torch.nn.Linear(2, 3), torch.ones(1, 2))
 with pg.patch({"linear": ZeroPatch()}):
     assert not pg(torch.ones(1, 2)).any()
@@ -25,10 +25,30 @@ def clean_environment() -> dict:
 def test_pip_takes_the_library_along(tmp_path: Path) -> None:
     target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target",
-                    target, ROOT / "bindings" / "python"], check=True, env=clean_environment(), cwd=elsewhere)
-    result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=elsewhere,
-                            env={**clean_environment(), "PYTHONPATH": str(target)})
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--target",
+            target,
+            ROOT / "bindings" / "python",
+        ],
+        check=True,
+        env=clean_environment(),
+        cwd=elsewhere,
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        cwd=elsewhere,
+        env={**clean_environment(), "PYTHONPATH": str(target)},
+    )
     assert result.returncode == 0, result.stderr
     version, package, library = result.stdout.split()
     assert Path(package).parent == Path(library).parent == target / "libgraphpatch"
@@ -38,7 +58,12 @@ def test_pip_takes_the_library_along(tmp_path: Path) -> None:
 
 def test_a_missing_library_says_what_to_do(tmp_path: Path) -> None:
     environment = {**clean_environment(), "PYTHONPATH": str(ROOT / "bindings" / "python")}
-    result = subprocess.run([sys.executable, "-c", "import libgraphpatch"], capture_output=True, text=True, cwd=tmp_path,
-                            env={**environment, "GRAPHPATCH_LIBRARY": str(tmp_path / "nothing.so")})
+    result = subprocess.run(
+        [sys.executable, "-c", "import libgraphpatch"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**environment, "GRAPHPATCH_LIBRARY": str(tmp_path / "nothing.so")},
+    )
     assert result.returncode == 1
     assert "nothing.so" in result.stderr and "pip install" in result.stderr

@@ -13,24 +13,35 @@ from nets import Block, Calls, Net, same
 
 
 class Signature(nn.Module):
-    def forward(self, x: Tensor, /, y: Tensor, z: float = 2.0, *rest: Tensor, k: Tensor, scale: float = 1.5,
-                **more: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, /, y: Tensor, z: float = 2.0, *rest: Tensor, k: Tensor, scale: float = 1.5, **more: Any
+    ) -> Tensor:
         result = x - 2 * y + z * k * scale
         for index, value in enumerate((*rest, *more.values())):
             result = result + (index + 3) * value
         return result
 
 
-@pytest.mark.parametrize("form", [
-    lambda f, a: f(a["x"], a["y"], a["z"], *a["rest"], k=a["k"], scale=a["scale"], **a["more"]),
-    lambda f, a: f(a["x"], a["y"], a["z"], k=a["k"], scale=a["scale"], **a["more"]) if not a["rest"] else None,
-    lambda f, a: f(a["x"], y=a["y"], k=a["k"], **a["more"]) if not a["rest"] else None,
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda f, a: f(a["x"], a["y"], a["z"], *a["rest"], k=a["k"], scale=a["scale"], **a["more"]),
+        lambda f, a: f(a["x"], a["y"], a["z"], k=a["k"], scale=a["scale"], **a["more"]) if not a["rest"] else None,
+        lambda f, a: f(a["x"], y=a["y"], k=a["k"], **a["more"]) if not a["rest"] else None,
+    ],
+)
 def test_inputs_go_by_the_names_of_forward(form: Any) -> None:
     tensors = [torch.randn(3) for _ in range(6)]
     for rest in ((tensors[3], tensors[4]), ()):
-        given = {"x": tensors[0], "y": tensors[1], "z": 2.0, "rest": rest, "k": tensors[2], "scale": 1.5,
-                 "more": {"x": tensors[5], "u": 2.0}}
+        given = {
+            "x": tensors[0],
+            "y": tensors[1],
+            "z": 2.0,
+            "rest": rest,
+            "k": tensors[2],
+            "scale": 1.5,
+            "more": {"x": tensors[5], "u": 2.0},
+        }
         module = Signature()
         if form(module, given) is None:
             continue
@@ -101,6 +112,31 @@ def test_hooks_that_are_always_called_are_called_when_a_patch_raises() -> None:
     with pg.patch({"blocks_0.sigmoid": ZeroPatch(slice=9)}), pytest.raises(PatchError):
         pg(x)
     assert called == [None]
+
+
+def test_the_first_call_of_several_in_a_list() -> None:
+    """The later calls of ``layers.0`` have the numbers that are free."""
+
+    class Lists(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return self.layers[0](x)
+
+    module, x = Lists(), torch.randn(3, 4)
+    pg = PatchableGraph(module, x)
+    assert [str(node) for node in pg.graph] == ["x", "layers_0", "layers_1", "layers_2", "output"]
+    assert pg.graph["layers_0_0.output"] == pg.graph.layers_0.output == pg.graph.layers_0_0.output
+    first, second = module.layers
+    with pg.patch({"layers_0_0.output": AddPatch(value=1.0)}):
+        assert same(pg(x), first(second(first(x) + 1)))
+    for once in ("layers_1_0.output", "layers_2_0.output"):
+        with pytest.raises(KeyError):
+            pg.patch({once: AddPatch(value=1.0)})
 
 
 def test_modules_called_twice_and_shared_under_two_names() -> None:

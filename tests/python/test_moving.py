@@ -2,15 +2,14 @@
 
 Ours and those of forward hooks run here. Those of the other libraries run in the interpreters that GRAPHPATCH_PEERS
 names (separated by colons), each of which has one or more of them; without it there are no such tests. They were last
-seen to pass with nnsight 0.8.1 and transformer-lens 4.3.0 (torch 2.11, transformers 5.23), and graphpatch 0.2.3 (torch 2.5.1,
-transformers 4.45.2).
+seen to pass with nnsight 0.8.1 and transformer-lens 4.3.0 (torch 2.11, transformers 5.23), and graphpatch 0.2.3 (torch
+2.5.1, transformers 4.45.2).
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,15 @@ import torch
 from snippets import Snippets, blocks, given
 
 PAGE = Path(__file__).resolve().parents[2] / "bindings" / "python" / "MOVING.md"
-TASKS = ["Read an activation", "Zero a head and a neuron", "Add a steering vector at one position",
-         "Replace by the value of a clean run", "Patch inside a module, where no hook reaches",
-         "Record over `generate()`", "Optimize a steering vector"]
+TASKS = [
+    "Read an activation",
+    "Zero a head and a neuron",
+    "Add a steering vector at one position",
+    "Replace by the value of a clean run",
+    "Patch inside a module, where no hook reaches",
+    "Record over `generate()`",
+    "Optimize a steering vector",
+]
 LIBRARIES = ["graphpatch", "nnsight", "transformer_lens"]
 PEERS = LIBRARIES if os.environ.get("GRAPHPATCH_PEERS") else []
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-from typing import Any, Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +11,17 @@ import torch._dynamo
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from libgraphpatch import (AddPatch, CustomPatch, GraphPatchError, PatchableGraph, PatchError, ProbePatch, ReplacePatch,
-                           ZeroPatch, _calls)
+from libgraphpatch import (
+    AddPatch,
+    CustomPatch,
+    GraphPatchError,
+    PatchableGraph,
+    PatchError,
+    ProbePatch,
+    ReplacePatch,
+    ZeroPatch,
+    _module_call,
+)
 from nets import Block, Calls, Function, Net, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -34,8 +43,8 @@ def test_torch_compile_makes_the_graphs_that_it_makes_without_us(monkeypatch: py
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
     with monkeypatch.context() as without:
-        without.setattr(nn.Module, "__call__", _calls._original)
-        without.setattr(torch._dynamo.variables.nn_module, "unpatched_nn_module_call", _calls._original)
+        without.setattr(nn.Module, "__call__", _module_call._original)
+        without.setattr(torch._dynamo.variables.nn_module, "unpatched_nn_module_call", _module_call._original)
         bare = Backend()
         torch.compile(net, backend=bare, fullgraph=True)(x)
     ours = Backend()
@@ -115,7 +124,9 @@ def test_a_compiled_function_inside(backend: str) -> None:
 
 
 SCRIPTS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
-    "scripted": lambda module, x: torch.jit.script(module), "traced": lambda module, x: torch.jit.trace(module, x)}
+    "scripted": lambda module, x: torch.jit.script(module),
+    "traced": lambda module, x: torch.jit.trace(module, x),
+}
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
@@ -213,10 +224,12 @@ def test_higher_order_operators_and_transforms() -> None:
             return gradient * 2
 
     x = torch.randn(3, 4)
-    for function in (lambda x: torch.vmap(Twice.apply)(x).exp(),
-                     lambda x: torch.func.grad(lambda y: Twice.apply(y).sum())(x).exp(),
-                     lambda x: torch.func.vmap(lambda row: row.cos())(x).exp(),
-                     lambda x: torch.func.jacrev(torch.sin)(x[0]).exp()):
+    for function in (
+        lambda x: torch.vmap(Twice.apply)(x).exp(),
+        lambda x: torch.func.grad(lambda y: Twice.apply(y).sum())(x).exp(),
+        lambda x: torch.func.vmap(lambda row: row.cos())(x).exp(),
+        lambda x: torch.func.jacrev(torch.sin)(x[0]).exp(),
+    ):
         pg = PatchableGraph(Function(function), x)
         with pg.patch({"exp": [probe := ProbePatch(), ZeroPatch()]}):
             assert not pg(x).any()
@@ -232,11 +245,11 @@ def test_probes_inside_vmap_keep_all_of_it() -> None:
 
 
 @pytest.fixture(scope="module")
-def group() -> Iterator[None]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    dist.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=0, world_size=1)
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    meeting = (
+        tmp_path_factory.mktemp("group") / "meeting"
+    )  # by a file: a port that is free now may be taken a moment later
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

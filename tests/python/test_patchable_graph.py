@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from libgraphpatch import (AddPatch, ExtractionOptions, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch, _calls,
-                           load_graph)
-from libgraphpatch._abi import check, lib, made, text
+from libgraphpatch import AddPatch, ExtractionOptions, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch, load_graph
+from libgraphpatch._library import check, lib, made, text
+from libgraphpatch._script import call_script
 from nets import Calls, Net, TupleOutputModule, same
 
 SPEC_TREE = """\
@@ -43,7 +43,7 @@ def script_tree(module: torch.jit.ScriptModule, *args: Any) -> str:
     check(lib.gp_session_attach(session))
     try:
         check(lib.gp_session_record(session, True))
-        _calls._script(module, args, {})
+        call_script(module, args, {}, nn.Module.__call__)
         graphs = made(lib.gp_session_graphs, session)
         tree = text(lib.gp_graphs_tree, graphs, 0, None)
         lib.gp_graphs_free(graphs)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import pytest
@@ -24,10 +25,32 @@ def hooked(module: torch.nn.Module, hook: Callable[[Tensor], Any], call: Callabl
 
 
 SLICES: list[Any] = [
-    0, -1, (slice(None), 1), (..., -1), slice(1, None), slice(None, None, 2), (slice(0, 2), slice(1, 4, 2)), (None, 1),
-    (..., None), ..., torch.tensor([0, 2]), (torch.tensor([0, 2]), torch.tensor([1, 3])), [0, 1], (slice(None), [0, 3]),
-    torch.tensor([True, False, True]), [True, False, False], numpy.int64(2), numpy.array([0, 2]), torch.tensor(1),
-    (torch.tensor([[0], [2]]), torch.tensor([1, 3])), torch.rand(3, 4) > 0.5, True, [], (slice(5, 9),), (0, 1), (),
+    0,
+    -1,
+    (slice(None), 1),
+    (..., -1),
+    slice(1, None),
+    slice(None, None, 2),
+    (slice(0, 2), slice(1, 4, 2)),
+    (None, 1),
+    (..., None),
+    ...,
+    torch.tensor([0, 2]),
+    (torch.tensor([0, 2]), torch.tensor([1, 3])),
+    [0, 1],
+    (slice(None), [0, 3]),
+    torch.tensor([True, False, True]),
+    [True, False, False],
+    numpy.int64(2),
+    numpy.array([0, 2]),
+    torch.tensor(1),
+    (torch.tensor([[0], [2]]), torch.tensor([1, 3])),
+    torch.rand(3, 4) > 0.5,
+    True,
+    [],
+    (slice(5, 9),),
+    (0, 1),
+    (),
     range(2),
 ]
 
@@ -43,6 +66,7 @@ def test_slices_mean_what_they_mean_to_a_tensor(index: Any, path: str) -> None:
             output = output.clone()
             output[index] = value
             return output
+
         return change
 
     def add(output: Tensor) -> Tensor:
@@ -50,16 +74,31 @@ def test_slices_mean_what_they_mean_to_a_tensor(index: Any, path: str) -> None:
         output[index] += 0.5
         return output
 
-    for patch, change in [(ZeroPatch(slice=index), write(0)), (ReplacePatch(value=7, slice=index), write(7)),
-                          (AddPatch(value=0.5, slice=index), add)]:
+    for patch, change in [
+        (ZeroPatch(slice=index), write(0)),
+        (ReplacePatch(value=7, slice=index), write(7)),
+        (AddPatch(value=0.5, slice=index), add),
+    ]:
         with pg.patch({path: patch}):
             patched = pg(x)
         assert same(patched, hooked(net.blocks[0], change, lambda: net(x))), patch
 
 
-@pytest.mark.parametrize("value", [torch.ones(4), torch.arange(3.0)[:, None], torch.tensor(2),
-                                   torch.ones(1, 1, dtype=torch.float64), 3, 0.25, True, numpy.ones((3, 4)),
-                                   numpy.float32(2)], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.ones(4),
+        torch.arange(3.0)[:, None],
+        torch.tensor(2),
+        torch.ones(1, 1, dtype=torch.float64),
+        3,
+        0.25,
+        True,
+        numpy.ones((3, 4)),
+        numpy.float32(2),
+    ],
+    ids=str,
+)
 def test_values_broadcast_and_convert_as_in_an_assignment(value: Any) -> None:
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
@@ -195,9 +234,11 @@ def test_gradients_go_through_patches_and_to_their_values() -> None:
         x, value = torch.randn(3, 4, requires_grad=True), torch.randn(4, requires_grad=True)
         if run == 0:
             tanh = CustomPatch(custom_op=torch.tanh)
-            patches = {"blocks_0.output": [ProbePatch(), AddPatch(value=value, slice=1), tanh],
-                       "blocks_1.up.weight": ZeroPatch(slice=0),
-                       "blocks_1.sigmoid": ReplacePatch(value=value[0], slice=(0, 0))}
+            patches = {
+                "blocks_0.output": [ProbePatch(), AddPatch(value=value, slice=1), tanh],
+                "blocks_1.up.weight": ZeroPatch(slice=0),
+                "blocks_1.sigmoid": ReplacePatch(value=value[0], slice=(0, 0)),
+            }
             with pg.patch(patches):
                 y = pg(x)
         else:
@@ -241,7 +282,7 @@ def test_nothing_stays_behind() -> None:
             with pg.patch({"blocks_0.output": [AddPatch(value=value), custom, probe], "x": ReplacePatch(value=value)}):
                 y = pg(x)
             alive += map(weakref.ref, (value, probe, custom, probe.activation, y))
-        alive += [weakref.ref(pg), weakref.ref(pg._root)]
+        alive += [weakref.ref(pg), weakref.ref(pg._recorder.root)]
     del pg, value, probe, custom, y
     gc.collect()
     assert [left() for left in alive if left() is not None] == []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,12 @@ from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, Rep
 from nets import Block, Net, same
 
 THREADS = 4
+TIMEOUT = 600  # seconds after which a thread is taken for one that hangs
 
 
 def in_threads(*functions: Callable[[], Any]) -> list[Any]:
     with ThreadPoolExecutor(len(functions)) as pool:
-        return [future.result(timeout=60) for future in [pool.submit(function) for function in functions]]
+        return [future.result(timeout=TIMEOUT) for future in [pool.submit(function) for function in functions]]
 
 
 def test_patches_hold_on_all_threads() -> None:
@@ -67,14 +69,14 @@ def test_blocks_of_several_threads_do_not_end_each_other() -> None:
     def first() -> None:
         with pg.patch({"blocks_0.output": ZeroPatch()}, this_thread=True):
             first_open.set()
-            assert second_open.wait(60)
+            assert second_open.wait(TIMEOUT)
         first_closed.set()
 
     def second() -> Tensor:
-        assert first_open.wait(60)
+        assert first_open.wait(TIMEOUT)
         with pg.patch({"output": ZeroPatch()}, this_thread=True):
             second_open.set()
-            assert first_closed.wait(60)
+            assert first_closed.wait(TIMEOUT)
             return pg(x)
 
     assert not in_threads(first, second)[1].any()

@@ -14,8 +14,20 @@ from transformers import cache_utils
 
 from by_hand import Edit, Weights
 from libgraphpatch import AddPatch, CustomPatch, Patch, PatchableGraph, ProbePatch, RecordPatch
-from transformers_models import (Case, Change, case, changes, hooked, in_out, is_operation, plain, same, split,
-                                 tensor_leaves, tokens)
+from transformers_models import (
+    Case,
+    Change,
+    case,
+    changes,
+    hooked,
+    in_out,
+    is_operation,
+    plain,
+    same,
+    split,
+    tensor_leaves,
+    tokens,
+)
 
 CASES = [(name, attention) for name in ("gpt2", "llama") for attention in ("eager", "sdpa")]
 
@@ -44,8 +56,13 @@ def test_every_tensor_of_the_graph_is_a_line_of_the_model_by_hand(model: Case) -
     probes = {path: ProbePatch() for path in model.paths}
     with model.pg.patch(probes):
         assert same(model.pg(tokens()).logits, model.by_hand())
-    report([path for path, probe in probes.items()
-            if not uninitialized(path) and not same(plain(probe.activation), model.bare[path])])
+    report(
+        [
+            path
+            for path, probe in probes.items()
+            if not uninitialized(path) and not same(plain(probe.activation), model.bare[path])
+        ]
+    )
 
 
 def indifferent(case: Case, path: str) -> bool:
@@ -146,8 +163,12 @@ def held_values(case: Case, paths: list[str], patched: str | None) -> dict[str, 
     patches = {path: [holder(path)] for path in paths if path != patched}
     if patched is not None:
         dtype = case.bare[patched].dtype
-        patches[patched] = [AddPatch(value=changes(dtype)[1].value) if dtype is not torch.bool else
-                            CustomPatch(custom_op=torch.logical_not), holder(patched)]
+        patches[patched] = [
+            AddPatch(value=changes(dtype)[1].value)
+            if dtype is not torch.bool
+            else CustomPatch(custom_op=torch.logical_not),
+            holder(patched),
+        ]
     with case.pg.patch(patches):
         case.pg(tokens())
     return held
@@ -161,16 +182,27 @@ def test_a_run_changes_neither_weights_nor_the_callers_tensors(model: Case) -> N
         model.pg(given)
     assert torch.equal(given, tokens())
     assert Weights(model.model).tensors.keys() == weights.keys()
-    report([name for name, (tensor, copy) in weights.items()
-            if Weights(model.model).tensors[name] is not tensor or not same(tensor, copy)])
+    report(
+        [
+            name
+            for name, (tensor, copy) in weights.items()
+            if Weights(model.model).tensors[name] is not tensor or not same(tensor, copy)
+        ]
+    )
 
 
 @torch.no_grad()
 def test_several_patches_at_once_with_tensors_for_values(model: Case) -> None:
     """Six nodes at a time, two patches at each, values that broadcast, index tensors and steps for slices."""
     draw = torch.Generator().manual_seed(3)
-    paths = [path for path in model.paths if is_operation(path) and model.bare[path].is_floating_point()
-             and model.bare[path].dim() >= 3 and not uninitialized(path)]
+    paths = [
+        path
+        for path in model.paths
+        if is_operation(path)
+        and model.bare[path].is_floating_point()
+        and model.bare[path].dim() >= 3
+        and not uninitialized(path)
+    ]
     failures = []
     for attempt in range(40):
         chosen = [paths[i] for i in torch.randperm(len(paths), generator=draw)[:6]]
@@ -179,8 +211,11 @@ def test_several_patches_at_once_with_tensors_for_values(model: Case) -> None:
             rows, width = model.bare[path].shape[-2:]
             edits[path] = [
                 Change("add", None, torch.randn(width, generator=draw)),
-                Change("replace", (..., slice(None, None, 2), [0, -1] if width > 1 else [0]),
-                       torch.randn((rows + 1) // 2, 1, generator=draw)),
+                Change(
+                    "replace",
+                    (..., slice(None, None, 2), [0, -1] if width > 1 else [0]),
+                    torch.randn((rows + 1) // 2, 1, generator=draw),
+                ),
             ]
         with model.pg.patch({path: [change.patch() for change in both] for path, both in edits.items()}):
             logits = model.pg(tokens()).logits
@@ -207,8 +242,10 @@ def test_inputs_and_outputs_of_modules_are_as_under_hooks(model: Case) -> None:
                 failures.append(f"{path}: {change}")
     report(failures)
     called: set[int] = set()
-    handles = [module.register_forward_hook(lambda module, _args, _output: called.add(id(module)))
-               for module in model.model.modules()]
+    handles = [
+        module.register_forward_hook(lambda module, _args, _output: called.add(id(module)))
+        for module in model.model.modules()
+    ]
     model.model(tokens())
     for handle in handles:
         handle.remove()
@@ -222,8 +259,9 @@ def test_hooks_of_the_users_see_patched_values(model: Case) -> None:
     change, by_user = Change("add", (..., 0), 2.0), Change("replace", (0, 1), 0.5)
     seen: list[Tensor] = []
     with model.pg.patch({mlp: change.patch()}):
-        logits = hooked(model.model, {mlp: lambda value: seen.append(value) or by_user(value)},
-                        lambda: model.pg(tokens()).logits)
+        logits = hooked(
+            model.model, {mlp: lambda value: seen.append(value) or by_user(value)}, lambda: model.pg(tokens()).logits
+        )
     expected = model.by_hand({mlp: lambda value: change(by_user(value))})
     assert len(seen) == 1 and same(seen[0], model.bare[mlp])
     assert same(logits, expected)
@@ -239,8 +277,10 @@ def loss_of(logits: Tensor) -> Tensor:
 def gradients(case: Case, loss: Tensor, value: Tensor) -> dict[str, Tensor]:
     named = {**dict(case.model.named_parameters()), "the patch's value": value}
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return {name: torch.zeros_like(tensor) if gradient is None else gradient
-            for (name, tensor), gradient in zip(named.items(), found)}
+    return {
+        name: torch.zeros_like(tensor) if gradient is None else gradient
+        for (name, tensor), gradient in zip(named.items(), found)
+    }
 
 
 def below_autograd(path: str) -> bool:
@@ -267,8 +307,14 @@ def test_gradients_that_cannot_be_right_are_refused(model: Case) -> None:
 def test_gradients_through_every_node_are_those_of_the_model_by_hand(model: Case) -> None:
     """Of the loss by all parameters and by the patch's value: zero, add and replace in turn."""
     failures, reached = [], 0
-    paths = [path for path in model.paths if model.bare[path].is_floating_point() and model.bare[path].numel()
-             and not uninitialized(path) and not below_autograd(path)]
+    paths = [
+        path
+        for path in model.paths
+        if model.bare[path].is_floating_point()
+        and model.bare[path].numel()
+        and not uninitialized(path)
+        and not below_autograd(path)
+    ]
     for number, path in enumerate(paths):
         value = torch.full(model.bare[path].shape[:-1], 0.1, requires_grad=True)
         index = (..., 0) if model.bare[path].dim() else None
@@ -340,8 +386,15 @@ def prompt() -> Tensor:
 
 def generate(model: Any, way: str) -> Any:
     torch.manual_seed(5)
-    return model.generate(prompt(), attention_mask=torch.ones_like(prompt()), max_new_tokens=STEPS,
-                          return_dict_in_generate=True, output_logits=True, pad_token_id=0, **WAYS[way])
+    return model.generate(
+        prompt(),
+        attention_mask=torch.ones_like(prompt()),
+        max_new_tokens=STEPS,
+        return_dict_in_generate=True,
+        output_logits=True,
+        pad_token_id=0,
+        **WAYS[way],
+    )
 
 
 def same_generation(a: Any, b: Any) -> bool:

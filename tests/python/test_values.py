@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, defaultdict, namedtuple
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,11 @@ def out_of(x: Tensor) -> Tensor:
 # A function, an operation in it, and the same function by hand: `p` is what a patch does at that operation.
 MEMORY: dict[str, tuple[Callable[[Tensor], Any], str, Callable[[Tensor, Any], Any]]] = {
     "view": (lambda x: ((y := x + 0), y.view(12), y), "view", lambda x, p: (x, p(x.view(12)), x)),
-    "expand": (lambda x: ((y := x[:1] + 0), y.expand(3, 4), y), "expand",
-               lambda x, p: (x[:1], p(x[:1].expand(3, 4)), x[:1])),
+    "expand": (
+        lambda x: ((y := x[:1] + 0), y.expand(3, 4), y),
+        "expand",
+        lambda x, p: (x[:1], p(x[:1].expand(3, 4)), x[:1]),
+    ),
     "transpose": (lambda x: ((y := x + 0), y.t() * 2, y), "t", lambda x, p: (x, p(x.t()) * 2, x)),
     "dropout in eval": (lambda x: ((y := x + 0), F.dropout(y, 0.5, False), y), "dropout", lambda x, p: (x, p(x), x)),
     "reshape": (lambda x: ((y := x + 0), y.reshape(4, 3), y), "reshape", lambda x, p: (x, p(x.reshape(4, 3)), x)),
@@ -39,8 +43,11 @@ MEMORY: dict[str, tuple[Callable[[Tensor], Any], str, Callable[[Tensor, Any], An
 
 
 @pytest.mark.parametrize("name", MEMORY)
-@pytest.mark.parametrize("patch, change", [
-    (AddPatch(value=0.5), lambda t: t + 0.5), (CustomPatch(custom_op=lambda t: t * 3), lambda t: t * 3)], ids=str)
+@pytest.mark.parametrize(
+    "patch, change",
+    [(AddPatch(value=0.5), lambda t: t + 0.5), (CustomPatch(custom_op=lambda t: t * 3), lambda t: t * 3)],
+    ids=str,
+)
 def test_operands_never_change(name: str, patch: Any, change: Callable[[Tensor], Tensor]) -> None:
     function, operation, by_hand = MEMORY[name]
     x = torch.randn(3, 4)
@@ -63,8 +70,16 @@ def test_weights_buffers_and_what_the_caller_gave_never_change() -> None:
         expected[path] = expected[path] + 2
         with pg.patch({path: AddPatch(value=2.0)}):
             patched = pg(x)
-        assert same(patched, F.batch_norm(expected["input"], expected["running_mean"], expected["running_var"],
-                                          expected["weight"], expected["bias"])), path
+        assert same(
+            patched,
+            F.batch_norm(
+                expected["input"],
+                expected["running_mean"],
+                expected["running_var"],
+                expected["weight"],
+                expected["bias"],
+            ),
+        ), path
         assert same(x, given) and all(same(value, state[name]) for name, value in module.state_dict().items())
 
 
@@ -111,22 +126,37 @@ class Frozen:
 
 
 def containers(x: Tensor) -> dict[str, Any]:
-    return {"tuple": (x, 1), "list": [x, [x, None]], "dict": {"a": x, "b": {"c": x}}, "ordered": OrderedDict(a=x),
-            "default": defaultdict(list, a=x), "named": Pair(x, 3), "record": Record(x), "frozen": Frozen(x),
-            "output": BaseModelOutput(last_hidden_state=x, hidden_states=(x, x)), "size": torch.Size([2, 3]),
-            "maximum": torch.max(x, 0)}
+    return {
+        "tuple": (x, 1),
+        "list": [x, [x, None]],
+        "dict": {"a": x, "b": {"c": x}},
+        "ordered": OrderedDict(a=x),
+        "default": defaultdict(list, a=x),
+        "named": Pair(x, 3),
+        "record": Record(x),
+        "frozen": Frozen(x),
+        "output": BaseModelOutput(last_hidden_state=x, hidden_states=(x, x)),
+        "size": torch.Size([2, 3]),
+        "maximum": torch.max(x, 0),
+    }
 
 
-DIGS = {"tuple|sub_0": lambda c: c["tuple"][0], "list|sub_1.sub_0": lambda c: c["list"][1][0],
-        "dict|a": lambda c: c["dict"]["a"], "dict|b.c": lambda c: c["dict"]["b"]["c"],
-        "ordered|a": lambda c: c["ordered"]["a"],
-        "default|a": lambda c: c["default"]["a"], "named|sub_0": lambda c: c["named"].first,
-        "record|tensor": lambda c: c["record"].tensor, "record|twice": lambda c: c["record"].twice,
-        "frozen|tensor": lambda c: c["frozen"].tensor,
-        "output|last_hidden_state": lambda c: c["output"].last_hidden_state,
-        "output|hidden_states.sub_1": lambda c: c["output"].hidden_states[1],
-        "size|sub_1": lambda c: torch.tensor(c["size"][1]),
-        "maximum|sub_0": lambda c: c["maximum"].values}
+DIGS = {
+    "tuple|sub_0": lambda c: c["tuple"][0],
+    "list|sub_1.sub_0": lambda c: c["list"][1][0],
+    "dict|a": lambda c: c["dict"]["a"],
+    "dict|b.c": lambda c: c["dict"]["b"]["c"],
+    "ordered|a": lambda c: c["ordered"]["a"],
+    "default|a": lambda c: c["default"]["a"],
+    "named|sub_0": lambda c: c["named"].first,
+    "record|tensor": lambda c: c["record"].tensor,
+    "record|twice": lambda c: c["record"].twice,
+    "frozen|tensor": lambda c: c["frozen"].tensor,
+    "output|last_hidden_state": lambda c: c["output"].last_hidden_state,
+    "output|hidden_states.sub_1": lambda c: c["output"].hidden_states[1],
+    "size|sub_1": lambda c: torch.tensor(c["size"][1]),
+    "maximum|sub_0": lambda c: c["maximum"].values,
+}
 
 
 def leaves(value: Any) -> list[Any]:
@@ -172,19 +202,27 @@ def test_elements_of_containers(dig: str, where: str) -> None:
 
 
 class Numbers(nn.Module):
-    def forward(self, x: Tensor, count: int = 3, scale: float = 0.5, flag: bool = True, name: str = "n",
-                rest: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, count: int = 3, scale: float = 0.5, flag: bool = True, name: str = "n", rest: Any = None
+    ) -> Tensor:
         return x * count + scale if flag else x
 
 
-@pytest.mark.parametrize("path, patch, changed", [
-    ("count", AddPatch(value=2), {"count": 5}), ("count", ZeroPatch(), {"count": 0}),
-    ("count", ReplacePatch(value=7), {"count": 7}),
-    ("count", CustomPatch(custom_op=lambda n: n * n), {"count": 9}), ("scale", AddPatch(value=0.1), {"scale": 0.6}),
-    ("scale", CustomPatch(custom_op=lambda n: n / 3), {"scale": 0.5 / 3}),
-    ("flag", ReplacePatch(value=False), {"flag": False}),
-    ("flag", CustomPatch(custom_op=lambda flag: not flag), {"flag": False}), ("scale", ZeroPatch(), {"scale": 0.0}),
-], ids=str)
+@pytest.mark.parametrize(
+    "path, patch, changed",
+    [
+        ("count", AddPatch(value=2), {"count": 5}),
+        ("count", ZeroPatch(), {"count": 0}),
+        ("count", ReplacePatch(value=7), {"count": 7}),
+        ("count", CustomPatch(custom_op=lambda n: n * n), {"count": 9}),
+        ("scale", AddPatch(value=0.1), {"scale": 0.6}),
+        ("scale", CustomPatch(custom_op=lambda n: n / 3), {"scale": 0.5 / 3}),
+        ("flag", ReplacePatch(value=False), {"flag": False}),
+        ("flag", CustomPatch(custom_op=lambda flag: not flag), {"flag": False}),
+        ("scale", ZeroPatch(), {"scale": 0.0}),
+    ],
+    ids=str,
+)
 def test_plain_numbers(path: str, patch: Any, changed: dict[str, Any]) -> None:
     module, x = Numbers(), torch.randn(3, 4)
     pg = PatchableGraph(module, x)
@@ -220,10 +258,12 @@ def test_tensors_without_elements_and_of_many_dtypes() -> None:
 
 
 KINDS: dict[str, Callable[[], Tensor]] = {
-    "coo": lambda: torch.eye(3).to_sparse(), "csr": lambda: torch.eye(3).to_sparse_csr(),
+    "coo": lambda: torch.eye(3).to_sparse(),
+    "csr": lambda: torch.eye(3).to_sparse_csr(),
     "quantized": lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.quint8),
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
-    "conj": lambda: torch.ones(3, dtype=torch.complex64).conj(), "parameter": lambda: nn.Parameter(torch.ones(3)),
+    "conj": lambda: torch.ones(3, dtype=torch.complex64).conj(),
+    "parameter": lambda: nn.Parameter(torch.ones(3)),
 }
 
 

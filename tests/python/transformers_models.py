@@ -140,8 +140,18 @@ def changes(dtype: torch.dtype) -> list[Change]:
 
 
 # What goes into a module, and what comes out of it.
-IN_OUT = ("input", "x", "hidden_states", "attention_mask", "position_ids", "position_embeddings", "cache_position",
-          "input_ids", "kwargs", "output")
+IN_OUT = (
+    "input",
+    "x",
+    "hidden_states",
+    "attention_mask",
+    "position_ids",
+    "position_embeddings",
+    "cache_position",
+    "input_ids",
+    "kwargs",
+    "output",
+)
 
 
 def is_operation(path: str) -> bool:
@@ -176,7 +186,7 @@ def hook(model: nn.Module, path: str, edit: Edit) -> torch.utils.hooks.Removable
         if name == "kwargs":
             return args, edited(kwargs, dig, edit)
         if place < len(args):
-            return (*args[:place], edited(args[place], dig, edit), *args[place + 1:]), kwargs
+            return (*args[:place], edited(args[place], dig, edit), *args[place + 1 :]), kwargs
         return args, {**kwargs, name: edited(kwargs[name], dig, edit)}
 
     return module.register_forward_pre_hook(before, with_kwargs=True)
@@ -187,7 +197,7 @@ def edited(value: Any, dig: list[str], edit: Edit) -> Any:
         return edit(value)
     if isinstance(value, tuple):
         index = int(dig[0].removeprefix("sub_"))
-        return (*value[:index], edited(value[index], dig[1:], edit), *value[index + 1:])
+        return (*value[:index], edited(value[index], dig[1:], edit), *value[index + 1 :])
     copy = type(value)(**value)  # a dict, or an output of transformers
     copy[dig[0]] = edited(value[dig[0]], dig[1:], edit)
     return copy

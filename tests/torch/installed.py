@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Sequence
 
 import torch
 
-from support import PROGRAMS, ROOT, graphpatch
+from support import PROGRAMS, ROOT, TIMEOUT, graphpatch
 
 VERSION = re.search(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.M)[1]
 EXAMPLES = ROOT / "bindings/cpp/examples"
@@ -32,7 +32,7 @@ def clean(home: Path, **more: Any) -> Dict[str, str]:
 
 def run(args: Sequence[Any], **options: Any) -> subprocess.CompletedProcess:
     return subprocess.run([str(arg) for arg in args], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          timeout=400, **options)
+                          timeout=TIMEOUT, **options)
 
 
 def good(done: subprocess.CompletedProcess) -> str:

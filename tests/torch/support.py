@@ -4,9 +4,10 @@ import json
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -18,8 +19,9 @@ PROGRAMS = ROOT / "build"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 torch.set_num_threads(1)
 
-# No host program of the tests needs more than seconds; the first run also compiles the adapter.
-TIMEOUT = 240
+# Seconds after which a process is taken for one that hangs. None needs more than some seconds (a minute under valgrind), but
+# the machine may be busy with other work.
+TIMEOUT = 600
 
 
 @dataclass
@@ -45,6 +47,15 @@ class Result:
     def ok(self) -> "Result":
         assert self.code == 0, f"exit code {self.code}\n{self.stderr}"
         return self
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Returns what the condition answers as soon as that is true."""
+    end = time.monotonic() + TIMEOUT
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{what}: not within {TIMEOUT} s"
+        time.sleep(0.02)
+    return answer
 
 
 def run_process(args: Sequence[Any], **kwargs: Any) -> Result:

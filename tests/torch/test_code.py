@@ -89,7 +89,8 @@ def test_cpp(graph_file: Path) -> None:
     assert leaf.endswith(frame(SOURCE, first, "net::TupleOutput::forward")
                          + frame(SOURCE, "at::Tensor output = forward(input);", "net::Linear::operator()")
                          + frame(SOURCE, "return torch::linear(input, weight, bias);", "net::Linear::forward"))
-    assert not [word for word in ("at::", "libtorch", "libgraphpatch", "std::") if f"in {word}" in leaf or word in leaf.split("\n")[0]]
+    frames = leaf.replace(str(ROOT), "<root>")  # the checkout may have any name
+    assert not [word for word in ("at::", "libtorch", "libgraphpatch", "std::") if f"in {word}" in frames or word in frames.split("\n")[0]]
     submodule = code(graph_file, "linear_1")
     assert submodule.startswith("Calling context:\n") and submodule.endswith(SUBMODULE) and inside + forward in submodule
     assert code(graph_file, "linear_1.input") == "input = add\n"
@@ -176,7 +177,7 @@ def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
 def test_cpp_below_generated_code_and_without_unwind_tables(graph_file: Path, tmp_path: Path) -> None:
     run_process([PROGRAMS / "tuple", graph_file, "--generated"]).ok()
     leaf = code(graph_file, "linear.linear")
-    assert "in net::Linear::forward" in leaf and "in main" not in leaf, "the walk ends where nothing describes the code"
+    assert "in net::Linear::forward" in leaf and '", in main' not in leaf, "the walk ends where nothing describes the code"
     bare = tmp_path / "bare"
     subprocess.run(["objcopy", "--remove-section", ".eh_frame_hdr", PROGRAMS / "tuple", bare], check=True)
     shutil.copymode(PROGRAMS / "tuple", bare)

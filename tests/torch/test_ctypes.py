@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import weakref
-from ctypes import byref, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
@@ -16,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, Result, Saved, graphpatch, nodes, run_process, same_bits, tree_in, trees_in
+from support import (ENVIRONMENT, GRAPHPATCH, PROGRAMS, TIMEOUT, Result, Saved, graphpatch, nodes, run_process, same_bits, tree_in,
+                     trees_in, wait_until)
 from test_tree import TUPLE_OUTPUT_TREE
 
 FLAT = PROGRAMS / "flat"
@@ -268,6 +268,17 @@ def test_names_that_begin_no_run_are_told(tmp_path: Path) -> None:
     assert "--operations always" in silent.stderr
 
 
+def looping(folder: Path, n: int, *asked: str) -> subprocess.Popen:
+    """The program without end under `graphpatch run`; it prints a line after its first forward and after every n more."""
+    command = [GRAPHPATCH, "run", *asked, "--", FLAT, "loop", folder / "out.pt", n]
+    return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**ENVIRONMENT, "TMPDIR": str(folder)})
+
+
+def forwards(process: subprocess.Popen, lines: int) -> None:
+    assert process.stdout and [process.stdout.readline() for _ in range(lines)] == ["ready\n"] * lines
+
+
 def children(pid: int) -> List[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -278,15 +289,14 @@ def resident(pid: int) -> int:
 
 @pytest.mark.parametrize("asked", [["--tree"], ["--patch", "addmm_7=zero", "--tree"]], ids=["recorded", "patched"])
 def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: List[str]) -> None:
-    command = [GRAPHPATCH, "run", *asked, "--", FLAT, "loop", tmp_path / "out.pt", "100000"]
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    assert process.stdout and process.stdout.readline() == "ready\n"
+    process = looping(tmp_path, 100_000, *asked)
+    forwards(process, 2)  # the first one, and a hundred thousand
     program, = children(process.pid)
     before = resident(program)
-    time.sleep(2)
+    forwards(process, 1)
     grown = resident(program) - before
     os.kill(program, signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=TIMEOUT)
     # Names or identities that nobody forgets would be tens of megabytes by now; a report takes some for a moment.
     assert grown < 12000, f"{grown} kB more"
     assert "recorded up to its 20000th node" in told and "--run-at" in told
@@ -295,12 +305,12 @@ def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: Li
 
 
 def test_a_short_run_without_end_is_reported_when_killed(tmp_path: Path) -> None:
-    command = [GRAPHPATCH, "run", "--tree", "--", FLAT, "loop", tmp_path / "out.pt", "100"]
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    assert process.stdout and process.stdout.readline() == "ready\n"
-    time.sleep(0.5)
+    process = looping(tmp_path, 100, "--tree")
+    forwards(process, 2)
+    # It is killed before it can write anything more, so a report with the operation has to lie there already.
+    wait_until(lambda: any(b"addmm_1" in file.read_bytes() for file in tmp_path.glob("**/report-*.json")), "a report of the open run")
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=TIMEOUT)
     assert ("addmm_1", "Tensor(2, 3)") in nodes(tree_in(told))
 
 

@@ -9,7 +9,7 @@ from typing import Callable
 import pytest
 import torch
 
-from support import GRAPHPATCH, PROGRAMS, Saved, graphpatch, nodes, run_process, tree_in, trees_in
+from support import GRAPHPATCH, PROGRAMS, TIMEOUT, Saved, graphpatch, nodes, run_process, tree_in, trees_in
 from test_tree import TUPLE_OUTPUT_TREE
 
 # --- programs without libtorch
@@ -140,6 +140,6 @@ def test_no_compiler_is_said_clearly(tuple_output: Callable[[str], Saved], tmp_p
         environment.pop(name, None)
     for wish, code in (["--tree"], 0), (["--patch", "add=zero"], 3):
         done = subprocess.run([GRAPHPATCH, "run", *wish, "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
-                              capture_output=True, text=True, env=environment, timeout=240)
+                              capture_output=True, text=True, env=environment, timeout=TIMEOUT)
         assert done.returncode == code and "compiler" in done.stderr and "panicked" not in done.stderr
         assert done.stdout == "1 run(s) in 1 thread(s)\n"

@@ -106,7 +106,7 @@ def test_source_lines_are_the_scripts(tmp_path: Path) -> None:
     graph = tmp_path / "g.json"
     python("tuple_output.py", under=["--graph", graph]).ok()
     text = graph.read_text()
-    assert "model.py" in text and "self.linear(x + 1)" in text and "_calls.py" not in text
+    assert "model.py" in text and "self.linear(x + 1)" in text and "_module_call.py" not in text and "_run.py" not in text
 
 
 def test_generate() -> None:
@@ -309,7 +309,8 @@ def test_children(way: str, runs: int, processes: Optional[int]) -> None:
 
 def test_ranks(tmp_path: Path) -> None:
     graph = tmp_path / "g.json"
-    args = "-m", "torch.distributed.run", "--nproc-per-node", "2", "ranks.py"
+    # Standalone: the ranks meet at a port that is free, not at the fixed one.
+    args = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "ranks.py"
     seen(*args, options=["--graph", graph])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["g.rank0.json", "g.rank1.json"]
     tree = subprocess.run([GRAPHPATCH, "show", tmp_path / "g.rank1.json"], capture_output=True, text=True).stdout

@@ -11,7 +11,7 @@ from typing import Callable, List, Tuple
 import pytest
 from safetensors.numpy import load_file
 
-from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, Saved, run_process
+from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Saved, run_process
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?,?$")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def run(command: str, saved: Saved, model: str, folder: Path) -> subprocess.Comp
     command = command.replace(f"./infer {model}", f"{PROGRAMS / 'runner'} {args}").replace("./infer", str(PROGRAMS / "runner"))
     path = [str(GRAPHPATCH.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = {**ENVIRONMENT, "PATH": os.pathsep.join(path)}
-    return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def test_the_first_screen(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ sys.path.insert(0, str(ROOT / "build/view-tests"))  # what tests/view/requiremen
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
+# Seconds after which a process or a page is taken for one that hangs: a busy machine may be slow.
+TIMEOUT = 300
+
 # A container's root may not use the sandbox; the rest keeps the browser from looking for anything on a network.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1", "--hide-scrollbars"]
@@ -45,7 +48,7 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 def run(*args: Any, code: int = 0) -> subprocess.CompletedProcess:
     done = subprocess.run([str(arg) for arg in args], capture_output=True, text=True, env=ENVIRONMENT,
-                          stdin=subprocess.DEVNULL, timeout=300)
+                          stdin=subprocess.DEVNULL, timeout=TIMEOUT)
     assert done.returncode == code, done.stderr
     return done
 
@@ -158,7 +161,7 @@ def browser() -> Iterator[Any]:
 
 def until(page: Any, condition: str) -> None:
     """Waits for a condition in the page. Playwright's own way needs `eval` there, which the page forbids."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + TIMEOUT
     while not page.evaluate(condition):
         assert time.monotonic() < end, condition
         page.wait_for_timeout(20)
@@ -176,7 +179,7 @@ def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport={"width": 1440, "height": 860}, color_scheme="dark" if dark else "light")
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(TIMEOUT * 1000)
         address = html.as_uri()
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))

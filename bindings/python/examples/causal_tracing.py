@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, BertModel
 from libgraphpatch import AddPatch, PatchableGraph, ProbePatch, ReplacePatch
 
 matplotlib.use("Agg")  # no window
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 # What is restored, and where that is in a layer: the whole layer, or what MLP and attention add to the residual stream.
 # Each scope has an output of its own, so BERT's modules of that name show as output_1.

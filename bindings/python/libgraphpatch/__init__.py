@@ -13,9 +13,14 @@ The classes are those of the Python package graphpatch; nothing is compiled, and
 
 from __future__ import annotations
 
-from ._abi import __version__, made as _made, lib as _lib
+import os as _os
+
+from ._graphs import Graphs as _Graphs
+from ._library import __version__
+from ._library import lib as _lib
+from ._library import made as _made
 from .errors import AdapterError, GraphPatchError, PatchError
-from .graph import Graphs as _Graphs, NodePath
+from .graph import NodePath
 from .patchable_graph import ExtractionOptions, PatchableGraph
 from .patches import AddPatch, CustomPatch, Patch, ProbePatch, RecordPatch, ReplacePatch, ZeroPatch
 
@@ -33,11 +38,12 @@ __all__ = [
     "RecordPatch",
     "ReplacePatch",
     "ZeroPatch",
+    "__version__",
     "load_graph",
 ]
 
 
-def load_graph(file: object, index: int = 0) -> NodePath:
+def load_graph(file: str | _os.PathLike[str], index: int = 0) -> NodePath:
     """The root of graph number ``index`` of a file that :meth:`PatchableGraph.save_graph`, ``graphpatch run --graph``
     or the C ABI saved. Raises OSError, and ValueError for a damaged or foreign file, naming the place."""
-    return _Graphs(_made(_lib.gp_graphs_load, str(file).encode())).root(index)
+    return NodePath(_Graphs(_made(_lib.gp_graphs_load, str(file).encode())).graph(index), "")

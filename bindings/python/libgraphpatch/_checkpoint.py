@@ -6,46 +6,73 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any, Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-import torch.utils.checkpoint as checkpoint
+from torch.utils import checkpoint
 
-from . import _calls, _roots
-from ._abi import check, lib, made
+from ._dispatch_key import unseen
+from ._library import Handle, check, lib, made
+from ._modules import class_name, note
+from ._raised import behind
+from ._root import Cold
+from ._thread import Frame, thread
+from ._watched import watched
 from .errors import GraphPatchError
 
 _installed = False
 
+# What checkpoints without reentrance begin with: the name since torch 2.15, where the other one is left for others to
+# call and calls it too, and the name before.
+_GENERATORS = "_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator"
+
+
+class _Begins(threading.local):
+    """Whether a checkpoint begins on this thread whose function is ours."""
+
+    now = False
+
+
+_begins = _Begins()
+
 
 class _Snapshot:
-    """Where a run stood."""
+    """Where a run stood. The functions of its patches are needed as long as it lives, whatever becomes of their block.
 
-    def __init__(self, frame: _calls.Frame) -> None:
-        self.frame = frame
-        self.handle = made(lib.gp_run_snapshot)
-        if self.handle:  # the functions of its patches are still needed, whatever becomes of their block
-            frame.root.enter()
+    Args:
+        handle: The library's, outside of no run.
+    """
+
+    def __init__(self, frame: Frame, handle: Handle) -> None:
+        frame.root.enter()
+        self.frame, self.handle = frame, handle
 
     def __del__(self) -> None:
-        if getattr(self, "handle", 0):
-            lib.gp_snapshot_free(self.handle)
-            self.frame.root.leave()
+        self.frame.root.leave()
+
+
+def _snapshot(frame: Frame) -> _Snapshot | None:
+    """Where this thread's run stands, if the library knows of one."""
+    address = made(lib.gp_run_snapshot)
+    return _Snapshot(frame, Handle(lib.gp_snapshot_free, address)) if address else None
 
 
 def _again(function: Callable[..., Any], first: bool) -> Callable[..., Any]:
     """The function, which stands in the run where it stood at first whenever it is called again. With ``first`` its
     first call is the one in the run."""
-    frame = _calls.thread.frame
-    if isinstance(frame, _roots.Cold):
+    frame = thread.frame
+    if isinstance(frame, Cold):
         return lambda *args, **kwargs: _apart(frame, function, args, kwargs)
     if frame is None:
         return function
-    snapshot = _Snapshot(frame)
+    snapshot = _snapshot(frame)
+    if snapshot is None:
+        return function
 
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal first
-        if first or not snapshot.handle:
+        if first:
             first = False
             return function(*args, **kwargs)
         return _resumed(snapshot, function, args, kwargs)
@@ -54,18 +81,17 @@ def _again(function: Callable[..., Any], first: bool) -> Callable[..., Any]:
 
 
 def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    thread = _calls.thread
     outer = thread.frame
     check(lib.gp_run_resume(snapshot.handle, False, thread.wants_at, thread.plan_at))
     if not thread.wants.value:
         return _apart(snapshot.frame.root.cold, function, args, kwargs)
     old = snapshot.frame
-    thread.frame = _calls.Frame(old.root, old.module, old.outer, thread.wants.value, thread.plan.value)
+    thread.frame = Frame(old.root, old.module, old.outer, thread.wants.value, thread.plan.value)
     try:
-        with _calls.in_a_run(snapshot):
+        with watched.in_a_run(snapshot):
             return function(*args, **kwargs)
     except RuntimeError as error:
-        cause = _calls.behind(error)
+        cause = behind(error)
         if cause is None:
             raise
         raise cause from None
@@ -73,12 +99,11 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
         thread.frame = outer
         lib.gp_run_end()
         if outer is None:
-            thread.error = thread.held = None
+            thread.let_go()
 
 
-def _apart(cold: _roots.Cold, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _apart(cold: Cold, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Nothing is wanted of it: not even that modules called in it are runs of their own."""
-    thread = _calls.thread
     outer, thread.frame = thread.frame, cold
     try:
         return function(*args, **kwargs)
@@ -98,9 +123,9 @@ def install() -> None:
             setattr(checkpoint, name, _wrapped_generator(generator))
             break
     _refuse_unseen()
-    reentrant = checkpoint.CheckpointFunction
+    reentrant: Any = checkpoint.CheckpointFunction
 
-    class Reentrant(reentrant):  # type: ignore[misc, valid-type]
+    class Reentrant(reentrant):  # type: ignore[misc]
         """torch's own, whose function is ours."""
 
         @classmethod
@@ -110,28 +135,17 @@ def install() -> None:
     checkpoint.CheckpointFunction = Reentrant
 
 
-# What checkpoints without reentrance begin with: the name since torch 2.15, where the other one is left for others to
-# call and calls it too, and the name before.
-_GENERATORS = "_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator"
-
-
-class _Thread(threading.local):
-    # Whether a checkpoint begins whose function is ours.
-    begins = False
-
-
-_thread = _Thread()
-
-
 def _wrapped_generator(generator: Callable[..., Any]) -> Callable[..., Any]:
-    def wrapped(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """torch's generator of a checkpoint's steps, with a function of ours in the place of its own."""
+
+    def wrapped(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
         steps = generator(_again(fn, first=False), *args, **kwargs)
-        outer, _thread.begins = _thread.begins, True
+        outer, _begins.now = _begins.now, True
         try:
-            with _calls.unseen():  # torch's own tensors, for saving the inputs
+            with unseen():  # torch's own tensors, for saving the inputs
                 next(steps)
         finally:
-            _thread.begins = outer
+            _begins.now = outer
         try:
             yield
         except BaseException as error:  # what the function raised; torch ends its contexts with it
@@ -155,20 +169,29 @@ def _refuse_unseen() -> None:
 
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        frame = _calls.thread.frame
-        if (type(frame) is _calls.Frame and frame.plan and not _thread.begins and torch.is_grad_enabled()
-                and type(self).__module__ == checkpoint.__name__):
+        frame = thread.frame
+        if (
+            type(frame) is Frame
+            and frame.plan
+            and not _begins.now
+            and torch.is_grad_enabled()
+            and type(self).__module__ == checkpoint.__name__
+        ):
             _unseen(frame)
         original(self, *args, **kwargs)
 
     begun.__init__ = init
 
 
-def _unseen(frame: _calls.Frame) -> None:
-    where = (f"{_roots.class_name(frame.module)}: a checkpoint with use_reentrant=False begins in a patched run in a way"
-             f" that is not known of torch {torch.__version__}")
+def _unseen(frame: Frame) -> None:
+    where = (
+        f"{class_name(frame.module)}: a checkpoint with use_reentrant=False begins in a patched run in a way"
+        f" that is not known of torch {torch.__version__}"
+    )
     if frame.root.session is None:  # the program is not to fail, it only runs under `graphpatch run`
-        _roots.note(None, f"{where}; the gradients through it are not those of what was computed")
+        note(None, f"{where}; the gradients through it are not those of what was computed")
         return
-    raise GraphPatchError(f"{where}, and its gradients would not be those of what was computed; use use_reentrant=True,"
-                          " or no checkpoint there, or torch.no_grad() where no gradients are needed")
+    raise GraphPatchError(
+        f"{where}, and its gradients would not be those of what was computed; use use_reentrant=True,"
+        " or no checkpoint there, or torch.no_grad() where no gradients are needed"
+    )

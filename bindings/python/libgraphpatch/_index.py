@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Sequence
+import operator
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from ._abi import check, lib
-
-# DLPack's type codes: a signed and an unsigned integer, a bool.
-_DTYPES = {torch.int64: (0, 64), torch.int32: (0, 32), torch.uint8: (1, 8), torch.bool: (6, 8)}
+from ._dlpack import DTYPES, lend
+from ._library import Handle, check, lib
 
 
-class _Tensor(ctypes.Structure):
-    """DLManagedTensorVersioned; the library copies what it points to."""
-
-    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("context", ctypes.c_void_p),
-                ("deleter", ctypes.c_void_p), ("flags", ctypes.c_uint64), ("data", ctypes.c_void_p),
-                ("device", ctypes.c_int32), ("device_index", ctypes.c_int32), ("rank", ctypes.c_int32),
-                ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
-                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
-                ("byte_offset", ctypes.c_uint64)]
-
-
-def add_index(spec: int, index: Any) -> None:
+def add_index(spec: Handle, index: Any) -> None:
     """Appends ``index`` to the spec; None, which is no slice at all, appends nothing."""
     if index is None:
         return
@@ -36,13 +25,14 @@ def _items(index: Any) -> Sequence[Any]:
     """A tuple is several items; so is a list that is no list of numbers, as in NumPy's older rule."""
     if isinstance(index, tuple):
         return index
-    if isinstance(index, list) and any(item is None or item is ... or isinstance(item, (slice, torch.Tensor))
-                                       for item in index):
+    if isinstance(index, list) and any(
+        item is None or item is ... or isinstance(item, (slice, torch.Tensor)) for item in index
+    ):
         return index
     return [index]
 
 
-def _add(spec: int, item: Any) -> None:
+def _add(spec: Handle, item: Any) -> None:
     if item is None:
         check(lib.gp_spec_slice(spec, b"[None]"))
     elif item is ...:
@@ -59,12 +49,12 @@ def _add(spec: int, item: Any) -> None:
 
 def _integer(bound: Any) -> int:
     try:
-        return bound.__index__()
-    except (AttributeError, TypeError):
+        return operator.index(bound)
+    except TypeError:
         raise ValueError(f"slice bounds are integers or None, not {type(bound).__name__}") from None
 
 
-def _add_tensor(spec: int, item: Any) -> None:
+def _add_tensor(spec: Handle, item: Any) -> None:
     try:
         empty = isinstance(item, (list, range)) and not len(item)
         tensor = torch.as_tensor(item, dtype=torch.int64 if empty else None).detach().cpu().contiguous()
@@ -73,11 +63,6 @@ def _add_tensor(spec: int, item: Any) -> None:
     if tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.int32):
         check(lib.gp_spec_index(spec, int(tensor)))
         return
-    if tensor.dtype not in _DTYPES:
+    if tensor.dtype not in DTYPES:
         raise ValueError(f"a {tensor.dtype} tensor is no index: give integers or a boolean mask")
-    code, bits = _DTYPES[tensor.dtype]
-    rank = tensor.dim()
-    shape = (ctypes.c_int64 * max(rank, 1))(*tensor.shape)
-    managed = _Tensor(major=1, data=tensor.data_ptr(), device=1, rank=rank, code=code, bits=bits, lanes=1,
-                      shape=shape, strides=None)
-    check(lib.gp_spec_index_tensor(spec, ctypes.byref(managed), False))
+    check(lib.gp_spec_index_tensor(spec, ctypes.byref(lend(tensor)), False))

@@ -1,35 +1,79 @@
-"""Every module that the program calls outside of another one's call is a root of the attached session: what `graphpatch run`
-does in a Python program, by way of its sitecustomize.
+"""Every module that the program calls outside of another one's call is a root of the attached session: what
+`graphpatch run` does in a Python program, by way of its sitecustomize.
 
-A root is named after the module's class; a second living module of that class is ``Model.forward#2``, and so on. A model that
-is being traced, exported or compiled is left alone: no values flow there.
+A root is named after the module's class; a second living module of that class is ``Model.forward#2``, and so on. A
+model that is being traced, exported or compiled is left alone: no values flow there.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import types
 import weakref
-from typing import Any, Dict, Iterator, Optional, Set, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.nn import Module
 
-from . import _abi, _calls, _checkpoint, _compile, _roots, _source, _structure, patches
-from ._roots import Root, compiled, is_script, note
+from . import (
+    _checkpoint,
+    _dispatch_key,
+    _dynamo,
+    _library,
+    _module_call,
+    _modules,
+    _patch_function,
+    _patch_value,
+    _raised,
+    _root,
+    _run,
+    _scope,
+    _script,
+    _signature,
+    _source,
+    _structure,
+    _thread,
+    _watched,
+    patches,
+)
+from ._locks import new_lock
+from ._modules import is_script, note, why_opaque
+from ._root import Root
 from .errors import GraphPatchError
 
+# What calls of modules come by.
+_CALLED_IN_RUNS = (
+    _checkpoint,
+    _dispatch_key,
+    _dynamo,
+    _library,
+    _module_call,
+    _modules,
+    _patch_function,
+    _patch_value,
+    _raised,
+    _root,
+    _run,
+    _scope,
+    _script,
+    _signature,
+    _source,
+    _structure,
+    _thread,
+    _watched,
+    patches,
+)
 _MODES = [getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL")]
 _mode = torch._C._get_dispatch_mode
 _tracing = torch._C._get_tracing_state
 _is_compiling = torch.compiler.is_compiling
 
 # By id: the module, its root, and the number in its name.
-_known: Dict[int, Tuple["weakref.ref[Module]", Root]] = {}
-_numbers: Dict[str, Set[int]] = {}
+_known: dict[int, tuple[weakref.ref[Module], Root]] = {}
+_numbers: dict[str, set[int]] = {}
 # Entered by the garbage collector too.
-_lock = threading.RLock()
+_lock = new_lock()
 
 
 class _Script:
@@ -49,17 +93,17 @@ def install() -> None:
         return
     _skip_in_compilation()
     _checkpoint.install()
-    _calls.watch_outermost(_root)
+    _module_call.watch_outermost(_root_of)
 
 
-def _root(module: Module) -> Any:
+def _root_of(module: Module) -> Any:
     """The root that ``module`` is, unless it is only being looked at by torch."""
     if _tracing() is not None or _is_compiling() or any(_mode(mode) is not None for mode in _MODES):
         return None
     if is_script(module):
         return _Script(module)
     known = _known.get(id(module))
-    if known is not None and known[0]() is module and known[1].why_opaque == compiled(module):
+    if known is not None and known[0]() is module and known[1].why_opaque == why_opaque(module):
         return known[1]
     with _lock:
         return _new(module)
@@ -74,7 +118,7 @@ def _new(module: Module) -> Root:
         name = _name(module)
     base, _, number = name.partition("#")
 
-    def gone(reference: "weakref.ref[Module]") -> None:
+    def gone(reference: weakref.ref[Module]) -> None:
         with _lock:
             _numbers[base].discard(int(number or 1))
             if key in _known and _known[key][0] is reference:
@@ -84,10 +128,16 @@ def _new(module: Module) -> Root:
     _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
     if root.why_opaque:
         note(None, f"{name}: its inside is not visible: {root.why_opaque}")
-    if any(kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") for below in module.modules()
-           for kind in type(below).__mro__):
-        note(None, f"{name}: its parameters are sharded by FSDP; outside of the calls that gather them, a parameter's node is"
-                   " this rank's shard")
+    if any(
+        kind.__name__ in ("FullyShardedDataParallel", "FSDPModule")
+        for below in module.modules()
+        for kind in type(below).__mro__
+    ):
+        note(
+            None,
+            f"{name}: its parameters are sharded by FSDP; outside of the calls that gather them, a parameter's node is"
+            " this rank's shard",
+        )
     return root
 
 
@@ -101,12 +151,12 @@ def _name(module: Module) -> str:
 
 def _skip_in_compilation() -> None:
     """torch.compile begins with whatever function is called; ours are none of the model's."""
-    for module in (_abi, _calls, _checkpoint, _compile, _roots, _source, _structure, patches, sys.modules[__name__]):
+    for module in (*_CALLED_IN_RUNS, sys.modules[__name__]):
         for code in _codes(vars(module), module.__name__):
-            _compile.skip(code)
+            _dynamo.skip(code)
 
 
-def _codes(names: Dict[str, Any], module: str) -> Iterator[types.CodeType]:
+def _codes(names: dict[str, Any], module: str) -> Iterator[types.CodeType]:
     for value in list(names.values()):
         if isinstance(value, types.FunctionType) and value.__module__ == module:
             yield from _nested(value.__code__)

@@ -9,17 +9,18 @@ import ctypes
 import linecache
 import os
 import sys
-from typing import Dict, List, Optional, Tuple
+import types
 
 import torch
 
-from . import _calls
-from ._abi import check, lib
+from ._header import gp_source_callback
+from ._library import Handle, check, lib
+from ._run import BEGINNING
 
 _OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, torch.__file__))
 
 # By file name: whether it is the user's.
-_users: Dict[str, bool] = {}
+_users: dict[str, bool] = {}
 
 
 def _is_users(file: str) -> bool:
@@ -29,13 +30,13 @@ def _is_users(file: str) -> bool:
     return known
 
 
-def frames() -> List[Tuple[str, int, str, str]]:
+def frames() -> list[tuple[str, int, str, str]]:
     """File, line, function and text of each of the user's frames inside the run of this thread, innermost last."""
-    found: List[Tuple[str, int, str, str]] = []
-    frame = sys._getframe(1)
+    found: list[tuple[str, int, str, str]] = []
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if code is _calls.BEGINNING:
+        if code is BEGINNING:
             break
         if _is_users(code.co_filename):
             line = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals)
@@ -44,12 +45,14 @@ def frames() -> List[Tuple[str, int, str, str]]:
     return found[::-1]
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-def _tell(_user: int, list_: int) -> None:
+def _tell(_user: int | None, told: int | None) -> None:
     for file, line, function, code in frames():
-        lib.gp_frames_add(list_, file.encode(), line, function.encode(), code.encode())
+        lib.gp_frames_add(told, file.encode(), line, function.encode(), code.encode())
 
 
-def install(session: Optional[int]) -> None:
+_CALLBACK = ctypes.cast(gp_source_callback(_tell), ctypes.c_void_p)
+
+
+def install(session: Handle | None) -> None:
     """Has the library ask here for ``session``, or for the attached one."""
-    check(lib.gp_session_source(session, ctypes.cast(_tell, ctypes.c_void_p), None))
+    check(lib.gp_session_source(session, _CALLBACK, None))

@@ -9,26 +9,26 @@ from __future__ import annotations
 import copy
 import ctypes
 import dataclasses
-from typing import Any, Dict, List, Tuple
+from typing import Any, TypeGuard
 
 import torch
+from torch import Tensor
 
-from ._abi import check, lib
-
-Tensor = torch.Tensor
+from ._header import gp_leaf
+from ._library import check, lib, sized
 
 # Deeper ones are leaves by their type: nobody digs there, and a value may hold itself.
 _DEEPEST = 32
 
 
-def flatten(value: Any) -> Tuple[bytes, List[Tensor]]:
+def flatten(value: Any) -> tuple[bytes, list[Tensor]]:
     """The structure of ``value``, and its tensors in order."""
     if type(value) is Tensor:
         return b"T", [value]
     if value is None:
         return b"N", []
-    parts: List[str] = []
-    tensors: List[Tensor] = []
+    parts: list[str] = []
+    tensors: list[Tensor] = []
     _flatten(value, parts, tensors, 0)
     return "".join(parts).encode(), tensors
 
@@ -37,7 +37,7 @@ def _sized(text: str) -> str:
     return f"{len(text.encode())}:{text}"
 
 
-def _fields(value: Any) -> List[Tuple[str, Any]]:
+def _fields(value: Any) -> list[tuple[str, Any]]:
     """The keys of a dict, or the fields of a dataclass that are set, each behind its name; transformers' outputs leave
     out those that are None."""
     if isinstance(value, dict):
@@ -53,14 +53,14 @@ def _is_record(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _is_dict(value: Any) -> bool:
+def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
     """Whether the keys can stand in a path: texts and integers, if no two read the same."""
     if not isinstance(value, dict) or not all(type(key) is int or isinstance(key, str) for key in value):
         return False
     return len({str(key) for key in value}) == len(value)
 
 
-def _flatten(value: Any, parts: List[str], tensors: List[Tensor], depth: int) -> None:
+def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) -> None:
     if isinstance(value, Tensor):
         parts.append("T")
         tensors.append(value)
@@ -89,16 +89,10 @@ def _flatten(value: Any, parts: List[str], tensors: List[Tensor], depth: int) ->
         parts.append("O" + _sized(type(value).__name__))
 
 
-class _Leaf(ctypes.Structure):
-    """gp_leaf."""
-
-    _fields_ = [("size", ctypes.c_size_t), ("changed", ctypes.c_bool), ("number", ctypes.c_char),
-                ("tensor", ctypes.c_void_p), ("integer", ctypes.c_int64), ("real", ctypes.c_double)]
-
-
 def tensor_at(address: int) -> Tensor:
     """Libtorch's tensor at an address that the library gave."""
-    return torch._C._jit_get_operation("graphpatch::tensor_at")[0](address)
+    tensor: Tensor = torch._C._jit_get_operation("graphpatch::tensor_at")[0](address)
+    return tensor
 
 
 class _Leaves:
@@ -109,7 +103,7 @@ class _Leaves:
 
     def next(self, value: Any) -> Any:
         """What became of the leaf ``value``."""
-        leaf = _Leaf(ctypes.sizeof(_Leaf))
+        leaf = sized(gp_leaf)
         check(lib.gp_scope_leaf(self.index, ctypes.byref(leaf)))
         self.index += 1
         if not leaf.changed:
@@ -130,7 +124,7 @@ def changed(value: Any) -> Any:
 def _changed(value: Any, leaves: _Leaves, depth: int) -> Any:
     if depth < _DEEPEST and isinstance(value, (tuple, list)):
         elements = [_changed(element, leaves, depth + 1) for element in value]
-        if all(new is old for new, old in zip(elements, value)):
+        if all(new is old for new, old in zip(elements, value, strict=True)):
             return value
         if hasattr(value, "_fields"):
             return type(value)(*elements)
@@ -141,7 +135,7 @@ def _changed(value: Any, leaves: _Leaves, depth: int) -> Any:
 
 
 def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
-    new: Dict[Any, Any] = {}
+    new: dict[Any, Any] = {}
     for _, key in _fields(value):
         old = _element(value, key)
         element = _changed(old, leaves, depth + 1)

@@ -14,3 +14,10 @@ class PatchError(GraphPatchError):
 
 class AdapterError(GraphPatchError):
     """The process's libtorch, or the adapter for it, cannot be used; ``graphpatch doctor`` says more."""
+
+
+class PathError(KeyError):
+    """Paths that name no leaf. A KeyError whose text is shown as it is, line by line."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""

@@ -9,7 +9,7 @@ use graphpatch_core::patch::PatchSpec;
 use graphpatch_core::path::NodePath;
 
 use crate::patch_arguments::{OPTIONS, PatchArguments};
-use crate::voice::Stop;
+use crate::voice::{Stop, say};
 
 /// Check patches against a saved graph, without running anything
 #[derive(Args)]
@@ -24,9 +24,34 @@ pub struct Check {
 impl Check {
     pub fn run(self) -> Result<u8, Stop> {
         let patches = self.asked.specs()?;
-        against(&GraphFile::load(&self.graph)?.graphs, &patches)?;
+        let graphs = GraphFile::load(&self.graph)?.graphs;
+        against(&graphs, &patches)?;
+        for note in shared(&graphs, &patches) {
+            say(note);
+        }
         Ok(0)
     }
+}
+
+/// A line for each path that several roots have.
+pub fn shared(graphs: &[Graph], patches: &[PatchSpec]) -> Vec<String> {
+    let mut paths: Vec<&NodePath> = Vec::new();
+    for patch in patches {
+        if !paths.contains(&&patch.path) {
+            paths.push(&patch.path);
+        }
+    }
+    let line = |path: &&NodePath| {
+        let roots = graph::shared(graphs, path);
+        let first = roots.first()?;
+        let one = path.in_root(Some((*first).to_owned()));
+        Some(format!(
+            "{path} is in {} roots ({}) and holds in all of them; write {one} for one of them",
+            roots.len(),
+            roots.join(", ")
+        ))
+    };
+    paths.iter().filter_map(line).collect()
 }
 
 /// Refuses paths that name no leaf of any graph, and slices that fit no shape that was seen.
@@ -85,6 +110,30 @@ mod tests {
             .children
             .push(Node::new(Kind::Op, "add").with_value(Value::Tensor(info)));
         graph
+    }
+
+    #[test]
+    fn a_path_of_several_roots_is_told() {
+        let mut other = one_tensor();
+        other.name = "n.forward".into();
+        let graphs = [one_tensor(), other];
+        let patches: Vec<PatchSpec> = ["add=zero", "add=probe", "n:add=zero"]
+            .map(|text| text.parse().expect("patch"))
+            .into();
+        assert!(against(&graphs, &patches).is_ok());
+        let told = shared(&graphs, &patches);
+        assert_eq!(
+            told,
+            [
+                "add is in 2 roots (m.forward, n.forward) and holds in all of them; write m.forward:add for one of them"
+            ]
+        );
+        let why = against(&graphs, &["k:add=zero".parse().expect("patch")]);
+        let why = why.expect_err("no such root").to_string();
+        assert!(
+            why.contains("no root is called `k`; there is m.forward, n.forward"),
+            "{why}"
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@ use graphpatch_core::patch::PatchSpec;
 
 use crate::commands::check;
 use crate::launch::outcome::Outcome;
+use crate::launch::outputs::{self, Content, Input, Output};
 use crate::launch::start;
+use crate::launch::wanted::Wanted;
 use crate::patch_arguments::PatchArguments;
 use crate::run_options::RunOptions;
 use crate::voice::Stop;
@@ -42,34 +44,14 @@ pub struct Run {
     command: Vec<OsString>,
 }
 
-/// What the user wants to see when the program has ended.
-pub struct Wanted {
-    pub tree: bool,
-    pub summary: bool,
-    pub graph: Option<PathBuf>,
-    pub save: Option<PathBuf>,
-    pub patches: Vec<PatchSpec>,
-    pub program: String,
-    pub run_at: Vec<String>,
-}
-
-impl Wanted {
-    /// Whether anything of a model is to be seen or changed.
-    pub fn wants_inside(&self) -> bool {
-        self.tree || self.graph.is_some() || !self.patches.is_empty()
-    }
-}
-
 impl Run {
     pub fn run(self) -> Result<u8, Stop> {
         let patches = self.asked.specs()?;
         check_save(&patches, self.save.as_deref())?;
         self.manner.check()?;
+        self.check_files(&patches)?;
         if let Some(file) = &self.against {
             check::against(&GraphFile::load(file)?.graphs, &patches)?;
-        }
-        for file in [&self.graph, &self.save].into_iter().flatten() {
-            start::check_writable(file)?;
         }
         start::check_program(&self.command)?;
         let dir = start::directory()?;
@@ -92,6 +74,29 @@ impl Run {
         };
         let outcome = Outcome::read(dir.path());
         outcome.tell(&wanted, start::exit_code(status))
+    }
+}
+
+impl Run {
+    fn check_files(&self, patches: &[PatchSpec]) -> Result<(), Stop> {
+        let graph = self.graph.iter().map(|file| Output {
+            option: "--graph",
+            file,
+            content: Content::Graph,
+        });
+        let values = self.save.iter().map(|file| Output {
+            option: "--save",
+            file,
+            content: Content::Values,
+        });
+        let outputs: Vec<Output<'_>> = graph.chain(values).collect();
+        let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
+        inputs.extend(self.asked.inputs(patches));
+        inputs.extend(self.against.iter().map(|file| Input {
+            reader: "--against".into(),
+            file: file.clone(),
+        }));
+        outputs::check(&outputs, &inputs)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Starting programs with the library inside, and telling what came of them.
+//! Starting programs with the library inside, and saying afterwards what happened in them.
 //!
 //! | file | owns |
 //! |---|---|
@@ -7,14 +7,19 @@
 //! | [`batch`] | the same for many programs at a time |
 //! | [`library`] | where `libgraphpatch.so` is |
 //! | [`python`], [`python_package`] | the environment and the files by which Python programs tell of their modules |
-//! | [`outcome`], [`summary`], [`kept`] | what is told and saved when the program has ended |
+//! | [`outputs`] | the files to be written, checked before anything starts |
+//! | [`outcome`], [`kept`] | the reports of all its processes, as one, and what is saved of them |
+//! | [`wanted`], [`telling`], [`summary`] | what the user wants to see, and what is said when the program has ended |
 
 pub mod batch;
 pub mod kept;
 pub mod library;
 pub mod outcome;
+pub mod outputs;
 pub mod process;
 pub mod python;
 pub mod python_package;
 pub mod start;
 pub mod summary;
+pub mod telling;
+pub mod wanted;

@@ -1,30 +1,21 @@
-//! What came of a `graphpatch run`: the reports of all its processes, put together and told.
+//! The reports of all processes of a `graphpatch run`, as one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use graphpatch_core::error::Error;
-use graphpatch_core::graph::{self, Graph, GraphFile};
+use graphpatch_core::graph::{Graph, GraphFile};
 use graphpatch_core::patch::PatchSpec;
-use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{HostTensor, safetensors};
 use graphpatch_protocol::{PatchReport, Report};
 
-use crate::commands::run::Wanted;
-use crate::commands::show::lines;
 use crate::launch::kept;
-use crate::launch::summary::{self, title};
-use crate::voice::{Stop, say, show_on_stderr};
-
-/// A patch that never matched or failed, where the program itself said 0.
-const PATCH_FAILED: u8 = 3;
-/// A file that could not be written in the end, where the program itself said 0.
-const NOT_SAVED: u8 = 1;
+use crate::launch::summary::title;
 
 /// The reports of all processes.
 pub struct Outcome {
-    reports: Vec<Report>,
-    damaged: Vec<String>,
+    pub(super) reports: Vec<Report>,
+    /// What is said of each report that cannot be read.
+    pub(super) damaged: Vec<String>,
 }
 
 impl Outcome {
@@ -32,36 +23,6 @@ impl Outcome {
     pub fn read(dir: &Path) -> Outcome {
         let (reports, damaged) = Report::load_all(dir);
         Outcome { reports, damaged }
-    }
-
-    /// Prints and saves what is wanted; answers the exit code, given the program's own.
-    pub fn tell(&self, wanted: &Wanted, code: u8) -> Result<u8, Stop> {
-        let graphs = self.graphs();
-        let patches = self.patches(&wanted.patches);
-        if wanted.tree {
-            show_on_stderr(&trees(&graphs)?);
-        }
-        if wanted.summary {
-            show_on_stderr(&self.summary(&wanted.patches, &patches));
-        }
-        self.tell_notes(wanted);
-        // The program has run: a file that cannot be saved now does not undo the rest.
-        let mut lost: Vec<String> = Vec::new();
-        if let Some(Err(error)) = wanted.graph.as_deref().map(|file| self.save(file)) {
-            lost.push(error.to_string());
-        }
-        if let Some(file) = &wanted.save {
-            lost.extend(self.save_kept(file));
-        }
-        let all_done = complain(&wanted.patches, &patches, &graphs);
-        for why in &lost {
-            say(why);
-        }
-        Ok(match code {
-            0 if !lost.is_empty() => NOT_SAVED,
-            0 if !all_done => PATCH_FAILED,
-            _ => code,
-        })
     }
 
     /// The graphs of all processes; those of the same name are one.
@@ -122,100 +83,34 @@ impl Outcome {
         sums
     }
 
-    fn runs(&self) -> u64 {
+    pub(super) fn runs(&self) -> u64 {
         self.reports.iter().map(|report| report.runs).sum()
     }
 
-    fn summary(&self, specs: &[PatchSpec], patches: &[PatchReport]) -> String {
-        let processes = self.reports.iter().filter(|report| report.runs > 0).count();
-        summary::table(specs, patches)
-            + &format!(
-                "graphpatch: {} in {}\n",
-                count(self.runs(), "run", "runs"),
-                count(processes as u64, "process", "processes")
-            )
-    }
-
-    fn tell_notes(&self, wanted: &Wanted) {
-        let mut told = BTreeSet::new();
-        for report in &self.reports {
-            if let Some(error) = &report.error {
-                say(format!(
-                    "process {} ({}) ran untouched: {error}",
-                    report.pid, report.program
-                ));
+    /// Answers what could not be saved. A run that saw nothing leaves a file as it is.
+    pub(super) fn save(&self, file: &Path) -> Vec<String> {
+        let save = |(file, reports): (PathBuf, Vec<&Report>)| {
+            let graphs = merged(reports.into_iter());
+            if graphs.is_empty() {
+                return Some(not_written(&file, "no model ran"));
             }
-            for note in &report.notes {
-                if told.insert(note) {
-                    say(note);
-                }
-            }
-        }
-        for why in &self.damaged {
-            say(why);
-        }
-        // Helpers that a program starts (torch.compile's, say) call no model; the program itself is another matter.
-        let is_program = |report: &Report| report.ppid == std::process::id() || self.runs() == 0;
-        let unseen = self.reports.iter().filter(|report| report.unseen_python);
-        let processes: Vec<String> = unseen
-            .filter(|report| is_program(report))
-            .map(|report| report.pid.to_string())
-            .collect();
-        if wanted.wants_inside() && !processes.is_empty() {
-            say(format!(
-                "modules called by Python were not seen in process {}: our sitecustomize did not run (python -I, -E, -S, or \
-                 another PYTHONPATH), or it said above why it could not work",
-                processes.join(", ")
-            ));
-        }
-        let asked = wanted.summary || wanted.wants_inside();
-        let explained = |report: &Report| report.error.is_some() || report.own_session;
-        let explained = self.runs() > 0 || self.reports.iter().any(explained);
-        if asked && !explained {
-            say(self.why_nothing(wanted));
-        }
-        let flat = self.reports.iter().any(|report| report.flat);
-        if self.runs() > 0 && !wanted.run_at.is_empty() && !flat {
-            say(
-                "--run-at: nothing begins there, since this program tells of its runs itself; --operations always lists what it \
-                 calls outside of them",
-            );
-        }
-    }
-
-    /// No run began.
-    fn why_nothing(&self, wanted: &Wanted) -> String {
-        let first = self.reports.first();
-        let hint = match first.and_then(|report| report.libtorch.as_deref()) {
-            None => String::new(),
-            Some(libtorch) if self.reports.iter().any(|report| report.flat) => {
-                match wanted.run_at.is_empty() {
-                    true => format!(" (it loads libtorch {libtorch}, but called no operation)"),
-                    false => format!(
-                        " (--run-at {}: there was no such call)",
-                        wanted.run_at.join(", ")
-                    ),
-                }
-            }
-            Some(libtorch) => format!(
-                " (it loads libtorch {libtorch}, but called no module; --operations always lists single operations)"
-            ),
+            let done = GraphFile::new(graphs).save(&file);
+            done.err().map(|error| error.to_string())
         };
-        format!("no libtorch model ran in {}{hint}", wanted.program)
-    }
-
-    fn save(&self, file: &Path) -> Result<(), Error> {
-        for (file, reports) in self.by_rank(file) {
-            GraphFile::new(merged(reports.into_iter())).save(&file)?;
-        }
-        Ok(())
+        self.by_rank(file).into_iter().filter_map(save).collect()
     }
 
     /// Answers what could not be saved.
-    fn save_kept(&self, file: &Path) -> Vec<String> {
+    pub(super) fn save_kept(&self, file: &Path) -> Vec<String> {
         let files = self.by_rank(file).into_iter();
         files
             .flat_map(|(file, reports)| {
+                if reports.iter().all(|report| report.values.is_none()) {
+                    let mut lost: Vec<String> =
+                        reports.iter().flat_map(|r| r.unsaved.clone()).collect();
+                    lost.push(not_written(&file, "no value was kept"));
+                    return lost;
+                }
                 kept::save(reports.into_iter(), &file).unwrap_or_else(|why| vec![why.to_string()])
             })
             .collect()
@@ -244,6 +139,15 @@ impl Outcome {
     }
 }
 
+/// A file that nothing was written to, for a person.
+fn not_written(file: &Path, why: &str) -> String {
+    let now = match file.exists() {
+        true => "stays as it was",
+        false => "is not written",
+    };
+    format!("{}: {why}: the file {now}", file.display())
+}
+
 /// Graphs of the same name become one, in the order met.
 fn merged<'a>(reports: impl Iterator<Item = &'a Report>) -> Vec<Graph> {
     let mut all: Vec<Graph> = Vec::new();
@@ -254,17 +158,6 @@ fn merged<'a>(reports: impl Iterator<Item = &'a Report>) -> Vec<Graph> {
         }
     }
     all
-}
-
-fn trees(graphs: &[Graph]) -> Result<String, Error> {
-    let mut text = String::new();
-    for graph in graphs {
-        if graphs.len() > 1 {
-            text += &format!("# {}\n", graph.name);
-        }
-        text += &lines(graph.tree(&NodePath::root())?);
-    }
-    Ok(text)
 }
 
 /// `g.json` of rank 1 is `g.rank1.json`.
@@ -279,52 +172,6 @@ fn with_rank(file: &Path, rank: &str) -> PathBuf {
         None => format!("{stem}.rank{safe}"),
     };
     file.with_file_name(name)
-}
-
-/// Says which patches never matched or failed; true when none.
-fn complain(specs: &[PatchSpec], patches: &[PatchReport], graphs: &[Graph]) -> bool {
-    let mut good = true;
-    for (spec, patch) in specs.iter().zip(patches) {
-        if patch.failed > 0 {
-            good = false;
-            let why = patch
-                .last_error
-                .as_deref()
-                .map_or(String::new(), |error| format!(": {error}"));
-            say(format!(
-                "patch {} failed {}{why}",
-                patch.text,
-                count(patch.failed, "time", "times")
-            ));
-        }
-        if patch.matched == 0 {
-            good = false;
-            say(format!(
-                "patch {} never matched{}",
-                patch.text,
-                reason(spec, graphs)
-            ));
-        }
-    }
-    good
-}
-
-fn reason(spec: &PatchSpec, graphs: &[Graph]) -> String {
-    if graphs.is_empty() {
-        return " (run with --tree to see the names)".into();
-    }
-    match graph::check(graphs, std::slice::from_ref(&spec.path)) {
-        // The message has a heading for many paths; here it is one.
-        Err(Error::Path(text)) => {
-            format!(":\n{}", text.lines().skip(1).collect::<Vec<_>>().join("\n"))
-        }
-        Err(error) => format!(": {error}"),
-        Ok(()) => ", though that value was recorded".into(),
-    }
-}
-
-fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -363,12 +210,10 @@ mod tests {
                 .collect(),
             damaged: vec![],
         };
-        outcome([Some("0"), Some("1")])
-            .save(&dir.path().join("g.json"))
-            .expect("save");
-        outcome([Some("0"), Some("0")])
-            .save(&dir.path().join("h.json"))
-            .expect("save");
+        let lost = outcome([Some("0"), Some("1")]).save(&dir.path().join("g.json"));
+        assert!(lost.is_empty(), "{lost:?}");
+        let lost = outcome([Some("0"), Some("0")]).save(&dir.path().join("h.json"));
+        assert!(lost.is_empty(), "{lost:?}");
         let mut names: Vec<String> = std::fs::read_dir(dir.path())
             .expect("dir")
             .flatten()
@@ -393,20 +238,5 @@ mod tests {
         let sums = outcome.patches(&specs);
         assert_eq!((sums[0].matched, sums[0].applied), (7, 7));
         assert_eq!(merged(outcome.reports.iter()).len(), 2);
-        let summary = outcome.summary(&specs, &sums);
-        assert!(
-            summary.contains("a=zero") && summary.ends_with("graphpatch: 6 runs in 3 processes\n"),
-            "{summary}"
-        );
-        assert!(complain(&specs, &sums, &[]));
-        assert!(!complain(
-            &specs,
-            &Outcome {
-                reports: vec![],
-                damaged: vec![]
-            }
-            .patches(&specs),
-            &[]
-        ));
     }
 }

@@ -2,10 +2,12 @@
 //! and beside it the Python package, which that loads when the program imports torch. Both are embedded here and written
 //! once to the cache, next to the adapters.
 
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
+use fnv::FnvHasher;
 use graphpatch_core::error::{Error, Result};
-use graphpatch_loader::cache::{self, Fnv};
+use graphpatch_loader::cache;
 
 /// The package's files, each with its path below the folder and its text; `build.rs` lists them.
 const PACKAGE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_package.rs"));
@@ -67,7 +69,7 @@ fn is_complete(place: &Path) -> bool {
 }
 
 fn hash() -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = FnvHasher::default();
     for part in files().flat_map(|(name, text)| [name, text]) {
         hash.write(&(part.len() as u64).to_le_bytes());
         hash.write(part.as_bytes());
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_package_is_whole() {
-        for name in ["__init__", "_abi", "_calls", "_outermost"] {
+        for name in ["__init__", "_header", "_library", "_outermost"] {
             let name = format!("libgraphpatch/{name}.py");
             assert!(PACKAGE.iter().any(|(listed, _)| *listed == name), "{name}");
         }

@@ -68,28 +68,6 @@ pub fn check_program(argv: &[OsString]) -> Result<(), Stop> {
     }))
 }
 
-/// Whether a file can be made there, found out by making another one.
-pub fn check_writable(file: &Path) -> Result<(), Stop> {
-    if file.is_dir() {
-        return Err(Stop::usage(format!("{}: is a directory", file.display())));
-    }
-    let dir = file
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    match tempfile::Builder::new()
-        .prefix(".graphpatch-")
-        .tempfile_in(dir)
-    {
-        Ok(_) => Ok(()),
-        Err(why) => Err(Stop::usage(format!(
-            "{}: cannot be written: {}",
-            file.display(),
-            why.kind()
-        ))),
-    }
-}
-
 /// The shell's convention: 128 and the signal's number.
 pub fn exit_code(status: ExitStatus) -> u8 {
     let code = status
@@ -158,11 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn outputs_are_checked() {
+    fn programs_are_checked() {
         let dir = tempfile::tempdir().expect("dir");
-        assert!(check_writable(&dir.path().join("g.json")).is_ok());
-        assert!(check_writable(dir.path()).is_err());
-        assert!(check_writable(&dir.path().join("absent/g.json")).is_err());
         assert!(check_program(&["sh".into()]).is_ok());
         assert!(check_program(&[dir.path().into()]).is_err());
     }

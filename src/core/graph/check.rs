@@ -10,7 +10,17 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
     let mut bad = Vec::new();
     for path in paths {
         // The graph that knows most of the path gives the reason.
-        let reasons: Option<Vec<Fault>> = graphs.iter().map(|graph| graph.fault(path)).collect();
+        let meant = || graphs.iter().filter(|graph| path.means(&graph.name));
+        if let Some(root) = &path.root
+            && !graphs.is_empty()
+            && meant().next().is_none()
+        {
+            let names: Vec<&str> = graphs.iter().map(|graph| graph.name.as_str()).collect();
+            let why = format!("no root is called `{root}`; there is {}", names.join(", "));
+            bad.push((path, why));
+            continue;
+        }
+        let reasons: Option<Vec<Fault>> = meant().map(|graph| graph.fault(path)).collect();
         if let Some(reasons) = reasons {
             let deepest = reasons
                 .into_iter()
@@ -24,6 +34,16 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
     } else {
         Err(Error::Path(complain("cannot be patched", graphs, &bad)))
     }
+}
+
+/// The roots in which a path that names none means a leaf, if there are several: it holds in all of them.
+pub fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
+    if path.root.is_some() {
+        return Vec::new();
+    }
+    let having = graphs.iter().filter(|graph| graph.fault(path).is_none());
+    let names: Vec<&str> = having.map(|graph| graph.name.as_str()).collect();
+    if names.len() < 2 { Vec::new() } else { names }
 }
 
 /// The message for bad paths, each with its reason and what could have been meant.

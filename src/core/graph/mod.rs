@@ -23,7 +23,7 @@ pub mod value;
 use serde::{Deserialize, Serialize};
 
 pub use address::CodeAddress;
-pub use check::check;
+pub use check::{check, shared};
 pub use counts::Counts;
 pub use diff::{Difference, diff};
 pub use file::{FORMAT, GraphFile};

@@ -22,7 +22,8 @@ pub fn nearest(graphs: &[Graph], path: &NodePath) -> Vec<String> {
 pub(super) fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
     let mut deepest = 0;
     let mut candidates = Vec::new();
-    for graph in graphs {
+    let root = path.root.clone();
+    for graph in graphs.iter().filter(|graph| path.means(&graph.name)) {
         let path = graph.canonical(path);
         let mut depth = graph
             .walk(&path.names)
@@ -39,7 +40,7 @@ pub(super) fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
             scope,
             NodePath {
                 names,
-                dig: Vec::new(),
+                ..NodePath::default()
             },
         );
         if found.is_empty() || (depth < deepest && !candidates.is_empty()) {
@@ -60,7 +61,7 @@ pub(super) fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
             } else {
                 similarity(&typed, &text)
             };
-            (likeness, text)
+            (likeness, leaf.in_root(root.clone()).to_string())
         }));
     }
     candidates.sort_by(|(a, _), (b, _)| b.total_cmp(a));

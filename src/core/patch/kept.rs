@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use graphpatch_locks::Mutex;
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::tensor::{Dtype, HostTensor};

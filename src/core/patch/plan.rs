@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use super::{OnError, Patch};
-use crate::path::{Base, Name};
+use crate::path::{Base, Name, base_str};
 
 /// One step into a container: `sub_3` is index 3 of a tuple or list; any text is a key of a dict.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +26,12 @@ pub struct Target {
 /// A node that a patch names, or a scope on the way to one.
 #[derive(Debug, Default)]
 struct Site {
+    /// In the order in which patches named them.
     children: Vec<(Name, u32)>,
+    /// The same, to look up at every node of every run.
+    by_name: FxHashMap<Name, u32>,
     /// Families of the children's names.
-    families: Vec<Base>,
+    families: FxHashSet<Base>,
     targets: Vec<Target>,
 }
 
@@ -80,9 +85,7 @@ impl Plan {
 
     /// The site of the child `name`.
     pub fn child(&self, site: u32, name: Name) -> Option<u32> {
-        let children = &self.sites.get(site as usize)?.children;
-        let found = children.iter().find(|(known, _)| *known == name);
-        found.map(|(_, site)| *site)
+        self.sites.get(site as usize)?.by_name.get(&name).copied()
     }
 
     /// Whether a node of this [`Name::family`] can be, or can number, a child of the site.
@@ -103,10 +106,9 @@ impl Plan {
     }
 
     /// The families of the site's children.
-    pub fn families(&self, site: u32) -> &[Base] {
-        self.sites
-            .get(site as usize)
-            .map_or(&[], |site| &site.families)
+    pub fn families(&self, site: u32) -> impl Iterator<Item = Base> {
+        let site = self.sites.get(site as usize);
+        site.into_iter().flat_map(|site| &site.families).copied()
     }
 
     /// The names of the site's children that have patches themselves.
@@ -119,12 +121,12 @@ impl Plan {
             .map(|(name, _)| *name)
     }
 
-    /// All names that patches end with, at any site.
-    pub fn last_names(&self) -> impl Iterator<Item = Name> {
+    /// All names that patches end with, at any site, as text.
+    pub fn last_names(&self) -> impl Iterator<Item = &str> {
         self.patches
             .iter()
             .filter_map(|patch| patch.patch.path.names.last())
-            .map(|name| Name::parse(name))
+            .map(String::as_str)
     }
 
     pub fn targets(&self, site: u32) -> &[Target] {
@@ -141,7 +143,8 @@ fn merge_aliases(sites: &mut Vec<Site>) {
     while at < sites.len() {
         for (name, from) in sites[at].children.clone() {
             if name.num == 0 && !sites[from as usize].children.is_empty() {
-                let into = child_or_new(sites, at, Name::of(name.base));
+                let first = Name::parse(&base_str(name.base)); // `layers_0_0` is `layers_0`
+                let into = child_or_new(sites, at, first);
                 merge_insides(sites, from as usize, into);
             }
         }
@@ -161,12 +164,13 @@ fn merge_insides(sites: &mut Vec<Site>, from: usize, into: usize) {
 }
 
 fn child_or_new(sites: &mut Vec<Site>, at: usize, name: Name) -> usize {
-    if let Some((_, site)) = sites[at].children.iter().find(|(n, _)| *n == name) {
+    if let Some(site) = sites[at].by_name.get(&name) {
         return *site as usize;
     }
     let new = sites.len();
     sites[at].children.push((name, new as u32));
-    sites[at].families.push(name.family());
+    sites[at].by_name.insert(name, new as u32);
+    sites[at].families.insert(name.family());
     sites.push(Site::default());
     new
 }
@@ -214,6 +218,16 @@ mod tests {
         let layers = site(&plan, "layers").unwrap();
         assert!(plan.targets(layers).is_empty());
         assert!(site(&plan, "layers.x").is_none() && site(&plan, "layers.x_0").is_some());
+    }
+
+    #[test]
+    fn a_first_call_may_have_a_number() {
+        let plan = plan(&["layers_0_0.output=zero", "layers_0_0.h_1_0.x=zero"]);
+        for path in ["layers_0.output", "layers_0_0.output", "layers_0.h_1.x"] {
+            let targets = plan.targets(site(&plan, path).unwrap());
+            assert_eq!(targets.len(), 1, "{path}");
+        }
+        assert!(site(&plan, "layers").is_none());
     }
 
     #[test]

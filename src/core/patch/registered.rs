@@ -2,11 +2,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 
-use parking_lot::Mutex;
+use graphpatch_locks::{Mutex, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use super::RunRange;
@@ -105,16 +105,19 @@ impl Patch {
         self.enabled.store(on, Ordering::Relaxed);
     }
 
-    /// Whether it holds for some runs only.
+    /// Whether it holds for some runs or roots only.
     pub(super) fn is_conditional(&self) -> bool {
-        self.thread.is_some() || self.patch.runs != RunRange::default()
+        self.thread.is_some()
+            || self.patch.runs != RunRange::default()
+            || self.patch.path.root.is_some()
     }
 
-    /// Whether it holds for run number `run` of its root, on this thread.
-    pub fn holds(&self, run: u64) -> bool {
+    /// Whether it holds for run number `run` of this root, on this thread.
+    pub fn holds(&self, root: &str, run: u64) -> bool {
         self.thread
             .is_none_or(|thread| thread == thread::current().id())
             && self.patch.runs.contains(run)
+            && self.patch.path.means(root)
     }
 
     pub fn count_match(&self) {

@@ -255,6 +255,7 @@ mod tests {
     proptest! {
         #[test]
         fn parse_of_print_is_identity(
+            root in prop::option::of(".+"),
             names in prop::collection::vec(".+", 1..3),
             dig in prop::collection::vec(".+", 0..3),
             slice in "(\\[[0-9]{1,3}(, (:|\\.\\.\\.|None))?\\])?",
@@ -270,7 +271,7 @@ mod tests {
                 _ => Kind::Record { limit },
             };
             let slice = if kind.keeps() { Slice::whole() } else { slice.parse().unwrap() };
-            let patch = PatchSpec { path: NodePath { names, dig }, slice, kind, runs: RunRange::default() };
+            let patch = PatchSpec { path: NodePath { root, names, dig }, slice, kind, runs: RunRange::default() };
             prop_assert_eq!(patch.to_string().parse::<PatchSpec>().unwrap(), patch);
         }
 

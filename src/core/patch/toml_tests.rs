@@ -315,7 +315,7 @@ fn any_patch() -> impl Strategy<Value = PatchSpec> {
     let slice = "(\\[[0-9]{1,3}(, (:|\\.\\.\\.|None))?\\])?";
     let limit = prop::option::of(1..i64::MAX as u64);
     (
-        names(),
+        (prop::option::of(".+"), names()),
         names(),
         slice,
         any_value(),
@@ -323,7 +323,7 @@ fn any_patch() -> impl Strategy<Value = PatchSpec> {
         limit,
         0..5,
     )
-        .prop_map(|(names, dig, slice, value, runs, limit, which)| {
+        .prop_map(|((root, names), dig, slice, value, runs, limit, which)| {
             let kind = match which {
                 0 => Kind::Zero,
                 1 => Kind::Add(value),
@@ -337,7 +337,7 @@ fn any_patch() -> impl Strategy<Value = PatchSpec> {
                 slice.parse().unwrap()
             };
             PatchSpec {
-                path: NodePath { names, dig },
+                path: NodePath { root, names, dig },
                 slice,
                 kind,
                 runs,

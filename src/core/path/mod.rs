@@ -7,9 +7,11 @@
 pub mod name;
 pub mod namespace;
 pub mod node_path;
+mod root_name;
 pub mod slice;
 
-pub use name::{Base, Name, base_str, intern, sanitize};
+pub use name::{Base, Name, base_str, family_text, intern, sanitize};
 pub use namespace::Namespace;
 pub use node_path::NodePath;
+pub use root_name::names_root;
 pub use slice::{Item, Slice};

@@ -4,9 +4,9 @@
 //! attribute paths and argument names, of which a process has few; they are interned for good.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use parking_lot::RwLock;
+use graphpatch_locks::{Lazy, RwLock};
 use rustc_hash::FxHashMap;
 
 /// An interned base name.
@@ -66,10 +66,10 @@ impl Interner {
     }
 }
 
-static INTERNER: LazyLock<RwLock<Interner>> = LazyLock::new(|| RwLock::new(Interner::new()));
+static INTERNER: Lazy<RwLock<Interner>> = Lazy::new(|| RwLock::new(Interner::new()));
 
 /// How many bases, counted from 0, are keywords, and how many are keywords or builtins.
-pub(super) static ILLEGAL: LazyLock<(Base, Base)> = LazyLock::new(|| {
+pub(super) static ILLEGAL: Lazy<(Base, Base)> = Lazy::new(|| {
     let interner = INTERNER.read();
     (interner.keywords, interner.illegal)
 });
@@ -122,21 +122,13 @@ impl Name {
     ///
     /// Digits that an integer would not print back (`a_007`, or more than nine of them) stay part of the base.
     pub fn parse(text: &str) -> Name {
-        if let Some((base, digits)) = text.rsplit_once('_') {
-            let canonical = digits == "0" || !digits.starts_with('0');
-            let short = (1..=Name::MAX_DIGITS).contains(&digits.len());
-            let fits = !base.is_empty()
-                && short
-                && canonical
-                && digits.bytes().all(|b| b.is_ascii_digit());
-            if let Some(num) = digits.parse().ok().filter(|_| fits) {
-                return Name {
-                    base: intern(base),
-                    num,
-                };
-            }
+        match split_number(text) {
+            Some((base, num)) => Name {
+                base: intern(base),
+                num,
+            },
+            None => Name::of(intern(text)),
         }
-        Name::of(intern(text))
     }
 
     /// The name that a schema, attribute path or argument of this text asks for.
@@ -167,6 +159,26 @@ impl fmt::Display for Name {
             write!(f, "_{}", self.num)
         }
     }
+}
+
+/// The text before a number at the end, and the number.
+fn split_number(text: &str) -> Option<(&str, i32)> {
+    let (base, digits) = text.rsplit_once('_')?;
+    let canonical = digits == "0" || !digits.starts_with('0');
+    let short = (1..=Name::MAX_DIGITS).contains(&digits.len());
+    let all = digits.bytes().all(|b| b.is_ascii_digit());
+    match !base.is_empty() && short && canonical && all {
+        true => Some((base, digits.parse().ok()?)),
+        false => None,
+    }
+}
+
+/// The text behind [`Name::family`] of the name that this text is; nothing is interned.
+pub fn family_text(mut text: &str) -> &str {
+    while let Some((base, _)) = split_number(text) {
+        text = base;
+    }
+    text
 }
 
 /// Makes an identifier of a schema's name, an attribute path or an argument's name.
@@ -215,6 +227,15 @@ mod tests {
         ] {
             assert_eq!(split(text), (base.to_owned(), num), "{text}");
         }
+    }
+
+    #[test]
+    fn a_family_is_the_text_before_all_numbers() {
+        for text in ["add", "layers_0_1", "a_1_b_2", "a_007", "_1", "__1", ""] {
+            let family = Name::parse(text).family();
+            assert_eq!(&*base_str(family), family_text(text), "{text}");
+        }
+        assert_eq!(family_text("layers_0_1"), "layers");
     }
 
     #[test]

@@ -5,15 +5,18 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::root_name::names_root;
 use crate::error::Error;
 
-/// A path such as `layers_8.mlp.output|sub_0.key`.
+/// A path such as `layers_8.mlp.output|sub_0.key`, or `Decoder:layers_8.mlp.output` in one root only.
 ///
 /// `\` in front of a character takes away its meaning in the grammar, so that a dict key with a dot can be written
 /// (`output|a\.b`). Only an empty name (a dict key `""`) has no text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodePath {
+    /// The root that is meant, or its last parts; `None`: every root that has the path.
+    pub root: Option<String>,
     /// Names of scopes and, last, of the node.
     pub names: Vec<String>,
     /// Element names from the node's container inwards.
@@ -22,6 +25,8 @@ pub struct NodePath {
 
 /// Characters that the grammar of paths and of patches claims for itself.
 const SPECIAL: &[char] = &['.', '|', '[', ']', '=', '\\'];
+/// The same in the name of a root, in which dots are no separators, and in front of `|`, where a colon ends one.
+const SPECIAL_IN_ROOT: &[char] = &[':', '|', '[', ']', '=', '\\'];
 
 impl NodePath {
     /// The empty path, which is the root. It can be shown, never patched.
@@ -32,6 +37,29 @@ impl NodePath {
     /// Whether this is the empty path.
     pub fn is_root(&self) -> bool {
         self.names.is_empty() && self.dig.is_empty()
+    }
+
+    /// Whether the path may be one of the root with this name.
+    pub fn means(&self, root: &str) -> bool {
+        self.root
+            .as_deref()
+            .is_none_or(|given| names_root(given, root))
+    }
+
+    /// The same path in every root that has it.
+    pub fn without_root(&self) -> NodePath {
+        NodePath {
+            root: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same path in one root.
+    pub fn in_root(&self, root: Option<String>) -> NodePath {
+        NodePath {
+            root,
+            ..self.clone()
+        }
     }
 
     /// The path of a node inside this scope.
@@ -74,6 +102,26 @@ fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
+/// The text in front of the colon behind a root's name, which stands in front of any `|`; and the rest.
+fn split_root(text: &str) -> (Option<&str>, &str) {
+    match unescaped(text).find(|(_, c)| [':', '|', '['].contains(c)) {
+        Some((at, ':')) => (Some(&text[..at]), &text[at + 1..]),
+        _ => (None, text),
+    }
+}
+
+fn unescape_all(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut plain = String::new();
+    while let Some(c) = chars.next() {
+        plain.push(match c {
+            '\\' => chars.next().unwrap_or(c),
+            c => c,
+        });
+    }
+    plain
+}
+
 impl FromStr for NodePath {
     type Err = Error;
 
@@ -85,13 +133,19 @@ impl FromStr for NodePath {
             why: why.to_owned(),
         };
         let mut path = NodePath::root();
-        if text.is_empty() {
+        let (root, names) = split_root(text);
+        let skipped = text.chars().count() - names.chars().count();
+        path.root = root.map(unescape_all);
+        if path.root.as_deref() == Some("") {
+            return Err(fail(0, "the name of a root is missing in front of `:`"));
+        }
+        if names.is_empty() {
             return Ok(path);
         }
         let mut part = String::new();
         let mut digging = false;
-        let mut chars = text.chars().chain(['\0']).enumerate().peekable();
         let length = text.chars().count();
+        let mut chars = (skipped..).zip(names.chars().chain(['\0'])).peekable();
         while let Some((at, c)) = chars.next() {
             let end = at == length;
             match c {
@@ -134,10 +188,21 @@ impl FromStr for NodePath {
 
 impl fmt::Display for NodePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut part = |separator: &str, first: bool, text: &str, spaces: bool| {
+        if let Some(root) = &self.root {
+            for c in root.chars() {
+                if SPECIAL_IN_ROOT.contains(&c) {
+                    f.write_str("\\")?;
+                }
+                write!(f, "{c}")?;
+            }
+            f.write_str(":")?;
+        }
+        let mut part = |separator: &str, first: bool, text: &str, in_name: bool| {
             f.write_str(if first { "" } else { separator })?;
             for c in text.chars() {
-                if SPECIAL.contains(&c) || (spaces && (c.is_whitespace() || c.is_control())) {
+                let special = SPECIAL.contains(&c)
+                    || (in_name && (c == ':' || c.is_whitespace() || c.is_control()));
+                if special {
                     f.write_str("\\")?;
                 }
                 write!(f, "{c}")?;
@@ -181,6 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn reads_roots() {
+        let path: NodePath = "GPT2LMHeadModel.forward#2:lm_head.output|a:b"
+            .parse()
+            .unwrap();
+        assert_eq!(path.root.as_deref(), Some("GPT2LMHeadModel.forward#2"));
+        assert_eq!(path.names, ["lm_head", "output"]);
+        assert_eq!(path.dig, ["a:b"], "a key may have a colon");
+        assert_eq!(
+            path.to_string(),
+            "GPT2LMHeadModel.forward#2:lm_head.output|a:b"
+        );
+        let whole: NodePath = "Decoder:".parse().unwrap();
+        assert!(whole.is_root() && whole.means("Decoder.forward") && !whole.means("E.forward"));
+        assert!("a.b".parse::<NodePath>().unwrap().means("anything"));
+        let twice: NodePath = r"a\:b:c".parse().unwrap();
+        assert_eq!(twice.root.as_deref(), Some("a:b"));
+    }
+
+    #[test]
     fn reads_names_and_digs() {
         let path: NodePath = "model.layers_8.output|sub_0.my key".parse().unwrap();
         assert_eq!(path.names, ["model", "layers_8", "output"]);
@@ -202,6 +286,9 @@ mod tests {
             ("é[0]", 1),
             ("a\\", 1),
             ("=", 0),
+            (":a", 0),
+            ("R:a..b", 4),
+            ("R:.a", 2),
         ] {
             assert_eq!(fails(text), at, "{text}");
         }
@@ -216,13 +303,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parse_of_print_is_identity(names in prop::collection::vec(".+", 1..4), dig in prop::collection::vec("(?s).+", 0..4)) {
-            let path = NodePath { names, dig };
+        fn parse_of_print_is_identity(root in prop::option::of("(?s).+"), names in prop::collection::vec(".+", 1..4), dig in prop::collection::vec("(?s).+", 0..4)) {
+            let path = NodePath { root, names, dig };
             prop_assert_eq!(path.to_string().parse::<NodePath>().unwrap(), path);
         }
 
         #[test]
-        fn no_text_panics(text in any::<String>(), grammar in "[ab.|\\[\\\\=\0 ]{0,10}") {
+        fn no_text_panics(text in any::<String>(), grammar in "[ab:.|\\[\\\\=\0 ]{0,10}") {
             for text in [text, grammar] {
                 if let Ok(path) = text.parse::<NodePath>() {
                     prop_assert_eq!(path.to_string().parse::<NodePath>().unwrap(), path);

@@ -23,7 +23,7 @@ impl gp_graphs {
         Box::into_raw(Box::new(gp_graphs { file, names }))
     }
 
-    fn graph(&self, index: usize) -> Result<&Graph> {
+    pub(super) fn graph(&self, index: usize) -> Result<&Graph> {
         self.file.graphs.get(index).ok_or_else(|| Error::Argument {
             name: "index",
             why: format!("is {index}, of {} graphs", self.file.graphs.len()),
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn gp_graphs_json(
 /// # Safety
 ///
 /// `path` is NULL or a C string.
-unsafe fn path_or_root(path: *const c_char) -> Result<NodePath> {
+pub(super) unsafe fn path_or_root(path: *const c_char) -> Result<NodePath> {
     match path.is_null() {
         true => Ok(NodePath::root()),
         // SAFETY: by this function's contract.
@@ -281,7 +281,7 @@ unsafe fn path_or_root(path: *const c_char) -> Result<NodePath> {
 }
 
 /// Why a path names no value, with what is near.
-fn no_node(graph: &Graph, path: &NodePath) -> Error {
+pub(super) fn no_node(graph: &Graph, path: &NodePath) -> Error {
     match graph::check(std::slice::from_ref(graph), std::slice::from_ref(path)) {
         Err(error) => error,
         Ok(()) => Error::Path(format!("{path}: has no value of its own")),

@@ -18,6 +18,7 @@ fn remember(message: &str) {
 
 /// Runs the body of a call. Success leaves the last message alone.
 pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> Status {
+    crate::fork::install();
     let result = catch_unwind(AssertUnwindSafe(body))
         .unwrap_or_else(|_| Err(Error::Internal("a panic; please report it".into())));
     match result {

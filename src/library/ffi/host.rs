@@ -10,9 +10,9 @@ use super::{Status, guard, structure};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::tensor::Number;
 use graphpatch_session::record::Tag;
-use graphpatch_session::run::{Interest, Snapshot};
-use graphpatch_session::{Root, Scope};
-use graphpatch_torch::{self as torch, Leaf, Opened, Shown};
+use graphpatch_session::thread::{self, Opened};
+use graphpatch_session::{Root, Scope, Snapshot, Wants};
+use graphpatch_torch::{self as torch, Leaf, Shown};
 
 /// A module that runs are calls of, and all its parameters. Any number of runs on any thread may use one. Since 0.1.0.
 pub struct gp_root(Arc<Root>);
@@ -44,19 +44,20 @@ pub enum gp_wants {
     Ignored = 64,
 }
 
-fn wants(interest: Option<Interest>) -> u32 {
-    let Some(interest) = interest else {
-        return 0;
-    };
-    let bit = |set, flag: gp_wants| if set { flag as u32 } else { 0 };
-    bit(interest.inputs, gp_wants::Inputs)
-        | bit(interest.output, gp_wants::Output)
-        | bit(!interest.cold, gp_wants::Inside)
-        | bit(interest.parameters, gp_wants::Parameters)
-        | bit(interest.record, gp_wants::Record)
-        | bit(interest.arm, gp_wants::Operations)
-        | bit(interest.ignored, gp_wants::Ignored)
-        | interest.site.map_or(0, |site| (site + 1) << 16)
+// The header's numbers are the session's.
+const _: () = {
+    assert!(gp_wants::Inputs as u32 == Wants::INPUTS);
+    assert!(gp_wants::Output as u32 == Wants::OUTPUT);
+    assert!(gp_wants::Inside as u32 == Wants::INSIDE);
+    assert!(gp_wants::Parameters as u32 == Wants::PARAMETERS);
+    assert!(gp_wants::Record as u32 == Wants::RECORD);
+    assert!(gp_wants::Operations as u32 == Wants::OPERATIONS);
+    assert!(gp_wants::Ignored as u32 == Wants::IGNORED);
+    assert!(Wants::SITE_SHIFT == 16);
+};
+
+fn wants(wants: Option<Wants>) -> u32 {
+    wants.map_or(0, Wants::told)
 }
 
 /// A leaf of a value that was shown, as its patches left it. Since 0.1.0.
@@ -158,8 +159,11 @@ unsafe fn give<T>(out: *mut *mut T, value: T) -> Result<()> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_root_free(root: *mut gp_root) {
     if !root.is_null() {
-        // SAFETY: by this function's contract.
-        drop(unsafe { Box::from_raw(root) });
+        guard(|| {
+            // SAFETY: by this function's contract.
+            drop(unsafe { Box::from_raw(root) });
+            Ok(())
+        });
     }
 }
 
@@ -204,8 +208,11 @@ pub unsafe extern "C" fn gp_scope_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_scope_free(scope: *mut gp_scope) {
     if !scope.is_null() {
-        // SAFETY: by this function's contract.
-        drop(unsafe { Box::from_raw(scope) });
+        guard(|| {
+            // SAFETY: by this function's contract.
+            drop(unsafe { Box::from_raw(scope) });
+            Ok(())
+        });
     }
 }
 
@@ -233,7 +240,7 @@ pub unsafe extern "C" fn gp_run_open(
         let session = session.as_ref().map(|session| &session.0);
         let root = reference(root, "root")?;
         answer(wants, "wants", 0)?;
-        began(torch::open_run(session, &root.0)?, wants, plan)
+        began(thread::open_run(session, &root.0)?, wants, plan)
     })
 }
 
@@ -248,7 +255,7 @@ unsafe fn began(run: Option<Opened>, wants: *mut u32, plan: *mut u64) -> Result<
         if !plan.is_null() {
             plan.write(run.map_or(0, |run| run.plan));
         }
-        answer(wants, "wants", self::wants(run.map(|run| run.interest)))
+        answer(wants, "wants", self::wants(run.map(|run| run.wants)))
     }
 }
 
@@ -259,7 +266,7 @@ unsafe fn began(run: Option<Opened>, wants: *mut u32, plan: *mut u64) -> Result<
 ///
 /// # Safety
 ///
-/// `tensors` points to `n` pointers, which are only compared.
+/// `tensors` points to `n` pointers, each NULL or to a live at::TensorImpl of this process's libtorch.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_run_parameters(tensors: *const *const c_void, n: usize) -> Status {
     guard(|| {
@@ -271,7 +278,8 @@ pub unsafe extern "C" fn gp_run_parameters(tensors: *const *const c_void, n: usi
             // SAFETY: by this function's contract.
             _ => unsafe { std::slice::from_raw_parts(tensors, n) },
         };
-        torch::run_parameters(tensors)
+        // SAFETY: by this function's contract.
+        unsafe { torch::run_parameters(tensors) }
     })
 }
 
@@ -288,7 +296,7 @@ pub unsafe extern "C" fn gp_run_snapshot(out: *mut *mut gp_snapshot) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         answer(out, "out", std::ptr::null_mut())?;
-        match torch::snapshot()? {
+        match thread::snapshot()? {
             Some(snapshot) => give(out, gp_snapshot(snapshot)),
             None => Ok(()),
         }
@@ -305,8 +313,11 @@ pub unsafe extern "C" fn gp_run_snapshot(out: *mut *mut gp_snapshot) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
     if !snapshot.is_null() {
-        // SAFETY: by this function's contract.
-        drop(unsafe { Box::from_raw(snapshot) });
+        guard(|| {
+            // SAFETY: by this function's contract.
+            drop(unsafe { Box::from_raw(snapshot) });
+            Ok(())
+        });
     }
 }
 
@@ -331,7 +342,7 @@ pub unsafe extern "C" fn gp_run_resume(
     guard(|| unsafe {
         let snapshot = reference(snapshot, "snapshot")?;
         answer(wants, "wants", 0)?;
-        began(torch::resume(&snapshot.0, record)?, wants, plan)
+        began(thread::resume(&snapshot.0, record)?, wants, plan)
     })
 }
 
@@ -349,7 +360,7 @@ pub unsafe extern "C" fn gp_scope_open(scope: *const gp_scope, wants: *mut u32) 
     guard(|| unsafe {
         let scope = reference(scope, "scope")?;
         answer(wants, "wants", 0)?;
-        answer(wants, "wants", self::wants(torch::open_scope(&scope.0)?))
+        answer(wants, "wants", self::wants(thread::open_scope(&scope.0)?))
     })
 }
 
@@ -368,7 +379,7 @@ pub unsafe extern "C" fn gp_scope_script(scope: *const gp_scope, depth: *mut u32
     guard(|| unsafe {
         let scope = reference(scope, "scope")?;
         answer(depth, "depth", 0)?;
-        answer(depth, "depth", torch::scope_next(&scope.0)?)
+        answer(depth, "depth", thread::call_next(&scope.0)?)
     })
 }
 
@@ -377,7 +388,7 @@ pub unsafe extern "C" fn gp_scope_script(scope: *const gp_scope, depth: *mut u32
 /// Thread: its own. Errors: GP_STATUS_TORCH. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_scope_unwind(depth: u32) -> Status {
-    guard(|| torch::scope_unwind(depth))
+    guard(|| thread::unwind(depth))
 }
 
 /// Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is,

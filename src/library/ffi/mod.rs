@@ -10,6 +10,7 @@ pub mod graphs;
 pub mod guard;
 pub mod host;
 pub mod kept;
+pub mod nodes;
 pub mod patch;
 pub mod run;
 pub mod session;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::guard::text;
 use super::{Status, guard};
-use graphpatch_session as session;
+use graphpatch_session::{self as session, thread};
 use graphpatch_torch as torch;
 
 /// Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn gp_run_begin(name: *const c_char) -> Status {
 /// Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_run_end() -> Status {
-    guard(torch::run_end)
+    guard(thread::end_run)
 }
 
 /// Enters the scope of a module, called by the attribute path `path` ("layers.8") from the scope around it. Does
@@ -59,5 +59,5 @@ pub unsafe extern "C" fn gp_scope_enter(path: *const c_char) -> Status {
 /// Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_scope_leave() -> Status {
-    guard(torch::scope_leave)
+    guard(thread::close_scope)
 }

@@ -3,21 +3,19 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::door;
-use super::hooks::Real;
+use super::reports;
+use super::table;
 
 type List = *const *const c_char;
 
 macro_rules! report_then_call {
-    ($name:ident($($argument:ident: $kind:ty),*), $real:ident, $text:literal) => {
-        static $real: Real = Real::new($text);
-
+    ($name:ident($($argument:ident: $kind:ty),*), $real:ident) => {
         /// # Safety
         /// As the C function.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) -> c_int {
-            let _ = std::panic::catch_unwind(door::report_before_exec);
-            let real = $real.get();
+            let _ = std::panic::catch_unwind(reports::report_before_exec);
+            let real = table::$real.get();
             if real.is_null() {
                 // SAFETY: errno is this thread's own.
                 unsafe { *libc::__errno_location() = libc::ENOSYS };
@@ -35,15 +33,13 @@ macro_rules! report_then_call {
     };
 }
 
-report_then_call!(execv(path: *const c_char, arguments: List), REAL_EXECV, c"execv");
-report_then_call!(execvp(file: *const c_char, arguments: List), REAL_EXECVP, c"execvp");
+report_then_call!(execv(path: *const c_char, arguments: List), EXECV);
+report_then_call!(execvp(file: *const c_char, arguments: List), EXECVP);
 report_then_call!(
     execve(path: *const c_char, arguments: List, environment: List),
-    REAL_EXECVE,
-    c"execve"
+    EXECVE
 );
 report_then_call!(
     execvpe(file: *const c_char, arguments: List, environment: List),
-    REAL_EXECVPE,
-    c"execvpe"
+    EXECVPE
 );

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use super::door;
+use super::process;
+use super::reports;
 
 /// What interrupts the report: an alarm when it hangs, a signal when it crashes.
 const SIGNALS: [libc::c_int; 5] = [
@@ -31,7 +32,7 @@ pub enum Ending {
 
 /// Writes the last report, if this is an attached process.
 pub fn report_before(ending: Ending) {
-    if !door::is_attached_here() || BUSY.swap(true, Ordering::AcqRel) {
+    if !process::is_attached_here() || BUSY.swap(true, Ordering::AcqRel) {
         return;
     }
     let code = match ending {
@@ -40,7 +41,7 @@ pub fn report_before(ending: Ending) {
     };
     ENDING.store(code, Ordering::Release);
     let guard = Guard::set();
-    door::report_now();
+    reports::report_now();
     drop(guard);
     // A program may catch SIGABRT and live on.
     BUSY.store(false, Ordering::Release);

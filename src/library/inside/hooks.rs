@@ -1,23 +1,23 @@
 //! The C symbols of a preloaded process that stand before libc's own.
 //!
-//! * `__libc_start_main` wraps `main`: the door opens when every constructor has run.
+//! * `__libc_start_main` wraps `main`: the options are read when every constructor has run.
 //! * `dlopen`, `dlsym` look whether libtorch has come, **before** the real call, and then jump to it. glibc resolves
 //!   `$ORIGIN`, RUNPATH and `RTLD_NEXT` by the caller's return address, so our frame must be gone by then. A library
 //!   that a `dlopen` brings is therefore seen at the next `dlopen` or `dlsym`: the look-up of its entry, as a rule.
-//! * `_exit`, `_Exit`, `abort` report first. `exit` and `quick_exit` run handlers anyway (see `door`).
-//!
-//! An executable that links the Rust library gets these symbols too, where they pass through (see `door::open`).
+//! * `_exit`, `_Exit`, `abort` report first. `exit` and `quick_exit` run handlers anyway (see `reports`).
 //!
 //! While a `dlopen` is under way its libraries are mapped but not initialised, and their constructors call `dlsym`. A tail
 //! call leaves no place to count the way back, so `OPENING` keeps where the outermost one was called from. Another
 //! thread needs no such care: loading the adapter waits for the dynamic linker's lock.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use super::door;
 use super::guard::{Ending, report_before};
+use super::process;
+use super::real::Real;
+use super::table;
 
 type Main = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> c_int;
 type StartMain = unsafe extern "C" fn(
@@ -29,67 +29,6 @@ type StartMain = unsafe extern "C" fn(
     Option<unsafe extern "C" fn()>,
     *mut c_void,
 ) -> c_int;
-type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
-
-/// A function of libc behind ours, looked up once.
-pub(super) struct Real {
-    name: &'static CStr,
-    address: AtomicPtr<c_void>,
-}
-
-static REAL_DLSYM: Real = Real::new(c"dlsym");
-static REAL_DLOPEN: Real = Real::new(c"dlopen");
-static REAL_EXIT: Real = Real::new(c"_exit");
-static REAL_ABORT: Real = Real::new(c"abort");
-static REAL_START: Real = Real::new(c"__libc_start_main");
-
-impl Real {
-    pub(super) const fn new(name: &'static CStr) -> Real {
-        Real {
-            name,
-            address: AtomicPtr::new(std::ptr::null_mut()),
-        }
-    }
-
-    /// The next definition after ours, or null.
-    pub(super) fn get(&self) -> *mut c_void {
-        let known = self.address.load(Ordering::Acquire);
-        if !known.is_null() {
-            return known;
-        }
-        let found = if std::ptr::eq(self, &REAL_DLSYM) {
-            real_dlsym()
-        } else {
-            next(self.name)
-        };
-        self.address.store(found, Ordering::Release);
-        found
-    }
-}
-
-/// `dlsym` itself: glibc knows it under the version of the platform's first release, and since 2.34 under a second.
-fn real_dlsym() -> *mut c_void {
-    const VERSIONS: [&CStr; 3] = [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"];
-    VERSIONS
-        .iter()
-        // SAFETY: dlvsym is called from this object with valid strings; RTLD_NEXT then means the objects after it.
-        .map(|version| unsafe {
-            libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr())
-        })
-        .find(|address| !address.is_null())
-        .unwrap_or(std::ptr::null_mut())
-}
-
-fn next(name: &CStr) -> *mut c_void {
-    let dlsym = REAL_DLSYM.get();
-    if dlsym.is_null() {
-        return dlsym;
-    }
-    // SAFETY: the address is that of libc's dlsym, which has this signature.
-    let dlsym = unsafe { std::mem::transmute::<*mut c_void, Dlsym>(dlsym) };
-    // SAFETY: called from this object, so RTLD_NEXT means the objects after it; the name is a valid string.
-    unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) }
-}
 
 /// Calls `before(stack, return address)` with the argument registers saved and jumps to the address that it answers.
 macro_rules! look_then_jump {
@@ -156,7 +95,7 @@ pub unsafe extern "C" fn __libc_start_main(
     rtld_fini: Option<unsafe extern "C" fn()>,
     stack_end: *mut c_void,
 ) -> c_int {
-    let real = REAL_START.get();
+    let real = table::START.get();
     if real.is_null() {
         const MESSAGE: &[u8] =
             b"graphpatch: the C library has no __libc_start_main behind libgraphpatch's\n";
@@ -179,7 +118,7 @@ unsafe extern "C" fn before_main(
     argv: *mut *mut c_char,
     environment: *mut *mut c_char,
 ) -> c_int {
-    let _ = std::panic::catch_unwind(door::open);
+    let _ = std::panic::catch_unwind(process::open);
     let main = PROGRAM_MAIN.load(Ordering::Acquire);
     // SAFETY: stored by `__libc_start_main` above, before it let the C library call us; never null.
     unsafe { std::mem::transmute::<*mut c_void, Main>(main)(argc, argv, environment) }
@@ -209,17 +148,17 @@ struct Caller {
 }
 
 extern "C" fn before_dlopen(stack: usize, back: usize) -> *mut c_void {
-    if door::is_waiting() {
+    if process::is_waiting() {
         look(Caller { stack, back }, true);
     }
-    or_null_function(REAL_DLOPEN.get())
+    or_null_function(table::DLOPEN.get())
 }
 
 extern "C" fn before_dlsym(stack: usize, back: usize) -> *mut c_void {
-    if door::is_waiting() {
+    if process::is_waiting() {
         look(Caller { stack, back }, false);
     }
-    or_null_function(REAL_DLSYM.get())
+    or_null_function(table::DLSYM.get())
 }
 
 /// The jump needs a target even where the C library has none.
@@ -262,7 +201,7 @@ fn look(caller: Caller, opens: bool) {
         COMING.store(true, Ordering::Release);
     }
     if COMING.load(Ordering::Acquire) && !under_way {
-        let _ = std::panic::catch_unwind(door::attach_if_loaded);
+        let _ = std::panic::catch_unwind(process::attach_if_loaded);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
@@ -320,20 +259,20 @@ fn objects_added() -> u64 {
 /// As the C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _exit(code: c_int) -> ! {
-    end_with(code)
+    end_with(code, &table::EXIT)
 }
 
 /// # Safety
 /// As the C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _Exit(code: c_int) -> ! {
-    end_with(code)
+    end_with(code, &table::EXIT_C99)
 }
 
-fn end_with(code: c_int) -> ! {
+fn end_with(code: c_int, real: &Real) -> ! {
     report_before(Ending::Exit(code));
-    // Looked up before the door opens: in a signal handler this is a load.
-    let real = REAL_EXIT.get();
+    // Looked up with the options: in a signal handler this is a load.
+    let real = real.get();
     if !real.is_null() {
         // SAFETY: the address is that of libc's function, which has this signature.
         unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int)>(real)(code) };
@@ -349,7 +288,7 @@ fn end_with(code: c_int) -> ! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn abort() -> ! {
     report_before(Ending::Abort);
-    let real = REAL_ABORT.get();
+    let real = table::ABORT.get();
     if !real.is_null() {
         // SAFETY: the address is that of libc's function, which has this signature.
         unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(real)() };

@@ -8,6 +8,7 @@
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use super::table;
 use graphpatch_loader as loader;
 use graphpatch_torch::{OwnCall, is_flat};
 
@@ -41,8 +42,20 @@ fn real(name: &CStr, known: &AtomicPtr<c_void>) -> Registers {
 }
 
 /// Which argument is the module.
+macro_rules! module_of {
+    (first, $a:ident, $b:ident) => {
+        $a
+    };
+    (second, $a:ident, $b:ident) => {
+        $b
+    };
+    (none, $a:ident, $b:ident) => {
+        0
+    };
+}
+
 macro_rules! member {
-    ($name:ident, $symbol:literal, $module:expr) => {
+    ($name:ident, $symbol:literal, $module:ident) => {
         /// # Safety
         /// As the member of libtorch's.
         #[unsafe(export_name = $symbol)]
@@ -60,8 +73,7 @@ macro_rules! member {
                 Err(_) => c"",
             };
             let real = real(NAME, &REAL);
-            let module: fn([usize; 2]) -> usize = $module;
-            let module = std::ptr::with_exposed_provenance(module([a, b]));
+            let module = std::ptr::with_exposed_provenance(module_of!($module, a, b));
             // SAFETY: NULL, or the module that the member is called on, which is alive until it returns.
             let _own = is_flat().then(|| unsafe { OwnCall::enter(module) });
             // SAFETY: libtorch's own member, with the caller's arguments.
@@ -70,77 +82,4 @@ macro_rules! member {
     };
 }
 
-member!(train, "_ZN5torch2nn6Module5trainEb", |[this, _]| this);
-member!(
-    load,
-    "_ZN5torch2nn6Module4loadERNS_9serialize12InputArchiveE",
-    |[this, _]| this
-);
-member!(to_device, "_ZN5torch2nn6Module2toEN3c106DeviceEb", |[
-    this,
-    _,
-]| this);
-member!(
-    to_dtype,
-    "_ZN5torch2nn6Module2toEN3c1010ScalarTypeEb",
-    |[this, _]| this
-);
-member!(
-    to_device_and_dtype,
-    "_ZN5torch2nn6Module2toEN3c106DeviceENS2_10ScalarTypeEb",
-    |[this, _]| this
-);
-member!(
-    load_from_file,
-    "_ZN5torch9serialize12InputArchive9load_fromERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESt8optionalIN3c106DeviceEE",
-    |_| 0
-);
-member!(
-    load_from_stream,
-    "_ZN5torch9serialize12InputArchive9load_fromERSiSt8optionalIN3c106DeviceEE",
-    |_| 0
-);
-member!(
-    load_from_memory,
-    "_ZN5torch9serialize12InputArchive9load_fromEPKcmSt8optionalIN3c106DeviceEE",
-    |_| 0
-);
-member!(
-    save,
-    "_ZNK5torch2nn6Module4saveERNS_9serialize13OutputArchiveE",
-    |[this, _]| this
-);
-member!(
-    save_to_file,
-    "_ZN5torch9serialize13OutputArchive7save_toERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE",
-    |_| 0
-);
-member!(
-    save_to_stream,
-    "_ZN5torch9serialize13OutputArchive7save_toERSo",
-    |_| 0
-);
-// Their result comes back in memory, whose address is an ordinary first argument on x86-64 alone.
-#[cfg(target_arch = "x86_64")]
-member!(parameters, "_ZNK5torch2nn6Module10parametersEb", |[
-    _,
-    this,
-]| this);
-#[cfg(target_arch = "x86_64")]
-member!(
-    named_parameters,
-    "_ZNK5torch2nn6Module16named_parametersB5cxx11Eb",
-    |[_, this]| this
-);
-#[cfg(target_arch = "x86_64")]
-member!(
-    pickle_load,
-    "_ZN5torch3jit11pickle_loadERKSt6vectorIcSaIcEE",
-    |_| 0
-);
-#[cfg(target_arch = "x86_64")]
-member!(
-    pickle_save,
-    "_ZN5torch3jit11pickle_saveERKN3c106IValueE",
-    |_| 0
-);
+table::for_each_member!(member);

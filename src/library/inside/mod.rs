@@ -5,7 +5,11 @@
 //! | file | owns |
 //! |---|---|
 //! | `values` | what probes and records kept, beside the report |
-//! | `door` | the one state of the process, attaching, when reports are written |
+//! | `process` | the one state of the process, and attaching |
+//! | `reports` | when reports are written, and what is in them |
+//! | `forked` | what a forked child begins with |
+//! | `table` | the list of all hooks |
+//! | `real` | the C library's functions behind them |
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
 //! | `threads` | `pthread_create`, for programs whose operations are listed flat |
 //! | `exec` | a report before the process becomes another program |
@@ -14,7 +18,7 @@
 //! | `cancel` | no `pthread_cancel` of a thread that writes a report |
 //! | `guard` | a report before a sudden end, which may hang or crash without harm |
 //!
-//! The order of events: `hooks` catches `__libc_start_main` and opens the door right before `main` (a constructor would
+//! The order of events: `hooks` catches `__libc_start_main` and reads the options right before `main` (a constructor would
 //! be too early). If libtorch is mapped the session attaches at once; else every `dlopen` and `dlsym` looks whether it
 //! has come. From then on reports are written when the graph grows, every second, and at the end. A forked child goes
 //! on with counters from zero and a report of its own; a program that it executes starts afresh, since both variables are inherited.
@@ -27,11 +31,17 @@
 //! price of one atomic load. Nothing here writes to the program's stdout, and no failure here ends the program.
 
 mod cancel;
-mod door;
 mod exec;
+mod forked;
 mod guard;
 mod hooks;
 mod members;
+mod process;
 mod python;
+mod real;
+mod reports;
+mod table;
 mod threads;
 mod values;
+
+pub use forked::{begin_anew, give_up};

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::path::Path;
 
-use super::hooks::Real;
+use super::table;
 use graphpatch_torch as torch;
 
 type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
@@ -14,8 +14,6 @@ type Create = unsafe extern "C" fn(
     Start,
     *mut c_void,
 ) -> c_int;
-
-static REAL: Real = Real::new(c"pthread_create");
 
 /// What a new thread is to do.
 struct Begin {
@@ -32,7 +30,7 @@ pub unsafe extern "C" fn pthread_create(
     start: Start,
     argument: *mut c_void,
 ) -> c_int {
-    let real = REAL.get();
+    let real = table::THREAD.get();
     if real.is_null() {
         return libc::EAGAIN;
     }

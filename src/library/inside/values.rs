@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use graphpatch_locks::Mutex;
 
 use graphpatch_core::error::Result;
 use graphpatch_core::tensor::{HostTensor, safetensors};

@@ -6,9 +6,11 @@
 
 pub mod args;
 pub mod element;
+mod recorder;
 pub mod tape;
 mod tree;
 
 pub use args::{Args, Source};
 pub use element::{Element, Tag};
+pub(crate) use recorder::Recorder;
 pub use tape::Tape;

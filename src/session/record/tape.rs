@@ -7,7 +7,7 @@ use rustc_hash::FxHasher;
 
 use super::args::{Args, Source};
 use super::element::{Element, Tag};
-use graphpatch_core::graph::{Frame, Kind};
+use graphpatch_core::graph::Kind;
 use graphpatch_core::path::Name;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,40 +124,39 @@ impl Tape {
         self.known_by(self.next_prefix(Kind::Scope, name))
     }
 
-    /// A scope opens inside the innermost one, called from `source`.
+    /// A scope opens inside the innermost one, called from `source`. Gives the number of that event.
     pub fn enter(
         &mut self,
         name: Name,
         class_name: &Arc<str>,
         module_path: &Arc<str>,
         source: Source,
-    ) {
-        if !source.is_empty() {
-            let args = Args::new(&[], source);
-            self.notes.push((self.events.len(), args));
-        }
+    ) -> usize {
+        let at = self.events.len();
+        self.locate(at, source);
         self.prefix.push(self.next_prefix(Kind::Scope, name));
         self.events.push(Event::Enter {
             name,
             class_name: class_name.clone(),
             module_path: module_path.clone(),
         });
+        at
     }
 
-    /// More of where the scope was called that was entered last: calls inside those that are known.
-    pub fn called_from(&mut self, mut frames: Vec<Frame>) {
-        let Some(entered) = self.events.len().checked_sub(1) else {
+    /// More of where the scope was called that began with this event: calls inside those that are known.
+    pub fn locate(&mut self, event: usize, mut source: Source) {
+        if source.is_empty() {
             return;
-        };
-        match self.notes.last_mut() {
-            Some((at, args)) if *at == entered => args.source.frames.append(&mut frames),
-            _ => {
-                let source = Source {
-                    frames,
-                    ..Source::default()
-                };
-                self.notes.push((entered, Args::new(&[], source)));
+        }
+        match self.notes.binary_search_by_key(&event, |note| note.0) {
+            Ok(at) => {
+                let known = &mut self.notes[at].1.source;
+                known.frames.append(&mut source.frames);
+                if known.stack.is_empty() {
+                    known.stack = source.stack;
+                }
             }
+            Err(at) => self.notes.insert(at, (event, Args::new(&[], source))),
         }
     }
 

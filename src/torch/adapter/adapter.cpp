@@ -1,5 +1,9 @@
 // The adapter: the only part of libgraphpatch that is compiled against libtorch. One shared object per libtorch
-// build, loaded by the core (torch/loader) into a process that has libtorch already.
+// build, loaded by the core into a process that has libtorch already.
+//
+// It is one translation unit, for the sake of the first build on a machine: libtorch's headers cost far more than our code.
+// With 2.11's, `g++ -std=c++17 -O2 -fPIC -DNDEBUG -c adapter.cpp` takes 19 s of one core; the parts compiled apart (without
+// the lines that include them here, `ls *.cpp | xargs -P2 -I{} g++ ... -c {}`) take 153 s, so more than a minute on two cores.
 #include "adapter.h"
 
 #include <c10/macros/Macros.h>
@@ -9,12 +13,12 @@
 #include "device.cpp"
 #include "fallback.cpp"
 #include "flat.cpp"
+#include "host_values.cpp"
 #include "instrument.cpp"
 #include "operands.cpp"
 #include "patch.cpp"
 #include "registry.cpp"
 #include "script.cpp"
-#include "shown.cpp"
 #include "source.cpp"
 #include "thread.cpp"
 #include "value.cpp"
@@ -30,86 +34,17 @@ static GpStr answer(const std::string& text) {
   return gp_str(last);
 }
 
+// A step that was done is not done again when a later one failed and the core tries once more.
 static GpStr start() {
+  static void (*const kSteps[])() = {start_fallback, start_script, register_doors};
+  static size_t done = 0; // the core calls from one thread at a time
   try {
-    start_fallback();
-    start_script();
-    register_doors();
+    for (; done < std::size(kSteps); ++done)
+      kSteps[done]();
     return answer("");
   } catch (const std::exception& error) {
     return answer(error.what());
   }
-}
-
-// The run that `begun` is goes on here, in the place of the one that was suspended for it.
-static GpStr go_on(GpRun* begun, bool suspended, const GpOpened& opened) {
-  if (begun) {
-    this_thread().run = begun;
-    enter_root(opened.flags);
-  } else if (suspended) {
-    take_up();
-  }
-  return answer("");
-}
-
-static GpStr run_begin(GpRoot* root, const void* session, GpOpened* opened) {
-  *opened = GpOpened{};
-  const bool inside = this_thread().run != nullptr;
-  if (inside && !session)
-    return answer("a run is already open on this thread");
-  if (inside)
-    suspend();
-  GpRun* run = core->run_begin(root, session, opened);
-  return go_on(run, inside, *opened);
-}
-
-static GpStr run_resume(const void* snapshot, uint32_t record, GpOpened* opened) {
-  *opened = GpOpened{};
-  const bool inside = this_thread().run != nullptr;
-  if (inside)
-    suspend();
-  GpRun* run = core->run_resume(snapshot, record, opened);
-  return go_on(run, inside, *opened);
-}
-
-static GpStr run_end() {
-  end_run();
-  return answer("");
-}
-
-static void run_parameters(const void* const* identities, size_t n) {
-  if (this_thread().run)
-    core->run_parameters(this_thread().run, identities, n);
-}
-
-static void* run_snapshot() {
-  return this_thread().run ? core->run_snapshot(this_thread().run) : nullptr;
-}
-
-static GpStr scope_enter(GpScope* scope, uint32_t* flags) {
-  *flags = this_thread().run ? enter_scope(scope) : 0;
-  return answer("");
-}
-
-static GpStr scope_leave() {
-  if (this_thread().run)
-    leave_scope();
-  return answer("");
-}
-
-static void scope_next(GpScope* scope) {
-  this_thread().called = this_thread().run ? scope : nullptr;
-}
-
-static uint32_t scope_depth() {
-  const Thread& thread = this_thread();
-  return static_cast<uint32_t>(thread.frames.size()) + (thread.cold ? thread.cold - 1 : 0);
-}
-
-static void scope_unwind(uint32_t depth) {
-  this_thread().called = nullptr;
-  while (this_thread().run && scope_depth() > depth)
-    leave_scope();
 }
 
 static void* tensor_from_torch(const void* impl) {
@@ -134,16 +69,14 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.size = sizeof(GpAdapter);
   table.libtorch_version = graphpatch::gp_str(TORCH_VERSION);
   table.start = graphpatch::start;
-  table.run_begin = graphpatch::run_begin;
-  table.run_resume = graphpatch::run_resume;
-  table.run_end = graphpatch::run_end;
-  table.run_parameters = graphpatch::run_parameters;
-  table.run_snapshot = graphpatch::run_snapshot;
-  table.scope_enter = graphpatch::scope_enter;
-  table.scope_leave = graphpatch::scope_leave;
-  table.scope_next = graphpatch::scope_next;
-  table.scope_depth = graphpatch::scope_depth;
-  table.scope_unwind = graphpatch::scope_unwind;
+  table.arm = graphpatch::arm;
+  table.suspend = graphpatch::suspend;
+  table.resume = graphpatch::resume;
+  table.node = graphpatch::backward_node;
+  table.held_leave = graphpatch::held_leave;
+  table.held_end = graphpatch::held_end;
+  table.held_free = graphpatch::held_free;
+  table.keep_addresses = graphpatch::keep_addresses;
   table.value = graphpatch::show_value;
   table.leaf = graphpatch::shown_leaf;
   table.tensor_from_torch = graphpatch::tensor_from_torch;

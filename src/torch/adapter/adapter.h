@@ -10,6 +10,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,24 @@ extern const GpCore* core;
 // The dispatch key above autograd and autocast whose boxed fallback sees every call of a thread that includes it.
 constexpr c10::DispatchKey kKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 
+// Holds a mutex. All of the adapter's are held by this: a fork waits for it, so that the child finds them free.
+class Lock {
+public:
+  explicit Lock(std::mutex& mutex) : mutex_(mutex) {
+    core->lock_enter();
+    mutex_.lock();
+  }
+  ~Lock() {
+    mutex_.unlock();
+    core->lock_leave();
+  }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+private:
+  std::mutex& mutex_;
+};
+
 inline GpStr gp_str(const std::string& s) {
   return {s.data(), s.size()};
 }
@@ -32,60 +51,62 @@ inline std::string to_string(GpStr s) {
   return std::string(s.data, s.size);
 }
 
-// ---- thread.cpp: the run of this thread ----
+// ---- thread.cpp: how this thread stands, and what is kept alive for its run ----
 
-// One scope of the run. `patched` keeps the patched copies of the parameters that it reads.
-struct Frame {
-  uint32_t flags = 0;
-  std::vector<std::pair<const void*, at::Tensor>> patched;
+// Written by the core alone.
+const GpThread& this_thread();
+
+// Whether a scope is open in which something matters.
+inline bool is_inside(const GpThread& thread) {
+  return thread.wants & GP_WANTS_INSIDE;
+}
+
+// A leaf of a value that a host has shown; empty if it did not change.
+struct Leaf {
+  bool changed = false;
+  c10::IValue value;
 };
 
-struct FlatRun; // flat.cpp
-struct FlatRunEnd {
-  void operator()(FlatRun* run) const;
-};
-
-struct Thread {
-  ~Thread();
-  Thread() = default;
-  Thread(Thread&&) = default;
-  Thread& operator=(Thread&&) = default;
-
-  GpRun* run = nullptr;
-  const void* node = nullptr; // of the backward pass in which the run began
-  bool declined = false;     // inside a call of a root of which nothing is wanted
-  uint32_t root_flags = 0;   // how the root's frame is to begin
-  uint32_t cold = 0;         // scopes entered below a cold one; the core does not see them
-  GpScope* called = nullptr; // what the next TorchScript root is called as, if Python calls it inside a run
-  std::vector<Frame> frames; // innermost last; empty until the root's own graph has begun
-  // Recording only: keeps the addresses of seen tensors from being used again while the run lasts.
+// What belongs to one run, and ends with the last who knows it.
+struct Held {
+  // Keep the addresses by which the run knows tensors from being used again: those of parameters, and, while recording, of
+  // all that were seen.
   std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
-  std::unique_ptr<Thread> outer; // what is suspended meanwhile
-  bool outer_armed = false;
-  bool outer_excluded = false;
-  bool for_function = false; // suspended for a function of the user's, not for a run
-  bool flat_now = false; // `run` is the flat one, for the time of one operation
-  std::unique_ptr<FlatRun, FlatRunEnd> flat; // on the threads whose operations outside of other runs are wanted
+  // Patched copies of parameters, by the frame that reads them.
+  struct Copy {
+    uint32_t frame;
+    const void* parameter;
+    at::Tensor patched;
+  };
+  std::vector<Copy> copies;
+  // The leaves of the value that the host has shown last.
+  std::vector<Leaf> shown;
 };
 
-Thread& this_thread();
+// That of this thread's run, which is open.
+Held& held();
+void held_leave(void* held, uint32_t frame);
+void held_end(void* held);
+void held_free(void* held);
+// These tensors keep their addresses while the run of this thread lasts.
+void keep_addresses(const void* const* identities, size_t n);
 
-// Begins the root's frame, or the frame of a scope below; ends it.
-void enter_root(uint32_t flags);
-uint32_t enter_scope(GpScope* scope);
-void leave_scope();
-// Puts what the thread is in aside, so that another run can begin; takes it back.
-void suspend();
-void take_up();
-// The same around a function of the user's, which may run models itself; those are no part of this run.
+// The dispatch key of this thread.
+void arm(uint32_t on);
+uint32_t suspend();
+void resume(uint32_t before);
+const void* backward_node();
+
+// A call of a function of the user's: models that it runs are no part of this run.
 class Apart {
  public:
-  Apart();
-  ~Apart();
+  Apart() {
+    core->function_begin();
+  }
+  ~Apart() {
+    core->function_end();
+  }
 };
-// Forgets everything that the run left on this thread, also when it ended by an exception, and takes up the one that it
-// suspended.
-void end_run();
 
 // ---- value.cpp: libtorch's values in the words of the seam ----
 
@@ -129,30 +150,41 @@ enum class Ownership {
 };
 
 // Recording: the tensors of the value keep their addresses while the run lasts.
-void remember(Thread& thread, const c10::IValue& value);
+void remember(const c10::IValue& value);
 // Applies the targets to `n` values that together are the node's value (several: a tuple of results).
-void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how);
-// The value at hand: asks the core what it wants of it and does it.
-void handle_value(GpRun* run, uint32_t wanted, c10::IValue* values, size_t n, Ownership how);
+void apply_targets(const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how);
+// The targets that the core has for a value, for the time that they are applied.
+struct Targets {
+  GpTargets* owner = nullptr;
+  const GpTarget* data = nullptr;
+  size_t size = 0;
+  Targets() = default;
+  Targets(const Targets&) = delete;
+  Targets& operator=(const Targets&) = delete;
+  ~Targets() {
+    core->targets_free(owner);
+  }
+};
+// The value that has begun as `token`, of which `wanted` is: does that.
+void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how);
 // An input (of the scope's caller) or the output of the present scope.
-void handle_scope_value(GpRun* run, uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
+void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
 // Shows the tensors among `values` to the core; puts patched copies in the place of patched parameters.
 // `written`: bits of those that the operation writes into, which are left alone.
-void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n, uint64_t written = 0);
+void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t written = 0);
 
-// ---- args.cpp: what the value that is about to appear is made from, and where ----
+// ---- args.cpp: what a value that is about to appear is made from, and where ----
 
 // Whether the lines that the interpreter is at are told: those of an operation are; an input stands for its scope's call,
 // an output for its return.
 enum class Called { Here, Nowhere };
-void give_args(GpRun* run, const Items& items, Called called);
-void give_op_args(GpRun* run, const c10::FunctionSchema& schema, const c10::IValue* values);
+void give_args(const GpToken& token, const Items& items, Called called);
+void give_op_args(const GpToken& token, const c10::FunctionSchema& schema, const c10::IValue* values);
 
-// ---- shown.cpp: values that a program shows by calls, and the operators through which Python reaches tensors ----
+// ---- host_values.cpp: values that a program shows by calls, and the operators through which Python reaches tensors ----
 
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
 uint32_t shown_leaf(size_t index, GpLeaf* out);
-void forget_shown();
 void register_doors();
 
 // ---- flat.cpp: operations outside of all other runs ----
@@ -167,7 +199,6 @@ void own_leave(const void* module);
 // ---- fallback.cpp, script.cpp: the two ways in ----
 
 struct OpInfo {
-  const c10::FunctionSchema* schema = nullptr;
   bool query = false; // only looks at what a tensor is; no node
   bool cast = false;  // put there by TorchScript's own autocast pass; no node
   uint32_t id = 0;
@@ -176,6 +207,12 @@ struct OpInfo {
   bool in_place = false; // its results are operands that it wrote into
   uint64_t written = 0;  // bits of the arguments that it writes into
   bool starts = false;   // a flat run may begin with it
+
+  // All that does not follow from the operator's name.
+  bool same_facts(const OpInfo& other) const {
+    return n_arguments == other.n_arguments && n_returns == other.n_returns && in_place == other.in_place &&
+        written == other.written;
+  }
 };
 
 // One operation of the present scope: its operands, the call, its result.

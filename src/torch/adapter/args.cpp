@@ -98,17 +98,19 @@ void Items::add_argument(const c10::Argument& argument, const c10::IValue& value
     items_[at].key = gp_str(argument.name());
 }
 
-void give_args(GpRun* run, const Items& items, Called called) {
+void give_args(const GpToken& token, const Items& items, Called called) {
+  // Asking for the source may run code of the user's, and that code operations of its own.
+  const auto borrowed = std::move(texts);
+  texts.clear();
   Frames frames;
   if (called == Called::Here)
     frames.find();
-  core->value_args(run, items.data(), items.size(), frames.data(), frames.size());
-  texts.clear();
+  core->value_args(&token, items.data(), items.size(), frames.data(), frames.size());
 }
 
 // The arguments of an operation, from the stack before the call. Those that are what the schema says anyway are left
 // out, and all after the first of those get their keyword.
-void give_op_args(GpRun* run, const c10::FunctionSchema& schema, const c10::IValue* values) {
+void give_op_args(const GpToken& token, const c10::FunctionSchema& schema, const c10::IValue* values) {
   const auto& arguments = schema.arguments();
   Items items;
   bool skipped = false;
@@ -119,7 +121,7 @@ void give_op_args(GpRun* run, const c10::FunctionSchema& schema, const c10::IVal
     }
     items.add_argument(arguments[i], values[i], skipped || arguments[i].kwarg_only());
   }
-  give_args(run, items, Called::Here);
+  give_args(token, items, Called::Here);
 }
 
 } // namespace graphpatch

@@ -61,18 +61,18 @@ void expect_more(bool more) {
   waiting().more = more;
 }
 
-void flush_device(GpRun* run) {
+void flush_device() {
   if (std::exchange(waiting().some, false))
-    verdict(run, core->flush_device(run));
+    verdict(core->flush_device());
 }
 
 FlushDevice::~FlushDevice() {
   waiting().more = false;
   if (std::exchange(waiting().some, false))
-    core->flush_device(run_);
+    core->flush_device();
 }
 
-uint32_t write_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
+uint32_t write_on_device(const GpTarget& target, const at::Tensor& tensor) {
   GpDeviceTensor view{}, value{};
   if (!describe(tensor, tensor.mutable_data_ptr(), view))
     return GP_ELSEWHERE;
@@ -88,7 +88,7 @@ uint32_t write_on_device(GpRun* run, const GpTarget& target, const at::Tensor& t
     cuda.recordDataPtrOnStream(other.storage().data_ptr(), cuda.getStream(tensor.device()));
     given = &value;
   }
-  const uint32_t answer = core->apply_on_device(run, &target, &view, given, waiting().more);
+  const uint32_t answer = core->apply_on_device(&target, &view, given, waiting().more);
   waiting().some = answer == GP_APPLIED && waiting().more;
   return answer;
 }
@@ -100,7 +100,7 @@ struct Kept {
   bool marked = false;
 };
 
-void keep_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
+void keep_on_device(const GpTarget& target, const at::Tensor& tensor) {
   auto kept = std::make_unique<Kept>();
   const std::string why = reason([&] {
     kept->copy = tensor.detach().clone(at::MemoryFormat::Contiguous);
@@ -113,7 +113,7 @@ void keep_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor
     }
   });
   if (!why.empty()) {
-    verdict(run, elsewhere(run, target, why, &tensor));
+    verdict(elsewhere(target, why, &tensor));
     return;
   }
   GpKept given{};
@@ -121,7 +121,7 @@ void keep_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor
   given.rank = static_cast<uint32_t>(kept->copy.dim());
   given.dtype = dtype_code(kept->copy.scalar_type());
   given.handle = kept.release();
-  verdict(run, core->keep_on_device(run, &target, &given));
+  verdict(core->keep_on_device(&target, &given));
 }
 
 // Lets the reader's own stream wait for the copy; the host waits only when it reads.

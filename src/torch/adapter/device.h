@@ -11,22 +11,21 @@ bool is_plain_cuda(const at::Tensor& tensor);
 // Whether more patches follow at the node: then a launch may wait for them.
 void expect_more(bool more);
 // Launches what waits; before libtorch reads or writes a patched value. May throw what the core has to say.
-void flush_device(GpRun* run);
+void flush_device();
 // One target on a plain CUDA tensor; answers as the core's apply.
-uint32_t write_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor);
+uint32_t write_on_device(const GpTarget& target, const at::Tensor& tensor);
 
 // Launches what waits at the end of its life, also when an exception ends it.
 class FlushDevice {
  public:
-  explicit FlushDevice(GpRun* run) : run_(run) {}
+  FlushDevice() = default;
+  FlushDevice(const FlushDevice&) = delete;
+  FlushDevice& operator=(const FlushDevice&) = delete;
   ~FlushDevice();
-
- private:
-  GpRun* run_;
 };
 
 // Keeps a copy that is made on the device, in the order of its stream.
-void keep_on_device(GpRun* run, const GpTarget& target, const at::Tensor& tensor);
+void keep_on_device(const GpTarget& target, const at::Tensor& tensor);
 
 GpStr kept_read(void* kept, void* bytes, size_t size);
 void* kept_lend(void* kept);

@@ -3,14 +3,16 @@
 #include "adapter.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
-#include <torch/csrc/autograd/function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 namespace graphpatch {
 
@@ -26,40 +28,71 @@ static bool is_query(const c10::FunctionSchema& schema) {
   return schema.name().compare(0, 10, "profiler::") == 0 || kQueries.count(schema.name()) != 0;
 }
 
-static const OpInfo& define(const c10::FunctionSchema& schema) {
-  static std::mutex mutex;
-  static std::unordered_map<const c10::FunctionSchema*, std::unique_ptr<OpInfo>> known;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto& info = known[&schema];
-  if (!info) {
-    info = std::make_unique<OpInfo>();
-    info->schema = &schema;
-    info->query = is_query(schema);
-    info->cast = schema.name() == "aten::_autocast_to_reduced_precision" ||
-        schema.name() == "aten::_autocast_to_full_precision";
-    info->starts = may_start_run(schema);
-    std::string name = c10::toString(schema.operator_name());
-    info->id = core->op_define(gp_str(name));
-    info->n_arguments = static_cast<uint32_t>(schema.arguments().size());
-    info->n_returns = static_cast<uint32_t>(schema.returns().size());
-    for (const c10::Argument& result : schema.returns())
-      if (result.alias_info() && result.alias_info()->isWrite())
-        info->in_place = true;
-    for (size_t i = 0; i < schema.arguments().size() && i < 64; ++i)
-      if (const c10::AliasInfo* alias = schema.arguments()[i].alias_info())
-        info->written |= uint64_t{alias->isWrite()} << i;
-  }
-  return *info;
+// How often an operator came or went. A schema lies inside its operator: another one may take its place at the same
+// address, so what is known by an address holds for one generation.
+static std::atomic<uint64_t> generation{1};
+
+static OpInfo read(const c10::FunctionSchema& schema) {
+  OpInfo info;
+  info.query = is_query(schema);
+  info.cast = schema.name() == "aten::_autocast_to_reduced_precision" ||
+      schema.name() == "aten::_autocast_to_full_precision";
+  info.starts = may_start_run(schema);
+  info.n_arguments = static_cast<uint32_t>(schema.arguments().size());
+  info.n_returns = static_cast<uint32_t>(schema.returns().size());
+  for (const c10::Argument& result : schema.returns())
+    if (result.alias_info() && result.alias_info()->isWrite())
+      info.in_place = true;
+  for (size_t i = 0; i < schema.arguments().size() && i < 64; ++i)
+    if (const c10::AliasInfo* alias = schema.arguments()[i].alias_info())
+      info.written |= uint64_t{alias->isWrite()} << i;
+  return info;
 }
 
-// Schemas live as long as their operators are registered; a small cache per thread keeps the lock off the hot path.
+// Facts live as long as the process: an operator may be taken back while it runs. Operators of one name that differ in
+// nothing that matters here share theirs, so registering one again and again adds nothing.
+static const OpInfo& define(const c10::FunctionSchema& schema) {
+  struct Known {
+    uint64_t generation = 0;
+    const OpInfo* info = nullptr;
+  };
+  static std::mutex mutex;
+  const Lock lock(mutex);
+  static auto& by_schema = *new std::unordered_map<const c10::FunctionSchema*, Known>;
+  static auto& by_name = *new std::unordered_map<std::string, std::vector<std::unique_ptr<const OpInfo>>>;
+  const uint64_t now = generation.load(std::memory_order_acquire);
+  Known& known = by_schema[&schema];
+  if (known.info && known.generation == now)
+    return *known.info;
+  const std::string name = c10::toString(schema.operator_name());
+  OpInfo info = read(schema);
+  auto& all = by_name[name];
+  const auto same = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one->same_facts(info); });
+  if (same == all.end()) {
+    info.id = core->op_define(gp_str(name));
+    all.push_back(std::make_unique<const OpInfo>(info));
+    known.info = all.back().get();
+  } else {
+    known.info = same->get();
+  }
+  known.generation = now;
+  return *known.info;
+}
+
+// A small cache per thread keeps the lock off the hot path.
 static const OpInfo& info_of(const c10::OperatorHandle& op) {
-  static thread_local std::array<const OpInfo*, 256> cache{};
+  struct Slot {
+    const c10::FunctionSchema* schema = nullptr;
+    uint64_t generation = 0;
+    const OpInfo* info = nullptr;
+  };
+  static thread_local std::array<Slot, 256> cache{};
   const c10::FunctionSchema* schema = &op.schema();
-  auto& slot = cache[(reinterpret_cast<uintptr_t>(schema) >> 6) & 255];
-  if (!slot || slot->schema != schema)
-    slot = &define(*schema);
-  return *slot;
+  const uint64_t now = generation.load(std::memory_order_acquire);
+  Slot& slot = cache[(reinterpret_cast<uintptr_t>(schema) >> 6) & 255];
+  if (slot.schema != schema || slot.generation != now)
+    slot = {schema, now, &define(*schema)};
+  return *slot.info;
 }
 
 // torch.compile, torch.export and the like are looking at the code with tensors that are none.
@@ -71,31 +104,30 @@ static bool is_tracing() {
 
 // A backward pass inside the run: its operations are the engine's. A run that began inside of one (a checkpoint that is
 // computed again) is another matter.
-static bool is_engines(const Thread& thread) {
-  return torch::autograd::get_current_node().get() != thread.node;
+static bool is_engines(const GpThread& thread) {
+  return backward_node() != thread.node;
 }
 
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t written) {
-  Thread& thread = this_thread();
-  GpRun* run = thread.run;
   // The stack may hold the caller's other values below ours.
-  if (thread.frames.back().flags & GP_FRAME_OPERANDS)
-    handle_operands(run, 0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments, written);
-  uint32_t wanted = info.cast ? 0 : core->value_begin(run, GP_VALUE_OP, info.id);
+  if (this_thread().wants & GP_WANTS_OPERANDS)
+    handle_operands(0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments, written);
+  GpToken token;
+  const uint32_t wanted = info.cast ? 0 : core->value_begin(GP_VALUE_OP, info.id, &token);
   if (!wanted) {
     op.callBoxed(stack);
     return;
   }
   if (wanted & GP_VALUE_ARGS)
-    give_op_args(run, *info.schema, stack->data() + (stack->size() - info.n_arguments));
+    give_op_args(token, op.schema(), stack->data() + (stack->size() - info.n_arguments));
   try {
     op.callBoxed(stack);
   } catch (...) {
-    core->value_abandon(run);
+    core->value_abandon(&token);
     throw;
   }
   handle_value(
-      run,
+      token,
       wanted,
       stack->data() + (stack->size() - info.n_returns),
       info.n_returns,
@@ -104,10 +136,10 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
 
 static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  Thread& thread = this_thread();
+  const GpThread& thread = this_thread();
   const bool flat = thread.flat && !thread.run;
   // With a flat run beside it, a thread is armed in every scope of another run.
-  const bool wanted = flat ? !thread.declined : !thread.frames.empty() && (thread.frames.back().flags & GP_FRAME_ARM);
+  const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
   if (!wanted) {
     op.callBoxed(stack);
     return;
@@ -131,16 +163,20 @@ class Existing : public c10::OpRegistrationListener {
   void onOperatorRegistered(const c10::OperatorHandle& op) override {
     const std::string& name = op.operator_name().name;
     core->op_exists(gp_str(name));
+    generation.fetch_add(1, std::memory_order_release);
   }
-  void onOperatorDeregistered(const c10::OperatorHandle&) override {}
+  void onOperatorDeregistered(const c10::OperatorHandle&) override {
+    generation.fetch_add(1, std::memory_order_release);
+  }
 };
 
 // Never taken back, as the fallback below: a thread may be inside the dispatcher whenever that could be done.
 c10::RegistrationHandleRAII* existing = nullptr;
 
 void start_fallback() {
-  existing = new c10::RegistrationHandleRAII(
-      c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
+  if (!existing)
+    existing = new c10::RegistrationHandleRAII(
+        c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
   // Kept for the life of the process: a thread may be inside a run whenever this could be taken back.
   static auto* library = new torch::Library(
       torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);

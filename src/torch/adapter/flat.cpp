@@ -4,35 +4,20 @@
 #include "registry.h"
 
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/function.h>
 
 #include <algorithm>
 
 namespace graphpatch {
 
-struct FlatRun {
-  GpRun* run = nullptr;
-  std::vector<Frame> frames; // the root's, while no operation is under way
-  std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
+// The modules that this thread's flat run knows.
+struct Known {
   std::shared_ptr<const Registry> registry;
   uint64_t generation = 0;
 };
 
-static void end(FlatRun& flat) {
-  if (GpRun* run = std::exchange(flat.run, nullptr))
-    core->run_end(run);
-  flat.frames.clear();
-  flat.seen.clear();
-}
-
-void FlatRunEnd::operator()(FlatRun* flat) const {
-  end(*flat);
-  delete flat;
-}
-
-static void disarm(Thread& thread) {
-  thread.flat.reset();
-  c10::impl::tls_set_dispatch_key_included(kKey, false);
+static Known& known() {
+  static thread_local Known known;
+  return known;
 }
 
 // Where a new run begins.
@@ -59,10 +44,10 @@ bool may_start_run(const c10::FunctionSchema& schema) {
   return false;
 }
 
-static bool starts_run(const OpInfo& info, const Place* place) {
+static bool starts_run(const c10::FunctionSchema& schema, const OpInfo& info, const Place* place) {
   if (!info.starts)
     return false;
-  const std::string op = base_name(*info.schema);
+  const std::string op = base_name(schema);
   for (const Start& start : starts())
     if (start.op == op && (start.module.empty() || (place && place->name == start.module)))
       return true;
@@ -99,62 +84,35 @@ static const Place* place_of(const Registry& registry, const OpInfo& info, const
   return place;
 }
 
-static void begin(FlatRun& flat) {
-  GpOpened opened{};
-  const Registry& registry = *flat.registry;
-  flat.run = core->flat_begin(registry.root, &opened);
-  if (!flat.run)
-    return;
-  flat.frames.emplace_back();
-  flat.frames.back().flags = opened.flags;
-  if (opened.flags & GP_FRAME_PARAMETERS)
-    core->run_parameters(flat.run, registry.identities.data(), registry.identities.size());
+static void begin() {
+  const Registry& registry = *known().registry;
+  core->flat_begin(registry.root, registry.identities.data(), registry.identities.size());
 }
 
-// What modules are known now.
-static void learn(FlatRun& flat) {
+// What modules are known now. The registry keeps their parameters' addresses.
+static void learn() {
+  Known& now = known();
   const uint64_t generation = registry_generation;
-  if (flat.registry && flat.generation == generation)
+  if (now.registry && now.generation == generation)
     return;
-  flat.generation = generation;
-  flat.registry = present_registry();
-  const auto& identities = flat.registry->identities;
-  if (flat.run)
-    flat.frames.front().flags =
-        core->flat_root(flat.run, flat.registry->root, identities.data(), identities.size());
+  now.generation = generation;
+  now.registry = present_registry();
+  const auto& identities = now.registry->identities;
+  core->flat_root(now.registry->root, identities.data(), identities.size());
 }
 
-// For one operation the flat run is the thread's run.
+// For one operation the flat run is the thread's run, and the module whose parameters it reads is the scope.
 class Now {
  public:
-  explicit Now(Thread& thread) : thread_(thread), flat_(*thread.flat) {
-    swap();
-    thread_.flat_now = true;
+  explicit Now(const Place* place) : entered_(place) {
+    core->flat_now(1);
+    if (place)
+      core->scope_enter(place->scope);
   }
   ~Now() {
-    thread_.flat_now = false;
-    swap();
-  }
-
- private:
-  void swap() {
-    std::swap(thread_.run, flat_.run);
-    std::swap(thread_.frames, flat_.frames);
-    std::swap(thread_.seen, flat_.seen);
-  }
-  Thread& thread_;
-  FlatRun& flat_;
-};
-
-class InPlace {
- public:
-  explicit InPlace(const Place* place) : entered_(place) {
-    if (place)
-      enter_scope(place->scope);
-  }
-  ~InPlace() {
     if (entered_)
-      leave_scope();
+      core->scope_leave();
+    core->flat_now(0);
   }
 
  private:
@@ -166,58 +124,46 @@ class InPlace {
 struct Ender {
   bool touched = false;
   ~Ender() {
-    disarm(this_thread());
+    core->flat_thread(0);
   }
 };
 
 static thread_local uint32_t own_calls = 0;
 
 void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info) {
-  Thread& thread = this_thread();
-  FlatRun& flat = *thread.flat;
-  if (own_calls || at::in_parallel_region() || torch::autograd::get_current_node()) {
+  if (own_calls || at::in_parallel_region() || backward_node()) {
     op.callBoxed(stack);
     return;
   }
-  learn(flat);
+  learn();
   // For as long as the operation runs; it may be one that makes another registry known.
-  const std::shared_ptr<const Registry> registry = flat.registry;
+  const std::shared_ptr<const Registry> registry = known().registry;
   const Place* place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
-  if (starts().empty() ? !flat.run : starts_run(info, place)) {
-    end(flat);
-    begin(flat);
-  }
-  uint32_t flags = 0;
-  const uint32_t next = flat.run ? core->flat_next(flat.run, &flags) : uint32_t{GP_NEXT_OVER};
-  if (next == GP_NEXT_OVER) {
-    end(flat);
+  const auto has_run = [] { return this_thread().flat == 2; };
+  if (starts().empty() ? !has_run() : starts_run(op.schema(), info, place))
+    begin();
+  if (!has_run() || core->flat_next() == GP_NEXT_OVER) {
     if (starts().empty())
-      disarm(thread);
+      core->flat_thread(0);
+    else
+      core->flat_end();
     op.callBoxed(stack);
     return;
-  }
-  if (next == GP_NEXT_STOPPED) {
-    flat.frames.front().flags = flags;
-    flat.seen.clear();
   }
   {
-    Now now(thread);
-    InPlace in(place);
-    if (thread.cold)
-      op.callBoxed(stack);
-    else
+    Now now(place);
+    if (is_inside(this_thread()))
       intercept(op, stack, info, info.written);
+    else
+      op.callBoxed(stack);
   }
   static thread_local Ender ender;
   ender.touched = true;
 }
 
 void flat_thread() {
-  Thread& thread = this_thread();
-  if (thread.flat)
-    return;
-  thread.flat.reset(new FlatRun);
-  c10::impl::tls_set_dispatch_key_included(kKey, true);
+  if (!this_thread().flat)
+    core->flat_thread(1);
 }
 
 void flat_start(const GpStr* run_at, size_t n) {
@@ -236,9 +182,7 @@ void flat_start(const GpStr* run_at, size_t n) {
 }
 
 void flat_forked() {
-  for (Thread* thread = &this_thread(); thread; thread = thread->outer.get())
-    if (thread->flat)
-      end(*thread->flat);
+  core->flat_end();
 }
 
 void own_enter() {

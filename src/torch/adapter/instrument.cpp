@@ -45,73 +45,60 @@ static std::unordered_map<int64_t, std::weak_ptr<Scope>> scopes;
 
 static int64_t number_of(const std::shared_ptr<Scope>& scope) {
   static int64_t next = 0;
-  std::lock_guard<std::mutex> lock(scopes_mutex);
+  const Lock lock(scopes_mutex);
   scopes.emplace(++next, scope);
   return next;
 }
 
 static std::shared_ptr<Scope> scope_of(const Node* node) {
-  std::lock_guard<std::mutex> lock(scopes_mutex);
+  const Lock lock(scopes_mutex);
   auto found = scopes.find(node->i(kScope));
   auto scope = found == scopes.end() ? nullptr : found->second.lock();
   TORCH_CHECK(scope, "a graph with markers of graphpatch outlived what they refer to");
   return scope;
 }
 
-// In all markers: outside a run, or below a scope where nothing is wanted, the value passes through.
-static bool idle(const Thread& thread) {
-  return !thread.run || thread.cold;
-}
-
-static void enter(Thread& thread, GpScope* scope) {
-  if (enter_scope(scope) & GP_FRAME_SOURCE)
-    give_scope_source(thread.run);
+static void told_source(uint32_t wants) {
+  if (wants & GP_WANTS_SOURCE)
+    give_scope_source();
 }
 
 static Operation enter_root_marker(const Node* node) {
   return [scope = scope_of(node)](Stack& stack) {
     stack.emplace_back();
-    Thread& thread = this_thread();
-    if (!thread.run)
-      return;
-    if (thread.frames.empty()) {
-      enter_root(thread.root_flags);
-    } else { // a root called from inside another one: by Python, which knows what as, or by an operation
-      GpScope* called = std::exchange(thread.called, nullptr);
-      enter(thread, called ? called : scope->handle());
-    }
+    if (this_thread().run)
+      told_source(core->root_enter(scope->handle()));
   };
 }
 
 static Operation enter_marker(const Node* node) {
   return [scope = scope_of(node)](Stack& stack) {
     stack.emplace_back();
-    Thread& thread = this_thread();
-    if (thread.run && !thread.frames.empty())
-      enter(thread, scope->handle());
+    if (this_thread().run)
+      told_source(core->scope_enter(scope->handle()));
   };
 }
 
+// Outside a run, or below a scope where nothing is wanted, the value passes through.
 static Operation input_marker(const Node* node) {
   return [scope = scope_of(node), index = static_cast<uint32_t>(node->i(kIndex))](Stack& stack) {
-    Thread& thread = this_thread();
-    if (idle(thread) || thread.frames.empty())
+    if (!is_inside(this_thread()))
       return;
     c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-    handle_scope_value(thread.run, GP_VALUE_INPUT, index, &stack.back(), Ownership::Borrowed);
+    handle_scope_value(GP_VALUE_INPUT, index, &stack.back(), Ownership::Borrowed);
   };
 }
 
 static Operation leave_marker(const Node*) {
   return [](Stack& stack) {
-    Thread& thread = this_thread();
-    if (!thread.run || thread.frames.empty())
+    const GpThread& thread = this_thread();
+    if (!thread.run)
       return;
-    if (!thread.cold) {
+    if (is_inside(thread)) {
       c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-      handle_scope_value(thread.run, GP_VALUE_OUTPUT, 0, &stack.back(), Ownership::Result);
+      handle_scope_value(GP_VALUE_OUTPUT, 0, &stack.back(), Ownership::Result);
     }
-    leave_scope();
+    core->scope_leave();
   };
 }
 

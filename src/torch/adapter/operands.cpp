@@ -4,21 +4,21 @@
 namespace graphpatch {
 
 // The patched copy of a parameter for the frame at `level`, made once per frame.
-static at::Tensor patched_parameter(GpRun* run, uint32_t level, Frame& frame, const at::Tensor& parameter) {
+static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Tensor& parameter) {
   const void* identity = parameter.unsafeGetTensorImpl();
   // A flat run may last for ever, and an optimizer may have changed the parameter since.
   const bool keep = !this_thread().flat_now;
   if (keep)
-    for (const auto& entry : frame.patched)
-      if (entry.first == identity)
-        return entry.second;
-  const GpTarget* targets = nullptr;
-  size_t n = core->parameter_targets(run, level, identity, &targets);
+    for (const Held::Copy& copy : held().copies)
+      if (copy.frame == frame && copy.parameter == identity)
+        return copy.patched;
+  Targets targets;
+  targets.size = core->parameter_targets(level, identity, &targets.owner, &targets.data);
   c10::IValue value(parameter);
-  apply_targets(run, targets, n, &value, 1, Ownership::Borrowed);
+  apply_targets(targets.data, targets.size, &value, 1, Ownership::Borrowed);
   at::Tensor patched = value.toTensor();
   if (keep)
-    frame.patched.emplace_back(identity, patched);
+    held().copies.push_back({frame, identity, patched});
   return patched;
 }
 
@@ -37,38 +37,35 @@ static void collect(Items& items, const c10::IValue& value) {
 
 // Walks the tensors in the same order as `collect`.
 static void substitute(
-    GpRun* run,
     uint32_t level,
-    Frame& frame,
+    uint32_t frame,
     c10::IValue& value,
     const std::vector<uint8_t>& replace,
     size_t& at) {
   if (value.isTensor()) {
     if (value.toTensor().defined() && replace[at++])
-      value = patched_parameter(run, level, frame, value.toTensor());
+      value = patched_parameter(level, frame, value.toTensor());
   } else if (value.isTuple()) {
     std::vector<c10::IValue> elements = value.toTupleRef().elements().vec();
     for (c10::IValue& element : elements)
-      substitute(run, level, frame, element, replace, at);
+      substitute(level, frame, element, replace, at);
     value = c10::ivalue::Tuple::create(std::move(elements));
   } else if (value.isTensorList() || value.isOptionalTensorList()) {
     c10::List<c10::IValue> list = value.toList().copy();
     for (size_t i = 0; i < list.size(); ++i) {
       c10::IValue element = list.get(i);
-      substitute(run, level, frame, element, replace, at);
+      substitute(level, frame, element, replace, at);
       list.set(i, std::move(element));
     }
     value = std::move(list);
   }
 }
 
-void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n, uint64_t written) {
-  Thread& thread = this_thread();
-  if (thread.frames.size() <= level)
+void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t written) {
+  const GpThread& thread = this_thread();
+  if (!((level ? thread.outer_wants : thread.wants) & GP_WANTS_OPERANDS))
     return;
-  Frame& frame = thread.frames[thread.frames.size() - 1 - level];
-  if (!(frame.flags & GP_FRAME_OPERANDS))
-    return;
+  const uint32_t frame = level ? thread.outer_frame : thread.frame;
   static thread_local Items items;
   items.clear();
   const auto is_written = [&](size_t i) { return i < 64 && (written >> i & 1); };
@@ -79,7 +76,7 @@ void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n, 
     return;
   static thread_local std::vector<uint8_t> replace;
   replace.assign(items.size(), 0);
-  core->operands(run, level, items.data(), items.size(), replace.data());
+  core->operands(level, items.data(), items.size(), replace.data());
   bool any = false;
   for (uint8_t flag : replace)
     any = any || flag;
@@ -89,7 +86,7 @@ void handle_operands(GpRun* run, uint32_t level, c10::IValue* values, size_t n, 
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
     if (!is_written(i))
-      substitute(run, level, frame, values[i], flags, at);
+      substitute(level, frame, values[i], flags, at);
 }
 
 } // namespace graphpatch

@@ -6,15 +6,15 @@
 
 namespace graphpatch {
 
-static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
+static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
   at::Tensor tensor = std::move(slot).toTensor();
   slot = c10::IValue();
   uint32_t answer;
   if (!tensor.defined() && target.action != GP_CUSTOM_TORCH) {
-    answer = elsewhere(run, target, "there is no tensor here in this run", nullptr);
+    answer = elsewhere(target, "there is no tensor here in this run", nullptr);
   } else if (target.action == GP_CUSTOM_TORCH) {
     const at::Tensor before = tensor;
-    answer = show_to_function(run, target, tensor);
+    answer = show_to_function(target, tensor);
     // The unboxed caller of an in-place operator returns its own argument, whatever we leave here.
     if (how == Ownership::InPlace && !tensor.is_same(before)) {
       before.copy_(tensor);
@@ -26,38 +26,41 @@ static void patch_tensor(GpRun* run, const GpTarget& target, c10::IValue& slot, 
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
     // Python's factories (torch.full) call their operator below autograd, and then forget what history its result has.
     if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality)) {
-      answer = elsewhere(run, target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
+      answer = elsewhere(target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
       slot = std::move(tensor);
-      return verdict(run, answer);
+      return verdict(answer);
     }
     bool in_place = how == Ownership::InPlace ||
         ((how == Ownership::Result || how == Ownership::Owned) && !shared && !differentiable && is_plain(tensor) &&
          only_ours(tensor, how == Ownership::Owned ? 2 : 1));
     if (in_place) {
-      answer = write(run, target, tensor, differentiable);
+      answer = write(target, tensor, differentiable);
       // What autograd saved of this memory is no longer what it was; let it say so.
       if (how == Ownership::InPlace && answer == GP_APPLIED && !differentiable && !tensor.is_inference())
         tensor.unsafeGetTensorImpl()->bump_version();
     } else {
       at::Tensor copy;
-      flush_device(run);
+      flush_device();
       const std::string why = reason([&] { copy = copy_of(tensor); });
-      answer = copy.defined() ? write(run, target, copy, differentiable) : elsewhere(run, target, why, &tensor);
-      if (answer == GP_APPLIED)
+      answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
+      // Of what overlaps itself the copy has other strides. Where the patch changed nothing, nothing is to change.
+      const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
+          may_overlap(tensor) && same_bits(copy, tensor);
+      if (answer == GP_APPLIED && !unchanged)
         tensor = std::move(copy);
     }
   }
   slot = std::move(tensor);
-  verdict(run, answer);
+  verdict(answer);
 }
 
-static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) {
-  if (target.action == GP_KEEP && !core->keep_wanted(run, &target))
+static void patch_number(const GpTarget& target, c10::IValue& slot) {
+  if (target.action == GP_KEEP && !core->keep_wanted(&target))
     return;
   if (target.action == GP_CUSTOM_TORCH) { // which sees it as a tensor without dimensions
     const auto dtype = slot.isBool() ? at::kBool : slot.isInt() ? at::kLong : at::kDouble;
     at::Tensor tensor = at::scalar_tensor(slot.toScalar(), dtype);
-    verdict(run, show_to_function(run, target, tensor));
+    verdict(show_to_function(target, tensor));
     if (slot.isBool())
       slot = tensor.item<bool>();
     else if (slot.isInt())
@@ -67,7 +70,7 @@ static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) 
     return;
   }
   if (target.action == GP_CUSTOM) {
-    verdict(run, elsewhere(run, target, "a plain number cannot be shown to a function", nullptr));
+    verdict(elsewhere(target, "a plain number cannot be shown to a function", nullptr));
     return;
   }
   GpScalar number{};
@@ -81,8 +84,8 @@ static void patch_number(GpRun* run, const GpTarget& target, c10::IValue& slot) 
     number.tag = GP_FLOAT;
     number.re = slot.toDouble();
   }
-  uint32_t answer = core->apply_scalar(run, &target, &number);
-  verdict(run, answer);
+  uint32_t answer = core->apply_scalar(&target, &number);
+  verdict(answer);
   if (answer != GP_APPLIED)
     return;
   if (number.tag == GP_BOOL)
@@ -98,47 +101,46 @@ static std::string kind_of(const c10::IValue& value) {
 }
 
 // None: a function may look at it and give a tensor; nothing else can be done to it.
-static void patch_none(GpRun* run, const GpTarget& target, c10::IValue& slot) {
+static void patch_none(const GpTarget& target, c10::IValue& slot) {
   if (target.action != GP_CUSTOM_TORCH)
-    return verdict(run, elsewhere(run, target, "the value in this run is None", nullptr));
+    return verdict(elsewhere(target, "the value in this run is None", nullptr));
   at::Tensor tensor;
-  verdict(run, show_to_function(run, target, tensor));
+  verdict(show_to_function(target, tensor));
   if (tensor.defined())
     slot = std::move(tensor);
 }
 
 // Walks the dig from `value` to a leaf and keeps a copy of it; changes nothing.
-static void keep_slot(GpRun* run, const GpTarget& target, size_t depth, const c10::IValue& value) {
+static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& value) {
   if (depth == target.dig_len) {
     c10::IValue leaf = value;
     if (leaf.isTensor())
-      keep_tensor(run, target, leaf.toTensor());
+      keep_tensor(target, leaf.toTensor());
     else if (leaf.isBool() || leaf.isInt() || leaf.isDouble())
-      patch_number(run, target, leaf);
+      patch_number(target, leaf);
     else if (leaf.isNone()) // there is nothing to keep
-      verdict(run, elsewhere(run, target, "", nullptr));
+      verdict(elsewhere(target, "", nullptr));
     else
-      verdict(run, elsewhere(run, target, "the value in this run is a " + kind_of(leaf) + ", not a leaf", nullptr));
+      verdict(elsewhere(target, "the value in this run is a " + kind_of(leaf) + ", not a leaf", nullptr));
     return;
   }
   const GpStep& step = target.dig[depth];
   const size_t index = static_cast<size_t>(step.index);
   if (value.isTuple() && step.index >= 0 && index < value.toTupleRef().elements().size())
-    return keep_slot(run, target, depth + 1, value.toTupleRef().elements()[index]);
+    return keep_slot(target, depth + 1, value.toTupleRef().elements()[index]);
   if (value.isList() && step.index >= 0 && index < value.toListRef().size())
-    return keep_slot(run, target, depth + 1, value.toListRef()[index]);
+    return keep_slot(target, depth + 1, value.toListRef()[index]);
   if (value.isGenericDict()) {
     const auto dict = value.toGenericDict();
     const auto found = dict.find(c10::IValue(to_string(step.key)));
     if (found != dict.end())
-      return keep_slot(run, target, depth + 1, found->value());
+      return keep_slot(target, depth + 1, found->value());
   }
-  verdict(run, elsewhere(run, target, "the value in this run has no such element", nullptr));
+  verdict(elsewhere(target, "the value in this run has no such element", nullptr));
 }
 
 // Walks the dig from `slot`. Containers on the way are rebuilt when someone else holds them, never changed for others.
 static void patch_slot(
-    GpRun* run,
     const GpTarget& target,
     size_t depth,
     c10::IValue& slot,
@@ -146,18 +148,18 @@ static void patch_slot(
     Ownership how) {
   if (depth == target.dig_len) {
     if (slot.isTensor())
-      patch_tensor(run, target, slot, shared, how);
+      patch_tensor(target, slot, shared, how);
     else if (slot.isBool() || slot.isInt() || slot.isDouble())
-      patch_number(run, target, slot);
+      patch_number(target, slot);
     else if (slot.isNone())
-      patch_none(run, target, slot);
+      patch_none(target, slot);
     else
-      verdict(run, elsewhere(run, target, "the value in this run is a " + kind_of(slot) + ", not a leaf", nullptr));
+      verdict(elsewhere(target, "the value in this run is a " + kind_of(slot) + ", not a leaf", nullptr));
     return;
   }
   const GpStep& step = target.dig[depth];
   const auto missing = [&] {
-    verdict(run, elsewhere(run, target, "the value in this run has no such element", nullptr));
+    verdict(elsewhere(target, "the value in this run has no such element", nullptr));
   };
   if (slot.isTuple()) {
     auto tuple = std::move(slot).toTuple();
@@ -177,7 +179,7 @@ static void patch_slot(
     if (!held)
       tuple->setElements(std::vector<c10::IValue>(size));
     try {
-      patch_slot(run, target, depth + 1, elements[step.index], shared || held, how);
+      patch_slot(target, depth + 1, elements[step.index], shared || held, how);
     } catch (...) {
       rebuild();
       throw;
@@ -194,7 +196,7 @@ static void patch_slot(
       list = list.copy();
     c10::IValue element = list.extract(step.index);
     try {
-      patch_slot(run, target, depth + 1, element, shared || held, how);
+      patch_slot(target, depth + 1, element, shared || held, how);
     } catch (...) {
       list.set(step.index, std::move(element));
       slot = std::move(list);
@@ -210,7 +212,7 @@ static void patch_slot(
       return missing();
     dict = dict.copy();
     c10::IValue element = found->value();
-    patch_slot(run, target, depth + 1, element, true, how);
+    patch_slot(target, depth + 1, element, true, how);
     dict.insert_or_assign(key, element);
     slot = dict;
   } else {
@@ -218,26 +220,26 @@ static void patch_slot(
   }
 }
 
-void apply_targets(GpRun* run, const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how) {
-  FlushDevice flushed(run);
+void apply_targets(const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how) {
+  const FlushDevice flushed;
   for (size_t i = 0; i < n_targets; ++i) {
     const GpTarget& target = targets[i];
     expect_more(i + 1 < n_targets);
     if (target.action > GP_REPLACE)
-      flush_device(run); // what reads the value must find it patched
+      flush_device(); // what reads the value must find it patched
     const bool digs = target.dig_len && target.dig[0].index >= 0 && static_cast<size_t>(target.dig[0].index) < n;
     if (n == 1 || digs) {
       c10::IValue& value = n == 1 ? values[0] : values[target.dig[0].index];
       const size_t depth = n == 1 ? 0 : 1;
       if (target.action == GP_KEEP)
-        keep_slot(run, target, depth, value);
+        keep_slot(target, depth, value);
       else
-        patch_slot(run, target, depth, value, false, how);
+        patch_slot(target, depth, value, false, how);
     } else {
-      verdict(run, elsewhere(run, target, "the operation has no such result", nullptr));
+      verdict(elsewhere(target, "the operation has no such result", nullptr));
     }
   }
-  flush_device(run);
+  flush_device();
 }
 
 static Items& scratch() {
@@ -246,38 +248,38 @@ static Items& scratch() {
   return items;
 }
 
-void remember(Thread& thread, const c10::IValue& value) {
+void remember(const c10::IValue& value) {
   if (value.isTensor() && value.toTensor().defined()) {
-    thread.seen.emplace_back(value.toTensor().getIntrusivePtr());
+    held().seen.emplace_back(value.toTensor().getIntrusivePtr());
   } else if (value.isTuple()) {
     for (const c10::IValue& element : value.toTupleRef().elements())
-      remember(thread, element);
+      remember(element);
   } else if (value.isList()) {
     for (const c10::IValue& element : value.toListRef())
-      remember(thread, element);
+      remember(element);
   }
 }
 
-void handle_scope_value(GpRun* run, uint32_t kind, uint32_t index, c10::IValue* value, Ownership how) {
-  handle_operands(run, kind == GP_VALUE_INPUT ? 1 : 0, value, 1);
-  const uint32_t wanted = core->value_begin(run, kind, index);
+void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how) {
+  handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, value, 1);
+  GpToken token;
+  const uint32_t wanted = core->value_begin(kind, index, &token);
   if (wanted & GP_VALUE_ARGS) {
     Items items;
     items.add(*value);
-    give_args(run, items, Called::Nowhere);
+    give_args(token, items, Called::Nowhere);
   }
   if (wanted)
-    handle_value(run, wanted, value, 1, how);
+    handle_value(token, wanted, value, 1, how);
 }
 
-void handle_value(GpRun* run, uint32_t wanted, c10::IValue* values, size_t n, Ownership how) {
+void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how) {
   if (wanted & GP_VALUE_TARGETS) {
-    const GpTarget* targets = nullptr;
-    size_t n_targets = core->value_targets(run, &targets);
-    apply_targets(run, targets, n_targets, values, n, how);
+    Targets targets;
+    targets.size = core->value_targets(&token, &targets.owner, &targets.data);
+    apply_targets(targets.data, targets.size, values, n, how);
   }
   if (wanted & GP_VALUE_ITEMS) {
-    Thread& thread = this_thread();
     Items& items = scratch();
     if (n == 0)
       items.add(c10::IValue());
@@ -285,9 +287,9 @@ void handle_value(GpRun* run, uint32_t wanted, c10::IValue* values, size_t n, Ow
       items.open_tuple(n);
     for (size_t i = 0; i < n; ++i) {
       items.add(values[i]);
-      remember(thread, values[i]);
+      remember(values[i]);
     }
-    core->value_items(run, items.data(), items.size());
+    core->value_items(&token, items.data(), items.size());
   }
 }
 

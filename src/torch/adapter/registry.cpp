@@ -27,7 +27,7 @@ static GpRoot* define_root(const std::vector<std::string>& paths) {
 }
 
 std::shared_ptr<const Registry> present_registry() {
-  std::lock_guard<std::mutex> lock(registry_mutex);
+  const Lock lock(registry_mutex);
   if (!registry) {
     auto first = std::make_shared<Registry>();
     first->root = define_root(first->paths);
@@ -37,15 +37,15 @@ std::shared_ptr<const Registry> present_registry() {
 }
 
 // One parameter or buffer, as the model holds it.
-struct Held {
+struct Parameter {
   std::string module; // the attribute path of its module
   std::string name;
   std::string class_name;
   at::Tensor tensor;
 };
 
-static std::vector<Held> read(const torch::nn::Module& root) {
-  std::vector<Held> held;
+static std::vector<Parameter> read(const torch::nn::Module& root) {
+  std::vector<Parameter> held;
   root.apply(
       [&](const std::string& path, const torch::nn::Module& module) {
         for (bool buffers : {false, true})
@@ -67,15 +67,15 @@ static std::string underscored(std::string path) {
 }
 
 // The model that these tensors belong to: a known one, another, or none where they are but a part of a known one.
-static bool model_of(const Registry& old, const std::vector<Held>& held, size_t& model) {
+static bool model_of(const Registry& old, const std::vector<Parameter>& held, size_t& model) {
   std::unordered_map<size_t, size_t> living;
   for (const auto& entry : old.tensors)
     if (!entry.second.tensor.expired())
       ++living[entry.second.model];
   std::unordered_map<const void*, size_t> distinct;
-  for (const Held& one : held)
+  for (const Parameter& one : held)
     distinct.emplace(one.tensor.unsafeGetTensorImpl(), 0);
-  for (const Held& one : held) {
+  for (const Parameter& one : held) {
     auto known = old.tensors.find(one.tensor.unsafeGetTensorImpl());
     if (known == old.tensors.end())
       continue;
@@ -86,42 +86,59 @@ static bool model_of(const Registry& old, const std::vector<Held>& held, size_t&
   return true;
 }
 
-void register_module(const void* pointer) {
-  const auto held = read(*static_cast<const torch::nn::Module*>(pointer));
-  if (held.empty())
-    return;
-  const auto old = present_registry();
-  std::lock_guard<std::mutex> lock(registry_mutex);
-  size_t model = 0;
-  if (registry != old || !model_of(*old, held, model)) // another thread is reading: then, the next call tells
-    return;
-  // Paths of a second model are told apart by its class: those of the first one stand for themselves.
-  std::string root_class;
-  for (const Held& one : held)
+// The class of the module that holds everything, without its namespaces.
+static std::string class_of_root(const torch::nn::Module& module, const std::vector<Parameter>& held) {
+  std::string name;
+  for (const Parameter& one : held)
     if (one.module.empty())
-      root_class = one.class_name;
-  if (root_class.empty())
-    root_class = static_cast<const torch::nn::Module*>(pointer)->name();
-  const auto colon = root_class.rfind(':');
-  root_class = colon == std::string::npos ? root_class : root_class.substr(colon + 1);
-  const std::string prefix = model == 0 ? "" : root_class + "#" + std::to_string(model + 1);
+      name = one.class_name;
+  if (name.empty())
+    name = module.name();
+  const auto colon = name.rfind(':');
+  return colon == std::string::npos ? name : name.substr(colon + 1);
+}
 
-  auto next = std::make_shared<Registry>();
-  next->paths = old->paths;
-  std::unordered_map<std::string, size_t> indices;
-  for (size_t i = 0; i < next->paths.size(); ++i)
-    indices.emplace(next->paths[i], i);
-  std::unordered_map<std::string, std::shared_ptr<const Place>> places;
-  for (const auto& entry : old->tensors) {
-    const Registered& known = entry.second;
-    if (known.place)
-      places[known.place->path] = known.place;
-    if (known.model != model && !known.tensor.expired())
-      next->tensors.emplace(entry.first, known);
+// The registry that takes the place of `old`, in which one model is read anew.
+class Update {
+ public:
+  // What is kept of the old one: paths and their indices, places, and the living tensors of the other models.
+  Update(const Registry& old, size_t model, const std::string& prefix)
+      : next_(std::make_shared<Registry>()), model_(model), prefix_(prefix) {
+    next_->paths = old.paths;
+    for (size_t i = 0; i < next_->paths.size(); ++i)
+      indices_.emplace(next_->paths[i], i);
+    for (const auto& entry : old.tensors) {
+      const Registered& known = entry.second;
+      if (known.place)
+        places_[known.place->path] = known.place;
+      if (known.model != model && !known.tensor.expired())
+        next_->tensors.emplace(entry.first, known);
+    }
   }
-  for (const Held& one : held) {
-    const std::string below = joined(prefix, one.module);
-    auto& place = places[below];
+
+  void add(const Parameter& one) {
+    const std::string below = joined(prefix_, one.module);
+    const auto place = place_of(one, below);
+    const std::string path = joined(below, one.name);
+    const auto index = indices_.emplace(path, next_->paths.size());
+    if (index.second)
+      next_->paths.push_back(path);
+    Registered entry{index.first->second, place, model_, decltype(Registered::tensor)(one.tensor.getIntrusivePtr())};
+    const auto added = next_->tensors.emplace(one.tensor.unsafeGetTensorImpl(), entry);
+    if (!added.second && added.first->second.place != place)
+      added.first->second.place = nullptr; // which of its modules is at work cannot be known
+  }
+
+  std::shared_ptr<Registry> finish() {
+    next_->identities.resize(next_->paths.size());
+    for (const auto& entry : next_->tensors)
+      next_->identities[entry.second.index] = entry.first;
+    return next_;
+  }
+
+ private:
+  std::shared_ptr<const Place> place_of(const Parameter& one, const std::string& below) {
+    auto& place = places_[below];
     if (!place && !one.module.empty()) {
       auto made = std::make_shared<Place>();
       made->path = below;
@@ -130,18 +147,31 @@ void register_module(const void* pointer) {
       made->scope = core->scope_define(&info);
       place = made;
     }
-    const std::string path = joined(below, one.name);
-    const auto index = indices.emplace(path, next->paths.size());
-    if (index.second)
-      next->paths.push_back(path);
-    Registered entry{index.first->second, place, model, decltype(Registered::tensor)(one.tensor.getIntrusivePtr())};
-    const auto added = next->tensors.emplace(one.tensor.unsafeGetTensorImpl(), entry);
-    if (!added.second && added.first->second.place != place)
-      added.first->second.place = nullptr; // which of its modules is at work cannot be known
+    return place;
   }
-  next->identities.resize(next->paths.size());
-  for (const auto& entry : next->tensors)
-    next->identities[entry.second.index] = entry.first;
+
+  std::shared_ptr<Registry> next_;
+  size_t model_;
+  std::string prefix_;
+  std::unordered_map<std::string, size_t> indices_;
+  std::unordered_map<std::string, std::shared_ptr<const Place>> places_;
+};
+
+void register_module(const void* pointer) {
+  const auto& module = *static_cast<const torch::nn::Module*>(pointer);
+  const auto held = read(module);
+  if (held.empty())
+    return;
+  const auto old = present_registry();
+  const Lock lock(registry_mutex);
+  size_t model = 0;
+  if (registry != old || !model_of(*old, held, model)) // another thread is reading: then, the next call tells
+    return;
+  // Paths of a second model are told apart by its class: those of the first one stand for themselves.
+  Update update(*old, model, model == 0 ? "" : class_of_root(module, held) + "#" + std::to_string(model + 1));
+  for (const Parameter& one : held)
+    update.add(one);
+  const auto next = update.finish();
   models = std::max(models, model + 1);
   if (next->paths == old->paths && next->identities == old->identities)
     return;

@@ -29,12 +29,14 @@ namespace graphpatch {
 
 using namespace torch::jit;
 
-// One instrumented plan of one executor (a function under one autocast setting). Both plans are kept: a thread may be
-// copying the one that is replaced at that very moment.
+// One instrumented plan of one executor (a function under one autocast setting), and the one that it takes the place of.
+// A thread may be copying the executor's plan at the very moment in which we put another one there: it finds the old one
+// or the new one, or reads one word of each. Both live as long as the executor does, so whatever it finds is alive.
 struct ScriptRoot {
-  ExecutionPlan plan; // what the executor gives now; default if it could not be instrumented
+  ExecutionPlan plan; // ours; default if it could not be instrumented
   ExecutionPlan original;
-  bool was_optimized = false; // the original has to come back
+  bool optimized = false; // the original is, and has to come back when the session has let go
+  bool lent = false;      // ours stands in its place
   std::shared_ptr<Scope> scope;
   GpRoot* handle = nullptr; // NULL: could not be instrumented, runs untouched
   std::vector<std::vector<size_t>> parameters; // slots to walk from the module, in the order given to root_define
@@ -43,16 +45,13 @@ struct ScriptRoot {
     if (handle)
       core->root_free(handle);
   }
-  const Graph* key() const {
-    return handle ? plan.graph.get() : original.graph.get();
-  }
-  // Nobody but us holds the plan: the executor is gone.
+  // Nobody but us holds a plan: the executor is gone.
   bool abandoned() const {
-    return (handle ? plan : original).graph.use_count() == 1;
+    return original.graph.use_count() == 1 && (!handle || plan.graph.use_count() == 1);
   }
 };
 
-// By the graph of the plan that the executor gives in unoptimized mode.
+// By the graphs of both plans: the executor gives one or the other in unoptimized mode.
 static std::mutex roots_mutex;
 static std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>& roots() {
   static auto* map = new std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>;
@@ -111,8 +110,7 @@ static std::string qualified(const c10::ClassTypePtr& type) {
 
 static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10::ClassTypePtr& type) {
   auto root = std::make_shared<ScriptRoot>();
-  ExecutionPlan& plan = plan_of(function);
-  root->original = plan;
+  root->original = plan_of(function);
   const std::string name = qualified(type) + "." + function.name();
   try {
     std::string lost;
@@ -141,45 +139,55 @@ static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10:
     const std::string why = name + ": runs untouched, its graph could not be instrumented: " + error.what();
     core->note(gp_str(why));
   }
-  if (root->handle) {
-    root->was_optimized = function.get_executor().isOptimized();
-    borrowed += root->was_optimized;
-    plan = root->plan;
-  }
+  root->optimized = root->handle && function.get_executor().isOptimized();
   return root;
 }
 
+// Lets the executor give our plan. With the lock held.
+static void lend(ExecutionPlan& place, ScriptRoot& root) {
+  if (!root.handle || place.graph == root.plan.graph)
+    return;
+  place = root.plan;
+  root.lent = root.optimized;
+  borrowed += root.lent;
+}
+
 // The root of this call if it was seen before. With the lock held.
-static std::shared_ptr<ScriptRoot> known_root(GraphFunction& function) {
-  auto found = roots().find(plan_of(function).graph.get());
+static std::shared_ptr<ScriptRoot> known_root(const ExecutionPlan& place) {
+  auto found = roots().find(place.graph.get());
   return found == roots().end() ? nullptr : found->second;
 }
 
 // The root of this call, instrumented; NULL when it cannot be. The work is done once per executor.
 static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type) {
-  std::lock_guard<std::mutex> lock(roots_mutex);
-  auto root = known_root(function);
+  const Lock lock(roots_mutex);
+  ExecutionPlan& place = plan_of(function);
+  auto root = known_root(place);
   if (!root) {
     for (auto it = roots().begin(); it != roots().end();)
       it = it->second->abandoned() ? roots().erase(it) : std::next(it);
     root = make_root(function, type);
-    roots()[root->key()] = root;
+    roots()[root->original.graph.get()] = root;
+    if (root->handle)
+      roots()[root->plan.graph.get()] = root;
   }
+  lend(place, *root);
   return root->handle ? root : nullptr;
 }
 
 // The session has let go: gives the executor its optimized plan back.
 static void give_back(GraphFunction& function) {
-  std::lock_guard<std::mutex> lock(roots_mutex);
-  auto root = known_root(function);
-  if (root && root->was_optimized) {
-    plan_of(function) = root->original;
-    root->was_optimized = false;
+  const Lock lock(roots_mutex);
+  ExecutionPlan& place = plan_of(function);
+  auto root = known_root(place);
+  if (root && root->lent) {
+    place = root->original;
+    root->lent = false;
     --borrowed;
   }
 }
 
-static void give_parameters(const ScriptRoot& root, const c10::IValue& module, GpRun* run) {
+static void give_script_parameters(const ScriptRoot& root, const c10::IValue& module) {
   std::vector<const void*> identities;
   identities.reserve(root.parameters.size());
   for (const auto& slots : root.parameters) {
@@ -189,7 +197,8 @@ static void give_parameters(const ScriptRoot& root, const c10::IValue& module, G
     identities.push_back(
         value->isTensor() && value->toTensor().defined() ? value->toTensor().unsafeGetTensorImpl() : nullptr);
   }
-  core->run_parameters(run, identities.data(), identities.size());
+  keep_addresses(identities.data(), identities.size());
+  core->run_parameters(identities.data(), identities.size());
 }
 
 // One Method call from its start callback to its end callback.
@@ -200,68 +209,78 @@ struct RunContext : public at::ObserverContext {
   bool declined = false;
 };
 
-static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
-  const uint32_t active = *core->active;
-  if (active == GP_DETACHED && !borrowed)
-    return nullptr;
-  Thread& thread = this_thread();
+// The function that is called, and the class of the module that it is called on; null where it is no call of a root.
+struct RootCall {
+  GraphFunction* function = nullptr;
+  c10::ClassTypePtr type;
+};
+
+static RootCall called_root(const at::RecordFunction& call) {
+  const GpThread& thread = this_thread();
   const auto inputs = call.inputs();
   if (thread.run || thread.declined || inputs.empty() || !inputs[0].isObject())
-    return nullptr;
+    return {};
   const c10::ClassTypePtr type = inputs[0].toObjectRef().type();
   const std::string name = call.name();
   // Loading calls __setstate__ and the like; those are no runs.
   if (!type->is_module() || name.compare(0, 2, "__") == 0)
-    return nullptr;
+    return {};
   Function* method = type->findMethod(name);
   if (!method || !method->isGraphFunction())
-    return nullptr;
-  GraphFunction& function = toGraphFunction(*method);
-  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+    return {};
+  return {&toGraphFunction(*method), type};
+}
 
+// A call by the interpreter, not by Method: its plan is chosen already. Whether that is ours; if not, the next call on
+// this thread will find ours.
+static bool finds_our_plan(GraphFunction& function, const c10::ClassTypePtr& type) {
+  {
+    const Lock lock(roots_mutex);
+    const ExecutionPlan& place = plan_of(function);
+    const auto root = known_root(place);
+    if (root && root->handle && place.graph == root->plan.graph && (root->lent || !getGraphExecutorOptimize()))
+      return true;
+  }
+  if (root_of(function, type)) {
+    setGraphExecutorOptimize(false);
+    const std::string why =
+        qualified(type) + "." + function.name() + ": its first call on a thread came from Python and is not seen";
+    core->note(gp_str(why));
+  }
+  return false;
+}
+
+static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
+  const uint32_t active = *core->active;
+  if (active == GP_DETACHED && !borrowed)
+    return nullptr;
+  const RootCall called = called_root(call);
+  if (!called.function)
+    return nullptr;
+  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
   if (active == GP_DETACHED) {
-    give_back(function);
+    give_back(*called.function);
     return nullptr;
   }
   if (active == GP_IDLE) {
     // What was instrumented stays so until the session lets go: an optimized plan that the executor made meanwhile
     // would have to be replaced again at the next patch.
-    std::lock_guard<std::mutex> lock(roots_mutex);
-    auto root = known_root(function);
+    const Lock lock(roots_mutex);
+    auto root = known_root(plan_of(*called.function));
     return root && root->handle ? std::make_unique<RunContext>() : nullptr;
   }
-  if (!currentCallstack().empty()) { // called by the interpreter, not by Method: the plan is chosen
-    bool ours = false;
-    {
-      std::lock_guard<std::mutex> lock(roots_mutex);
-      auto root = known_root(function);
-      ours = root && root->handle && (root->was_optimized || !getGraphExecutorOptimize());
-    }
-    if (!ours) {
-      if (root_of(function, type)) {
-        setGraphExecutorOptimize(false); // stays so: the next call on this thread finds our plan
-        const std::string why =
-            qualified(type) + "." + name + ": its first call on a thread came from Python and is not seen";
-        core->note(gp_str(why));
-      }
-      return nullptr;
-    }
-  }
-  auto root = root_of(function, type);
+  if (!currentCallstack().empty() && !finds_our_plan(*called.function, called.type))
+    return nullptr;
+  auto root = root_of(*called.function, called.type);
   if (!root)
     return nullptr;
   auto context = std::make_unique<RunContext>();
   context->root = root;
-  GpOpened opened{};
-  if (GpRun* run = core->run_begin(root->handle, nullptr, &opened)) {
-    thread.run = run;
-    thread.root_flags = opened.flags;
-    context->ours = true;
-    if (opened.flags & GP_FRAME_PARAMETERS)
-      give_parameters(*root, inputs[0], run);
-  } else {
-    thread.declined = context->declined = true; // what it calls inside is no call of a root
-  }
+  const uint32_t wants = core->call_begin(root->handle);
+  context->ours = wants != 0;
+  context->declined = wants == 0; // what it calls inside is no call of a root
+  if (wants & GP_WANTS_PARAMETERS)
+    give_script_parameters(*root, call.inputs()[0]);
   return context;
 }
 
@@ -278,9 +297,9 @@ static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& c
 static void on_end(const at::RecordFunction&, at::ObserverContext* context) {
   auto* run = static_cast<RunContext*>(context);
   if (run && run->declined)
-    this_thread().declined = false;
+    core->call_end();
   if (run && run->ours)
-    end_run();
+    core->run_end();
 }
 
 bool prepare_script(const c10::IValue& module) {

@@ -80,10 +80,10 @@ void Frames::find() {
   }
 }
 
-void give_scope_source(GpRun* run) {
+void give_scope_source() {
   Frames frames;
   frames.find();
-  core->scope_source(run, frames.data(), frames.size());
+  core->scope_source(frames.data(), frames.size());
 }
 
 } // namespace graphpatch

@@ -27,7 +27,7 @@ class Frames {
   std::deque<std::string> held_;
 };
 
-// Tells the core from where the scope is called that was entered last.
-void give_scope_source(GpRun* run);
+// Tells the core from where the innermost scope is called.
+void give_scope_source();
 
 } // namespace graphpatch

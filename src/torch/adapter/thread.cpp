@@ -1,111 +1,74 @@
-// The run of this thread: which scopes are open, and whether operations are intercepted right now.
+// How this thread stands, as the core tells it; the dispatch key, which only libtorch's side can turn; and what is kept
+// alive for a run.
 #include "adapter.h"
 
 #include <torch/csrc/autograd/function.h>
 
+#include <algorithm>
+
 namespace graphpatch {
 
-Thread& this_thread() {
-  static thread_local Thread thread;
-  return thread;
+const GpThread& this_thread() {
+  static thread_local const GpThread* const thread = core->thread();
+  return *thread;
 }
 
-// The thread ends: what may still run on it (other destructors) is not intercepted.
-Thread::~Thread() {
-  if (flat) {
-    flat.reset();
-    c10::impl::tls_set_dispatch_key_included(kKey, false);
-  }
+void arm(uint32_t on) {
+  c10::impl::tls_set_dispatch_key_included(kKey, on);
 }
 
-static void arm(bool on) {
-  c10::impl::tls_set_dispatch_key_included(kKey, on || this_thread().flat);
-}
-
-static void push(Thread& thread, uint32_t flags) {
-  thread.frames.emplace_back();
-  thread.frames.back().flags = flags;
-  if (flags & GP_FRAME_COLD)
-    thread.cold = 1;
-  arm(flags & GP_FRAME_ARM);
-}
-
-void enter_root(uint32_t flags) {
-  this_thread().node = torch::autograd::get_current_node().get();
-  push(this_thread(), flags);
-}
-
-uint32_t enter_scope(GpScope* scope) {
-  Thread& thread = this_thread();
-  if (thread.cold) {
-    ++thread.cold;
-    return GP_FRAME_COLD;
-  }
-  const uint32_t flags = core->scope_enter(thread.run, scope);
-  push(thread, flags);
-  return flags;
-}
-
-void leave_scope() {
-  Thread& thread = this_thread();
-  if (thread.cold > 1) {
-    --thread.cold;
-    return;
-  }
-  if (thread.frames.size() <= 1) // the root's own ends with the run
-    return;
-  thread.cold = 0;
-  thread.frames.pop_back();
-  uint32_t flags = core->scope_leave(thread.run);
-  arm(flags & GP_FRAME_ARM);
-}
-
-void suspend() {
-  Thread& thread = this_thread();
-  auto outer = std::make_unique<Thread>(std::move(thread));
-  thread = Thread();
-  thread.outer = std::move(outer);
-  thread.outer_armed = c10::impl::tls_is_dispatch_key_included(kKey);
-  thread.outer_excluded = c10::impl::tls_is_dispatch_key_excluded(kKey);
-  arm(false);
+uint32_t suspend() {
+  const uint32_t included = c10::impl::tls_is_dispatch_key_included(kKey);
+  const uint32_t excluded = c10::impl::tls_is_dispatch_key_excluded(kKey);
+  c10::impl::tls_set_dispatch_key_included(kKey, false);
   c10::impl::tls_set_dispatch_key_excluded(kKey, false);
+  return included | excluded << 1;
 }
 
-void take_up() {
-  Thread& thread = this_thread();
-  if (!thread.outer)
+void resume(uint32_t before) {
+  c10::impl::tls_set_dispatch_key_included(kKey, before & 1);
+  c10::impl::tls_set_dispatch_key_excluded(kKey, before >> 1 & 1);
+}
+
+const void* backward_node() {
+  return torch::autograd::get_current_node().get();
+}
+
+Held& held() {
+  const GpThread& thread = this_thread();
+  if (!thread.held)
+    core->hold(new Held);
+  return *static_cast<Held*>(thread.held);
+}
+
+void held_leave(void* pointer, uint32_t frame) {
+  auto& copies = static_cast<Held*>(pointer)->copies;
+  // What goes may run code of the user's: it is taken out first.
+  const auto left = std::stable_partition(
+      copies.begin(), copies.end(), [&](const Held::Copy& copy) { return copy.frame != frame; });
+  std::vector<Held::Copy> gone(std::make_move_iterator(left), std::make_move_iterator(copies.end()));
+  copies.erase(left, copies.end());
+}
+
+void held_end(void* pointer) {
+  auto& held = *static_cast<Held*>(pointer);
+  const auto copies = std::move(held.copies);
+  const auto shown = std::move(held.shown);
+}
+
+void held_free(void* pointer) {
+  delete static_cast<Held*>(pointer);
+}
+
+void keep_addresses(const void* const* identities, size_t n) {
+  if (!this_thread().run)
     return;
-  auto outer = std::move(thread.outer);
-  const bool armed = thread.outer_armed, excluded = thread.outer_excluded;
-  thread = std::move(*outer);
-  arm(armed);
-  c10::impl::tls_set_dispatch_key_excluded(kKey, excluded);
-}
-
-void end_run() {
-  Thread& thread = this_thread();
-  arm(false);
-  GpRun* run = std::exchange(thread.run, nullptr);
-  thread.cold = 0;
-  thread.frames.clear();
-  if (run)
-    core->run_end(run);
-  thread.seen.clear();
-  thread.called = nullptr;
-  forget_shown();
-  if (!thread.for_function)
-    take_up();
-}
-
-Apart::Apart() {
-  suspend();
-  this_thread().for_function = true;
-}
-
-Apart::~Apart() {
-  while (this_thread().run) // what the function left open
-    end_run();
-  take_up();
+  auto& seen = held().seen;
+  for (size_t i = 0; i < n; ++i)
+    if (identities[i]) {
+      auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(identities[i]));
+      seen.emplace_back(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+    }
 }
 
 } // namespace graphpatch

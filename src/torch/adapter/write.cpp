@@ -3,30 +3,89 @@
 #include "dlpack_abi.h"
 #include "write.h"
 
-#include <ATen/MemoryOverlap.h>
 #include <ATen/TensorIndexing.h>
+
+#include <algorithm>
 
 namespace graphpatch {
 
-[[noreturn]] static void raise(GpRun* run) {
-  TORCH_CHECK(false, to_string(core->failure(run)));
+[[noreturn]] static void raise() {
+  TORCH_CHECK(false, to_string(core->failure()));
 }
 
-void verdict(GpRun* run, uint32_t answer) {
+void verdict(uint32_t answer) {
   if (answer == GP_RAISE)
-    raise(run);
+    raise();
 }
 
-at::Tensor copy_of(const at::Tensor& tensor) {
-  if (!is_plain(tensor) || tensor.numel() == 0 || at::has_internal_overlap(tensor) != at::MemOverlap::No)
-    return tensor.clone();
+// Whether two of its elements may lie at one place. libtorch's own test does not decide for what is not dense.
+bool may_overlap(const at::Tensor& tensor) {
+  std::vector<std::pair<int64_t, int64_t>> steps; // stride and size, of dimensions that have more than one element
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    if (tensor.size(d) > 1)
+      steps.emplace_back(tensor.stride(d), tensor.size(d));
+  std::sort(steps.begin(), steps.end());
+  int64_t reach = 1; // of all dimensions with smaller strides together
+  for (const auto& [stride, size] : steps) {
+    if (stride < reach)
+      return true;
+    reach += (size - 1) * stride;
+  }
+  return false;
+}
+
+bool same_bits(const at::Tensor& left, const at::Tensor& right) {
+  const auto bits = [](const at::Tensor& tensor) {
+    const at::Tensor plain = tensor.is_complex() ? at::view_as_real(tensor) : tensor;
+    switch (plain.element_size()) {
+      case 1:
+        return plain.view(at::kByte);
+      case 2:
+        return plain.view(at::kShort);
+      case 4:
+        return plain.view(at::kInt);
+      default:
+        return plain.view(at::kLong);
+    }
+  };
+  at::NoGradGuard none;
+  return at::equal(bits(left), bits(right));
+}
+
+// How far apart the first and the last element of a tensor without overlap lie, in elements.
+static int64_t span_of(const at::Tensor& tensor) {
   int64_t span = 1;
   for (int64_t d = 0; d < tensor.dim(); ++d)
     span += (tensor.size(d) - 1) * tensor.stride(d);
-  if (span / 4 > tensor.numel())
-    return tensor.clone();
-  at::Tensor copy = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options());
-  copy.copy_(tensor);
+  return span;
+}
+
+// Memory that kernels treat as they treat the tensor's own: they choose their path, and with it the last bits of their
+// result, by strides and by where in a cache line the first element lies.
+static at::Tensor empty_like_in_memory(const at::Tensor& tensor) {
+  constexpr uintptr_t kLine = 64;
+  const auto size = static_cast<int64_t>(tensor.element_size());
+  const auto place = static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % kLine);
+  const int64_t lead = place / size;
+  const at::Tensor memory = at::empty({lead + span_of(tensor)}, tensor.options());
+  at::Tensor copy = at::empty({0}, tensor.options());
+  c10::TensorImpl* impl = copy.unsafeGetTensorImpl();
+  impl->set_storage_keep_dtype(memory.storage());
+  impl->set_sizes_and_strides(tensor.sizes(), tensor.strides(), lead);
+  return copy;
+}
+
+at::Tensor copy_of(const at::Tensor& tensor) {
+  // The bits stay: what they mark is resolved, or not, by whoever reads the copy.
+  if (tensor.layout() == c10::kStrided && tensor.is_conj())
+    return at::conj(copy_of(at::conj(tensor)));
+  if (tensor.layout() == c10::kStrided && tensor.is_neg())
+    return at::_neg_view(copy_of(at::_neg_view(tensor)));
+  const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);
+  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(tensor) : tensor.clone();
+  // `linear` and `matmul` look at the flag, also where no gradient is wanted.
+  if (!at::GradMode::is_enabled() && tensor.requires_grad() && !copy.is_inference())
+    copy.set_requires_grad(true);
   return copy;
 }
 
@@ -34,7 +93,7 @@ at::Tensor copy_of(const at::Tensor& tensor) {
 bool only_ours(const at::Tensor& tensor, size_t holders) {
   return tensor.use_count() == holders && tensor.has_storage() && tensor.storage().use_count() == 1 &&
       tensor.storage().allocator() != nullptr && tensor.storage().resizable() &&
-      at::has_internal_overlap(tensor) == at::MemOverlap::No;
+      !may_overlap(tensor);
 }
 
 static c10::Scalar scalar(const GpScalar& number) {
@@ -151,7 +210,7 @@ static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part
   return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
 }
 
-uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor) {
+uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
   at::Tensor made;
   const std::string why = reason([&] {
     if (!tensor.defined()) { // None, for which the function may give a tensor
@@ -176,7 +235,7 @@ uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor
     }
     tensor = made;
   });
-  return elsewhere(run, target, why, &tensor);
+  return elsewhere(target, why, &tensor);
 }
 
 // The same as Python's `tensor[slice] = value` and `tensor[slice] += value`, with autograd and every layout.
@@ -213,13 +272,13 @@ static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool
   }
 }
 
-uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
+uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
   c10::IntArrayRef sizes;
   bool known = false;
   if (tensor && tensor->defined() && !tensor->is_nested() &&
       !tensor->unsafeGetTensorImpl()->has_symbolic_sizes_strides())
     known = true, sizes = tensor->sizes();
-  return core->applied_elsewhere(run, &target, gp_str(why), sizes.data(), known ? sizes.size() : SIZE_MAX);
+  return core->applied_elsewhere(&target, gp_str(why), sizes.data(), known ? sizes.size() : SIZE_MAX);
 }
 
 static GpTensor view_of(const at::Tensor& tensor, void* data) {
@@ -236,27 +295,27 @@ static bool is_plain_cpu(const at::Tensor& tensor) {
   return is_plain(tensor) && tensor.device().is_cpu() && dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER;
 }
 
-uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool differentiable) {
+uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable) {
   if (!differentiable && is_plain_cpu(tensor)) {
     GpTensor view = view_of(tensor, tensor.mutable_data_ptr());
-    uint32_t answer = core->apply(run, &target, &view);
+    uint32_t answer = core->apply(&target, &view);
     if (answer != GP_ELSEWHERE)
       return answer;
   } else if (!differentiable && target.action <= GP_REPLACE && is_plain_cuda(tensor)) {
-    uint32_t answer = write_on_device(run, target, tensor);
+    uint32_t answer = write_on_device(target, tensor);
     if (answer != GP_ELSEWHERE)
       return answer;
   }
-  flush_device(run);
+  flush_device();
   const std::string why = reason([&] { apply_with_libtorch(tensor, target, differentiable); });
-  return elsewhere(run, target, why, &tensor);
+  return elsewhere(target, why, &tensor);
 }
 
-void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
-  if (!core->keep_wanted(run, &target))
+void keep_tensor(const GpTarget& target, const at::Tensor& tensor) {
+  if (!core->keep_wanted(&target))
     return;
   if (tensor.defined() && is_plain_cuda(tensor))
-    return keep_on_device(run, target, tensor);
+    return keep_on_device(target, tensor);
   at::Tensor plain = tensor;
   std::string why = tensor.defined() ? "" : "there is no tensor here in this run";
   if (why.empty() && !is_plain_cpu(tensor)) {
@@ -267,11 +326,11 @@ void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor) {
     });
   }
   if (!why.empty()) {
-    verdict(run, elsewhere(run, target, why, &tensor));
+    verdict(elsewhere(target, why, &tensor));
     return;
   }
   GpTensor view = view_of(plain, const_cast<void*>(plain.const_data_ptr()));
-  verdict(run, core->keep(run, &target, &view));
+  verdict(core->keep(&target, &view));
 }
 
 } // namespace graphpatch

@@ -6,22 +6,27 @@
 namespace graphpatch {
 
 // Throws what the core has to say, if its answer is GP_RAISE.
-void verdict(GpRun* run, uint32_t answer);
+void verdict(uint32_t answer);
 // Tells the core that libtorch did what the target says, or why it could not.
-uint32_t elsewhere(GpRun* run, const GpTarget& target, const std::string& why, const at::Tensor* tensor);
+uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Tensor* tensor);
 
-// A copy with the very strides of the value where that is affordable, so that what reads it next takes the same path.
+// A copy that whoever reads it next treats as it would treat the value: the same strides, place in a cache line, conj and
+// neg bits, and `requires_grad`. What overlaps itself (`expand`) becomes dense.
 at::Tensor copy_of(const at::Tensor& tensor);
+// Whether two of its elements may lie at one place.
+bool may_overlap(const at::Tensor& tensor);
+// Whether two plain tensors of one shape and dtype hold the same bits.
+bool same_bits(const at::Tensor& left, const at::Tensor& right);
 // Nobody but the slot that we hold (`holders` 2: and the caller, who gives it up) sees the memory: the value may be
 // written where it lies.
 bool only_ours(const at::Tensor& tensor, size_t holders);
 
 // Does what the target says. `differentiable`: through autograd.
-uint32_t write(GpRun* run, const GpTarget& target, at::Tensor& tensor, bool differentiable);
+uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable);
 // Calls the user's function with libtorch's own tensor; what it returns takes the tensor's place.
-uint32_t show_to_function(GpRun* run, const GpTarget& target, at::Tensor& tensor);
+uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor);
 // Shows the core a tensor to keep a copy of.
-void keep_tensor(GpRun* run, const GpTarget& target, const at::Tensor& tensor);
+void keep_tensor(const GpTarget& target, const at::Tensor& tensor);
 
 // Runs `body`; what it throws becomes the reason of a failure.
 template <class Body>

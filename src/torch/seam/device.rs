@@ -1,12 +1,12 @@
 //! CUDA values across the seam: targets on device memory, and copies that the adapter keeps for us.
 
 use super::lent::{array, dtype};
-use super::{guard, seam_run, verdict};
+use super::{guard, verdict};
 use crate::foreign::DeviceCopy;
 use crate::seam_generated as raw;
 use graphpatch_core::patch::kept::OnDevice;
 use graphpatch_cuda::{self as cuda, Tensor, Value};
-use graphpatch_session::Verdict;
+use graphpatch_session::{Run, Verdict, thread};
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -36,23 +36,21 @@ unsafe fn tensor<'a>(tensor: &'a raw::GpDeviceTensor) -> Option<Tensor<'a>> {
 }
 
 pub(super) unsafe extern "C" fn apply_on_device(
-    run: *mut raw::GpRun,
     target: *const raw::GpTarget,
     at: *const raw::GpDeviceTensor,
     value: *const raw::GpDeviceTensor,
     more: u32,
 ) -> u32 {
     guard(raw::GP_SKIPPED, || {
-        // SAFETY: a live run on its own thread; the rest lent for this call (seam.h).
-        let (run, target, at, value) = unsafe {
+        // SAFETY: lent for this call (seam.h).
+        let (target, at, value) = unsafe {
             (
-                seam_run(run),
                 &*target,
                 tensor(&*at),
                 value.as_ref().map(|value| tensor(value)),
             )
         };
-        let (Some(run), Some(at)) = (run, at) else {
+        let Some(at) = at else {
             return raw::GP_ELSEWHERE;
         };
         let foreign = match value {
@@ -65,18 +63,14 @@ pub(super) unsafe extern "C" fn apply_on_device(
                 strides: Some(value.strides),
             }),
         };
-        verdict(
-            run.run
-                .apply_on_device(target.patch, &at, foreign, more != 0),
-        )
+        thread::with_run(|run| run.apply_on_device(target.patch, &at, foreign, more != 0))
+            .map_or(raw::GP_ELSEWHERE, verdict)
     })
 }
 
-pub(super) unsafe extern "C" fn flush_device(run: *mut raw::GpRun) -> u32 {
+pub(super) extern "C" fn flush_device() -> u32 {
     guard(raw::GP_SKIPPED, || {
-        // SAFETY: a live run on its own thread.
-        let run = unsafe { seam_run(run) };
-        verdict(run.map_or(Verdict::Skipped, |run| run.run.flush_device()))
+        verdict(thread::with_run(Run::flush_device).unwrap_or(Verdict::Skipped))
     })
 }
 
@@ -85,21 +79,21 @@ pub(super) unsafe extern "C" fn is_capturing(stream: *const c_void) -> u32 {
 }
 
 pub(super) unsafe extern "C" fn keep_on_device(
-    run: *mut raw::GpRun,
     target: *const raw::GpTarget,
     kept: *const raw::GpKept,
 ) -> u32 {
     guard(raw::GP_SKIPPED, || {
-        // SAFETY: a live run on its own thread; the rest lent for this call.
-        let (run, target, kept) = unsafe { (seam_run(run), &*target, &*kept) };
+        // SAFETY: lent for this call.
+        let (target, kept) = unsafe { (&*target, &*kept) };
         // SAFETY: the adapter hands the copy over. It is ours from here on: freed by its Drop, also where nobody wants it.
         let copy = unsafe { DeviceCopy::take(kept.handle) };
         // SAFETY: `sizes` has the tensor's rank.
         let sizes = unsafe { array(kept.sizes, kept.rank as usize) };
-        let (Some(run), Some(copy), Some(dtype)) = (run, copy, dtype(kept.dtype)) else {
+        let (Some(copy), Some(dtype)) = (copy, dtype(kept.dtype)) else {
             return raw::GP_SKIPPED;
         };
         let value = OnDevice::new(dtype, sizes.to_vec(), Arc::new(copy));
-        verdict(run.run.keep_on_device(target.patch, value))
+        thread::with_run(|run| run.keep_on_device(target.patch, value))
+            .map_or(raw::GP_SKIPPED, verdict)
     })
 }

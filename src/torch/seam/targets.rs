@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::SeamRun;
+use super::guard;
 use super::lent::{borrowed, dtype_code};
 use crate::foreign::{NativeFunction, Takes, TorchTensor};
 use crate::seam_generated as raw;
@@ -10,7 +10,7 @@ use graphpatch_core::patch::action::{Action, NewPatch, Operand, Pick};
 use graphpatch_core::patch::{Number, Plan};
 use graphpatch_core::path::slice::Item;
 use graphpatch_core::tensor::HostTensor;
-use graphpatch_session::Run;
+use graphpatch_session::{Run, thread};
 
 /// The targets of one site in the seam's words, and what they point into.
 pub(super) struct Targets {
@@ -29,26 +29,38 @@ pub(super) struct Parts {
     tensors: Vec<Box<raw::GpTensorArg>>,
 }
 
-/// Writes where the site's targets lie, and returns how many they are.
+/// Writes where the targets of a site of the run lie and who owns them, and returns how many they are.
 ///
 /// # Safety
 ///
-/// `out` may be written.
+/// `owner` and `out` may be written.
 pub(super) unsafe fn give_targets(
-    run: &mut SeamRun,
-    site: Option<u32>,
+    site: impl FnOnce(&mut Run) -> Option<u32>,
+    owner: *mut *mut raw::GpTargets,
     out: *mut *const raw::GpTarget,
 ) -> usize {
-    let (Some(site), Some(plan)) = (site, run.run.plan().cloned()) else {
-        return 0;
-    };
-    let SeamRun { run, targets } = run;
-    let targets = targets
-        .entry(site)
-        .or_insert_with(|| Targets::new(run, plan, site));
+    let made = thread::with_run(|run| {
+        let site = site(run)?;
+        let plan = run.plan()?.clone();
+        Some(Box::new(Targets::new(run, plan, site)))
+    });
+    let Some(Some(targets)) = made else { return 0 };
+    let (first, n) = (targets.list.as_ptr(), targets.list.len());
     // SAFETY: by this function's contract.
-    unsafe { *out = targets.list.as_ptr() };
-    targets.list.len()
+    unsafe {
+        *out = first;
+        *owner = Box::into_raw(targets).cast();
+    }
+    n
+}
+
+pub(super) unsafe extern "C" fn targets_free(owner: *mut raw::GpTargets) {
+    if owner.is_null() {
+        return;
+    }
+    // SAFETY: the handle is `give_targets`'s, given back once.
+    let targets = unsafe { Box::from_raw(owner.cast::<Targets>()) };
+    guard((), || drop(targets));
 }
 
 impl Targets {

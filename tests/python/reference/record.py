@@ -35,10 +35,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import torch
-from fixtures import FIXTURES
 from graphpatch import ExtractionOptions, PatchableGraph
 from graphpatch.meta import GraphMeta, NodePath, NodeShape
 from torch._dynamo.variables.tensor import TensorVariable
+
+from fixtures import FIXTURES
 
 # What differs from run to run or from machine to machine in the text of an error.
 CHANGING = [

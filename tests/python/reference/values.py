@@ -16,9 +16,10 @@ from typing import Any
 
 import record
 import torch
+from graphpatch import PatchableGraph, ProbePatch
+
 from fingerprint import fingerprint
 from fixtures import FIXTURES
-from graphpatch import PatchableGraph, ProbePatch
 
 REFERENCE = record.HERE / "graphpatch-0.2.3.json"
 

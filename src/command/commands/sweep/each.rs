@@ -4,6 +4,8 @@ use graphpatch_core::error::Error;
 use graphpatch_core::patch::{PatchSpec, RunRange, Value};
 use graphpatch_core::path::{NodePath, Slice};
 
+use crate::launch::outputs::Input;
+use crate::patch_arguments::values_of;
 use crate::voice::Stop;
 
 /// Stands for the node's path in the key of a safetensors file.
@@ -28,6 +30,16 @@ impl Each {
         spec.slice = slice;
         spec.runs = runs.unwrap_or_default();
         Ok(Each(spec))
+    }
+
+    /// The file of its value, if it has one.
+    pub fn input(&self) -> Option<Input> {
+        values_of(std::slice::from_ref(&self.0))
+            .next()
+            .map(|input| Input {
+                reader: "--patch".into(),
+                ..input
+            })
     }
 
     fn at(&self, node: &NodePath) -> PatchSpec {

@@ -27,7 +27,9 @@ use graphpatch_core::patch::{PatchSpec, RunRange};
 use graphpatch_core::path::NodePath;
 
 use crate::commands::check;
+use crate::launch::outputs::{self, Content, Input, Output};
 use crate::launch::start;
+use crate::patch_arguments::values_of;
 use crate::run_options::RunOptions;
 use crate::terminal::Color;
 use crate::voice::{Stop, print, say};
@@ -118,7 +120,7 @@ impl Sweep {
         }
         let each = Each::new(&self.patch, &self.slice, self.runs)?;
         let always = self.always()?;
-        self.check()?;
+        self.check(&each)?;
         let saved = self.against.as_deref().map(GraphFile::load).transpose()?;
         let interrupts = Interrupts::catch();
         let dir = start::directory()?;
@@ -224,7 +226,7 @@ impl Sweep {
         self.tell(&table)
     }
 
-    fn check(&self) -> Result<(), Stop> {
+    fn check(&self, each: &Each) -> Result<(), Stop> {
         for file in &self.output {
             if Format::of(file).is_none() {
                 return Err(Stop::usage(format!(
@@ -254,11 +256,31 @@ impl Sweep {
             }
             kept.push(keeper);
         }
-        for file in self.output.iter().chain(&self.heat_map) {
-            start::check_writable(file)?;
-        }
+        self.check_files(each)?;
         self.manner.check()?;
         start::check_program(&self.command)
+    }
+
+    fn check_files(&self, each: &Each) -> Result<(), Stop> {
+        let tables = self.output.iter().map(|file| Output {
+            option: "-o",
+            file,
+            content: Content::Table,
+        });
+        let pictures = self.heat_map.iter().map(|file| Output {
+            option: "--heat-map",
+            file,
+            content: Content::Picture,
+        });
+        let outputs: Vec<Output<'_>> = tables.chain(pictures).collect();
+        let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
+        inputs.extend(each.input());
+        inputs.extend(values_of(&self.always()?));
+        inputs.extend(self.against.iter().map(|file| Input {
+            reader: "--against".into(),
+            file: file.clone(),
+        }));
+        outputs::check(&outputs, &inputs)
     }
 
     fn always(&self) -> Result<Vec<PatchSpec>, Stop> {

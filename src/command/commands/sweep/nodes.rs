@@ -6,14 +6,15 @@ use std::str::FromStr;
 use globset::{GlobBuilder, GlobMatcher};
 use graphpatch_core::error::Error;
 use graphpatch_core::graph::{Graph, Query};
-use graphpatch_core::path::NodePath;
+use graphpatch_core::path::{NodePath, names_root};
 
 use crate::voice::Stop;
 
-/// A path with `*` (anything within a name), `**` (any names), `?`, `[0-5]` and `{a,b}`.
+/// A path, in one root or all, with `*` (anything within a name), `**` (any names), `?`, `[0-5]` and `{a,b}`.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     text: String,
+    root: Option<String>,
     glob: GlobMatcher,
 }
 
@@ -30,9 +31,16 @@ impl FromStr for Pattern {
         if text.is_empty() {
             return Err(fail(0, "a name is missing here".to_owned()));
         }
+        let (root, names) = match NodePath::find_unescaped(text, &[':', '|', '[', '{']) {
+            Some(at) if text[at..].starts_with(':') => {
+                let path: NodePath = text[..=at].parse()?;
+                (path.root, &text[at + 1..])
+            }
+            _ => (None, text),
+        };
         // Names become the parts of a file's path, which is what globs know.
         let (mut glob, mut escaped) = (String::new(), false);
-        for c in text.chars() {
+        for c in names.chars() {
             match c {
                 '.' if !escaped => glob.push('/'),
                 '|' if !escaped => glob.push_str("/|"),
@@ -48,6 +56,7 @@ impl FromStr for Pattern {
             .map_err(|why| fail(0, why.kind().to_string()))?;
         Ok(Pattern {
             text: text.to_owned(),
+            root,
             glob: built.compile_matcher(),
         })
     }
@@ -61,6 +70,11 @@ impl Pattern {
             text += key;
         }
         self.glob.is_match(text)
+    }
+
+    fn takes(&self, root: &str, path: &NodePath) -> bool {
+        let given = self.root.as_deref();
+        given.is_none_or(|given| names_root(given, root)) && self.fits(path)
     }
 
     /// The same pattern with something behind it.
@@ -79,21 +93,26 @@ pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>,
         text: None,
         shape: Some("...".parse()?),
     };
-    let (mut seen, mut tensors) = (HashSet::new(), Vec::new());
+    let mut tensors: Vec<(&str, NodePath)> = Vec::new();
     for graph in graphs {
-        for hit in graph.search(&NodePath::root(), &everything) {
-            if seen.insert(hit.path.clone()) {
-                tensors.push(hit.path);
-            }
-        }
+        let found = graph.search(&NodePath::root(), &everything).into_iter();
+        tensors.extend(found.map(|hit| (graph.name.as_str(), hit.path)));
     }
     for pattern in patterns {
-        if !tensors.iter().any(|path| pattern.fits(path)) {
-            return Err(none(pattern, &tensors));
+        if !tensors.iter().any(|(root, path)| pattern.takes(root, path)) {
+            let paths: Vec<NodePath> = tensors.into_iter().map(|(_, path)| path).collect();
+            return Err(none(pattern, &paths));
         }
     }
-    tensors.retain(|path| patterns.iter().any(|pattern| pattern.fits(path)));
-    Ok(tensors)
+    let (mut seen, mut meant) = (HashSet::new(), Vec::new());
+    for (root, path) in &tensors {
+        let taking = patterns.iter().find(|pattern| pattern.takes(root, path));
+        let path = taking.map(|pattern| path.in_root(pattern.root.clone()));
+        if let Some(path) = path.filter(|path| seen.insert(path.clone())) {
+            meant.push(path);
+        }
+    }
+    Ok(meant)
 }
 
 fn none(pattern: &Pattern, tensors: &[NodePath]) -> Stop {

@@ -20,6 +20,7 @@ use graphpatch_core::path::NodePath;
 
 use crate::commands::show::hint;
 use crate::commands::sweep::table::Table;
+use crate::launch::outputs::{self, Content, Input, Output};
 use crate::voice::{Stop, print, say};
 use data::Data;
 use flow::Flow;
@@ -52,6 +53,7 @@ pub struct View {
 
 impl View {
     pub fn run(self) -> Result<u8, Stop> {
+        self.check_files()?;
         let file = GraphFile::load(&self.graph)?;
         let known = self.known(&file)?;
         if self.dot {
@@ -89,6 +91,26 @@ impl View {
             Some(output) => write(output, &html).map(|()| 0),
             None => Err(Stop::usage("no -o FILE")),
         }
+    }
+
+    fn check_files(&self) -> Result<(), Stop> {
+        let content = match self.dot {
+            true => Content::Graphviz,
+            false => Content::Page,
+        };
+        let output = self.output.iter().map(|file| Output {
+            option: "-o",
+            file,
+            content,
+        });
+        let input = |reader: &str, file: &PathBuf| Input {
+            reader: reader.into(),
+            file: file.clone(),
+        };
+        let mut inputs = vec![input("the same command", &self.graph)];
+        inputs.extend(self.values.iter().map(|file| input("--values", file)));
+        inputs.extend(self.sweep.iter().map(|file| input("--sweep", file)));
+        outputs::check(&output.collect::<Vec<_>>(), &inputs)
     }
 
     fn swept(&self, graphs: &[Graph]) -> Result<Option<Sweep>, Stop> {

@@ -40,6 +40,33 @@ impl gp_wants {
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub struct gp_wants(pub u32);
+impl gp_node_kind {
+    pub const GP_NODE_KIND_INPUT: gp_node_kind = gp_node_kind(1);
+    pub const GP_NODE_KIND_PARAMETER: gp_node_kind = gp_node_kind(2);
+    pub const GP_NODE_KIND_OP: gp_node_kind = gp_node_kind(3);
+    pub const GP_NODE_KIND_SCOPE: gp_node_kind = gp_node_kind(4);
+    pub const GP_NODE_KIND_OUTPUT: gp_node_kind = gp_node_kind(5);
+    pub const GP_NODE_KIND_ELEMENT: gp_node_kind = gp_node_kind(6);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct gp_node_kind(pub u32);
+impl gp_value_kind {
+    pub const GP_VALUE_KIND_TENSOR: gp_value_kind = gp_value_kind(1);
+    pub const GP_VALUE_KIND_INT: gp_value_kind = gp_value_kind(2);
+    pub const GP_VALUE_KIND_FLOAT: gp_value_kind = gp_value_kind(4);
+    pub const GP_VALUE_KIND_BOOL: gp_value_kind = gp_value_kind(8);
+    pub const GP_VALUE_KIND_COMPLEX: gp_value_kind = gp_value_kind(16);
+    pub const GP_VALUE_KIND_STR: gp_value_kind = gp_value_kind(32);
+    pub const GP_VALUE_KIND_NONE: gp_value_kind = gp_value_kind(64);
+    pub const GP_VALUE_KIND_TUPLE: gp_value_kind = gp_value_kind(128);
+    pub const GP_VALUE_KIND_LIST: gp_value_kind = gp_value_kind(256);
+    pub const GP_VALUE_KIND_DICT: gp_value_kind = gp_value_kind(512);
+    pub const GP_VALUE_KIND_OTHER: gp_value_kind = gp_value_kind(1024);
+}
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct gp_value_kind(pub u32);
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct gp_frames {
@@ -80,6 +107,27 @@ pub struct gp_spec {
 pub struct gp_value {
     _unused: [u8; 0],
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct gp_node {
+    pub size: usize,
+    pub kind: u32,
+    pub value: u32,
+    pub seen: u32,
+    pub rank: u32,
+    pub children: usize,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of gp_node"][::std::mem::size_of::<gp_node>() - 32usize];
+    ["Alignment of gp_node"][::std::mem::align_of::<gp_node>() - 8usize];
+    ["Offset of field: gp_node::size"][::std::mem::offset_of!(gp_node, size) - 0usize];
+    ["Offset of field: gp_node::kind"][::std::mem::offset_of!(gp_node, kind) - 8usize];
+    ["Offset of field: gp_node::value"][::std::mem::offset_of!(gp_node, value) - 12usize];
+    ["Offset of field: gp_node::seen"][::std::mem::offset_of!(gp_node, seen) - 16usize];
+    ["Offset of field: gp_node::rank"][::std::mem::offset_of!(gp_node, rank) - 20usize];
+    ["Offset of field: gp_node::children"][::std::mem::offset_of!(gp_node, children) - 24usize];
+};
 pub type gp_callback = ::std::option::Option<
     unsafe extern "C" fn(
         user: *mut ::std::os::raw::c_void,
@@ -220,6 +268,35 @@ unsafe extern "C" {
         graphs: *const gp_graphs,
         paths: *const *const ::std::os::raw::c_char,
         n: usize,
+    ) -> gp_status;
+    pub fn gp_graphs_node(
+        graphs: *const gp_graphs,
+        index: usize,
+        path: *const ::std::os::raw::c_char,
+        out: *mut gp_node,
+    ) -> gp_status;
+    pub fn gp_graphs_sizes(
+        graphs: *const gp_graphs,
+        index: usize,
+        path: *const ::std::os::raw::c_char,
+        smallest: *mut i64,
+        largest: *mut i64,
+        n: usize,
+    ) -> gp_status;
+    pub fn gp_graphs_child(
+        graphs: *const gp_graphs,
+        index: usize,
+        path: *const ::std::os::raw::c_char,
+        number: usize,
+        name: *mut *mut ::std::os::raw::c_char,
+        child: *mut *mut ::std::os::raw::c_char,
+    ) -> gp_status;
+    pub fn gp_graphs_find(
+        graphs: *const gp_graphs,
+        index: usize,
+        path: *const ::std::os::raw::c_char,
+        below: *const ::std::os::raw::c_char,
+        out: *mut *mut ::std::os::raw::c_char,
     ) -> gp_status;
     pub fn gp_path_parse(
         path: *const ::std::os::raw::c_char,

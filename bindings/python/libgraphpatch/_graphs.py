@@ -1,0 +1,91 @@
+"""Recorded graphs as the library has them, at one moment. They never change; any thread may ask them.
+
+A path is text, as :class:`libgraphpatch.NodePath` prints it; "" is the root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ._header import GP_VALUE_KIND_BOOL, GP_VALUE_KIND_FLOAT, GP_VALUE_KIND_INT, GP_VALUE_KIND_NONE, gp_node
+from ._library import Handle, check, lib, sized, taken, text, texts
+
+_NUMBERS = GP_VALUE_KIND_INT | GP_VALUE_KIND_FLOAT | GP_VALUE_KIND_BOOL
+
+
+def is_number(node: gp_node) -> bool:
+    """Whether a leaf was a plain number whenever it was seen, or None."""
+    numbers = node.seen & ~GP_VALUE_KIND_NONE
+    return bool(numbers) and not numbers & ~_NUMBERS
+
+
+class Graphs:
+    """The graphs of a session or of a file, one for each root that was called."""
+
+    def __init__(self, address: int) -> None:
+        self.handle = Handle(lib.gp_graphs_free, address)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a recorded graph cannot be pickled: save it with `pg.save_graph(file)`")
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Writes all of them as JSON. Raises OSError."""
+        check(lib.gp_graphs_save(self.handle, str(file).encode()))
+
+    def check(self, paths: Sequence[str]) -> int:
+        """The status of a check that each path names a leaf; the library's message names all that do not."""
+        status: int = lib.gp_graphs_check(self.handle, texts(paths), len(paths))
+        return status
+
+    def graph(self, index: int) -> Graph:
+        """Graph number ``index``. Raises ValueError where there are not so many."""
+        graph = Graph(self, index)
+        graph.node("")
+        return graph
+
+
+class Graph:
+    """One of them. Each call raises :class:`libgraphpatch.errors.PathError`, a KeyError, for a path that is not there,
+    and ValueError for text that is no path."""
+
+    __slots__ = ("graphs", "index")
+
+    def __init__(self, graphs: Graphs, index: int) -> None:
+        self.graphs, self.index = graphs, index
+
+    def node(self, path: str) -> gp_node:
+        """What is known of the node, or of the element."""
+        node = sized(gp_node)
+        check(lib.gp_graphs_node(self.graphs.handle, self.index, path.encode(), ctypes.byref(node)))
+        return node
+
+    def sizes(self, path: str, rank: int) -> list[tuple[int, int]]:
+        """For each of a tensor's dimensions the smallest and the largest size that was seen."""
+        smallest, largest = (ctypes.c_int64 * rank)(), (ctypes.c_int64 * rank)()
+        check(lib.gp_graphs_sizes(self.graphs.handle, self.index, path.encode(), smallest, largest, rank))
+        return list(zip(smallest, largest, strict=True))
+
+    def children(self, path: str) -> dict[str, str]:
+        """The paths of what is below, by name and in order: nodes of a scope, elements of a container. Without a
+        dict's element "", which no path can name."""
+        below = {}
+        for number in range(self.node(path).children):
+            name, child = ctypes.c_void_p(), ctypes.c_void_p()
+            out = ctypes.byref(name), ctypes.byref(child)
+            check(lib.gp_graphs_child(self.graphs.handle, self.index, path.encode(), number, *out))
+            below[taken(name.value or 0)] = taken(child.value or 0)
+        below.pop("", None)
+        return below
+
+    def find(self, path: str, below: str) -> str:
+        """The path of what ``below`` names, as seen from ``path``."""
+        return text(lib.gp_graphs_find, self.graphs.handle, self.index, path.encode(), below.encode())
+
+    def tree(self, path: str) -> str:
+        return text(lib.gp_graphs_tree, self.graphs.handle, self.index, path.encode())
+
+    def code(self, path: str) -> str:
+        return text(lib.gp_graphs_code, self.graphs.handle, self.index, path.encode())

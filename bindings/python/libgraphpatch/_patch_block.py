@@ -1,0 +1,110 @@
+"""The block in which patches hold: what ``with pg.patch(...)`` opens and closes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+from ._graphs import is_number
+from ._library import Handle, check, lib, made, message
+from ._patch_function import Function
+from ._recorder import Recorder
+from ._root import Closes
+from .errors import PathError
+from .graph import NodePath
+from .patches import Patch
+
+
+class PatchBlock:
+    """The block of :meth:`PatchableGraph.patch`. It may be entered any number of times, also inside itself."""
+
+    def __init__(self, recorder: Recorder, patches: Any, on_error: str, runs: str | None, this_thread: bool) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+        self._recorder, self._on_error, self._runs, self._this_thread = recorder, on_error, runs, this_thread
+        self._patches = _pairs(patches)
+        self._open: list[contextlib.ExitStack] = []
+        _check_paths(recorder, [path for path, _ in self._patches])
+
+    def __enter__(self) -> None:
+        recorder, root = self._recorder, self._recorder.root
+        held: list[Closes | None] = []
+        registered: list[int] = []
+        with contextlib.ExitStack() as undo:
+            recorder.want(1)
+            undo.callback(recorder.want, -1)
+            undo.callback(root.retire, held)
+            specs = [self._spec(path, patch, held) for path, patch in self._patches]
+            # A run begins with all of them or with none.
+            with root.beginning:
+                if self._on_error == "skip":
+                    recorder.skip(1)
+                    undo.callback(recorder.skip, -1)
+                undo.callback(self._remove, registered)
+                for spec in specs:
+                    if self._runs is not None:
+                        check(lib.gp_spec_runs(spec, _counted_from(root.begun, self._runs).encode()))
+                    registered.append(_register(recorder.session, spec))
+            self._open.append(undo.pop_all())
+
+    def __exit__(self, *_: object) -> None:
+        self._open.pop().close()
+
+    def _spec(self, path: str, patch: Patch[Any], held: list[Closes | None]) -> Handle:
+        spec = Handle(lib.gp_spec_free, made(lib.gp_spec_new, path.encode()))
+        living = patch._describe(spec)
+        held.append(living)
+        if isinstance(living, Function) and is_number(self._recorder.graph().node(path)):
+            living.take_number()
+        if self._runs is not None:
+            check(lib.gp_spec_runs(spec, self._runs.encode()))  # also whether it is well-formed
+        check(lib.gp_spec_this_thread(spec, self._this_thread))
+        return spec
+
+    def _remove(self, registered: list[int]) -> None:
+        with self._recorder.root.beginning:
+            for number in reversed(registered):
+                lib.gp_patch_remove(self._recorder.session, number)
+
+
+def _register(session: Handle, spec: Handle) -> int:
+    number = ctypes.c_uint64()
+    check(lib.gp_patch_register(session, spec, ctypes.byref(number)))
+    return number.value
+
+
+def _counted_from(first: int, runs: str) -> str:
+    """``runs`` of a block as the session's, which counts all."""
+    start, dots, end = runs.partition("..")
+    if not dots:
+        return str(first + int(start))
+    return f"{first + int(start or 0)}..{first + int(end) if end.strip() else ''}"
+
+
+def _pairs(patches: Any) -> list[tuple[str, Patch[Any]]]:
+    """Paths and patches, one by one."""
+    if not isinstance(patches, Mapping):
+        raise ValueError(f"patches are a mapping from paths to patches, not a {type(patches).__name__}")
+    pairs = []
+    for path, given in patches.items():
+        if not isinstance(path, (str, NodePath)):
+            raise ValueError(f"a path is a str or a node of the graph, not a {type(path).__name__}: {path!r}")
+        for patch in given if isinstance(given, (list, tuple)) else [given]:
+            if not isinstance(patch, Patch):
+                raise ValueError(f"{path}: a patch is a libgraphpatch.Patch, such as ZeroPatch(), not {patch!r}")
+            pairs.append((str(path), patch))
+    return pairs
+
+
+def _check_paths(recorder: Recorder, paths: list[str]) -> None:
+    """Refuses all bad paths in one error."""
+    malformed = {}
+    for path in paths:
+        if lib.gp_path_parse(path.encode(), None):
+            malformed[path] = message()
+    status = recorder.graph().graphs.check([path for path in paths if path not in malformed])
+    if malformed:  # text that is no path names no leaf either
+        raise PathError("\n".join([*malformed.values(), *([message()] if status else [])]))
+    check(status)

@@ -1,0 +1,89 @@
+"""Functions of Python's as patches: what the library calls with a value in the middle of a run, on the thread that
+runs the model, perhaps on several at once."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ._header import gp_torch_callback
+from ._library import Handle, check, lib
+from ._patch_value import as_tensor
+from ._structure import tensor_at
+from ._thread import thread
+
+# By the number that the library hands back. An entry lives as long as its patch is registered.
+_functions: dict[int, Callable[[Any], Any]] = {}
+_numbers = itertools.count(1)
+
+# Of a gp_torch_callback; anything but the first is a failure.
+_DONE, _FAILED = 0, 1
+
+
+def _call(number: int, address: int | None, replacement: Any) -> int:
+    """Calls function ``number`` with the tensor at ``address``, or with None: a gp_torch_callback. Models that the
+    function calls are no part of the run."""
+    frame, apart, thread.frame, thread.apart = thread.frame, thread.apart, None, True
+    try:
+        value = tensor_at(address) if address else None
+        result = _functions[number](value)
+        if result is None and value is not None:
+            raise TypeError("the function of a patch returned None; return the value, changed or not")
+        if result is not None and result is not value:
+            result = as_tensor(result)
+            replacement[0] = result._cdata
+            thread.held = result
+        return _DONE
+    except BaseException as error:  # it goes on in Python, behind libtorch
+        thread.error = error
+        return _FAILED
+    finally:
+        thread.frame, thread.apart = frame, apart
+
+
+_CALLBACK = ctypes.cast(gp_torch_callback(_call), ctypes.c_void_p)
+
+
+class Function:
+    """A Python function as a patch's.
+
+    Args:
+        spec: The gp_spec that is made to call it.
+    """
+
+    def __init__(self, spec: Handle, function: Callable[[Any], Any]) -> None:
+        self._number = next(_numbers)
+        self._functions = _functions  # also when the interpreter ends
+        check(lib.gp_spec_custom_torch(spec, _CALLBACK, self._number))
+        _functions[self._number] = function
+
+    def take_number(self) -> None:
+        """The function is for a plain number, which the library hands over as a tensor."""
+        self._functions[self._number] = _OfNumber(self._functions[self._number])
+
+    def close(self) -> None:
+        """To be called when no run can call the function any more."""
+        self._functions.pop(self._number, None)
+
+
+class _OfNumber:
+    """A function of a plain number as one of a tensor without sizes."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, value: torch.Tensor | None) -> Any:
+        if value is None or value.dim():  # this time it is no plain number
+            return self.function(value)
+        number = value.item()
+        result = self.function(number)
+        if result is None or result is number:
+            return None if result is None else value
+        made = torch.as_tensor(result)
+        if made.dim() or not torch.can_cast(made.dtype, value.dtype):
+            raise TypeError(f"the function of a patch returned {result!r} for the {type(number).__name__} {number!r}")
+        return torch.tensor(made.item() if isinstance(result, torch.Tensor) else result, dtype=value.dtype)

@@ -1,0 +1,82 @@
+"""A module's own session: what is recorded of it, what its patches do on errors, and whether its calls are runs."""
+
+from __future__ import annotations
+
+import contextlib
+
+from torch.nn import Module
+
+from ._graphs import Graph, Graphs
+from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
+from ._library import Handle, check, lib, made, text
+from ._locks import new_lock
+from ._module_call import watch
+from ._root import Root
+from ._watched import watched
+
+
+class Recorder:
+    """The session of one module, and the module as its root. Loads the adapter for the process's libtorch.
+
+    What is wanted is counted: each of the calls with a ``change`` is made with 1, and later with -1. Any thread may
+    call.
+    """
+
+    def __init__(self, module: Module) -> None:
+        check(lib.gp_torch_load())
+        self.session = Handle(lib.gp_session_close, made(lib.gp_session_open))
+        self.root = Root(module, f"{type(module).__qualname__}.forward", self.session)
+        self.lock = new_lock()
+        self._wanted = self._recordings = self._skips = 0
+        self._graph: Graph | None = None
+
+    def graph(self) -> Graph:
+        """What was recorded so far."""
+        with self.lock:
+            if self._graph is not None:
+                return self._graph
+            graph = Graphs(made(lib.gp_session_graphs, self.session)).graph(0)
+            if not self._recordings:
+                self._graph = graph
+            return graph
+
+    def notes(self) -> list[str]:
+        return text(lib.gp_session_notes, self.session).splitlines()
+
+    def want(self, change: int) -> None:
+        """Whether calls of the module are runs."""
+        with self.lock:
+            if change > 0:
+                watch(self.root)
+            self._wanted += change
+            if not self._wanted:
+                watched.remove(self.root)
+
+    def record(self, change: int) -> None:
+        """Whether runs are recorded."""
+        with self.lock:
+            self._recordings += change
+            self._graph = None
+            check(lib.gp_session_record(self.session, self._recordings > 0))
+
+    def skip(self, change: int) -> None:
+        """Whether patches that cannot be applied are skipped."""
+        with self.lock:
+            self._skips += change
+            on_error = GP_ON_ERROR_SKIP if self._skips else GP_ON_ERROR_RAISE
+            check(lib.gp_session_on_error(self.session, on_error))
+
+
+class Recording(contextlib.ContextDecorator):
+    """A block, or a function, in which runs are recorded."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __enter__(self) -> None:
+        self._recorder.want(1)
+        self._recorder.record(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._recorder.record(-1)
+        self._recorder.want(-1)

@@ -1,0 +1,60 @@
+"""Calls of TorchScript modules, which tell the library of their calls themselves. What they call of Python's is inside
+TorchScript, which calls no modules of ours."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from ._library import check, lib
+from ._root import Cold
+from ._scope import Scope
+from ._thread import Frame, thread
+
+_IN_SCRIPT = Cold()
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    operation: Callable[..., Any] = torch._C._jit_get_operation(f"graphpatch::{name}")[0]
+    return operation
+
+
+def prepare(module: Module) -> bool:
+    """Has a scripted module tell of what it does. Whether it does."""
+    return bool(_operator("prepare")(module))
+
+
+def call_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
+    """Calls a scripted module, by ``call``, so that it tells of what it does."""
+    optimized = _operator("optimize")(False)
+    try:
+        prepare(module)
+        return call(module, *args, **kwargs)
+    finally:
+        _operator("optimize")(optimized)
+
+
+def run_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
+    """A call of a scripted module that is a root."""
+    outer = thread.frame
+    thread.frame = outer or _IN_SCRIPT
+    try:
+        return call_script(module, args, kwargs, call)
+    finally:
+        thread.frame = outer
+
+
+def script_scope(frame: Frame, scope: Scope, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
+    """A call of a scripted module inside a run of Python's."""
+    depth = ctypes.c_uint32()
+    check(lib.gp_scope_script(scope.address, ctypes.byref(depth)))
+    thread.frame = frame.root.cold
+    try:
+        return call_script(module, args, kwargs, call)
+    finally:
+        thread.frame = frame
+        check(lib.gp_scope_unwind(depth))

@@ -1,0 +1,102 @@
+"""The arguments of a module's ``forward``: their names, and a call's values by them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch.nn import Module
+
+from ._modules import is_script
+
+_EMPTY = inspect.Parameter.empty
+_VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_BY_POSITION = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+class Signature:
+    """The arguments of a ``forward`` by name: those that a call leaves out have their defaults, as in the call
+    itself."""
+
+    def __init__(self, module: Module) -> None:
+        forward = getattr(module, "_orig_mod", module).forward  # a compiled one takes what its module takes
+        # A scripted module's is another object every time.
+        self.forward = None if is_script(module) else _function(module.forward)
+        parameters = _parameters(module, forward)
+        self.names = [parameter.name for parameter in parameters]
+        self.kinds = [parameter.kind for parameter in parameters]
+        self.defaults = [parameter.default for parameter in parameters]
+        self.positional = sum(kind in _BY_POSITION for kind in self.kinds)
+        only = sum(kind is inspect.Parameter.POSITIONAL_ONLY for kind in self.kinds)
+        # Those without a default.
+        self.needed = [
+            (index, name)
+            for index, (name, kind) in enumerate(zip(self.names, self.kinds, strict=True))
+            if self.defaults[index] is _EMPTY and kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)
+        ]
+        # Those that a keyword may fill; `forward(self, x, /, **rest)` takes an `x` among the rest.
+        self.keywords = {
+            name
+            for name, kind in zip(self.names[only:], self.kinds[only:], strict=True)
+            if kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)
+        }
+
+    def lacks(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether a call leaves out what has no default, and fails."""
+        return any(index >= len(args) and name not in kwargs for index, name in self.needed)
+
+    def fits(self, module: Module) -> bool:
+        """Whether the module's forward is still the one that this was made of."""
+        return self.forward is None or self.forward is _function(module.forward)
+
+    def gather(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The value of each argument in a call, in order."""
+        values: list[Any] = []
+        for index, (name, kind) in enumerate(zip(self.names, self.kinds, strict=True)):
+            if kind is _VAR_POSITIONAL:
+                values.append(tuple(args[self.positional :]))
+            elif kind is _VAR_KEYWORD:
+                values.append({key: value for key, value in kwargs.items() if key not in self.keywords})
+            elif index < self.positional and index < len(args):
+                values.append(args[index])
+            elif name in self.keywords and name in kwargs:
+                values.append(kwargs[name])
+            else:
+                default = self.defaults[index]
+                values.append(None if default is _EMPTY else default)
+        return tuple(values)
+
+    def scatter(
+        self, args: Sequence[Any], kwargs: dict[str, Any], old: Sequence[Any], new: Sequence[Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call with ``new`` in the place of the values that :meth:`gather` gave."""
+        args, kwargs = list(args), dict(kwargs)
+        for index, (name, kind, value) in enumerate(zip(self.names, self.kinds, new, strict=True)):
+            if value is old[index]:
+                continue
+            if kind is _VAR_POSITIONAL:
+                args[self.positional :] = value
+            elif kind is _VAR_KEYWORD:
+                kwargs.update(value)
+            elif index < self.positional and index < len(args):
+                args[index] = value
+            elif name in self.keywords:
+                kwargs[name] = value
+            else:  # a default that is given by position only: with all that stand before it
+                args += [*self.defaults[len(args) : index], value]
+        return tuple(args), kwargs
+
+
+def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Parameter]:
+    if is_script(module):  # what a traced one says of itself in Python has no names
+        names = [argument.name for argument in module._c._get_method("forward").schema.arguments[1:]]
+        return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+    try:
+        return list(inspect.signature(forward).parameters.values())
+    except (TypeError, ValueError):  # built in
+        return [inspect.Parameter("args", _VAR_POSITIONAL)]
+
+
+def _function(method: Any) -> Any:
+    return getattr(method, "__func__", method)

@@ -1,0 +1,89 @@
+"""What a thread is in: its innermost open scope, and what patches on it have to say. Every thread has its own."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import types
+
+import torch
+from torch.nn import Module
+
+from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
+from ._modules import class_name, note, why_opaque
+from ._root import Cold, Ignored, Root
+from ._scope import Attribute, Scope, find
+
+
+class Frame:
+    """One open scope on this thread.
+
+    Args:
+        outer: The scope that it was called in; None for the root itself.
+        wants: What is wanted of it, as bits of gp_wants.
+        plan: Stands for the patches that the run began with; 0 without any.
+    """
+
+    __slots__ = ("ignored", "module", "outer", "plan", "root", "wants")
+
+    def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
+        self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
+        # Calls from here that cannot matter, if there may be such.
+        if wants & GP_WANTS_OPERATIONS:
+            self.ignored: Ignored = {}
+        else:
+            self.ignored = root.ignored.setdefault((plan, wants >> GP_WANTS_PLACE_SHIFT), {})
+
+    def scope(self, module: Module) -> Scope:
+        """The scope that ``module`` is when it is called from here."""
+        scopes = self.root.scopes
+        key = id(self.module), id(module)
+        known = scopes.get(key)
+        if known is not None and known.is_current(module):
+            return known
+        path, absolute, attribute = self._path(module)
+        why = why_opaque(module)
+        if why:
+            note(self.root.session, f"{absolute or class_name(module)}: its inside is not visible: {why}")
+        scope = scopes[key] = Scope(module, attribute, path, absolute, why is not None)
+        return scope
+
+    def _path(self, module: Module) -> tuple[str, str, Attribute]:
+        """The module's attribute path below the nearest enclosing called module that has it, and below the root."""
+        absolute, _ = find(self.root.module(), module)
+        outer: Frame | None = self
+        while outer is not None:
+            path, attribute = find(outer.module, module)
+            if path:
+                return path, absolute or path, attribute
+            outer = outer.outer
+        return class_name(module).rsplit(".", 1)[-1], absolute or "", Attribute(None, "")
+
+
+class Thread(threading.local):
+    """The state of a thread."""
+
+    def __init__(self) -> None:
+        # None outside of runs, and a root's ``cold`` where nothing below matters.
+        self.frame: Frame | Cold | None = None
+        # The root whose PatchableGraph is being called, where its module may have several.
+        self.asked: Root | None = None
+        # Where calls of the library answer, and the addresses of that.
+        self.wants = ctypes.c_uint32()
+        self.wants_at = ctypes.addressof(self.wants)
+        self.plan = ctypes.c_uint64()
+        self.plan_at = ctypes.addressof(self.plan)
+        # Where compiled code began, and in which frame.
+        self.compiled: tuple[types.FrameType, Frame] | None = None
+        # Whether a patch's function is at work, and what it calls is its own business.
+        self.apart = False
+        # What a patch's function raised, and what it returned: alive until the next one is called.
+        self.error: BaseException | None = None
+        self.held: torch.Tensor | None = None
+
+    def let_go(self) -> None:
+        """The outermost run has ended: nobody asks for what functions left behind."""
+        self.error = self.held = None
+
+
+thread = Thread()

@@ -1,0 +1,358 @@
+//! The files that a command is asked to write, checked before anything starts: nobody's work is to be lost because of a
+//! name that was mistyped.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::voice::Stop;
+
+/// What a file holds that a command writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// `run --graph`
+    Graph,
+    /// `run --save`
+    Values,
+    /// `sweep -o`: CSV or JSON, by its ending.
+    Table,
+    /// `sweep --heat-map`
+    Picture,
+    /// `view -o`
+    Page,
+    /// `view --dot -o`
+    Graphviz,
+}
+
+/// A file that is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    /// The option that names it, as its user writes it.
+    pub option: &'a str,
+    pub file: &'a Path,
+    pub content: Content,
+}
+
+/// A file that is read, and by whom: `--against`, PROGRAM.
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub reader: String,
+    pub file: PathBuf,
+}
+
+/// Endings of names that promise a content which none of ours is, or only the one behind them.
+const ENDINGS: &[(&str, &[Content])] = &[
+    ("json", &[Content::Graph, Content::Table]),
+    ("csv", &[Content::Table]),
+    ("safetensors", &[Content::Values]),
+    ("svg", &[Content::Picture]),
+    ("html", &[Content::Page]),
+    ("htm", &[Content::Page]),
+    ("dot", &[Content::Graphviz]),
+    ("gv", &[Content::Graphviz]),
+    ("npy", &[]),
+    ("npz", &[]),
+    ("pt", &[]),
+    ("pth", &[]),
+    ("pt2", &[]),
+    ("bin", &[]),
+    ("ckpt", &[]),
+    ("onnx", &[]),
+    ("gguf", &[]),
+    ("pkl", &[]),
+    ("parquet", &[]),
+    ("toml", &[]),
+    ("py", &[]),
+    ("so", &[]),
+];
+
+impl Content {
+    /// What the content is called in a message, and how its files end.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Content::Graph => ("a graph", ".json"),
+            Content::Values => ("safetensors", ".safetensors"),
+            Content::Table => ("a table", ".csv or .json"),
+            Content::Picture => ("a picture (SVG)", ".svg"),
+            Content::Page => ("a page (HTML)", ".html"),
+            Content::Graphviz => ("Graphviz text", ".dot"),
+        }
+    }
+
+    /// Whether a file that begins so may hold this content. An empty file may hold any.
+    fn fits(self, begin: &[u8]) -> bool {
+        let text = begin.trim_ascii_start();
+        let begins = |words: &[&str]| {
+            words.iter().any(|word| {
+                text.get(..word.len())
+                    .is_some_and(|head| head.eq_ignore_ascii_case(word.as_bytes()))
+            })
+        };
+        if begin.is_empty() {
+            return true;
+        }
+        match self {
+            Content::Graph => begins(&["{"]) && contains(text, b"\"graphs\""),
+            Content::Values => {
+                let length = begin.first_chunk().map(|head| u64::from_le_bytes(*head));
+                length.is_some_and(|length| length < 1 << 32) && begin.get(8) == Some(&b'{')
+            }
+            Content::Table => {
+                let ours = contains(text, b"\"rows\"") || contains(text, b"\"settings\"");
+                let binary = |byte: &u8| *byte < b' ' && !byte.is_ascii_whitespace();
+                !begin.iter().any(binary) && (ours || !begins(&["{"]))
+            }
+            Content::Picture => begins(&["<svg", "<?xml"]),
+            Content::Page => begins(&["<!doctype html", "<html"]),
+            Content::Graphviz => begins(&["digraph", "strict digraph", "graph", "/*", "//", "#"]),
+        }
+    }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part == word)
+}
+
+/// Refuses outputs that would cost somebody a file: two of one name, one that is an input, and one that stands in the place
+/// of another kind of file. What is no regular file (`/dev/stdout`, a pipe) is only looked at for whether it may be written.
+///
+/// # Errors
+///
+/// Names the option, the file and the reason.
+pub fn check(outputs: &[Output<'_>], inputs: &[Input]) -> Result<(), Stop> {
+    for (at, output) in outputs.iter().enumerate() {
+        check_writable(output.file)?;
+        let refuse = |why: String| {
+            let Output { option, file, .. } = output;
+            Err(Stop::usage(format!("{option} {}: {why}", file.display())))
+        };
+        if is_special(output.file) {
+            continue;
+        }
+        let own = identity(output.file);
+        if let Some(other) = outputs[..at]
+            .iter()
+            .find(|other| identity(other.file) == own)
+        {
+            return refuse(format!(
+                "is the file of {}, too; give each its own",
+                other.option
+            ));
+        }
+        if let Some(input) = inputs.iter().find(|input| identity(&input.file) == own) {
+            return refuse(format!(
+                "would be overwritten, but {} reads it; name another file",
+                input.reader
+            ));
+        }
+        let (content, ending) = output.content.words();
+        if let Some(promised) = ending_of(output.file)
+            && !promised.contains(&output.content)
+        {
+            return refuse(format!(
+                "would hold {content}, which its name does not say; end it in {ending}"
+            ));
+        }
+        if !output.content.fits(&begin_of(output.file)) {
+            return refuse(format!(
+                "is there already and does not hold {content}; name another file, or remove it"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The files among a program's name and arguments.
+pub fn inputs_of(argv: &[std::ffi::OsString]) -> impl Iterator<Item = Input> + '_ {
+    argv.iter().filter_map(|argument| {
+        let file = Path::new(argument);
+        file.is_file().then(|| Input {
+            reader: "PROGRAM".into(),
+            file: file.to_owned(),
+        })
+    })
+}
+
+fn ending_of(file: &Path) -> Option<&'static [Content]> {
+    let ending = file.extension()?.to_str()?.to_ascii_lowercase();
+    ENDINGS
+        .iter()
+        .find(|(known, _)| *known == ending)
+        .map(|(_, contents)| *contents)
+}
+
+fn is_special(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|about| !about.is_file())
+}
+
+/// The same for every name of a file; it need not be there yet.
+fn identity(file: &Path) -> PathBuf {
+    if let Ok(whole) = file.canonicalize() {
+        return whole;
+    }
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match (folder.canonicalize(), file.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => file.to_owned(),
+    }
+}
+
+/// The first bytes of a file; none where there is no such file.
+fn begin_of(file: &Path) -> Vec<u8> {
+    let mut begin = Vec::new();
+    if let Ok(file) = File::open(file) {
+        // What cannot be read is found out by whoever writes.
+        let _ = file.take(4096).read_to_end(&mut begin);
+    }
+    begin
+}
+
+/// Whether a file can be made there, found out by making another one.
+fn check_writable(file: &Path) -> Result<(), Stop> {
+    if file.is_dir() {
+        return Err(Stop::usage(format!("{}: is a directory", file.display())));
+    }
+    let dir = file
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    match tempfile::Builder::new()
+        .prefix(".graphpatch-")
+        .tempfile_in(dir)
+    {
+        Ok(_) => Ok(()),
+        Err(why) => Err(Stop::usage(format!(
+            "{}: cannot be written: {}",
+            file.display(),
+            why.kind()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(outputs: &[(&str, &Path, Content)], inputs: &[&Path]) -> Option<String> {
+        let outputs: Vec<Output<'_>> = outputs
+            .iter()
+            .map(|(option, file, content)| Output {
+                option,
+                file,
+                content: *content,
+            })
+            .collect();
+        let inputs: Vec<Input> = inputs
+            .iter()
+            .map(|file| Input {
+                reader: "--against".into(),
+                file: file.to_path_buf(),
+            })
+            .collect();
+        check(&outputs, &inputs).err().map(|stop| stop.message)
+    }
+
+    #[test]
+    fn two_outputs_of_one_name_are_refused_whatever_they_are_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("out"), dir.path().join("link"));
+        let round = dir.path().join(".").join("out");
+        let pair = |other: &Path| {
+            refused(
+                &[
+                    ("--graph", &file, Content::Graph),
+                    ("--save", other, Content::Values),
+                ],
+                &[],
+            )
+        };
+        assert!(pair(&dir.path().join("other")).is_none());
+        assert!(pair(&round).unwrap().contains("the file of --graph, too"));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(pair(&link).unwrap().contains("--save"));
+        let null = Path::new("/dev/null");
+        let both = [
+            ("--graph", null, Content::Graph),
+            ("--save", null, Content::Values),
+        ];
+        assert!(refused(&both, &[null]).is_none());
+    }
+
+    #[test]
+    fn an_output_that_is_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("g.json");
+        let graph = [("--graph", &*file, Content::Graph)];
+        let why = refused(&graph, &[&file]).unwrap();
+        assert!(why.contains("--against reads it"), "{why}");
+        assert!(refused(&graph, &[&dir.path().join("h.json")]).is_none());
+        std::fs::write(&file, "{\"format\":1,\"graphs\":[]}").unwrap();
+        let argv = ["prog".into(), file.clone().into(), "absent".into()];
+        let inputs: Vec<Input> = inputs_of(&argv).collect();
+        assert!(inputs.len() == 1 && inputs[0].file == file);
+    }
+
+    #[test]
+    fn names_and_files_of_another_kind_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (name, content) in [
+            ("model.pt", Content::Graph),
+            ("v.npy", Content::Values),
+            ("v.NPY", Content::Values),
+            ("g.safetensors", Content::Graph),
+            ("v.json", Content::Values),
+            ("page.json", Content::Page),
+            ("p.csv", Content::Picture),
+        ] {
+            let why = refused(&[("-o", &at(name), content)], &[]).expect(name);
+            assert!(why.contains("its name does not say"), "{why}");
+        }
+        let zip = b"PK\x03\x04model";
+        let npy = b"\x93NUMPY\x01\x00v\x00{'descr'";
+        let graph = b"{\"format\":1,\"graphs\":[]}";
+        let tensors = b"\x02\x00\x00\x00\x00\x00\x00\x00{}";
+        for (file, bytes, good) in [
+            ("a", &zip[..], None),
+            ("b", npy, None),
+            ("c", graph, Some(Content::Graph)),
+            ("d", tensors, Some(Content::Values)),
+            ("e", b"<svg ", Some(Content::Picture)),
+            ("f", b"<!DOCTYPE html>", Some(Content::Page)),
+            ("g", b"node,a\nx,1\n", Some(Content::Table)),
+        ] {
+            std::fs::write(at(file), bytes).unwrap();
+            for content in [
+                Content::Graph,
+                Content::Values,
+                Content::Picture,
+                Content::Page,
+            ] {
+                let refused = refused(&[("-o", &at(file), content)], &[]);
+                assert_eq!(
+                    refused.is_none(),
+                    good == Some(content),
+                    "{file} {content:?}"
+                );
+            }
+        }
+        std::fs::write(at("empty"), "").unwrap();
+        assert!(refused(&[("-o", &at("empty"), Content::Values)], &[]).is_none());
+        assert!(refused(&[("-o", &at("g"), Content::Table)], &[]).is_none());
+        for other in ["a", "b", "c", "d"] {
+            assert!(refused(&[("-o", &at(other), Content::Table)], &[]).is_some());
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_found_out() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_writable(&dir.path().join("g.json")).is_ok());
+        assert!(check_writable(dir.path()).is_err());
+        assert!(check_writable(&dir.path().join("absent/g.json")).is_err());
+    }
+}

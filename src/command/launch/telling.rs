@@ -1,0 +1,224 @@
+//! What `graphpatch run` says when the program has ended: trees, the summary, notes, and which patches did not work.
+
+use std::collections::BTreeSet;
+
+use graphpatch_core::error::Error;
+use graphpatch_core::graph::{self, Graph};
+use graphpatch_core::patch::PatchSpec;
+use graphpatch_core::path::NodePath;
+use graphpatch_protocol::{PatchReport, Report};
+
+use crate::commands::show::lines;
+use crate::launch::outcome::Outcome;
+use crate::launch::summary;
+use crate::launch::wanted::Wanted;
+use crate::voice::{Stop, say, show_on_stderr};
+
+/// A patch that never matched or failed, where the program itself said 0.
+const PATCH_FAILED: u8 = 3;
+/// A file that could not be written in the end, where the program itself said 0.
+const NOT_SAVED: u8 = 1;
+
+impl Outcome {
+    /// Prints and saves what is wanted; answers the exit code, given the program's own.
+    pub fn tell(&self, wanted: &Wanted, code: u8) -> Result<u8, Stop> {
+        let graphs = self.graphs();
+        let patches = self.patches(&wanted.patches);
+        if wanted.tree {
+            show_on_stderr(&trees(&graphs)?);
+        }
+        if wanted.summary {
+            show_on_stderr(&self.summary(&wanted.patches, &patches));
+        }
+        self.tell_notes(wanted);
+        // The program has run: a file that cannot be saved now does not undo the rest.
+        let mut lost: Vec<String> = Vec::new();
+        if let Some(file) = &wanted.graph {
+            lost.extend(self.save(file));
+        }
+        if let Some(file) = &wanted.save {
+            lost.extend(self.save_kept(file));
+        }
+        let all_done = complain(&wanted.patches, &patches, &graphs);
+        for why in &lost {
+            say(why);
+        }
+        Ok(match code {
+            0 if !all_done => PATCH_FAILED,
+            0 if !lost.is_empty() => NOT_SAVED,
+            _ => code,
+        })
+    }
+
+    fn summary(&self, specs: &[PatchSpec], patches: &[PatchReport]) -> String {
+        let processes = self.reports.iter().filter(|report| report.runs > 0).count();
+        summary::table(specs, patches)
+            + &format!(
+                "graphpatch: {} in {}\n",
+                count(self.runs(), "run", "runs"),
+                count(processes as u64, "process", "processes")
+            )
+    }
+
+    fn tell_notes(&self, wanted: &Wanted) {
+        let mut told = BTreeSet::new();
+        for report in &self.reports {
+            if let Some(error) = &report.error {
+                say(format!(
+                    "process {} ({}) ran untouched: {error}",
+                    report.pid, report.program
+                ));
+            }
+            for note in &report.notes {
+                if told.insert(note) {
+                    say(note);
+                }
+            }
+        }
+        for why in &self.damaged {
+            say(why);
+        }
+        // Helpers that a program starts (torch.compile's, say) call no model; the program itself is another matter.
+        let is_program = |report: &Report| report.ppid == std::process::id() || self.runs() == 0;
+        let unseen = self.reports.iter().filter(|report| report.unseen_python);
+        let processes: Vec<String> = unseen
+            .filter(|report| is_program(report))
+            .map(|report| report.pid.to_string())
+            .collect();
+        if wanted.wants_inside() && !processes.is_empty() {
+            say(format!(
+                "modules called by Python were not seen in process {}: our sitecustomize did not run (python -I, -E, -S, or \
+                 another PYTHONPATH), or it said above why it could not work",
+                processes.join(", ")
+            ));
+        }
+        let asked = wanted.summary || wanted.wants_inside();
+        let explained = |report: &Report| report.error.is_some() || report.own_session;
+        let explained = self.runs() > 0 || self.reports.iter().any(explained);
+        if asked && !explained {
+            say(self.why_nothing(wanted));
+        }
+        let flat = self.reports.iter().any(|report| report.flat);
+        if self.runs() > 0 && !wanted.run_at.is_empty() && !flat {
+            say(
+                "--run-at: nothing begins there, since this program tells of its runs itself; --operations always lists what it \
+                 calls outside of them",
+            );
+        }
+    }
+
+    /// No run began.
+    fn why_nothing(&self, wanted: &Wanted) -> String {
+        let first = self.reports.first();
+        let hint = match first.and_then(|report| report.libtorch.as_deref()) {
+            None => String::new(),
+            Some(libtorch) if self.reports.iter().any(|report| report.flat) => {
+                match wanted.run_at.is_empty() {
+                    true => format!(" (it loads libtorch {libtorch}, but called no operation)"),
+                    false => format!(
+                        " (--run-at {}: there was no such call)",
+                        wanted.run_at.join(", ")
+                    ),
+                }
+            }
+            Some(libtorch) => format!(
+                " (it loads libtorch {libtorch}, but called no module; --operations always lists single operations)"
+            ),
+        };
+        format!("no libtorch model ran in {}{hint}", wanted.program)
+    }
+}
+
+fn trees(graphs: &[Graph]) -> Result<String, Error> {
+    let mut text = String::new();
+    for graph in graphs {
+        if graphs.len() > 1 {
+            text += &format!("# {}\n", graph.name);
+        }
+        text += &lines(graph.tree(&NodePath::root())?);
+    }
+    Ok(text)
+}
+
+/// Says which patches never matched or failed; true when none.
+fn complain(specs: &[PatchSpec], patches: &[PatchReport], graphs: &[Graph]) -> bool {
+    let mut good = true;
+    for (spec, patch) in specs.iter().zip(patches) {
+        if patch.failed > 0 {
+            good = false;
+            let why = patch
+                .last_error
+                .as_deref()
+                .map_or(String::new(), |error| format!(": {error}"));
+            say(format!(
+                "patch {} failed {}{why}",
+                patch.text,
+                count(patch.failed, "time", "times")
+            ));
+        }
+        if patch.matched == 0 {
+            good = false;
+            say(format!(
+                "patch {} never matched{}",
+                patch.text,
+                reason(spec, graphs)
+            ));
+        }
+    }
+    good
+}
+
+fn reason(spec: &PatchSpec, graphs: &[Graph]) -> String {
+    if graphs.is_empty() {
+        return " (run with --tree to see the names)".into();
+    }
+    match graph::check(graphs, std::slice::from_ref(&spec.path)) {
+        // The message has a heading for many paths; here it is one.
+        Err(Error::Path(text)) => {
+            format!(":\n{}", text.lines().skip(1).collect::<Vec<_>>().join("\n"))
+        }
+        Err(error) => format!(": {error}"),
+        Ok(()) => ", though that value was recorded".into(),
+    }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(matched: u64) -> Report {
+        let patch = PatchReport {
+            text: "a=zero".into(),
+            matched,
+            applied: matched,
+            ..PatchReport::default()
+        };
+        Report {
+            runs: 2,
+            patches: vec![patch],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn processes_are_summed_and_patches_that_did_nothing_are_told() {
+        let specs: Vec<PatchSpec> = vec!["a=zero".parse().expect("patch")];
+        let outcome = |reports: Vec<Report>| Outcome {
+            reports,
+            damaged: vec![],
+        };
+        let all = outcome(vec![report(3), report(4), report(0)]);
+        let sums = all.patches(&specs);
+        let summary = all.summary(&specs, &sums);
+        assert!(
+            summary.contains("a=zero") && summary.ends_with("graphpatch: 6 runs in 3 processes\n"),
+            "{summary}"
+        );
+        assert!(complain(&specs, &sums, &[]));
+        assert!(!complain(&specs, &outcome(vec![]).patches(&specs), &[]));
+    }
+}

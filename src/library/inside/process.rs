@@ -1,0 +1,222 @@
+//! The one state of a preloaded process: whether it is one, and whether the session is attached.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use super::reports::{self, Reports};
+use super::table;
+use crate::fork;
+use graphpatch_core::error::Result;
+use graphpatch_loader::{self as loader, imports};
+use graphpatch_locks::OnceLock;
+use graphpatch_protocol::options::{OPTIONS_VARIABLE, Operations, Options};
+use graphpatch_session::Session;
+
+/// Not a preloaded process, or one whose options are gone: hooks pass through.
+const CLOSED: u8 = 0;
+/// Preloaded; libtorch has not been seen.
+const WAITING: u8 = 1;
+/// One thread attaches; hooks pass through.
+const ATTACHING: u8 = 2;
+/// Attached, or failed to: nothing left to look for; reports are written.
+const ATTACHED: u8 = 3;
+
+static STATE: AtomicU8 = AtomicU8::new(CLOSED);
+static PROCESS: OnceLock<Process> = OnceLock::new();
+
+/// What is known of a preloaded process.
+pub(super) struct Process {
+    pub(super) options: Options,
+    pub(super) program: String,
+    pub(super) rank: Option<String>,
+    pub(super) session: OnceLock<Arc<Session>>,
+    pub(super) libtorch: OnceLock<String>,
+    /// Why the session could not attach.
+    pub(super) error: OnceLock<String>,
+    /// The process that this memory belongs to: a `vfork` child shares it but is another process.
+    pub(super) pid: AtomicU32,
+    /// Whether this process was forked from an attached one.
+    pub(super) forked: AtomicBool,
+    pub(super) reports: Reports,
+}
+
+/// The process, if it is a preloaded one.
+pub(super) fn get() -> Option<&'static Process> {
+    PROCESS.get()
+}
+
+/// Whether hooks still have to look for libtorch. The first line of each.
+#[inline]
+pub fn is_waiting() -> bool {
+    STATE.load(Ordering::Acquire) == WAITING
+}
+
+/// Whether there is something to report, and this is the process that it is about.
+#[inline]
+pub fn is_attached_here() -> bool {
+    STATE.load(Ordering::Acquire) == ATTACHED
+        && get().is_some_and(|process| process.pid.load(Ordering::Relaxed) == std::process::id())
+}
+
+/// Reads a preloaded process's options and attaches if libtorch is mapped. Called once, right before `main`.
+pub fn open() {
+    let Some(file) = std::env::var_os(OPTIONS_VARIABLE) else {
+        return;
+    };
+    if !is_preloaded() {
+        return;
+    }
+    table::look_up();
+    // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.
+    let Ok(options) = Options::load(Path::new(&file)) else {
+        return;
+    };
+    let program = std::env::current_exe()
+        .map(|path| path.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let process = Process {
+        options,
+        program,
+        rank: std::env::var("RANK").ok().filter(|rank| !rank.is_empty()),
+        session: OnceLock::new(),
+        libtorch: OnceLock::new(),
+        error: OnceLock::new(),
+        pid: AtomicU32::new(std::process::id()),
+        forked: AtomicBool::new(false),
+        reports: Reports::begin(),
+    };
+    if PROCESS.set(process).is_err() {
+        return;
+    }
+    STATE.store(WAITING, Ordering::Release);
+    attach_if_loaded();
+}
+
+/// Whether `LD_PRELOAD` names the object that holds this code.
+fn is_preloaded() -> bool {
+    let Some(own) = loader::own_object() else {
+        return false;
+    };
+    let list = std::env::var_os("LD_PRELOAD").unwrap_or_default();
+    is_listed(&list, &own)
+}
+
+fn is_listed(list: &OsStr, own: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    list.as_bytes()
+        .split(|byte| matches!(byte, b' ' | b':'))
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| PathBuf::from(OsStr::from_bytes(entry)))
+        .any(|entry| entry == own || real(&entry) == real(own))
+}
+
+/// Attaches if libtorch is mapped now and nobody else is at it. True when there is nothing left to wait for.
+pub fn attach_if_loaded() -> bool {
+    let Some(process) = get() else { return true };
+    if loader::loaded_path().is_none() {
+        return false;
+    }
+    if STATE
+        .compare_exchange(WAITING, ATTACHING, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        return true;
+    }
+    if let Some(libtorch) = loader::find_loaded() {
+        let _ = process.libtorch.set(format!(
+            "{} ({})",
+            libtorch.version,
+            libtorch.lib_dir.display()
+        ));
+    }
+    let failure = match catch_unwind(AssertUnwindSafe(|| process.attach())) {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => Some(why.to_string()),
+        Err(_) => Some("internal error: a panic while attaching".to_string()),
+    };
+    if let Some(why) = failure {
+        let _ = process.error.set(why);
+    }
+    reports::at_end();
+    fork::install();
+    STATE.store(ATTACHED, Ordering::Release);
+    process.write_first();
+    true
+}
+
+/// In a child whose memory cannot be trusted: hooks pass through from now on.
+pub(super) fn give_up() {
+    STATE.store(CLOSED, Ordering::Release);
+}
+
+impl Process {
+    fn attach(&'static self) -> Result<()> {
+        let session = Session::open_for_command();
+        session.set_on_error(self.options.on_error);
+        for patch in &self.options.patches {
+            session.add_patch(patch.clone())?;
+        }
+        session.set_recording(self.options.record);
+        session.set_surveying(!self.options.patches.is_empty());
+        session.set_observer(Arc::new(|news| self.on_news(news)));
+        let _ = self.session.set(session.clone());
+        graphpatch_torch::attach(&session)?;
+        if self.is_flat() {
+            graphpatch_torch::flat_start(&self.options.run_at)?;
+            if threads() > 1 {
+                session.note(
+                    "threads that ran before libtorch was loaded: their operations are not listed",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether operations outside of runs are listed. Decided once, by what the process has loaded then.
+    fn is_flat(&self) -> bool {
+        let wanted = self.options.record || !self.options.patches.is_empty();
+        wanted
+            && match self.options.operations {
+                Operations::Never => false,
+                Operations::Always => !imports::has_python(),
+                Operations::Auto => !imports::has_python() && !imports::tells_of_runs(),
+            }
+    }
+}
+
+/// How many threads the process has.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preload_lists() {
+        let own = Path::new("/opt/gp/libgraphpatch.so");
+        assert!(is_listed(OsStr::new("/opt/gp/libgraphpatch.so"), own));
+        assert!(is_listed(
+            OsStr::new("/lib/x.so:/opt/gp/libgraphpatch.so"),
+            own
+        ));
+        assert!(is_listed(
+            OsStr::new("/lib/x.so /opt/gp/libgraphpatch.so"),
+            own
+        ));
+        assert!(!is_listed(OsStr::new("/lib/x.so"), own));
+        assert!(!is_listed(OsStr::new(""), own));
+    }
+
+    #[test]
+    fn a_test_is_not_preloaded() {
+        open();
+        assert!(!is_waiting() && !is_attached_here());
+        reports::report_now();
+    }
+}

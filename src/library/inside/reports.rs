@@ -1,0 +1,274 @@
+//! When a preloaded process's reports are written: after runs, at its end, and before it becomes another program.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::cancel::Uncancelled;
+use super::process::{self, Process};
+use super::python;
+use super::values::Values;
+use graphpatch_protocol::report::{PatchReport, Report, values_name};
+use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
+
+/// What was written, and when.
+pub(super) struct Reports {
+    opened: Instant,
+    /// The same moment, in nanoseconds since 1970.
+    started: u128,
+    /// A report is being written.
+    writing: AtomicBool,
+    /// The graph has grown since the last report.
+    grown: AtomicBool,
+    values: Values,
+    /// When the last report was done and how long it took, in microseconds since `opened`; 0: none yet.
+    written: AtomicU64,
+    took: AtomicU64,
+}
+
+impl Reports {
+    /// None is written yet; the process begins now.
+    pub(super) fn begin() -> Reports {
+        Reports {
+            opened: Instant::now(),
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_nanos()),
+            writing: AtomicBool::new(false),
+            grown: AtomicBool::new(false),
+            values: Values::default(),
+            written: AtomicU64::new(0),
+            took: AtomicU64::new(0),
+        }
+    }
+
+    /// In a forked child: the thread that wrote, if it was another one, does not exist here.
+    pub(super) fn forget(&self) {
+        self.writing.store(false, Ordering::Release);
+        self.written.store(0, Ordering::Relaxed);
+        self.grown.store(false, Ordering::Relaxed);
+        self.values.forget();
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+}
+
+/// From now on the last report is written when the process ends by `exit` or `quick_exit`.
+pub(super) fn at_end() {
+    // SAFETY: the handlers are functions of this library, which a preloaded process never unloads.
+    unsafe {
+        libc::atexit(at_exit);
+        at_quick_exit(at_exit);
+    }
+}
+
+unsafe extern "C" {
+    fn at_quick_exit(handler: extern "C" fn()) -> libc::c_int;
+}
+
+extern "C" fn at_exit() {
+    report_now();
+}
+
+/// Writes the last report. For the end of the process.
+pub fn report_now() {
+    if process::is_attached_here()
+        && let Some(process) = process::get()
+    {
+        process.write(Wait::Yes);
+    }
+}
+
+/// Writes the last report of a program that is about to become another one, which may fail. A forked child that has run
+/// nothing has nothing to tell, and little that it may do.
+pub fn report_before_exec() {
+    let session = process::get().and_then(|process| process.session.get());
+    if process::is_attached_here() && session.is_some_and(|session| session.runs() > 0) {
+        report_now();
+    }
+}
+
+/// Whether to wait for another thread's report to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    /// It is not the last one of the process.
+    Soon,
+    Yes,
+}
+
+impl Process {
+    /// For a process that is killed before its first run ends; that run's report is the first that counts.
+    pub(super) fn write_first(&self) {
+        self.write(Wait::No);
+        self.reports.written.store(0, Ordering::Relaxed);
+    }
+
+    /// After every run, on its thread. A report may cost as much as a run: the first is written at once, later ones soon
+    /// after the graph has grown, and now and then for the counts, so that a process that is killed has left nearly all.
+    pub(super) fn on_news(&self, news: News) {
+        if news != News::Counts {
+            self.reports.grown.store(true, Ordering::Relaxed);
+        }
+        if news == News::Last {
+            return self.write(Wait::Soon);
+        }
+        let (written, took) = (
+            self.reports.written.load(Ordering::Relaxed),
+            self.reports.took.load(Ordering::Relaxed),
+        );
+        if is_due(
+            self.reports.now(),
+            written,
+            took,
+            self.reports.grown.load(Ordering::Relaxed),
+        ) {
+            self.write(Wait::No);
+        }
+    }
+
+    fn write(&self, wait: Wait) {
+        let pid = std::process::id();
+        if pid != self.pid.load(Ordering::Relaxed) {
+            return;
+        }
+        let _whole = Uncancelled::new();
+        let mut tries = 0;
+        while self
+            .reports
+            .writing
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            tries += 1;
+            if wait == Wait::No || tries > 1000 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let before = self.reports.now();
+        self.reports.grown.store(false, Ordering::Relaxed);
+        // A full disk or a directory that is gone costs the report, nothing else.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let (mut report, kept) = self.report(pid);
+            report.unseen_python = wait == Wait::Yes && self.is_unseen_python();
+            if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
+                let _ = report.save(&self.options.report_dir, &self.file_name(pid));
+                self.reports
+                    .took
+                    .store(self.reports.now() - before, Ordering::Relaxed);
+                self.write_values(report, &kept, wait == Wait::Yes);
+            }
+        }));
+        self.reports
+            .written
+            .store(self.reports.now(), Ordering::Relaxed);
+        self.reports.writing.store(false, Ordering::Release);
+    }
+
+    /// After the report, since they may be large. The report says it when they cannot be written.
+    fn write_values(&self, mut report: Report, kept: &Keyed, last: bool) {
+        let (dir, name) = (&self.options.report_dir, self.file_name(report.pid));
+        if let Err(why) = self
+            .reports
+            .values
+            .write(kept, &dir.join(values_name(&name)), last)
+        {
+            report
+                .unsaved
+                .push(format!("the values of process {}: {why}", report.pid));
+            let _ = report.save(dir, &name);
+        }
+    }
+
+    fn is_unseen_python(&self) -> bool {
+        let told = self
+            .session
+            .get()
+            .is_some_and(|session| session.has_source());
+        !told && self.error.get().is_none() && python::has_torch()
+    }
+
+    /// `exec` keeps the process id: the time tells the images apart.
+    fn file_name(&self, pid: u32) -> String {
+        format!("report-{pid}-{}.json", self.reports.started)
+    }
+
+    fn report(&self, pid: u32) -> (Report, Keyed) {
+        let mut report = Report {
+            pid,
+            ppid: std::os::unix::process::parent_id(),
+            rank: self.rank.clone(),
+            program: self.program.clone(),
+            libtorch: self.libtorch.get().cloned(),
+            error: self.error.get().cloned(),
+            ..Report::default()
+        };
+        let Some(session) = self.session.get() else {
+            return (report, Keyed::default());
+        };
+        let kept = session.kept();
+        report.runs = session.runs();
+        report.flat = graphpatch_torch::is_flat();
+        report.graphs = session.graphs();
+        report.notes = session.notes();
+        report.own_session = report.notes.iter().any(|note| note == OWN_RUNS);
+        report.patches = session
+            .patch_counts()
+            .into_iter()
+            .map(|patch| {
+                let kept = kept.iter().find(|kept| kept.id == patch.id);
+                PatchReport {
+                    text: patch.text,
+                    matched: patch.matched,
+                    applied: patch.applied,
+                    failed: patch.failed,
+                    last_error: patch.last_error,
+                    kept: kept.map_or(0, |kept| kept.values.len() as u64),
+                    dropped: kept.map_or(0, |kept| kept.dropped),
+                }
+            })
+            .collect();
+        let kept = keyed(&kept);
+        report.unsaved.clone_from(&kept.unsaved);
+        (report, kept)
+    }
+}
+
+/// Times in microseconds; `written` 0: never. Reports take at most a twentieth of the time while the graph grows, and
+/// a two-hundredth for counts alone.
+fn is_due(now: u64, written: u64, took: u64, grown: bool) -> bool {
+    const COUNTS: u64 = 100_000;
+    let since = now.saturating_sub(written);
+    let pause = if grown {
+        took.saturating_mul(20)
+    } else {
+        took.saturating_mul(200).max(COUNTS)
+    };
+    written == 0 || since >= pause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_due() {
+        assert!(is_due(1, 0, 0, false), "the first");
+        assert!(
+            !is_due(1000, 900, 10, true),
+            "too soon after a report of that length"
+        );
+        assert!(is_due(1000, 700, 10, true));
+        assert!(!is_due(1000, 700, 10, false), "nothing new");
+        assert!(is_due(100_700, 700, 10, false), "counts");
+        assert!(
+            !is_due(100_700, 700, 1000, false),
+            "counts in a large report"
+        );
+    }
+}

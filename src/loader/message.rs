@@ -1,0 +1,8 @@
+//! What the loader tells the person at the terminal while it works: building an adapter takes half a minute.
+
+use std::io::Write;
+
+/// One line for the person at the terminal; a closed stderr is no error.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "graphpatch: {text}");
+}

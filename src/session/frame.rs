@@ -1,0 +1,121 @@
+//! One open scope of a run.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::ops;
+use crate::scope::{Prepared, Root, Scope};
+use crate::wants::Wants;
+use graphpatch_core::patch::Plan;
+use graphpatch_core::path::{Base, Name, Namespace};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// Another number for every frame of the run.
+    pub(crate) serial: u32,
+    /// What it is called, and by whom it is described; the root has no name.
+    pub(crate) name: Option<Name>,
+    pub(crate) scope: Arc<Scope>,
+    /// None in a scope of which nothing is wanted.
+    pub(crate) prepared: Option<Arc<Prepared>>,
+    /// See [`Scope::base`].
+    pub(crate) base: Arc<str>,
+    pub(crate) site: Option<u32>,
+    pub(crate) names: Namespace,
+    /// Parameters that have a node already: index in the root, name.
+    pub(crate) parameters: SmallVec<[(u32, Name); 4]>,
+    /// What is wanted of the scope, as long as neither the root's parameters nor the recording change.
+    pub(crate) wants: Wants,
+    /// Where its beginning stands on the tape.
+    pub(crate) event: Option<usize>,
+    /// Whether patched copies of parameters were made for it.
+    pub(crate) copies: bool,
+    /// Families of operations' names that are counted no more, see [`crate::flat::Flat`].
+    pub(crate) past: SmallVec<[Base; 2]>,
+}
+
+impl Frame {
+    /// A call of `scope` as `name`, at `site` among the patches. With `wanted` its names are made ready.
+    pub(crate) fn new(
+        name: Option<Name>,
+        scope: Arc<Scope>,
+        site: Option<u32>,
+        root: &Root,
+        outer: &Arc<str>,
+        wanted: bool,
+    ) -> Frame {
+        let base = scope.base(outer);
+        let prepared = wanted.then(|| scope.prepared(root, &base));
+        Frame {
+            serial: 0,
+            name,
+            names: match &prepared {
+                Some(prepared) => prepared.names.clone(),
+                None => Namespace::new(),
+            },
+            prepared,
+            base,
+            site,
+            parameters: SmallVec::new(),
+            wants: Wants::NOTHING,
+            event: None,
+            copies: false,
+            past: SmallVec::new(),
+            scope,
+        }
+    }
+
+    /// The same for every call of the scope. The frame keeps the scope, so the address stays its own.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.scope).addr()
+    }
+
+    /// Finds out what is wanted of the scope, under these patches.
+    pub(crate) fn look(&mut self, plan: Option<&Plan>, record: bool) {
+        let Some(prepared) = &self.prepared else {
+            self.wants = Wants::NOTHING;
+            return;
+        };
+        let (mut inputs, mut output) = (record, record);
+        let (mut parameters, mut operations) = (record, record);
+        if let (Some(plan), Some(site)) = (plan, self.site) {
+            operations = operations || plan.families(site).any(ops::is_family);
+            for name in plan.patched_names(site) {
+                inputs |= prepared.inputs.contains(&name);
+                output |= prepared.output == name;
+                parameters = parameters || prepared.may_be_parameter(name);
+            }
+        }
+        let visible = !self.scope.opaque;
+        self.wants = Wants::new(Wants::INSIDE)
+            .with(Wants::INPUTS, inputs)
+            .with(Wants::OUTPUT, output)
+            .with(Wants::RECORD, record)
+            .with(Wants::OPERANDS, visible && parameters)
+            .with(Wants::OPERATIONS, visible && (parameters || operations))
+            .at(self.site);
+    }
+
+    /// Parameters that are known since this scope was met get a name as well.
+    pub(crate) fn learn(&mut self, root: &Root) {
+        let Some(old) = &self.prepared else { return };
+        let new = self.scope.prepared(root, &self.base);
+        let mut missing: Vec<(u32, (Name, bool))> = new
+            .parameters
+            .iter()
+            .filter(|(index, _)| !old.parameters.contains_key(index))
+            .map(|(index, known)| (*index, *known))
+            .collect();
+        if missing.is_empty() {
+            return;
+        }
+        missing.sort_unstable_by_key(|(index, _)| *index);
+        let mut parameters = old.parameters.clone();
+        for (index, (name, own)) in missing {
+            let name = if own { self.names.create(name) } else { name };
+            parameters.insert(index, (name, own));
+        }
+        self.prepared = Some(Arc::new(old.with_parameters(parameters)));
+    }
+}

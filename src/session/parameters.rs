@@ -1,0 +1,85 @@
+//! Parameters of a run: which tensors they are, and their names where they are read.
+
+use graphpatch_core::graph::Kind;
+use graphpatch_core::path::Name;
+
+use crate::record::{Element, Tag};
+use crate::run::Run;
+
+impl Run {
+    /// Identities of the root's parameters, in the root's order; 0 where there is no tensor. They stay those tensors'
+    /// own while the run lasts.
+    pub fn set_parameters(&mut self, identities: impl Iterator<Item = usize>) {
+        for (index, identity) in identities.enumerate() {
+            if identity != 0 {
+                self.parameters
+                    .entry(identity)
+                    .or_default()
+                    .push(index as u32);
+            }
+        }
+    }
+
+    /// Tensors that the scope at `level` is about to read. Parameters among them get their node now. Calls
+    /// `replace` with the index of each that has patches.
+    pub fn operands(
+        &mut self,
+        level: usize,
+        tensors: &[Element<'_>],
+        mut replace: impl FnMut(usize),
+    ) {
+        for (index, element) in tensors.iter().enumerate() {
+            if element.tag != Tag::Tensor || !self.parameters.contains_key(&element.identity) {
+                continue;
+            }
+            if let Some(name) = self.parameter(level, element)
+                && self.has_targets(self.site(level, name))
+            {
+                replace(index);
+            }
+        }
+    }
+
+    /// The name of the parameter that the tensor is in the scope at `level`, with a node for it.
+    fn parameter(&mut self, level: usize, element: &Element<'_>) -> Option<Name> {
+        let at = self.frames.len().checked_sub(level + 1)?;
+        let frame = &mut self.frames[at];
+        let prepared = frame.prepared.as_ref()?;
+        let (index, (name, own)) = self
+            .parameters
+            .get(&element.identity)?
+            .iter()
+            .find_map(|index| Some((*index, *prepared.parameters.get(index)?)))?;
+        if let Some((_, name)) = frame.parameters.iter().find(|known| known.0 == index) {
+            return Some(*name);
+        }
+        let name = if own { name } else { frame.names.create(name) };
+        frame.parameters.push((index, name));
+        if let Some(recorder) = &mut self.recorder {
+            let value = std::slice::from_ref(element);
+            recorder.tape().leaf(
+                level,
+                Kind::Parameter,
+                name,
+                &self.root.target(index),
+                value,
+                None,
+            );
+        }
+        Some(name)
+    }
+
+    /// The site of a parameter that [`Run::operands`] asked to replace. A patched copy is made for that frame.
+    pub fn parameter_site(&mut self, level: usize, identity: usize) -> Option<u32> {
+        let at = self.frames.len().checked_sub(level + 1)?;
+        let frame = self.frames.get_mut(at)?;
+        let indices = self.parameters.get(&identity)?;
+        let (_, name) = frame
+            .parameters
+            .iter()
+            .find(|(index, _)| indices.contains(index))?;
+        frame.copies = true;
+        let name = *name;
+        self.site(level, name)
+    }
+}

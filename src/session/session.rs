@@ -1,0 +1,194 @@
+//! The class that a user opens: what it wants, what it has recorded, its notes, and who is told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use graphpatch_locks::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+
+use crate::flat;
+use crate::patches::Arranged;
+use crate::record::Source;
+use crate::recorded::Recorded;
+use graphpatch_core::graph::{Frame, Graph};
+use graphpatch_core::patch::{OnError, Patch};
+use graphpatch_native::{SourceReader, Stack};
+
+type Observer = Arc<dyn Fn(News) + Send + Sync>;
+type Asked = Box<dyn Fn() -> Vec<Frame> + Send + Sync>;
+
+/// What an observer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Only counts have changed.
+    Counts,
+    /// A graph has.
+    Grown,
+    /// The same, and nothing more may come of this thread.
+    Last,
+}
+
+/// A user's session. All calls may be made from any thread.
+#[derive(Default)]
+pub struct Session {
+    /// Opened by `graphpatch run` in the program that it starts.
+    pub(crate) for_command: bool,
+    pub(crate) recording: AtomicBool,
+    pub(crate) surveying: AtomicBool,
+    pub(crate) on_error: Mutex<OnError>,
+    pub(crate) plan: RwLock<Arranged>,
+    pub(crate) patches: Mutex<Vec<Arc<Patch>>>,
+    pub(crate) next_patch: AtomicU64,
+    /// Numbers at which open sets of patches begin.
+    pub(crate) sets: Mutex<Vec<u64>>,
+    /// How many runs of each root have begun.
+    pub(crate) begun: Mutex<FxHashMap<String, u64>>,
+    pub(crate) recorded: Mutex<Recorded>,
+    pub(crate) notes: Mutex<Vec<String>>,
+    pub(crate) runs: AtomicU64,
+    /// Flat runs that are under way.
+    pub(crate) open: Mutex<flat::Open>,
+    /// How often the process was forked off.
+    pub(crate) epoch: AtomicU64,
+    pub(crate) observer: RwLock<Option<Observer>>,
+    pub(crate) source: RwLock<Option<Arc<Asked>>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A session that is off and attached to nothing.
+    pub fn open() -> Arc<Session> {
+        Arc::new(Session::default())
+    }
+
+    /// The same for what `graphpatch run` wants of a program: it leaves room for a session of the program's own.
+    pub fn open_for_command() -> Arc<Session> {
+        Arc::new(Session {
+            for_command: true,
+            ..Session::default()
+        })
+    }
+
+    pub fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    /// Whether a run that begins now may be recorded or patched.
+    pub(crate) fn wants_runs(&self) -> bool {
+        self.is_recording() || self.plan.read().any
+    }
+
+    /// Whether runs from now on are recorded into the graphs.
+    pub fn set_recording(self: &Arc<Self>, on: bool) {
+        self.recording.store(on, Ordering::Relaxed);
+        self.update_active();
+    }
+
+    /// Whether the first run of each root is recorded even when recording is off, so that a patch that never matched
+    /// can be told the names that were there.
+    pub fn set_surveying(&self, on: bool) {
+        self.surveying.store(on, Ordering::Relaxed);
+    }
+
+    /// What a patch that cannot be applied does, for runs from now on.
+    pub fn set_on_error(self: &Arc<Self>, on_error: OnError) {
+        *self.on_error.lock() = on_error;
+        let patches = self.patches.lock();
+        let before = self.rebuild(&patches);
+        drop(patches);
+        drop(before);
+    }
+
+    /// A copy of everything recorded so far, one graph for each root. What is new since the last call may take a while:
+    /// now its source is looked up.
+    pub fn graphs(&self) -> Vec<Graph> {
+        let mut reader = SourceReader::default();
+        let mut graphs = {
+            let recorded = &mut *self.recorded.lock();
+            for graph in &mut recorded.graphs {
+                reader.read(graph);
+            }
+            recorded.graphs.clone()
+        };
+        self.add_open(&mut graphs);
+        for graph in &mut graphs {
+            reader.read(graph);
+        }
+        graphs
+    }
+
+    /// How many runs began and ended; of flat ones, how many began.
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed) + self.open_runs()
+    }
+
+    /// What a person should know: what was lost, what was left alone. Each note once.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().clone()
+    }
+
+    pub fn note(&self, text: &str) {
+        let mut notes = self.notes.lock();
+        if !notes.iter().any(|note| note == text) {
+            notes.push(text.to_owned());
+        }
+    }
+
+    pub(crate) fn observe(&self, news: News) {
+        // It may write files: nobody waits for that at the lock, nor does a fork.
+        let observer = self.observer.read().clone();
+        if let Some(observer) = observer {
+            observer(news);
+        }
+    }
+
+    /// Called after each run, and now and then in a flat one.
+    pub fn set_observer(&self, observer: Observer) {
+        let before = self.observer.write().replace(observer);
+        drop(before);
+    }
+
+    /// Who says where in the user's source the thread is, innermost frame last. Asked while recording, and only for
+    /// nodes that were not recorded before.
+    pub fn set_source(&self, source: Option<Asked>) {
+        let before = std::mem::replace(&mut *self.source.write(), source.map(Arc::new));
+        drop(before);
+    }
+
+    /// Whether somebody says so: then a host tells of its modules.
+    pub fn has_source(&self) -> bool {
+        self.source.read().is_some()
+    }
+
+    /// Where in the user's source this thread is: as the host says, else its native stack. In a TorchScript module
+    /// (`script`), whose own lines tell more, only what the host says.
+    pub(crate) fn source(&self, script: bool) -> Source {
+        let asked = self.source.read().clone();
+        let stack = match asked {
+            None if !script => Stack::here(),
+            _ => Stack::default(),
+        };
+        let frames = asked.map_or_else(Vec::new, |asked| asked());
+        Source { stack, frames }
+    }
+
+    /// The number of a run of `root` that begins now, from 0 on.
+    pub(crate) fn next_run(&self, root: &str) -> u64 {
+        let mut begun = self.begun.lock();
+        match begun.get_mut(root) {
+            Some(count) => {
+                *count += 1;
+                *count - 1
+            }
+            None => {
+                begun.insert(root.to_owned(), 1);
+                0
+            }
+        }
+    }
+}

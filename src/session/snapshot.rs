@@ -1,0 +1,80 @@
+//! Where a run stands, for a part of it that is computed elsewhere: again later, or on another thread.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::frame::Frame;
+use crate::held::Held;
+use crate::record::{Recorder, Source};
+use crate::run::Run;
+use crate::scope::Root;
+use crate::session::Session;
+use crate::wants::Wants;
+use graphpatch_core::patch::Plan;
+
+/// Where a run stands. Any thread.
+#[derive(Debug)]
+pub struct Snapshot {
+    session: Arc<Session>,
+    plan: Option<Arc<Plan>>,
+    recording: bool,
+    root: Arc<Root>,
+    frames: Vec<Frame>,
+    holding: Vec<bool>,
+    parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
+    /// Keeps the parameters' addresses.
+    held: Vec<Arc<dyn Held>>,
+}
+
+impl Run {
+    /// Where the run stands.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            session: self.session.clone(),
+            plan: self.plan.clone(),
+            recording: self.recorder.is_some(),
+            root: self.root.clone(),
+            frames: self.frames.clone(),
+            holding: self.holding.clone(),
+            parameters: self.parameters.clone(),
+            held: self.held.iter().chain(&self.origin).cloned().collect(),
+        }
+    }
+
+    /// A run that stands where the other one stood, under its patches. With `record` it is recorded if that one is:
+    /// what it does adds to the scopes that are open. `None` where nothing is wanted.
+    pub fn resume(from: &Snapshot, record: bool) -> Option<(Run, Wants)> {
+        let record = record && from.recording;
+        if from.plan.is_none() && !record {
+            return None;
+        }
+        let mut tape = record.then(|| from.session.part_tape(&from.root.name));
+        let mut frames = from.frames.clone();
+        for frame in &mut frames {
+            if let (Some(tape), Some(name)) = (&mut tape, frame.name) {
+                let scope = &frame.scope;
+                let source = Source::default();
+                frame.event = Some(tape.enter(name, &scope.class_name, &scope.module_path, source));
+            }
+            frame.look(from.plan.as_deref(), record);
+        }
+        let run = Run {
+            met: frames.iter().map(|frame| frame.serial).max().unwrap_or(0),
+            frames,
+            holding: from.holding.clone(),
+            parameters: from.parameters.clone(),
+            resumed: true,
+            origin: from.held.clone(),
+            ..Run::new(
+                from.session.clone(),
+                from.plan.clone(),
+                from.root.clone(),
+                tape.map(|tape| Recorder::Own(Box::new(tape))),
+            )
+        };
+        let wants = run.wants();
+        Some((run, wants))
+    }
+}

@@ -1,0 +1,154 @@
+//! A value of a run: it gets its name when it is about to appear, and is recorded when it is there.
+
+use graphpatch_core::graph::{Frame as Line, Kind};
+use graphpatch_core::path::Name;
+
+use crate::ops;
+use crate::record::{Args, Element, Source};
+use crate::run::Run;
+use crate::session::Session;
+use crate::wants::ValueWants;
+
+use std::sync::Arc;
+
+/// What kind of value is about to appear in the innermost scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueKind {
+    /// The result of operation number `.0`.
+    Op(u32),
+    /// The scope's argument at this index.
+    Input(u32),
+    Output,
+}
+
+impl From<ValueKind> for Kind {
+    fn from(kind: ValueKind) -> Kind {
+        match kind {
+            ValueKind::Op(_) => Kind::Op,
+            ValueKind::Input(_) => Kind::Input,
+            ValueKind::Output => Kind::Output,
+        }
+    }
+}
+
+/// A value that has begun: which one it is, for the calls that follow until it is there or abandoned. Whatever happens
+/// meanwhile (an operation may call modules, a function of the user's may run models) has tokens of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// [`Run::id`].
+    pub run: u64,
+    /// Another number for every value of the run.
+    pub serial: u32,
+    /// How many scopes were open.
+    pub depth: u32,
+    pub kind: ValueKind,
+    pub name: Name,
+    /// Its place among the patches.
+    pub site: Option<u32>,
+}
+
+impl Run {
+    /// A value is about to appear in the innermost scope: gives it its name. `None`: nothing is wanted of it.
+    pub fn value_begin(&mut self, kind: ValueKind) -> Option<(Token, ValueWants)> {
+        let operation = match kind {
+            ValueKind::Op(id) => Some(ops::get(id).filter(|op| self.concerns(op.family))?),
+            _ => None,
+        };
+        let frame = self.frames.last_mut()?;
+        let prepared = frame.prepared.as_ref()?;
+        let name = match (kind, operation) {
+            (ValueKind::Input(index), _) => prepared.inputs.get(index as usize).copied()?,
+            (_, Some(op)) => frame.names.create(op.name),
+            _ => prepared.output,
+        };
+        let site = self.site(0, name);
+        let wants = ValueWants {
+            elements: self.recorder.is_some(),
+            targets: self.has_targets(site),
+            args: self
+                .recorder
+                .as_mut()
+                .is_some_and(|recorder| !recorder.tape().knows(kind.into(), name)),
+        };
+        self.values += 1;
+        let token = Token {
+            run: self.id,
+            serial: self.values,
+            depth: self.frames.len() as u32,
+            kind,
+            name,
+            site,
+        };
+        Some((token, wants))
+    }
+
+    /// Whether the value is one of this run's, in a scope that is open still.
+    fn has(&self, token: &Token) -> bool {
+        token.run == self.id && (1..=self.frames.len()).contains(&(token.depth as usize))
+    }
+
+    /// Who knows where in the user's source an operation is called, and whether TorchScript's own lines tell more.
+    /// `None` for a value that is no operation's.
+    pub(crate) fn source_of(&self, token: &Token) -> Option<(Arc<Session>, bool)> {
+        let frame = self.frames.get(token.depth.checked_sub(1)? as usize)?;
+        let operation = self.has(token) && matches!(token.kind, ValueKind::Op(_));
+        operation.then(|| {
+            let script = frame.scope.is_script() && self.modules;
+            (self.session.clone(), script)
+        })
+    }
+
+    /// What the value is made from; where libtorch knows it, the lines of source behind it.
+    pub fn args(
+        &mut self,
+        token: &Token,
+        elements: &[Element<'_>],
+        mut source: Source,
+        mut inner: Vec<Line>,
+    ) {
+        if self.has(token) {
+            source.frames.append(&mut inner);
+            self.made_from
+                .push((token.serial, Args::new(elements, source)));
+        }
+    }
+
+    fn take_args(&mut self, token: &Token) -> Option<Args> {
+        let at = self
+            .made_from
+            .iter()
+            .rposition(|(serial, _)| *serial == token.serial)?;
+        Some(self.made_from.swap_remove(at).1)
+    }
+
+    /// The value, as everything downstream sees it.
+    pub fn value(&mut self, token: &Token, elements: &[Element<'_>]) {
+        if !self.has(token) {
+            return;
+        }
+        let args = self.take_args(token);
+        let level = self.frames.len() - token.depth as usize;
+        let operation = match token.kind {
+            ValueKind::Op(id) => ops::get(id),
+            _ => None,
+        };
+        let target = operation.map_or(&self.no_target, |op| &op.schema);
+        if let Some(recorder) = &mut self.recorder {
+            let mut tape = recorder.tape();
+            tape.leaf(level, token.kind.into(), token.name, target, elements, args);
+            self.nodes += 1;
+        }
+    }
+
+    /// The operation threw: its node is dropped.
+    pub fn abandon(&mut self, token: &Token) {
+        if self.has(token) {
+            self.take_args(token);
+        }
+    }
+
+    /// The value's place among the patches, if it is one of this run's.
+    pub fn value_site(&self, token: &Token) -> Option<u32> {
+        token.site.filter(|_| token.run == self.id)
+    }
+}

@@ -1,0 +1,221 @@
+// Host values: what a program shows us by calls (C++, Python): an input or the output of a scope in, its leaves out as the
+// patches left them. And the operators through which Python, which sees no pointers, reaches tensors and modules.
+#include "adapter.h"
+
+#include <torch/csrc/jit/runtime/custom_operator.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+
+namespace graphpatch {
+
+static at::Tensor tensor_at(const void* impl) {
+  auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+}
+
+// The value that `items`, from `at` on, describe.
+static c10::IValue build(const GpItem* items, size_t n, size_t& at) {
+  TORCH_CHECK(at < n, "a value that ends in the middle");
+  const GpItem& item = items[at++];
+  switch (item.tag) {
+    case GP_TENSOR:
+      return tensor_at(item.identity);
+    case GP_UNDEFINED:
+      return at::Tensor();
+    case GP_BOOL:
+      return item.number.i != 0;
+    case GP_INT:
+      return item.number.i;
+    case GP_FLOAT:
+      return item.number.re;
+    case GP_COMPLEX:
+      return c10::complex<double>(item.number.re, item.number.im);
+    case GP_STR:
+      return to_string(item.text);
+    case GP_TUPLE: {
+      std::vector<c10::IValue> elements;
+      for (uint32_t i = 0; i < item.count; ++i)
+        elements.push_back(build(items, n, at));
+      return c10::ivalue::Tuple::create(std::move(elements));
+    }
+    case GP_LIST: {
+      c10::List<c10::IValue> list(c10::AnyType::get());
+      for (uint32_t i = 0; i < item.count; ++i)
+        list.push_back(build(items, n, at));
+      return list;
+    }
+    case GP_DICT: {
+      c10::Dict<c10::IValue, c10::IValue> dict(c10::StringType::get(), c10::AnyType::get());
+      for (uint32_t i = 0; i < item.count; ++i) {
+        TORCH_CHECK(at < n, "a value that ends in the middle");
+        const std::string key = to_string(items[at].key);
+        dict.insert_or_assign(key, build(items, n, at));
+      }
+      return dict;
+    }
+    case GP_OTHER: // something that is no leaf, as the program knows it
+      return c10::IValue::make_capsule(c10::make_intrusive<torch::CustomClassHolder>());
+    default:
+      return c10::IValue();
+  }
+}
+
+static bool same(const GpItem& item, const c10::IValue& value) {
+  switch (item.tag) {
+    case GP_TENSOR:
+      return value.isTensor() && value.toTensor().unsafeGetTensorImpl() == item.identity;
+    case GP_NONE:
+      return value.isNone();
+    case GP_UNDEFINED:
+      return !value.isTensor() || !value.toTensor().defined();
+    case GP_BOOL:
+      return value.isBool() && value.toBool() == (item.number.i != 0);
+    case GP_INT:
+      return value.isInt() && value.toInt() == item.number.i;
+    case GP_FLOAT: // NaN is what it was
+      return value.isDouble() && (value.toDouble() == item.number.re || value.toDouble() != value.toDouble());
+    default:
+      return true;
+  }
+}
+
+// Walks the items and the value that was built from them side by side.
+static void collect_leaves(const GpItem* items, size_t& at, const c10::IValue& value, std::vector<Leaf>& leaves) {
+  const GpItem& item = items[at++];
+  if (item.tag == GP_TUPLE) {
+    for (uint32_t i = 0; i < item.count; ++i)
+      collect_leaves(items, at, value.toTupleRef().elements()[i], leaves);
+  } else if (item.tag == GP_LIST) {
+    for (uint32_t i = 0; i < item.count; ++i)
+      collect_leaves(items, at, value.toListRef()[i], leaves);
+  } else if (item.tag == GP_DICT) {
+    const auto dict = value.toGenericDict();
+    for (uint32_t i = 0; i < item.count; ++i)
+      collect_leaves(items, at, dict.at(to_string(items[at].key)), leaves);
+  } else if (same(item, value)) {
+    leaves.emplace_back();
+  } else {
+    leaves.push_back({true, value});
+  }
+}
+
+// What the thread shows was found in Python's words; what libtorch knows of a tensor is added by Items.
+static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, const GpItem* items, Ownership how) {
+  handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, &value, 1);
+  GpToken token;
+  const uint32_t wanted = core->value_begin(kind, index, &token);
+  if (!wanted)
+    return;
+  const auto list = [&](Items& out) {
+    out.add(value);
+    out.rename(items); // types without a tag, and dicts, keep the names that the program gave
+  };
+  if (wanted & GP_VALUE_ARGS) {
+    Items made_from;
+    list(made_from);
+    give_args(token, made_from, Called::Nowhere);
+  }
+  if (wanted & GP_VALUE_TARGETS)
+    handle_value(token, GP_VALUE_TARGETS, &value, 1, how);
+  if (wanted & GP_VALUE_ITEMS) {
+    Items seen;
+    list(seen);
+    remember(value);
+    core->value_items(&token, seen.data(), seen.size());
+  }
+}
+
+static GpStr answer_with(const std::string& text) {
+  static thread_local std::string last;
+  last = text;
+  return gp_str(last);
+}
+
+GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed) {
+  *changed = 0;
+  if (!is_inside(this_thread()) || n == 0) {
+    if (this_thread().run)
+      held().shown.clear();
+    return gp_str("");
+  }
+  try {
+    c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+    size_t at = kind == GP_VALUE_INPUTS;
+    const size_t last = kind == GP_VALUE_INPUTS ? index + items[0].count : index + 1;
+    const uint32_t each = kind == GP_VALUE_OUTPUT ? GP_VALUE_OUTPUT : GP_VALUE_INPUT;
+    const Ownership how = each == GP_VALUE_INPUT ? Ownership::Borrowed : owned ? Ownership::Owned : Ownership::Result;
+    std::vector<Leaf> leaves; // whatever a patch's function shows meanwhile has its own
+    for (; index < last; ++index) {
+      const GpItem* own = items + at;
+      c10::IValue value = build(items, n, at);
+      handle_shown(each, index, value, own, how);
+      size_t from = 0;
+      collect_leaves(own, from, value, leaves);
+    }
+    for (const Leaf& leaf : leaves)
+      *changed += leaf.changed;
+    held().shown = std::move(leaves);
+    return gp_str("");
+  } catch (const c10::Error& error) {
+    return answer_with(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return answer_with(error.what());
+  }
+}
+
+uint32_t shown_leaf(size_t index, GpLeaf* out) {
+  if (!this_thread().run || index >= held().shown.size())
+    return 0;
+  const Leaf& leaf = held().shown[index];
+  *out = GpLeaf{};
+  out->changed = leaf.changed;
+  if (leaf.value.isTensor()) {
+    out->tensor = leaf.value.toTensor().unsafeGetTensorImpl();
+  } else if (leaf.value.isBool()) {
+    out->number.tag = GP_BOOL;
+    out->number.i = leaf.value.toBool();
+  } else if (leaf.value.isInt()) {
+    out->number.tag = GP_INT;
+    out->number.i = leaf.value.toInt();
+  } else if (leaf.value.isDouble()) {
+    out->number.tag = GP_FLOAT;
+    out->number.re = leaf.value.toDouble();
+  }
+  return 1;
+}
+
+void register_doors() {
+  using torch::jit::Operator;
+  using torch::jit::Stack;
+  const auto alias = c10::AliasAnalysisKind::CONSERVATIVE;
+  static auto* operators = new torch::jit::RegisterOperators({
+      // Another reference to the tensor at an address that the library gave (gp_scope_leaf, gp_torch_callback).
+      Operator(
+          "graphpatch::tensor_at(int address) -> Tensor",
+          [](Stack& stack) {
+            const int64_t address = torch::jit::pop(stack).toInt();
+            stack.emplace_back(tensor_at(reinterpret_cast<const void*>(address)));
+          },
+          alias),
+      // Readies a scripted module for its next call on this thread: the optimizer is off from here on.
+      Operator(
+          "graphpatch::prepare(Any module) -> bool",
+          [](Stack& stack) {
+            const c10::IValue module = torch::jit::pop(stack);
+            stack.emplace_back(prepare_script(module));
+          },
+          alias),
+      // The thread's switch of the optimizer, which `prepare` turns off.
+      Operator(
+          "graphpatch::optimize(bool on) -> bool",
+          [](Stack& stack) {
+            const bool on = torch::jit::pop(stack).toBool();
+            const bool before = torch::jit::getGraphExecutorOptimize();
+            torch::jit::setGraphExecutorOptimize(on);
+            stack.emplace_back(before);
+          },
+          alias),
+  });
+  (void)operators;
+}
+
+} // namespace graphpatch

@@ -1,0 +1,54 @@
+//! The adapter's table of calls, once there is one.
+
+use std::fmt::Debug;
+
+use super::seam_generated as raw;
+use graphpatch_core::error::{Error, Result};
+use graphpatch_locks::OnceLock;
+
+/// Set once, when the adapter has started, and then for the life of the process. Read without a lock: every value and
+/// scope of a host passes here.
+static ADAPTER: OnceLock<Adapter> = OnceLock::new();
+
+struct Adapter {
+    table: &'static raw::GpAdapter,
+    /// What the table lies in: loaded for good, and known to be so by whoever looks for lost memory.
+    _library: &'static (dyn Debug + Send + Sync),
+}
+
+// SAFETY: the table is constant; its calls may be made from any thread (seam.h).
+unsafe impl Send for Adapter {}
+// SAFETY: as above.
+unsafe impl Sync for Adapter {}
+
+/// The adapter's table.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before the adapter was loaded.
+pub(crate) fn adapter() -> Result<&'static raw::GpAdapter> {
+    ADAPTER.get().map(|adapter| adapter.table).ok_or_else(|| {
+        Error::Torch(
+            "no session was attached to libtorch in this process yet, nor was the adapter loaded"
+                .into(),
+        )
+    })
+}
+
+/// Whether the adapter has started.
+pub(crate) fn is_started() -> bool {
+    ADAPTER.get().is_some()
+}
+
+/// The adapter in this library has started.
+pub(crate) fn publish(table: &'static raw::GpAdapter, library: &'static (dyn Debug + Send + Sync)) {
+    ADAPTER.get_or_init(|| Adapter {
+        table,
+        _library: library,
+    });
+}
+
+/// What a table without a call is answered with.
+pub(crate) fn missing() -> Error {
+    Error::Internal("the adapter lacks a call".into())
+}

@@ -1,7 +1,7 @@
 //! Tensors in host memory, and plain numbers: what files hold, what probes keep, what patches add.
 //!
 //! [`HostTensor`] is dense and row-major. It is read from [`npy`] and [`safetensors`] files, and written to the latter; a
-//! [`FileValue`] says where one lies. Strided memory of the host's own tensors is the business of [`graphpatch_apply`].
+//! [`FileValue`] says where one lies. Strided memory of the host's own tensors is the business of `graphpatch_apply`.
 
 pub mod compare;
 pub mod dtype;

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
+from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, ZeroPatch
 
 
 @pytest.fixture(autouse=True)

@@ -183,7 +183,9 @@ mod tests {
 
     fn found(text: Option<&str>, shape: Option<&str>, from: &str) -> Vec<String> {
         let mut graph = tuple_output();
-        graph.root.children[1].target = "torch.nn.Linear".into();
+        for call in [1, 3] {
+            graph.root.children[call].target = "torch.nn.Linear".into();
+        }
         graph.root.children[2].target = "aten::add.Tensor".into();
         graph.root.children[2].frames = vec![Frame {
             file: "net/Model.py".into(),
@@ -211,7 +213,10 @@ mod tests {
         );
         assert_eq!(found(Some("add.tens"), None, ""), ["add: Tensor(3, 2)"]);
         assert_eq!(found(Some("model.py"), None, ""), ["add: Tensor(3, 2)"]);
-        assert_eq!(found(Some("nn.linear"), None, ""), ["linear: Graph(5)"]);
+        assert_eq!(
+            found(Some("nn.linear"), None, ""),
+            ["linear: Graph(5)", "linear_1: Graph(5)"]
+        );
         assert_eq!(
             found(Some("bias"), None, "linear_0"),
             ["linear.bias: Tensor(3)"]

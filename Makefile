@@ -153,7 +153,7 @@ fmt: ## format the Rust code
 	cargo fmt
 
 .PHONY: lint
-lint: ## what CI checks beside the tests: format and clippy
+lint: lint-python ## what CI checks beside the tests: formats, clippy, ruff, mypy
 	cargo fmt --check
 	cargo clippy --release --all-targets --quiet -- -D warnings
 

@@ -243,7 +243,7 @@ impl Entered<'_> {
         })
     }
 
-    /// Works that do not meet, at most [`WORKS`], in one launch.
+    /// Works that do not meet, at most `WORKS`, in one launch.
     pub fn several(&self, works: &[Work], stream: usize) -> Answer<()> {
         let Some(first) = works.first() else {
             return Ok(());

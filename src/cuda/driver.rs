@@ -58,7 +58,7 @@ pub trait Driver: Send + Sync {
     fn push(&self, context: usize) -> Answer<()>;
     fn pop(&self);
 
-    /// Loads a module; the entries in the order of [`Kernel::ALL`].
+    /// Loads a module; the entries in the order of `Kernel::ALL`.
     fn load(&self, image: &CStr) -> Answer<[usize; Kernel::ALL.len()]>;
     /// A stream that waits for no other.
     fn stream(&self) -> Answer<usize>;

@@ -1,6 +1,6 @@
 //! Builds the adapter with the machine's C++ compiler and puts it into the cache.
 //!
-//! Two processes may come here at once (a launcher's ranks): a [`Lock`] lets one build while the others wait, and the
+//! Two processes may come here at once (a launcher's ranks): a `Lock` lets one build while the others wait, and the
 //! finished file, sealed, appears under its name by a rename. The compiler runs without our preloading.
 
 use std::ffi::OsString;

@@ -111,7 +111,7 @@ pub fn disable_in_child() {
 }
 
 impl Session {
-    /// Makes this the session that runs belong to. The adapter is [`graphpatch_torch::attach`]'s business.
+    /// Makes this the session that runs belong to. The adapter is `graphpatch_torch::attach`'s business.
     ///
     /// # Errors
     ///

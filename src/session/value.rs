@@ -35,7 +35,7 @@ impl From<ValueKind> for Kind {
 /// meanwhile (an operation may call modules, a function of the user's may run models) has tokens of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// [`Run::id`].
+    /// `Run::id`.
     pub run: u64,
     /// Another number for every value of the run.
     pub serial: u32,

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -71,6 +71,10 @@ def main() -> None:
             while not stop.is_set():
                 work()
 
+    # libtorch makes some facts at the first use of an operation, under locks of its own.
+    with torch.inference_mode():
+        for work in (*busy, child):
+            work()
     threads = [threading.Thread(target=again_and_again, args=(work,)) for work in busy]
     for thread in threads:
         thread.start()

@@ -262,7 +262,9 @@ class Outer(nn.Module):
         return z * 3
 
 
-@pytest.mark.parametrize("name, inner", [("once", ["inner"]), ("twice", ["inner", "other"]), ("nested", ["other", "inner"])])
+@pytest.mark.parametrize(
+    "name, inner", [("once", ["inner"]), ("twice", ["inner", "other"]), ("nested", ["other", "inner"])]
+)
 def test_an_operation_may_call_modules(calling: dict[str, Any], name: str, inner: list[str]) -> None:
     module, x = Outer(calling, name), torch.randn(2, 3)
     expected, y = module(x), torch.relu(x)

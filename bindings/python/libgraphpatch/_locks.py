@@ -1,7 +1,7 @@
 """Locks that a fork leaves free.
 
-A forked child has one thread. A lock that another thread held would stay locked there for ever, and what it protects may
-be half changed: before a fork this module therefore takes all of the package's locks.
+A forked child has one thread. A lock that another thread held would stay locked there for ever, and what it protects
+may be half changed: before a fork this module therefore takes all of the package's locks.
 """
 
 from __future__ import annotations

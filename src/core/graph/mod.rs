@@ -1,6 +1,6 @@
 //! The recorded graph: nodes under their NodePaths, with what was seen of their values.
 //!
-//! [`graphpatch_session::record`] fills a graph from one run and merges further runs into it (`merge.rs`); it is shown as text
+//! `graphpatch_session::record` fills a graph from one run and merges further runs into it (`merge.rs`); it is shown as text
 //! (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), compared (`diff.rs`), and answers which paths there are (`find.rs`,
 //! `search.rs`, `check.rs`, `nearest.rs`). What source says of native code is read when it is asked for (`source.rs`). Everything
 //! here is plain data: no tensor is held.

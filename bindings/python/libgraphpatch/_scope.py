@@ -40,8 +40,8 @@ class Attribute:
         return held if isinstance(held, dict) else None
 
 
-# For each module that was looked through, by its id: a weak reference to it, and the first path of each module below it,
-# by id. A first run asks for the path of every module, and may not walk over all of them each time.
+# For each module that was looked through, by its id: a weak reference to it, and the first path of each module below
+# it, by id. A first run asks for the path of every module, and may not walk over all of them each time.
 _paths: dict[int, tuple[weakref.ref[Module], dict[int, str]]] = {}
 
 

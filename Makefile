@@ -168,7 +168,7 @@ lint-python: $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1 ## the Python code: format a
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise --select=E9,F $(OTHER_PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff format --quiet --check $(PYTHON_FOLDERS)
-	cd bindings/python && $(abspath $(PYTHON_TOOLS))/bin/mypy --no-error-summary --cache-dir=$(abspath target)/mypy
+	cd bindings/python && ../../$(PYTHON_TOOLS)/bin/mypy --no-error-summary --cache-dir=../../target/mypy
 
 $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1:
 	@echo "lint-python: installing ruff and mypy into $(PYTHON_TOOLS) (once)" >&2

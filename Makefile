@@ -34,6 +34,9 @@ demo: venv build build/infer ## see inside a real sentence encoder in a finished
 .PHONY: test
 test: test-rust test-abi test-torch test-python test-languages test-view ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
 
+.PHONY: check
+check: lint test-rust ## the quick part: formats, lints and the Rust tests
+
 .PHONY: test-rust
 test-rust: venv build ## the Rust tests alone
 	cargo test --release --quiet

@@ -136,16 +136,16 @@ auto call_as(M& module, const Names& names, Arguments&&... arguments) {
 
 // What a Sequential hands from one of its modules to the next.
 template <>
-struct Seen<torch::nn::AnyValue> {
+struct StructureOf<torch::nn::AnyValue> {
     static void add(const torch::nn::AnyValue& value, Structure& out) {
         const bool known = each(const_cast<torch::nn::AnyValue&>(value), [&](auto& held) {
-            Seen<std::decay_t<decltype(held)>>::add(held, out);
+            StructureOf<std::decay_t<decltype(held)>>::add(held, out);
             return true;
         });
         if (!known) out.tagged('O', c10::demangle(value.type_info().name()));
     }
     static bool take(torch::nn::AnyValue& value, Leaves& leaves) {
-        return each(value, [&](auto& held) { return Seen<std::decay_t<decltype(held)>>::take(held, leaves); });
+        return each(value, [&](auto& held) { return StructureOf<std::decay_t<decltype(held)>>::take(held, leaves); });
     }
 
 private:

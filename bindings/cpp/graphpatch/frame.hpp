@@ -1,7 +1,7 @@
 // What this thread is in: open calls, from the root's to the innermost one, and what the library wants of each.
 #pragma once
 
-#include "seen.hpp"
+#include "structure.hpp"
 #include "tree.hpp"
 
 #include <initializer_list>
@@ -25,19 +25,19 @@ public:
 private:
     template <class T>
     static void add(void* value, detail::Structure& out) {
-        if constexpr (std::is_array_v<T>) detail::Seen<std::string>::add(static_cast<const char*>(value), out);
-        else detail::Seen<std::remove_const_t<T>>::add(*static_cast<T*>(value), out);
+        if constexpr (std::is_array_v<T>) detail::StructureOf<std::string>::add(static_cast<const char*>(value), out);
+        else detail::StructureOf<std::remove_const_t<T>>::add(*static_cast<T*>(value), out);
     }
     template <class T>
     static void take(void* value, detail::Leaves& leaves, const char*) {
-        detail::Seen<T>::take(*static_cast<T*>(value), leaves);
+        detail::StructureOf<T>::take(*static_cast<T*>(value), leaves);
     }
     template <class T>
     static void refuse(void* value, detail::Leaves& leaves, const char* name) {
         bool changed = false;
         if constexpr (std::is_copy_constructible_v<T> && !std::is_array_v<T>) {
             T copy = *static_cast<T*>(value);
-            changed = detail::Seen<T>::take(copy, leaves);
+            changed = detail::StructureOf<T>::take(copy, leaves);
         } else {
             leaves.skip(1);
         }
@@ -118,11 +118,11 @@ public:
         constexpr bool owned = !std::is_lvalue_reference_v<T> && !std::is_const_v<T>;
         Value result = std::forward<T>(value);
         Structure structure;
-        Seen<Value>::add(result, structure);
+        StructureOf<Value>::add(result, structure);
         uint32_t changed = 0;
         check(gp_scope_output(structure.text.c_str(), structure.tensors.data(), structure.tensors.size(), owned, &changed));
         Leaves leaves;
-        if (changed) Seen<Value>::take(result, leaves);
+        if (changed) StructureOf<Value>::take(result, leaves);
         return result;
     }
 

@@ -119,7 +119,7 @@ struct Leaves {
 // How a type is written down and changed. `add` writes it; `take` puts in what the patches left, and answers whether
 // anything was changed.
 template <class T, class = void>
-struct Seen {
+struct StructureOf {
     static void add(const T&, Structure& out) { out.tagged('O', c10::demangle(typeid(T).name())); }
     static bool take(T&, Leaves& leaves) {
         leaves.skip(1);
@@ -128,7 +128,7 @@ struct Seen {
 };
 
 template <>
-struct Seen<at::Tensor> {
+struct StructureOf<at::Tensor> {
     static void add(const at::Tensor& value, Structure& out) { out.tensor(value); }
     static bool take(at::Tensor& value, Leaves& leaves) {
         const gp_leaf leaf = leaves.next();
@@ -138,7 +138,7 @@ struct Seen<at::Tensor> {
 };
 
 template <class T>
-struct Seen<T, std::enable_if_t<std::is_arithmetic_v<T>>> {
+struct StructureOf<T, std::enable_if_t<std::is_arithmetic_v<T>>> {
     static void add(const T& value, Structure& out) {
         if constexpr (std::is_same_v<T, bool>) out.number('B', value);
         else if constexpr (std::is_floating_point_v<T>) out.real(static_cast<double>(value));
@@ -154,7 +154,7 @@ struct Seen<T, std::enable_if_t<std::is_arithmetic_v<T>>> {
 };
 
 // Text is shown and stays as it is.
-struct SeenText {
+struct StructureOfText {
     static void add(std::string_view value, Structure& out) { out.tagged('S', value); }
     template <class T>
     static bool take(T&, Leaves& leaves) {
@@ -162,18 +162,18 @@ struct SeenText {
         return false;
     }
 };
-template <> struct Seen<std::string> : SeenText {};
-template <> struct Seen<std::string_view> : SeenText {};
-template <> struct Seen<const char*> : SeenText {};
+template <> struct StructureOf<std::string> : StructureOfText {};
+template <> struct StructureOf<std::string_view> : StructureOfText {};
+template <> struct StructureOf<const char*> : StructureOfText {};
 
 template <class T>
-struct Seen<std::optional<T>> {
+struct StructureOf<std::optional<T>> {
     static void add(const std::optional<T>& value, Structure& out) {
-        if (value) Seen<T>::add(*value, out);
+        if (value) StructureOf<T>::add(*value, out);
         else out.text += 'N';
     }
     static bool take(std::optional<T>& value, Leaves& leaves) {
-        if (value) return Seen<T>::take(*value, leaves);
+        if (value) return StructureOf<T>::take(*value, leaves);
         const gp_leaf leaf = leaves.next();
         if (!leaf.changed) return false;
         if constexpr (std::is_same_v<T, at::Tensor>)
@@ -183,54 +183,54 @@ struct Seen<std::optional<T>> {
 };
 
 template <class List>
-struct SeenList {
+struct StructureOfList {
     using T = typename List::value_type;
     static void add(const List& value, Structure& out) {
         out.number('[', static_cast<int64_t>(value.size()));
-        for (const T& element : value) Seen<T>::add(element, out);
+        for (const T& element : value) StructureOf<T>::add(element, out);
     }
     static bool take(List& value, Leaves& leaves) {
         bool changed = false;
         for (size_t i = 0; i < value.size(); ++i) {
             T element = value[i];
-            if (Seen<T>::take(element, leaves)) value[i] = std::move(element), changed = true;
+            if (StructureOf<T>::take(element, leaves)) value[i] = std::move(element), changed = true;
         }
         return changed;
     }
 };
-template <class T, class A> struct Seen<std::vector<T, A>> : SeenList<std::vector<T, A>> {};
-template <class T, size_t N> struct Seen<std::array<T, N>> : SeenList<std::array<T, N>> {};
-template <class T, unsigned N> struct Seen<c10::SmallVector<T, N>> : SeenList<c10::SmallVector<T, N>> {};
+template <class T, class A> struct StructureOf<std::vector<T, A>> : StructureOfList<std::vector<T, A>> {};
+template <class T, size_t N> struct StructureOf<std::array<T, N>> : StructureOfList<std::array<T, N>> {};
+template <class T, unsigned N> struct StructureOf<c10::SmallVector<T, N>> : StructureOfList<c10::SmallVector<T, N>> {};
 
 // A view of the caller's list is shown and stays as it is.
 template <class T>
-struct Seen<c10::ArrayRef<T>> {
-    static void add(const c10::ArrayRef<T>& value, Structure& out) { SeenList<c10::ArrayRef<T>>::add(value, out); }
+struct StructureOf<c10::ArrayRef<T>> {
+    static void add(const c10::ArrayRef<T>& value, Structure& out) { StructureOfList<c10::ArrayRef<T>>::add(value, out); }
     static bool take(c10::ArrayRef<T>& value, Leaves& leaves) {
         std::vector<T> copy = value.vec();
-        if (Seen<std::vector<T>>::take(copy, leaves)) cannot_hold("c10::ArrayRef (take a std::vector)");
+        if (StructureOf<std::vector<T>>::take(copy, leaves)) cannot_hold("c10::ArrayRef (take a std::vector)");
         return false;
     }
 };
 
 template <class Tuple>
-struct SeenTuple {
+struct StructureOfTuple {
     static void add(const Tuple& value, Structure& out) {
         out.number('(', std::tuple_size_v<Tuple>);
-        std::apply([&](const auto&... e) { (Seen<std::decay_t<decltype(e)>>::add(e, out), ...); }, value);
+        std::apply([&](const auto&... e) { (StructureOf<std::decay_t<decltype(e)>>::add(e, out), ...); }, value);
     }
     static bool take(Tuple& value, Leaves& leaves) {
         bool changed = false;
-        std::apply([&](auto&... e) { ((changed |= Seen<std::decay_t<decltype(e)>>::take(e, leaves)), ...); }, value);
+        std::apply([&](auto&... e) { ((changed |= StructureOf<std::decay_t<decltype(e)>>::take(e, leaves)), ...); }, value);
         return changed;
     }
 };
-template <class... T> struct Seen<std::tuple<T...>> : SeenTuple<std::tuple<T...>> {};
-template <class A, class B> struct Seen<std::pair<A, B>> : SeenTuple<std::pair<A, B>> {};
+template <class... T> struct StructureOf<std::tuple<T...>> : StructureOfTuple<std::tuple<T...>> {};
+template <class A, class B> struct StructureOf<std::pair<A, B>> : StructureOfTuple<std::pair<A, B>> {};
 
 // By key, in the order of the keys where the map has none.
 template <class Map>
-struct SeenMap {
+struct StructureOfMap {
     using T = typename Map::mapped_type;
     template <class M>
     static auto sorted(M& value) {
@@ -241,53 +241,53 @@ struct SeenMap {
     }
     static void add(const Map& value, Structure& out) {
         out.number('{', static_cast<int64_t>(value.size()));
-        for (const auto* entry : sorted(value)) out.sized(entry->first), Seen<T>::add(entry->second, out);
+        for (const auto* entry : sorted(value)) out.sized(entry->first), StructureOf<T>::add(entry->second, out);
     }
     static bool take(Map& value, Leaves& leaves) {
         bool changed = false;
-        for (auto* entry : sorted(value)) changed |= Seen<T>::take(entry->second, leaves);
+        for (auto* entry : sorted(value)) changed |= StructureOf<T>::take(entry->second, leaves);
         return changed;
     }
 };
-template <class T, class... R> struct Seen<std::map<std::string, T, R...>> : SeenMap<std::map<std::string, T, R...>> {};
+template <class T, class... R> struct StructureOf<std::map<std::string, T, R...>> : StructureOfMap<std::map<std::string, T, R...>> {};
 template <class T, class... R>
-struct Seen<std::unordered_map<std::string, T, R...>> : SeenMap<std::unordered_map<std::string, T, R...>> {};
+struct StructureOf<std::unordered_map<std::string, T, R...>> : StructureOfMap<std::unordered_map<std::string, T, R...>> {};
 
 template <class T>
-struct Seen<torch::OrderedDict<std::string, T>> {
+struct StructureOf<torch::OrderedDict<std::string, T>> {
     static void add(const torch::OrderedDict<std::string, T>& value, Structure& out) {
         out.number('{', static_cast<int64_t>(value.size()));
-        for (const auto& item : value) out.sized(item.key()), Seen<T>::add(item.value(), out);
+        for (const auto& item : value) out.sized(item.key()), StructureOf<T>::add(item.value(), out);
     }
     static bool take(torch::OrderedDict<std::string, T>& value, Leaves& leaves) {
         bool changed = false;
-        for (auto& item : value) changed |= Seen<T>::take(item.value(), leaves);
+        for (auto& item : value) changed |= StructureOf<T>::take(item.value(), leaves);
         return changed;
     }
 };
 
 // A struct that says what it is made of.
 template <class T>
-struct Seen<T, std::void_t<decltype(Fields<T>::of(std::declval<T&>()))>> {
+struct StructureOf<T, std::void_t<decltype(Fields<T>::of(std::declval<T&>()))>> {
     static void add(const T& value, Structure& out) {
         const auto list = Fields<T>::of(const_cast<T&>(value));
         out.number('{', static_cast<int64_t>(list.names.size()));
         size_t at = 0;
         std::apply(
-            [&](const auto&... m) { ((out.sized(list.names[at++]), Seen<std::decay_t<decltype(m)>>::add(m, out)), ...); },
+            [&](const auto&... m) { ((out.sized(list.names[at++]), StructureOf<std::decay_t<decltype(m)>>::add(m, out)), ...); },
             list.members);
     }
     static bool take(T& value, Leaves& leaves) {
         const auto list = Fields<T>::of(value);
         bool changed = false;
-        std::apply([&](auto&... m) { ((changed |= Seen<std::decay_t<decltype(m)>>::take(m, leaves)), ...); }, list.members);
+        std::apply([&](auto&... m) { ((changed |= StructureOf<std::decay_t<decltype(m)>>::take(m, leaves)), ...); }, list.members);
         return changed;
     }
 };
 
 // TorchScript's value. What the caller holds of a container stays as it is.
 template <>
-struct Seen<c10::IValue> {
+struct StructureOf<c10::IValue> {
     static void add(const c10::IValue& value, Structure& out) {
         if (value.isTensor()) out.tensor(value.toTensor());
         else if (value.isNone()) out.text += 'N';

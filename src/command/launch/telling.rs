@@ -8,6 +8,7 @@ use graphpatch_core::patch::PatchSpec;
 use graphpatch_core::path::NodePath;
 use graphpatch_protocol::{PatchReport, Report};
 
+use crate::commands::check;
 use crate::commands::show::lines;
 use crate::launch::outcome::Outcome;
 use crate::launch::summary;
@@ -38,6 +39,9 @@ impl Outcome {
         }
         if let Some(file) = &wanted.save {
             lost.extend(self.save_kept(file));
+        }
+        for note in check::shared(&graphs, &wanted.patches) {
+            say(note);
         }
         let all_done = complain(&wanted.patches, &patches, &graphs);
         for why in &lost {

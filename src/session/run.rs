@@ -224,9 +224,13 @@ impl Run {
             self.cold += 1;
             return quiet(Wants::NOTHING);
         }
+        let handed = self.wants().has(Wants::OPERANDS);
         if !self.concerns(scope.family()) {
             self.open(None, scope, None, None);
-            return quiet(Wants::NOTHING.with(Wants::IGNORED, true));
+            return quiet(match handed {
+                true => self.want_inputs(),
+                false => Wants::NOTHING.with(Wants::IGNORED, true),
+            });
         }
         let name = match self.frames.last_mut() {
             Some(frame) => frame.names.create(scope.candidate()),
@@ -249,11 +253,26 @@ impl Run {
                 unknown = Some((at, scope.is_script()));
             }
         }
-        let wants = self.open(Some(name), scope, site, event);
+        let mut wants = self.open(Some(name), scope, site, event);
+        if handed {
+            wants = self.want_inputs();
+        }
         Entered {
             wants: wants.with(Wants::SOURCE, unknown.is_some()),
             unknown,
         }
+    }
+
+    /// The innermost scope may be handed a patched parameter of the one around it: then its inputs have to be shown, whatever
+    /// else is wanted of it.
+    fn want_inputs(&mut self) -> Wants {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.wants = frame
+                .wants
+                .with(Wants::INPUTS, true)
+                .with(Wants::INSIDE, true);
+        }
+        self.wants()
     }
 
     /// Where the scope was called whose beginning is that event of the tape.

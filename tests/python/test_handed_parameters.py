@@ -1,4 +1,4 @@
-"""A parameter or buffer that a module hands to one of its submodules is patched there in every run, not only while it is recorded."""
+"""A parameter or buffer that a module hands to one of its submodules is patched there in every run."""
 
 from __future__ import annotations
 

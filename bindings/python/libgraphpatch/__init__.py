@@ -19,7 +19,7 @@ from ._graphs import Graphs as _Graphs
 from ._library import __version__
 from ._library import lib as _lib
 from ._library import made as _made
-from .errors import AdapterError, GraphPatchError, PatchError
+from .errors import AdapterError, GraphPatchError, MissingPatchWarning, PatchError
 from .graph import NodePath
 from .patchable_graph import ExtractionOptions, PatchableGraph
 from .patches import AddPatch, CustomPatch, Patch, ProbePatch, RecordPatch, ReplacePatch, ZeroPatch
@@ -30,6 +30,7 @@ __all__ = [
     "CustomPatch",
     "ExtractionOptions",
     "GraphPatchError",
+    "MissingPatchWarning",
     "NodePath",
     "Patch",
     "PatchError",

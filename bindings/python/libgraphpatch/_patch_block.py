@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._graphs import is_number
+from ._header import gp_patch_counts
 from ._library import Handle, check, lib, made, message
 from ._patch_function import Function
 from ._recorder import Recorder
 from ._root import Closes
-from .errors import PathError
+from .errors import MissingPatchWarning, PatchError, PathError
 from .graph import NodePath
 from .patches import Patch
+
+
+class _Opened(NamedTuple):
+    """What one entering of a block has to undo, and to ask about in the end."""
+
+    undo: contextlib.ExitStack
+    registered: list[int]
+    begun: int  # how many runs had begun before
 
 
 class PatchBlock:
     """The block of :meth:`PatchableGraph.patch`. It may be entered any number of times, also inside itself."""
 
-    def __init__(self, recorder: Recorder, patches: Any, on_error: str, runs: str | None, this_thread: bool) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        patches: Any,
+        *,
+        on_error: str,
+        on_missing: str,
+        runs: str | None,
+        this_thread: bool,
+    ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+        if on_missing not in ("raise", "warn", "ignore"):
+            raise ValueError(f"on_missing is 'raise', 'warn' or 'ignore', not {on_missing!r}")
+        self._on_missing = on_missing
         self._recorder, self._on_error, self._runs, self._this_thread = recorder, on_error, runs, this_thread
         self._patches = _pairs(patches)
-        self._open: list[contextlib.ExitStack] = []
+        self._open: list[_Opened] = []
         _check_paths(recorder, [path for path, _ in self._patches])
 
     def __enter__(self) -> None:
@@ -47,10 +69,34 @@ class PatchBlock:
                     if self._runs is not None:
                         check(lib.gp_spec_runs(spec, _counted_from(root.begun, self._runs).encode()))
                     registered.append(_register(recorder.session, spec))
-            self._open.append(undo.pop_all())
+            self._open.append(_Opened(undo.pop_all(), registered, root.begun))
 
-    def __exit__(self, *_: object) -> None:
-        self._open.pop().close()
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        opened = self._open.pop()
+        missing = ""
+        try:
+            # An exception tells more than a patch that was not reached because of it.
+            if kind is None and self._on_missing != "ignore":
+                missing = self._missing(opened)
+        finally:
+            opened.undo.close()
+        if missing and self._on_missing == "raise":
+            raise PatchError(missing)
+        if missing:
+            warnings.warn(missing, MissingPatchWarning, stacklevel=2)
+
+    def _missing(self, opened: _Opened) -> str:
+        """What is said of the patches that no run came by; empty if there are none."""
+        pairs = zip(self._patches, opened.registered, strict=True)
+        paths = [path for (path, _), number in pairs if not _matches(self._recorder.session, number)]
+        if not paths:
+            return ""
+        what = f"{'a patch' if len(paths) == 1 else 'patches'} never matched: {', '.join(dict.fromkeys(paths))}"
+        module = self._recorder.root.module()
+        name = "the module" if module is None else type(module).__name__
+        if self._recorder.root.begun == opened.begun:
+            return f"{what}: no call of {name} began in the block; only its call is a run, no other method of it is"
+        return f"{what}: the calls of {name} in the block did not come by there"
 
     def _spec(self, path: str, patch: Patch[Any], held: list[Closes | None]) -> Handle:
         spec = Handle(lib.gp_spec_free, made(lib.gp_spec_new, path.encode()))
@@ -67,6 +113,13 @@ class PatchBlock:
         with self._recorder.root.beginning:
             for number in reversed(registered):
                 lib.gp_patch_remove(self._recorder.session, number)
+
+
+def _matches(session: Handle, number: int) -> bool:
+    """Whether a run came by the patch; also where its counts cannot be had."""
+    counts = gp_patch_counts()
+    counts.size = ctypes.sizeof(counts)
+    return bool(lib.gp_patch_get_counts(session, number, ctypes.byref(counts))) or counts.matched > 0
 
 
 def _register(session: Handle, spec: Handle) -> int:

@@ -12,6 +12,10 @@ class PatchError(GraphPatchError):
     shape."""
 
 
+class MissingPatchWarning(UserWarning):
+    """A patch that held in a block, and that no run came by. The message names its path and says why that may be."""
+
+
 class AdapterError(GraphPatchError):
     """The process's libtorch, or the adapter for it, cannot be used; ``graphpatch doctor`` says more."""
 

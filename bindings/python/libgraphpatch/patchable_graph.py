@@ -105,6 +105,8 @@ class PatchableGraph:
         if name == "_module":
             raise AttributeError(name)
         value = getattr(self._module, name)
+        if name == "forward":  # a call of ours is a run, the module's own method would be none
+            return functools.wraps(value)(functools.partial(type(self).__call__, self))
         if inspect.ismethod(value) and value.__self__ is self._module:
             return self._answering_with_self(value)
         return value
@@ -196,6 +198,7 @@ class PatchableGraph:
         patches: Mapping[Path, Patch[Any] | Sequence[Patch[Any]]],
         *,
         on_error: str = "raise",
+        on_missing: str = "warn",
         runs: str | None = None,
         this_thread: bool = False,
     ) -> PatchBlock:
@@ -207,6 +210,8 @@ class PatchableGraph:
             patches: Paths, as text (``"linear_1.output|sub_0"``) or nodes of :attr:`graph`, and what is done there.
             on_error: What a patch that cannot be applied in a run does: ``"raise"`` an error, or ``"skip"`` it. Holds
                 for all patches of this PatchableGraph while the block lasts.
+            on_missing: What becomes of a patch that no run came by, when the block ends without an exception:
+                ``"warn"`` (a :class:`MissingPatchWarning`), ``"raise"`` a :class:`PatchError`, or ``"ignore"``.
             runs: Hold for some runs only, counted from 0 on inside the block: ``"3"``, ``"2.."``, ``"0..4"``
                 (without 4).
             this_thread: Hold for runs on this thread only.
@@ -215,4 +220,6 @@ class PatchableGraph:
             KeyError: Paths that name no leaf of the graph, all of them, with their nearest completions.
             ValueError: What is no path, no patch, or not a mapping.
         """
-        return PatchBlock(self._recorder, patches, on_error, runs, this_thread)
+        return PatchBlock(
+            self._recorder, patches, on_error=on_error, on_missing=on_missing, runs=runs, this_thread=this_thread
+        )

@@ -1,0 +1,111 @@
+"""A patch is right, refused, or reported: one that no run came by is told of when its block ends."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from libgraphpatch import AddPatch, MissingPatchWarning, PatchableGraph, PatchError, ProbePatch, ZeroPatch
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(2, 2)
+        self.extra = nn.Linear(2, 2)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def forward(self, x: Tensor, more: bool = False) -> Tensor:
+        x = self.encode(x)
+        return self.extra(x) if more else x
+
+
+@pytest.fixture
+def pg() -> PatchableGraph:
+    pg = PatchableGraph(Net(), torch.ones(1, 2))
+    pg.record(torch.ones(1, 2), more=True)
+    return pg
+
+
+@pytest.fixture
+def silent() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+X = torch.ones(1, 2)
+
+
+def test_a_node_that_no_run_came_by(pg: PatchableGraph) -> None:
+    patches = {"extra.output": [ZeroPatch(), ProbePatch()], "encoder.output": ZeroPatch()}
+    with pytest.warns(MissingPatchWarning, match="patches never matched: extra.output: the calls of Net") as told:
+        with pg.patch(patches):
+            pg(X)
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+def test_a_method_that_is_no_run(pg: PatchableGraph) -> None:
+    with pytest.warns(MissingPatchWarning, match="encoder.output: no call of Net began in the block; only its call is"):
+        with pg.patch({"encoder.output": ZeroPatch()}):
+            assert pg.encode(X).any()
+
+
+@pytest.mark.usefixtures("silent")
+def test_patches_that_matched_say_nothing(pg: PatchableGraph) -> None:
+    with pg.patch({"encoder.output": ZeroPatch()}):
+        with pg.patch({"extra.output": AddPatch(value=1.0)}):
+            pg(X, more=True)
+    with pg.patch({"encoder.output": ZeroPatch(slice=(9,))}, on_error="skip"):
+        pg(X)
+    with pg.patch({"extra.output": ZeroPatch()}, on_missing="ignore"):
+        pg(X)
+
+
+def test_it_can_be_an_error(pg: PatchableGraph) -> None:
+    bare = pg(X)
+    with pytest.raises(PatchError, match="a patch never matched: extra.output"):
+        with pg.patch({"extra.output": ZeroPatch()}, on_missing="raise"):
+            pg(X)
+    assert torch.equal(pg(X), bare)
+    with pytest.raises(ValueError, match="on_missing"):
+        pg.patch({"extra.output": ZeroPatch()}, on_missing="shout")
+
+
+@pytest.mark.usefixtures("silent")
+def test_an_exception_tells_more(pg: PatchableGraph) -> None:
+    with pytest.raises(KeyError, match="theirs"):
+        with pg.patch({"extra.output": ZeroPatch()}, on_missing="raise"):
+            raise KeyError("theirs")
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_run_that_the_patch_was_not_for(pg: PatchableGraph) -> None:
+    with pg.patch({"encoder.output": ZeroPatch()}, runs="1"):
+        assert pg(X).any()
+        assert not pg(X).any()
+
+
+def test_each_entering_is_asked_alone(pg: PatchableGraph) -> None:
+    block = pg.patch({"encoder.output": ZeroPatch()})
+    with block:
+        pg(X)
+    with pytest.warns(MissingPatchWarning):
+        with block:
+            pass
+
+
+@pytest.mark.usefixtures("silent")
+def test_forward_is_a_call(pg: PatchableGraph) -> None:
+    """`pg.forward(x)` went past the run, and no patch held."""
+    with pg.patch({"encoder.output": ZeroPatch()}):
+        assert not pg.forward(X).any()
+    assert torch.equal(pg.forward(X, more=True), pg.module(X, more=True))
+    assert list(inspect.signature(pg.forward).parameters) == ["x", "more"]

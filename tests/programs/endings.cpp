@@ -59,7 +59,11 @@ int main(int argc, char** argv) {
     if (way == "terminate") std::terminate();
     if (way == "abort") std::abort();
     if (way == "sigterm") raise(SIGTERM);
-    if (way == "sigint") raise(SIGINT);
+    if (way == "sigint") {
+        // What starts it in the background ignores the signal for it.
+        signal(SIGINT, SIG_DFL);
+        raise(SIGINT);
+    }
     if (way == "fork") return forked(module, inputs);
     if (way == "exec") {
         char last[] = "return";

@@ -31,6 +31,11 @@ class Counts(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("matched", c_uint64), ("applied", c_uint64), ("failed", c_uint64)]
 
 
+class Node(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("kind", c_uint32), ("value", c_uint32), ("seen", c_uint32), ("rank", c_uint32),
+                ("children", c_size_t)]
+
+
 class Leaf(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("changed", c_bool), ("number", ctypes.c_char), ("tensor", c_void_p),
                 ("integer", c_int64), ("real", c_double)]

@@ -15,7 +15,7 @@ from ctypes import byref, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
-from abi import CALLBACK, RELEASE, Counts, Library, ManagedTensor, refused, texts
+from abi import CALLBACK, RELEASE, Counts, Library, ManagedTensor, Node, refused, texts
 
 
 def test_every_call_by_ctypes(tmp_path: Path) -> None:
@@ -514,6 +514,19 @@ def check_graphs(p: Patched, folder: Path) -> None:
     assert gp.text("graphs_complete", graphs, "layers_0.") == "layers_0.relu"
     assert gp.text("graphs_children", graphs, 0, None) == "layers_0\nmul"
     assert gp.text("graphs_shape", graphs, 0, "layers_0.relu") == "Tensor(3, 4)"
+    node = Node(size=ctypes.sizeof(Node))
+    gp.graphs_node(graphs, 0, None, byref(node))
+    assert node.children == 2 and node.value == 0
+    gp.graphs_node(graphs, 0, "layers_0.relu", byref(node))
+    assert node.rank == 2 and node.children == 0 and node.value != 0
+    smallest, largest = (c_int64 * 2)(), (c_int64 * 2)()
+    gp.graphs_sizes(graphs, 0, "layers_0.relu", smallest, largest, 2)
+    assert list(smallest) == list(largest) == [3, 4]
+    name = c_void_p()
+    assert gp.text("graphs_child", graphs, 0, "layers_0", 0, byref(name)) == "layers_0.relu"
+    assert ctypes.string_at(name) == b"relu"
+    gp.string_free(name)
+    assert gp.text("graphs_find", graphs, 0, "layers_0", "relu") == "layers_0.relu"
     gp.graphs_check(graphs, (c_char_p * 2)(b"layers_0.relu", b"mul"), 2)
     with refused("PATH", "layers_0", "mull", "layers_0.relu"):
         gp.graphs_check(graphs, (c_char_p * 2)(b"layers_0", b"mull"), 2)

@@ -52,14 +52,16 @@ def test_dot_of_awkward_names(tmp_path: Path) -> None:
 
 def test_files_are_whole_or_untouched(encoder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text("old")
+    old = "<!doctype html>old"
+    page.write_text(old)
     bad = tmp_path / "bad.json"
     bad.write_text('{"format": 1, "graphs": [')
     refused = run(GRAPHPATCH, "view", bad, "-o", page, code=2)
-    assert "bad.json" in refused.stderr and page.read_text() == "old"
+    assert "bad.json" in refused.stderr and page.read_text() == old
     bad.write_text('{"format": 99, "graphs": []}')
     assert "format 99" in run(GRAPHPATCH, "view", bad, "-o", page, code=2).stderr
     run(GRAPHPATCH, "view", encoder, "-o", page)
+    assert page.read_text() != old
     assert page.read_text().startswith("<!doctype html>") and [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 

@@ -504,8 +504,7 @@ pub fn leave() {
         let level = &mut state.level;
         let current = level.current.as_mut().filter(|_| level.entered)?;
         let copies = current.leave();
-        let held = current.run().held.clone();
-        Some(copies.zip(held))
+        Some(copies.and_then(|frame| Some((frame, current.run().held.clone()?))))
     });
     let Some(Some(copies)) = left else { return };
     arm();

@@ -9,7 +9,10 @@
 namespace graphpatch {
 
 const GpThread& this_thread() {
-  static thread_local const GpThread* const thread = core->thread();
+  // Without a first use to guard, which would cost each marker and operation one more look-up of the thread's memory.
+  static thread_local const GpThread* thread = nullptr;
+  if (!thread)
+    thread = core->thread();
   return *thread;
 }
 

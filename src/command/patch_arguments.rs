@@ -56,10 +56,7 @@ impl PatchArguments {
     /// The files that are read: those of `--patches`, and of the values of `specs`.
     pub fn inputs(&self, specs: &[PatchSpec]) -> Vec<Input> {
         let patches = self.0.iter().filter_map(|given| match given {
-            Given::Patches(file) => Some(Input {
-                reader: "--patches".into(),
-                file: file.clone(),
-            }),
+            Given::Patches(file) => Some(Input::new("--patches", file)),
             _ => None,
         });
         patches.chain(values_of(specs)).collect()
@@ -69,10 +66,10 @@ impl PatchArguments {
 /// The files of the patches' values.
 pub fn values_of(specs: &[PatchSpec]) -> impl Iterator<Item = Input> + '_ {
     specs.iter().filter_map(|spec| match spec.kind.value() {
-        Some(Value::File(value)) => Some(Input {
-            reader: format!("the patch at {}", spec.path),
-            file: value.file.clone(),
-        }),
+        Some(Value::File(value)) => {
+            let reader = format!("the patch at {}", spec.path);
+            Some(Input::new(reader, &value.file))
+        }
         _ => None,
     })
 }

@@ -92,10 +92,8 @@ impl Run {
         let outputs: Vec<Output<'_>> = graph.chain(values).collect();
         let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
         inputs.extend(self.asked.inputs(patches));
-        inputs.extend(self.against.iter().map(|file| Input {
-            reader: "--against".into(),
-            file: file.clone(),
-        }));
+        let against = self.against.iter();
+        inputs.extend(against.map(|file| Input::new("--against", file)));
         outputs::check(&outputs, &inputs)
     }
 }

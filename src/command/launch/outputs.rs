@@ -40,6 +40,15 @@ pub struct Input {
     pub file: PathBuf,
 }
 
+impl Input {
+    pub fn new(reader: impl Into<String>, file: &Path) -> Input {
+        Input {
+            reader: reader.into(),
+            file: file.to_owned(),
+        }
+    }
+}
+
 /// Endings of names that promise a content which none of ours is, or only the one behind them.
 const ENDINGS: &[(&str, &[Content])] = &[
     ("json", &[Content::Graph, Content::Table]),
@@ -166,10 +175,7 @@ pub fn check(outputs: &[Output<'_>], inputs: &[Input]) -> Result<(), Stop> {
 pub fn inputs_of(argv: &[std::ffi::OsString]) -> impl Iterator<Item = Input> + '_ {
     argv.iter().filter_map(|argument| {
         let file = Path::new(argument);
-        file.is_file().then(|| Input {
-            reader: "PROGRAM".into(),
-            file: file.to_owned(),
-        })
+        file.is_file().then(|| Input::new("PROGRAM", file))
     })
 }
 
@@ -247,10 +253,7 @@ mod tests {
             .collect();
         let inputs: Vec<Input> = inputs
             .iter()
-            .map(|file| Input {
-                reader: "--against".into(),
-                file: file.to_path_buf(),
-            })
+            .map(|file| Input::new("--against", file))
             .collect();
         check(&outputs, &inputs).err().map(|stop| stop.message)
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
-use crate::path::{NodePath, names_root};
+use crate::path::NodePath;
 
 impl Graph {
     /// The node of a path, whatever its dig; `linear_0` finds the first call of a module called more than once. None of a path
@@ -113,17 +113,12 @@ impl Graph {
     /// A prefix that is itself the only match is gone into: `linear` gives `linear.input` and so on, a container's
     /// path gives its digs.
     pub fn completions(&self, prefix: &str) -> Vec<String> {
-        if let Ok(NodePath {
-            root: Some(root), ..
-        }) = prefix
-            .parse::<NodePath>()
-            .or_else(|_| format!("{prefix}x").parse())
-        {
-            let rest = NodePath::find_unescaped(prefix, &[':']).map_or("", |at| &prefix[at + 1..]);
-            if !names_root(&root, &self.name) {
+        if let (Some(_), rest) = NodePath::split_root(prefix) {
+            let begin = &prefix[..prefix.len() - rest.len()];
+            let meant = begin.parse::<NodePath>();
+            if !meant.is_ok_and(|path| path.means(&self.name)) {
                 return Vec::new();
             }
-            let begin = &prefix[..prefix.len() - rest.len()];
             let found = self.completions(rest);
             return found.iter().map(|path| format!("{begin}{path}")).collect();
         }

@@ -76,6 +76,15 @@ impl NodePath {
         path
     }
 
+    /// The root's name at the beginning of a path's text, still escaped, and what follows its colon, which stands in front of
+    /// any `|`.
+    pub fn split_root(text: &str) -> (Option<&str>, &str) {
+        match unescaped(text).find(|(_, c)| [':', '|', '['].contains(c)) {
+            Some((at, ':')) => (Some(&text[..at]), &text[at + 1..]),
+            _ => (None, text),
+        }
+    }
+
     /// The byte where the first of `stops` stands that no `\` escapes.
     pub fn find_unescaped(text: &str, stops: &[char]) -> Option<usize> {
         unescaped(text)
@@ -102,14 +111,6 @@ fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// The text in front of the colon behind a root's name, which stands in front of any `|`; and the rest.
-fn split_root(text: &str) -> (Option<&str>, &str) {
-    match unescaped(text).find(|(_, c)| [':', '|', '['].contains(c)) {
-        Some((at, ':')) => (Some(&text[..at]), &text[at + 1..]),
-        _ => (None, text),
-    }
-}
-
 fn unescape_all(text: &str) -> String {
     let mut chars = text.chars();
     let mut plain = String::new();
@@ -133,7 +134,7 @@ impl FromStr for NodePath {
             why: why.to_owned(),
         };
         let mut path = NodePath::root();
-        let (root, names) = split_root(text);
+        let (root, names) = NodePath::split_root(text);
         let skipped = text.chars().count() - names.chars().count();
         path.root = root.map(unescape_all);
         if path.root.as_deref() == Some("") {

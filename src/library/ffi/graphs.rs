@@ -156,11 +156,7 @@ pub unsafe extern "C" fn gp_graphs_tree(
     out: *mut *mut c_char,
 ) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
-        let path = path_or_root(path)?;
-        string::give(out, "out", &graph.tree(&path)?)
-    })
+    guard(|| unsafe { give_text_at(graphs, index, path, out, Graph::tree) })
 }
 
 /// The children of the scope at `path` (NULL or "": the root) in graph number `index`, or the elements of the container
@@ -237,11 +233,7 @@ pub unsafe extern "C" fn gp_graphs_code(
     out: *mut *mut c_char,
 ) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
-        let path = path_or_root(path)?;
-        string::give(out, "out", &graph.code(&path)?)
-    })
+    guard(|| unsafe { give_text_at(graphs, index, path, out, Graph::code) })
 }
 
 /// Graph number `index` as JSON text, as gp_graphs_save writes it into a file's `graphs`. `out` receives new text; free
@@ -277,6 +269,25 @@ pub(super) unsafe fn path_or_root(path: *const c_char) -> Result<NodePath> {
         true => Ok(NodePath::root()),
         // SAFETY: by this function's contract.
         false => unsafe { text(path, "path") }?.parse(),
+    }
+}
+
+/// What `say` makes of the node at a path that may be left out, as new text in `out`.
+///
+/// # Safety
+///
+/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+unsafe fn give_text_at(
+    graphs: *const gp_graphs,
+    index: usize,
+    path: *const c_char,
+    out: *mut *mut c_char,
+    say: impl FnOnce(&Graph, &NodePath) -> Result<String>,
+) -> Result<()> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let graph = reference(graphs, "graphs")?.graph(index)?;
+        string::give(out, "out", &say(graph, &path_or_root(path)?)?)
     }
 }
 

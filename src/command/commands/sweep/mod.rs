@@ -276,10 +276,8 @@ impl Sweep {
         let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
         inputs.extend(each.input());
         inputs.extend(values_of(&self.always()?));
-        inputs.extend(self.against.iter().map(|file| Input {
-            reader: "--against".into(),
-            file: file.clone(),
-        }));
+        let against = self.against.iter();
+        inputs.extend(against.map(|file| Input::new("--against", file)));
         outputs::check(&outputs, &inputs)
     }
 

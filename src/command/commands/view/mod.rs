@@ -103,13 +103,10 @@ impl View {
             file,
             content,
         });
-        let input = |reader: &str, file: &PathBuf| Input {
-            reader: reader.into(),
-            file: file.clone(),
-        };
-        let mut inputs = vec![input("the same command", &self.graph)];
-        inputs.extend(self.values.iter().map(|file| input("--values", file)));
-        inputs.extend(self.sweep.iter().map(|file| input("--sweep", file)));
+        let (values, sweep) = (self.values.iter(), self.sweep.iter());
+        let mut inputs = vec![Input::new("the same command", &self.graph)];
+        inputs.extend(values.map(|file| Input::new("--values", file)));
+        inputs.extend(sweep.map(|file| Input::new("--sweep", file)));
         outputs::check(&output.collect::<Vec<_>>(), &inputs)
     }
 

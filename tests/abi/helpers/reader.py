@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "build/libclang-18.1.1"))
 
 from clang.cindex import CursorKind, Index, TranslationUnit, TypeKind  # noqa: E402

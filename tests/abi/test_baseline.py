@@ -9,16 +9,14 @@ from typing import List, Tuple
 import pytest
 
 from compare import broken
-from reader import ROOT, read
+from reader import FUNCTION, HEADER, ROOT, read
 
 HERE = Path(__file__).resolve().parent
-HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
 KEPT = sorted(HERE.glob("[0-9]*.[0-9]*"))
 # A header, a client that was written against it, and a graph for the client; those of releases lie beside their ABI.
 TODAY = (ROOT / "include/graphpatch.h", ROOT / "tests/programs/c/alone.c", ROOT / "tests/fuzz/seeds/graph-tuple.json")
 RELEASED = [(header, header.parent / "client/alone.c", header.parent / "client/graph.json")
             for header in sorted(HERE.glob("[0-9]*.[0-9]*/graphpatch.h"))]
-FUNCTION = re.compile(r"((?:^//.*\n)+)(\w[\w ]*?[ *]+)(gp_\w+)\(([^)]*)\);", flags=re.M)
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)

@@ -1,7 +1,7 @@
 """Patches on every real dtype, on fresh, non-contiguous and contiguous values, against PyTorch's own assignment."""
 
 import re
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List
 
 import pytest
 import torch

@@ -38,8 +38,7 @@ public:
     }
     // The names of what is below: nodes of a scope, elements of a container.
     std::vector<std::string> names() const {
-        return detail::lines(
-            text([&](char** out) { return gp_graphs_children(graphs_.get(), index_, path_.c_str(), out); }));
+        return detail::lines(text([&](char** out) { return gp_graphs_children(graphs_.get(), index_, path_.c_str(), out); }));
     }
     std::vector<Node> children() const {
         const bool scope = is_scope();
@@ -118,8 +117,7 @@ public:
     }
     // What may come next behind a beginning of a path, as full paths.
     std::vector<std::string> complete(const std::string& prefix) const {
-        return detail::lines(
-            detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
+        return detail::lines(detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
     }
     // Refuses paths that name no leaf, all in one error with their nearest completions. GP_STATUS_PATH, GP_STATUS_PARSE.
     void check(const std::vector<std::string>& paths) const {

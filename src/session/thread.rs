@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::value::{Token, ValueKind};
 use crate::wants::{ValueWants, Wants};
 use graphpatch_core::error::{Error, Result};
-use graphpatch_core::graph::Frame as Line;
+use graphpatch_core::graph::SourceLine as Line;
 use graphpatch_locks::OnceLock;
 
 /// What only libtorch's side can do for a thread.

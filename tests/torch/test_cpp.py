@@ -29,7 +29,7 @@ def test_every_case_is_run() -> None:
 
 MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads", "types", "values",
            "ways_out"]
-ALONE = ["arrays", "graphs", "patches"]
+ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
 
 
 @pytest.mark.parametrize("case", MODULES)

@@ -233,9 +233,10 @@ pub unsafe extern "C" fn gp_graphs_child(
         }
         let graph = reference(graphs)?.graph(index)?;
         let path = graph.canonical(&path_or_root(path)?);
-        let below = graph.below(&path).ok_or_else(|| no_node(graph, &path))?;
-        let Some(found) = below.get(number) else {
-            return Err(wrong("number", format!("is {number}, of {}", below.len())));
+        let found = graph.nth_below(&path, number);
+        let (count, found) = found.ok_or_else(|| no_node(graph, &path))?;
+        let Some(found) = found else {
+            return Err(wrong("number", format!("is {number}, of {count}")));
         };
         if !name.is_null() {
             let own = found.dig.last().or(found.names.last());

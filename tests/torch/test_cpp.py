@@ -27,7 +27,8 @@ def test_every_case_is_run() -> None:
     assert sorted(cases("cpp_modules")) == MODULES and sorted(cases("cpp_alone")) == ALONE
 
 
-MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads", "types", "values",
+MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads",
+           "throwing_callbacks", "types", "values",
            "ways_out"]
 ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
 

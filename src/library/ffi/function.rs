@@ -14,8 +14,9 @@ use graphpatch_torch::{NativeFunction, Takes};
 
 /// A function of the user's. `value` is the picked part of the tensor, read-only and borrowed for the call; in
 /// `replacement` the function may leave a tensor that broadcasts to it, which is then written in its place (and whose
-/// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure. It is
-/// called on the thread that runs the model, perhaps on several at once, and must not throw. Since 0.1.0.
+/// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure, and so is
+/// a C++ exception of any type, whose text becomes the patch's message. It is called on the thread that runs the model,
+/// perhaps on several at once. Since 0.1.0.
 pub type gp_callback = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -86,11 +87,13 @@ pub unsafe extern "C" fn gp_spec_custom_torch(
     })
 }
 
-/// What is called once with a function's `user` when nobody can call that function any more. Since 0.1.0.
+/// What is called once with a function's `user` when nobody can call that function any more. It may run in the middle of
+/// any call of the library, on any thread, so nothing can take an exception from it: one that leaves it ends the process.
+/// Since 0.1.0.
 pub type gp_release = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
 /// Hands over the `user` of the spec's function: `release` is called with it, once and on whatever thread, when the spec
-/// and all patches that were registered from it are gone and runs that began with them have ended. It must not throw.
+/// and all patches that were registered from it are gone and runs that began with them have ended.
 /// GP_STATUS_ARGUMENT for a spec without a function, and where it was handed over already.
 ///
 /// Thread: one at a time. NULL: refused. Errors: GP_STATUS_ARGUMENT. Since 0.1.0.

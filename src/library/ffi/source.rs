@@ -22,7 +22,8 @@ impl Handle for gp_frames {
 
 /// Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
 /// those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
-/// run, perhaps on several threads at once, and must not call operations itself, nor throw. Since 0.1.0.
+/// run, perhaps on several threads at once, and must not call operations itself. Nothing can take a C++ exception from
+/// it: one that leaves it ends the process. Since 0.1.0.
 pub type gp_source_callback =
     Option<unsafe extern "C" fn(user: *mut c_void, frames: *mut gp_frames)>;
 

@@ -112,6 +112,17 @@ build/view-tests/installed.txt: tests/view/requirements.txt | venv
 	    --target build/view-tests -r $<
 	@cp $< $@
 
+# 143 MB on disk; MODELS='ctrl mamba' tries some.
+.PHONY: test-zoo
+test-zoo: venv build build/zoo/installed.txt ## forty architectures of transformers, timm, torchvision, diffusers and peft, node by node (tests/zoo)
+	$(PYTHON) -m pytest -p no:cacheprovider tests/zoo -q $(T)
+
+build/zoo/installed.txt: tests/zoo/requirements.txt | venv
+	@echo "zoo: installing its packages into build/zoo (40 MB to load)" >&2
+	@rm -rf build/zoo && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target build/zoo -r $<
+	@cp $< $@
+
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
 	$(PYTHON) tests/python/helpers/agreement.py --markdown bindings/python/agreement.md

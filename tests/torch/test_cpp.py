@@ -27,9 +27,10 @@ def test_every_case_is_run() -> None:
     assert sorted(cases("cpp_modules")) == MODULES and sorted(cases("cpp_alone")) == ALONE
 
 
-MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads", "types", "values",
+MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads",
+           "throwing_callbacks", "types", "values",
            "ways_out"]
-ALONE = ["arrays", "graphs", "patches"]
+ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
 
 
 @pytest.mark.parametrize("case", MODULES)

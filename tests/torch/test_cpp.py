@@ -109,7 +109,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Tuple[str, Any]
     eager = folder / "eager.py"
     eager.write_text(f"""
 import sys
-sys.path[:0] = [{str(ROOT / "bindings" / "python")!r}, {str(ROOT / "tests" / "torch")!r}]
+sys.path[:0] = [{str(ROOT / "bindings" / "python")!r}, {str(ROOT / "tests" / "helpers")!r}]
 import torch
 from cpp_models import Gpt
 from libgraphpatch import PatchableGraph, ZeroPatch

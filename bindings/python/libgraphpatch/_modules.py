@@ -13,7 +13,7 @@ from ._library import Handle, lib
 def class_name(module: Module) -> str:
     """The module's class as a person knows it."""
     kind = type(module)
-    original = getattr(module, "original_name", None)  # a scripted one
+    original = module.original_name if is_script(module) else None
     return original if isinstance(original, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -23,7 +23,7 @@ def is_script(module: Module) -> bool:
 
 def why_opaque(module: Module) -> str | None:
     """Why the inside of a module cannot be seen, if so."""
-    if getattr(module, "_compiled_call_impl", None) is not None:
+    if module._compiled_call_impl is not None:
         return "it was compiled with module.compile()"
     if type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
         return "it was compiled with torch.compile(); call the module itself (its _orig_mod) to see inside"
@@ -40,6 +40,17 @@ def parts(module: Module) -> list[tuple[str, weakref.ref[Module], list[str]]]:
             held = [*below._parameters, *below._buffers]
         found.append((path, weakref.ref(below), held))
     return found
+
+
+def held_tensor(module: Module | None, name: str) -> torch.Tensor | None:
+    """A parameter or buffer of the module's own; no property of its class is asked."""
+    if module is None:
+        return None
+    if is_script(module):
+        value = getattr(module, name, None)
+    else:
+        value = module._parameters.get(name, module._buffers.get(name))
+    return value if isinstance(value, torch.Tensor) else None
 
 
 def note(session: Handle | None, text: str) -> None:

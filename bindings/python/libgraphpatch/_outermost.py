@@ -16,54 +16,12 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import (
-    _checkpoint,
-    _dispatch_key,
-    _dynamo,
-    _library,
-    _module_call,
-    _modules,
-    _patch_function,
-    _patch_value,
-    _raised,
-    _root,
-    _run,
-    _scope,
-    _script,
-    _signature,
-    _source,
-    _structure,
-    _thread,
-    _watched,
-    patches,
-)
+from . import _checkpoint, _dynamo, _module_call, _source
 from ._locks import new_lock
 from ._modules import is_script, note, why_opaque
 from ._root import Root
 from .errors import GraphPatchError
 
-# What calls of modules come by.
-_CALLED_IN_RUNS = (
-    _checkpoint,
-    _dispatch_key,
-    _dynamo,
-    _library,
-    _module_call,
-    _modules,
-    _patch_function,
-    _patch_value,
-    _raised,
-    _root,
-    _run,
-    _scope,
-    _script,
-    _signature,
-    _source,
-    _structure,
-    _thread,
-    _watched,
-    patches,
-)
 _MODES = [getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL")]
 _mode = torch._C._get_dispatch_mode
 _tracing = torch._C._get_tracing_state
@@ -151,7 +109,8 @@ def _name(module: Module) -> str:
 
 def _skip_in_compilation() -> None:
     """torch.compile begins with whatever function is called; ours are none of the model's."""
-    for module in (*_CALLED_IN_RUNS, sys.modules[__name__]):
+    ours = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
+    for module in ours:
         for code in _codes(vars(module), module.__name__):
             _dynamo.skip(code)
 

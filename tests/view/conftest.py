@@ -73,7 +73,7 @@ def encoder(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def gpt2(folder: Path) -> Path:
     """GPT-2 in a Python script that knows nothing of us."""
-    run(GRAPHPATCH, "run", "--graph", folder / "gpt2.json", "--", sys.executable, Path(__file__).with_name("gpt2_script.py"))
+    run(GRAPHPATCH, "run", "--graph", folder / "gpt2.json", "--", sys.executable, ROOT / "tests/programs/python/gpt2_script.py")
     return folder / "gpt2.json"
 
 

@@ -16,7 +16,7 @@
 //! | `members` | members of libtorch's that stand before its own, for programs whose operations are listed flat |
 //! | `python` | whether the process is a Python program that has loaded torch |
 //! | `cancel` | no `pthread_cancel` of a thread that writes a report |
-//! | `guard` | a report before a sudden end, which may hang or crash without harm |
+//! | `sudden_end` | a report before a sudden end, which may hang or crash without harm |
 //!
 //! The order of events: `hooks` catches `__libc_start_main` and reads the options right before `main` (a constructor would
 //! be too early). If libtorch is mapped the session attaches at once; else every `dlopen` and `dlsym` looks whether it
@@ -33,13 +33,13 @@
 mod cancel;
 mod exec;
 mod forked;
-mod guard;
 mod hooks;
 mod members;
 mod process;
 mod python;
 mod real;
 mod reports;
+mod sudden_end;
 mod table;
 mod threads;
 mod values;

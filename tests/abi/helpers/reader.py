@@ -1,15 +1,20 @@
 """The ABI of a header, read by clang's parser: signatures, layouts and numbers. `python reader.py HEADER` prints it as JSON."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "build/libclang-18.1.1"))
 
 from clang.cindex import CursorKind, Index, TranslationUnit, TypeKind  # noqa: E402
+
+HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
+# A call: its comment, its result, its name, its arguments.
+FUNCTION = re.compile(r"((?:^//.*\n)+)(\w[\w ]*?[ *]+)(gp_\w+)\(([^)]*)\);", flags=re.M)
 
 
 def read(text: str) -> Dict[str, Any]:

@@ -22,6 +22,29 @@ class TupleOutputModule(nn.Module):
         return self.linear(x), self.linear(x + 1)
 
 
+# Its graph, as SPEC part 2 shows it.
+TUPLE_OUTPUT_TREE = """\
+<root>: Graph(5)
+├─x: Tensor(3, 2)
+├─linear: Graph(5)
+│ ├─input: Tensor(3, 2)
+│ ├─weight: Tensor(3, 2)
+│ ├─bias: Tensor(3)
+│ ├─linear: Tensor(3, 3)
+│ └─output: Tensor(3, 3)
+├─add: Tensor(3, 2)
+├─linear_1: Graph(5)
+│ ├─input: Tensor(3, 2)
+│ ├─weight: Tensor(3, 2)
+│ ├─bias: Tensor(3)
+│ ├─linear: Tensor(3, 3)
+│ └─output: Tensor(3, 3)
+└─output: tuple(2)
+  ├─sub_0: Tensor(3, 3)
+  └─sub_1: Tensor(3, 3)
+"""
+
+
 class Attention(nn.Module):
     mask: Tensor
 

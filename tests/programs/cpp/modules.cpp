@@ -219,6 +219,39 @@ void functions() {
     throws<gp::Error>([&] { auto patch = session.patch(gp::custom("relu", nullptr)); }, "empty");
 }
 
+// What the C ABI says of its callbacks: an exception of any type is a failure of the patch, and the program goes on.
+void throwing_callbacks() {
+    Mlp mlp;
+    const auto x = torch::randn({2, 4}), bare = mlp(x);
+    gp::Session session;
+    gp::Root root(mlp, "Mlp");
+    const auto fails = [&](const std::string& why, const auto& set) {
+        gp_spec* spec = nullptr;
+        uint64_t id = 0;
+        require(gp_spec_new("relu", &spec) == GP_STATUS_OK && set(spec) == GP_STATUS_OK, "a spec with a function");
+        require(gp_patch_register(session.get(), spec, &id) == GP_STATUS_OK, "registered");
+        gp_spec_free(spec);
+        throws<c10::Error>([&] { mlp(x); }, why);
+        session.on_error(GP_ON_ERROR_SKIP);
+        same(mlp(x), bare);
+        session.on_error(GP_ON_ERROR_RAISE);
+        gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
+        require(gp_patch_get_counts(session.get(), id, &counts) == GP_STATUS_OK, "counts");
+        require(counts.failed == 2 && counts.applied == 0, "both runs failed there");
+        require(gp_patch_remove(session.get(), id) == GP_STATUS_OK, "removed");
+        same(mlp(x), bare);
+    };
+    using Tensor = DLManagedTensorVersioned;
+    const gp_callback hot = [](void*, Tensor*, Tensor**) -> int32_t { throw std::runtime_error("too hot"); };
+    const gp_callback seven = [](void*, Tensor*, Tensor**) -> int32_t { throw 7; };
+    const gp_torch_callback cold = [](void*, const void*, const void**) -> int32_t { throw std::runtime_error("too cold"); };
+    const gp_torch_callback eight = [](void*, const void*, const void**) -> int32_t { throw 8; };
+    fails("too hot", [&](gp_spec* spec) { return gp_spec_custom(spec, hot, nullptr); });
+    fails("unknown kind", [&](gp_spec* spec) { return gp_spec_custom(spec, seven, nullptr); });
+    fails("too cold", [&](gp_spec* spec) { return gp_spec_custom_torch(spec, cold, nullptr); });
+    fails("unknown kind", [&](gp_spec* spec) { return gp_spec_custom_torch(spec, eight, nullptr); });
+}
+
 // --- inputs and outputs of every type ---
 
 struct Pair {
@@ -575,7 +608,7 @@ void off() {
 
 const std::map<std::string, void (*)()> kChecks = {
     {"names", names},         {"values", values}, {"gradients", gradients}, {"functions", functions}, {"types", types},
-    {"ways_out", ways_out},   {"strangers", strangers}, {"runs", runs},     {"threads", threads},     {"any_names", any_names},
+    {"ways_out", ways_out},   {"strangers", strangers}, {"runs", runs},     {"threads", threads}, {"throwing_callbacks", throwing_callbacks},     {"any_names", any_names},
     {"off", off},
 };
 

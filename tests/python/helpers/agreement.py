@@ -32,9 +32,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # models come from their configs
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-REFERENCE = HERE / "reference" / "graphpatch-0.2.3.json"
-VALUES = HERE / "reference" / "graphpatch-0.2.3-values.json"
+ROOT = HERE.parents[2]
+REFERENCE = HERE.parent / "reference" / "graphpatch-0.2.3.json"
+VALUES = HERE.parent / "reference" / "graphpatch-0.2.3-values.json"
 TRANSFORMERS = ROOT / "build" / "transformers-4.45.2"
 
 if not TRANSFORMERS.is_dir():
@@ -662,9 +662,10 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *paragraph("This page is made by `make agreement`; `make test-python` fails when it is stale."),
         *paragraph(
-            f"{len(fixtures)} models (`tests/python/fixtures.py`) were given to graphpatch {gp['graphpatch']} (torch"
-            f" {gp['torch']}, transformers {gp['transformers']}) and to libgraphpatch (torch {ours['torch']}, the same"
-            f" transformers). graphpatch made graphs of {len(compared)} of them, with {total} tensors. The path of each"
+            f"{len(fixtures)} models (`tests/python/helpers/fixtures.py`) were given to graphpatch {gp['graphpatch']}"
+            f" (torch {gp['torch']}, transformers {gp['transformers']}) and to libgraphpatch (torch {ours['torch']},"
+            f" the same transformers). graphpatch made graphs of {len(compared)} of them, with {total} tensors."
+            " The path of each"
             " was looked up in the graph of libgraphpatch. It agrees if it names the same input, parameter, operation"
             " or output there, with the same shape and the same value."
         ),
@@ -734,7 +735,7 @@ def markdown(result: dict[str, Any]) -> str:
         *paragraph(
             "`make agreement` compares with the committed record of graphpatch, `tests/python/reference`. To make that"
             " record again, run `record.py` and then `values.py` there, with a Python that has graphpatch 0.2.3. What"
-            " became of each single path: `python tests/python/agreement.py --json OUT`."
+            " became of each single path: `python tests/python/helpers/agreement.py --json OUT`."
         )[:-1],
     ]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 // return with a value changed by hand. It knows nothing of libgraphpatch.
 //
 //   by_hand FOLDER             writes FOLDER/model.pt (TupleOutputModule), FOLDER/inputs.pt and FOLDER/expected.pt
-//   by_hand FOLDER FLAT.pt     the same for what tests/programs/flat.cpp wrote: its operations, in FOLDER/expected.pt
+//   by_hand FOLDER FLAT.pt     the same for what tests/programs/cpp/flat.cpp wrote: its operations, in FOLDER/expected.pt
 //
 // expected.pt is a tuple of (patch, output) pairs; the patch "" stands for none.
 

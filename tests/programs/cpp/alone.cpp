@@ -5,6 +5,8 @@
 
 #include "check.hpp"
 
+#include <fstream>
+
 #if GRAPHPATCH_TORCH
 #error "this is the program without libtorch"
 #endif
@@ -36,7 +38,7 @@ void graphs() {
     same(graphs.complete("linear_1.w"), {"linear_1.weight"});
     graphs.check({"x", "output|sub_0"});
     throws<gp::Error>([&] { graphs.check({"linear", "nowhere"}); }, "nowhere");
-    throws<gp::Error>([&] { root["linear.nothing"]; }, "linear.nothing");
+    throws<gp::Error>([&] { root["linear.nothing"]; }, "no node 'nothing'");
     throws<gp::Error>([&] { root["linear"].shape(); }, "scope");
     throws<gp::Error>([&] { graphs[1]; }, "number 1 of 1");
     throws<gp::Error>([&] { graphs["Other"]; }, "no graph of \"Other\"");
@@ -46,6 +48,47 @@ void graphs() {
     is(again.tree(), root.tree());
     is(graphs.json(0), gp::Graphs::load(file).json(0));
     throws<gp::Error>([] { gp::Graphs::load("no/such.json"); }, "no/such.json");
+}
+
+void nodes() {
+    const gp::Node root = gp::Graphs::load(environment("GRAPH"))[0];
+    const gp_node scope = root.info(), tensor = root["linear"]["weight"].info(), tuple = root["output"].info();
+    require(scope.kind == GP_NODE_KIND_SCOPE && scope.value == 0 && scope.children == 5 && root.is_scope(), "the root");
+    require(tensor.kind == GP_NODE_KIND_PARAMETER && tensor.value == GP_VALUE_KIND_TENSOR && tensor.rank == 2, "a parameter");
+    require(tuple.kind == GP_NODE_KIND_OUTPUT && tuple.value == GP_VALUE_KIND_TUPLE && tuple.children == 2, "a tuple");
+    require(root["output|sub_0"].info().kind == GP_NODE_KIND_ELEMENT, "an element");
+    const std::vector<gp::SizeRange> sizes{{3, 3}, {2, 2}};
+    require(root["linear.weight"].sizes() == sizes && root["output"].sizes().empty() && root.sizes().empty(), "sizes");
+    is(root.child(3).path(), "linear_1");
+    is(root["output"].child(1).path(), "output|sub_1");
+    throws<gp::Error>([&] { root.child(5); }, "5");
+    throws<gp::Error>([&] { root["x"].child(0); }, "0");
+    // The library finds: by the graph's own names, by the alias of a first call, and through containers.
+    is(root["linear_0.weight"].path(), "linear.weight");
+    is(root["output"]["sub_0"].path(), "output|sub_0");
+    is(root["output.sub_0"].path(), "output|sub_0");
+    is(root["linear"][""].path(), "linear");
+    throws<gp::Error>([&] { root["output"]["sub_2"]; }, "sub_2");
+    throws<gp::Error>([&] { root["a..b"]; }, "a..b");
+}
+
+// Keys of a dict that are no names, and sizes that differed between runs.
+void keys() {
+    const std::string file = environment("FOLDER") + "/keys.json";
+    const auto tensor = [](const std::string& shape) {
+        return "{\"tensor\":{\"shape\":[" + shape + "],\"dtype\":\"float32\",\"device\":\"cpu\",\"layout\":\"strided\"}}";
+    };
+    std::ofstream(file) << "{\"format\":1,\"graphs\":[{\"name\":\"M.forward\",\"root\":{\"name\":\"<root>\",\"kind\":\"scope\","
+                           "\"children\":[{\"name\":\"x\",\"kind\":\"input\",\"value\":{\"dict\":[[\"a.b\","
+                        << tensor("1,[5,128]") << "],[\"two\\nlines\"," << tensor("2") << "],[\"\"," << tensor("3") << "]]}}]},\"runs\":1}]}";
+    const gp::Node dict = gp::Graphs::load(file)[0]["x"];
+    same(dict.names(), {"a.b", "two\nlines", ""});
+    const std::vector<gp::Node> elements = dict.children();
+    const std::vector<gp::SizeRange> sizes{{1, 1}, {5, 128}};
+    require(elements.size() == 3 && elements[0].sizes() == sizes, "a size that differed");
+    is(elements[0].path(), "x|a\\.b");
+    is(elements[1].shape(), "Tensor(2)");
+    throws<gp::Error>([&] { elements[2].info(); }, "");
 }
 
 void arrays() {
@@ -106,7 +149,7 @@ void patches() {
     is(gp::version(), gp_version());
 }
 
-const std::map<std::string, void (*)()> kChecks = {{"graphs", graphs}, {"arrays", arrays}, {"patches", patches}};
+const std::map<std::string, void (*)()> kChecks = {{"graphs", graphs}, {"nodes", nodes}, {"keys", keys}, {"arrays", arrays}, {"patches", patches}};
 
 }  // namespace
 

@@ -92,3 +92,20 @@ def transformer(tap: Taps, module: Transformer, ids: Tensor) -> Tuple[Tensor, Te
     values, indices = logits.topk(3)
     values, indices = tap("topk|sub_0", values), tap("topk|sub_1", indices)
     return tap("output|sub_0", logits), tap("output|sub_1", values), tap("output|sub_2", indices)
+
+
+def values(dtype: torch.dtype) -> torch.Tensor:
+    return (torch.arange(20).reshape(4, 5) % 2 == 0) if dtype is torch.bool else torch.arange(20).reshape(4, 5).to(dtype)
+
+
+def steps(x: torch.Tensor, changes: Dict[str, Change]) -> Tuple[torch.Tensor, torch.Tensor]:
+    """models.Steps by hand."""
+    def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+        if name in changes:
+            value = value.clone()
+            changes[name](value)
+        return value
+
+    fresh = tap("clone", x.clone())
+    turned = tap("contiguous", tap("transpose", fresh.transpose(0, 1)).contiguous())
+    return tap("output|sub_0", fresh), tap("output|sub_1", turned)

@@ -40,9 +40,9 @@ pub fn report_before(ending: Ending) {
         Ending::Abort => BY_ABORT,
     };
     ENDING.store(code, Ordering::Release);
-    let guard = Guard::set();
+    let interrupts = Interrupts::set();
     reports::report_now();
-    drop(guard);
+    drop(interrupts);
     // A program may catch SIGABRT and live on.
     BUSY.store(false, Ordering::Release);
 }
@@ -66,33 +66,33 @@ extern "C" fn end(_signal: libc::c_int) {
 }
 
 /// The signal handlers, the mask and the timer of the program, put back when dropped.
-struct Guard {
+struct Interrupts {
     actions: [libc::sigaction; SIGNALS.len()],
     mask: libc::sigset_t,
     timer: libc::itimerval,
 }
 
-impl Guard {
-    fn set() -> Guard {
+impl Interrupts {
+    fn set() -> Interrupts {
         // SAFETY: these plain C structs are valid when zero, and all pointers below are to locals.
         unsafe {
-            let mut guard: Guard = std::mem::zeroed();
+            let mut before: Interrupts = std::mem::zeroed();
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
             libc::sigemptyset(&mut action.sa_mask);
-            for (signal, old) in SIGNALS.iter().zip(&mut guard.actions) {
+            for (signal, old) in SIGNALS.iter().zip(&mut before.actions) {
                 libc::sigaction(*signal, &action, old);
             }
-            guard.mask = unblock(&SIGNALS);
+            before.mask = unblock(&SIGNALS);
             let mut patience: libc::itimerval = std::mem::zeroed();
             patience.it_value.tv_sec = PATIENCE_SECONDS;
-            libc::setitimer(libc::ITIMER_REAL, &patience, &mut guard.timer);
-            guard
+            libc::setitimer(libc::ITIMER_REAL, &patience, &mut before.timer);
+            before
         }
     }
 }
 
-impl Drop for Guard {
+impl Drop for Interrupts {
     fn drop(&mut self) {
         // SAFETY: puts back what `set` has read.
         unsafe {

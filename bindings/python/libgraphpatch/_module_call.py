@@ -71,7 +71,7 @@ def _seeing(original: Callable[..., Any]) -> Any:
     # torch's own __call__ chooses between these two.
     steps_over = original is Module.__dict__.get("_wrapped_call_impl")
 
-    def call(self: Module, /, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         direct = steps_over and self._compiled_call_impl is None
         if not watched.any:
             return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
@@ -83,7 +83,8 @@ def _seeing(original: Callable[..., Any]) -> Any:
         if type(frame) is not Frame:
             return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
         known = frame.ignored.get(id(self))
-        if known is not None and known[0] is self and known[1].get(known[2]) is self:
+        is_ignored = known is not None and known[0] is self and known[1].get(known[2]) is self
+        if is_ignored:
             thread.frame = frame.root.cold
             try:
                 return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)

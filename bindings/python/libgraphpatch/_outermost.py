@@ -18,7 +18,7 @@ from torch.nn import Module
 
 from . import _checkpoint, _dynamo, _module_call, _source
 from ._locks import new_lock
-from ._modules import is_script, note, why_opaque
+from ._modules import below, class_name, is_script, note, why_opaque
 from ._root import Root
 from .errors import GraphPatchError
 
@@ -60,11 +60,16 @@ def _root_of(module: Module) -> Any:
         return None
     if is_script(module):
         return _Script(module)
-    known = _known.get(id(module))
-    if known is not None and known[0]() is module and known[1].why_opaque == why_opaque(module):
-        return known[1]
-    with _lock:
-        return _new(module)
+    try:
+        known = _known.get(id(module))
+        if known is not None and known[0]() is module and known[1].why_opaque == why_opaque(module):
+            return known[1]
+        with _lock:
+            return _new(module)
+    except Exception as error:  # the program must not fail because of us
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        note(None, f"{class_name(module)}: its calls are not seen, as libgraphpatch failed: {text}")
+        return None
 
 
 def _new(module: Module) -> Root:
@@ -88,8 +93,8 @@ def _new(module: Module) -> Root:
         note(None, f"{name}: its inside is not visible: {root.why_opaque}")
     if any(
         kind.__name__ in ("FullyShardedDataParallel", "FSDPModule")
-        for below in module.modules()
-        for kind in type(below).__mro__
+        for _, part in below(module)
+        for kind in type(part).__mro__
     ):
         note(
             None,

@@ -10,6 +10,7 @@ from typing import Any
 from torch.nn import Module
 
 from ._locks import new_lock
+from ._modules import below
 
 # Those that are seen.
 _seen: set[types.FunctionType] = set()
@@ -28,7 +29,7 @@ def _own(kind: type) -> Any:
 def own_calls(module: Module, seeing: Callable[[Any], Any]) -> None:
     """A ``__call__`` of its own that a class of modules below ``module`` has becomes what ``seeing`` makes of it, once.
     One that calls torch's is left alone: its call is seen there."""
-    for kind in {type(below) for below in module.modules()}:
+    for kind in {type(part) for _, part in below(module)}:
         holder, own = _holder(kind), _own(kind)
         if holder is Module or holder.__module__.startswith("torch.") or not isinstance(own, types.FunctionType):
             continue

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from ._modules import at, below
 from ._root import Cold, Root
 from ._run import enter, leave, open_run, scope
 from ._scope import Scope, find
@@ -100,8 +101,8 @@ def _callers(root: Root, above: Module, module: Module) -> tuple[list[Module], b
     chain.reverse()
     if own:
         return chain[:-1], True
-    below = {id(part) for part in module.modules()}
-    return chain, not any(called in below and caller not in below for called, (caller, _) in callers.items())
+    inner = {id(part) for _, part in below(module)}
+    return chain, not any(called in inner and caller not in inner for called, (caller, _) in callers.items())
 
 
 def _nearest(above: Module, module: Module, callers: dict[int, tuple[int, Scope]]) -> Module | None:
@@ -109,7 +110,7 @@ def _nearest(above: Module, module: Module, callers: dict[int, tuple[int, Scope]
     path, _ = find(above, module)
     while "." in path:
         path = path.rpartition(".")[0]
-        holder = above.get_submodule(path)
+        holder = at(above, path)
         if id(holder) in callers:
             return holder
     return None

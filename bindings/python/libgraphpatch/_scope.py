@@ -8,7 +8,7 @@ from typing import Any
 from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
-from ._modules import class_name, why_opaque
+from ._modules import at, below, class_name, why_opaque
 from ._signature import Signature
 
 
@@ -51,9 +51,9 @@ class _Below:
         self.paths: dict[int, str] = {}
         before = _known.get(key)
         self.nowhere: dict[int, weakref.ref[Module]] = {} if before is None else before.nowhere
-        for path, below in above.named_modules(remove_duplicate=False):
+        for path, part in below(above):
             if path:
-                self.paths.setdefault(id(below), path)
+                self.paths.setdefault(id(part), path)
         _known[key] = self
 
 
@@ -67,10 +67,7 @@ def forget_paths() -> None:
 
 
 def _hangs_at(above: Module, path: str, module: Module) -> bool:
-    try:
-        return above.get_submodule(path) is module
-    except AttributeError:
-        return False
+    return at(above, path) is module
 
 
 def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
@@ -78,7 +75,7 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
     if above is None:
         return "", Attribute(None, "")
     known = _known.get(id(above))
-    if known is None or known.above() is not above:
+    if known is None or id(known.above()) != id(above):
         known = _Below(above)
     key = id(module)
     nowhere = known.nowhere.get(key)
@@ -92,7 +89,7 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
             known.nowhere[key] = weakref.ref(module)
             return "", Attribute(None, "")
     holder, _, name = path.rpartition(".")
-    return path, Attribute(above.get_submodule(holder), name)
+    return path, Attribute(at(above, holder), name)
 
 
 class Scope:

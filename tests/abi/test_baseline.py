@@ -75,7 +75,7 @@ def test_a_client_runs(header: Path, client: Path, graph: Path, tmp_path: Path) 
     table.write_text("#include <graphpatch.h>\ntypedef void (*call)(void);\nextern const call every_call[];\n"
                      f"const call every_call[] = {{{listed}}};\n")
     done = subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I", header.parent,
-                           "-I", ROOT / "tests/programs/include", client,
+                           "-I", ROOT / "tests/programs/c/include", client,
                            table, "-o", program, f"-L{library}", "-lgraphpatch",
                            f"-Wl,-rpath,{library}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

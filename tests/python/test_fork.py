@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import ROOT
+from checkout import ROOT
 from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
 
 PROGRAM = ROOT / "tests" / "programs" / "python" / "fork_program.py"

@@ -11,6 +11,6 @@ all: $(FOLDER)/runner $(FOLDER)/flat $(FOLDER)/by_hand
 $(FOLDER)/runner $(FOLDER)/flat: $(FOLDER)/%: tests/programs/cpp/%.cpp
 $(FOLDER)/by_hand: tests/programs/cpp/by_hand.cpp
 
-$(FOLDER)/runner $(FOLDER)/flat $(FOLDER)/by_hand: tests/programs/include/host.h $(FOLDER)/torch.mk
+$(FOLDER)/runner $(FOLDER)/flat $(FOLDER)/by_hand: tests/programs/cpp/include/host.h $(FOLDER)/torch.mk
 	@echo "versions: compiling $@" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Itests/programs/include $(filter %.cpp,$^) -o $@ $(TORCH_LDFLAGS)
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Itests/programs/cpp/include $(filter %.cpp,$^) -o $@ $(TORCH_LDFLAGS)

@@ -44,8 +44,7 @@ public:
     // The sizes of a tensor over all runs, one for each of its dimensions; empty for a scalar tensor and for what is no tensor.
     std::vector<SizeRange> sizes() const {
         std::vector<int64_t> smallest(info().rank), largest(smallest.size());
-        detail::check(
-            gp_graphs_sizes(graphs_.get(), index_, path_.c_str(), smallest.data(), largest.data(), smallest.size()));
+        detail::check(gp_graphs_sizes(graphs_.get(), index_, path_.c_str(), smallest.data(), largest.data(), smallest.size()));
         std::vector<SizeRange> sizes;
         for (size_t at = 0; at < smallest.size(); ++at) sizes.push_back({smallest[at], largest[at]});
         return sizes;
@@ -79,9 +78,8 @@ public:
     // The node at a path below this one. The first call of a module that was called more than once may also be written
     // `linear_0`, and elements of a container may follow it behind a `.` or a `|`; path() is then as the graph writes it.
     Node operator[](const std::string& path) const {
-        return Node(graphs_, index_, text([&](char** out) {
-                        return gp_graphs_find(graphs_.get(), index_, path_.c_str(), path.c_str(), out);
-                    }));
+        return Node(graphs_, index_,
+                    text([&](char** out) { return gp_graphs_find(graphs_.get(), index_, path_.c_str(), path.c_str(), out); }));
     }
 
     friend std::ostream& operator<<(std::ostream& out, const Node& node) { return out << node.tree(); }
@@ -145,8 +143,7 @@ public:
     }
     // What may come next behind a beginning of a path, as full paths.
     std::vector<std::string> complete(const std::string& prefix) const {
-        return detail::lines(
-            detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
+        return detail::lines(detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
     }
     // Refuses paths that name no leaf, all in one error with their nearest completions. GP_STATUS_PATH, GP_STATUS_PARSE.
     void check(const std::vector<std::string>& paths) const {
@@ -178,5 +175,5 @@ inline std::string parse_slice(const std::string& slice) {
     return detail::text([&](char** out) { return gp_slice_parse(slice.c_str(), out); });
 }
 
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

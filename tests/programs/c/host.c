@@ -16,13 +16,49 @@
 #define SIZE 6
 
 /* The values that the model has. */
-enum { X, WEIGHT, MUL, INPUT, GAIN, SHIFT, START, ROUNDS, RELU, ADD, ADD_1, BIAS, MUL_0, MUL_1, VALUE, COUNT, SUM, FIRST,
-       SECOND, PLACES };
+enum {
+  X,
+  WEIGHT,
+  MUL,
+  INPUT,
+  GAIN,
+  SHIFT,
+  START,
+  ROUNDS,
+  RELU,
+  ADD,
+  ADD_1,
+  BIAS,
+  MUL_0,
+  MUL_1,
+  VALUE,
+  COUNT,
+  SUM,
+  FIRST,
+  SECOND,
+  PLACES
+};
 
 static const char *PATHS[PLACES] = {
-    "x", "weight", "mul", "layer.input", "layer.options|gain", "layer.options|shift.sub_0", "layer.options|shift.sub_1",
-    "layer.rounds", "layer.relu", "layer.add", "layer.add_1", "layer.bias", "layer.mul", "layer.mul_1",
-    "layer.output|value", "layer.output|count", "add", "output|sub_0", "output|sub_1"};
+    "x",
+    "weight",
+    "mul",
+    "layer.input",
+    "layer.options|gain",
+    "layer.options|shift.sub_0",
+    "layer.options|shift.sub_1",
+    "layer.rounds",
+    "layer.relu",
+    "layer.add",
+    "layer.add_1",
+    "layer.bias",
+    "layer.mul",
+    "layer.mul_1",
+    "layer.output|value",
+    "layer.output|count",
+    "add",
+    "output|sub_0",
+    "output|sub_1"};
 
 static const char *TREE =
     "<root>: Graph(6)\n"
@@ -362,8 +398,8 @@ static void check_probes(gp_session *session) {
     int64_t elements = 1;
     for (int d = 0; d < t->ndim; ++d) elements *= t->shape[d];
     if (t->ndim) require(memcmp(data, expected.seen[place], (size_t)elements * sizeof(float)) == 0, PATHS[place]);
-    else require((t->dtype.code == DL_INT ? (double)*(int64_t *)data : *(double *)data) == expected.seen[place][0],
-                 PATHS[place]);
+    else
+      require((t->dtype.code == DL_INT ? (double)*(int64_t *)data : *(double *)data) == expected.seen[place][0], PATHS[place]);
     end_tensor(kept);
     ok(gp_patch_remove(session, ids[place]));
   }
@@ -860,7 +896,8 @@ static void check_source(gp_session *session, const char *folder) {
   ok(gp_graphs_code(graphs, 0, "layer", &text));
   require(strncmp(text, "Calling context:\nFile \"net.c\", line 3, in main\n", 46) == 0, text);
   require(strstr(text, "def forward(self, input, options, rounds):\n    relu = aten.relu(input)\n"
-                       "    add = aten.add.Scalar(relu, 3.0)\n") != NULL, text);
+                       "    add = aten.add.Scalar(relu, 3.0)\n") != NULL,
+          text);
   require(strstr(text, "    return {'value': mul_1, 'count': 2}\n") != NULL, text);
   gp_string_free(text);
   ok(gp_graphs_code(graphs, 0, NULL, &text));
@@ -1087,11 +1124,13 @@ static void check_custom(gp_session *session, gp_session *other) {
 /* --- what is refused ---------------------------------------------------------------------------------------------- */
 
 static void check_errors(gp_session *session) {
-  static const char *BAD[] = {"", "X", "TT", "NN", "I;", "Ix;", "I99999999999999999999;", "F;", "B;", "S9:ab", "S1:ö", "(2;N",
-                              "{1;N", "{1;1:a", "(99999999999;N", "(-1;", "T T", "[1;"};
+  static const char *BAD[] = {"",    "X",     "TT",   "NN",   "I;",   "Ix;",    "I99999999999999999999;", "F;",
+                              "B;",  "S9:ab", "S1:ö", "(2;N", "{1;N", "{1;1:a", "(99999999999;N",         "(-1;",
+                              "T T", "[1;"};
   const char *names[] = {"x", NULL}, *bad[] = {"\xff"};
   const void *tensors[] = {model_tensor_impl(inputs)};
-  uint64_t id = patch(session, "x[9]=zero"), second = patch(session, "output|sub_1=zero"), third = patch(session, "mul[9]=zero");
+  uint64_t id = patch(session, "x[9]=zero"), second = patch(session, "output|sub_1=zero"),
+           third = patch(session, "mul[9]=zero");
   uint32_t wants, changed = 9;
   gp_root *root = NULL;
   gp_scope *scope = NULL;
@@ -1209,8 +1248,8 @@ int main(int argc, char **argv) {
   ok(gp_root_new("net", "Net", names, 1, parameters, 2, false, &net));
   ok(gp_scope_new("layer", "layer", "Layer", inner, 3, false, &layer));
 
-  void (*const alone[])(gp_session *) = {check_patches, check_probes, check_structures, check_owned, check_wants,
-                                         check_opaque, check_notes, check_errors, check_attached};
+  void (*const alone[])(gp_session *) = {check_patches, check_probes, check_structures, check_owned,   check_wants,
+                                         check_opaque,  check_notes,  check_errors,     check_attached};
   for (size_t i = 0; i < sizeof alone / sizeof *alone; ++i) {
     session = opened();
     alone[i](session);
@@ -1219,8 +1258,8 @@ int main(int argc, char **argv) {
   session = opened();
   check_source(session, argv[1]);
   gp_session_close(session);
-  void (*const together[])(gp_session *, gp_session *) = {check_nested, check_threads, check_snapshot, check_parts,
-                                                             check_custom};
+  void (*const together[])(gp_session *, gp_session *) = {
+      check_nested, check_threads, check_snapshot, check_parts, check_custom};
   for (size_t i = 0; i < sizeof together / sizeof *together; ++i) {
     session = opened();
     other = opened();

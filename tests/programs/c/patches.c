@@ -503,8 +503,9 @@ static DLManagedTensorVersioned *check_kept(const char *folder) {
   char *file = read_file(path_in(folder, "kept.safetensors"), &n);
   memcpy(&header, file, sizeof header);
   require(header < n, "the header's length");
-  require(strstr(file + 8, "\"" NODE "\"") && strstr(file + 8, "\"" NODE "#0\"") &&
-              strstr(file + 8, "\"linear_1.input#0\"") && strstr(file + 8, "\"" NODE "#2\""), "the keys");
+  require(strstr(file + 8, "\"" NODE "\"") && strstr(file + 8, "\"" NODE "#0\"") && strstr(file + 8, "\"linear_1.input#0\"") &&
+              strstr(file + 8, "\"" NODE "#2\""),
+          "the keys");
   require(n == 8 + header + sizeof(float) * (OUTPUTS + 3 * OUTPUTS + ROWS * COLUMNS), "all values");
   free(file);
 

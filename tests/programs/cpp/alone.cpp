@@ -80,7 +80,8 @@ void keys() {
     };
     std::ofstream(file) << "{\"format\":1,\"graphs\":[{\"name\":\"M.forward\",\"root\":{\"name\":\"<root>\",\"kind\":\"scope\","
                            "\"children\":[{\"name\":\"x\",\"kind\":\"input\",\"value\":{\"dict\":[[\"a.b\","
-                        << tensor("1,[5,128]") << "],[\"two\\nlines\"," << tensor("2") << "],[\"\"," << tensor("3") << "]]}}]},\"runs\":1}]}";
+                        << tensor("1,[5,128]") << "],[\"two\\nlines\"," << tensor("2") << "],[\"\"," << tensor("3")
+                        << "]]}}]},\"runs\":1}]}";
     const gp::Node dict = gp::Graphs::load(file)[0]["x"];
     same(dict.names(), {"a.b", "two\nlines", ""});
     const std::vector<gp::Node> elements = dict.children();
@@ -121,10 +122,11 @@ void patches() {
     }
     gp::Session session = gp::Session::detached();
     require(session.graphs().empty() && session.notes().empty() && session.runs() == 0, "nothing yet");
-    auto set = session.patches({gp::zero("a").slice("[0]").index(-1).index(gp::Array(std::vector<int64_t>{0, 1}, {2})).runs("1.."),
-                                gp::add("a", 1).this_thread(), gp::replace("b", gp::Array(std::vector<float>{1}, {1})),
-                                gp::custom("c", [](const gp::Array&) { return std::optional<gp::Array>(); }), gp::probe("d"),
-                                gp::record("e", 2), gp::zero("f").live(), gp::probe("g").keep_on_device()});
+    auto set =
+        session.patches({gp::zero("a").slice("[0]").index(-1).index(gp::Array(std::vector<int64_t>{0, 1}, {2})).runs("1.."),
+                         gp::add("a", 1).this_thread(), gp::replace("b", gp::Array(std::vector<float>{1}, {1})),
+                         gp::custom("c", [](const gp::Array&) { return std::optional<gp::Array>(); }), gp::probe("d"),
+                         gp::record("e", 2), gp::zero("f").live(), gp::probe("g").keep_on_device()});
     require(set.size() == 8 && set[4].kept() == 0 && set[0].counts().matched == 0 && set[0].last_error().empty(), "registered");
     for (gp::Patch& patch : set) patch.enable(false);
     throws<gp::Error>([&] { set[4].value(); }, "0 values");
@@ -149,7 +151,8 @@ void patches() {
     is(gp::version(), gp_version());
 }
 
-const std::map<std::string, void (*)()> kChecks = {{"graphs", graphs}, {"nodes", nodes}, {"keys", keys}, {"arrays", arrays}, {"patches", patches}};
+const std::map<std::string, void (*)()> kChecks = {
+    {"graphs", graphs}, {"nodes", nodes}, {"keys", keys}, {"arrays", arrays}, {"patches", patches}};
 
 }  // namespace
 

@@ -71,7 +71,8 @@ torch::Tensor embed(torch::jit::Module& model, const std::vector<int64_t>& ids) 
     return mean / mean.norm();
 }
 
-std::vector<double> similarities(torch::jit::Module& model, const Options& o, const std::vector<std::vector<int64_t>>& sentences) {
+std::vector<double> similarities(torch::jit::Module& model, const Options& o,
+                                 const std::vector<std::vector<int64_t>>& sentences) {
     torch::AutoGradMode grad(o.grad);  // a mode of the thread, so each thread sets it
     std::vector<double> result;
     for (int r = 0; r < o.repeat; ++r) {

@@ -48,8 +48,10 @@ std::vector<Case> cases() {
         {"mkldnn", "clone", [] { return numbers({2, 3}).to_mkldnn(); }},
         {"quantized", "clone", [] { return at::quantize_per_tensor(numbers({2, 3}), 0.5, 3, at::kQUInt8); }},
         {"quantized-int32", "clone", [] { return at::quantize_per_tensor(numbers({2, 3}), 0.5, 3, at::kQInt32); }},
-        {"quantized-channels", "clone", [] {
-             return at::quantize_per_channel(numbers({2, 3}), at::full({2}, 0.5, at::kDouble), at::zeros({2}, at::kLong), 0, at::kQInt8);
+        {"quantized-channels", "clone",
+         [] {
+             return at::quantize_per_channel(numbers({2, 3}), at::full({2}, 0.5, at::kDouble), at::zeros({2}, at::kLong), 0,
+                                             at::kQInt8);
          }},
         {"nested", "clone", [] { return at::_nested_tensor_from_tensor_list({numbers({2, 3}), numbers({1, 3})}); }},
         {"conj", "_conj", [] { return numbers({2, 3}, at::kComplexFloat) * c10::complex<float>(1, 2); },
@@ -58,7 +60,10 @@ std::vector<Case> cases() {
          [](const Tensor& x) { return at::imag(x); }},
         {"sparse-in-place", "mul_", [] { return spikes().to_sparse(); }, [](const Tensor& x) { return x.clone().mul_(2.0); }},
         {"quantized-in-place", "relu_", [] { return at::quantize_per_tensor(numbers({2, 3}), 0.5, 3, at::kQUInt8); },
-         [](const Tensor& x) { Tensor y = x.clone(); return at::relu_(y); }},
+         [](const Tensor& x) {
+             Tensor y = x.clone();
+             return at::relu_(y);
+         }},
         {"quantized-result", "quantize_per_tensor", [] { return numbers({2, 3}); },
          [](const Tensor& x) { return at::quantize_per_tensor(x, 0.5, 3, at::kQUInt8); }},
         {"sparse-result", "to_sparse", [] { return spikes(); }, [](const Tensor& x) { return x.to_sparse(); }},
@@ -83,11 +88,13 @@ std::vector<Case> cases() {
         {"expanded", "expand", [] { return numbers({1, 3}); }, [](const Tensor& x) { return x.expand({2, 3}); }},
         {"expanded-zero-dim", "expand", [] { return numbers({}); }, [](const Tensor& x) { return x.expand({2, 3}); }},
         {"overlapping", "unfold", [] { return numbers({6}); }, [](const Tensor& x) { return x.unfold(0, 3, 1); }},
-        {"foreign-memory", "alias", [] {
+        {"foreign-memory", "alias",
+         [] {
              static float memory[6];
              for (int i = 0; i < 6; ++i) memory[i] = static_cast<float>(i + 1);
              return at::from_blob(memory, {2, 3});
-         }, [](const Tensor& x) { return at::alias(x); }},
+         },
+         [](const Tensor& x) { return at::alias(x); }},
         {"storage-shared-later", "as_strided", [] { return numbers({4, 6}); },
          [](const Tensor& x) { return x.as_strided({2, 3}, {1, 6}, 2); }},
     };
@@ -107,7 +114,7 @@ Tensor plain(const Tensor& t) {
 
 bool same(const Tensor& a, const Tensor& b) {
     return a.dtype() == b.dtype() && a.layout() == b.layout() && a.device() == b.device() && a.is_nested() == b.is_nested() &&
-        (a.is_nested() || a.sizes() == b.sizes()) && at::allclose(plain(a), plain(b), 0, 0, true);
+           (a.is_nested() || a.sizes() == b.sizes()) && at::allclose(plain(a), plain(b), 0, 0, true);
 }
 
 // One patch, and PyTorch's expression for it.
@@ -178,7 +185,8 @@ void run(abi::Session& session, const Case& c, const Patch& patch) {
     abi::check(gp_run_end());
 
     auto counts = abi::counts(session, id);
-    if (counts.matched != 1) throw std::runtime_error(c.name + ": " + c.path + " was matched " + std::to_string(counts.matched) + " times");
+    if (counts.matched != 1)
+        throw std::runtime_error(c.name + ": " + c.path + " was matched " + std::to_string(counts.matched) + " times");
     std::string kept;
     if (refusal.empty() && (patch.name == "probe" || patch.name == "record")) {
         Tensor dense = abi::kept(session, id).count == 1 ? abi::kept_tensor(session, id) : Tensor();

@@ -32,11 +32,11 @@ Result caught(Result failed, Body body) {
 }
 
 template <class Body>
-model_tensor *made(Body body) {
-    return caught<model_tensor *>(nullptr, [&] { return new model_tensor{body()}; });
+model_tensor* made(Body body) {
+    return caught<model_tensor*>(nullptr, [&] { return new model_tensor{body()}; });
 }
 
-long read(at::Tensor tensor, float *out, size_t capacity) {
+long read(at::Tensor tensor, float* out, size_t capacity) {
     tensor = tensor.contiguous();
     size_t n = static_cast<size_t>(tensor.numel());
     std::copy_n(tensor.data_ptr<float>(), std::min(n, capacity), out);
@@ -45,7 +45,7 @@ long read(at::Tensor tensor, float *out, size_t capacity) {
 
 }  // namespace
 
-model *model_load(const char *file) {
+model* model_load(const char* file) {
     try {
         return new model{torch::jit::load(file)};
     } catch (const std::exception& e) {
@@ -54,57 +54,50 @@ model *model_load(const char *file) {
     }
 }
 
-long model_run(model *m, const float *input, long rows, long columns, float *out, size_t capacity) {
+long model_run(model* m, const float* input, long rows, long columns, float* out, size_t capacity) {
     return caught(-1L, [&] {
         torch::NoGradGuard no_grad;
-        auto x = torch::from_blob(const_cast<float *>(input), {rows, columns}).clone();
+        auto x = torch::from_blob(const_cast<float*>(input), {rows, columns}).clone();
         auto value = m->module.forward({x});
         return read(value.isTuple() ? value.toTuple()->elements()[0].toTensor() : value.toTensor(), out, capacity);
     });
 }
 
-const char *model_error(void) {
-    return last_error.c_str();
+const char* model_error(void) { return last_error.c_str(); }
+
+void model_free(model* m) { delete m; }
+
+model_tensor* model_tensor_new(const float* values, long rows, long columns, int gradient) {
+    return made(
+        [&] { return torch::from_blob(const_cast<float*>(values), {rows, columns}).clone().set_requires_grad(gradient != 0); });
 }
 
-void model_free(model *m) {
-    delete m;
-}
-
-model_tensor *model_tensor_new(const float *values, long rows, long columns, int gradient) {
-    return made([&] {
-        return torch::from_blob(const_cast<float *>(values), {rows, columns}).clone().set_requires_grad(gradient != 0);
-    });
-}
-
-model_tensor *model_tensor_add(const model_tensor *tensor, double number) {
+model_tensor* model_tensor_add(const model_tensor* tensor, double number) {
     return made([&] { return tensor->tensor + number; });
 }
 
-model_tensor *model_tensor_multiply(const model_tensor *tensor, const model_tensor *other) {
+model_tensor* model_tensor_multiply(const model_tensor* tensor, const model_tensor* other) {
     return made([&] { return tensor->tensor * other->tensor; });
 }
 
-model_tensor *model_tensor_relu(const model_tensor *tensor) {
+model_tensor* model_tensor_relu(const model_tensor* tensor) {
     return made([&] { return tensor->tensor.relu(); });
 }
 
-model_tensor *model_tensor_at(const void *impl) {
+model_tensor* model_tensor_at(const void* impl) {
     return made([&] {
-        auto *tensor = static_cast<c10::TensorImpl *>(const_cast<void *>(impl));
+        auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
         return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
     });
 }
 
-void model_tensor_free(model_tensor *tensor) {
-    delete tensor;
-}
+void model_tensor_free(model_tensor* tensor) { delete tensor; }
 
-long model_tensor_read(const model_tensor *tensor, float *out, size_t capacity) {
+long model_tensor_read(const model_tensor* tensor, float* out, size_t capacity) {
     return caught(-1L, [&] { return read(tensor->tensor.detach(), out, capacity); });
 }
 
-model_tensor *model_tensor_gradient(const model_tensor *tensor, const model_tensor *leaf) {
+model_tensor* model_tensor_gradient(const model_tensor* tensor, const model_tensor* leaf) {
     return made([&] {
         tensor->tensor.sum().backward();
         TORCH_CHECK(leaf->tensor.grad().defined(), "the tensor got no gradient");
@@ -112,10 +105,6 @@ model_tensor *model_tensor_gradient(const model_tensor *tensor, const model_tens
     });
 }
 
-const void *model_tensor_impl(const model_tensor *tensor) {
-    return tensor->tensor.unsafeGetTensorImpl();
-}
+const void* model_tensor_impl(const model_tensor* tensor) { return tensor->tensor.unsafeGetTensorImpl(); }
 
-long model_tensor_references(const model_tensor *tensor) {
-    return static_cast<long>(tensor->tensor.use_count());
-}
+long model_tensor_references(const model_tensor* tensor) { return static_cast<long>(tensor->tensor.use_count()); }

@@ -202,7 +202,8 @@ void functions() {
         require(none.counts().applied == 1 && same_one.counts().applied == 1, "both were called");
     }
     {  // a slice, and a function that runs the model itself: no part of this run
-        auto patch = session.patch(gp::custom("relu", [&](const Tensor& t) { return t + mlp->down(hidden).sum() * 0 + 1; }).slice("[0]"));
+        auto patch = session.patch(
+            gp::custom("relu", [&](const Tensor& t) { return t + mlp->down(hidden).sum() * 0 + 1; }).slice("[0]"));
         auto expected = hidden.clone();
         expected[0] += 1;
         same(mlp(x), mlp->down(expected));
@@ -269,11 +270,22 @@ namespace {
 
 struct TypesImpl : torch::nn::Module {
     std::tuple<Tensor, std::vector<Tensor>, double> forward(std::optional<Tensor> maybe, std::vector<Tensor> list,
-                                                            std::tuple<Tensor, int64_t> tuple, std::map<std::string, Tensor> map,
-                                                            c10::IValue any, Pair pair, int64_t n, double f, bool b,
-                                                            const Tensor& constant, Tensor undefined) {
-        gp::Scope scope(this, {{"maybe", maybe}, {"list", list}, {"tuple", tuple}, {"map", map}, {"any", any}, {"pair", pair},
-                               {"n", n}, {"f", f}, {"b", b}, {"constant", constant}, {"undefined", undefined}, {"word", "text"},
+                                                            std::tuple<Tensor, int64_t> tuple,
+                                                            std::map<std::string, Tensor> map, c10::IValue any, Pair pair,
+                                                            int64_t n, double f, bool b, const Tensor& constant,
+                                                            Tensor undefined) {
+        gp::Scope scope(this, {{"maybe", maybe},
+                               {"list", list},
+                               {"tuple", tuple},
+                               {"map", map},
+                               {"any", any},
+                               {"pair", pair},
+                               {"n", n},
+                               {"f", f},
+                               {"b", b},
+                               {"constant", constant},
+                               {"undefined", undefined},
+                               {"word", "text"},
                                {"type", *this}});
         auto y = list.at(0) + std::get<0>(tuple) * std::get<1>(tuple) + map.at("key") + pair.left - pair.right;
         y = y + any.toTuple()->elements()[0].toTensor() * any.toTuple()->elements()[1].toList().get(0).toInt();
@@ -294,10 +306,12 @@ void types() {
         c10::List<int64_t> list({3});
         return model(maybe, std::vector<Tensor>{one(1), one(2)}, std::make_tuple(one(3), int64_t{2}),
                      std::map<std::string, Tensor>{{"key", one(4)}, {"a b", one(9)}},
-                     c10::IValue(c10::ivalue::Tuple::create({one(5), list})), Pair{one(6), one(7)}, int64_t{2}, 0.5, true, one(8),
-                     Tensor());
+                     c10::IValue(c10::ivalue::Tuple::create({one(5), list})), Pair{one(6), one(7)}, int64_t{2}, 0.5, true,
+                     one(8), Tensor());
     };
-    const auto y = [](double sum, double n, double f, double constant, double sign) { return torch::full({2}, sign * (sum * n + f + constant)); };
+    const auto y = [](double sum, double n, double f, double constant, double sign) {
+        return torch::full({2}, sign * (sum * n + f + constant));
+    };
     const double sum = 1 + 6 + 4 - 1 + 15;
     const auto tree = recorded(session, [&] { same(std::get<0>(call({})), y(sum, 2, 0.5, 8, -1)); });
     is(tree["maybe"].kind(), "NoneType"), is(tree["list"].kind(), "list(2)"), is(tree["tuple"].kind(), "tuple(2)");
@@ -543,7 +557,8 @@ void any_names() {
         using SequentialImpl::SequentialImpl;
         Tensor forward(Tensor x) { return gp::sequence(*this, x); }
     };
-    torch::nn::Sequential outer(std::make_shared<NestedImpl>(Linear(4, 4), torch::nn::Tanh()), torch::nn::GRU(torch::nn::GRUOptions(4, 4)));
+    torch::nn::Sequential outer(std::make_shared<NestedImpl>(Linear(4, 4), torch::nn::Tanh()),
+                                torch::nn::GRU(torch::nn::GRUOptions(4, 4)));
     const auto x = torch::randn({3, 2, 4});
     gp::Session session;
     const auto tree = recorded(session, [&] {
@@ -562,13 +577,16 @@ void any_names() {
         require(!names.empty() && names[0] == first && (second.empty() || names[1] == second), tree[scope].tree());
     };
     has("GRU", "input", ""), has("Bilinear", "input1", "input2"), has("Linear", "input", ""), has("Plain", "a", "b");
-    has("Sequential", "input", "sub_0"), has("Sequential.sub_0", "input", "sub_0"), has("Sequential.sub_0.sub_1", "input", "tanh");
+    has("Sequential", "input", "sub_0"), has("Sequential.sub_0", "input", "sub_0"),
+        has("Sequential.sub_0.sub_1", "input", "tanh");
     is(tree["Sequential.sub_1.output"].kind(), "tuple(2)");
     is(tree["Sequential.output"].kind(), "tuple(2)");
-    throws<gp::Error>([&] {
-        session.set_recording(true);
-        gp::sequence(*outer, x);
-    }, "std::tuple");
+    throws<gp::Error>(
+        [&] {
+            session.set_recording(true);
+            gp::sequence(*outer, x);
+        },
+        "std::tuple");
     session.set_recording(false);
 }
 
@@ -599,7 +617,9 @@ void off() {
     auto patch = std::make_unique<gp::Patch>(session.patch(gp::zero("output")));
     gp::Session moved = std::move(session);
     same(net(x), torch::zeros_like(bare));
-    { gp::Session gone = std::move(moved); }
+    {
+        gp::Session gone = std::move(moved);
+    }
     same(net(x), bare);
     patch.reset();
     gp::Session next;
@@ -607,9 +627,12 @@ void off() {
 }
 
 const std::map<std::string, void (*)()> kChecks = {
-    {"names", names},         {"values", values}, {"gradients", gradients}, {"functions", functions}, {"types", types},
-    {"ways_out", ways_out},   {"strangers", strangers}, {"runs", runs},     {"threads", threads}, {"throwing_callbacks", throwing_callbacks},     {"any_names", any_names},
-    {"off", off},
+    {"names", names},         {"values", values},
+    {"gradients", gradients}, {"functions", functions},
+    {"types", types},         {"ways_out", ways_out},
+    {"strangers", strangers}, {"runs", runs},
+    {"threads", threads},     {"throwing_callbacks", throwing_callbacks},
+    {"any_names", any_names}, {"off", off},
 };
 
 }  // namespace

@@ -17,9 +17,9 @@ using abi::Session;
 using abi::Spec;
 using abi::Value;
 
-#define EXPECT(condition)                                                                                        \
-    do {                                                                                                         \
-        if (!(condition)) throw std::runtime_error("line " + std::to_string(__LINE__) + ": not " #condition);    \
+#define EXPECT(condition)                                                                                                      \
+    do {                                                                                                                       \
+        if (!(condition)) throw std::runtime_error("line " + std::to_string(__LINE__) + ": not " #condition);                  \
     } while (false)
 
 // One run of two operations on ones: clone, then mul by 2.
@@ -213,10 +213,12 @@ void counters_tell_what_became_of_a_patch() {
     uint64_t behind = session.add("mul=zero");
     EXPECT(throws());
     EXPECT(abi::counts(session, good).matched == 1 && abi::counts(session, good).applied == 1);
-    EXPECT(abi::counts(session, bad).matched == 1 && abi::counts(session, bad).failed == 1 && abi::counts(session, bad).applied == 0);
+    EXPECT(abi::counts(session, bad).matched == 1 && abi::counts(session, bad).failed == 1 &&
+           abi::counts(session, bad).applied == 0);
     EXPECT(abi::counts(session, behind).matched == 0 && abi::counts(session, elsewhere).matched == 0);
     auto why = abi::last_error(session, bad);
-    EXPECT(why.find("clone") != std::string::npos && why.find("[7]") != std::string::npos && why.find("(2, 2)") != std::string::npos);
+    EXPECT(why.find("clone") != std::string::npos && why.find("[7]") != std::string::npos &&
+           why.find("(2, 2)") != std::string::npos);
     EXPECT(abi::last_error(session, good).empty());
     abi::check(gp_session_on_error(session.raw(), GP_ON_ERROR_SKIP));
     EXPECT(is(model(), 0));
@@ -323,12 +325,20 @@ void one_value_serves_many_patches() {
 
 const std::vector<std::pair<const char*, std::function<void()>>> kChecks = {
 #define NAMED(name) {#name, name}
-    NAMED(a_probe_sees_what_is_there_at_its_place), NAMED(a_probe_keeps_the_last_value_and_a_record_every_one),
-    NAMED(a_record_stops_at_its_limit_and_counts_the_rest), NAMED(sets_nest_and_go_away_together),
-    NAMED(a_disabled_patch_keeps_its_place), NAMED(patches_are_limited_to_runs), NAMED(a_patch_may_hold_for_one_thread),
-    NAMED(threads_run_at_once), NAMED(counters_tell_what_became_of_a_patch), NAMED(a_skipped_patch_leaves_the_value_alone),
+    NAMED(a_probe_sees_what_is_there_at_its_place),
+    NAMED(a_probe_keeps_the_last_value_and_a_record_every_one),
+    NAMED(a_record_stops_at_its_limit_and_counts_the_rest),
+    NAMED(sets_nest_and_go_away_together),
+    NAMED(a_disabled_patch_keeps_its_place),
+    NAMED(patches_are_limited_to_runs),
+    NAMED(a_patch_may_hold_for_one_thread),
+    NAMED(threads_run_at_once),
+    NAMED(counters_tell_what_became_of_a_patch),
+    NAMED(a_skipped_patch_leaves_the_value_alone),
     NAMED(an_index_out_of_range_writes_nothing),
-    NAMED(a_function_is_called_at_its_place), NAMED(changes_hold_from_the_next_run), NAMED(a_spec_may_be_registered_again),
+    NAMED(a_function_is_called_at_its_place),
+    NAMED(changes_hold_from_the_next_run),
+    NAMED(a_spec_may_be_registered_again),
     NAMED(one_value_serves_many_patches),
 };
 

@@ -66,9 +66,8 @@ int run(int argc, char** argv) {
     const std::string patch = argv[3];
     auto bare = forward(module, inputs);
     if (reattach)
-        for (int i = 0; i < 5; ++i) forward(module, inputs);  // until the executor has optimized it
-    else
-        abi::Session();  // the adapter is loaded, nothing else
+        for (int i = 0; i < 5; ++i) forward(module, inputs); // until the executor has optimized it
+    else abi::Session(); // the adapter is loaded, nothing else
 
     std::atomic<int> running{kRunners}, changes{0};
     std::vector<Runner> states(kRunners);
@@ -116,7 +115,7 @@ int run(int argc, char** argv) {
     return neither == 0 ? 0 : 1;
 }
 
-}  // namespace
+} // namespace
 
 int main(int argc, char** argv) {
     try {

@@ -76,8 +76,7 @@ void run(int argc, char** argv) {
     std::ifstream lines(o.files[2]);
     if (!lines) throw std::runtime_error("cannot open " + o.files[2]);
     std::vector<c10::IValue> cases;
-    for (std::string line; std::getline(lines, line);)
-        cases.push_back(run_case(session, module, inputs, split(line)));
+    for (std::string line; std::getline(lines, line);) cases.push_back(run_case(session, module, inputs, split(line)));
 
     auto bare = host::snapshot(module.forward(inputs));
     auto after = host::tuple({host::tuple(cases), bare, host::weights(module), host::snapshot(host::tuple(inputs))});

@@ -122,7 +122,8 @@ public:
         }
         if (!refusal.empty() && into.defined() && !same_bytes(into, base.tensor)) broken = "refused, but changed";
         if (refusal.empty()) {
-            if (result.sizes() != base.tensor.sizes() || result.dtype() != base.tensor.dtype()) broken = "another shape or dtype";
+            if (result.sizes() != base.tensor.sizes() || result.dtype() != base.tensor.dtype())
+                broken = "another shape or dtype";
             if (into.defined() && result.data_ptr() != into.data_ptr()) broken = "not in place";
         }
         if ((kind == "probe" || kind == "record") && broken.empty()) {
@@ -130,7 +131,8 @@ public:
             else if (!same_bytes(abi::kept_tensor(session_, id), base.tensor)) broken = "kept something else";
         }
         auto counts = abi::counts(session_, id);
-        if (counts.matched != 1 || counts.applied != refusal.empty() || counts.failed != !refusal.empty()) broken = "wrong counts";
+        if (counts.matched != 1 || counts.applied != refusal.empty() || counts.failed != !refusal.empty())
+            broken = "wrong counts";
         session_.remove(id);
         if (broken.empty() && refusal.empty()) append(result);
         if (into.defined()) {

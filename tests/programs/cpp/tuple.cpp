@@ -24,9 +24,7 @@ struct Linear {
     }
     ~Linear() { gp_scope_free(scope); }
 
-    at::Tensor forward(const at::Tensor& input) {
-        return torch::linear(input, weight, bias);
-    }
+    at::Tensor forward(const at::Tensor& input) { return torch::linear(input, weight, bias); }
 
     at::Tensor operator()(const at::Tensor& input) {
         uint32_t wants = 0, changed = 0;

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+
+def name_of(case: Any) -> str:
+    """A test case's name, the same in every process: without addresses of objects."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(case))
 
 
 class TupleOutputModule(nn.Module):

@@ -18,8 +18,7 @@
 
 static inline void check_status(const char *file, int line, const char *call, gp_status found, gp_status expected) {
   if (found != expected) {
-    fprintf(stderr, "%s:%d: %s: status %d, expected %d: %s\n", file, line, call, (int)found, (int)expected,
-            gp_last_error());
+    fprintf(stderr, "%s:%d: %s: status %d, expected %d: %s\n", file, line, call, (int)found, (int)expected, gp_last_error());
     exit(1);
   }
 }
@@ -46,8 +45,8 @@ static inline void delete_own(DLManagedTensorVersioned *self) {
 }
 
 /* A row-major copy of `data`, of shape (rows, columns); columns 0: (rows); rows 0: (). */
-static inline DLManagedTensorVersioned *new_tensor(uint8_t code, uint8_t bits, const void *data, int64_t rows,
-                                                   int64_t columns) {
+static inline DLManagedTensorVersioned *
+new_tensor(uint8_t code, uint8_t bits, const void *data, int64_t rows, int64_t columns) {
   own_tensor *made = calloc(1, sizeof *made);
   DLTensor *t = &made->managed.dl_tensor;
   size_t n = (size_t)(rows ? rows : 1) * (size_t)(columns ? columns : 1) * (bits / 8);

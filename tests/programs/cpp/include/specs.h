@@ -12,8 +12,12 @@ namespace abi {
 
 class Value {
 public:
-    static Value text(const std::string& text) { return Value([&](gp_value** out) { return gp_value_text(text.c_str(), out); }); }
-    static Value number(double number) { return Value([&](gp_value** out) { return gp_value_float(number, out); }); }
+    static Value text(const std::string& text) {
+        return Value([&](gp_value** out) { return gp_value_text(text.c_str(), out); });
+    }
+    static Value number(double number) {
+        return Value([&](gp_value** out) { return gp_value_float(number, out); });
+    }
     // A copy of the tensor's numbers.
     static Value copy(const at::Tensor& tensor) {
         auto* managed = at::toDLPackVersioned(tensor.detach());
@@ -44,9 +48,7 @@ public:
     }
     Spec& slice(const std::string& text) { return did(gp_spec_slice(raw_.get(), text.c_str())); }
     Spec& index(int64_t index) { return did(gp_spec_index(raw_.get(), index)); }
-    Spec& index(const at::Tensor& tensor) {
-        return did(gp_spec_index_tensor(raw_.get(), at::toDLPackVersioned(tensor), true));
-    }
+    Spec& index(const at::Tensor& tensor) { return did(gp_spec_index_tensor(raw_.get(), at::toDLPackVersioned(tensor), true)); }
     Spec& zero() { return did(gp_spec_zero(raw_.get())); }
     Spec& add(const Value& value) { return did(gp_spec_add(raw_.get(), value.raw())); }
     Spec& replace(const Value& value) { return did(gp_spec_replace(raw_.get(), value.raw())); }

@@ -45,8 +45,10 @@ inline c10::IValue snapshot(const c10::IValue& value) {
     if (value.isTensor()) return value.toTensor().defined() ? c10::IValue(value.toTensor().detach().clone()) : c10::IValue();
     if (value.isTuple() || value.isList()) {
         std::vector<c10::IValue> items;
-        if (value.isTuple()) for (const auto& item : value.toTupleRef().elements()) items.push_back(snapshot(item));
-        else for (const auto& item : value.toListRef()) items.push_back(snapshot(item));
+        if (value.isTuple())
+            for (const auto& item : value.toTupleRef().elements()) items.push_back(snapshot(item));
+        else
+            for (const auto& item : value.toListRef()) items.push_back(snapshot(item));
         return tuple(std::move(items));
     }
     if (value.isGenericDict()) {

@@ -27,6 +27,7 @@ pub use host::{
 pub use shown::{Shown, shown};
 
 use crate::flat::Flat;
+use crate::held::Address;
 use crate::run::{Entered, Run};
 use crate::scope::Scope;
 use crate::wants::Wants;
@@ -105,7 +106,7 @@ impl Drop for State {
             for cell in [&shown.run, &shown.wants, &shown.outer_wants, &shown.flat] {
                 cell.set(0);
             }
-            shown.held.set(0);
+            shown.held.set(Address::NONE);
         });
     }
 }
@@ -127,13 +128,15 @@ impl State {
                 for cell in [&shown.run, &shown.wants, &shown.outer_wants] {
                     cell.set(0);
                 }
-                shown.held.set(0);
+                shown.held.set(Address::NONE);
                 return;
             };
             let run = current.run();
             shown.run.set(1);
             let held = run.held.as_ref();
-            shown.held.set(held.map_or(0, |held| held.address()));
+            shown
+                .held
+                .set(held.map_or(Address::NONE, |held| held.address()));
             if !level.entered {
                 shown.wants.set(0);
                 shown.outer_wants.set(0);

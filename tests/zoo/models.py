@@ -7,9 +7,18 @@ from typing import Any
 
 from torch.nn import Module
 
+import models_audio
+import models_diffusion
+import models_mixed
 import models_text
 import models_vision
 
 Make = Callable[[], tuple[Module, dict[str, Any]]]
 
-MODELS: dict[str, Make] = {**models_text.MODELS, **models_vision.MODELS}
+MODELS: dict[str, Make] = {
+    **models_text.MODELS,
+    **models_audio.MODELS,
+    **models_mixed.MODELS,
+    **models_vision.MODELS,
+    **models_diffusion.MODELS,
+}

@@ -59,5 +59,38 @@ MODELS = {
         qk_nope_head_dim=4,
         first_k_dense_replace=1,
     ),
+    "deberta-v2": text(
+        "DebertaV2", "DebertaV2Model", relative_attention=True, position_buckets=4, pos_att_type=["p2c", "c2p"]
+    ),
+    "dpr": text("DPR", "DPRQuestionEncoder", projection_dim=8),
+    "granitemoe": text("GraniteMoe", "GraniteMoeForCausalLM", num_local_experts=3, num_experts_per_tok=2),
+    "olmo2": text("Olmo2", "Olmo2ForCausalLM"),
+    "modernbert": text(
+        "ModernBert",
+        "ModernBertForMaskedLM",
+        local_attention=4,
+        layer_types=["full_attention", "sliding_attention"],
+        cls_token_id=0,
+        sep_token_id=1,
+    ),
+    "qwen3_5_text": text(
+        "Qwen3_5Text",
+        "Qwen3_5ForCausalLM",
+        head_dim=8,
+        linear_key_head_dim=4,
+        linear_value_head_dim=4,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        layer_types=["linear_attention", "full_attention"],
+    ),
+    "roc_bert": text(
+        "RoCBert",
+        "RoCBertModel",
+        pronunciation_embed_dim=8,
+        pronunciation_vocab_size=VOCABULARY,
+        shape_embed_dim=8,
+        shape_vocab_size=VOCABULARY,
+    ),
+    "tapas": text("Tapas", "TapasForQuestionAnswering", type_vocab_sizes=(3, 8, 8, 2, 8, 8, 10)),
     "mamba": text("Mamba", "MambaForCausalLM", state_size=4, time_step_rank=2),
 }

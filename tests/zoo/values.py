@@ -20,7 +20,7 @@ def digest(value: Any) -> str:
     plain = value.detach().resolve_conj().resolve_neg()
     if plain.layout is not torch.strided:
         plain = plain.to_dense()
-    octets = plain.contiguous().reshape(-1).view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8)
+    octets = plain.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
     shape = "x".join(map(str, plain.shape))
     return f"{str(plain.dtype)[6:]}({shape})#{hashlib.blake2b(octets.numpy().tobytes(), digest_size=8).hexdigest()}"
 

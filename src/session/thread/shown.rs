@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use crate::held::Address;
+
 /// What the adapter reads of a thread, and only its state writes. `GpThread` in the seam.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -23,8 +25,8 @@ pub struct Shown {
     pub flat_now: Cell<u32>,
     /// The node of the backward pass in which the run began, or 0.
     pub node: Cell<usize>,
-    /// [`Held::address`], or 0.
-    pub held: Cell<usize>,
+    /// What the adapter keeps alive for the run.
+    pub held: Cell<Address>,
 }
 thread_local! {
     /// Has no destructor, so the adapter may read it as long as the thread lives.
@@ -39,7 +41,7 @@ thread_local! {
             flat: Cell::new(0),
             flat_now: Cell::new(0),
             node: Cell::new(0),
-            held: Cell::new(0),
+            held: Cell::new(Address::NONE),
         }
     };
 }

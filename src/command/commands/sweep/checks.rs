@@ -65,7 +65,13 @@ impl Sweep {
             file,
             content: Content::Picture,
         });
-        let outputs: Vec<Output<'_>> = tables.chain(pictures).collect();
+        let journal = self.journal();
+        let journal = Output {
+            option: "the journal of -o",
+            file: &journal,
+            content: Content::Journal,
+        };
+        let outputs: Vec<Output<'_>> = tables.chain([journal]).chain(pictures).collect();
         let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
         inputs.extend(each.input());
         inputs.extend(values_of(&self.always()?));

@@ -1,7 +1,7 @@
 //! The end of a sweep: its table and picture are saved, and a person is told.
 
 use graphpatch_core::error::Error;
-use graphpatch_core::graph::file::replace;
+use graphpatch_core::output::replace;
 use graphpatch_core::patch::RunRange;
 use graphpatch_core::path::NodePath;
 

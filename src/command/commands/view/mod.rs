@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use graphpatch_core::error::Error;
-use graphpatch_core::graph::file::replace;
 use graphpatch_core::graph::{Graph, GraphFile};
+use graphpatch_core::output::replace;
 use graphpatch_core::path::NodePath;
 
 use crate::commands::show::hint;

@@ -15,6 +15,9 @@ from ctypes import byref, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # pytest.ini says so to the test
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
 from abi import CALLBACK, RELEASE, Counts, Library, ManagedTensor, Node, refused, texts
 
 

@@ -11,7 +11,7 @@ use crate::run::Run;
 use crate::scope::{Root, Scope};
 use crate::value::{Token, ValueKind};
 use crate::wants::{ValueWants, Wants};
-use graphpatch_core::graph::Frame as Line;
+use graphpatch_core::graph::SourceLine as Line;
 
 /// Begins a run that a call of a TorchScript root is; its scope opens with [`enter_root`]. `None`: nothing is wanted of
 /// it, and what it calls is no call of a root, until [`end_call`].

@@ -69,7 +69,7 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
   auto& all = by_name[name];
   const auto same = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one->same_facts(info); });
   if (same == all.end()) {
-    info.id = core->op_define(gp_str(name));
+    info.id = core->op_define(gp_str(name), &info.family);
     all.push_back(std::make_unique<const OpInfo>(info));
     known.info = all.back().get();
   } else {
@@ -109,11 +109,13 @@ static bool is_engines(const GpThread& thread) {
 }
 
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t written) {
+  const GpThread& thread = this_thread();
   // The stack may hold the caller's other values below ours.
-  if (this_thread().wants & GP_WANTS_OPERANDS)
+  if (thread.wants & GP_WANTS_OPERANDS)
     handle_operands(0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments, written);
   GpToken token;
-  const uint32_t wanted = info.cast ? 0 : core->value_begin(GP_VALUE_OP, info.id, &token);
+  const bool matters = (thread.families & info.family) && !info.cast;
+  const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
   if (!wanted) {
     op.callBoxed(stack);
     return;

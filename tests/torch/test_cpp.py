@@ -28,7 +28,7 @@ def test_every_case_is_run() -> None:
 
 
 MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads", "types", "values",
-           "ways_out"]
+           "ways_out", "written_views"]
 ALONE = ["arrays", "graphs", "patches"]
 
 

@@ -3,7 +3,8 @@
  * Every fallible call returns a gp_status; gp_last_error() then says more, on the same thread. Text is UTF-8 and
  * ends with a NUL. What a call hands over ("new") is the caller's, and is freed by the call its comment names; all
  * else, given or answered, is borrowed: what a call is given it needs until it returns, unless its comment says longer.
- * No C++ exception, Rust panic or abort comes out of any call.
+ * No C++ exception, Rust panic or abort comes out of any call. Functions of the caller's that the library calls without a
+ * result (gp_release, gp_source_callback, a tensor's deleter) must not throw.
  *
  * Each call's comment ends with these words:
  *   Thread: any                any thread, while other threads use the same object.
@@ -234,8 +235,9 @@ typedef struct {
 
 // A function of the user's. `value` is the picked part of the tensor, read-only and borrowed for the call; in
 // `replacement` the function may leave a tensor that broadcasts to it, which is then written in its place (and whose
-// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure. It is
-// called on the thread that runs the model, perhaps on several at once, and must not throw. Since 0.1.0.
+// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure, and so is
+// a C++ exception of any type, whose text becomes the patch's message. It is called on the thread that runs the model,
+// perhaps on several at once. Since 0.1.0.
 typedef int32_t (*gp_callback)(void *user,
                                struct DLManagedTensorVersioned *value,
                                struct DLManagedTensorVersioned **replacement);
@@ -248,7 +250,9 @@ typedef int32_t (*gp_callback)(void *user,
 // Otherwise as gp_callback. Since 0.1.0.
 typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void **replacement);
 
-// What is called once with a function's `user` when nobody can call that function any more. Since 0.1.0.
+// What is called once with a function's `user` when nobody can call that function any more. It may run in the middle of
+// any call of the library, on any thread, so nothing can take an exception from it: one that leaves it ends the process.
+// Since 0.1.0.
 typedef void (*gp_release)(void *user);
 
 // How often a patch met its node, changed the value there, or could not. Since 0.1.0.
@@ -281,7 +285,8 @@ typedef struct {
 
 // Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
 // those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
-// run, perhaps on several threads at once, and must not call operations itself, nor throw. Since 0.1.0.
+// run, perhaps on several threads at once, and must not call operations itself. Nothing can take a C++ exception from
+// it: one that leaves it ends the process. Since 0.1.0.
 typedef void (*gp_source_callback)(void *user, gp_frames *frames);
 
 #ifdef __cplusplus
@@ -645,7 +650,7 @@ gp_status gp_spec_custom_torch(gp_spec *spec,
                                void *user);
 
 // Hands over the `user` of the spec's function: `release` is called with it, once and on whatever thread, when the spec
-// and all patches that were registered from it are gone and runs that began with them have ended. It must not throw.
+// and all patches that were registered from it are gone and runs that began with them have ended.
 // GP_STATUS_ARGUMENT for a spec without a function, and where it was handed over already.
 //
 // Thread: one at a time. NULL: refused. Errors: GP_STATUS_ARGUMENT. Since 0.1.0.

@@ -13,7 +13,7 @@ use crate::record::{Args, Recorder, Source};
 use crate::scope::{Root, Scope};
 use crate::session::Session;
 use crate::wants::Wants;
-use graphpatch_core::graph::Frame as Line;
+use graphpatch_core::graph::SourceLine as Line;
 use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name};
 

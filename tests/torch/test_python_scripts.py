@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import ENVIRONMENT, GRAPHPATCH, ROOT, TIMEOUT, Result, nodes, tree_in, trees_in
-from test_tree import TUPLE_OUTPUT_TREE
+from models import TUPLE_OUTPUT_TREE
 
 SCRIPTS = ROOT / "tests/programs/python"
 

@@ -6,17 +6,18 @@ import ctypes
 import weakref
 from typing import Any, Protocol
 
-import torch
 from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
 from ._locks import new_lock
-from ._modules import class_name, is_script, parts, why_opaque
-from ._scope import Scope
+from ._modules import below, class_name, held_tensor, is_script, parts, why_opaque
+from ._scope import Scope, forget_paths
 from ._signature import Signature
 
 # Modules by id, each with the dict that holds it and its key there: another one may take its place.
 Ignored = dict[int, tuple[Module, dict[str, Module], str]]
+
+Part = tuple[str, "weakref.ref[Module]", list[str]]
 
 
 class Closes(Protocol):
@@ -36,19 +37,27 @@ class ModuleTree:
         self.parameters = [
             (f"{path}.{name}" if path else name, (part, name)) for path, part, held in self.parts for name in held
         ]
-        self.scripted = any(is_script(below) for below in module.modules())
+        self.scripted = any(is_script(part) for _, part in below(module))
         names, paths = texts(self.signature.names), texts(path for path, _ in self.parameters)
         described: tuple[Any, ...] = name.encode(), class_name(module).encode(), names, len(names), paths, len(paths)
         self.handle = Handle(lib.gp_root_free, made(lib.gp_root_new, *described, opaque))
 
     def is_current(self, module: Module) -> bool:
-        return self.signature.fits(module) and self.parts == parts(module)
+        return self.signature.fits(module) and _are_same(self.parts, parts(module))
 
     def identities(self) -> Any:
         """The tensors that the parameters are now, as addresses in the order of ``parameters``."""
-        tensors = [getattr(owner(), name, None) for _, (owner, name) in self.parameters]
-        addresses = [tensor._cdata if isinstance(tensor, torch.Tensor) else None for tensor in tensors]
+        tensors = [held_tensor(owner(), name) for _, (owner, name) in self.parameters]
+        addresses = [None if tensor is None else tensor._cdata for tensor in tensors]
         return (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def _are_same(known: list[Part], now: list[Part]) -> bool:
+    """Whether both are of the very same modules, whatever those say of being equal."""
+    if len(known) != len(now):
+        return False
+    pairs = zip(known, now, strict=True)
+    return all(old[0] == new[0] and old[1]() is new[1]() and old[2] == new[2] for old, new in pairs)
 
 
 class Cold:
@@ -83,7 +92,9 @@ class Root:
         # Whether the last run asked for parameters: then the next one looks for new ones first.
         self.by_parameter = False
         self._lock = new_lock()
-        self._members: weakref.WeakSet[Module] | None = None
+        # The modules whose classes were looked at for a `__call__` of their own.
+        self.known_classes: ModuleTree | None = None
+        self._members: dict[int, weakref.ref[Module]] | None = None
         # Runs that are under way and may be met on other threads (one element each); those and what may be run again.
         self.open: list[None] = []
         self.running = 0
@@ -96,6 +107,7 @@ class Root:
             return
         tree = ModuleTree(module, self.name, self.why_opaque is not None)  # the old one lives as long as its runs
         self._members = None
+        forget_paths()
         self.tree = tree
         self.scopes, self.ignored = {}, {}  # they know of the old one's parameters
 
@@ -129,9 +141,12 @@ class Root:
 
     def is_running(self, module: Module) -> bool:
         """Whether a run is under way on whatever thread, and ``module`` belongs to it."""
-        if not self.open:
-            return False
+        return bool(self.open) and self.has(module)
+
+    def has(self, module: Module) -> bool:
+        """Whether ``module`` is the root's or one below it."""
         root = self.module()
         if self._members is None and root is not None:
-            self._members = weakref.WeakSet(root.modules())
-        return self._members is not None and module in self._members
+            self._members = {id(part): weakref.ref(part) for _, part in below(root)}
+        known = None if self._members is None else self._members.get(id(module))
+        return known is not None and known() is module

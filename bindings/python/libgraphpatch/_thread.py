@@ -13,6 +13,7 @@ from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque
 from ._root import Cold, Ignored, Root
 from ._scope import Attribute, Scope, find
+from ._signature import Signature
 
 
 class Frame:
@@ -47,6 +48,10 @@ class Frame:
             note(self.root.session, f"{absolute or class_name(module)}: its inside is not visible: {why}")
         scope = scopes[key] = Scope(module, attribute, path, absolute, why is not None)
         return scope
+
+    def unknown(self, module: Module) -> Scope:
+        """The same for a module of which nothing could be found out but its class."""
+        return Scope(module, Attribute(None, ""), type(module).__name__, "", False, Signature.unknown())
 
     def _path(self, module: Module) -> tuple[str, str, Attribute]:
         """The module's attribute path below the nearest enclosing called module that has it, and below the root."""

@@ -54,6 +54,13 @@ extern "C" fn pass_on(
     }
 }
 
+/// A file that grows above its limit (`ulimit -f`) is an error of its writer's from now on, not the end of the command. Programs
+/// that it starts begin with the disposition from before.
+pub fn survive_file_limits() {
+    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    std::mem::forget(Signals::catch(&[libc::SIGXFSZ], nothing));
+}
+
 /// The dispositions from before. A signal that was ignored (nohup, a background job) stays so, here and in the program.
 pub(super) struct Signals(Vec<(libc::c_int, libc::sigaction)>);
 

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::sync::atomic::Ordering;
 
-use super::guard::text;
+use super::arguments::text;
 use super::{Status, guard};
 use graphpatch_session::{self as session, thread};
 use graphpatch_torch as torch;

@@ -14,9 +14,9 @@ use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use super::guard::{Ending, report_before};
 use super::process;
 use super::real::Real;
+use super::sudden_end::{Ending, report_before};
 use super::table;
 
 type Main = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> c_int;

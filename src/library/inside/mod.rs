@@ -15,8 +15,8 @@
 //! | `exec` | a report before the process becomes another program |
 //! | `members` | members of libtorch's that stand before its own, for programs whose operations are listed flat |
 //! | `python` | whether the process is a Python program that has loaded torch |
-//! | `cancel` | no `pthread_cancel` of a thread that writes a report |
-//! | `guard` | a report before a sudden end, which may hang or crash without harm |
+//! | `undisturbed` | no `pthread_cancel` and no SIGXFSZ for a thread that writes a report |
+//! | `sudden_end` | a report before a sudden end, which may hang or crash without harm |
 //!
 //! The order of events: `hooks` catches `__libc_start_main` and reads the options right before `main` (a constructor would
 //! be too early). If libtorch is mapped the session attaches at once; else every `dlopen` and `dlsym` looks whether it
@@ -30,18 +30,18 @@
 //! A process that is not a preloaded one (a program that links or opens this library) passes through all hooks at the
 //! price of one atomic load. Nothing here writes to the program's stdout, and no failure here ends the program.
 
-mod cancel;
 mod exec;
 mod forked;
-mod guard;
 mod hooks;
 mod members;
 mod process;
 mod python;
 mod real;
 mod reports;
+mod sudden_end;
 mod table;
 mod threads;
+mod undisturbed;
 mod values;
 
 pub use forked::{begin_anew, give_up};

@@ -108,18 +108,31 @@ impl Findings {
                 }
             }
         }
+        self.tell_adapters(&mut lines);
+        match &self.compiler {
+            Some(compiler) => lines.add("compiler", compiler),
+            None => lines.add("compiler", "none"),
+        }
+        self.tell_cache(&mut lines);
+        for line in &self.cuda {
+            lines.add("CUDA", line);
+        }
+        for line in &self.advice {
+            lines.add("to do", line);
+        }
+        lines.0
+    }
+
+    /// The adapter for this libtorch, and those that were built ahead.
+    fn tell_adapters(&self, lines: &mut Lines) {
         if let Some(adapter) = &self.adapter {
-            lines.add(
-                "adapter",
-                format!("{}: {}", adapter.state, adapter.path.display()),
-            );
+            let Adapter { path, state, .. } = adapter;
+            lines.add("adapter", format!("{state}: {}", path.display()));
             if adapter.ready {
+                let built_for = &adapter.built_for;
                 lines.add(
                     "",
-                    format!(
-                        "built for this libtorch ({}) by this libgraphpatch",
-                        adapter.built_for
-                    ),
+                    format!("built for this libtorch ({built_for}) by this libgraphpatch"),
                 );
             }
         }
@@ -133,10 +146,9 @@ impl Findings {
             let others = self.shipped_for.join(", ");
             lines.add("", format!("others were built ahead for libtorch {others}"));
         }
-        match &self.compiler {
-            Some(compiler) => lines.add("compiler", compiler),
-            None => lines.add("compiler", "none"),
-        }
+    }
+
+    fn tell_cache(&self, lines: &mut Lines) {
         lines.path("cache", self.cache.as_ref());
         if let Some(note) = &self.cache_note {
             lines.add("", note);
@@ -150,13 +162,6 @@ impl Findings {
                 ),
             );
         }
-        for line in &self.cuda {
-            lines.add("CUDA", line);
-        }
-        for line in &self.advice {
-            lines.add("to do", line);
-        }
-        lines.0
     }
 }
 

@@ -1,0 +1,84 @@
+"""A model of the zoo: run bare, observed by PyTorch's own means, and recorded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+import nodes
+from libgraphpatch import Patch, PatchableGraph
+from nodes import Leaf, Node
+from observe import observe
+from values import digests, mapped
+
+
+class Case:
+    """Runs all have the same random numbers, inputs of their own, and no gradients."""
+
+    def __init__(self, name: str, model: Module, inputs: dict[str, Any]) -> None:
+        self.name = name
+        self.model = model.eval()
+        self.inputs = inputs
+        _spread(model)
+        self.state = digests(model.state_dict())
+        self.bare = self.run(model)
+        self.bare_again = self.run(model)
+        self.call = observe(lambda: self.run(model))
+        self.pg: PatchableGraph
+        self.recorded = self._record()
+        self.root = self._read()
+        self.nodes = [node for node in self.root.walk() if node.kind != "scope"]
+        self.scopes = [node for node in self.root.walk() if node.kind == "scope"]
+        self.leaves: list[Leaf] = [leaf for node in self.nodes for leaf in node.leaves]
+
+    def _record(self) -> list[str]:
+        self.pg = PatchableGraph(self.model, **self._fresh())
+        with self.pg.recording():
+            return self.run(self.pg)
+
+    def _read(self) -> Node:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "graph.json"
+            self.pg.save_graph(file)
+            return nodes.read(file)
+
+    def _fresh(self) -> dict[str, Any]:
+        return mapped(self.inputs, torch.clone)
+
+    def call_with(self, model: Any) -> Any:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return model(**self._fresh())
+
+    def run(self, model: Any) -> list[str]:
+        """All tensors of what the model returns, as text of their bits."""
+        return digests(self.call_with(model))
+
+    def patched(self, patches: dict[str, Patch[Any]]) -> list[str]:
+        """The same under patches, each of which has to be met."""
+        with self.pg.patch(patches, on_missing="raise"):
+            return self.run(self.pg)
+
+    def counts(self) -> str:
+        floats = sum(leaf.is_float for leaf in self.leaves)
+        return (
+            f"{len(self.scopes)} module calls, {len(self.nodes)} nodes with {len(self.leaves)} values,"
+            f" {floats} of them float tensors"
+        )
+
+    def forget(self) -> None:
+        """Frees what takes memory."""
+        del self.model, self.pg, self.call, self.inputs
+
+
+def _spread(model: Module) -> None:
+    """Random biases and norms too: where they are zero or one, a patch that was lost would not show."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(torch.randn_like(parameter) * 0.05)

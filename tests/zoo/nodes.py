@@ -1,0 +1,82 @@
+"""The nodes of a recorded graph, read from the file that it is saved to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass
+class Leaf:
+    """A value of a node, or an element of one."""
+
+    path: str
+    dig: list[str]
+    dtype: str
+    """Of a tensor; the kind of a plain value."""
+    is_tensor: bool
+
+    @property
+    def is_float(self) -> bool:
+        return self.is_tensor and self.dtype in FLOATS
+
+
+@dataclass
+class Node:
+    path: str
+    kind: str
+    target: str
+    """An operation's schema; a parameter's attribute path below the module that is the root."""
+    module_path: str
+    leaves: list[Leaf] = field(default_factory=list)
+    children: list[Node] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+    def walk(self) -> Iterator[Node]:
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def read(file: Path) -> Node:
+    """The root of a file with one graph."""
+    (graph,) = json.loads(file.read_text(encoding="utf-8"))["graphs"]
+    return _node(graph["root"], "")
+
+
+def _node(saved: dict[str, Any], path: str) -> Node:
+    node = Node(path, saved["kind"], saved.get("target", ""), saved.get("module_path", ""))
+    if saved["kind"] != "scope":
+        node.leaves = list(_leaves(saved.get("value", "NoneType"), path, []))
+    for child in saved.get("children", ()):
+        node.children.append(_node(child, f"{path}.{child['name']}" if path else child["name"]))
+    return node
+
+
+def _leaves(value: Any, path: str, dig: list[str]) -> Iterator[Leaf]:
+    elements: list[tuple[str, Any]]
+    if isinstance(value, str):
+        yield Leaf("|".join(filter(None, [path, ".".join(dig)])), dig, value, False)
+        return
+    ((kind, held),) = value.items()
+    if kind == "tensor":
+        yield Leaf("|".join(filter(None, [path, ".".join(dig)])), dig, held["dtype"], True)
+        return
+    if kind == "other":  # an object, no leaf: no patch can stand there
+        return
+    if kind == "dict":
+        elements = [(name, element) for name, element in held]
+    elif kind in ("tuple", "list"):
+        elements = [(f"sub_{index}", element) for index, element in enumerate(held)]
+    else:
+        raise ValueError(f"{path}: a value of a kind that this reader does not know: {value}")
+    for name, element in elements:
+        yield from _leaves(element, path, [*dig, name])

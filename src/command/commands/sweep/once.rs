@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::launch::batch::{self, Ended};
 use graphpatch_core::graph::Graph;
-use graphpatch_core::patch::PatchSpec;
+use graphpatch_core::patch::{OnError, PatchSpec};
 use graphpatch_core::tensor::HostTensor;
 
 use crate::launch::outcome::Outcome;
@@ -35,7 +35,9 @@ impl Program<'_> {
         let reports = dir.path().join("reports");
         let fail = |why: std::io::Error| Stop::usage(format!("{}: {why}", dir.path().display()));
         std::fs::create_dir(&reports).map_err(fail)?;
-        let options = self.manner.options(record, patches, &reports)?;
+        let options = self
+            .manner
+            .options(record, patches, &reports, OnError::Raise)?;
         let mut command = start::command(self.argv, &options, &self.library)?;
         if let Some(threads) = self.threads {
             command.env("OMP_NUM_THREADS", threads.to_string());

@@ -100,7 +100,7 @@ impl Run {
     }
 }
 
-/// Values that are kept go somewhere, and a file for them is not asked for in vain.
+/// Refuses probes and records without a file for their values, and such a file without probes and records.
 fn check_save(patches: &[PatchSpec], save: Option<&Path>) -> Result<(), Stop> {
     match (patches.iter().find(|patch| patch.kind.keeps()), save) {
         (Some(patch), None) => Err(Stop::usage(format!(

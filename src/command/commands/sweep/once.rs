@@ -1,4 +1,4 @@
-//! One run of the program in a sweep: started, waited for, and what came of it.
+//! One run of the program in a sweep: it is started and waited for, and its results are read.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -90,7 +90,7 @@ impl Done {
         self.outcome.graphs()
     }
 
-    /// What stands against this run: it did not end well, or one of these patches was not applied. The patches are those
+    /// Why this run cannot be used: it did not end well, or one of these patches was not applied. The patches are those
     /// that it was given, or the first of them.
     pub fn fault(&self, patches: &[PatchSpec]) -> Option<String> {
         if let Some(error) = self.outcome.error() {

@@ -8,6 +8,8 @@ SHELL := bash
 # GRAPHPATCH_PYTHON names an interpreter that has the packages of tests/requirements.txt; without it .venv is made.
 PYTHON := $(or $(GRAPHPATCH_PYTHON),.venv/bin/python)
 JOBS ?= $(shell nproc)
+# As many processes as cores; tests that share what is costly to make stay in one (tests/conftest.py).
+PYTEST = $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup
 # Unoptimized on purpose: the work is all inside libtorch, and compiling its headers takes half as long this way.
 CXXFLAGS ?= -O0 -Wall -Wextra
 CFLAGS ?= -O1 -g -Wall -Wextra
@@ -31,23 +33,27 @@ help: ## list the targets
 demo: venv build build/infer ## see inside a real sentence encoder in a finished program, and patch it
 	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
+# All of them run and report, and then it fails if one has failed.
+SUITES := test-rust test-abi test-torch test-python test-languages test-view
+
 .PHONY: test
-test: test-rust test-abi test-torch test-python test-languages test-view ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
+test: ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
+	@$(MAKE) --no-print-directory --keep-going $(SUITES)
 
 .PHONY: check
 check: lint test-rust ## the quick part: formats, lints and the Rust tests
 
 .PHONY: test-rust
 test-rust: venv build ## the Rust tests alone
-	cargo test --release --quiet
+	cargo test --release --quiet --no-fail-fast
 
 .PHONY: test-torch
 test-torch: programs ## the process tests alone; T='-k tuple' passes arguments to pytest
-	$(PYTHON) -m pytest -p no:cacheprovider tests/torch -q $(T)
+	$(PYTEST) tests/torch -q $(T)
 
 .PHONY: test-abi
 test-abi: venv build build/libclang-18.1.1 ## the C ABI against the kept ones: tests/abi/README.md
-	$(PYTHON) -m pytest -p no:cacheprovider tests/abi -q $(T)
+	$(PYTEST) tests/abi -q $(T)
 
 .PHONY: abi-baseline
 abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI; RELEASE=1 also keeps the header and a client of it
@@ -56,10 +62,10 @@ abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI; RELEASE=1 also k
 	        mkdir -p $$folder/client && cp include/graphpatch.h $$folder && cp $(ABI_CLIENT) $$folder/client && \
 	        cp tests/fuzz/seeds/graph-tuple.json $$folder/client/graph.json; \
 	    fi && \
-	    $(PYTHON) tests/abi/reader.py include/graphpatch.h > $$folder/abi.json && echo "kept in $$folder" >&2
+	    $(PYTHON) tests/abi/helpers/reader.py include/graphpatch.h > $$folder/abi.json && echo "kept in $$folder" >&2
 
 # The client that a release keeps.
-ABI_CLIENT := tests/c/alone.c tests/c/check.h tests/c/dlpack.h
+ABI_CLIENT := tests/programs/c/alone.c $(addprefix tests/programs/c/include/,check.h dlpack.h)
 
 build/libclang-18.1.1: | venv
 	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
@@ -68,12 +74,12 @@ build/libclang-18.1.1: | venv
 
 .PHONY: test-python
 test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest
-	$(PYTHON) -m pytest -p no:cacheprovider tests/python -q $(T)
+	$(PYTEST) tests/python -q $(T)
 
 .PHONY: test-languages
 test-languages: venv build ## programs in other languages that use the C ABI: Rust (tch), bare ctypes (tests/languages)
 	@$(MAKE) --no-print-directory build/languages/rust/debug/tch-session
-	$(PYTHON) -m pytest -p no:cacheprovider tests/languages -q $(T)
+	$(PYTEST) tests/languages -q $(T)
 
 # Not part of `make test`: the three versions are about 2 GB to load, 4.4 GB on disk, and take 10 minutes of two busy cores.
 # `.ci/run` tries the oldest.
@@ -84,7 +90,7 @@ test-versions: venv build ## programs with other versions of libtorch; VERSIONS=
 	@for version in $(VERSIONS); do folder=build/torch-$$version; \
 	    $(PYTHON) tests/versions/fetch.py $$version $$folder && $(PYTHON) tests/setup/torch_flags.py $$folder/torch.mk $$folder && \
 	    $(MAKE) --no-print-directory -j$(JOBS) -f tests/versions/programs.mk FOLDER=$$folder CXXFLAGS='$(CXXFLAGS)' || exit 1; done
-	VERSIONS='$(VERSIONS)' $(PYTHON) -m pytest -p no:cacheprovider tests/versions -q $(T)
+	VERSIONS='$(VERSIONS)' $(PYTEST) tests/versions -q $(T)
 
 # What it finds lies in build/fuzz and belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
 .PHONY: fuzz
@@ -98,7 +104,7 @@ fuzz: ## feed damaged files to everything that reads one, for SECONDS_OF_FUZZ (6
 # GRAPHPATCH_NEEDS_BROWSER=1 fails where no Chromium is found, instead of saying that the pages were not tested.
 .PHONY: test-view
 test-view: venv build build/infer build/flat build/cpp_scopes build/view-tests/installed.txt ## the tests of `graphpatch view` alone, in a headless Chromium; T='-k search'
-	$(PYTHON) -m pytest -p no:cacheprovider -W ignore::DeprecationWarning tests/view -q $(T)
+	$(PYTEST) -W ignore::DeprecationWarning tests/view -q $(T)
 
 build/view-tests/installed.txt: tests/view/requirements.txt | venv
 	@echo "view: installing what its tests need into build/view-tests (55 MB to load)" >&2
@@ -109,7 +115,7 @@ build/view-tests/installed.txt: tests/view/requirements.txt | venv
 # 143 MB on disk; MODELS='ctrl mamba' tries some.
 .PHONY: test-zoo
 test-zoo: venv build build/zoo/installed.txt ## forty architectures of transformers, timm, torchvision, diffusers and peft, node by node (tests/zoo)
-	$(PYTHON) -m pytest -p no:cacheprovider tests/zoo -q $(T)
+	$(PYTHON) -m pytest tests/zoo -q $(T)
 
 build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@echo "zoo: installing its packages into build/zoo (40 MB to load)" >&2
@@ -119,7 +125,7 @@ build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
-	$(PYTHON) tests/python/agreement.py --markdown bindings/python/agreement.md
+	$(PYTHON) tests/python/helpers/agreement.py --markdown bindings/python/agreement.md
 
 # The version that the record of graphpatch's paths in tests/python/reference was made with.
 test-python agreement: build/transformers-4.45.2
@@ -162,29 +168,48 @@ venv: ## the Python of demo and tests (.venv, or GRAPHPATCH_PYTHON)
 programs: venv build ## the C++ programs of demo and tests, in build/
 	@$(MAKE) --no-print-directory -j$(JOBS) $(PROGRAMS)
 
+PYTHON_TOOLS := target/tools/python
+PYTHON_TOOLS_READY := $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1
+CLANG_FORMAT := target/tools/clang-format-22.1.5
+
 .PHONY: fmt
-fmt: ## format the Rust code
+fmt: $(PYTHON_TOOLS_READY) $(CLANG_FORMAT) ## lay out all code: Rust, Python, C, C++, CUDA
 	cargo fmt
+	$(PYTHON_TOOLS)/bin/ruff check --quiet --fix --select=I $(PYTHON_FOLDERS)
+	$(PYTHON_TOOLS)/bin/ruff format --quiet $(PYTHON_FOLDERS)
+	$(CLANG_FORMAT)/clang_format/data/bin/clang-format -i $(CLANG_FORMATTED)
 
 .PHONY: lint
-lint: lint-python ## what CI checks beside the tests: formats, clippy, ruff, mypy
+lint: lint-python lint-cpp ## what CI checks beside the tests: formats, clippy, ruff, mypy
 	cargo fmt --check
 	cargo clippy --release --all-targets --quiet -- -D warnings
 
+# C, C++ and CUDA, laid out by clang-format as the nearest .clang-format says; neither what is generated nor, so far, the adapter.
+CLANG_FORMATTED = $(shell git ls-files '*.c' '*.cpp' '*.h' '*.hpp' '*.cu' '*.cuh' ':!include' ':!src/torch')
+
+.PHONY: lint-cpp
+lint-cpp: $(CLANG_FORMAT) ## the C, C++ and CUDA code: its layout by clang-format
+	$(CLANG_FORMAT)/clang_format/data/bin/clang-format --dry-run -Werror $(CLANG_FORMATTED)
+
+$(CLANG_FORMAT):
+	@echo "lint-cpp: installing clang-format into $@ (once)" >&2
+	@rm -rf $@.part && $(or $(GRAPHPATCH_PYTHON),python3) -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+	    --no-compile --target $@.part clang-format==$(@:target/tools/clang-format-%=%)
+	@mv $@.part $@
+
 # Needs no torch: nothing is run.
-PYTHON_TOOLS := target/tools/python
 PYTHON_FOLDERS := .ci benches bindings tests/python
 # Not laid out by ruff yet: errors alone.
 OTHER_PYTHON_FOLDERS := tests
 
 .PHONY: lint-python
-lint-python: $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1 ## the Python code: format and lint by ruff, and the package's types by mypy --strict
+lint-python: $(PYTHON_TOOLS_READY) ## the Python code: format and lint by ruff, and the package's types by mypy --strict
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise --select=E9,F $(OTHER_PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff format --quiet --check $(PYTHON_FOLDERS)
 	cd bindings/python && ../../$(PYTHON_TOOLS)/bin/mypy --no-error-summary --cache-dir=../../target/mypy
 
-$(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1:
+$(PYTHON_TOOLS_READY):
 	@echo "lint-python: installing ruff and mypy into $(PYTHON_TOOLS) (once)" >&2
 	@rm -rf $(PYTHON_TOOLS) && $(or $(GRAPHPATCH_PYTHON),python3) -m venv $(PYTHON_TOOLS) && \
 	    $(PYTHON_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input ruff==0.17.6 mypy==2.4.1
@@ -221,6 +246,10 @@ clean: ## remove build products (not .venv)
 
 # --- host programs -------------------------------------------------------------------------------------------------
 
+# What the programs of a language share; those in C++ also meet C's model.h.
+C_INCLUDE := -Itests/programs/c/include
+CPP_INCLUDE := -Itests/programs/cpp/include $(C_INCLUDE)
+
 # The flags of the interpreter's libtorch. Rewritten only when they change, so that a new libtorch rebuilds the programs.
 build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 	@mkdir -p build
@@ -234,75 +263,82 @@ ifneq ($(filter demo bench test test-view build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 
-build/infer build/runner build/endings build/flat: build/%: tests/programs/%.cpp tests/programs/host.h build/torch.mk
+# libtorch's headers, compiled once for the programs that are compiled alike (0.9 GB). All have lines, some are shared objects.
+HOST_CXX = $(CXX) $(CXXFLAGS) -g -fPIC $(TORCH_CXXFLAGS) $(CPP_INCLUDE)
+WITH_TORCH := -include build/libtorch.hpp
+
+build/libtorch.hpp.gch: build/torch.mk
+	@echo "programs: compiling libtorch's headers" >&2
+	@printf '#include <torch/%s.h>\n' script torch > build/libtorch.hpp
+	@$(HOST_CXX) -x c++-header build/libtorch.hpp -o $@
+
+build/infer build/runner build/endings build/flat: build/%: tests/programs/cpp/%.cpp tests/programs/cpp/include/host.h \
+    build/libtorch.hpp.gch
 	@echo "programs: compiling $*" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $< -o $@ $(TORCH_LDFLAGS)
+	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)
 
-build/plugin.so: tests/programs/plugin.cpp tests/programs/host.h build/torch.mk
+build/plugin.so: tests/programs/cpp/plugin.cpp tests/programs/cpp/include/host.h build/libtorch.hpp.gch
 	@echo "programs: compiling plugin" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -shared -fPIC $< -o $@ $(TORCH_LDFLAGS)
+	@$(HOST_CXX) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
 
-build/late: tests/programs/late.c
+build/late: tests/programs/c/late.c
 	@mkdir -p build
 	@$(CC) $(CFLAGS) $< -o $@ '-Wl,--enable-new-dtags,-rpath,$$ORIGIN' -ldl
 
-$(ABI_PROGRAMS): build/%: tests/programs/%.cpp tests/programs/host.h tests/programs/abi.h tests/programs/specs.h \
-    include/graphpatch.h build/torch.mk
+$(ABI_PROGRAMS): build/%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,host.h abi.h specs.h) \
+    include/graphpatch.h build/libtorch.hpp.gch
 	@echo "programs: compiling $*" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
+	@$(HOST_CXX) $(WITH_TORCH) -Iinclude $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)
 
-# Tests look for their lines.
-build/tuple build/flat: CXXFLAGS += -g
-
 # A model behind C functions, for programs that cannot call libtorch themselves.
-build/libmodel.so: tests/programs/model.cpp tests/programs/model.h build/torch.mk
+build/libmodel.so: tests/programs/cpp/model.cpp tests/programs/c/include/model.h build/libtorch.hpp.gch
 	@echo "programs: compiling libmodel" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -shared -fPIC $< -o $@ $(TORCH_LDFLAGS)
+	@$(HOST_CXX) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
 
 # The header promises C99 without a warning.
-C_HEADERS := tests/c/check.h tests/c/dlpack.h include/graphpatch.h
+C_HEADERS := $(addprefix tests/programs/c/include/,check.h dlpack.h) include/graphpatch.h
 
-$(C_PROGRAMS): build/c_%: tests/c/%.c $(C_HEADERS) build/libmodel.so
+$(C_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS) build/libmodel.so
 	@echo "programs: compiling c_$*" >&2
-	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude -Itests/programs $< -o $@ build/libmodel.so -pthread \
+	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ build/libmodel.so -pthread \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) -Wl,-rpath,$(abspath build) \
 	    $(filter -Wl$(comma)-rpath-link%,$(TORCH_LDFLAGS))
 
-$(ALONE_PROGRAMS): build/c_%: tests/c/%.c $(C_HEADERS)
+$(ALONE_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS)
 	@mkdir -p build
 	@echo "programs: compiling c_$*" >&2
-	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $< -o $@ \
+	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
 
 # A minute of two cores the first time: libtorch's headers, and the 21,000 lines that tch has between C++ and Rust. Cargo knows
 # what has to be compiled again.
 build/languages/rust/debug/tch-session: FORCE build/torch.mk
 	@echo "programs: compiling tch-session (about a minute the first time)" >&2
-	@cd tests/languages/rust && cargo fmt --check && \
+	@cd tests/programs/rust && cargo fmt --check && \
 	    LIBTORCH=$(TORCH_FOLDER) LIBTORCH_CXX11_ABI=$(TORCH_CXX11_ABI) CXXFLAGS=-O0 cargo build --locked --quiet
 
 CPP_HEADERS := bindings/cpp/graphpatch.hpp $(wildcard bindings/cpp/graphpatch/*.hpp) include/graphpatch.h
-CPP_USE := -Wpedantic -Iinclude -Ibindings/cpp
+CPP_USE := -Wpedantic -Iinclude -Ibindings/cpp $(CPP_INCLUDE)
 CPP_LINK := -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
 
-build/cpp_alone: tests/cpp/alone.cpp tests/cpp/check.hpp $(CPP_HEADERS)
+build/cpp_alone: tests/programs/cpp/alone.cpp tests/programs/cpp/include/check.hpp $(CPP_HEADERS)
 	@mkdir -p build
 	@echo "programs: compiling cpp_alone" >&2
 	@$(CXX) -std=c++17 $(CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK)
 
-build/cpp_modules: tests/cpp/modules.cpp tests/cpp/check.hpp $(CPP_HEADERS) build/torch.mk
+build/cpp_modules: tests/programs/cpp/modules.cpp tests/programs/cpp/include/check.hpp $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_modules" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
 TRANSFORMER := bindings/cpp/examples/transformer
 
-build/cpp_transformer: $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
+build/cpp_transformer: $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_transformer" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) $(CPP_USE) $(TRANSFORMER)/transformer.cpp -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $(TRANSFORMER)/transformer.cpp -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
 # Optimized, so that calls of the binding and of libtorch's headers are inlined; tests look for its lines.
-build/cpp_scopes: tests/cpp/scopes.cpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
+build/cpp_scopes: tests/programs/cpp/scopes.cpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
 	@echo "programs: compiling cpp_scopes" >&2
 	@$(CXX) -O2 -g $(TORCH_CXXFLAGS) $(CPP_USE) -I$(TRANSFORMER) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 

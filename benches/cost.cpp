@@ -49,7 +49,10 @@ public:
 
     void bare(int rounds, const std::function<void()>& body) {
         for (int i = 0; i < rounds + 2; ++i) {
-            double t = seconds([&] { for (int r = 0; r < repeats_; ++r) body(); }) / repeats_;
+            double t = seconds([&] {
+                           for (int r = 0; r < repeats_; ++r) body();
+                       }) /
+                       repeats_;
             if (i >= 2) bare_.push_back(t);
         }
     }
@@ -62,7 +65,10 @@ public:
                 for (const auto& patch : mode.patches) ok(gp_patch_add(session, patch.c_str(), &ids.emplace_back()));
                 ok(gp_session_record(session, mode.recording));
                 body_();  // the first run after a change pays for it
-                double t = seconds([&] { for (int r = 0; r < repeats_; ++r) body_(); }) / repeats_;
+                double t = seconds([&] {
+                               for (int r = 0; r < repeats_; ++r) body_();
+                           }) /
+                           repeats_;
                 if (i >= 2) mode.times.push_back(t);
                 ok(gp_session_record(session, false));
                 for (uint64_t id : ids) ok(gp_patch_remove(session, id));
@@ -78,9 +84,8 @@ public:
 private:
     void row(const std::string& name, const std::vector<double>& times, double idle, double bare) const {
         double median = quantile(times, 0.5);
-        std::printf("%-34s %10.1f %8.1f .. %6.1f %8.3f %8.3f %12.0f\n", name.c_str(), median * 1e6,
-                    quantile(times, 0.25) * 1e6, quantile(times, 0.75) * 1e6, median / idle, median / bare,
-                    (median - idle) / operations_ * 1e9);
+        std::printf("%-34s %10.1f %8.1f .. %6.1f %8.3f %8.3f %12.0f\n", name.c_str(), median * 1e6, quantile(times, 0.25) * 1e6,
+                    quantile(times, 0.75) * 1e6, median / idle, median / bare, (median - idle) / operations_ * 1e9);
     }
 
     std::string name_;
@@ -113,7 +118,9 @@ int run(int argc, char** argv) {
 
     const int kEager = 2000;
     auto a = torch::ones({4}), b = torch::ones({4});
-    auto adds = [&] { for (int i = 0; i < kEager; ++i) b = at::add(a, a); };
+    auto adds = [&] {
+        for (int i = 0; i < kEager; ++i) b = at::add(a, a);
+    };
     Subject eager("add of 4 floats, called from C++", 5, [&] {
         ok(gp_run_begin("eager"));
         adds();

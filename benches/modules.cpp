@@ -87,8 +87,7 @@ int main(int argc, char** argv) {
     std::printf("torch::nn transformer, 6 layers 64 wide, 16 tokens: %d rounds of %d\n", rounds, repeats);
     std::printf("%-44s %10s %18s %8s\n", "", "median us", "quartiles us", "/ bare");
     for (const Mode& mode : modes)
-        std::printf("%-44s %10.1f %8.1f .. %6.1f %8.3f\n", mode.name, median(mode.times) * 1e6,
-                    median(mode.times, 0.25) * 1e6, median(mode.times, 0.75) * 1e6,
-                    median(mode.times) / median(modes[0].times));
+        std::printf("%-44s %10.1f %8.1f .. %6.1f %8.3f\n", mode.name, median(mode.times) * 1e6, median(mode.times, 0.25) * 1e6,
+                    median(mode.times, 0.75) * 1e6, median(mode.times) / median(modes[0].times));
     return 0;
 }

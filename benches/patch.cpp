@@ -102,9 +102,9 @@ public:
             ratios.all.push_back(one / other);
         }
         check(kind, value, tensor);
-        std::printf("%-42s %11.2f %10.2f ..%10.2f %11.2f %10.2f ..%10.2f %9.2f %7.3f %6.3f ..%6.3f\n", name.c_str(), us(ours, 0.5),
-                    us(ours, 0.25), us(ours, 0.75), us(aten, 0.5), us(aten, 0.25), us(aten, 0.75), us(alone, 0.5),
-                    ratios.quantile(0.5), ratios.quantile(0.25), ratios.quantile(0.75));
+        std::printf("%-42s %11.2f %10.2f ..%10.2f %11.2f %10.2f ..%10.2f %9.2f %7.3f %6.3f ..%6.3f\n", name.c_str(),
+                    us(ours, 0.5), us(ours, 0.25), us(ours, 0.75), us(aten, 0.5), us(aten, 0.25), us(aten, 0.75),
+                    us(alone, 0.5), ratios.quantile(0.5), ratios.quantile(0.25), ratios.quantile(0.75));
         std::fflush(stdout);
         return ratios.quantile(0.5);
     }
@@ -195,8 +195,7 @@ int run(int argc, char** argv) {
     const std::vector<Layout> layouts = {
         {"contiguous", [](int64_t side) { return at::rand({side, side}); }},
         {"transposed", [](int64_t side) { return strided(at::rand({side, side}), {side, side}, {1, side}); }},
-        {"every second column",
-         [](int64_t side) { return strided(at::rand({side, 2 * side}), {side, side}, {2 * side, 2}); }},
+        {"every second column", [](int64_t side) { return strided(at::rand({side, 2 * side}), {side, side}, {2 * side, 2}); }},
     };
     struct Size {
         const char* name;
@@ -205,10 +204,12 @@ int run(int argc, char** argv) {
     };
     const std::vector<Size> sizes = {{"1 KB", 16, 2000}, {"1 MB", 512, 40}, {"100 MB", 5120, 1}};
 
-    std::printf("One patch: a run of one operation with a patch on it, against the same run without one and then the ATen\n"
-                "expression outside it; in turns. The operation is detach_, in place, which touches no element. float32, one\n"
-                "thread, %d rounds; microseconds of this thread's CPU time. \"op alone\" is that run without either, and part of\n"
-                "both sides. The ratio is the median of the rounds' own ratios, with quartiles.\n\n", rounds);
+    std::printf(
+        "One patch: a run of one operation with a patch on it, against the same run without one and then the ATen\n"
+        "expression outside it; in turns. The operation is detach_, in place, which touches no element. float32, one\n"
+        "thread, %d rounds; microseconds of this thread's CPU time. \"op alone\" is that run without either, and part of\n"
+        "both sides. The ratio is the median of the rounds' own ratios, with quartiles.\n\n",
+        rounds);
     std::printf("%-42s %11s %22s %11s %22s %9s %7s %15s\n", "", "ours", "quartiles", "ATen", "quartiles", "op alone", "ratio",
                 "quartiles");
     Bench bench(rounds);

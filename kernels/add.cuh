@@ -182,8 +182,9 @@ struct AddAny {
         return store(dtype, data, complex(a.re + b.re, a.im + b.im));
       case C32:
       case C64:
-        return store(dtype, data, complex(rounded(static_cast<float>(a.re) + static_cast<float>(b.re)),
-                                          rounded(static_cast<float>(a.im) + static_cast<float>(b.im))));
+        return store(dtype, data,
+                     complex(rounded(static_cast<float>(a.re) + static_cast<float>(b.re)),
+                             rounded(static_cast<float>(a.im) + static_cast<float>(b.im))));
       case BOOL8:
         return store(dtype, data, whole(a.whole != 0 || b.whole != 0));
       default:

@@ -44,6 +44,7 @@ enum Sub {
 }
 
 fn main() -> ExitCode {
+    launch::process::survive_file_limits();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {

@@ -11,12 +11,14 @@
 //! | [`tensor`] | tensors in host memory, numbers, npy and safetensors files |
 //! | [`graph`] | nodes, shapes, tree text, code text, JSON, checks |
 //! | [`patch`] | patch kinds, patch text and files, the plan |
+//! | [`output`] | files that are written as a whole or not at all |
 //! | [`error`] | the one error type |
 #![forbid(unsafe_code)]
 
 pub mod error;
 pub mod graph;
 pub mod layout;
+pub mod output;
 pub mod patch;
 pub mod path;
 pub mod tensor;

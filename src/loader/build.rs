@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::cache::{self, Place};
+use super::cache::{self, CacheDirectory};
 use super::compiler::{self, Compiler};
 use super::lock::Lock;
 use super::message::say;
@@ -24,27 +24,27 @@ use graphpatch_core::error::{Error, Result};
 /// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where it cannot be built.
 pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<PathBuf> {
     libtorch.check_version()?;
-    let place = cache::place()?;
+    let cache = cache::choose()?;
     let name = cache::file_name(libtorch);
-    let target = place.dir.join(&name);
+    let target = cache.path.join(&name);
     if !again && check(&target).is_ok() {
         return Ok(target);
     }
     // Before anything is left in the cache.
     let (include, compiler) = (headers(libtorch)?, compiler::compiler()?);
     let before = modified(&target);
-    let lock = Lock::wait(&place.dir, &name);
+    let lock = Lock::wait(&cache.path, &name);
     let ready = check(&target).is_ok() && (!again || modified(&target) != before);
     if !ready {
         if lock.is_held() {
-            remove_leftovers(&place.dir, &name);
+            remove_leftovers(&cache.path, &name);
         }
         if let Err(why) = check(&target)
             && target.symlink_metadata().is_ok()
         {
             say(&format!("{} {why}; it is built anew", target.display()));
         }
-        build(libtorch, include, &compiler, &place, &target)?;
+        build(libtorch, include, &compiler, &cache, &target)?;
     }
     Ok(target)
 }
@@ -91,7 +91,7 @@ fn remove_leftovers(dir: &Path, name: &str) {
     let work = work_prefix(name);
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&work) {
-            // What cannot be removed is in nobody's way.
+            // A directory that cannot be removed does no harm.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -141,10 +141,10 @@ fn build(
     libtorch: &Libtorch,
     include: &Path,
     compiler: &Compiler,
-    place: &Place,
+    cache: &CacheDirectory,
     target: &Path,
 ) -> Result<()> {
-    let dir = &place.dir;
+    let dir = &cache.path;
     let name = cache::file_name(libtorch);
     // In the cache directory, so that the rename stays on one file system.
     let work = tempfile::Builder::new()
@@ -158,7 +158,7 @@ fn build(
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|why| file_error(&path, &why))?;
     }
-    let detour = place.detour.as_ref().map(|why| {
+    let elsewhere = cache.why_elsewhere.as_ref().map(|why| {
         format!(
             " It goes to {}, which may not last: {why}; a better place can be named in GRAPHPATCH_CACHE.",
             dir.display()
@@ -167,7 +167,7 @@ fn build(
     say(&format!(
         "building the adapter for libtorch {} (first use, about half a minute)…{}",
         libtorch.version,
-        detour.unwrap_or_default()
+        elsewhere.unwrap_or_default()
     ));
     let built = work.path().join("adapter.so");
     let arguments = arguments(libtorch, include, work.path(), &built)?;

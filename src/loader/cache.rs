@@ -83,22 +83,22 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// A directory for adapters.
+/// The directory in which adapters are cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// It exists and files can be made in it.
-    pub dir: PathBuf,
+pub struct CacheDirectory {
+    /// It exists, and files can be made in it.
+    pub path: PathBuf,
     /// Why it is not the user's ordinary one, where that is so.
-    pub detour: Option<String>,
+    pub why_elsewhere: Option<String>,
 }
 
-/// The cache directory, created if need be: [`place`] without the reason for it.
+/// The path of the cache directory, which is created if need be.
 ///
 /// # Errors
 ///
-/// See [`place`].
+/// See [`choose`].
 pub fn directory() -> Result<PathBuf> {
-    place().map(|place| place.dir)
+    choose().map(|chosen| chosen.path)
 }
 
 /// The cache directory, created if need be: `$GRAPHPATCH_CACHE`, `$XDG_CACHE_HOME/graphpatch`, `~/.cache/graphpatch`,
@@ -107,18 +107,18 @@ pub fn directory() -> Result<PathBuf> {
 /// # Errors
 ///
 /// [`Error::Adapter`] where none of these can be used.
-pub fn place() -> Result<Place> {
+pub fn choose() -> Result<CacheDirectory> {
     let env = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
     if let Some(named) = env("GRAPHPATCH_CACHE") {
-        // The user's own word: no silent detour when it does not work.
+        // The user has named it: no other directory is taken silently when it cannot be used.
         return match usable(&named) {
-            Ok(()) => Ok(Place {
-                dir: std::path::absolute(&named).unwrap_or(named),
-                detour: None,
+            Ok(()) => Ok(CacheDirectory {
+                path: std::path::absolute(&named).unwrap_or(named),
+                why_elsewhere: None,
             }),
             Err(why) => Err(Error::Adapter(format!(
                 "the cache directory {} (GRAPHPATCH_CACHE) cannot be used: {why}",
@@ -127,21 +127,26 @@ pub fn place() -> Result<Place> {
         };
     }
     let shared = env("XDG_CACHE_HOME").or_else(|| env("HOME").map(|home| home.join(".cache")));
-    let detour = match shared.map(|dir| dir.join("graphpatch")) {
+    let why_elsewhere = match shared.map(|dir| dir.join("graphpatch")) {
         None => "neither HOME nor XDG_CACHE_HOME is set".into(),
         Some(dir) if !dir.is_absolute() => format!("{} is no absolute path", dir.display()),
         Some(dir) => match usable(&dir) {
-            Ok(()) => return Ok(Place { dir, detour: None }),
+            Ok(()) => {
+                return Ok(CacheDirectory {
+                    path: dir,
+                    why_elsewhere: None,
+                });
+            }
             Err(why) => format!("{} cannot be used: {why}", dir.display()),
         },
     };
     match private_directory(&std::env::temp_dir()) {
-        Ok(dir) => Ok(Place {
-            dir,
-            detour: Some(detour),
+        Ok(dir) => Ok(CacheDirectory {
+            path: dir,
+            why_elsewhere: Some(why_elsewhere),
         }),
         Err(why) => Err(Error::Adapter(format!(
-            "no cache directory for adapters: {detour}; {why}; name one in GRAPHPATCH_CACHE"
+            "no cache directory for adapters: {why_elsewhere}; {why}; name one in GRAPHPATCH_CACHE"
         ))),
     }
 }

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use graphpatch_core::graph::{Frame, Graph, Node};
+use graphpatch_core::graph::{Graph, Node, SourceLine};
 
 use super::Symbols;
 
@@ -27,7 +27,7 @@ impl SourceReader {
         if !node.addresses.is_empty() {
             let mut frames = Vec::new();
             for address in std::mem::take(&mut node.addresses) {
-                frames.extend(self.symbols.lines(&address).iter().map(|line| Frame {
+                frames.extend(self.symbols.lines(&address).iter().map(|line| SourceLine {
                     file: line.file.clone(),
                     line: line.line,
                     function: line.function.clone(),
@@ -79,7 +79,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("net.cpp");
         std::fs::write(&file, "int main() {\n  forward();\n}\n").unwrap();
-        let frame = |line, text: &str| Frame {
+        let frame = |line, text: &str| SourceLine {
             file: file.display().to_string(),
             line,
             function: "main".into(),

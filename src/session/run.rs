@@ -13,7 +13,7 @@ use crate::record::{Args, Recorder, Source};
 use crate::scope::{Root, Scope};
 use crate::session::Session;
 use crate::wants::Wants;
-use graphpatch_core::graph::Frame as Line;
+use graphpatch_core::graph::SourceLine as Line;
 use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name};
 
@@ -321,6 +321,11 @@ impl Run {
     /// Whether patch `index` of the plan holds in this run.
     pub fn holds(&self, index: u32) -> bool {
         self.holding.get(index as usize).copied().unwrap_or(true)
+    }
+
+    /// Adds to what a person should know of its session's runs.
+    pub fn note(&self, text: &str) {
+        self.session.note(text);
     }
 
     /// The arrangement of its patches, of which sites are numbers.

@@ -27,12 +27,18 @@ pub struct Scope {
     /// Its code cannot be looked into: its inputs and its output are all that there is.
     pub opaque: bool,
     /// For the place where it is called first, which is nearly always the only one.
-    first: OnceLock<(Place, Arc<Prepared>)>,
-    others: Mutex<FxHashMap<Place, Arc<Prepared>>>,
+    first: OnceLock<(CalledIn, Arc<Prepared>)>,
+    others: Mutex<FxHashMap<CalledIn, Arc<Prepared>>>,
 }
 
-/// The root's number, and the attribute path from which a relative scope counts.
-type Place = (u64, Arc<str>);
+/// Where a scope is called, as far as the names in it depend on that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct CalledIn {
+    /// [`Root`]'s number.
+    root: u64,
+    /// See [`Scope::base`].
+    base: Arc<str>,
+}
 
 /// What every call of the scope begins with.
 #[derive(Debug)]
@@ -152,15 +158,16 @@ impl Scope {
     /// Names for a call in a run of `root`; `base` is the scope's own [`Scope::base`].
     pub fn prepared(&self, root: &Root, base: &Arc<str>) -> Arc<Prepared> {
         let make = || Arc::new(self.prepare(root, base));
-        let (place, prepared) = self.first.get_or_init(|| ((root.id, base.clone()), make()));
-        if place.0 == root.id && place.1 == *base {
+        let here = || CalledIn {
+            root: root.id,
+            base: base.clone(),
+        };
+        let (first, prepared) = self.first.get_or_init(|| (here(), make()));
+        if first.root == root.id && first.base == *base {
             return prepared.clone();
         }
         let mut others = self.others.lock();
-        others
-            .entry((root.id, base.clone()))
-            .or_insert_with(make)
-            .clone()
+        others.entry(here()).or_insert_with(make).clone()
     }
 
     fn prepare(&self, root: &Root, base: &str) -> Prepared {

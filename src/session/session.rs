@@ -10,12 +10,12 @@ use crate::flat;
 use crate::patches::Arranged;
 use crate::record::Source;
 use crate::recorded::Recorded;
-use graphpatch_core::graph::{Frame, Graph};
+use graphpatch_core::graph::{Graph, SourceLine};
 use graphpatch_core::patch::{OnError, Patch};
 use graphpatch_native::{SourceReader, Stack};
 
 type Observer = Arc<dyn Fn(News) + Send + Sync>;
-type Asked = Box<dyn Fn() -> Vec<Frame> + Send + Sync>;
+type Asked = Box<dyn Fn() -> Vec<SourceLine> + Send + Sync>;
 
 /// What an observer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! A value of a run: it gets its name when it is about to appear, and is recorded when it is there.
 
-use graphpatch_core::graph::{Frame as Line, Kind};
+use graphpatch_core::graph::{Kind, SourceLine as Line};
 use graphpatch_core::path::Name;
 
 use crate::ops;

@@ -1,7 +1,7 @@
 /* The whole contract between the Rust core and the C++ adapter: plain structs and two function tables.
  *
  * No type of libtorch and no number of it appears here; the adapter translates. Both sides check
- * GP_SEAM_VERSION when they meet; `seam.rs` is generated from this file (`make generate`).
+ * GP_SEAM_VERSION when they meet; `seam_generated.rs` is generated from this file (`make generate`).
  *
  * Ownership: every pointer that a call receives is borrowed for that call, unless said otherwise.
  * Threads: the core owns the state of each thread; a call that speaks of "the run" means the one of the calling thread.

@@ -9,16 +9,14 @@ from typing import List, Tuple
 import pytest
 
 from compare import broken
-from reader import ROOT, read
+from reader import FUNCTION, HEADER, ROOT, read
 
 HERE = Path(__file__).resolve().parent
-HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
 KEPT = sorted(HERE.glob("[0-9]*.[0-9]*"))
 # A header, a client that was written against it, and a graph for the client; those of releases lie beside their ABI.
-TODAY = (ROOT / "include/graphpatch.h", ROOT / "tests/c/alone.c", ROOT / "tests/fuzz/seeds/graph-tuple.json")
+TODAY = (ROOT / "include/graphpatch.h", ROOT / "tests/programs/c/alone.c", ROOT / "tests/fuzz/seeds/graph-tuple.json")
 RELEASED = [(header, header.parent / "client/alone.c", header.parent / "client/graph.json")
             for header in sorted(HERE.glob("[0-9]*.[0-9]*/graphpatch.h"))]
-FUNCTION = re.compile(r"((?:^//.*\n)+)(\w[\w ]*?[ *]+)(gp_\w+)\(([^)]*)\);", flags=re.M)
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
@@ -76,7 +74,8 @@ def test_a_client_runs(header: Path, client: Path, graph: Path, tmp_path: Path) 
     listed = ", ".join(f"(call){name}" for name in calls)
     table.write_text("#include <graphpatch.h>\ntypedef void (*call)(void);\nextern const call every_call[];\n"
                      f"const call every_call[] = {{{listed}}};\n")
-    done = subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I", header.parent, client,
+    done = subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I", header.parent,
+                           "-I", ROOT / "tests/programs/c/include", client,
                            table, "-o", program, f"-L{library}", "-lgraphpatch",
                            f"-Wl,-rpath,{library}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -11,8 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
-from reader import ROOT, read
-from test_baseline import FUNCTION, HEADER
+from reader import FUNCTION, HEADER, ROOT, read
 
 LIBRARY = ROOT / "target/release/libgraphpatch.so"
 GRAPH = ROOT / "tests/fuzz/seeds/graph-tuple.json"

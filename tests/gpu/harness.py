@@ -9,7 +9,7 @@ from typing import Any, Callable, List, Sequence, Tuple
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "torch"))
+sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "torch")]
 
 import test_ctypes  # noqa: E402
 from test_ctypes import Counts, Library, ManagedTensor, address, capsule_of, value_of  # noqa: E402

@@ -58,9 +58,7 @@ static void run(const std::string& name, unsigned grid, unsigned block, const st
   else if (name == "gp_replace_strided")
     one(gp_replace_strided);
   else if (name == "gp_any")
-    launch(grid, block, [&] {
-      gp_any(argument<Work>(bytes, 0), argument<Picks>(bytes, (sizeof(Work) + 15) / 16 * 16));
-    });
+    launch(grid, block, [&] { gp_any(argument<Work>(bytes, 0), argument<Picks>(bytes, (sizeof(Work) + 15) / 16 * 16)); });
   else if (name == "gp_batch")
     launch(grid, block, [&] { gp_batch(argument<Batch>(bytes, 0)); });
   else {

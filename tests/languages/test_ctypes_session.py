@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from models import TupleOutputModule
-from support import GRAPHPATCH, run_process, trees_in
+from support import GRAPHPATCH, ROOT, run_process, trees_in
 
 
 def test_session_by_ctypes(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_session_by_ctypes(tmp_path: Path) -> None:
     module = TupleOutputModule().eval()
     torch.jit.script(module).save(str(tmp_path / "model.pt"))
     library = GRAPHPATCH.with_name("libgraphpatch.so")
-    result = run_process([sys.executable, Path(__file__).with_name("session.py"), library, tmp_path / "model.pt"]).ok()
+    result = run_process([sys.executable, ROOT / "tests/programs/python/session.py", library, tmp_path / "model.pt"]).ok()
 
     *tree, values, bare = result.stdout.splitlines()
     assert trees_in(result.stdout) == ["".join(line + "\n" for line in tree)]

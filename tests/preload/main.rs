@@ -10,6 +10,7 @@
 
 mod adapters;
 mod command;
+mod destinations;
 mod doctor;
 mod ends;
 mod loading;

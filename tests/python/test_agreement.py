@@ -20,7 +20,7 @@ PAGE = HERE.parents[1] / "bindings" / "python" / "agreement.md"
 
 
 def python(*arguments: object) -> str:
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=HERE, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=HERE / "helpers", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

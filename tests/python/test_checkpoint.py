@@ -209,7 +209,7 @@ def program(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-W", "ignore", "-c", text, *arguments],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).resolve().parent,
+        cwd=Path(__file__).resolve().with_name("helpers"),
     )
 
 

@@ -18,7 +18,7 @@ from libgraphpatch import (
     ReplacePatch,
     ZeroPatch,
 )
-from nets import Calls, Net, TupleOutputModule, same
+from nets import Calls, Net, TupleOutputModule, name_of, same
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_all_bad_paths_in_one_error_before_anything_runs(pg: PatchableGraph) -> 
 @pytest.mark.parametrize(
     "patches",
     [None, ["x"], {"x": 3}, {"x": ZeroPatch}, {"x": [ZeroPatch(), None]}, {3: ZeroPatch()}, {None: ZeroPatch()}, "x"],
-    ids=str,
+    ids=name_of,
 )
 def test_what_are_no_patches_at_all(pg: PatchableGraph, patches: Any) -> None:
     with pytest.raises(ValueError):
@@ -71,7 +71,7 @@ def test_what_are_no_patches_at_all(pg: PatchableGraph, patches: Any) -> None:
         ReplacePatch(value=None),
         ReplacePatch(value=object()),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_patches_that_can_never_apply(pg: PatchableGraph, x: Tensor, patch: Any) -> None:
     bare = pg(x)

@@ -8,15 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from checkout import ROOT
 from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
 
-PROGRAM = Path(__file__).with_name("fork_program.py")
+PROGRAM = ROOT / "tests" / "programs" / "python" / "fork_program.py"
 
 
 def ends(*arguments: str) -> dict[str, int]:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from checkout import ROOT
 
 SCRIPT = """
 import torch, libgraphpatch

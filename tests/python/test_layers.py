@@ -6,7 +6,7 @@ import ast
 import graphlib
 from pathlib import Path
 
-from conftest import ROOT
+from checkout import ROOT
 
 PACKAGE = ROOT / "bindings" / "python" / "libgraphpatch"
 

@@ -92,7 +92,7 @@ def peer_results(ours: Snippets, tmp_path_factory: pytest.TempPathFactory) -> An
         for interpreter in filter(None, os.environ.get("GRAPHPATCH_PEERS", "").split(":")):
             if library in done:
                 break
-            script, out = Path(__file__).with_name("snippets.py"), folder / f"{library}.pt"
+            script, out = Path(__file__).with_name("helpers") / "snippets.py", folder / f"{library}.pt"
             command = [interpreter, str(script), library, str(PAGE), str(folder / "given.pt"), str(out)]
             clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
             clean["HF_HUB_OFFLINE"] = "1"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from conftest import ROOT
+from checkout import ROOT
 
 
 @pytest.mark.parametrize("page", ["README.md", "bindings/python/README.md"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, PatchError, ProbePatch, ReplacePatch, ZeroPatch
-from nets import Function, same
+from nets import Function, name_of, same
 
 
 def out_of(x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ MEMORY: dict[str, tuple[Callable[[Tensor], Any], str, Callable[[Tensor, Any], An
 @pytest.mark.parametrize(
     "patch, change",
     [(AddPatch(value=0.5), lambda t: t + 0.5), (CustomPatch(custom_op=lambda t: t * 3), lambda t: t * 3)],
-    ids=str,
+    ids=name_of,
 )
 def test_operands_never_change(name: str, patch: Any, change: Callable[[Tensor], Tensor]) -> None:
     function, operation, by_hand = MEMORY[name]
@@ -221,7 +221,7 @@ class Numbers(nn.Module):
         ("flag", CustomPatch(custom_op=lambda flag: not flag), {"flag": False}),
         ("scale", ZeroPatch(), {"scale": 0.0}),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_plain_numbers(path: str, patch: Any, changed: dict[str, Any]) -> None:
     module, x = Numbers(), torch.randn(3, 4)

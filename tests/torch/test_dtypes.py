@@ -1,14 +1,14 @@
 """Patches on every real dtype, on fresh, non-contiguous and contiguous values, against PyTorch's own assignment."""
 
 import re
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List
 
 import pytest
 import torch
 
 import models
 from changes import SLICES, add, compare, outcome, replace, zero
-from reference import Change
+from reference import Change, steps, values
 from support import Saved, same_bits
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
@@ -28,23 +28,6 @@ CHANGES: Dict[str, Callable[[Any], Change]] = {
     "add:0.1": lambda index: add(0.1, index),
     "add:-7": lambda index: add(-7, index),
 }
-
-
-def values(dtype: torch.dtype) -> torch.Tensor:
-    return (torch.arange(20).reshape(4, 5) % 2 == 0) if dtype is torch.bool else torch.arange(20).reshape(4, 5).to(dtype)
-
-
-def steps(x: torch.Tensor, changes: Dict[str, Change]) -> Tuple[torch.Tensor, torch.Tensor]:
-    """models.Steps by hand."""
-    def tap(name: str, value: torch.Tensor) -> torch.Tensor:
-        if name in changes:
-            value = value.clone()
-            changes[name](value)
-        return value
-
-    fresh = tap("clone", x.clone())
-    turned = tap("contiguous", tap("transpose", fresh.transpose(0, 1)).contiguous())
-    return tap("output|sub_0", fresh), tap("output|sub_1", turned)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).split(".")[1])

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from support import (ENVIRONMENT, GRAPHPATCH, PROGRAMS, TIMEOUT, Result, Saved, graphpatch, nodes, run_process, same_bits, tree_in,
                      trees_in, wait_until)
-from test_tree import TUPLE_OUTPUT_TREE
+from models import TUPLE_OUTPUT_TREE
 
 FLAT = PROGRAMS / "flat"
 At = Callable[[str, torch.Tensor], torch.Tensor]

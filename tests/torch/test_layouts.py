@@ -1,4 +1,4 @@
-"""Patches on values that are not plain strided memory (tests/programs/layouts.cpp): each does exactly what PyTorch's own
+"""Patches on values that are not plain strided memory (tests/programs/cpp/layouts.cpp): each does exactly what PyTorch's own
 expression does, or is refused with an error that names path, shape and reason."""
 
 from functools import lru_cache

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from support import GRAPHPATCH, PROGRAMS, TIMEOUT, Saved, graphpatch, nodes, run_process, tree_in, trees_in
-from test_tree import TUPLE_OUTPUT_TREE
+from models import TUPLE_OUTPUT_TREE
 
 # --- programs without libtorch
 

@@ -98,7 +98,7 @@ def test_the_patch_file(transformer: Callable[[str], Saved], tmp_path: Path) -> 
 
 def test_the_c_snippet_is_the_c_program() -> None:
     """Each call of the README's C block stands in the tested program."""
-    program = (ROOT / "tests/c/session.c").read_text(encoding="utf-8")
+    program = (ROOT / "tests/programs/c/session.c").read_text(encoding="utf-8")
     calls = re.findall(r"gp_\w+(?=\()", blocks("c")[0])
     assert len(calls) >= 6 and all(f"{call}(" in program for call in calls)
 

@@ -1,4 +1,4 @@
-"""How patches live beside each other: order, sets, enabling, runs, threads, records, counters (tests/programs/sets.cpp)."""
+"""How patches live beside each other: order, sets, enabling, runs, threads, records, counters (tests/programs/cpp/sets.cpp)."""
 
 import re
 from functools import lru_cache
@@ -8,7 +8,7 @@ import pytest
 
 from support import PROGRAMS, ROOT, run_process
 
-SOURCE = (ROOT / "tests/programs/sets.cpp").read_text()
+SOURCE = (ROOT / "tests/programs/cpp/sets.cpp").read_text()
 CHECKS = re.findall(r"NAMED\((\w+)\),", SOURCE)
 
 

@@ -16,37 +16,8 @@ import pytest
 import torch
 from torch import nn
 
+from sweep_model import INPUT, Net, net
 from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Result, Saved, graphpatch, run_process, save, wait_until
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = nn.Linear(8, 16)
-        self.down = nn.Linear(16, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(torch.tanh(self.up(x)))
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList([Block() for _ in range(4)])
-        self.head = nn.Linear(8, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in self.blocks:
-            x = x + block(x)
-        return self.head(x)
-
-
-def net() -> Net:
-    torch.manual_seed(3)
-    return Net().eval()
-
-
-INPUT = torch.linspace(-2, 2, 16).reshape(2, 8)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +96,7 @@ import sys
 
 import torch
 sys.path.insert(0, sys.argv[1])
-from test_sweep import INPUT, net
+from sweep_model import INPUT, net
 
 with torch.no_grad():
     model = net()
@@ -137,7 +108,7 @@ with torch.no_grad():
 def test_numbers_that_a_python_program_prints(tmp_path: Path) -> None:
     """The last match counts; runs limit the patch to some calls of the model."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    program = [sys.executable, tmp_path / "script.py", ROOT / "tests/torch"]
+    program = [sys.executable, tmp_path / "script.py", ROOT / "tests/helpers"]
     options = ["--nodes", "blocks_[01].output", "--metric", r"score=regex:^score=(.*)\.$", "--metric", "mean-distance:output", "--jobs", 1]
     sweep(program, tmp_path / "t.csv", *options, "--runs", 1).ok()
     rows = rows_of(tmp_path / "t.csv")

@@ -1,5 +1,5 @@
 """Every kind of patch × slices × values × dtypes × layouts, each against PyTorch's own `tensor[slice] = value` and
-`tensor[slice] += value`, bit for bit; where PyTorch refuses, the patch must. The program is tests/programs/table.cpp."""
+`tensor[slice] += value`, bit for bit; where PyTorch refuses, the patch must. The program is tests/programs/cpp/table.cpp."""
 
 import math
 import re

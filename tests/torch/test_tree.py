@@ -8,28 +8,9 @@ import torch
 
 import models
 import reference
+from models import TUPLE_OUTPUT_TREE
 from support import KINDS, Saved, graphpatch, leaves, nodes, same_bits, shape_text
 
-TUPLE_OUTPUT_TREE = """\
-<root>: Graph(5)
-├─x: Tensor(3, 2)
-├─linear: Graph(5)
-│ ├─input: Tensor(3, 2)
-│ ├─weight: Tensor(3, 2)
-│ ├─bias: Tensor(3)
-│ ├─linear: Tensor(3, 3)
-│ └─output: Tensor(3, 3)
-├─add: Tensor(3, 2)
-├─linear_1: Graph(5)
-│ ├─input: Tensor(3, 2)
-│ ├─weight: Tensor(3, 2)
-│ ├─bias: Tensor(3)
-│ ├─linear: Tensor(3, 3)
-│ └─output: Tensor(3, 3)
-└─output: tuple(2)
-  ├─sub_0: Tensor(3, 3)
-  └─sub_1: Tensor(3, 3)
-"""
 
 
 @pytest.mark.parametrize("kind", KINDS)

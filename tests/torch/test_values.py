@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import models
-from reference import Taps, transformer as eager
+from reference import Taps, steps, transformer as eager, values
 from support import GRAPHPATCH, PROGRAMS, Result, Saved, graphpatch, run_process, same_bits
-from test_dtypes import steps, values
 
 OUTPUT = "layers_0.mlp.output"
 

@@ -8,9 +8,9 @@ include $(FOLDER)/torch.mk
 .PHONY: all
 all: $(FOLDER)/runner $(FOLDER)/flat $(FOLDER)/by_hand
 
-$(FOLDER)/runner $(FOLDER)/flat: $(FOLDER)/%: tests/programs/%.cpp
-$(FOLDER)/by_hand: tests/versions/by_hand.cpp
+$(FOLDER)/runner $(FOLDER)/flat: $(FOLDER)/%: tests/programs/cpp/%.cpp
+$(FOLDER)/by_hand: tests/programs/cpp/by_hand.cpp
 
-$(FOLDER)/runner $(FOLDER)/flat $(FOLDER)/by_hand: tests/programs/host.h $(FOLDER)/torch.mk
+$(FOLDER)/runner $(FOLDER)/flat $(FOLDER)/by_hand: tests/programs/cpp/include/host.h $(FOLDER)/torch.mk
 	@echo "versions: compiling $@" >&2
-	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Itests/programs $(filter %.cpp,$^) -o $@ $(TORCH_LDFLAGS)
+	@$(CXX) $(CXXFLAGS) $(TORCH_CXXFLAGS) -Itests/programs/cpp/include $(filter %.cpp,$^) -o $@ $(TORCH_LDFLAGS)

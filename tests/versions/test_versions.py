@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from support import GRAPHPATCH, ROOT, Result, nodes, run_process, same_bits, tree_in
-from test_tree import TUPLE_OUTPUT_TREE
+from models import TUPLE_OUTPUT_TREE
 
 Expected = List[Tuple[str, Any]]
 

@@ -2,32 +2,16 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List
 
 import pytest
+from filelock import FileLock
 
-ROOT = Path(__file__).resolve().parents[2]
-GRAPHPATCH = ROOT / "target/release/graphpatch"
+from pages import FLAGS, GRAPHPATCH, HOSTS, ROOT, TIMEOUT, browser_path, run, synthetic, until
+
 sys.path.insert(0, str(ROOT / "build/view-tests"))  # what tests/view/requirements.txt names
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-# Seconds after which a process or a page is taken for one that hangs: a busy machine may be slow.
-TIMEOUT = 300
-
-# A container's root may not use the sandbox; the rest keeps the browser from looking for anything on a network.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1", "--hide-scrollbars"]
-
-
-def browser_path() -> Optional[str]:
-    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-    return next((path for path in map(shutil.which, filter(None, names)) if path), None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,13 +30,6 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
         items[:] = [item for item in items if "open_page" not in getattr(item, "fixturenames", [])]
 
 
-def run(*args: Any, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run([str(arg) for arg in args], capture_output=True, text=True, env=ENVIRONMENT,
-                          stdin=subprocess.DEVNULL, timeout=TIMEOUT)
-    assert done.returncode == code, done.stderr
-    return done
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("view")
@@ -62,8 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(folder: Path) -> Path:
     """The sentence encoder of `make demo`, as the finished program runs it, with some of its values."""
     demo = ROOT / "build/demo"
-    if not (demo / "encoder.pt").exists():
-        run(sys.executable, ROOT / "tests/demo/export_encoder.py", demo)
+    demo.mkdir(parents=True, exist_ok=True)
+    with FileLock(demo / "lock"):
+        if not (demo / "encoder.pt").exists():
+            run(sys.executable, ROOT / "tests/demo/export_encoder.py", demo)
     run(GRAPHPATCH, "run", "--graph", folder / "encoder.json", "--save", folder / "values.safetensors",
         "--probe", "bert.encoder.layer_0.attention.self.softmax", "--record", "bert.encoder.layer_0.output",
         "--", ROOT / "build/infer", demo / "encoder.pt", demo / "tokens.txt")
@@ -73,7 +52,7 @@ def encoder(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def gpt2(folder: Path) -> Path:
     """GPT-2 in a Python script that knows nothing of us."""
-    run(GRAPHPATCH, "run", "--graph", folder / "gpt2.json", "--", sys.executable, Path(__file__).with_name("gpt2_script.py"))
+    run(GRAPHPATCH, "run", "--graph", folder / "gpt2.json", "--", sys.executable, ROOT / "tests/programs/python/gpt2_script.py")
     return folder / "gpt2.json"
 
 
@@ -110,35 +89,10 @@ def sweep(encoder: Path, folder: Path) -> Path:
     return folder / "sweep.json"
 
 
-HOSTS = ["encoder", "gpt2", "scopes", "modules", "plain"]
-
-
 @pytest.fixture(params=HOSTS)
 def any_host(request: pytest.FixtureRequest) -> Path:
     """A saved graph of each host in turn."""
     return request.getfixturevalue(request.param)
-
-
-def synthetic(layers: int, wide: int) -> dict:
-    """A graph of many nodes: layers of operations that each use the one before and one of the layer before."""
-    def tensor(*shape: int) -> dict:
-        return {"tensor": {"shape": list(shape), "dtype": "float32", "device": "cpu", "layout": "strided"}}
-
-    scopes = []
-    for layer in range(layers):
-        nodes = [{"name": "x", "kind": "input", "value": tensor(1, 64),
-                  "args": [{"node": "x" if layer == 0 else f"layers_{layer - 1}"}]}]
-        for i in range(wide - 3):
-            last = nodes[-1]["name"]
-            nodes.append({"name": f"add_{i}", "kind": "op", "target": "aten::add.Tensor", "value": tensor(1, 64, i + 1),
-                          "args": [{"node": last}, {"node": nodes[i // 2]["name"]}],
-                          "frames": [{"file": f"model_{layer}.py", "line": i + 1, "function": "forward", "text": f"x = x + y{i}"}]})
-        nodes.append({"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": nodes[-1]["name"]}]})
-        scopes.append({"name": f"layers_{layer}", "kind": "scope", "target": "zoo.Layer", "module_path": f"layers.{layer}",
-                       "children": nodes})
-    children = [{"name": "x", "kind": "input", "value": tensor(1, 64)}, *scopes,
-                {"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": f"layers_{layers - 1}"}]}]
-    return {"name": "Big.forward", "runs": 1, "root": {"name": "<root>", "kind": "scope", "children": children}}
 
 
 @pytest.fixture(scope="session")
@@ -157,14 +111,6 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
         yield chromium
         chromium.close()
-
-
-def until(page: Any, condition: str) -> None:
-    """Waits for a condition in the page. Playwright's own way needs `eval` there, which the page forbids."""
-    end = time.monotonic() + TIMEOUT
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(20)
 
 
 @pytest.fixture

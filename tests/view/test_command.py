@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, List, Tuple
 
-from conftest import GRAPHPATCH, run
+from pages import GRAPHPATCH, run
 
 
 def parsed(text: str) -> List[Any]:

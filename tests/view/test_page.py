@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Set, Tuple
 
 import pytest
 import torch
-from conftest import GRAPHPATCH, HOSTS, ROOT, run, synthetic, until
+from pages import GRAPHPATCH, HOSTS, ROOT, run, synthetic, until
 from safetensors.torch import load_file
 
 Open = Callable[..., Any]

@@ -16,15 +16,22 @@ namespace detail {
 // DLPack's structures by the names it gives their members. Written again here because a program's <dlpack/dlpack.h> may be
 // of a version without them; the layout is fixed by the version number in front.
 struct DLPack {
-    struct { uint32_t major, minor; } version;
+    struct {
+        uint32_t major, minor;
+    } version;
     void* manager_ctx;
     void (*deleter)(DLPack* self);
     uint64_t flags;
     struct {
         void* data;
-        struct { int32_t device_type, device_id; } device;
+        struct {
+            int32_t device_type, device_id;
+        } device;
         int32_t ndim;
-        struct { uint8_t code, bits; uint16_t lanes; } dtype;
+        struct {
+            uint8_t code, bits;
+            uint16_t lanes;
+        } dtype;
         int64_t* shape;
         int64_t* strides;
         uint64_t byte_offset;

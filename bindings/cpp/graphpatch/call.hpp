@@ -46,12 +46,18 @@ namespace detail {
 
 template <size_t N>
 using NameList = std::array<const char*, N>;
-struct RecurrentNames { static constexpr NameList<2> value{"input", "hx"}; };
-struct PairNames { static constexpr NameList<2> value{"x1", "x2"}; };
-struct EncoderNames { static constexpr NameList<3> value{"src", "src_mask", "src_key_padding_mask"}; };
+struct RecurrentNames {
+    static constexpr NameList<2> value{"input", "hx"};
+};
+struct PairNames {
+    static constexpr NameList<2> value{"x1", "x2"};
+};
+struct EncoderNames {
+    static constexpr NameList<3> value{"src", "src_mask", "src_key_padding_mask"};
+};
 struct DecoderNames {
-    static constexpr NameList<6> value{"tgt", "memory", "tgt_mask", "memory_mask", "tgt_key_padding_mask",
-                                       "memory_key_padding_mask"};
+    static constexpr NameList<6> value{
+        "tgt", "memory", "tgt_mask", "memory_mask", "tgt_key_padding_mask", "memory_key_padding_mask"};
 };
 
 }  // namespace detail
@@ -71,8 +77,14 @@ template <> struct ArgumentNames<torch::nn::TransformerEncoderImpl> {
     static constexpr detail::NameList<3> value{"src", "mask", "src_key_padding_mask"};
 };
 template <> struct ArgumentNames<torch::nn::TransformerImpl> {
-    static constexpr detail::NameList<8> value{"src", "tgt", "src_mask", "tgt_mask", "memory_mask", "src_key_padding_mask",
-                                               "tgt_key_padding_mask", "memory_key_padding_mask"};
+    static constexpr detail::NameList<8> value{"src",
+                                               "tgt",
+                                               "src_mask",
+                                               "tgt_mask",
+                                               "memory_mask",
+                                               "src_key_padding_mask",
+                                               "tgt_key_padding_mask",
+                                               "memory_key_padding_mask"};
 };
 template <> struct ArgumentNames<torch::nn::BilinearImpl> {
     static constexpr detail::NameList<2> value{"input1", "input2"};
@@ -81,21 +93,29 @@ template <> struct ArgumentNames<torch::nn::EmbeddingBagImpl> {
     static constexpr detail::NameList<3> value{"input", "offsets", "per_sample_weights"};
 };
 template <> struct ArgumentNames<torch::nn::MultiheadAttentionImpl> {
-    static constexpr detail::NameList<7> value{"query", "key", "value", "key_padding_mask", "need_weights", "attn_mask",
-                                               "average_attn_weights"};
+    static constexpr detail::NameList<7> value{
+        "query", "key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights"};
 };
 
 namespace detail {
 
 // The module behind what stands for it.
 template <class M, std::enable_if_t<std::is_base_of_v<Module, M>, int> = 0>
-M& module_of(M& module) { return module; }
+M& module_of(M& module) {
+    return module;
+}
 template <class M>
-M& module_of(M* module) { return *module; }
+M& module_of(M* module) {
+    return *module;
+}
 template <class M>
-M& module_of(const std::shared_ptr<M>& module) { return *module; }
+M& module_of(const std::shared_ptr<M>& module) {
+    return *module;
+}
 template <class M>
-M& module_of(const torch::nn::ModuleHolder<M>& module) { return *module.ptr(); }
+M& module_of(const torch::nn::ModuleHolder<M>& module) {
+    return *module.ptr();
+}
 
 // Whether the module is one of torch::nn's, which have no Scope line. By the name that the compiler gives to the class.
 inline bool is_torchs(const Module& module) {
@@ -197,15 +217,14 @@ Return unpacked(torch::nn::AnyValue value) {
 // A Sequential called, and each of its modules: sequential->forward(...) with scopes.
 template <class Return = at::Tensor, class... Arguments>
 Return sequence(torch::nn::SequentialImpl& modules, Arguments&&... arguments) {
-    if (!detail::Call::matters() || modules.is_empty())
-        return modules.forward<Return>(std::forward<Arguments>(arguments)...);
+    if (!detail::Call::matters() || modules.is_empty()) return modules.forward<Return>(std::forward<Arguments>(arguments)...);
     detail::Held<Arguments...> held{{std::forward<Arguments>(arguments)...}, {}};
     const std::vector<Input> inputs = held.inputs(ArgumentNames<torch::nn::SequentialImpl>::value);
     detail::Call call;
     call.begin(modules, inputs.data(), inputs.size(), true);
     auto at = modules.begin();
-    auto value = std::apply(
-        [&](auto&... first) { return detail::call_any(*at, torch::nn::AnyValue(std::move(first))...); }, held.values);
+    auto value = std::apply([&](auto&... first) { return detail::call_any(*at, torch::nn::AnyValue(std::move(first))...); },
+                            held.values);
     for (++at; at != modules.end(); ++at) value = detail::call_any(*at, std::move(value));
     return call.output(detail::unpacked<Return>(std::move(value)));
 }

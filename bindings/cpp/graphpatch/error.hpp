@@ -31,13 +31,18 @@ inline void check(gp_status status) {
     if (status != GP_STATUS_OK) throw Error(status, gp_last_error());
 }
 
-// Text that a call of the C ABI hands over.
+// Text that a call of the C ABI has handed over.
+struct FreeText {
+    void operator()(char* text) const { gp_string_free(text); }
+};
+using OwnedText = std::unique_ptr<char, FreeText>;
+
+// The text that `call` hands over.
 template <class Call>
 std::string text(Call call) {
     char* raw = nullptr;
     check(call(&raw));
-    std::unique_ptr<char, void (*)(char*)> owned(raw, gp_string_free);
-    return owned.get();
+    return OwnedText(raw).get();
 }
 
 inline std::vector<std::string> lines(const std::string& text) {

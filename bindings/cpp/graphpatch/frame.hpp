@@ -15,8 +15,7 @@ public:
     template <class T>
     Input(const char* name, T& value) : name_(name), value_(&value), add_(&add<T>), take_(&take<T>) {}
     template <class T>
-    Input(const char* name, const T& value)
-        : name_(name), value_(const_cast<T*>(&value)), add_(&add<T>), take_(&refuse<T>) {}
+    Input(const char* name, const T& value) : name_(name), value_(const_cast<T*>(&value)), add_(&add<T>), take_(&refuse<T>) {}
 
     const char* name() const noexcept { return name_; }
     void add(detail::Structure& out) const { add_(value_, out); }
@@ -101,9 +100,7 @@ public:
         Names names;
         for (size_t i = 0; i < n; ++i) names.push_back(inputs[i].name());
         const auto root = made<gp_root>(
-            [&](gp_root** out) {
-                return gp_root_new(name.c_str(), "", names.data(), names.size(), nullptr, 0, false, out);
-            },
+            [&](gp_root** out) { return gp_root_new(name.c_str(), "", names.data(), names.size(), nullptr, 0, false, out); },
             gp_root_free);
         if (current || !open_run(root.get())) open_scope(new_scope(name, nullptr, names).get());
         shown([&] { show_inputs(inputs, n); });
@@ -177,8 +174,7 @@ private:
         tree_->by_parameter = wanted;
     }
 
-    static void show_parameters(const RootEntry& root,
-                                std::pair<std::vector<std::string>, std::vector<const void*>> now) {
+    static void show_parameters(const RootEntry& root, std::pair<std::vector<std::string>, std::vector<const void*>> now) {
         if (now.first != root.parameters) {  // some came or went; the next run has a root that knows
             std::unordered_map<std::string, const void*> by_path;
             for (size_t i = 0; i < now.first.size(); ++i) by_path[now.first[i]] = now.second[i];
@@ -203,8 +199,8 @@ private:
         const auto registered = Roots::get().registered(module);
         const auto note = [&](const std::string& path) {
             const std::string text = class_name(module) + ": called in a run of " + frame_.tree->name() +
-                ", where no module that is being called has it below itself; it is named \"" + path +
-                "\" here: register_module() it";
+                                     ", where no module that is being called has it below itself; it is named \"" + path +
+                                     "\" here: register_module() it";
             gp_session_note(nullptr, text.c_str());
         };
         scope_ = frame_.tree->scope(callers, module, registered ? registered->name() : "", names, frame_.run, note);

@@ -10,7 +10,17 @@
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
-// A node of a graph, or an element of a container that a node is. Knows its graph, which stays as it is; may be copied.
+// The smallest and the largest size of one dimension that were seen, in elements.
+struct SizeRange {
+    int64_t smallest, largest;
+    friend bool operator==(const SizeRange& a, const SizeRange& b) {
+        return a.smallest == b.smallest && a.largest == b.largest;
+    }
+};
+
+// A node of a graph, or an element of a container that a node is. Knows its graph, which stays as it is; may be copied. Any
+// number of threads may read one at once. Calls throw Error: GP_STATUS_PATH, with the nearest names, for a path that leads to
+// nothing, GP_STATUS_PARSE for text that is no path.
 //
 //   node["layers_0.mlp"].children()      node["output|sub_0"].shape()
 class Node {
@@ -19,11 +29,26 @@ public:
     const std::string& path() const noexcept { return path_; }
     // What the tree shows of it: "Graph(5)", "Tensor(1, 5..128, 768)", "tuple(2)", "int".
     std::string kind() const {
-        const std::string head = tree().substr(0, tree().find('\n'));
+        const std::string text = tree(), head = text.substr(0, text.find('\n'));
         const size_t at = head.find(": ");
         return at == std::string::npos ? head : head.substr(at + 2);
     }
-    bool is_scope() const { return kind().rfind("Graph(", 0) == 0; }
+    // What is known of it, as numbers: what it stands for (a gp_node_kind), what its values were (gp_value_kind), how many
+    // dimensions it has, and how many children or elements.
+    gp_node info() const {
+        gp_node node = GP_NODE_INIT;
+        detail::check(gp_graphs_node(graphs_.get(), index_, path_.c_str(), &node));
+        return node;
+    }
+    bool is_scope() const { return info().kind == GP_NODE_KIND_SCOPE; }
+    // The sizes of a tensor over all runs, one for each of its dimensions; empty for a scalar tensor and for what is no tensor.
+    std::vector<SizeRange> sizes() const {
+        std::vector<int64_t> smallest(info().rank), largest(smallest.size());
+        detail::check(gp_graphs_sizes(graphs_.get(), index_, path_.c_str(), smallest.data(), largest.data(), smallest.size()));
+        std::vector<SizeRange> sizes;
+        for (size_t at = 0; at < smallest.size(); ++at) sizes.push_back({smallest[at], largest[at]});
+        return sizes;
+    }
     // The sizes that were seen, as the tree shows them. GP_STATUS_PATH for a scope.
     std::string shape() const {
         return text([&](char** out) { return gp_graphs_shape(graphs_.get(), index_, path_.c_str(), out); });
@@ -38,20 +63,23 @@ public:
     }
     // The names of what is below: nodes of a scope, elements of a container.
     std::vector<std::string> names() const {
-        return detail::lines(
-            text([&](char** out) { return gp_graphs_children(graphs_.get(), index_, path_.c_str(), out); }));
+        std::vector<std::string> names;
+        for (size_t at = 0, size = info().children; at < size; ++at) names.push_back(named_child(at).first);
+        return names;
     }
+    // The same as nodes. No path leads to the element of a dict under the key "": its node throws GP_STATUS_PARSE.
     std::vector<Node> children() const {
-        const bool scope = is_scope();
         std::vector<Node> children;
-        for (const std::string& name : names()) children.push_back(Node(graphs_, index_, below(name, scope)));
+        for (size_t at = 0, size = info().children; at < size; ++at) children.push_back(child(at));
         return children;
     }
-    // The node at a path below this one. GP_STATUS_PATH, with the nearest names, if there is none.
+    // Child or element number `number`, counted from 0. GP_STATUS_ARGUMENT where it has not so many.
+    Node child(size_t number) const { return Node(graphs_, index_, named_child(number).second); }
+    // The node at a path below this one. The first call of a module that was called more than once may also be written
+    // `linear_0`, and elements of a container may follow it behind a `.` or a `|`; path() is then as the graph writes it.
     Node operator[](const std::string& path) const {
-        Node node(graphs_, index_, path_.empty() ? path : path_ + "." + path);
-        node.tree();
-        return node;
+        return Node(graphs_, index_,
+                    text([&](char** out) { return gp_graphs_find(graphs_.get(), index_, path_.c_str(), path.c_str(), out); }));
     }
 
     friend std::ostream& operator<<(std::ostream& out, const Node& node) { return out << node.tree(); }
@@ -65,15 +93,12 @@ private:
     static std::string text(Call call) {
         return detail::text(call);
     }
-    // The path of a child, as paths are written: what would end a name has a backslash in front.
-    std::string below(const std::string& name, bool scope) const {
-        std::string path = path_;
-        if (!path.empty()) path += scope || path.find('|') != std::string::npos ? '.' : '|';
-        for (char c : name) {
-            if (std::string(".|[]=\\").find(c) != std::string::npos) path += '\\';
-            path += c;
-        }
-        return path;
+    // The name and the path of a child.
+    std::pair<std::string, std::string> named_child(size_t number) const {
+        char *name = nullptr, *path = nullptr;
+        detail::check(gp_graphs_child(graphs_.get(), index_, path_.c_str(), number, &name, &path));
+        const detail::OwnedText owned_name(name), owned_path(path);
+        return {name, path};
     }
 
     std::shared_ptr<gp_graphs> graphs_;
@@ -118,8 +143,7 @@ public:
     }
     // What may come next behind a beginning of a path, as full paths.
     std::vector<std::string> complete(const std::string& prefix) const {
-        return detail::lines(
-            detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
+        return detail::lines(detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
     }
     // Refuses paths that name no leaf, all in one error with their nearest completions. GP_STATUS_PATH, GP_STATUS_PARSE.
     void check(const std::vector<std::string>& paths) const {
@@ -151,5 +175,5 @@ inline std::string parse_slice(const std::string& slice) {
     return detail::text([&](char** out) { return gp_slice_parse(slice.c_str(), out); });
 }
 
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

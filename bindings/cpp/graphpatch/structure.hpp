@@ -249,7 +249,8 @@ struct StructureOfMap {
         return changed;
     }
 };
-template <class T, class... R> struct StructureOf<std::map<std::string, T, R...>> : StructureOfMap<std::map<std::string, T, R...>> {};
+template <class T, class... R> struct StructureOf<std::map<std::string, T, R...>>
+    : StructureOfMap<std::map<std::string, T, R...>> {};
 template <class T, class... R>
 struct StructureOf<std::unordered_map<std::string, T, R...>> : StructureOfMap<std::unordered_map<std::string, T, R...>> {};
 
@@ -274,13 +275,16 @@ struct StructureOf<T, std::void_t<decltype(Fields<T>::of(std::declval<T&>()))>> 
         out.number('{', static_cast<int64_t>(list.names.size()));
         size_t at = 0;
         std::apply(
-            [&](const auto&... m) { ((out.sized(list.names[at++]), StructureOf<std::decay_t<decltype(m)>>::add(m, out)), ...); },
+            [&](const auto&... m) {
+                ((out.sized(list.names[at++]), StructureOf<std::decay_t<decltype(m)>>::add(m, out)), ...);
+            },
             list.members);
     }
     static bool take(T& value, Leaves& leaves) {
         const auto list = Fields<T>::of(value);
         bool changed = false;
-        std::apply([&](auto&... m) { ((changed |= StructureOf<std::decay_t<decltype(m)>>::take(m, leaves)), ...); }, list.members);
+        std::apply([&](auto&... m) { ((changed |= StructureOf<std::decay_t<decltype(m)>>::take(m, leaves)), ...); },
+                   list.members);
         return changed;
     }
 };

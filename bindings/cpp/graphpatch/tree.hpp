@@ -101,8 +101,8 @@ public:
         const std::string class_name = detail::class_name(*module_);
         entry->handle = made<gp_root>(
             [&](gp_root** out) {
-                return gp_root_new(name_.c_str(), class_name.c_str(), inputs.data(), inputs.size(), paths.data(),
-                                   paths.size(), false, out);
+                return gp_root_new(name_.c_str(), class_name.c_str(), inputs.data(), inputs.size(), paths.data(), paths.size(),
+                                   false, out);
             },
             gp_root_free);
         return root_ = entry;
@@ -162,7 +162,7 @@ private:
     static bool is_current(const ScopeEntry& entry, const Names& inputs, uint64_t run) {
         // A module that is on no shared_ptr cannot be told from another one at its address.
         return entry.owned && !entry.module.expired() && same_names(entry.inputs, inputs) &&
-            (entry.run == 0 || entry.run == run);
+               (entry.run == 0 || entry.run == run);
     }
     // Lets go of calls of modules that are gone.
     void forget() {
@@ -246,8 +246,7 @@ private:
         bool registered = false;
     };
     void forget() {
-        for (auto at = known_.begin(); at != known_.end();)
-            at = at->second.tree->is_alive() ? std::next(at) : known_.erase(at);
+        for (auto at = known_.begin(); at != known_.end();) at = at->second.tree->is_alive() ? std::next(at) : known_.erase(at);
         most_ = 2 * known_.size() + 64;
     }
 

@@ -26,9 +26,7 @@ public:
     // The tensor itself, on any device; gradients flow to it if it requires them. GP_STATUS_TORCH before any session.
     Value(const at::Tensor& tensor)
         : raw_(detail::made<gp_value>(
-              [&](gp_value** out) {
-                  return gp_value_torch(tensor.defined() ? tensor.unsafeGetTensorImpl() : nullptr, out);
-              },
+              [&](gp_value** out) { return gp_value_torch(tensor.defined() ? tensor.unsafeGetTensorImpl() : nullptr, out); },
               gp_value_free)) {}
 #endif
     // A copy of the array.
@@ -37,8 +35,7 @@ public:
                                       gp_value_free)) {}
     // From text, as in a patch's: "3", "-0.5", "1+2j", "@FILE.npy", "@FILE.safetensors#KEY", which is read now.
     static Value text(const std::string& text) {
-        return Value(detail::made<gp_value>([&](gp_value** out) { return gp_value_text(text.c_str(), out); },
-                                            gp_value_free));
+        return Value(detail::made<gp_value>([&](gp_value** out) { return gp_value_text(text.c_str(), out); }, gp_value_free));
     }
     const gp_value* get() const noexcept { return raw_.get(); }
 
@@ -64,17 +61,34 @@ namespace detail {
 #if GRAPHPATCH_TORCH
 // libtorch's name of DLPack's element type.
 inline at::ScalarType scalar_type(uint8_t code, uint8_t bits) {
-    struct Known { uint8_t code, bits; at::ScalarType type; };
-    static constexpr Known kKnown[] = {
-        {0, 8, at::kChar},      {0, 16, at::kShort},    {0, 32, at::kInt},           {0, 64, at::kLong},
-        {1, 8, at::kByte},      {1, 16, at::kUInt16},   {1, 32, at::kUInt32},        {1, 64, at::kUInt64},
-        {2, 16, at::kHalf},     {2, 32, at::kFloat},    {2, 64, at::kDouble},        {4, 16, at::kBFloat16},
-        {5, 32, at::kComplexHalf}, {5, 64, at::kComplexFloat}, {5, 128, at::kComplexDouble}, {6, 8, at::kBool},
-        {10, 8, at::kFloat8_e4m3fn}, {11, 8, at::kFloat8_e4m3fnuz}, {12, 8, at::kFloat8_e5m2}, {13, 8, at::kFloat8_e5m2fnuz}};
+    struct Known {
+        uint8_t code, bits;
+        at::ScalarType type;
+    };
+    static constexpr Known kKnown[] = {{0, 8, at::kChar},
+                                       {0, 16, at::kShort},
+                                       {0, 32, at::kInt},
+                                       {0, 64, at::kLong},
+                                       {1, 8, at::kByte},
+                                       {1, 16, at::kUInt16},
+                                       {1, 32, at::kUInt32},
+                                       {1, 64, at::kUInt64},
+                                       {2, 16, at::kHalf},
+                                       {2, 32, at::kFloat},
+                                       {2, 64, at::kDouble},
+                                       {4, 16, at::kBFloat16},
+                                       {5, 32, at::kComplexHalf},
+                                       {5, 64, at::kComplexFloat},
+                                       {5, 128, at::kComplexDouble},
+                                       {6, 8, at::kBool},
+                                       {10, 8, at::kFloat8_e4m3fn},
+                                       {11, 8, at::kFloat8_e4m3fnuz},
+                                       {12, 8, at::kFloat8_e5m2},
+                                       {13, 8, at::kFloat8_e5m2fnuz}};
     for (const Known& known : kKnown)
         if (known.code == code && known.bits == bits) return known.type;
-    throw Error(GP_STATUS_REFUSED, "libtorch has no dtype for DLPack's type " + std::to_string(code) + " with " +
-                                       std::to_string(bits) + " bits");
+    throw Error(GP_STATUS_REFUSED,
+                "libtorch has no dtype for DLPack's type " + std::to_string(code) + " with " + std::to_string(bits) + " bits");
 }
 
 // The array as libtorch's tensor, which owns its memory from now on; a read-only one is copied. (Not by libtorch's own
@@ -83,16 +97,16 @@ inline Tensor tensor_of(Array array) {
     auto* raw = layout_of(array.get());
     const auto& tensor = raw->dl_tensor;
     const at::Device device = tensor.device.device_type == kCpu
-        ? at::Device(at::kCPU)
-        : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(tensor.device.device_id));
+                                  ? at::Device(at::kCPU)
+                                  : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(tensor.device.device_id));
     const auto options = at::TensorOptions().dtype(scalar_type(tensor.dtype.code, tensor.dtype.bits)).device(device);
     const at::IntArrayRef sizes(tensor.shape, static_cast<size_t>(tensor.ndim));
     void* data = static_cast<char*>(tensor.data) + tensor.byte_offset;
     auto owner = std::make_shared<Array>(std::move(array));
     const auto release = [owner](void*) mutable { owner.reset(); };
     const at::Tensor made = tensor.strides
-        ? at::from_blob(data, sizes, at::IntArrayRef(tensor.strides, sizes.size()), release, options)
-        : at::from_blob(data, sizes, release, options);
+                                ? at::from_blob(data, sizes, at::IntArrayRef(tensor.strides, sizes.size()), release, options)
+                                : at::from_blob(data, sizes, release, options);
     return raw->flags & kReadOnly ? made.clone() : made;
 }
 
@@ -102,9 +116,7 @@ inline at::Tensor tensor_at(const void* impl) {
     return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
 }
 
-inline const void* address_of(const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.unsafeGetTensorImpl() : nullptr;
-}
+inline const void* address_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.unsafeGetTensorImpl() : nullptr; }
 
 // A copy of a tensor of indices.
 inline Array array_of(const at::Tensor& indices) {

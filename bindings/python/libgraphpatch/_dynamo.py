@@ -13,7 +13,7 @@ import torch
 from torch.nn import Module
 
 from ._dispatch_key import hide
-from ._modules import class_name, note, why_opaque
+from ._modules import below, class_name, note, why_opaque
 from ._root import Root
 from ._thread import Frame, thread
 
@@ -76,7 +76,7 @@ def note_compiled(module: Module, roots: list[Root]) -> None:
     """A compiled module that is called outside of runs may have one of the roots' modules in it, as it was compiled."""
     if why_opaque(module) is None:
         return
-    inside = {id(below) for below in module.modules()}
+    inside = {id(part) for _, part in below(module)}
     for root in roots:
         if id(root.module()) in inside:
             note(

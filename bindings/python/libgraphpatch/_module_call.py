@@ -2,11 +2,13 @@
 
 ``torch.nn.Module.__call__`` is replaced once, when the first root is watched; a call on a thread without a run then
 costs one test more. Inside a run a call is a scope of the library's. A call that no patch can meet is left alone, with
-everything below it. No module is changed.
+everything below it. No module is changed. A class below a root that has a ``__call__`` of its own gets one that is
+seen.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +17,14 @@ from torch.nn import Module
 
 from . import _dynamo
 from ._dispatch_key import let_higher_order_through
+from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._locks import new_lock
 from ._modules import class_name, note
+from ._own_call import own_calls
+from ._part import in_method_of, run_part
 from ._root import Cold, Root
-from ._run import nested, run, scope
+from ._run import COUNTS, enter, leave, nested, run, show_inputs, show_output
+from ._script import prepared, script_scope
 from ._thread import Frame, thread
 from ._watched import watched
 
@@ -31,6 +37,11 @@ def watch(root: Root) -> None:
     """Calls of the root's module are runs from now on."""
     install()
     root.refresh()
+    module = root.module()
+    if module is not None and root.known_classes is not root.tree:
+        own_calls(module, _seeing)
+        root.refresh()  # its own call may be another function now
+        root.known_classes = root.tree
     watched.add(root)
 
 
@@ -41,38 +52,70 @@ def watch_outermost(make: Callable[[Module], Root | None]) -> None:
 
 
 def install() -> None:
-    """Puts :func:`_call` in the place of ``torch.nn.Module.__call__``, once."""
+    """Puts a function of ours in the place of ``torch.nn.Module.__call__``, once."""
     global _original
     with _lock:
         if _original is not None:
             return
         _original = Module.__call__
-        Module.__call__ = _call
-        _dynamo.skip(_call.__code__)
+        call = _seeing(_original)
+        Module.__call__ = call
+        _dynamo.skip(call.__code__)
         let_higher_order_through()
-        _dynamo.take_for_torchs_own(_original, _call)
+        _dynamo.take_for_torchs_own(_original, call)
 
 
-def _call(self: Module, *args: Any, **kwargs: Any) -> Any:
-    if not watched.any:
-        return _original(self, *args, **kwargs)
-    frame = thread.frame
-    if frame is None or watched.several:
-        root = _root(self, frame)
-        if root is not None:
-            if type(frame) is Frame:
-                return nested(root, frame, self, args, kwargs, _original)
-            return run(root, self, args, kwargs, _original)
-    if type(frame) is not Frame:
-        return _original(self, *args, **kwargs)
-    known = frame.ignored.get(id(self))
-    if known is None or known[0] is not self or known[1].get(known[2]) is not self:
-        return scope(frame, self, args, kwargs, _original)
-    thread.frame = frame.root.cold
-    try:
-        return _original(self, *args, **kwargs)
-    finally:
-        thread.frame = frame
+def _seeing(original: Callable[..., Any]) -> Any:
+    """``original``, the ``__call__`` of modules, such that calls are seen. Python limits how deep calls nest: ours
+    takes the place of torch's own step in between, and what it calls of ours has returned when the module runs."""
+    # torch's own __call__ chooses between these two.
+    steps_over = original is Module.__dict__.get("_wrapped_call_impl")
+
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        direct = steps_over and self._compiled_call_impl is None
+        if not watched.any:
+            return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
+        frame = thread.frame
+        if frame is None or watched.several:
+            root = _root(self, frame)
+            if root is not None:
+                return _call_root(root, frame, self, args, kwargs, original)
+        if type(frame) is not Frame:
+            return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
+        known = frame.ignored.get(id(self))
+        is_ignored = known is not None and known[0] is self and known[1].get(known[2]) is self
+        if is_ignored:
+            thread.frame = frame.root.cold
+            try:
+                return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
+            finally:
+                thread.frame = frame
+        if prepared(self):
+            return script_scope(frame, self, args, kwargs, original)
+        wants, signature = enter(frame, self)
+        try:
+            if wants & GP_WANTS_INPUTS:
+                args, kwargs = show_inputs(frame, self, signature, args, kwargs)
+            output = self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
+            if wants & GP_WANTS_OUTPUT:
+                # Where counts can be trusted and only this function holds it, it may be changed where it lies.
+                owned = COUNTS and type(output) is torch.Tensor and sys.getrefcount(output) <= 2
+                output = show_output(frame, output, owned)
+            return output
+        finally:
+            leave(frame)
+
+    return call
+
+
+def _call_root(
+    root: Root, frame: Frame | Cold | None, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]
+) -> Any:
+    if type(frame) is Frame:
+        return nested(root, frame, module, args, kwargs, call)
+    if root.module() is not module:
+        return run_part(root, module, args, kwargs, call)
+    return run(root, module, args, kwargs, call)
 
 
 def _root(module: Module, frame: Frame | Cold | None) -> Root | None:
@@ -84,7 +127,7 @@ def _root(module: Module, frame: Frame | Cold | None) -> Root | None:
         if frame is None and watched.outermost is not None:
             return watched.outermost(module)
         if frame is None and not thread.apart:
-            _note_unseen(module)
+            return _root_around(module)
         return None
     if any(root.module() is not module or _is_of(frame, root) for root in roots):
         return None  # the module calls itself
@@ -95,14 +138,24 @@ def _is_of(frame: Frame | Cold | None, root: Root) -> bool:
     return frame is root.cold or (type(frame) is Frame and frame.root is root)
 
 
-def _note_unseen(module: Module) -> None:
-    """What should be a part of a run, or a run, and cannot be: said, not silent."""
+def _root_around(module: Module) -> Root | None:
+    """The root of whose run ``module``, called while none is open, is a part. What should be seen and cannot be is
+    said, not silent."""
     roots = watched.all()
     _dynamo.note_compiled(module, roots)
-    for root in roots:
-        if root.is_running(module):
+    around = [root for root in roots if root.session is not None and root.has(module)]
+    for root in around:
+        if root.open:
             note(
                 root.session,
                 f"{class_name(module)}: called during a run, but on another thread, where nothing is recorded or"
                 " patched",
             )
+            return None
+    asked = thread.asked
+    for root in reversed(around):
+        # The module may have another PatchableGraph, which is not the one that is being called.
+        others = asked is not None and asked is not root and asked.module() is root.module()
+        if not others and in_method_of(root.module()):
+            return root
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 
 import torch
 from torch.nn import Module
@@ -13,7 +14,7 @@ from ._library import Handle, lib
 def class_name(module: Module) -> str:
     """The module's class as a person knows it."""
     kind = type(module)
-    original = getattr(module, "original_name", None)  # a scripted one
+    original = module.original_name if is_script(module) else None
     return original if isinstance(original, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -23,23 +24,58 @@ def is_script(module: Module) -> bool:
 
 def why_opaque(module: Module) -> str | None:
     """Why the inside of a module cannot be seen, if so."""
-    if getattr(module, "_compiled_call_impl", None) is not None:
+    if module._compiled_call_impl is not None:
         return "it was compiled with module.compile()"
     if type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
         return "it was compiled with torch.compile(); call the module itself (its _orig_mod) to see inside"
     return None
 
 
+def below(module: Module) -> Iterator[tuple[str, Module]]:
+    """The module and all below it with their paths, in the order of ``named_modules(remove_duplicate=False)``.
+    No method of theirs is called, and they need no hash."""
+    waiting: list[tuple[str, Module, frozenset[int]]] = [("", module, frozenset())]
+    while waiting:
+        path, here, around = waiting.pop()
+        if id(here) in around:
+            continue
+        yield path, here
+        around |= {id(here)}
+        held = [(name, child) for name, child in here._modules.items() if child is not None]
+        waiting += [(f"{path}.{name}" if path else name, child, around) for name, child in reversed(held)]
+
+
+def at(module: Module, path: str) -> Module | None:
+    """The module at an attribute path below ``module``, if there is one."""
+    here: Module | None = module
+    for name in path.split(".") if path else []:
+        if here is None or name not in here._modules:
+            return None
+        here = here._modules[name]
+    return here
+
+
 def parts(module: Module) -> list[tuple[str, weakref.ref[Module], list[str]]]:
     """The module and all below it: attribute path, and the names of its own parameters and buffers."""
     found = []
-    for path, below in module.named_modules(remove_duplicate=False):
-        if is_script(below):
-            held = [name for name, _ in [*below.named_parameters(recurse=False), *below.named_buffers(recurse=False)]]
+    for path, part in below(module):
+        if is_script(part):
+            held = [name for name, _ in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]]
         else:
-            held = [*below._parameters, *below._buffers]
-        found.append((path, weakref.ref(below), held))
+            held = [*part._parameters, *part._buffers]
+        found.append((path, weakref.ref(part), held))
     return found
+
+
+def held_tensor(module: Module | None, name: str) -> torch.Tensor | None:
+    """A parameter or buffer of the module's own; no property of its class is asked."""
+    if module is None:
+        return None
+    if is_script(module):
+        value = getattr(module, name, None)
+    else:
+        value = module._parameters.get(name, module._buffers.get(name))
+    return value if isinstance(value, torch.Tensor) else None
 
 
 def note(session: Handle | None, text: str) -> None:

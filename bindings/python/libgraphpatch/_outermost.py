@@ -16,54 +16,12 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import (
-    _checkpoint,
-    _dispatch_key,
-    _dynamo,
-    _library,
-    _module_call,
-    _modules,
-    _patch_function,
-    _patch_value,
-    _raised,
-    _root,
-    _run,
-    _scope,
-    _script,
-    _signature,
-    _source,
-    _structure,
-    _thread,
-    _watched,
-    patches,
-)
+from . import _checkpoint, _dynamo, _module_call, _source
 from ._locks import new_lock
-from ._modules import is_script, note, why_opaque
+from ._modules import below, class_name, is_script, note, why_opaque
 from ._root import Root
 from .errors import GraphPatchError
 
-# What calls of modules come by.
-_CALLED_IN_RUNS = (
-    _checkpoint,
-    _dispatch_key,
-    _dynamo,
-    _library,
-    _module_call,
-    _modules,
-    _patch_function,
-    _patch_value,
-    _raised,
-    _root,
-    _run,
-    _scope,
-    _script,
-    _signature,
-    _source,
-    _structure,
-    _thread,
-    _watched,
-    patches,
-)
 _MODES = [getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL")]
 _mode = torch._C._get_dispatch_mode
 _tracing = torch._C._get_tracing_state
@@ -102,11 +60,16 @@ def _root_of(module: Module) -> Any:
         return None
     if is_script(module):
         return _Script(module)
-    known = _known.get(id(module))
-    if known is not None and known[0]() is module and known[1].why_opaque == why_opaque(module):
-        return known[1]
-    with _lock:
-        return _new(module)
+    try:
+        known = _known.get(id(module))
+        if known is not None and known[0]() is module and known[1].why_opaque == why_opaque(module):
+            return known[1]
+        with _lock:
+            return _new(module)
+    except Exception as error:  # the program must not fail because of us
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        note(None, f"{class_name(module)}: its calls are not seen, as libgraphpatch failed: {text}")
+        return None
 
 
 def _new(module: Module) -> Root:
@@ -130,8 +93,8 @@ def _new(module: Module) -> Root:
         note(None, f"{name}: its inside is not visible: {root.why_opaque}")
     if any(
         kind.__name__ in ("FullyShardedDataParallel", "FSDPModule")
-        for below in module.modules()
-        for kind in type(below).__mro__
+        for _, part in below(module)
+        for kind in type(part).__mro__
     ):
         note(
             None,
@@ -151,7 +114,8 @@ def _name(module: Module) -> str:
 
 def _skip_in_compilation() -> None:
     """torch.compile begins with whatever function is called; ours are none of the model's."""
-    for module in (*_CALLED_IN_RUNS, sys.modules[__name__]):
+    ours = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
+    for module in ours:
         for code in _codes(vars(module), module.__name__):
             _dynamo.skip(code)
 

@@ -95,7 +95,10 @@ class PatchBlock:
         module = self._recorder.root.module()
         name = "the module" if module is None else type(module).__name__
         if self._recorder.root.begun == opened.begun:
-            return f"{what}: no call of {name} began in the block; only its call is a run, no other method of it is"
+            return (
+                f"{what}: no call of {name} or of a module in it began in the block; what its other methods do beside"
+                " such calls is no part of a run"
+            )
         return f"{what}: the calls of {name} in the block did not come by there"
 
     def _spec(self, path: str, patch: Patch[Any], held: list[Closes | None]) -> Handle:

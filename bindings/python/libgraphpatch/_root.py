@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import weakref
 from typing import Any, Protocol
 
-import torch
 from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
 from ._locks import new_lock
-from ._modules import class_name, is_script, parts, why_opaque
-from ._scope import Scope
+from ._modules import below, class_name, held_tensor, is_script, parts, why_opaque
+from ._scope import Scope, forget_paths
 from ._signature import Signature
 
 # Modules by id, each with the dict that holds it and its key there: another one may take its place.
 Ignored = dict[int, tuple[Module, dict[str, Module], str]]
+
+Part = tuple[str, "weakref.ref[Module]", list[str]]
+Foreign = list[tuple[str, "weakref.ref[Module]"]]
 
 
 class Closes(Protocol):
@@ -29,26 +32,44 @@ class ModuleTree:
     """A root's module with all modules and parameters below it as they are at one time, and the library's picture of
     that."""
 
-    def __init__(self, module: Module, name: str, opaque: bool) -> None:
+    def __init__(self, module: Module, name: str, opaque: bool, foreign: Foreign) -> None:
         self.signature = Signature(module)
-        self.parts = parts(module)
+        self.parts = _all_parts(module, foreign)
         # By attribute path: the module that holds the parameter or buffer, and its name there.
         self.parameters = [
             (f"{path}.{name}" if path else name, (part, name)) for path, part, held in self.parts for name in held
         ]
-        self.scripted = any(is_script(below) for below in module.modules())
+        self.scripted = any(is_script(part) for _, part in below(module))
         names, paths = texts(self.signature.names), texts(path for path, _ in self.parameters)
         described: tuple[Any, ...] = name.encode(), class_name(module).encode(), names, len(names), paths, len(paths)
         self.handle = Handle(lib.gp_root_free, made(lib.gp_root_new, *described, opaque))
 
-    def is_current(self, module: Module) -> bool:
-        return self.signature.fits(module) and self.parts == parts(module)
+    def is_current(self, module: Module, foreign: Foreign) -> bool:
+        return self.signature.fits(module) and _are_same(self.parts, _all_parts(module, foreign))
 
     def identities(self) -> Any:
         """The tensors that the parameters are now, as addresses in the order of ``parameters``."""
-        tensors = [getattr(owner(), name, None) for _, (owner, name) in self.parameters]
-        addresses = [tensor._cdata if isinstance(tensor, torch.Tensor) else None for tensor in tensors]
+        tensors = [held_tensor(owner(), name) for _, (owner, name) in self.parameters]
+        addresses = [None if tensor is None else tensor._cdata for tensor in tensors]
         return (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def _all_parts(module: Module, foreign: Foreign) -> list[Part]:
+    """The parts of the root's module, and those of living ones that are called and hang nowhere below it."""
+    found = parts(module)
+    for path, reference in foreign:
+        held = reference()
+        if held is not None:
+            found += [(f"{path}.{below}" if below else path, part, names) for below, part, names in parts(held)]
+    return found
+
+
+def _are_same(known: list[Part], now: list[Part]) -> bool:
+    """Whether both are of the very same modules, whatever those say of being equal."""
+    if len(known) != len(now):
+        return False
+    pairs = zip(known, now, strict=True)
+    return all(old[0] == new[0] and old[1]() is new[1]() and old[2] == new[2] for old, new in pairs)
 
 
 class Cold:
@@ -71,7 +92,10 @@ class Root:
         self.name = name
         self.session = session
         self.why_opaque = why_opaque(module)
-        self.tree = ModuleTree(module, name, self.why_opaque is not None)
+        # Modules that are called in its runs and hang nowhere below it (a plain object holds them), each with the path
+        # that it is given.
+        self.foreign: Foreign = []
+        self.tree = ModuleTree(module, name, self.why_opaque is not None, self.foreign)
         self.cold = Cold()
         # By the ids of the calling and the called module.
         self.scopes: dict[tuple[int, int], Scope] = {}
@@ -83,7 +107,9 @@ class Root:
         # Whether the last run asked for parameters: then the next one looks for new ones first.
         self.by_parameter = False
         self._lock = new_lock()
-        self._members: weakref.WeakSet[Module] | None = None
+        # The modules whose classes were looked at for a `__call__` of their own.
+        self.known_classes: ModuleTree | None = None
+        self._members: dict[int, weakref.ref[Module]] | None = None
         # Runs that are under way and may be met on other threads (one element each); those and what may be run again.
         self.open: list[None] = []
         self.running = 0
@@ -92,12 +118,35 @@ class Root:
     def refresh(self) -> None:
         """Takes notice of modules and parameters that are new, gone or elsewhere."""
         module = self.module()
-        if module is None or self.tree.is_current(module):
+        if module is None or self.tree.is_current(module, self.foreign):
             return
-        tree = ModuleTree(module, self.name, self.why_opaque is not None)  # the old one lives as long as its runs
+        # The old one lives as long as its runs.
+        tree = ModuleTree(module, self.name, self.why_opaque is not None, self.foreign)
         self._members = None
+        forget_paths()
         self.tree = tree
         self.scopes, self.ignored = {}, {}  # they know of the old one's parameters
+
+    def foreign_path(self, module: Module) -> str:
+        """The path that is given to a module that hangs nowhere below the root's; empty if it has no parameters, and
+        needs none. From the next run on its parameters are known."""
+        for path, reference in self.foreign:
+            held = reference()
+            if held is None:
+                continue
+            inner = next((inner for inner, part in below(held) if part is module), None)
+            if inner is not None:
+                return f"{path}.{inner}" if inner else path
+        if not any(held for _, _, held in parts(module)):
+            return ""
+        with self._lock:
+            self.foreign = [known for known in self.foreign if known[1]() is not None]
+            base, root = type(module).__name__, self.module()
+            used = {path for path, _ in self.foreign}.union(() if root is None else root._modules)
+            paths = (base if number == 0 else f"{base}_{number}" for number in itertools.count())
+            path = next(path for path in paths if path not in used)
+            self.foreign = [*self.foreign, (path, weakref.ref(module))]
+        return path
 
     def enter(self) -> None:
         """A run begins, or something that may be run again."""
@@ -129,9 +178,12 @@ class Root:
 
     def is_running(self, module: Module) -> bool:
         """Whether a run is under way on whatever thread, and ``module`` belongs to it."""
-        if not self.open:
-            return False
+        return bool(self.open) and self.has(module)
+
+    def has(self, module: Module) -> bool:
+        """Whether ``module`` is the root's or one below it."""
         root = self.module()
         if self._members is None and root is not None:
-            self._members = weakref.WeakSet(root.modules())
-        return self._members is not None and module in self._members
+            self._members = {id(part): weakref.ref(part) for _, part in below(root)}
+        known = None if self._members is None else self._members.get(id(module))
+        return known is not None and known() is module

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import sysconfig
 from collections.abc import Callable
 from typing import Any
 
@@ -27,23 +28,48 @@ from ._header import (
 from ._library import check, lib
 from ._modules import class_name, is_script, note, why_opaque
 from ._raised import behind
-from ._root import Root
-from ._script import prepare, run_script, script_scope
+from ._root import Cold, ModuleTree, Root
+from ._script import prepared, run_script, script_scope
 from ._signature import Signature
 from ._structure import changed, flatten
 from ._thread import Frame, thread
-from .errors import GraphPatchError
+from .errors import GraphPatchError, PatchError
 
 Call = Callable[..., Any]
+
+# Whether ``sys.getrefcount`` tells how many hold an object. From Python 3.14 on, and without a GIL, some references are
+# not counted: there a value that may be changed counts as held by others, and is copied.
+COUNTS = sys.version_info < (3, 14) and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """A call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
+    if root.why_opaque is None and module._compiled_call_impl is not None:
+        raise GraphPatchError(
+            f"{class_name(module)}: it was compiled after its graph was recorded: {why_opaque(module)}"
+        )
+
+    def inside(frame: Frame | Cold, signature: Signature, wants: int) -> Any:
+        if type(frame) is not Frame:
+            return call(module, *args, **kwargs)
+        return _inside(frame, module, signature, wants, args, kwargs, call)
+
+    return open_run(root, module, inside, lambda: call(module, *args, **kwargs))
+
+
+def open_run(
+    root: Root, module: Module, inside: Callable[[Frame | Cold, Signature, int], Any], apart: Callable[[], Any]
+) -> Any:
+    """A run of the root, in which ``inside`` is called; or ``apart``, if nothing is wanted of it.
+
+    Args:
+        module: The root's module.
+    """
     root.enter()
     try:
-        return _open_run(root, module, args, kwargs, call)
+        return _open_run(root, module, inside, apart)
     finally:
         root.leave()
 
@@ -60,23 +86,30 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
     return scope(frame, module, args, kwargs, lambda module, *args, **kwargs: run(root, module, args, kwargs, call))
 
 
-def _open_run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
+def _begin_run(root: Root, module: Module) -> int:
+    """Begins a run in the library. What is wanted of it; 0 also where it could not begin."""
+    try:
+        _dynamo.install()
+        if root.by_parameter:
+            root.refresh()
+        with root.beginning:
+            root.begun += 1
+            check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
+        return thread.wants.value
+    except Exception as error:
+        spare(root, module, error)
+        return 0
+
+
+def _open_run(
+    root: Root, module: Module, inside: Callable[[Frame | Cold, Signature, int], Any], apart: Callable[[], Any]
+) -> Any:
     outer = thread.frame
-    if root.why_opaque is None and getattr(module, "_compiled_call_impl", None) is not None:
-        raise GraphPatchError(
-            f"{class_name(module)}: it was compiled after its graph was recorded: {why_opaque(module)}"
-        )
-    _dynamo.install()
-    if root.by_parameter:
-        root.refresh()
+    wants = _begin_run(root, module)
     tree = root.tree
-    with root.beginning:
-        root.begun += 1
-        check(lib.gp_run_open(root.session, tree.handle, thread.wants_at, thread.plan_at))
-    wants = thread.wants.value
     if type(outer) is Frame:
         if not wants:  # it is a part of the outer run as all others
-            return call(module, *args, **kwargs)
+            return apart()
         note(
             outer.root.session,
             f"{class_name(module)}: has patches of its own PatchableGraph, and only those hold inside it",
@@ -84,17 +117,17 @@ def _open_run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) ->
     if not wants:
         thread.frame = root.cold
         try:
-            return call(module, *args, **kwargs)
+            return apart()
         finally:
             thread.frame = outer
-    thread.frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
+    frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
+    thread.frame = frame
     root.open.append(None)
     try:
         root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
         if wants & GP_WANTS_PARAMETERS:
-            identities = tree.identities()
-            check(lib.gp_run_parameters(identities, len(identities)))
-        return _inside(module, tree.signature, wants, args, kwargs, call)
+            _tell_parameters(root, module, tree)
+        return inside(frame, tree.signature, wants)
     except RuntimeError as error:
         cause = behind(error)
         if cause is None:
@@ -108,54 +141,102 @@ def _open_run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) ->
             thread.let_go()
 
 
+def _tell_parameters(root: Root, module: Module, tree: ModuleTree) -> None:
+    try:
+        identities = tree.identities()
+        check(lib.gp_run_parameters(identities, len(identities)))
+    except Exception as error:
+        spare(root, module, error)
+
+
 # Frames of Python's stack from here on outwards are before the run.
 BEGINNING = _open_run.__code__
 
 
 def scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
-    """A call of a module inside a run."""
+    """A call of a module inside a run, where it matters little how deep calls nest."""
+    if prepared(module):
+        return script_scope(frame, module, args, kwargs, call)
+    wants, signature = enter(frame, module)
+    try:
+        return _inside(frame, module, signature, wants, args, kwargs, call)
+    finally:
+        leave(frame)
+
+
+def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
+    """A module is called in the scope ``frame``. What is wanted of its inputs and its output, and its arguments."""
     root = frame.root
-    known = frame.scope(module)
-    if is_script(module) and prepare(module):
-        return script_scope(frame, known, module, args, kwargs, call)
+    try:
+        known = frame.scope(module)
+    except Exception as error:
+        spare(root, module, error)
+        known = frame.unknown(module)
     check(lib.gp_scope_open(known.address, thread.wants_at))
     wants = thread.wants.value
-    try:
-        if not wants & GP_WANTS_INSIDE:
-            # Scripted modules tell of their calls themselves, and only the library can keep those apart.
-            holders = known.attribute.modules()
-            place = frame.wants >> GP_WANTS_PLACE_SHIFT
-            if wants & GP_WANTS_IGNORED and place and holders is not None and not root.tree.scripted:
-                frame.ignored[id(module)] = module, holders, known.attribute.name
-            thread.frame = root.cold
-            return call(module, *args, **kwargs)
+    if wants & GP_WANTS_INSIDE:
         thread.frame = Frame(root, module, frame, wants, frame.plan)
-        return _inside(module, known.signature, wants, args, kwargs, call)
-    finally:
-        thread.frame = frame
-        lib.gp_scope_leave()
+        return wants, known.signature
+    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
+    holders = known.attribute.modules()
+    place = frame.wants >> GP_WANTS_PLACE_SHIFT
+    if wants & GP_WANTS_IGNORED and place and holders is not None and not root.tree.scripted:
+        frame.ignored[id(module)] = module, holders, known.attribute.name
+    thread.frame = root.cold
+    return 0, None
 
 
-def _inside(module: Module, signature: Signature, wants: int, args: Any, kwargs: Any, call: Call) -> Any:
-    """The call itself, between its inputs and its output."""
-    if wants & GP_WANTS_INPUTS and (module._forward_pre_hooks or not signature.lacks(args, kwargs)):
-        args, kwargs = _show_inputs(signature, args, kwargs)
+def leave(frame: Frame) -> None:
+    """The module that was called in ``frame`` has returned or raised."""
+    thread.frame = frame
+    lib.gp_scope_leave()
+
+
+def spare(root: Root, module: Module, error: Exception) -> None:
+    """A failure of ours. A program that only runs under `graphpatch run` must not fail for it: it is noted, and the
+    value is left alone. What a patch that cannot be applied has to say is no failure of ours."""
+    if root.session is not None or isinstance(error, PatchError):
+        raise error
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    note(None, f"{type(module).__qualname__}: a value was left alone, as libgraphpatch failed: {text}")
+
+
+def _inside(
+    frame: Frame, module: Module, signature: Signature | None, wants: int, args: Any, kwargs: Any, call: Call
+) -> Any:
+    """The call itself, between its inputs and its output. ``frame`` is the one around, or the root's own."""
+    if wants & GP_WANTS_INPUTS:
+        args, kwargs = show_inputs(frame, module, signature, args, kwargs)
     output = call(module, *args, **kwargs)
     if wants & GP_WANTS_OUTPUT:
-        # Only this function holds it: it may be changed where it lies.
-        owned = type(output) is torch.Tensor and sys.getrefcount(output) <= 2
-        structure, tensors = flatten(output)
-        check(lib.gp_scope_output(structure, _addresses(tensors), len(tensors), owned, thread.wants_at))
-        if thread.wants.value:
-            output = changed(output)
+        owned = COUNTS and type(output) is torch.Tensor and sys.getrefcount(output) <= 2
+        output = show_output(frame, output, owned)
     return output
 
 
-def _show_inputs(signature: Signature, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    values = signature.gather(args, kwargs)
-    structure, tensors = flatten(values)
-    check(lib.gp_scope_inputs(structure, _addresses(tensors), len(tensors), thread.wants_at))
-    return signature.scatter(args, kwargs, values, changed(values)) if thread.wants.value else (args, kwargs)
+def show_output(frame: Frame, output: Any, owned: bool) -> Any:
+    """Shows what the innermost scope returns. What it comes to be."""
+    try:
+        structure, tensors = flatten(output)
+        check(lib.gp_scope_output(structure, _addresses(tensors), len(tensors), owned, thread.wants_at))
+        return changed(output) if thread.wants.value else output
+    except Exception as error:
+        spare(frame.root, frame.module, error)
+        return output
+
+
+def show_inputs(frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Shows the arguments of the innermost scope's call. The call as it comes to be."""
+    if signature is None or (not module._forward_pre_hooks and signature.lacks(args, kwargs)):
+        return args, kwargs
+    try:
+        values = signature.gather(args, kwargs)
+        structure, tensors = flatten(values)
+        check(lib.gp_scope_inputs(structure, _addresses(tensors), len(tensors), thread.wants_at))
+        return signature.scatter(args, kwargs, values, changed(values)) if thread.wants.value else (args, kwargs)
+    except Exception as error:
+        spare(frame.root, module, error)
+        return args, kwargs
 
 
 def _addresses(tensors: list[torch.Tensor]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
-from ._modules import class_name, why_opaque
+from ._modules import at, below, class_name, why_opaque
 from ._signature import Signature
 
 
@@ -31,7 +31,7 @@ class Attribute:
             return False
         modules = holder._modules  # a scripted module's has no get()
         held = modules[self.name] if self.name in modules else None  # noqa: SIM401
-        return held is module or getattr(held, "_module", None) is module  # a PatchableGraph of it
+        return held is module or getattr(held, "__dict__", {}).get("_module") is module  # a PatchableGraph of it
 
     def modules(self) -> dict[str, Module] | None:
         """What holds it, if that is a plain dict."""
@@ -40,41 +40,56 @@ class Attribute:
         return held if isinstance(held, dict) else None
 
 
-# For each module that was looked through, by its id: a weak reference to it, and the first path of each module below
-# it, by id. A first run asks for the path of every module, and may not walk over all of them each time.
-_paths: dict[int, tuple[weakref.ref[Module], dict[int, str]]] = {}
+class _Below:
+    """What is known of the modules below one: the first path of each, by its id, and which modules have none there. A
+    first run asks for the path of every module, and may not walk over all of them each time."""
+
+    def __init__(self, above: Module) -> None:
+        key = id(above)
+        # The address may be another module's afterwards.
+        self.above = weakref.ref(above, lambda _: _known.pop(key, None))
+        self.paths: dict[int, str] = {}
+        before = _known.get(key)
+        self.nowhere: dict[int, weakref.ref[Module]] = {} if before is None else before.nowhere
+        for path, part in below(above):
+            if path:
+                self.paths.setdefault(id(part), path)
+        _known[key] = self
 
 
-def _paths_below(above: Module) -> dict[int, str]:
-    """The first path of each module below ``above``, by its id, as they are now."""
-    paths: dict[int, str] = {}
-    for path, below in above.named_modules(remove_duplicate=False):
-        if path:
-            paths.setdefault(id(below), path)
-    key = id(above)
-    # The address may be another module's afterwards.
-    _paths[key] = weakref.ref(above, lambda _: _paths.pop(key, None)), paths
-    return paths
+# By the id of the module above.
+_known: dict[int, _Below] = {}
+
+
+def forget_paths() -> None:
+    """Modules were added, or hang elsewhere."""
+    _known.clear()
 
 
 def _hangs_at(above: Module, path: str, module: Module) -> bool:
-    try:
-        return above.get_submodule(path) is module
-    except AttributeError:
-        return False
+    return at(above, path) is module
 
 
 def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
     """The attribute path of ``module`` below ``above``; empty where it has none."""
-    if above is not None:
-        known, paths = _paths.get(id(above), (None, {}))
-        path = paths.get(id(module)) if known is not None and known() is above else None
-        if path is None or not _hangs_at(above, path, module):
-            path = _paths_below(above).get(id(module))
-        if path is not None:
-            holder, _, name = path.rpartition(".")
-            return path, Attribute(above.get_submodule(holder), name)
-    return "", Attribute(None, "")
+    if above is None:
+        return "", Attribute(None, "")
+    known = _known.get(id(above))
+    if known is None or id(known.above()) != id(above):
+        known = _Below(above)
+    key = id(module)
+    nowhere = known.nowhere.get(key)
+    if nowhere is not None and nowhere() is module:
+        return "", Attribute(None, "")
+    path = known.paths.get(key)
+    if path is None or not _hangs_at(above, path, module):
+        known = _Below(above)
+        path = known.paths.get(key)
+        if path is None:
+            known.nowhere[key] = weakref.ref(module)
+            return "", Attribute(None, "")
+    holder, _, name = path.rpartition(".")
+    return path, Attribute(at(above, holder), name)
 
 
 class Scope:
@@ -88,8 +103,16 @@ class Scope:
 
     __slots__ = ("address", "attribute", "handle", "module", "opaque", "signature")
 
-    def __init__(self, module: Module, attribute: Attribute, path: str, absolute: str, opaque: bool) -> None:
-        self.signature = Signature(module)
+    def __init__(
+        self,
+        module: Module,
+        attribute: Attribute,
+        path: str,
+        absolute: str,
+        opaque: bool,
+        signature: Signature | None = None,
+    ) -> None:
+        self.signature = signature or Signature(module)
         self.module = weakref.ref(module)
         self.attribute = attribute
         self.opaque = opaque

@@ -12,7 +12,6 @@ from torch.nn import Module
 
 from ._library import check, lib
 from ._root import Cold
-from ._scope import Scope
 from ._thread import Frame, thread
 
 _IN_SCRIPT = Cold()
@@ -26,6 +25,11 @@ def _operator(name: str) -> Callable[..., Any]:
 def prepare(module: Module) -> bool:
     """Has a scripted module tell of what it does. Whether it does."""
     return bool(_operator("prepare")(module))
+
+
+def prepared(module: Module) -> bool:
+    """Whether a module is a scripted one that tells of what it does."""
+    return isinstance(module, torch.jit.ScriptModule) and prepare(module)
 
 
 def call_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
@@ -48,8 +52,9 @@ def run_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any])
         thread.frame = outer
 
 
-def script_scope(frame: Frame, scope: Scope, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
+def script_scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
     """A call of a scripted module inside a run of Python's."""
+    scope = frame.scope(module)
     depth = ctypes.c_uint32()
     check(lib.gp_scope_script(scope.address, ctypes.byref(depth)))
     thread.frame = frame.root.cold

@@ -9,6 +9,7 @@ from typing import Any
 from torch.nn import Module
 
 from ._modules import is_script
+from ._own_call import entry
 
 _EMPTY = inspect.Parameter.empty
 _VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -20,9 +21,9 @@ class Signature:
     itself."""
 
     def __init__(self, module: Module) -> None:
-        forward = getattr(module, "_orig_mod", module).forward  # a compiled one takes what its module takes
+        forward = entry(module)
         # A scripted module's is another object every time.
-        self.forward = None if is_script(module) else _function(module.forward)
+        self.forward = None if is_script(module) else _function(forward)
         parameters = _parameters(module, forward)
         self.names = [parameter.name for parameter in parameters]
         self.kinds = [parameter.kind for parameter in parameters]
@@ -42,13 +43,18 @@ class Signature:
             if kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)
         }
 
+    @classmethod
+    def unknown(cls) -> Signature:
+        """That of a call of which nothing is known."""
+        return cls(_Anything())
+
     def lacks(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         """Whether a call leaves out what has no default, and fails."""
         return any(index >= len(args) and name not in kwargs for index, name in self.needed)
 
     def fits(self, module: Module) -> bool:
         """Whether the module's forward is still the one that this was made of."""
-        return self.forward is None or self.forward is _function(module.forward)
+        return self.forward is None or self.forward is _function(entry(module))
 
     def gather(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The value of each argument in a call, in order."""
@@ -86,6 +92,11 @@ class Signature:
             else:  # a default that is given by position only: with all that stand before it
                 args += [*self.defaults[len(args) : index], value]
         return tuple(args), kwargs
+
+
+class _Anything(Module):  # type: ignore[misc]
+    def forward(self, *args: Any) -> None:
+        """Never called."""
 
 
 def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Parameter]:

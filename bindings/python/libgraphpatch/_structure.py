@@ -20,6 +20,11 @@ from ._library import check, lib, sized
 # Deeper ones are leaves by their type: nobody digs there, and a value may hold itself.
 _DEEPEST = 32
 
+# Longer lists and tuples of plain values are leaves by their type: a list of 200,000 token numbers has no nodes of
+# its own.
+_LONGEST = 1024
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
+
 
 def flatten(value: Any) -> tuple[bytes, list[Tensor]]:
     """The structure of ``value``, and its tensors in order."""
@@ -41,7 +46,7 @@ def _fields(value: Any) -> list[tuple[str, Any]]:
     """The keys of a dict, or the fields of a dataclass that are set, each behind its name; transformers' outputs leave
     out those that are None."""
     if isinstance(value, dict):
-        return [(str(key), key) for key in value]
+        return [(_key_text(key), key) for key in value]
     return [(field.name, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]
 
 
@@ -57,7 +62,21 @@ def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
     """Whether the keys can stand in a path: texts and integers, if no two read the same."""
     if not isinstance(value, dict) or not all(type(key) is int or isinstance(key, str) for key in value):
         return False
-    return len({str(key) for key in value}) == len(value)
+    return len({_key_text(key) for key in value}) == len(value)
+
+
+def _clean(text: str) -> str:
+    """A text that can cross to the library: one without NUL and lone surrogates."""
+    return text.replace("\0", " ").encode(errors="replace").decode()
+
+
+def _key_text(key: int | str) -> str:
+    return _clean(str(key))
+
+
+def _is_long(value: tuple[Any, ...] | list[Any]) -> bool:
+    """Whether it is a long one of plain numbers, texts or None: that is one leaf."""
+    return len(value) > _LONGEST and _PLAIN.issuperset(map(type, value))
 
 
 def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) -> None:
@@ -73,9 +92,8 @@ def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) ->
     elif type(value) is float:
         parts.append(f"F{value!r};")
     elif isinstance(value, str):
-        clean = value.replace("\0", " ").encode(errors="replace").decode()
-        parts.append("S" + _sized(clean[:200]))
-    elif depth < _DEEPEST and isinstance(value, (tuple, list)):
+        parts.append("S" + _sized(_clean(value[:200])))
+    elif depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
         parts.append(f"{'(' if isinstance(value, tuple) else '['}{len(value)};")
         for element in value:
             _flatten(element, parts, tensors, depth + 1)
@@ -122,16 +140,35 @@ def changed(value: Any) -> Any:
 
 
 def _changed(value: Any, leaves: _Leaves, depth: int) -> Any:
-    if depth < _DEEPEST and isinstance(value, (tuple, list)):
+    if depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
         elements = [_changed(element, leaves, depth + 1) for element in value]
         if all(new is old for new, old in zip(elements, value, strict=True)):
             return value
-        if hasattr(value, "_fields"):
-            return type(value)(*elements)
-        return type(value)(elements)
+        return _rebuilt(value, elements)
     if depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
         return _changed_fields(value, leaves, depth)
     return leaves.next(value)
+
+
+def _rebuilt(value: Any, elements: list[Any]) -> Any:
+    """A tuple or list like ``value`` with these elements. The constructor of a class of its own may ask for anything:
+    it is not called."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind(elements)
+    if isinstance(value, list):
+        copied = copy.copy(value)
+        copied[:] = elements
+        return copied
+    if hasattr(value, "_make"):
+        return value._make(elements)
+    try:
+        made = tuple.__new__(kind, elements)
+    except TypeError:  # one that is written in C
+        return kind(elements)
+    if hasattr(value, "__dict__"):
+        vars(made).update(vars(value))
+    return made
 
 
 def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:

@@ -13,6 +13,7 @@ from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque
 from ._root import Cold, Ignored, Root
 from ._scope import Attribute, Scope, find
+from ._signature import Signature
 
 
 class Frame:
@@ -48,9 +49,14 @@ class Frame:
         scope = scopes[key] = Scope(module, attribute, path, absolute, why is not None)
         return scope
 
+    def unknown(self, module: Module) -> Scope:
+        """The same for a module of which nothing could be found out but its class."""
+        return Scope(module, Attribute(None, ""), type(module).__name__, "", False, Signature.unknown())
+
     def _path(self, module: Module) -> tuple[str, str, Attribute]:
         """The module's attribute path below the nearest enclosing called module that has it, and below the root."""
         absolute, _ = find(self.root.module(), module)
+        absolute = absolute or self.root.foreign_path(module)
         outer: Frame | None = self
         while outer is not None:
             path, attribute = find(outer.module, module)

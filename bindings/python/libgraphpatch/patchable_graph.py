@@ -14,11 +14,13 @@ import torch
 from torch.nn import Module
 
 from . import _checkpoint, _source
+from ._dynamo import skip
 from ._modules import is_script, why_opaque
 from ._patch_block import PatchBlock
 from ._recorder import Recorder, Recording
 from ._side_effects import unchanged
 from ._thread import thread
+from ._transforms import refuse, refuse_compilation, refuse_transforms
 from ._watched import asking, watched
 from .graph import NodePath
 from .patches import Patch
@@ -85,16 +87,28 @@ class PatchableGraph:
             example_args = example_args[1:]
         with torch.no_grad(), unchanged(module):
             self.record(*example_args, **example_kwargs)
+            if recorder.root.foreign:  # modules that only this run showed: with their parameters
+                self.record(*example_args, **example_kwargs)
 
     # --- the module ---
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module, under the patches that hold."""
+        refuse_transforms(type(self._module).__name__, *args, *kwargs.values())
         outer, thread.asked = thread.asked, self._recorder.root
         try:
             return self._module(*args, **kwargs)
         finally:
             thread.asked = outer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The same: a call of ours is a run, the module's own method would be none."""
+        refuse_transforms(type(self._module).__name__, args, kwargs)
+        return self(*args, **kwargs)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Asked by ``torch.jit.script``."""
+        refuse(type(self._module).__name__, "torch.jit.script()")
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:
@@ -105,9 +119,8 @@ class PatchableGraph:
         if name == "_module":
             raise AttributeError(name)
         value = getattr(self._module, name)
-        if name == "forward":  # a call of ours is a run, the module's own method would be none
-            return functools.wraps(value)(functools.partial(type(self).__call__, self))
         if inspect.ismethod(value) and value.__self__ is self._module:
+            refuse_compilation(type(self._module).__name__)
             return self._answering_with_self(value)
         return value
 
@@ -223,3 +236,9 @@ class PatchableGraph:
         return PatchBlock(
             self._recorder, patches, on_error=on_error, on_missing=on_missing, runs=runs, this_thread=this_thread
         )
+
+
+# torch.compile calls them as they are, and is refused there.
+for method in (PatchableGraph.__call__, PatchableGraph.forward):
+    vars(method)["_torchdynamo_disable"] = True
+    skip(method.__code__)

@@ -147,13 +147,13 @@ impl Doctor {
     }
 }
 
-/// The compiler and the cache; without them nothing is amiss as long as there is an adapter (`settled`).
+/// Looks at the compiler and the cache. Neither is needed where an adapter is there already (`settled`).
 fn tools(libtorch: Option<&Libtorch>, settled: bool, found: &mut Findings) {
-    match cache::place() {
-        Ok(place) => {
-            found.old_adapters = cache::outdated(&place.dir);
-            found.cache = Some(place.dir);
-            found.cache_note = place.detour;
+    match cache::choose() {
+        Ok(cache) => {
+            found.old_adapters = cache::outdated(&cache.path);
+            found.cache = Some(cache.path);
+            found.cache_note = cache.why_elsewhere;
         }
         Err(why) if !settled => found.advise(why),
         Err(why) => found.cache_note = Some(why.to_string()),

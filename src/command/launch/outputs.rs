@@ -1,11 +1,14 @@
 //! The files that a command is asked to write, checked before anything starts: nobody's work is to be lost because of a
 //! name that was mistyped.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::voice::Stop;
+use graphpatch_core::output::{Destination, folder_of};
 
 /// What a file holds that a command writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub enum Content {
     Values,
     /// `sweep -o`: CSV or JSON, by its ending.
     Table,
+    /// What a sweep keeps beside its table while it lasts.
+    Journal,
     /// `sweep --heat-map`
     Picture,
     /// `view -o`
@@ -49,11 +54,12 @@ impl Input {
     }
 }
 
-/// Endings of names that promise a content which none of ours is, or only the one behind them.
+/// What the endings of file names promise: the contents of ours that fit, of which there may be none.
 const ENDINGS: &[(&str, &[Content])] = &[
     ("json", &[Content::Graph, Content::Table]),
     ("csv", &[Content::Table]),
     ("safetensors", &[Content::Values]),
+    ("journal", &[Content::Journal]),
     ("svg", &[Content::Picture]),
     ("html", &[Content::Page]),
     ("htm", &[Content::Page]),
@@ -82,6 +88,7 @@ impl Content {
             Content::Graph => ("a graph", ".json"),
             Content::Values => ("safetensors", ".safetensors"),
             Content::Table => ("a table", ".csv or .json"),
+            Content::Journal => ("the journal of a sweep", ".journal"),
             Content::Picture => ("a picture (SVG)", ".svg"),
             Content::Page => ("a page (HTML)", ".html"),
             Content::Graphviz => ("Graphviz text", ".dot"),
@@ -111,6 +118,7 @@ impl Content {
                 let binary = |byte: &u8| *byte < b' ' && !byte.is_ascii_whitespace();
                 !begin.iter().any(binary) && (ours || !begins(&["{"]))
             }
+            Content::Journal => begins(&["{"]) && contains(text, b"\"command\""),
             Content::Picture => begins(&["<svg", "<?xml"]),
             Content::Page => begins(&["<!doctype html", "<html"]),
             Content::Graphviz => begins(&["digraph", "strict digraph", "graph", "/*", "//", "#"]),
@@ -123,7 +131,7 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
 }
 
 /// Refuses outputs that would cost somebody a file: two of one name, one that is an input, and one that stands in the place
-/// of another kind of file. What is no regular file (`/dev/stdout`, a pipe) is only looked at for whether it may be written.
+/// of another kind of file. What is written into (`/dev/stdout`, a pipe) is only looked at for whether it may be.
 ///
 /// # Errors
 ///
@@ -135,7 +143,7 @@ pub fn check(outputs: &[Output<'_>], inputs: &[Input]) -> Result<(), Stop> {
             let Output { option, file, .. } = output;
             Err(Stop::usage(format!("{option} {}: {why}", file.display())))
         };
-        if is_special(output.file) {
+        if matches!(Destination::of(output.file), Destination::Stream(_)) {
             continue;
         }
         let own = identity(output.file);
@@ -187,22 +195,15 @@ fn ending_of(file: &Path) -> Option<&'static [Content]> {
         .map(|(_, contents)| *contents)
 }
 
-fn is_special(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|about| !about.is_file())
-}
-
 /// The same for every name of a file; it need not be there yet.
 fn identity(file: &Path) -> PathBuf {
+    let (Destination::File(file) | Destination::Stream(file)) = Destination::of(file);
     if let Ok(whole) = file.canonicalize() {
         return whole;
     }
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    match (folder.canonicalize(), file.file_name()) {
+    match (folder_of(&file).canonicalize(), file.file_name()) {
         (Ok(folder), Some(name)) => folder.join(name),
-        _ => file.to_owned(),
+        _ => file,
     }
 }
 
@@ -216,25 +217,35 @@ fn begin_of(file: &Path) -> Vec<u8> {
     begin
 }
 
-/// Whether a file can be made there, found out by making another one.
+/// Whether a file can be made there, found out by making another one; whether a pipe or a device may be written into.
 fn check_writable(file: &Path) -> Result<(), Stop> {
+    let refuse = |why: String| Err(Stop::usage(format!("{}: {why}", file.display())));
     if file.is_dir() {
-        return Err(Stop::usage(format!("{}: is a directory", file.display())));
+        return refuse("is a directory".into());
     }
-    let dir = file
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    match tempfile::Builder::new()
-        .prefix(".graphpatch-")
-        .tempfile_in(dir)
-    {
-        Ok(_) => Ok(()),
-        Err(why) => Err(Stop::usage(format!(
-            "{}: cannot be written: {}",
-            file.display(),
-            why.kind()
-        ))),
+    let writable = match Destination::of(file) {
+        Destination::Stream(stream) => may_write(&stream),
+        Destination::File(file) if file.is_symlink() => {
+            return refuse("its symbolic links lead nowhere".into());
+        }
+        Destination::File(file) => tempfile::Builder::new()
+            .prefix(".graphpatch-")
+            .tempfile_in(folder_of(&file))
+            .map(drop),
+    };
+    match writable {
+        Ok(()) => Ok(()),
+        Err(why) => refuse(format!("cannot be written: {}", why.kind())),
+    }
+}
+
+/// Asks the kernel, since opening a pipe would wait for its reader.
+fn may_write(stream: &Path) -> std::io::Result<()> {
+    let path = CString::new(stream.as_os_str().as_bytes())?;
+    // SAFETY: a C string, which the call only reads.
+    match unsafe { libc::access(path.as_ptr(), libc::W_OK) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// What ends the command while the program runs would lose the reports.
+/// Signals that would end the command while the program runs; the reports would be lost.
 const PASSED_ON: [libc::c_int; 6] = [
     libc::SIGINT,
     libc::SIGQUIT,
@@ -52,6 +52,13 @@ extern "C" fn pass_on(
     } else {
         EARLY.store(signal, Ordering::SeqCst);
     }
+}
+
+/// A file that grows above its limit (`ulimit -f`) is an error of its writer's from now on, not the end of the command. Programs
+/// that it starts begin with the disposition from before.
+pub fn survive_file_limits() {
+    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    std::mem::forget(Signals::catch(&[libc::SIGXFSZ], nothing));
 }
 
 /// The dispositions from before. A signal that was ignored (nohup, a background job) stays so, here and in the program.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Arg, Frame, Graph, Kind, Node};
+use super::{Arg, Graph, Kind, Node, SourceLine};
 use crate::error::Result;
 use crate::path::NodePath;
 
@@ -50,7 +50,7 @@ impl Node {
 }
 
 /// Frames as Python's tracebacks show them.
-fn stack(frames: &[Frame]) -> String {
+fn stack(frames: &[SourceLine]) -> String {
     let mut text = String::new();
     for frame in frames {
         let file = if frame.file.is_empty() {
@@ -218,7 +218,7 @@ mod tests {
 
     fn sample() -> Graph {
         let mut graph = tuple_output();
-        let frame = |line, function: &str, text: &str| Frame {
+        let frame = |line, function: &str, text: &str| SourceLine {
             file: "model.py".into(),
             line,
             function: function.into(),

@@ -1,15 +1,13 @@
 //! Saved graphs: JSON with a format number.
 
 use std::collections::HashSet;
-use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
+use crate::output::replace;
 
 /// The format that this version writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -231,7 +229,7 @@ fn node_at(place: &str, any: &serde_json::Value) -> String {
     }
 }
 
-/// What the types alone do not say, and what the other files of this room rely on.
+/// Checks what the types alone do not say, and what the other files of this module rely on.
 fn validate(node: &Node, place: &str) -> Result<(), Fault> {
     if node.name.is_empty() {
         return Err(Fault::at(format!("{place}.name"), "a node without a name"));
@@ -295,25 +293,4 @@ fn nesting(json: &[u8]) -> usize {
         deepest = deepest.max(depth);
     }
     deepest
-}
-
-/// Puts a new file in the place of an old one, as a whole or not at all. What is no regular file (`/dev/stdout`, a pipe)
-/// is written into.
-pub fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if std::fs::metadata(file).is_ok_and(|old| !old.is_file()) {
-        return File::options().write(true).open(file)?.write_all(bytes);
-    }
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    // The permissions are those that an ordinary new file gets: the umask is applied to them.
-    let permissions = Permissions::from_mode(0o666);
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".graph-")
-        .permissions(permissions)
-        .tempfile_in(folder)?;
-    temporary.write_all(bytes)?;
-    temporary.persist(file).map_err(|e| e.error)?;
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::file::*;
 use super::samples::{leaf, tensor, tuple_output};
-use super::{Arg, Frame, Kind};
+use super::{Arg, Kind, SourceLine};
 use super::{Graph, Node, Value};
 use crate::error::Error;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn full() -> GraphFile {
         Arg::Dict(vec![("k".into(), Arg::List(vec![]))]),
     ];
     node.kwargs = vec![("alpha".into(), Arg::Tuple(vec![Arg::Const("1".into())]))];
-    node.frames = vec![Frame {
+    node.frames = vec![SourceLine {
         file: "m.py".into(),
         line: 3,
         function: "forward".into(),

@@ -48,6 +48,19 @@ impl Graph {
         Some(self.digs(path))
     }
 
+    /// How many there are of [`Graph::below`], and the path of number `number` among them. Of a scope only that one path is made.
+    pub fn nth_below(&self, path: &NodePath, number: usize) -> Option<(usize, Option<NodePath>)> {
+        let node = self.node(path)?;
+        if node.is_scope() && path.dig.is_empty() {
+            let child = node.children.get(number);
+            let child = child.map(|child| path.child(&child.name));
+            return Some((node.children.len(), child));
+        }
+        let mut below = self.below(path)?;
+        let count = below.len();
+        Some((count, (number < count).then(|| below.swap_remove(number))))
+    }
+
     /// The canonical path of what `text` names as seen from `base`, which is canonical itself. Names behind a container's
     /// are those of its elements, whichever separator stands before them.
     ///
@@ -312,7 +325,17 @@ mod tests {
         let keys = ["a.b", "e f", "line\nbreak"].map(|key| (key.to_owned(), tensor(&[2])));
         graph.root.children[4].value = Value::Dict(keys.to_vec());
         let output = path("output");
-        assert_eq!(graph.below(&output).unwrap().len(), 3);
+        let all = graph.below(&output).unwrap();
+        assert_eq!(all.len(), 3);
+        for at in [output.clone(), NodePath::root()] {
+            let all = graph.below(&at).unwrap();
+            for (number, path) in all.iter().enumerate() {
+                let found = (all.len(), Some(path.clone()));
+                assert_eq!(graph.nth_below(&at, number), Some(found));
+            }
+            let count = all.len();
+            assert_eq!(graph.nth_below(&at, count), Some((count, None)));
+        }
         for element in graph.below(&output).unwrap() {
             let found = graph.find_below(&NodePath::root(), &element.to_string());
             assert_eq!(found.unwrap(), element);

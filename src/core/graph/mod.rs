@@ -65,7 +65,7 @@ pub enum Arg {
 
 /// One place in the user's source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame {
+pub struct SourceLine {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
     /// 0 where it is not known.
@@ -106,7 +106,7 @@ pub struct Node {
     pub kwargs: Vec<(String, Arg)>,
     /// Where it was called, innermost last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub frames: Vec<Frame>,
+    pub frames: Vec<SourceLine>,
     /// Calls in native code around `frames`, innermost last, that have yet to become frames.
     #[serde(skip)]
     pub addresses: Vec<CodeAddress>,

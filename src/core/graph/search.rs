@@ -178,7 +178,7 @@ impl<'a> Search<'a, '_> {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{tensor, tuple_output};
-    use super::super::{Frame, TensorInfo};
+    use super::super::{SourceLine, TensorInfo};
     use super::*;
 
     fn found(text: Option<&str>, shape: Option<&str>, from: &str) -> Vec<String> {
@@ -187,9 +187,9 @@ mod tests {
             graph.root.children[call].target = "torch.nn.Linear".into();
         }
         graph.root.children[2].target = "aten::add.Tensor".into();
-        graph.root.children[2].frames = vec![Frame {
+        graph.root.children[2].frames = vec![SourceLine {
             file: "net/Model.py".into(),
-            ..Frame::default()
+            ..SourceLine::default()
         }];
         let from = match from {
             "" => NodePath::root(),

@@ -2,9 +2,7 @@
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashSet;
-use std::fs::Permissions;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo, View};
@@ -12,6 +10,7 @@ use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo, View};
 use super::input::{Fault, fill, open};
 use super::{Dtype, HostTensor};
 use crate::error::{Error, Result};
+use crate::output::{as_file_error, replace_with};
 
 /// The format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -235,35 +234,10 @@ pub fn save<T: Borrow<HostTensor>>(file: &Path, tensors: &[(String, T)]) -> Resu
             },
         ));
     }
-    replace(file, given).map_err(fail)
-}
-
-fn replace(file: &Path, tensors: Vec<(&String, Given<'_>)>) -> Result<(), String> {
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    // A folder of its own, so that what a full disk leaves behind goes with it.
-    let part = tempfile::Builder::new()
-        .prefix(".graphpatch-")
-        .tempdir_in(folder)
-        .map_err(|why| why.to_string())?;
-    let unfinished = part.path().join("tensors");
-    ::safetensors::serialize_to_file(tensors, None, &unfinished).map_err(|why| why.to_string())?;
-    let mode = Permissions::from_mode(ordinary_mode(part.path()).unwrap_or(0o644));
-    std::fs::set_permissions(&unfinished, mode)
-        .and_then(|()| std::fs::rename(&unfinished, file))
-        .map_err(|why| why.to_string())
-}
-
-/// The permissions that an ordinary new file gets: the umask is applied to them.
-fn ordinary_mode(folder: &Path) -> std::io::Result<u32> {
-    let ordinary = folder.join("ordinary");
-    Ok(std::fs::File::create(ordinary)?
-        .metadata()?
-        .permissions()
-        .mode()
-        & 0o777)
+    replace_with(file, |new| {
+        ::safetensors::serialize_to_file(given, None, new).map_err(as_file_error)
+    })
+    .map_err(|why| fail(why.to_string()))
 }
 
 #[cfg(test)]

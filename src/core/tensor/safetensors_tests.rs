@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::io::Cursor;
+use std::os::unix::fs::PermissionsExt;
 
 fn parsed(bytes: &[u8], key: &str) -> Result<HostTensor, Fault> {
     one(&mut Cursor::new(bytes), bytes.len() as u64, key)

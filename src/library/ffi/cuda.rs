@@ -3,19 +3,19 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use super::guard::reference;
+use super::arguments::wrong;
+use super::handle::{exclusive, reference, share};
 use super::session::gp_session;
-use super::spec::{change, gp_spec};
+use super::spec::gp_spec;
 use super::value::gp_value;
 use super::{Status, guard, string};
-use graphpatch_core::error::Error;
 use graphpatch_core::patch::action::Action;
 use graphpatch_cuda as cuda;
 
-/// What this machine's CUDA is good for: a line for the driver and one for each device, or one line that says why CUDA
-/// values are patched by libtorch's own operations instead of our kernels (no driver, an old one, no card, a card below
-/// compute capability 7.5). Loads the driver if need be; makes no context. `out` receives new text; free it with
-/// gp_string_free.
+/// What the library can do with this machine's CUDA: a line for the driver and one for each device, or one line that
+/// says why CUDA values are patched by libtorch's own operations instead of our kernels (no driver, an old one, no
+/// card, a card below compute capability 7.5). Loads the driver if need be; makes no context. `out` receives new text;
+/// free it with gp_string_free.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn gp_cuda_status(out: *mut *mut c_char) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_cuda_prepare(session: *const gp_session, device: u32) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { reference(session, "session")?.0.prepare_device(device) })
+    guard(|| unsafe { reference(session)?.prepare_device(device) })
 }
 
 /// Whether the spec's patch can be switched and changed in CUDA graphs that were captured with it: its switch and its
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn gp_cuda_prepare(session: *const gp_session, device: u32
 pub unsafe extern "C" fn gp_spec_live(spec: *mut gp_spec, live: bool) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        change(spec)?.live = live;
+        exclusive(spec)?.live = live;
         Ok(())
     })
 }
@@ -76,12 +76,9 @@ pub unsafe extern "C" fn gp_spec_live(spec: *mut gp_spec, live: bool) -> Status 
 pub unsafe extern "C" fn gp_spec_keep_on_device(spec: *mut gp_spec, stay: bool) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let spec = change(spec)?;
+        let spec = exclusive(spec)?;
         let Action::Keep(kept) = &spec.action else {
-            return Err(Error::Argument {
-                name: "spec",
-                why: "is no probe or record".into(),
-            });
+            return Err(wrong("spec", "is no probe or record"));
         };
         spec.action = Action::Keep(Arc::new(kept.staying(stay)));
         Ok(())
@@ -106,7 +103,7 @@ pub unsafe extern "C" fn gp_patch_set_value(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let value = reference(value, "value")?.0.clone();
-        reference(session, "session")?.0.set_value(id, value)
+        let value = reference(value)?.clone();
+        share(session)?.set_value(id, value)
     })
 }

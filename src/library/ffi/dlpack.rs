@@ -62,7 +62,7 @@ pub(super) unsafe fn read(
     name: &'static str,
 ) -> Result<HostTensor> {
     // SAFETY: by this function's contract.
-    let managed = unsafe { tensor.as_ref() }.ok_or_else(|| super::guard::null(name))?;
+    let managed = unsafe { tensor.as_ref() }.ok_or_else(|| super::arguments::null(name))?;
     let copy = copy(managed);
     if take && let Some(deleter) = managed.deleter {
         // SAFETY: the caller hands the tensor over; this is its end.

@@ -3,7 +3,8 @@
 use std::ffi::{CString, c_char};
 use std::path::Path;
 
-use super::guard::{answer, null, reference, text};
+use super::arguments::{list, text, wrong};
+use super::handle::{self, Boxed, Handle, reference};
 use super::session::gp_session;
 use super::{Status, guard, string};
 use graphpatch_core::error::{Error, Result};
@@ -12,37 +13,33 @@ use graphpatch_core::path::NodePath;
 
 /// Graphs at one moment; they do not change with the session they came from. Any thread may read them. Since 0.1.0.
 pub struct gp_graphs {
+    _opaque: [u8; 0],
+}
+
+impl Handle for gp_graphs {
+    const NAME: &'static str = "graphs";
+    type Value = Graphs;
+    type Owner = Boxed;
+}
+
+/// Graphs, and their names as C reads them.
+pub(super) struct Graphs {
     file: GraphFile,
     names: Vec<CString>,
 }
 
-impl gp_graphs {
-    fn new(file: GraphFile) -> *mut gp_graphs {
+impl Graphs {
+    fn new(file: GraphFile) -> Box<Graphs> {
         let name = |graph: &Graph| CString::new(graph.name.as_str()).unwrap_or_default();
         let names = file.graphs.iter().map(name).collect();
-        Box::into_raw(Box::new(gp_graphs { file, names }))
+        Box::new(Graphs { file, names })
     }
 
     pub(super) fn graph(&self, index: usize) -> Result<&Graph> {
-        self.file.graphs.get(index).ok_or_else(|| Error::Argument {
-            name: "index",
-            why: format!("is {index}, of {} graphs", self.file.graphs.len()),
-        })
+        let graphs = &self.file.graphs;
+        let why = || format!("is {index}, of {} graphs", graphs.len());
+        graphs.get(index).ok_or_else(|| wrong("index", why()))
     }
-}
-
-/// Hands over graphs.
-///
-/// # Safety
-///
-/// `out` is NULL or may be written.
-unsafe fn give(out: *mut *mut gp_graphs, file: GraphFile) -> Result<()> {
-    let graphs = gp_graphs::new(file);
-    // SAFETY: by this function's contract.
-    unsafe { answer(out, "out", graphs) }.inspect_err(|_| {
-        // SAFETY: nobody has seen the pointer.
-        drop(unsafe { Box::from_raw(graphs) });
-    })
 }
 
 /// What the session recorded so far. `out` receives new graphs; free them with gp_graphs_free.
@@ -59,8 +56,8 @@ pub unsafe extern "C" fn gp_session_graphs(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graphs = reference(session, "session")?.0.graphs();
-        give(out, GraphFile::new(graphs))
+        let graphs = reference(session)?.graphs();
+        handle::give(out, Graphs::new(GraphFile::new(graphs)))
     })
 }
 
@@ -77,7 +74,7 @@ pub unsafe extern "C" fn gp_graphs_load(file: *const c_char, out: *mut *mut gp_g
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let file = GraphFile::load(Path::new(text(file, "file")?))?;
-        give(out, file)
+        handle::give(out, Graphs::new(file))
     })
 }
 
@@ -92,7 +89,7 @@ pub unsafe extern "C" fn gp_graphs_load(file: *const c_char, out: *mut *mut gp_g
 pub unsafe extern "C" fn gp_graphs_save(graphs: *const gp_graphs, file: *const c_char) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graphs = reference(graphs, "graphs")?;
+        let graphs = reference(graphs)?;
         graphs.file.save(Path::new(text(file, "file")?))
     })
 }
@@ -106,10 +103,8 @@ pub unsafe extern "C" fn gp_graphs_save(graphs: *const gp_graphs, file: *const c
 /// `graphs` came from a call that hands graphs over, and were not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_free(graphs: *mut gp_graphs) {
-    if !graphs.is_null() {
-        // SAFETY: by this function's contract.
-        drop(unsafe { Box::from_raw(graphs) });
-    }
+    // SAFETY: by this function's contract.
+    unsafe { handle::free(graphs) };
 }
 
 /// How many graphs there are; 0 for NULL.
@@ -122,7 +117,7 @@ pub unsafe extern "C" fn gp_graphs_free(graphs: *mut gp_graphs) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_count(graphs: *const gp_graphs) -> usize {
     // SAFETY: by this function's contract.
-    unsafe { graphs.as_ref() }.map_or(0, |graphs| graphs.file.graphs.len())
+    unsafe { reference(graphs) }.map_or(0, |graphs| graphs.file.graphs.len())
 }
 
 /// What graph number `index` was recorded of: class and method of the root. Borrowed from `graphs`; NULL if there is no
@@ -136,8 +131,10 @@ pub unsafe extern "C" fn gp_graphs_count(graphs: *const gp_graphs) -> usize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_name(graphs: *const gp_graphs, index: usize) -> *const c_char {
     // SAFETY: by this function's contract.
-    let name = unsafe { graphs.as_ref() }.and_then(|graphs| graphs.names.get(index));
-    name.map_or(std::ptr::null(), |name| name.as_ptr())
+    let name = unsafe { reference(graphs) }.map(|graphs| graphs.names.get(index));
+    name.ok()
+        .flatten()
+        .map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
 /// The tree of graph number `index` as text, or of its subtree at `path` (NULL or "": the whole). `out` receives new
@@ -176,7 +173,7 @@ pub unsafe extern "C" fn gp_graphs_children(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         let path = path_or_root(path)?;
         let node = graph.node(&path).ok_or_else(|| no_node(graph, &path))?;
         let names: Vec<String> = if node.is_scope() && path.dig.is_empty() {
@@ -209,7 +206,7 @@ pub unsafe extern "C" fn gp_graphs_shape(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         let path: NodePath = text(path, "path")?.parse()?;
         let value = graph.value(&path).ok_or_else(|| no_node(graph, &path))?;
         string::give(out, "out", &value.label())
@@ -252,7 +249,7 @@ pub unsafe extern "C" fn gp_graphs_json(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         let json = serde_json::to_string(graph)
             .map_err(|why| Error::Internal(format!("a graph without JSON: {why}")))?;
         string::give(out, "out", &json)
@@ -286,7 +283,7 @@ unsafe fn give_text_at(
 ) -> Result<()> {
     // SAFETY: by this function's contract.
     unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         string::give(out, "out", &say(graph, &path_or_root(path)?)?)
     }
 }
@@ -315,7 +312,7 @@ pub unsafe extern "C" fn gp_graphs_complete(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let (graphs, prefix) = (reference(graphs, "graphs")?, text(prefix, "prefix")?);
+        let (graphs, prefix) = (reference(graphs)?, text(prefix, "prefix")?);
         let mut names: Vec<String> = Vec::new();
         for graph in &graphs.file.graphs {
             for name in graph.completions(prefix) {
@@ -344,12 +341,10 @@ pub unsafe extern "C" fn gp_graphs_check(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graphs = reference(graphs, "graphs")?;
-        if paths.is_null() && n != 0 {
-            return Err(null("paths"));
-        }
-        let paths: Vec<NodePath> = (0..n)
-            .map(|i| text(*paths.add(i), "paths")?.parse())
+        let graphs = reference(graphs)?;
+        let paths: Vec<NodePath> = list(paths, n, "paths")?
+            .iter()
+            .map(|path| text(*path, "paths")?.parse())
             .collect::<Result<_>>()?;
         graph::check(&graphs.file.graphs, &paths)
     })

@@ -1,7 +1,7 @@
 //! The edge itself: panics end here, errors become a status and a message.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Status;
@@ -27,55 +27,6 @@ pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> Status {
             remember(&error.to_string());
             Status::from(&error)
         }
-    }
-}
-
-/// The reference behind a pointer of the caller's.
-///
-/// # Safety
-///
-/// `pointer` is NULL or points to a live `T` that nobody writes until `'a` ends.
-pub(super) unsafe fn reference<'a, T>(pointer: *const T, name: &'static str) -> Result<&'a T> {
-    // SAFETY: by this function's contract.
-    unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
-}
-
-/// Writes an answer to the caller's place for it.
-///
-/// # Safety
-///
-/// `place` is NULL or may be written.
-pub(super) unsafe fn answer<T>(place: *mut T, name: &'static str, value: T) -> Result<()> {
-    if place.is_null() {
-        return Err(null(name));
-    }
-    // SAFETY: by this function's contract.
-    unsafe { place.write(value) };
-    Ok(())
-}
-
-/// The caller's NUL-terminated text.
-///
-/// # Safety
-///
-/// `text` is NULL or a C string that lives until `'a` ends.
-pub(super) unsafe fn text<'a>(text: *const c_char, name: &'static str) -> Result<&'a str> {
-    if text.is_null() {
-        return Err(null(name));
-    }
-    // SAFETY: by this function's contract.
-    unsafe { CStr::from_ptr(text) }
-        .to_str()
-        .map_err(|why| Error::Argument {
-            name,
-            why: format!("is no UTF-8: {why}"),
-        })
-}
-
-pub(super) fn null(name: &'static str) -> Error {
-    Error::Argument {
-        name,
-        why: "is NULL".into(),
     }
 }
 

@@ -4,8 +4,9 @@ use std::ffi::c_char;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::arguments::{answer, null, text, wrong};
 use super::dlpack::{self, DLManagedTensorVersioned};
-use super::guard::{answer, reference, text};
+use super::handle::reference;
 use super::session::gp_session;
 use super::{Status, guard};
 use graphpatch_core::error::{Error, Result};
@@ -20,7 +21,7 @@ use graphpatch_session::keyed;
 /// `session` is NULL or live.
 unsafe fn kept(session: *const gp_session, id: u64) -> Result<Arc<Kept>> {
     // SAFETY: by this function's contract.
-    let kept = unsafe { reference(session, "session")? }.0.kept_of(id);
+    let kept = unsafe { reference(session) }?.kept_of(id);
     kept.ok_or_else(|| {
         Error::State(format!(
             "patch number {id} is no probe or record, or is gone"
@@ -75,17 +76,15 @@ pub unsafe extern "C" fn gp_kept_tensor(
         let kept = kept(session, id)?;
         let place = usize::try_from(index).ok();
         if out.is_null() {
-            return Err(super::guard::null("out"));
+            return Err(null("out"));
         }
         let remote = place.and_then(|at| kept.remote(at));
         if let Some(lent) = remote.and_then(|copy| graphpatch_torch::lend(copy.as_ref())) {
             return answer(out, "out", lent.as_ptr().cast());
         }
         let value = place.and_then(|at| kept.value(at));
-        let value = value.ok_or_else(|| Error::Argument {
-            name: "index",
-            why: format!("is {index}, of {} values kept", kept.len()),
-        })?;
+        let why = || format!("is {index}, of {} values kept", kept.len());
+        let value = value.ok_or_else(|| wrong("index", why()))?;
         let tensor = dlpack::give(value?);
         answer(out, "out", tensor).inspect_err(|_| dlpack::take_back(tensor))
     })
@@ -105,7 +104,7 @@ pub unsafe extern "C" fn gp_kept_tensor(
 pub unsafe extern "C" fn gp_kept_save(session: *const gp_session, file: *const c_char) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let kept = keyed(&reference(session, "session")?.0.kept());
+        let kept = keyed(&reference(session)?.kept());
         let file = Path::new(text(file, "file")?);
         match kept.unsaved.is_empty() {
             true => safetensors::save(file, &kept.tensors),

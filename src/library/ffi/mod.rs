@@ -4,16 +4,22 @@
 //! it waits in a thread-local. No logic lives here. `include/graphpatch.h` is generated from these files.
 #![allow(non_camel_case_types)] // the C names are the types' names
 
+mod arguments;
+pub mod call;
 pub mod cuda;
 mod dlpack;
+pub mod function;
 pub mod graphs;
 pub mod guard;
-pub mod host;
+mod handle;
 pub mod kept;
+pub mod module;
 pub mod nodes;
 pub mod patch;
+pub mod register;
 pub mod run;
 pub mod session;
+pub mod shown;
 mod sized;
 pub mod source;
 pub mod spec;
@@ -21,6 +27,7 @@ pub mod status;
 pub mod string;
 mod structure;
 pub mod text;
+pub mod torch;
 pub mod value;
 pub mod version;
 

@@ -2,11 +2,12 @@
 
 use std::ffi::c_char;
 
+use super::arguments::{null, text, wrong};
 use super::graphs::{gp_graphs, no_node, path_or_root};
-use super::guard::{null, reference, text};
+use super::handle::reference;
 use super::sized::{self, Grows};
 use super::{Status, guard, string};
-use graphpatch_core::error::{Error, Result};
+use graphpatch_core::error::Result;
 use graphpatch_core::graph::{Graph, Kind, Value};
 use graphpatch_core::path::NodePath;
 
@@ -155,7 +156,7 @@ pub unsafe extern "C" fn gp_graphs_node(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         sized::check(out, "out")?;
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         sized::fill(out, "out", describe(graph, &path_or_root(path)?)?)
     })
 }
@@ -181,7 +182,7 @@ pub unsafe extern "C" fn gp_graphs_sizes(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         for (place, name) in [(smallest, "smallest"), (largest, "largest")] {
             if place.is_null() && n != 0 {
                 return Err(null(name));
@@ -195,10 +196,8 @@ pub unsafe extern "C" fn gp_graphs_sizes(
             return Ok(());
         };
         if n < info.shape.len() {
-            return Err(Error::Argument {
-                name: "n",
-                why: format!("is {n}, of {} dimensions", info.shape.len()),
-            });
+            let why = format!("is {n}, of {} dimensions", info.shape.len());
+            return Err(wrong("n", why));
         }
         for (at, dim) in info.shape.iter().enumerate() {
             smallest.add(at).write(dim.min);
@@ -232,14 +231,12 @@ pub unsafe extern "C" fn gp_graphs_child(
         if child.is_null() {
             return Err(null("child"));
         }
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         let path = graph.canonical(&path_or_root(path)?);
-        let below = graph.below(&path).ok_or_else(|| no_node(graph, &path))?;
-        let Some(found) = below.get(number) else {
-            return Err(Error::Argument {
-                name: "number",
-                why: format!("is {number}, of {}", below.len()),
-            });
+        let found = graph.nth_below(&path, number);
+        let (count, found) = found.ok_or_else(|| no_node(graph, &path))?;
+        let Some(found) = found else {
+            return Err(wrong("number", format!("is {number}, of {count}")));
         };
         if !name.is_null() {
             let own = found.dig.last().or(found.names.last());
@@ -269,7 +266,7 @@ pub unsafe extern "C" fn gp_graphs_find(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs, "graphs")?.graph(index)?;
+        let graph = reference(graphs)?.graph(index)?;
         let (path, below) = (path_or_root(path)?, text(below, "below")?);
         if graph.below(&path).is_none() {
             return Err(no_node(graph, &path));

@@ -2,7 +2,8 @@
 
 use std::ffi::c_char;
 
-use super::guard::{answer, reference, text};
+use super::arguments::{answer, list, text};
+use super::handle::share;
 use super::session::gp_session;
 use super::sized::{self, Grows};
 use super::{Status, guard, string};
@@ -48,10 +49,10 @@ pub unsafe extern "C" fn gp_patch_add(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let session = reference(session, "session")?;
+        let session = share(session)?;
         let spec = text(patch, "patch")?.parse()?;
         answer(id, "id", 0)?;
-        answer(id, "id", session.0.add_patch(spec)?)
+        answer(id, "id", session.add_patch(spec)?)
     })
 }
 
@@ -65,7 +66,7 @@ pub unsafe extern "C" fn gp_patch_add(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { reference(session, "session")?.0.remove_patch(id) })
+    guard(|| unsafe { share(session)?.remove_patch(id) })
 }
 
 /// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
@@ -84,14 +85,11 @@ pub unsafe extern "C" fn gp_patch_remove_all(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let session = reference(session, "session")?;
+        let session = share(session)?;
         if n == 0 {
             return Ok(());
         }
-        if ids.is_null() {
-            return Err(super::guard::null("ids"));
-        }
-        session.0.remove_all(std::slice::from_raw_parts(ids, n))
+        session.remove_all(list(ids, n, "ids")?)
     })
 }
 
@@ -105,7 +103,7 @@ pub unsafe extern "C" fn gp_patch_remove_all(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on: bool) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { reference(session, "session")?.0.enable_patch(id, on) })
+    guard(|| unsafe { share(session)?.enable_patch(id, on) })
 }
 
 /// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
@@ -120,9 +118,9 @@ pub unsafe extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on
 pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let session = reference(session, "session")?;
+        let session = share(session)?;
         answer(set, "set", 0)?;
-        answer(set, "set", session.0.begin_set())
+        answer(set, "set", session.begin_set())
     })
 }
 
@@ -137,7 +135,7 @@ pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { reference(session, "session")?.0.end_set(set) })
+    guard(|| unsafe { share(session)?.end_set(set) })
 }
 
 /// What the session knows of a patch.
@@ -147,7 +145,7 @@ pub unsafe extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Sta
 /// `session` is NULL or live.
 unsafe fn counts(session: *const gp_session, id: u64) -> Result<PatchCounts> {
     // SAFETY: by this function's contract.
-    let all = unsafe { reference(session, "session")? }.0.patch_counts();
+    let all = unsafe { share(session) }?.patch_counts();
     all.into_iter()
         .find(|counts| counts.id == id)
         .ok_or_else(|| Error::State(format!("there is no patch number {id}")))

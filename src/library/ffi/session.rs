@@ -3,14 +3,23 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use super::guard::{answer, reference, text};
+use super::arguments::{answer, text, wrong};
+use super::handle::{Handle, Shared, give, reference, share, share_or_none, take};
 use super::{Status, guard, string};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::OnError;
 use graphpatch_session::Session;
 
 /// A session. Opened by gp_session_open, ended by gp_session_close. All calls may be made from any thread. Since 0.1.0.
-pub struct gp_session(pub(super) Arc<Session>);
+pub struct gp_session {
+    _opaque: [u8; 0],
+}
+
+impl Handle for gp_session {
+    const NAME: &'static str = "session";
+    type Value = Session;
+    type Owner = Shared;
+}
 
 /// The session behind a pointer; the attached one behind NULL.
 ///
@@ -19,8 +28,9 @@ pub struct gp_session(pub(super) Arc<Session>);
 /// `session` is NULL or a live session.
 pub(super) unsafe fn named_or_attached(session: *const gp_session) -> Result<Arc<Session>> {
     // SAFETY: by this function's contract.
-    let named = unsafe { session.as_ref() }.map(|session| session.0.clone());
+    let named = unsafe { share_or_none(session) };
     named
+        .map(|session| Arc::clone(&session))
         .or_else(graphpatch_session::attached)
         .ok_or_else(|| Error::State("no session is attached to this process".into()))
 }
@@ -45,14 +55,8 @@ pub enum gp_on_error {
 /// `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_open(out: *mut *mut gp_session) -> Status {
-    guard(|| {
-        let session = Box::into_raw(Box::new(gp_session(Session::open())));
-        // SAFETY: by this function's contract.
-        unsafe { answer(out, "out", session) }.inspect_err(|_| {
-            // SAFETY: nobody has seen the pointer.
-            drop(unsafe { Box::from_raw(session) });
-        })
-    })
+    // SAFETY: by this function's contract.
+    guard(|| unsafe { give(out, Session::open()) })
 }
 
 /// Detaches the session and frees it. NULL is fine. Runs under way on other threads end as they began.
@@ -64,13 +68,13 @@ pub unsafe extern "C" fn gp_session_open(out: *mut *mut gp_session) -> Status {
 /// `session` came from gp_session_open and was not closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
-    if !session.is_null() {
-        guard(|| {
-            // SAFETY: by this function's contract.
-            unsafe { Box::from_raw(session) }.0.detach();
-            Ok(())
-        });
-    }
+    guard(|| {
+        // SAFETY: by this function's contract.
+        if let Some(session) = unsafe { take(session) } {
+            session.detach();
+        }
+        Ok(())
+    });
 }
 
 /// Makes the session the one that this process's runs belong to. Loads the adapter for the process's libtorch, and
@@ -79,8 +83,8 @@ pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
 /// its first plan.
 ///
 /// Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
-/// another session is attached. In a program that `graphpatch run` has started, the command's session is attached beside
-/// this one: it gets the runs of which this one wants nothing, and tells its user that there are others.
+/// another session is attached. In a program that `graphpatch run` has started, the command's session is attached
+/// beside this one: it sees only the runs that this session does not use, and tells its user so.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
 ///
@@ -90,10 +94,10 @@ pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_attach(session: *const gp_session) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| graphpatch_torch::attach(&unsafe { reference(session, "session") }?.0))
+    guard(|| graphpatch_torch::attach(&*unsafe { share(session) }?))
 }
 
-/// Lets go of the process; patches and graphs stay with the session.
+/// Detaches the session from the process. It keeps its patches and graphs.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///
@@ -104,7 +108,7 @@ pub unsafe extern "C" fn gp_session_attach(session: *const gp_session) -> Status
 pub unsafe extern "C" fn gp_session_detach(session: *const gp_session) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        unsafe { reference(session, "session") }?.0.detach();
+        unsafe { share(session) }?.detach();
         Ok(())
     })
 }
@@ -120,9 +124,7 @@ pub unsafe extern "C" fn gp_session_detach(session: *const gp_session) -> Status
 pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        unsafe { reference(session, "session") }?
-            .0
-            .set_recording(on);
+        unsafe { share(session) }?.set_recording(on);
         Ok(())
     })
 }
@@ -138,17 +140,15 @@ pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool)
 pub unsafe extern "C" fn gp_session_on_error(session: *const gp_session, on_error: u32) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        let session = unsafe { reference(session, "session") }?;
+        let session = unsafe { share(session) }?;
         let raise = gp_on_error::Raise as u32;
         let skip = gp_on_error::Skip as u32;
-        session.0.set_on_error(match on_error {
+        session.set_on_error(match on_error {
             value if value == raise => OnError::Raise,
             value if value == skip => OnError::Skip,
             other => {
-                return Err(Error::Argument {
-                    name: "on_error",
-                    why: format!("is {other}, no value of gp_on_error"),
-                });
+                let why = format!("is {other}, no value of gp_on_error");
+                return Err(wrong("on_error", why));
             }
         });
         Ok(())
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn gp_session_on_error(session: *const gp_session, on_erro
 pub unsafe extern "C" fn gp_session_runs(session: *const gp_session, out: *mut u64) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        unsafe { answer(out, "out", reference(session, "session")?.0.runs()) }
+        unsafe { answer(out, "out", reference(session)?.runs()) }
     })
 }
 
@@ -206,7 +206,7 @@ pub unsafe extern "C" fn gp_session_notes(
     guard(|| {
         // SAFETY: by this function's contract.
         unsafe {
-            let notes = reference(session, "session")?.0.notes();
+            let notes = reference(session)?.notes();
             string::give(out, "out", &notes.join("\n"))
         }
     })

@@ -1,8 +1,8 @@
 //! Structs that a caller allocates and the library fills. Their first member is their size as the caller's header knows
 //! them, so that they can grow: the library fills what both know, and zeroes what only the caller knows.
 
-use super::guard::null;
-use graphpatch_core::error::{Error, Result};
+use super::arguments::{null, wrong};
+use graphpatch_core::error::Result;
 
 /// A struct of the header that begins with `size_t size`.
 ///
@@ -49,13 +49,11 @@ pub(super) unsafe fn check<T: Grows>(place: *const T, name: &'static str) -> Res
     // SAFETY: by this function's contract a `usize` stands first.
     let size = unsafe { place.cast::<usize>().read() };
     if !(T::FIRST..=MOST).contains(&size) {
-        return Err(Error::Argument {
-            name,
-            why: format!(
-                "has a size of {size}, expected {} or more: set its member `size` to sizeof, or begin with its GP_..._INIT",
-                T::FIRST
-            ),
-        });
+        let why = format!(
+            "has a size of {size}, expected {} or more: set its member `size` to sizeof, or begin with its GP_..._INIT",
+            T::FIRST
+        );
+        return Err(wrong(name, why));
     }
     Ok(size)
 }

@@ -2,44 +2,55 @@
 
 use std::ffi::{c_char, c_void};
 
-use super::guard::text;
+use super::arguments::text;
+use super::handle::{Handle, Lent, exclusive, lend};
 use super::session::{gp_session, named_or_attached};
 use super::{Status, guard};
 use graphpatch_core::error::Result;
-use graphpatch_core::graph::Frame;
+use graphpatch_core::graph::SourceLine;
 
 /// A list of frames that a gp_source_callback fills. Since 0.1.0.
-pub struct gp_frames(Vec<Frame>);
+pub struct gp_frames {
+    _opaque: [u8; 0],
+}
+
+impl Handle for gp_frames {
+    const NAME: &'static str = "frames";
+    type Value = Vec<SourceLine>;
+    type Owner = Lent;
+}
 
 /// Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
-/// those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
-/// run, perhaps on several threads at once, and must not call operations itself, nor throw. Since 0.1.0.
+/// those of libtorch and of libraries that are not the user's. It is called while an operation is about to run, perhaps
+/// on several threads at once, and must not call operations itself. Nothing can take a C++ exception from it: one that
+/// leaves it ends the process. Since 0.1.0.
 pub type gp_source_callback =
     Option<unsafe extern "C" fn(user: *mut c_void, frames: *mut gp_frames)>;
 
 /// The host's function, with what it gets.
 struct Host {
     callback: unsafe extern "C" fn(*mut c_void, *mut gp_frames),
-    user: usize,
+    user: *mut c_void,
 }
 
+// SAFETY: the host says that the function may be called with `user` on every thread, several times at once
+// (`gp_source_callback`).
+unsafe impl Send for Host {}
+// SAFETY: as above.
+unsafe impl Sync for Host {}
+
 impl Host {
-    fn ask(&self) -> Vec<Frame> {
-        let mut frames = gp_frames(Vec::new());
+    fn ask(&self) -> Vec<SourceLine> {
+        let mut lines = Vec::new();
         // SAFETY: gp_session_source was given a function of this type and the pointer that it takes.
-        unsafe {
-            (self.callback)(
-                std::ptr::with_exposed_provenance_mut(self.user),
-                &raw mut frames,
-            )
-        };
-        frames.0
+        unsafe { (self.callback)(self.user, lend(&mut lines)) };
+        lines
     }
 }
 
-/// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded
-/// for the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have
-/// ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
+/// Has the library call `callback` with `user` when an operation or a call of a module is recorded for the first time,
+/// to learn where in the source it is. NULL: no callback. `user` must stay valid until another one is set and runs that
+/// began before have ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
 ///
 /// Thread: any. NULL: session, callback, user. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///
@@ -55,10 +66,7 @@ pub unsafe extern "C" fn gp_session_source(
     guard(|| {
         // SAFETY: by this function's contract.
         let session = unsafe { named_or_attached(session) }?;
-        let host = callback.map(|callback| Host {
-            callback,
-            user: user.expose_provenance(),
-        });
+        let host = callback.map(|callback| Host { callback, user });
         session.set_source(host.map(|host| Box::new(move || host.ask()) as _));
         Ok(())
     })
@@ -87,18 +95,14 @@ pub unsafe extern "C" fn gp_frames_add(
         }
     };
     guard(|| {
-        let frame = Frame {
+        let line = SourceLine {
             file: known(file, "file")?,
             line,
             function: known(function, "function")?,
             text: known(code, "code")?.trim().to_owned(),
         };
         // SAFETY: by this function's contract, for the call alone.
-        let frames = unsafe { frames.as_mut() };
-        frames
-            .ok_or_else(|| super::guard::null("frames"))?
-            .0
-            .push(frame);
+        unsafe { exclusive(frames) }?.push(line);
         Ok(())
     })
 }

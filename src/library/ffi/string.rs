@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 
-use super::guard::answer;
+use super::arguments::answer;
 use graphpatch_core::error::{Error, Result};
 
 /// Hands over text; the caller frees it with gp_string_free.

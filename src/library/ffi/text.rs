@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::guard::{answer, null, text};
+use super::arguments::{answer, list, text};
 use super::{Status, guard, string};
 use graphpatch_core::error::Result;
 use graphpatch_core::path::{NodePath, Slice};
@@ -60,13 +60,7 @@ pub unsafe extern "C" fn gp_slice_check(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let slice: Slice = text(slice, "slice")?.parse()?;
-        if sizes.is_null() && rank != 0 {
-            return Err(null("sizes"));
-        }
-        let sizes = match rank {
-            0 => &[],
-            _ => std::slice::from_raw_parts(sizes, rank),
-        };
+        let sizes = list(sizes, rank, "sizes")?;
         let region = slice.region(sizes, &vec![1; rank])?;
         match elements.is_null() {
             true => Ok(()),

@@ -3,28 +3,22 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
+use super::arguments::text;
 use super::dlpack::{self, DLManagedTensorVersioned};
-use super::guard::{answer, text};
+use super::handle::{Boxed, Handle, free, give};
 use super::{Status, guard};
-use graphpatch_core::error::Result;
 use graphpatch_core::patch::action::Operand;
 use graphpatch_core::patch::{Number, Value};
 
 /// A number or a tensor. Any number of specs may use one; it may be freed once they have it. Any thread. Since 0.1.0.
-pub struct gp_value(pub(super) Operand);
+pub struct gp_value {
+    _opaque: [u8; 0],
+}
 
-/// Hands over a value.
-///
-/// # Safety
-///
-/// `out` is NULL or may be written.
-unsafe fn give(out: *mut *mut gp_value, operand: Operand) -> Result<()> {
-    let value = Box::into_raw(Box::new(gp_value(operand)));
-    // SAFETY: by this function's contract.
-    unsafe { answer(out, "out", value) }.inspect_err(|_| {
-        // SAFETY: nobody has seen the pointer.
-        drop(unsafe { Box::from_raw(value) });
-    })
+impl Handle for gp_value {
+    const NAME: &'static str = "value";
+    type Value = Operand;
+    type Owner = Boxed;
 }
 
 /// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or "@FILE.npy" or
@@ -40,7 +34,7 @@ pub unsafe extern "C" fn gp_value_text(value: *const c_char, out: *mut *mut gp_v
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let value: Value = text(value, "value")?.parse()?;
-        give(out, Operand::from_value(&value)?)
+        give(out, Box::new(Operand::from_value(&value)?))
     })
 }
 
@@ -54,7 +48,7 @@ pub unsafe extern "C" fn gp_value_text(value: *const c_char, out: *mut *mut gp_v
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_value_int(value: i64, out: *mut *mut gp_value) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { give(out, Operand::Number(Number::Int(value))) })
+    guard(|| unsafe { give(out, Box::new(Operand::Number(Number::Int(value)))) })
 }
 
 /// The real number `value`. `out` receives a new value; free it with gp_value_free.
@@ -67,7 +61,7 @@ pub unsafe extern "C" fn gp_value_int(value: i64, out: *mut *mut gp_value) -> St
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_value_float(value: f64, out: *mut *mut gp_value) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { give(out, Operand::Number(Number::Float(value))) })
+    guard(|| unsafe { give(out, Box::new(Operand::Number(Number::Float(value)))) })
 }
 
 /// A copy of a tensor in CPU memory, of any strides. With `take` the tensor is handed over, and its deleter is called
@@ -88,7 +82,7 @@ pub unsafe extern "C" fn gp_value_dlpack(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let tensor = dlpack::read(tensor, take, "tensor")?;
-        give(out, Operand::Host(Arc::new(tensor)))
+        give(out, Box::new(Operand::Host(Arc::new(tensor))))
     })
 }
 
@@ -108,10 +102,8 @@ pub unsafe extern "C" fn gp_value_torch(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        give(
-            out,
-            Operand::Foreign(graphpatch_torch::foreign(tensor_impl)?),
-        )
+        let tensor = graphpatch_torch::foreign(tensor_impl)?;
+        give(out, Box::new(Operand::Foreign(tensor)))
     })
 }
 
@@ -124,12 +116,6 @@ pub unsafe extern "C" fn gp_value_torch(
 /// `value` came from a call that hands values over, and was not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_value_free(value: *mut gp_value) {
-    if !value.is_null() {
-        // A release of the user's may run in here.
-        let _ = guard(|| {
-            // SAFETY: by this function's contract.
-            drop(unsafe { Box::from_raw(value) });
-            Ok(())
-        });
-    }
+    // SAFETY: by this function's contract.
+    unsafe { free(value) };
 }

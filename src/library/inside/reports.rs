@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::cancel::Uncancelled;
 use super::process::{self, Process};
 use super::python;
+use super::undisturbed::Undisturbed;
 use super::values::Values;
 use graphpatch_protocol::report::{PatchReport, Report, values_name};
 use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
@@ -136,7 +136,7 @@ impl Process {
         if pid != self.pid.load(Ordering::Relaxed) {
             return;
         }
-        let _whole = Uncancelled::new();
+        let _whole = Undisturbed::new();
         let mut tries = 0;
         while self
             .reports

@@ -1,7 +1,7 @@
 //! What a value was made from, as it was when it was made: tensors by identity, everything else as Python text.
 
 use super::element::{Element, Tag};
-use graphpatch_core::graph::{Arg, Frame};
+use graphpatch_core::graph::{Arg, SourceLine};
 use graphpatch_core::tensor::Number;
 use graphpatch_native::Stack;
 
@@ -19,7 +19,7 @@ pub struct Source {
     /// Calls in native code, around all others.
     pub stack: Stack,
     /// Innermost last.
-    pub frames: Vec<Frame>,
+    pub frames: Vec<SourceLine>,
 }
 
 impl Source {

@@ -2,13 +2,17 @@
 //!
 //! Values arrive from the seam as flat lists of [`Element`]s. While the run goes on they are only written down on a
 //! [`Tape`], in plain numbers; [`Tape::tree`] makes nodes of it, which is needed only if no earlier run left the same
-//! tape. What a value was made from ([`Args`]) is written down only where no earlier run came the same way. [`crate::Run`] tells the tape what happens, and under which name.
+//! tape. What a value was made from ([`Args`]) is written down only where no earlier run came the same way.
+//! [`crate::Run`] tells the tape what happens, and under which name.
 
 pub mod args;
 pub mod element;
+mod reader;
 mod recorder;
 pub mod tape;
 mod tree;
+#[cfg(test)]
+mod tree_tests;
 
 pub use args::{Args, Source};
 pub use element::{Element, Tag};

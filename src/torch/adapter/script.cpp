@@ -39,6 +39,7 @@ struct ScriptRoot {
   bool lent = false;      // ours stands in its place
   std::shared_ptr<Scope> scope;
   GpRoot* handle = nullptr; // NULL: could not be instrumented, runs untouched
+  std::string note;         // what a person should know of it; empty if there is nothing
   std::vector<std::vector<size_t>> parameters; // slots to walk from the module, in the order given to root_define
 
   ~ScriptRoot() {
@@ -131,13 +132,10 @@ static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10:
       texts.push_back(gp_str(path));
     GpRootInfo info{root->scope->handle(), gp_str(name), texts.data(), texts.size()};
     root->handle = core->root_define(&info);
-    if (!lost.empty()) {
-      const std::string text = name + ": " + lost;
-      core->note(gp_str(text));
-    }
+    if (!lost.empty())
+      root->note = name + ": " + lost;
   } catch (const std::exception& error) {
-    const std::string why = name + ": runs untouched, its graph could not be instrumented: " + error.what();
-    core->note(gp_str(why));
+    root->note = name + ": runs untouched, its graph could not be instrumented: " + error.what();
   }
   root->optimized = root->handle && function.get_executor().isOptimized();
   return root;
@@ -172,6 +170,8 @@ static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::C
       roots()[root->plan.graph.get()] = root;
   }
   lend(place, *root);
+  if (!root->note.empty()) // this call's session may be another one than that of the first call
+    core->note(gp_str(root->note));
   return root->handle ? root : nullptr;
 }
 

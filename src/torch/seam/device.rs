@@ -1,7 +1,8 @@
 //! CUDA values across the seam: targets on device memory, and copies that the adapter keeps for us.
 
+use super::apply::verdict;
+use super::guard;
 use super::lent::{array, dtype};
-use super::{guard, verdict};
 use crate::foreign::DeviceCopy;
 use crate::seam_generated as raw;
 use graphpatch_core::patch::kept::OnDevice;

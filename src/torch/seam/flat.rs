@@ -2,9 +2,9 @@
 
 use std::ffi::c_void;
 
-use super::super::seam_generated as raw;
+use super::definitions::share;
 use super::lent::array;
-use super::{guard, share};
+use super::{guard, raw};
 use graphpatch_session::flat::Next;
 use graphpatch_session::{Root, Wants, thread};
 

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::seam_generated as raw;
 use graphpatch_apply::View;
-use graphpatch_core::graph::Frame;
+use graphpatch_core::graph::SourceLine;
 use graphpatch_core::tensor::Dtype;
 use graphpatch_core::tensor::Number;
 use graphpatch_session::record::{Element, Tag};
@@ -120,12 +120,12 @@ pub(super) unsafe fn elements<'a>(
 /// # Safety
 ///
 /// `frames` points to `n` frames as `seam.h` says, lent for the call.
-pub(super) unsafe fn frames(frames: *const raw::GpFrame, n: usize) -> Vec<Frame> {
+pub(super) unsafe fn frames(frames: *const raw::GpFrame, n: usize) -> Vec<SourceLine> {
     // SAFETY: by this function's contract.
     let frames = unsafe { array(frames, n) };
     // SAFETY: each text is lent for the call.
     let own = |lent: raw::GpStr| unsafe { text(lent) }.trim().to_owned();
-    let frame = |frame: &raw::GpFrame| Frame {
+    let frame = |frame: &raw::GpFrame| SourceLine {
         file: own(frame.file),
         line: frame.line,
         function: own(frame.function),

@@ -32,7 +32,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # models come from their configs
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "helpers"))
 
 import torch
 from graphpatch import ExtractionOptions, PatchableGraph

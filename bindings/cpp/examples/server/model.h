@@ -48,8 +48,8 @@ public:
         for (const auto& [text, patch] : patches_) {
             const gp_patch_counts counts = patch.counts();
             char line[96];
-            std::snprintf(line, sizeof line, ": matched %" PRIu64 ", applied %" PRIu64 ", failed %" PRIu64 "\n",
-                          counts.matched, counts.applied, counts.failed);
+            std::snprintf(line, sizeof line, ": matched %" PRIu64 ", applied %" PRIu64 ", failed %" PRIu64 "\n", counts.matched,
+                          counts.applied, counts.failed);
             lines += "patch " + text + line;
         }
         return lines;

@@ -40,10 +40,10 @@ Options parse(int argc, char** argv) {
     std::vector<std::string> files;
     for (int i = 1; i < argc; ++i) {
         const std::string word = argv[i];
-        int* number = word == "--workers" ? &options.workers
-                    : word == "--batch" ? &options.batch
-                    : word == "--patience" ? &options.patience
-                                           : nullptr;
+        int* number = word == "--workers"    ? &options.workers
+                      : word == "--batch"    ? &options.batch
+                      : word == "--patience" ? &options.patience
+                                             : nullptr;
         if (number) {
             std::istringstream text(i + 1 < argc ? argv[++i] : "");
             if (!(text >> *number) || !text.eof() || *number < 1)

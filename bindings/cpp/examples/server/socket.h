@@ -17,9 +17,7 @@
 #include <thread>
 #include <vector>
 
-[[noreturn]] inline void fail(const std::string& what) {
-    throw std::system_error(errno, std::generic_category(), what);
-}
+[[noreturn]] inline void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
 
 // Each client has a thread; it answers a line before it reads the next.
 class Socket {

@@ -32,8 +32,7 @@ public:
         std::snprintf(text, sizeof text,
                       "requests %zu answered, %zu failed, in %zu batches\n"
                       "latency %.2f ms median, %.2f ms at 99 %%\nthroughput %.1f requests/s\n",
-                      answered_, failed_, batches_, quantile(0.5), quantile(0.99),
-                      static_cast<double>(answered_) / seconds);
+                      answered_, failed_, batches_, quantile(0.5), quantile(0.99), static_cast<double>(answered_) / seconds);
         return text;
     }
 

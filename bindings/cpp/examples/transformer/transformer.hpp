@@ -12,8 +12,7 @@ struct Sizes {
 
 struct AttentionImpl : torch::nn::Module {
     explicit AttentionImpl(const Sizes& sizes)
-        : heads(sizes.heads),
-          qkv(register_module("qkv", torch::nn::Linear(sizes.width, 3 * sizes.width))),
+        : heads(sizes.heads), qkv(register_module("qkv", torch::nn::Linear(sizes.width, 3 * sizes.width))),
           proj(register_module("proj", torch::nn::Linear(sizes.width, sizes.width))) {}
 
     torch::Tensor forward(torch::Tensor x, torch::Tensor mask) {
@@ -59,8 +58,8 @@ struct GptImpl : torch::nn::Module {
           wpe(register_module("wpe", torch::nn::Embedding(sizes.context, sizes.width))),
           layers(register_module("layers", torch::nn::ModuleList())),
           ln_f(register_module("ln_f", torch::nn::LayerNorm(torch::nn::LayerNormOptions({sizes.width})))),
-          head(register_module("head",
-                               torch::nn::Linear(torch::nn::LinearOptions(sizes.width, sizes.vocabulary).bias(false)))) {
+          head(
+              register_module("head", torch::nn::Linear(torch::nn::LinearOptions(sizes.width, sizes.vocabulary).bias(false)))) {
         for (int64_t i = 0; i < sizes.layers; ++i) layers->push_back(Block(sizes));
         mask = register_buffer("mask", torch::ones({sizes.context, sizes.context}, torch::kBool).triu(1));
         positions = register_buffer("positions", torch::arange(sizes.context));

@@ -116,7 +116,7 @@ impl Scale {
     }
 
     /// -1 to 1: how far below or above the bare run's. `None` for NaN.
-    pub fn place(&self, value: f64) -> Option<f64> {
+    pub fn position(&self, value: f64) -> Option<f64> {
         let far = value - self.bare;
         match far {
             far if far.is_nan() => None,
@@ -135,19 +135,19 @@ impl Scale {
     }
 }
 
-/// White to red, and to blue: at a place from -1 to 1.
-pub fn rgb(place: f64) -> [u8; 3] {
+/// White to red, and to blue: at a position from -1 to 1.
+pub fn rgb(position: f64) -> [u8; 3] {
     // The ends of ColorBrewer's RdBu.
-    let end: [f64; 3] = if place < 0.0 {
+    let end: [f64; 3] = if position < 0.0 {
         [33.0, 102.0, 172.0]
     } else {
         [178.0, 24.0, 43.0]
     };
-    let far = place.abs().min(1.0);
+    let far = position.abs().min(1.0);
     end.map(|end| (255.0 + (end - 255.0) * far).round() as u8)
 }
 
-/// Whether black is to be read on that color; else white.
+/// Whether black text can be read on that color; if not, white text can.
 pub fn is_light([red, green, blue]: [u8; 3]) -> bool {
     0.299 * f64::from(red) + 0.587 * f64::from(green) + 0.114 * f64::from(blue) > 140.0
 }
@@ -199,7 +199,7 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
         None => (NONE.to_owned(), None),
         Some(row) => match value(row) {
             None => (FAILED.to_owned(), None),
-            Some(value) => (short(value), scale.place(value)),
+            Some(value) => (short(value), scale.position(value)),
         },
     };
     let all = grid.rows.iter().flat_map(|(_, cells)| cells);
@@ -223,9 +223,9 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
         for (label, cells) in &grid.rows {
             let _ = write!(text, "{label:margin$}");
             for row in &cells[start..end] {
-                let (number, place) = cell(*row);
+                let (number, position) = cell(*row);
                 text.push(' ');
-                text += &painted(&number, place, width, colors);
+                text += &painted(&number, position, width, colors);
             }
             text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');
@@ -234,9 +234,10 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
     text
 }
 
-fn painted(number: &str, place: Option<f64>, width: usize, colors: bool) -> String {
-    let step =
-        |steps: usize| place.map(|place| (place.abs() * (steps - 1) as f64).round() as usize);
+fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) -> String {
+    let step = |steps: usize| {
+        position.map(|position| (position.abs() * (steps - 1) as f64).round() as usize)
+    };
     if !colors {
         let shade = step(SHADES.len()).map_or(' ', |step| SHADES[step]);
         return format!("{shade}{number:>0$}", width - 1);
@@ -245,7 +246,7 @@ fn painted(number: &str, place: Option<f64>, width: usize, colors: bool) -> Stri
     let Some(step) = step(REDS.len()) else {
         return text;
     };
-    let ramp = if place.is_some_and(|place| place < 0.0) {
+    let ramp = if position.is_some_and(|position| position < 0.0) {
         BLUES
     } else {
         REDS
@@ -347,10 +348,13 @@ head              0
         assert!(is_light(rgb(0.2)) && !is_light(rgb(-1.0)));
         let table = sample();
         let loss = Scale::of(&table.metrics[0], [0.5, 3.0, f64::NAN].into_iter());
-        assert_eq!(loss.place(0.5), Some(-0.25));
-        assert_eq!((loss.place(3.0), loss.place(f64::NAN)), (Some(1.0), None));
+        assert_eq!(loss.position(0.5), Some(-0.25));
+        assert_eq!(
+            (loss.position(3.0), loss.position(f64::NAN)),
+            (Some(1.0), None)
+        );
         assert_eq!(loss.ends(), (-1.0, 3.0));
         let same = Scale::of(&table.metrics[1], [0.0, 0.0].into_iter());
-        assert_eq!((same.place(0.0), same.ends()), (Some(0.0), (0.0, 0.0)));
+        assert_eq!((same.position(0.0), same.ends()), (Some(0.0), (0.0, 0.0)));
     }
 }

@@ -1,51 +1,44 @@
 //! `graphpatch sweep`: runs the program once for each of many nodes, patched there, and measures what that changes.
 //!
-//! `nodes.rs` finds the nodes, `each.rs` the patch at each of them; `once.rs` is one run, `pool.rs` all of them; `metric.rs`
-//! measures, `journal.rs` keeps what was measured, `table.rs` is the result, `heat.rs` and `svg.rs` draw it.
+//! `checks.rs` refuses bad arguments. `nodes.rs` finds the nodes, and `each.rs` makes the patch at each of them. `once.rs` is one
+//! run of the program, `measure.rs` what is measured of it by the metrics of `metric.rs`, and `pool.rs` all runs. `journal.rs`
+//! keeps what was measured so far, `table.rs` is the result, `heat.rs` and `svg.rs` draw it, and `results.rs` saves it.
 
+mod checks;
 mod each;
 pub mod heat;
 mod journal;
+mod measure;
 mod metric;
 mod nodes;
 mod once;
 mod pool;
+mod results;
 mod svg;
 pub mod table;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::launch::batch::Interrupts;
 use clap::Args;
-use graphpatch_core::error::Error;
-use graphpatch_core::graph::file::replace;
-use graphpatch_core::graph::{Graph, GraphFile};
+use graphpatch_core::graph::GraphFile;
 use graphpatch_core::patch::{PatchSpec, RunRange};
 use graphpatch_core::path::NodePath;
 
-use crate::commands::check;
-use crate::launch::outputs::{self, Content, Input, Output};
 use crate::launch::start;
-use crate::patch_arguments::values_of;
 use crate::run_options::RunOptions;
 use crate::terminal::Color;
-use crate::voice::{Stop, print, say};
+use crate::voice::{Stop, say};
 use each::Each;
 use journal::Journal;
-use metric::{Bare, Metric};
+use measure::Measurements;
+use metric::Metric;
 use nodes::Pattern;
 use once::Program;
-use table::{Format, Row, Settings, Table};
-
-/// Some nodes could not be measured.
-const FAILED: u8 = 3;
-/// The table where -o names none.
-const TABLE: &str = "sweep.csv";
-/// So many of them are told; the table has all.
-const TOLD: usize = 5;
+use table::{Row, Table};
 
 /// Run PROGRAM once for each node of a pattern, patched there, and measure what that changes
 #[derive(Args)]
@@ -105,18 +98,10 @@ pub struct Sweep {
     command: Vec<OsString>,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|limit| !limit.is_zero())
-        .ok_or_else(|| "expected a positive number of seconds".to_owned())
-}
-
 impl Sweep {
     pub fn run(mut self) -> Result<u8, Stop> {
         if self.output.is_empty() {
-            self.output.push(unnamed()?);
+            self.output.push(checks::unnamed()?);
         }
         let each = Each::new(&self.patch, &self.slice, self.runs)?;
         let always = self.always()?;
@@ -124,82 +109,32 @@ impl Sweep {
         let saved = self.against.as_deref().map(GraphFile::load).transpose()?;
         let interrupts = Interrupts::catch();
         let dir = start::directory()?;
-        let program = Program {
-            argv: &self.command,
-            manner: &self.manner,
-            library: start::library(dir.path())?,
-            dir: dir.path(),
-            threads: self.threads(),
-            limit: self.timeout,
-        };
+        let program = self.program(dir.path())?;
         if let Some(saved) = &saved {
             self.check_paths(&saved.graphs)?;
         }
 
+        let measurements = Measurements::new(&program, &self.metric, always);
         let bar = pool::bare();
-        let keepers: Vec<PatchSpec> = self.metric.iter().filter_map(Metric::keeper).collect();
-        let of_bare: Vec<PatchSpec> = always.iter().chain(&keepers).cloned().collect();
-        let done = program.run(saved.is_none(), &of_bare)?;
+        let bare_run = measurements.run_bare(saved.is_none())?;
         bar.finish_and_clear();
-        let Some(done) = done else {
+        let Some(bare_run) = bare_run else {
             return interrupted(&interrupts, "nothing was measured yet");
         };
-        let graphs = saved.map_or_else(|| done.graphs(), |saved| saved.graphs);
-        if let Some(why) = done.fault(&of_bare) {
+        let graphs = saved.map_or_else(|| bare_run.graphs(), |saved| saved.graphs);
+        if let Some(why) = &bare_run.fault {
             // A path that was mistyped explains more than that it never matched.
             self.check_paths(&graphs)?;
             return Err(Stop::usage(format!("the bare run: {why}")));
         }
-        let bare = self.bare(&done)?;
-        drop(done);
+        let bare = measurements.of_bare(&bare_run)?;
+        drop(bare_run);
 
         let nodes = nodes::matching(&graphs, &self.nodes)?;
         let patches = each.at_all(&nodes)?;
-        let (mut journal, known) = Journal::open(self.journal(), &self.settings(), self.restart)?;
-        let mut rows: HashMap<NodePath, Row> = known
-            .into_iter()
-            .filter(|row| row.why.is_none())
-            .map(|row| (row.node.clone(), row))
-            .collect();
-        let left: Vec<&PatchSpec> = patches
-            .iter()
-            .filter(|patch| !rows.contains_key(&patch.path))
-            .collect();
-        if left.len() < nodes.len() {
-            say(format!(
-                "{} of {} nodes were measured before",
-                nodes.len() - left.len(),
-                nodes.len()
-            ));
-        }
-
-        let measure = |patch: &PatchSpec| -> Result<Option<Row>, Stop> {
-            let mut patches = always.clone();
-            patches.push(patch.clone());
-            patches.extend(keepers.iter().cloned());
-            let Some(done) = program.run(false, &patches)? else {
-                return Ok(None);
-            };
-            let values = match done.fault(&patches) {
-                Some(why) => Err(why),
-                None => self
-                    .metric
-                    .iter()
-                    .zip(&bare)
-                    .map(|(metric, bare)| metric.of(&done, bare).map(Into::into))
-                    .collect(),
-            };
-            let (values, why) = match values {
-                Ok(values) => (values, None),
-                Err(why) => (Vec::new(), Some(why)),
-            };
-            Ok(Some(Row {
-                node: patch.path.clone(),
-                why,
-                values,
-                seconds: done.seconds,
-            }))
-        };
+        let (mut journal, mut rows) = self.measured_before()?;
+        let left = left(&patches, &rows);
+        let measure = |patch: &PatchSpec| measurements.at(patch, &bare);
         pool::run(&left, self.jobs(), measure, |row| {
             journal.add(&row)?;
             rows.insert(row.node.clone(), row);
@@ -214,91 +149,29 @@ impl Sweep {
             return interrupted(&interrupts, &so_far);
         }
 
-        let columns = self
-            .metric
-            .iter()
-            .zip(&bare)
-            .map(|(metric, bare)| metric.column(bare));
         let rows = nodes.iter().filter_map(|node| rows.remove(node)).collect();
-        let table = Table::new(self.settings(), columns.collect(), rows);
+        let table = Table::new(self.settings(), measurements.columns(&bare), rows);
         self.save(&table)?;
         journal.remove();
         self.tell(&table)
     }
 
-    fn check(&self, each: &Each) -> Result<(), Stop> {
-        for file in &self.output {
-            if Format::of(file).is_none() {
-                return Err(Stop::usage(format!(
-                    "-o {}: a table ends in .csv or .json",
-                    file.display()
-                )));
-            }
-        }
-        for (i, metric) in self.metric.iter().enumerate() {
-            if self.metric[..i]
-                .iter()
-                .any(|before| before.name == metric.name)
-            {
-                return Err(Stop::usage(format!(
-                    "--metric {}: there are two of that name",
-                    metric.name
-                )));
-            }
-        }
-        let mut kept: Vec<PatchSpec> = Vec::new();
-        for keeper in self.metric.iter().filter_map(Metric::keeper) {
-            if kept.contains(&keeper) {
-                return Err(Stop::usage(format!(
-                    "--metric: {} is measured twice",
-                    keeper.path
-                )));
-            }
-            kept.push(keeper);
-        }
-        self.check_files(each)?;
-        self.manner.check()?;
-        start::check_program(&self.command)
+    fn program<'a>(&'a self, dir: &'a Path) -> Result<Program<'a>, Stop> {
+        Ok(Program {
+            argv: &self.command,
+            manner: &self.manner,
+            library: start::library(dir)?,
+            dir,
+            threads: self.threads(),
+            limit: self.timeout,
+        })
     }
 
-    fn check_files(&self, each: &Each) -> Result<(), Stop> {
-        let tables = self.output.iter().map(|file| Output {
-            option: "-o",
-            file,
-            content: Content::Table,
-        });
-        let pictures = self.heat_map.iter().map(|file| Output {
-            option: "--heat-map",
-            file,
-            content: Content::Picture,
-        });
-        let outputs: Vec<Output<'_>> = tables.chain(pictures).collect();
-        let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
-        inputs.extend(each.input());
-        inputs.extend(values_of(&self.always()?));
-        let against = self.against.iter();
-        inputs.extend(against.map(|file| Input::new("--against", file)));
-        outputs::check(&outputs, &inputs)
-    }
-
-    fn always(&self) -> Result<Vec<PatchSpec>, Stop> {
-        let mut specs = Vec::new();
-        for text in &self.always {
-            let spec: PatchSpec = text.parse()?;
-            if spec.kind.keeps() {
-                return Err(Stop::usage(format!("--always {spec}: it changes nothing")));
-            }
-            each::check_value(&spec)?;
-            specs.push(spec);
-        }
-        Ok(specs)
-    }
-
-    /// The paths that are given in full.
-    fn check_paths(&self, graphs: &[Graph]) -> Result<(), Stop> {
-        let keepers = self.metric.iter().filter_map(Metric::keeper);
-        let specs: Vec<PatchSpec> = self.always()?.into_iter().chain(keepers).collect();
-        Ok(check::against(graphs, &specs)?)
+    /// The journal, and what an interrupted sweep has measured.
+    fn measured_before(&self) -> Result<(Journal, HashMap<NodePath, Row>), Stop> {
+        let (journal, known) = Journal::open(self.journal(), &self.settings(), self.restart)?;
+        let good = known.into_iter().filter(|row| row.why.is_none());
+        Ok((journal, good.map(|row| (row.node.clone(), row)).collect()))
     }
 
     fn jobs(&self) -> usize {
@@ -314,91 +187,28 @@ impl Sweep {
     fn journal(&self) -> PathBuf {
         Journal::beside(&self.output[0])
     }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            command: self
-                .command
-                .iter()
-                .map(|part| part.to_string_lossy().into_owned())
-                .collect(),
-            directory: std::env::current_dir()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-            patch: self.patch.clone(),
-            slice: self.slice.clone(),
-            runs: self
-                .runs
-                .as_ref()
-                .map(RunRange::to_string)
-                .unwrap_or_default(),
-            always: self.always.clone(),
-            manner: self.manner.to_string(),
-            metrics: self
-                .metric
-                .iter()
-                .map(|metric| metric.name.clone())
-                .collect(),
-        }
-    }
-
-    fn bare(&self, done: &once::Done) -> Result<Vec<Bare>, Stop> {
-        let read = |metric: &Metric| {
-            metric.of_bare(done).map_err(|why| {
-                let name = &metric.name;
-                Stop::usage(format!("--metric {name}: the bare run: {why}"))
-            })
-        };
-        self.metric.iter().map(read).collect()
-    }
-
-    fn save(&self, table: &Table) -> Result<(), Stop> {
-        for file in &self.output {
-            table.save(file).map_err(|why| not_saved(&why))?;
-        }
-        if let Some(file) = &self.heat_map {
-            replace(file, svg::picture(table).as_bytes()).map_err(|why| {
-                not_saved(&Error::File {
-                    file: file.clone(),
-                    why: format!("cannot be written: {why}"),
-                })
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The heat map on stdout, what failed on stderr.
-    fn tell(&self, table: &Table) -> Result<u8, Stop> {
-        print(&heat::text(table, self.color.is_on()))?;
-        let failed: Vec<(&NodePath, &String)> = table
-            .rows
-            .iter()
-            .filter_map(|row| Some((&row.node, row.why.as_ref()?)))
-            .collect();
-        for (node, why) in failed.iter().take(TOLD) {
-            say(format!("{node}: {why}"));
-        }
-        if failed.len() > TOLD {
-            let more = failed.len() - TOLD;
-            say(format!(
-                "{more} more could not be measured; {} says why",
-                self.output[0].display()
-            ));
-        }
-        Ok(if failed.is_empty() { 0 } else { FAILED })
-    }
 }
 
-/// Where the table goes whose name was not given: never over another one.
-fn unnamed() -> Result<PathBuf, Stop> {
-    let table = PathBuf::from(TABLE);
-    match table.symlink_metadata() {
-        Err(_) => Ok(table),
-        Ok(_) => Err(Stop::usage(format!(
-            "{TABLE} is there already, and no -o names another table: give -o FILE (-o {TABLE} replaces it)"
-        ))),
+/// The patches at nodes that are still to be measured.
+fn left<'a>(patches: &'a [PatchSpec], rows: &HashMap<NodePath, Row>) -> Vec<&'a PatchSpec> {
+    let is_left = |patch: &&PatchSpec| !rows.contains_key(&patch.path);
+    let left: Vec<&PatchSpec> = patches.iter().filter(is_left).collect();
+    if left.len() < patches.len() {
+        say(format!(
+            "{} of {} nodes were measured before",
+            patches.len() - left.len(),
+            patches.len()
+        ));
     }
+    left
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|limit| !limit.is_zero())
+        .ok_or_else(|| "expected a positive number of seconds".to_owned())
 }
 
 fn cores() -> usize {
@@ -409,14 +219,4 @@ fn interrupted(interrupts: &Interrupts, so_far: &str) -> Result<u8, Stop> {
     let signal = interrupts.came().unwrap_or(0);
     say(format!("interrupted: {so_far}"));
     Ok(u8::try_from(128 + signal).unwrap_or(1))
-}
-
-/// All was measured, and the journal has it.
-fn not_saved(why: &Error) -> Stop {
-    Stop {
-        message: format!(
-            "{why}; the same command, once that is mended, writes it without measuring again"
-        ),
-        code: 1,
-    }
 }

@@ -60,7 +60,7 @@ fn map(table: &Table, grid: &Grid, metric: usize, margin: usize) -> Group {
         for (j, row) in cells.iter().enumerate() {
             let Some(row) = *row else { continue };
             let node = &table.rows[row].node;
-            let color = value(row).and_then(|value| scale.place(value)).map(rgb);
+            let color = value(row).and_then(|value| scale.position(value)).map(rgb);
             let fill = color.map_or(GREY.to_owned(), hex);
             let (text, more) = match value(row) {
                 Some(value) => (short(value), format!("{node}: {value}")),

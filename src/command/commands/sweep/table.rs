@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use graphpatch_core::error::Error;
-use graphpatch_core::graph::file::replace;
+use graphpatch_core::output::replace;
 use graphpatch_core::path::NodePath;
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,7 @@ pub enum Measure {
     Distance,
 }
 
-/// What became of one node.
+/// What happened at one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub node: NodePath,

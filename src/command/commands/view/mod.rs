@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use graphpatch_core::error::Error;
-use graphpatch_core::graph::file::replace;
 use graphpatch_core::graph::{Graph, GraphFile};
+use graphpatch_core::output::replace;
 use graphpatch_core::path::NodePath;
 
 use crate::commands::show::hint;
@@ -170,7 +170,7 @@ fn write(file: &Path, text: &str) -> Result<(), Stop> {
 
 #[cfg(test)]
 pub mod samples {
-    use graphpatch_core::graph::{Arg, Dim, Frame, Graph, Kind, Node, TensorInfo, Value};
+    use graphpatch_core::graph::{Arg, Dim, Graph, Kind, Node, SourceLine, TensorInfo, Value};
 
     fn tensor() -> Value {
         Value::Tensor(TensorInfo {
@@ -203,7 +203,7 @@ pub mod samples {
         let list = vec![of("split|sub_1"), Arg::Outer("linear.weight".into())];
         let mut cat = node(Kind::Op, "cat", &[Arg::List(list)]);
         cat.kwargs = vec![("out".into(), of("x"))];
-        cat.frames = vec![Frame {
+        cat.frames = vec![SourceLine {
             file: "model.py".into(),
             line: 8,
             function: "forward".into(),

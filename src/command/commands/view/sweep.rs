@@ -118,7 +118,7 @@ fn map(metric: &Column, at: usize, rows: &[&Row]) -> Map {
     let (least, most) = scale.ends();
     let signed = metric.measure == Measure::Regex;
     let cell = |value: f64| {
-        let color = scale.place(value).map(rgb);
+        let color = scale.position(value).map(rgb);
         Cell {
             text: short(value),
             value: value.to_string().to_lowercase(),

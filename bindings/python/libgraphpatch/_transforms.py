@@ -1,0 +1,46 @@
+"""Making other programs of a PatchableGraph: torch.compile, export and the tracers would take our calls for the
+model's. They are refused until they work."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import fx
+from torch._guards import TracingContext
+
+from .errors import GraphPatchError
+
+_MODES = [
+    (getattr(torch._C._TorchDispatchModeKey, name), how)
+    for name, how in (("PROXY", "make_fx() or torch.export.export()"), ("FAKE", "torch.export.export()"))
+]
+_mode = torch._C._get_dispatch_mode
+_tracing = torch._C._get_tracing_state
+_compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)
+
+
+def refuse(name: str, how: str) -> NoReturn:
+    raise GraphPatchError(
+        f"a PatchableGraph of {name} cannot be given to {how}: give the module itself, `pg.module`; patches do not hold"
+        " in what is made of it"
+    )
+
+
+def refuse_compilation(name: str) -> None:
+    """Raises if torch.compile looks at a PatchableGraph as one of the values that a function uses."""
+    if TracingContext.try_get() is not None:
+        refuse(name, "torch.compile()")
+
+
+def refuse_transforms(name: str, *values: Any) -> None:
+    """Raises if the call that is about to happen is only looked at, to make another program of it."""
+    if callable(_compiling()) or torch.compiler.is_compiling():
+        refuse(name, "torch.compile()")
+    if _tracing() is not None:
+        refuse(name, "torch.jit.trace()")
+    for key, how in _MODES:
+        if _mode(key) is not None:
+            refuse(name, how)
+    if any(isinstance(value, fx.Proxy) for value in values):
+        refuse(name, "torch.fx.symbolic_trace()")

@@ -1,0 +1,114 @@
+//! What of a sweep's arguments is refused before anything runs.
+
+use std::path::PathBuf;
+
+use graphpatch_core::graph::Graph;
+use graphpatch_core::patch::PatchSpec;
+
+use super::Sweep;
+use super::each::{self, Each};
+use super::metric::Metric;
+use super::table::Format;
+use crate::commands::check;
+use crate::launch::outputs::{self, Content, Input, Output};
+use crate::launch::start;
+use crate::patch_arguments::values_of;
+use crate::voice::Stop;
+
+/// The table where -o names none.
+const TABLE: &str = "sweep.csv";
+
+impl Sweep {
+    pub(super) fn check(&self, each: &Each) -> Result<(), Stop> {
+        for file in &self.output {
+            if Format::of(file).is_none() {
+                return Err(Stop::usage(format!(
+                    "-o {}: a table ends in .csv or .json",
+                    file.display()
+                )));
+            }
+        }
+        for (i, metric) in self.metric.iter().enumerate() {
+            if self.metric[..i]
+                .iter()
+                .any(|before| before.name == metric.name)
+            {
+                return Err(Stop::usage(format!(
+                    "--metric {}: there are two of that name",
+                    metric.name
+                )));
+            }
+        }
+        let mut kept: Vec<PatchSpec> = Vec::new();
+        for keeper in self.metric.iter().filter_map(Metric::keeper) {
+            if kept.contains(&keeper) {
+                return Err(Stop::usage(format!(
+                    "--metric: {} is measured twice",
+                    keeper.path
+                )));
+            }
+            kept.push(keeper);
+        }
+        self.check_files(each)?;
+        self.manner.check()?;
+        start::check_program(&self.command)
+    }
+
+    fn check_files(&self, each: &Each) -> Result<(), Stop> {
+        let tables = self.output.iter().map(|file| Output {
+            option: "-o",
+            file,
+            content: Content::Table,
+        });
+        let pictures = self.heat_map.iter().map(|file| Output {
+            option: "--heat-map",
+            file,
+            content: Content::Picture,
+        });
+        let journal = self.journal();
+        let journal = Output {
+            option: "the journal of -o",
+            file: &journal,
+            content: Content::Journal,
+        };
+        let outputs: Vec<Output<'_>> = tables.chain([journal]).chain(pictures).collect();
+        let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
+        inputs.extend(each.input());
+        inputs.extend(values_of(&self.always()?));
+        let against = self.against.iter();
+        inputs.extend(against.map(|file| Input::new("--against", file)));
+        outputs::check(&outputs, &inputs)
+    }
+
+    /// The patches of every run.
+    pub(super) fn always(&self) -> Result<Vec<PatchSpec>, Stop> {
+        let mut specs = Vec::new();
+        for text in &self.always {
+            let spec: PatchSpec = text.parse()?;
+            if spec.kind.keeps() {
+                return Err(Stop::usage(format!("--always {spec}: it changes nothing")));
+            }
+            each::check_value(&spec)?;
+            specs.push(spec);
+        }
+        Ok(specs)
+    }
+
+    /// The paths that are given in full.
+    pub(super) fn check_paths(&self, graphs: &[Graph]) -> Result<(), Stop> {
+        let keepers = self.metric.iter().filter_map(Metric::keeper);
+        let specs: Vec<PatchSpec> = self.always()?.into_iter().chain(keepers).collect();
+        Ok(check::against(graphs, &specs)?)
+    }
+}
+
+/// Where the table goes whose name was not given: never over another one.
+pub(super) fn unnamed() -> Result<PathBuf, Stop> {
+    let table = PathBuf::from(TABLE);
+    match table.symlink_metadata() {
+        Err(_) => Ok(table),
+        Ok(_) => Err(Stop::usage(format!(
+            "{TABLE} is there already, and no -o names another table: give -o FILE (-o {TABLE} replaces it)"
+        ))),
+    }
+}

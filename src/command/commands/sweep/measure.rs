@@ -1,0 +1,103 @@
+//! What is measured: of the bare run, and of a run with a patch at one node.
+
+use graphpatch_core::graph::Graph;
+use graphpatch_core::patch::PatchSpec;
+
+use super::metric::{Bare, Metric};
+use super::once::{Done, Program};
+use super::table::{Column, Row};
+use crate::voice::Stop;
+
+/// The measurements of a sweep.
+pub struct Measurements<'a> {
+    pub program: &'a Program<'a>,
+    pub metrics: &'a [Metric],
+    /// The patches of every run.
+    always: Vec<PatchSpec>,
+    /// What keeps the values that metrics need.
+    keepers: Vec<PatchSpec>,
+}
+
+/// What the bare run has shown.
+pub struct BareRun {
+    /// Why its measurements cannot be used.
+    pub fault: Option<String>,
+    done: Done,
+}
+
+impl BareRun {
+    /// The graphs that it recorded; none where it was not to record.
+    pub fn graphs(&self) -> Vec<Graph> {
+        self.done.graphs()
+    }
+}
+
+impl<'a> Measurements<'a> {
+    pub fn new(
+        program: &'a Program<'a>,
+        metrics: &'a [Metric],
+        always: Vec<PatchSpec>,
+    ) -> Measurements<'a> {
+        let keepers = metrics.iter().filter_map(Metric::keeper).collect();
+        Measurements {
+            program,
+            metrics,
+            always,
+            keepers,
+        }
+    }
+
+    /// Runs the program without a patch at a node; `None` where the sweep is to end.
+    pub fn run_bare(&self, record: bool) -> Result<Option<BareRun>, Stop> {
+        let patches: Vec<PatchSpec> = self.always.iter().chain(&self.keepers).cloned().collect();
+        let done = self.program.run(record, &patches)?;
+        Ok(done.map(|done| BareRun {
+            fault: done.fault(&patches),
+            done,
+        }))
+    }
+
+    /// What each metric shows of the bare run.
+    pub fn of_bare(&self, bare: &BareRun) -> Result<Vec<Bare>, Stop> {
+        let read = |metric: &Metric| {
+            metric.of_bare(&bare.done).map_err(|why| {
+                let name = &metric.name;
+                Stop::usage(format!("--metric {name}: the bare run: {why}"))
+            })
+        };
+        self.metrics.iter().map(read).collect()
+    }
+
+    /// Runs the program with this patch, too, and measures; `None` where the sweep is to end.
+    pub fn at(&self, patch: &PatchSpec, bare: &[Bare]) -> Result<Option<Row>, Stop> {
+        let mut patches = self.always.clone();
+        patches.push(patch.clone());
+        patches.extend(self.keepers.iter().cloned());
+        let Some(done) = self.program.run(false, &patches)? else {
+            return Ok(None);
+        };
+        let pairs = self.metrics.iter().zip(bare);
+        let values = match done.fault(&patches) {
+            Some(why) => Err(why),
+            None => pairs
+                .map(|(metric, bare)| metric.of(&done, bare).map(Into::into))
+                .collect(),
+        };
+        let (values, why) = match values {
+            Ok(values) => (values, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        Ok(Some(Row {
+            node: patch.path.clone(),
+            why,
+            values,
+            seconds: done.seconds,
+        }))
+    }
+
+    /// The columns of the table.
+    pub fn columns(&self, bare: &[Bare]) -> Vec<Column> {
+        let pairs = self.metrics.iter().zip(bare);
+        pairs.map(|(metric, bare)| metric.column(bare)).collect()
+    }
+}

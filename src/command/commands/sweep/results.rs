@@ -1,0 +1,93 @@
+//! The end of a sweep: its table and picture are saved, and a person is told.
+
+use graphpatch_core::error::Error;
+use graphpatch_core::output::replace;
+use graphpatch_core::patch::RunRange;
+use graphpatch_core::path::NodePath;
+
+use super::Sweep;
+use super::table::{Settings, Table};
+use super::{heat, svg};
+use crate::voice::{Stop, print, say};
+
+/// Some nodes could not be measured.
+const FAILED: u8 = 3;
+/// So many of them are told; the table has all.
+const TOLD: usize = 5;
+
+impl Sweep {
+    /// What the table says of how it was made.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            command: self
+                .command
+                .iter()
+                .map(|part| part.to_string_lossy().into_owned())
+                .collect(),
+            directory: std::env::current_dir()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            patch: self.patch.clone(),
+            slice: self.slice.clone(),
+            runs: self
+                .runs
+                .as_ref()
+                .map(RunRange::to_string)
+                .unwrap_or_default(),
+            always: self.always.clone(),
+            manner: self.manner.to_string(),
+            metrics: self
+                .metric
+                .iter()
+                .map(|metric| metric.name.clone())
+                .collect(),
+        }
+    }
+
+    pub(super) fn save(&self, table: &Table) -> Result<(), Stop> {
+        for file in &self.output {
+            table.save(file).map_err(|why| not_saved(&why))?;
+        }
+        if let Some(file) = &self.heat_map {
+            replace(file, svg::picture(table).as_bytes()).map_err(|why| {
+                not_saved(&Error::File {
+                    file: file.clone(),
+                    why: format!("cannot be written: {why}"),
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The heat map on stdout, what failed on stderr.
+    pub(super) fn tell(&self, table: &Table) -> Result<u8, Stop> {
+        print(&heat::text(table, self.color.is_on()))?;
+        let failed: Vec<(&NodePath, &String)> = table
+            .rows
+            .iter()
+            .filter_map(|row| Some((&row.node, row.why.as_ref()?)))
+            .collect();
+        for (node, why) in failed.iter().take(TOLD) {
+            say(format!("{node}: {why}"));
+        }
+        if failed.len() > TOLD {
+            let more = failed.len() - TOLD;
+            say(format!(
+                "{more} more could not be measured; {} says why",
+                self.output[0].display()
+            ));
+        }
+        Ok(if failed.is_empty() { 0 } else { FAILED })
+    }
+}
+
+/// All was measured, and the journal has it.
+fn not_saved(why: &Error) -> Stop {
+    Stop {
+        message: format!(
+            "{why}; the same command, once that is mended, writes it without measuring again"
+        ),
+        code: 1,
+    }
+}

@@ -1,0 +1,152 @@
+//! Calls of the adapter: TorchScript's runs, the scopes and values of all runs, and functions of the user's.
+
+use std::sync::Arc;
+
+use super::edge::edge;
+use super::host::end_run;
+use super::{Current, arm, is_inside, suspend, take_up, with, with_current, with_run};
+use crate::held::Held;
+use crate::record::{Element, Source};
+use crate::run::Run;
+use crate::scope::{Root, Scope};
+use crate::value::{Token, ValueKind};
+use crate::wants::{ValueWants, Wants};
+use graphpatch_core::graph::SourceLine as Line;
+
+/// Begins a run that a call of a TorchScript root is; its scope opens with [`enter_root`]. `None`: nothing is wanted of
+/// it, and what it calls is no call of a root, until [`end_call`].
+pub fn begin_call(root: Arc<Root>) -> Option<Wants> {
+    let begun = Run::begin(root);
+    with(|state| match begun {
+        Some((run, wants)) => {
+            state.level.current = Some(Current::Run(Box::new(run)));
+            state.level.entered = false;
+            Some(wants)
+        }
+        None => {
+            state.level.declined = true;
+            None
+        }
+    })?
+}
+
+/// The call of a root of which nothing was wanted is over.
+pub fn end_call() {
+    with(|state| state.level.declined = false);
+}
+
+/// The code of a TorchScript root begins: the run's own, or one that is called inside a run, by a host that has said
+/// what as, or by an operation as `scope`.
+pub fn enter_root(scope: Arc<Scope>) -> Wants {
+    let mut node = 0;
+    edge(|edge| node = edge.node());
+    let begun = with(|state| {
+        let level = &mut state.level;
+        level.current.as_ref()?;
+        if level.entered {
+            return Some(Err(level.called.take().unwrap_or(scope)));
+        }
+        level.entered = true;
+        level.node = node;
+        level
+            .current
+            .as_mut()
+            .map(|current| Ok(current.run().wants()))
+    });
+    match begun.flatten() {
+        None => Wants::NOTHING,
+        Some(Err(scope)) => enter(scope).unwrap_or_default(),
+        Some(Ok(wants)) => {
+            arm();
+            wants
+        }
+    }
+}
+
+/// A function of the user's is about to be called: the models that it runs are no part of this run.
+pub fn begin_function() {
+    suspend();
+    with(|state| state.level.for_function = true);
+}
+
+/// It has returned; runs that it left open end.
+pub fn end_function() {
+    while is_inside() {
+        if end_run().is_err() {
+            break;
+        }
+    }
+    take_up();
+}
+
+/// A module is called. `None`: outside a run.
+pub fn enter(scope: Arc<Scope>) -> Option<Wants> {
+    let mut about = None;
+    let entered = with(|state| {
+        let level = &mut state.level;
+        if !level.entered {
+            return None;
+        }
+        let current = level.current.as_mut()?;
+        let entered = current.enter(scope);
+        if entered.unknown.is_some() {
+            let run = current.run();
+            about = Some((run.id, run.session.clone()));
+        }
+        Some(entered)
+    })??;
+    if let (Some((event, script)), Some((id, session))) = (entered.unknown, about) {
+        let source = session.source(script);
+        with_run(|run| match run.id == id {
+            true => run.locate(event, source),
+            false => drop(source),
+        });
+    }
+    arm();
+    Some(entered.wants)
+}
+
+/// The innermost module has returned.
+pub fn leave() {
+    let left = with(|state| {
+        let level = &mut state.level;
+        let current = level.current.as_mut().filter(|_| level.entered)?;
+        let copies = current.leave();
+        Some(copies.and_then(|frame| Some((frame, current.run().held.clone()?))))
+    });
+    let Some(Some(copies)) = left else { return };
+    arm();
+    if let Some((frame, held)) = copies {
+        held.leave(frame);
+    }
+}
+
+/// The lines of TorchScript source from which the innermost scope was called.
+pub fn called_from(lines: Vec<Line>) {
+    with_run(|run| run.called_from(lines));
+}
+
+/// The adapter keeps something alive for this thread's run.
+pub fn hold(held: Arc<dyn Held>) {
+    let before = with(|state| match &mut state.level.current {
+        Some(current) => current.run().held.replace(held),
+        None => Some(held),
+    });
+    drop(before);
+}
+
+/// A value is about to appear in the innermost scope. `None`: nothing is wanted of it.
+pub fn value_begin(kind: ValueKind) -> Option<(Token, ValueWants)> {
+    with_current(|current| match current {
+        Current::Run(run) => run.value_begin(kind),
+        Current::Flat(flat) => flat.value_begin(kind),
+    })?
+}
+
+/// What the value is made from; where libtorch knows it, the lines of source behind it.
+pub fn value_args(token: &Token, elements: &[Element<'_>], lines: Vec<Line>) {
+    let asked = with_run(|run| run.source_of(token)).flatten();
+    // Asks code of the user's.
+    let source = asked.map_or_else(Source::default, |(session, script)| session.source(script));
+    with_run(|run| run.args(token, elements, source, lines));
+}

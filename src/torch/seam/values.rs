@@ -1,0 +1,147 @@
+//! Values as the adapter tells of them: from the moment when one is about to appear.
+
+use std::ffi::c_void;
+
+use super::lent::{elements, frames};
+use super::targets::give_targets;
+use super::{guard, raw};
+use graphpatch_core::path::Name;
+use graphpatch_session::{Run, Token, ValueKind, thread};
+
+pub(super) unsafe extern "C" fn operands(
+    level: u32,
+    items: *const raw::GpItem,
+    n: usize,
+    replace: *mut u8,
+) {
+    guard((), || {
+        // SAFETY: items lent for this call.
+        let tensors = unsafe { elements(items, n) };
+        thread::with_run(|run| {
+            run.operands(level as usize, &tensors, |index| {
+                // SAFETY: `replace` has `n` places and `index` is one of them.
+                unsafe { *replace.add(index) = 1 }
+            });
+        });
+    });
+}
+
+pub(super) unsafe extern "C" fn parameter_targets(
+    level: u32,
+    identity: *const c_void,
+    owner: *mut *mut raw::GpTargets,
+    out: *mut *const raw::GpTarget,
+) -> usize {
+    guard(0, || {
+        let site = |run: &mut Run| run.parameter_site(level as usize, identity.addr());
+        // SAFETY: places for the answers.
+        unsafe { give_targets(site, owner, out) }
+    })
+}
+
+pub(super) fn value_kind(kind: u32, id: u32) -> ValueKind {
+    match kind {
+        raw::GP_VALUE_INPUT => ValueKind::Input(id),
+        raw::GP_VALUE_OUTPUT => ValueKind::Output,
+        _ => ValueKind::Op(id),
+    }
+}
+
+pub(super) fn raw_token(token: &Token) -> raw::GpToken {
+    let (kind, id) = match token.kind {
+        ValueKind::Op(id) => (raw::GP_VALUE_OP, id),
+        ValueKind::Input(index) => (raw::GP_VALUE_INPUT, index),
+        ValueKind::Output => (raw::GP_VALUE_OUTPUT, 0),
+    };
+    raw::GpToken {
+        run: token.run,
+        serial: token.serial,
+        depth: token.depth,
+        kind,
+        id,
+        base: token.name.base,
+        number: token.name.num,
+        site: token.site.map_or(0, |site| site + 1),
+        reserved: 0,
+    }
+}
+
+/// # Safety
+///
+/// `token` points to one that `value_begin` filled.
+pub(super) unsafe fn token(token: *const raw::GpToken) -> Token {
+    // SAFETY: by this function's contract.
+    let raw = unsafe { &*token };
+    Token {
+        run: raw.run,
+        serial: raw.serial,
+        depth: raw.depth,
+        kind: value_kind(raw.kind, raw.id),
+        name: Name {
+            base: raw.base,
+            num: raw.number,
+        },
+        site: raw.site.checked_sub(1),
+    }
+}
+
+pub(super) unsafe extern "C" fn value_begin(kind: u32, id: u32, out: *mut raw::GpToken) -> u32 {
+    guard(0, || {
+        let Some((token, wants)) = thread::value_begin(value_kind(kind, id)) else {
+            return 0;
+        };
+        // SAFETY: a place for the answer.
+        unsafe { *out = raw_token(&token) };
+        (u32::from(wants.elements) * raw::GP_VALUE_ITEMS)
+            | (u32::from(wants.targets) * raw::GP_VALUE_TARGETS)
+            | (u32::from(wants.args) * raw::GP_VALUE_ARGS)
+    })
+}
+
+pub(super) unsafe extern "C" fn value_args(
+    value: *const raw::GpToken,
+    items: *const raw::GpItem,
+    n: usize,
+    source: *const raw::GpFrame,
+    n_source: usize,
+) {
+    guard((), || {
+        // SAFETY: a token of `value_begin`'s; items and frames lent for this call.
+        let (value, given, source) =
+            unsafe { (token(value), elements(items, n), frames(source, n_source)) };
+        thread::value_args(&value, &given, source);
+    });
+}
+
+pub(super) unsafe extern "C" fn value_targets(
+    value: *const raw::GpToken,
+    owner: *mut *mut raw::GpTargets,
+    out: *mut *const raw::GpTarget,
+) -> usize {
+    guard(0, || {
+        // SAFETY: a token of `value_begin`'s.
+        let value = unsafe { token(value) };
+        // SAFETY: places for the answers.
+        unsafe { give_targets(|run| run.value_site(&value), owner, out) }
+    })
+}
+
+pub(super) unsafe extern "C" fn value_items(
+    value: *const raw::GpToken,
+    items: *const raw::GpItem,
+    n: usize,
+) {
+    guard((), || {
+        // SAFETY: a token of `value_begin`'s; items lent for this call.
+        let (value, given) = unsafe { (token(value), elements(items, n)) };
+        thread::with_run(|run| run.value(&value, &given));
+    });
+}
+
+pub(super) unsafe extern "C" fn value_abandon(value: *const raw::GpToken) {
+    guard((), || {
+        // SAFETY: a token of `value_begin`'s.
+        let value = unsafe { token(value) };
+        thread::with_run(|run| run.abandon(&value));
+    });
+}

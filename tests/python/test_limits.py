@@ -1,0 +1,142 @@
+"""What a program could do without us it can do with us: deep nesting, long lists, values of classes of their own."""
+
+from __future__ import annotations
+
+import collections
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
+
+
+class Around(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+class Innermost(nn.Module):
+    """Tells how deep Python's stack is when it runs."""
+
+    depth = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        frame, self.depth = sys._getframe(), 0
+        while frame.f_back is not None:
+            frame, self.depth = frame.f_back, self.depth + 1
+        return x + 1
+
+
+def nested(levels: int) -> tuple[nn.Module, Innermost]:
+    innermost = Innermost()
+    module: nn.Module = innermost
+    for _ in range(levels):
+        module = Around(module)
+    return module, innermost
+
+
+def test_nested_calls_are_as_deep_as_without_us() -> None:
+    x = torch.ones(2)
+    shallow, first = nested(10)
+    deep, second = nested(100)
+    shallow(x), deep(x)
+    bare = second.depth - first.depth
+    graphs = [PatchableGraph(shallow, x), PatchableGraph(deep, x)]
+    assert second.depth - first.depth <= bare
+    for graph, levels in zip(graphs, (10, 100), strict=True):
+        with graph.patch({".".join(["inner"] * levels) + ".add": ZeroPatch()}, on_missing="raise"):
+            assert not graph(x).any()
+    assert second.depth - first.depth <= bare
+
+
+def test_190_nested_calls() -> None:
+    deep, _ = nested(190)
+    x = torch.ones(2)
+    assert torch.equal(PatchableGraph(deep, x)(x), x + 1)
+
+
+class Counts(nn.Module):
+    def forward(self, x: Tensor, numbers: Any) -> tuple[Tensor, Any]:
+        return x * len(numbers), numbers
+
+
+def test_a_long_list_of_numbers_is_one_leaf() -> None:
+    numbers = list(range(200_000))
+    x = torch.ones(2)
+    pg = PatchableGraph(Counts(), x, numbers)
+    assert "├─numbers: list\n" in repr(pg.graph) and "└─sub_1: list" in repr(pg.graph)
+    with pg.patch({"x": AddPatch(value=1.0), "output|sub_0": AddPatch(value=1.0)}):
+        out, same = pg(x, numbers)
+    assert same is numbers and torch.equal(out, x * 400_000 + 1)
+
+
+def test_a_long_list_with_a_tensor_keeps_its_elements() -> None:
+    x = torch.ones(2)
+    pg = PatchableGraph(Counts(), x, [*range(1500), x])
+    with pg.patch({"numbers|sub_1500": ZeroPatch()}):
+        _, numbers = pg(x, [*range(1500), x])
+    assert numbers[:1500] == list(range(1500)) and not numbers[1500].any()
+
+
+class Tagged(tuple):  # type: ignore[type-arg]
+    def __new__(cls, tag: str, *elements: Any) -> Tagged:
+        made = super().__new__(cls, elements)
+        made.tag = tag
+        return made
+
+
+class Stack(list):  # type: ignore[type-arg]
+    def __init__(self, tag: str, elements: list[Any]) -> None:
+        super().__init__(elements)
+        self.tag = tag
+
+
+Point = collections.namedtuple("Point", "left right")
+
+
+class Ordered(Point):
+    def __new__(cls, both: tuple[Any, Any]) -> Ordered:
+        return super().__new__(cls, *both)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: Tagged("a", x, 1),
+        lambda x: Stack("a", [x, 1]),
+        lambda x: Ordered((x, 1)),
+        lambda x: torch.max(x[None], 0),
+    ],
+    ids=["tuple", "list", "named tuple", "torch's"],
+)
+def test_containers_with_a_constructor_of_their_own(make: Any) -> None:
+    class Makes(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return make(x + 1)
+
+    x = torch.ones(2)
+    pg = PatchableGraph(Makes(), x)
+    with pg.patch({"output|sub_0": ZeroPatch()}):
+        out = pg(x)
+    assert type(out) is type(make(x)) and not out[0].any()
+    assert getattr(out, "tag", "a") == "a"
+
+
+@pytest.mark.parametrize("key", ["a\0b", "lone \ud800", "", "a.b", 7])
+def test_keys_of_any_text(key: Any) -> None:
+    class Keyed(nn.Module):
+        def forward(self, x: Tensor) -> dict[Any, Tensor]:
+            return {key: x + 1, "other": x}
+
+    x = torch.ones(2)
+    pg = PatchableGraph(Keyed(), x)
+    with pg.patch({"output|other": ZeroPatch()}):
+        out = pg(x)
+    assert list(out) == [key, "other"] and torch.equal(out[key], x + 1) and not out["other"].any()

@@ -44,6 +44,20 @@ def is_uninitialized(node: Node) -> bool:
     return node.target.startswith(("aten::empty", "aten::new_empty"))
 
 
+# Operations that may give their operand itself as the result; below autograd nothing is called then.
+HANDING_ON = (
+    "aten::to",
+    "aten::contiguous",
+    "aten::dropout",
+    "aten::feature_dropout",
+    "aten::type_as",
+    "aten::reshape",
+    "aten::expand_as",
+    "aten::lift_fresh",
+    "aten::resolve_",
+)
+
+
 @dataclass
 class Match:
     """A leaf with the value that it has to have."""
@@ -81,9 +95,12 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
                     yield Match(node, leaf, call, expected)
                     continue
                 event = call.events[place + later[0]]
-                if leaf is node.leaves[0]:
-                    place += later[0]
-                yield Match(node, leaf, call, value, (event.number, event.results.index(value)))
+                result = (event.number, event.results.index(value))
+                # An equal value may be another operation's.
+                handed_on = node.target.startswith(HANDING_ON) and value in there
+                yield Match(node, leaf, call, value, None if handed_on else result)
+                if leaf is node.leaves[-1] and not handed_on:
+                    place += later[0] + 1
 
 
 def _there_before(case: Case, call: Call) -> set[str]:

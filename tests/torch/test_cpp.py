@@ -29,7 +29,7 @@ def test_every_case_is_run() -> None:
 
 MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads",
            "throwing_callbacks", "types", "values",
-           "ways_out"]
+           "ways_out", "written_views"]
 ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
 
 

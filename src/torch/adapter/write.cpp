@@ -76,13 +76,17 @@ static at::Tensor empty_like_in_memory(const at::Tensor& tensor) {
 }
 
 at::Tensor copy_of(const at::Tensor& tensor) {
+  return copy_of(tensor, tensor);
+}
+
+at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
   // The bits stay: what they mark is resolved, or not, by whoever reads the copy.
   if (tensor.layout() == c10::kStrided && tensor.is_conj())
-    return at::conj(copy_of(at::conj(tensor)));
+    return at::conj(copy_of(at::conj(tensor), at::conj(values)));
   if (tensor.layout() == c10::kStrided && tensor.is_neg())
-    return at::_neg_view(copy_of(at::_neg_view(tensor)));
+    return at::_neg_view(copy_of(at::_neg_view(tensor), at::_neg_view(values)));
   const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);
-  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(tensor) : tensor.clone();
+  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(values) : values.clone();
   // `linear` and `matmul` look at the flag, also where no gradient is wanted.
   if (!at::GradMode::is_enabled() && tensor.requires_grad() && !copy.is_inference())
     copy.set_requires_grad(true);

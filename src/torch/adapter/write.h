@@ -13,6 +13,8 @@ uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Ten
 // A copy that whoever reads it next treats as it would treat the value: the same strides, place in a cache line, conj and
 // neg bits, and `requires_grad`. What overlaps itself (`expand`) becomes dense.
 at::Tensor copy_of(const at::Tensor& tensor);
+// The same with other values.
+at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values);
 // Whether two of its elements may lie at one place.
 bool may_overlap(const at::Tensor& tensor);
 // Whether two plain tensors of one shape and dtype hold the same bits.

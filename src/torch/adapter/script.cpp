@@ -310,10 +310,7 @@ bool prepare_script(const c10::IValue& module) {
   if (!method || !method->isGraphFunction())
     return false;
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  if (!root_of(toGraphFunction(*method), type))
-    return false;
-  setGraphExecutorOptimize(false);
-  return true;
+  return root_of(toGraphFunction(*method), type) != nullptr;
 }
 
 void start_script() {

@@ -91,7 +91,7 @@ class Texts(nn.Module):
 def test_a_patch_at_a_text_is_refused_before_a_run(patch):
     x = torch.ones(2)
     pg = PatchableGraph(Texts(), x, "full")
-    with pytest.raises(KeyError, match="`kind` is a str, which no patch can keep or change"):
+    with pytest.raises(KeyError, match="kind: is a str, which no patch can keep or change"):
         pg.patch({"kind": patch}).__enter__()
     assert torch.equal(pg(x, "full"), x + 1)
 

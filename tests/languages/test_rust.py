@@ -30,7 +30,7 @@ class Net(nn.Module):
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, nn.Module, dict[str, Tensor], Path]:
     """The modules, the tensors that were given, and where the program's results are."""
     if not PROGRAM.exists():
-        pytest.exit(f"not built: {PROGRAM}; run `make test-languages`", returncode=2)
+        pytest.fail(f"not built: {PROGRAM}; run `make test-languages`")
     given, out = tmp_path_factory.mktemp("given"), tmp_path_factory.mktemp("out")
     torch.manual_seed(3)
     script, net = TupleOutputModule().eval(), Net().eval()

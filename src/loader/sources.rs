@@ -59,6 +59,14 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/instrument.h"),
     ),
     (
+        "adapter/mirror.cpp",
+        include_str!("../torch/adapter/mirror.cpp"),
+    ),
+    (
+        "adapter/mirror.h",
+        include_str!("../torch/adapter/mirror.h"),
+    ),
+    (
         "adapter/operands.cpp",
         include_str!("../torch/adapter/operands.cpp"),
     ),

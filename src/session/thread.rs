@@ -28,6 +28,7 @@ pub(crate) use shown::SHOWN;
 pub use shown::{Shown, shown};
 
 use crate::flat::Flat;
+use crate::held::Address;
 use crate::run::{Entered, Run};
 use crate::scope::Scope;
 use crate::wants::Wants;
@@ -132,7 +133,9 @@ impl State {
             }
             Some(current) => {
                 let held = current.run().held.as_ref();
-                shown.held.set(held.map_or(0, |held| held.address()));
+                shown
+                    .held
+                    .set(held.map_or(Address::NONE, |held| held.address()));
                 shown.run.set(1);
                 self.show_scope(shown);
             }

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use crate::held::Address;
+
 /// What the adapter reads of a thread, and only its state writes. `GpThread` in the seam.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -30,9 +32,10 @@ pub struct Shown {
     pub flat_now: Cell<u32>,
     /// The node of the backward pass in which the run began, or 0.
     pub node: Cell<usize>,
-    /// [`Held::address`], or 0.
-    pub held: Cell<usize>,
+    /// What the adapter keeps alive for the run.
+    pub held: Cell<Address>,
 }
+
 impl Shown {
     /// No scope is open.
     pub(super) fn leave_scopes(&self) {
@@ -46,7 +49,7 @@ impl Shown {
     pub(super) fn forget_run(&self) {
         self.leave_scopes();
         self.run.set(0);
-        self.held.set(0);
+        self.held.set(Address::NONE);
     }
 }
 
@@ -66,7 +69,7 @@ thread_local! {
             flat: Cell::new(0),
             flat_now: Cell::new(0),
             node: Cell::new(0),
-            held: Cell::new(0),
+            held: Cell::new(Address::NONE),
         }
     };
 }

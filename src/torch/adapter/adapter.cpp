@@ -16,6 +16,7 @@
 #include "flat.cpp"
 #include "host_values.cpp"
 #include "instrument.cpp"
+#include "mirror.cpp"
 #include "operands.cpp"
 #include "patch.cpp"
 #include "registry.cpp"

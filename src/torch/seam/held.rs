@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::guard;
 use crate::table::started;
-use graphpatch_session::held::Held;
+use graphpatch_session::held::{Address, Held};
 use graphpatch_session::thread;
 
 /// An object of the adapter's, given back once.
@@ -18,8 +18,8 @@ unsafe impl Send for Handle {}
 unsafe impl Sync for Handle {}
 
 impl Held for Handle {
-    fn address(&self) -> usize {
-        self.0.expose_provenance()
+    fn address(&self) -> Address {
+        Address(self.0)
     }
 
     fn leave(&self, frame: u32) {

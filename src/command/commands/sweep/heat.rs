@@ -147,7 +147,7 @@ pub fn rgb(position: f64) -> [u8; 3] {
     end.map(|end| (255.0 + (end - 255.0) * far).round() as u8)
 }
 
-/// Whether black is to be read on that color; else white.
+/// Whether black text can be read on that color; if not, white text can.
 pub fn is_light([red, green, blue]: [u8; 3]) -> bool {
     0.299 * f64::from(red) + 0.587 * f64::from(green) + 0.114 * f64::from(blue) > 140.0
 }
@@ -208,7 +208,7 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
         .columns
         .iter()
         .map(|head| Grid::heading(*head).chars().count());
-    // A shade or a color's margin in front, a space behind.
+    // A shade or a colored margin stands in front of the number, a space behind it.
     let width = digits.max(heads.max().unwrap_or(0)) + 2;
     let labels = grid.rows.iter().map(|(label, _)| label.chars().count());
     let margin = labels.max().unwrap_or(0);

@@ -198,14 +198,11 @@ $(CLANG_FORMAT):
 	@mv $@.part $@
 
 # Needs no torch: nothing is run.
-PYTHON_FOLDERS := .ci benches bindings tests/python
-# Not laid out by ruff yet: errors alone.
-OTHER_PYTHON_FOLDERS := tests
+PYTHON_FOLDERS := .ci benches bindings tests
 
 .PHONY: lint-python
 lint-python: $(PYTHON_TOOLS_READY) ## the Python code: format and lint by ruff, and the package's types by mypy --strict
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
-	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise --select=E9,F $(OTHER_PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff format --quiet --check $(PYTHON_FOLDERS)
 	cd bindings/python && ../../$(PYTHON_TOOLS)/bin/mypy --no-error-summary --cache-dir=../../target/mypy
 

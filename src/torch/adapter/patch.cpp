@@ -123,6 +123,8 @@ static std::string no_leaf(const c10::IValue& value) {
     const bool named = first != dict.end() && first->key().isString();
     return container("dict", dict.size(), named ? first->key().toStringRef() : "KEY");
   }
+  if (value.isString())
+    return "the value in this run is a str, which no patch can keep or change";
   const std::string kind = value.isCapsule() ? "foreign object" : value.tagKind();
   return "the value in this run is a " + kind + ", not a tensor or plain value";
 }

@@ -29,8 +29,7 @@ def _own(kind: type) -> Any:
 def own_calls(module: Module, seeing: Callable[[Any], Any]) -> None:
     """A ``__call__`` of its own that a class of modules below ``module`` has becomes what ``seeing`` makes of it, once.
     One that calls torch's is left alone: its call is seen there."""
-    kinds = {type(part) for _, part in below(module)}
-    for kind in (kind for kind in kinds if issubclass(kind, Module)):  # a PatchableGraph only looks like one
+    for kind in {type(part) for _, part in below(module)}:
         holder, own = _holder(kind), _own(kind)
         if holder is Module or holder.__module__.startswith("torch.") or not isinstance(own, types.FunctionType):
             continue

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from libgraphpatch import AddPatch, PatchableGraph, PatchError, ProbePatch, ZeroPatch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
+
+from libgraphpatch import AddPatch, PatchableGraph, PatchError, ProbePatch, ZeroPatch
 
 
 @dataclass
@@ -98,6 +99,9 @@ def test_a_patch_at_a_text_is_refused_before_a_run(patch):
 def test_a_text_where_other_runs_had_a_number_is_refused_in_the_run():
     x = torch.ones(2)
     pg = PatchableGraph(Texts(), x, 3)
-    with pytest.raises(PatchError, match="is a str, which no patch can keep or change"), pg.patch({"kind": ZeroPatch()}):
+    with (
+        pytest.raises(PatchError, match="is a str, which no patch can keep or change"),
+        pg.patch({"kind": ZeroPatch()}),
+    ):
         pg(x, "full")
     assert torch.equal(pg(x, "full"), x + 1)

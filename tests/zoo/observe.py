@@ -202,7 +202,9 @@ class _Zero(TorchDispatchMode):
         if self.left != -1:
             return value
         leaves, structure = tree_flatten(value)
-        written = any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments)
+        written = any(
+            argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments
+        )
         leaves[self.result] = leaves[self.result].zero_() if written else torch.zeros_like(leaves[self.result])
         return tree_unflatten(leaves, structure)
 

@@ -194,7 +194,7 @@ def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
 
 def _copied_dict(value: dict[Any, Any]) -> dict[Any, Any]:
     """A dict of the same class with the same items in the same order, and the same attributes. Neither the constructor
-    nor a copying method of a class of its own is called: those may order the items anew, as transformers' outputs do."""
+    nor a copying method of its class is called: those may order the items anew, as transformers' outputs do."""
     kind = type(value)
     if kind is dict:
         return dict(value)

@@ -11,6 +11,11 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
   at::Tensor tensor = std::move(slot).toTensor();
   slot = c10::IValue();
   uint32_t answer;
+  if (target.action != GP_CUSTOM_TORCH && loses_gradient(tensor)) {
+    answer = elsewhere(target, kLosesGradient, &tensor);
+    slot = std::move(tensor);
+    return verdict(answer);
+  }
   // Nobody else sees its memory.
   const bool sole = (how == Ownership::Result || how == Ownership::Owned) && !shared && is_memory(tensor) &&
       only_ours(tensor, how == Ownership::Owned ? 2 : 1);

@@ -200,7 +200,7 @@ def _copied_dict(value: dict[Any, Any]) -> dict[Any, Any]:
         return dict(value)
     base: Any = OrderedDict if isinstance(value, OrderedDict) else dict
     copied = kind.__new__(kind)
-    if isinstance(value, defaultdict):
+    if isinstance(value, defaultdict) and isinstance(copied, defaultdict):
         copied.default_factory = value.default_factory
     for name, attribute in getattr(value, "__dict__", {}).items():
         copied.__dict__[name] = attribute

@@ -1,5 +1,5 @@
-"""Parameters and buffers that are replaced while the model runs: another tensor, at whatever address, is never taken for one of
-them, and what is left of them is what it was."""
+"""Parameters and buffers that are replaced while the model runs: another tensor, at whatever address, is never taken
+for one of them, and what is left of them is what it was."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def zero_outputs(case: Case) -> Iterator[str]:
     for scope, call in pairs(case)[0]:
         output = scope.children[-1]
         paths = [leaf.path for leaf in output.leaves if leaf.is_tensor]
-        if paths and (wrong := _compared(case, paths, lambda: zeroed_output(call.number, lambda: case.run(case.model)))):
+        if paths and (
+            wrong := _compared(case, paths, lambda: zeroed_output(call.number, lambda: case.run(case.model)))
+        ):
             yield f"{output.path}: zero: {wrong}"
 
 

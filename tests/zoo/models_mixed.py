@@ -53,7 +53,11 @@ def groupvit() -> tuple[Module, dict[str, Any]]:
 
 def sam_vision_model() -> tuple[Module, dict[str, Any]]:
     config = transformers.SamVisionConfig(
-        **dict(VISION, image_size=32), output_channels=8, window_size=3, global_attn_indexes=(1,), initializer_range=0.02
+        **dict(VISION, image_size=32),
+        output_channels=8,
+        window_size=3,
+        global_attn_indexes=(1,),
+        initializer_range=0.02,
     )
     return seen(config, "SamVisionModel", pixel_values=image(32))
 
@@ -97,9 +101,7 @@ def paligemma() -> tuple[Module, dict[str, Any]]:
         projection_dim=16,
         hidden_size=16,
     )
-    return seen(
-        config, "PaliGemmaForConditionalGeneration", input_ids=with_image(8, 4), pixel_values=image(16)
-    )
+    return seen(config, "PaliGemmaForConditionalGeneration", input_ids=with_image(8, 4), pixel_values=image(16))
 
 
 def aria() -> tuple[Module, dict[str, Any]]:
@@ -124,9 +126,7 @@ def aya_vision() -> tuple[Module, dict[str, Any]]:
         text_config=dict(SIZES, model_type="cohere2", head_dim=8, sliding_window=4),
         image_token_index=IMAGE_TOKEN,
     )
-    return seen(
-        config, "AyaVisionForConditionalGeneration", input_ids=with_image(6, 1), pixel_values=image(16)
-    )
+    return seen(config, "AyaVisionForConditionalGeneration", input_ids=with_image(6, 1), pixel_values=image(16))
 
 
 def mllama() -> tuple[Module, dict[str, Any]]:

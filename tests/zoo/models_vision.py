@@ -46,7 +46,9 @@ MODELS = {
     "convnext_atto": timms("convnext_atto", 64, depths=(1, 2, 1, 1), dims=(8, 8, 16, 16)),
     "pvt_v2_b0": timms("pvt_v2_b0", 64, depths=(1, 1, 1, 1), embed_dims=(8, 8, 20, 16)),
     "csatv2": timms("csatv2", 64, dims=(8, 8, 16, 32), depths=(1, 1, 1, 1), transformer_depths=(0, 0, 1, 1)),
-    "visformer_tiny": timms("visformer_tiny", 64, img_size=64, init_channels=8, embed_dim=24, depth=(1, 1, 1), num_heads=2),
+    "visformer_tiny": timms(
+        "visformer_tiny", 64, img_size=64, init_channels=8, embed_dim=24, depth=(1, 1, 1), num_heads=2
+    ),
     "deit_small_patch16_224": timms(
         "deit_small_patch16_224", 32, img_size=32, patch_size=16, embed_dim=16, depth=2, num_heads=2
     ),

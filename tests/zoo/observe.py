@@ -21,7 +21,7 @@ from values import digest, mapped
 
 @dataclass
 class Event:
-    """An operation below autograd, and the digests of its results. What ATen writes as a composite of others is several."""
+    """An operation below autograd, and the digests of its results. A composite of others is several."""
 
     number: int
     """How many operations were called before it."""
@@ -113,8 +113,8 @@ def _names(module: Module, around: list[Call]) -> frozenset[str]:
 
 
 def zeroed_output(number: int, run: Callable[[], Any]) -> Any:
-    """What `run` gives while a forward hook sets all tensors to zero that call `number` of a module returns. The hook is
-    the module's last one, as one is that is added to a model which has been used before."""
+    """What `run` gives while a forward hook sets all tensors to zero that call `number` of a module returns. The hook
+    is the module's last one, as one is that is added to a model which has been used before."""
     handles: list[RemovableHandle] = []
 
     def zero(_module: Module, _args: Any, output: Any) -> Any:
@@ -162,7 +162,8 @@ def _zero_at(value: Any, dig: list[str]) -> Any:
 
 
 def zeroed_parameter(number: int, tensor: Tensor, run: Callable[[], Any]) -> Any:
-    """What `run` gives while all modules within call `number` of one have zero in the place of that parameter or buffer."""
+    """What `run` gives while the modules within call `number` of one have zero in the place of that parameter or
+    buffer."""
     zero: Tensor = torch.zeros_like(tensor)
     if isinstance(tensor, Parameter):
         zero = Parameter(zero, requires_grad=tensor.requires_grad)
@@ -186,7 +187,7 @@ def zeroed_parameter(number: int, tensor: Tensor, run: Callable[[], Any]) -> Any
 
 
 def zeroed_result(place: tuple[int, int], run: Callable[[], Any]) -> Any:
-    """What `run` gives while one result of one operation below autograd is zero: the operation's number and the result's."""
+    """What `run` gives while one result of one operation below autograd is zero: the numbers of both."""
     with _Zero(*place):
         return run()
 

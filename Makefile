@@ -177,7 +177,7 @@ fmt: $(PYTHON_TOOLS_READY) $(CLANG_FORMAT) ## lay out all code: Rust, Python, C,
 	cargo fmt
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --fix --select=I $(PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff format --quiet $(PYTHON_FOLDERS)
-	$(CLANG_FORMAT)/clang_format/data/bin/clang-format -i $(CLANG_FORMATTED)
+	@$(CLANG_FORMAT)/clang_format/data/bin/clang-format -i $(CLANG_FORMATTED)
 
 .PHONY: lint
 lint: lint-python lint-cpp ## what CI checks beside the tests: formats, clippy, ruff, mypy
@@ -189,7 +189,7 @@ CLANG_FORMATTED = $(shell git ls-files '*.c' '*.cpp' '*.h' '*.hpp' '*.cu' '*.cuh
 
 .PHONY: lint-cpp
 lint-cpp: $(CLANG_FORMAT) ## the C, C++ and CUDA code: its layout by clang-format
-	$(CLANG_FORMAT)/clang_format/data/bin/clang-format --dry-run -Werror $(CLANG_FORMATTED)
+	@$(CLANG_FORMAT)/clang_format/data/bin/clang-format --dry-run -Werror $(CLANG_FORMATTED)
 
 $(CLANG_FORMAT):
 	@echo "lint-cpp: installing clang-format into $@ (once)" >&2

@@ -12,11 +12,20 @@ use graphpatch_core::graph::Graph;
 pub(super) struct Recorded {
     pub(super) graphs: Vec<Graph>,
     tapes: Vec<Vec<Arc<Tape>>>,
+    /// How often nodes were added; and how often they had been when their source was last looked up.
+    pub(super) changes: u64,
+    pub(super) read: u64,
 }
 
 impl Recorded {
     fn find(&self, root: &str) -> Option<usize> {
         self.graphs.iter().position(|graph| graph.name == root)
+    }
+
+    /// Whether a path that is in no graph is a wrong one. While a root's first run goes on, and only a part of it that
+    /// another thread computed is there, nobody knows.
+    pub(super) fn knows_names(&self) -> bool {
+        !self.graphs.is_empty() && self.graphs.iter().all(|graph| graph.runs > 0)
     }
 }
 
@@ -59,6 +68,7 @@ impl Session {
     /// A part of a run that another thread computed ended.
     pub(super) fn add_part(&self, root: &Root, tape: Tape) {
         let recorded = &mut *self.recorded.lock();
+        recorded.changes += 1;
         let part = Graph {
             root: tape.tree(&root.scope.class_name),
             ..Graph::new(root.name.as_str())
@@ -85,6 +95,7 @@ impl Session {
             graph.runs += 1;
             return false;
         }
+        recorded.changes += 1;
         graph.merge(Graph {
             root: tape.tree(&root.scope.class_name),
             runs: 1,

@@ -92,7 +92,7 @@ const _: () = {
             $(assert!(std::mem::offset_of!(Shown, $field) == std::mem::offset_of!(raw::GpThread, $field));)*
         };
     }
-    same_place!(run wants frame outer_wants outer_frame declined flat flat_now node held);
+    same_place!(run wants frame outer_wants outer_frame cold armed families declined flat flat_now node held);
 };
 
 unsafe extern "C" fn lock_enter() {

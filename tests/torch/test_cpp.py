@@ -41,6 +41,7 @@ MODULES = [
     "types",
     "values",
     "ways_out",
+    "written_views",
 ]
 ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
 

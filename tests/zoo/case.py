@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,18 @@ import torch
 from torch.nn import Module
 
 import nodes
-from libgraphpatch import Patch, PatchableGraph
+from libgraphpatch import Patch, PatchableGraph, ProbePatch
 from nodes import Leaf, Node
 from observe import observe
-from values import digests, mapped
+from values import digest, digests, mapped
+
+
+def difference(found: list[str], expected: list[str]) -> str:
+    """What differs; empty if nothing does."""
+    if found == expected:
+        return ""
+    pairs = [f"{a} instead of {b}" for a, b in zip(found, expected, strict=False) if a != b]
+    return pairs[0] if pairs else f"{len(found)} tensors instead of {len(expected)}"
 
 
 class Case:
@@ -33,6 +42,7 @@ class Case:
         self.root = self._read()
         self.nodes = [node for node in self.root.walk() if node.kind != "scope"]
         self.scopes = [node for node in self.root.walk() if node.kind == "scope"]
+        self.zeroed = 0
         self.leaves: list[Leaf] = [leaf for node in self.nodes for leaf in node.leaves]
 
     def _record(self) -> list[str]:
@@ -63,11 +73,21 @@ class Case:
         with self.pg.patch(patches, on_missing="raise"):
             return self.run(self.pg)
 
+    @functools.cached_property
+    def _probed(self) -> tuple[dict[str, str], list[str]]:
+        probes = {leaf.path: ProbePatch() for leaf in self.leaves}
+        output = self.patched(dict(probes))
+        return {path: digest(probe.activation) for path, probe in probes.items()}, output
+
+    def probed(self) -> tuple[dict[str, str], list[str]]:
+        """The value at each path as a probe keeps it, all in one run, and what that gave."""
+        return self._probed
+
     def counts(self) -> str:
         floats = sum(leaf.is_float for leaf in self.leaves)
         return (
             f"{len(self.scopes)} module calls, {len(self.nodes)} nodes with {len(self.leaves)} values,"
-            f" {floats} of them float tensors"
+            f" {floats} of them float tensors; {self.zeroed} compared with zero by other means"
         )
 
     def forget(self) -> None:

@@ -63,6 +63,8 @@ def _node(saved: dict[str, Any], path: str) -> Node:
 
 def _leaves(value: Any, path: str, dig: list[str]) -> Iterator[Leaf]:
     elements: list[tuple[str, Any]]
+    if value in ("str", "complex"):  # no patch can keep or change one
+        return
     if isinstance(value, str):
         yield Leaf("|".join(filter(None, [path, ".".join(dig)])), dig, value, False)
         return

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn import Module
-from torch.nn.modules.module import register_module_forward_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils.hooks import RemovableHandle
 
 from values import digest, mapped
 
 
 @dataclass
 class Event:
-    """An operation below autograd, and the digests of its results. What ATen writes as a composite of others is several."""
+    """An operation below autograd, and the digests of its results. A composite of others is several."""
 
+    number: int
+    """How many operations were called before it."""
     operator: str
     results: list[str]
 
@@ -33,25 +38,29 @@ class Call:
     """Those that a graph may call it by."""
     inputs: dict[str, Any] = field(default_factory=dict)
     """By the names of forward's arguments, with digests in the place of tensors."""
-    output: Any = None
     number: int = -1
-    """How many calls of modules ended before it."""
+    """How many calls of modules began before it."""
+    above: Call | None = None
+    output: Any = None
     events: list[Event] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
 
 def _pictures(value: Any) -> Any:
-    return mapped(value, digest)  # type: ignore[arg-type]
+    with _disable_current_modes():  # what this does is no operation of the model
+        return mapped(value, digest)  # type: ignore[arg-type]
 
 
 class _Mode(TorchDispatchMode):
     def __init__(self, add: Callable[[Event], None]) -> None:
         super().__init__()
         self.add = add
+        self.number = -1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.add(Event(str(func), [digest(leaf) for leaf in tree_leaves(result)]))
+        self.number += 1
+        self.add(Event(self.number, str(func), [digest(leaf) for leaf in tree_leaves(result)]))
         return result
 
 
@@ -66,19 +75,19 @@ def observe(run: Callable[[], Any]) -> Call:
     nowhere, so the place is taken through which all calls go."""
     open_calls: list[Call] = [Call(Module(), frozenset())]
     call_module = Module.__call__
-    ended = 0
+    begun = 0
 
     def observed(module: Module, *args: Any, **kwargs: Any) -> Any:
-        nonlocal ended
-        call = Call(module, _names(module, open_calls), _bound(module, args, kwargs))
+        nonlocal begun
+        call = Call(module, _names(module, open_calls), _bound(module, args, kwargs), begun, open_calls[-1])
+        begun += 1
         open_calls[-1].calls.append(call)
         open_calls.append(call)
         try:
             output = call_module(module, *args, **kwargs)
         finally:
             open_calls.pop()
-        call.output, call.number = _pictures(output), ended
-        ended += 1
+        call.output = _pictures(output)
         return output
 
     Module.__call__ = observed  # type: ignore[method-assign]
@@ -100,17 +109,118 @@ def _names(module: Module, around: list[Call]) -> frozenset[str]:
     return frozenset([*paths, type(module).__name__])
 
 
-def zeroed(number: int, run: Callable[[], Any]) -> Any:
-    """What `run` gives while a forward hook sets all tensors to zero that call `number` of a module returns."""
+# --- changes made by PyTorch's own means ------------------------------------------------------------------------------
+
+
+def zeroed_output(number: int, run: Callable[[], Any]) -> Any:
+    """What `run` gives while a forward hook sets all tensors to zero that call `number` of a module returns. The hook
+    is the module's last one, as one is that is added to a model which has been used before."""
+    handles: list[RemovableHandle] = []
+
+    def zero(_module: Module, _args: Any, output: Any) -> Any:
+        handles.pop().remove()
+        return mapped(output, torch.zeros_like)
+
+    def begin(module: Module) -> None:
+        handles.append(module.register_forward_hook(zero))
+
+    return _at_call(number, begin, run)
+
+
+def zeroed_input(number: int, name: str, dig: list[str], run: Callable[[], Any]) -> Any:
+    """What `run` gives while call `number` of a module gets zero as the tensor at one place of its arguments."""
+    call_module = Module.__call__
     count = -1
 
-    def hook(_module: Module, _args: Any, output: Any) -> Any:
+    def called(module: Module, *args: Any, **kwargs: Any) -> Any:
         nonlocal count
         count += 1
-        return mapped(output, torch.zeros_like) if count == number else None
+        if count == number:
+            bound = inspect.signature(module.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            bound.arguments[name] = _zero_at(bound.arguments[name], dig)
+            args, kwargs = bound.args, bound.kwargs
+        return call_module(module, *args, **kwargs)
+
+    Module.__call__ = called  # type: ignore[method-assign]
+    try:
+        return run()
+    finally:
+        Module.__call__ = call_module  # type: ignore[method-assign]
+
+
+def _zero_at(value: Any, dig: list[str]) -> Any:
+    if not dig:
+        return torch.zeros_like(value)
+    if isinstance(value, (tuple, list)):
+        index = int(dig[0].removeprefix("sub_"))
+        elements = [_zero_at(old, dig[1:]) if place == index else old for place, old in enumerate(value)]
+        return type(value)(*elements) if hasattr(value, "_fields") else type(value)(elements)
+    made = copy.copy(value)
+    made[dig[0]] = _zero_at(value[dig[0]], dig[1:])
+    return made
+
+
+def zeroed_parameter(number: int, tensor: Tensor, run: Callable[[], Any]) -> Any:
+    """What `run` gives while the modules within call `number` of one have zero in the place of that parameter or
+    buffer."""
+    zero: Tensor = torch.zeros_like(tensor)
+    if isinstance(tensor, Parameter):
+        zero = Parameter(zero, requires_grad=tensor.requires_grad)
+    handles: list[RemovableHandle] = []
+    changed: list[tuple[dict[str, Any], str]] = []
+
+    def begin(module: Module) -> None:
+        for below in module.modules():
+            for held in (below._parameters, below._buffers):
+                changed.extend((held, name) for name, value in held.items() if value is tensor)
+        for held, name in changed:
+            held[name] = zero
+        handles.append(module.register_forward_hook(end, always_call=True))
+
+    def end(*_: Any) -> None:
+        handles.pop().remove()
+        for held, name in changed:
+            held[name] = tensor
+
+    return _at_call(number, begin, run)
+
+
+def zeroed_result(place: tuple[int, int], run: Callable[[], Any]) -> Any:
+    """What `run` gives while one result of one operation below autograd is zero: the numbers of both."""
+    with _Zero(*place):
+        return run()
+
+
+class _Zero(TorchDispatchMode):
+    def __init__(self, number: int, result: int) -> None:
+        super().__init__()
+        self.left, self.result = number, result
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        value = func(*args, **(kwargs or {}))
+        self.left -= 1
+        if self.left != -1:
+            return value
+        leaves, structure = tree_flatten(value)
+        written = any(
+            argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments
+        )
+        leaves[self.result] = leaves[self.result].zero_() if written else torch.zeros_like(leaves[self.result])
+        return tree_unflatten(leaves, structure)
+
+
+def _at_call(number: int, begin: Callable[[Module], None], run: Callable[[], Any]) -> Any:
+    count = -1
+
+    def hook(module: Module, _args: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            begin(module)
 
     # Of all modules: some are made anew for each call.
-    handle = register_module_forward_hook(hook)
+    handle = register_module_forward_pre_hook(hook)
     try:
         return run()
     finally:

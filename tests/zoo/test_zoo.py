@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import checks
+import effects
 from case import Case
 from known import KNOWN
 
@@ -17,7 +18,8 @@ CHECKS: list[Callable[[Case], Iterator[str]]] = [
     checks.probes,
     checks.minus_zero_everywhere,
     checks.one_by_one,
-    checks.zero_outputs,
+    effects.zero_outputs,
+    effects.zero_values,
 ]
 
 

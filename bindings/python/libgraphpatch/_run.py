@@ -20,6 +20,7 @@ from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
     GP_WANTS_INSIDE,
+    GP_WANTS_OPERATIONS,
     GP_WANTS_OUTPUT,
     GP_WANTS_PARAMETERS,
     GP_WANTS_PLACE_SHIFT,
@@ -180,7 +181,9 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
     # Scripted modules tell of their calls themselves, and only the library can keep those apart.
     holders = known.attribute.modules()
     place = frame.wants >> GP_WANTS_PLACE_SHIFT
-    if wants & GP_WANTS_IGNORED and place and holders is not None and not root.tree.scripted:
+    # In a scope whose operations are counted, the library has to be told whose they are.
+    told = frame.wants & GP_WANTS_OPERATIONS
+    if wants & GP_WANTS_IGNORED and place and not told and holders is not None and not root.tree.scripted:
         frame.ignored[id(module)] = module, holders, known.attribute.name
     thread.frame = root.cold
     return 0, None

@@ -11,10 +11,12 @@
 
 #include "args.cpp"
 #include "device.cpp"
+#include "executor.cpp"
 #include "fallback.cpp"
 #include "flat.cpp"
 #include "host_values.cpp"
 #include "instrument.cpp"
+#include "mirror.cpp"
 #include "operands.cpp"
 #include "patch.cpp"
 #include "registry.cpp"

@@ -53,8 +53,8 @@ inline std::string to_string(GpStr s) {
 
 // ---- thread.cpp: how this thread stands, and what is kept alive for its run ----
 
-// Written by the core alone.
-const GpThread& this_thread();
+// Written by the core, but for `cold`.
+GpThread& this_thread();
 
 // Whether a scope is open in which something matters.
 inline bool is_inside(const GpThread& thread) {
@@ -76,11 +76,14 @@ struct Held {
   struct Copy {
     uint32_t frame;
     const void* parameter;
+    const c10::StorageImpl* memory; // the parameter's
     at::Tensor patched;
   };
   std::vector<Copy> copies;
   // The leaves of the value that the host has shown last.
   std::vector<Leaf> shown;
+  // Expires when the run ends.
+  std::shared_ptr<const char> life;
 };
 
 // That of this thread's run, which is open.
@@ -91,8 +94,16 @@ void held_free(void* held);
 // These tensors keep their addresses while the run of this thread lasts.
 void keep_addresses(const void* const* identities, size_t n);
 
-// The dispatch key of this thread.
+// The dispatch key of this thread: for the core, and as long as there are copies whose writes have to be seen.
 void arm(uint32_t on);
+void watch(bool on);
+bool is_watching();
+// Whether what this thread computes is the forward of a function with a backward of its own, by which gradients will go.
+// Returns what was set before.
+bool set_own_backward(bool on);
+bool has_own_backward();
+// mirror.cpp: copies whose run has ended, or that nobody sees, are forgotten.
+void prune_mirrors();
 uint32_t suspend();
 void resume(uint32_t before);
 const void* backward_node();
@@ -169,9 +180,9 @@ struct Targets {
 void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how);
 // An input (of the scope's caller) or the output of the present scope.
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
-// Shows the tensors among `values` to the core; puts patched copies in the place of patched parameters.
-// `written`: bits of those that the operation writes into, which are left alone.
-void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t written = 0);
+// Shows the tensors among `values` to the core, but for the `unseen`; puts patched copies in the place of patched parameters,
+// but for those that are `written`. Both are bits of indices.
+void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
 
 // ---- args.cpp: what a value that is about to appear is made from, and where ----
 
@@ -202,27 +213,38 @@ struct OpInfo {
   bool query = false; // only looks at what a tensor is; no node
   bool cast = false;  // put there by TorchScript's own autocast pass; no node
   uint32_t id = 0;
+  uint64_t family = 0; // its bit among GpThread's families
   uint32_t n_arguments = 0;
   uint32_t n_returns = 0;
   bool in_place = false; // its results are operands that it wrote into
   uint64_t written = 0;  // bits of the arguments that it writes into
+  uint64_t statistics = 0; // bits of those that it writes into without its schema saying so,
+  int training = -1;       // if this argument is true, or there is none
+  bool reaches = false;  // it may read what lies between the elements of its first argument
   bool starts = false;   // a flat run may begin with it
 
   // All that does not follow from the operator's name.
   bool same_facts(const OpInfo& other) const {
     return n_arguments == other.n_arguments && n_returns == other.n_returns && in_place == other.in_place &&
-        written == other.written;
+        written == other.written && statistics == other.statistics && training == other.training;
   }
 };
 
-// One operation of the present scope: its operands, the call, its result.
-void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t written);
+// Bits of the arguments that this call writes into.
+inline uint64_t written_by(const OpInfo& info, const c10::IValue* arguments) {
+  if (!info.statistics || (info.training >= 0 && !(arguments[info.training].isBool() && arguments[info.training].toBool())))
+    return info.written;
+  return info.written | info.statistics;
+}
+
+// One operation of the present scope: its operands, of which some are `unseen`, the call, its result.
+void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen);
 // The same for an operation of a thread with a flat run, outside of other runs.
 void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info);
 
 void start_fallback();
 void start_script();
-// Makes the next call of the module's forward on this thread one that we see. False if it cannot be.
+// Makes the next calls of the module's forward ones that we see. False if they cannot be.
 bool prepare_script(const c10::IValue& module);
 
 } // namespace graphpatch

@@ -1,6 +1,6 @@
 // The boxed fallback: every dispatcher call of a thread whose scope is armed comes through here, above autograd and
 // autocast, as the model wrote it. What the operation calls inside is not seen, because the key is excluded meanwhile.
-#include "adapter.h"
+#include "mirror.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
@@ -32,11 +32,27 @@ static bool is_query(const c10::FunctionSchema& schema) {
 // address, so what is known by an address holds for one generation.
 static std::atomic<uint64_t> generation{1};
 
+// Batch norms write into their running statistics, and the schemas of most do not say so.
+static void read_statistics(const c10::FunctionSchema& schema, OpInfo& info) {
+  const std::string& name = schema.name();
+  for (const char* reader : {"backward", "functional", "no_training", "no_update"})
+    if (name.find(reader) != std::string::npos)
+      return;
+  for (size_t i = 0; i < schema.arguments().size() && i < 64; ++i) {
+    const std::string& argument = schema.arguments()[i].name();
+    if (argument == "running_mean" || argument == "running_var")
+      info.statistics |= uint64_t{1} << i;
+    else if (argument == "training" || argument == "train" || argument == "use_input_stats")
+      info.training = static_cast<int>(i);
+  }
+}
+
 static OpInfo read(const c10::FunctionSchema& schema) {
   OpInfo info;
   info.query = is_query(schema);
   info.cast = schema.name() == "aten::_autocast_to_reduced_precision" ||
       schema.name() == "aten::_autocast_to_full_precision";
+  info.reaches = schema.name().compare(0, 16, "aten::as_strided") == 0 && !schema.arguments().empty();
   info.starts = may_start_run(schema);
   info.n_arguments = static_cast<uint32_t>(schema.arguments().size());
   info.n_returns = static_cast<uint32_t>(schema.returns().size());
@@ -46,6 +62,7 @@ static OpInfo read(const c10::FunctionSchema& schema) {
   for (size_t i = 0; i < schema.arguments().size() && i < 64; ++i)
     if (const c10::AliasInfo* alias = schema.arguments()[i].alias_info())
       info.written |= uint64_t{alias->isWrite()} << i;
+  read_statistics(schema, info);
   return info;
 }
 
@@ -69,7 +86,7 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
   auto& all = by_name[name];
   const auto same = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one->same_facts(info); });
   if (same == all.end()) {
-    info.id = core->op_define(gp_str(name));
+    info.id = core->op_define(gp_str(name), &info.family);
     all.push_back(std::make_unique<const OpInfo>(info));
     known.info = all.back().get();
   } else {
@@ -108,12 +125,16 @@ static bool is_engines(const GpThread& thread) {
   return backward_node() != thread.node;
 }
 
-void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t written) {
+void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
+  const GpThread& thread = this_thread();
   // The stack may hold the caller's other values below ours.
-  if (this_thread().wants & GP_WANTS_OPERANDS)
-    handle_operands(0, stack->data() + (stack->size() - info.n_arguments), info.n_arguments, written);
+  if (thread.wants & GP_WANTS_OPERANDS) {
+    c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
+    handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments));
+  }
   GpToken token;
-  const uint32_t wanted = info.cast ? 0 : core->value_begin(GP_VALUE_OP, info.id, &token);
+  const bool matters = (thread.families & info.family) && !info.cast;
+  const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
   if (!wanted) {
     op.callBoxed(stack);
     return;
@@ -134,8 +155,7 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
       info.in_place ? Ownership::InPlace : Ownership::Result);
 }
 
-static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const GpThread& thread = this_thread();
   const bool flat = thread.flat && !thread.run;
   // With a flat run beside it, a thread is armed in every scope of another run.
@@ -154,6 +174,16 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   } else {
     intercept(op, stack, info, 0);
   }
+}
+
+static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+  if (!has_mirrors() || is_tracing())
+    return handle(op, stack);
+  const OpInfo& info = info_of(op);
+  Writes writes(info, stack->data() + (stack->size() - info.n_arguments));
+  handle(op, stack);
+  writes.reflect();
 }
 
 // Tells the core of every operator that there is, and that comes to be: only scopes in which a patched name could be an

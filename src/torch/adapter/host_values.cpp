@@ -196,7 +196,7 @@ void register_doors() {
             stack.emplace_back(tensor_at(reinterpret_cast<const void*>(address)));
           },
           alias),
-      // Readies a scripted module for its next call on this thread: the optimizer is off from here on.
+      // Has a scripted module tell of its calls from the next one on.
       Operator(
           "graphpatch::prepare(Any module) -> bool",
           [](Stack& stack) {
@@ -204,7 +204,7 @@ void register_doors() {
             stack.emplace_back(prepare_script(module));
           },
           alias),
-      // The thread's switch of the optimizer, which `prepare` turns off.
+      // Sets the thread's switch of the optimizer. Returns what it was.
       Operator(
           "graphpatch::optimize(bool on) -> bool",
           [](Stack& stack) {
@@ -212,6 +212,14 @@ void register_doors() {
             const bool before = torch::jit::getGraphExecutorOptimize();
             torch::jit::setGraphExecutorOptimize(on);
             stack.emplace_back(before);
+          },
+          alias),
+      // Around the forward of a torch.autograd.Function, through whose own backward gradients will go.
+      Operator(
+          "graphpatch::own_backward(bool on) -> bool",
+          [](Stack& stack) {
+            const bool on = torch::jit::pop(stack).toBool();
+            stack.emplace_back(set_own_backward(on));
           },
           alias),
   });

@@ -12,13 +12,14 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
     for (const Held::Copy& copy : held().copies)
       if (copy.frame == frame && copy.parameter == identity)
         return copy.patched;
+  const c10::StorageImpl* memory = parameter.has_storage() ? parameter.storage().unsafeGetStorageImpl() : nullptr;
   Targets targets;
   targets.size = core->parameter_targets(level, identity, &targets.owner, &targets.data);
   c10::IValue value(parameter);
   apply_targets(targets.data, targets.size, &value, 1, Ownership::Borrowed);
   at::Tensor patched = value.toTensor();
   if (keep)
-    held().copies.push_back({frame, identity, patched});
+    held().copies.push_back({frame, identity, memory, patched});
   return patched;
 }
 
@@ -61,31 +62,35 @@ static void substitute(
   }
 }
 
-void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t written) {
+void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
   const GpThread& thread = this_thread();
   if (!((level ? thread.outer_wants : thread.wants) & GP_WANTS_OPERANDS))
     return;
   const uint32_t frame = level ? thread.outer_frame : thread.frame;
   static thread_local Items items;
   items.clear();
-  const auto is_written = [&](size_t i) { return i < 64 && (written >> i & 1); };
+  const auto has = [](uint64_t bits, size_t i) { return i < 64 && (bits >> i & 1); };
+  static thread_local std::vector<uint8_t> kept; // of each item, whether it stays as it is
+  kept.clear();
   for (size_t i = 0; i < n; ++i)
-    if (!is_written(i))
+    if (!has(unseen, i)) {
       collect(items, values[i]);
+      kept.resize(items.size(), has(written, i));
+    }
   if (!items.size())
     return;
   static thread_local std::vector<uint8_t> replace;
   replace.assign(items.size(), 0);
   core->operands(level, items.data(), items.size(), replace.data());
   bool any = false;
-  for (uint8_t flag : replace)
-    any = any || flag;
+  for (size_t i = 0; i < items.size(); ++i)
+    any |= (replace[i] = replace[i] && !kept[i]);
   if (!any)
     return;
   std::vector<uint8_t> flags = replace; // patching may come back here
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
-    if (!is_written(i))
+    if (!has(unseen, i))
       substitute(level, frame, values[i], flags, at);
 }
 

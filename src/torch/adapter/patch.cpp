@@ -1,5 +1,6 @@
 // The targets of a value: walks the dig to the leaf, and decides whether the leaf is changed where it lies or on a copy.
 #include "device.h"
+#include "mirror.h"
 #include "write.h"
 
 #include <ATen/core/grad_mode.h>
@@ -10,11 +11,25 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
   at::Tensor tensor = std::move(slot).toTensor();
   slot = c10::IValue();
   uint32_t answer;
+  if (target.action != GP_CUSTOM_TORCH && loses_gradient(tensor)) {
+    answer = elsewhere(target, kLosesGradient, &tensor);
+    slot = std::move(tensor);
+    return verdict(answer);
+  }
+  // Nobody else sees its memory.
+  const bool sole = (how == Ownership::Result || how == Ownership::Owned) && !shared && is_memory(tensor) &&
+      only_ours(tensor, how == Ownership::Owned ? 2 : 1);
   if (!tensor.defined() && target.action != GP_CUSTOM_TORCH) {
     answer = elsewhere(target, "there is no tensor here in this run", nullptr);
   } else if (target.action == GP_CUSTOM_TORCH) {
     const at::Tensor before = tensor;
     answer = show_to_function(target, tensor);
+    if (!sole && how != Ownership::InPlace && !tensor.is_same(before) && is_memory(before) && is_memory(tensor)) {
+      // What the function has returned may be the user's; it is not to change with the original.
+      if (!target.slice_len)
+        tensor = copy_of(before, tensor);
+      mirror(before, tensor);
+    }
     // The unboxed caller of an in-place operator returns its own argument, whatever we leave here.
     if (how == Ownership::InPlace && !tensor.is_same(before)) {
       before.copy_(tensor);
@@ -30,9 +45,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       slot = std::move(tensor);
       return verdict(answer);
     }
-    bool in_place = how == Ownership::InPlace ||
-        ((how == Ownership::Result || how == Ownership::Owned) && !shared && !differentiable && is_plain(tensor) &&
-         only_ours(tensor, how == Ownership::Owned ? 2 : 1));
+    const bool in_place = how == Ownership::InPlace || (sole && !differentiable && is_plain(tensor));
     if (in_place) {
       answer = write(target, tensor, differentiable);
       // What autograd saved of this memory is no longer what it was; let it say so.
@@ -46,8 +59,11 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       // Of what overlaps itself the copy has other strides. Where the patch changed nothing, nothing is to change.
       const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
           may_overlap(tensor) && same_bits(copy, tensor);
-      if (answer == GP_APPLIED && !unchanged)
+      if (answer == GP_APPLIED && !unchanged) {
+        if (!sole)
+          mirror(tensor, copy);
         tensor = std::move(copy);
+      }
     }
   }
   slot = std::move(tensor);
@@ -112,6 +128,8 @@ static std::string no_leaf(const c10::IValue& value) {
     const bool named = first != dict.end() && first->key().isString();
     return container("dict", dict.size(), named ? first->key().toStringRef() : "KEY");
   }
+  if (value.isString())
+    return "the value in this run is a str, which no patch can keep or change";
   const std::string kind = value.isCapsule() ? "foreign object" : value.tagKind();
   return "the value in this run is a " + kind + ", not a tensor or plain value";
 }

@@ -8,20 +8,60 @@
 
 namespace graphpatch {
 
-const GpThread& this_thread() {
+GpThread& this_thread() {
   // Without a first use to guard, which would cost each marker and operation one more look-up of the thread's memory.
-  static thread_local const GpThread* thread = nullptr;
+  static thread_local GpThread* thread = nullptr;
   if (!thread)
     thread = core->thread();
   return *thread;
 }
 
+// Who wants the key of this thread included: the core, and the copies whose writes have to be seen.
+struct Wanted {
+  bool core = false;
+  bool mirrors = false;
+};
+
+static Wanted& wanted() {
+  static thread_local Wanted wanted;
+  return wanted;
+}
+
+static void include() {
+  c10::impl::tls_set_dispatch_key_included(kKey, wanted().core || wanted().mirrors);
+}
+
 void arm(uint32_t on) {
-  c10::impl::tls_set_dispatch_key_included(kKey, on);
+  wanted().core = on;
+  include();
+}
+
+void watch(bool on) {
+  Wanted& now = wanted();
+  if (now.mirrors == on)
+    return;
+  if (on && !now.core)
+    now.core = c10::impl::tls_is_dispatch_key_included(kKey); // another thread's state may have come here
+  now.mirrors = on;
+  include();
+}
+
+bool is_watching() {
+  return wanted().mirrors;
+}
+
+static thread_local bool own_backward = false;
+
+bool set_own_backward(bool on) {
+  return std::exchange(own_backward, on);
+}
+
+bool has_own_backward() {
+  return own_backward;
 }
 
 uint32_t suspend() {
-  const uint32_t included = c10::impl::tls_is_dispatch_key_included(kKey);
+  const uint32_t included = wanted().mirrors ? wanted().core : c10::impl::tls_is_dispatch_key_included(kKey);
   const uint32_t excluded = c10::impl::tls_is_dispatch_key_excluded(kKey);
   c10::impl::tls_set_dispatch_key_included(kKey, false);
   c10::impl::tls_set_dispatch_key_excluded(kKey, false);
@@ -29,7 +69,7 @@ uint32_t suspend() {
 }
 
 void resume(uint32_t before) {
-  c10::impl::tls_set_dispatch_key_included(kKey, before & 1);
+  arm(before & 1);
   c10::impl::tls_set_dispatch_key_excluded(kKey, before >> 1 & 1);
 }
 
@@ -57,6 +97,10 @@ void held_end(void* pointer) {
   auto& held = *static_cast<Held*>(pointer);
   const auto copies = std::move(held.copies);
   const auto shown = std::move(held.shown);
+  if (held.life) {
+    held.life.reset();
+    prune_mirrors();
+  }
 }
 
 void held_free(void* pointer) {

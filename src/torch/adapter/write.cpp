@@ -76,13 +76,17 @@ static at::Tensor empty_like_in_memory(const at::Tensor& tensor) {
 }
 
 at::Tensor copy_of(const at::Tensor& tensor) {
+  return copy_of(tensor, tensor);
+}
+
+at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
   // The bits stay: what they mark is resolved, or not, by whoever reads the copy.
   if (tensor.layout() == c10::kStrided && tensor.is_conj())
-    return at::conj(copy_of(at::conj(tensor)));
+    return at::conj(copy_of(at::conj(tensor), at::conj(values)));
   if (tensor.layout() == c10::kStrided && tensor.is_neg())
-    return at::_neg_view(copy_of(at::_neg_view(tensor)));
+    return at::_neg_view(copy_of(at::_neg_view(tensor), at::_neg_view(values)));
   const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);
-  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(tensor) : tensor.clone();
+  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(values) : values.clone();
   // `linear` and `matmul` look at the flag, also where no gradient is wanted.
   if (!at::GradMode::is_enabled() && tensor.requires_grad() && !copy.is_inference())
     copy.set_requires_grad(true);
@@ -210,6 +214,14 @@ static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part
   return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
 }
 
+const char* const kLosesGradient =
+    "it is computed inside a torch.autograd.Function, whose backward gives the gradient of the value without the patch: patch "
+    "what the function returns, or call it under torch.no_grad()";
+
+bool loses_gradient(const at::Tensor& tensor) {
+  return has_own_backward() && tensor.defined() && (tensor.is_floating_point() || tensor.is_complex());
+}
+
 uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
   at::Tensor made;
   const std::string why = reason([&] {
@@ -224,6 +236,7 @@ uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
     made = call_user_torch(target, target.slice_len ? tensor.index(where.items) : tensor);
     if (!made.defined() || (!target.slice_len && made.is_same(tensor)))
       return;
+    TORCH_CHECK(!loses_gradient(tensor), kLosesGradient);
     TORCH_CHECK(
         target.slice_len || (made.sizes() == tensor.sizes() && made.scalar_type() == tensor.scalar_type()),
         "the function returned a ", made.scalar_type(), " tensor of shape ", made.sizes(), " for one of ",

@@ -13,6 +13,8 @@ uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Ten
 // A copy that whoever reads it next treats as it would treat the value: the same strides, place in a cache line, conj and
 // neg bits, and `requires_grad`. What overlaps itself (`expand`) becomes dense.
 at::Tensor copy_of(const at::Tensor& tensor);
+// The same with other values.
+at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values);
 // Whether two of its elements may lie at one place.
 bool may_overlap(const at::Tensor& tensor);
 // Whether two plain tensors of one shape and dtype hold the same bits.
@@ -20,6 +22,10 @@ bool same_bits(const at::Tensor& left, const at::Tensor& right);
 // Nobody but the slot that we hold (`holders` 2: and the caller, who gives it up) sees the memory: the value may be
 // written where it lies.
 bool only_ours(const at::Tensor& tensor, size_t holders);
+
+// Whether a gradient would be that of the value without the patch.
+bool loses_gradient(const at::Tensor& tensor);
+extern const char* const kLosesGradient;
 
 // Does what the target says. `differentiable`: through autograd.
 uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable);

@@ -626,13 +626,69 @@ void off() {
     require(next.graphs().empty(), "the next one is new");
 }
 
+// Writes into what it is given.
+struct WriterImpl : torch::nn::Module {
+    Tensor forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        x.mul_(3);
+        return scope.output(x);
+    }
+};
+TORCH_MODULE(Writer);
+
+struct WritingImpl : torch::nn::Module {
+    WritingImpl() : writer(register_module("writer", Writer())) {}
+    std::vector<Tensor> forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        auto y = torch::relu(x);
+        auto left = y.slice(1, 0, 2);
+        left.select(0, 0).fill_(7);  // two views deep
+        y.select(0, 1).fill_(2);     // the memory that the view shows, where the patch has changed it
+        auto written = writer->forward(left);
+        return scope.output(std::vector<Tensor>{y * 1, left * 1, written * 1});
+    }
+    Writer writer;
+};
+TORCH_MODULE(Writing);
+
+// What is written into a patched copy is in the memory that its original shows; what the patch changes is not.
+void written_views() {
+    Writing net;
+    const auto x = torch::ones({3, 4});
+    const auto bare = net->forward(x.clone());
+    gp::Session session;
+    gp::Root root(net, "Writing");
+    const auto expect = [&](const std::vector<Tensor>& expected) {
+        const auto found = net->forward(x.clone());
+        for (size_t i = 0; i < expected.size(); ++i) same(found[i], expected[i]);
+    };
+    for (const char* path : {"slice_1", "writer.x", "writer.output", "relu", "select", "x"}) {
+        auto patch = session.patch(gp::add(path, -0.0));
+        expect(bare);
+        require(patch.counts().applied == 1, path);
+    }
+    auto patch = session.patch(gp::add("slice_1", 10));
+    const auto left = torch::tensor({7.0, 7.0, 11.0, 11.0, 11.0, 11.0}).view({3, 2}) * 3;
+    auto y = torch::ones({3, 4});
+    y[1] = 2;
+    y.slice(1, 0, 2).copy_(left);
+    expect({y, left, left});
+}
+
 const std::map<std::string, void (*)()> kChecks = {
-    {"names", names},         {"values", values},
-    {"gradients", gradients}, {"functions", functions},
-    {"types", types},         {"ways_out", ways_out},
-    {"strangers", strangers}, {"runs", runs},
-    {"threads", threads},     {"throwing_callbacks", throwing_callbacks},
-    {"any_names", any_names}, {"off", off},
+    {"names", names},
+    {"values", values},
+    {"gradients", gradients},
+    {"functions", functions},
+    {"types", types},
+    {"ways_out", ways_out},
+    {"strangers", strangers},
+    {"runs", runs},
+    {"threads", threads},
+    {"throwing_callbacks", throwing_callbacks},
+    {"any_names", any_names},
+    {"off", off},
+    {"written_views", written_views},
 };
 
 }  // namespace

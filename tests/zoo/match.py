@@ -1,0 +1,131 @@
+"""Which module call a scope of the graph is, and which operation below autograd gave a node its value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from case import Case
+from nodes import Leaf, Node
+from observe import Call
+from values import at, digest, fields, is_record
+
+
+def pairs(case: Case) -> tuple[list[tuple[Node, Call]], list[str]]:
+    """Each scope of the graph with the call that it is, and what has no counterpart."""
+    found: list[tuple[Node, Call]] = []
+    wrong: list[str] = []
+    todo = [(case.root, case.call)]
+    while todo:
+        scope, call = todo.pop()
+        found.append((scope, call))
+        scopes = [child for child in scope.children if child.kind == "scope"]
+        below = list(zip(scopes, call.calls, strict=False))
+        if len(scopes) != len(call.calls) or any(child.module_path not in inner.names for child, inner in below):
+            names = [child.module_path for child in scopes]
+            called = [type(inner.module).__name__ for inner in call.calls]
+            wrong.append(f"{scope.path or '<root>'}: module calls {names}, but there were {called}")
+        todo += reversed(below)
+    return found, wrong
+
+
+def parameter(case: Case, node: Node) -> Tensor | None:
+    """The parameter or buffer that a node is."""
+    return {
+        **dict(case.model.named_parameters(remove_duplicate=False)),
+        **dict(case.model.named_buffers(remove_duplicate=False)),
+    }.get(node.target)
+
+
+def is_uninitialized(node: Node) -> bool:
+    """Whether the value is whatever memory held."""
+    return node.target.startswith(("aten::empty", "aten::new_empty"))
+
+
+# Operations that may give their operand itself as the result; below autograd nothing is called then.
+HANDING_ON = (
+    "aten::to",
+    "aten::contiguous",
+    "aten::dropout",
+    "aten::feature_dropout",
+    "aten::type_as",
+    "aten::reshape",
+    "aten::expand_as",
+    "aten::lift_fresh",
+    "aten::resolve_",
+)
+
+
+@dataclass
+class Match:
+    """A leaf with the value that it has to have."""
+
+    node: Node
+    leaf: Leaf
+    call: Call
+    expected: str
+    """As text, or what it had to be."""
+    result: tuple[int, int] | None = None
+    """Of an operation that gave it this value: its number, and that of its result."""
+
+
+def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iterator[Match]:
+    """Every leaf of a scope, in order. An operation's value is looked for among those that came after the value of the
+    operation before it; operations that hand an operand on have one that was there before."""
+    there = _there_before(case, call)
+    place = 0
+    for node in scope.children:
+        if node.kind == "scope" or is_uninitialized(node):
+            continue
+        for leaf in node.leaves:
+            value = values[leaf.path]
+            if node.kind == "input":
+                yield Match(node, leaf, call, _picture(call.inputs.get(node.name, "no such argument"), leaf.dig))
+            elif node.kind == "output":
+                yield Match(node, leaf, call, _picture(call.output, leaf.dig))
+            elif node.kind == "parameter":
+                tensor = parameter(case, node)
+                yield Match(node, leaf, call, "a parameter of the model" if tensor is None else digest(tensor))
+            else:
+                later = [index for index, event in enumerate(call.events[place:]) if value in event.results]
+                if not later:
+                    expected = value if value in there else f"a result of an operation, {node.target}"
+                    yield Match(node, leaf, call, expected)
+                    continue
+                event = call.events[place + later[0]]
+                result = (event.number, event.results.index(value))
+                # An equal value may be another operation's.
+                handed_on = node.target.startswith(HANDING_ON) and value in there
+                yield Match(node, leaf, call, value, None if handed_on else result)
+                if leaf is node.leaves[-1] and not handed_on:
+                    place += later[0] + 1
+
+
+def _there_before(case: Case, call: Call) -> set[str]:
+    """What an operation may hand on: parameters and buffers, and what the calls around it have seen."""
+    found = {digest(tensor) for tensor in (*case.model.parameters(), *case.model.buffers())}
+    around: Call | None = call
+    while around is not None:
+        found |= {text for event in around.events for text in event.results}
+        for picture in (*around.inputs.values(), *(below.output for below in around.calls)):
+            found |= set(_texts(picture))
+        around = around.above
+    return found
+
+
+def _picture(value: object, dig: list[str]) -> str:
+    found = at(value, dig)
+    return found if isinstance(found, str) and "#" in found else repr(found)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for element in value:
+            yield from _texts(element)
+    elif isinstance(value, dict) or is_record(value):
+        for element in fields(value).values():
+            yield from _texts(element)

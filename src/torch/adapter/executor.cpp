@@ -91,11 +91,7 @@ void list_parameters(
   }
 }
 
-// `note`: what a user should know of it, if anything.
-std::shared_ptr<const ScriptRoot> make_root(
-    GraphFunction& function,
-    const c10::ClassTypePtr& type,
-    std::string& note) {
+std::shared_ptr<const ScriptRoot> make_root(GraphFunction& function, const c10::ClassTypePtr& type) {
   auto root = std::make_shared<ScriptRoot>();
   const std::string name = qualified(type) + "." + function.name();
   try {
@@ -118,9 +114,9 @@ std::shared_ptr<const ScriptRoot> make_root(
     GpRootInfo info{root->scope->handle(), gp_str(name), texts.data(), texts.size()};
     root->handle = core->root_define(&info);
     if (!lost.empty())
-      note = name + ": " + lost;
+      root->note = name + ": " + lost;
   } catch (const std::exception& error) {
-    note = name + ": runs untouched, its graph could not be instrumented: " + error.what();
+    root->note = name + ": runs untouched, its graph could not be instrumented: " + error.what();
   }
   return root;
 }
@@ -151,13 +147,11 @@ std::string qualified(const c10::ClassTypePtr& type) {
 std::shared_ptr<const ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type, bool& is_new) {
   std::shared_ptr<GraphExecutorImplBase>& place = function.get_executor().*member_of(ExecutorOf{});
   is_new = false;
-  if (!installed(place)) {
-    std::string note;
-    is_new = install(function, place, make_root(function, type, note));
-    if (is_new && !note.empty())
-      core->note(gp_str(note));
-  }
+  if (!installed(place))
+    is_new = install(function, place, make_root(function, type));
   const auto& root = installed(place)->root();
+  if (!root->note.empty()) // this call's session may be another one than that of the first call
+    core->note(gp_str(root->note));
   return root->handle ? root : nullptr;
 }
 

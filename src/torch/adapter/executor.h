@@ -12,6 +12,7 @@ namespace graphpatch {
 
 // A function whose calls may be runs: its instrumented plan, and what the core calls it. Never changed once made.
 struct ScriptRoot {
+  std::string note; // what a person should know of it; empty if there is nothing
   torch::jit::ExecutionPlan plan;
   std::shared_ptr<Scope> scope;
   GpRoot* handle = nullptr; // NULL: the function could not be instrumented, and runs untouched

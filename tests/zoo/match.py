@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from case import Case
-from nodes import Leaf, Node
+from nodes import HANDING_ON, Leaf, Node
 from observe import Call
 from values import at, digest, fields, is_record
 
@@ -39,25 +39,6 @@ def parameter(case: Case, node: Node) -> Tensor | None:
     }.get(node.target)
 
 
-def is_uninitialized(node: Node) -> bool:
-    """Whether the value is whatever memory held."""
-    return node.target.startswith(("aten::empty", "aten::new_empty"))
-
-
-# Operations that may give their operand itself as the result; below autograd nothing is called then.
-HANDING_ON = (
-    "aten::to",
-    "aten::contiguous",
-    "aten::dropout",
-    "aten::feature_dropout",
-    "aten::type_as",
-    "aten::reshape",
-    "aten::expand_as",
-    "aten::lift_fresh",
-    "aten::resolve_",
-)
-
-
 @dataclass
 class Match:
     """A leaf with the value that it has to have."""
@@ -77,9 +58,11 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
     there = _there_before(case, call)
     place = 0
     for node in scope.children:
-        if node.kind == "scope" or is_uninitialized(node):
+        if node.kind == "scope" or node.unwritten:
             continue
         for leaf in node.leaves:
+            if leaf.is_text:
+                continue
             value = values[leaf.path]
             if node.kind == "input":
                 yield Match(node, leaf, call, _picture(call.inputs.get(node.name, "no such argument"), leaf.dig))

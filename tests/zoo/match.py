@@ -77,13 +77,17 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
                     expected = value if value in there else f"a result of an operation, {node.target}"
                     yield Match(node, leaf, call, expected)
                     continue
-                event = call.events[place + later[0]]
+                # Where several have that value, the operation of the same name.
+                name = node.target.replace("::", ".").partition(".")[2].partition(".")[0]
+                named = [index for index in later if call.events[place + index].operator.split(".")[1] == name]
+                chosen = (named or later)[0]
+                event = call.events[place + chosen]
                 result = (event.number, event.results.index(value))
                 # An equal value may be another operation's.
                 handed_on = node.target.startswith(HANDING_ON) and value in there
                 yield Match(node, leaf, call, value, None if handed_on else result)
                 if leaf is node.leaves[-1] and not handed_on:
-                    place += later[0] + 1
+                    place += chosen + 1
 
 
 def _there_before(case: Case, call: Call) -> set[str]:

@@ -177,7 +177,7 @@ fmt: $(PYTHON_TOOLS_READY) $(CLANG_FORMAT) ## lay out all code: Rust, Python, C,
 	cargo fmt
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --fix --select=I $(PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff format --quiet $(PYTHON_FOLDERS)
-	$(CLANG_FORMAT)/clang_format/data/bin/clang-format -i $(CLANG_FORMATTED)
+	@$(CLANG_FORMAT)/clang_format/data/bin/clang-format -i $(CLANG_FORMATTED)
 
 .PHONY: lint
 lint: lint-python lint-cpp ## what CI checks beside the tests: formats, clippy, ruff, mypy
@@ -189,7 +189,7 @@ CLANG_FORMATTED = $(shell git ls-files '*.c' '*.cpp' '*.h' '*.hpp' '*.cu' '*.cuh
 
 .PHONY: lint-cpp
 lint-cpp: $(CLANG_FORMAT) ## the C, C++ and CUDA code: its layout by clang-format
-	$(CLANG_FORMAT)/clang_format/data/bin/clang-format --dry-run -Werror $(CLANG_FORMATTED)
+	@$(CLANG_FORMAT)/clang_format/data/bin/clang-format --dry-run -Werror $(CLANG_FORMATTED)
 
 $(CLANG_FORMAT):
 	@echo "lint-cpp: installing clang-format into $@ (once)" >&2
@@ -198,14 +198,11 @@ $(CLANG_FORMAT):
 	@mv $@.part $@
 
 # Needs no torch: nothing is run.
-PYTHON_FOLDERS := .ci benches bindings tests/python
-# Not laid out by ruff yet: errors alone.
-OTHER_PYTHON_FOLDERS := tests
+PYTHON_FOLDERS := .ci benches bindings tests
 
 .PHONY: lint-python
 lint-python: $(PYTHON_TOOLS_READY) ## the Python code: format and lint by ruff, and the package's types by mypy --strict
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
-	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise --select=E9,F $(OTHER_PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff format --quiet --check $(PYTHON_FOLDERS)
 	cd bindings/python && ../../$(PYTHON_TOOLS)/bin/mypy --no-error-summary --cache-dir=../../target/mypy
 

@@ -1,12 +1,10 @@
 """Which tests run one after the other when several processes share them (pytest-xdist, `--dist loadgroup`)."""
 
-from typing import List
-
 import pytest
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those of a file that share a fixture of the file: it is then made once."""
     for item in items:
         definitions = getattr(item, "_fixtureinfo").name2fixturedefs

@@ -43,9 +43,11 @@ const fn fore(color: AnsiColor) -> Style {
     Style::new().fg_color(Some(anstyle::Color::Ansi(color)))
 }
 
-/// What is there on the left side of a comparison, on the right side, and how one is called.
+/// What only the left side of a comparison has.
 pub const LEFT: Style = fore(AnsiColor::Red);
+/// What only the right side has.
 pub const RIGHT: Style = fore(AnsiColor::Green);
+/// The path of a difference.
 pub const PATH: Style = Style::new().bold();
 
 /// Writes a piece of a tree in its color.

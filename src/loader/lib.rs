@@ -104,7 +104,7 @@ pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
             Err(why) => shipped.near.push(why.to_string()),
         }
     }
-    // Once, not in every process that takes it from the cache.
+    // Said when the adapter is built, not by every process that takes it from the cache.
     if build::cached(libtorch).is_none() {
         shipped.near.iter().for_each(|why| message::say(why));
     }

@@ -215,7 +215,8 @@ impl Session {
 
     /// What probes and records have kept so far, in the order of registration.
     pub fn kept(&self) -> Vec<KeptValues> {
-        let patches = self.patches.lock();
+        // Values may have to come back from a device: nobody waits for that at the lock.
+        let patches = self.patches.lock().clone();
         let kept = patches
             .iter()
             .filter_map(|patch| match &patch.patch.action {

@@ -12,6 +12,9 @@ use graphpatch_core::graph::Graph;
 pub(super) struct Recorded {
     pub(super) graphs: Vec<Graph>,
     tapes: Vec<Vec<Arc<Tape>>>,
+    /// How often nodes were added; and how often they had been when their source was last looked up.
+    pub(super) changes: u64,
+    pub(super) read: u64,
 }
 
 impl Recorded {
@@ -65,6 +68,7 @@ impl Session {
     /// A part of a run that another thread computed ended.
     pub(super) fn add_part(&self, root: &Root, tape: Tape) {
         let recorded = &mut *self.recorded.lock();
+        recorded.changes += 1;
         let part = Graph {
             root: tape.tree(&root.scope.class_name),
             ..Graph::new(root.name.as_str())
@@ -91,6 +95,7 @@ impl Session {
             graph.runs += 1;
             return false;
         }
+        recorded.changes += 1;
         graph.merge(Graph {
             root: tape.tree(&root.scope.class_name),
             runs: 1,

@@ -108,13 +108,24 @@ impl Session {
     /// now its source is looked up.
     pub fn graphs(&self) -> Vec<Graph> {
         let mut reader = SourceReader::default();
-        let mut graphs = {
-            let recorded = &mut *self.recorded.lock();
-            for graph in &mut recorded.graphs {
+        let (mut graphs, changes, is_read) = {
+            let recorded = self.recorded.lock();
+            let is_read = recorded.read == recorded.changes;
+            (recorded.graphs.clone(), recorded.changes, is_read)
+        };
+        if !is_read {
+            // Files are read while no lock is held.
+            for graph in &mut graphs {
                 reader.read(graph);
             }
-            recorded.graphs.clone()
-        };
+            let recorded = &mut *self.recorded.lock();
+            if recorded.changes == changes {
+                for (known, read) in recorded.graphs.iter_mut().zip(&graphs) {
+                    known.root.clone_from(&read.root);
+                }
+                recorded.read = changes;
+            }
+        }
         self.add_open(&mut graphs);
         for graph in &mut graphs {
             reader.read(graph);

@@ -6,8 +6,9 @@ import functools
 import multiprocessing
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ class Caller:
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(str(LIBRARY))
-        self.kept: List[Any] = []
+        self.kept: list[Any] = []
 
     def made(self, call: str, *given: Any) -> ctypes.c_void_p:
         out = ctypes.c_void_p()
@@ -33,18 +34,24 @@ class Caller:
         return out
 
     def handle(self, kind: str) -> Any:
-        return {"gp_session": lambda: self.made("gp_session_open"),
-                "gp_graphs": lambda: self.made("gp_graphs_load", str(GRAPH).encode()),
-                "gp_spec": lambda: self.made("gp_spec_new", b"linear.output"),
-                "gp_value": lambda: self.made("gp_value_float", ctypes.c_double(1)),
-                "gp_root": lambda: self.made("gp_root_new", b"M", b"M", None, ctypes.c_size_t(0), None, ctypes.c_size_t(0), False),
-                "gp_scope": lambda: self.made("gp_scope_new", b"a", b"a", b"A", None, ctypes.c_size_t(0), False)}[kind]()
+        return {
+            "gp_session": lambda: self.made("gp_session_open"),
+            "gp_graphs": lambda: self.made("gp_graphs_load", str(GRAPH).encode()),
+            "gp_spec": lambda: self.made("gp_spec_new", b"linear.output"),
+            "gp_value": lambda: self.made("gp_value_float", ctypes.c_double(1)),
+            "gp_root": lambda: self.made(
+                "gp_root_new", b"M", b"M", None, ctypes.c_size_t(0), None, ctypes.c_size_t(0), False
+            ),
+            "gp_scope": lambda: self.made("gp_scope_new", b"a", b"a", b"A", None, ctypes.c_size_t(0), False),
+        }[kind]()
 
     def good(self, kind: str) -> Any:
         """A value of the type that is well formed, wherever it leads."""
         if "(*)" in kind:
             returns = None if kind.startswith("void") else ctypes.c_int
-            self.kept.append(ctypes.CFUNCTYPE(returns, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: None))
+            self.kept.append(
+                ctypes.CFUNCTYPE(returns, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: None)
+            )
             return self.kept[-1]
         if found := re.fullmatch(r"(?:const )?struct (gp_\w+) \*", kind):
             return self.handle(found[1])
@@ -63,17 +70,19 @@ class Caller:
         return self.number(kind, 1)
 
     def number(self, kind: str, number: int) -> Any:
-        return {"double": ctypes.c_double, "_Bool": ctypes.c_bool, "unsigned int": ctypes.c_uint}.get(kind, ctypes.c_size_t)(number)
+        return {"double": ctypes.c_double, "_Bool": ctypes.c_bool, "unsigned int": ctypes.c_uint}.get(
+            kind, ctypes.c_size_t
+        )(number)
 
 
 @functools.cache
-def status_calls() -> Dict[str, List[str]]:
+def status_calls() -> dict[str, list[str]]:
     """The types of the arguments of each call that answers a status."""
     calls = {}
     for name, kind in read(HEADER)["functions"].items():
         if kind.startswith("int (") and name not in ("gp_session_attach", "gp_torch_load"):
             depth, arguments = 0, [""]
-            for letter in kind[len("int ("):-1]:
+            for letter in kind[len("int (") : -1]:
                 depth += (letter == "(") - (letter == ")")
                 if letter == "," and depth == 0:
                     arguments.append("")
@@ -83,26 +92,36 @@ def status_calls() -> Dict[str, List[str]]:
     return calls
 
 
-def attempts(caller: Caller, kinds: List[str]) -> Iterator[Tuple[str, List[Any]]]:
+def attempts(caller: Caller, kinds: list[str]) -> Iterator[tuple[str, list[Any]]]:
     """What is wrong, as the index of an argument that is NULL or else in words, and the arguments."""
-    def all_good() -> List[Any]:
+
+    def all_good() -> list[Any]:
         return [None if kind in ABSENT else caller.good(kind) for kind in kinds]
 
     yield "nothing", all_good()
     yield "everything", [None if kind.endswith("*") or "(*)" in kind else caller.number(kind, 0) for kind in kinds]
     for i, kind in enumerate(kinds):
         if kind.endswith("*") or "(*)" in kind:
-            yield str(i), [*all_good()[:i], None, *all_good()[i + 1:]]
+            yield str(i), [*all_good()[:i], None, *all_good()[i + 1 :]]
         if kind == "const char *":
-            for text in (b"", b"a..b[", b"\xff\xfe", b"[0, 1, 2", b"linear.absent", b"/absent/folder/file", b"linear[0]=double"):
-                yield "text", [*all_good()[:i], text, *all_good()[i + 1:]]
+            for text in (
+                b"",
+                b"a..b[",
+                b"\xff\xfe",
+                b"[0, 1, 2",
+                b"linear.absent",
+                b"/absent/folder/file",
+                b"linear[0]=double",
+            ):
+                yield "text", [*all_good()[:i], text, *all_good()[i + 1 :]]
         elif not kind.endswith("*") and "(*)" not in kind and not (i and kinds[i - 1].endswith(("*const *", "long *"))):
             for number in (0, 7, 2**32 - 1):
-                yield "number", [*all_good()[:i], caller.number(kind, number), *all_good()[i + 1:]]
+                yield "number", [*all_good()[:i], caller.number(kind, number), *all_good()[i + 1 :]]
 
 
-def answers_of(call: str, folder: Path) -> List[Tuple[str, int, str]]:
+def answers_of(call: str, folder: Path) -> list[tuple[str, int, str]]:
     """Calls it in all these ways, in a process of its own that works in the folder: what was wrong, the status, the message."""
+
     def child(end: Any) -> None:
         os.chdir(folder)  # "linear" is a file's name where a call saves something
         caller = Caller()
@@ -124,14 +143,17 @@ def answers_of(call: str, folder: Path) -> List[Tuple[str, int, str]]:
     return answers
 
 
-def documented(call: str) -> Tuple[set, Callable[[str], bool]]:
+def documented(call: str) -> tuple[set, Callable[[str], bool]]:
     """The statuses that its comment names, and whether an argument of a name may be NULL."""
     comment, _, _, arguments = next(found for found in FUNCTION.findall(HEADER) if found[2] == call)
     text = re.sub(r"\s*//\s*", " ", comment)
     numbers = read(HEADER)["constants"]
     statuses = {numbers[status] for status in re.findall(r"GP_STATUS_\w+", text)}
     null = re.search(r"NULL: ([^.]+)\. (?:Errors|Since)", text)
-    return statuses, lambda name: null is not None and (null[1] == "fine" or re.search(rf"\b{name}s?\b", null[1]) is not None)
+    return (
+        statuses,
+        lambda name: null is not None and (null[1] == "fine" or re.search(rf"\b{name}s?\b", null[1]) is not None),
+    )
 
 
 @pytest.mark.parametrize("call", status_calls())
@@ -140,7 +162,10 @@ def test_answers_are_those_of_the_header(call: str, tmp_path: Path) -> None:
     numbers = read(HEADER)["constants"]
     ok, argument = numbers["GP_STATUS_OK"], numbers["GP_STATUS_ARGUMENT"]
     statuses, may_be_null = documented(call)
-    names = re.findall(r"(\w+)(?:,|$)", re.sub(r"\([^()]*\)", "", next(a for _, _, name, a in FUNCTION.findall(HEADER) if name == call)))
+    names = re.findall(
+        r"(\w+)(?:,|$)",
+        re.sub(r"\([^()]*\)", "", next(a for _, _, name, a in FUNCTION.findall(HEADER) if name == call)),
+    )
     for wrong, status, why in answers:
         assert status in {ok, argument, *statuses}, (wrong, status, why)
         assert status == ok or why or call in NO_MESSAGE, (wrong, status)

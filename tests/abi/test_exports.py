@@ -17,8 +17,9 @@ HOOKS = LIBC | MEMBERS
 
 def test_exports_are_the_calls_and_the_hooks() -> None:
     assert {"__libc_start_main", "dlopen", "pthread_create"} <= LIBC and len(MEMBERS) > 10
-    listed = subprocess.run(["nm", "-D", "--defined-only", "--with-symbol-versions", LIBRARY], capture_output=True, text=True,
-                            check=True).stdout
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", "--with-symbol-versions", LIBRARY], capture_output=True, text=True, check=True
+    ).stdout
     exported = [line.split()[-1] for line in listed.splitlines()]
     assert sorted(exported) == sorted(set(read(HEADER)["functions"]) | HOOKS)
 

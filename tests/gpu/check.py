@@ -15,22 +15,35 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
-from typing import List
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 
-def sanitizer() -> List[str]:
+def sanitizer() -> list[str]:
     """The checks again under compute-sanitizer; lines of what it said."""
-    tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.environ.get("CUDA_HOME", "") + "/bin")
+    tool = shutil.which("compute-sanitizer") or shutil.which(
+        "compute-sanitizer", path=os.environ.get("CUDA_HOME", "") + "/bin"
+    )
     if not tool:
         return ["compute-sanitizer: not on this machine, NOT RUN"]
     lines = []
     for name in ("memcheck", "racecheck"):
-        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, __file__,
-                   "--no-timing", "--no-sanitizer", "--quick"]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+        command = [
+            tool,
+            "--tool",
+            name,
+            "--error-exitcode",
+            "9",
+            sys.executable,
+            __file__,
+            "--no-timing",
+            "--no-sanitizer",
+            "--quick",
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        )
         summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
         lines.append(f"compute-sanitizer {name}: {'good' if done.returncode == 0 else 'FAILED'} {' '.join(summary)}")
         if done.returncode:
@@ -68,7 +81,13 @@ def main() -> int:
 
     checks = values.CHECKS + graphs.CHECKS
     # Under the sanitizer each launch takes long.
-    quick = [values.check_layouts, values.check_launches, values.check_sharing, values.check_kept, values.check_streams_and_threads]
+    quick = [
+        values.check_layouts,
+        values.check_launches,
+        values.check_sharing,
+        values.check_kept,
+        values.check_streams_and_threads,
+    ]
     for check in quick if options.quick else checks:
         if options.only and options.only not in check.__name__:
             continue
@@ -99,7 +118,9 @@ def main() -> int:
     say(f"\n{failed} failed" if failed else "\nall good")
     whole = not (options.only or options.no_timing or options.no_sanitizer)
     if DEVICE == "cuda" and whole:
-        text = f"# Last run on a card\n\n{datetime.date.today()}, `make gpu-check`\n\n```\n" + "\n".join(lines) + "\n```\n"
+        text = (
+            f"# Last run on a card\n\n{datetime.date.today()}, `make gpu-check`\n\n```\n" + "\n".join(lines) + "\n```\n"
+        )
         (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
     return 1 if failed else 0
 

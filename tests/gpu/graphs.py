@@ -1,13 +1,14 @@
 """Patches in captured CUDA graphs: what a replay does, and what it can be told."""
 
-from typing import Any, Callable, Tuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from harness import DEVICE, Session, gp, same
 
 
-def capture(session: Session, body: Callable[[], Any]) -> Tuple[Any, Any]:
+def capture(session: Session, body: Callable[[], Any]) -> tuple[Any, Any]:
     """The graph of a patched run, and the tensor that it writes."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -24,7 +25,11 @@ def check_capture(session: Session) -> None:
     """a patch in a capture is captured, with its value; removing it does not reach the graph"""
     x = torch.randn(64, 64, device=DEVICE)
     delta = torch.randn(64)
-    for kind, value, expect in (("zero", None, lambda x: x * 0), ("add", 2.0, lambda x: x + 2), ("add", delta, lambda x: x + delta.to(DEVICE))):
+    for kind, value, expect in (
+        ("zero", None, lambda x: x * 0),
+        ("add", 2.0, lambda x: x + 2),
+        ("add", delta, lambda x: x + delta.to(DEVICE)),
+    ):
         identity = session.add("clone", kind, value)
         graph, out = capture(session, lambda: torch.clone(x))
         for removed in (False, True):

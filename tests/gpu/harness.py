@@ -2,17 +2,18 @@
 
 import ctypes
 import sys
+from collections.abc import Callable, Sequence
 from ctypes import byref, c_void_p
 from pathlib import Path
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Any
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "torch")]
 
-import test_ctypes  # noqa: E402
-from test_ctypes import Counts, Library, ManagedTensor, address, capsule_of, value_of  # noqa: E402
+import test_ctypes
+from test_ctypes import Counts, Library, ManagedTensor, address, capsule_of, value_of
 
 DEVICE = "cpu" if "--dry-run" in sys.argv else "cuda"
 LIBRARY = ROOT / "target" / "release" / "libgraphpatch.so"
@@ -57,8 +58,15 @@ class Session:
         finally:
             gp.run_end()
 
-    def add(self, path: str, kind: str = "zero", value: Any = None, index: Sequence[Any] = (), live: bool = False,
-            stay: bool = False) -> int:
+    def add(
+        self,
+        path: str,
+        kind: str = "zero",
+        value: Any = None,
+        index: Sequence[Any] = (),
+        live: bool = False,
+        stay: bool = False,
+    ) -> int:
         """`value`: a number, or a tensor (on a device: libtorch's own); `index`: slices as text, or index tensors."""
         spec = gp.new("spec_new", path)
         for item in index:
@@ -91,7 +99,9 @@ class Session:
             return gp.new("value_text", str(value))
         if isinstance(value, int):
             return gp.new("value_int", value)
-        return gp.new("value_float", value) if isinstance(value, float) else gp.new("value_text", str(value).strip("()"))
+        return (
+            gp.new("value_float", value) if isinstance(value, float) else gp.new("value_text", str(value).strip("()"))
+        )
 
     def set_value(self, identity: int, value: Any) -> None:
         made = self.value(value)
@@ -102,7 +112,7 @@ class Session:
         for identity in identities:
             gp.patch_remove(self.handle, identity)
 
-    def counts(self, identity: int) -> Tuple[int, int, int]:
+    def counts(self, identity: int) -> tuple[int, int, int]:
         counts = Counts(ctypes.sizeof(Counts))
         gp.patch_get_counts(self.handle, identity, byref(counts))
         return counts.matched, counts.applied, counts.failed
@@ -123,11 +133,11 @@ class Lent(test_ctypes.Lent):
         self.device = (device.kind, device.index)
         super().__init__(managed)
 
-    def __dlpack_device__(self) -> Tuple[int, int]:
+    def __dlpack_device__(self) -> tuple[int, int]:
         return self.device
 
 
-def kernels(body: Callable[[], Any]) -> List[Tuple[str, float]]:
+def kernels(body: Callable[[], Any]) -> list[tuple[str, float]]:
     """Names and microseconds of our kernels that `body` launches, in order."""
     if DEVICE == "cpu":
         body()
@@ -137,7 +147,9 @@ def kernels(body: Callable[[], Any]) -> List[Tuple[str, float]]:
     with torch.profiler.profile(activities=activities) as profile:
         body()
         sync()
-    events = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA and e.name.startswith("gp_")]
+    events = [
+        e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA and e.name.startswith("gp_")
+    ]
     return [(e.name, e.device_time) for e in sorted(events, key=lambda e: e.time_range.start)]
 
 

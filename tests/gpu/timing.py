@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from typing import Any, Callable, List
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -43,7 +44,7 @@ def host(body: Callable[[], Any], times: int = 200) -> float:
     return statistics.median(rounds)
 
 
-def bandwidth(session: Session) -> List[str]:
+def bandwidth(session: Session) -> list[str]:
     """1 GB values: the share of the card's own copy bandwidth. Target 90 %."""
     lines = []
     for dtype in (torch.float32, torch.bfloat16, torch.int8):
@@ -51,49 +52,67 @@ def bandwidth(session: Session) -> List[str]:
         y = torch.empty_like(x)
         copied = 2 * SIZE / elapsed(lambda: y.copy_(x))
         value = torch.ones_like(x)
-        for kind, given, moved in (("zero", None, 1), ("replace", 2, 1), ("add", 2, 2), ("replace", value, 2), ("add", value, 3)):
+        for kind, given, moved in (
+            ("zero", None, 1),
+            ("replace", 2, 1),
+            ("add", 2, 2),
+            ("replace", value, 2),
+            ("add", value, 3),
+        ):
             identity = session.add("relu_", kind, given)
             for _ in range(3):
                 session.run(lambda: torch.relu_(x))
             times = [t for _ in range(ROUNDS) for _, t in kernels(lambda: session.run(lambda: torch.relu_(x)))]
             session.remove(identity)
             rate = moved * SIZE / statistics.median(times) if times else float("nan")
-            name = f"{kind} {'tensor' if isinstance(given, torch.Tensor) else given if given is not None else ''}".strip()
-            lines.append(f"{str(dtype)[6:]:9} {name:15} {rate / 1e3:8.0f} GB/s, {100 * rate / copied:4.0f} % of copy_ ({copied / 1e3:.0f} GB/s)")
+            name = (
+                f"{kind} {'tensor' if isinstance(given, torch.Tensor) else given if given is not None else ''}".strip()
+            )
+            lines.append(
+                f"{str(dtype)[6:]:9} {name:15} {rate / 1e3:8.0f} GB/s, {100 * rate / copied:4.0f} % of copy_ ({copied / 1e3:.0f} GB/s)"
+            )
         del x, y, value
     return lines
 
 
-def small(session: Session) -> List[str]:
+def small(session: Session) -> list[str]:
     """4 KB values: one patch on the card and on the host, next to PyTorch."""
     x = torch.zeros(1024, device=DEVICE)
     lines = []
-    body = lambda: torch.relu_(x)  # noqa: E731
+    body = lambda: torch.relu_(x)
     elsewhere = session.add("nowhere")
     armed = host(lambda: session.run(body))
     session.remove(elsewhere)
-    for kind, given, peer in (("zero", None, lambda: x.__setitem__(slice(0, 512), 0)), ("add", 0.5, lambda: x[:512].add_(0.5))):
+    for kind, given, peer in (
+        ("zero", None, lambda: x.__setitem__(slice(0, 512), 0)),
+        ("add", 0.5, lambda: x[:512].add_(0.5)),
+    ):
         identity = session.add("relu_", kind, given, ["[:512]"])
         patched = host(lambda: session.run(body))
         times = [t for _ in range(ROUNDS) for _, t in kernels(lambda: session.run(body))]
         session.remove(identity)
         card = statistics.median(times) if times else float("nan")
-        lines.append(f"{kind}: {card:.2f} us on the card; host {patched - armed:.2f} us, PyTorch's {host(peer):.2f} us, "
-                     f"ratio {(patched - armed) / host(peer):.2f}")
+        lines.append(
+            f"{kind}: {card:.2f} us on the card; host {patched - armed:.2f} us, PyTorch's {host(peer):.2f} us, "
+            f"ratio {(patched - armed) / host(peer):.2f}"
+        )
     return lines
 
 
-def transformer(session: Session) -> List[str]:
+def transformer(session: Session) -> list[str]:
     """12 layers in bfloat16: bare, a patch elsewhere, one zero patch; eager, and as a captured graph."""
     width, tokens = (768, 128) if DEVICE == "cuda" else (32, 8)
-    layers = [torch.nn.TransformerEncoderLayer(width, width // 64 or 1, 4 * width, batch_first=True, dropout=0.0) for _ in range(12)]
+    layers = [
+        torch.nn.TransformerEncoderLayer(width, width // 64 or 1, 4 * width, batch_first=True, dropout=0.0)
+        for _ in range(12)
+    ]
     model = torch.nn.Sequential(*layers).to(DEVICE, torch.bfloat16).eval()
     # The fused path is one operation a layer; what is measured is a model of many.
     torch.backends.mha.set_fastpath_enabled(False)
     x = torch.randn(1, tokens, width, device=DEVICE, dtype=torch.bfloat16)
     lines = []
     with torch.no_grad():
-        run = lambda: session.run(lambda: model(x))  # noqa: E731
+        run = lambda: session.run(lambda: model(x))
         host(run, 5)  # warms up
         bare = host(lambda: model(x), 5)
         for name, path in (("a patch elsewhere", "nowhere"), ("one zero patch", "layer_norm_11")):

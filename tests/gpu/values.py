@@ -1,15 +1,30 @@
 """Patches on the card against PyTorch's own `x[slice] = 0`, `+=` and `= value` there, to the last bit."""
 
 import threading
-from typing import Any, List, Tuple
+from typing import Any
 
 import torch
 
 from harness import DEVICE, Session, expect_kernels, gp, same, sync
 
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8,
-          torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2,
-          torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
+DTYPES = [
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+    torch.complex128,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2fnuz,
+]
 
 
 def content(dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -21,7 +36,7 @@ def content(dtype: torch.dtype, *shape: int) -> torch.Tensor:
 
 
 # The index as the library takes it, and as Python does.
-INDICES: List[Tuple[List[Any], Any]] = [
+INDICES: list[tuple[list[Any], Any]] = [
     ([], ...),
     (["[0]"], 0),
     (["[..., 0]"], (..., 0)),
@@ -32,7 +47,10 @@ INDICES: List[Tuple[List[Any], Any]] = [
     (["[2:2]"], slice(2, 2)),
     ([torch.tensor([2, 0])], torch.tensor([2, 0])),
     (["[:, ::2]", torch.tensor([1, 30])], (slice(None), slice(None, None, 2), torch.tensor([1, 30]))),
-    ([torch.tensor([0, 2]), "[:]", torch.tensor([[4], [7]])], (torch.tensor([0, 2]), slice(None), torch.tensor([[4], [7]]))),
+    (
+        [torch.tensor([0, 2]), "[:]", torch.tensor([[4], [7]])],
+        (torch.tensor([0, 2]), slice(None), torch.tensor([[4], [7]])),
+    ),
     ([torch.arange(12).reshape(3, 4) % 3 == 0], torch.arange(12).reshape(3, 4) % 3 == 0),
 ]
 
@@ -43,7 +61,7 @@ def on_device(index: Any) -> Any:
     return tuple(on_device(i) for i in index) if isinstance(index, tuple) else index
 
 
-def compare(session: Session, x: torch.Tensor, kind: str, value: Any, items: List[Any], index: Any) -> None:
+def compare(session: Session, x: torch.Tensor, kind: str, value: Any, items: list[Any], index: Any) -> None:
     what = f"{kind} {value if not isinstance(value, torch.Tensor) else (value.dtype, tuple(value.shape))} at {items} of {x.dtype}"
     expected = x.clone()
     given = value.to(DEVICE) if isinstance(value, torch.Tensor) and value.dim() else value
@@ -97,14 +115,27 @@ def check_conversion(session: Session) -> None:
         x = content(dtype, 3, 4, 33)
         for other in DTYPES:
             if not other.is_complex or dtype.is_complex:
-                compare(session, x, "replace", content(other, 4, 33)[:, ::2].to(DEVICE), ["[:, :, :17]"], (slice(None), slice(None), slice(0, 17)))
+                compare(
+                    session,
+                    x,
+                    "replace",
+                    content(other, 4, 33)[:, ::2].to(DEVICE),
+                    ["[:, :, :17]"],
+                    (slice(None), slice(None), slice(0, 17)),
+                )
                 compare(session, x, "add", content(other, 4, 1), [], ...)
 
 
 def check_layouts(session: Session) -> None:
     """transposed, padded, channels-last and expanded values; odd sizes, odd offsets"""
-    for make in (lambda t: t.transpose(0, 2), lambda t: t.permute(1, 2, 0), lambda t: t[:, 1:, 3:], lambda t: t[1:].flatten(),
-                 lambda t: t[:, :1].expand(3, 5, 33), lambda t: t.reshape(-1)[1:]):
+    for make in (
+        lambda t: t.transpose(0, 2),
+        lambda t: t.permute(1, 2, 0),
+        lambda t: t[:, 1:, 3:],
+        lambda t: t[1:].flatten(),
+        lambda t: t[:, :1].expand(3, 5, 33),
+        lambda t: t.reshape(-1)[1:],
+    ):
         for dtype in (torch.float32, torch.bfloat16, torch.int8):
             x = make(content(dtype, 3, 4, 33))
             for items, index in INDICES[:3]:
@@ -115,9 +146,13 @@ def check_layouts(session: Session) -> None:
 def check_launches(session: Session) -> None:
     """one kernel for a patch, one for several that do not meet, nothing else"""
     x = content(torch.float32, 64, 1024)
-    cases = [(["clone=zero"], ["gp_zero_dense"]), (["clone[:, :512]=add:1"], ["gp_add_strided"]),
-             (["clone=replace:2"], ["gp_replace_dense"]), (["clone[..., 0]=zero", "clone[..., 1]=add:3"], ["gp_batch"]),
-             (["clone=zero", "clone=add:3"], ["gp_zero_dense", "gp_add_dense"])]
+    cases = [
+        (["clone=zero"], ["gp_zero_dense"]),
+        (["clone[:, :512]=add:1"], ["gp_add_strided"]),
+        (["clone=replace:2"], ["gp_replace_dense"]),
+        (["clone[..., 0]=zero", "clone[..., 1]=add:3"], ["gp_batch"]),
+        (["clone=zero", "clone=add:3"], ["gp_zero_dense", "gp_add_dense"]),
+    ]
     for patches, launched in cases:
         identities = [gp.number("patch_add", session.handle, patch) for patch in patches]
         session.run(lambda: torch.clone(x))
@@ -128,7 +163,11 @@ def check_launches(session: Session) -> None:
 def check_sharing(session: Session) -> None:
     """a view is patched on a copy, an in-place result where it lies, and the operand never"""
     x = content(torch.float32, 8, 8)
-    for path, body in (("view", lambda: x.view(64) * 1), ("dropout", lambda: torch.dropout(x, 0.5, False) * 1), ("detach", lambda: x.detach() * 1)):
+    for path, body in (
+        ("view", lambda: x.view(64) * 1),
+        ("dropout", lambda: torch.dropout(x, 0.5, False) * 1),
+        ("detach", lambda: x.detach() * 1),
+    ):
         before = x.clone()
         identity = session.add(path)
         assert not session.run(body).any() and same(x, before), path
@@ -183,7 +222,7 @@ def check_kept(session: Session) -> None:
     assert not there.any(), "it outlives the patch"
 
 
-def work_on(session: Session, x: torch.Tensor, times: int, faults: List[str]) -> None:
+def work_on(session: Session, x: torch.Tensor, times: int, faults: list[str]) -> None:
     for n in range(times):
         out = session.run(lambda: torch.clone(x) * 2, f"thread {threading.get_ident()}")
         if not bool((out[..., 0] == 6).all()) or not same(out[..., 1:], x[..., 1:] * 2):
@@ -193,7 +232,7 @@ def work_on(session: Session, x: torch.Tensor, times: int, faults: List[str]) ->
 def check_streams_and_threads(session: Session) -> None:
     """a stream that is not the default one; two threads with streams of their own; every device"""
     identity = session.add("clone", "replace", 3, ["[..., 0]"])
-    faults: List[str] = []
+    faults: list[str] = []
     devices = range(torch.cuda.device_count()) if DEVICE == "cuda" else [0]
     for device in devices:
         x = content(torch.float32, 512, 513).to(f"cuda:{device}" if DEVICE == "cuda" else "cpu")
@@ -226,7 +265,7 @@ def check_torchscript(session: Session) -> None:
             return torch.relu(x + 1.0) * 2.0 - x
 
     module, x = torch.jit.script(Chain().to(DEVICE)), content(torch.float32, 64, 64)
-    bare = (torch.relu(x + 1) * 2 - x)
+    bare = torch.relu(x + 1) * 2 - x
     identity = session.add("relu")
     module(x)  # Python's first call of a module is not seen
     for n in range(6):
@@ -237,5 +276,15 @@ def check_torchscript(session: Session) -> None:
     assert torch.allclose(module(x), bare)
 
 
-CHECKS = [check_every_dtype, check_conversion, check_layouts, check_launches, check_sharing, check_errors, check_gradients,
-          check_kept, check_streams_and_threads, check_torchscript]
+CHECKS = [
+    check_every_dtype,
+    check_conversion,
+    check_layouts,
+    check_launches,
+    check_sharing,
+    check_errors,
+    check_gradients,
+    check_kept,
+    check_streams_and_threads,
+    check_torchscript,
+]

@@ -2,9 +2,24 @@
 
 import ctypes
 import re
-from ctypes import POINTER, byref, c_bool, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_uint8, c_uint16
-from ctypes import c_uint32, c_uint64, c_void_p
-from typing import Any, Callable, Dict, Sequence, Set
+from collections.abc import Callable, Sequence
+from ctypes import (
+    POINTER,
+    byref,
+    c_bool,
+    c_char_p,
+    c_double,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint8,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from typing import Any
 
 
 class Device(ctypes.Structure):
@@ -16,15 +31,28 @@ class Dtype(ctypes.Structure):
 
 
 class Tensor(ctypes.Structure):
-    _fields_ = [("data", c_void_p), ("device", Device), ("rank", c_int32), ("dtype", Dtype),
-                ("shape", POINTER(c_int64)), ("strides", POINTER(c_int64)), ("byte_offset", c_uint64)]
+    _fields_ = [
+        ("data", c_void_p),
+        ("device", Device),
+        ("rank", c_int32),
+        ("dtype", Dtype),
+        ("shape", POINTER(c_int64)),
+        ("strides", POINTER(c_int64)),
+        ("byte_offset", c_uint64),
+    ]
 
 
 class ManagedTensor(ctypes.Structure):
     """DLPack's DLManagedTensorVersioned."""
 
-    _fields_ = [("major", c_uint32), ("minor", c_uint32), ("context", c_void_p), ("deleter", c_void_p),
-                ("flags", c_uint64), ("tensor", Tensor)]
+    _fields_ = [
+        ("major", c_uint32),
+        ("minor", c_uint32),
+        ("context", c_void_p),
+        ("deleter", c_void_p),
+        ("flags", c_uint64),
+        ("tensor", Tensor),
+    ]
 
 
 class Counts(ctypes.Structure):
@@ -32,22 +60,47 @@ class Counts(ctypes.Structure):
 
 
 class Node(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("kind", c_uint32), ("value", c_uint32), ("seen", c_uint32), ("rank", c_uint32),
-                ("children", c_size_t)]
+    _fields_ = [
+        ("size", c_size_t),
+        ("kind", c_uint32),
+        ("value", c_uint32),
+        ("seen", c_uint32),
+        ("rank", c_uint32),
+        ("children", c_size_t),
+    ]
 
 
 class Leaf(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("changed", c_bool), ("number", ctypes.c_char), ("tensor", c_void_p),
-                ("integer", c_int64), ("real", c_double)]
+    _fields_ = [
+        ("size", c_size_t),
+        ("changed", c_bool),
+        ("number", ctypes.c_char),
+        ("tensor", c_void_p),
+        ("integer", c_int64),
+        ("real", c_double),
+    ]
 
 
 CALLBACK = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, POINTER(c_void_p))
 RELEASE = ctypes.CFUNCTYPE(None, c_void_p)
 SOURCE = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
-PLAIN = {"bool": c_bool, "double": c_double, "int64_t": c_int64, "uint64_t": c_uint64, "uint32_t": c_uint32,
-         "size_t": c_size_t, "gp_patch_counts": Counts, "gp_leaf": Leaf, "gp_callback": CALLBACK,
-         "gp_torch_callback": CALLBACK, "gp_release": RELEASE, "int32_t": c_int32, "gp_source_callback": SOURCE, "gp_status": c_int}
+PLAIN = {
+    "bool": c_bool,
+    "double": c_double,
+    "int64_t": c_int64,
+    "uint64_t": c_uint64,
+    "uint32_t": c_uint32,
+    "size_t": c_size_t,
+    "gp_patch_counts": Counts,
+    "gp_leaf": Leaf,
+    "gp_callback": CALLBACK,
+    "gp_torch_callback": CALLBACK,
+    "gp_release": RELEASE,
+    "int32_t": c_int32,
+    "gp_source_callback": SOURCE,
+    "gp_status": c_int,
+}
 
 
 def c_type(text: str) -> Any:
@@ -75,8 +128,8 @@ class Library:
     def __init__(self, file: str, header: str) -> None:
         self.raw, code = ctypes.CDLL(file), re.sub(r"//.*|/\*(?s:.*?)\*/", "", header)
         self.statuses = {int(number): name for name, number in re.findall(r"GP_STATUS_(\w+) = (\d+)", code)}
-        self.declared: Dict[str, Any] = {}
-        self.used: Set[str] = set()
+        self.declared: dict[str, Any] = {}
+        self.used: set[str] = set()
         for result, name, arguments in re.findall(r"^(\w[\w ]*?[ *]+)(gp_\w+)\(([^)]*)\);", code, flags=re.M):
             call = getattr(self.raw, name)
             call.restype = c_type(result)

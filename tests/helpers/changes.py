@@ -1,6 +1,7 @@
 """What a patch must do, said by PyTorch itself: `tensor[slice] = value` and `tensor[slice] += value`."""
 
-from typing import Any, Callable, Dict, List, Optional
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from reference import Change
 
 # Slices as patches write them, and as Python does.
-SLICES: Dict[str, Any] = {
+SLICES: dict[str, Any] = {
     "": ...,
     "[0]": 0,
     "[-1]": -1,
@@ -39,14 +40,14 @@ def add(number: float, index: Any) -> Change:
 
 
 # Patch kinds as text, and how PyTorch says them.
-KINDS_OF_CHANGE: Dict[str, Callable[[Any], Change]] = {
+KINDS_OF_CHANGE: dict[str, Callable[[Any], Change]] = {
     "zero": zero,
     "replace:0.5": lambda index: replace(0.5, index),
     "add:1": lambda index: add(1, index),
 }
 
 
-def outcome(run: Callable[[], Any]) -> Optional[Any]:
+def outcome(run: Callable[[], Any]) -> Any | None:
     """The result, or None where PyTorch itself refuses."""
     try:
         with torch.no_grad():
@@ -55,7 +56,7 @@ def outcome(run: Callable[[], Any]) -> Optional[Any]:
         return None
 
 
-def compare(patches: List[str], got: List[Any], expected: List[Optional[Any]], same: Callable[[Any, Any], bool]) -> None:
+def compare(patches: list[str], got: list[Any], expected: list[Any | None], same: Callable[[Any, Any], bool]) -> None:
     """Every case at once, so that one failure does not hide the others. A refusal must name the path."""
     wrong = []
     for patch, (ran, result), want in zip(patches, got, expected, strict=True):

@@ -1,7 +1,7 @@
 """The C++ example's transformer as a Python module that scripts: the same attributes, the same order of calls."""
 
 import math
-from typing import Any, Dict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,9 @@ class Block(nn.Module):
 
 
 class Gpt(nn.Module):
-    def __init__(self, vocabulary: int = 50, context: int = 16, width: int = 32, heads: int = 4, layers: int = 2) -> None:
+    def __init__(
+        self, vocabulary: int = 50, context: int = 16, width: int = 32, heads: int = 4, layers: int = 2
+    ) -> None:
         super().__init__()
         self.wte = nn.Embedding(vocabulary, width)
         self.wpe = nn.Embedding(context, width)
@@ -60,5 +62,5 @@ class Gpt(nn.Module):
 
 def state(model: nn.Module, ids: Tensor) -> Any:
     """What the C++ program reads."""
-    weights: Dict[str, Tensor] = {name: weight.detach() for name, weight in model.named_parameters()}
+    weights: dict[str, Tensor] = {name: weight.detach() for name, weight in model.named_parameters()}
     return weights, ids

@@ -4,8 +4,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 import torch
 
@@ -24,15 +25,16 @@ def tool(name: str) -> str:
     return found
 
 
-def clean(home: Path, **more: Any) -> Dict[str, str]:
+def clean(home: Path, **more: Any) -> dict[str, str]:
     """An environment with nothing but the system's programs and an empty home."""
     home.mkdir(parents=True, exist_ok=True)
     return {"PATH": "/usr/bin:/bin", "HOME": str(home), **{name: str(value) for name, value in more.items()}}
 
 
 def run(args: Sequence[Any], **options: Any) -> subprocess.CompletedProcess:
-    return subprocess.run([str(arg) for arg in args], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          timeout=TIMEOUT, **options)
+    return subprocess.run(
+        [str(arg) for arg in args], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT, **options
+    )
 
 
 def good(done: subprocess.CompletedProcess) -> str:
@@ -44,7 +46,7 @@ def make(*args: Any) -> None:
     good(run(["make", *args], cwd=ROOT))
 
 
-def files(folder: Path) -> List[str]:
+def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
@@ -60,14 +62,32 @@ def take_adapter(prefix: Path) -> None:
 
 def build(example: str, way: str, prefix: Path, folder: Path) -> Path:
     """Builds a copy of an example against the installed tree with nothing else around: by CMake or by pkg-config."""
-    environment = clean(folder / "home", PKG_CONFIG=tool("pkg-config"), PKG_CONFIG_PATH=prefix / "lib/pkgconfig",
-                        CXXFLAGS="-O0 -Wall -Wextra -Werror")
+    environment = clean(
+        folder / "home",
+        PKG_CONFIG=tool("pkg-config"),
+        PKG_CONFIG_PATH=prefix / "lib/pkgconfig",
+        CXXFLAGS="-O0 -Wall -Wextra -Werror",
+    )
     shutil.copytree(EXAMPLES, folder / "examples")
     source = folder / "examples" / example
     if way == "pkg-config":
         good(run(["make", f"TORCH={TORCH}"], cwd=source, env=environment))
         return source / example
-    good(run([tool("cmake"), "-S", source, "-B", folder / "build", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
-              f"-DCMAKE_PREFIX_PATH={prefix};{TORCH}"], env=environment))
+    good(
+        run(
+            [
+                tool("cmake"),
+                "-S",
+                source,
+                "-B",
+                folder / "build",
+                "-G",
+                "Ninja",
+                f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+                f"-DCMAKE_PREFIX_PATH={prefix};{TORCH}",
+            ],
+            env=environment,
+        )
+    )
     good(run([tool("cmake"), "--build", folder / "build"], env=environment))
     return folder / "build" / example

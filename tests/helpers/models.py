@@ -1,7 +1,5 @@
 """The modules that the tests export to TorchScript. Sizes are constants, so that no size queries become nodes."""
 
-from typing import Dict, List, Optional, Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +16,7 @@ class TupleOutputModule(nn.Module):
         super().__init__()
         self.linear = nn.Linear(2, 3)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.linear(x), self.linear(x + 1)
 
 
@@ -100,7 +98,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, VOCAB, bias=False)
 
-    def forward(self, ids: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.embed(ids) + self.pos
         for layer in self.layers:
             x = layer(x)
@@ -109,7 +107,7 @@ class Transformer(nn.Module):
         return logits, values, indices
 
 
-def transformer() -> Tuple[Transformer, Tuple[Tensor]]:
+def transformer() -> tuple[Transformer, tuple[Tensor]]:
     torch.manual_seed(0)
     # Below VOCAB - 1, so that an add:1 patch on the ids still gives valid ones.
     ids = torch.randint(0, VOCAB - 1, (BATCH, TOKENS))
@@ -123,7 +121,7 @@ class InPlace(nn.Module):
         super().__init__()
         self.linear = nn.Linear(4, 4)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self.linear(x).relu_()
         y.add_(1.0)
         head = y[0]
@@ -139,7 +137,7 @@ class Shared(nn.Module):
         self.weight = nn.Parameter(torch.randn(4, 6))
         self.dropout = nn.Dropout(0.5)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         base = x * 2.0
         parts = base.chunk(2, dim=1)
         return (
@@ -156,19 +154,19 @@ class Shared(nn.Module):
 class Containers(nn.Module):
     """Lists and tuples from operations, from an inner module and at the root."""
 
-    def forward(self, x: Tensor) -> Tuple[List[Tensor], Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         parts = x.split(2, dim=1)
         values, indices = parts[0].topk(2, dim=0)
         return [parts[0] + 1.0, parts[1] + 1.0], values, indices
 
 
 class DictOutput(nn.Module):
-    def forward(self, x: Tensor) -> Dict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"double": x * 2.0, "half": x / 2.0}
 
 
 class OptionalInput(nn.Module):
-    def forward(self, x: Tensor, bias: Optional[Tensor] = None, scale: float = 3.0) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None, scale: float = 3.0) -> Tensor:
         y = x * scale
         if bias is not None:
             y = y + bias
@@ -178,7 +176,7 @@ class OptionalInput(nn.Module):
 class Steps(nn.Module):
     """A fresh value, a view of it and a strided one, for every dtype: nothing here needs floating point."""
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         fresh = x.clone()
         turned = fresh.transpose(0, 1)
         return fresh, turned.contiguous()

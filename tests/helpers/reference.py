@@ -6,7 +6,7 @@ that everything downstream sees, so that a patch is one changed tap.
 """
 
 import math
-from typing import Callable, Dict, List, Tuple
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,9 @@ Change = Callable[[Tensor], None]
 class Taps:
     """Applies changes by path and remembers every value. A change acts in place on a copy."""
 
-    def __init__(self, changes: Dict[str, List[Change]]) -> None:
+    def __init__(self, changes: dict[str, list[Change]]) -> None:
         self.changes = changes
-        self.seen: Dict[str, Tensor] = {}
+        self.seen: dict[str, Tensor] = {}
 
     def __call__(self, path: str, value: Tensor) -> Tensor:
         for change in self.changes.get(path, []):
@@ -80,7 +80,7 @@ def block(tap: Taps, at: str, module: Block, x: Tensor) -> Tensor:
     return tap(f"{at}.output", x)
 
 
-def transformer(tap: Taps, module: Transformer, ids: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def transformer(tap: Taps, module: Transformer, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ids = tap("ids", ids)
     inner = tap("embed.input", ids)
     x = tap("embed.embedding", F.embedding(inner, tap("embed.weight", module.embed.weight)))
@@ -95,11 +95,14 @@ def transformer(tap: Taps, module: Transformer, ids: Tensor) -> Tuple[Tensor, Te
 
 
 def values(dtype: torch.dtype) -> torch.Tensor:
-    return (torch.arange(20).reshape(4, 5) % 2 == 0) if dtype is torch.bool else torch.arange(20).reshape(4, 5).to(dtype)
+    return (
+        (torch.arange(20).reshape(4, 5) % 2 == 0) if dtype is torch.bool else torch.arange(20).reshape(4, 5).to(dtype)
+    )
 
 
-def steps(x: torch.Tensor, changes: Dict[str, Change]) -> Tuple[torch.Tensor, torch.Tensor]:
+def steps(x: torch.Tensor, changes: dict[str, Change]) -> tuple[torch.Tensor, torch.Tensor]:
     """models.Steps by hand."""
+
     def tap(name: str, value: torch.Tensor) -> torch.Tensor:
         if name in changes:
             value = value.clone()

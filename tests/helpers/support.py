@@ -5,9 +5,10 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 
@@ -31,10 +32,10 @@ class Result:
     stdout: str
     stderr: str
     code: int
-    graph: Optional[dict] = None
-    outputs: List[List[Any]] = field(default_factory=list)  # by thread, by run
-    weights: Dict[str, torch.Tensor] = field(default_factory=dict)
-    inputs: Tuple[Any, ...] = ()
+    graph: dict | None = None
+    outputs: list[list[Any]] = field(default_factory=list)  # by thread, by run
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    inputs: tuple[Any, ...] = ()
 
     @property
     def output(self) -> Any:
@@ -59,8 +60,15 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def run_process(args: Sequence[Any], **kwargs: Any) -> Result:
-    done = subprocess.run([str(a) for a in args], capture_output=True, text=True, env=ENVIRONMENT,
-                          stdin=subprocess.DEVNULL, timeout=TIMEOUT, **kwargs)
+    done = subprocess.run(
+        [str(a) for a in args],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        timeout=TIMEOUT,
+        **kwargs,
+    )
     return Result(done.stdout, done.stderr, done.returncode)
 
 
@@ -76,17 +84,23 @@ class Saved:
     inputs: Path
     folder: Path
 
-    def args(self) -> List[Any]:
+    def args(self) -> list[Any]:
         return [self.model, self.inputs]
 
     def bare(self, *options: Any) -> Result:
         """The runner program without graphpatch."""
         return self._runner([], options)
 
-    def run(self, *options: Any, patches: Sequence[str] = (), tree: bool = True, graph: Optional[Path] = None,
-            extra: Sequence[Any] = ()) -> Result:
+    def run(
+        self,
+        *options: Any,
+        patches: Sequence[str] = (),
+        tree: bool = True,
+        graph: Path | None = None,
+        extra: Sequence[Any] = (),
+    ) -> Result:
         """The runner program under `graphpatch run`; `extra` holds further options of graphpatch."""
-        command: List[Any] = [GRAPHPATCH, "run", *extra]
+        command: list[Any] = [GRAPHPATCH, "run", *extra]
         command += ["--tree"] if tree else []
         command += ["--graph", graph] if graph else []
         for patch in patches:
@@ -96,7 +110,7 @@ class Saved:
             result.graph = json.loads(graph.read_text())
         return result
 
-    def _runner(self, before: List[Any], options: Sequence[Any]) -> Result:
+    def _runner(self, before: list[Any], options: Sequence[Any]) -> Result:
         out = self.folder / "out.pt"
         out.unlink(missing_ok=True)
         result = run_process([*before, PROGRAMS / "runner", *self.args(), out, *options])
@@ -121,16 +135,16 @@ class Saved:
 class Swept:
     """Per case (True, output) or (False, message); then the bare output, weights and inputs after all cases."""
 
-    results: List[Tuple[bool, Any]]
+    results: list[tuple[bool, Any]]
     bare: Any
-    weights: Dict[str, torch.Tensor]
-    inputs: Tuple[Any, ...]
+    weights: dict[str, torch.Tensor]
+    inputs: tuple[Any, ...]
 
 
 KINDS = ["scripted", "traced"]
 
 
-def save(module: torch.nn.Module, inputs: Tuple[Any, ...], folder: Path, kind: str = "scripted") -> Saved:
+def save(module: torch.nn.Module, inputs: tuple[Any, ...], folder: Path, kind: str = "scripted") -> Saved:
     """Exports an eager module: scripted, traced, or frozen (after scripting)."""
     module = module.eval()
     with torch.no_grad():
@@ -159,7 +173,7 @@ def same_bits(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-def weights_of(module: torch.nn.Module) -> Dict[str, torch.Tensor]:
+def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in [*module.named_parameters(), *module.named_buffers()]}
 
 
@@ -169,9 +183,9 @@ _LINE = re.compile(r"^(?P<indent>(?:│ |  )*)(?:├─|└─)(?P<name>[^:]+): 
 _CONTAINER = re.compile(r"^(tuple|list|dict)\(\d+\)$")
 
 
-def trees_in(text: str) -> List[str]:
+def trees_in(text: str) -> list[str]:
     """The trees in a program's stderr, which holds other lines too."""
-    trees: List[List[str]] = []
+    trees: list[list[str]] = []
     inside = False
     for line in text.splitlines():
         if line.startswith("<root>: "):
@@ -190,15 +204,15 @@ def tree_in(text: str) -> str:
     return trees[0]
 
 
-def nodes(tree: str) -> List[Tuple[str, str]]:
+def nodes(tree: str) -> list[tuple[str, str]]:
     """(path, kind) of every node below the root, in order; an element of a container is written behind a `|`."""
-    stack: List[Tuple[str, bool]] = [("", False)]  # path and whether it lies in a container, by depth
+    stack: list[tuple[str, bool]] = [("", False)]  # path and whether it lies in a container, by depth
     found = []
     for line in tree.splitlines()[1:]:
         match = _LINE.match(line)
         assert match, line
         depth = len(match["indent"]) // 2
-        del stack[depth + 1:]
+        del stack[depth + 1 :]
         parent, digging = stack[-1]
         container = bool(_CONTAINER.match(match["kind"]))
         in_container = bool(parent) and digging
@@ -209,7 +223,7 @@ def nodes(tree: str) -> List[Tuple[str, str]]:
     return found
 
 
-def leaves(tree: str) -> List[Tuple[str, str]]:
+def leaves(tree: str) -> list[tuple[str, str]]:
     return [(p, k) for p, k in nodes(tree) if not k.startswith("Graph(") and not _CONTAINER.match(k)]
 
 

@@ -8,9 +8,10 @@ import json
 import re
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from ctypes import byref, c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from abi import CALLBACK, SOURCE, Counts, Failure, Leaf, Library, texts
 gp: Library
 
 
-def structure(value: Any, tensors: List[Any]) -> str:
+def structure(value: Any, tensors: list[Any]) -> str:
     """A value in the words of gp_scope_input; its tensors are appended to `tensors`."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
@@ -31,7 +32,9 @@ def structure(value: Any, tensors: List[Any]) -> str:
     if isinstance(value, dict):
         return f"{{{len(value)};" + "".join(f"{len(key)}:{key}{structure(of, tensors)}" for key, of in value.items())
     if isinstance(value, (tuple, list)):
-        return f"{'(' if isinstance(value, tuple) else '['}{len(value)};" + "".join(structure(of, tensors) for of in value)
+        return f"{'(' if isinstance(value, tuple) else '['}{len(value)};" + "".join(
+            structure(of, tensors) for of in value
+        )
     name = type(value).__name__
     return "N" if value is None else f"O{len(name)}:{name}"
 
@@ -78,7 +81,7 @@ class Told:
         self.parameters = [*module.named_parameters(), *module.named_buffers()]
         names = texts([name for name, _ in self.parameters])
         self.root = gp.new("root_new", "told", type(module).__name__, texts(["x"]), 1, names, len(names), False)
-        self.scopes: Dict[Any, Any] = {}
+        self.scopes: dict[Any, Any] = {}
         for path, below in module.named_modules():
             if path:
                 self.scopes[below] = gp.new("scope_new", path, path, type(below).__name__, texts(["input"]), 1, False)
@@ -90,7 +93,7 @@ class Told:
 
     def show(self, call: str, value: Any, *more: Any) -> Any:
         """The value as its patches leave it."""
-        tensors: List[Any] = []
+        tensors: list[Any] = []
         text = structure(value, tensors)
         addresses = (c_void_p * len(tensors))(*[tensor._cdata for tensor in tensors])
         first = [0] if call == "scope_input" else []
@@ -210,8 +213,14 @@ def computed(model: Any, x: Any, patched: str = "", change: Callable[[Any], Any]
     s = at("script.fc.output", at("script.fc.linear", linear(s, at("script.fc.weight", inner.weight), inner.bias)))
     s = at("script.output", at("script.add", at("script.relu", torch.relu(s)) + 1))
     y = at("last.output", linear(s, last.weight, at("last.bias", last.bias)))
-    return {"y": at("output|y", y), "parts": [at("output|parts.sub_0", s), at("output|parts.sub_1", 2)],
-            "flag": at("output|flag", True), "name": "größe", "none": None, "scale": at("output|scale", 0.5)}
+    return {
+        "y": at("output|y", y),
+        "parts": [at("output|parts.sub_0", s), at("output|parts.sub_1", 2)],
+        "flag": at("output|flag", True),
+        "name": "größe",
+        "none": None,
+        "scale": at("output|scale", 0.5),
+    }
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -238,7 +247,7 @@ def check_modules(folder: Path) -> None:
 
 
 def check_graph(session: Any, told: Told, x: Any, folder: Path) -> None:
-    asked: List[int] = []
+    asked: list[int] = []
 
     @SOURCE
     def source(user: int, frames: int) -> None:
@@ -272,11 +281,29 @@ def check_graph(session: Any, told: Told, x: Any, folder: Path) -> None:
 def check_patches(session: Any, told: Told, x: Any) -> None:
     bare = computed(told.module, x)
     assert equal(bare, told.module(x)), "the same computation"
-    for path in ["x", "first.input", "first.weight", "first.linear", "first.output", "script.input", "script.fc.input",
-                 "script.fc.weight", "script.fc.linear", "script.fc.output", "script.relu", "script.add", "script.output",
-                 "last.bias", "last.output", "output|y", "output|parts.sub_0", "output|parts.sub_1", "output|scale",
-                 "output|flag"]:
-        changes: List[Any] = [("zero", lambda v: type(v)(0) if isinstance(v, bool) else v * 0)]
+    for path in [
+        "x",
+        "first.input",
+        "first.weight",
+        "first.linear",
+        "first.output",
+        "script.input",
+        "script.fc.input",
+        "script.fc.weight",
+        "script.fc.linear",
+        "script.fc.output",
+        "script.relu",
+        "script.add",
+        "script.output",
+        "last.bias",
+        "last.output",
+        "output|y",
+        "output|parts.sub_0",
+        "output|parts.sub_1",
+        "output|scale",
+        "output|flag",
+    ]:
+        changes: list[Any] = [("zero", lambda v: type(v)(0) if isinstance(v, bool) else v * 0)]
         if path != "output|flag":
             changes += [("add:2", lambda v: v + 2), ("replace:3", lambda v: v * 0 + 3)]
         for text, change in changes:
@@ -293,8 +320,8 @@ def check_patches(session: Any, told: Told, x: Any) -> None:
 
 def check_torch_function(session: Any, told: Told, x: Any) -> None:
     """A function that gets libtorch's own tensor."""
-    held: List[Any] = [None]
-    answers: List[Any] = []
+    held: list[Any] = [None]
+    answers: list[Any] = []
 
     @CALLBACK
     def function(user: int, address: int, replacement: Any) -> int:
@@ -304,7 +331,7 @@ def check_torch_function(session: Any, told: Told, x: Any) -> None:
             replacement[0] = held[0]._cdata
         return status
 
-    def register(path: str, index: Optional[str] = None) -> int:
+    def register(path: str, index: str | None = None) -> int:
         made = gp.new("spec_new", path)
         if index:
             gp.spec_slice(made, index)
@@ -370,7 +397,9 @@ def check_again(told: Told, x: Any) -> None:
     thread = threading.Thread(target=again)
     thread.start()
     thread.join()
-    assert len(results) == 2 and all(torch.equal(y, torch.full_like(x, 2)) and wants and plan for y, wants, plan in results)
+    assert len(results) == 2 and all(
+        torch.equal(y, torch.full_like(x, 2)) and wants and plan for y, wants, plan in results
+    )
     gp.snapshot_free(snapshot)
 
 

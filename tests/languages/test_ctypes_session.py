@@ -15,7 +15,9 @@ def test_session_by_ctypes(tmp_path: Path) -> None:
     module = TupleOutputModule().eval()
     torch.jit.script(module).save(str(tmp_path / "model.pt"))
     library = GRAPHPATCH.with_name("libgraphpatch.so")
-    result = run_process([sys.executable, ROOT / "tests/programs/python/session.py", library, tmp_path / "model.pt"]).ok()
+    result = run_process(
+        [sys.executable, ROOT / "tests/programs/python/session.py", library, tmp_path / "model.pt"]
+    ).ok()
 
     *tree, values, bare = result.stdout.splitlines()
     assert trees_in(result.stdout) == ["".join(line + "\n" for line in tree)]

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Dict, Tuple
 
 import pytest
 import torch
@@ -28,23 +27,28 @@ class Net(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, nn.Module, dict[str, Tensor], Path]:
     """The modules, the tensors that were given, and where the program's results are."""
     if not PROGRAM.exists():
-        pytest.exit(f"not built: {PROGRAM}; run `make test-languages`", returncode=2)
+        pytest.fail(f"not built: {PROGRAM}; run `make test-languages`")
     given, out = tmp_path_factory.mktemp("given"), tmp_path_factory.mktemp("out")
     torch.manual_seed(3)
     script, net = TupleOutputModule().eval(), Net().eval()
     torch.jit.script(script).save(str(given / "script.pt"))
     save_file(net.state_dict(), given / "net.safetensors")
-    values = {"x": torch.randn(3, 2), "delta": torch.randn(2, 2), "replacement": torch.randn(3, 3), "y": torch.randn(5, 4)}
+    values = {
+        "x": torch.randn(3, 2),
+        "delta": torch.randn(2, 2),
+        "replacement": torch.randn(3, 3),
+        "y": torch.randn(5, 4),
+    }
     save_file(values, given / "values.safetensors")
     result = run_process([PROGRAM, given, out]).ok()
     assert result.stdout == "all as it must be\n"
     return script, net, values, out
 
 
-def test_script(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> None:
+def test_script(ran: tuple[nn.Module, nn.Module, dict[str, Tensor], Path]) -> None:
     script, _, values, out = ran
     x, linear = values["x"], script.linear
     replacement = values["replacement"].clone().requires_grad_()
@@ -56,12 +60,14 @@ def test_script(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> No
         shifted[1:] += values["delta"]
         changed = torch.tanh(first) * 2
         expected = {
-            **{name: (first, second) for name in ["bare", "recorded", "not here", "closed"]},
+            **dict.fromkeys(["bare", "recorded", "not here", "closed"], (first, second)),
             "zero": (zeroed, second),
             "add": (first, linear(shifted)),
             "replace": (first, replacement.detach()),
             "gradient": (replacement.grad, x),
-            "custom": (changed, second), "custom on a thread": (changed, second), "kept": (first, changed),
+            "custom": (changed, second),
+            "custom on a thread": (changed, second),
+            "kept": (first, changed),
             "here": (first, linear(torch.zeros(3, 2))),
         }
     computed = load_file(out / "computed.safetensors")
@@ -72,7 +78,7 @@ def test_script(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> No
             assert same_bits(computed[f"{name}.{part}"], tensor), f"{name}.{part}"
 
 
-def test_net(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> None:
+def test_net(ran: tuple[nn.Module, nn.Module, dict[str, Tensor], Path]) -> None:
     _, net, values, out = ran
     y = values["y"]
     with torch.no_grad():
@@ -84,7 +90,7 @@ def test_net(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> None:
         replaced, last = hidden.clone(), bare.clone()
         replaced[:, 1], last[..., -1] = 3, 0
         expected = {
-            **{name: bare for name in ["net bare", "net recorded", "net after", "net again"]},
+            **dict.fromkeys(["net bare", "net recorded", "net after", "net again"], bare),
             "x=add:1": net(y + 1),
             "up.weight[0]=zero": net.down(torch.relu(nn.functional.linear(y, weight, net.up.bias))) + skipped,
             "up.output[:, 1]=replace:3": net.down(torch.relu(replaced)) + skipped,
@@ -99,7 +105,7 @@ def test_net(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> None:
         assert same_bits(computed[name], tensor), name
 
 
-def test_trees(ran: Tuple[nn.Module, nn.Module, Dict[str, Tensor], Path]) -> None:
+def test_trees(ran: tuple[nn.Module, nn.Module, dict[str, Tensor], Path]) -> None:
     """The same trees that Python's package gives of the same modules."""
     script, net, values, out = ran
     sys.path.insert(0, str(ROOT / "bindings" / "python"))

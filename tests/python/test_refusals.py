@@ -1,5 +1,5 @@
-"""What is said at run time of a patch that cannot be applied is what a check of its path says; and notes of scripted modules
-below a root reach the PatchableGraph."""
+"""What is said at run time of a patch that cannot be applied is what a check of its path says; and notes of scripted
+modules below a root reach the PatchableGraph."""
 
 from __future__ import annotations
 

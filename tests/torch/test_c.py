@@ -3,8 +3,9 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -39,7 +40,10 @@ def test_a_session_beside_the_commands(tuple_output: Callable[[str], Saved], tmp
     program = [PROGRAMS / "c_session", saved.model]
     result = graphpatch("run", "--tree", "--probe", "linear.output", "--save", kept, "--summary", "--", *program).ok()
     assert tree_in(result.stderr) == tree_in(saved.run().ok().stderr)
-    assert "graphpatch: the program has a session of its own: runs that it records or patches itself are not" in result.stderr
+    assert (
+        "graphpatch: the program has a session of its own: runs that it records or patches itself are not"
+        in result.stderr
+    )
     runs = int(re.search(r"graphpatch: (\d+) runs in 1 process", result.stderr)[1])
     assert runs > 0 and f"linear.output=probe ┆ {runs} " in result.stderr and list(load_file(kept)) == ["linear.output"]
 
@@ -57,7 +61,7 @@ def test_without_libtorch(graph: Path, tmp_path: Path) -> None:
     all_well(run_process([PROGRAMS / "c_alone", graph, tmp_path]))
 
 
-def calls(code: str) -> List[str]:
+def calls(code: str) -> list[str]:
     """The calls of the C ABI in C code, outside of comments."""
     return re.findall(r"\b(gp_\w+)\(", re.sub(r"//.*|/\*(?s:.*?)\*/", "", code))
 
@@ -72,9 +76,18 @@ def test_every_call_is_used_from_c() -> None:
 
 def valgrind(*command: Any) -> None:
     """Runs a program under valgrind, which must find neither an error nor a leak."""
-    assert shutil.which("valgrind"), "valgrind is missing: install it (apt-get install valgrind), or its package elsewhere"
-    options = ["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite",
-               "--show-leak-kinds=definite", "--num-callers=40", f"--suppressions={ROOT / 'tests/helpers/valgrind.supp'}"]
+    assert shutil.which("valgrind"), (
+        "valgrind is missing: install it (apt-get install valgrind), or its package elsewhere"
+    )
+    options = [
+        "-q",
+        "--error-exitcode=9",
+        "--leak-check=full",
+        "--errors-for-leak-kinds=definite",
+        "--show-leak-kinds=definite",
+        "--num-callers=40",
+        f"--suppressions={ROOT / 'tests/helpers/valgrind.supp'}",
+    ]
     all_well(run_process(["valgrind", *options, *command]))
 
 
@@ -89,14 +102,38 @@ def test_memory_with_libtorch(tuple_output: Callable[[str], Saved], tmp_path: Pa
     valgrind(PROGRAMS / "c_host", tmp_path)
 
 
-@pytest.mark.parametrize("compiler, language, standard", [
-    ("cc", "c", "c99"), ("cc", "c", "c11"), ("cc", "c", "c17"), ("c++", "c++", "c++17"), ("c++", "c++", "c++20"),
-])
+@pytest.mark.parametrize(
+    "compiler, language, standard",
+    [
+        ("cc", "c", "c99"),
+        ("cc", "c", "c11"),
+        ("cc", "c", "c17"),
+        ("c++", "c++", "c++17"),
+        ("c++", "c++", "c++20"),
+    ],
+)
 def test_header_compiles_alone_and_twice(compiler: str, language: str, standard: str, tmp_path: Path) -> None:
     source = tmp_path / "twice.txt"
-    source.write_text(f'#include "{HEADER}"\n#include "{HEADER}"\n'
-                      "int use(void);\nint use(void) { gp_leaf leaf = GP_LEAF_INIT; gp_patch_counts counts = GP_PATCH_COUNTS_INIT;\n"
-                      "  return gp_version() == 0 && leaf.changed && counts.failed == GRAPHPATCH_VERSION_NUMBER; }\n")
-    done = subprocess.run([compiler, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror",
-                           "-fsyntax-only", source], capture_output=True, text=True)
+    source.write_text(
+        f'#include "{HEADER}"\n#include "{HEADER}"\n'
+        "int use(void);\nint use(void) { gp_leaf leaf = GP_LEAF_INIT; gp_patch_counts counts = GP_PATCH_COUNTS_INIT;\n"
+        "  return gp_version() == 0 && leaf.changed && counts.failed == GRAPHPATCH_VERSION_NUMBER; }\n"
+    )
+    done = subprocess.run(
+        [
+            compiler,
+            "-x",
+            language,
+            f"-std={standard}",
+            "-Wall",
+            "-Wextra",
+            "-Wconversion",
+            "-pedantic",
+            "-Werror",
+            "-fsyntax-only",
+            source,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr

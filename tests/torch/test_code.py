@@ -4,8 +4,8 @@ and how values flow."""
 import inspect
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
 
 import pytest
 import torch
@@ -70,8 +70,10 @@ def test_torchscript_through_three_modules(transformer: Callable[[str], Saved], 
     transformer(kind).run(graph=graph_file, tree=False).ok()
     source = Path(inspect.getsourcefile(models.Transformer) or "")
     assert code(graph_file, "layers_1.attn.softmax") == (
-        frame(source, "x = layer(x)", "forward") + frame(source, "x = x + self.attn(self.ln1(x))", "forward")
-        + frame(source, "weights = self.dropout(torch.softmax(scores, dim=-1))", "forward"))
+        frame(source, "x = layer(x)", "forward")
+        + frame(source, "x = x + self.attn(self.ln1(x))", "forward")
+        + frame(source, "weights = self.dropout(torch.softmax(scores, dim=-1))", "forward")
+    )
 
 
 SOURCE = ROOT / "tests/programs/cpp/tuple.cpp"
@@ -86,13 +88,21 @@ def test_cpp(graph_file: Path) -> None:
     assert code(graph_file, "add").endswith(inside + forward)
     assert f'File "{SOURCE}"' in code(graph_file, "add").splitlines()[0] and "in main" in code(graph_file, "add")
     leaf = code(graph_file, "linear.linear")
-    assert leaf.endswith(frame(SOURCE, first, "net::TupleOutput::forward")
-                         + frame(SOURCE, "at::Tensor output = forward(input);", "net::Linear::operator()")
-                         + frame(SOURCE, "return torch::linear(input, weight, bias);", "net::Linear::forward"))
+    assert leaf.endswith(
+        frame(SOURCE, first, "net::TupleOutput::forward")
+        + frame(SOURCE, "at::Tensor output = forward(input);", "net::Linear::operator()")
+        + frame(SOURCE, "return torch::linear(input, weight, bias);", "net::Linear::forward")
+    )
     frames = leaf.replace(str(ROOT), "<root>")  # the checkout may have any name
-    assert not [word for word in ("at::", "libtorch", "libgraphpatch", "std::") if f"in {word}" in frames or word in frames.split("\n")[0]]
+    assert not [
+        word
+        for word in ("at::", "libtorch", "libgraphpatch", "std::")
+        if f"in {word}" in frames or word in frames.split("\n")[0]
+    ]
     submodule = code(graph_file, "linear_1")
-    assert submodule.startswith("Calling context:\n") and submodule.endswith(SUBMODULE) and inside + forward in submodule
+    assert (
+        submodule.startswith("Calling context:\n") and submodule.endswith(SUBMODULE) and inside + forward in submodule
+    )
     assert code(graph_file, "linear_1.input") == "input = add\n"
 
 
@@ -105,7 +115,12 @@ def stripped(folder: Path, *options: str) -> Path:
 def test_cpp_without_debug_information(graph_file: Path, tmp_path: Path) -> None:
     program = stripped(tmp_path, "--strip-debug")
     run_process([program, graph_file]).ok()
-    names = ["net::TupleOutput::operator()", "net::TupleOutput::forward", "net::Linear::operator()", "net::Linear::forward"]
+    names = [
+        "net::TupleOutput::operator()",
+        "net::TupleOutput::forward",
+        "net::Linear::operator()",
+        "net::Linear::forward",
+    ]
     assert code(graph_file, "linear.linear").splitlines()[-4:] == [f'File "{program}", in {name}' for name in names]
 
 
@@ -143,8 +158,11 @@ def test_cpp_with_the_binding(graph_file: Path) -> None:
     """Its own frames, inlined or not, and those of libtorch's headers are left out."""
     graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "cpp_scopes").ok()
     model = ROOT / "bindings/cpp/examples/transformer/transformer.hpp"
-    called = (frame(ROOT / "tests/programs/cpp/scopes.cpp", "const auto logits = model(torch::arange(8).unsqueeze(0));", "main")
-              + frame(model, "for (const auto& layer : *layers) x = layer->as<Block>()->forward(x, hidden);", "GptImpl::forward"))
+    called = frame(
+        ROOT / "tests/programs/cpp/scopes.cpp", "const auto logits = model(torch::arange(8).unsqueeze(0));", "main"
+    ) + frame(
+        model, "for (const auto& layer : *layers) x = layer->as<Block>()->forward(x, hidden);", "GptImpl::forward"
+    )
     attention = called + frame(model, "x = x + attn(graphpatch::call(ln_1, x), mask);", "BlockImpl::forward")
     softmax = "scores = scores.masked_fill(mask, -1e9).softmax(-1);"
     assert code(graph_file, "layers_1.attn.softmax") == attention + frame(model, softmax, "AttentionImpl::forward")
@@ -159,8 +177,9 @@ def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
     """Modules of torch::nn call each other through libtorch's headers, and the program's own are in an unnamed namespace."""
     source = ROOT / "tests/programs/cpp/flat.cpp"
     graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "flat", "nn", tmp_path / "out.pt").ok()
-    called = (frame(source, "for (int i = 0; i < n; ++i) outputs.push_back(net(ids));", "main")
-              + frame(source, "auto x = blocks->forward(embed(ids));", "(anonymous namespace)::NetImpl::forward"))
+    called = frame(source, "for (int i = 0; i < n; ++i) outputs.push_back(net(ids));", "main") + frame(
+        source, "auto x = blocks->forward(embed(ids));", "(anonymous namespace)::NetImpl::forward"
+    )
     block = "torch::Tensor forward(torch::Tensor x) { return norm(torch::tanh(fc(x)) * scale) + x; }"
     for path in ("blocks_0_fc.addmm", "tanh_1", "blocks_1_norm.layer_norm"):
         assert code(graph_file, path) == called + frame(source, block, "(anonymous namespace)::BlockImpl::forward")
@@ -170,14 +189,17 @@ def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
     program = tmp_path / "flat"
     subprocess.run(["strip", "--strip-debug", "-o", program, PROGRAMS / "flat"], check=True)
     graphpatch("run", "--graph", graph_file, "--", program, "ops", tmp_path / "out.pt").ok()
-    assert code(graph_file, "relu") == (f'File "{program}", in main\n'
-                                        f'File "{program}", in (anonymous namespace)::Plain::forward\n')
+    assert code(graph_file, "relu") == (
+        f'File "{program}", in main\nFile "{program}", in (anonymous namespace)::Plain::forward\n'
+    )
 
 
 def test_cpp_below_generated_code_and_without_unwind_tables(graph_file: Path, tmp_path: Path) -> None:
     run_process([PROGRAMS / "tuple", graph_file, "--generated"]).ok()
     leaf = code(graph_file, "linear.linear")
-    assert "in net::Linear::forward" in leaf and '", in main' not in leaf, "the walk ends where nothing describes the code"
+    assert "in net::Linear::forward" in leaf and '", in main' not in leaf, (
+        "the walk ends where nothing describes the code"
+    )
     bare = tmp_path / "bare"
     subprocess.run(["objcopy", "--remove-section", ".eh_frame_hdr", PROGRAMS / "tuple", bare], check=True)
     shutil.copymode(PROGRAMS / "tuple", bare)
@@ -193,7 +215,7 @@ class Flow(nn.Module):
         self.scale = nn.Parameter(torch.ones(2))
         self.inner = Inner()
 
-    def forward(self, x: Tensor, bias: Optional[Tensor] = None) -> Tuple[Tensor, List[Tensor]]:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         parts = x.chunk(2, dim=1)
         y = torch.cat([parts[1], parts[0] * self.scale], dim=1)
         y.add_(1.0, alpha=2.0)
@@ -223,10 +245,12 @@ def test_values_flow(exported: Callable[..., Saved], graph_file: Path) -> None:
         "    inner = self.inner(chunk[1], select)",
         "    sum_1 = aten.sum.dim_IntList(inner, [0], dtype=torch.float64)",
         "    full = aten.full([2], 0.5)",
-        "    return (sum_1, [select, full])"]
+        "    return (sum_1, [select, full])",
+    ]
     assert code(graph_file, "inner").splitlines()[-5:] == [
         "def forward(self, a, b):",
         "    clamp = aten.clamp(a, max=2.0)",
         "    mean = aten.mean(b)",
         "    sub = aten.sub.Tensor(clamp, mean)",
-        "    return sub"]
+        "    return sub",
+    ]

@@ -1,6 +1,6 @@
 """Tuples, lists and dicts as operation results and as outputs; inputs that are no tensors."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import pytest
 import torch

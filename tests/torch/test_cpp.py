@@ -3,14 +3,15 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any
 
 import pytest
 import torch
 
 from cpp_models import Gpt, state
-from support import PROGRAMS, ROOT, Saved, run_process, save, tree_in, nodes
+from support import PROGRAMS, ROOT, Saved, nodes, run_process, save, tree_in
 
 BINDING = ROOT / "bindings" / "cpp"
 INCLUDE = ["-I", ROOT / "include", "-I", BINDING]
@@ -19,7 +20,7 @@ TORCH = re.search(r"^TORCH_CXXFLAGS := (.*)$", (PROGRAMS / "torch.mk").read_text
 STANDARD = next(flag.removeprefix("-std=") for flag in TORCH if flag.startswith("-std="))
 
 
-def cases(program: str) -> List[str]:
+def cases(program: str) -> list[str]:
     return subprocess.run([PROGRAMS / program], capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -27,9 +28,21 @@ def test_every_case_is_run() -> None:
     assert sorted(cases("cpp_modules")) == MODULES and sorted(cases("cpp_alone")) == ALONE
 
 
-MODULES = ["any_names", "functions", "gradients", "names", "off", "runs", "strangers", "threads",
-           "throwing_callbacks", "types", "values",
-           "ways_out", "written_views"]
+MODULES = [
+    "any_names",
+    "functions",
+    "gradients",
+    "names",
+    "off",
+    "runs",
+    "strangers",
+    "threads",
+    "throwing_callbacks",
+    "types",
+    "values",
+    "ways_out",
+    "written_views",
+]
 ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
 
 
@@ -48,8 +61,22 @@ def test_without_libtorch(case: str, tuple_output: Callable[[str], Saved], tmp_p
 
 
 def compiles(source: Path, standard: str, *flags: Any) -> None:
-    done = subprocess.run(["c++", f"-std={standard}", "-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only", *INCLUDE,
-                           *flags, source], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            "c++",
+            f"-std={standard}",
+            "-Wall",
+            "-Wextra",
+            "-pedantic",
+            "-Werror",
+            "-fsyntax-only",
+            *INCLUDE,
+            *flags,
+            source,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -60,9 +87,11 @@ WITH_LIBTORCH = [(True, standard) for standard in STANDARDS if standard >= STAND
 @pytest.mark.parametrize("torchs, standard", [*((False, standard) for standard in STANDARDS), *WITH_LIBTORCH])
 def test_headers_compile_alone_and_twice(torchs: bool, standard: str, tmp_path: Path) -> None:
     source = tmp_path / "twice.cpp"
-    source.write_text("#include <graphpatch.hpp>\n#include <graphpatch.hpp>\n"
-                      f"static_assert(GRAPHPATCH_TORCH == {int(torchs)}, \"what was asked for\");\n"
-                      "int main() { return graphpatch::version().empty(); }\n")
+    source.write_text(
+        "#include <graphpatch.hpp>\n#include <graphpatch.hpp>\n"
+        f'static_assert(GRAPHPATCH_TORCH == {int(torchs)}, "what was asked for");\n'
+        "int main() { return graphpatch::version().empty(); }\n"
+    )
     compiles(source, standard, *([flag for flag in TORCH if "std=" not in flag] if torchs else []))
 
 
@@ -81,9 +110,12 @@ def test_snippets_of_the_readme_compile(tmp_path: Path) -> None:
     bodies = [code for code in snippets if code not in declarations]
     assert len(declarations) >= 2 and len(bodies) >= 4
     source = tmp_path / "snippets.cpp"
-    source.write_text("#include <graphpatch.hpp>\n#include <torch/nn.h>\n#include <iostream>\n" + "".join(declarations)
-                      + "void use(Mlp model, torch::Tensor x, torch::nn::Linear linear, torch::nn::Sequential sequential) {\n"
-                        "graphpatch::Session session;\n" + "".join(f"{{\n{code}}}\n" for code in bodies) + "}\n")
+    source.write_text(
+        "#include <graphpatch.hpp>\n#include <torch/nn.h>\n#include <iostream>\n"
+        + "".join(declarations)
+        + "void use(Mlp model, torch::Tensor x, torch::nn::Linear linear, torch::nn::Sequential sequential) {\n"
+        "graphpatch::Session session;\n" + "".join(f"{{\n{code}}}\n" for code in bodies) + "}\n"
+    )
     compiles(source, STANDARD, *[flag for flag in TORCH if "std=" not in flag], "-Wno-unused")
 
 
@@ -91,7 +123,7 @@ def test_snippets_of_the_readme_compile(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Tuple[str, Any]]:
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Any]]:
     """The tree of the transformer, and its results (bare, head 1 of layer 0 off, the other's layer 1), by host."""
     folder = tmp_path_factory.mktemp("hosts")
     torch.manual_seed(0)
@@ -129,9 +161,9 @@ with torch.no_grad():
     return found
 
 
-def scopes(tree: str) -> Dict[str, List[Tuple[str, str]]]:
+def scopes(tree: str) -> dict[str, list[tuple[str, str]]]:
     """The nodes directly in each scope, in order, by the scope's path."""
-    found: Dict[str, List[Tuple[str, str]]] = {"": []}
+    found: dict[str, list[tuple[str, str]]] = {"": []}
     for path, kind in nodes(tree):
         if "|" in path:
             continue
@@ -150,13 +182,13 @@ def module_at(model: torch.nn.Module, path: str) -> str:
     return type(model).__name__ + (" without bias" if getattr(model, "bias", 0) is None else "")
 
 
-def differences(tree: str, other: str) -> List[str]:
+def differences(tree: str, other: str) -> list[str]:
     """What the scopes of two trees hold that is not the same, by the class of the module."""
     ours, theirs = scopes(tree), scopes(other)
     assert list(ours) == list(theirs), "the same modules are called in the same order"
     found = []
 
-    def rest(nodes: List[Tuple[str, str]], of: List[Tuple[str, str]]) -> str:
+    def rest(nodes: list[tuple[str, str]], of: list[tuple[str, str]]) -> str:
         return ", ".join(f"`{name}`" for name, _ in nodes if name not in {known for known, _ in of}) or "nothing"
 
     model = Gpt()
@@ -175,14 +207,18 @@ def differences(tree: str, other: str) -> List[str]:
 
 
 @pytest.mark.parametrize("host", ["Python", "TorchScript"])
-def test_the_tree_is_that_of_other_hosts_but_for_what_the_readme_lists(hosts: Dict[str, Tuple[str, Any]], host: str) -> None:
+def test_the_tree_is_that_of_other_hosts_but_for_what_the_readme_lists(
+    hosts: dict[str, tuple[str, Any]], host: str
+) -> None:
     text = (BINDING / "README.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `.*\|$", text.partition("<!-- differences -->")[2].partition("<!-- end -->")[0], flags=re.M)
+    listed = re.findall(
+        r"^\| `.*\|$", text.partition("<!-- differences -->")[2].partition("<!-- end -->")[0], flags=re.M
+    )
     assert differences(hosts["C++"][0], hosts[host][0]) == listed, "bindings/cpp/README.md is stale"
 
 
 @pytest.mark.parametrize("host", ["Python", "TorchScript"])
-def test_patched_results_are_those_of_other_hosts(hosts: Dict[str, Tuple[str, Any]], host: str) -> None:
+def test_patched_results_are_those_of_other_hosts(hosts: dict[str, tuple[str, Any]], host: str) -> None:
     bare, without_head, swapped = hosts["C++"][1]
     # Not bit for bit: C++ adds the bias after the product.
     for ours, theirs in zip([bare, without_head], hosts[host][1]):

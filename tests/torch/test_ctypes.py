@@ -13,7 +13,7 @@ import threading
 import weakref
 from ctypes import byref, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any
 
 from abi import CALLBACK, RELEASE, Counts, Library, ManagedTensor, Node, refused, texts
 
@@ -65,7 +65,7 @@ class Lent:
     def __dlpack__(self, **_: Any) -> Any:
         return self.capsule
 
-    def __dlpack_device__(self) -> Tuple[int, int]:
+    def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
 
 
@@ -76,7 +76,7 @@ def shown(pointer: int) -> Any:
     tensor = ManagedTensor.from_address(pointer).tensor
     assert (tensor.device.kind, tensor.dtype.code, tensor.dtype.bits, tensor.dtype.lanes) == (1, 2, 32, 1)
     shape = tuple(tensor.shape[d] for d in range(tensor.rank))
-    steps: Optional[Tuple[int, ...]] = tuple(4 * tensor.strides[d] for d in range(tensor.rank)) if tensor.strides else None
+    steps: tuple[int, ...] | None = tuple(4 * tensor.strides[d] for d in range(tensor.rank)) if tensor.strides else None
     reach = sum((n - 1) * (s // 4) for n, s in zip(shape, steps)) if steps else int(np.prod(shape)) - 1
     memory = np.ctypeslib.as_array((ctypes.c_float * (reach + 1)).from_address(tensor.data + tensor.byte_offset))
     return np.lib.stride_tricks.as_strided(memory, shape, steps).copy()
@@ -150,7 +150,7 @@ class Patched:
         gp.spec_free(spec)
         return identity
 
-    def counts(self, identity: int) -> Tuple[int, int, int]:
+    def counts(self, identity: int) -> tuple[int, int, int]:
         counts = Counts(ctypes.sizeof(Counts))
         gp.patch_get_counts(self.session, identity, byref(counts))
         return counts.matched, counts.applied, counts.failed
@@ -178,7 +178,7 @@ class Patched:
         gp.patch_remove(self.session, identity)
 
 
-def spec(kind: str = "zero", value: Any = None, index: Optional[str] = None) -> Any:
+def spec(kind: str = "zero", value: Any = None, index: str | None = None) -> Any:
     made = gp.new("spec_new", "relu")
     if index:
         gp.spec_slice(made, index)
@@ -204,9 +204,18 @@ def check_values(p: Patched, folder: Path) -> None:
     p.gives(spec("add", gp.new("value_text", f"@{folder / 'delta.npy'}")), bare + torch.from_numpy(delta))
 
     # From torch and numpy, of several dtypes and layouts, broadcast.
-    for array in [torch.randn(4), torch.randn(4, 3).t(), torch.randn(3, 8)[:, ::2], torch.tensor(2.0), torch.randn(3, 1),
-                  torch.tensor([1, 2, 3, 4]), torch.tensor([True, False, True, False]), torch.randn(4, dtype=torch.float64),
-                  torch.randn(4).half(), torch.randn(4).bfloat16()]:
+    for array in [
+        torch.randn(4),
+        torch.randn(4, 3).t(),
+        torch.randn(3, 8)[:, ::2],
+        torch.tensor(2.0),
+        torch.randn(3, 1),
+        torch.tensor([1, 2, 3, 4]),
+        torch.tensor([True, False, True, False]),
+        torch.randn(4, dtype=torch.float64),
+        torch.randn(4).half(),
+        torch.randn(4).bfloat16(),
+    ]:
         p.gives(spec("add", value_of(array)), bare.clone().add_(array))
         replaced = zero.clone()
         replaced[:] = array
@@ -258,9 +267,18 @@ def check_indices(p: Patched) -> None:
         return made
 
     mask = torch.tensor([[True, False, False, True]] * 3)
-    for items in [(0,), (-1, 2), (slice(1, None), 3), (torch.tensor([2, 0]),), (torch.tensor([1, 1]),), (mask,),
-                  (torch.tensor([True, False, True]), 1), (torch.tensor([[0], [2]]), torch.tensor([1, -1])),
-                  (slice(None, None, 2), torch.tensor([0, 3])), (np.array([1, 2], dtype=np.int32),)]:
+    for items in [
+        (0,),
+        (-1, 2),
+        (slice(1, None), 3),
+        (torch.tensor([2, 0]),),
+        (torch.tensor([1, 1]),),
+        (mask,),
+        (torch.tensor([True, False, True]), 1),
+        (torch.tensor([[0], [2]]), torch.tensor([1, -1])),
+        (slice(None, None, 2), torch.tensor([0, 3])),
+        (np.array([1, 2], dtype=np.int32),),
+    ]:
         expected = p.bare.clone()
         where = tuple(torch.from_numpy(i) if isinstance(i, np.ndarray) else i for i in items)
         try:
@@ -280,8 +298,8 @@ def check_functions(p: Patched) -> None:
     import numpy as np
     import torch
 
-    seen: List[Any] = []
-    answers: List[Tuple[int, Any]] = []
+    seen: list[Any] = []
+    answers: list[tuple[int, Any]] = []
 
     @CALLBACK
     def function(user: int, value: int, replacement: Any) -> int:
@@ -292,7 +310,7 @@ def check_functions(p: Patched) -> None:
             replacement[0] = address(capsule_of(array), hand_over=True)
         return status
 
-    def custom(index: Optional[str] = None) -> Any:
+    def custom(index: str | None = None) -> Any:
         made = spec(index=index)
         gp.spec_custom(made, function, 4711)
         return made
@@ -324,7 +342,7 @@ def check_functions(p: Patched) -> None:
         gp.spec_custom(custom(), CALLBACK(), None)
 
     # A function says why it fails, and what belongs to it is let go of when nobody can call it any more.
-    released: List[int] = []
+    released: list[int] = []
     release = RELEASE(lambda user: released.append(user))
     failing = CALLBACK(lambda *_: gp.callback_fail("too hot"))
     made = spec()

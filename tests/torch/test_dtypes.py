@@ -1,7 +1,8 @@
 """Patches on every real dtype, on fresh, non-contiguous and contiguous values, against PyTorch's own assignment."""
 
 import re
-from typing import Any, Callable, Dict, List
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,21 @@ from changes import SLICES, add, compare, outcome, replace, zero
 from reference import Change, steps, values
 from support import Saved, same_bits
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-          torch.uint8, torch.bool, torch.complex64]
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+]
 
-CHANGES: Dict[str, Callable[[Any], Change]] = {
+CHANGES: dict[str, Callable[[Any], Change]] = {
     "zero": zero,
     "replace:3": lambda index: replace(3, index),
     "replace:0.1": lambda index: replace(0.1, index),
@@ -34,8 +46,8 @@ CHANGES: Dict[str, Callable[[Any], Change]] = {
 def test_patches_convert_as_pytorch_does(exported: Callable[..., Saved], dtype: torch.dtype) -> None:
     x = values(dtype)
     saved = exported(f"steps-{dtype}", models.Steps(), (x,))
-    patches: List[str] = []
-    expected: List[Any] = []
+    patches: list[str] = []
+    expected: list[Any] = []
     for path in ("clone", "transpose", "contiguous", "output|sub_1"):
         for text, index in SLICES.items():
             for name, make in CHANGES.items():

@@ -1,8 +1,8 @@
 """Every wrong request has its own message and exit code, and the ones that can be seen early stop the program early."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
@@ -42,7 +42,12 @@ def test_all_bad_paths_come_in_one_error(tuple_output: Callable[[str], Saved], g
 
 
 def test_good_paths_pass_the_check(graph: Path) -> None:
-    for patch in ("linear.linear=zero", "linear_1.output[0]=add:1", "output|sub_1[..., 0]=replace:2", "linear_0.input=zero"):
+    for patch in (
+        "linear.linear=zero",
+        "linear_1.output[0]=add:1",
+        "output|sub_1[..., 0]=replace:2",
+        "linear_0.input=zero",
+    ):
         graphpatch("check", graph, "--patch", patch).ok()
 
 
@@ -73,7 +78,9 @@ def test_only_modules_have_a_second_name(tuple_output: Callable[[str], Saved]) -
 
 
 def test_the_programs_own_failure_keeps_its_code(tmp_path: Path) -> None:
-    result = run_process([GRAPHPATCH, "run", "--patch", "nothing=zero", "--", PROGRAMS / "infer", tmp_path / "no.pt", "x"])
+    result = run_process(
+        [GRAPHPATCH, "run", "--patch", "nothing=zero", "--", PROGRAMS / "infer", tmp_path / "no.pt", "x"]
+    )
     assert result.code == 1
 
 
@@ -104,8 +111,23 @@ def test_skip_counts_a_slice_beyond_the_shape(tuple_output: Callable[[str], Save
     assert same_bits(result.outputs, saved.bare("--runs", 4).ok().outputs)
 
 
-@pytest.mark.parametrize("patch", ["", "=zero", "add", "add=", "add=nul", "add[=zero", "add[1.5]=zero", "add=add:", "add=add:x",
-                                   "add[::0]=zero", "a..b=zero", "add[0]]=zero"])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "",
+        "=zero",
+        "add",
+        "add=",
+        "add=nul",
+        "add[=zero",
+        "add[1.5]=zero",
+        "add=add:",
+        "add=add:x",
+        "add[::0]=zero",
+        "a..b=zero",
+        "add[0]]=zero",
+    ],
+)
 def test_a_patch_that_cannot_be_read(tuple_output: Callable[[str], Saved], patch: str) -> None:
     result = tuple_output("scripted").run(patches=[patch])
     assert result.code == 2 and result.stdout == "" and result.stderr.strip()
@@ -137,6 +159,8 @@ def test_an_unknown_program_and_no_program() -> None:
     assert graphpatch("run", "--on-error", "explode", "--", "/bin/ls").code == 2
 
 
-def test_a_graph_that_cannot_be_written_stops_before_the_program(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_written_stops_before_the_program(
+    tuple_output: Callable[[str], Saved], tmp_path: Path
+) -> None:
     result = tuple_output("scripted").run(graph=tmp_path / "no" / "such" / "folder.json")
     assert result.code == 2 and result.stdout == "" and "folder.json" in result.stderr

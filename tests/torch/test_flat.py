@@ -6,18 +6,32 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from support import (ENVIRONMENT, GRAPHPATCH, PROGRAMS, TIMEOUT, Result, Saved, graphpatch, nodes, run_process, same_bits, tree_in,
-                     trees_in, wait_until)
 from models import TUPLE_OUTPUT_TREE
+from support import (
+    ENVIRONMENT,
+    GRAPHPATCH,
+    PROGRAMS,
+    TIMEOUT,
+    Result,
+    Saved,
+    graphpatch,
+    nodes,
+    run_process,
+    same_bits,
+    tree_in,
+    trees_in,
+    wait_until,
+)
 
 FLAT = PROGRAMS / "flat"
 At = Callable[[str, torch.Tensor], torch.Tensor]
@@ -26,9 +40,9 @@ At = Callable[[str, torch.Tensor], torch.Tensor]
 @dataclass
 class Ended:
     process: Result
-    weights: Dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]
     input: torch.Tensor
-    outputs: List[torch.Tensor]
+    outputs: list[torch.Tensor]
 
 
 def read(out: Path, process: Result) -> Ended:
@@ -58,7 +72,7 @@ def nothing(_: str, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def plain(w: Dict[str, torch.Tensor], x: torch.Tensor, at: At = nothing, forward: int = 0) -> torch.Tensor:
+def plain(w: dict[str, torch.Tensor], x: torch.Tensor, at: At = nothing, forward: int = 0) -> torch.Tensor:
     """The program's plain forward; `at` sees every value under its path."""
     name = lambda base, n: f"{base}_{n}" if n else base
     hidden = at(name("addmm", 2 * forward), torch.addmm(w["b1"], x, w["w1"]))
@@ -66,7 +80,7 @@ def plain(w: Dict[str, torch.Tensor], x: torch.Tensor, at: At = nothing, forward
     return at(name("addmm", 2 * forward + 1), torch.addmm(w["b2"], hidden, w["w2"]))
 
 
-def net(w: Dict[str, torch.Tensor], ids: torch.Tensor, at: At = nothing) -> torch.Tensor:
+def net(w: dict[str, torch.Tensor], ids: torch.Tensor, at: At = nothing) -> torch.Tensor:
     """The program's torch::nn model in its first forward, operation by operation as the C++ modules call them."""
 
     def linear(scope: str, module: str, x: torch.Tensor) -> torch.Tensor:
@@ -91,10 +105,11 @@ def patched(path: str, change: Callable[[torch.Tensor], Any]) -> At:
         value = value.clone()
         change(value)
         return value
+
     return at
 
 
-CHANGES: Dict[str, Callable[[torch.Tensor], Any]] = {
+CHANGES: dict[str, Callable[[torch.Tensor], Any]] = {
     "=zero": lambda v: v.zero_(),
     "[0]=zero": lambda v: v[0].zero_(),
     "[..., 1]=add:0.5": lambda v: v[..., 1].add_(0.5),
@@ -111,8 +126,19 @@ def test_plain_operations_are_listed_in_order(tmp_path: Path) -> None:
     assert tree_in(ended.process.stderr) == "<root>: Graph(2)\n├─addmm: Tensor(2, 3..5)\n└─relu: Tensor(2, 5)\n"
     ended = run(tmp_path, "ops", 2, "--tree")
     names = [name for name, _ in nodes(tree_in(ended.process.stderr))]
-    assert names == ["randn", "randn_1", "randn_2", "randn_3", "randn_4",
-                     "addmm", "relu", "addmm_1", "addmm_2", "relu_1", "addmm_3"]
+    assert names == [
+        "randn",
+        "randn_1",
+        "randn_2",
+        "randn_3",
+        "randn_4",
+        "addmm",
+        "relu",
+        "addmm_1",
+        "addmm_2",
+        "relu_1",
+        "addmm_3",
+    ]
 
 
 @pytest.mark.parametrize("mode, n", [("ops", 3), ("nn", 2), ("load", 1), ("train", 3), ("threads", 4), ("twice", 1)])
@@ -130,7 +156,7 @@ def test_operations_on_parameters_stand_in_their_modules_scope(tmp_path: Path) -
     for path, parameter in ended.weights.items():
         scope, name = path.replace(".", "_").rsplit("_", 1)
         assert kinds[f"{scope}.{name}"] == f"Tensor({', '.join(map(str, parameter.shape))})"
-    seen: Dict[str, str] = {}
+    seen: dict[str, str] = {}
     net(ended.weights, ended.input, lambda path, value: seen.setdefault(path, str(tuple(value.shape))) and value)
     for path, shape in seen.items():
         assert kinds[path] == "Tensor" + shape.replace(",)", ")"), path
@@ -143,8 +169,10 @@ def test_operations_on_parameters_stand_in_their_modules_scope(tmp_path: Path) -
 def test_loading_weights_is_no_operation(tmp_path: Path) -> None:
     made = run(tmp_path, "nn", 1, "--tree").process
     loaded = run(tmp_path, "load", 1, "--tree").process
-    count = lambda process: sum(name.split("_")[0] not in {"empty", "normal", "uniform", "fill", "zero", "full"}
-                                for name, _ in nodes(tree_in(process.stderr)))
+    count = lambda process: sum(
+        name.split("_")[0] not in {"empty", "normal", "uniform", "fill", "zero", "full"}
+        for name, _ in nodes(tree_in(process.stderr))
+    )
     assert count(made) == count(loaded)
 
 
@@ -160,9 +188,16 @@ def test_two_models_have_scopes_of_their_own(tmp_path: Path, folder: Path) -> No
 # --- patches
 
 
-@pytest.mark.parametrize("path, forward, change", [
-    ("addmm", 0, "=zero"), ("relu", 0, "[0]=zero"), ("addmm_1", 0, "[..., 1]=add:0.5"), ("relu_1", 1, "=replace:2"),
-    ("addmm_3", 1, "=zero")])
+@pytest.mark.parametrize(
+    "path, forward, change",
+    [
+        ("addmm", 0, "=zero"),
+        ("relu", 0, "[0]=zero"),
+        ("addmm_1", 0, "[..., 1]=add:0.5"),
+        ("relu_1", 1, "=replace:2"),
+        ("addmm_3", 1, "=zero"),
+    ],
+)
 def test_patches_on_plain_operations(tmp_path: Path, folder: Path, path: str, forward: int, change: str) -> None:
     before = bare(folder, "ops", 3)
     for tree in [], ["--tree"]:
@@ -173,11 +208,25 @@ def test_patches_on_plain_operations(tmp_path: Path, folder: Path, path: str, fo
         assert not same_bits(after.outputs[forward], before.outputs[forward])
 
 
-@pytest.mark.parametrize("path, change", [
-    ("embed.embedding", "[..., 1]=add:0.5"), ("embed.weight", "=zero"), ("blocks_0_fc.weight", "[0]=zero"),
-    ("blocks_0_fc.bias", "=replace:2"), ("blocks_0_fc.t", "[..., 1]=add:0.5"), ("blocks_1_fc.addmm", "[0]=zero"),
-    ("tanh_1", "=zero"), ("blocks_0.scale", "[..., 1]=add:0.5"), ("blocks_1.mul", "=replace:2"), ("blocks_1_norm.weight", "=zero"),
-    ("blocks_0_norm.layer_norm", "[..., 1]=add:0.5"), ("add", "[0]=zero"), ("head.weight", "[0]=zero"), ("softmax", "=replace:2")])
+@pytest.mark.parametrize(
+    "path, change",
+    [
+        ("embed.embedding", "[..., 1]=add:0.5"),
+        ("embed.weight", "=zero"),
+        ("blocks_0_fc.weight", "[0]=zero"),
+        ("blocks_0_fc.bias", "=replace:2"),
+        ("blocks_0_fc.t", "[..., 1]=add:0.5"),
+        ("blocks_1_fc.addmm", "[0]=zero"),
+        ("tanh_1", "=zero"),
+        ("blocks_0.scale", "[..., 1]=add:0.5"),
+        ("blocks_1.mul", "=replace:2"),
+        ("blocks_1_norm.weight", "=zero"),
+        ("blocks_0_norm.layer_norm", "[..., 1]=add:0.5"),
+        ("add", "[0]=zero"),
+        ("head.weight", "[0]=zero"),
+        ("softmax", "=replace:2"),
+    ],
+)
 def test_patches_on_module_paths(tmp_path: Path, folder: Path, path: str, change: str) -> None:
     before = bare(folder, "nn")
     assert same_bits(before.outputs[0], net(before.weights, before.input))
@@ -190,10 +239,13 @@ def test_patches_on_module_paths(tmp_path: Path, folder: Path, path: str, change
 
 def test_a_parameter_is_patched_at_every_operation_of_a_long_run(tmp_path: Path, folder: Path) -> None:
     """Its copy follows what the optimizer writes, and the optimizer's writes are not lost in a copy."""
-    before, after = bare(folder, "train", 4), run(tmp_path, "train", 4, patches=["head.weight[0]=zero", "blocks_0_fc.bias=zero"])
+    before, after = (
+        bare(folder, "train", 4),
+        run(tmp_path, "train", 4, patches=["head.weight[0]=zero", "blocks_0_fc.bias=zero"]),
+    )
     assert not same_bits(before.outputs, after.outputs)
 
-    def reference(at: At) -> Tuple[List[torch.Tensor], Dict[str, torch.Tensor]]:
+    def reference(at: At) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
         start = bare(folder, "nn")  # the same seed: the weights before any step
         w = {name: value.clone().requires_grad_() for name, value in start.weights.items()}
         optimizer = torch.optim.SGD(list(w.values()), lr=0.1, foreach=False)
@@ -207,7 +259,9 @@ def test_a_parameter_is_patched_at_every_operation_of_a_long_run(tmp_path: Path,
         return losses, {name: value.detach() for name, value in w.items()}
 
     def at(path: str, value: torch.Tensor) -> torch.Tensor:
-        return patched("blocks_0_fc.bias", lambda v: v.zero_())(path, patched("head.weight", lambda v: v[0].zero_())(path, value))
+        return patched("blocks_0_fc.bias", lambda v: v.zero_())(
+            path, patched("head.weight", lambda v: v[0].zero_())(path, value)
+        )
 
     for ended, change in [(before, nothing), (after, at)]:
         losses, weights = reference(change)
@@ -227,10 +281,23 @@ def test_patches_reach_every_thread(tmp_path: Path, folder: Path) -> None:
 def test_probes_and_checks(tmp_path: Path) -> None:
     graph, kept = tmp_path / "g.json", tmp_path / "k.safetensors"
     before = run(tmp_path, "nn", 2, "--graph", graph, "--run-at", "embedding")
-    seen: Dict[str, torch.Tensor] = {}
+    seen: dict[str, torch.Tensor] = {}
     net(before.weights, before.input, lambda path, value: seen.setdefault(path, value))
-    run(tmp_path, "nn", 2, "--against", graph, "--run-at", "embedding", "--probe", "head.addmm", "--record", "blocks_0.scale",
-        "--save", kept)
+    run(
+        tmp_path,
+        "nn",
+        2,
+        "--against",
+        graph,
+        "--run-at",
+        "embedding",
+        "--probe",
+        "head.addmm",
+        "--record",
+        "blocks_0.scale",
+        "--save",
+        kept,
+    )
     values = load_file(kept)
     assert same_bits(values["head.addmm"], seen["head.addmm"])
     assert sorted(values) == ["blocks_0.scale#0", "blocks_0.scale#1", "head.addmm"]
@@ -271,15 +338,20 @@ def test_names_that_begin_no_run_are_told(tmp_path: Path) -> None:
 def looping(folder: Path, n: int, *asked: str) -> subprocess.Popen:
     """The program without end under `graphpatch run`; it prints a line after its first forward and after every n more."""
     command = [GRAPHPATCH, "run", *asked, "--", FLAT, "loop", folder / "out.pt", n]
-    return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**ENVIRONMENT, "TMPDIR": str(folder)})
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, "TMPDIR": str(folder)},
+    )
 
 
 def forwards(process: subprocess.Popen, lines: int) -> None:
     assert process.stdout and [process.stdout.readline() for _ in range(lines)] == ["ready\n"] * lines
 
 
-def children(pid: int) -> List[int]:
+def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -288,10 +360,10 @@ def resident(pid: int) -> int:
 
 
 @pytest.mark.parametrize("asked", [["--tree"], ["--patch", "addmm_7=zero", "--tree"]], ids=["recorded", "patched"])
-def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: List[str]) -> None:
+def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: list[str]) -> None:
     process = looping(tmp_path, 100_000, *asked)
     forwards(process, 2)  # the first one, and a hundred thousand
-    program, = children(process.pid)
+    (program,) = children(process.pid)
     before = resident(program)
     forwards(process, 1)
     grown = resident(program) - before
@@ -308,7 +380,10 @@ def test_a_short_run_without_end_is_reported_when_killed(tmp_path: Path) -> None
     process = looping(tmp_path, 100, "--tree")
     forwards(process, 2)
     # It is killed before it can write anything more, so a report with the operation has to lie there already.
-    wait_until(lambda: any(b"addmm_1" in file.read_bytes() for file in tmp_path.glob("**/report-*.json")), "a report of the open run")
+    wait_until(
+        lambda: any(b"addmm_1" in file.read_bytes() for file in tmp_path.glob("**/report-*.json")),
+        "a report of the open run",
+    )
     os.kill(children(process.pid)[0], signal.SIGKILL)
     _, told = process.communicate(timeout=TIMEOUT)
     assert ("addmm_1", "Tensor(2, 3)") in nodes(tree_in(told))

@@ -1,7 +1,8 @@
 """Gradients through patches equal those of the same model written by hand, to inputs, weights and patches' values."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -74,7 +75,9 @@ class Detached(nn.Module):
 def net(tap: Taps, m: Net, x: Tensor, y: Tensor) -> Tensor:
     x, y = tap("x", x), tap("y", y)
     h = tap("up.input", tap("view", x.view(2, 3)))
-    h = tap("up.output", tap("up.linear", nn.functional.linear(h, tap("up.weight", m.up.weight), tap("up.bias", m.up.bias))))
+    h = tap(
+        "up.output", tap("up.linear", nn.functional.linear(h, tap("up.weight", m.up.weight), tap("up.bias", m.up.bias)))
+    )
     g = tap("gate.mul", tap("gate.h", h) * tap("gate.scale", m.gate.scale))
     g = tap("gate.sigmoid", tap("gate.exp", g.exp()).sigmoid())
     g = tap("gate.output", tap("gate.softmax", g.softmax(1)))
@@ -85,9 +88,35 @@ def net(tap: Taps, m: Net, x: Tensor, y: Tensor) -> Tensor:
     return tap("output", tap("mul", d * tap("t", y.t())))
 
 
-PATHS = ["x", "y", "view", "up.input", "up.weight", "up.bias", "up.linear", "up.output", "gate.h", "gate.scale", "gate.mul",
-         "gate.exp", "gate.sigmoid", "gate.softmax", "gate.output", "transpose", "reshape", "add", "relu", "down.input",
-         "down.weight", "down.bias", "down.linear", "down.output", "t", "mul", "output"]
+PATHS = [
+    "x",
+    "y",
+    "view",
+    "up.input",
+    "up.weight",
+    "up.bias",
+    "up.linear",
+    "up.output",
+    "gate.h",
+    "gate.scale",
+    "gate.mul",
+    "gate.exp",
+    "gate.sigmoid",
+    "gate.softmax",
+    "gate.output",
+    "transpose",
+    "reshape",
+    "add",
+    "relu",
+    "down.input",
+    "down.weight",
+    "down.bias",
+    "down.linear",
+    "down.output",
+    "t",
+    "mul",
+    "output",
+]
 
 
 def in_place_net(tap: Taps, m: InPlaceNet, x: Tensor, y: Tensor) -> Tensor:
@@ -110,18 +139,18 @@ class Patch(NamedTuple):
     path: str
     index: str  # as text
     kind: str
-    value: Optional[Any]  # a number, "&3", "@3", "halve" or nothing
+    value: Any | None  # a number, "&3", "@3", "halve" or nothing
 
     @property
     def text(self) -> str:
         return f"{self.path}{self.index}={self.kind}" + ("" if self.value is None else f":{self.value}")
 
 
-INDICES: Dict[str, Any] = {"": ..., "[0]": 0, "[..., 1]": (..., 1), "[::2]": slice(None, None, 2), "[0:0]": slice(0, 0)}
-VALUES: Tuple[Tensor, ...] = (torch.tensor(0.7), torch.tensor([0.3]), torch.tensor(1.5, dtype=torch.float64))
+INDICES: dict[str, Any] = {"": ..., "[0]": 0, "[..., 1]": (..., 1), "[::2]": slice(None, None, 2), "[0:0]": slice(0, 0)}
+VALUES: tuple[Tensor, ...] = (torch.tensor(0.7), torch.tensor([0.3]), torch.tensor(1.5, dtype=torch.float64))
 
 
-def change(patch: Patch, value: Tensor, values: List[Tensor], in_place: bool) -> Tensor:
+def change(patch: Patch, value: Tensor, values: list[Tensor], in_place: bool) -> Tensor:
     out = value if in_place else value.clone()
     what: Any = patch.value
     index = INDICES[patch.index]
@@ -139,16 +168,17 @@ def change(patch: Patch, value: Tensor, values: List[Tensor], in_place: bool) ->
 
 class Answer(NamedTuple):
     output: Tensor
-    inputs: Tuple[Optional[Tensor], ...]
-    weights: Dict[str, Optional[Tensor]]
-    values: Tuple[Optional[Tensor], ...]
+    inputs: tuple[Tensor | None, ...]
+    weights: dict[str, Tensor | None]
+    values: tuple[Tensor | None, ...]
 
 
 Model = Callable[[Taps, Any, Tensor, Tensor], Tensor]
 
 
-def by_hand(model: Model, module: nn.Module, inputs: Tuple[Tensor, ...], weight: Tensor, patches: List[Patch],
-            mode: str) -> Optional[Answer]:
+def by_hand(
+    model: Model, module: nn.Module, inputs: tuple[Tensor, ...], weight: Tensor, patches: list[Patch], mode: str
+) -> Answer | None:
     """None: the run or the way back throws."""
     inputs = tuple(x.detach().clone().requires_grad_() for x in inputs)
     values = [v.detach().clone().requires_grad_() for v in VALUES]
@@ -172,15 +202,23 @@ def by_hand(model: Model, module: nn.Module, inputs: Tuple[Tensor, ...], weight:
     return Answer(output.detach(), tuple(x.grad for x in inputs), weights, tuple(v.grad for v in values))
 
 
-def check(tmp_path: Path, saved: Saved, model: Model, module: nn.Module, inputs: Tuple[Tensor, ...],
-          cases: List[Tuple[str, List[Patch]]]) -> int:
+def check(
+    tmp_path: Path,
+    saved: Saved,
+    model: Model,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    cases: list[tuple[str, list[Patch]]],
+) -> int:
     """Returns how many threw, on both sides."""
     torch.manual_seed(1)
     weight = torch.randn(2, 4)
     torch.save((inputs, VALUES, weight), tmp_path / "data.pt")
     lines = ["\t".join([mode, *(patch.text for patch in patches)]) for mode, patches in cases]
     (tmp_path / "cases.txt").write_text("".join(line + "\n" for line in lines))
-    run_process([PROGRAMS / "grads", saved.model, tmp_path / "data.pt", tmp_path / "cases.txt", tmp_path / "out.pt"]).ok()
+    run_process(
+        [PROGRAMS / "grads", saved.model, tmp_path / "data.pt", tmp_path / "cases.txt", tmp_path / "out.pt"]
+    ).ok()
     results, (inputs_after, weights_after, values_after) = torch.load(tmp_path / "out.pt", weights_only=False)
     assert same_bits(inputs_after, inputs) and same_bits(values_after, VALUES)
     assert same_bits(dict(weights_after), {name: p.detach() for name, p in module.named_parameters()})
@@ -207,8 +245,12 @@ def check(tmp_path: Path, saved: Saved, model: Model, module: nn.Module, inputs:
 def equal(got: Any, want: Any) -> bool:
     """The same numbers but for the order of sums; a gradient that did not arrive is not one of zeros."""
     if isinstance(want, Tensor):
-        return isinstance(got, Tensor) and got.dtype == want.dtype and got.shape == want.shape and \
-            torch.allclose(got, want, rtol=1e-5, atol=1e-6, equal_nan=True)
+        return (
+            isinstance(got, Tensor)
+            and got.dtype == want.dtype
+            and got.shape == want.shape
+            and torch.allclose(got, want, rtol=1e-5, atol=1e-6, equal_nan=True)
+        )
     if isinstance(want, dict):
         return isinstance(got, dict) and got.keys() == want.keys() and all(equal(got[k], want[k]) for k in want)
     if isinstance(want, tuple):
@@ -216,19 +258,31 @@ def equal(got: Any, want: Any) -> bool:
     return got is want
 
 
-def inputs() -> Tuple[Tensor, ...]:
+def inputs() -> tuple[Tensor, ...]:
     return torch.randn(6), torch.randn(4, 2)
 
 
-def all_patches(paths: List[str]) -> List[Patch]:
-    kinds = [("zero", None), ("add", 0.5), ("replace", -0.25), ("add", "&0"), ("replace", "&0"), ("add", "&1"),
-             ("replace", "&1"), ("add", "&2"), ("replace", "&2"), ("add", "@1"), ("replace", "@1"), ("custom", "halve")]
+def all_patches(paths: list[str]) -> list[Patch]:
+    kinds = [
+        ("zero", None),
+        ("add", 0.5),
+        ("replace", -0.25),
+        ("add", "&0"),
+        ("replace", "&0"),
+        ("add", "&1"),
+        ("replace", "&1"),
+        ("add", "&2"),
+        ("replace", "&2"),
+        ("add", "@1"),
+        ("replace", "@1"),
+        ("custom", "halve"),
+    ]
     return [Patch(path, index, kind, value) for path in paths for index in INDICES for kind, value in kinds]
 
 
 @pytest.fixture
-def ours(exported: Callable[..., Saved]) -> Callable[..., Tuple[Saved, nn.Module, Tuple[Tensor, ...]]]:
-    def make(kind: type) -> Tuple[Saved, nn.Module, Tuple[Tensor, ...]]:
+def ours(exported: Callable[..., Saved]) -> Callable[..., tuple[Saved, nn.Module, tuple[Tensor, ...]]]:
+    def make(kind: type) -> tuple[Saved, nn.Module, tuple[Tensor, ...]]:
         torch.manual_seed(0)
         module, arguments = kind(), inputs()
         return exported(kind.__name__, module, arguments), module, arguments
@@ -240,17 +294,27 @@ def ours(exported: Callable[..., Saved]) -> Callable[..., Tuple[Saved, nn.Module
 def test_through_operations_inputs_outputs_and_parameters(ours: Any, tmp_path: Path, mode: str) -> None:
     saved, module, arguments = ours(Net)
     # Three times without a patch first: every patch then meets an executor that has settled; and once after all.
-    cases: List[Tuple[str, List[Patch]]] = [(mode, [])] * 3 + [(mode, [patch]) for patch in all_patches(PATHS)] + [(mode, [])]
+    cases: list[tuple[str, list[Patch]]] = (
+        [(mode, [])] * 3 + [(mode, [patch]) for patch in all_patches(PATHS)] + [(mode, [])]
+    )
     threw = check(tmp_path, saved, net, module, arguments, cases)
     assert threw < len(cases) / 4
 
 
 def test_modes_take_turns(ours: Any, tmp_path: Path) -> None:
     saved, module, arguments = ours(Net)
-    patches = [Patch("gate.exp", "[0]", "zero", None), Patch("relu", "[..., 1]", "add", "&0"),
-               Patch("up.weight", "[0]", "replace", "&1"), Patch("gate.output", "", "replace", "&0")]
-    cases = [(mode, some) for _ in range(3) for some in [patches[:1], patches, patches[1:3], []]
-             for mode in ("grad", "inference", "no_grad")]
+    patches = [
+        Patch("gate.exp", "[0]", "zero", None),
+        Patch("relu", "[..., 1]", "add", "&0"),
+        Patch("up.weight", "[0]", "replace", "&1"),
+        Patch("gate.output", "", "replace", "&0"),
+    ]
+    cases = [
+        (mode, some)
+        for _ in range(3)
+        for some in [patches[:1], patches, patches[1:3], []]
+        for mode in ("grad", "inference", "no_grad")
+    ]
     assert check(tmp_path, saved, net, module, arguments, cases) == 0
 
 
@@ -263,17 +327,24 @@ def test_several_at_one_node(ours: Any, tmp_path: Path) -> None:
 
 def test_a_patch_brings_the_gradients(ours: Any, tmp_path: Path) -> None:
     saved, module, arguments = ours(Detached)
-    cases = [(mode, [patch]) for mode in ("grad", "no_grad", "inference")
-             for patch in all_patches(["detach", "view", "sigmoid", "up.output", "mul"])]
+    cases = [
+        (mode, [patch])
+        for mode in ("grad", "no_grad", "inference")
+        for patch in all_patches(["detach", "view", "sigmoid", "up.output", "mul"])
+    ]
     # An index into what detach gives, which has one dimension, may not fit.
     assert check(tmp_path, saved, detached, module, arguments, cases) < len(cases) / 4
 
 
-@pytest.mark.parametrize("kind, model, paths", [
-    (InPlaceNet, in_place_net, ["view", "up.output", "mul_", "add_", "t", "tanh", "mul"]),
-    (Broken, broken, ["sigmoid_", "mul"]),
-], ids=["in-place", "saved-result"])
-def test_in_place_operations(ours: Any, tmp_path: Path, kind: type, model: Model, paths: List[str]) -> None:
+@pytest.mark.parametrize(
+    "kind, model, paths",
+    [
+        (InPlaceNet, in_place_net, ["view", "up.output", "mul_", "add_", "t", "tanh", "mul"]),
+        (Broken, broken, ["sigmoid_", "mul"]),
+    ],
+    ids=["in-place", "saved-result"],
+)
+def test_in_place_operations(ours: Any, tmp_path: Path, kind: type, model: Model, paths: list[str]) -> None:
     """Right gradients, or the error that PyTorch gives for `value[...] = 0` after the same operation; never wrong ones."""
     saved, module, arguments = ours(kind)
     cases = [(mode, [patch]) for mode in ("grad", "no_grad") for patch in all_patches(paths)]

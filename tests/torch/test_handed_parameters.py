@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import KINDS, Saved, save
 from torch import nn
+
+from support import KINDS, Saved, save
 
 X = torch.ones(1, 3)
 

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from support import ENVIRONMENT, GRAPHPATCH, ROOT, TIMEOUT
 
 PROGRAM = ROOT / "tests/programs/python/hostile.py"
@@ -12,7 +13,9 @@ PROGRAM = ROOT / "tests/programs/python/hostile.py"
 
 def run(*arguments: Any, under: Any = None) -> Any:
     command = [*([] if under is None else [GRAPHPATCH, "run", *under, "--"]), sys.executable, PROGRAM, *arguments]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=TIMEOUT, env=ENVIRONMENT)
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=TIMEOUT, env=ENVIRONMENT
+    )
 
 
 def test_the_program_does_what_it_does_without_us() -> None:

@@ -2,8 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 import torch
@@ -19,8 +19,21 @@ int main(void) { return puts(gp_version()) < 0; }
 """
 
 # Each version that is asked for, and whether this one will do.
-ASKED = {"": True, VERSION: True, f"{VERSION} EXACT": True, "0.1": True, "0": True, "0.0.9": False, "0.1.99": False,
-         "0.2": False, "1": False, "99.0": False, "0.1...<0.2": True, "0.0.1...0.0.9": False, "0.2...1": False}
+ASKED = {
+    "": True,
+    VERSION: True,
+    f"{VERSION} EXACT": True,
+    "0.1": True,
+    "0": True,
+    "0.0.9": False,
+    "0.1.99": False,
+    "0.2": False,
+    "1": False,
+    "99.0": False,
+    "0.1...<0.2": True,
+    "0.0.1...0.0.9": False,
+    "0.2...1": False,
+}
 
 CMAKE_PROJECT = """
 cmake_minimum_required(VERSION 3.19)
@@ -46,10 +59,20 @@ def test_nothing_in_it_names_a_place(moved: Path) -> None:
     headers = [f"include/graphpatch/{file.name}" for file in (ROOT / "bindings/cpp/graphpatch").glob("*.hpp")]
     sonames = [name for name in listed if name.startswith("lib/libgraphpatch.so.") and not name.endswith(VERSION)]
     assert len(sonames) == 1 and sonames[0].removeprefix("lib/libgraphpatch.so.").isdigit()
-    assert [file for file in listed if "graphpatch-adapters" not in file] == sorted([
-        "bin/graphpatch", "include/graphpatch.h", "include/graphpatch.hpp", *headers, *sonames,
-        "lib/libgraphpatch.so", f"lib/libgraphpatch.so.{VERSION}", "lib/pkgconfig/graphpatch.pc",
-        "lib/cmake/graphpatch/graphpatchConfig.cmake", "lib/cmake/graphpatch/graphpatchConfigVersion.cmake"])
+    assert [file for file in listed if "graphpatch-adapters" not in file] == sorted(
+        [
+            "bin/graphpatch",
+            "include/graphpatch.h",
+            "include/graphpatch.hpp",
+            *headers,
+            *sonames,
+            "lib/libgraphpatch.so",
+            f"lib/libgraphpatch.so.{VERSION}",
+            "lib/pkgconfig/graphpatch.pc",
+            "lib/cmake/graphpatch/graphpatchConfig.cmake",
+            "lib/cmake/graphpatch/graphpatchConfigVersion.cmake",
+        ]
+    )
     for name in ["lib/libgraphpatch.so", *sonames]:
         assert os.readlink(moved / name) == f"libgraphpatch.so.{VERSION}"
     for file in listed:
@@ -64,8 +87,26 @@ def test_c_by_pkg_config(moved: Path, tmp_path: Path) -> None:
     assert ask("--modversion") == VERSION
     libdir = ask("--variable=libdir")
     (tmp_path / "program.c").write_text(C_PROGRAM)
-    good(run(["cc", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", *ask("--cflags").split(), "program.c", "-o",
-              "program", *ask("--libs").split(), f"-Wl,-rpath,{libdir}"], cwd=tmp_path, env=environment))
+    good(
+        run(
+            [
+                "cc",
+                "-std=c99",
+                "-pedantic",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                *ask("--cflags").split(),
+                "program.c",
+                "-o",
+                "program",
+                *ask("--libs").split(),
+                f"-Wl,-rpath,{libdir}",
+            ],
+            cwd=tmp_path,
+            env=environment,
+        )
+    )
     assert good(run([tmp_path / "program"], env=clean(tmp_path / "home"))).strip() == VERSION
 
 
@@ -75,8 +116,22 @@ def test_c_by_cmake(moved: Path, tmp_path: Path) -> None:
     asked = " ".join(f'"{version}"' for version in ASKED)
     (tmp_path / "CMakeLists.txt").write_text(CMAKE_PROJECT.format(asked=asked))
     environment = clean(tmp_path / "home")
-    told = good(run([tool("cmake"), "-S", tmp_path, "-B", tmp_path / "build", "-G", "Ninja",
-                     f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DCMAKE_PREFIX_PATH={moved}"], env=environment))
+    told = good(
+        run(
+            [
+                tool("cmake"),
+                "-S",
+                tmp_path,
+                "-B",
+                tmp_path / "build",
+                "-G",
+                "Ninja",
+                f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+                f"-DCMAKE_PREFIX_PATH={moved}",
+            ],
+            env=environment,
+        )
+    )
     for version, will_do in ASKED.items():
         assert f"asked [{version}] found {int(will_do)}\n" in told, told
     assert f"version [{VERSION}]" in told
@@ -93,8 +148,10 @@ def test_the_command_from_there(moved: Path, tuple_output: Callable[[str], Saved
     link = tmp_path / "graphpatch"
     link.symlink_to(moved / "bin/graphpatch")
     for command in [moved / "bin/graphpatch", link]:
-        done = run([command, "run", "--tree", "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
-                   env=clean(tmp_path / "home", OMP_NUM_THREADS=1, CXX="none", PATH=tmp_path))
+        done = run(
+            [command, "run", "--tree", "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
+            env=clean(tmp_path / "home", OMP_NUM_THREADS=1, CXX="none", PATH=tmp_path),
+        )
         good(done)
         assert tree_in(done.stderr) == expected
     assert not list((tmp_path / "home").rglob("adapter-*")), "no adapter was built"
@@ -109,7 +166,9 @@ def test_a_command_without_its_library(tmp_path: Path) -> None:
         assert str(part) in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("libdir, finds_it", [("lib64", True), (f"lib/{os.uname().machine}-linux-gnu", True), ("odd", False)])
+@pytest.mark.parametrize(
+    "libdir, finds_it", [("lib64", True), (f"lib/{os.uname().machine}-linux-gnu", True), ("odd", False)]
+)
 def test_staging_and_uninstall(libdir: str, finds_it: bool, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     variables = [f"DESTDIR={stage}", "prefix=/opt/gp", f"libdir=/opt/gp/{libdir}", "includedir=/opt/gp/share/include"]
@@ -118,8 +177,12 @@ def test_staging_and_uninstall(libdir: str, finds_it: bool, tmp_path: Path) -> N
     assert ("GRAPHPATCH_LIBRARY=" in done.stderr) != finds_it
     assert [entry.name for entry in stage.iterdir()] == ["opt"]
     prefix = stage / "opt/gp"
-    flags = good(run([tool("pkg-config"), "--cflags-only-I", "graphpatch"],
-                     env=clean(tmp_path / "home", PKG_CONFIG_PATH=prefix / libdir / "pkgconfig"))).strip()
+    flags = good(
+        run(
+            [tool("pkg-config"), "--cflags-only-I", "graphpatch"],
+            env=clean(tmp_path / "home", PKG_CONFIG_PATH=prefix / libdir / "pkgconfig"),
+        )
+    ).strip()
     assert (Path(flags.removeprefix("-I")) / "graphpatch.h").samefile(prefix / "share/include/graphpatch.h")
     told = run([prefix / "bin/graphpatch", "run", "--", "true"], env=clean(tmp_path / "home"))
     assert told.returncode == (0 if finds_it else 2), told.stderr
@@ -129,7 +192,7 @@ def test_staging_and_uninstall(libdir: str, finds_it: bool, tmp_path: Path) -> N
         file.write_text("somebody else's")
     make("uninstall", *variables)
     assert files(stage) == sorted(str(file.relative_to(stage)) for file in foreign)
-    assert not [path for path in stage.rglob("*graphpatch*")], "folders of our own stay"
+    assert not list(stage.rglob("*graphpatch*")), "folders of our own stay"
     make("uninstall", *variables)
 
 

@@ -7,8 +7,9 @@ What a launch is told (struct Work of kernels/common.cuh) is packed by hand here
 import os
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,28 @@ import torch
 from support import ROOT
 
 # The numbers of kernels/dtype.cuh.
-DTYPES = {torch.bool: 1, torch.uint8: 2, torch.int8: 3, torch.int16: 4, torch.int32: 5, torch.int64: 6, torch.float16: 7,
-          torch.bfloat16: 8, torch.float32: 9, torch.float64: 10, torch.complex32: 11, torch.complex64: 12,
-          torch.complex128: 13, torch.uint16: 14, torch.uint32: 15, torch.uint64: 16, torch.float8_e4m3fn: 17,
-          torch.float8_e5m2: 18, torch.float8_e4m3fnuz: 19, torch.float8_e5m2fnuz: 20}
+DTYPES = {
+    torch.bool: 1,
+    torch.uint8: 2,
+    torch.int8: 3,
+    torch.int16: 4,
+    torch.int32: 5,
+    torch.int64: 6,
+    torch.float16: 7,
+    torch.bfloat16: 8,
+    torch.float32: 9,
+    torch.float64: 10,
+    torch.complex32: 11,
+    torch.complex64: 12,
+    torch.complex128: 13,
+    torch.uint16: 14,
+    torch.uint32: 15,
+    torch.uint64: 16,
+    torch.float8_e4m3fn: 17,
+    torch.float8_e5m2: 18,
+    torch.float8_e4m3fnuz: 19,
+    torch.float8_e5m2fnuz: 20,
+}
 ADD, REPLACE = 1, 2
 FLOAT8 = [d for d in DTYPES if "float8" in str(d)]
 UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]
@@ -27,8 +46,12 @@ UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]
 
 class Emulator:
     def __init__(self, program: Path) -> None:
-        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+        self.process = subprocess.Popen(
+            [program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
+        )
 
     def ask(self, letter: bytes, *numbers: int, data: bytes = b"", answer: int = 0) -> bytes:
         self.process.stdin.write(letter + struct.pack(f"={len(numbers)}Q", *numbers) + data)
@@ -37,7 +60,7 @@ class Emulator:
 
     def place(self, tensor: torch.Tensor) -> int:
         data = raw(tensor)
-        address, = struct.unpack("=Q", self.ask(b"A", len(data), answer=8))
+        (address,) = struct.unpack("=Q", self.ask(b"A", len(data), answer=8))
         self.ask(b"W", address, len(data), data=data)
         return address
 
@@ -45,8 +68,29 @@ class Emulator:
         """One launch of gp_any over two tensors of one dimension."""
         at, of = self.place(tensor), self.place(value)
         n, size, step = tensor.numel(), tensor.element_size(), value.element_size()
-        work = struct.pack("=4Q2Q2I8B4I", at, of, 0, 0, 0, n, 1, size, op, 2, DTYPES[tensor.dtype], DTYPES[value.dtype],
-                           DTYPES[common], 0, 0, 0, 0, 0, size, 0)
+        work = struct.pack(
+            "=4Q2Q2I8B4I",
+            at,
+            of,
+            0,
+            0,
+            0,
+            n,
+            1,
+            size,
+            op,
+            2,
+            DTYPES[tensor.dtype],
+            DTYPES[value.dtype],
+            DTYPES[common],
+            0,
+            0,
+            0,
+            0,
+            0,
+            size,
+            0,
+        )
         work += struct.pack("=3q", n, size, step) + bytes(7 * 24)
         picks = bytes(24 + 8 * 24)
         pad = -len(work) % 16
@@ -66,9 +110,22 @@ def raw(tensor: torch.Tensor) -> bytes:
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     program = tmp_path_factory.mktemp("kernels") / "emulator"
-    subprocess.run([os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wno-unknown-pragmas",
-                    "-fsanitize=address,undefined", "-fno-sanitize-recover=all", ROOT / "tests/kernels/emulator.cpp", "-o",
-                    program], check=True)
+    subprocess.run(
+        [
+            os.environ.get("CXX", "c++"),
+            "-std=c++17",
+            "-O1",
+            "-g",
+            "-ffp-contract=off",
+            "-Wno-unknown-pragmas",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+            ROOT / "tests/kernels/emulator.cpp",
+            "-o",
+            program,
+        ],
+        check=True,
+    )
     made = Emulator(program)
     yield made
     made.process.kill()
@@ -92,13 +149,17 @@ def every_bit_pattern(dtype: torch.dtype) -> torch.Tensor:
         return values[pick].contiguous().view(dtype)
     if not dtype.is_floating_point:
         small = torch.randint(-200, 200, (2000,), generator=generator)
-        large = torch.randint(-(1 << 62), 1 << 62, (2000,), generator=generator) >> torch.randint(0, 62, (2000,), generator=generator)
-        return torch.cat([small, large, torch.tensor([0, 1, -1, (1 << 24) + 1, (1 << 53) + 1, (1 << 63) - 1, -(1 << 63)])]).to(dtype)
-    places: List[torch.Tensor] = []
+        large = torch.randint(-(1 << 62), 1 << 62, (2000,), generator=generator) >> torch.randint(
+            0, 62, (2000,), generator=generator
+        )
+        return torch.cat(
+            [small, large, torch.tensor([0, 1, -1, (1 << 24) + 1, (1 << 53) + 1, (1 << 63) - 1, -(1 << 63)])]
+        ).to(dtype)
+    places: list[torch.Tensor] = []
     for kind in [torch.float16, torch.bfloat16, *FLOAT8]:
         exact = every_bit_pattern(kind).float()
         exact = exact[exact.isfinite()].sort().values
-        exact = exact[::max(1, len(exact) // 4096)]
+        exact = exact[:: max(1, len(exact) // 4096)]
         between = (exact[1:].double() + exact[:-1].double()) / 2
         places += [exact.double(), between]
     exact = torch.cat(places).to(dtype)

@@ -1,15 +1,26 @@
 """Patches on values that are not plain strided memory (tests/programs/cpp/layouts.cpp): each does exactly what PyTorch's own
 expression does, or is refused with an error that names path, shape and reason."""
 
-from functools import lru_cache
-from typing import Dict, List, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import pytest
 
 from support import PROGRAMS, run_process
 
-PATCHES = ["zero", "[0]=zero", "[..., 1:]=zero", "add:1", "[0]=add:1", "replace:0.25", "add:tensor", "replace:tensor", "probe",
-           "record", "flip"]
+PATCHES = [
+    "zero",
+    "[0]=zero",
+    "[..., 1:]=zero",
+    "add:1",
+    "[0]=add:1",
+    "replace:0.25",
+    "add:tensor",
+    "replace:tensor",
+    "probe",
+    "record",
+    "flip",
+]
 KEEPING = ["probe", "record"]
 WRITING = [patch for patch in PATCHES if patch not in KEEPING]
 
@@ -17,24 +28,52 @@ WRITING = [patch for patch in PATCHES if patch not in KEEPING]
 # alone; "by version": the same or refused by both, as PyTorch learned it at some time after 2.11.
 SPARSE = {"refused": WRITING, "careful": KEEPING}
 WHOLE_NUMBER = ["zero", "replace:0.25"]
-COMPRESSED = {"refused": [patch for patch in WRITING if patch not in WHOLE_NUMBER], "by version": WHOLE_NUMBER, "careful": KEEPING}
-QUANTIZED = {"refused": ["[..., 1:]=zero", "add:1", "[0]=add:1", "add:tensor", "replace:tensor"], "careful": [*KEEPING, "flip"]}
+COMPRESSED = {
+    "refused": [patch for patch in WRITING if patch not in WHOLE_NUMBER],
+    "by version": WHOLE_NUMBER,
+    "careful": KEEPING,
+}
+QUANTIZED = {
+    "refused": ["[..., 1:]=zero", "add:1", "[0]=add:1", "add:tensor", "replace:tensor"],
+    "careful": [*KEEPING, "flip"],
+}
 NO_SUM = {"refused": ["add:1", "[0]=add:1", "add:tensor"]}
-DECIDED: Dict[str, Dict[str, List[str]]] = {
-    **{name: SPARSE for name in ["sparse-coo", "mkldnn", "sparse-in-place", "sparse-result"]},
-    **{name: COMPRESSED for name in ["sparse-csr", "sparse-csc", "sparse-bsr"]},
-    **{name: QUANTIZED for name in ["quantized", "quantized-int32", "quantized-in-place", "quantized-result"]},
+DECIDED: dict[str, dict[str, list[str]]] = {
+    **dict.fromkeys(["sparse-coo", "mkldnn", "sparse-in-place", "sparse-result"], SPARSE),
+    **dict.fromkeys(["sparse-csr", "sparse-csc", "sparse-bsr"], COMPRESSED),
+    **dict.fromkeys(["quantized", "quantized-int32", "quantized-in-place", "quantized-result"], QUANTIZED),
     "quantized-channels": {"refused": [*QUANTIZED["refused"], "flip"], "careful": KEEPING},
     # Only one tensor of those nested in it can be picked, and changed through that view.
     "nested": {"refused": [patch for patch in WRITING if patch != "[0]=add:1"], "careful": KEEPING},
     # Without numbers there is nothing to keep; a patch's tensor goes to where the value is.
     "meta": {"refused": ["flip"], "careful": KEEPING, "bold": ["add:tensor"]},
-    **{name: {} for name in ["conj", "conj-imag", "neg", "neg-of-fresh", "complex64", "complex128", "complex32", "expanded",
-                             "expanded-zero-dim", "overlapping", "foreign-memory", "storage-shared-later", "zero-size-inner"]},
-    **{name: NO_SUM for name in ["bool", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "uint16",
-                                 "uint32", "uint64"]},
+    **{
+        name: {}
+        for name in [
+            "conj",
+            "conj-imag",
+            "neg",
+            "neg-of-fresh",
+            "complex64",
+            "complex128",
+            "complex32",
+            "expanded",
+            "expanded-zero-dim",
+            "overlapping",
+            "foreign-memory",
+            "storage-shared-later",
+            "zero-size-inner",
+        ]
+    },
+    **dict.fromkeys(
+        ["bool", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "uint16", "uint32", "uint64"],
+        NO_SUM,
+    ),
     "zero-size": {"refused": ["[0]=zero", "[0]=add:1"]},
-    **{name: {"refused": ["[0]=zero", "[..., 1:]=zero", "[0]=add:1", "add:tensor"]} for name in ["zero-dim", "zero-dim-shared"]},
+    **{
+        name: {"refused": ["[0]=zero", "[..., 1:]=zero", "[0]=add:1", "add:tensor"]}
+        for name in ["zero-dim", "zero-dim-shared"]
+    },
 }
 
 
@@ -44,10 +83,10 @@ class Line(NamedTuple):
     message: str
 
 
-@lru_cache(maxsize=None)
-def lines() -> Dict[str, Dict[str, Line]]:
+@cache
+def lines() -> dict[str, dict[str, Line]]:
     result = run_process([PROGRAMS / "layouts"])
-    found: Dict[str, Dict[str, Line]] = {}
+    found: dict[str, dict[str, Line]] = {}
     for line in result.stdout.splitlines():
         name, shape, patch, outcome, message = line.split("\t")
         found.setdefault(name, {})[patch] = Line(shape, outcome, message)
@@ -75,6 +114,10 @@ def test_value(name: str) -> None:
             if not (where and where in before and len(reason) > 20):
                 wrong.append(f"{patch}: an error without path or reason: {line.message}")
             # A nested tensor has no one shape, and the error must not make one up.
-            if (f"shape {line.shape}" in line.message) != (line.shape != "-") or "shape ()" in line.message and line.shape != "()":
+            if (
+                (f"shape {line.shape}" in line.message) != (line.shape != "-")
+                or "shape ()" in line.message
+                and line.shape != "()"
+            ):
                 wrong.append(f"{patch}: an error with another shape than {line.shape}: {line.message}")
     assert not wrong, "\n".join(wrong)

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional
 
 import pytest
 
@@ -25,7 +24,7 @@ with torch.no_grad():
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A saved graph of each host; of the encoder a second one, with a patch in it, and probed values of both."""
     folder = tmp_path_factory.mktemp("graphs")
     files = {name: folder / f"{name}.json" for name in ("gpt2", "encoder", "patched", "cpp")}
@@ -34,19 +33,36 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
     run_process([sys.executable, ROOT / "tests/demo/export_encoder.py", folder]).ok()
     infer = [PROGRAMS / "infer", folder / "encoder.pt", folder / "tokens.txt"]
     for name, patch in (("encoder", []), ("patched", ["--patch", "bert.encoder.layer_2.output=zero"])):
-        graphpatch("run", "--graph", files[name], "--probe", "bert.encoder.layer_1.output", "--probe", "output", *patch,
-                   "--save", folder / f"{name}.safetensors", "--", *infer).ok()
+        graphpatch(
+            "run",
+            "--graph",
+            files[name],
+            "--probe",
+            "bert.encoder.layer_1.output",
+            "--probe",
+            "output",
+            *patch,
+            "--save",
+            folder / f"{name}.safetensors",
+            "--",
+            *infer,
+        ).ok()
     run_process([PROGRAMS / "tuple", files["cpp"]]).ok()
     return files
 
 
-WHERE = {"gpt2": ("transformer.h_1.mlp", r'modeling_gpt2\.py", line \d+, in forward\n    feed_forward_hidden_states = self\.mlp'),
-         "encoder": ("bert.encoder.layer_1.attention", r'File "code/__torch__/transformers/.*\.py", line \d+, in forward'),
-         "cpp": ("linear_1", r'tuple\.cpp", line \d+, in net::TupleOutput::forward\n    auto second = linear\(x \+ 1\);')}
+WHERE = {
+    "gpt2": (
+        "transformer.h_1.mlp",
+        r'modeling_gpt2\.py", line \d+, in forward\n    feed_forward_hidden_states = self\.mlp',
+    ),
+    "encoder": ("bert.encoder.layer_1.attention", r'File "code/__torch__/transformers/.*\.py", line \d+, in forward'),
+    "cpp": ("linear_1", r'tuple\.cpp", line \d+, in net::TupleOutput::forward\n    auto second = linear\(x \+ 1\);'),
+}
 
 
 @pytest.mark.parametrize("host", WHERE)
-def test_saved_graphs_are_looked_at(graphs: Dict[str, Path], host: str) -> None:
+def test_saved_graphs_are_looked_at(graphs: dict[str, Path], host: str) -> None:
     file, (scope, source) = graphs[host], WHERE[host]
     tree = graphpatch("show", file).ok().stdout
     assert tree.startswith("<root>: Graph(") and "\x1b" not in tree
@@ -64,15 +80,17 @@ def test_saved_graphs_are_looked_at(graphs: Dict[str, Path], host: str) -> None:
     assert graphpatch("diff", file, file, "--code").ok().stdout == ""
 
 
-def test_no_node_of_a_real_model_lacks_its_code(graphs: Dict[str, Path]) -> None:
+def test_no_node_of_a_real_model_lacks_its_code(graphs: dict[str, Path]) -> None:
     """Each operation says where it was called, in each host."""
     for host in WHERE:
         for line in graphpatch("show", graphs[host], "--find", "aten::").ok().stdout.splitlines()[:40]:
             code = graphpatch("show", graphs[host], line.split(":")[0], "--code").ok().stdout
-            assert re.match(r'File ".+"(, line \d+)?, in ', code) and "?" not in code.split("\n")[0].replace(str(ROOT), ""), (host, line, code)
+            assert re.match(r'File ".+"(, line \d+)?, in ', code) and "?" not in code.split("\n")[0].replace(
+                str(ROOT), ""
+            ), (host, line, code)
 
 
-def test_runs_are_compared(graphs: Dict[str, Path]) -> None:
+def test_runs_are_compared(graphs: dict[str, Path]) -> None:
     files = [graphs["encoder"], graphs["patched"]]
     values = ["--values", *(file.with_suffix(".safetensors") for file in files)]
     same = graphpatch("diff", *files)
@@ -88,10 +106,14 @@ def test_runs_are_compared(graphs: Dict[str, Path]) -> None:
 def at_terminal(*args: object, **environment: str) -> str:
     """What the command writes to a terminal."""
     outer, inner = pty.openpty()
-    process = subprocess.Popen([str(arg) for arg in [GRAPHPATCH, *args]], stdout=inner, stderr=inner,
-                               env={**ENVIRONMENT, "TERM": "xterm", **environment})
+    process = subprocess.Popen(
+        [str(arg) for arg in [GRAPHPATCH, *args]],
+        stdout=inner,
+        stderr=inner,
+        env={**ENVIRONMENT, "TERM": "xterm", **environment},
+    )
     os.close(inner)
-    pieces: List[bytes] = []
+    pieces: list[bytes] = []
     while True:
         try:
             piece = os.read(outer, 65536)
@@ -106,7 +128,7 @@ def at_terminal(*args: object, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("ci", [None, "true"])
-def test_at_a_terminal(graphs: Dict[str, Path], monkeypatch: pytest.MonkeyPatch, ci: Optional[str]) -> None:
+def test_at_a_terminal(graphs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, ci: str | None) -> None:
     for name in ("NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"):
         monkeypatch.delitem(ENVIRONMENT, name, raising=False)
     if ci:

@@ -3,14 +3,14 @@
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 import torch
 
-from support import GRAPHPATCH, PROGRAMS, TIMEOUT, Saved, graphpatch, nodes, run_process, tree_in, trees_in
 from models import TUPLE_OUTPUT_TREE
+from support import GRAPHPATCH, PROGRAMS, TIMEOUT, Saved, graphpatch, nodes, run_process, tree_in, trees_in
 
 # --- programs without libtorch
 
@@ -56,10 +56,17 @@ def test_the_report_comes_and_the_code_is_passed_on(tuple_output: Callable[[str]
 
 @pytest.mark.parametrize(
     "way, number",
-    [("throw", signal.SIGABRT), ("terminate", signal.SIGABRT), ("abort", signal.SIGABRT), ("sigterm", signal.SIGTERM),
-     ("sigint", signal.SIGINT)],
+    [
+        ("throw", signal.SIGABRT),
+        ("terminate", signal.SIGABRT),
+        ("abort", signal.SIGABRT),
+        ("sigterm", signal.SIGTERM),
+        ("sigint", signal.SIGINT),
+    ],
 )
-def test_a_death_by_signal_looks_as_without_us(tuple_output: Callable[[str], Saved], way: str, number: signal.Signals) -> None:
+def test_a_death_by_signal_looks_as_without_us(
+    tuple_output: Callable[[str], Saved], way: str, number: signal.Signals
+) -> None:
     saved = tuple_output("scripted")
     bare = run_process([PROGRAMS / "endings", *saved.args(), way])
     result = ending(saved, way)
@@ -91,7 +98,9 @@ def test_libtorch_that_a_plugin_brings(tuple_output: Callable[[str], Saved]) -> 
         bare = run_process([PROGRAMS / "late", plugin, *saved.args()]).ok()
         result = graphpatch("run", "--tree", "--", PROGRAMS / "late", plugin, *saved.args()).ok()
         assert result.stdout == bare.stdout and tree_in(result.stderr) == TUPLE_OUTPUT_TREE
-    patched = graphpatch("run", "--patch", "output|sub_0=zero", "--", PROGRAMS / "late", "plugin.so", *saved.args()).ok()
+    patched = graphpatch(
+        "run", "--patch", "output|sub_0=zero", "--", PROGRAMS / "late", "plugin.so", *saved.args()
+    ).ok()
     assert patched.stdout == "sum 0\n"
 
 
@@ -134,12 +143,22 @@ def test_no_compiler_is_said_clearly(tuple_output: Callable[[str], Saved], tmp_p
     saved = tuple_output("scripted")
     tools = tmp_path / "bin"
     tools.mkdir()
-    environment = {**os.environ, "PATH": str(tools), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
-                   "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PATH": str(tools),
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
     for name in ["CXX", "GRAPHPATCH_CACHE", "GRAPHPATCH_ADAPTER_DIR"]:
         environment.pop(name, None)
     for wish, code in (["--tree"], 0), (["--patch", "add=zero"], 3):
-        done = subprocess.run([GRAPHPATCH, "run", *wish, "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
-                              capture_output=True, text=True, env=environment, timeout=TIMEOUT)
+        done = subprocess.run(
+            [GRAPHPATCH, "run", *wish, "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=TIMEOUT,
+        )
         assert done.returncode == code and "compiler" in done.stderr and "panicked" not in done.stderr
         assert done.stdout == "1 run(s) in 1 thread(s)\n"

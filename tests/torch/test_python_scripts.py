@@ -3,14 +3,16 @@
 import functools
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import ENVIRONMENT, GRAPHPATCH, ROOT, TIMEOUT, Result, nodes, tree_in, trees_in
+
 from models import TUPLE_OUTPUT_TREE
+from support import ENVIRONMENT, GRAPHPATCH, ROOT, TIMEOUT, Result, nodes, tree_in, trees_in
 
 SCRIPTS = ROOT / "tests/programs/python"
 
@@ -18,17 +20,29 @@ SCRIPTS = ROOT / "tests/programs/python"
 OWN = {"PYTHONPATH": str(ROOT / "bindings/python"), "GRAPHPATCH_LIBRARY": str(GRAPHPATCH.with_name("libgraphpatch.so"))}
 
 
-def python(*args: Any, under: Optional[Sequence[Any]] = None, env: Optional[Dict[str, str]] = None,
-           interpreter: Any = sys.executable, stdin: str = "") -> Result:
+def python(
+    *args: Any,
+    under: Sequence[Any] | None = None,
+    env: dict[str, str] | None = None,
+    interpreter: Any = sys.executable,
+    stdin: str = "",
+) -> Result:
     """A Python process in the scripts' folder, alone or under `graphpatch run` with the options ``under``."""
     command = [*([] if under is None else [GRAPHPATCH, "run", *under, "--"]), interpreter, *args]
     environment = {**ENVIRONMENT, **(env or {})}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=TIMEOUT, cwd=SCRIPTS,
-                          env=environment, input=stdin)
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        cwd=SCRIPTS,
+        env=environment,
+        input=stdin,
+    )
     return Result(done.stdout, done.stderr, done.returncode)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def bare(*args: str) -> Result:
     return python(*args)
 
@@ -40,7 +54,7 @@ def seen(*args: str, options: Sequence[Any] = ("--tree",)) -> Result:
     return result
 
 
-def headers(text: str) -> List[str]:
+def headers(text: str) -> list[str]:
     return [line[2:] for line in text.splitlines() if line.startswith("# ")]
 
 
@@ -82,8 +96,22 @@ def test_files_options_and_exit_codes(tmp_path: Path) -> None:
     graph, kept, patches = tmp_path / "g.json", tmp_path / "kept.safetensors", tmp_path / "patches.toml"
     python("tuple_output.py", under=["--graph", graph]).ok()
     patches.write_text('[[patch]]\npath = "add"\nslice = "[0]"\nkind = "add"\nvalue = 1.0\n')
-    result = python("tuple_output.py", under=["--against", graph, "--patches", patches, "--probe", "add", "--record",
-                                              "linear_1.linear", "--save", kept, "--summary"]).ok()
+    result = python(
+        "tuple_output.py",
+        under=[
+            "--against",
+            graph,
+            "--patches",
+            patches,
+            "--probe",
+            "add",
+            "--record",
+            "linear_1.linear",
+            "--save",
+            kept,
+            "--summary",
+        ],
+    ).ok()
     values = load_file(kept)
     torch.manual_seed(0)
     linear, x = torch.nn.Linear(2, 3), torch.randn(3, 2)
@@ -106,7 +134,9 @@ def test_source_lines_are_the_scripts(tmp_path: Path) -> None:
     graph = tmp_path / "g.json"
     python("tuple_output.py", under=["--graph", graph]).ok()
     text = graph.read_text()
-    assert "model.py" in text and "self.linear(x + 1)" in text and "_module_call.py" not in text and "_run.py" not in text
+    assert (
+        "model.py" in text and "self.linear(x + 1)" in text and "_module_call.py" not in text and "_run.py" not in text
+    )
 
 
 def test_generate() -> None:
@@ -186,7 +216,7 @@ def test_functional_calls(how: str) -> None:
 
 
 @pytest.mark.parametrize("args", [[], ["probe"], ["lazy"], ["reload"]], ids=lambda args: "".join(args) or "plain")
-def test_imports_of_torch(args: List[str]) -> None:
+def test_imports_of_torch(args: list[str]) -> None:
     """The hook leaves nothing behind: what the script prints of sys is what it prints without us."""
     assert tree_in(seen("imports.py", *args).stderr) == PAIR_TREE
 
@@ -196,11 +226,22 @@ SNIPPET = "import torch, model; print(model.bits(model.pair()(torch.ones(2, 4)))
 
 def test_command_lines() -> None:
     expected = bare("-c", SNIPPET).stdout
-    for args, more in [(["-m", "pkg"], {}), (["-c", SNIPPET], {}), (["-"], {"stdin": SNIPPET}), (["-s", "-m", "pkg"], {})]:
+    for args, more in [
+        (["-m", "pkg"], {}),
+        (["-c", SNIPPET], {}),
+        (["-"], {"stdin": SNIPPET}),
+        (["-s", "-m", "pkg"], {}),
+    ]:
         result = python(*args, under=["--tree"], **more).ok()
         assert result.stdout == expected and tree_in(result.stderr) == PAIR_TREE, args
-    shell = subprocess.run([GRAPHPATCH, "run", "--tree", "--", "bash", "-c", f"{sys.executable} -m pkg && echo done"],
-                           cwd=SCRIPTS, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT)
+    shell = subprocess.run(
+        [GRAPHPATCH, "run", "--tree", "--", "bash", "-c", f"{sys.executable} -m pkg && echo done"],
+        cwd=SCRIPTS,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
     assert shell.stdout == f"{expected}done\n" and tree_in(shell.stderr) == PAIR_TREE
 
 
@@ -208,8 +249,13 @@ def test_an_interactive_start(tmp_path: Path) -> None:
     start = tmp_path / "start.py"
     start.write_text("import torch, model\n")
     for under in (None, ["--tree"]):
-        result = python("-i", "-q", under=under, env={"PYTHONSTARTUP": str(start)},
-                        stdin="print(model.bits(model.pair()(torch.ones(2, 4))))\n")
+        result = python(
+            "-i",
+            "-q",
+            under=under,
+            env={"PYTHONSTARTUP": str(start)},
+            stdin="print(model.bits(model.pair()(torch.ones(2, 4))))\n",
+        )
         assert bare("-m", "pkg").stdout in result.stdout
     assert tree_in(result.stderr) == PAIR_TREE
 
@@ -231,8 +277,10 @@ def test_an_isolated_start_is_said() -> None:
 
 # --- programs without torch, and other people's start files
 
-LOOK = ("import sys, os; print(sorted(sys.modules), sys.path, sorted(sys.path_importer_cache), sys.flags, sys.warnoptions,"
-        " [type(f) for f in sys.meta_path if 'libgraphpatch' not in repr(f) and type(f).__name__ != '_Finder'])")
+LOOK = (
+    "import sys, os; print(sorted(sys.modules), sys.path, sorted(sys.path_importer_cache), sys.flags, sys.warnoptions,"
+    " [type(f) for f in sys.meta_path if 'libgraphpatch' not in repr(f) and type(f).__name__ != '_Finder'])"
+)
 
 
 def test_a_program_without_torch_is_untouched() -> None:
@@ -252,7 +300,9 @@ def test_other_start_files(tmp_path: Path, with_torch: bool) -> None:
     (user / "usercustomize.py").write_text("import sitecustomize\nprint('user', sitecustomize.VALUE)\n")
     env = {"PYTHONPATH": f"{theirs}", "PYTHONUSERBASE": str(base)}
     # A virtual environment has no user site.
-    code = "import sitecustomize; print(sitecustomize.VALUE, sitecustomize.__spec__.origin)\n" + (SNIPPET if with_torch else "")
+    code = "import sitecustomize; print(sitecustomize.VALUE, sitecustomize.__spec__.origin)\n" + (
+        SNIPPET if with_torch else ""
+    )
     interpreter = sys.executable if with_torch else getattr(sys, "_base_executable", sys.executable)
     without = python("-c", code, env=env, interpreter=interpreter).ok()
     result = python("-c", code, env=env, interpreter=interpreter, under=["--tree"]).ok()
@@ -261,7 +311,9 @@ def test_other_start_files(tmp_path: Path, with_torch: bool) -> None:
     assert not with_torch or tree_in(result.stderr) == PAIR_TREE
 
 
-@pytest.mark.parametrize("text", ["raise RuntimeError('theirs')\n", "import absent\n", "import torch\n", "syntax error\n"])
+@pytest.mark.parametrize(
+    "text", ["raise RuntimeError('theirs')\n", "import absent\n", "import torch\n", "syntax error\n"]
+)
 def test_odd_start_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(text)
     env = {"PYTHONPATH": str(tmp_path)}
@@ -298,9 +350,19 @@ def test_ends(way: str) -> None:
         assert result.stderr.startswith("with a text\n")
 
 
-@pytest.mark.parametrize("way, runs, processes", [("exec", 2, 2), ("child", 2, 2), ("threads", 5, 1), ("spawn", 5, None),
-                                                  ("fork", 5, None), ("loader-fork", 9, 3), ("loader-spawn", 9, 3)])
-def test_children(way: str, runs: int, processes: Optional[int]) -> None:
+@pytest.mark.parametrize(
+    "way, runs, processes",
+    [
+        ("exec", 2, 2),
+        ("child", 2, 2),
+        ("threads", 5, 1),
+        ("spawn", 5, None),
+        ("fork", 5, None),
+        ("loader-fork", 9, 3),
+        ("loader-spawn", 9, 3),
+    ],
+)
+def test_children(way: str, runs: int, processes: int | None) -> None:
     result = seen("ways.py", way, options=["--tree", "--summary"])
     assert all(tree == PAIR_TREE for tree in trees_in(result.stderr)) and trees_in(result.stderr)
     said = f"{runs} runs in " + ("" if processes is None else f"{processes} process{'es' if processes > 1 else ''}")
@@ -322,7 +384,9 @@ def test_many_starts_at_once(tmp_path: Path) -> None:
     """An empty cache, and several commands that fill it."""
     env = {**ENVIRONMENT, "GRAPHPATCH_CACHE": str(tmp_path)}
     command = [GRAPHPATCH, "run", "--tree", "--", sys.executable, "-c", "print(1)"]
-    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
-    ends: List[Tuple[str, str]] = [process.communicate(timeout=TIMEOUT) for process in started]
+    started = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)
+    ]
+    ends: list[tuple[str, str]] = [process.communicate(timeout=TIMEOUT) for process in started]
     assert all(out == "1\n" and "not seen" not in err for out, err in ends)
     assert len([entry for entry in tmp_path.iterdir() if entry.name.startswith((".python", "python"))]) == 1

@@ -5,8 +5,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, List, Tuple
 
 import pytest
 from safetensors.numpy import load_file
@@ -17,23 +17,29 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?,?$")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> List[str]:
+def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
 
 
-def commands(block: str) -> List[str]:
+def commands(block: str) -> list[str]:
     """Its graphpatch commands, continuation lines joined, comments gone."""
     lines = block.replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ").split("  #")[0] for line in lines if line.removeprefix("$ ").startswith("graphpatch ")]
+    return [
+        line.removeprefix("$ ").split("  #")[0] for line in lines if line.removeprefix("$ ").startswith("graphpatch ")
+    ]
 
 
 def run(command: str, saved: Saved, model: str, folder: Path) -> subprocess.CompletedProcess:
     """Runs a command of the README, with the tests' own program in the place of `./infer`."""
     args = " ".join(shlex.quote(str(arg)) for arg in [*saved.args(), folder / "out.pt"])
-    command = command.replace(f"./infer {model}", f"{PROGRAMS / 'runner'} {args}").replace("./infer", str(PROGRAMS / "runner"))
+    command = command.replace(f"./infer {model}", f"{PROGRAMS / 'runner'} {args}").replace(
+        "./infer", str(PROGRAMS / "runner")
+    )
     path = [str(GRAPHPATCH.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = {**ENVIRONMENT, "PATH": os.pathsep.join(path)}
-    return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
 
 
 def test_the_first_screen(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
@@ -50,23 +56,29 @@ def test_the_plain_program(tmp_path: Path) -> None:
     block = next(block for block in blocks("console") if "--run-at" in block)
     shown = [line for line in block.splitlines() if not line.startswith("$") and line != "…"]
     tree, patch = (command.replace("./net", f"{PROGRAMS / 'flat'} nn out.pt 1") for command in commands(block))
-    done = subprocess.run([GRAPHPATCH, *shlex.split(tree)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        [GRAPHPATCH, *shlex.split(tree)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and done.stderr.splitlines()[: len(shown)] == shown, done.stderr
-    done = subprocess.run([GRAPHPATCH, *shlex.split(patch)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        [GRAPHPATCH, *shlex.split(patch)[1:]], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "blocks_0_fc.weight[0]=zero" in done.stderr, done.stderr
 
 
-def numbers(text: str) -> Tuple[str, List[float]]:
+def numbers(text: str) -> tuple[str, list[float]]:
     """A heat map's words without its shades, and its numbers."""
     words = [word for word in text.split() if word not in "░▒▓█"]
-    return " ".join(word for word in words if not NUMBER.match(word)), [float(word.rstrip(",")) for word in words if NUMBER.match(word)]
+    return " ".join(word for word in words if not NUMBER.match(word)), [
+        float(word.rstrip(",")) for word in words if NUMBER.match(word)
+    ]
 
 
 def test_the_sweep(tmp_path: Path) -> None:
     """The heat map is that of the demo's encoder."""
     run_process([sys.executable, ROOT / "tests/demo/export_encoder.py", tmp_path]).ok()
     block = next(block for block in blocks("console") if "graphpatch sweep" in block)
-    command, = commands(block)
+    (command,) = commands(block)
     shown = block.split("tokens.txt\n")[1]
     command = command.replace("graphpatch", str(GRAPHPATCH), 1).replace("./infer", str(PROGRAMS / "infer"))
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)

@@ -3,6 +3,7 @@
 import sys
 
 from safetensors.torch import load_file
+
 from support import GRAPHPATCH, Result, graphpatch, run_process
 
 SCRIPT = """\

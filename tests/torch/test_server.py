@@ -8,7 +8,6 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import pytest
 import torch
@@ -38,7 +37,7 @@ class Client:
             answer.append(text)
         return "".join(answer)
 
-    def infer(self, ids: List[int]) -> Tuple[int, torch.Tensor]:
+    def infer(self, ids: list[int]) -> tuple[int, torch.Tensor]:
         """The batch, and the model's row."""
         words = self.ask(f"infer {' '.join(map(str, ids))}").split()
         assert words[0] == "ok", words
@@ -67,8 +66,13 @@ def test_every_answer_is_bare_or_patched(way: str, moved: Path, tmp_path: Path) 
     assert not any(close_to(a.flatten(), b) for a, b in zip(bare, patched))
 
     path = tmp_path / "s"
-    process = subprocess.Popen([str(server), str(saved.model), str(path), "--workers", "3", "--batch", "4"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean(tmp_path / "home"))
+    process = subprocess.Popen(
+        [str(server), str(saved.model), str(path), "--workers", "3", "--batch", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean(tmp_path / "home"),
+    )
     try:
         wait_until(lambda: path.exists() or process.poll() is not None, "the server's socket")
         assert process.poll() is None, process.communicate()
@@ -85,7 +89,7 @@ def test_every_answer_is_bare_or_patched(way: str, moved: Path, tmp_path: Path) 
         assert f"patch {PATH}=zero: matched 1, applied 1, failed 0" in control.ask("stats")
         assert control.ask("clear") == "ok 1\n"
 
-        answers: List[List[Tuple[int, torch.Tensor]]] = [[] for _ in range(CLIENTS)]
+        answers: list[list[tuple[int, torch.Tensor]]] = [[] for _ in range(CLIENTS)]
         changes = 0
 
         def serve(n: int) -> None:
@@ -107,7 +111,7 @@ def test_every_answer_is_bare_or_patched(way: str, moved: Path, tmp_path: Path) 
         process.kill()
 
     assert all(answered and len(answered) % REQUESTS == 0 for answered in answers), stderr
-    kinds: Dict[int, List[bool]] = defaultdict(list)
+    kinds: dict[int, list[bool]] = defaultdict(list)
     for answered in answers:
         for i, (batch, row) in enumerate(answered):
             is_patched = close_to(row, patched[i % REQUESTS])

@@ -1,8 +1,7 @@
 """How patches live beside each other: order, sets, enabling, runs, threads, records, counters (tests/programs/cpp/sets.cpp)."""
 
 import re
-from functools import lru_cache
-from typing import Dict
+from functools import cache
 
 import pytest
 
@@ -12,8 +11,8 @@ SOURCE = (ROOT / "tests/programs/cpp/sets.cpp").read_text()
 CHECKS = re.findall(r"NAMED\((\w+)\),", SOURCE)
 
 
-@lru_cache(maxsize=None)
-def outcomes() -> Dict[str, str]:
+@cache
+def outcomes() -> dict[str, str]:
     result = run_process([PROGRAMS / "sets"])
     return dict(line.split("\t", 1) for line in result.stdout.splitlines())
 

@@ -1,6 +1,6 @@
 """Values with several readers, and modules and weights that stand at several places of a model."""
 
-from typing import Callable, List, Tuple
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ class Sharing(nn.Module):
         self.second.weight = self.first.weight
         self.echo = Echo()
 
-    def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         echoed = self.echo(x)
         twice = self.first(self.first(x))
         scaled = x * 2.0
@@ -39,7 +39,7 @@ def module() -> Sharing:
     return Sharing().eval()
 
 
-def expected(module: Sharing, path: str) -> List[torch.Tensor]:
+def expected(module: Sharing, path: str) -> list[torch.Tensor]:
     with torch.no_grad():
         out = list(module(X))
         first, second = module.first, module.second

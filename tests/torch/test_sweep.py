@@ -9,15 +9,28 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from support import (
+    ENVIRONMENT,
+    GRAPHPATCH,
+    PROGRAMS,
+    ROOT,
+    TIMEOUT,
+    Result,
+    Saved,
+    graphpatch,
+    run_process,
+    save,
+    wait_until,
+)
 from sweep_model import INPUT, Net, net
-from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Result, Saved, graphpatch, run_process, save, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +39,15 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 
 @pytest.fixture()
-def program(saved: Saved, tmp_path: Path) -> List[Any]:
+def program(saved: Saved, tmp_path: Path) -> list[Any]:
     return [PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt"]
 
 
-def sweep(program: List[Any], table: Path, *options: Any) -> Result:
+def sweep(program: list[Any], table: Path, *options: Any) -> Result:
     return graphpatch("sweep", *options, "-o", table, "--", *program)
 
 
-def rows_of(table: Path) -> Dict[str, Dict[str, str]]:
+def rows_of(table: Path) -> dict[str, dict[str, str]]:
     with open(table, newline="", encoding="utf-8") as file:
         return {row["node"]: row for row in csv.DictReader(file)}
 
@@ -48,10 +61,27 @@ def distance(module: Callable[[Net], nn.Module], change: Callable[[torch.Tensor]
         return float((model(INPUT) - bare).double().norm())
 
 
-def test_distances_are_those_of_pytorch(program: List[Any], tmp_path: Path) -> None:
-    result = sweep(program, tmp_path / "t.csv", "-o", tmp_path / "t.json", "--heat-map", tmp_path / "t.svg", "--nodes", "blocks_*.output",
-                   "--nodes", "blocks_*.up.output", "--patch", "add:0.5", "--slice", "[..., ::2]", "--metric", "distance:output",
-                   "--metric", "inner=distance:blocks_1.output").ok()
+def test_distances_are_those_of_pytorch(program: list[Any], tmp_path: Path) -> None:
+    result = sweep(
+        program,
+        tmp_path / "t.csv",
+        "-o",
+        tmp_path / "t.json",
+        "--heat-map",
+        tmp_path / "t.svg",
+        "--nodes",
+        "blocks_*.output",
+        "--nodes",
+        "blocks_*.up.output",
+        "--patch",
+        "add:0.5",
+        "--slice",
+        "[..., ::2]",
+        "--metric",
+        "distance:output",
+        "--metric",
+        "inner=distance:blocks_1.output",
+    ).ok()
 
     def change(value: torch.Tensor) -> torch.Tensor:
         value[..., ::2] += 0.5
@@ -86,8 +116,11 @@ def test_distances_are_those_of_pytorch(program: List[Any], tmp_path: Path) -> N
     assert f"█ {float(largest['distance:output']):#.3g}" in " ".join(maps[0].split())
     elements = ElementTree.parse(tmp_path / "t.svg").iter()
     titles = [element.text for element in elements if element.tag.endswith("}title")]
-    assert titles == [f"{row['node']}: {row[name]}" for name in ("distance:output", "inner") for row in
-                      sorted(rows.values(), key=lambda row: ("up" not in row["node"], row["node"]))]
+    assert titles == [
+        f"{row['node']}: {row[name]}"
+        for name in ("distance:output", "inner")
+        for row in sorted(rows.values(), key=lambda row: ("up" not in row["node"], row["node"]))
+    ]
     assert not list(tmp_path.glob("*.journal"))
 
 
@@ -109,7 +142,16 @@ def test_numbers_that_a_python_program_prints(tmp_path: Path) -> None:
     """The last match counts; runs limit the patch to some calls of the model."""
     (tmp_path / "script.py").write_text(SCRIPT)
     program = [sys.executable, tmp_path / "script.py", ROOT / "tests/helpers"]
-    options = ["--nodes", "blocks_[01].output", "--metric", r"score=regex:^score=(.*)\.$", "--metric", "mean-distance:output", "--jobs", 1]
+    options = [
+        "--nodes",
+        "blocks_[01].output",
+        "--metric",
+        r"score=regex:^score=(.*)\.$",
+        "--metric",
+        "mean-distance:output",
+        "--jobs",
+        1,
+    ]
     sweep(program, tmp_path / "t.csv", *options, "--runs", 1).ok()
     rows = rows_of(tmp_path / "t.csv")
     with torch.no_grad():
@@ -127,7 +169,7 @@ def test_numbers_that_a_python_program_prints(tmp_path: Path) -> None:
         assert float(row["mean-distance:output"]) == pytest.approx(of_both / 2, rel=1e-5)
 
 
-def test_values_of_another_run(saved: Saved, program: List[Any], tmp_path: Path) -> None:
+def test_values_of_another_run(saved: Saved, program: list[Any], tmp_path: Path) -> None:
     """Causal tracing: corrupted in each run, and the clean value put back at one node after the other."""
     kept = tmp_path / "clean.safetensors"
     nodes = [f"blocks_{i}.output" for i in range(4)]
@@ -135,8 +177,18 @@ def test_values_of_another_run(saved: Saved, program: List[Any], tmp_path: Path)
     graphpatch("run", *probes, "--save", kept, "--graph", tmp_path / "g.json", "--", *program).ok()
     corrupt = ["--always", "blocks_0.up.output=add:2"]
     put_back = ["--patch", f"replace:@{kept}#{{}}", "--against", tmp_path / "g.json"]
-    sweep(program, tmp_path / "t.csv", *corrupt, *put_back, "--nodes", "blocks_*.output", "--nodes", "output", "--metric",
-          "distance:output").ok()
+    sweep(
+        program,
+        tmp_path / "t.csv",
+        *corrupt,
+        *put_back,
+        "--nodes",
+        "blocks_*.output",
+        "--nodes",
+        "output",
+        "--metric",
+        "distance:output",
+    ).ok()
     rows = {node: float(row["distance:output"]) for node, row in rows_of(tmp_path / "t.csv").items()}
     model = net()
     with torch.no_grad():
@@ -145,17 +197,31 @@ def test_values_of_another_run(saved: Saved, program: List[Any], tmp_path: Path)
         corrupted = model(INPUT)
     whole = float((corrupted - clean).double().norm())
     # All of the damage comes by the first block, and what is put back there or at the very end undoes it.
-    assert rows["output"] == pytest.approx(whole, rel=1e-5) and rows["blocks_0.output"] == pytest.approx(whole, rel=1e-4)
+    assert rows["output"] == pytest.approx(whole, rel=1e-5) and rows["blocks_0.output"] == pytest.approx(
+        whole, rel=1e-4
+    )
     assert 0 < rows["blocks_3.output"] < whole
 
-    missing = sweep(program, tmp_path / "t.csv", *corrupt, *put_back, "--nodes", "head.*", "--metric", "distance:output")
+    missing = sweep(
+        program, tmp_path / "t.csv", *corrupt, *put_back, "--nodes", "head.*", "--metric", "distance:output"
+    )
     assert missing.code == 2 and "head.input: " in missing.stderr and "clean.safetensors" in missing.stderr
 
 
-def test_what_fails_is_a_row(program: List[Any], tmp_path: Path) -> None:
+def test_what_fails_is_a_row(program: list[Any], tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
-    result = sweep(program, table, "--nodes", "blocks_0.{up.,}output", "--nodes", "head.{bias,output}", "--slice", "[:, 9]", "--metric",
-                   "distance:output")
+    result = sweep(
+        program,
+        table,
+        "--nodes",
+        "blocks_0.{up.,}output",
+        "--nodes",
+        "head.{bias,output}",
+        "--slice",
+        "[:, 9]",
+        "--metric",
+        "distance:output",
+    )
     assert result.code == 3
     rows = rows_of(table)
     good = [node for node, row in rows.items() if not row["failed"]]
@@ -165,23 +231,40 @@ def test_what_fails_is_a_row(program: List[Any], tmp_path: Path) -> None:
         assert f"graphpatch: {node}: {node}[:, 9]=zero failed: " in result.stderr
     assert "failed" in result.stdout
     # With `skip` the program goes on, and still nothing was measured.
-    result = sweep(program, table, "--nodes", "head.output", "--slice", "[:, 9]", "--metric", "distance:output", "--on-error", "skip")
+    result = sweep(
+        program,
+        table,
+        "--nodes",
+        "head.output",
+        "--slice",
+        "[:, 9]",
+        "--metric",
+        "distance:output",
+        "--on-error",
+        "skip",
+    )
     assert result.code == 3 and "head.output[:, 9]=zero failed: " in result.stderr
 
 
-def test_programs_that_end_badly_or_never(program: List[Any], tmp_path: Path) -> None:
+def test_programs_that_end_badly_or_never(program: list[Any], tmp_path: Path) -> None:
     """The patched program may crash or hang; the bare one may not."""
     script, table = tmp_path / "picky.sh", tmp_path / "t.csv"
     begin = time.monotonic()
     graphpatch("run", "--graph", tmp_path / "g.json", "--", *program).ok()
     limit = max(10, math.ceil(20 * (time.monotonic() - begin)))  # for one run on a machine as busy as this one
     (tmp_path / "out.pt").rename(tmp_path / "bare.pt")
-    script.write_text('otherwise=$1; shift; "$@" || exit\ncmp -s "${@: -1}" "${0%/*}/bare.pt" || eval "$otherwise"\necho score 1\n')
+    script.write_text(
+        'otherwise=$1; shift; "$@" || exit\ncmp -s "${@: -1}" "${0%/*}/bare.pt" || eval "$otherwise"\necho score 1\n'
+    )
     options = ["--metric", r"regex:score (\d+)", "--nodes", "head.output", "--against", tmp_path / "g.json"]
     result = sweep(["bash", script, "echo too far >&2; exit 1", *program], table, *options)
-    assert result.code == 3 and rows_of(table)["head.output"]["failed"] == "it ended with code 1: too far", result.stderr
+    assert result.code == 3 and rows_of(table)["head.output"]["failed"] == "it ended with code 1: too far", (
+        result.stderr
+    )
     result = sweep(["bash", script, "sleep 600", *program], table, *options, "--timeout", limit)
-    assert result.code == 3 and rows_of(table)["head.output"]["failed"] == f"it took longer than {limit} s", result.stderr
+    assert result.code == 3 and rows_of(table)["head.output"]["failed"] == f"it took longer than {limit} s", (
+        result.stderr
+    )
     wait_until(lambda: nothing_runs(script), "the program that took too long ends")
 
     result = sweep(["bash", "-c", "echo nothing >&2; exit 7"], table, *options)
@@ -197,19 +280,28 @@ def nothing_runs(script: Path) -> bool:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_it_goes_on_where_it_was_interrupted(program: List[Any], tmp_path: Path, how: signal.Signals) -> None:
+def test_it_goes_on_where_it_was_interrupted(program: list[Any], tmp_path: Path, how: signal.Signals) -> None:
     script, log, table = tmp_path / "slow.sh", tmp_path / "log", tmp_path / "t.csv"
     # The bare run and five more go through; what comes after them waits while `held` is there.
     held = tmp_path / "held"
-    script.write_text(f'echo run >>{log}\nwhile [ -e {held} ] && [ "$(wc -l <{log})" -gt 6 ]; do sleep 0.05; done\nexec "$@"\n')
+    script.write_text(
+        f'echo run >>{log}\nwhile [ -e {held} ] && [ "$(wc -l <{log})" -gt 6 ]; do sleep 0.05; done\nexec "$@"\n'
+    )
     held.touch()
     options = ["--nodes", "blocks_*.**.output", "--metric", "distance:output"]
     command = [GRAPHPATCH, "sweep", *options, "--jobs", 2, "-o", table, "--", "bash", script, *program]
     journal = tmp_path / "t.csv.journal"
-    with subprocess.Popen([str(part) for part in command], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+    with subprocess.Popen(
+        [str(part) for part in command],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         try:
-            wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 4, "three nodes in the journal")
+            wait_until(
+                lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 4, "three nodes in the journal"
+            )
         finally:
             process.send_signal(how)
         _, stderr = process.communicate(timeout=TIMEOUT)
@@ -225,7 +317,11 @@ def test_it_goes_on_where_it_was_interrupted(program: List[Any], tmp_path: Path,
         assert f"interrupted: {measured} of 12 nodes are measured; the same command goes on" in stderr.decode()
 
     other = run_process([*command[:2], "--patch", "add:1", *command[2:]])
-    assert other.code == 2 and "an interrupted sweep with other settings left it" in other.stderr and "--restart" in other.stderr
+    assert (
+        other.code == 2
+        and "an interrupted sweep with other settings left it" in other.stderr
+        and "--restart" in other.stderr
+    )
     log.unlink()
     again = run_process(command).ok()
     assert f"{measured} of 12 nodes were measured before" in again.stderr
@@ -234,22 +330,38 @@ def test_it_goes_on_where_it_was_interrupted(program: List[Any], tmp_path: Path,
     whole = tmp_path / "whole.csv"
     sweep(program, whole, *options).ok()
 
-    def measurements(file: Path) -> Dict[str, str]:
+    def measurements(file: Path) -> dict[str, str]:
         return {node: row["distance:output"] for node, row in rows_of(file).items()}
 
     assert measurements(table) == measurements(whole) and len(measurements(table)) == 12
 
 
-def test_two_at_a_time_share_the_cores(program: List[Any], tmp_path: Path) -> None:
+def test_two_at_a_time_share_the_cores(program: list[Any], tmp_path: Path) -> None:
     """OMP_NUM_THREADS is set where several run at a time, not where the user has set it or one runs alone."""
     script = 'echo "threads ${OMP_NUM_THREADS:-0}"; exec "$@"'
     cores = len(os.sched_getaffinity(0))
 
-    def threads(jobs: int, given: Optional[str]) -> float:
+    def threads(jobs: int, given: str | None) -> float:
         environment = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_NUM_THREADS"}
         environment.update({"OMP_NUM_THREADS": given} if given else {})
-        command = [GRAPHPATCH, "sweep", "--nodes", "head.output", "--metric", r"n=regex:threads (\d+)", "--jobs", jobs, "-o",
-                   tmp_path / "t.csv", "--", "bash", "-c", script, "-", *program]
+        command = [
+            GRAPHPATCH,
+            "sweep",
+            "--nodes",
+            "head.output",
+            "--metric",
+            r"n=regex:threads (\d+)",
+            "--jobs",
+            jobs,
+            "-o",
+            tmp_path / "t.csv",
+            "--",
+            "bash",
+            "-c",
+            script,
+            "-",
+            *program,
+        ]
         subprocess.run([str(part) for part in command], env=environment, check=True, capture_output=True)
         return float(rows_of(tmp_path / "t.csv")["head.output"]["n"])
 
@@ -261,7 +373,7 @@ WRONG = [
     (["--nodes", "blocks_*"], "'blocks_*' matches no tensor of the program's graph; 'blocks_*.output' does"),
     (["--nodes", "up.output"], "; '**.up.output' does"),
     (["--nodes", "mlp_*"], "`graphpatch run --tree` shows the names"),
-    (["--nodes", "a["], "pattern of nodes \"a[\": "),
+    (["--nodes", "a["], 'pattern of nodes "a[": '),
     (["--metric", "distance:blocks_0.ouput"], "blocks_0.output"),
     (["--metric", "loss"], "expected regex:PATTERN, distance:PATH or mean-distance:PATH"),
     (["--metric", "regex:loss (.*)"], "the program's output has no match of loss (.*)"),
@@ -270,7 +382,7 @@ WRONG = [
     (["--patch", "double"], "double"),
     (["--patch", "probe"], "it changes nothing"),
     (["--patch", "add:@absent.npy"], "absent.npy: "),
-    (["--slice", "[a]"], "slice \"[a]\""),
+    (["--slice", "[a]"], 'slice "[a]"'),
     (["--always", "absent=zero"], "absent"),
     (["--always", "head=probe"], "it changes nothing"),
     (["--runs", "1..0"], "1..0"),
@@ -284,14 +396,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize("options, why", WRONG, ids=[" ".join(options) for options, _ in WRONG])
-def test_what_is_wrong_is_said(program: List[Any], tmp_path: Path, options: List[str], why: str) -> None:
+def test_what_is_wrong_is_said(program: list[Any], tmp_path: Path, options: list[str], why: str) -> None:
     given = ["--nodes", "head.output", "--metric", "distance:output"]
     result = run_process([GRAPHPATCH, "sweep", *given, *options, "-o", tmp_path / "t.csv", "--", *program])
     assert result.code == 2 and why in result.stderr, result.stderr
     assert result.stderr.startswith("graphpatch: ") and not list(tmp_path.glob("t.csv*"))
 
 
-def test_a_table_without_a_name(program: List[Any], tmp_path: Path) -> None:
+def test_a_table_without_a_name(program: list[Any], tmp_path: Path) -> None:
     """It is sweep.csv in the current folder, and never written over another one."""
     command = [GRAPHPATCH, "sweep", "--nodes", "head.output", "--metric", "distance:output", "--", *program]
     assert run_process(command, cwd=tmp_path).code == 0

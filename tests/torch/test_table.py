@@ -4,8 +4,9 @@
 import math
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,12 +14,21 @@ from torch import Tensor
 
 from support import PROGRAMS, run_process
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool,
-          torch.complex64]
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+]
 SHAPE = (2, 3, 4, 3)
 NAN, INF = math.nan, math.inf
 
-INDICES: Dict[str, Tensor] = {
+INDICES: dict[str, Tensor] = {
     "one": torch.tensor([2, 0]),
     "column": torch.tensor([[1], [0]]),
     "row": torch.tensor([[0, 2, -1]]),
@@ -41,32 +51,116 @@ INDICES: Dict[str, Tensor] = {
 }
 
 # Items are what Python writes between the brackets; a name is the index tensor of that name.
-SLICES: List[Tuple[Any, ...]] = [
+SLICES: list[tuple[Any, ...]] = [
     (),
     (...,),
-    (0,), (-1,), (1, 2), (-2, -3, -4, -1), (1, 2, 3, 2), (1, 2, 3, 2, 0),
-    (2,), (-3,), (0, 3), (slice(None), slice(None), slice(None), 3),
-    (slice(None),), (slice(1, None),), (slice(None, 1),), (slice(-1, None),), (slice(0, 100),), (slice(-100, -1),),
-    (slice(None), slice(None, None, 2)), (slice(None), slice(1, None, 2), slice(0, 4, 3)),
-    (slice(None, None, 100),), (slice(1, 1),), (slice(2, 1),), (slice(5, 9),), (0, slice(3, 3)),
+    (0,),
+    (-1,),
+    (1, 2),
+    (-2, -3, -4, -1),
+    (1, 2, 3, 2),
+    (1, 2, 3, 2, 0),
+    (2,),
+    (-3,),
+    (0, 3),
+    (slice(None), slice(None), slice(None), 3),
+    (slice(None),),
+    (slice(1, None),),
+    (slice(None, 1),),
+    (slice(-1, None),),
+    (slice(0, 100),),
+    (slice(-100, -1),),
+    (slice(None), slice(None, None, 2)),
+    (slice(None), slice(1, None, 2), slice(0, 4, 3)),
+    (slice(None, None, 100),),
+    (slice(1, 1),),
+    (slice(2, 1),),
+    (slice(5, 9),),
+    (0, slice(3, 3)),
     (slice(None), slice(None), slice(None), slice(None)),
     (slice(None), slice(None), slice(None), slice(None), slice(None)),
-    (..., 0), (..., slice(1, 3)), (0, ..., -1), (..., slice(None), 1), (0, 1, 2, 0, ...), (..., 0, 0, 0, 0), (..., ...),
-    (0, ..., 1, ...), (..., 5),
-    (None,), (None, 0), (0, None), (..., None), (slice(None), None, slice(1, 2)), (None, None, ..., None, -1),
-    (None, 1, None, slice(None, None, 2), None, 2, None), (0, 0, 0, 0, None), (0, 0, 0, 0, None, 0),
-    ("scalar",), (slice(None), "scalar"), ("one",), (slice(None), "one"), (slice(None), slice(None), "one", 1),
-    ("twice",), (slice(None), "twice", slice(1, 3)), (slice(None), "far"), ("none",),
-    ("column", "row"), (slice(None), "column", "row"), ("column", slice(None), "row"), ("column", slice(1, None), slice(None), "row"),
-    (slice(None), "one", 0), (0, "one"), (0, slice(None), "one"), ("one", None), (None, slice(None), "one"), (..., "one"),
-    (slice(None), "one", ..., "three"), (slice(None), slice(None), "turned"), ("int32",), ("int16",), ("byte",),
-    ("mask2",), ("mask3",), (slice(None), "mask3"), (slice(None), "mask3", slice(0, 2)), ("mask23",), (slice(None), "mask34"),
-    ("mask34",), ("mask",), ("never",), ("mask23", 1), ("mask23", slice(None), -1), ("mask2", "twice"), ("mask2", "mask3"),
-    (slice(None), slice(None), "one", "mask3"), (None, "mask23"), ("mask", 0),
+    (..., 0),
+    (..., slice(1, 3)),
+    (0, ..., -1),
+    (..., slice(None), 1),
+    (0, 1, 2, 0, ...),
+    (..., 0, 0, 0, 0),
+    (..., ...),
+    (0, ..., 1, ...),
+    (..., 5),
+    (None,),
+    (None, 0),
+    (0, None),
+    (..., None),
+    (slice(None), None, slice(1, 2)),
+    (None, None, ..., None, -1),
+    (None, 1, None, slice(None, None, 2), None, 2, None),
+    (0, 0, 0, 0, None),
+    (0, 0, 0, 0, None, 0),
+    ("scalar",),
+    (slice(None), "scalar"),
+    ("one",),
+    (slice(None), "one"),
+    (slice(None), slice(None), "one", 1),
+    ("twice",),
+    (slice(None), "twice", slice(1, 3)),
+    (slice(None), "far"),
+    ("none",),
+    ("column", "row"),
+    (slice(None), "column", "row"),
+    ("column", slice(None), "row"),
+    ("column", slice(1, None), slice(None), "row"),
+    (slice(None), "one", 0),
+    (0, "one"),
+    (0, slice(None), "one"),
+    ("one", None),
+    (None, slice(None), "one"),
+    (..., "one"),
+    (slice(None), "one", ..., "three"),
+    (slice(None), slice(None), "turned"),
+    ("int32",),
+    ("int16",),
+    ("byte",),
+    ("mask2",),
+    ("mask3",),
+    (slice(None), "mask3"),
+    (slice(None), "mask3", slice(0, 2)),
+    ("mask23",),
+    (slice(None), "mask34"),
+    ("mask34",),
+    ("mask",),
+    ("never",),
+    ("mask23", 1),
+    ("mask23", slice(None), -1),
+    ("mask2", "twice"),
+    ("mask2", "mask3"),
+    (slice(None), slice(None), "one", "mask3"),
+    (None, "mask23"),
+    ("mask", 0),
 ]
 
-NUMBERS: List[Any] = [3, -1, 300, 0.1, -2.5, 1e30, 70000.0, INF, -INF, NAN, True, False, -0.0, 1 + 2j, complex(NAN, -INF),
-                      2**53 + 1, -2**63, 255, 256, 0.9999999999]
+NUMBERS: list[Any] = [
+    3,
+    -1,
+    300,
+    0.1,
+    -2.5,
+    1e30,
+    70000.0,
+    INF,
+    -INF,
+    NAN,
+    True,
+    False,
+    -0.0,
+    1 + 2j,
+    complex(NAN, -INF),
+    2**53 + 1,
+    -(2**63),
+    255,
+    256,
+    0.9999999999,
+]
 
 # The operations that hand a base's numbers on: a fresh value, the base's own memory, an operand written in place.
 OPERATIONS = ["clone", "alias", "transpose", "copy_"]
@@ -74,7 +168,9 @@ OPERATIONS = ["clone", "alias", "transpose", "copy_"]
 
 def base(dtype: torch.dtype, layout: str) -> Tensor:
     """Numbers with edges among them, in that layout, each in memory of its own."""
-    sizes = {"contiguous": SHAPE, "transposed": (3, 3, 4, 2), "sliced": (2, 6, 4, 7), "channels-last": (2, 4, 3, 3)}[layout]
+    sizes = {"contiguous": SHAPE, "transposed": (3, 3, 4, 2), "sliced": (2, 6, 4, 7), "channels-last": (2, 4, 3, 3)}[
+        layout
+    ]
     n = math.prod(sizes)
     if dtype is torch.bool:
         flat = torch.arange(n) % 3 == 0
@@ -95,12 +191,12 @@ def base(dtype: torch.dtype, layout: str) -> Tensor:
     return value.permute(0, 3, 1, 2) if layout == "channels-last" else value
 
 
-def python_index(items: Tuple[Any, ...]) -> Any:
+def python_index(items: tuple[Any, ...]) -> Any:
     # A patch keeps an index without its strides, and by those newer PyTorch picks the operation, which may refuse a number.
     return tuple(INDICES[item].contiguous() if isinstance(item, str) else item for item in items) or ...
 
 
-def text_of_index(items: Tuple[Any, ...]) -> str:
+def text_of_index(items: tuple[Any, ...]) -> str:
     def text(item: Any) -> str:
         if isinstance(item, str):
             return f"@{list(INDICES).index(item)}"
@@ -116,10 +212,10 @@ class Values:
     """Tensors that the program reads, each once."""
 
     def __init__(self) -> None:
-        self.tensors: List[Tensor] = []
-        self.known: Dict[Tuple[torch.dtype, Tuple[int, ...], bool], int] = {}
+        self.tensors: list[Tensor] = []
+        self.known: dict[tuple[torch.dtype, tuple[int, ...], bool], int] = {}
 
-    def number(self, dtype: torch.dtype, shape: Tuple[int, ...], turned: bool = False) -> int:
+    def number(self, dtype: torch.dtype, shape: tuple[int, ...], turned: bool = False) -> int:
         key = (dtype, shape, turned)
         if key not in self.known:
             n = math.prod(shape)
@@ -138,16 +234,27 @@ class Case(NamedTuple):
     operation: str
     kind: str
     value: Any  # a number, "@3", "&3" or ""
-    index: Tuple[Any, ...]
+    index: tuple[Any, ...]
 
 
-def values_for(values: Values, dtype: torch.dtype, region: Tuple[int, ...], turn: int) -> Iterator[str]:
+def values_for(values: Values, dtype: torch.dtype, region: tuple[int, ...], turn: int) -> Iterator[str]:
     """Tensors of many shapes and dtypes for a region of this shape, most by DLPack and some by libtorch's tensor."""
-    shapes = [(dtype, region), (dtype, ()), (dtype, (1, 1) + region), (dtype, (2,) + region), (dtype, (7,)), (dtype, (0,)),
-              (dtype, (1,) * 6)]
+    shapes = [
+        (dtype, region),
+        (dtype, ()),
+        (dtype, (1, 1) + region),
+        (dtype, (2,) + region),
+        (dtype, (7,)),
+        (dtype, (0,)),
+        (dtype, (1,) * 6),
+    ]
     if region:
-        shapes += [(dtype, region[-1:]), (dtype, region[:-1] + (1,)), (dtype, (1,) + region[1:]),
-                   (dtype, region[:-1] + (region[-1] + 1,))]
+        shapes += [
+            (dtype, region[-1:]),
+            (dtype, region[:-1] + (1,)),
+            (dtype, (1,) + region[1:]),
+            (dtype, region[:-1] + (region[-1] + 1,)),
+        ]
     others = [d for d in DTYPES if d is not dtype]
     shapes += [(other, region) for other in others] + [(others[turn % 8], ()), (others[(turn + 3) % 8], region[-1:])]
     for i, (kind, shape) in enumerate(shapes):
@@ -173,8 +280,13 @@ def cases(values: Values, dtype: torch.dtype, layout: str) -> Iterator[Case]:
         tensors = list(values_for(values, dtype, region, turn))
         rest = [("add", number) for number in numbers] + [("replace", number) for number in numbers]
         rest += [("add", tensor) for tensor in tensors] + [("replace", tensor) for tensor in tensors]
-        rest += [("flip", ""), ("leave", ""), ("fail", ""), ("custom", tensors[0].replace("&", "@")),
-                 ("custom", tensors[turn % len(tensors)].replace("&", "@"))]
+        rest += [
+            ("flip", ""),
+            ("leave", ""),
+            ("fail", ""),
+            ("custom", tensors[0].replace("&", "@")),
+            ("custom", tensors[turn % len(tensors)].replace("&", "@")),
+        ]
         for kind, value in rest:
             # A fresh value is what the core writes itself; the others take turns.
             turn += 1
@@ -182,7 +294,7 @@ def cases(values: Values, dtype: torch.dtype, layout: str) -> Iterator[Case]:
             yield Case(dtype, layout, OPERATIONS[1 + turn % 3], kind, value, index)
 
 
-def expected(tensor: Tensor, case: Case, values: List[Tensor]) -> Optional[Tensor]:
+def expected(tensor: Tensor, case: Case, values: list[Tensor]) -> Tensor | None:
     """What PyTorch makes of it; None: it refuses."""
     if case.kind in ("probe", "record"):
         return tensor
@@ -220,7 +332,9 @@ def same(got: Tensor, want: Tensor) -> bool:
     if want.dtype.is_complex:
         got, want = torch.view_as_real(got).reshape(-1), torch.view_as_real(want).reshape(-1)
     nan = want.isnan()
-    return torch.equal(nan, got.isnan()) and torch.equal(got[~nan].clone().view(torch.uint8), want[~nan].view(torch.uint8))
+    return torch.equal(nan, got.isnan()) and torch.equal(
+        got[~nan].clone().view(torch.uint8), want[~nan].view(torch.uint8)
+    )
 
 
 LAYOUTS = ["contiguous", "transposed", "sliced", "channels-last"]
@@ -239,13 +353,15 @@ def test_table(tmp_path: Path, dtype: torch.dtype) -> None:
     with open(tmp_path / "cases.txt", "w") as file:
         for case in table:
             value = case.value if isinstance(case.value, str) else repr(case.value)
-            file.write(f"{LAYOUTS.index(case.layout)}\t{case.operation}\t{case.kind}\t{value}\t{text_of_index(case.index)}\n")
+            file.write(
+                f"{LAYOUTS.index(case.layout)}\t{case.operation}\t{case.kind}\t{value}\t{text_of_index(case.index)}\n"
+            )
     run_process([PROGRAMS / "table", tmp_path / "data.pt", tmp_path / "cases.txt", tmp_path / "out.pt"]).ok()
     statuses, data, messages = torch.load(tmp_path / "out.pt", weights_only=False)
     assert len(statuses) == len(table)
 
-    known: Dict[Tuple[Any, ...], Optional[Tensor]] = {}
-    wrong: List[str] = []
+    known: dict[tuple[Any, ...], Tensor | None] = {}
+    wrong: list[str] = []
     done = refused = at = 0
     said = iter(messages)
     for case, status in zip(table, statuses.tolist()):
@@ -275,6 +391,7 @@ def test_table(tmp_path: Path, dtype: torch.dtype) -> None:
                 wrong.append(f"{what}: an error without path or shape: {message}")
     # One of each sort, so that a common fault does not hide a rare one.
     sorts = {re.sub(r"^.*?=|@\d+|&\d+|\(\d.*?\)", "", line): line for line in reversed(wrong)}
-    assert not wrong, f"{len(wrong)} of {len(table)} cases ({done} done, {refused} refused), such as:\n" + \
-        "\n".join(list(reversed(sorts.values()))[:60])
+    assert not wrong, f"{len(wrong)} of {len(table)} cases ({done} done, {refused} refused), such as:\n" + "\n".join(
+        list(reversed(sorts.values()))[:60]
+    )
     assert done > len(table) / 4 and refused > len(table) / 20

@@ -1,6 +1,6 @@
 """Several threads at once, on one module."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import pytest
 

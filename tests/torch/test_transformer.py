@@ -1,6 +1,7 @@
 """Every node of the two-layer transformer, patched in every way, against the hand-written reference."""
 
-from typing import Any, Callable, Dict, List, Tuple
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +14,17 @@ from support import Saved, leaves, same_bits, weights_of
 MODULE, (IDS,) = models.transformer()
 
 
-def reference_run(changes: Dict[str, List[reference.Change]]) -> Tuple[torch.Tensor, ...]:
+def reference_run(changes: dict[str, list[reference.Change]]) -> tuple[torch.Tensor, ...]:
     return reference.transformer(reference.Taps(changes), MODULE, IDS)
 
 
 @pytest.fixture(scope="module")
-def recorded(transformer: Callable[[str], Saved]) -> Dict[str, List[str]]:
+def recorded(transformer: Callable[[str], Saved]) -> dict[str, list[str]]:
     """The tensor leaves of each kind's recorded graph; those of the trace without inner inputs, whose names it loses."""
-    paths = {kind: [p for p, k in leaves(transformer(kind).run().ok().tree) if k.startswith("Tensor")]
-             for kind in ("scripted", "traced")}
+    paths = {
+        kind: [p for p, k in leaves(transformer(kind).run().ok().tree) if k.startswith("Tensor")]
+        for kind in ("scripted", "traced")
+    }
     taps = reference.Taps({})
     with torch.no_grad():
         reference.transformer(taps, MODULE, IDS)
@@ -39,7 +42,7 @@ def test_reference_is_the_module(transformer: Callable[[str], Saved], kind: str)
 @pytest.mark.parametrize("mode", ["--no-grad", "--grad"])
 @pytest.mark.parametrize("kind", ["scripted", "traced"])
 def test_adding_zero_everywhere_changes_nothing(
-    transformer: Callable[[str], Saved], recorded: Dict[str, List[str]], kind: str, mode: str
+    transformer: Callable[[str], Saved], recorded: dict[str, list[str]], kind: str, mode: str
 ) -> None:
     # PyTorch refuses to add a number to a bool tensor, and so do patches: the masks are left out.
     paths = [path for path in recorded[kind] if not path.endswith((".mask", ".expand"))]
@@ -49,13 +52,15 @@ def test_adding_zero_everywhere_changes_nothing(
     assert same_bits(bare.weights, patched.weights) and same_bits(bare.inputs, patched.inputs)
     # And each alone.
     swept = transformer(kind).sweep([[f"{path}=add:0"] for path in paths], mode)
-    assert [path for path, (ran, output) in zip(paths, swept.results) if not ran or not same_bits(output, swept.bare)] == []
+    assert [
+        path for path, (ran, output) in zip(paths, swept.results) if not ran or not same_bits(output, swept.bare)
+    ] == []
 
 
 @pytest.mark.parametrize("options", [["--no-grad"], ["--grad"], ["--grad", "--record"]], ids=" ".join)
 @pytest.mark.parametrize("kind", ["scripted", "traced"])
 def test_every_patch_at_every_node(
-    transformer: Callable[[str], Saved], recorded: Dict[str, List[str]], kind: str, options: List[str]
+    transformer: Callable[[str], Saved], recorded: dict[str, list[str]], kind: str, options: list[str]
 ) -> None:
     patches, expected = [], []
     for path in recorded[kind]:
@@ -94,7 +99,7 @@ def test_a_sample_from_the_command_line(transformer: Callable[[str], Saved], pat
 
 def test_several_patches_at_once_act_in_order(transformer: Callable[[str], Saved]) -> None:
     gelu, scores = "layers_0.mlp.gelu", "layers_1.attn.softmax"
-    changes: Dict[str, List[Any]] = {
+    changes: dict[str, list[Any]] = {
         gelu: [KINDS_OF_CHANGE["replace:0.5"](0), KINDS_OF_CHANGE["add:1"](...)],
         scores: [KINDS_OF_CHANGE["zero"]((..., slice(1, 3)))],
     }

@@ -1,7 +1,7 @@
 """The recorded graph: its exact text, and that it is the same however the program runs the module."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 import torch
@@ -10,7 +10,6 @@ import models
 import reference
 from models import TUPLE_OUTPUT_TREE
 from support import KINDS, Saved, graphpatch, leaves, nodes, same_bits, shape_text
-
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,5 +108,12 @@ def test_names_that_need_a_suffix_or_prefix(exported: Callable[..., Saved]) -> N
 
 def test_control_flow_records_what_ran(exported: Callable[..., Saved]) -> None:
     tree = exported("loop", models.Loop(), (torch.randn(2, 4), 3)).run("--runs", 3).ok().tree
-    assert [path for path, _ in nodes(tree) if "." not in path] == ["x", "steps", "linear", "tanh", "linear_1", "output"]
+    assert [path for path, _ in nodes(tree) if "." not in path] == [
+        "x",
+        "steps",
+        "linear",
+        "tanh",
+        "linear_1",
+        "output",
+    ]
     assert dict(nodes(tree))["steps"] == "int"

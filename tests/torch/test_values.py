@@ -1,7 +1,8 @@
 """Values from files, values that are kept, runs, and patch files, against PyTorch itself."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import models
-from reference import Taps, steps, transformer as eager, values
+from reference import Taps, steps, values
+from reference import transformer as eager
 from support import GRAPHPATCH, PROGRAMS, Result, Saved, graphpatch, run_process, same_bits
 
 OUTPUT = "layers_0.mlp.output"
 
 
-def reference(changes: Dict[str, List[Any]]) -> Tuple[Any, Dict[str, Tensor]]:
+def reference(changes: dict[str, list[Any]]) -> tuple[Any, dict[str, Tensor]]:
     """The transformer by hand: its output and every value."""
     module, inputs = models.transformer()
     taps = Taps(changes)
@@ -33,7 +35,7 @@ def patched(saved: Saved, patch: str) -> Result:
 
 
 @pytest.fixture
-def floats(exported: Callable[..., Saved]) -> Tuple[Saved, Tensor]:
+def floats(exported: Callable[..., Saved]) -> tuple[Saved, Tensor]:
     """models.Steps on floats, and its input of shape (4, 5)."""
     x = values(torch.float32)
     return exported(f"steps-{torch.float32}", models.Steps(), (x,)), x
@@ -52,7 +54,9 @@ BROADCAST = [
 
 @pytest.mark.parametrize("kind", ["add", "replace"])
 @pytest.mark.parametrize("text, index, shapes", BROADCAST)
-def test_an_npy_value_broadcasts(floats: Tuple[Saved, Tensor], tmp_path: Path, kind: str, text: str, index: Any, shapes: Any) -> None:
+def test_an_npy_value_broadcasts(
+    floats: tuple[Saved, Tensor], tmp_path: Path, kind: str, text: str, index: Any, shapes: Any
+) -> None:
     saved, x = floats
     for shape in shapes:
         array = np.linspace(-3, 7, int(np.prod(shape)), dtype=np.float32).reshape(shape)
@@ -74,7 +78,9 @@ NPY_DTYPES = ["<f4", ">f4", "<f8", "<f2", ">i2", "<i8", "|u1", "|i1", "|b1", "<i
 
 @pytest.mark.parametrize("dtype", NPY_DTYPES)
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_npy_dtypes_byte_and_memory_orders(floats: Tuple[Saved, Tensor], tmp_path: Path, dtype: str, order: str) -> None:
+def test_npy_dtypes_byte_and_memory_orders(
+    floats: tuple[Saved, Tensor], tmp_path: Path, dtype: str, order: str
+) -> None:
     saved, x = floats
     array = (np.arange(20).reshape(4, 5) * 3 % 7).astype(dtype, order=order)
     np.save(tmp_path / "value.npy", array)
@@ -91,7 +97,7 @@ SAFETENSORS_DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat1
 
 @pytest.mark.parametrize("dtype", SAFETENSORS_DTYPES, ids=lambda d: str(d).split(".")[1])
 @pytest.mark.parametrize("kind", ["add", "replace"])
-def test_a_safetensors_value(floats: Tuple[Saved, Tensor], tmp_path: Path, dtype: torch.dtype, kind: str) -> None:
+def test_a_safetensors_value(floats: tuple[Saved, Tensor], tmp_path: Path, dtype: torch.dtype, kind: str) -> None:
     saved, x = floats
     value = (torch.arange(5) % 3).to(dtype)
     save_file({"other": torch.ones(7), "a.b|c#0": value, "a": torch.zeros(2)}, tmp_path / "values.safetensors")
@@ -107,10 +113,21 @@ def test_a_safetensors_value(floats: Tuple[Saved, Tensor], tmp_path: Path, dtype
 
 
 # The value's dtype, the patch's, and whether PyTorch takes `at += value`.
-@pytest.mark.parametrize("dtype, value", [(torch.int64, torch.float32), (torch.uint8, torch.float64), (torch.bool, torch.int64),
-                                          (torch.float32, torch.complex64), (torch.int64, torch.bool)], ids=str)
+@pytest.mark.parametrize(
+    "dtype, value",
+    [
+        (torch.int64, torch.float32),
+        (torch.uint8, torch.float64),
+        (torch.bool, torch.int64),
+        (torch.float32, torch.complex64),
+        (torch.int64, torch.bool),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", ["add", "replace"])
-def test_dtypes_are_refused_as_pytorch_does(exported: Callable[..., Saved], tmp_path: Path, dtype: torch.dtype, value: torch.dtype, kind: str) -> None:
+def test_dtypes_are_refused_as_pytorch_does(
+    exported: Callable[..., Saved], tmp_path: Path, dtype: torch.dtype, value: torch.dtype, kind: str
+) -> None:
     x = values(dtype)
     saved = exported(f"steps-{dtype}", models.Steps(), (x,))
     tensor = torch.ones(5).to(value)
@@ -134,24 +151,28 @@ def test_dtypes_are_refused_as_pytorch_does(exported: Callable[..., Saved], tmp_
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 4), (2, 4, 5), (0,)])
-def test_shapes_that_do_not_broadcast_are_refused(floats: Tuple[Saved, Tensor], tmp_path: Path, shape: Tuple[int, ...]) -> None:
+def test_shapes_that_do_not_broadcast_are_refused(
+    floats: tuple[Saved, Tensor], tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     np.save(tmp_path / "v.npy", np.zeros(shape, np.float32))
     for kind in ("add", "replace"):
         result = patched(floats[0], f"clone={kind}:@{tmp_path / 'v.npy'}")
         assert result.code == 1 and "clone" in result.stderr
 
 
-def test_a_file_is_found_from_another_directory(floats: Tuple[Saved, Tensor], tmp_path: Path) -> None:
+def test_a_file_is_found_from_another_directory(floats: tuple[Saved, Tensor], tmp_path: Path) -> None:
     """A relative file belongs to the directory of the command, whatever the program does."""
     saved, x = floats
     np.save(tmp_path / "v#1.npy", np.float32(2))
     program = f"cd / && exec '{PROGRAMS / 'runner'}' '{saved.model}' '{saved.inputs}' '{tmp_path / 'out.pt'}'"
-    run_process([GRAPHPATCH, "run", "--patch", r"clone=replace:@v\#1.npy", "--", "/bin/sh", "-c", program], cwd=tmp_path).ok()
+    run_process(
+        [GRAPHPATCH, "run", "--patch", r"clone=replace:@v\#1.npy", "--", "/bin/sh", "-c", program], cwd=tmp_path
+    ).ok()
     threads, _, _ = torch.load(tmp_path / "out.pt", weights_only=False)
     assert same_bits(threads[0][0], one_step(x, lambda at: at.fill_(2)))
 
 
-def test_bad_files_stop_before_the_program(floats: Tuple[Saved, Tensor], tmp_path: Path) -> None:
+def test_bad_files_stop_before_the_program(floats: tuple[Saved, Tensor], tmp_path: Path) -> None:
     saved, _ = floats
     np.save(tmp_path / "good.npy", np.zeros(5))
     (tmp_path / "half.npy").write_bytes((tmp_path / "good.npy").read_bytes()[:-1])
@@ -160,16 +181,28 @@ def test_bad_files_stop_before_the_program(floats: Tuple[Saved, Tensor], tmp_pat
     np.save(tmp_path / "records.npy", np.zeros(2, [("a", "<f4")]))
     save_file({"clean": torch.zeros(1), "corrupt": torch.zeros(1)}, tmp_path / "two.safetensors")
     torch.save(torch.zeros(1), tmp_path / "torch.safetensors")
-    for value, hint in [("missing.npy", "No such file"), ("half.npy", "39 bytes"), ("text.npy", "<U1"), ("objects.npy", "Python objects"),
-                        ("records.npy", "records"), ("two.safetensors#claen", "there are: clean, corrupt"), ("two.safetensors", "#key"),
-                        ("torch.safetensors#k", "not a safetensors file"), ("good.npy#k", "no keys"), ("", ".npy or .safetensors")]:
+    for value, hint in [
+        ("missing.npy", "No such file"),
+        ("half.npy", "39 bytes"),
+        ("text.npy", "<U1"),
+        ("objects.npy", "Python objects"),
+        ("records.npy", "records"),
+        ("two.safetensors#claen", "there are: clean, corrupt"),
+        ("two.safetensors", "#key"),
+        ("torch.safetensors#k", "not a safetensors file"),
+        ("good.npy#k", "no keys"),
+        ("", ".npy or .safetensors"),
+    ]:
         result = patched(saved, f"clone=add:@{tmp_path / value}")
         assert result.code == 2 and not result.outputs and hint in result.stderr, f"{value}: {result.stderr}"
 
 
 # --- values that are kept
 
-def kept(saved: Saved, folder: Path, extra: List[Any], *options: Any, code: int = 0) -> Tuple[Dict[str, Tensor], Result]:
+
+def kept(
+    saved: Saved, folder: Path, extra: list[Any], *options: Any, code: int = 0
+) -> tuple[dict[str, Tensor], Result]:
     file = folder / "kept.safetensors"
     result = saved.run(*options, tree=False, extra=[*extra, "--save", file])
     assert result.code == code, result.stderr
@@ -195,8 +228,11 @@ def test_every_node_can_be_probed(transformer: Callable[[str], Saved], tmp_path:
 def test_a_probe_sees_what_comes_before_it(transformer: Callable[[str], Saved], tmp_path: Path) -> None:
     _, seen = reference({})
     zeroed, after = reference({OUTPUT: [lambda at: at.zero_()]})
-    values, result = kept(transformer("scripted"), tmp_path,
-                          ["--probe", OUTPUT, "--patch", f"{OUTPUT}=zero", "--probe", OUTPUT, "--probe", "layers_0.add_1"])
+    values, result = kept(
+        transformer("scripted"),
+        tmp_path,
+        ["--probe", OUTPUT, "--patch", f"{OUTPUT}=zero", "--probe", OUTPUT, "--probe", "layers_0.add_1"],
+    )
     assert same_bits(values[OUTPUT], seen[OUTPUT]) and same_bits(values[f"{OUTPUT}~2"], torch.zeros_like(seen[OUTPUT]))
     assert same_bits(values["layers_0.add_1"], after["layers_0.add_1"]) and same_bits(result.output, zeroed)
 
@@ -205,11 +241,16 @@ def test_a_record_keeps_every_value_in_order(exported: Callable[..., Saved], tmp
     torch.manual_seed(0)
     module, x = models.Loop(), torch.randn(2, 4)
     saved = exported("loop-kept", module, (x, 5))
-    values, _ = kept(saved, tmp_path, ["--record", "linear_0.output", "--record", "linear_2.output", "--probe", "tanh"], "--runs", 3)
+    values, _ = kept(
+        saved, tmp_path, ["--record", "linear_0.output", "--record", "linear_2.output", "--probe", "tanh"], "--runs", 3
+    )
     with torch.no_grad():
         first = module.linear(x)
         third = module.linear(torch.tanh(module.linear(torch.tanh(first))))
-    assert set(values) == {"tanh", *(f"{path}#{i}" for path in ("linear_0.output", "linear_2.output") for i in range(3))}
+    assert set(values) == {
+        "tanh",
+        *(f"{path}#{i}" for path in ("linear_0.output", "linear_2.output") for i in range(3)),
+    }
     assert all(same_bits(values[f"linear_0.output#{i}"], first) for i in range(3))
     assert all(same_bits(values[f"linear_2.output#{i}"], third) for i in range(3))
     assert same_bits(values["tanh"], torch.tanh(first))
@@ -219,7 +260,11 @@ def test_looking_leaves_the_program_alone(transformer: Callable[[str], Saved], t
     saved = transformer("scripted")
     bare = saved.bare("--runs", 3, "--threads", 2).ok()
     values, result = kept(saved, tmp_path, ["--record", OUTPUT, "--summary"], "--runs", 3, "--threads", 2)
-    assert same_bits(result.outputs, bare.outputs) and same_bits(result.weights, bare.weights) and result.stdout == bare.stdout
+    assert (
+        same_bits(result.outputs, bare.outputs)
+        and same_bits(result.weights, bare.weights)
+        and result.stdout == bare.stdout
+    )
     assert len(values) == 6 and "kept" in result.stderr
     assert all(same_bits(value, values[f"{OUTPUT}#0"]) for value in values.values())
 
@@ -268,11 +313,14 @@ def test_a_sudden_end_leaves_the_values(tuple_output: Callable[[str], Saved], tm
 
 # --- runs and patch files
 
+
 @pytest.mark.parametrize("runs, hit", [("0", {0}), ("2..", {2, 3, 4}), ("1..3", {1, 2}), ("0..", {0, 1, 2, 3, 4})])
-def test_runs(floats: Tuple[Saved, Tensor], tmp_path: Path, runs: str, hit: Any) -> None:
+def test_runs(floats: tuple[Saved, Tensor], tmp_path: Path, runs: str, hit: Any) -> None:
     saved, x = floats
-    (tmp_path / "p.toml").write_text(f"[[patch]]\npath = 'clone'\nkind = 'zero'\nruns = '{runs}'\n"
-                                     f"[[patch]]\npath = 'output|sub_0'\nkind = 'record'\nruns = '{runs}'\n")
+    (tmp_path / "p.toml").write_text(
+        f"[[patch]]\npath = 'clone'\nkind = 'zero'\nruns = '{runs}'\n"
+        f"[[patch]]\npath = 'output|sub_0'\nkind = 'record'\nruns = '{runs}'\n"
+    )
     found, result = kept(saved, tmp_path, ["--patches", tmp_path / "p.toml"], "--runs", 5)
     zero, plain = one_step(x, lambda at: at.zero_()), steps(x, {})
     assert all(same_bits(run, zero if i in hit else plain) for i, run in enumerate(result.outputs[0]))
@@ -325,7 +373,9 @@ limit = 1
         at[0] = 0
 
     always = {OUTPUT: [first, second]}
-    run0, seen0 = reference({**always, "layers_1.attn.chunk|sub_1": [cleared], "layers_1.mlp.output": [lambda at: at.copy_(clean)]})
+    run0, seen0 = reference(
+        {**always, "layers_1.attn.chunk|sub_1": [cleared], "layers_1.mlp.output": [lambda at: at.copy_(clean)]}
+    )
     run1, _ = reference(always)
     plain = reference({})[1]
     found, result = kept(transformer("scripted"), tmp_path, ["--patches", folder / "p.toml", "--summary"], "--runs", 2)

@@ -1,6 +1,6 @@
 """TorchScript: what a module writes into a patched copy is in the memory that its original shows, and the other way round."""
 
-from typing import Callable, List, Tuple
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ class Writing(nn.Module):
         self.writer = Writer()
         self.act = nn.ReLU(inplace=True)
 
-    def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         y = x.new_empty([4, 6])
         y[:, :2] = x[:, :2] * 2
         y[:, 2:] = 5.0
@@ -51,16 +51,18 @@ def module() -> Writing:
 @pytest.mark.parametrize("kind", ["scripted", "traced"])
 @pytest.mark.parametrize("mode", ["--no-grad", "--grad"])
 def test_a_patch_that_changes_nothing_changes_nothing(
-        exported: Callable[..., Saved], module: Writing, kind: str, mode: str) -> None:
+    exported: Callable[..., Saved], module: Writing, kind: str, mode: str
+) -> None:
     saved = exported("writing", module, (X.clone(),), kind)
     bare = saved.bare(mode).ok()
     tree = saved.run(mode).ok().tree
-    paths: List[str] = [path for path, kind in leaves(tree) if kind.startswith("Tensor")]
+    paths: list[str] = [path for path, kind in leaves(tree) if kind.startswith("Tensor")]
     assert len(paths) > 30
     alone = ["chunk|sub_0", "writer.x", "t", "slice_1"] if (kind, mode) == ("scripted", "--no-grad") else []
     for case in [*([path] for path in alone), paths]:
-        found = saved.run(mode, "--runs", 1, patches=[f"{path}=add:-0.0" for path in case], tree=False,
-                          extra=["--on-error", "skip"])
+        found = saved.run(
+            mode, "--runs", 1, patches=[f"{path}=add:-0.0" for path in case], tree=False, extra=["--on-error", "skip"]
+        )
         assert same_bits(found.output, bare.output), case
         assert same_bits(found.weights, bare.weights) and same_bits(found.inputs, bare.inputs), case
 

@@ -16,9 +16,26 @@ WHEELS = ["--python-version", "3.11", "--only-binary=:all:"]
 
 
 def install(folder: Path, *what: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
-                           "--no-compile", "--no-cache-dir", "--upgrade", *WHEELS, "--target", str(folder), *what],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--no-compile",
+            "--no-cache-dir",
+            "--upgrade",
+            *WHEELS,
+            "--target",
+            str(folder),
+            *what,
+        ],
+        capture_output=True,
+        text=True,
+    )
     # Where it succeeds it still complains that the interpreter's own packages are of other versions.
     if done.returncode:
         sys.exit(f"error: pip cannot install {' '.join(what)}:\n{done.stderr}")
@@ -37,9 +54,12 @@ def main() -> None:
         return
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    print(f"versions: loading libtorch {version} into {folder} (0.5 to 0.9 GB to load, 1.5 to 2 GB on disk)", file=sys.stderr)
+    print(
+        f"versions: loading libtorch {version} into {folder} (0.5 to 0.9 GB to load, 1.5 to 2 GB on disk)",
+        file=sys.stderr,
+    )
     install(part, "--no-deps", f"torch=={version}")
-    metadata, = part.glob("torch-*.dist-info/METADATA")
+    (metadata,) = part.glob("torch-*.dist-info/METADATA")
     if runtime := cuda_runtime(metadata.read_text()):
         install(part, *runtime)
     shutil.rmtree(folder, ignore_errors=True)

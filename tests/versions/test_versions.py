@@ -8,16 +8,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from support import GRAPHPATCH, ROOT, Result, nodes, run_process, same_bits, tree_in
 from models import TUPLE_OUTPUT_TREE
+from support import GRAPHPATCH, ROOT, Result, nodes, run_process, same_bits, tree_in
 
-Expected = List[Tuple[str, Any]]
+Expected = list[tuple[str, Any]]
 
 
 @dataclass
@@ -32,11 +32,14 @@ class Version:
     bare_script: Any
     bare_flat: Any
 
-    def run(self, options: List[Any], program: str, *args: Any) -> Tuple[Result, Any]:
+    def run(self, options: list[Any], program: str, *args: Any) -> tuple[Result, Any]:
         """Under `graphpatch run`; with what the program wrote."""
         out = self.folder / "out.pt"
         out.unlink(missing_ok=True)
-        words = {"runner": [self.folder / "model.pt", self.folder / "inputs.pt", out, *args], "flat": ["ops", out, *args]}[program]
+        words = {
+            "runner": [self.folder / "model.pt", self.folder / "inputs.pt", out, *args],
+            "flat": ["ops", out, *args],
+        }[program]
         before = [GRAPHPATCH, "run", *options, "--"] if options else []
         result = run_process([*before, self.programs / program, *words]).ok()
         return result, torch.load(out, weights_only=False)
@@ -111,6 +114,8 @@ def test_code_and_errors(version: Version) -> None:
     out = version.folder / "refused.pt"
     program = [version.programs / "runner", version.folder / "model.pt", version.folder / "inputs.pt", out]
     refused = run_process([GRAPHPATCH, "run", "--patch", "add[7]=zero", "--", *program])
-    assert refused.code == 1 and "cannot be applied at add" in refused.stderr and "(3, 2)" in refused.stderr, refused.stderr
+    assert refused.code == 1 and "cannot be applied at add" in refused.stderr and "(3, 2)" in refused.stderr, (
+        refused.stderr
+    )
     skipped = run_process([GRAPHPATCH, "run", "--on-error", "skip", "--patch", "add[7]=zero", "--", *program])
     assert skipped.code == 3 and same_bits(torch.load(out, weights_only=False)[0][0][0], version.script[0][1])

@@ -3,8 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -25,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
         print(f"test-view: NOT RUN, the pages of `graphpatch view`: {message}", file=sys.stderr)
 
 
-def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if browser_path() is None:
         items[:] = [item for item in items if "open_page" not in getattr(item, "fixturenames", [])]
 
@@ -43,16 +44,37 @@ def encoder(folder: Path) -> Path:
     with FileLock(demo / "lock"):
         if not (demo / "encoder.pt").exists():
             run(sys.executable, ROOT / "tests/demo/export_encoder.py", demo)
-    run(GRAPHPATCH, "run", "--graph", folder / "encoder.json", "--save", folder / "values.safetensors",
-        "--probe", "bert.encoder.layer_0.attention.self.softmax", "--record", "bert.encoder.layer_0.output",
-        "--", ROOT / "build/infer", demo / "encoder.pt", demo / "tokens.txt")
+    run(
+        GRAPHPATCH,
+        "run",
+        "--graph",
+        folder / "encoder.json",
+        "--save",
+        folder / "values.safetensors",
+        "--probe",
+        "bert.encoder.layer_0.attention.self.softmax",
+        "--record",
+        "bert.encoder.layer_0.output",
+        "--",
+        ROOT / "build/infer",
+        demo / "encoder.pt",
+        demo / "tokens.txt",
+    )
     return folder / "encoder.json"
 
 
 @pytest.fixture(scope="session")
 def gpt2(folder: Path) -> Path:
     """GPT-2 in a Python script that knows nothing of us."""
-    run(GRAPHPATCH, "run", "--graph", folder / "gpt2.json", "--", sys.executable, ROOT / "tests/programs/python/gpt2_script.py")
+    run(
+        GRAPHPATCH,
+        "run",
+        "--graph",
+        folder / "gpt2.json",
+        "--",
+        sys.executable,
+        ROOT / "tests/programs/python/gpt2_script.py",
+    )
     return folder / "gpt2.json"
 
 
@@ -66,8 +88,19 @@ def scopes(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def modules(folder: Path) -> Path:
     """Two runs of a C++ program that knows nothing of us: flat, what reads a module's parameters in its scope."""
-    run(GRAPHPATCH, "run", "--graph", folder / "modules.json", "--run-at", "embed.embedding", "--",
-        ROOT / "build/flat", "nn", folder / "modules.pt", 2)
+    run(
+        GRAPHPATCH,
+        "run",
+        "--graph",
+        folder / "modules.json",
+        "--run-at",
+        "embed.embedding",
+        "--",
+        ROOT / "build/flat",
+        "nn",
+        folder / "modules.pt",
+        2,
+    )
     return folder / "modules.json"
 
 
@@ -83,9 +116,25 @@ def sweep(encoder: Path, folder: Path) -> Path:
     """A sweep over outputs of the encoder's layers, by a number that the program prints and by a distance."""
     demo = ROOT / "build/demo"
     # 3: zeros all over make its threads disagree, as NaN is not equal to itself.
-    run(GRAPHPATCH, "sweep", "--nodes", "bert.encoder.layer_*.{output,intermediate.output}", "--nodes", "bert.embeddings.output",
-        "--metric", "similarity=regex:1 and 2: similarity ([-0-9.e]+)", "--metric", "distance:output",
-        "-o", folder / "sweep.json", "--", ROOT / "build/infer", demo / "encoder.pt", demo / "tokens.txt", code=3)
+    run(
+        GRAPHPATCH,
+        "sweep",
+        "--nodes",
+        "bert.encoder.layer_*.{output,intermediate.output}",
+        "--nodes",
+        "bert.embeddings.output",
+        "--metric",
+        "similarity=regex:1 and 2: similarity ([-0-9.e]+)",
+        "--metric",
+        "distance:output",
+        "-o",
+        folder / "sweep.json",
+        "--",
+        ROOT / "build/infer",
+        demo / "encoder.pt",
+        demo / "tokens.txt",
+        code=3,
+    )
     return folder / "sweep.json"
 
 
@@ -116,7 +165,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
     """open_page(graph, *options, hash=…): makes the page and opens it. Any request or error on the way is a failure."""
-    wrong: List[str] = []
+    wrong: list[str] = []
     contexts = []
 
     def open_it(graph: Path, *options: Any, hash: str = "", dark: bool = False) -> Any:
@@ -129,7 +178,10 @@ def open_page(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
         address = html.as_uri()
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith((address, "data:")) else None)
+        page.on(
+            "request",
+            lambda request: wrong.append(request.url) if not request.url.startswith((address, "data:")) else None,
+        )
         page.goto(address + hash)
         until(page, "performance.getEntriesByName('shown').length > 0")
         return page

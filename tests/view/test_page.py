@@ -2,13 +2,15 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Set, Tuple
+from typing import Any
 
 import pytest
 import torch
-from pages import GRAPHPATCH, HOSTS, ROOT, run, synthetic, until
 from safetensors.torch import load_file
+
+from pages import GRAPHPATCH, HOSTS, ROOT, run, synthetic, until
 
 Open = Callable[..., Any]
 SELF = "bert.encoder.layer_0.attention.self"
@@ -24,12 +26,12 @@ def row(page: Any, path: str) -> Any:
     return page.locator(f"#rows .row[data-path='{path}']")
 
 
-def edges(page: Any) -> Set[Tuple[str, str, str]]:
+def edges(page: Any) -> set[tuple[str, str, str]]:
     script = "all => all.map(e => [e.dataset.from, e.dataset.to, e.dataset.dig || ''])"
     return {tuple(edge) for edge in page.locator(".edge").evaluate_all(script)}
 
 
-def links(page: Any, which: str) -> List[str]:
+def links(page: Any, which: str) -> list[str]:
     return page.locator(f"[data-list={which}] button").evaluate_all("all => all.map(e => e.dataset.path)")
 
 
@@ -85,7 +87,10 @@ def test_a_scope_shows_its_code_and_its_drawing(encoder: Path, open_page: Open) 
     page = open_page(encoder, SELF)
     assert chosen(page) == SELF
     code = page.locator("#code").inner_text()
-    assert "def forward(self, argument_1, attention_mask):" in code and "matmul = aten.matmul(transpose, transpose_3)" in code
+    assert (
+        "def forward(self, argument_1, attention_mask):" in code
+        and "matmul = aten.matmul(transpose, transpose_3)" in code
+    )
     drawn = edges(page)
     expected = flow(json.loads(encoder.read_text())["graphs"][0]["root"], SELF)
     assert len(expected) > 20 and drawn == {(*edge, "") for edge in expected}
@@ -98,17 +103,17 @@ def test_a_scope_shows_its_code_and_its_drawing(encoder: Path, open_page: Open) 
     assert page.locator("#crumbs strong").inner_text() == "attention"
 
 
-def flow(root: Dict[str, Any], path: str) -> Set[Tuple[str, str]]:
+def flow(root: dict[str, Any], path: str) -> set[tuple[str, str]]:
     """The data flow between a scope's nodes that are no parameters, read from the file by other means than the page's."""
     scope = root
     for name in path.split("."):
         scope = next(child for child in scope["children"] if child["name"] == name)
     kinds = {child["name"]: child["kind"] for child in scope["children"]}
 
-    def names(arg: Any) -> List[str]:
+    def names(arg: Any) -> list[str]:
         if isinstance(arg, list):
             return [name for item in arg for name in names(item)]
-        (kind, value), = arg.items()
+        ((kind, value),) = arg.items()
         return [value.split("|")[0]] if kind == "node" else names(value) if kind in ("list", "tuple") else []
 
     found = set()
@@ -125,13 +130,30 @@ def flow(root: Dict[str, Any], path: str) -> Set[Tuple[str, str]]:
 
 # A node of each host: what it is made from, what uses it, and the innermost line of its source.
 NODES = {
-    "encoder": (f"{SELF}.matmul", [f"{SELF}.transpose", f"{SELF}.transpose_3"], [f"{SELF}.div"], ("modeling_bert", "torch.matmul")),
-    "gpt2": ("transformer.h_1.mlp.act.tanh", ["transformer.h_1.mlp.act.mul_2"], ["transformer.h_1.mlp.act.add_1"],
-             ("activations.py", "torch.tanh")),
-    "scopes": ("layers_1.attn.softmax", ["layers_1.attn.masked_fill"], ["layers_1.attn.matmul_1"],
-               ("transformer.hpp", "scores = scores.masked_fill(mask, -1e9).softmax(-1);")),
-    "modules": ("blocks_0_fc.addmm", ["blocks_0_fc.bias", "embed.embedding", "blocks_0_fc.t"], ["tanh"],
-                ("flat.cpp", "torch::tanh(fc(x))")),
+    "encoder": (
+        f"{SELF}.matmul",
+        [f"{SELF}.transpose", f"{SELF}.transpose_3"],
+        [f"{SELF}.div"],
+        ("modeling_bert", "torch.matmul"),
+    ),
+    "gpt2": (
+        "transformer.h_1.mlp.act.tanh",
+        ["transformer.h_1.mlp.act.mul_2"],
+        ["transformer.h_1.mlp.act.add_1"],
+        ("activations.py", "torch.tanh"),
+    ),
+    "scopes": (
+        "layers_1.attn.softmax",
+        ["layers_1.attn.masked_fill"],
+        ["layers_1.attn.matmul_1"],
+        ("transformer.hpp", "scores = scores.masked_fill(mask, -1e9).softmax(-1);"),
+    ),
+    "modules": (
+        "blocks_0_fc.addmm",
+        ["blocks_0_fc.bias", "embed.embedding", "blocks_0_fc.t"],
+        ["tanh"],
+        ("flat.cpp", "torch::tanh(fc(x))"),
+    ),
     "plain": ("addmm_2", ["randn_2", "randn", "randn_1"], ["relu_1"], ("flat.cpp", "torch::addmm(b1, x, w1)")),
 }
 
@@ -167,15 +189,18 @@ def test_elements_of_containers(gpt2: Path, open_page: Open) -> None:
     assert "modeling_gpt2.py" in source and "key_states" in source
 
 
-@pytest.mark.parametrize("query, some, none", [
-    ("softmax", f"{SELF}.softmax", f"{SELF}.matmul"),
-    ("op:matmul layer_0", f"{SELF}.matmul", "bert.encoder.layer_1.attention.self.matmul"),
-    ("shape:30522,*", "bert.embeddings.word_embeddings.weight", "bert.embeddings.output"),
-    ("shape:...,12,9..13,9..13", f"{SELF}.softmax", f"{SELF}.transpose"),
-    ("class:BertIntermediate", "bert.encoder.layer_3.intermediate", f"{SELF}.softmax"),
-    ("file:modeling_bert layer_0 op:div", f"{SELF}.div", "bert.encoder.layer_0"),
-    ("kind:parameter word_embeddings", "bert.embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings"),
-])
+@pytest.mark.parametrize(
+    "query, some, none",
+    [
+        ("softmax", f"{SELF}.softmax", f"{SELF}.matmul"),
+        ("op:matmul layer_0", f"{SELF}.matmul", "bert.encoder.layer_1.attention.self.matmul"),
+        ("shape:30522,*", "bert.embeddings.word_embeddings.weight", "bert.embeddings.output"),
+        ("shape:...,12,9..13,9..13", f"{SELF}.softmax", f"{SELF}.transpose"),
+        ("class:BertIntermediate", "bert.encoder.layer_3.intermediate", f"{SELF}.softmax"),
+        ("file:modeling_bert layer_0 op:div", f"{SELF}.div", "bert.encoder.layer_0"),
+        ("kind:parameter word_embeddings", "bert.embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings"),
+    ],
+)
 def test_search_as_you_type(encoder: Path, open_page: Open, query: str, some: str, none: str) -> None:
     page = open_page(encoder)
     page.keyboard.press("/")
@@ -190,8 +215,31 @@ def test_search_as_you_type(encoder: Path, open_page: Open, query: str, some: st
     assert row(page, some).get_attribute("aria-selected") == "true" and page.locator("#tree").is_visible()
 
 
-PATTERNS = ["*,768", "30522,*", "...,12,9..13,9..13", "...", "()", "Tensor(1, 5..128, *)", "1, 9, ...", "1,14..20,*", "*,*,...,*,*",
-            "3", "1,...,3", "2..4,1,*", "6..9,1,*", "384,", "…,1,3", "(1,1,3)", "(5 .. 7, 1, 2)", "...,...", "5..4", "3,,4", "(3", "3;4", "-1"]
+PATTERNS = [
+    "*,768",
+    "30522,*",
+    "...,12,9..13,9..13",
+    "...",
+    "()",
+    "Tensor(1, 5..128, *)",
+    "1, 9, ...",
+    "1,14..20,*",
+    "*,*,...,*,*",
+    "3",
+    "1,...,3",
+    "2..4,1,*",
+    "6..9,1,*",
+    "384,",
+    "…,1,3",
+    "(1,1,3)",
+    "(5 .. 7, 1, 2)",
+    "...,...",
+    "5..4",
+    "3,,4",
+    "(3",
+    "3;4",
+    "-1",
+]
 
 
 @pytest.mark.parametrize("source", ["encoder", "dynamic"])
@@ -201,7 +249,9 @@ def test_shapes_are_those_of_show(encoder: Path, open_page: Open, source: str) -
     page = open_page(graph)
     found_some, refused = 0, 0
     for pattern in PATTERNS:
-        shown = subprocess.run([str(GRAPHPATCH), "show", str(graph), f"--shape={pattern}"], capture_output=True, text=True)
+        shown = subprocess.run(
+            [str(GRAPHPATCH), "show", str(graph), f"--shape={pattern}"], capture_output=True, text=True
+        )
         paths = [line.split(": ")[0] for line in shown.stdout.splitlines()]
         page.locator("#search").fill(f"shape:{pattern}")
         said = page.locator("#matches").inner_text()
@@ -220,9 +270,17 @@ def test_shapes_are_those_of_show(encoder: Path, open_page: Open, source: str) -
 
 def test_keys_move_in_the_tree(encoder: Path, open_page: Open) -> None:
     page = open_page(encoder)
-    for key, expected in [("ArrowDown", "input_ids"), ("ArrowDown", "attention_mask"), ("ArrowDown", "bert"),
-                          ("ArrowRight", "bert.input_ids"), ("ArrowLeft", "bert"), ("ArrowLeft", "bert"),
-                          ("ArrowDown", "output"), ("Home", "<root>"), ("End", "output")]:
+    for key, expected in [
+        ("ArrowDown", "input_ids"),
+        ("ArrowDown", "attention_mask"),
+        ("ArrowDown", "bert"),
+        ("ArrowRight", "bert.input_ids"),
+        ("ArrowLeft", "bert"),
+        ("ArrowLeft", "bert"),
+        ("ArrowDown", "output"),
+        ("Home", "<root>"),
+        ("End", "output"),
+    ]:
         page.keyboard.press(key)
         assert chosen(page) == expected, key
     tree = page.locator("#tree")
@@ -245,19 +303,31 @@ def test_values_are_described(encoder: Path, folder: Path, open_page: Open) -> N
     page = open_page(encoder, "--values", folder / "values.safetensors", hash=f"#{SELF}.softmax")
     kept = load_file(str(folder / "values.safetensors"))
 
-    def shown(key: str) -> Dict[str, float]:
-        return {name: float(page.locator(f"[data-key='{key}'] [data-statistic={name}]").inner_text())
-                for name in ("min", "max", "mean", "std", "L2")}
+    def shown(key: str) -> dict[str, float]:
+        return {
+            name: float(page.locator(f"[data-key='{key}'] [data-statistic={name}]").inner_text())
+            for name in ("min", "max", "mean", "std", "L2")
+        }
 
-    def expected(tensor: torch.Tensor) -> Dict[str, float]:
+    def expected(tensor: torch.Tensor) -> dict[str, float]:
         tensor = tensor.double()
-        return {"min": tensor.min(), "max": tensor.max(), "mean": tensor.mean(), "std": tensor.std(), "L2": tensor.norm()}
+        return {
+            "min": tensor.min(),
+            "max": tensor.max(),
+            "mean": tensor.mean(),
+            "std": tensor.std(),
+            "L2": tensor.norm(),
+        }
 
     key = f"{SELF}.softmax"
     assert shown(key) == pytest.approx({name: float(value) for name, value in expected(kept[key]).items()}, rel=1e-4)
-    bars = page.locator(f"[data-key='{key}'] .histogram title").evaluate_all("all => all.map(e => Number(e.textContent))")
+    bars = page.locator(f"[data-key='{key}'] .histogram title").evaluate_all(
+        "all => all.map(e => Number(e.textContent))"
+    )
     counts = torch.histc(kept[key].double(), bins=len(bars))
-    assert sum(bars) == kept[key].numel() and (counts - torch.tensor(bars)).abs().sum() <= 4  # a value on an edge of two bins
+    assert (
+        sum(bars) == kept[key].numel() and (counts - torch.tensor(bars)).abs().sum() <= 4
+    )  # a value on an edge of two bins
     page.goto(page.url.split("#")[0] + "#bert.encoder.layer_0.output")
     records = [key for key in kept if key.startswith("bert.encoder.layer_0.output#")]
     until(page, "document.querySelectorAll('.value').length > 1")
@@ -272,7 +342,10 @@ def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> N
     cell = lambda path: page.locator(f"#heat .cell[data-path='{path}']")
     assert page.locator("#heat thead th").all_inner_texts() == ["–", "0", "1", "2", "3", "4", "5"]
     assert page.locator("#heat tbody th").all_inner_texts() == [
-        "bert.embeddings.output", "bert.encoder.layer_*.intermediate.output", "bert.encoder.layer_*.output"]
+        "bert.embeddings.output",
+        "bert.encoder.layer_*.intermediate.output",
+        "bert.encoder.layer_*.output",
+    ]
     assert page.locator("#heat .cell").count() == len(rows) == 13
     for at, metric in enumerate(table["metrics"]):
         page.locator("#metric").select_option(label=metric["name"])
@@ -287,11 +360,14 @@ def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> N
             number = float(said.removeprefix(f"{metric['name']}: ").split(",")[0])
             assert where == path and number == pytest.approx(value, rel=1e-12)
             assert ("from the bare run's" in title) == (metric["measure"] == "regex")
-            color = [int(part) for part in cell(path).evaluate("e => getComputedStyle(e).backgroundColor")[4:-1].split(",")]
+            color = [
+                int(part) for part in cell(path).evaluate("e => getComputedStyle(e).backgroundColor")[4:-1].split(",")
+            ]
             red, _, blue = color
             # White, and the redder or the bluer the farther.
             assert (red >= blue) == (far[path] >= 0) and min(color) == pytest.approx(
-                255 - abs(far[path]) / most * (231 if far[path] > 0 else 222), abs=2)
+                255 - abs(far[path]) / most * (231 if far[path] > 0 else 222), abs=2
+            )
             ink = cell(path).evaluate("e => getComputedStyle(e).color")
             ground = luminance((red, color[1], blue))
             assert (ink == "rgb(0, 0, 0)") == (ground > 0.5) or abs(ground - 0.5) < 0.1
@@ -302,7 +378,10 @@ def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> N
     path = "bert.encoder.layer_3.output"
     cell(path).click()
     assert chosen(page) == path and row(page, path).get_attribute("aria-selected") == "true"
-    assert cell(path).get_attribute("aria-pressed") == "true" and page.locator("#heat .cell[aria-pressed=true]").count() == 1
+    assert (
+        cell(path).get_attribute("aria-pressed") == "true"
+        and page.locator("#heat .cell[aria-pressed=true]").count() == 1
+    )
     background = "e => getComputedStyle(e).backgroundColor"
     assert row(page, path).locator(".heat").evaluate(background) == cell(path).evaluate(background)
     assert row(page, "bert.encoder.layer_3").locator(".heat").count() == 0
@@ -311,8 +390,12 @@ def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> N
     # By keys: one stop, arrows from cell to cell, over places that have none.
     assert page.locator("#heat .cell[tabindex='0']").count() == 1
     page.locator("#heat .cell[tabindex='0']").focus()
-    for key, expected in [("ArrowUp", "bert.encoder.layer_3.intermediate.output"), ("ArrowUp", None), ("ArrowRight", "bert.encoder.layer_4.intermediate.output"),
-                          ("ArrowLeft", "bert.encoder.layer_3.intermediate.output")]:
+    for key, expected in [
+        ("ArrowUp", "bert.encoder.layer_3.intermediate.output"),
+        ("ArrowUp", None),
+        ("ArrowRight", "bert.encoder.layer_4.intermediate.output"),
+        ("ArrowLeft", "bert.encoder.layer_3.intermediate.output"),
+    ]:
         page.keyboard.press(key)
         if expected:
             assert page.evaluate("document.activeElement.dataset.path") == expected
@@ -362,10 +445,28 @@ def test_a_long_scope_is_drawn_in_part(folder: Path, open_page: Open) -> None:
 def test_texts_of_a_graph_are_never_markup(folder: Path, open_page: Open) -> None:
     evil = "</script><img src=x onerror=alert(1)><b>\"'&amp;\\ \u2028{{script}}"
     value = {"dict": [[evil, "int"]]}
-    graphs = [{"name": name, "runs": 1, "root": {"name": "<root>", "kind": "scope", "children": [
-        {"name": "x", "kind": "input", "value": value},
-        {"name": "op", "kind": "op", "target": evil, "value": {"other": evil}, "args": [{"node": "x"}],
-         "frames": [{"file": evil, "line": 3, "function": evil, "text": evil}]}]}} for name in [evil, "Second.forward"]]
+    graphs = [
+        {
+            "name": name,
+            "runs": 1,
+            "root": {
+                "name": "<root>",
+                "kind": "scope",
+                "children": [
+                    {"name": "x", "kind": "input", "value": value},
+                    {
+                        "name": "op",
+                        "kind": "op",
+                        "target": evil,
+                        "value": {"other": evil},
+                        "args": [{"node": "x"}],
+                        "frames": [{"file": evil, "line": 3, "function": evil, "text": evil}],
+                    },
+                ],
+            },
+        }
+        for name in [evil, "Second.forward"]
+    ]
     (folder / "evil.json").write_text(json.dumps({"format": 1, "graphs": graphs}))
     page = open_page(folder / "evil.json", hash="#op")
     assert page.locator("img, b").count() == 0 and evil in page.locator("#details dl").first.inner_text()
@@ -389,20 +490,23 @@ def test_the_page_looks_right(encoder: Path, open_page: Open, dark: bool, tmp_pa
     image = Image.open(tmp_path / "page.png").convert("RGB")
     assert image.size == (1440, 860)
     ground = (22, 24, 29) if dark else (255, 255, 255)
-    colours = {count: colour for count, colour in (image.getcolors(1 << 24) or [])}
+    colours = dict(image.getcolors(1 << 24) or [])
     assert sum(count for count, colour in colours.items() if colour == ground) > 0.2 * 1440 * 860
     boxes = {name: page.locator(name).bounding_box() for name in ["header", "nav", "section", "aside"]}
     assert boxes["nav"]["x"] == 0 and boxes["aside"]["x"] + boxes["aside"]["width"] == 1440
     assert boxes["nav"]["width"] + boxes["section"]["width"] + boxes["aside"]["width"] == pytest.approx(1440, abs=1)
-    assert all(boxes[name]["y"] + boxes[name]["height"] == pytest.approx(860, abs=1) for name in ["nav", "section", "aside"])
+    assert all(
+        boxes[name]["y"] + boxes[name]["height"] == pytest.approx(860, abs=1) for name in ["nav", "section", "aside"]
+    )
 
     # Boxes of the drawing do not overlap, and each stands above what uses it.
     rects = page.locator(".box").evaluate_all(
         "all => Object.fromEntries(all.map(e => { const r = e.querySelector('rect').getBoundingClientRect();"
-        "return [e.dataset.path, [r.left, r.top, r.right, r.bottom]]; }))")
+        "return [e.dataset.path, [r.left, r.top, r.right, r.bottom]]; }))"
+    )
     names = list(rects)
     for i, a in enumerate(names):
-        for b in names[i + 1:]:
+        for b in names[i + 1 :]:
             (left, top, right, bottom), (left2, top2, right2, bottom2) = rects[a], rects[b]
             assert right <= left2 or right2 <= left or bottom <= top2 or bottom2 <= top, (a, b)
     assert all(rects[a][3] < rects[b][1] for a, b, _ in edges(page))
@@ -415,10 +519,10 @@ def test_the_page_looks_right(encoder: Path, open_page: Open, dark: bool, tmp_pa
         assert max(abs(luminance(pixel) - luminance(fill)) for pixel in pixels) > 0.4  # letters that can be read
 
 
-def row_area(page: Any) -> Tuple[float, ...]:
+def row_area(page: Any) -> tuple[float, ...]:
     box = page.locator("#rows .row[aria-selected=true]").bounding_box()
     return box["x"], box["y"], box["x"] + min(box["width"], 350), box["y"] + box["height"]
 
 
-def luminance(pixel: Tuple[int, ...]) -> float:
+def luminance(pixel: tuple[int, ...]) -> float:
     return (0.2126 * pixel[0] + 0.7152 * pixel[1] + 0.0722 * pixel[2]) / 255

@@ -100,6 +100,8 @@ def _is_unwritten(saved: dict[str, Any], unwritten: set[str]) -> bool:
 
 def _leaves(value: Any, path: str, dig: list[str]) -> Iterator[Leaf]:
     elements: list[tuple[str, Any]]
+    if value in ("str", "complex"):  # no patch can keep or change one
+        return
     if isinstance(value, str):
         yield Leaf("|".join(filter(None, [path, ".".join(dig)])), dig, value, False)
         return

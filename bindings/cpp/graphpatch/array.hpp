@@ -54,7 +54,7 @@ constexpr uint8_t code_of() {
 
 }  // namespace detail
 
-// A row-major tensor in CPU memory, or one of DLPack's. Owns it; copying is not done behind one's back.
+// A row-major tensor in CPU memory, or one of DLPack's. Owns it, and is never copied implicitly.
 class Array {
 public:
     // A copy of `n` elements, of this shape.

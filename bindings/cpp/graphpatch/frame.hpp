@@ -1,4 +1,4 @@
-// What this thread is in: open calls, from the root's to the innermost one, and what the library wants of each.
+// The open calls of this thread, from the root's to the innermost one, and what the library wants of each.
 #pragma once
 
 #include "structure.hpp"
@@ -134,7 +134,7 @@ public:
 private:
     enum class Open { No, Cold, Scope, Run };
 
-    // What throws while it is shown ends the call: no destructor of a whole Scope will.
+    // An exception while a value is shown ends the call here: a Scope that was not fully made has no destructor.
     template <class Body>
     void shown(Body body) {
         try {

@@ -29,7 +29,7 @@ public:
     // Attached to this process's libtorch, which must be loaded: all runs belong to it. The first time on a machine the
     // library compiles its adapter for that libtorch (about half a minute). GP_STATUS_TORCH without libtorch,
     // GP_STATUS_ADAPTER without an adapter, GP_STATUS_STATE when another session is attached. Under `graphpatch run` the
-    // command gets the runs of which this session wants nothing.
+    // command sees only the runs that this session does not use.
     Session() : Session(nullptr) { detail::check(gp_session_attach(raw_.get())); }
     // One that is attached to nothing yet.
     static Session detached() { return Session(nullptr); }

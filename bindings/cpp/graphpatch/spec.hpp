@@ -24,8 +24,8 @@ using Function = std::function<at::Tensor(const at::Tensor&)>;
 using Function = std::function<std::optional<Array>(const Array&)>;
 #endif
 
-// A patch to be: a path, a part of the value there, what to do with it, and when. A plain value: may be copied, and
-// registered any number of times. Text is looked at when it is registered.
+// A patch that is not registered yet: a path, a part of the value there, what to do with it, and when. A plain value: may be
+// copied, and registered any number of times. Text is looked at when it is registered.
 class Spec {
 public:
     // Appends to the index what `slice` says: "[3, ::2]".

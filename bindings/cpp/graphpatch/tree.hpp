@@ -58,7 +58,7 @@ struct ScopeEntry {
     std::shared_ptr<gp_scope> handle;
 };
 
-// A root as it was made up at one time.
+// A root with the inputs and parameters that it had at one time.
 struct RootEntry {
     std::vector<std::string> inputs, parameters;
     std::shared_ptr<gp_root> handle;
@@ -88,8 +88,8 @@ public:
     bool is_alive() const { return !owned_ || !owner_.expired(); }
     bool is_owned() const noexcept { return owned_; }
 
-    // The library's picture of the root as it is made up now, `parameters` being their paths if they were looked up; else
-    // the last picture will do.
+    // The library's root for a module with these inputs and `parameters` (their paths); NULL where nobody has looked them up,
+    // so that the last root's are taken.
     std::shared_ptr<const RootEntry> root(const Names& inputs, const std::vector<std::string>* parameters) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (root_ && same_names(root_->inputs, inputs) && (!parameters || *parameters == root_->parameters)) return root_;
@@ -233,7 +233,7 @@ public:
             if (found != known_.end() && found->second.tree->is_alive()) return found->second.tree;
         }
         auto tree = std::make_shared<Tree>(module, short_name(module));
-        if (!tree->is_owned()) return tree;  // when it is gone nobody could tell
+        if (!tree->is_owned()) return tree; // nobody would notice that it is gone
         std::unique_lock<std::shared_mutex> lock(mutex_);
         if (known_.size() >= most_) forget();
         known_[&module] = {tree, false};
@@ -255,6 +255,6 @@ private:
     size_t most_ = 64;
 };
 
-}  // namespace detail
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace detail
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

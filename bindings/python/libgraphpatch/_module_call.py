@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _dynamo
+from . import _dynamo, _own_backward
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._locks import new_lock
@@ -58,6 +58,7 @@ def install() -> None:
         if _original is not None:
             return
         _original = Module.__call__
+        _own_backward.install()
         call = _seeing(_original)
         Module.__call__ = call
         _dynamo.skip(call.__code__)

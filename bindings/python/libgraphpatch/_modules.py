@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.nn import Module
@@ -31,6 +32,11 @@ def why_opaque(module: Module) -> str | None:
     return None
 
 
+def _itself(child: Any) -> Any:
+    """The module that hangs there, where a PatchableGraph of it stands in its place."""
+    return child if issubclass(type(child), Module) else vars(child).get("_module", child)
+
+
 def below(module: Module) -> Iterator[tuple[str, Module]]:
     """The module and all below it with their paths, in the order of ``named_modules(remove_duplicate=False)``.
     No method of theirs is called, and they need no hash."""
@@ -41,7 +47,7 @@ def below(module: Module) -> Iterator[tuple[str, Module]]:
             continue
         yield path, here
         around |= {id(here)}
-        held = [(name, child) for name, child in here._modules.items() if child is not None]
+        held = [(name, _itself(child)) for name, child in here._modules.items() if child is not None]
         waiting += [(f"{path}.{name}" if path else name, child, around) for name, child in reversed(held)]
 
 
@@ -51,7 +57,8 @@ def at(module: Module, path: str) -> Module | None:
     for name in path.split(".") if path else []:
         if here is None or name not in here._modules:
             return None
-        here = here._modules[name]
+        child = here._modules[name]
+        here = None if child is None else _itself(child)
     return here
 
 

@@ -17,14 +17,15 @@ from ._thread import Frame, thread
 _IN_SCRIPT = Cold()
 
 
-def _operator(name: str) -> Callable[..., Any]:
+def operator(name: str) -> Callable[..., Any]:
+    """An operator of the adapter's, by its name."""
     operation: Callable[..., Any] = torch._C._jit_get_operation(f"graphpatch::{name}")[0]
     return operation
 
 
 def prepare(module: Module) -> bool:
     """Has a scripted module tell of what it does. Whether it does."""
-    return bool(_operator("prepare")(module))
+    return bool(operator("prepare")(module))
 
 
 def prepared(module: Module) -> bool:
@@ -34,12 +35,12 @@ def prepared(module: Module) -> bool:
 
 def call_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
     """Calls a scripted module, by ``call``, so that it tells of what it does."""
-    optimized = _operator("optimize")(False)
+    optimized = operator("optimize")(False)
     try:
         prepare(module)
         return call(module, *args, **kwargs)
     finally:
-        _operator("optimize")(optimized)
+        operator("optimize")(optimized)
 
 
 def run_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import dataclasses
+from collections import OrderedDict, defaultdict
 from typing import Any, TypeGuard
 
 import torch
@@ -180,10 +181,29 @@ def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
             new[key] = element
     if not new:
         return value
+    if isinstance(value, dict):
+        copied = _copied_dict(value)
+        for key, element in new.items():
+            copied[key] = element
+        return copied
     copied = copy.copy(value)  # not made anew: that would compute fields again
     for key, element in new.items():
-        if isinstance(value, dict):
-            copied[key] = element
-        else:
-            object.__setattr__(copied, key, element)  # also of a frozen one
+        object.__setattr__(copied, key, element)  # also of a frozen one
+    return copied
+
+
+def _copied_dict(value: dict[Any, Any]) -> dict[Any, Any]:
+    """A dict of the same class with the same items in the same order, and the same attributes. Neither the constructor
+    nor a copying method of its class is called: those may order the items anew, as transformers' outputs do."""
+    kind = type(value)
+    if kind is dict:
+        return dict(value)
+    base: Any = OrderedDict if isinstance(value, OrderedDict) else dict
+    copied = kind.__new__(kind)
+    if isinstance(value, defaultdict) and isinstance(copied, defaultdict):
+        copied.default_factory = value.default_factory
+    for name, attribute in getattr(value, "__dict__", {}).items():
+        copied.__dict__[name] = attribute
+    for key, element in base.items(value):
+        base.__setitem__(copied, key, element)
     return copied

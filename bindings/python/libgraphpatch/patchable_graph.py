@@ -37,6 +37,22 @@ class ExtractionOptions:
         pass
 
 
+def _forward(graph: PatchableGraph, *args: Any, **kwargs: Any) -> Any:
+    refuse_transforms(type(graph._module).__name__, args, kwargs)
+    return graph(*args, **kwargs)
+
+
+class _Forward:
+    """The ``forward`` of a PatchableGraph is its call, with the arguments of the module's: a call of ours is a run, the
+    module's own method would be none."""
+
+    def __get__(self, graph: PatchableGraph | None, _kind: type | None = None) -> Callable[..., Any]:
+        if graph is None:
+            return _forward
+        call: Callable[..., Any] = functools.partial(_forward, graph)
+        return functools.wraps(graph._module.forward)(call)
+
+
 class PatchableGraph:
     """A module whose every intermediate tensor can be seen and patched by name.
 
@@ -101,10 +117,7 @@ class PatchableGraph:
         finally:
             thread.asked = outer
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The same: a call of ours is a run, the module's own method would be none."""
-        refuse_transforms(type(self._module).__name__, args, kwargs)
-        return self(*args, **kwargs)
+    forward = _Forward()
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Asked by ``torch.jit.script``."""
@@ -239,6 +252,6 @@ class PatchableGraph:
 
 
 # torch.compile calls them as they are, and is refused there.
-for method in (PatchableGraph.__call__, PatchableGraph.forward):
+for method in (PatchableGraph.__call__, _forward):
     vars(method)["_torchdynamo_disable"] = True
     skip(method.__code__)

@@ -159,6 +159,10 @@ fn no_leaf(value: &Value) -> String {
                 value.label()
             )
         }
+        Value::Str | Value::Complex => format!(
+            "is a {}, which no patch can keep or change: they act on tensors, numbers and booleans",
+            value.label()
+        ),
         _ => format!("is a {}, not a tensor or plain value", value.label()),
     }
 }

@@ -132,10 +132,11 @@ impl Value {
         }
     }
 
-    /// Whether a patch can name it: one tensor or one plain value, at least in some run.
+    /// Whether a patch can name it: one tensor, number or boolean, or None, at least in some run.
     pub fn is_leaf(&self) -> bool {
         match self {
             Value::Tuple(_) | Value::List(_) | Value::Dict(_) | Value::Other(_) => false,
+            Value::Str | Value::Complex => false,
             Value::Mixed(kinds) => kinds.iter().any(Value::is_leaf),
             _ => true,
         }

@@ -98,6 +98,10 @@ void keep_addresses(const void* const* identities, size_t n);
 void arm(uint32_t on);
 void watch(bool on);
 bool is_watching();
+// Whether what this thread computes is the forward of a function with a backward of its own, by which gradients will go.
+// Returns what was set before.
+bool set_own_backward(bool on);
+bool has_own_backward();
 // mirror.cpp: copies whose run has ended, or that nobody sees, are forgotten.
 void prune_mirrors();
 uint32_t suspend();

@@ -214,6 +214,14 @@ void register_doors() {
             stack.emplace_back(before);
           },
           alias),
+      // Around the forward of a torch.autograd.Function, through whose own backward gradients will go.
+      Operator(
+          "graphpatch::own_backward(bool on) -> bool",
+          [](Stack& stack) {
+            const bool on = torch::jit::pop(stack).toBool();
+            stack.emplace_back(set_own_backward(on));
+          },
+          alias),
   });
   (void)operators;
 }

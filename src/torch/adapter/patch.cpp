@@ -11,6 +11,11 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
   at::Tensor tensor = std::move(slot).toTensor();
   slot = c10::IValue();
   uint32_t answer;
+  if (target.action != GP_CUSTOM_TORCH && loses_gradient(tensor)) {
+    answer = elsewhere(target, kLosesGradient, &tensor);
+    slot = std::move(tensor);
+    return verdict(answer);
+  }
   // Nobody else sees its memory.
   const bool sole = (how == Ownership::Result || how == Ownership::Owned) && !shared && is_memory(tensor) &&
       only_ours(tensor, how == Ownership::Owned ? 2 : 1);
@@ -123,6 +128,8 @@ static std::string no_leaf(const c10::IValue& value) {
     const bool named = first != dict.end() && first->key().isString();
     return container("dict", dict.size(), named ? first->key().toStringRef() : "KEY");
   }
+  if (value.isString())
+    return "the value in this run is a str, which no patch can keep or change";
   const std::string kind = value.isCapsule() ? "foreign object" : value.tagKind();
   return "the value in this run is a " + kind + ", not a tensor or plain value";
 }

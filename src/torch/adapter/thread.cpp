@@ -50,6 +50,16 @@ bool is_watching() {
   return wanted().mirrors;
 }
 
+static thread_local bool own_backward = false;
+
+bool set_own_backward(bool on) {
+  return std::exchange(own_backward, on);
+}
+
+bool has_own_backward() {
+  return own_backward;
+}
+
 uint32_t suspend() {
   const uint32_t included = wanted().mirrors ? wanted().core : c10::impl::tls_is_dispatch_key_included(kKey);
   const uint32_t excluded = c10::impl::tls_is_dispatch_key_excluded(kKey);

@@ -214,6 +214,14 @@ static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part
   return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
 }
 
+const char* const kLosesGradient =
+    "it is computed inside a torch.autograd.Function, whose backward gives the gradient of the value without the patch: patch "
+    "what the function returns, or call it under torch.no_grad()";
+
+bool loses_gradient(const at::Tensor& tensor) {
+  return has_own_backward() && tensor.defined() && (tensor.is_floating_point() || tensor.is_complex());
+}
+
 uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
   at::Tensor made;
   const std::string why = reason([&] {
@@ -228,6 +236,7 @@ uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
     made = call_user_torch(target, target.slice_len ? tensor.index(where.items) : tensor);
     if (!made.defined() || (!target.slice_len && made.is_same(tensor)))
       return;
+    TORCH_CHECK(!loses_gradient(tensor), kLosesGradient);
     TORCH_CHECK(
         target.slice_len || (made.sizes() == tensor.sizes() && made.scalar_type() == tensor.scalar_type()),
         "the function returned a ", made.scalar_type(), " tensor of shape ", made.sizes(), " for one of ",

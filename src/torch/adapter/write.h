@@ -23,6 +23,10 @@ bool same_bits(const at::Tensor& left, const at::Tensor& right);
 // written where it lies.
 bool only_ours(const at::Tensor& tensor, size_t holders);
 
+// Whether a gradient would be that of the value without the patch.
+bool loses_gradient(const at::Tensor& tensor);
+extern const char* const kLosesGradient;
+
 // Does what the target says. `differentiable`: through autograd.
 uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable);
 // Calls the user's function with libtorch's own tensor; what it returns takes the tensor's place.

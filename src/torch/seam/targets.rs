@@ -10,7 +10,7 @@ use graphpatch_core::patch::action::{Action, NewPatch, Operand, Pick};
 use graphpatch_core::patch::{Number, Plan};
 use graphpatch_core::path::slice::Item;
 use graphpatch_core::tensor::HostTensor;
-use graphpatch_session::{Run, thread};
+use graphpatch_session::{self as session, Run, thread};
 
 /// The targets of one site in the seam's words, and what they point into.
 pub(super) struct Targets {
@@ -65,7 +65,7 @@ pub(super) unsafe extern "C" fn targets_free(owner: *mut raw::GpTargets) {
 
 impl Targets {
     /// The targets of `site` that hold in this run.
-    fn new(run: &Run, plan: Arc<Plan>, site: u32) -> Targets {
+    fn new(run: &mut Run, plan: Arc<Plan>, site: u32) -> Targets {
         let (mut list, mut parts) = (Vec::new(), Vec::new());
         for target in plan.targets(site) {
             if !run.holds(target.patch) {
@@ -85,10 +85,17 @@ impl Targets {
             };
             let patch = &plan.patches[target.patch as usize].patch;
             own.add_slice(patch);
-            // Operands and functions of other crates than this one there are none.
-            if let Some(given) = own.target(target.patch, &patch.action) {
-                list.push(given);
-                parts.push(own);
+            match own.target(target.patch, &patch.action) {
+                Some(given) => {
+                    list.push(given);
+                    parts.push(own);
+                }
+                // Nobody but this crate makes them; should that change, the patch is counted as failed.
+                None => {
+                    let why = "its value or its function is none that libtorch's side knows";
+                    run.applied_elsewhere(target.patch, why, None);
+                    session::note(run.failure());
+                }
             }
         }
         Targets {

@@ -1,14 +1,15 @@
 """What of an ABI is no longer as a client of the older one needs it."""
 
-from typing import Any, Dict, Iterator, List
+from collections.abc import Iterator
+from typing import Any
 
 
-def broken(old: Dict[str, Any], new: Dict[str, Any]) -> List[str]:
+def broken(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Empty if every client of `old` runs with a library of `new`. What is only in `new` is fine."""
     return list(_broken(old, new))
 
 
-def _broken(old: Dict[str, Any], new: Dict[str, Any]) -> Iterator[str]:
+def _broken(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     if old["number"] != new["number"]:
         yield f"the ABI's number was {old['number']} and is {new['number']}"
     for kind in ("functions", "types", "constants"):

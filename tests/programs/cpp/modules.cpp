@@ -676,12 +676,18 @@ void written_views() {
 }
 
 const std::map<std::string, void (*)()> kChecks = {
-    {"names", names},         {"values", values},
-    {"gradients", gradients}, {"functions", functions},
-    {"types", types},         {"ways_out", ways_out},
-    {"strangers", strangers}, {"runs", runs},
-    {"threads", threads},     {"throwing_callbacks", throwing_callbacks},
-    {"any_names", any_names}, {"off", off},
+    {"names", names},
+    {"values", values},
+    {"gradients", gradients},
+    {"functions", functions},
+    {"types", types},
+    {"ways_out", ways_out},
+    {"strangers", strangers},
+    {"runs", runs},
+    {"threads", threads},
+    {"throwing_callbacks", throwing_callbacks},
+    {"any_names", any_names},
+    {"off", off},
     {"written_views", written_views},
 };
 

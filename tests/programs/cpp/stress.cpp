@@ -37,8 +37,7 @@ struct Runner {
 // Adds and removes the patch until the runners are done, which go on until it has done so a hundred times. Both states last
 // about as long as a run, so that the runners meet both.
 // The path is checked against whole runs, however far the runners' first ones have come.
-void change(const std::string& patch, bool record, bool reattach, const std::atomic<int>& running,
-            std::atomic<int>& changes) {
+void change(const std::string& patch, bool record, bool reattach, const std::atomic<int>& running, std::atomic<int>& changes) {
     std::unique_ptr<abi::Session> session;
     for (; running > 0; ++changes) {
         if (!session) {

@@ -15,15 +15,19 @@ if "lazy" in sys.argv:
     sys.modules["torch"] = torch
     loader.exec_module(torch)
     print(torch.__name__)
-import torch  # noqa: E402
+import torch
 
 if "reload" in sys.argv:
     try:
         importlib.reload(torch)
     except Exception as error:
         print(type(error).__name__)
-print([getattr(finder, "__name__", type(finder).__name__) for finder in sys.meta_path if "Finder" in str(finder)],
-      "exec_module" in vars(torch.__loader__), any("python-" in entry for entry in sys.path), "sitecustomize" in sys.modules)
-from model import bits, pair  # noqa: E402
+print(
+    [getattr(finder, "__name__", type(finder).__name__) for finder in sys.meta_path if "Finder" in str(finder)],
+    "exec_module" in vars(torch.__loader__),
+    any("python-" in entry for entry in sys.path),
+    "sitecustomize" in sys.modules,
+)
+from model import bits, pair
 
 print(bits(pair()(torch.ones(2, 4))))

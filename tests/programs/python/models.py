@@ -4,8 +4,9 @@ import gc
 import sys
 
 import torch
-from model import Pair, bits, pair
 from torch.utils.checkpoint import checkpoint
+
+from model import Pair, bits, pair
 
 
 class Checkpointed(torch.nn.Module):
@@ -23,7 +24,7 @@ def train(model: torch.nn.Module) -> None:
         optimizer.zero_grad()
         model(torch.ones(2, 4, requires_grad=True)).sum().backward()
         optimizer.step()
-    print(bits([p for p in model.parameters()]))
+    print(bits(list(model.parameters())))
 
 
 torch.manual_seed(0)

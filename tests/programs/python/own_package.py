@@ -5,7 +5,8 @@ import sys
 if "first" in sys.argv:
     import libgraphpatch
 import torch
-import libgraphpatch  # noqa: F811
+
+import libgraphpatch
 from model import bits, pair
 
 

@@ -2,8 +2,9 @@
 
 import torch
 import torch.distributed
-from model import bits, pair
 from torch.nn.parallel import DistributedDataParallel
+
+from model import bits, pair
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()

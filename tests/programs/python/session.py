@@ -9,16 +9,38 @@ were seen and what a patch made of them are printed; test_ctypes_session.py comp
 import ctypes
 import json
 import sys
-from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint8, c_uint16, c_uint32
-from ctypes import c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    byref,
+    c_bool,
+    c_char_p,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint8,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 
 import torch
 
 
 class DLTensor(ctypes.Structure):  # DLPack 1's layouts, as <dlpack/dlpack.h> has them
-    _fields_ = [("data", c_void_p), ("device_type", c_int32), ("device_id", c_int32), ("ndim", c_int32),
-                ("code", c_uint8), ("bits", c_uint8), ("lanes", c_uint16), ("shape", POINTER(c_int64)),
-                ("strides", POINTER(c_int64)), ("byte_offset", c_uint64)]
+    _fields_ = [
+        ("data", c_void_p),
+        ("device_type", c_int32),
+        ("device_id", c_int32),
+        ("ndim", c_int32),
+        ("code", c_uint8),
+        ("bits", c_uint8),
+        ("lanes", c_uint16),
+        ("shape", POINTER(c_int64)),
+        ("strides", POINTER(c_int64)),
+        ("byte_offset", c_uint64),
+    ]
 
 
 class ManagedTensor(ctypes.Structure):
@@ -26,19 +48,30 @@ class ManagedTensor(ctypes.Structure):
 
 
 DELETER = ctypes.CFUNCTYPE(None, POINTER(ManagedTensor))
-ManagedTensor._fields_ = [("major", c_uint32), ("minor", c_uint32), ("context", c_void_p), ("deleter", DELETER),
-                          ("flags", c_uint64), ("tensor", DLTensor)]
+ManagedTensor._fields_ = [
+    ("major", c_uint32),
+    ("minor", c_uint32),
+    ("context", c_void_p),
+    ("deleter", DELETER),
+    ("flags", c_uint64),
+    ("tensor", DLTensor),
+]
 CALLBACK = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(ManagedTensor), POINTER(c_void_p))
 
 gp = ctypes.CDLL(sys.argv[1])
 for name, arguments in {  # as in the header; handles are opaque, so an address is enough
-    "session_open": [POINTER(c_void_p)], "session_attach": [c_void_p], "session_record": [c_void_p, c_bool],
+    "session_open": [POINTER(c_void_p)],
+    "session_attach": [c_void_p],
+    "session_record": [c_void_p, c_bool],
     "session_graphs": [c_void_p, POINTER(c_void_p)],
     "graphs_tree": [c_void_p, c_size_t, c_char_p, POINTER(c_void_p)],
-    "patch_add": [c_void_p, c_char_p, POINTER(c_uint64)], "patch_remove": [c_void_p, c_uint64],
+    "patch_add": [c_void_p, c_char_p, POINTER(c_uint64)],
+    "patch_remove": [c_void_p, c_uint64],
     "kept_tensor": [c_void_p, c_uint64, c_uint64, POINTER(POINTER(ManagedTensor))],
-    "spec_new": [c_char_p, POINTER(c_void_p)], "spec_slice": [c_void_p, c_char_p],
-    "spec_custom": [c_void_p, CALLBACK, c_void_p], "patch_register": [c_void_p, c_void_p, POINTER(c_uint64)],
+    "spec_new": [c_char_p, POINTER(c_void_p)],
+    "spec_slice": [c_void_p, c_char_p],
+    "spec_custom": [c_void_p, CALLBACK, c_void_p],
+    "patch_register": [c_void_p, c_void_p, POINTER(c_uint64)],
 }.items():
     call = getattr(gp, f"gp_{name}")
     call.restype, call.argtypes = c_int, arguments

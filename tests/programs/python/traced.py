@@ -4,6 +4,7 @@ import sys
 import warnings
 
 import torch
+
 from model import bits, pair
 
 warnings.simplefilter("ignore")
@@ -21,15 +22,22 @@ for way in sys.argv[1:]:
         print(torch.export.export(model, (x,)).graph)
     elif way == "compile":
         compiled = torch.compile(model, backend="eager")
-        print(bits(compiled(x)), bits(compiled(x + 1)), torch._dynamo.utils.counters["stats"]["unique_graphs"],
-              dict(torch._dynamo.utils.counters["graph_break"]))
+        print(
+            bits(compiled(x)),
+            bits(compiled(x + 1)),
+            torch._dynamo.utils.counters["stats"]["unique_graphs"],
+            dict(torch._dynamo.utils.counters["graph_break"]),
+        )
     elif way == "compile-method":
         model.compile(backend="eager")
         print(bits(model(x)), torch._dynamo.utils.counters["stats"]["unique_graphs"])
     elif way == "compile-function":
         compiled = torch.compile(lambda x: model(x) + 1, backend="eager")
-        print(bits(compiled(x)), torch._dynamo.utils.counters["stats"]["unique_graphs"],
-              dict(torch._dynamo.utils.counters["graph_break"]))
+        print(
+            bits(compiled(x)),
+            torch._dynamo.utils.counters["stats"]["unique_graphs"],
+            dict(torch._dynamo.utils.counters["graph_break"]),
+        )
     elif way == "inductor":
         print(torch.compile(model)(x).sum().isfinite())
     elif way == "fake":

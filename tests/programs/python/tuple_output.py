@@ -3,6 +3,7 @@
 import sys
 
 import torch
+
 from model import TupleOutputModule, bits
 
 torch.manual_seed(0)

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import torch
+
 from model import Pair, bits, pair
 
 
@@ -55,7 +56,7 @@ def main(way: str) -> None:
         from torch.utils.data import DataLoader
 
         loader = DataLoader(list(range(8)), num_workers=2, multiprocessing_context=way[7:], collate_fn=collate)
-        print([text for text in loader])
+        print(list(loader))
 
 
 def collate(_items):

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 GRAPHPATCH = ROOT / "target/release/graphpatch"
@@ -16,45 +16,88 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF
 TIMEOUT = 300
 
 # A container's root may not use the sandbox; the rest keeps the browser from looking for anything on a network.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1", "--hide-scrollbars"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-device-scale-factor=1",
+    "--hide-scrollbars",
+]
 
 
 # Graphs of these hosts are fixtures of these names.
 HOSTS = ["encoder", "gpt2", "scopes", "modules", "plain"]
 
 
-def browser_path() -> Optional[str]:
+def browser_path() -> str | None:
     names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
     return next((path for path in map(shutil.which, filter(None, names)) if path), None)
 
 
 def run(*args: Any, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run([str(arg) for arg in args], capture_output=True, text=True, env=ENVIRONMENT,
-                          stdin=subprocess.DEVNULL, timeout=TIMEOUT)
+    done = subprocess.run(
+        [str(arg) for arg in args],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        timeout=TIMEOUT,
+    )
     assert done.returncode == code, done.stderr
     return done
 
 
 def synthetic(layers: int, wide: int) -> dict:
     """A graph of many nodes: layers of operations that each use the one before and one of the layer before."""
+
     def tensor(*shape: int) -> dict:
         return {"tensor": {"shape": list(shape), "dtype": "float32", "device": "cpu", "layout": "strided"}}
 
     scopes = []
     for layer in range(layers):
-        nodes = [{"name": "x", "kind": "input", "value": tensor(1, 64),
-                  "args": [{"node": "x" if layer == 0 else f"layers_{layer - 1}"}]}]
+        nodes = [
+            {
+                "name": "x",
+                "kind": "input",
+                "value": tensor(1, 64),
+                "args": [{"node": "x" if layer == 0 else f"layers_{layer - 1}"}],
+            }
+        ]
         for i in range(wide - 3):
             last = nodes[-1]["name"]
-            nodes.append({"name": f"add_{i}", "kind": "op", "target": "aten::add.Tensor", "value": tensor(1, 64, i + 1),
-                          "args": [{"node": last}, {"node": nodes[i // 2]["name"]}],
-                          "frames": [{"file": f"model_{layer}.py", "line": i + 1, "function": "forward", "text": f"x = x + y{i}"}]})
-        nodes.append({"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": nodes[-1]["name"]}]})
-        scopes.append({"name": f"layers_{layer}", "kind": "scope", "target": "zoo.Layer", "module_path": f"layers.{layer}",
-                       "children": nodes})
-    children = [{"name": "x", "kind": "input", "value": tensor(1, 64)}, *scopes,
-                {"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": f"layers_{layers - 1}"}]}]
+            nodes.append(
+                {
+                    "name": f"add_{i}",
+                    "kind": "op",
+                    "target": "aten::add.Tensor",
+                    "value": tensor(1, 64, i + 1),
+                    "args": [{"node": last}, {"node": nodes[i // 2]["name"]}],
+                    "frames": [
+                        {"file": f"model_{layer}.py", "line": i + 1, "function": "forward", "text": f"x = x + y{i}"}
+                    ],
+                }
+            )
+        nodes.append(
+            {"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": nodes[-1]["name"]}]}
+        )
+        scopes.append(
+            {
+                "name": f"layers_{layer}",
+                "kind": "scope",
+                "target": "zoo.Layer",
+                "module_path": f"layers.{layer}",
+                "children": nodes,
+            }
+        )
+    children = [
+        {"name": "x", "kind": "input", "value": tensor(1, 64)},
+        *scopes,
+        {"name": "output", "kind": "output", "value": tensor(1, 64), "args": [{"node": f"layers_{layers - 1}"}]},
+    ]
     return {"name": "Big.forward", "runs": 1, "root": {"name": "<root>", "kind": "scope", "children": children}}
 
 

@@ -208,7 +208,7 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
         .columns
         .iter()
         .map(|head| Grid::heading(*head).chars().count());
-    // A shade or a color's margin in front, a space behind.
+    // A shade or a colored margin stands in front of the number, a space behind it.
     let width = digits.max(heads.max().unwrap_or(0)) + 2;
     let labels = grid.rows.iter().map(|(label, _)| label.chars().count());
     let margin = labels.max().unwrap_or(0);

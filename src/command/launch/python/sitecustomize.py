@@ -26,7 +26,7 @@ def _is_wanted():
 
 
 def _look():
-    """torch is there: calls of its modules are seen from now on."""
+    """torch was imported: calls of its modules are seen from now on."""
     is_ours = "libgraphpatch" not in sys.modules  # else the program's own, which uses the same library
     try:
         if is_ours:
@@ -48,7 +48,7 @@ def _look():
 
 
 class _Finder:
-    """Finds torch as the others do, and hears when it has been imported."""
+    """Finds torch as the other finders do, and acts when it has been imported."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "torch":

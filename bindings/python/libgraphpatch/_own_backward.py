@@ -1,0 +1,40 @@
+"""Functions with a backward of their own: what is patched inside their forward has no part in the gradient.
+
+``torch.autograd.Function.apply`` is replaced once. Where a run's function is called with a value that requires grad,
+the library is told, and refuses patches of what the forward computes. A checkpoint computes its forward again, patches
+included, so it is none of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import CheckpointFunction
+
+from . import _script
+from ._thread import Frame, thread
+
+
+def install() -> None:
+    """Has functions tell of their forward. To be called once."""
+    function: Any = torch.autograd.Function
+    original = function.apply.__func__
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(thread.frame) is not Frame or not _needs_gradient(cls, args):
+            return original(cls, *args, **kwargs)
+        switch = _script.operator("own_backward")
+        before = switch(True)
+        try:
+            return original(cls, *args, **kwargs)
+        finally:
+            switch(before)
+
+    function.apply = classmethod(apply)
+
+
+def _needs_gradient(cls: Any, args: Any) -> bool:
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or issubclass(cls, CheckpointFunction):
+        return False
+    return any(isinstance(value, torch.Tensor) and value.requires_grad for value in args)

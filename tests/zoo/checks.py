@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from case import Case, difference
 from libgraphpatch import AddPatch, Patch, ProbePatch
-from match import is_uninitialized, matches, pairs
+from match import matches, pairs
 from values import digest, digests
 
 
@@ -42,7 +42,11 @@ def probes(case: Case) -> Iterator[str]:
 
 def minus_zero_everywhere(case: Case) -> Iterator[str]:
     """Adding -0.0 at all float values at once changes no bit."""
-    found = case.patched({leaf.path: AddPatch(value=-0.0) for leaf in case.leaves if leaf.is_float})
+    try:
+        found = case.patched({leaf.path: AddPatch(value=-0.0) for leaf in case.leaves if leaf.is_float})
+    except Exception as error:
+        yield f"<root>: -0.0 everywhere: {error!r}"
+        return
     if wrong := difference(found, case.bare):
         yield f"<root>: -0.0 everywhere: {wrong}"
 
@@ -65,5 +69,7 @@ def one_by_one(case: Case) -> Iterator[str]:
                     continue
                 if wrong := difference(found, case.bare):
                     yield f"{leaf.path}: {what}: {wrong}"
-            if digest(probe.activation) != values[leaf.path] and not is_uninitialized(node):
+            if leaf.is_text or node.unwritten:
+                continue
+            if digest(probe.activation) != values[leaf.path]:
                 yield f"{leaf.path}: alone, the probe kept {digest(probe.activation)}, not {values[leaf.path]}"

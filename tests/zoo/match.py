@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from case import Case
-from nodes import Leaf, Node
+from nodes import HANDING_ON, Leaf, Node
 from observe import Call
 from values import at, digest, fields, is_record
 
@@ -39,25 +39,6 @@ def parameter(case: Case, node: Node) -> Tensor | None:
     }.get(node.target)
 
 
-def is_uninitialized(node: Node) -> bool:
-    """Whether the value is whatever memory held."""
-    return node.target.startswith(("aten::empty", "aten::new_empty"))
-
-
-# Operations that may give their operand itself as the result; below autograd nothing is called then.
-HANDING_ON = (
-    "aten::to",
-    "aten::contiguous",
-    "aten::dropout",
-    "aten::feature_dropout",
-    "aten::type_as",
-    "aten::reshape",
-    "aten::expand_as",
-    "aten::lift_fresh",
-    "aten::resolve_",
-)
-
-
 @dataclass
 class Match:
     """A leaf with the value that it has to have."""
@@ -77,9 +58,11 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
     there = _there_before(case, call)
     place = 0
     for node in scope.children:
-        if node.kind == "scope" or is_uninitialized(node):
+        if node.kind == "scope" or node.unwritten:
             continue
         for leaf in node.leaves:
+            if leaf.is_text:
+                continue
             value = values[leaf.path]
             if node.kind == "input":
                 yield Match(node, leaf, call, _picture(call.inputs.get(node.name, "no such argument"), leaf.dig))
@@ -94,13 +77,17 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
                     expected = value if value in there else f"a result of an operation, {node.target}"
                     yield Match(node, leaf, call, expected)
                     continue
-                event = call.events[place + later[0]]
+                # Where several have that value, the operation of the same name.
+                name = node.target.replace("::", ".").partition(".")[2].partition(".")[0]
+                named = [index for index in later if call.events[place + index].operator.split(".")[1] == name]
+                chosen = (named or later)[0]
+                event = call.events[place + chosen]
                 result = (event.number, event.results.index(value))
                 # An equal value may be another operation's.
                 handed_on = node.target.startswith(HANDING_ON) and value in there
                 yield Match(node, leaf, call, value, None if handed_on else result)
                 if leaf is node.leaves[-1] and not handed_on:
-                    place += later[0] + 1
+                    place += chosen + 1
 
 
 def _there_before(case: Case, call: Call) -> set[str]:

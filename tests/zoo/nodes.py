@@ -8,6 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Operations that may give their operand itself as the result; below autograd nothing is called then.
+HANDING_ON = (
+    "aten::to",
+    "aten::contiguous",
+    "aten::dropout",
+    "aten::feature_dropout",
+    "aten::type_as",
+    "aten::reshape",
+    "aten::expand_as",
+    "aten::lift_fresh",
+    "aten::resolve_",
+)
+VIEWS = ("aten::slice", "aten::select", "aten::view", "aten::unsqueeze", "aten::transpose", "aten::flatten")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -22,6 +35,10 @@ class Leaf:
     is_tensor: bool
 
     @property
+    def is_text(self) -> bool:
+        return not self.is_tensor and self.dtype == "str"
+
+    @property
     def is_float(self) -> bool:
         return self.is_tensor and self.dtype in FLOATS
 
@@ -33,6 +50,8 @@ class Node:
     target: str
     """An operation's schema; a parameter's attribute path below the module that is the root."""
     module_path: str
+    unwritten: bool = False
+    """Whether it shows memory that was made without a value (`torch.empty`): what a probe keeps is anything."""
     leaves: list[Leaf] = field(default_factory=list)
     children: list[Node] = field(default_factory=list)
 
@@ -56,9 +75,27 @@ def _node(saved: dict[str, Any], path: str) -> Node:
     node = Node(path, saved["kind"], saved.get("target", ""), saved.get("module_path", ""))
     if saved["kind"] != "scope":
         node.leaves = list(_leaves(saved.get("value", "NoneType"), path, []))
+    unwritten: set[str] = set()
     for child in saved.get("children", ()):
-        node.children.append(_node(child, f"{path}.{child['name']}" if path else child["name"]))
+        made = _node(child, f"{path}.{child['name']}" if path else child["name"])
+        made.unwritten = _is_unwritten(child, unwritten)
+        if made.unwritten:
+            unwritten.add(child["name"])
+        node.children.append(made)
     return node
+
+
+def _is_unwritten(saved: dict[str, Any], unwritten: set[str]) -> bool:
+    """Whether it is `empty` memory, or shows such memory of the same scope."""
+    target = saved.get("target", "")
+    if saved["kind"] != "op":
+        return False
+    if target.startswith(("aten::empty", "aten::new_empty")):
+        return True
+    operands = saved.get("args", ())
+    first = operands[0] if operands else None
+    shown = isinstance(first, dict) and str(first.get("node", "")).partition("|")[0] in unwritten
+    return shown and target.startswith((*VIEWS, *HANDING_ON))
 
 
 def _leaves(value: Any, path: str, dig: list[str]) -> Iterator[Leaf]:

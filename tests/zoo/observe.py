@@ -136,10 +136,7 @@ def zeroed_input(number: int, name: str, dig: list[str], run: Callable[[], Any])
         nonlocal count
         count += 1
         if count == number:
-            bound = inspect.signature(module.forward).bind(*args, **kwargs)
-            bound.apply_defaults()
-            bound.arguments[name] = _zero_at(bound.arguments[name], dig)
-            args, kwargs = bound.args, bound.kwargs
+            args, kwargs = _with_zero(module, args, kwargs, name, dig)
         return call_module(module, *args, **kwargs)
 
     Module.__call__ = called  # type: ignore[method-assign]
@@ -147,6 +144,20 @@ def zeroed_input(number: int, name: str, dig: list[str], run: Callable[[], Any])
         return run()
     finally:
         Module.__call__ = call_module  # type: ignore[method-assign]
+
+
+def _with_zero(module: Module, args: Any, kwargs: Any, name: str, dig: list[str]) -> tuple[Any, Any]:
+    """The arguments of a call as they were given, with zero at one place of the one that has that name."""
+    parameters = inspect.signature(module.forward).parameters
+    index, kind = list(parameters).index(name), parameters[name].kind
+    if kind is inspect.Parameter.VAR_KEYWORD:
+        return args, {**kwargs, dig[0]: _zero_at(kwargs[dig[0]], dig[1:])}
+    if kind is inspect.Parameter.VAR_POSITIONAL:
+        rest = _zero_at(tuple(args[index:]), dig)
+        return (*args[:index], *rest), kwargs
+    if name in kwargs:
+        return args, {**kwargs, name: _zero_at(kwargs[name], dig)}
+    return (*args[:index], _zero_at(args[index], dig), *args[index + 1 :]), kwargs
 
 
 def _zero_at(value: Any, dig: list[str]) -> Any:

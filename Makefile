@@ -115,7 +115,7 @@ build/view-tests/installed.txt: tests/view/requirements.txt | venv
 # 143 MB on disk; MODELS='ctrl mamba' tries some.
 .PHONY: test-zoo
 test-zoo: venv build build/zoo/installed.txt ## forty architectures of transformers, timm, torchvision, diffusers and peft, node by node (tests/zoo)
-	$(PYTHON) -m pytest -p no:cacheprovider tests/zoo -q $(T)
+	$(PYTHON) -m pytest tests/zoo -q $(T)
 
 build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@echo "zoo: installing its packages into build/zoo (40 MB to load)" >&2

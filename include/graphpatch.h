@@ -210,7 +210,7 @@ typedef struct gp_session gp_session;
 // Where a run stood, for a part of it that is computed again. Any thread. Since 0.1.0.
 typedef struct gp_snapshot gp_snapshot;
 
-// A patch to be: a path, an index and what to do. One thread at a time. Since 0.1.0.
+// A patch that is not registered yet: a path, an index and what to do. One thread at a time. Since 0.1.0.
 typedef struct gp_spec gp_spec;
 
 // A number or a tensor. Any number of specs may use one; it may be freed once they have it. Any thread. Since 0.1.0.
@@ -284,9 +284,9 @@ typedef struct {
 } gp_leaf;
 
 // Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
-// those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
-// run, perhaps on several threads at once, and must not call operations itself. Nothing can take a C++ exception from
-// it: one that leaves it ends the process. Since 0.1.0.
+// those of libtorch and of libraries that are not the user's. It is called while an operation is about to run, perhaps
+// on several threads at once, and must not call operations itself. Nothing can take a C++ exception from it: one that
+// leaves it ends the process. Since 0.1.0.
 typedef void (*gp_source_callback)(void *user, gp_frames *frames);
 
 #ifdef __cplusplus
@@ -333,13 +333,13 @@ void gp_session_close(gp_session *session);
 // its first plan.
 //
 // Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
-// another session is attached. In a program that `graphpatch run` has started, the command's session is attached beside
-// this one: it gets the runs of which this one wants nothing, and tells its user that there are others.
+// another session is attached. In a program that `graphpatch run` has started, the command's session is attached
+// beside this one: it sees only the runs that this session does not use, and tells its user so.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_session_attach(const gp_session *session);
 
-// Lets go of the process; patches and graphs stay with the session.
+// Detaches the session from the process. It keeps its patches and graphs.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_session_detach(const gp_session *session);
@@ -778,8 +778,8 @@ gp_status gp_kept_tensor(const gp_session *session,
 gp_status gp_kept_save(const gp_session *session,
                        const char *file);
 
-// Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
-// makes what gp_run_open and the calls behind it take.
+// Whether a session is attached that records or patches. It costs no more than reading a number, so a program asks
+// before it prepares the arguments of gp_run_open and of the calls that follow it.
 //
 // Thread: any. Since 0.1.0.
 bool gp_runs_wanted(void);
@@ -807,8 +807,8 @@ gp_status gp_scope_enter(const char *path);
 // Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_scope_leave(void);
 
-// Loads the adapter for the process's libtorch, as gp_session_attach does, without attaching a session: sessions that
-// gp_run_open names need no more.
+// Loads the adapter for the process's libtorch, as gp_session_attach does, without attaching a session: a session that
+// is given to gp_run_open needs no more.
 //
 // Thread: any. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER. Since 0.1.0.
 gp_status gp_torch_load(void);
@@ -955,9 +955,9 @@ gp_status gp_scope_output(const char *structure,
 gp_status gp_scope_leaf(size_t index,
                         gp_leaf *out);
 
-// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded
-// for the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have
-// ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
+// Has the library call `callback` with `user` when an operation or a call of a module is recorded for the first time,
+// to learn where in the source it is. NULL: no callback. `user` must stay valid until another one is set and runs that
+// began before have ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
 //
 // Thread: any. NULL: session, callback, user. Errors: GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_session_source(const gp_session *session,
@@ -973,10 +973,10 @@ gp_status gp_frames_add(gp_frames *frames,
                         const char *function,
                         const char *code);
 
-// What this machine's CUDA is good for: a line for the driver and one for each device, or one line that says why CUDA
-// values are patched by libtorch's own operations instead of our kernels (no driver, an old one, no card, a card below
-// compute capability 7.5). Loads the driver if need be; makes no context. `out` receives new text; free it with
-// gp_string_free.
+// What the library can do with this machine's CUDA: a line for the driver and one for each device, or one line that
+// says why CUDA values are patched by libtorch's own operations instead of our kernels (no driver, an old one, no
+// card, a card below compute capability 7.5). Loads the driver if need be; makes no context. `out` receives new text;
+// free it with gp_string_free.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_cuda_status(char **out);

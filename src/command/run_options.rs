@@ -13,9 +13,9 @@ use crate::voice::Stop;
 
 #[derive(Args)]
 pub struct RunOptions {
-    /// What to do when a patch cannot be applied
-    #[arg(long, value_enum, default_value_t = Answer::Raise)]
-    on_error: Answer,
+    /// What to do when a patch cannot be applied: `run` skips it unless told otherwise, `sweep` raises
+    #[arg(long, value_enum)]
+    on_error: Option<Answer>,
     /// List operations that are called outside of all models, flat, in runs of a root `operations`
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Flat::Auto)]
     operations: Flat,
@@ -46,8 +46,10 @@ impl fmt::Display for RunOptions {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "on-error {:?}, operations {:?}",
-            self.on_error, self.operations
+            "on-error {}, operations {:?}",
+            self.on_error
+                .map_or("unset".into(), |answer| format!("{answer:?}")),
+            self.operations
         )?;
         self.run_at
             .iter()
@@ -74,19 +76,22 @@ impl RunOptions {
         }
     }
 
-    /// What the program's processes are asked for; their reports go to `report_dir`.
+    /// What the program's processes are asked for; their reports go to `report_dir`. A patch that cannot be applied is
+    /// answered by `otherwise`, if the user did not say.
     pub fn options(
         &self,
         record: bool,
         patches: &[PatchSpec],
         report_dir: &Path,
+        otherwise: OnError,
     ) -> Result<Options, Stop> {
         Ok(Options {
             record,
             patches: absolute(patches)?,
             on_error: match self.on_error {
-                Answer::Raise => OnError::Raise,
-                Answer::Skip => OnError::Skip,
+                Some(Answer::Raise) => OnError::Raise,
+                Some(Answer::Skip) => OnError::Skip,
+                None => otherwise,
             },
             operations: match self.operations {
                 Flat::Auto => Operations::Auto,

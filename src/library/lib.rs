@@ -5,7 +5,7 @@
 //!   and gives reports out.
 //! * `fork` keeps both usable in forked children.
 //!
-//! Both are doors to the session; neither holds logic of its own.
+//! Both only call the session; neither holds logic of its own.
 
 pub mod ffi;
 mod fork;

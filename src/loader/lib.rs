@@ -33,7 +33,7 @@ pub use program::{Found, find_for_program, find_in_path};
 pub use shipped::Shipped;
 pub use versions::{ANYWAY, NEWEST, OLDEST, supported};
 
-/// Where the adapter for one libtorch stands.
+/// Whether the adapter for one libtorch is there, and in which file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterStatus {
     /// The file that would be loaded, or built.
@@ -117,7 +117,8 @@ pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
 fn load_own(libtorch: &Libtorch) -> Result<&'static Library> {
     match open(&build::cached_or_built(libtorch, false)?) {
         Ok(library) => Ok(library),
-        // A sound file that does not load was built with a compiler whose runtime is gone: once more.
+        // An undamaged file that does not load was built with a compiler whose runtime library is gone. It is built
+        // once more.
         Err(_) => open(&build::cached_or_built(libtorch, true)?),
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::message::say;
 
-/// Held until dropped; the kernel frees it when its process dies. It is a courtesy, not a need: the finished file appears by
-/// a rename, so that where there is no locking (some network file systems) several processes build the same.
+/// Held until dropped; the kernel frees it when its process dies. It saves work and is not needed for a right result:
+/// the finished file appears by a rename, so where there is no locking (some network file systems) several processes
+/// build the same file.
 pub struct Lock(Option<File>);
 
 impl Lock {

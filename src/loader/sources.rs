@@ -35,6 +35,14 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/dlpack_abi.h"),
     ),
     (
+        "adapter/executor.cpp",
+        include_str!("../torch/adapter/executor.cpp"),
+    ),
+    (
+        "adapter/executor.h",
+        include_str!("../torch/adapter/executor.h"),
+    ),
+    (
         "adapter/fallback.cpp",
         include_str!("../torch/adapter/fallback.cpp"),
     ),

@@ -1,4 +1,4 @@
-//! The files that are loaded into this process, and which of them are no business of the user's.
+//! The files that are loaded into this process, and which of them are not the user's.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;

@@ -47,7 +47,7 @@ pub struct Report {
     pub values: Option<PathBuf>,
 }
 
-/// What became of one patch in one process.
+/// What happened to one patch in one process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatchReport {
     /// The patch as text.

@@ -27,12 +27,20 @@ pub(crate) struct Frame {
     pub(crate) parameters: SmallVec<[(u32, Name); 4]>,
     /// What is wanted of the scope, as long as neither the root's parameters nor the recording change.
     pub(crate) wants: Wants,
+    /// Bits of the families of operations whose names have to be counted, see [`family_bit`].
+    pub(crate) families: u64,
     /// Where its beginning stands on the tape.
     pub(crate) event: Option<usize>,
     /// Whether patched copies of parameters were made for it.
     pub(crate) copies: bool,
     /// Families of operations' names that are counted no more, see [`crate::flat::Flat`].
     pub(crate) past: SmallVec<[Base; 2]>,
+}
+
+/// One of 64 bits for a [`Name::family`]. Where the bit of an operation is not among those of a scope, none of the scope's
+/// patches needs to know of it.
+pub fn family_bit(family: Base) -> u64 {
+    1 << (family % 64)
 }
 
 impl Frame {
@@ -59,6 +67,7 @@ impl Frame {
             site,
             parameters: SmallVec::new(),
             wants: Wants::NOTHING,
+            families: 0,
             event: None,
             copies: false,
             past: SmallVec::new(),
@@ -77,10 +86,14 @@ impl Frame {
             self.wants = Wants::NOTHING;
             return;
         };
+        self.families = if record { u64::MAX } else { 0 };
         let (mut inputs, mut output) = (record, record);
         let (mut parameters, mut operations) = (record, record);
         if let (Some(plan), Some(site)) = (plan, self.site) {
-            operations = operations || plan.families(site).any(ops::is_family);
+            for family in plan.families(site) {
+                operations = operations || ops::is_family(family);
+                self.families |= family_bit(family);
+            }
             for name in plan.patched_names(site) {
                 inputs |= prepared.inputs.contains(&name);
                 output |= prepared.output == name;

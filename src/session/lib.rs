@@ -38,6 +38,7 @@ mod run_tests;
 mod thread_tests;
 
 pub use attached::{ACTIVE, Active, attached, disable, disable_in_child, note};
+pub use frame::family_bit;
 pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;
 pub use run::{OWN_RUNS, Run};

@@ -81,7 +81,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Path`] when graphs were recorded and the path names no leaf in any of them; what
+    /// [`Error::Path`] when whole runs were recorded and the path names no leaf in any of their graphs; what
     /// [`NewPatch::from_spec`] says of a file.
     pub fn add_patch(self: &Arc<Self>, spec: PatchSpec) -> Result<u64> {
         self.add(NewPatch::from_spec(spec)?)
@@ -107,7 +107,7 @@ impl Session {
     pub fn add_all(self: &Arc<Self>, new: Vec<NewPatch>) -> Result<Vec<u64>> {
         {
             let recorded = self.recorded.lock();
-            if !recorded.graphs.is_empty() {
+            if recorded.knows_names() {
                 let paths: Vec<_> = new.iter().map(|patch| patch.path.clone()).collect();
                 graph::check(&recorded.graphs, &paths)?;
             }

@@ -18,6 +18,12 @@ impl Recorded {
     fn find(&self, root: &str) -> Option<usize> {
         self.graphs.iter().position(|graph| graph.name == root)
     }
+
+    /// Whether a path that is in no graph is a wrong one. While a root's first run goes on, and only a part of it that
+    /// another thread computed is there, nobody knows.
+    pub(super) fn knows_names(&self) -> bool {
+        !self.graphs.is_empty() && self.graphs.iter().all(|graph| graph.runs > 0)
+    }
 }
 
 /// How many different runs of a root are remembered to be told apart from new ones.

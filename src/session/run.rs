@@ -323,6 +323,11 @@ impl Run {
         self.holding.get(index as usize).copied().unwrap_or(true)
     }
 
+    /// Adds to what a person should know of its session's runs.
+    pub fn note(&self, text: &str) {
+        self.session.note(text);
+    }
+
     /// The arrangement of its patches, of which sites are numbers.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()

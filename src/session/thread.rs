@@ -24,14 +24,15 @@ pub use flat::{
 pub use host::{
     Opened, call_next, close_scope, end_run, open_run, open_scope, resume, snapshot, unwind,
 };
+pub(crate) use shown::SHOWN;
 pub use shown::{Shown, shown};
 
 use crate::flat::Flat;
+use crate::held::Address;
 use crate::run::{Entered, Run};
 use crate::scope::Scope;
 use crate::wants::Wants;
 use edge::edge;
-use shown::SHOWN;
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::default();
@@ -101,74 +102,95 @@ struct State {
 impl Drop for State {
     /// The thread ends: what may still run on it is left alone.
     fn drop(&mut self) {
-        SHOWN.with(|shown| {
-            for cell in [&shown.run, &shown.wants, &shown.outer_wants, &shown.flat] {
-                cell.set(0);
-            }
-            shown.held.set(0);
-        });
+        SHOWN.with(Shown::forget_run);
+        SHOWN.with(|shown| shown.flat.set(0));
     }
 }
 
 impl State {
-    /// Tells the adapter how the thread stands.
-    fn show(&mut self) {
-        let level = &mut self.level;
-        SHOWN.with(|shown| {
-            shown.declined.set(level.declined.into());
-            let open = level.flat.idle.is_some() || matches!(level.current, Some(Current::Flat(_)));
-            shown
-                .flat
-                .set(u32::from(level.flat.on) * (1 + u32::from(open)));
-            let flat_now = matches!(level.current, Some(Current::Flat(_)));
-            shown.flat_now.set(flat_now.into());
-            shown.node.set(level.node);
-            let Some(current) = &mut level.current else {
-                for cell in [&shown.run, &shown.wants, &shown.outer_wants] {
-                    cell.set(0);
-                }
-                shown.held.set(0);
-                return;
-            };
-            let run = current.run();
-            shown.run.set(1);
-            let held = run.held.as_ref();
-            shown.held.set(held.map_or(0, |held| held.address()));
-            if !level.entered {
-                shown.wants.set(0);
-                shown.outer_wants.set(0);
-                return;
-            }
-            shown.wants.set(run.wants().bits());
-            shown
-                .frame
-                .set(run.frame(0).map_or(0, |frame| frame.serial));
-            let outer = run.frame(1);
-            shown
-                .outer_wants
-                .set(outer.map_or(0, |frame| frame.wants.bits()));
-            shown.outer_frame.set(outer.map_or(0, |frame| frame.serial));
-        });
+    /// Takes over what the adapter has counted without a call.
+    fn count_cold(&mut self, shown: &Shown) {
+        if let Some(current) = &mut self.level.current {
+            current.run().cold = shown.cold.get().saturating_sub(1);
+        }
     }
 
-    fn armed(&mut self) -> bool {
+    /// Tells the adapter how the thread stands.
+    fn show(&mut self, shown: &Shown) {
         let level = &mut self.level;
-        let wanted = match &mut level.current {
-            Some(current) if level.entered => current.run().wants().has(Wants::OPERATIONS),
-            _ => false,
+        shown.declined.set(level.declined.into());
+        let flat_now = matches!(level.current, Some(Current::Flat(_)));
+        let open = level.flat.idle.is_some() || flat_now;
+        shown
+            .flat
+            .set(u32::from(level.flat.on) * (1 + u32::from(open)));
+        shown.flat_now.set(flat_now.into());
+        shown.node.set(level.node);
+        match &mut level.current {
+            None => {
+                shown.forget_run();
+                shown.armed.set(level.flat.on.into());
+            }
+            Some(current) => {
+                let held = current.run().held.as_ref();
+                shown
+                    .held
+                    .set(held.map_or(Address::NONE, |held| held.address()));
+                shown.run.set(1);
+                self.show_scope(shown);
+            }
+        }
+    }
+
+    /// The same where only the scope has changed in which the run stands.
+    fn show_scope(&mut self, shown: &Shown) {
+        let level = &mut self.level;
+        let Some(current) = level.current.as_mut().filter(|_| level.entered) else {
+            shown.leave_scopes();
+            shown.armed.set(level.flat.on.into());
+            return;
         };
-        wanted || level.flat.on
+        let run = current.run();
+        let wants = run.wants();
+        shown.wants.set(wants.bits());
+        shown
+            .cold
+            .set(if wants.is_cold() { run.cold + 1 } else { 0 });
+        let armed = wants.has(Wants::OPERATIONS) || level.flat.on;
+        shown.armed.set(armed.into());
+        let (inner, outer) = (run.frame(0), run.frame(1));
+        shown.frame.set(inner.map_or(0, |frame| frame.serial));
+        shown.families.set(inner.map_or(0, |frame| frame.families));
+        shown
+            .outer_wants
+            .set(outer.map_or(0, |frame| frame.wants.bits()));
+        shown.outer_frame.set(outer.map_or(0, |frame| frame.serial));
     }
 }
 
 /// Looks at the state, or changes it and tells the adapter. `None` while somebody else does, and when the thread is
 /// ending.
 fn with<T>(body: impl FnOnce(&mut State) -> T) -> Option<T> {
+    change(body, State::show)
+}
+
+/// The same where a scope begins or ends and nothing else changes.
+fn with_scope<T>(body: impl FnOnce(&mut State) -> T) -> Option<T> {
+    change(body, State::show_scope)
+}
+
+fn change<T>(
+    body: impl FnOnce(&mut State) -> T,
+    show: impl FnOnce(&mut State, &Shown),
+) -> Option<T> {
     let look = |state: &RefCell<State>| {
         let mut state = state.try_borrow_mut().ok()?;
-        let answer = body(&mut state);
-        state.show();
-        Some(answer)
+        SHOWN.with(|shown| {
+            state.count_cold(shown);
+            let answer = body(&mut state);
+            show(&mut state, shown);
+            Some(answer)
+        })
     };
     STATE.try_with(look).ok().flatten()
 }
@@ -195,8 +217,9 @@ fn with_current<T>(body: impl FnOnce(&mut Current) -> T) -> Option<T> {
     STATE.try_with(look).ok().flatten()
 }
 
+/// Lets libtorch intercept the operations of the innermost scope, or not.
 fn arm() {
-    let on = with(State::armed).unwrap_or(false);
+    let on = SHOWN.with(|shown| shown.armed.get()) != 0;
     edge(|edge| edge.arm(on));
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::run_tests::ATTACH;
-use super::thread::{self, Edge};
-use super::{Root, Scope, Session, Token, ValueKind, ValueWants, Wants, ops};
+use super::thread::{self, Edge, SHOWN};
+use super::{Root, Scope, Session, Token, ValueKind, ValueWants, Wants, family_bit, ops};
 use crate::record::{Element, Tag};
 use graphpatch_core::path::NodePath;
 
@@ -217,4 +217,84 @@ fn a_second_run_of_no_named_session_is_refused() {
     assert!(thread::open_run(None, &root("outer")).is_err());
     thread::end_run().unwrap();
     session.detach();
+}
+
+/// A session with one patch, which no run of these tests comes to.
+fn patching(patch: &str) -> Arc<Session> {
+    thread::set_edge(&Fake);
+    let session = Session::open();
+    session.add_patch(patch.parse().unwrap()).unwrap();
+    session
+}
+
+#[test]
+fn what_the_adapter_counts_without_a_call_counts() {
+    let session = patching("inner.relu=zero");
+    thread::open_run(Some(&session), &root("outer")).unwrap();
+    let cold = || SHOWN.with(|shown| shown.cold.get());
+    assert_eq!(cold(), 0);
+    assert!(thread::enter(scope("cold")).unwrap().is_cold());
+    assert_eq!(cold(), 1);
+    // As the markers of a TorchScript graph do: two scopes begin, and one ends.
+    SHOWN.with(|shown| shown.cold.set(shown.cold.get() + 2 - 1));
+    let called = scope("called");
+    assert_eq!(
+        thread::call_next(&called).unwrap(),
+        3,
+        "the root, cold, and one below"
+    );
+    thread::enter(scope("by_a_host")).unwrap();
+    assert_eq!(cold(), 3);
+    // Another run comes between, and the scopes are still open behind it.
+    thread::open_run(Some(&session), &root("other")).unwrap();
+    assert_eq!(cold(), 0);
+    thread::end_run().unwrap();
+    assert_eq!(cold(), 3);
+    thread::unwind(1).unwrap();
+    assert_eq!(cold(), 0);
+    let wants = thread::enter(scope("inner")).unwrap();
+    assert!(wants.has(Wants::OPERATIONS) && ARMED.get());
+    thread::end_run().unwrap();
+    assert_eq!((cold(), ARMED.get()), (0, false));
+}
+
+#[test]
+fn operations_of_other_families_need_no_call() {
+    let session = patching("relu_3=zero");
+    thread::open_run(Some(&session), &root("families")).unwrap();
+    let shown = || SHOWN.with(|shown| shown.families.get());
+    let bit = |name: &str| {
+        let id = ops::define(&format!("aten::{name}"));
+        family_bit(ops::get(id).unwrap().family)
+    };
+    assert_eq!(shown(), bit("relu"));
+    // To be told of another one does no harm.
+    let other = (0..)
+        .map(|i| format!("other{i}x"))
+        .find(|name| bit(name) != bit("relu"));
+    let other = ops::define(&format!("aten::{}", other.unwrap()));
+    assert!(thread::value_begin(ValueKind::Op(other)).is_none());
+    thread::end_run().unwrap();
+    let session = recording();
+    thread::open_run(Some(&session), &root("all")).unwrap();
+    assert_eq!(shown(), u64::MAX);
+    thread::end_run().unwrap();
+    assert_eq!(shown() & bit("relu"), 0, "nothing is left of a run");
+}
+
+#[test]
+fn a_path_is_checked_against_whole_runs_alone() {
+    let session = recording();
+    thread::open_run(Some(&session), &root("first")).unwrap();
+    op("relu");
+    // A part of the run is computed apart, as a checkpoint is, and ends before the run does.
+    let here = thread::snapshot().unwrap().unwrap();
+    thread::resume(&here, true).unwrap();
+    op("again");
+    thread::end_run().unwrap();
+    assert!(session.add_patch("later=zero".parse().unwrap()).is_ok());
+    op("later");
+    thread::end_run().unwrap();
+    assert!(session.add_patch("later=zero".parse().unwrap()).is_ok());
+    assert!(session.add_patch("never=zero".parse().unwrap()).is_err());
 }

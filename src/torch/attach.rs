@@ -7,7 +7,7 @@ use graphpatch_locks::Mutex;
 use super::edge::Adapter;
 use super::seam::CORE;
 use super::seam_generated as raw;
-use super::table::{is_started, publish};
+use super::table::{publish, started};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
 use graphpatch_session::{Session, thread};
@@ -35,7 +35,7 @@ pub fn attach(session: &Arc<Session>) -> Result<()> {
 ///
 /// [`Error::Torch`] without a libtorch in the process, [`Error::Adapter`] when its adapter cannot be had.
 pub fn start() -> Result<()> {
-    if is_started() {
+    if started().is_some() {
         return Ok(());
     }
     let libtorch = loader::find_loaded().ok_or_else(|| {
@@ -46,7 +46,7 @@ pub fn start() -> Result<()> {
     })?;
     let library = loader::load(&libtorch)?;
     let _alone = STARTING.lock();
-    if is_started() {
+    if started().is_some() {
         return Ok(());
     }
     // SAFETY: the symbol is the adapter's entry, of this type in every adapter that was built from our sources.

@@ -1,7 +1,7 @@
 //! What the session asks of libtorch for a thread: the dispatch key, and the node of a backward pass.
 
 use super::seam_generated as raw;
-use super::table::adapter;
+use super::table::started;
 use graphpatch_session::thread::Edge;
 
 /// The adapter, as the session sees it.
@@ -9,14 +9,14 @@ use graphpatch_session::thread::Edge;
 pub(crate) struct Adapter;
 
 fn call<T>(pick: impl FnOnce(&raw::GpAdapter) -> Option<unsafe extern "C" fn() -> T>) -> Option<T> {
-    let call = pick(adapter().ok()?)?;
+    let call = pick(started()?)?;
     // SAFETY: a call of the adapter's table that takes nothing.
     Some(unsafe { call() })
 }
 
 impl Edge for Adapter {
     fn arm(&self, on: bool) {
-        if let Ok(Some(arm)) = adapter().map(|adapter| adapter.arm) {
+        if let Some(arm) = started().and_then(|adapter| adapter.arm) {
             // SAFETY: the table's call.
             unsafe { arm(on.into()) };
         }
@@ -27,7 +27,7 @@ impl Edge for Adapter {
     }
 
     fn resume(&self, before: u32) {
-        if let Ok(Some(resume)) = adapter().map(|adapter| adapter.resume) {
+        if let Some(resume) = started().and_then(|adapter| adapter.resume) {
             // SAFETY: the table's call, with what `suspend` gave.
             unsafe { resume(before) };
         }

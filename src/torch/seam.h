@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 6u
+#define GP_SEAM_VERSION 7u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -81,9 +81,9 @@ typedef struct GpItem {
   uint32_t count;      /* tensor: rank; tuple, list, dict: direct elements */
   const int64_t* sizes; /* tensor: `count` sizes */
   const void* identity; /* tensor: same pointer, same tensor, as long as the run lasts */
-  const char* device;  /* tensor: static text such as "cpu", "cuda" */
-  const char* layout;  /* tensor: static text such as "strided" */
-  const char* dtype_name; /* tensor: static text such as "float32" */
+  const char* device;  /* tensor: static ASCII text such as "cpu", "cuda" */
+  const char* layout;  /* tensor: static ASCII text such as "strided" */
+  const char* dtype_name; /* tensor: static ASCII text such as "float32" */
   GpStr key;           /* the element's key, if its container is a dict; an argument's keyword */
   GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text; an argument that is a tensor: what to call it if no
                           node has it, or empty */
@@ -218,13 +218,18 @@ enum GpWants {
  * long as the plan stays. */
 #define GP_WANTS_SITE_SHIFT 16
 
-/* How a thread stands. Owned and written by the core, on that thread alone; the adapter reads. */
+/* How a thread stands. Owned and written by the core, on that thread alone; the adapter reads, and counts in `cold`. */
 typedef struct GpThread {
   uint32_t run;         /* 1: a run is open */
   uint32_t wants;       /* GpWants of the innermost scope; 0 before the root's code has begun, and where nothing is wanted */
   uint32_t frame;       /* another number for every scope of the run */
   uint32_t outer_wants; /* the same of the scope around */
   uint32_t outer_frame;
+  uint32_t cold;        /* 0: something is wanted of the innermost scope, or none is open. Otherwise 1 more than the number of
+                         * scopes open below one of which nothing is wanted: to enter or leave one of them, the adapter
+                         * adds or takes 1 and makes no call */
+  uint32_t armed;       /* 1: operations of the innermost scope are to be intercepted */
+  uint64_t families;    /* bits of op_define: an operation whose bit is not among them needs no value_begin */
   uint32_t declined;    /* 1: inside a call of a root of which nothing is wanted */
   uint32_t flat;        /* 1: operations outside of other runs are in flat runs; 2: and one is open */
   uint32_t flat_now;    /* 1: the run is the flat one, for the time of one operation */
@@ -282,7 +287,8 @@ typedef struct GpCore {
   const uint32_t* active;
 
   /* Declarations; each may be made once and used by any number of runs. */
-  uint32_t (*op_define)(GpStr schema_name);
+  /* Returns the operator's number, and the bit of its family (see GpThread). */
+  uint32_t (*op_define)(GpStr schema_name, uint64_t* family);
   /* An operator that this process has, defined or not: its name without namespace and overload. */
   void (*op_exists)(GpStr name);
   GpScope* (*scope_define)(const GpScopeInfo* info);
@@ -291,7 +297,7 @@ typedef struct GpCore {
   void (*root_free)(GpRoot* root);
 
   /* How the calling thread stands; the same pointer as long as the thread lives. */
-  const GpThread* (*thread)(void);
+  GpThread* (*thread)(void);
 
   /* A call of a TorchScript root begins, for the attached session. Returns GpWants; 0: leave this call alone, and what it
    * calls inside, until call_end. */

@@ -92,7 +92,7 @@ const _: () = {
             $(assert!(std::mem::offset_of!(Shown, $field) == std::mem::offset_of!(raw::GpThread, $field));)*
         };
     }
-    same_place!(run wants frame outer_wants outer_frame declined flat flat_now node held);
+    same_place!(run wants frame outer_wants outer_frame cold armed families declined flat flat_now node held);
 };
 
 unsafe extern "C" fn lock_enter() {
@@ -125,6 +125,9 @@ fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
 unsafe extern "C" fn note(note: raw::GpStr) {
     guard((), || {
         // SAFETY: the adapter lends the text for this call.
-        session::note(unsafe { text(note) });
+        let note = unsafe { text(note) };
+        session::note(note);
+        // A run may belong to a session that is not attached, as those of Python's PatchableGraphs do.
+        session::thread::with_run(|run| run.note(note));
     });
 }

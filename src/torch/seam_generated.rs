@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 6;
+pub const GP_SEAM_VERSION: u32 = 7;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -488,6 +488,9 @@ pub struct GpThread {
     pub frame: u32,
     pub outer_wants: u32,
     pub outer_frame: u32,
+    pub cold: u32,
+    pub armed: u32,
+    pub families: u64,
     pub declined: u32,
     pub flat: u32,
     pub flat_now: u32,
@@ -496,7 +499,7 @@ pub struct GpThread {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpThread"][::std::mem::size_of::<GpThread>() - 48usize];
+    ["Size of GpThread"][::std::mem::size_of::<GpThread>() - 72usize];
     ["Alignment of GpThread"][::std::mem::align_of::<GpThread>() - 8usize];
     ["Offset of field: GpThread::run"][::std::mem::offset_of!(GpThread, run) - 0usize];
     ["Offset of field: GpThread::wants"][::std::mem::offset_of!(GpThread, wants) - 4usize];
@@ -505,11 +508,14 @@ const _: () = {
         [::std::mem::offset_of!(GpThread, outer_wants) - 12usize];
     ["Offset of field: GpThread::outer_frame"]
         [::std::mem::offset_of!(GpThread, outer_frame) - 16usize];
-    ["Offset of field: GpThread::declined"][::std::mem::offset_of!(GpThread, declined) - 20usize];
-    ["Offset of field: GpThread::flat"][::std::mem::offset_of!(GpThread, flat) - 24usize];
-    ["Offset of field: GpThread::flat_now"][::std::mem::offset_of!(GpThread, flat_now) - 28usize];
-    ["Offset of field: GpThread::node"][::std::mem::offset_of!(GpThread, node) - 32usize];
-    ["Offset of field: GpThread::held"][::std::mem::offset_of!(GpThread, held) - 40usize];
+    ["Offset of field: GpThread::cold"][::std::mem::offset_of!(GpThread, cold) - 20usize];
+    ["Offset of field: GpThread::armed"][::std::mem::offset_of!(GpThread, armed) - 24usize];
+    ["Offset of field: GpThread::families"][::std::mem::offset_of!(GpThread, families) - 32usize];
+    ["Offset of field: GpThread::declined"][::std::mem::offset_of!(GpThread, declined) - 40usize];
+    ["Offset of field: GpThread::flat"][::std::mem::offset_of!(GpThread, flat) - 44usize];
+    ["Offset of field: GpThread::flat_now"][::std::mem::offset_of!(GpThread, flat_now) - 48usize];
+    ["Offset of field: GpThread::node"][::std::mem::offset_of!(GpThread, node) - 56usize];
+    ["Offset of field: GpThread::held"][::std::mem::offset_of!(GpThread, held) - 64usize];
 };
 impl Default for GpThread {
     fn default() -> Self {
@@ -574,7 +580,8 @@ pub struct GpCore {
     pub version: u32,
     pub size: u32,
     pub active: *const u32,
-    pub op_define: ::std::option::Option<unsafe extern "C" fn(schema_name: GpStr) -> u32>,
+    pub op_define:
+        ::std::option::Option<unsafe extern "C" fn(schema_name: GpStr, family: *mut u64) -> u32>,
     pub op_exists: ::std::option::Option<unsafe extern "C" fn(name: GpStr)>,
     pub scope_define:
         ::std::option::Option<unsafe extern "C" fn(info: *const GpScopeInfo) -> *mut GpScope>,
@@ -582,7 +589,7 @@ pub struct GpCore {
     pub root_define:
         ::std::option::Option<unsafe extern "C" fn(info: *const GpRootInfo) -> *mut GpRoot>,
     pub root_free: ::std::option::Option<unsafe extern "C" fn(root: *mut GpRoot)>,
-    pub thread: ::std::option::Option<unsafe extern "C" fn() -> *const GpThread>,
+    pub thread: ::std::option::Option<unsafe extern "C" fn() -> *mut GpThread>,
     pub call_begin: ::std::option::Option<unsafe extern "C" fn(root: *mut GpRoot) -> u32>,
     pub call_end: ::std::option::Option<unsafe extern "C" fn()>,
     pub root_enter: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope) -> u32>,

@@ -21,23 +21,23 @@ unsafe impl Send for Adapter {}
 // SAFETY: as above.
 unsafe impl Sync for Adapter {}
 
+/// The adapter's table, if it has started.
+pub(crate) fn started() -> Option<&'static raw::GpAdapter> {
+    ADAPTER.get().map(|adapter| adapter.table)
+}
+
 /// The adapter's table.
 ///
 /// # Errors
 ///
 /// [`Error::Torch`] before the adapter was loaded.
 pub(crate) fn adapter() -> Result<&'static raw::GpAdapter> {
-    ADAPTER.get().map(|adapter| adapter.table).ok_or_else(|| {
+    started().ok_or_else(|| {
         Error::Torch(
             "no session was attached to libtorch in this process yet, nor was the adapter loaded"
                 .into(),
         )
     })
-}
-
-/// Whether the adapter has started.
-pub(crate) fn is_started() -> bool {
-    ADAPTER.get().is_some()
 }
 
 /// The adapter in this library has started.

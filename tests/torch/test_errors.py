@@ -86,19 +86,20 @@ def test_a_missing_model_gives_the_programs_own_message(tuple_output: Callable[[
 @pytest.mark.parametrize("text", ["[7]", "[..., 0, 0, 0]", "[0, 0, 0]", "[-4]"])
 def test_a_slice_beyond_the_shape_reaches_the_program(tuple_output: Callable[[str], Saved], text: str) -> None:
     saved = tuple_output("scripted")
-    result = saved.run("--catch", patches=[f"linear.linear{text}=zero"], tree=False)
+    raised = ["--on-error", "raise"]
+    result = saved.run("--catch", patches=[f"linear.linear{text}=zero"], tree=False, extra=raised)
     # The program's own error handling saw it: --catch turned it into the run's output.
     message = result.output
     assert isinstance(message, str)
     assert "linear.linear" in message and re.search(r"[(\[]3, 3[)\]]", message) and text in message
     assert result.code == 3 and "linear.linear" in result.stderr
-    uncaught = saved.run(patches=[f"linear.linear{text}=zero"], tree=False)
+    uncaught = saved.run(patches=[f"linear.linear{text}=zero"], tree=False, extra=raised)
     assert uncaught.code == 1 and "linear.linear" in uncaught.stderr
 
 
 def test_skip_counts_a_slice_beyond_the_shape(tuple_output: Callable[[str], Saved]) -> None:
     saved = tuple_output("scripted")
-    result = saved.run("--runs", 4, patches=["linear.linear[7]=zero"], tree=False, extra=["--on-error", "skip"])
+    result = saved.run("--runs", 4, patches=["linear.linear[7]=zero"], tree=False)
     assert result.code == 3 and "linear.linear" in result.stderr
     assert same_bits(result.outputs, saved.bare("--runs", 4).ok().outputs)
 

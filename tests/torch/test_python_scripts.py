@@ -96,9 +96,9 @@ def test_files_options_and_exit_codes(tmp_path: Path) -> None:
     assert unknown.code == 2 and "linear_1" in unknown.stderr and not unknown.stdout
     never = python("tuple_output.py", under=["--patch", "linear_2.output=zero"])
     assert never.code == 3 and "linear_1" in never.stderr and never.stdout == bare("tuple_output.py").stdout
-    misfit = python("tuple_output.py", under=["--patch", "add[7]=zero"])
+    misfit = python("tuple_output.py", under=["--patch", "add[7]=zero", "--on-error", "raise"])
     assert misfit.code == 1 and "Traceback" in misfit.stderr and "add" in misfit.stderr.splitlines()[-2]
-    skipped = python("tuple_output.py", under=["--patch", "add[7]=zero", "--on-error", "skip"])
+    skipped = python("tuple_output.py", under=["--patch", "add[7]=zero"])
     assert skipped.code == 3 and skipped.stdout == bare("tuple_output.py").stdout
 
 

@@ -114,7 +114,7 @@ def _call_root(
 ) -> Any:
     if type(frame) is Frame:
         return nested(root, frame, module, args, kwargs, call)
-    if root.session is not None and root.module() is not module:
+    if root.module() is not module:
         return run_part(root, module, args, kwargs, call)
     return run(root, module, args, kwargs, call)
 

@@ -1,7 +1,7 @@
 """Functions with a backward of their own: what is patched inside their forward has no part in the gradient.
 
-``torch.autograd.Function.apply`` is replaced once. Where a run's function is called with a value that requires grad, the
-library is told, and refuses patches of what the forward computes. A checkpoint computes its forward again, patches
+``torch.autograd.Function.apply`` is replaced once. Where a run's function is called with a value that requires grad,
+the library is told, and refuses patches of what the forward computes. A checkpoint computes its forward again, patches
 included, so it is none of these.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import weakref
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from ._signature import Signature
 Ignored = dict[int, tuple[Module, dict[str, Module], str]]
 
 Part = tuple[str, "weakref.ref[Module]", list[str]]
+Foreign = list[tuple[str, "weakref.ref[Module]"]]
 
 
 class Closes(Protocol):
@@ -30,9 +32,9 @@ class ModuleTree:
     """A root's module with all modules and parameters below it as they are at one time, and the library's picture of
     that."""
 
-    def __init__(self, module: Module, name: str, opaque: bool) -> None:
+    def __init__(self, module: Module, name: str, opaque: bool, foreign: Foreign) -> None:
         self.signature = Signature(module)
-        self.parts = parts(module)
+        self.parts = _all_parts(module, foreign)
         # By attribute path: the module that holds the parameter or buffer, and its name there.
         self.parameters = [
             (f"{path}.{name}" if path else name, (part, name)) for path, part, held in self.parts for name in held
@@ -42,14 +44,24 @@ class ModuleTree:
         described: tuple[Any, ...] = name.encode(), class_name(module).encode(), names, len(names), paths, len(paths)
         self.handle = Handle(lib.gp_root_free, made(lib.gp_root_new, *described, opaque))
 
-    def is_current(self, module: Module) -> bool:
-        return self.signature.fits(module) and _are_same(self.parts, parts(module))
+    def is_current(self, module: Module, foreign: Foreign) -> bool:
+        return self.signature.fits(module) and _are_same(self.parts, _all_parts(module, foreign))
 
     def identities(self) -> Any:
         """The tensors that the parameters are now, as addresses in the order of ``parameters``."""
         tensors = [held_tensor(owner(), name) for _, (owner, name) in self.parameters]
         addresses = [None if tensor is None else tensor._cdata for tensor in tensors]
         return (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def _all_parts(module: Module, foreign: Foreign) -> list[Part]:
+    """The parts of the root's module, and those of living ones that are called and hang nowhere below it."""
+    found = parts(module)
+    for path, reference in foreign:
+        held = reference()
+        if held is not None:
+            found += [(f"{path}.{below}" if below else path, part, names) for below, part, names in parts(held)]
+    return found
 
 
 def _are_same(known: list[Part], now: list[Part]) -> bool:
@@ -80,7 +92,10 @@ class Root:
         self.name = name
         self.session = session
         self.why_opaque = why_opaque(module)
-        self.tree = ModuleTree(module, name, self.why_opaque is not None)
+        # Modules that are called in its runs and hang nowhere below it (a plain object holds them), each with the path
+        # that it is given.
+        self.foreign: Foreign = []
+        self.tree = ModuleTree(module, name, self.why_opaque is not None, self.foreign)
         self.cold = Cold()
         # By the ids of the calling and the called module.
         self.scopes: dict[tuple[int, int], Scope] = {}
@@ -103,13 +118,35 @@ class Root:
     def refresh(self) -> None:
         """Takes notice of modules and parameters that are new, gone or elsewhere."""
         module = self.module()
-        if module is None or self.tree.is_current(module):
+        if module is None or self.tree.is_current(module, self.foreign):
             return
-        tree = ModuleTree(module, self.name, self.why_opaque is not None)  # the old one lives as long as its runs
+        # The old one lives as long as its runs.
+        tree = ModuleTree(module, self.name, self.why_opaque is not None, self.foreign)
         self._members = None
         forget_paths()
         self.tree = tree
         self.scopes, self.ignored = {}, {}  # they know of the old one's parameters
+
+    def foreign_path(self, module: Module) -> str:
+        """The path that is given to a module that hangs nowhere below the root's; empty if it has no parameters, and
+        needs none. From the next run on its parameters are known."""
+        for path, reference in self.foreign:
+            held = reference()
+            if held is None:
+                continue
+            inner = next((inner for inner, part in below(held) if part is module), None)
+            if inner is not None:
+                return f"{path}.{inner}" if inner else path
+        if not any(held for _, _, held in parts(module)):
+            return ""
+        with self._lock:
+            self.foreign = [known for known in self.foreign if known[1]() is not None]
+            base, root = type(module).__name__, self.module()
+            used = {path for path, _ in self.foreign}.union(() if root is None else root._modules)
+            paths = (base if number == 0 else f"{base}_{number}" for number in itertools.count())
+            path = next(path for path in paths if path not in used)
+            self.foreign = [*self.foreign, (path, weakref.ref(module))]
+        return path
 
     def enter(self) -> None:
         """A run begins, or something that may be run again."""

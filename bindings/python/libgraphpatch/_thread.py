@@ -56,6 +56,7 @@ class Frame:
     def _path(self, module: Module) -> tuple[str, str, Attribute]:
         """The module's attribute path below the nearest enclosing called module that has it, and below the root."""
         absolute, _ = find(self.root.module(), module)
+        absolute = absolute or self.root.foreign_path(module)
         outer: Frame | None = self
         while outer is not None:
             path, attribute = find(outer.module, module)

@@ -87,6 +87,8 @@ class PatchableGraph:
             example_args = example_args[1:]
         with torch.no_grad(), unchanged(module):
             self.record(*example_args, **example_kwargs)
+            if recorder.root.foreign:  # modules that only this run showed: with their parameters
+                self.record(*example_args, **example_kwargs)
 
     # --- the module ---
 

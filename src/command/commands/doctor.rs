@@ -147,7 +147,7 @@ impl Doctor {
     }
 }
 
-/// The compiler and the cache; without them nothing is amiss as long as there is an adapter (`settled`).
+/// Looks at the compiler and the cache. Neither is needed where an adapter is there already (`settled`).
 fn tools(libtorch: Option<&Libtorch>, settled: bool, found: &mut Findings) {
     match cache::choose() {
         Ok(cache) => {

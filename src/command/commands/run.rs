@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::launch::process::launch;
 use clap::Args;
 use graphpatch_core::graph::GraphFile;
-use graphpatch_core::patch::PatchSpec;
+use graphpatch_core::patch::{OnError, PatchSpec};
 
 use crate::commands::check;
 use crate::launch::outcome::Outcome;
@@ -56,7 +56,9 @@ impl Run {
         start::check_program(&self.command)?;
         let dir = start::directory()?;
         let record = self.tree || self.graph.is_some();
-        let options = self.manner.options(record, &patches, dir.path())?;
+        let options = self
+            .manner
+            .options(record, &patches, dir.path(), OnError::Skip)?;
         let library = start::library(dir.path())?;
         let mut command = start::command(&self.command, &options, &library)?;
         let program = command.get_program().to_string_lossy().into_owned();
@@ -98,7 +100,7 @@ impl Run {
     }
 }
 
-/// Values that are kept go somewhere, and a file for them is not asked for in vain.
+/// Refuses probes and records without a file for their values, and such a file without probes and records.
 fn check_save(patches: &[PatchSpec], save: Option<&Path>) -> Result<(), Stop> {
     match (patches.iter().find(|patch| patch.kind.keeps()), save) {
         (Some(patch), None) => Err(Stop::usage(format!(

@@ -80,7 +80,7 @@ impl Show {
         print(&text).map(|()| 0)
     }
 
-    /// The shape to look for. What stands behind `--shape` and is none is the path: `show G --shape linear`.
+    /// The shape to look for. If the word behind `--shape` is no shape, it is the path: `show G --shape linear`.
     fn pattern(&mut self) -> Result<Option<ShapePattern>, Stop> {
         let given = match &self.shape {
             Some(given) if !given.is_empty() => given.clone(),

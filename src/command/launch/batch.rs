@@ -1,5 +1,5 @@
-//! Starts programs that nobody talks to, each in a process group of its own, so that the terminal's signals reach the
-//! command alone and a program ends with everything that it has started.
+//! Starts programs that get no input, each in a process group of its own: the terminal's signals reach the command
+//! alone, and a program ends together with everything that it has started.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -75,7 +75,7 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> io::Result<Ended> 
     let mut child = command.spawn()?;
     loop {
         if let Some(status) = child.try_wait()? {
-            // What it left running has lost its purpose.
+            // Nobody needs the processes that it has left running.
             signal_group(&child, libc::SIGTERM);
             return Ok(Ended::With(status));
         }
@@ -92,7 +92,7 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> io::Result<Ended> 
     }
 }
 
-/// Asks the group to end, then makes it.
+/// Asks the group to end, and kills it if it does not.
 fn end(child: &mut Child) -> io::Result<()> {
     signal_group(child, libc::SIGTERM);
     let asked = Instant::now();

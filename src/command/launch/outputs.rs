@@ -54,7 +54,7 @@ impl Input {
     }
 }
 
-/// Endings of names that promise a content which none of ours is, or only the one behind them.
+/// What the endings of file names promise: the contents of ours that fit, of which there may be none.
 const ENDINGS: &[(&str, &[Content])] = &[
     ("json", &[Content::Graph, Content::Table]),
     ("csv", &[Content::Table]),

@@ -5,7 +5,7 @@ use std::io;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// What ends the command while the program runs would lose the reports.
+/// Signals that would end the command while the program runs; the reports would be lost.
 const PASSED_ON: [libc::c_int; 6] = [
     libc::SIGINT,
     libc::SIGQUIT,

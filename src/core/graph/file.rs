@@ -229,7 +229,7 @@ fn node_at(place: &str, any: &serde_json::Value) -> String {
     }
 }
 
-/// What the types alone do not say, and what the other files of this room rely on.
+/// Checks what the types alone do not say, and what the other files of this module rely on.
 fn validate(node: &Node, place: &str) -> Result<(), Fault> {
     if node.name.is_empty() {
         return Err(Fault::at(format!("{place}.name"), "a node without a name"));

@@ -1,7 +1,8 @@
 //! What the user wants changed: kinds of patches and their text.
 //!
 //! A patch comes in as text (`text.rs`), from a file (`toml.rs`) or through the C ABI as a [`PatchSpec`]; its path is
-//! checked against a graph by [`crate::graph::check()`], and the session holds what comes of it (`action.rs`).
+//! checked against a graph by [`crate::graph::check()`], and the session holds the action that is made of it
+//! (`action.rs`).
 
 pub mod action;
 pub mod kept;

@@ -12,10 +12,10 @@ use super::{Status, guard, string};
 use graphpatch_core::patch::action::Action;
 use graphpatch_cuda as cuda;
 
-/// What this machine's CUDA is good for: a line for the driver and one for each device, or one line that says why CUDA
-/// values are patched by libtorch's own operations instead of our kernels (no driver, an old one, no card, a card below
-/// compute capability 7.5). Loads the driver if need be; makes no context. `out` receives new text; free it with
-/// gp_string_free.
+/// What the library can do with this machine's CUDA: a line for the driver and one for each device, or one line that
+/// says why CUDA values are patched by libtorch's own operations instead of our kernels (no driver, an old one, no
+/// card, a card below compute capability 7.5). Loads the driver if need be; makes no context. `out` receives new text;
+/// free it with gp_string_free.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///

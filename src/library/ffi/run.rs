@@ -8,8 +8,8 @@ use super::{Status, guard};
 use graphpatch_session::{self as session, thread};
 use graphpatch_torch as torch;
 
-/// Whether a session is attached that records or patches. Costs no more than reading a number: a program asks before it
-/// makes what gp_run_open and the calls behind it take.
+/// Whether a session is attached that records or patches. It costs no more than reading a number, so a program asks
+/// before it prepares the arguments of gp_run_open and of the calls that follow it.
 ///
 /// Thread: any. Since 0.1.0.
 #[unsafe(no_mangle)]

@@ -83,8 +83,8 @@ pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
 /// its first plan.
 ///
 /// Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
-/// another session is attached. In a program that `graphpatch run` has started, the command's session is attached beside
-/// this one: it gets the runs of which this one wants nothing, and tells its user that there are others.
+/// another session is attached. In a program that `graphpatch run` has started, the command's session is attached
+/// beside this one: it sees only the runs that this session does not use, and tells its user so.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
 ///
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn gp_session_attach(session: *const gp_session) -> Status
     guard(|| graphpatch_torch::attach(&*unsafe { share(session) }?))
 }
 
-/// Lets go of the process; patches and graphs stay with the session.
+/// Detaches the session from the process. It keeps its patches and graphs.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///

@@ -21,9 +21,9 @@ impl Handle for gp_frames {
 }
 
 /// Says where in the user's source the calling thread is: one gp_frames_add for each frame, innermost last, without
-/// those of libtorch and of libraries that are no business of the user's. It is called while an operation is about to
-/// run, perhaps on several threads at once, and must not call operations itself. Nothing can take a C++ exception from
-/// it: one that leaves it ends the process. Since 0.1.0.
+/// those of libtorch and of libraries that are not the user's. It is called while an operation is about to run, perhaps
+/// on several threads at once, and must not call operations itself. Nothing can take a C++ exception from it: one that
+/// leaves it ends the process. Since 0.1.0.
 pub type gp_source_callback =
     Option<unsafe extern "C" fn(user: *mut c_void, frames: *mut gp_frames)>;
 
@@ -48,9 +48,9 @@ impl Host {
     }
 }
 
-/// Has `callback` asked, with `user`, where in the source an operation or a call of a module is, when it is recorded
-/// for the first time. NULL: nobody. `user` must stay valid until another one is set and runs that began before have
-/// ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
+/// Has the library call `callback` with `user` when an operation or a call of a module is recorded for the first time,
+/// to learn where in the source it is. NULL: no callback. `user` must stay valid until another one is set and runs that
+/// began before have ended. A NULL session stands for the attached one; GP_STATUS_STATE without.
 ///
 /// Thread: any. NULL: session, callback, user. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///

@@ -12,7 +12,7 @@ use graphpatch_core::patch::action::{Action, NewPatch, Pick};
 use graphpatch_core::patch::kept::Kept;
 use graphpatch_core::path::{Item, Slice};
 
-/// A patch to be: a path, an index and what to do. One thread at a time. Since 0.1.0.
+/// A patch that is not registered yet: a path, an index and what to do. One thread at a time. Since 0.1.0.
 pub struct gp_spec {
     _opaque: [u8; 0],
 }

@@ -1,5 +1,5 @@
-//! A process that becomes another program has no exit handlers: it reports before. A child of `vfork` is not the process
-//! that memory belongs to, and passes through.
+//! A process that becomes another program runs no exit handlers, so its report is written before. A child of `vfork`
+//! shares its parent's memory: there the hooks only call the real function.
 
 use std::ffi::{c_char, c_int};
 

@@ -1,14 +1,14 @@
 //! The C symbols of a preloaded process that stand before libc's own.
 //!
 //! * `__libc_start_main` wraps `main`: the options are read when every constructor has run.
-//! * `dlopen`, `dlsym` look whether libtorch has come, **before** the real call, and then jump to it. glibc resolves
+//! * `dlopen`, `dlsym` look whether libtorch was loaded, **before** the real call, and then jump to it. glibc resolves
 //!   `$ORIGIN`, RUNPATH and `RTLD_NEXT` by the caller's return address, so our frame must be gone by then. A library
 //!   that a `dlopen` brings is therefore seen at the next `dlopen` or `dlsym`: the look-up of its entry, as a rule.
 //! * `_exit`, `_Exit`, `abort` report first. `exit` and `quick_exit` run handlers anyway (see `reports`).
 //!
-//! While a `dlopen` is under way its libraries are mapped but not initialised, and their constructors call `dlsym`. A tail
-//! call leaves no place to count the way back, so `OPENING` keeps where the outermost one was called from. Another
-//! thread needs no such care: loading the adapter waits for the dynamic linker's lock.
+//! While a `dlopen` is under way its libraries are mapped but not initialised, and their constructors call `dlsym`.
+//! After a tail call nothing of ours notices the return, so `OPENING` keeps where the outermost one was called from.
+//! Another thread needs no such care: loading the adapter waits for the dynamic linker's lock.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};

@@ -18,14 +18,16 @@
 //! | `undisturbed` | no `pthread_cancel` and no SIGXFSZ for a thread that writes a report |
 //! | `sudden_end` | a report before a sudden end, which may hang or crash without harm |
 //!
-//! The order of events: `hooks` catches `__libc_start_main` and reads the options right before `main` (a constructor would
-//! be too early). If libtorch is mapped the session attaches at once; else every `dlopen` and `dlsym` looks whether it
-//! has come. From then on reports are written when the graph grows, every second, and at the end. A forked child goes
-//! on with counters from zero and a report of its own; a program that it executes starts afresh, since both variables are inherited.
+//! The order of events: `hooks` catches `__libc_start_main` and reads the options right before `main` (a constructor
+//! would be too early). If libtorch is mapped the session attaches at once; else every `dlopen` and `dlsym` looks
+//! whether it was loaded. From then on reports are written when the graph grows, every second, and at the end. A forked
+//! child goes on with counters from zero and a report of its own; a program that it executes starts afresh, since both
+//! variables are inherited.
 //!
-//! Runs of modules need no hook of threads: a run is armed by its root's call on the thread that makes it, so threads from
-//! before and after attaching are the same. Only where operations outside of such runs are wanted (`Operations`, decided
-//! when the session attaches) does `pthread_create` tell the torch room of each thread that the program starts.
+//! Runs of modules need no hook of threads: a run is armed by its root's call on the thread that makes it, so threads
+//! from before and after attaching are the same. Only where operations outside of such runs are wanted (`Operations`,
+//! decided when the session attaches) does `pthread_create` tell the crate `graphpatch_torch` of each thread that the
+//! program starts.
 //!
 //! A process that is not a preloaded one (a program that links or opens this library) passes through all hooks at the
 //! price of one atomic load. Nothing here writes to the program's stdout, and no failure here ends the program.

@@ -49,7 +49,7 @@ pub(super) fn get() -> Option<&'static Process> {
     PROCESS.get()
 }
 
-/// Whether hooks still have to look for libtorch. The first line of each.
+/// Whether hooks still have to look for libtorch. Every hook asks this first.
 #[inline]
 pub fn is_waiting() -> bool {
     STATE.load(Ordering::Acquire) == WAITING

@@ -22,8 +22,8 @@ macro_rules! hooks {
 hooks! {
     // In hooks.rs.
     START = c"__libc_start_main": "Reads the options when every constructor has run, right before `main`.";
-    DLOPEN = c"dlopen": "Looks whether libtorch has come.";
-    DLSYM = c"dlsym": "Looks whether libtorch has come: the look-up of its entry.";
+    DLOPEN = c"dlopen": "Looks whether libtorch was loaded.";
+    DLSYM = c"dlsym": "The same: after a `dlopen` its caller looks an entry up.";
     EXIT = c"_exit": "Writes the last report; no exit handler runs.";
     EXIT_C99 = c"_Exit": "The same under C's name.";
     ABORT = c"abort": "Writes the last report.";

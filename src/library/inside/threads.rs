@@ -1,5 +1,6 @@
-//! `pthread_create` of a preloaded process: threads of the program are told to the torch room before they begin, where
-//! operations outside of runs are wanted. Threads that libtorch and its helpers start for themselves are not.
+//! `pthread_create` of a preloaded process: where operations outside of runs are wanted, the crate `graphpatch_torch`
+//! learns of each thread of the program before it begins. Threads that libtorch and its helpers start for themselves
+//! are not.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::path::Path;

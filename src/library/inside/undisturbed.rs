@@ -1,4 +1,5 @@
-//! What would end a thread that is at work for us waits until that is done, or is an error instead.
+//! A thread that writes a report is not cancelled meanwhile, and a limit on the size of files is an error instead of
+//! its end.
 
 use std::ffi::c_int;
 

@@ -18,7 +18,7 @@ const SHARE: u32 = 200;
 /// What was written last, and when.
 #[derive(Debug, Default)]
 struct Written {
-    // A weak pointer keeps its place from being used again: equal places are equal values.
+    // A weak pointer keeps its address from being used again, so that equal addresses mean equal values.
     values: Vec<Weak<HostTensor>>,
     at: Option<Instant>,
     took: Duration,

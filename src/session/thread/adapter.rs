@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::edge::edge;
 use super::host::end_run;
-use super::{Current, arm, is_inside, suspend, take_up, with, with_current, with_run};
+use super::{Current, arm, is_inside, suspend, take_up, with, with_current, with_run, with_scope};
 use crate::held::Held;
 use crate::record::{Element, Source};
 use crate::run::Run;
@@ -82,7 +82,7 @@ pub fn end_function() {
 /// A module is called. `None`: outside a run.
 pub fn enter(scope: Arc<Scope>) -> Option<Wants> {
     let mut about = None;
-    let entered = with(|state| {
+    let entered = with_scope(|state| {
         let level = &mut state.level;
         if !level.entered {
             return None;
@@ -108,7 +108,7 @@ pub fn enter(scope: Arc<Scope>) -> Option<Wants> {
 
 /// The innermost module has returned.
 pub fn leave() {
-    let left = with(|state| {
+    let left = with_scope(|state| {
         let level = &mut state.level;
         let current = level.current.as_mut().filter(|_| level.entered)?;
         let copies = current.leave();

@@ -11,6 +11,7 @@
 
 #include "args.cpp"
 #include "device.cpp"
+#include "executor.cpp"
 #include "fallback.cpp"
 #include "flat.cpp"
 #include "host_values.cpp"

@@ -53,8 +53,8 @@ inline std::string to_string(GpStr s) {
 
 // ---- thread.cpp: how this thread stands, and what is kept alive for its run ----
 
-// Written by the core alone.
-const GpThread& this_thread();
+// Written by the core, but for `cold`.
+GpThread& this_thread();
 
 // Whether a scope is open in which something matters.
 inline bool is_inside(const GpThread& thread) {
@@ -213,6 +213,7 @@ struct OpInfo {
   bool query = false; // only looks at what a tensor is; no node
   bool cast = false;  // put there by TorchScript's own autocast pass; no node
   uint32_t id = 0;
+  uint64_t family = 0; // its bit among GpThread's families
   uint32_t n_arguments = 0;
   uint32_t n_returns = 0;
   bool in_place = false; // its results are operands that it wrote into
@@ -243,7 +244,7 @@ void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, con
 
 void start_fallback();
 void start_script();
-// Makes unoptimized calls of the module's forward ones that we see. False if they cannot be.
+// Makes the next calls of the module's forward ones that we see. False if they cannot be.
 bool prepare_script(const c10::IValue& module);
 
 } // namespace graphpatch

@@ -86,7 +86,7 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
   auto& all = by_name[name];
   const auto same = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one->same_facts(info); });
   if (same == all.end()) {
-    info.id = core->op_define(gp_str(name));
+    info.id = core->op_define(gp_str(name), &info.family);
     all.push_back(std::make_unique<const OpInfo>(info));
     known.info = all.back().get();
   } else {
@@ -126,13 +126,15 @@ static bool is_engines(const GpThread& thread) {
 }
 
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
+  const GpThread& thread = this_thread();
   // The stack may hold the caller's other values below ours.
-  if (this_thread().wants & GP_WANTS_OPERANDS) {
+  if (thread.wants & GP_WANTS_OPERANDS) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
     handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments));
   }
   GpToken token;
-  const uint32_t wanted = info.cast ? 0 : core->value_begin(GP_VALUE_OP, info.id, &token);
+  const bool matters = (thread.families & info.family) && !info.cast;
+  const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
   if (!wanted) {
     op.callBoxed(stack);
     return;

@@ -196,7 +196,7 @@ void register_doors() {
             stack.emplace_back(tensor_at(reinterpret_cast<const void*>(address)));
           },
           alias),
-      // Readies a scripted module for a call without the optimizer.
+      // Has a scripted module tell of its calls from the next one on.
       Operator(
           "graphpatch::prepare(Any module) -> bool",
           [](Stack& stack) {
@@ -204,7 +204,7 @@ void register_doors() {
             stack.emplace_back(prepare_script(module));
           },
           alias),
-      // The thread's switch of the optimizer.
+      // Sets the thread's switch of the optimizer. Returns what it was.
       Operator(
           "graphpatch::optimize(bool on) -> bool",
           [](Stack& stack) {

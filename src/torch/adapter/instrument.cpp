@@ -65,7 +65,9 @@ static void told_source(uint32_t wants) {
 
 static Operation enter_root_marker(const Node* node) {
   return [scope = scope_of(node)](Stack& stack) {
-    stack.emplace_back();
+    const c10::IValue module = std::exchange(stack.back(), c10::IValue());
+    if (!this_thread().run)
+      begin_waiting(scope->handle(), module);
     if (this_thread().run)
       told_source(core->root_enter(scope->handle()));
   };
@@ -74,7 +76,10 @@ static Operation enter_root_marker(const Node* node) {
 static Operation enter_marker(const Node* node) {
   return [scope = scope_of(node)](Stack& stack) {
     stack.emplace_back();
-    if (this_thread().run)
+    GpThread& thread = this_thread();
+    if (thread.cold)
+      ++thread.cold;
+    else if (thread.run)
       told_source(core->scope_enter(scope->handle()));
   };
 }
@@ -91,7 +96,11 @@ static Operation input_marker(const Node* node) {
 
 static Operation leave_marker(const Node*) {
   return [](Stack& stack) {
-    const GpThread& thread = this_thread();
+    GpThread& thread = this_thread();
+    if (thread.cold > 1) {
+      --thread.cold;
+      return;
+    }
     if (!thread.run)
       return;
     if (is_inside(thread)) {
@@ -184,6 +193,8 @@ class Instrumenter {
   void enclose(Graph& graph, const std::shared_ptr<Scope>& scope, Symbol enter) {
     const int64_t number = number_of(scope);
     Node* last = create_enter(graph, enter, number);
+    if (enter == kEnterRoot)
+      last->addInput(graph.inputs().at(0));
     graph.prependNode(last);
     for (size_t i = 1; i < graph.inputs().size(); ++i) {
       Value* input = graph.inputs()[i];

@@ -39,4 +39,7 @@ std::shared_ptr<torch::jit::Graph> instrument(
 
 void register_markers();
 
+// script.cpp: our plan of the root that `scope` is has begun on this thread, on that module.
+void begin_waiting(const GpScope* scope, const c10::IValue& module);
+
 } // namespace graphpatch

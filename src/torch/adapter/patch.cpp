@@ -112,8 +112,24 @@ static void patch_number(const GpTarget& target, c10::IValue& slot) {
     slot = number.re;
 }
 
-static std::string kind_of(const c10::IValue& value) {
-  return value.isCapsule() ? "foreign object" : value.tagKind();
+// Why a value is no leaf: what a check of the path says of it, too.
+static std::string no_leaf(const c10::IValue& value) {
+  const auto container = [](const char* kind, size_t size, const std::string& first) {
+    const std::string what = std::string("the value in this run is a ") + kind + "(" + std::to_string(size) + ")";
+    return size ? what + ", not one value: choose an element after `|`, as in |" + first : what + ", which is empty";
+  };
+  if (value.isTuple())
+    return container("tuple", value.toTupleRef().elements().size(), "sub_0");
+  if (value.isList())
+    return container("list", value.toListRef().size(), "sub_0");
+  if (value.isGenericDict()) {
+    const auto dict = value.toGenericDict();
+    const auto first = dict.begin();
+    const bool named = first != dict.end() && first->key().isString();
+    return container("dict", dict.size(), named ? first->key().toStringRef() : "KEY");
+  }
+  const std::string kind = value.isCapsule() ? "foreign object" : value.tagKind();
+  return "the value in this run is a " + kind + ", not a tensor or plain value";
 }
 
 // None: a function may look at it and give a tensor; nothing else can be done to it.
@@ -137,7 +153,7 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
     else if (leaf.isNone()) // there is nothing to keep
       verdict(elsewhere(target, "", nullptr));
     else
-      verdict(elsewhere(target, "the value in this run is a " + kind_of(leaf) + ", not a leaf", nullptr));
+      verdict(elsewhere(target, no_leaf(leaf), nullptr));
     return;
   }
   const GpStep& step = target.dig[depth];
@@ -170,7 +186,7 @@ static void patch_slot(
     else if (slot.isNone())
       patch_none(target, slot);
     else
-      verdict(elsewhere(target, "the value in this run is a " + kind_of(slot) + ", not a leaf", nullptr));
+      verdict(elsewhere(target, no_leaf(slot), nullptr));
     return;
   }
   const GpStep& step = target.dig[depth];

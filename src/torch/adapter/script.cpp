@@ -1,89 +1,23 @@
-// TorchScript: where a run begins and ends, and the plan that carries our markers.
+// TorchScript: where a run begins and ends.
 //
-// Every Method call fires a RecordFunction callback before its executor is asked for a plan. There we put in the place
-// of the plan that the executor will give in unoptimized mode one made from an instrumented copy of the module's graphs
-// (instrument.cpp), and switch that mode on for the call. The module's own graphs are never touched: what the program
-// saves, copies or freezes is what it was. An executor that was optimized before we came prefers that plan in every
-// mode, so there that plan is replaced, and put back when the session has let go.
-//
-// Python calls a module's function past Method, so that the callback fires from the interpreter when the plan is
-// chosen already. There the first call of a module is not seen; the thread stays unoptimized, and from its next call on
-// it is.
+// Every Method call fires a RecordFunction callback before its executor is asked for a plan. There the run begins, and
+// the executor (executor.cpp) gives our plan. Python calls a module's function past Method, so that the callback fires
+// from the interpreter when the plan is chosen already. There the run begins with the first marker of our plan, and not
+// at all where the plan is another one: that of a function whose executor we have not replaced yet.
 #include "adapter.h"
-#include "instrument.h"
+#include "executor.h"
 
 #include <ATen/record_function.h>
-#include <torch/csrc/jit/api/function_impl.h>
-#include <torch/csrc/jit/passes/autocast.h>
-#include <torch/csrc/jit/passes/constant_pooling.h>
-#include <torch/csrc/jit/passes/constant_propagation.h>
-#include <torch/csrc/jit/passes/remove_expands.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 
-#include <atomic>
 #include <memory>
-#include <mutex>
-#include <unordered_map>
+#include <optional>
 
 namespace graphpatch {
 
 using namespace torch::jit;
 
-// One instrumented plan of one executor (a function under one autocast setting), and the one that it takes the place of.
-// A thread may be copying the executor's plan at the very moment in which we put another one there: it finds the old one
-// or the new one, or reads one word of each. Both live as long as the executor does, so whatever it finds is alive.
-struct ScriptRoot {
-  ExecutionPlan plan; // ours; default if it could not be instrumented
-  ExecutionPlan original;
-  bool optimized = false; // the original is, and has to come back when the session has let go
-  bool lent = false;      // ours stands in its place
-  std::shared_ptr<Scope> scope;
-  GpRoot* handle = nullptr; // NULL: could not be instrumented, runs untouched
-  std::vector<std::vector<size_t>> parameters; // slots to walk from the module, in the order given to root_define
-
-  ~ScriptRoot() {
-    if (handle)
-      core->root_free(handle);
-  }
-  // Nobody but us holds a plan: the executor is gone.
-  bool abandoned() const {
-    return original.graph.use_count() == 1 && (!handle || plan.graph.use_count() == 1);
-  }
-};
-
-// By the graphs of both plans: the executor gives one or the other in unoptimized mode.
-static std::mutex roots_mutex;
-static std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>& roots() {
-  static auto* map = new std::unordered_map<const Graph*, std::shared_ptr<ScriptRoot>>;
-  return *map;
-}
-
-// How many optimized plans are to come back.
-static std::atomic<int> borrowed{0};
-
-// Tensor attributes of the module and of everything below it: their paths, and the slots that lead to them.
-static void list_parameters(
-    const c10::ClassTypePtr& type,
-    const std::string& prefix,
-    std::vector<size_t>& slots,
-    std::vector<std::string>& paths,
-    std::vector<std::vector<size_t>>& out) {
-  for (size_t i = 0; i < type->numAttributes(); ++i) {
-    const auto& attribute = type->getAttribute(i);
-    const std::string path = prefix + type->getAttributeName(i);
-    slots.push_back(i);
-    auto below = attribute->cast<c10::ClassType>();
-    if (below && below->is_module()) {
-      list_parameters(below, path + ".", slots, paths, out);
-    } else if (attribute->isSubtypeOf(*c10::OptionalType::create(c10::TensorType::get()))) {
-      paths.push_back(path);
-      out.push_back(slots);
-    }
-    slots.pop_back();
-  }
-}
-
-// Sets the thread's optimizer switch, and puts it back.
+// Sets the thread's optimizer switch, and puts it back: what our plan calls past itself (through an interface) tells of
+// its operations only as libtorch runs them without optimizations.
 class Unoptimized {
  public:
   Unoptimized() : before_(getGraphExecutorOptimize()) {
@@ -92,100 +26,12 @@ class Unoptimized {
   ~Unoptimized() {
     setGraphExecutorOptimize(before_);
   }
+  Unoptimized(const Unoptimized&) = delete;
+  Unoptimized& operator=(const Unoptimized&) = delete;
 
  private:
   bool before_;
 };
-
-// The plan that the executor gives in unoptimized mode. It is an object of the executor's that is handed out read-only.
-static ExecutionPlan& plan_of(GraphFunction& function) {
-  Unoptimized mode;
-  Stack none;
-  return const_cast<ExecutionPlan&>(function.get_executor().getPlanFor(none));
-}
-
-static std::string qualified(const c10::ClassTypePtr& type) {
-  return type->name() ? type->name()->qualifiedName() : std::string("?");
-}
-
-static std::shared_ptr<ScriptRoot> make_root(GraphFunction& function, const c10::ClassTypePtr& type) {
-  auto root = std::make_shared<ScriptRoot>();
-  root->original = plan_of(function);
-  const std::string name = qualified(type) + "." + function.name();
-  try {
-    std::string lost;
-    auto graph = instrument(function, type, root->scope, lost);
-    // As libtorch's own preparation does. These fold what is no operation (flags, None checks, loop bounds), and what
-    // the tracer added; no pass that drops, merges or replaces operations runs.
-    ConstantPropagationImmutableTypes(graph);
-    Autocast(graph);
-    RemoveExpands(graph);
-    ConstantPooling(graph);
-    root->plan = ExecutionPlan(graph, function.name());
-
-    std::vector<std::string> paths;
-    std::vector<size_t> slots;
-    list_parameters(type, "", slots, paths, root->parameters);
-    std::vector<GpStr> texts;
-    for (const std::string& path : paths)
-      texts.push_back(gp_str(path));
-    GpRootInfo info{root->scope->handle(), gp_str(name), texts.data(), texts.size()};
-    root->handle = core->root_define(&info);
-    if (!lost.empty()) {
-      const std::string text = name + ": " + lost;
-      core->note(gp_str(text));
-    }
-  } catch (const std::exception& error) {
-    const std::string why = name + ": runs untouched, its graph could not be instrumented: " + error.what();
-    core->note(gp_str(why));
-  }
-  root->optimized = root->handle && function.get_executor().isOptimized();
-  return root;
-}
-
-// Lets the executor give our plan. With the lock held.
-static void lend(ExecutionPlan& place, ScriptRoot& root) {
-  if (!root.handle || place.graph == root.plan.graph)
-    return;
-  place = root.plan;
-  root.lent = root.optimized;
-  borrowed += root.lent;
-}
-
-// The root of this call if it was seen before. With the lock held.
-static std::shared_ptr<ScriptRoot> known_root(const ExecutionPlan& place) {
-  auto found = roots().find(place.graph.get());
-  return found == roots().end() ? nullptr : found->second;
-}
-
-// The root of this call, instrumented; NULL when it cannot be. The work is done once per executor.
-static std::shared_ptr<ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type) {
-  const Lock lock(roots_mutex);
-  ExecutionPlan& place = plan_of(function);
-  auto root = known_root(place);
-  if (!root) {
-    for (auto it = roots().begin(); it != roots().end();)
-      it = it->second->abandoned() ? roots().erase(it) : std::next(it);
-    root = make_root(function, type);
-    roots()[root->original.graph.get()] = root;
-    if (root->handle)
-      roots()[root->plan.graph.get()] = root;
-  }
-  lend(place, *root);
-  return root->handle ? root : nullptr;
-}
-
-// The session has let go: gives the executor its optimized plan back.
-static void give_back(GraphFunction& function) {
-  const Lock lock(roots_mutex);
-  ExecutionPlan& place = plan_of(function);
-  auto root = known_root(place);
-  if (root && root->lent) {
-    place = root->original;
-    root->lent = false;
-    --borrowed;
-  }
-}
 
 static void give_script_parameters(const ScriptRoot& root, const c10::IValue& module) {
   std::vector<const void*> identities;
@@ -201,13 +47,49 @@ static void give_script_parameters(const ScriptRoot& root, const c10::IValue& mo
   core->run_parameters(identities.data(), identities.size());
 }
 
-// One Method call from its start callback to its end callback.
-struct RunContext : public at::ObserverContext {
-  Unoptimized mode;
-  std::shared_ptr<ScriptRoot> root; // keeps what the run refers to
-  bool ours = false;
-  bool declined = false;
+// One call of a root.
+struct Call {
+  const std::shared_ptr<const ScriptRoot> root; // keeps what the run refers to
+  bool ours = false;     // a run has begun
+  bool declined = false; // nothing is wanted of it, and what it calls inside is no call of a root
+  bool over = false;
+  std::optional<Unoptimized> mode;
+
+  explicit Call(std::shared_ptr<const ScriptRoot> root) : root(std::move(root)) {}
+
+  void begin(const c10::IValue& module) {
+    const uint32_t wants = core->call_begin(root->handle);
+    ours = wants != 0;
+    declined = wants == 0;
+    if (ours)
+      mode.emplace();
+    if (wants & GP_WANTS_PARAMETERS)
+      give_script_parameters(*root, module);
+  }
+
+  void end() {
+    over = true;
+    mode.reset();
+    if (declined)
+      core->call_end();
+    if (ours)
+      core->run_end();
+  }
 };
+
+// A call from its start callback to its end callback.
+struct CallContext : public at::ObserverContext {
+  std::shared_ptr<Call> call;
+  std::shared_ptr<Call> outer; // the one that was waiting before
+  bool waits = false;          // for the first marker
+  bool first = false;          // the function's executor was replaced for it
+};
+
+// The call of this thread that begins with the first marker of its plan, if that is ours.
+static std::shared_ptr<Call>& waiting_call() {
+  static thread_local std::shared_ptr<Call> call;
+  return call;
+}
 
 // The function that is called, and the class of the module that it is called on; null where it is no call of a root.
 struct RootCall {
@@ -231,57 +113,33 @@ static RootCall called_root(const at::RecordFunction& call) {
   return {&toGraphFunction(*method), type};
 }
 
-// A call by the interpreter, not by Method: its plan is chosen already. Whether that is ours; if not, the next call on
-// this thread will find ours.
-static bool finds_our_plan(GraphFunction& function, const c10::ClassTypePtr& type) {
-  {
-    const Lock lock(roots_mutex);
-    const ExecutionPlan& place = plan_of(function);
-    const auto root = known_root(place);
-    if (root && root->handle && place.graph == root->plan.graph && (root->lent || !getGraphExecutorOptimize()))
-      return true;
-  }
-  if (root_of(function, type)) {
-    setGraphExecutorOptimize(false);
-    const std::string why =
-        qualified(type) + "." + function.name() + ": its first call on a thread came from Python and is not seen";
-    core->note(gp_str(why));
-  }
-  return false;
-}
-
-static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& call) {
-  const uint32_t active = *core->active;
-  if (active == GP_DETACHED && !borrowed)
+static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& record) {
+  if (*core->active != GP_WANTED)
     return nullptr;
-  const RootCall called = called_root(call);
+  const RootCall called = called_root(record);
   if (!called.function)
     return nullptr;
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  if (active == GP_DETACHED) {
-    give_back(*called.function);
-    return nullptr;
-  }
-  if (active == GP_IDLE) {
-    // What was instrumented stays so until the session lets go: an optimized plan that the executor made meanwhile
-    // would have to be replaced again at the next patch.
-    const Lock lock(roots_mutex);
-    auto root = known_root(plan_of(*called.function));
-    return root && root->handle ? std::make_unique<RunContext>() : nullptr;
-  }
-  if (!currentCallstack().empty() && !finds_our_plan(*called.function, called.type))
-    return nullptr;
-  auto root = root_of(*called.function, called.type);
+  auto context = std::make_unique<CallContext>();
+  const auto root = root_of(*called.function, called.type, context->first);
   if (!root)
     return nullptr;
-  auto context = std::make_unique<RunContext>();
-  context->root = root;
-  const uint32_t wants = core->call_begin(root->handle);
-  context->ours = wants != 0;
-  context->declined = wants == 0; // what it calls inside is no call of a root
-  if (wants & GP_WANTS_PARAMETERS)
-    give_script_parameters(*root, call.inputs()[0]);
+  context->call = std::make_shared<Call>(root);
+  context->waits = !currentCallstack().empty();
+  if (context->waits)
+    context->outer = std::exchange(waiting_call(), context->call);
+  else
+    context->call->begin(record.inputs()[0]);
   return context;
+}
+
+void begin_waiting(const GpScope* scope, const c10::IValue& module) {
+  auto& call = waiting_call();
+  const GpThread& thread = this_thread();
+  if (!call || call->over || call->ours || call->declined || thread.run || thread.declined)
+    return;
+  if (call->root->scope->handle() == scope)
+    call->begin(module);
 }
 
 static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& call) {
@@ -294,12 +152,18 @@ static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& c
   }
 }
 
-static void on_end(const at::RecordFunction&, at::ObserverContext* context) {
-  auto* run = static_cast<RunContext*>(context);
-  if (run && run->declined)
-    core->call_end();
-  if (run && run->ours)
-    core->run_end();
+static void on_end(const at::RecordFunction& record, at::ObserverContext* observed) {
+  auto* context = static_cast<CallContext*>(observed);
+  if (!context)
+    return;
+  Call& call = *context->call;
+  if (context->waits && waiting_call() == context->call)
+    waiting_call() = std::move(context->outer);
+  if (context->first && !call.ours && !call.declined) {
+    const std::string why = std::string(record.name()) + ": its first call came from Python and is not seen";
+    core->note(gp_str(why));
+  }
+  call.end();
 }
 
 bool prepare_script(const c10::IValue& module) {
@@ -310,7 +174,8 @@ bool prepare_script(const c10::IValue& module) {
   if (!method || !method->isGraphFunction())
     return false;
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  return root_of(toGraphFunction(*method), type) != nullptr;
+  bool is_new = false;
+  return root_of(toGraphFunction(*method), type, is_new) != nullptr;
 }
 
 void start_script() {

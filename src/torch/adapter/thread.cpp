@@ -8,9 +8,9 @@
 
 namespace graphpatch {
 
-const GpThread& this_thread() {
+GpThread& this_thread() {
   // Without a first use to guard, which would cost each marker and operation one more look-up of the thread's memory.
-  static thread_local const GpThread* thread = nullptr;
+  static thread_local GpThread* thread = nullptr;
   if (!thread)
     thread = core->thread();
   return *thread;

@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use super::lent::{array, text};
 use super::{guard, raw};
-use graphpatch_session::{Root, Scope, ops};
+use graphpatch_session::{Root, Scope, family_bit, ops};
 
-pub(super) unsafe extern "C" fn op_define(name: raw::GpStr) -> u32 {
-    // SAFETY: the adapter lends the text for this call.
-    guard(u32::MAX, || ops::define(unsafe { text(name) }))
+pub(super) unsafe extern "C" fn op_define(name: raw::GpStr, family: *mut u64) -> u32 {
+    guard(u32::MAX, || {
+        // SAFETY: the adapter lends the text for this call.
+        let id = ops::define(unsafe { text(name) });
+        // SAFETY: a place for the answer.
+        unsafe { *family = ops::get(id).map_or(0, |op| family_bit(op.family)) };
+        id
+    })
 }
 
 pub(super) unsafe extern "C" fn op_exists(name: raw::GpStr) {

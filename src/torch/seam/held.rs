@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::guard;
-use crate::table::adapter;
-use graphpatch_session::held::Held;
+use crate::table::started;
+use graphpatch_session::held::{Address, Held};
 use graphpatch_session::thread;
 
 /// An object of the adapter's, given back once.
@@ -18,19 +18,19 @@ unsafe impl Send for Handle {}
 unsafe impl Sync for Handle {}
 
 impl Held for Handle {
-    fn address(&self) -> usize {
-        self.0.expose_provenance()
+    fn address(&self) -> Address {
+        Address(self.0)
     }
 
     fn leave(&self, frame: u32) {
-        if let Ok(Some(leave)) = adapter().map(|adapter| adapter.held_leave) {
+        if let Some(leave) = started().and_then(|adapter| adapter.held_leave) {
             // SAFETY: a live handle of the adapter's, on its run's own thread (`Held`).
             unsafe { leave(self.0, frame) };
         }
     }
 
     fn end(&self) {
-        if let Ok(Some(end)) = adapter().map(|adapter| adapter.held_end) {
+        if let Some(end) = started().and_then(|adapter| adapter.held_end) {
             // SAFETY: as above.
             unsafe { end(self.0) };
         }
@@ -39,7 +39,7 @@ impl Held for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Ok(Some(free)) = adapter().map(|adapter| adapter.held_free) {
+        if let Some(free) = started().and_then(|adapter| adapter.held_free) {
             // SAFETY: the handle is the adapter's own, given back once.
             unsafe { free(self.0) };
         }

@@ -23,19 +23,17 @@ pub(super) unsafe fn text<'a>(text: raw::GpStr) -> &'a str {
     std::str::from_utf8(bytes).unwrap_or("?")
 }
 
-/// A NUL-terminated name of the adapter's own.
+/// A NUL-terminated name of the adapter's own. It is read for every value that is recorded, so it is not checked again.
 ///
 /// # Safety
 ///
-/// `name` is NULL or points to static text.
+/// `name` is NULL or points to static ASCII text.
 pub(super) unsafe fn static_text(name: *const std::ffi::c_char) -> &'static str {
     if name.is_null() {
         return "";
     }
     // SAFETY: by this function's contract.
-    unsafe { std::ffi::CStr::from_ptr(name) }
-        .to_str()
-        .unwrap_or("?")
+    unsafe { str::from_utf8_unchecked(std::ffi::CStr::from_ptr(name).to_bytes()) }
 }
 
 /// A C array; NULL is fine when it is empty.

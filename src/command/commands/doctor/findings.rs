@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use graphpatch_loader::{Libtorch, supported};
 use serde::Serialize;
 
-/// Everything found; what is missing has a line of advice, and without one all is well.
+/// Everything that was found. `advice` has a line for each thing that is missing; where it is empty, nothing is.
 #[derive(Debug, Default, Serialize)]
 pub struct Findings {
     pub graphpatch: &'static str,
@@ -16,7 +16,7 @@ pub struct Findings {
     pub looked: Vec<PathBuf>,
     pub libtorch: Option<Torch>,
     pub adapter: Option<Adapter>,
-    /// Where `--into` has put it.
+    /// Where `--into` has put the adapter.
     pub placed: Option<PathBuf>,
     /// Adapters built ahead that nearly fit, each with what is wrong with it.
     pub unfit: Vec<String>,
@@ -32,7 +32,7 @@ pub struct Findings {
     pub advice: Vec<String>,
 }
 
-/// The libtorch.
+/// The libtorch that the program would use.
 #[derive(Debug, Serialize)]
 pub struct Torch {
     pub version: String,
@@ -57,7 +57,7 @@ impl From<&Libtorch> for Torch {
     }
 }
 
-/// The adapter.
+/// The adapter for that libtorch.
 #[derive(Debug, Serialize)]
 pub struct Adapter {
     pub path: PathBuf,
@@ -66,7 +66,7 @@ pub struct Adapter {
     pub built_for: String,
 }
 
-/// The C++ compiler.
+/// The C++ compiler that would build an adapter.
 #[derive(Debug, Serialize)]
 pub struct Compiler {
     pub path: PathBuf,
@@ -77,7 +77,7 @@ pub struct Compiler {
 }
 
 impl Findings {
-    /// One line that says what is missing and what to do; once, however many steps need it.
+    /// Adds a line that says what is missing and what to do. It is added once, however many steps need it.
     pub fn advise(&mut self, line: impl Display) {
         let line = line.to_string();
         if !self.advice.contains(&line) {
@@ -158,7 +158,7 @@ impl Findings {
             lines.add(
                 "",
                 format!(
-                    "holds {old} adapters of other versions of libgraphpatch; delete them when these are gone"
+                    "holds {old} adapters of other versions of libgraphpatch; delete them if you no longer use those versions"
                 ),
             );
         }

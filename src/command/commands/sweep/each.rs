@@ -22,7 +22,7 @@ impl Each {
             slice if slice.starts_with('[') => slice.parse()?,
             inner => format!("[{inner}]").parse()?,
         };
-        // The path is put in later; this one is never seen, unless the text is wrong.
+        // The node's path takes the place of this one, which is seen only in the message for a wrong text.
         let mut spec: PatchSpec = format!("NODE={patch}").parse()?;
         if spec.kind.keeps() {
             return Err(Stop::usage(format!("--patch {patch}: it changes nothing")));

@@ -86,7 +86,7 @@ impl Journal {
         Ok((journal, rows))
     }
 
-    /// Adds a row; it is there whatever happens next.
+    /// Adds a row, which an interruption does not lose any more.
     pub fn add(&mut self, row: &Row) -> Result<(), Stop> {
         self.line(row)
     }
@@ -100,7 +100,7 @@ impl Journal {
             .map_err(|why| Stop::usage(format!("{}: {why}", self.path.display())))
     }
 
-    /// The table has everything now.
+    /// Removes the journal: the table has everything now.
     pub fn remove(self) {
         let _ = std::fs::remove_file(&self.path);
     }

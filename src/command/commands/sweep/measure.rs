@@ -57,7 +57,7 @@ impl<'a> Measurements<'a> {
         }))
     }
 
-    /// What each metric is of the bare run.
+    /// What each metric shows of the bare run.
     pub fn of_bare(&self, bare: &BareRun) -> Result<Vec<Bare>, Stop> {
         let read = |metric: &Metric| {
             metric.of_bare(&bare.done).map_err(|why| {

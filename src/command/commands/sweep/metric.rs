@@ -78,7 +78,7 @@ impl FromStr for Metric {
 }
 
 impl Metric {
-    /// The value that it needs, to be kept.
+    /// The path of the value that has to be kept for it.
     pub fn path(&self) -> Option<&NodePath> {
         match &self.what {
             What::Regex(_) => None,
@@ -86,7 +86,7 @@ impl Metric {
         }
     }
 
-    /// What keeps that value.
+    /// The patch that keeps that value.
     pub fn keeper(&self) -> Option<PatchSpec> {
         let kind = match &self.what {
             What::Regex(_) => return None,

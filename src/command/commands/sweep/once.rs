@@ -1,4 +1,4 @@
-//! One run of the program in a sweep: started, waited for, and what came of it.
+//! One run of the program in a sweep: it is started and waited for, and its results are read.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::launch::batch::{self, Ended};
 use graphpatch_core::graph::Graph;
-use graphpatch_core::patch::PatchSpec;
+use graphpatch_core::patch::{OnError, PatchSpec};
 use graphpatch_core::tensor::HostTensor;
 
 use crate::launch::outcome::Outcome;
@@ -35,7 +35,9 @@ impl Program<'_> {
         let reports = dir.path().join("reports");
         let fail = |why: std::io::Error| Stop::usage(format!("{}: {why}", dir.path().display()));
         std::fs::create_dir(&reports).map_err(fail)?;
-        let options = self.manner.options(record, patches, &reports)?;
+        let options = self
+            .manner
+            .options(record, patches, &reports, OnError::Raise)?;
         let mut command = start::command(self.argv, &options, &self.library)?;
         if let Some(threads) = self.threads {
             command.env("OMP_NUM_THREADS", threads.to_string());
@@ -88,7 +90,7 @@ impl Done {
         self.outcome.graphs()
     }
 
-    /// What stands against this run: it did not end well, or one of these patches was not applied. The patches are those
+    /// Why this run cannot be used: it did not end well, or one of these patches was not applied. The patches are those
     /// that it was given, or the first of them.
     pub fn fault(&self, patches: &[PatchSpec]) -> Option<String> {
         if let Some(error) = self.outcome.error() {

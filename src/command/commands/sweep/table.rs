@@ -54,7 +54,7 @@ pub enum Measure {
     Distance,
 }
 
-/// What became of one node.
+/// What happened at one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub node: NodePath,

@@ -10,7 +10,7 @@ use super::flow::Flow;
 use super::sweep::Sweep;
 use super::values::Statistics;
 
-/// Everything that the page's script reads. Texts that repeat are numbers: places in `texts`.
+/// Everything that the page's script reads. A text is given by its index in `texts`, where each text stands once.
 #[derive(Serialize)]
 pub struct Data {
     file: String,

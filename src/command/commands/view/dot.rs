@@ -99,7 +99,7 @@ impl Drawing<'_> {
             };
             for used in &self.flow.nodes[at].uses {
                 let from = self.shown[used.from].unwrap_or(used.from);
-                // Inside of one box; or the same value once more.
+                // The edge would lie inside one box, or it is drawn already.
                 if from == to || !drawn.insert((from, to, &used.dig)) {
                     continue;
                 }

@@ -7,27 +7,58 @@ from collections.abc import Iterator
 
 import torch
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 
 @contextlib.contextmanager
 def unchanged(module: Module) -> Iterator[None]:
-    """Buffers of the module and random numbers are behind the block what they were before it. Those of inference mode
-    and without data are left out."""
-    buffers = [
-        (below, name, buffer, buffer.clone()) for below in module.modules() for name, buffer in _plain_buffers(below)
-    ]
+    """Buffers of the module and random numbers are behind the block what they were before it. Those of inference mode,
+    without data, and of kinds that libtorch cannot copy are left out."""
+    buffers = [_Buffer(below, name, buffer) for below in module.modules() for name, buffer in _with_data(below)]
     devices = {tensor.device for tensor in [*module.parameters(), *module.buffers()] if tensor.is_cuda}
     with torch.random.fork_rng(devices=list(devices)):
         try:
             yield
         finally:
-            for holder, name, buffer, copy in buffers:
-                if not torch.equal(buffer, copy):  # not all of libtorch's writes count as a new version
-                    buffer.copy_(copy)
-                if getattr(holder, name, buffer) is not buffer:  # the module put another one there
-                    setattr(holder, name, buffer)
+            for buffer in buffers:
+                buffer.restore()
 
 
-def _plain_buffers(module: Module) -> list[tuple[str, torch.Tensor]]:
+class _Buffer:
+    """A buffer as it is now."""
+
+    def __init__(self, holder: Module, name: str, buffer: torch.Tensor) -> None:
+        self.holder, self.name, self.buffer = holder, name, buffer
+        self.version = buffer._version
+        self.copy: torch.Tensor | None = None
+        with contextlib.suppress(*_NOT_FOR_THIS_KIND):
+            self.copy = buffer.clone()
+
+    def restore(self) -> None:
+        if self.copy is not None and self.is_written(self.copy):
+            try:
+                self.buffer.copy_(self.copy)
+            except _NOT_FOR_THIS_KIND:
+                setattr(self.holder, self.name, self.copy)
+                return
+        if getattr(self.holder, self.name, self.buffer) is not self.buffer:  # the module put another one there
+            setattr(self.holder, self.name, self.buffer)
+
+    def is_written(self, copy: torch.Tensor) -> bool:
+        try:
+            return not torch.equal(self.buffer, copy)  # not all of libtorch's writes count as a new version
+        except _NOT_FOR_THIS_KIND:  # sparse, nested, of four bits ...
+            return self.buffer._version != self.version
+
+
+# What libtorch raises where it lacks an operation for a layout or a dtype.
+_NOT_FOR_THIS_KIND = (RuntimeError, AttributeError, TypeError, ValueError)
+
+
+def _with_data(module: Module) -> list[tuple[str, torch.Tensor]]:
     buffers = list(module.named_buffers(recurse=False, remove_duplicate=False))
-    return [(name, buffer) for name, buffer in buffers if not buffer.is_inference() and not buffer.is_meta]
+    return [
+        (name, buffer)
+        for name, buffer in buffers
+        if not is_lazy(buffer) and not buffer.is_inference() and not buffer.is_meta
+    ]

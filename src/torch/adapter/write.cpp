@@ -320,7 +320,9 @@ uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable) 
       return answer;
   }
   flush_device();
-  const std::string why = reason([&] { apply_with_libtorch(tensor, target, differentiable); });
+  std::string why = reason([&] { apply_with_libtorch(tensor, target, differentiable); });
+  if (!why.empty() && tensor.layout() != c10::kStrided)
+    why = "libtorch cannot do this to a " + kind_of(tensor) + " tensor: " + why;
   return elsewhere(target, why, &tensor);
 }
 

@@ -75,12 +75,12 @@ class Case:
 
     @functools.cached_property
     def _probed(self) -> tuple[dict[str, str], list[str]]:
-        probes = {leaf.path: ProbePatch() for leaf in self.leaves if not leaf.is_text}
+        probes = {leaf.path: ProbePatch() for leaf in self.leaves}
         output = self.patched(dict(probes))
         return {path: digest(probe.activation) for path, probe in probes.items()}, output
 
     def probed(self) -> tuple[dict[str, str], list[str]]:
-        """The value at each path but those of texts as a probe keeps it, all in one run, and what that gave."""
+        """The value at each path as a probe keeps it, all in one run, and what that gave."""
         return self._probed
 
     def counts(self) -> str:

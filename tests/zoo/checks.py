@@ -69,7 +69,7 @@ def one_by_one(case: Case) -> Iterator[str]:
                     continue
                 if wrong := difference(found, case.bare):
                     yield f"{leaf.path}: {what}: {wrong}"
-            if leaf.is_text or node.unwritten:
+            if node.unwritten:
                 continue
             if digest(probe.activation) != values[leaf.path]:
                 yield f"{leaf.path}: alone, the probe kept {digest(probe.activation)}, not {values[leaf.path]}"

@@ -61,8 +61,6 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
         if node.kind == "scope" or node.unwritten:
             continue
         for leaf in node.leaves:
-            if leaf.is_text:
-                continue
             value = values[leaf.path]
             if node.kind == "input":
                 yield Match(node, leaf, call, _picture(call.inputs.get(node.name, "no such argument"), leaf.dig))

@@ -35,10 +35,6 @@ class Leaf:
     is_tensor: bool
 
     @property
-    def is_text(self) -> bool:
-        return not self.is_tensor and self.dtype == "str"
-
-    @property
     def is_float(self) -> bool:
         return self.is_tensor and self.dtype in FLOATS
 

@@ -59,6 +59,10 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/instrument.h"),
     ),
     (
+        "adapter/geometry.h",
+        include_str!("../torch/adapter/geometry.h"),
+    ),
+    (
         "adapter/mirror.cpp",
         include_str!("../torch/adapter/mirror.cpp"),
     ),

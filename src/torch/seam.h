@@ -86,7 +86,7 @@ typedef struct GpItem {
   const char* dtype_name; /* tensor: static ASCII text such as "float32" */
   GpStr key;           /* the element's key, if its container is a dict; an argument's keyword */
   GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text; an argument that is a tensor: what to call it if no
-                          node has it, or empty */
+                 node has it, or empty */
   GpScalar number;     /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
 } GpItem;
 
@@ -226,8 +226,8 @@ typedef struct GpThread {
   uint32_t outer_wants; /* the same of the scope around */
   uint32_t outer_frame;
   uint32_t cold;        /* 0: something is wanted of the innermost scope, or none is open. Otherwise 1 more than the number of
-                         * scopes open below one of which nothing is wanted: to enter or leave one of them, the adapter
-                         * adds or takes 1 and makes no call */
+                  * scopes open below one of which nothing is wanted: to enter or leave one of them, the adapter
+                  * adds or takes 1 and makes no call */
   uint32_t armed;       /* 1: operations of the innermost scope are to be intercepted */
   uint64_t families;    /* bits of op_define: an operation whose bit is not among them needs no value_begin */
   uint32_t declined;    /* 1: inside a call of a root of which nothing is wanted */
@@ -357,8 +357,7 @@ typedef struct GpCore {
   /* One target on a CUDA tensor whose memory may be written; `value` is the target's tensor where that is libtorch's
    * and on the same device, else NULL. Answers as apply. With `more` to come the launch may wait for flush_device, which
    * is to be called before anybody else reads or writes the tensor, and gives the verdict then. */
-  uint32_t (*apply_on_device)(const GpTarget* target, const GpDeviceTensor* tensor, const GpDeviceTensor* value,
-                              uint32_t more);
+  uint32_t (*apply_on_device)(const GpTarget* target, const GpDeviceTensor* tensor, const GpDeviceTensor* value, uint32_t more);
   uint32_t (*flush_device)(void);
   /* Keeps a copy that libtorch has enqueued; the core owns the handle from now on, whatever the answer. */
   uint32_t (*keep_on_device)(const GpTarget* target, const GpKept* kept);

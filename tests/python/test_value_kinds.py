@@ -2,11 +2,23 @@
 
 import pytest
 import torch
-from libgraphpatch import AddPatch, PatchableGraph, PatchError, ProbePatch, ZeroPatch
 from torch import nn
 
+from libgraphpatch import AddPatch, PatchableGraph, PatchError, ProbePatch, ZeroPatch
+
 X = torch.ones(4, 4)
-SMALL = ("uint1", "uint2", "uint4", "int4", "bits8", "bits1x8", "bits16", "float4_e2m1fn_x2", "complex32", "float8_e5m2")
+SMALL = (
+    "uint1",
+    "uint2",
+    "uint4",
+    "int4",
+    "bits8",
+    "bits1x8",
+    "bits16",
+    "float4_e2m1fn_x2",
+    "complex32",
+    "float8_e5m2",
+)
 
 
 def small(name):
@@ -58,8 +70,9 @@ def test_a_buffer_of_any_kind_stops_no_graph_and_no_other_patch(make):
 @pytest.mark.parametrize("kind", ["sparse_coo", "sparse_csr", "mkldnn"])
 def test_what_cannot_be_patched_says_so_at_its_node(kind):
     pg = PatchableGraph(Holding(KINDS[kind]()), X)
-    with pytest.raises(PatchError, match=r"output\|sub_1.*libtorch cannot do this to a"), pg.patch(
-        {"output|sub_1": AddPatch(value=1.0)}
+    with (
+        pytest.raises(PatchError, match=r"output\|sub_1.*libtorch cannot do this to a"),
+        pg.patch({"output|sub_1": AddPatch(value=1.0)}),
     ):
         pg(X)
     assert torch.equal(pg(X)[0], X * 2)

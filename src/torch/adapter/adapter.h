@@ -110,7 +110,7 @@ const void* backward_node();
 
 // A call of a function of the user's: models that it runs are no part of this run.
 class Apart {
- public:
+public:
   Apart() {
     core->function_begin();
   }
@@ -123,7 +123,7 @@ class Apart {
 
 // A flat list of a value's elements, in preorder. Borrows from the value.
 class Items {
- public:
+public:
   void add(const c10::IValue& value);
   void add_tensor(const at::Tensor& tensor);
   void open_tuple(size_t n);
@@ -141,7 +141,7 @@ class Items {
     items_.clear();
   }
 
- private:
+private:
   std::vector<GpItem> items_;
 };
 
@@ -226,7 +226,7 @@ struct OpInfo {
   // All that does not follow from the operator's name.
   bool same_facts(const OpInfo& other) const {
     return n_arguments == other.n_arguments && n_returns == other.n_returns && in_place == other.in_place &&
-        written == other.written && statistics == other.statistics && training == other.training;
+           written == other.written && statistics == other.statistics && training == other.training;
   }
 };
 

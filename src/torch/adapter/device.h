@@ -17,7 +17,7 @@ uint32_t write_on_device(const GpTarget& target, const at::Tensor& tensor);
 
 // Launches what waits at the end of its life, also when an exception ends it.
 class FlushDevice {
- public:
+public:
   FlushDevice() = default;
   FlushDevice(const FlushDevice&) = delete;
   FlushDevice& operator=(const FlushDevice&) = delete;

@@ -52,34 +52,35 @@ struct Kind {
 // The one table of dtypes in the adapter: libtorch's type, the seam's number, libtorch's name, DLPack's code and bits. The
 // frequent ones come first, since they are searched for from the front. A Rust test (seam/lent_tests.rs) compares it with
 // the core's table.
-#define GP_FOR_EACH_DTYPE(X)                             \
-  X(Float, GP_F32, "float32", 2, 32)                     \
-  X(Half, GP_F16, "float16", 2, 16)                      \
-  X(BFloat16, GP_BF16, "bfloat16", 4, 16)                \
-  X(Double, GP_F64, "float64", 2, 64)                    \
-  X(Long, GP_I64, "int64", 0, 64)                        \
-  X(Int, GP_I32, "int32", 0, 32)                         \
-  X(Short, GP_I16, "int16", 0, 16)                       \
-  X(Char, GP_I8, "int8", 0, 8)                           \
-  X(Byte, GP_U8, "uint8", 1, 8)                          \
-  X(Bool, GP_BOOL8, "bool", 6, 8)                        \
-  X(ComplexFloat, GP_C64, "complex64", 5, 64)            \
-  X(ComplexDouble, GP_C128, "complex128", 5, 128)        \
-  X(ComplexHalf, GP_C32, "complex32", 5, 32)             \
-  X(UInt16, GP_U16, "uint16", 1, 16)                     \
-  X(UInt32, GP_U32, "uint32", 1, 32)                     \
-  X(UInt64, GP_U64, "uint64", 1, 64)                     \
-  X(Float8_e4m3fn, GP_F8_E4M3FN, "float8_e4m3fn", 10, 8) \
-  X(Float8_e5m2, GP_F8_E5M2, "float8_e5m2", 12, 8)       \
-  X(Float8_e4m3fnuz, GP_F8_E4M3FNUZ, "float8_e4m3fnuz", 11, 8) \
+#define GP_FOR_EACH_DTYPE(X)                                                                                                   \
+  X(Float, GP_F32, "float32", 2, 32)                                                                                           \
+  X(Half, GP_F16, "float16", 2, 16)                                                                                            \
+  X(BFloat16, GP_BF16, "bfloat16", 4, 16)                                                                                      \
+  X(Double, GP_F64, "float64", 2, 64)                                                                                          \
+  X(Long, GP_I64, "int64", 0, 64)                                                                                              \
+  X(Int, GP_I32, "int32", 0, 32)                                                                                               \
+  X(Short, GP_I16, "int16", 0, 16)                                                                                             \
+  X(Char, GP_I8, "int8", 0, 8)                                                                                                 \
+  X(Byte, GP_U8, "uint8", 1, 8)                                                                                                \
+  X(Bool, GP_BOOL8, "bool", 6, 8)                                                                                              \
+  X(ComplexFloat, GP_C64, "complex64", 5, 64)                                                                                  \
+  X(ComplexDouble, GP_C128, "complex128", 5, 128)                                                                              \
+  X(ComplexHalf, GP_C32, "complex32", 5, 32)                                                                                   \
+  X(UInt16, GP_U16, "uint16", 1, 16)                                                                                           \
+  X(UInt32, GP_U32, "uint32", 1, 32)                                                                                           \
+  X(UInt64, GP_U64, "uint64", 1, 64)                                                                                           \
+  X(Float8_e4m3fn, GP_F8_E4M3FN, "float8_e4m3fn", 10, 8)                                                                       \
+  X(Float8_e5m2, GP_F8_E5M2, "float8_e5m2", 12, 8)                                                                             \
+  X(Float8_e4m3fnuz, GP_F8_E4M3FNUZ, "float8_e4m3fnuz", 11, 8)                                                                 \
   X(Float8_e5m2fnuz, GP_F8_E5M2FNUZ, "float8_e5m2fnuz", 13, 8)
 
 #define GP_KIND(type, seam, name, code, bits) {c10::ScalarType::type, seam, name, code, bits},
 inline const Kind kKinds[] = {GP_FOR_EACH_DTYPE(GP_KIND)};
 #undef GP_KIND
 
-#define GP_CHECK_BITS(type, seam, name, code, bits) \
-  static_assert(sizeof(c10::impl::ScalarTypeToCPPTypeT<c10::ScalarType::type>) * 8 == bits, "libtorch's " name " is larger or smaller");
+#define GP_CHECK_BITS(type, seam, name, code, bits)                                                                            \
+  static_assert(sizeof(c10::impl::ScalarTypeToCPPTypeT<c10::ScalarType::type>) * 8 == bits,                                    \
+                "libtorch's " name " is larger or smaller");
 GP_FOR_EACH_DTYPE(GP_CHECK_BITS)
 #undef GP_CHECK_BITS
 static_assert(sizeof(kKinds) / sizeof(Kind) == GP_F8_E5M2FNUZ, "the seam has more dtypes, or fewer");
@@ -139,9 +140,9 @@ inline at::Tensor take(DlManagedTensor* made) {
     strides[d - 1] = strides[d] * sizes[d];
   if (dl.strides)
     strides.assign(dl.strides, dl.strides + dl.rank);
-  auto options = at::TensorOptions(kind->type).device(
-      dl.device.type == 2 ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(dl.device.index))
-                          : c10::Device(c10::kCPU));
+  auto options = at::TensorOptions(kind->type)
+                     .device(dl.device.type == 2 ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(dl.device.index))
+                                                 : c10::Device(c10::kCPU));
   void* data = static_cast<char*>(dl.data) + dl.byte_offset;
   return at::from_blob(data, sizes, strides, [owner](void*) {}, options);
 }

@@ -23,12 +23,10 @@ using namespace torch::jit;
 namespace {
 
 class Executor : public GraphExecutorImplBase {
- public:
-  Executor(
-      const GraphFunction& function,
-      std::shared_ptr<GraphExecutorImplBase> own,
-      std::shared_ptr<const ScriptRoot> root)
-      : GraphExecutorImplBase(function.graph(), function.name()), own_(std::move(own)), root_(std::move(root)) {}
+public:
+  Executor(const GraphFunction& function, std::shared_ptr<GraphExecutorImplBase> own, std::shared_ptr<const ScriptRoot> root)
+      : GraphExecutorImplBase(function.graph(), function.name()), own_(std::move(own)), root_(std::move(root)) {
+  }
 
   const ExecutionPlan& getPlanFor(Stack& stack, std::optional<size_t> remaining_bailout_depth) override {
     return root_->handle && is_wanted() ? root_->plan : own_->getPlanFor(stack, remaining_bailout_depth);
@@ -43,7 +41,7 @@ class Executor : public GraphExecutorImplBase {
     return root_;
   }
 
- private:
+private:
   // Whether this thread's call is a run, a part of one, or may become a run.
   static bool is_wanted() {
     const GpThread& thread = this_thread();
@@ -70,12 +68,8 @@ struct Reveal {
 template struct Reveal<&GraphExecutor::pImpl>;
 
 // Tensor attributes of the module and of everything below it: their paths, and the slots that lead to them.
-void list_parameters(
-    const c10::ClassTypePtr& type,
-    const std::string& prefix,
-    std::vector<size_t>& slots,
-    std::vector<std::string>& paths,
-    std::vector<std::vector<size_t>>& out) {
+void list_parameters(const c10::ClassTypePtr& type, const std::string& prefix, std::vector<size_t>& slots,
+                     std::vector<std::string>& paths, std::vector<std::vector<size_t>>& out) {
   for (size_t i = 0; i < type->numAttributes(); ++i) {
     const auto& attribute = type->getAttribute(i);
     const std::string path = prefix + type->getAttributeName(i);

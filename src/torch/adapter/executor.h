@@ -29,10 +29,7 @@ struct ScriptRoot {
 
 // The root that the function is on this thread (its autocast mode decides, too), instrumented at its first call. NULL
 // where it cannot be. `is_new`: this call did it.
-std::shared_ptr<const ScriptRoot> root_of(
-    torch::jit::GraphFunction& function,
-    const c10::ClassTypePtr& type,
-    bool& is_new);
+std::shared_ptr<const ScriptRoot> root_of(torch::jit::GraphFunction& function, const c10::ClassTypePtr& type, bool& is_new);
 
 std::string qualified(const c10::ClassTypePtr& type);
 

@@ -19,11 +19,24 @@ namespace graphpatch {
 // TorchScript dispatches these; Python and C++ answer them without the dispatcher. They compute nothing, and paths
 // are to agree between hosts.
 static bool is_query(const c10::FunctionSchema& schema) {
-  static const std::unordered_set<std::string> kQueries = {
-      "aten::size",        "aten::sym_size",     "aten::stride",           "aten::sym_stride", "aten::numel",
-      "aten::sym_numel",   "aten::is_leaf",      "aten::is_floating_point", "aten::is_complex", "aten::is_conj",
-      "aten::is_neg",      "aten::is_inference", "aten::is_signed",        "aten::output_nr",  "aten::_version",
-      "aten::storage_offset", "aten::sym_storage_offset", "aten::dim"};
+  static const std::unordered_set<std::string> kQueries = {"aten::size",
+                                                           "aten::sym_size",
+                                                           "aten::stride",
+                                                           "aten::sym_stride",
+                                                           "aten::numel",
+                                                           "aten::sym_numel",
+                                                           "aten::is_leaf",
+                                                           "aten::is_floating_point",
+                                                           "aten::is_complex",
+                                                           "aten::is_conj",
+                                                           "aten::is_neg",
+                                                           "aten::is_inference",
+                                                           "aten::is_signed",
+                                                           "aten::output_nr",
+                                                           "aten::_version",
+                                                           "aten::storage_offset",
+                                                           "aten::sym_storage_offset",
+                                                           "aten::dim"};
   // Marks of the profiler stand for nothing that is computed.
   return schema.name().compare(0, 10, "profiler::") == 0 || kQueries.count(schema.name()) != 0;
 }
@@ -50,8 +63,7 @@ static void read_statistics(const c10::FunctionSchema& schema, OpInfo& info) {
 static OpInfo read(const c10::FunctionSchema& schema) {
   OpInfo info;
   info.query = is_query(schema);
-  info.cast = schema.name() == "aten::_autocast_to_reduced_precision" ||
-      schema.name() == "aten::_autocast_to_full_precision";
+  info.cast = schema.name() == "aten::_autocast_to_reduced_precision" || schema.name() == "aten::_autocast_to_full_precision";
   info.reaches = schema.name().compare(0, 16, "aten::as_strided") == 0 && !schema.arguments().empty();
   info.starts = may_start_run(schema);
   info.n_arguments = static_cast<uint32_t>(schema.arguments().size());
@@ -147,12 +159,8 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     core->value_abandon(&token);
     throw;
   }
-  handle_value(
-      token,
-      wanted,
-      stack->data() + (stack->size() - info.n_returns),
-      info.n_returns,
-      info.in_place ? Ownership::InPlace : Ownership::Result);
+  handle_value(token, wanted, stack->data() + (stack->size() - info.n_returns), info.n_returns,
+               info.in_place ? Ownership::InPlace : Ownership::Result);
 }
 
 static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
@@ -189,7 +197,7 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 // Tells the core of every operator that there is, and that comes to be: only scopes in which a patched name could be an
 // operation's need their operations counted.
 class Existing : public c10::OpRegistrationListener {
- public:
+public:
   void onOperatorRegistered(const c10::OperatorHandle& op) override {
     const std::string& name = op.operator_name().name;
     core->op_exists(gp_str(name));
@@ -205,11 +213,10 @@ c10::RegistrationHandleRAII* existing = nullptr;
 
 void start_fallback() {
   if (!existing)
-    existing = new c10::RegistrationHandleRAII(
-        c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
+    existing =
+        new c10::RegistrationHandleRAII(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
   // Kept for the life of the process: a thread may be inside a run whenever this could be taken back.
-  static auto* library = new torch::Library(
-      torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);
+  static auto* library = new torch::Library(torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);
   library->fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
 }
 

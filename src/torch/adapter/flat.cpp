@@ -103,7 +103,7 @@ static void learn() {
 
 // For one operation the flat run is the thread's run, and the module whose parameters it reads is the scope.
 class Now {
- public:
+public:
   explicit Now(const Place* place) : entered_(place) {
     core->flat_now(1);
     if (place)
@@ -115,7 +115,7 @@ class Now {
     core->flat_now(0);
   }
 
- private:
+private:
   bool entered_;
 };
 

@@ -14,11 +14,8 @@ namespace graphpatch {
 
 using namespace torch::jit;
 
-Scope::Scope(
-    const std::string& module_path,
-    const std::string& absolute_path,
-    const std::string& class_name,
-    const std::vector<std::string>& inputs) {
+Scope::Scope(const std::string& module_path, const std::string& absolute_path, const std::string& class_name,
+             const std::vector<std::string>& inputs) {
   std::vector<GpStr> names;
   for (const std::string& input : inputs)
     names.push_back(gp_str(input));
@@ -128,7 +125,7 @@ void register_markers() {
 namespace {
 
 class Instrumenter {
- public:
+public:
   std::string lost;
 
   std::shared_ptr<Graph> root(GraphFunction& function, const c10::ClassTypePtr& type, std::shared_ptr<Scope>& scope) {
@@ -145,7 +142,7 @@ class Instrumenter {
     return std::move(keep_);
   }
 
- private:
+private:
   using Paths = std::unordered_map<Value*, std::string>; // values that are modules → path below the called module
 
   static std::string join(const std::string& left, const std::string& right) {
@@ -320,23 +317,20 @@ class Instrumenter {
     behind_interface = true;
   }
 
- public:
+public:
   bool constant_tensors = false;
   bool opaque = false;
   bool behind_interface = false;
   bool forks = false;
 
- private:
+private:
   std::vector<std::shared_ptr<Scope>> keep_;
 };
 
 } // namespace
 
-std::shared_ptr<Graph> instrument(
-    GraphFunction& function,
-    const c10::ClassTypePtr& type,
-    std::shared_ptr<Scope>& root,
-    std::string& lost) {
+std::shared_ptr<Graph> instrument(GraphFunction& function, const c10::ClassTypePtr& type, std::shared_ptr<Scope>& root,
+                                  std::string& lost) {
   Instrumenter instrumenter;
   auto graph = instrumenter.root(function, type, root);
   bool parameters = false;

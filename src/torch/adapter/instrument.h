@@ -13,12 +13,9 @@ namespace graphpatch {
 
 // The core's description of a scope, shared by the graph's markers and the root.
 class Scope {
- public:
-  Scope(
-      const std::string& module_path,
-      const std::string& absolute_path,
-      const std::string& class_name,
-      const std::vector<std::string>& inputs);
+public:
+  Scope(const std::string& module_path, const std::string& absolute_path, const std::string& class_name,
+        const std::vector<std::string>& inputs);
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
@@ -26,16 +23,13 @@ class Scope {
     return handle_;
   }
 
- private:
+private:
   GpScope* handle_;
 };
 
 // `root` becomes the function's own scope; `lost` says what the graph no longer tells, if anything.
-std::shared_ptr<torch::jit::Graph> instrument(
-    torch::jit::GraphFunction& function,
-    const c10::ClassTypePtr& type,
-    std::shared_ptr<Scope>& root,
-    std::string& lost);
+std::shared_ptr<torch::jit::Graph> instrument(torch::jit::GraphFunction& function, const c10::ClassTypePtr& type,
+                                              std::shared_ptr<Scope>& root, std::string& lost);
 
 void register_markers();
 

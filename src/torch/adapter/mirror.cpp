@@ -4,6 +4,7 @@
 // Each pair of a copy and its original is an edge of a tree, since a copy may be made of a view of a copy. A write is passed
 // on along all edges but the one that it came by.
 #include "mirror.h"
+#include "geometry.h"
 #include "write.h"
 
 #include <ATen/TensorSubclassLikeUtils.h>
@@ -13,58 +14,10 @@
 
 namespace graphpatch {
 
-namespace {
+namespace mirroring {
 
-using Sizes = c10::SmallVector<int64_t, 6>;
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
-
-// Where elements lie in a memory, in bytes.
-struct Geometry {
-  Sizes sizes;
-  Sizes strides;
-  int64_t offset = 0;
-  int64_t element = 1;
-
-  explicit Geometry(const at::Tensor& tensor)
-      : sizes(tensor.sizes().begin(), tensor.sizes().end()), element(static_cast<int64_t>(tensor.element_size())) {
-    for (const int64_t stride : tensor.strides())
-      strides.push_back(stride * element);
-    offset = tensor.storage_offset() * element;
-  }
-
-  // One past the last byte.
-  int64_t end() const {
-    int64_t last = offset + element;
-    for (size_t d = 0; d < sizes.size(); ++d)
-      last += (sizes[d] - 1) * strides[d];
-    return last;
-  }
-
-  Geometry moved(int64_t bytes) const {
-    Geometry other = *this;
-    other.offset += bytes;
-    return other;
-  }
-
-  bool divides_by(int64_t unit) const {
-    return element == unit && offset % unit == 0 &&
-        std::all_of(strides.begin(), strides.end(), [&](int64_t stride) { return stride % unit == 0; });
-  }
-
-  // The same counted in units, of which an element may have several.
-  Geometry in_units(int64_t unit) const {
-    Geometry other = *this;
-    for (int64_t& stride : other.strides)
-      stride /= unit;
-    other.offset /= unit;
-    if (element != unit) {
-      other.sizes.push_back(element / unit);
-      other.strides.push_back(1);
-    }
-    return other;
-  }
-};
 
 // A copy and its original.
 struct Edge {
@@ -203,7 +156,7 @@ struct Reached {
 };
 
 class Mirrors {
- public:
+public:
   void add(Edge edge) {
     prune();
     edges_.push_back(std::move(edge));
@@ -281,22 +234,21 @@ class Mirrors {
     pass_on(reached, {memory, where, values, {}}, nullptr, manner);
   }
 
- private:
+private:
   static Manner manner_of(const std::vector<Edge>& edges, const at::Tensor& written) {
     const Geometry where(written);
     const bool graph = at::GradMode::is_enabled() &&
-        (written.requires_grad() ||
-         std::any_of(edges.begin(), edges.end(), [](const Edge& edge) { return edge.original.requires_grad(); }));
+                       (written.requires_grad() || std::any_of(edges.begin(), edges.end(),
+                                                               [](const Edge& edge) { return edge.original.requires_grad(); }));
     const bool even = where.divides_by(where.element) && std::all_of(edges.begin(), edges.end(), [&](const Edge& edge) {
                         return edge.in_copy.divides_by(where.element) && edge.in_original.divides_by(where.element);
                       });
     if (!graph)
       return {false, even ? where.element : 1, type_of_size(even ? where.element : 1)};
     for (const Edge& edge : edges)
-      TORCH_CHECK(
-          even && edge.original.scalar_type() == written.scalar_type() && edge.original.is_conj() == written.is_conj() &&
-              edge.original.is_neg() == written.is_neg(),
-          "graphpatch: gradients cannot follow what is written into a patched value as elements of another type");
+      TORCH_CHECK(even && edge.original.scalar_type() == written.scalar_type() &&
+                      edge.original.is_conj() == written.is_conj() && edge.original.is_neg() == written.is_neg(),
+                  "graphpatch: gradients cannot follow what is written into a patched value as elements of another type");
     return {true, where.element, written.scalar_type()};
   }
 
@@ -354,12 +306,13 @@ void collect_tensors(const c10::IValue& value, c10::SmallVector<at::Tensor, 2>& 
   }
 }
 
-} // namespace
+} // namespace mirroring
+
+using namespace mirroring;
 
 bool is_memory(const at::Tensor& tensor) {
   return tensor.defined() && tensor.layout() == c10::kStrided && tensor.has_storage() && !tensor.is_nested() &&
-      !tensor.is_meta() && !at::isTensorSubclassLike(tensor) &&
-      !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+         !tensor.is_meta() && !at::isTensorSubclassLike(tensor) && !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
 }
 
 bool has_mirrors() {
@@ -378,13 +331,8 @@ void mirror(const at::Tensor& original, const at::Tensor& copy) {
   Held& run = held();
   if (!run.life)
     run.life = std::make_shared<const char>();
-  mirrors().add(
-      {run.life,
-       WeakStorage(copy.storage().getWeakStorageImpl()),
-       WeakTensor(copy.getIntrusivePtr()),
-       original,
-       Geometry(copy),
-       Geometry(original)});
+  mirrors().add({run.life, WeakStorage(copy.storage().getWeakStorageImpl()), WeakTensor(copy.getIntrusivePtr()), original,
+                 Geometry(copy), Geometry(original)});
   watch(true);
 }
 

@@ -19,12 +19,12 @@ bool has_mirrors();
 
 // The tensors that an operation is about to write; those that have mirrors are written there, too, when it has returned.
 class Writes {
- public:
+public:
   Writes(const OpInfo& info, const c10::IValue* arguments);
   ~Writes();
   void reflect();
 
- private:
+private:
   struct Reach;
   std::unique_ptr<Reach> reached_;
   c10::SmallVector<at::Tensor, 2> written_;

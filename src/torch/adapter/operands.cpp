@@ -37,12 +37,7 @@ static void collect(Items& items, const c10::IValue& value) {
 }
 
 // Walks the tensors in the same order as `collect`.
-static void substitute(
-    uint32_t level,
-    uint32_t frame,
-    c10::IValue& value,
-    const std::vector<uint8_t>& replace,
-    size_t& at) {
+static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const std::vector<uint8_t>& replace, size_t& at) {
   if (value.isTensor()) {
     if (value.toTensor().defined() && replace[at++])
       value = patched_parameter(level, frame, value.toTensor());

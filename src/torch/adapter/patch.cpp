@@ -18,7 +18,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
   }
   // Nobody else sees its memory.
   const bool sole = (how == Ownership::Result || how == Ownership::Owned) && !shared && is_memory(tensor) &&
-      only_ours(tensor, how == Ownership::Owned ? 2 : 1);
+                    only_ours(tensor, how == Ownership::Owned ? 2 : 1);
   if (!tensor.defined() && target.action != GP_CUSTOM_TORCH) {
     answer = elsewhere(target, "there is no tensor here in this run", nullptr);
   } else if (target.action == GP_CUSTOM_TORCH) {
@@ -36,8 +36,8 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       tensor = before;
     }
   } else {
-    const bool gradient = target.tensor && target.tensor->foreign &&
-        static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
+    const bool gradient =
+        target.tensor && target.tensor->foreign && static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
     // Python's factories (torch.full) call their operator below autograd, and then forget what history its result has.
     if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality)) {
@@ -58,7 +58,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
       // Of what overlaps itself the copy has other strides. Where the patch changed nothing, nothing is to change.
       const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
-          may_overlap(tensor) && same_bits(copy, tensor);
+                             may_overlap(tensor) && same_bits(copy, tensor);
       if (answer == GP_APPLIED && !unchanged) {
         if (!sole)
           mirror(tensor, copy);
@@ -174,12 +174,7 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
 }
 
 // Walks the dig from `slot`. Containers on the way are rebuilt when someone else holds them, never changed for others.
-static void patch_slot(
-    const GpTarget& target,
-    size_t depth,
-    c10::IValue& slot,
-    bool shared,
-    Ownership how) {
+static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
   if (depth == target.dig_len) {
     if (slot.isTensor())
       patch_tensor(target, slot, shared, how);
@@ -192,9 +187,7 @@ static void patch_slot(
     return;
   }
   const GpStep& step = target.dig[depth];
-  const auto missing = [&] {
-    verdict(elsewhere(target, "the value in this run has no such element", nullptr));
-  };
+  const auto missing = [&] { verdict(elsewhere(target, "the value in this run has no such element", nullptr)); };
   if (slot.isTuple()) {
     auto tuple = std::move(slot).toTuple();
     bool held = tuple.use_count() > 1;

@@ -100,7 +100,7 @@ static std::string class_of_root(const torch::nn::Module& module, const std::vec
 
 // The registry that takes the place of `old`, in which one model is read anew.
 class Update {
- public:
+public:
   // What is kept of the old one: paths and their indices, places, and the living tensors of the other models.
   Update(const Registry& old, size_t model, const std::string& prefix)
       : next_(std::make_shared<Registry>()), model_(model), prefix_(prefix) {
@@ -136,7 +136,7 @@ class Update {
     return next_;
   }
 
- private:
+private:
   std::shared_ptr<const Place> place_of(const Parameter& one, const std::string& below) {
     auto& place = places_[below];
     if (!place && !one.module.empty()) {

@@ -19,7 +19,7 @@ using namespace torch::jit;
 // Sets the thread's optimizer switch, and puts it back: what our plan calls past itself (through an interface) tells of
 // its operations only as libtorch runs them without optimizations.
 class Unoptimized {
- public:
+public:
   Unoptimized() : before_(getGraphExecutorOptimize()) {
     setGraphExecutorOptimize(false);
   }
@@ -29,7 +29,7 @@ class Unoptimized {
   Unoptimized(const Unoptimized&) = delete;
   Unoptimized& operator=(const Unoptimized&) = delete;
 
- private:
+private:
   bool before_;
 };
 
@@ -40,8 +40,7 @@ static void give_script_parameters(const ScriptRoot& root, const c10::IValue& mo
     const c10::IValue* value = &module;
     for (size_t slot : slots)
       value = &value->toObjectRef().slots()[slot];
-    identities.push_back(
-        value->isTensor() && value->toTensor().defined() ? value->toTensor().unsafeGetTensorImpl() : nullptr);
+    identities.push_back(value->isTensor() && value->toTensor().defined() ? value->toTensor().unsafeGetTensorImpl() : nullptr);
   }
   keep_addresses(identities.data(), identities.size());
   core->run_parameters(identities.data(), identities.size());
@@ -55,7 +54,8 @@ struct Call {
   bool over = false;
   std::optional<Unoptimized> mode;
 
-  explicit Call(std::shared_ptr<const ScriptRoot> root) : root(std::move(root)) {}
+  explicit Call(std::shared_ptr<const ScriptRoot> root) : root(std::move(root)) {
+  }
 
   void begin(const c10::IValue& module) {
     const uint32_t wants = core->call_begin(root->handle);
@@ -180,9 +180,8 @@ bool prepare_script(const c10::IValue& module) {
 
 void start_script() {
   register_markers();
-  at::addGlobalCallback(at::RecordFunctionCallback(on_start, on_end)
-                            .scopes({at::RecordScope::TORCHSCRIPT_FUNCTION})
-                            .needsInputs(true));
+  at::addGlobalCallback(
+      at::RecordFunctionCallback(on_start, on_end).scopes({at::RecordScope::TORCHSCRIPT_FUNCTION}).needsInputs(true));
 }
 
 } // namespace graphpatch

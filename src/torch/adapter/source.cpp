@@ -13,8 +13,8 @@ using torch::jit::SourceRange;
 // libtorch's own layers, wherever they lay on the machine that made the archive.
 static bool is_libtorchs(const std::string& file) {
   return file.find("/torch/nn/") != std::string::npos || file.find("/torch/_") != std::string::npos ||
-      file.find("/torch/jit/") != std::string::npos || file.find("-packages/torch/") != std::string::npos ||
-      file.find("code/__torch__/torch/nn/") != std::string::npos;
+         file.find("/torch/jit/") != std::string::npos || file.find("-packages/torch/") != std::string::npos ||
+         file.find("code/__torch__/torch/nn/") != std::string::npos;
 }
 
 void Frames::add(const std::string& file, uint32_t line, const std::string& function, const std::string& text) {
@@ -36,8 +36,8 @@ bool Frames::add_traced(const std::string& stack) {
   for (std::string line; std::getline(text, line);) {
     const size_t close = line.rfind("): ");
     const size_t open = close == std::string::npos ? close : line.rfind('(', close);
-    if (open == std::string::npos || open + 1 == close ||
-        line.find_first_not_of("0123456789", open + 1) != close || close - open > 10)
+    if (open == std::string::npos || open + 1 == close || line.find_first_not_of("0123456789", open + 1) != close ||
+        close - open > 10)
       return false;
     const std::string file = line.substr(0, open);
     if (file.find("/torch/jit/_trace.py") != std::string::npos)
@@ -73,10 +73,7 @@ void Frames::find() {
     if (!place || is_libtorchs(std::get<0>(*place)))
       continue;
     const size_t line = range.source()->lineno_for_offset(range.start());
-    add(std::get<0>(*place),
-        static_cast<uint32_t>(std::get<1>(*place)),
-        entry.filename,
-        range.source()->get_line(line).str());
+    add(std::get<0>(*place), static_cast<uint32_t>(std::get<1>(*place)), entry.filename, range.source()->get_line(line).str());
   }
 }
 

@@ -11,7 +11,7 @@ namespace graphpatch {
 
 // The user's frames of this thread's interpreter, innermost last; none outside of it. Owns their texts.
 class Frames {
- public:
+public:
   void find();
   const GpFrame* data() const {
     return frames_.data();
@@ -20,7 +20,7 @@ class Frames {
     return frames_.size();
   }
 
- private:
+private:
   void add(const std::string& file, uint32_t line, const std::string& function, const std::string& text);
   bool add_traced(const std::string& stack);
   std::vector<GpFrame> frames_;

@@ -87,8 +87,8 @@ Held& held() {
 void held_leave(void* pointer, uint32_t frame) {
   auto& copies = static_cast<Held*>(pointer)->copies;
   // What goes may run code of the user's: it is taken out first.
-  const auto left = std::stable_partition(
-      copies.begin(), copies.end(), [&](const Held::Copy& copy) { return copy.frame != frame; });
+  const auto left =
+      std::stable_partition(copies.begin(), copies.end(), [&](const Held::Copy& copy) { return copy.frame != frame; });
   std::vector<Held::Copy> gone(std::make_move_iterator(left), std::make_move_iterator(copies.end()));
   copies.erase(left, copies.end());
 }

@@ -79,8 +79,8 @@ static const char* device_name(c10::DeviceType type) {
 
 bool is_plain(const at::Tensor& tensor) {
   return tensor.layout() == c10::kStrided && tensor.has_storage() && !tensor.is_quantized() && !tensor.is_nested() &&
-      !tensor.is_conj() && !tensor.is_neg() && !at::isTensorSubclassLike(tensor) &&
-      !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+         !tensor.is_conj() && !tensor.is_neg() && !at::isTensorSubclassLike(tensor) &&
+         !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
 }
 
 void Items::add_tensor(const at::Tensor& tensor) {

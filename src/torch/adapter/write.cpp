@@ -96,8 +96,7 @@ at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
 // Memory that libtorch did not allocate (from_blob, shared, mapped) may have readers that no count shows.
 bool only_ours(const at::Tensor& tensor, size_t holders) {
   return tensor.use_count() == holders && tensor.has_storage() && tensor.storage().use_count() == 1 &&
-      tensor.storage().allocator() != nullptr && tensor.storage().resizable() &&
-      !may_overlap(tensor);
+         tensor.storage().allocator() != nullptr && tensor.storage().resizable() && !may_overlap(tensor);
 }
 
 static c10::Scalar scalar(const GpScalar& number) {
@@ -119,8 +118,8 @@ static at::Tensor tensor_of(const GpTensorArg& arg, const at::Tensor& like, bool
   if (arg.foreign) {
     tensor = *static_cast<const at::Tensor*>(arg.foreign);
   } else {
-    tensor = at::from_blob(
-        const_cast<void*>(arg.data), c10::IntArrayRef(arg.sizes, arg.rank), at::TensorOptions(dtype_of(arg.dtype)));
+    tensor = at::from_blob(const_cast<void*>(arg.data), c10::IntArrayRef(arg.sizes, arg.rank),
+                           at::TensorOptions(dtype_of(arg.dtype)));
     if (owned)
       tensor = tensor.clone();
   }
@@ -190,8 +189,8 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   int status;
   {
     Apart apart;
-    status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(
-        target.user, &shown.managed, &made);
+    status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(target.user, &shown.managed,
+                                                                                                    &made);
   }
   at::Tensor result = made ? dlpack::take(made) : at::Tensor();
   TORCH_CHECK(status == 0, "the function returned ", status);
@@ -237,10 +236,9 @@ uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
     if (!made.defined() || (!target.slice_len && made.is_same(tensor)))
       return;
     TORCH_CHECK(!loses_gradient(tensor), kLosesGradient);
-    TORCH_CHECK(
-        target.slice_len || (made.sizes() == tensor.sizes() && made.scalar_type() == tensor.scalar_type()),
-        "the function returned a ", made.scalar_type(), " tensor of shape ", made.sizes(), " for one of ",
-        tensor.scalar_type(), " and ", tensor.sizes());
+    TORCH_CHECK(target.slice_len || (made.sizes() == tensor.sizes() && made.scalar_type() == tensor.scalar_type()),
+                "the function returned a ", made.scalar_type(), " tensor of shape ", made.sizes(), " for one of ",
+                tensor.scalar_type(), " and ", tensor.sizes());
     if (target.slice_len) {
       at::Tensor copy = copy_of(tensor);
       copy.index_put_(where.items, made.to(tensor.device()));
@@ -288,8 +286,7 @@ static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool
 uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
   c10::IntArrayRef sizes;
   bool known = false;
-  if (tensor && tensor->defined() && !tensor->is_nested() &&
-      !tensor->unsafeGetTensorImpl()->has_symbolic_sizes_strides())
+  if (tensor && tensor->defined() && !tensor->is_nested() && !tensor->unsafeGetTensorImpl()->has_symbolic_sizes_strides())
     known = true, sizes = tensor->sizes();
   return core->applied_elsewhere(&target, gp_str(why), sizes.data(), known ? sizes.size() : SIZE_MAX);
 }

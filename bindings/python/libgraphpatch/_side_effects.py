@@ -48,7 +48,7 @@ class _Buffer:
         try:
             return not torch.equal(self.buffer, copy)  # not all of libtorch's writes count as a new version
         except _NOT_FOR_THIS_KIND:  # sparse, nested, of four bits ...
-            return self.buffer._version != self.version
+            return bool(self.buffer._version != self.version)
 
 
 # What libtorch raises where it lacks an operation for a layout or a dtype.

@@ -86,7 +86,7 @@ typedef struct GpItem {
   const char* dtype_name; /* tensor: static ASCII text such as "float32" */
   GpStr key;           /* the element's key, if its container is a dict; an argument's keyword */
   GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text; an argument that is a tensor: what to call it if no
-                 node has it, or empty */
+node has it, or empty */
   GpScalar number;     /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
 } GpItem;
 

@@ -40,7 +40,7 @@ struct Geometry {
 
   bool divides_by(int64_t unit) const {
     return element == unit && offset % unit == 0 &&
-        std::all_of(strides.begin(), strides.end(), [&](int64_t stride) { return stride % unit == 0; });
+           std::all_of(strides.begin(), strides.end(), [&](int64_t stride) { return stride % unit == 0; });
   }
 
   // The same counted in units, of which an element may have several.

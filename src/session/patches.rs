@@ -1,5 +1,6 @@
 //! The session's patches: registered, taken away, switched, in sets; and what probes and records have kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -40,6 +41,14 @@ fn unknown(id: u64) -> Error {
     Error::State(format!(
         "there is no patch number {id}: it was removed, or never registered"
     ))
+}
+
+/// The patch of this number. Numbers rise, and patches stand in the order of registration.
+fn find(patches: &[Arc<Patch>], id: u64) -> Result<&Arc<Patch>> {
+    let at = patches.binary_search_by_key(&id, |patch| patch.id);
+    at.ok()
+        .and_then(|at| patches.get(at))
+        .ok_or_else(|| unknown(id))
 }
 
 impl Session {
@@ -144,7 +153,9 @@ impl Session {
     ///
     /// [`Error::State`] when there is one that is not registered; the others are taken away.
     pub fn remove_all(self: &Arc<Self>, ids: &[u64]) -> Result<()> {
-        let gone = self.take_away(|patch| ids.contains(&patch.id))?;
+        let asked: HashSet<u64> = ids.iter().copied().collect();
+        let gone = self.take_away(|patch| asked.contains(&patch.id))?;
+        let gone: HashSet<u64> = gone.into_iter().collect();
         match ids.iter().find(|id| !gone.contains(id)) {
             Some(id) => Err(unknown(*id)),
             None => Ok(()),
@@ -177,8 +188,7 @@ impl Session {
     /// [`Error::State`] when there is no such patch.
     pub fn enable_patch(self: &Arc<Self>, id: u64, on: bool) -> Result<()> {
         let patches = self.patches.lock();
-        let patch = patches.iter().find(|patch| patch.id == id);
-        let patch = patch.ok_or_else(|| unknown(id))?;
+        let patch = find(&patches, id)?;
         live::switch(patch, on)?;
         patch.set_enabled(on);
         let before = self.rebuild(&patches);
@@ -248,10 +258,19 @@ impl Session {
     /// What the probe or record `id` keeps; nothing is read back from a device.
     pub fn kept_of(&self, id: u64) -> Option<Arc<Kept>> {
         let patches = self.patches.lock();
-        match &patches.iter().find(|patch| patch.id == id)?.patch.action {
+        match &find(&patches, id).ok()?.patch.action {
             Action::Keep(kept) => Some(kept.clone()),
             _ => None,
         }
+    }
+
+    /// What became of a patch so far.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] when there is no such patch.
+    pub fn counts_of(&self, id: u64) -> Result<PatchCounts> {
+        Ok(find(&self.patches.lock(), id)?.counts())
     }
 
     /// What became of each patch so far, in the order of registration.

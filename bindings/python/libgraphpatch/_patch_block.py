@@ -23,7 +23,7 @@ class _Opened(NamedTuple):
     """What one entering of a block has to undo, and to ask about in the end."""
 
     undo: contextlib.ExitStack
-    registered: list[int]
+    numbers: Any  # of the patches, in their order: an array that the library has filled
     begun: int  # how many runs had begun before
 
 
@@ -53,7 +53,7 @@ class PatchBlock:
     def __enter__(self) -> None:
         recorder, root = self._recorder, self._recorder.root
         held: list[Closes | None] = []
-        registered: list[int] = []
+        numbers = (ctypes.c_uint64 * len(self._patches))()
         with contextlib.ExitStack() as undo:
             recorder.want(1)
             undo.callback(recorder.want, -1)
@@ -64,12 +64,12 @@ class PatchBlock:
                 if self._on_error == "skip":
                     recorder.skip(1)
                     undo.callback(recorder.skip, -1)
-                undo.callback(self._remove, registered)
-                for spec in specs:
-                    if self._runs is not None:
-                        check(lib.gp_spec_runs(spec, _counted_from(root.begun, self._runs).encode()))
-                    registered.append(_register(recorder.session, spec))
-            self._open.append(_Opened(undo.pop_all(), registered, root.begun))
+                for spec in specs if self._runs is not None else ():
+                    check(lib.gp_spec_runs(spec, _counted_from(root.begun, self._runs).encode()))
+                undo.callback(self._remove, numbers)
+                handles = (ctypes.c_void_p * len(specs))(*[spec._as_parameter_ for spec in specs])
+                check(lib.gp_patch_register_all(recorder.session, handles, len(specs), numbers))
+            self._open.append(_Opened(undo.pop_all(), numbers, root.begun))
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         opened = self._open.pop()
@@ -87,7 +87,7 @@ class PatchBlock:
 
     def _missing(self, opened: _Opened) -> str:
         """What is said of the patches that no run came by; empty if there are none."""
-        pairs = zip(self._patches, opened.registered, strict=True)
+        pairs = zip(self._patches, opened.numbers, strict=True)
         paths = [path for (path, _), number in pairs if not _matches(self._recorder.session, number)]
         if not paths:
             return ""
@@ -112,10 +112,9 @@ class PatchBlock:
         check(lib.gp_spec_this_thread(spec, self._this_thread))
         return spec
 
-    def _remove(self, registered: list[int]) -> None:
+    def _remove(self, numbers: Any) -> None:
         with self._recorder.root.beginning:
-            for number in reversed(registered):
-                lib.gp_patch_remove(self._recorder.session, number)
+            lib.gp_patch_remove_all(self._recorder.session, numbers, len(numbers))
 
 
 def _matches(session: Handle, number: int) -> bool:
@@ -123,12 +122,6 @@ def _matches(session: Handle, number: int) -> bool:
     counts = gp_patch_counts()
     counts.size = ctypes.sizeof(counts)
     return bool(lib.gp_patch_get_counts(session, number, ctypes.byref(counts))) or counts.matched > 0
-
-
-def _register(session: Handle, spec: Handle) -> int:
-    number = ctypes.c_uint64()
-    check(lib.gp_patch_register(session, spec, ctypes.byref(number)))
-    return number.value
 
 
 def _counted_from(first: int, runs: str) -> str:

@@ -7,8 +7,6 @@ use super::handle::share;
 use super::session::gp_session;
 use super::sized::{self, Grows};
 use super::{Status, guard, string};
-use graphpatch_core::error::{Error, Result};
-use graphpatch_core::patch::PatchCounts;
 
 /// How often a patch met its node, changed the value there, or could not. Since 0.1.0.
 #[repr(C)]
@@ -138,19 +136,6 @@ pub unsafe extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Sta
     guard(|| unsafe { share(session)?.end_set(set) })
 }
 
-/// What the session knows of a patch.
-///
-/// # Safety
-///
-/// `session` is NULL or live.
-unsafe fn counts(session: *const gp_session, id: u64) -> Result<PatchCounts> {
-    // SAFETY: by this function's contract.
-    let all = unsafe { share(session) }?.patch_counts();
-    all.into_iter()
-        .find(|counts| counts.id == id)
-        .ok_or_else(|| Error::State(format!("there is no patch number {id}")))
-}
-
 /// How often a patch was met, applied, and failed so far.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
@@ -167,7 +152,7 @@ pub unsafe extern "C" fn gp_patch_get_counts(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         sized::check(out, "out")?;
-        let counts = counts(session, id)?;
+        let counts = share(session)?.counts_of(id)?;
         let value = gp_patch_counts {
             size: 0,
             matched: counts.matched,
@@ -193,7 +178,10 @@ pub unsafe extern "C" fn gp_patch_last_error(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let why = counts(session, id)?.last_error.unwrap_or_default();
+        let why = share(session)?
+            .counts_of(id)?
+            .last_error
+            .unwrap_or_default();
         string::give(out, "out", &why)
     })
 }

@@ -1167,7 +1167,7 @@ static void check_errors(gp_session *session) {
   refused(GP_STATUS_REFUSED, gp_scope_output("(2;TN", tensors, 1, false, &changed));
   says("is None");
   refused(GP_STATUS_REFUSED, gp_scope_output("(2;TS1:a", tensors, 1, false, &changed));
-  says("not a leaf");
+  says("no patch can keep or change");
   refused(GP_STATUS_REFUSED, gp_scope_output("(2;TO4:Type", tensors, 1, false, &changed));
   refused(GP_STATUS_REFUSED, gp_scope_output("N", NULL, 0, false, &changed));
   require(model_tensor_multiply(inputs, bias) == NULL && strstr(model_error(), "mul[9]=zero"), "an operation throws");

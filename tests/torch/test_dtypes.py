@@ -61,7 +61,7 @@ def test_patches_convert_as_pytorch_does(exported: Callable[..., Saved], dtype: 
 def test_refusal_reaches_the_program(exported: Callable[..., Saved]) -> None:
     x = values(torch.int64)
     saved = exported(f"steps-{torch.int64}", models.Steps(), (x,))
-    result = saved.run(patches=["clone[0]=add:0.5"], tree=False)
+    result = saved.run(patches=["clone[0]=add:0.5"], tree=False, extra=["--on-error", "raise"])
     assert result.code == 1 and re.search(r"clone.*[(\[]4, 5[)\]].*\[0\]", result.stderr)
 
 

@@ -31,7 +31,7 @@ def one_step(x: Tensor, change: Callable[[Tensor], None]) -> Any:
 
 
 def patched(saved: Saved, patch: str) -> Result:
-    return saved.run(patches=[patch], tree=False)
+    return saved.run(patches=[patch], tree=False, extra=["--on-error", "raise"])
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class Writing(nn.Module):
         return y * 1, left * 1, flat * 1, written + 1, activated.sum(0) + self.steps.sum()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def module() -> Writing:
     return Writing().eval()
 

@@ -189,7 +189,9 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (!has_mirrors() || is_tracing())
     return handle(op, stack);
   const OpInfo& info = info_of(op);
-  Writes writes(info, stack->data() + (stack->size() - info.n_arguments));
+  // Some only change what their tensor is a view of (`t_`), or its place in autograd's graph (`detach_`).
+  const bool stores = !op.hasTag(at::Tag::inplace_view);
+  Writes writes(info, stack->data() + (stack->size() - info.n_arguments), stores);
   handle(op, stack);
   writes.reflect();
 }

@@ -290,7 +290,8 @@ void forget_copies(const at::Tensor& written) {
     return;
   auto& copies = held().copies;
   const auto left = std::stable_partition(copies.begin(), copies.end(), [&](const Held::Copy& copy) {
-    return !copy.memory || copy.memory != written.storage().unsafeGetStorageImpl();
+    return copy.patched.unsafeGetTensorImpl() == copy.parameter || // probes alone stand there
+           !copy.memory || copy.memory != written.storage().unsafeGetStorageImpl();
   });
   std::vector<Held::Copy> gone(std::make_move_iterator(left), std::make_move_iterator(copies.end()));
   copies.erase(left, copies.end());
@@ -340,10 +341,10 @@ struct Writes::Reach {
   std::vector<Reached> of; // each of the tensors
 };
 
-Writes::Writes(const OpInfo& info, const c10::IValue* arguments) {
+Writes::Writes(const OpInfo& info, const c10::IValue* arguments, bool stores) {
   if (info.reaches && arguments[0].isTensor() && is_memory(arguments[0].toTensor()))
     mirrors().fill_gaps(arguments[0].toTensor());
-  const uint64_t written = written_by(info, arguments);
+  const uint64_t written = stores ? written_by(info, arguments) : 0;
   for (size_t i = 0; written >> i; ++i)
     if (written >> i & 1)
       collect_tensors(arguments[i], written_);

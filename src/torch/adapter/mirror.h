@@ -20,7 +20,8 @@ bool has_mirrors();
 // The tensors that an operation is about to write; those that have mirrors are written there, too, when it has returned.
 class Writes {
 public:
-  Writes(const OpInfo& info, const c10::IValue* arguments);
+  // `stores`: it writes elements where its schema says that it writes.
+  Writes(const OpInfo& info, const c10::IValue* arguments, bool stores);
   ~Writes();
   void reflect();
 

@@ -1,23 +1,37 @@
 // Operands: parameters that an operation is about to read, and their patched copies.
 #include "adapter.h"
 
+#include <algorithm>
+
 namespace graphpatch {
 
+// What becomes of an operand that is a patched parameter.
+enum Operand : uint8_t {
+  kAsItIs,
+  kPatched, // its patched copy takes its place
+  kLookedAt, // the operation writes into it: it stays, and only what looks at the parameter, as probes do, sees it
+};
+
 // The patched copy of a parameter for the frame at `level`, made once per frame.
-static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Tensor& parameter) {
+static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Tensor& parameter, Operand how) {
   const void* identity = parameter.unsafeGetTensorImpl();
   // A flat run may last for ever, and an optimizer may have changed the parameter since.
   const bool keep = !this_thread().flat_now;
   if (keep)
     for (const Held::Copy& copy : held().copies)
       if (copy.frame == frame && copy.parameter == identity)
-        return copy.patched;
+        return how == kLookedAt ? parameter : copy.patched;
   const c10::StorageImpl* memory = parameter.has_storage() ? parameter.storage().unsafeGetStorageImpl() : nullptr;
   Targets targets;
   targets.size = core->parameter_targets(level, identity, &targets.owner, &targets.data);
+  const auto writes = [](const GpTarget& target) { return target.action <= GP_REPLACE; };
+  if (how == kLookedAt && std::any_of(targets.data, targets.data + targets.size, writes))
+    return parameter;
   c10::IValue value(parameter);
   apply_targets(targets.data, targets.size, &value, 1, Ownership::Borrowed);
   at::Tensor patched = value.toTensor();
+  if (how == kLookedAt && !patched.is_same(parameter))
+    return parameter; // a function that changes the value is asked again when the operation has written
   if (keep)
     held().copies.push_back({frame, identity, memory, patched});
   return patched;
@@ -39,8 +53,9 @@ static void collect(Items& items, const c10::IValue& value) {
 // Walks the tensors in the same order as `collect`.
 static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const std::vector<uint8_t>& replace, size_t& at) {
   if (value.isTensor()) {
-    if (value.toTensor().defined() && replace[at++])
-      value = patched_parameter(level, frame, value.toTensor());
+    const auto how = value.toTensor().defined() ? static_cast<Operand>(replace[at++]) : kAsItIs;
+    if (how != kAsItIs)
+      value = patched_parameter(level, frame, value.toTensor(), how);
   } else if (value.isTuple()) {
     std::vector<c10::IValue> elements = value.toTupleRef().elements().vec();
     for (c10::IValue& element : elements)
@@ -65,12 +80,12 @@ void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
   static thread_local Items items;
   items.clear();
   const auto has = [](uint64_t bits, size_t i) { return i < 64 && (bits >> i & 1); };
-  static thread_local std::vector<uint8_t> kept; // of each item, whether it stays as it is
-  kept.clear();
+  static thread_local std::vector<uint8_t> is_written; // of each item
+  is_written.clear();
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i)) {
       collect(items, values[i]);
-      kept.resize(items.size(), has(written, i));
+      is_written.resize(items.size(), has(written, i));
     }
   if (!items.size())
     return;
@@ -78,8 +93,10 @@ void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
   replace.assign(items.size(), 0);
   core->operands(level, items.data(), items.size(), replace.data());
   bool any = false;
-  for (size_t i = 0; i < items.size(); ++i)
-    any |= (replace[i] = replace[i] && !kept[i]);
+  for (size_t i = 0; i < items.size(); ++i) {
+    replace[i] = !replace[i] ? kAsItIs : is_written[i] ? kLookedAt : kPatched;
+    any |= replace[i] != kAsItIs;
+  }
   if (!any)
     return;
   std::vector<uint8_t> flags = replace; // patching may come back here

@@ -113,7 +113,7 @@ def test_code_and_errors(version: Version) -> None:
     assert "add = aten.add.Scalar(x, 1)" in shown and "linear = self.linear(x)" in shown
     out = version.folder / "refused.pt"
     program = [version.programs / "runner", version.folder / "model.pt", version.folder / "inputs.pt", out]
-    refused = run_process([GRAPHPATCH, "run", "--patch", "add[7]=zero", "--", *program])
+    refused = run_process([GRAPHPATCH, "run", "--on-error", "raise", "--patch", "add[7]=zero", "--", *program])
     assert refused.code == 1 and "cannot be applied at add" in refused.stderr and "(3, 2)" in refused.stderr, (
         refused.stderr
     )

@@ -23,7 +23,11 @@ def _compared(case: Case, paths: list[str], expected: Callable[[], list[str]]) -
     found, wanted = results
     if isinstance(found, Exception) or isinstance(wanted, Exception):
         return "" if type(found) is type(wanted) else f"{found!r} instead of {wanted!r}"
-    return difference(found, wanted)
+    wrong = difference(found, wanted)
+    # Zero may have the model read memory that nobody wrote: a grouped product without rows, say.
+    if wrong and any(difference(expected(), wanted) for _ in range(3)):
+        return ""
+    return wrong
 
 
 def zero_outputs(case: Case) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,6 +79,8 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return type(value)(*elements) if hasattr(value, "_fields") else type(value)(elements)
     if isinstance(value, dict) or is_record(value):
         made = copy.copy(value)
+        for name in list(value) if isinstance(value, OrderedDict) else ():
+            OrderedDict.move_to_end(made, name)  # the copies of transformers' outputs have another order
         for name, element in list(value.items() if isinstance(value, dict) else fields(value).items()):
             new = mapped(element, change)
             if new is not element and isinstance(value, dict):

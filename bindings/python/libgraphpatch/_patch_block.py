@@ -64,8 +64,10 @@ class PatchBlock:
                 if self._on_error == "skip":
                     recorder.skip(1)
                     undo.callback(recorder.skip, -1)
-                for spec in specs if self._runs is not None else ():
-                    check(lib.gp_spec_runs(spec, _counted_from(root.begun, self._runs).encode()))
+                if self._runs is not None:
+                    runs = _counted_from(root.begun, self._runs).encode()
+                    for spec in specs:
+                        check(lib.gp_spec_runs(spec, runs))
                 undo.callback(self._remove, numbers)
                 handles = (ctypes.c_void_p * len(specs))(*[spec._as_parameter_ for spec in specs])
                 check(lib.gp_patch_register_all(recorder.session, handles, len(specs), numbers))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("script_threads_program.py")
+from checkout import ROOT
+
+PROGRAM = ROOT / "tests" / "programs" / "python" / "script_threads_program.py"
 REPETITIONS, BLOCKS = 20, 100
 
 

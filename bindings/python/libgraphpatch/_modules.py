@@ -32,7 +32,7 @@ def why_opaque(module: Module) -> str | None:
     return None
 
 
-def _itself(child: Any) -> Any:
+def itself(child: Any) -> Any:
     """The module that hangs there, where a PatchableGraph of it stands in its place."""
     return child if issubclass(type(child), Module) else vars(child).get("_module", child)
 
@@ -47,7 +47,7 @@ def below(module: Module) -> Iterator[tuple[str, Module]]:
             continue
         yield path, here
         around |= {id(here)}
-        held = [(name, _itself(child)) for name, child in here._modules.items() if child is not None]
+        held = [(name, itself(child)) for name, child in here._modules.items() if child is not None]
         waiting += [(f"{path}.{name}" if path else name, child, around) for name, child in reversed(held)]
 
 
@@ -58,7 +58,7 @@ def at(module: Module, path: str) -> Module | None:
         if here is None or name not in here._modules:
             return None
         child = here._modules[name]
-        here = None if child is None else _itself(child)
+        here = None if child is None else itself(child)
     return here
 
 
@@ -83,6 +83,12 @@ def held_tensor(module: Module | None, name: str) -> torch.Tensor | None:
     else:
         value = module._parameters.get(name, module._buffers.get(name))
     return value if isinstance(value, torch.Tensor) else None
+
+
+def note_failure(whose: str, what: str, error: Exception) -> None:
+    """Adds to the notes of the attached session that libgraphpatch itself has failed, and what came of it."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    note(None, f"{whose}: {what}, as libgraphpatch failed: {text}")
 
 
 def note(session: Handle | None, text: str) -> None:

@@ -18,7 +18,7 @@ from torch.nn import Module
 
 from . import _checkpoint, _dynamo, _module_call, _source
 from ._locks import new_lock
-from ._modules import below, class_name, is_script, note, why_opaque
+from ._modules import below, class_name, is_script, note, note_failure, why_opaque
 from ._root import Root
 from .errors import GraphPatchError
 
@@ -67,8 +67,7 @@ def _root_of(module: Module) -> Any:
         with _lock:
             return _new(module)
     except Exception as error:  # the program must not fail because of us
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        note(None, f"{class_name(module)}: its calls are not seen, as libgraphpatch failed: {text}")
+        note_failure(class_name(module), "its calls are not seen", error)
         return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointFunction
 
-from . import _script
+from ._operators import operator
 from ._thread import Frame, thread
 
 
@@ -24,7 +24,7 @@ def install() -> None:
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         if type(thread.frame) is not Frame or not _needs_gradient(cls, args):
             return original(cls, *args, **kwargs)
-        switch = _script.operator("own_backward")
+        switch = operator("own_backward")
         before = switch(True)
         try:
             return original(cls, *args, **kwargs)

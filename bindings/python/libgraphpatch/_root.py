@@ -176,10 +176,6 @@ class Root:
                 while self.retired:
                     self.retired.pop().close()
 
-    def is_running(self, module: Module) -> bool:
-        """Whether a run is under way on whatever thread, and ``module`` belongs to it."""
-        return bool(self.open) and self.has(module)
-
     def has(self, module: Module) -> bool:
         """Whether ``module`` is the root's or one below it."""
         root = self.module()

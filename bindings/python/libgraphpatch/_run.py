@@ -27,7 +27,7 @@ from ._header import (
     GP_WANTS_RECORD,
 )
 from ._library import check, lib
-from ._modules import class_name, is_script, note, why_opaque
+from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import behind
 from ._root import Cold, ModuleTree, Root
 from ._script import prepared, run_script, script_scope
@@ -200,8 +200,7 @@ def spare(root: Root, module: Module, error: Exception) -> None:
     value is left alone. What a patch that cannot be applied has to say is no failure of ours."""
     if root.session is not None or isinstance(error, PatchError):
         raise error
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    note(None, f"{type(module).__qualname__}: a value was left alone, as libgraphpatch failed: {text}")
+    note_failure(type(module).__qualname__, "a value was left alone", error)
 
 
 def _inside(

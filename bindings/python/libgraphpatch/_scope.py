@@ -8,7 +8,7 @@ from typing import Any
 from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
-from ._modules import at, below, class_name, why_opaque
+from ._modules import at, below, class_name, itself, why_opaque
 from ._signature import Signature
 
 
@@ -31,7 +31,7 @@ class Attribute:
             return False
         modules = holder._modules  # a scripted module's has no get()
         held = modules[self.name] if self.name in modules else None  # noqa: SIM401
-        return held is module or getattr(held, "__dict__", {}).get("_module") is module  # a PatchableGraph of it
+        return held is module or (held is not None and itself(held) is module)
 
     def modules(self) -> dict[str, Module] | None:
         """What holds it, if that is a plain dict."""
@@ -66,10 +66,6 @@ def forget_paths() -> None:
     _known.clear()
 
 
-def _hangs_at(above: Module, path: str, module: Module) -> bool:
-    return at(above, path) is module
-
-
 def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
     """The attribute path of ``module`` below ``above``; empty where it has none."""
     if above is None:
@@ -82,7 +78,7 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
     if nowhere is not None and nowhere() is module:
         return "", Attribute(None, "")
     path = known.paths.get(key)
-    if path is None or not _hangs_at(above, path, module):
+    if path is None or at(above, path) is not module:
         known = _Below(above)
         path = known.paths.get(key)
         if path is None:

@@ -11,16 +11,11 @@ import torch
 from torch.nn import Module
 
 from ._library import check, lib
+from ._operators import operator
 from ._root import Cold
 from ._thread import Frame, thread
 
 _IN_SCRIPT = Cold()
-
-
-def operator(name: str) -> Callable[..., Any]:
-    """An operator of the adapter's, by its name."""
-    operation: Callable[..., Any] = torch._C._jit_get_operation(f"graphpatch::{name}")[0]
-    return operation
 
 
 def prepare(module: Module) -> bool:
@@ -33,14 +28,19 @@ def prepared(module: Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule) and prepare(module)
 
 
-def call_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
-    """Calls a scripted module, by ``call``, so that it tells of what it does."""
+def _call_prepared(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
+    """Calls a scripted module that was prepared, by ``call``."""
     optimized = operator("optimize")(False)
     try:
-        prepare(module)
         return call(module, *args, **kwargs)
     finally:
         operator("optimize")(optimized)
+
+
+def call_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
+    """Calls a scripted module, by ``call``, so that it tells of what it does."""
+    prepare(module)
+    return _call_prepared(module, args, kwargs, call)
 
 
 def run_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
@@ -54,13 +54,13 @@ def run_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any])
 
 
 def script_scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
-    """A call of a scripted module inside a run of Python's."""
+    """A call of a scripted module that was prepared, inside a run of Python's."""
     scope = frame.scope(module)
     depth = ctypes.c_uint32()
     check(lib.gp_scope_script(scope.address, ctypes.byref(depth)))
     thread.frame = frame.root.cold
     try:
-        return call_script(module, args, kwargs, call)
+        return _call_prepared(module, args, kwargs, call)
     finally:
         thread.frame = frame
         check(lib.gp_scope_unwind(depth))

@@ -12,11 +12,11 @@ import dataclasses
 from collections import OrderedDict, defaultdict
 from typing import Any, TypeGuard
 
-import torch
 from torch import Tensor
 
 from ._header import gp_leaf
 from ._library import check, lib, sized
+from ._operators import operator
 
 # Deeper ones are leaves by their type: nobody digs there, and a value may hold itself.
 _DEEPEST = 32
@@ -110,7 +110,7 @@ def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) ->
 
 def tensor_at(address: int) -> Tensor:
     """Libtorch's tensor at an address that the library gave."""
-    tensor: Tensor = torch._C._jit_get_operation("graphpatch::tensor_at")[0](address)
+    tensor: Tensor = operator("tensor_at")(address)
     return tensor
 
 

@@ -38,6 +38,7 @@ class ExtractionOptions:
 
 
 def _forward(graph: PatchableGraph, *args: Any, **kwargs: Any) -> Any:
+    # fx hands over a proxy for all arguments, which cannot be taken apart for the call below.
     refuse_transforms(type(graph._module).__name__, args, kwargs)
     return graph(*args, **kwargs)
 

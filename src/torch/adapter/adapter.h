@@ -9,6 +9,8 @@
 #include <ATen/core/stack.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -49,6 +51,15 @@ inline GpStr gp_str(const char* s) {
 }
 inline std::string to_string(GpStr s) {
   return std::string(s.data, s.size);
+}
+
+// Keeps those elements of which `stays` holds, in their order. The end of the others may run code of the user's, which may come
+// back here: they are taken out first.
+template <class T, class Stays>
+void keep_if(std::vector<T>& elements, Stays stays) {
+  const auto left = std::stable_partition(elements.begin(), elements.end(), stays);
+  const std::vector<T> gone(std::make_move_iterator(left), std::make_move_iterator(elements.end()));
+  elements.erase(left, elements.end());
 }
 
 // ---- thread.cpp: how this thread stands, and what is kept alive for its run ----
@@ -155,8 +166,8 @@ bool is_plain(const at::Tensor& tensor);
 
 enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
-  Result,  // an operation's or scope's result: in place if nobody else sees its memory
-  Owned,   // a result that a program shows: in place if it, and we, hold it in one place only
+  Result, // an operation's or scope's result: in place if nobody else sees its memory
+  Owned, // a result that a program shows: in place if it, and we, hold it in one place only
   Borrowed // an input or a parameter: always on a copy
 };
 
@@ -211,17 +222,17 @@ void own_leave(const void* module);
 
 struct OpInfo {
   bool query = false; // only looks at what a tensor is; no node
-  bool cast = false;  // put there by TorchScript's own autocast pass; no node
+  bool cast = false; // put there by TorchScript's own autocast pass; no node
   uint32_t id = 0;
   uint64_t family = 0; // its bit among GpThread's families
   uint32_t n_arguments = 0;
   uint32_t n_returns = 0;
   bool in_place = false; // its results are operands that it wrote into
-  uint64_t written = 0;  // bits of the arguments that it writes into
+  uint64_t written = 0; // bits of the arguments that it writes into
   uint64_t statistics = 0; // bits of those that it writes into without its schema saying so,
-  int training = -1;       // if this argument is true, or there is none
-  bool reaches = false;  // it may read what lies between the elements of its first argument
-  bool starts = false;   // a flat run may begin with it
+  int training = -1; // if this argument is true, or there is none
+  bool reaches = false; // it may read what lies between the elements of its first argument
+  bool starts = false; // a flat run may begin with it
 
   // All that does not follow from the operator's name.
   bool same_facts(const OpInfo& other) const {

@@ -167,12 +167,8 @@ public:
   // Copies that nobody sees any more go, and with them what they were copies of.
   void prune() {
     const auto lives = [](const Edge& edge) { return !edge.expired(); };
-    while (!std::all_of(edges_.begin(), edges_.end(), lives)) {
-      const auto expired = std::stable_partition(edges_.begin(), edges_.end(), lives);
-      // Their end may run code of the user's.
-      const std::vector<Edge> gone(std::make_move_iterator(expired), std::make_move_iterator(edges_.end()));
-      edges_.erase(expired, edges_.end());
-    }
+    while (!std::all_of(edges_.begin(), edges_.end(), lives))
+      keep_if(edges_, lives);
   }
 
   // What lies between the elements of a copy, and is about to be read, mirrors what lies between those of its original.
@@ -288,13 +284,10 @@ Mirrors& mirrors() {
 void forget_copies(const at::Tensor& written) {
   if (!this_thread().held)
     return;
-  auto& copies = held().copies;
-  const auto left = std::stable_partition(copies.begin(), copies.end(), [&](const Held::Copy& copy) {
+  keep_if(held().copies, [&](const Held::Copy& copy) {
     return copy.patched.unsafeGetTensorImpl() == copy.parameter || // probes alone stand there
            !copy.memory || copy.memory != written.storage().unsafeGetStorageImpl();
   });
-  std::vector<Held::Copy> gone(std::make_move_iterator(left), std::make_move_iterator(copies.end()));
-  copies.erase(left, copies.end());
 }
 
 void collect_tensors(const c10::IValue& value, c10::SmallVector<at::Tensor, 2>& out) {
@@ -345,7 +338,7 @@ Writes::Writes(const OpInfo& info, const c10::IValue* arguments, bool stores) {
   if (info.reaches && arguments[0].isTensor() && is_memory(arguments[0].toTensor()))
     mirrors().fill_gaps(arguments[0].toTensor());
   const uint64_t written = stores ? written_by(info, arguments) : 0;
-  for (size_t i = 0; written >> i; ++i)
+  for (size_t i = 0; i < 64 && written >> i; ++i)
     if (written >> i & 1)
       collect_tensors(arguments[i], written_);
   if (written_.empty())

@@ -4,8 +4,6 @@
 
 #include <torch/csrc/autograd/function.h>
 
-#include <algorithm>
-
 namespace graphpatch {
 
 GpThread& this_thread() {
@@ -85,12 +83,7 @@ Held& held() {
 }
 
 void held_leave(void* pointer, uint32_t frame) {
-  auto& copies = static_cast<Held*>(pointer)->copies;
-  // What goes may run code of the user's: it is taken out first.
-  const auto left =
-      std::stable_partition(copies.begin(), copies.end(), [&](const Held::Copy& copy) { return copy.frame != frame; });
-  std::vector<Held::Copy> gone(std::make_move_iterator(left), std::make_move_iterator(copies.end()));
-  copies.erase(left, copies.end());
+  keep_if(static_cast<Held*>(pointer)->copies, [&](const Held::Copy& copy) { return copy.frame != frame; });
 }
 
 void held_end(void* pointer) {

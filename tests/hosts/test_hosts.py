@@ -3,19 +3,18 @@ exit status. `make hosts` runs all of them; without HOSTS=all a part runs: every
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import SOURCES
 from hosting import compare
 from python_hosts import PLAIN, TORCH
 from shell_hosts import SHELL
 
 HERE = Path(__file__).resolve().parent
 ALL = os.environ.get("HOSTS") == "all"
-SOURCES = ["ends.c", "processes.c", "files.c", "threads.c", "signals.c", "memory.c", "loading.c", "language.cpp"]
 CASES = [
     f"{source.partition('.')[0]}-{name}"
     for source in SOURCES
@@ -26,7 +25,7 @@ ONCE = {"nothing yet"}
 
 # What `graphpatch run` is asked for: to record, and to patch such that nothing changes.
 RECORD = ["--tree"]
-PATCH = ["--patch", "**.linear[0:0]=zero"]
+PATCH = ["--patch", "sub_0.linear[0:0]=zero"]
 
 
 def part(names: list[str], step: int = 8) -> list[str]:
@@ -76,30 +75,3 @@ def _command(programs: Path, name: str) -> list[str]:
 
 def _environment(programs: Path) -> dict[str, str]:
     return {"HOST_PLUGIN": str(programs / "plugin.so"), "HOST_WIDE": "\udcff€"}
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of `programs/`, compiled."""
-    folder = tmp_path_factory.mktemp("programs")
-    for source in [*SOURCES, "plugin.c"]:
-        compiler = ["g++", "-std=c++17"] if source.endswith(".cpp") else ["gcc", "-std=gnu11"]
-        out = folder / ("plugin.so" if source == "plugin.c" else source.partition(".")[0])
-        shared = ["-shared", "-fPIC"] if source == "plugin.c" else ["-rdynamic"]
-        flags = ["-D_GNU_SOURCE", "-O1", "-g", "-w", *shared]
-        subprocess.run(
-            [*compiler, *flags, HERE / "programs" / source, "-o", out, "-ldl", "-lm", "-pthread"], check=True
-        )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A scripted module in a file, and the library that runs it, as a program's environment names them."""
-    import torch
-
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4)).eval()
-    file = tmp_path_factory.mktemp("model") / "model.pt"
-    torch.jit.script(net).save(str(file))
-    return {"HOST_MODEL": str(HERE.parents[1] / "build/libmodel.so"), "HOST_MODEL_FILE": str(file)}

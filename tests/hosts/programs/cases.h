@@ -1,6 +1,6 @@
 /* A host program with many cases: `program NAME` runs one of them. A case prints what it finds; its value is the exit code.
- * With HOST_MODEL in the environment (a shared object with model.h's functions, and a TorchScript file), a model runs before the
- * case and after it, and what it answers is printed. Nothing here knows of libgraphpatch. */
+ * With HOST_MODEL in the environment (a shared object with model.h's functions, and a TorchScript file), a model runs before
+ * the case and after it, and what it answers is printed. Nothing here knows of libgraphpatch. */
 #ifndef CASES_H
 #define CASES_H
 
@@ -27,9 +27,9 @@ struct entry {
   int (*run)(int argc, char **argv);
 };
 
-#define CASE(name)                                                                                                               \
-  static int case_##name(int argc, char **argv);                                                                                 \
-  __attribute__((section("cases"), used, aligned(16))) static struct entry entry_##name = {#name, case_##name};                  \
+#define CASE(name)                                                                                                             \
+  static int case_##name(int argc, char **argv);                                                                               \
+  __attribute__((section("cases"), used, aligned(16))) static struct entry entry_##name = {#name, case_##name};                \
   static int case_##name(__attribute__((unused)) int argc, __attribute__((unused)) char **argv)
 
 extern struct entry __start_cases[], __stop_cases[];
@@ -51,7 +51,7 @@ static inline void tell(const char *what) {
   errno = 0;
 }
 
-/* Runs the model of the environment, if there is one, and prints the sum of its output. */
+/* Runs the model of the environment, if there is one, and prints the sum of its output, unless `when` is NULL. */
 static inline void run_model(const char *when) {
   static void *(*load)(const char *);
   static long (*run)(void *, const float *, long, long, float *, size_t);
@@ -70,7 +70,7 @@ static inline void run_model(const char *when) {
   float input[8] = {1, -2, 3, -4, 5, -6, 7, -8}, output[64], sum = 0;
   long n = run(model, input, 2, 4, output, 64);
   for (long i = 0; i < n; ++i) sum += output[i] * (float)(i + 1);
-  printf("%s: %ld %a\n", when, n, (double)sum);
+  if (when) printf("%s: %ld %a\n", when, n, (double)sum);
 }
 
 int main(int argc, char **argv) {

@@ -7,8 +7,12 @@
 
 static sigjmp_buf back;
 
-static void first(void) { puts("first"); }
-static void second(void) { puts("second"); }
+static void first(void) {
+  puts("first");
+}
+static void second(void) {
+  puts("second");
+}
 static void more(void) {
   puts("more");
   atexit(first);
@@ -17,28 +21,44 @@ static void again(void) {
   puts("again");
   exit(21);
 }
-static void with_code(int code, void *text) { printf("%s %d\n", (char *)text, code); }
-static void jump(int number) { siglongjmp(back, number); }
+static void with_code(int code, void *text) {
+  printf("%s %d\n", (char *)text, code);
+}
+static void jump(int number) {
+  siglongjmp(back, number);
+}
 static void say_and_end(int number) {
   char text[] = "caught\n";
   if (write(1, text, sizeof text - 1) > 0) _exit(number);
 }
-static void exit_in_handler(int number) { exit(number + 40); }
-static void *end_all(void *code) { exit((int)(long)code); }
+static void exit_in_handler(int number) {
+  exit(number + 40);
+}
+static void *end_all(void *code) {
+  exit((int)(long)code);
+}
 static void *late(void *nothing) {
   usleep(20000);
   puts("the last thread");
   return nothing;
 }
 
-__attribute__((constructor)) static void constructed(void) { setvbuf(stdout, NULL, _IOFBF, 1 << 16); }
+__attribute__((constructor)) static void constructed(void) {
+  setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+}
 __attribute__((destructor)) static void destroyed(void) {
   if (getenv("HOST_DESTRUCTOR")) puts("destroyed");
 }
 
-CASE(returns) { return 5; }
-CASE(returns_large_number) { return 256 + 7; }
-CASE(exits) { exit(6); }
+CASE(returns) {
+  return 5;
+}
+CASE(returns_large_number) {
+  return 256 + 7;
+}
+CASE(exits) {
+  exit(6);
+}
 CASE(exits_with_handlers) {
   atexit(first);
   atexit(second);
@@ -66,7 +86,9 @@ CASE(loses_its_buffer) {
   puts("never seen");
   _exit(7);
 }
-CASE(ends_as_in_c99) { _Exit(8); }
+CASE(ends_as_in_c99) {
+  _Exit(8);
+}
 CASE(ends_quickly) {
   at_quick_exit(first);
   at_quick_exit(second);
@@ -74,7 +96,9 @@ CASE(ends_quickly) {
   puts("lost, unless a handler flushes");
   quick_exit(10);
 }
-CASE(aborts) { abort(); }
+CASE(aborts) {
+  abort();
+}
 CASE(aborts_with_a_handler) {
   signal(SIGABRT, say_and_end);
   abort();
@@ -99,8 +123,12 @@ CASE(fails_an_assertion) {
   assert(argc == 77);
   return 0;
 }
-CASE(segmentation_fault) { return *(volatile int *)8; }
-CASE(trap) { __builtin_trap(); }
+CASE(segmentation_fault) {
+  return *(volatile int *)8;
+}
+CASE(trap) {
+  __builtin_trap();
+}
 CASE(bus_error) {
   int file = open("short", O_RDWR | O_CREAT, 0600);
   char *map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
@@ -110,15 +138,23 @@ CASE(division_by_zero) {
   volatile int zero = 0;
   return 1 / zero;
 }
-CASE(killed) { return raise(SIGKILL); }
-CASE(terminated) { return raise(SIGTERM); }
-CASE(realtime_signal) { return raise(SIGRTMIN + 3); }
+CASE(killed) {
+  return raise(SIGKILL);
+}
+CASE(terminated) {
+  return raise(SIGTERM);
+}
+CASE(realtime_signal) {
+  return raise(SIGRTMIN + 3);
+}
 CASE(alarm_ends_it) {
   struct itimerval soon = {{0, 0}, {0, 20000}};
   setitimer(ITIMER_REAL, &soon, NULL);
   for (;;) pause();
 }
-CASE(cpu_limit_signal) { return raise(SIGXCPU); }
+CASE(cpu_limit_signal) {
+  return raise(SIGXCPU);
+}
 CASE(broken_pipe) {
   int ends[2];
   if (pipe(ends)) return 1;

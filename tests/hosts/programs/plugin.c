@@ -10,13 +10,21 @@
 static __thread int times;
 
 __attribute__((constructor)) static void opened(void) {
-  printf("opened %d\n", dlsym(RTLD_DEFAULT, "no_such_thing") != NULL);
+  if (!getenv("HOST_QUIET")) printf("opened %d\n", dlsym(RTLD_DEFAULT, "no_such_thing") != NULL);
 }
-__attribute__((destructor)) static void closed(void) { puts("closed"); }
+__attribute__((destructor)) static void closed(void) {
+  if (!getenv("HOST_QUIET")) puts("closed");
+}
 
-int doubled(int x) { return 2 * x; }
-int counted(int x) { return times += x; }
-static void *work(void *value) { return (void *)((long)value + 1); }
+int doubled(int x) {
+  return 2 * x;
+}
+int counted(int x) {
+  return times += x;
+}
+static void *work(void *value) {
+  return (void *)((long)value + 1);
+}
 int on_a_thread(int x) {
   pthread_t thread;
   void *value;
@@ -31,9 +39,13 @@ int in_a_child(int x) {
   waitpid(child, &status, 0);
   return WEXITSTATUS(status);
 }
-int ends(int x) { exit(x); }
+int ends(int x) {
+  exit(x);
+}
 int opens(int x) {
   void *library = dlopen("libm.so.6", RTLD_NOW);
   return x + (dlsym(library, "cos") != NULL) + dlclose(library);
 }
-int next(int x) { return x + (dlsym(RTLD_NEXT, "pthread_create") != NULL); }
+int next(int x) {
+  return x + (dlsym(RTLD_NEXT, "pthread_create") != NULL);
+}

@@ -30,7 +30,9 @@ static int tree(int depth) {
   }
   return sum;
 }
-CASE(fork_tree) { return tree(4); }
+CASE(fork_tree) {
+  return tree(4);
+}
 CASE(fork_and_exit) {
   pid_t child = fork();
   if (!child) {
@@ -81,7 +83,9 @@ CASE(fork_by_the_system_call) {
   printf("%s\n", ended(child));
   return 0;
 }
-static int cloned(void *code) { return *(int *)code; }
+static int cloned(void *code) {
+  return *(int *)code;
+}
 CASE(clone_with_a_stack) {
   int code = 9;
   char *stack = malloc(1 << 16);
@@ -112,7 +116,9 @@ CASE(spawn_of_nothing) {
   printf("%s\n", strerror(posix_spawnp(&child, "no-such-program", NULL, NULL, arguments, environ)));
   return 0;
 }
-CASE(shell_command) { return system("echo in the shell; exit 8") >> 8; }
+CASE(shell_command) {
+  return system("echo in the shell; exit 8") >> 8;
+}
 CASE(command_pipe) {
   char line[64] = "";
   FILE *pipe = popen("echo from a pipe; exit 3", "r");
@@ -120,7 +126,9 @@ CASE(command_pipe) {
   printf("%s%d\n", line, pclose(pipe) >> 8);
   return 0;
 }
-CASE(execute) { return executed("exec"); }
+CASE(execute) {
+  return executed("exec");
+}
 CASE(execute_without_environment) {
   char *arguments[] = {(char *)program, "told", "execve", NULL}, *none[] = {NULL};
   return execve(program, arguments, none);
@@ -229,9 +237,15 @@ CASE(child_is_traced) {
   printf("%s\n", ended(child));
   return 0;
 }
-static void order_a(void) { puts("prepare"); }
-static void order_b(void) { puts("parent"); }
-static void order_c(void) { puts("child"); }
+static void order_a(void) {
+  puts("prepare");
+}
+static void order_b(void) {
+  puts("parent");
+}
+static void order_c(void) {
+  puts("child");
+}
 CASE(fork_handlers) {
   pthread_atfork(order_a, order_b, order_c);
   fflush(stdout);

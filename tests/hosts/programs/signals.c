@@ -10,8 +10,12 @@ static sigjmp_buf back;
 static volatile sig_atomic_t seen;
 static char *page;
 
-static void count(int number) { seen += number; }
-static void jump(int number) { siglongjmp(back, number); }
+static void count(int number) {
+  seen += number;
+}
+static void jump(int number) {
+  siglongjmp(back, number);
+}
 static void unprotect(int number, siginfo_t *info, void *context) {
   (void)number, (void)context;
   if (info->si_addr == page) mprotect(page, 4096, PROT_READ | PROT_WRITE);
@@ -36,7 +40,10 @@ CASE(what_it_begins_with) {
   for (int i = 1; i < 65; ++i) {
     struct sigaction action;
     if (sigaction(i, NULL, &action)) continue;
-    printf("%d %s %x %d\n", i, action.sa_handler == SIG_DFL ? "default" : action.sa_handler == SIG_IGN ? "ignored" : "own",
+    printf("%d %s %x %d\n", i,
+           action.sa_handler == SIG_DFL   ? "default"
+           : action.sa_handler == SIG_IGN ? "ignored"
+                                          : "own",
            action.sa_flags, sigismember(&mask, i));
   }
   stack_t stack;
@@ -137,7 +144,8 @@ CASE(jumps_out_by_a_timer) {
     caught(SIGALRM, jump, 0);
     if (!sigsetjmp(back, 1)) {
       soon();
-      for (;;) {}
+      for (;;) {
+      }
     }
     ++seen;
   }
@@ -174,7 +182,8 @@ CASE(profiling_timer) {
   struct itimerval timer = {{0, 1000}, {0, 1000}};
   caught(SIGPROF, count, SA_RESTART);
   setitimer(ITIMER_PROF, &timer, NULL);
-  while (seen < 3 * SIGPROF) {}
+  while (seen < 3 * SIGPROF) {
+  }
   timer = (struct itimerval){{0, 0}, {0, 0}};
   setitimer(ITIMER_PROF, &timer, NULL);
   return 0;

@@ -9,20 +9,29 @@
 #include <time.h>
 #include <ucontext.h>
 
-static void *number(void *value) { return (void *)((long)value * 2); }
-static void *ends_by_exit(void *value) { pthread_exit(value); }
+static void *number(void *value) {
+  return (void *)((long)value * 2);
+}
+static void *ends_by_exit(void *value) {
+  pthread_exit(value);
+}
 static void *sleeps(void *nothing) {
   for (;;) pause();
   return nothing;
 }
 static void *spins(void *nothing) {
   pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
-  for (volatile long i = 0;; ++i) {}
+  for (volatile long i = 0;; ++i) {
+  }
   return nothing;
 }
 static pthread_key_t key;
-static void told(void *value) { printf("destroyed %ld\n", (long)value); }
-static void cleaned(void *value) { printf("cleaned %s\n", (char *)value); }
+static void told(void *value) {
+  printf("destroyed %ld\n", (long)value);
+}
+static void cleaned(void *value) {
+  printf("cleaned %s\n", (char *)value);
+}
 static void *runs_model(void *nothing) {
   run_model("thread");
   return nothing;
@@ -135,7 +144,9 @@ CASE(too_many_threads) {
   printf("%s\n", strerror(failed));
   return 0;
 }
-static int c11(void *value) { return (int)(long)value; }
+static int c11(void *value) {
+  return (int)(long)value;
+}
 CASE(threads_of_c11) {
   thrd_t thread;
   int value = 0;
@@ -172,7 +183,9 @@ CASE(fork_in_a_thread) {
   return 0;
 }
 static ucontext_t here, there;
-static void switched(void) { puts("on another stack"); }
+static void switched(void) {
+  puts("on another stack");
+}
 CASE(contexts) {
   static char stack[1 << 16];
   getcontext(&there);
@@ -184,7 +197,9 @@ CASE(contexts) {
   puts("back");
   return 0;
 }
-static void model_there(void) { run_model("on another stack"); }
+static void model_there(void) {
+  run_model("on another stack");
+}
 CASE(model_on_another_stack) {
   char *stack = malloc(1 << 22);
   getcontext(&there);
@@ -196,7 +211,9 @@ CASE(model_on_another_stack) {
   return 0;
 }
 static atomic_int expired;
-static void on_timer(union sigval value) { expired = value.sival_int; }
+static void on_timer(union sigval value) {
+  expired = value.sival_int;
+}
 CASE(timer_starts_a_thread) {
   timer_t timer;
   struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = on_timer, .sigev_value = {.sival_int = 6}};

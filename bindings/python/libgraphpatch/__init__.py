@@ -19,28 +19,46 @@ from ._graphs import Graphs as _Graphs
 from ._library import __version__
 from ._library import lib as _lib
 from ._library import made as _made
-from .errors import AdapterError, GraphPatchError, MissingPatchWarning, PatchError
+from ._patch_block import Counts, Edit
+from .errors import (
+    AdapterError,
+    GraphPatchError,
+    MissingPatchWarning,
+    PatchError,
+    PatchIndexError,
+    PatchTypeError,
+    Stopped,
+)
+from .flow import SkipPatch, StopPatch
 from .graph import NodePath
 from .patchable_graph import ExtractionOptions, PatchableGraph
-from .patches import AddPatch, CustomPatch, Patch, ProbePatch, RecordPatch, ReplacePatch, ZeroPatch
+from .patches import AddPatch, CustomPatch, Patch, ReplacePatch, ZeroPatch
+from .probes import ProbePatch, RecordPatch
 
 __all__ = [
     "AdapterError",
     "AddPatch",
+    "Counts",
     "CustomPatch",
+    "Edit",
     "ExtractionOptions",
     "GraphPatchError",
     "MissingPatchWarning",
     "NodePath",
     "Patch",
     "PatchError",
+    "PatchIndexError",
+    "PatchTypeError",
     "PatchableGraph",
     "ProbePatch",
     "RecordPatch",
     "ReplacePatch",
+    "SkipPatch",
+    "StopPatch",
+    "Stopped",
     "ZeroPatch",
-    "__version__",
     "load_graph",
+    "__version__",
 ]
 
 

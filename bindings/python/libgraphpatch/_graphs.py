@@ -84,6 +84,13 @@ class Graph:
         """The path of what ``below`` names, as seen from ``path``."""
         return text(lib.gp_graphs_find, self.graphs.handle, self.index, path.encode(), below.encode())
 
+    def search(
+        self, pattern: str | None = None, op: str | None = None, module: str | None = None, shape: str | None = None
+    ) -> list[str]:
+        """The paths of what fits all that is asked for, in order; with a shape only tensors."""
+        asked = [None if text is None else text.encode() for text in (pattern, op, module, shape)]
+        return text(lib.gp_graphs_search, self.graphs.handle, self.index, *asked).splitlines()
+
     def tree(self, path: str) -> str:
         return text(lib.gp_graphs_tree, self.graphs.handle, self.index, path.encode())
 

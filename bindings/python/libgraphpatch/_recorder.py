@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from torch.nn import Module
 
@@ -29,6 +30,8 @@ class Recorder:
         self.lock = new_lock()
         self._wanted = self._recordings = self._skips = 0
         self._graph: Graph | None = None
+        # The blocks of patches that are open, in the order in which they were entered.
+        self.opened: list[Any] = []
 
     def graph(self) -> Graph:
         """What was recorded so far."""

@@ -12,6 +12,27 @@ class PatchError(GraphPatchError):
     shape."""
 
 
+class PatchIndexError(PatchError, IndexError):
+    """A :class:`PatchError` for a slice that does not fit today's sizes; PyTorch raises an IndexError."""
+
+
+class PatchTypeError(PatchError, TypeError):
+    """A :class:`PatchError` for a value of a type that cannot be put there; PyTorch raises a TypeError."""
+
+
+class Stopped(Exception):
+    """A :class:`StopPatch` has ended a run. Its block swallows it; only who catches it inside the block, or uses
+    :meth:`PatchableGraph.edit`, gets to see it.
+
+    Attributes:
+        patch: That patch.
+    """
+
+    def __init__(self, patch: object) -> None:
+        super().__init__("a StopPatch has ended the run")
+        self.patch = patch
+
+
 class MissingPatchWarning(UserWarning):
     """A patch that held in a block, and that no run came by. The message names its path and says why that may be."""
 

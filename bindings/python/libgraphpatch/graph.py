@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import torch
+from torch.nn import Module
 
 from ._graphs import Graph
 from ._header import (
@@ -77,6 +78,77 @@ class NodePath:
         except ValueError as why:  # text that is no path names nothing
             raise PathError(str(why)) from None
 
+    def find(
+        self,
+        pattern: str | None = None,
+        *,
+        op: str | Callable[..., Any] | None = None,
+        under: str | NodePath | None = None,
+        module: str | type[Module] | None = None,
+        shape: str | Sequence[Any] | None = None,
+    ) -> list[NodePath]:
+        """All nodes below this one, and elements of containers, that fit everything that is asked for, in order.
+
+        >>> pg.graph.find(op="softmax", under="encoder.layers_*")
+        >>> pg.graph.find("**.output", shape=(1, None, 768))
+
+        Args:
+            pattern: A path below this node, with ``*`` (anything within a name), ``**`` (any names), ``?``, ``[0-5]``
+                and ``{a,b}``.
+            op: An operation: ``"softmax"``, ``"aten::softmax.int"``, or the function ``torch.softmax``.
+            under: A path below this node, or a pattern; what is found is below it.
+            module: A class, or the name of one: its calls are found.
+            shape: Tensors of these sizes: ``"*,768"``, ``"...,64"``, or a tuple with None for any size, ``...`` for
+                any number of them, and ranges.
+
+        Raises:
+            ValueError: What is no pattern or no shape.
+        """
+        below = [self._path] if self._path else []
+        if under is not None:
+            below.append(under._path if isinstance(under, NodePath) else under)
+        if isinstance(under, NodePath):
+            below = [under._path]
+        whole = ".".join([*below, pattern or "**"])
+        if callable(op):
+            op = op.__name__
+        if isinstance(module, type):
+            module = f"{module.__module__}.{module.__qualname__}"
+        sizes = None if shape is None else _pattern_of_sizes(shape)
+        return [NodePath(self._graph, path) for path in self._graph.search(whole, op, module, sizes)]
+
+    def keys(self) -> list[str]:
+        """The names of the children."""
+        return [*self._below()]
+
+    def values(self) -> list[NodePath]:
+        """The children."""
+        return [*self]
+
+    def items(self) -> list[tuple[str, NodePath]]:
+        """The children with their names."""
+        return [(name, NodePath(self._graph, path)) for name, path in self._below().items()]
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """The node at a path below this one, or ``default`` where there is none."""
+        try:
+            return self[path]
+        except KeyError:
+            return default
+
+    def __contains__(self, path: object) -> bool:
+        """Whether there is a node at a path below this one; for a node, whether it is one below."""
+        if isinstance(path, NodePath):
+            path = path._path if not self._path else path._path[len(self._path) + 1 :]
+        return isinstance(path, str) and bool(path) and self.get(path) is not None
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [str(node) for node in self.find()] if not self._path else self.keys()
+
+    def to_path(self) -> str:
+        """The path as text."""
+        return self._path
+
     def __iter__(self) -> Iterator[NodePath]:
         return (NodePath(self._graph, path) for path in self._below().values())
 
@@ -137,3 +209,20 @@ class NodePath:
         if all(smallest == largest for smallest, largest in seen):
             return torch.Size([smallest for smallest, _ in seen])
         return tuple(smallest if smallest == largest else range(smallest, largest + 1) for smallest, largest in seen)
+
+
+def _pattern_of_sizes(shape: str | Sequence[Any]) -> str:
+    """What sizes to look for, as the library reads them."""
+    if isinstance(shape, str):
+        return shape
+    return f"({','.join(_pattern_of_size(size) for size in shape)})"
+
+
+def _pattern_of_size(size: Any) -> str:
+    if size is None:
+        return "*"
+    if size is ...:
+        return "..."
+    if isinstance(size, range):
+        return f"{size.start}..{size.stop - 1}"
+    return str(int(size))

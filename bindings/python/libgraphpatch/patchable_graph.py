@@ -16,7 +16,7 @@ from torch.nn import Module
 from . import _checkpoint, _source
 from ._dynamo import skip
 from ._modules import is_script, why_opaque
-from ._patch_block import PatchBlock
+from ._patch_block import Edit, PatchBlock
 from ._recorder import Recorder, Recording
 from ._side_effects import unchanged
 from ._thread import thread
@@ -235,6 +235,8 @@ class PatchableGraph:
 
         Args:
             patches: Paths, as text (``"linear_1.output|sub_0"``) or nodes of :attr:`graph`, and what is done there.
+                A path may be a pattern, ``"h_*.mlp.output"``, as in :meth:`NodePath.find`: it means all tensors that
+                it fits.
             on_error: What a patch that cannot be applied in a run does: ``"raise"`` an error, or ``"skip"`` it. Holds
                 for all patches of this PatchableGraph while the block lasts.
             on_missing: What becomes of a patch that no run came by, when the block ends without an exception:
@@ -243,13 +245,31 @@ class PatchableGraph:
                 (without 4).
             this_thread: Hold for runs on this thread only.
 
+        The block is a decorator, too. What the ``with`` names tells of its patches' :attr:`~PatchBlock.counts`.
+
+        >>> with pg.patch({"h_*.mlp.output": ZeroPatch()}) as patched:
+        ...     pg(x)
+        >>> patched.counts["h_0.mlp.output"]
+        [Counts(matched=1, applied=1, failed=0)]
+
         Raises:
-            KeyError: Paths that name no leaf of the graph, all of them, with their nearest completions.
+            KeyError: Paths that name no leaf of the graph, all of them, with their nearest completions; patterns that
+                fit none.
             ValueError: What is no path, no patch, or not a mapping.
         """
         return PatchBlock(
             self._recorder, patches, on_error=on_error, on_missing=on_missing, runs=runs, this_thread=this_thread
         )
+
+    def edit(self, patches: Mapping[Path, Patch[Any] | Sequence[Patch[Any]]], **options: Any) -> Edit:
+        """Makes the patches hold from now on, without a block, until :meth:`Edit.close`. Takes and raises what
+        :meth:`patch` does.
+
+        >>> edit = pg.edit({"h_2.mlp.output": ZeroPatch()})
+        >>> pg(x)
+        >>> edit.close()
+        """
+        return Edit(self.patch(patches, **options))
 
 
 # torch.compile calls them as they are, and is refused there.

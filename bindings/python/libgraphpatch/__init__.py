@@ -20,6 +20,7 @@ from ._library import __version__
 from ._library import lib as _lib
 from ._library import made as _made
 from ._patch_block import Counts, Edit
+from .cache import ActivationCache
 from .errors import (
     AdapterError,
     GraphPatchError,
@@ -36,6 +37,7 @@ from .patches import AddPatch, CustomPatch, Patch, ReplacePatch, ZeroPatch
 from .probes import ProbePatch, RecordPatch
 
 __all__ = [
+    "ActivationCache",
     "AdapterError",
     "AddPatch",
     "Counts",

@@ -15,6 +15,7 @@ from torch.nn import Module
 
 from . import _checkpoint, _source
 from ._dynamo import skip
+from ._experiments import Experiments
 from ._modules import is_script, why_opaque
 from ._patch_block import Edit, PatchBlock
 from ._recorder import Recorder, Recording
@@ -54,7 +55,7 @@ class _Forward:
         return functools.wraps(graph._module.forward)(call)
 
 
-class PatchableGraph:
+class PatchableGraph(Experiments):
     """A module whose every intermediate tensor can be seen and patched by name.
 
     The module is run once with the example inputs to record its graph; it is neither copied, rewritten nor compiled,

@@ -74,7 +74,7 @@ build/libclang-18.1.1: | venv
 
 .PHONY: test-python
 test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest
-	$(PYTEST) tests/python -q $(T)
+	$(PYTEST) tests/python tests/peers -q $(T)
 
 .PHONY: test-languages
 test-languages: venv build ## programs in other languages that use the C ABI: Rust (tch), bare ctypes (tests/languages)

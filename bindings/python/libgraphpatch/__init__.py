@@ -25,6 +25,7 @@ from .errors import (
     AdapterError,
     GraphPatchError,
     MissingPatchWarning,
+    OptionWarning,
     PatchError,
     PatchIndexError,
     PatchTypeError,
@@ -32,7 +33,8 @@ from .errors import (
 )
 from .flow import SkipPatch, StopPatch
 from .graph import NodePath
-from .patchable_graph import ExtractionOptions, PatchableGraph
+from .options import CompiledGraphModule, ExtractionOptions, MultiplyInvokedModule, OpaqueGraphModule
+from .patchable_graph import PatchableGraph
 from .patches import AddPatch, CustomPatch, Patch, ReplacePatch, ZeroPatch
 from .probes import ProbePatch, RecordPatch
 
@@ -40,13 +42,17 @@ __all__ = [
     "ActivationCache",
     "AdapterError",
     "AddPatch",
+    "CompiledGraphModule",
     "Counts",
     "CustomPatch",
     "Edit",
     "ExtractionOptions",
     "GraphPatchError",
     "MissingPatchWarning",
+    "MultiplyInvokedModule",
     "NodePath",
+    "OpaqueGraphModule",
+    "OptionWarning",
     "Patch",
     "PatchError",
     "PatchIndexError",

@@ -33,13 +33,29 @@ def _cell(value: float, most: float) -> str:
     return f"<td title='{value:.6g}' style='background:{color};color:#000;padding:0 .3em'>{value:.3g}</td>"
 
 
-def tree(title: str, parts: Sequence[str], is_open: bool) -> str:
-    """A part of a tree with what is below it."""
-    summary = f"<summary><code>{html.escape(title)}</code></summary>"
-    below = "".join(f"<div style='margin-left:1.2em'>{part}</div>" for part in parts)
-    return f"<details{' open' if is_open else ''}>{summary}{below}</details>"
+# What stands for one level of a tree as text: two characters in front of a name.
+_LEVEL = 2
 
 
-def line(text: str) -> str:
-    """A leaf of a tree."""
-    return f"<code>{html.escape(text)}</code>"
+def tree_of_lines(lines: Sequence[str]) -> str:
+    """A tree as text, one that folds: what is two levels down is folded at first."""
+    text, _ = _tree(lines, 0, 0)
+    return f"<div style='font-family:monospace;line-height:1.3'>{text}</div>"
+
+
+def _tree(lines: Sequence[str], at: int, depth: int) -> tuple[str, int]:
+    """The tree whose first line is number ``at``, and the number of the line behind it."""
+    title = html.escape(lines[at][depth * _LEVEL :])
+    at += 1
+    parts = []
+    while at < len(lines) and _depth(lines[at]) > depth:
+        part, at = _tree(lines, at, depth + 1)
+        parts.append(part)
+    if not parts:
+        return f"<div style='margin-left:1.1em'>{title}</div>", at
+    below = f"<div style='margin-left:1.1em'>{''.join(parts)}</div>"
+    return f"<details{' open' if depth == 0 else ''}><summary>{title}</summary>{below}</details>", at
+
+
+def _depth(line: str) -> int:
+    return (len(line) - len(line.lstrip("│├└─ "))) // _LEVEL

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch.nn import Module
 
+from . import _html
 from ._graphs import Graph
 from ._header import (
     GP_NODE_KIND_SCOPE,
@@ -18,6 +19,7 @@ from ._header import (
     gp_node,
 )
 from .errors import PathError
+from .shapes import DictShape, ListShape, TupleShape
 
 # What `_shape` answers: sizes of a tensor, with a range for each that differed between runs; containers hold their
 # elements'.
@@ -142,6 +144,14 @@ class NodePath:
             path = path._path if not self._path else path._path[len(self._path) + 1 :]
         return isinstance(path, str) and bool(path) and self.get(path) is not None
 
+    def _dig(self, path: str) -> NodePath:
+        """The node at a path below this one; itself for an empty one."""
+        return self[path] if path else self
+
+    def _repr_html_(self) -> str:
+        lines = repr(self).splitlines()
+        return _html.tree_of_lines(lines)
+
     def _ipython_key_completions_(self) -> list[str]:
         return [str(node) for node in self.find()] if not self._path else self.keys()
 
@@ -193,15 +203,16 @@ class NodePath:
     @property
     def _shape(self) -> Shape:
         """A tensor's sizes, as ``torch.Size`` or, where runs differed, with a ``range`` for each size that did. None
-        for plain values; for a scope a dict, for a container a tuple, list or dict of its elements' shapes."""
+        for plain values; for a scope a dict, for a container a tuple, list or dict of its elements' shapes, which are
+        attributes, too: ``pg.graph._shape.linear.output``."""
         node = self._graph.node(self._path)
         if node.kind == GP_NODE_KIND_SCOPE or node.value == GP_VALUE_KIND_DICT:
-            return {name: NodePath(self._graph, path)._shape for name, path in self._below().items()}
+            return DictShape((name, NodePath(self._graph, path)._shape) for name, path in self._below().items())
         if node.value == GP_VALUE_KIND_TENSOR:
             return self._sizes(node)
         if node.value in (GP_VALUE_KIND_TUPLE, GP_VALUE_KIND_LIST):
             shapes = [child._shape for child in self]
-            return tuple(shapes) if node.value == GP_VALUE_KIND_TUPLE else shapes
+            return TupleShape(shapes) if node.value == GP_VALUE_KIND_TUPLE else ListShape(shapes)
         return None
 
     def _sizes(self, node: gp_node) -> torch.Size | tuple[int | range, ...]:

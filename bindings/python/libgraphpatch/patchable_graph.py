@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch.nn import Module
 
-from . import _checkpoint, _source
+from . import _checkpoint, _source, saved
 from ._dynamo import skip
 from ._experiments import Experiments
+from ._graphs import Graphs
 from ._modules import is_script, why_opaque
 from ._patch_block import Edit, PatchBlock
 from ._recorder import Recorder, Recording
@@ -23,19 +24,13 @@ from ._side_effects import unchanged
 from ._thread import thread
 from ._transforms import refuse, refuse_compilation, refuse_transforms
 from ._watched import asking, watched
+from .errors import PickleError
 from .graph import NodePath
+from .options import ExtractionOptions
 from .patches import Patch
+from .saved import File
 
 Path: TypeAlias = str | NodePath
-
-
-@dataclass
-class ExtractionOptions:
-    """Takes the options of the Python package graphpatch and ignores them: nothing is compiled here, so there is
-    nothing to choose. A script that passes them keeps working."""
-
-    def __init__(self, **_options: Any) -> None:
-        pass
 
 
 def _forward(graph: PatchableGraph, *args: Any, **kwargs: Any) -> Any:
@@ -95,18 +90,33 @@ class PatchableGraph(Experiments):
                 f"{type(module).__name__}: a TorchScript module cannot be the outermost one: put it into a"
                 " torch.nn.Module that calls it; its inside will be visible there"
             )
-        recorder = Recorder(module)
+        options = None
+        if example_args and isinstance(example_args[0], ExtractionOptions):
+            options, example_args = example_args[0], example_args[1:]
+            module = options.prepared(module)
+        self._begin(module, None)
+        recorder = self._recorder
+        with torch.no_grad(), unchanged(module):
+            self.record(*example_args, **example_kwargs)
+            if recorder.root.foreign:  # modules that only this run showed: with their parameters
+                self.record(*example_args, **example_kwargs)
+        if options is not None:
+            options.check_used(module, {called for _, called in recorder.root.scopes})
+
+    def _begin(self, module: Module, loaded: Graphs | None) -> None:
+        recorder = Recorder(module, loaded)
         vars(self).update(_module=module, _recorder=recorder)
         # Not at the end of the process, where other threads may still run the module.
         weakref.finalize(self, watched.remove, recorder.root).atexit = False
         _source.install(recorder.session)
         _checkpoint.install()
-        if example_args and isinstance(example_args[0], ExtractionOptions):
-            example_args = example_args[1:]
-        with torch.no_grad(), unchanged(module):
-            self.record(*example_args, **example_kwargs)
-            if recorder.root.foreign:  # modules that only this run showed: with their parameters
-                self.record(*example_args, **example_kwargs)
+
+    @classmethod
+    def _of(cls, module: Module, graphs: Graphs) -> PatchableGraph:
+        """One whose graph was recorded before."""
+        pg = cls.__new__(cls)
+        pg._begin(module, graphs)
+        return pg
 
     # --- the module ---
 
@@ -178,13 +188,41 @@ class PatchableGraph(Experiments):
         return f"PatchableGraph(\n{self._module!r}\n)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a PatchableGraph cannot be pickled or copied, as its patches belong to this process: save the module"
-            " (`pg.module`) and, with `pg.save_graph(file)`, its graph"
+        raise PickleError(
+            "a PatchableGraph cannot be pickled, as its patches belong to this process: use `pg.save(file)`, or"
+            " `copy.deepcopy(pg)`; or save the module (`pg.module`) and, with `pg.save_graph(file)`, its graph"
         )
 
-    def __deepcopy__(self, memo: Any) -> NoReturn:
-        self.__reduce__()
+    def __deepcopy__(self, memo: dict[int, Any]) -> PatchableGraph:
+        """One of a copy of the module, with the same graph and without the patches that hold."""
+        copied = PatchableGraph._of(copy.deepcopy(self._module, memo), self._recorder.graph().graphs)
+        memo[id(self)] = copied
+        return copied
+
+    def save(self, file: File) -> None:
+        """Saves the module, as ``torch.save`` does, together with its graph, for :meth:`load`. ``file`` is a name, or
+        open for writing. Raises OSError, and what the module raises that cannot be pickled."""
+        saved.save(self._module, self._recorder.graph().graphs, file)
+
+    @classmethod
+    def load(cls, file: File, map_location: Any = None) -> PatchableGraph:
+        """The PatchableGraph that :meth:`save` wrote; nothing is run for it. Its graph is the saved one, until a run is
+        recorded: recording begins anew. As ``torch.load`` without ``weights_only`` does, it may run code that the file
+        holds: load only what you trust. ``map_location`` is that of ``torch.load``.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It is no file of :meth:`save`, or one of another version.
+        """
+        loaded = saved.load(file, map_location)
+        if type(loaded) is not PatchableGraph:
+            raise ValueError(f"the file holds a {type(loaded).__name__}; PatchableGraph.save() did not write it")
+        return loaded
+
+    @property
+    def _graph_module(self) -> Module:
+        """The module itself, by the name that it has in the package graphpatch."""
+        return self._module
 
     @property
     def module(self) -> Module:

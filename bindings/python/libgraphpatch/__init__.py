@@ -37,6 +37,7 @@ from .options import CompiledGraphModule, ExtractionOptions, MultiplyInvokedModu
 from .patchable_graph import PatchableGraph
 from .patches import AddPatch, CustomPatch, Patch, ReplacePatch, ZeroPatch
 from .probes import ProbePatch, RecordPatch
+from .sweep import Sweep
 
 __all__ = [
     "ActivationCache",
@@ -64,6 +65,7 @@ __all__ = [
     "SkipPatch",
     "StopPatch",
     "Stopped",
+    "Sweep",
     "ZeroPatch",
     "load_graph",
     "__version__",

@@ -6,9 +6,10 @@ A path is text, as :class:`libgraphpatch.NodePath` prints it; "" is the root.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ._header import GP_VALUE_KIND_BOOL, GP_VALUE_KIND_FLOAT, GP_VALUE_KIND_INT, GP_VALUE_KIND_NONE, gp_node
 from ._library import Handle, check, lib, sized, taken, text, texts
@@ -51,10 +52,17 @@ class Graph:
     """One of them. Each call raises :class:`libgraphpatch.errors.PathError`, a KeyError, for a path that is not there,
     and ValueError for text that is no path."""
 
-    __slots__ = ("graphs", "index")
+    __slots__ = ("_whole", "graphs", "index")
 
     def __init__(self, graphs: Graphs, index: int) -> None:
         self.graphs, self.index = graphs, index
+        self._whole: dict[str, Any] | None = None
+
+    def whole(self) -> dict[str, Any]:
+        """The root and all below it, as a file has them: nodes with ``name``, ``kind``, ``target``, ``args`` ..."""
+        if self._whole is None:
+            self._whole = json.loads(text(lib.gp_graphs_json, self.graphs.handle, self.index))["root"]
+        return self._whole
 
     def node(self, path: str) -> gp_node:
         """What is known of the node, or of the element."""

@@ -11,7 +11,7 @@ from ._graphs import is_number
 from ._header import gp_patch_counts
 from ._library import Handle, check, lib, made
 from ._patch_function import Function
-from ._place import Placed, placed
+from ._place import Placed
 from ._recorder import Recorder
 from ._root import Closes
 from .errors import MissingPatchWarning, PatchError, Stopped
@@ -131,12 +131,12 @@ class PatchBlock(contextlib.ContextDecorator):
     def __init__(
         self,
         recorder: Recorder,
-        patches: Any,
+        places: list[Placed],
         *,
-        on_error: str,
-        on_missing: str,
-        runs: str | None,
-        this_thread: bool,
+        on_error: str = "raise",
+        on_missing: str = "warn",
+        runs: str | None = None,
+        this_thread: bool = False,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
@@ -144,7 +144,7 @@ class PatchBlock(contextlib.ContextDecorator):
             raise ValueError(f"on_missing is 'raise', 'warn' or 'ignore', not {on_missing!r}")
         self._on_missing = on_missing
         self._recorder, self._on_error, self._runs, self._this_thread = recorder, on_error, runs, this_thread
-        self._places = placed(patches, recorder.graph(), recorder.root.module())
+        self._places = places
         if on_error == "skip" and any(isinstance(place.patch, StopPatch) for place in self._places):
             raise ValueError("a StopPatch ends the run by an exception, which on_error='skip' would leave out")
         self._open: list[tuple[Opened, contextlib.ExitStack]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from torch.nn import Module
 
 from ._graphs import Graph
 from ._header import GP_NODE_KIND_INPUT, GP_NODE_KIND_SCOPE, GP_VALUE_KIND_TENSOR, GP_VALUE_KIND_TUPLE
-from ._library import check, lib, message, text
+from ._library import check, lib, message
 from ._modules import at
 from .errors import PathError
 from .flow import SkipPatch, Skipping
@@ -40,7 +39,7 @@ def placed(patches: Any, graph: Graph, root: Module | None) -> list[Placed]:
     for path, patch in pairs:
         try:
             if isinstance(patch, SkipPatch):
-                found += [_skip(graph, root, scope, patch) for scope in scopes(graph, path)]
+                found += [skipped(graph, root, scope, patch) for scope in scopes(graph, path)]
             else:
                 found += [Placed(leaf, patch, leaf, patch) for leaf in leaves(graph, path)]
         except PathError as why:
@@ -103,7 +102,8 @@ def _means_none(graph: Graph, pattern: str, what: str, shape: str | None) -> Pat
     return PathError(f"{pattern!r} matches no {what} of the graph{hint or '; `pg.graph` shows the names'}")
 
 
-def _skip(graph: Graph, root: Module | None, scope: str, patch: SkipPatch) -> Placed:
+def skipped(graph: Graph, root: Module | None, scope: str, patch: SkipPatch) -> Placed:
+    """A call of a module that is skipped. Raises ValueError where it cannot be."""
     module = module_of(graph, root, scope)
     children = graph.children(scope).values()
     inputs = [path for path in children if graph.node(path).kind == GP_NODE_KIND_INPUT]
@@ -126,10 +126,10 @@ def _leaves(graph: Graph, paths: list[str]) -> Iterator[str]:
 
 def module_of(graph: Graph, root: Module | None, scope: str) -> Module | None:
     """The module that is called at a scope; None where it hangs nowhere below the root's."""
-    node = json.loads(text(lib.gp_graphs_json, graph.graphs.handle, graph.index))
+    node: dict[str, Any] | None = graph.whole()
     around = [] if root is None else [root]
     for name in scope.split("."):
-        node = next((child for child in node.get("root", node)["children"] if child["name"] == name), None)
+        node = next((child for child in (node or {}).get("children", []) if child["name"] == name), None)
         if node is None:
             return None
         path = node.get("module_path", "")

@@ -20,6 +20,7 @@ from .probes import ProbePatch, copy_of
 if TYPE_CHECKING:
     from ._experiments import Experiments
 
+Metric = Callable[[Any], Tensor]
 Nodes = str | NodePath | Sequence[str | NodePath] | None
 
 
@@ -52,7 +53,7 @@ def keep(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     nodes: Nodes,
-    grads: Callable[[Any], Tensor] | None,
+    grads: Metric | None,
     until: str | NodePath | None,
 ) -> ActivationCache:
     """The values of one run."""

@@ -52,6 +52,15 @@ class SkipPatch(Patch[Any]):
     requires_clone: bool = field(default=False, init=False)
 
 
+@dataclass(kw_only=True)
+class KeepPatch(SkipPatch):
+    """Stands where a :class:`SkipPatch` may: the call happens, and ``kept`` is told what the module's forward returned,
+    before any patch of its output."""
+
+    value: Any = None
+    kept: Callable[[Any], None]
+
+
 class Skipping(Patch[Any]):
     """A :class:`SkipPatch` at one scope: it stands at one of the scope's inputs, and tells the module's forward, which
     is called right behind that on the same thread.
@@ -66,9 +75,9 @@ class Skipping(Patch[Any]):
         super().__init__()
         self.requires_clone = False
         self.patch, self.module, self.length = patch, module, length
-        self.signature = Signature(module)
+        self.signature = Signature(module) if isinstance(patch.value, str) else None
         value = patch.value
-        if isinstance(value, str) and value not in self.signature.names:
+        if self.signature is not None and value not in self.signature.names:
             raise ValueError(
                 f"SkipPatch(value={value!r}): the forward of {type(module).__name__} has no such argument; it has"
                 f" {', '.join(self.signature.names)}"
@@ -99,8 +108,12 @@ class Skipping(Patch[Any]):
     def result(self, args: Any, kwargs: Any) -> Any:
         """What the call comes to."""
         value = self.patch.value
-        if isinstance(value, str):
-            value = self.signature.gather(args, kwargs)[self.signature.names.index(value)]
+        if isinstance(self.patch, KeepPatch):
+            output = _forwards[id(self.module)].original(*args, **kwargs)
+            self.patch.kept(output)
+            return output
+        if self.signature is not None:
+            value = self.signature.gather(args, kwargs)[self.signature.names.index(str(value))]
         elif callable(value) and not isinstance(value, Tensor):
             value = value(*args, **kwargs)
         if self.length is None or isinstance(value, tuple):

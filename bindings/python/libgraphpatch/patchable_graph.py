@@ -19,6 +19,7 @@ from ._experiments import Experiments
 from ._graphs import Graphs
 from ._modules import is_script, why_opaque
 from ._patch_block import Edit, PatchBlock
+from ._place import placed
 from ._recorder import Recorder, Recording
 from ._side_effects import unchanged
 from ._thread import thread
@@ -296,8 +297,9 @@ class PatchableGraph(Experiments):
                 fit none.
             ValueError: What is no path, no patch, or not a mapping.
         """
+        places = placed(patches, self._recorder.graph(), self._module)
         return PatchBlock(
-            self._recorder, patches, on_error=on_error, on_missing=on_missing, runs=runs, this_thread=this_thread
+            self._recorder, places, on_error=on_error, on_missing=on_missing, runs=runs, this_thread=this_thread
         )
 
     def edit(self, patches: Mapping[Path, Patch[Any] | Sequence[Patch[Any]]], **options: Any) -> Edit:

@@ -48,7 +48,7 @@ class Call:
 
 def _pictures(value: Any) -> Any:
     with _disable_current_modes():  # what this does is no operation of the model
-        return mapped(value, digest)  # type: ignore[arg-type]
+        return mapped(value, digest, lambda kind, elements: tuple(elements))  # type: ignore[arg-type]
 
 
 class _Mode(TorchDispatchMode):

@@ -98,8 +98,9 @@ def _copy_of_tensor(value: Tensor) -> Tensor:
         mapped = functions.maybe_get_bdim(value)
         value = functions.get_unwrapped(value)
         value = value.movedim(mapped, 0) if mapped >= 0 else value
-    value = value.detach()
-    try:
-        return value.clone()
-    except NotImplementedError:  # a dtype of fewer than eight bits, which libtorch only stores
-        return value.view(torch.uint8).clone().view(value.dtype)
+    with torch._C._DisableFuncTorch():  # the copy is not to belong to a transform, which ends before it
+        value = value.detach()
+        try:
+            return value.clone()
+        except NotImplementedError:  # a dtype of fewer than eight bits, which libtorch only stores
+            return value.view(torch.uint8).clone().view(value.dtype)

@@ -30,8 +30,9 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: venv build build/infer ## see inside a real sentence encoder in a finished program, and patch it
-	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
+demo: ## see inside a real sentence encoder in a finished program, and switch parts of it off
+	cargo build --release
+	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.
 SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-view
@@ -265,7 +266,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter demo bench test test-view test-hosts hosts build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter bench test test-view test-hosts hosts build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 

@@ -8,6 +8,7 @@ use anstyle::{Ansi256Color, AnsiColor, Color, Style};
 use graphpatch_core::path::NodePath;
 
 use super::table::{Column, Measure, Table};
+use crate::terminal;
 
 /// Where each of a table's rows stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -260,7 +261,7 @@ pub fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) 
     let style = Style::new()
         .bg_color(Some(Color::Ansi256(Ansi256Color(ramp[step]))))
         .fg_color(Some(Color::Ansi(ink)));
-    format!("{style}{text}{style:#}")
+    terminal::colored(&text, style)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _checkpoint, _dynamo, _module_call, _source
+from . import _capture, _checkpoint, _dynamo, _module_call, _source
 from ._locks import new_lock
 from ._modules import below, class_name, is_script, note, note_failure, why_opaque
 from ._root import Root
@@ -58,6 +58,7 @@ def _root_of(module: Module) -> Any:
     """The root that ``module`` is, unless it is only being looked at by torch."""
     if _tracing() is not None or _is_compiling() or any(_mode(mode) is not None for mode in _MODES):
         return None
+    _capture.install()
     if is_script(module):
         return _Script(module)
     try:

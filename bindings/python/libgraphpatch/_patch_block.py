@@ -13,10 +13,10 @@ from ._header import gp_patch_counts
 from ._library import Handle, check, lib, made, message
 from ._patch_function import Function
 from ._recorder import Recorder
-from ._root import Closes
+from ._root import Closes, Root
 from .errors import MissingPatchWarning, PatchError, PathError
 from .graph import NodePath
-from .patches import Patch
+from .patches import Patch, ProbePatch
 
 
 class _Opened(NamedTuple):
@@ -58,6 +58,9 @@ class PatchBlock:
             recorder.want(1)
             undo.callback(recorder.want, -1)
             undo.callback(root.retire, held)
+            changes = sum(not isinstance(patch, ProbePatch) for _, patch in self._patches)
+            root.changes += changes
+            undo.callback(_change, root, -changes)
             specs = [self._spec(path, patch, held) for path, patch in self._patches]
             # A run begins with all of them or with none.
             with root.beginning:
@@ -117,6 +120,10 @@ class PatchBlock:
     def _remove(self, numbers: Any) -> None:
         with self._recorder.root.beginning:
             lib.gp_patch_remove_all(self._recorder.session, numbers, len(numbers))
+
+
+def _change(root: Root, changes: int) -> None:
+    root.changes += changes
 
 
 def _matches(session: Handle, number: int) -> bool:

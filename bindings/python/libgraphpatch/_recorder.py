@@ -6,6 +6,7 @@ import contextlib
 
 from torch.nn import Module
 
+from . import _capture
 from ._graphs import Graph, Graphs
 from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
 from ._library import Handle, check, lib, made, text
@@ -47,6 +48,7 @@ class Recorder:
         """Whether calls of the module are runs."""
         with self.lock:
             if change > 0:
+                _capture.install()
                 watch(self.root)
             self._wanted += change
             if not self._wanted:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _dynamo
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -47,10 +46,9 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """A call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
-    if root.why_opaque is None and module._compiled_call_impl is not None:
-        raise GraphPatchError(
-            f"{class_name(module)}: it was compiled after its graph was recorded: {why_opaque(module)}"
-        )
+    why = why_opaque(module)
+    if root.why_opaque is None and why is not None:
+        raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")
 
     def inside(frame: Frame | Cold, signature: Signature, wants: int) -> Any:
         if type(frame) is not Frame:
@@ -90,7 +88,6 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
 def _begin_run(root: Root, module: Module) -> int:
     """Begins a run in the library. What is wanted of it; 0 also where it could not begin."""
     try:
-        _dynamo.install()
         if root.by_parameter:
             root.refresh()
         with root.beginning:

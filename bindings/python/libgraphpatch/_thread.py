@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import types
 
 import torch
 from torch.nn import Module
@@ -79,8 +78,8 @@ class Thread(threading.local):
         self.wants_at = ctypes.addressof(self.wants)
         self.plan = ctypes.c_uint64()
         self.plan_at = ctypes.addressof(self.plan)
-        # Where compiled code began, and in which frame.
-        self.compiled: tuple[types.FrameType, Frame] | None = None
+        # The stack trace of the operation of a captured graph that is at work.
+        self.called_from: str | None = None
         # Whether a patch's function is at work, and what it calls is its own business.
         self.apart = False
         # What a patch's function raised, and what it returned: alive until the next one is called.

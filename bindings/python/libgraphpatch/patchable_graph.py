@@ -13,9 +13,9 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch.nn import Module
 
-from . import _checkpoint, _source
+from . import _capture, _checkpoint, _source
 from ._dynamo import skip
-from ._modules import is_script, why_opaque
+from ._modules import is_script, itself, why_opaque
 from ._patch_block import PatchBlock
 from ._recorder import Recorder, Recording
 from ._side_effects import unchanged
@@ -86,6 +86,7 @@ class PatchableGraph:
     def __init__(self, module: Module, *example_args: Any, **example_kwargs: Any) -> None:
         if not isinstance(module, Module):
             raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
+        _capture.install()
         why = why_opaque(module)
         if why:
             raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
@@ -94,7 +95,7 @@ class PatchableGraph:
                 f"{type(module).__name__}: a TorchScript module cannot be the outermost one: put it into a"
                 " torch.nn.Module that calls it; its inside will be visible there"
             )
-        recorder = Recorder(module)
+        recorder = Recorder(itself(module))
         vars(self).update(_module=module, _recorder=recorder)
         # Not at the end of the process, where other threads may still run the module.
         weakref.finalize(self, watched.remove, recorder.root).atexit = False

@@ -1,0 +1,192 @@
+"""Marks of module calls in the graphs that torch.compile captures: where a call begins, with its arguments, and where it
+ends, with its result. What is compiled has none of them.
+
+While torch.compile looks through a call of a module, it is shown :func:`_call` in its place, which is Python that it looks
+through too. Each of the two marks is one node of the captured graph: it takes the leaves of the values, and returns the
+tensors among them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import Module
+
+_TENSOR = "T"
+_NUMBER = "P"
+_OTHER = "O"
+
+# By the number that stands in a mark: the module that is called.
+_modules: dict[int, weakref.ref[Module]] = {}
+# The modules whose call is being looked through, and comes by a second time, from `_call`.
+_looked_through: list[Module] = []
+
+
+def enter(_module: int, _form: Any, *leaves: Any) -> list[Tensor]:
+    """A module is called: its arguments."""
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def leave(_module: int, _form: Any, *leaves: Any) -> list[Tensor]:
+    """It returns: its result."""
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _form(value: Any, leaves: list[Any]) -> Any:
+    """What ``value`` is made of; its tensors and numbers are added to ``leaves``."""
+    if isinstance(value, Tensor):
+        leaves.append(value)
+        return _TENSOR
+    if value is None:
+        return None
+    if isinstance(value, (bool, int, float)):
+        leaves.append(value)
+        return _NUMBER
+    if type(value) is tuple:
+        return ("(", *[_form(element, leaves) for element in value])
+    if type(value) is list:
+        return ("[", *[_form(element, leaves) for element in value])
+    if type(value) is dict:
+        return ("{", *[(key, _form(element, leaves)) for key, element in value.items()])
+    return _OTHER
+
+
+def _replaced(value: Any, tensors: list[Tensor]) -> Any:
+    """``value`` with these tensors in the place of its own."""
+    if isinstance(value, Tensor):
+        return tensors.pop(0)
+    if type(value) is tuple:
+        return tuple([_replaced(element, tensors) for element in value])
+    if type(value) is list:
+        return [_replaced(element, tensors) for element in value]
+    if type(value) is dict:
+        return {key: _replaced(element, tensors) for key, element in value.items()}
+    return value
+
+
+def _call(number: int, module: Module, *args: Any, **kwargs: Any) -> Any:
+    """A call of ``module`` between its marks. torch.compile looks through it; it never runs."""
+    leaves: list[Any] = []
+    form = _form((args, kwargs), leaves)
+    tensors = list(enter(number, form, *leaves))
+    args, kwargs = _replaced((args, kwargs), tensors)
+    output = module(*args, **kwargs)
+    leaves = []
+    form = _form(output, leaves)
+    return _replaced(output, list(leave(number, form, *leaves)))
+
+
+def install() -> None:
+    """Has torch.compile mark the calls that it looks through from now on."""
+    from torch._dynamo.variables import ConstantVariable, UserFunctionVariable
+    from torch._dynamo.variables.nn_module import UnspecializedNNModuleVariable as Variable
+
+    torch._dynamo.allow_in_graph(enter)
+    torch._dynamo.allow_in_graph(leave)
+    original: Callable[..., Any] = Variable.call_function
+
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        module = self.value
+        if _looked_through and _looked_through[-1] is module:
+            _looked_through.pop()
+            return original(self, tx, args, kwargs)
+        if isinstance(module, torch.jit.ScriptModule):
+            return original(self, tx, args, kwargs)
+        depth = len(_looked_through)
+        _looked_through.append(module)
+        try:
+            number = ConstantVariable.create(number_of(module))
+            return UserFunctionVariable(_call).call_function(tx, [number, self, *args], kwargs)
+        finally:
+            del _looked_through[depth:]
+
+    Variable.call_function = call_function
+
+
+def number_of(module: Module) -> int:
+    """The number by which marks name a module."""
+    key = id(module)
+    known = _modules.get(key)
+    if known is None or known() is not module:
+        _modules[key] = weakref.ref(module, lambda reference: _forget(key, reference))
+    return key
+
+
+def _forget(key: int, reference: weakref.ref[Module]) -> None:
+    if _modules.get(key) is reference:
+        del _modules[key]
+
+
+def module_of(node: fx.Node) -> Module | None:
+    """The module whose call a mark stands for."""
+    known = _modules.get(node.args[0])  # type: ignore[arg-type]
+    return None if known is None else known()
+
+
+def is_mark(node: fx.Node) -> bool:
+    return node.op == "call_function" and node.target in (enter, leave)
+
+
+def value_of(form: Any, leaves: Iterator[Any]) -> Any:
+    """The value that is made so, of these leaves. What a mark cannot hold is an object that says so by its class."""
+    if form in (_TENSOR, _NUMBER):
+        return next(leaves)
+    if form is None:
+        return None
+    if form == _OTHER:
+        return Unseen()
+    kind, *elements = form
+    if kind == "{":
+        return {key: value_of(element, leaves) for key, element in elements}
+    values = [value_of(element, leaves) for element in elements]
+    return tuple(values) if kind == "(" else values
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors of a value that :func:`value_of` has made, or of what patches made of it."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for element in value.values() for tensor in tensors_of(element)]
+    if isinstance(value, (tuple, list)):
+        return [tensor for element in value for tensor in tensors_of(element)]
+    return []
+
+
+class Unseen:
+    """Stands for an object that is no tensor, number or container of such."""
+
+
+def without_marks(graph: fx.Graph) -> fx.Graph:
+    """The graph as the program has it."""
+    plain = fx.Graph()
+    of: dict[fx.Node, fx.Node] = {}
+    tensors: dict[fx.Node, list[Any]] = {}
+    output = None
+    for node in graph.nodes:
+        if is_mark(node):
+            tensors[node] = [leaf for leaf in node.args[2:] if _is_tensor(leaf)]
+        elif _is_part_of_mark(node):
+            of[node] = of[tensors[node.args[0]][node.args[1]]]
+        elif node.op == "output":
+            output = node
+        else:
+            of[node] = plain.node_copy(node, of.__getitem__)
+    if output is not None:
+        plain.node_copy(output, of.__getitem__)
+    return plain
+
+
+def _is_part_of_mark(node: fx.Node) -> bool:
+    holder = node.args[0] if node.args else None
+    return node.op == "call_function" and isinstance(holder, fx.Node) and is_mark(holder)
+
+
+def _is_tensor(leaf: Any) -> bool:
+    if not isinstance(leaf, fx.Node):
+        return False
+    return isinstance(leaf.meta.get("example_value"), Tensor)

@@ -15,6 +15,7 @@ from torch.nn import Module
 from . import _marks
 from ._captured import Captured
 from ._dispatch_key import hide
+from ._dynamo import skip_package
 from ._locks import new_lock
 from ._module_call import call_module
 from ._modules import see_compiled
@@ -46,6 +47,7 @@ def install() -> None:
         optimized.__call__ = _calling(optimized.__call__)
         outputs.call_user_compiler = _capturing(capture)
         frames._compile = _apart(compile_frame)
+        skip_package()
         torch._dynamo.reset()
         see_compiled()
 

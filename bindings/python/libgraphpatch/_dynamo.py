@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,29 @@ def skip(code: types.CodeType) -> None:
     else:
         action = compiler._FrameAction
         compiler.set_code_exec_strategy(code, compiler._FrameExecStrategy(action.SKIP, action.DEFAULT))
+
+
+def skip_package() -> None:
+    """torch.compile begins with whatever function is called; those of this package are none of the model's."""
+    ours = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
+    for module in ours:
+        for code in _codes(vars(module), module.__name__):
+            skip(code)
+
+
+def _codes(names: dict[str, Any], module: str) -> Iterator[types.CodeType]:
+    for value in list(names.values()):
+        if isinstance(value, types.FunctionType) and value.__module__ == module:
+            yield from _nested(value.__code__)
+        elif isinstance(value, type) and value.__module__ == module:
+            yield from _codes(dict(vars(value)), module)
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)
 
 
 def take_for_torchs_own(original: Callable[..., Any], call: Callable[..., Any]) -> None:

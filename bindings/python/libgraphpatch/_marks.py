@@ -8,6 +8,7 @@ tensors among them.
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,8 @@ from torch.nn import Module
 _TENSOR = "T"
 _NUMBER = "P"
 _OTHER = "O"
+
+_ELEMENT = re.compile(r"getitem(_\d+)?")
 
 # By the number that stands in a mark: the module that is called.
 _modules: dict[int, weakref.ref[Module]] = {}
@@ -36,6 +39,10 @@ def leave(_module: int, _form: Any, *leaves: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
+# torch.compile looks through these functions. A tensor that one of them puts into a variable of its own would be named
+# after that in the program's graph: they have none for values.
+
+
 def _form(value: Any, leaves: list[Any]) -> Any:
     """What ``value`` is made of; its tensors and numbers are added to ``leaves``."""
     if isinstance(value, Tensor):
@@ -47,11 +54,11 @@ def _form(value: Any, leaves: list[Any]) -> Any:
         leaves.append(value)
         return _NUMBER
     if type(value) is tuple:
-        return ("(", *[_form(element, leaves) for element in value])
+        return ("(", *[_form(value[at], leaves) for at in range(len(value))])
     if type(value) is list:
-        return ("[", *[_form(element, leaves) for element in value])
+        return ("[", *[_form(value[at], leaves) for at in range(len(value))])
     if type(value) is dict:
-        return ("{", *[(key, _form(element, leaves)) for key, element in value.items()])
+        return ("{", *[(key, _form(value[key], leaves)) for key in value])
     return _OTHER
 
 
@@ -60,24 +67,35 @@ def _replaced(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, Tensor):
         return tensors.pop(0)
     if type(value) is tuple:
-        return tuple([_replaced(element, tensors) for element in value])
+        return tuple([_replaced(value[at], tensors) for at in range(len(value))])
     if type(value) is list:
-        return [_replaced(element, tensors) for element in value]
+        return [_replaced(value[at], tensors) for at in range(len(value))]
     if type(value) is dict:
-        return {key: _replaced(element, tensors) for key, element in value.items()}
+        return {key: _replaced(value[key], tensors) for key in value}
     return value
+
+
+def _entered(number: int, call: Any) -> Any:
+    """The arguments of a call, behind the mark of its beginning."""
+    leaves: list[Any] = []
+    form = _form(call, leaves)
+    return _replaced(call, list(enter(number, form, *leaves)))
+
+
+def _left(number: int, output: Any) -> Any:
+    """The result of a call, behind the mark of its end."""
+    leaves: list[Any] = []
+    form = _form(output, leaves)
+    return _replaced(output, list(leave(number, form, *leaves)))
+
+
+def _apply(module: Module, call: Any) -> Any:
+    return module(*call[0], **call[1])
 
 
 def _call(number: int, module: Module, *args: Any, **kwargs: Any) -> Any:
     """A call of ``module`` between its marks. torch.compile looks through it; it never runs."""
-    leaves: list[Any] = []
-    form = _form((args, kwargs), leaves)
-    tensors = list(enter(number, form, *leaves))
-    args, kwargs = _replaced((args, kwargs), tensors)
-    output = module(*args, **kwargs)
-    leaves = []
-    form = _form(output, leaves)
-    return _replaced(output, list(leave(number, form, *leaves)))
+    return _left(number, _apply(module, _entered(number, (args, kwargs))))
 
 
 def install() -> None:
@@ -178,7 +196,17 @@ def without_marks(graph: fx.Graph) -> fx.Graph:
             of[node] = plain.node_copy(node, of.__getitem__)
     if output is not None:
         plain.node_copy(output, of.__getitem__)
+    _number_elements(plain)
     return plain
+
+
+def _number_elements(graph: fx.Graph) -> None:
+    """Elements of tuples are named in order. The marks have such, too, and took some of the names."""
+    elements = [node for node in graph.nodes if _ELEMENT.fullmatch(node.name)]
+    for node in elements:
+        node._rename("element of a tuple")
+    for node in elements:
+        node._rename("getitem")
 
 
 def _is_part_of_mark(node: fx.Node) -> bool:

@@ -14,7 +14,7 @@ from torch.nn import Module
 
 from . import _marks
 from ._captured import Captured
-from ._dispatch_key import hide
+from ._dispatch_key import hidden, hide, key
 from ._dynamo import skip_package
 from ._locks import new_lock
 from ._module_call import call_module
@@ -38,7 +38,8 @@ def install() -> None:
         _installed = True
         try:
             outputs: Any = importlib.import_module("torch._dynamo.output_graph").OutputGraph
-            optimized: Any = importlib.import_module("torch._dynamo.eval_frame").OptimizedModule
+            contexts: Any = importlib.import_module("torch._dynamo.eval_frame")
+            optimized, set_eval_frame = contexts.OptimizedModule, contexts._maybe_set_eval_frame
             frames: Any = importlib.import_module("torch._dynamo.convert_frame")
             capture, compile_frame = outputs.call_user_compiler, frames._compile
             _marks.install()
@@ -47,6 +48,7 @@ def install() -> None:
         optimized.__call__ = _calling(optimized.__call__)
         outputs.call_user_compiler = _capturing(capture)
         frames._compile = _apart(compile_frame)
+        contexts._maybe_set_eval_frame = _around(set_eval_frame)
         skip_package()
         torch._dynamo.reset()
         see_compiled()
@@ -83,8 +85,9 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
             with getattr(sys.modules[type(self).__module__], "_set_in_optimized_module", contextlib.nullcontext)():
                 return self._call_impl(*args, **kwargs)
 
-        if getattr(getattr(self.forward, "__wrapped__", None), "__func__", None) is Module.__call__:
-            return inner(module, *args, **kwargs)  # it is seen there
+        method = getattr(getattr(self.forward, "__wrapped__", None), "__func__", None)
+        if method is None or method is Module.__call__:
+            return inner(module, *args, **kwargs)  # the call of the module is seen there
         return call_module(module, args, kwargs, inner)
 
     return call
@@ -93,16 +96,36 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
 def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def compile_frame(*args: Any, **kwargs: Any) -> Any:
-        """Compiles a frame. The operations that happen meanwhile are none of the model's."""
+        """Compiles a frame. What happens meanwhile is none of the model's."""
         frame = thread.frame
         if type(frame) is not Frame:
             return original(*args, **kwargs)
         thread.frame = frame.root.cold
-        hide(True)
         try:
-            return original(*args, **kwargs)
+            with hidden(True):
+                return original(*args, **kwargs)
         finally:
-            hide(False)
             thread.frame = frame
 
     return compile_frame
+
+
+def _around(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def set_eval_frame(callback: Any) -> Any:
+        """From here on, code is compiled by ``callback``, or not, if that is no function.
+
+        Whether compiled code fits is also asked of the thread's dispatch keys. Ours may come and go with what is wanted of
+        a run: it is hidden wherever torch.compile may ask. What runs operation by operation shows it.
+        """
+        began = thread.compiled
+        if began is not None and began[0] is sys._getframe(1):
+            prior = original(callback)
+            thread.compiled = None
+            hide(began[1])
+            return prior
+        if began is None and callable(callback) and (watched.any or thread.frame is not None):
+            thread.compiled = sys._getframe(1), torch._C._dispatch_tls_is_dispatch_key_excluded(key())
+            hide(True)
+        return original(callback)  # the last call here: later ones would be compiled themselves
+
+    return set_eval_frame

@@ -4,18 +4,20 @@ what is recorded or patched is computed operation by operation, and has the name
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import re
+import sys
+import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from . import _marks
-from ._dispatch_key import hide
+from ._dispatch_key import hidden
 from ._header import GP_WANTS_RECORD
 from ._replay import Replay
-from ._root import Cold
+from ._side_effects import unchanged_values
 from ._thread import Frame, thread
 from ._watched import watched
 
@@ -33,10 +35,9 @@ class Captured:
 
     def __init__(self, marked: fx.GraphModule, examples: list[Any], compile: Compiler) -> None:
         self._marked = fx.GraphModule(marked, _copied(marked.graph))
+        # Numbers of the program's that are tensors in the graph; it takes them out by an operation of its own.
+        self._numbers = {node.name for node in _inputs(marked.graph) if _is_number(node)}
         self._calls = [node for node in self._marked.graph.nodes if _marks.is_mark(node)]
-        self._written = [
-            index for index, node in enumerate(_inputs(marked.graph)) if _is_written(node.meta.get("example_value"))
-        ]
         plain = marked
         if self._calls:
             plain = fx.GraphModule(marked, _marks.without_marks(marked.graph))
@@ -48,67 +49,69 @@ class Captured:
     def __call__(self, *args: Any) -> Any:
         frame = thread.frame
         if frame is None:
-            if not (watched.any and self._has_roots()):
-                return self._compiled(*args)
-            return self._alone(args)
+            return self._alone(args) if watched.any and self._calls else self._compiled(*args)
         if type(frame) is Frame and not thread.apart:
             return self._inside(frame, args)
         return self._compiled(*args)
 
     def _alone(self, args: tuple[Any, ...]) -> Any:
         """Outside of runs: calls of modules in the graph may be runs."""
-        roots = [root for root in watched.all() if any(_marks.module_of(mark) is root.module() for mark in self._calls)]
-        if any(root.changes for root in roots) or watched.outermost is not None:
-            return Replay(self._marked.graph, self._marked, args).run()
-        self._look(args)
+        modules = _marks.Modules(_caller())
+        if watched.outermost is not None:
+            return self._replay(modules, args)
+        called = [modules.of(mark) for mark in self._calls]
+        roots = [root for root in watched.all() if any(module is root.module() for module in called)]
+        if any(root.changes for root in roots):
+            return self._replay(modules, args)
+        if roots:
+            self._look(modules, args)
         return self._compiled(*args)
 
     def _inside(self, frame: Frame, args: tuple[Any, ...]) -> Any:
         """In a scope of this thread's run."""
         if frame.root.changes if frame.root.session is not None else frame.plan:
-            return Replay(self._marked.graph, self._marked, args).run()
+            return self._replay(_marks.Modules(_caller()), args)
         if frame.plan or frame.wants & GP_WANTS_RECORD:
-            self._look(args)
-        return self._plain(args)
-
-    def _plain(self, args: tuple[Any, ...]) -> Any:
-        """What the program's compiler has made, of which the run sees nothing."""
-        frame = thread.frame
-        assert type(frame) is Frame
+            self._look(_marks.Modules(_caller()), args)
         thread.frame = frame.root.cold
-        hide(True)
         try:
-            return self._compiled(*args)
+            with hidden(True):
+                return self._compiled(*args)
         finally:
-            hide(False)
             thread.frame = frame
 
-    def _look(self, args: tuple[Any, ...]) -> None:
+    def _replay(self, modules: _marks.Modules, args: tuple[Any, ...]) -> Any:
+        """Computes the graph operation by operation."""
+        compiled, thread.compiled = thread.compiled, None
+        try:
+            with hidden(False):
+                return Replay(self._marked, self._numbers, modules, args).run()
+        finally:
+            thread.compiled = compiled
+
+    def _look(self, modules: _marks.Modules, args: tuple[Any, ...]) -> None:
         """Shows what the graph computes. The arguments are afterwards what they were, and so are random numbers."""
-        copied = [arg.clone() if index in self._written else arg for index, arg in enumerate(args)]
-        with torch.no_grad(), _same_random_numbers(args):
-            Replay(self._marked.graph, self._marked, tuple(copied)).run()
-
-    def _has_roots(self) -> bool:
-        if watched.outermost is not None:
-            return bool(self._calls)
-        return any(_marks.module_of(mark) is not None and id(_marks.module_of(mark)) in watched.roots for mark in self._calls)
-
-
-@contextlib.contextmanager
-def _same_random_numbers(args: tuple[Any, ...]) -> Iterator[None]:
-    devices = {arg.device for arg in args if isinstance(arg, Tensor) and arg.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
-        yield
+        with torch.no_grad(), unchanged_values(arg for arg in args if isinstance(arg, Tensor)):
+            self._replay(modules, args)
 
 
 def _inputs(graph: fx.Graph) -> list[fx.Node]:
     return [node for node in graph.nodes if node.op == "placeholder"]
 
 
-def _is_written(example: Any) -> bool:
-    """Whether an argument is written by the graph, as the traced one was."""
-    return isinstance(example, Tensor) and example._version > 0
+def _is_number(node: fx.Node) -> bool:
+    return bool(getattr(node.meta.get("grapharg"), "pass_arg_as_tensor", False))
+
+
+def _caller() -> types.FrameType:
+    """The frame of the function that was captured: the first one above ours and torch.compile's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _IS_BETWEEN(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+_IS_BETWEEN = re.compile(r".*[/\\](_captured\.py|torch[/\\]_dynamo[/\\]eval_frame\.py)").fullmatch
 
 
 def _copied(graph: fx.Graph) -> fx.Graph:

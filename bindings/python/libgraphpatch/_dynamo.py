@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from ._dispatch_key import hide
+from ._thread import Frame, thread
+
 
 def skip(code: types.CodeType) -> None:
     """Has torch.compile start with what ``code`` calls, as it does with torch's own frames around a ``forward``."""
@@ -41,6 +44,14 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _nested(constant)
+
+
+def show_operations(frame: Frame) -> None:
+    """A scope begins in compiled code. Its operations are seen one by one where torch.compile leaves the module alone, as it
+    does with those of torch's own that it does not know; where it captures them, the captured graph is seen."""
+    check: Callable[[Any], bool] = sys.modules["torch._dynamo.trace_rules"].check
+    frame.seen = thread.compiled is not None and not thread.compiled[1] and check(type(frame.module).forward)
+    hide(not frame.seen)
 
 
 def take_for_torchs_own(original: Callable[..., Any], call: Callable[..., Any]) -> None:

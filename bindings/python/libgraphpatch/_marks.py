@@ -8,8 +8,9 @@ tensors among them.
 
 from __future__ import annotations
 
+import contextlib
 import re
-import weakref
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,18 +24,16 @@ _OTHER = "O"
 
 _ELEMENT = re.compile(r"getitem(_\d+)?")
 
-# By the number that stands in a mark: the module that is called.
-_modules: dict[int, weakref.ref[Module]] = {}
 # The modules whose call is being looked through, and comes by a second time, from `_call`.
 _looked_through: list[Module] = []
 
 
-def enter(_module: int, _form: Any, *leaves: Any) -> list[Tensor]:
+def enter(_module: str, _form: Any, *leaves: Any) -> list[Tensor]:
     """A module is called: its arguments."""
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def leave(_module: int, _form: Any, *leaves: Any) -> list[Tensor]:
+def leave(_module: str, _form: Any, *leaves: Any) -> list[Tensor]:
     """It returns: its result."""
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
@@ -75,27 +74,27 @@ def _replaced(value: Any, tensors: list[Tensor]) -> Any:
     return value
 
 
-def _entered(number: int, call: Any) -> Any:
+def _entered(module_at: str, call: Any) -> Any:
     """The arguments of a call, behind the mark of its beginning."""
     leaves: list[Any] = []
     form = _form(call, leaves)
-    return _replaced(call, list(enter(number, form, *leaves)))
+    return _replaced(call, list(enter(module_at, form, *leaves)))
 
 
-def _left(number: int, output: Any) -> Any:
+def _left(module_at: str, output: Any) -> Any:
     """The result of a call, behind the mark of its end."""
     leaves: list[Any] = []
     form = _form(output, leaves)
-    return _replaced(output, list(leave(number, form, *leaves)))
+    return _replaced(output, list(leave(module_at, form, *leaves)))
 
 
 def _apply(module: Module, call: Any) -> Any:
     return module(*call[0], **call[1])
 
 
-def _call(number: int, module: Module, *args: Any, **kwargs: Any) -> Any:
+def _call(module_at: str, module: Module, *args: Any, **kwargs: Any) -> Any:
     """A call of ``module`` between its marks. torch.compile looks through it; it never runs."""
-    return _left(number, _apply(module, _entered(number, (args, kwargs))))
+    return _left(module_at, _apply(module, _entered(module_at, (args, kwargs))))
 
 
 def install() -> None:
@@ -112,37 +111,47 @@ def install() -> None:
         if _looked_through and _looked_through[-1] is module:
             _looked_through.pop()
             return original(self, tx, args, kwargs)
-        if isinstance(module, torch.jit.ScriptModule):
+        if self.source is None or isinstance(module, torch.jit.ScriptModule):
             return original(self, tx, args, kwargs)
         depth = len(_looked_through)
         _looked_through.append(module)
         try:
-            number = ConstantVariable.create(number_of(module))
-            return UserFunctionVariable(_call).call_function(tx, [number, self, *args], kwargs)
+            where = ConstantVariable.create(_name(self.source))
+            return UserFunctionVariable(_call).call_function(tx, [where, self, *args], kwargs)
         finally:
             del _looked_through[depth:]
 
     Variable.call_function = call_function
 
 
-def number_of(module: Module) -> int:
-    """The number by which marks name a module."""
-    key = id(module)
-    known = _modules.get(key)
-    if known is None or known() is not module:
-        _modules[key] = weakref.ref(module, lambda reference: _forget(key, reference))
-    return key
+def _name(source: Any) -> str:
+    """Where torch.compile has found a value, as an expression in its words: ``L`` are the variables of the function that
+    it captures, ``G`` those of that function's module."""
+    name = source.name
+    return name() if callable(name) else name
 
 
-def _forget(key: int, reference: weakref.ref[Module]) -> None:
-    if _modules.get(key) is reference:
-        del _modules[key]
+class Modules:
+    """The modules that the marks of a graph mean in one call of it. A graph serves all that fit: each layer of a model,
+    say.
 
+    Args:
+        caller: The frame of the function that was captured.
+    """
 
-def module_of(node: fx.Node) -> Module | None:
-    """The module whose call a mark stands for."""
-    known = _modules.get(node.args[0])  # type: ignore[arg-type]
-    return None if known is None else known()
+    def __init__(self, caller: types.FrameType) -> None:
+        self._names = {"L": caller.f_locals, "G": caller.f_globals}
+        self._known: dict[str, Module | None] = {}
+
+    def of(self, mark: fx.Node) -> Module | None:
+        """The module whose call the mark stands for, if it can be found."""
+        where = str(mark.args[0])
+        if where not in self._known:
+            found = None
+            with contextlib.suppress(Exception):
+                found = eval(where, dict(self._names))
+            self._known[where] = found if isinstance(found, Module) else None
+        return self._known[where]
 
 
 def is_mark(node: fx.Node) -> bool:

@@ -12,6 +12,7 @@ from torch import fx
 from torch.nn import Module
 
 from . import _marks
+from ._dispatch_key import hidden
 from ._module_call import call_module
 from ._thread import thread
 
@@ -28,13 +29,17 @@ class Replay:
     """One run of a captured graph.
 
     Args:
-        graph: With its marks.
-        holder: Has what the graph takes by name.
+        captured: With its marks.
+        numbers: The names of its inputs that are numbers to the program.
+        modules: Those that the marks mean.
     """
 
-    def __init__(self, graph: fx.Graph, holder: Module, args: tuple[Any, ...]) -> None:
-        self._nodes = list(graph.nodes)
-        self._interpreter = fx.Interpreter(holder, garbage_collect_values=False, graph=graph)
+    def __init__(
+        self, captured: fx.GraphModule, numbers: set[str], modules: _marks.Modules, args: tuple[Any, ...]
+    ) -> None:
+        self._nodes = list(captured.graph.nodes)
+        self._modules, self._numbers = modules, numbers
+        self._interpreter = fx.Interpreter(captured, garbage_collect_values=False)
         self._interpreter.args_iter = iter(args)
         self._values = self._interpreter.env
         self._last = _last_uses(self._nodes)
@@ -59,7 +64,7 @@ class Replay:
                 self._call(node)
             else:
                 thread.called_from = node.meta.get("stack_trace")
-                value = self._interpreter.run_node(node)
+                value = self._run(node)
                 if node.op == "output":
                     return value
                 self._values[node] = value
@@ -70,17 +75,26 @@ class Replay:
         args, kwargs = self._value(begin, 1)
         ended: list[fx.Node] = []
 
-        def inside(_module: Module, *args: Any, **kwargs: Any) -> Any:
+        def inside(_module: Module | None, *args: Any, **kwargs: Any) -> Any:
             self._values[begin] = _marks.tensors_of((args, kwargs))
             end = self._until_mark()
             ended.append(end)
             return self._value(end, 1)
 
-        module = _marks.module_of(begin)
+        module = self._modules.of(begin)
         thread.called_from = begin.meta.get("stack_trace")
-        output = inside(module, *args, **kwargs) if module is None else call_module(module, args, kwargs, inside)  # type: ignore[arg-type]
+        if module is None:
+            output = inside(module, *args, **kwargs)
+        else:
+            output = call_module(module, args, kwargs, inside)
         self._values[ended[0]] = _marks.tensors_of(output)
         self._forget(ended[0])
+
+    def _run(self, node: fx.Node) -> Any:
+        if node.target == "item" and isinstance(node.args[0], fx.Node) and node.args[0].name in self._numbers:
+            with hidden(True):
+                return self._interpreter.run_node(node)
+        return self._interpreter.run_node(node)
 
     def _value(self, mark: fx.Node, at: int) -> Any:
         """The value that a mark has."""

@@ -25,6 +25,8 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
+from ._dispatch_key import hide
+from ._dynamo import show_operations
 from ._library import check, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import behind
@@ -120,6 +122,8 @@ def _open_run(
             thread.frame = outer
     frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
     thread.frame = frame
+    if thread.compiled is not None and type(frame) is Frame:
+        show_operations(frame)
     root.open.append(None)
     try:
         root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
@@ -135,6 +139,8 @@ def _open_run(
         thread.frame = outer
         root.open.pop()
         lib.gp_run_end()
+        if thread.compiled is not None:
+            hide(type(outer) is not Frame or not outer.seen)
         if outer is None:
             thread.let_go()
 
@@ -174,6 +180,8 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
     wants = thread.wants.value
     if wants & GP_WANTS_INSIDE:
         thread.frame = Frame(root, module, frame, wants, frame.plan)
+        if thread.compiled is not None:
+            show_operations(thread.frame)
         return wants, known.signature
     # Scripted modules tell of their calls themselves, and only the library can keep those apart.
     holders = known.attribute.modules()
@@ -190,6 +198,8 @@ def leave(frame: Frame) -> None:
     """The module that was called in ``frame`` has returned or raised."""
     thread.frame = frame
     lib.gp_scope_leave()
+    if thread.compiled is not None:
+        hide(not frame.seen)
 
 
 def spare(root: Root, module: Module, error: Exception) -> None:

@@ -9,8 +9,10 @@ tensors among them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import types
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +22,6 @@ from torch.nn import Module
 
 _TENSOR = "T"
 _NUMBER = "P"
-_OTHER = "O"
 
 _ELEMENT = re.compile(r"getitem(_\d+)?")
 
@@ -58,7 +59,11 @@ def _form(value: Any, leaves: list[Any]) -> Any:
         return ("[", *[_form(value[at], leaves) for at in range(len(value))])
     if type(value) is dict:
         return ("{", *[(key, _form(value[key], leaves)) for key in value])
-    return _OTHER
+    if isinstance(value, str):
+        return ("S", value)
+    if _is_record(value):
+        return ("{", *[(key, _form(value[key], leaves)) for key in value.keys()])
+    return ("O", type(value).__name__)
 
 
 def _replaced(value: Any, tensors: list[Tensor]) -> Any:
@@ -71,7 +76,15 @@ def _replaced(value: Any, tensors: list[Tensor]) -> Any:
         return [_replaced(value[at], tensors) for at in range(len(value))]
     if type(value) is dict:
         return {key: _replaced(value[key], tensors) for key in value}
+    if _is_record(value):
+        for key in value.keys():
+            value[key] = _replaced(value[key], tensors)
     return value
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is an output of transformers' models: a dict that is a dataclass too."""
+    return isinstance(value, OrderedDict) and dataclasses.is_dataclass(value)
 
 
 def _entered(module_at: str, call: Any) -> Any:
@@ -159,14 +172,17 @@ def is_mark(node: fx.Node) -> bool:
 
 
 def value_of(form: Any, leaves: Iterator[Any]) -> Any:
-    """The value that is made so, of these leaves. What a mark cannot hold is an object that says so by its class."""
+    """The value that is made so, of these leaves. Other objects are ones of a class
+    of the same name."""
     if form in (_TENSOR, _NUMBER):
         return next(leaves)
     if form is None:
         return None
-    if form == _OTHER:
-        return Unseen()
     kind, *elements = form
+    if kind == "S":
+        return elements[0]
+    if kind == "O":
+        return type(elements[0], (), {})()
     if kind == "{":
         return {key: value_of(element, leaves) for key, element in elements}
     values = [value_of(element, leaves) for element in elements]
@@ -182,10 +198,6 @@ def tensors_of(value: Any) -> list[Tensor]:
     if isinstance(value, (tuple, list)):
         return [tensor for element in value for tensor in tensors_of(element)]
     return []
-
-
-class Unseen:
-    """Stands for an object that is no tensor, number or container of such."""
 
 
 def without_marks(graph: fx.Graph) -> fx.Graph:

@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch.nn import Module
 
-from . import _checkpoint, _source, saved
+from . import _capture, _checkpoint, _source, saved
 from ._dynamo import skip
 from ._experiments import Experiments
 from ._graphs import Graphs
-from ._modules import is_script, why_opaque
+from ._modules import is_script, itself, why_opaque
 from ._patch_block import Edit, PatchBlock
 from ._place import placed
 from ._recorder import Recorder, Recording
@@ -83,6 +83,7 @@ class PatchableGraph(Experiments):
     def __init__(self, module: Module, *example_args: Any, **example_kwargs: Any) -> None:
         if not isinstance(module, Module):
             raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
+        _capture.install()
         why = why_opaque(module)
         if why:
             raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
@@ -105,7 +106,7 @@ class PatchableGraph(Experiments):
             options.check_used(module, {called for _, called in recorder.root.scopes})
 
     def _begin(self, module: Module, loaded: Graphs | None) -> None:
-        recorder = Recorder(module, loaded)
+        recorder = Recorder(itself(module), loaded)
         vars(self).update(_module=module, _recorder=recorder)
         # Not at the end of the process, where other threads may still run the module.
         weakref.finalize(self, watched.remove, recorder.root).atexit = False

@@ -39,6 +39,9 @@ class ProbePatch(Patch[V], Generic[V]):
         if grad and on == "grad":
             raise ValueError("a probe of gradients has no gradient of its own: give either grad=True or on='grad'")
 
+    def _only_looks(self) -> bool:
+        return self._is_own(ProbePatch) and not self.keeps_gradient
+
     @property
     def grad(self) -> Tensor | None:
         kept = self.activation
@@ -79,6 +82,9 @@ class RecordPatch(Patch[V], Generic[V]):
     requires_clone: bool = field(default=False, init=False)
     activations: list[V] = field(default_factory=list, compare=False)
     limit: int | None = None
+
+    def _only_looks(self) -> bool:
+        return self._is_own(RecordPatch)
 
     def op(self, original_output: V) -> V:
         if self.limit is None or len(self.activations) < self.limit:

@@ -11,13 +11,20 @@ from torch.nn import Module
 
 from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque
+from ._native import native
 from ._root import Cold, Ignored, Root
 from ._scope import Attribute, Scope, find
 from ._signature import Signature
 
 
-class Frame:
-    """One open scope on this thread.
+class _Places:
+    """What a frame holds."""
+
+    __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "wants")
+
+
+class Frame(_Places if native is None else native.FrameBase):  # type: ignore[misc]
+    """One open scope on this thread. The extension makes them, too.
 
     Args:
         outer: The scope that it was called in; None for the root itself.
@@ -25,13 +32,22 @@ class Frame:
         plan: Stands for the patches that the run began with; 0 without any.
     """
 
-    __slots__ = ("ignored", "module", "outer", "plan", "root", "wants")
+    __slots__ = ()
+
+    root: Root
+    module: Module
+    outer: Frame | None
+    cold: Cold
+    wants: int
+    plan: int
+    # Calls from here that cannot matter, if there may be such.
+    ignored: Ignored
 
     def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
-        # Calls from here that cannot matter, if there may be such.
+        self.cold = root.cold
         if wants & GP_WANTS_OPERATIONS:
-            self.ignored: Ignored = {}
+            self.ignored = {}
         else:
             self.ignored = root.ignored.setdefault((plan, wants >> GP_WANTS_PLACE_SHIFT), {})
 
@@ -69,9 +85,10 @@ class Frame:
 class Thread(threading.local):
     """The state of a thread."""
 
+    # None outside of runs, and a root's ``cold`` where nothing below matters.
+    frame: Frame | Cold | None = None if native is None else native.ThreadFrame()
+
     def __init__(self) -> None:
-        # None outside of runs, and a root's ``cold`` where nothing below matters.
-        self.frame: Frame | Cold | None = None
         # The root whose PatchableGraph is being called, where its module may have several.
         self.asked: Root | None = None
         # Where calls of the library answer, and the addresses of that.

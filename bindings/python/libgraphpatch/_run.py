@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from ._dispatch_key import hide
+from ._dynamo import show_operations
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -25,12 +27,11 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
-from ._dispatch_key import hide
-from ._dynamo import show_operations
-from ._library import check, lib
+from ._library import check, fail, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import behind
 from ._root import Cold, ModuleTree, Root
+from ._scope import Scope
 from ._script import prepared, run_script, script_scope
 from ._signature import Signature
 from ._structure import changed, flatten
@@ -183,15 +184,19 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
         if thread.compiled is not None:
             show_operations(thread.frame)
         return wants, known.signature
-    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
-    holders = known.attribute.modules()
-    place = frame.wants >> GP_WANTS_PLACE_SHIFT
     # In a scope whose operations are counted, the library has to be told whose they are.
-    told = frame.wants & GP_WANTS_OPERATIONS
-    if wants & GP_WANTS_IGNORED and place and not told and holders is not None and not root.tree.scripted:
-        frame.ignored[id(module)] = module, holders, known.attribute.name
+    if wants & GP_WANTS_IGNORED and not frame.wants & GP_WANTS_OPERATIONS:
+        ignore(frame, module, known)
     thread.frame = root.cold
     return 0, None
+
+
+def ignore(frame: Frame, module: Module, known: Scope) -> None:
+    """No call of the module from this frame matters."""
+    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
+    holders = known.attribute.modules()
+    if frame.wants >> GP_WANTS_PLACE_SHIFT and holders is not None and not frame.root.tree.scripted:
+        frame.ignored[id(module)] = module, holders, known.attribute.name
 
 
 def leave(frame: Frame) -> None:
@@ -232,6 +237,34 @@ def show_output(frame: Frame, output: Any, owned: bool) -> Any:
     except Exception as error:
         spare(frame.root, frame.module, error)
         return output
+
+
+def changed_output(frame: Frame, output: Any) -> Any:
+    """What became of an output that was shown."""
+    try:
+        return changed(output)
+    except Exception as error:
+        spare(frame.root, frame.module, error)
+        return output
+
+
+def changed_inputs(
+    frame: Frame, module: Module, signature: Signature, args: Any, kwargs: Any, values: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """What became of a call whose arguments were shown, as ``values``."""
+    try:
+        return signature.scatter(args, kwargs, values, changed(values))
+    except Exception as error:
+        spare(frame.root, module, error)
+        return args, kwargs
+
+
+def fail_value(frame: Frame, status: int) -> None:
+    """A value could not be shown."""
+    try:
+        fail(status)
+    except Exception as error:
+        spare(frame.root, frame.module, error)
 
 
 def show_inputs(frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -117,7 +117,7 @@ impl Outcome {
     }
 
     /// One file for all processes, or one for each of several ranks.
-    fn by_rank(&self, file: &Path) -> Vec<(PathBuf, Vec<&Report>)> {
+    pub(super) fn by_rank(&self, file: &Path) -> Vec<(PathBuf, Vec<&Report>)> {
         let ranks: BTreeSet<&str> = self
             .reports
             .iter()

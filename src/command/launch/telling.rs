@@ -1,6 +1,7 @@
 //! What `graphpatch run` says when the program has ended: trees, the summary, notes, and which patches did not work.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use graphpatch_core::error::Error;
 use graphpatch_core::graph::{self, Graph};
@@ -33,13 +34,14 @@ impl Outcome {
         }
         self.tell_notes(wanted);
         // The program has run: a file that cannot be saved now does not undo the rest.
-        let mut lost: Vec<String> = Vec::new();
-        if let Some(file) = &wanted.graph {
-            lost.extend(self.save(file));
-        }
-        if let Some(file) = &wanted.save {
-            lost.extend(self.save_kept(file));
-        }
+        let graph_lost = wanted.graph.iter().flat_map(|file| self.save(file));
+        let graph_lost: Vec<String> = graph_lost.collect();
+        let kept_lost = wanted.save.iter().flat_map(|file| self.save_kept(file));
+        let kept_lost: Vec<String> = kept_lost.collect();
+        let graph = wanted.graph.as_ref().filter(|_| graph_lost.is_empty());
+        let kept = wanted.save.as_ref().filter(|_| kept_lost.is_empty());
+        self.tell_written(graph, kept);
+        let lost = [graph_lost, kept_lost].concat();
         for note in check::shared(&graphs, &wanted.patches) {
             say(note);
         }
@@ -52,6 +54,28 @@ impl Outcome {
             0 if !lost.is_empty() => NOT_SAVED,
             _ => code,
         })
+    }
+
+    /// One line: the files that were written, and what shows them.
+    fn tell_written(&self, graph: Option<&PathBuf>, kept: Option<&PathBuf>) {
+        let (graphs, kept) = (self.files(graph), self.files(kept));
+        let written: Vec<String> = [&graphs[..], &kept].concat();
+        if written.is_empty() {
+            return;
+        }
+        let next = match (&graphs[..], &kept[..]) {
+            ([], _) => String::new(),
+            ([graph, ..], []) => format!("; to see it: graphpatch view {graph}"),
+            ([graph, ..], [kept, ..]) => {
+                format!("; to see them: graphpatch view {graph} --values {kept}")
+            }
+        };
+        say(format!("wrote {}{next}", written.join(", ")));
+    }
+
+    fn files(&self, file: Option<&PathBuf>) -> Vec<String> {
+        let files = file.into_iter().flat_map(|file| self.by_rank(file));
+        files.map(|(file, _)| file.display().to_string()).collect()
     }
 
     fn summary(&self, specs: &[PatchSpec], patches: &[PatchReport]) -> String {

@@ -16,13 +16,13 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics
+PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
 # Those that use the C++ binding; the first one without libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_transformer build/cpp_scopes
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
@@ -320,8 +320,9 @@ build/infer build/runner build/endings build/flat build/dynamics: build/%: tests
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)
 
-build/plugin.so: tests/programs/cpp/plugin.cpp tests/programs/cpp/include/host.h build/libtorch.hpp.gch
-	@echo "programs: compiling plugin" >&2
+build/plugin.so build/square_op.so: build/%.so: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,host.h square.hpp) \
+    build/libtorch.hpp.gch
+	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
 
 build/late: tests/programs/c/late.c
@@ -370,8 +371,9 @@ build/cpp_alone: tests/programs/cpp/alone.cpp tests/programs/cpp/include/check.h
 	@echo "programs: compiling cpp_alone" >&2
 	@$(CXX) -std=c++17 $(CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK)
 
-build/cpp_modules: tests/programs/cpp/modules.cpp tests/programs/cpp/include/check.hpp $(CPP_HEADERS) build/libtorch.hpp.gch
-	@echo "programs: compiling cpp_modules" >&2
+build/cpp_modules build/cpp_functions: build/cpp_%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,check.hpp square.hpp) \
+    $(CPP_HEADERS) build/libtorch.hpp.gch
+	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
 TRANSFORMER := bindings/cpp/examples/transformer

@@ -1,5 +1,6 @@
 // The boxed fallback: every dispatcher call of a thread whose scope is armed comes through here, above autograd and
 // autocast, as the model wrote it. What the operation calls inside is not seen, because the key is excluded meanwhile.
+#include "gradients.h"
 #include "mirror.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -139,6 +140,8 @@ static bool is_engines(const GpThread& thread) {
 
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
   const GpThread& thread = this_thread();
+  if (thread.held && at::GradMode::is_enabled())
+    refuse_gradients(held());
   // The stack may hold the caller's other values below ours.
   if (thread.wants & GP_WANTS_OPERANDS) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
@@ -147,8 +150,10 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
   GpToken token;
   const bool matters = (thread.families & info.family) && !info.cast;
   const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
+  const auto results = [&] { return stack->data() + (stack->size() - info.n_returns); };
   if (!wanted) {
     op.callBoxed(stack);
+    came_to_be(results(), info.n_returns);
     return;
   }
   if (wanted & GP_VALUE_ARGS)
@@ -159,8 +164,8 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     core->value_abandon(&token);
     throw;
   }
-  handle_value(token, wanted, stack->data() + (stack->size() - info.n_returns), info.n_returns,
-               info.in_place ? Ownership::InPlace : Ownership::Result);
+  handle_value(token, wanted, results(), info.n_returns, info.in_place ? Ownership::InPlace : Ownership::Result);
+  came_to_be(results(), info.n_returns);
 }
 
 static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {

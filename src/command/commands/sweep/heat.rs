@@ -10,7 +10,6 @@ use graphpatch_core::path::NodePath;
 use crate::terminal;
 
 use super::table::{Column, Measure, Table};
-use crate::terminal;
 
 /// Where each of a table's rows stands.
 #[derive(Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ import torch
 from ._header import gp_source_callback
 from ._library import Handle, check, lib
 from ._run import BEGINNING
+from ._thread import thread
 
 _OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, torch.__file__))
 
@@ -34,9 +35,10 @@ def frames() -> list[tuple[str, int, str, str]]:
     """File, line, function and text of each of the user's frames inside the run of this thread, innermost last."""
     found: list[tuple[str, int, str, str]] = []
     frame: types.FrameType | None = sys._getframe(1)
+    caller = thread.caller
     while frame is not None:
         code = frame.f_code
-        if code is BEGINNING:
+        if code is BEGINNING or frame is caller:
             break
         if _is_users(code.co_filename):
             line = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals)

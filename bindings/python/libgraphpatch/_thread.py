@@ -98,6 +98,8 @@ class Thread(threading.local):
         self.plan_at = ctypes.addressof(self.plan)
         # Where compiled code began, and in which frame.
         self.compiled: tuple[types.FrameType, Frame] | None = None
+        # The frame that called the root, where the extension has: what is further out is before the run.
+        self.caller: types.FrameType | None = None
         # Whether a patch's function is at work, and what it calls is its own business.
         self.apart = False
         # What a patch's function raised, and what it returned: alive until the next one is called.

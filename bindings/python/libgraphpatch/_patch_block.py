@@ -33,6 +33,7 @@ class Opened:
         self.recorder, self.places, self.runs, self.this_thread = recorder, places, runs, this_thread
         self.held: list[Closes | None] = []
         self.begun = 0  # how many runs had begun before
+        self.changes = sum(not place.done._only_looks() for place in places)
         self.before = [Counts() for _ in places]  # of what is registered no longer
         # The patches' numbers; and those of what they were before one changed, as long as a run may count there.
         self._numbers: Any = None
@@ -49,6 +50,7 @@ class Opened:
                 undo.callback(recorder.skip, -1)
             self.begun = root.begun
             undo.callback(self._close)
+            root.changes += self.changes
             self._register(specs)
             recorder.opened.append(self)
         for place in self.places:
@@ -118,6 +120,7 @@ class Opened:
     def _close(self) -> None:
         with self.recorder.root.beginning:
             self._remove()
+            self.recorder.root.changes -= self.changes
             if self in self.recorder.opened:
                 self.recorder.opened.remove(self)
                 for place in self.places:

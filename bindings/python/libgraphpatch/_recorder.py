@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from . import _capture
 from ._graphs import Graph, Graphs
 from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
 from ._library import Handle, check, lib, made, text
@@ -57,6 +58,7 @@ class Recorder:
         """Whether calls of the module are runs."""
         with self.lock:
             if change > 0:
+                _capture.install()
                 watch(self.root)
             self._wanted += change
             if not self._wanted:

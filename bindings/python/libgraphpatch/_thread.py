@@ -25,10 +25,12 @@ class Frame:
         plan: Stands for the patches that the run began with; 0 without any.
     """
 
-    __slots__ = ("ignored", "module", "outer", "plan", "root", "wants")
+    __slots__ = ("ignored", "module", "outer", "plan", "root", "seen", "wants")
 
     def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
+        # Inside compiled code: whether operations are seen here, one by one, as torch.compile leaves this module's alone.
+        self.seen = False
         # Calls from here that cannot matter, if there may be such.
         if wants & GP_WANTS_OPERATIONS:
             self.ignored: Ignored = {}
@@ -79,8 +81,10 @@ class Thread(threading.local):
         self.wants_at = ctypes.addressof(self.wants)
         self.plan = ctypes.c_uint64()
         self.plan_at = ctypes.addressof(self.plan)
-        # Where compiled code began, and in which frame.
-        self.compiled: tuple[types.FrameType, Frame] | None = None
+        # Where compiled code began, and whether operations were hidden before.
+        self.compiled: tuple[types.FrameType, bool] | None = None
+        # The stack trace of the operation of a captured graph that is at work.
+        self.called_from: str | None = None
         # Whether a patch's function is at work, and what it calls is its own business.
         self.apart = False
         # What a patch's function raised, and what it returned: alive until the next one is called.

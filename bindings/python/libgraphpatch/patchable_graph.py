@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch.nn import Module
 
-from . import _checkpoint, _source, saved
+from . import _capture, _checkpoint, _source, saved
 from ._dynamo import skip
 from ._experiments import Experiments
 from ._graphs import Graphs
-from ._modules import is_script, why_opaque
+from ._modules import is_script, itself, why_opaque
 from ._patch_block import Edit, PatchBlock
 from ._place import placed
 from ._recorder import Recorder, Recording
@@ -95,6 +95,7 @@ class PatchableGraph(Experiments):
     _recorder: Recorder
 
     def __init__(self, module: Module, *example_args: Any, **example_kwargs: Any) -> None:
+        _capture.install()
         _refuse_opaque(module)
         options = None
         if example_args and isinstance(example_args[0], ExtractionOptions):
@@ -110,7 +111,7 @@ class PatchableGraph(Experiments):
             options.check_used(module, {called for _, called in recorder.root.scopes})
 
     def _begin(self, module: Module, loaded: Graphs | None) -> None:
-        recorder = Recorder(module, loaded)
+        recorder = Recorder(itself(module), loaded)
         vars(self).update(_module=module, _recorder=recorder)
         # Not at the end of the process, where other threads may still run the module.
         weakref.finalize(self, watched.remove, recorder.root).atexit = False
@@ -135,6 +136,7 @@ class PatchableGraph(Experiments):
 
         Raises ValueError as the constructor does.
         """
+        _capture.install()
         _refuse_opaque(module)
         pg = cls.__new__(cls)
         pg._begin(module, None)

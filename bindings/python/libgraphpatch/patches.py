@@ -90,6 +90,10 @@ class Patch(Generic[T]):
         own = type(self).op is kind.op and type(self).__call__ is Patch.__call__ and "op" not in vars(self)
         return own and self.on == "value"
 
+    def _only_looks(self) -> bool:
+        """Whether the patch leaves all that is computed as it is."""
+        return False
+
     def _describe(self, spec: Handle) -> Function | None:
         """Makes ``spec`` say what the patch does. Returns what has to live as long as it is registered."""
         if self.on == "grad":

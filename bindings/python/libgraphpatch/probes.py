@@ -39,6 +39,9 @@ class ProbePatch(Patch[V], Generic[V]):
         if grad and on == "grad":
             raise ValueError("a probe of gradients has no gradient of its own: give either grad=True or on='grad'")
 
+    def _only_looks(self) -> bool:
+        return self._is_own(ProbePatch) and not self.keeps_gradient
+
     @property
     def grad(self) -> Tensor | None:
         kept = self.activation
@@ -80,6 +83,9 @@ class RecordPatch(Patch[V], Generic[V]):
     activations: list[V] = field(default_factory=list, compare=False)
     limit: int | None = None
 
+    def _only_looks(self) -> bool:
+        return self._is_own(RecordPatch)
+
     def op(self, original_output: V) -> V:
         if self.limit is None or len(self.activations) < self.limit:
             self.activations.append(copy_of(original_output))
@@ -98,8 +104,9 @@ def _copy_of_tensor(value: Tensor) -> Tensor:
         mapped = functions.maybe_get_bdim(value)
         value = functions.get_unwrapped(value)
         value = value.movedim(mapped, 0) if mapped >= 0 else value
-    value = value.detach()
-    try:
-        return value.clone()
-    except NotImplementedError:  # a dtype of fewer than eight bits, which libtorch only stores
-        return value.view(torch.uint8).clone().view(value.dtype)
+    with torch._C._DisableFuncTorch():  # the copy is not to belong to a transform, which ends before it
+        value = value.detach()
+        try:
+            return value.clone()
+        except NotImplementedError:  # a dtype of fewer than eight bits, which libtorch only stores
+            return value.view(torch.uint8).clone().view(value.dtype)

@@ -7,6 +7,22 @@
 
 namespace graphpatch {
 
+// While it lives, operations do what they do outside of all functorch transforms: what no transform has wrapped (a weight
+// inside `grad`, say) may be copied and written.
+class OutsideTransforms {
+public:
+  explicit OutsideTransforms(const at::Tensor& tensor) {
+    constexpr auto kFront = c10::DispatchKey::FuncTorchDynamicLayerFrontMode;
+    if (c10::impl::tls_is_dispatch_key_included(kFront) && is_plain(tensor)) {
+      front_.emplace(kFront);
+      back_.emplace(c10::DispatchKey::FuncTorchDynamicLayerBackMode);
+    }
+  }
+
+private:
+  std::optional<c10::impl::ExcludeDispatchKeyGuard> front_, back_;
+};
+
 static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
   at::Tensor tensor = std::move(slot).toTensor();
   slot = c10::IValue();
@@ -37,6 +53,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       tensor = before;
     }
   } else {
+    const OutsideTransforms outside(tensor);
     const bool gradient =
         target.tensor && target.tensor->foreign && static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);

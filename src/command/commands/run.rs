@@ -1,12 +1,15 @@
 //! `graphpatch run`: checks everything that can be checked, then starts the program with the library preloaded.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::launch::process::launch;
 use clap::Args;
 use graphpatch_core::graph::GraphFile;
 use graphpatch_core::patch::{OnError, PatchSpec};
+use graphpatch_loader::{DISABLE_VARIABLE, is_disabled};
 
 use crate::commands::check;
 use crate::launch::outcome::Outcome;
@@ -15,7 +18,7 @@ use crate::launch::start;
 use crate::launch::wanted::Wanted;
 use crate::patch_arguments::PatchArguments;
 use crate::run_options::RunOptions;
-use crate::voice::Stop;
+use crate::voice::{Stop, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +59,9 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> Result<u8, Stop> {
+        if is_disabled() {
+            return self.run_alone();
+        }
         let patches = self.asked.specs()?;
         let graph = self.named(&self.graph, "graph.json");
         let save = self.named(&self.save, "safetensors");
@@ -92,6 +98,20 @@ impl Run {
 }
 
 impl Run {
+    /// Becomes the program, which the environment wants to run without us.
+    fn run_alone(&self) -> Result<u8, Stop> {
+        start::check_program(&self.command)?;
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Err(Stop::usage("no PROGRAM"));
+        };
+        let name = Path::new(program).display();
+        say(format!(
+            "{DISABLE_VARIABLE} is set: {name} runs without libgraphpatch"
+        ));
+        let why = Command::new(program).args(arguments).exec();
+        Err(Stop::usage(format!("{name}: {why}")))
+    }
+
     /// The file of an option. Where it names none: the program's name, the number of this process, and what is in it.
     fn named(&self, given: &Option<Option<PathBuf>>, ending: &str) -> Option<PathBuf> {
         given.as_ref().map(|file| match file {

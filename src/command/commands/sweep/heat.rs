@@ -263,7 +263,7 @@ pub fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) 
     let style = Style::new()
         .bg_color(Some(Color::Ansi256(Ansi256Color(ramp[step]))))
         .fg_color(Some(Color::Ansi(ink)));
-    format!("{style}{text}{style:#}")
+    terminal::colored(&text, style)
 }
 
 #[cfg(test)]

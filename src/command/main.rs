@@ -32,20 +32,17 @@ Examples:
 Exit codes: the program's own; 2 for bad options, paths or files; 3 where a patch never matched or failed.";
 
 /// What `--version` says beside the number.
-fn long_version() -> &'static str {
-    static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    TEXT.get_or_init(|| {
-        let commit = match option_env!("GRAPHPATCH_COMMIT") {
-            Some(commit) if !commit.is_empty() => format!("commit   {commit}\n"),
-            _ => String::new(),
-        };
-        format!(
-            "{}\n{commit}libtorch {}\nABI      {}",
-            env!("CARGO_PKG_VERSION"),
-            graphpatch_loader::supported(),
-            env!("GRAPHPATCH_ABI"),
-        )
-    })
+fn long_version() -> String {
+    let commit = match option_env!("GRAPHPATCH_COMMIT") {
+        Some(commit) if !commit.is_empty() => format!("commit   {commit}\n"),
+        _ => String::new(),
+    };
+    format!(
+        "{}\n{commit}libtorch {}\nABI      {}",
+        env!("CARGO_PKG_VERSION"),
+        graphpatch_loader::supported(),
+        env!("GRAPHPATCH_ABI"),
+    )
 }
 
 /// Look inside, and patch, the tensors of any running libtorch model.

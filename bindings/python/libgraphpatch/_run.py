@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from ._dispatch_key import hide
+from ._dynamo import show_operations
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -25,8 +27,6 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
-from ._dispatch_key import hide
-from ._dynamo import show_operations
 from ._library import check, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import behind

@@ -133,6 +133,13 @@ hosts: venv build build/libmodel.so ## every host program bare and under `graphp
 test-hosts: venv build build/libmodel.so ## a part of them
 	$(PYTEST) tests/hosts -q $(T)
 
+# 1.2 GB on disk, in build/python-3.14.
+.PHONY: test-pythons
+test-pythons: venv build ## the Python package with the newest Python that torch has wheels for (tests/pythons)
+	@$(PYTHON) tests/pythons/fetch.py build/python-3.14
+	PYTHONPATH=build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
+	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
+
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
 	$(PYTHON) tests/python/helpers/agreement.py --markdown docs/agreement.md

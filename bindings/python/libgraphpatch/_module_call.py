@@ -109,7 +109,7 @@ def _configure() -> None:
 
 def _begin(module: Module) -> Any:
     """``module`` is called outside of any run: see src/library/python/state.rs."""
-    root = _root(module, None)
+    root: Any = _root(module, None)
     if root is None:
         return None
     if root.module() is not module or is_script(module) or root.why_opaque or module._compiled_call_impl is not None:

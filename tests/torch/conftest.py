@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "flat",
         "plugin.so",
         "late",
+        "dynamics",
         "sweep",
         "stress",
         "table",

@@ -91,6 +91,8 @@ struct Held {
     at::Tensor patched;
   };
   std::vector<Copy> copies;
+  // Autograd counts the operations that it keeps on a thread: what it had counted when the root was called.
+  uint64_t history = 0;
   // The leaves of the value that the host has shown last.
   std::vector<Leaf> shown;
   // Expires when the run ends.

@@ -235,7 +235,8 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
     text
 }
 
-fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) -> String {
+/// A cell: a shade or a color by its position, then the number.
+pub fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) -> String {
     let step = |steps: usize| {
         position.map(|position| (position.abs() * (steps - 1) as f64).round() as usize)
     };

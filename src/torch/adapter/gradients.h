@@ -1,0 +1,21 @@
+// Gradients through TorchScript functions that run by our plan: what a person should know of them.
+#pragma once
+
+#include "adapter.h"
+
+#include <string>
+
+namespace graphpatch {
+
+// What both notes say; docs/limits.md says why.
+constexpr const char* kOtherFormulas =
+    "while it is recorded or patched, gradients are computed by autograd's formulas, not by those of TorchScript's optimizer, "
+    "and may differ from the program's own in the last bits";
+
+// A function has been called as a root.
+void begin_gradients();
+
+// It is about to return this. If a gradient comes back through it, a note says what the gradient is.
+void tell_of_gradients(const c10::IValue& result, const std::string& function);
+
+} // namespace graphpatch

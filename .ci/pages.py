@@ -52,9 +52,7 @@ def command_page(command: Path) -> str:
 def declarations(header: str) -> list[tuple[str, str, str]]:
     """Name, comment and declaration of each call."""
     found = re.findall(r"((?:^//[^\n]*\n)+)^([\w \*]+?\b(gp_\w+)\([^;{]*\);)", header, re.M)
-    return [
-        (name, re.sub(r"^// ?", "", comment, flags=re.M), " ".join(code.split())) for comment, code, name in found
-    ]
+    return [(name, re.sub(r"^// ?", "", comment, flags=re.M), " ".join(code.split())) for comment, code, name in found]
 
 
 def c_page() -> str:
@@ -77,9 +75,13 @@ def c_page() -> str:
 
 def errors_page() -> str:
     source = (ROOT / "src/core/error.rs").read_text("utf-8")
-    statuses = dict(re.findall(r"Error::(\w+)[^=]*=> Status::(\w+)", (ROOT / "src/library/ffi/status.rs").read_text("utf-8")))
+    statuses = dict(
+        re.findall(r"Error::(\w+)[^=]*=> Status::(\w+)", (ROOT / "src/library/ffi/status.rs").read_text("utf-8"))
+    )
     numbers = dict(re.findall(r"^    (\w+) = (\d+),", (ROOT / "src/library/ffi/status.rs").read_text("utf-8"), re.M))
-    text = f"# Errors, their causes and cures\n\n{GENERATED}The number is the status that a call of the C ABI answers.\n"
+    text = (
+        f"# Errors, their causes and cures\n\n{GENERATED}The number is the status that a call of the C ABI answers.\n"
+    )
     variants = re.findall(r"((?:^    ///[^\n]*\n)+)^    #\[error\([^\n]*\n^    (\w+)", source, re.M)
     for comment, name in variants:
         words = re.sub(r"^    /// ?", "", comment, flags=re.M).split("\n\n")

@@ -200,6 +200,18 @@ pub fn occurred() -> bool {
     !unsafe { (python().PyErr_Occurred)() }.is_null()
 }
 
+/// Does something while an exception is set on this thread, which then is set again.
+pub fn saved(body: impl FnOnce()) {
+    let (mut kind, mut value, mut traceback) = (null_mut(), null_mut(), null_mut());
+    // SAFETY: three places of this function's.
+    unsafe {
+        (python().PyErr_Fetch)(&raw mut kind, &raw mut value, &raw mut traceback);
+    }
+    body();
+    // SAFETY: what was taken above goes back, in the place of what the body may have raised.
+    unsafe { (python().PyErr_Restore)(kind, value, traceback) };
+}
+
 /// Raises a TypeError.
 pub fn type_error(message: &CStr) -> Raised {
     raise(python().type_error, message)

@@ -2,8 +2,8 @@
 
     python pages.py COMMAND OUT_FOLDER
 
-`command.md` is the help of every subcommand of COMMAND; `c.md` is include/graphpatch.h, group by group; `errors.md` is the error type
-with its causes and cures, and the C ABI's statuses.
+`command.md` is the help of every subcommand of COMMAND; `c.md` is include/graphpatch.h, group by group; `errors.md` is
+the error type with its causes and cures, and the C ABI's statuses.
 """
 
 from __future__ import annotations

@@ -30,11 +30,12 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: venv build build/infer ## see inside a real sentence encoder in a finished program, and patch it
-	@PYTHON=$(PYTHON) GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
+demo: ## see inside a real sentence encoder in a finished program, and switch parts of it off
+	cargo build --release
+	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.
-SUITES := test-rust test-abi test-torch test-python test-languages test-view
+SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-view
 
 .PHONY: test
 test: ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
@@ -74,7 +75,7 @@ build/libclang-18.1.1: | venv
 
 .PHONY: test-python
 test-python: venv build ## the tests of the Python package alone; T='-k generate' passes arguments to pytest
-	$(PYTEST) tests/python -q $(T)
+	$(PYTEST) tests/python tests/peers -q $(T)
 
 .PHONY: test-languages
 test-languages: venv build ## programs in other languages that use the C ABI: Rust (tch), bare ctypes (tests/languages)
@@ -122,6 +123,15 @@ build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@rm -rf build/zoo && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
 	    --target build/zoo -r $<
 	@cp $< $@
+
+# CI runs a part of them in a minute or two; all, each bare and instrumented, take half an hour of two cores.
+.PHONY: hosts
+hosts: venv build build/libmodel.so ## every host program bare and under `graphpatch run`; T='-k ends' passes arguments to pytest
+	HOSTS=all $(PYTEST) tests/hosts -q $(T)
+
+.PHONY: test-hosts
+test-hosts: venv build build/libmodel.so ## a part of them
+	$(PYTEST) tests/hosts -q $(T)
 
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
@@ -256,7 +266,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter demo bench test test-view build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter bench test test-view test-hosts hosts build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 

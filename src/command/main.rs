@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{check, complete, diff, doctor, run, show, sweep, view};
+use commands::{check, complete, demo, diff, doctor, run, show, sweep, view};
 use voice::{USAGE, finish, print, say};
 
 /// Look inside, and patch, the tensors of any running libtorch model.
@@ -41,6 +41,7 @@ enum Sub {
     Diff(diff::Diff),
     Check(check::Check),
     Doctor(doctor::Doctor),
+    Demo(demo::Demo),
 }
 
 fn main() -> ExitCode {
@@ -63,5 +64,6 @@ fn main() -> ExitCode {
         Sub::Diff(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
+        Sub::Demo(arguments) => arguments.run(),
     })
 }

@@ -12,6 +12,7 @@
 //! | [`graph`] | nodes, shapes, tree text, code text, JSON, checks |
 //! | [`patch`] | patch kinds, patch text and files, the plan |
 //! | [`output`] | files that are written as a whole or not at all |
+//! | [`plain`] | text of strangers, for a terminal |
 //! | [`error`] | the one error type |
 #![forbid(unsafe_code)]
 
@@ -21,4 +22,5 @@ pub mod layout;
 pub mod output;
 pub mod patch;
 pub mod path;
+pub mod plain;
 pub mod tensor;

@@ -3,11 +3,14 @@
 //! * [`ffi`] is the C ABI: calls come in, answers and statuses go out.
 //! * [`inside`] is the life of a preloaded process: `graphpatch run` puts this library into a program, and it takes options in
 //!   and gives reports out.
-//! * `fork` keeps both usable in forked children.
+//! * [`python`] is Python's side of the C ABI for the calls that come most often: calls of modules.
+//! * `fork` keeps them usable in forked children.
 //!
-//! Both only call the session; neither holds logic of its own.
+//! They only call the session; none holds logic of its own.
 
 pub mod ffi;
 mod fork;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod inside;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod python;

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _dynamo
+from ._dispatch_key import hide
+from ._dynamo import show_operations
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -26,10 +27,11 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
-from ._library import check, lib
+from ._library import check, fail, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import behind
 from ._root import Cold, ModuleTree, Root
+from ._scope import Scope
 from ._script import prepared, run_script, script_scope
 from ._signature import Signature
 from ._structure import changed, flatten
@@ -47,10 +49,9 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """A call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
-    if root.why_opaque is None and module._compiled_call_impl is not None:
-        raise GraphPatchError(
-            f"{class_name(module)}: it was compiled after its graph was recorded: {why_opaque(module)}"
-        )
+    why = why_opaque(module)
+    if root.why_opaque is None and why is not None:
+        raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")
 
     def inside(frame: Frame | Cold, signature: Signature, wants: int) -> Any:
         if type(frame) is not Frame:
@@ -90,7 +91,6 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
 def _begin_run(root: Root, module: Module) -> int:
     """Begins a run in the library. What is wanted of it; 0 also where it could not begin."""
     try:
-        _dynamo.install()
         if root.by_parameter:
             root.refresh()
         with root.beginning:
@@ -123,6 +123,8 @@ def _open_run(
             thread.frame = outer
     frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
     thread.frame = frame
+    if thread.compiled is not None and type(frame) is Frame:
+        show_operations(frame)
     root.open.append(None)
     try:
         root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
@@ -138,6 +140,8 @@ def _open_run(
         thread.frame = outer
         root.open.pop()
         lib.gp_run_end()
+        if thread.compiled is not None:
+            hide(type(outer) is not Frame or not outer.seen)
         if outer is None:
             thread.let_go()
 
@@ -177,22 +181,30 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
     wants = thread.wants.value
     if wants & GP_WANTS_INSIDE:
         thread.frame = Frame(root, module, frame, wants, frame.plan)
+        if thread.compiled is not None:
+            show_operations(thread.frame)
         return wants, known.signature
-    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
-    holders = known.attribute.modules()
-    place = frame.wants >> GP_WANTS_PLACE_SHIFT
     # In a scope whose operations are counted, the library has to be told whose they are.
-    told = frame.wants & GP_WANTS_OPERATIONS
-    if wants & GP_WANTS_IGNORED and place and not told and holders is not None and not root.tree.scripted:
-        frame.ignored[id(module)] = module, holders, known.attribute.name
+    if wants & GP_WANTS_IGNORED and not frame.wants & GP_WANTS_OPERATIONS:
+        ignore(frame, module, known)
     thread.frame = root.cold
     return 0, None
+
+
+def ignore(frame: Frame, module: Module, known: Scope) -> None:
+    """No call of the module from this frame matters."""
+    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
+    holders = known.attribute.modules()
+    if frame.wants >> GP_WANTS_PLACE_SHIFT and holders is not None and not frame.root.tree.scripted:
+        frame.ignored[id(module)] = module, holders, known.attribute.name
 
 
 def leave(frame: Frame) -> None:
     """The module that was called in ``frame`` has returned or raised."""
     thread.frame = frame
     lib.gp_scope_leave()
+    if thread.compiled is not None:
+        hide(not frame.seen)
 
 
 def spare(root: Root, module: Module, error: Exception) -> None:
@@ -225,6 +237,34 @@ def show_output(frame: Frame, output: Any, owned: bool) -> Any:
     except Exception as error:
         spare(frame.root, frame.module, error)
         return output
+
+
+def changed_output(frame: Frame, output: Any) -> Any:
+    """What became of an output that was shown."""
+    try:
+        return changed(output)
+    except Exception as error:
+        spare(frame.root, frame.module, error)
+        return output
+
+
+def changed_inputs(
+    frame: Frame, module: Module, signature: Signature, args: Any, kwargs: Any, values: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """What became of a call whose arguments were shown, as ``values``."""
+    try:
+        return signature.scatter(args, kwargs, values, changed(values))
+    except Exception as error:
+        spare(frame.root, module, error)
+        return args, kwargs
+
+
+def fail_value(frame: Frame, status: int) -> None:
+    """A value could not be shown."""
+    try:
+        fail(status)
+    except Exception as error:
+        spare(frame.root, frame.module, error)
 
 
 def show_inputs(frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -1,12 +1,15 @@
 //! `graphpatch run`: checks everything that can be checked, then starts the program with the library preloaded.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::launch::process::launch;
 use clap::Args;
 use graphpatch_core::graph::GraphFile;
 use graphpatch_core::patch::{OnError, PatchSpec};
+use graphpatch_loader::{DISABLE_VARIABLE, is_disabled};
 
 use crate::commands::check;
 use crate::launch::outcome::Outcome;
@@ -15,7 +18,7 @@ use crate::launch::start;
 use crate::launch::wanted::Wanted;
 use crate::patch_arguments::PatchArguments;
 use crate::run_options::RunOptions;
-use crate::voice::Stop;
+use crate::voice::{Stop, say};
 
 /// Run PROGRAM, record its models' NodePath graph, patch values on the way
 #[derive(Args)]
@@ -46,6 +49,9 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> Result<u8, Stop> {
+        if is_disabled() {
+            return self.run_alone();
+        }
         let patches = self.asked.specs()?;
         check_save(&patches, self.save.as_deref())?;
         self.manner.check()?;
@@ -80,6 +86,20 @@ impl Run {
 }
 
 impl Run {
+    /// Becomes the program, which the environment wants to run without us.
+    fn run_alone(&self) -> Result<u8, Stop> {
+        start::check_program(&self.command)?;
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Err(Stop::usage("no PROGRAM"));
+        };
+        let name = Path::new(program).display();
+        say(format!(
+            "{DISABLE_VARIABLE} is set: {name} runs without libgraphpatch"
+        ));
+        let why = Command::new(program).args(arguments).exec();
+        Err(Stop::usage(format!("{name}: {why}")))
+    }
+
     fn check_files(&self, patches: &[PatchSpec]) -> Result<(), Stop> {
         let graph = self.graph.iter().map(|file| Output {
             option: "--graph",

@@ -147,6 +147,7 @@ impl Show {
         let query = Query {
             text: self.find.clone(),
             shape,
+            ..Query::default()
         };
         let color = self.color.is_on();
         let mut text = String::new();

@@ -1,29 +1,48 @@
 //! How a program is started with the library preloaded, and how it ended: what `run` and `sweep` have in common.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use graphpatch_loader::find_in_path;
+use graphpatch_loader::trust::Folder;
+use graphpatch_loader::{DISABLE_VARIABLE, find_in_path, is_disabled};
 use graphpatch_protocol::{OPTIONS_VARIABLE, Options};
 use tempfile::TempDir;
 
 use crate::launch::{library, python};
-use crate::voice::Stop;
+use crate::voice::{Stop, say};
 
-/// A private directory for reports, options and links. It goes when it is dropped.
+/// A private directory for reports, options and links. It goes when it is dropped. Where others could put another one in its
+/// place (a `TMPDIR` that everybody may rename in), the system's own is taken.
 pub fn directory() -> Result<TempDir, Stop> {
-    tempfile::Builder::new()
+    let named = std::env::temp_dir();
+    match directory_in(&named) {
+        Ok(dir) => Ok(dir),
+        Err(why) => {
+            let why = format!("a directory for reports in {}: {why}", named.display());
+            let Ok(dir) = directory_in(Path::new("/tmp")) else {
+                return Err(Stop::usage(why));
+            };
+            say(format!("{why}; it is made in /tmp"));
+            Ok(dir)
+        }
+    }
+}
+
+fn directory_in(folder: &Path) -> Result<TempDir, String> {
+    let dir = tempfile::Builder::new()
         .prefix("graphpatch-")
-        .tempdir()
-        .map_err(|why| {
-            Stop::usage(format!(
-                "a directory for reports in {}: {why}",
-                std::env::temp_dir().display()
-            ))
-        })
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(folder)
+        .map_err(|why| why.to_string())?;
+    match Folder::open(dir.path()) {
+        Ok(_) => Ok(dir),
+        Err(why) => Err(format!("it {}", why.why())),
+    }
 }
 
 /// The library, by a path that can be preloaded; if need be that of a link in `dir`.
@@ -36,6 +55,11 @@ pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<C
     let Some((program, arguments)) = argv.split_first() else {
         return Err(Stop::usage("no PROGRAM"));
     };
+    if is_disabled() {
+        return Err(Stop::usage(format!(
+            "{DISABLE_VARIABLE} is set: nothing of libgraphpatch would run in the program"
+        )));
+    }
     let dir = &options.report_dir;
     let options_file = dir.join("options.json");
     options.save(&options_file)?;
@@ -133,6 +157,22 @@ mod tests {
         );
         assert_eq!(plain.read_link().ok(), Some("/a b/c.so".into()));
         assert!(preloadable("/a b/c.so".into(), Path::new("/x y")).is_err());
+    }
+
+    /// Whatever the umask, and never in a folder in which anybody may rename what is there.
+    #[test]
+    fn the_directory_is_private() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+        let made = directory_in(dir.path()).expect("made");
+        assert_eq!(mode(made.path()), 0o700);
+        drop(made);
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("chmod");
+        let why = directory_in(dir.path()).expect_err("open to all");
+        assert!(why.contains("other users"), "{why}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 0);
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).expect("chmod");
+        assert!(directory_in(dir.path()).is_ok());
     }
 
     #[test]

@@ -67,13 +67,16 @@ pub fn open() {
     let Some(file) = std::env::var_os(OPTIONS_VARIABLE) else {
         return;
     };
-    if !is_preloaded() {
+    if loader::is_disabled() || !is_preloaded() {
         return;
     }
     table::look_up();
-    // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.
-    let Ok(options) = Options::load(Path::new(&file)) else {
-        return;
+    let options = match Options::load(Path::new(&file)) {
+        Ok(options) => options,
+        // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.
+        Err(_) if !Path::new(&file).exists() => return,
+        // Of another version, say: the program runs without us, and somebody should know.
+        Err(why) => return loader::say(&format!("this program runs untouched: {why}")),
     };
     let program = std::env::current_exe()
         .map(|path| path.to_string_lossy().into_owned())

@@ -9,6 +9,7 @@
 
 #include <torch/script.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -109,7 +110,8 @@ int run(int argc, char** argv) {
         if (results[t] != results[0]) throw std::runtime_error("threads disagree");
     }
     for (size_t i = 0; i < results[0].size(); ++i)
-        std::printf("sentences %zu and %zu: similarity %.6f\n", 2 * i + 1, 2 * i + 2, results[0][i]);
+        std::printf("sentences %zu and %zu: similarity %.6f%s\n", 2 * i + 1, 2 * i + 2, results[0][i],
+                    std::isnan(results[0][i]) ? " (a similarity is not a number: an embedding is zero or not finite)" : "");
     return 0;
 }
 

@@ -8,6 +8,7 @@ use anstyle::{Ansi256Color, AnsiColor, Color, Style};
 use graphpatch_core::path::NodePath;
 
 use super::table::{Column, Measure, Table};
+use crate::terminal;
 
 /// Where each of a table's rows stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -234,7 +235,8 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
     text
 }
 
-fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) -> String {
+/// A cell: a shade or a color by its position, then the number.
+pub fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) -> String {
     let step = |steps: usize| {
         position.map(|position| (position.abs() * (steps - 1) as f64).round() as usize)
     };
@@ -259,7 +261,7 @@ fn painted(number: &str, position: Option<f64>, width: usize, colors: bool) -> S
     let style = Style::new()
         .bg_color(Some(Color::Ansi256(Ansi256Color(ramp[step]))))
         .fg_color(Some(Color::Ansi(ink)));
-    format!("{style}{text}{style:#}")
+    terminal::colored(&text, style)
 }
 
 #[cfg(test)]

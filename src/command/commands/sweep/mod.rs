@@ -26,7 +26,7 @@ use crate::launch::batch::Interrupts;
 use clap::Args;
 use graphpatch_core::graph::GraphFile;
 use graphpatch_core::patch::{PatchSpec, RunRange};
-use graphpatch_core::path::NodePath;
+use graphpatch_core::path::{NodePath, Pattern};
 
 use crate::launch::start;
 use crate::run_options::RunOptions;
@@ -36,7 +36,6 @@ use each::Each;
 use journal::Journal;
 use measure::Measurements;
 use metric::Metric;
-use nodes::Pattern;
 use once::Program;
 use table::{Row, Table};
 

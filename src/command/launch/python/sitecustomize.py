@@ -8,6 +8,7 @@ import sys
 def _note(error):
     try:
         text = " ".join(str(error).split())
+        text = "".join(c if c.isprintable() else "\\u%04x" % ord(c) for c in text)
         sys.stderr.write("graphpatch: modules called by Python are not seen: %s: %s\n" % (type(error).__name__, text))
         sys.stderr.flush()
     except Exception:
@@ -18,6 +19,7 @@ def _is_wanted():
     library = os.environ.get("GRAPHPATCH_LIBRARY")
     return (
         sys.version_info >= (3, 8)
+        and os.environ.get("GRAPHPATCH_DISABLE", "0") in ("", "0")
         and library
         and library in os.environ.get("LD_PRELOAD", "")
         # A child may outlive `graphpatch run`, which removes this file.

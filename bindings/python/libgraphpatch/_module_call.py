@@ -19,6 +19,7 @@ import torch
 from torch.nn import Module
 
 from . import _dynamo, _own_backward
+from ._direct_forward import tell_of_direct_calls
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._library import fail
@@ -67,6 +68,7 @@ def watch(root: Root) -> None:
         own_calls(module, _seeing)
         root.refresh()  # its own call may be another function now
         root.known_classes = root.tree
+        tell_of_direct_calls(root)
     watched.add(root)
 
 

@@ -137,6 +137,15 @@ static bool is_engines(const GpThread& thread) {
   return backward_node() != thread.node;
 }
 
+// The value of an operation without results: what it wrote into. Many fused kernels and `_foreach_` operations are such.
+static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::IValue* arguments) {
+  std::vector<c10::IValue> operands;
+  for (uint32_t i = 0; i < info.n_arguments && i < 64; ++i)
+    if (info.written >> i & 1)
+      operands.push_back(arguments[i]);
+  return operands;
+}
+
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
   const GpThread& thread = this_thread();
   // The stack may hold the caller's other values below ours.
@@ -151,14 +160,20 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     op.callBoxed(stack);
     return;
   }
+  const c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
   if (wanted & GP_VALUE_ARGS)
-    give_op_args(token, op.schema(), stack->data() + (stack->size() - info.n_arguments));
+    give_op_args(token, op.schema(), arguments);
+  std::vector<c10::IValue> operands;
+  if (info.n_returns == 0 && info.written)
+    operands = written_operands(info, arguments);
   try {
     op.callBoxed(stack);
   } catch (...) {
     core->value_abandon(&token);
     throw;
   }
+  if (!operands.empty())
+    return handle_value(token, wanted, operands.data(), operands.size(), Ownership::InPlace);
   handle_value(token, wanted, stack->data() + (stack->size() - info.n_returns), info.n_returns,
                info.in_place ? Ownership::InPlace : Ownership::Result);
 }

@@ -39,6 +39,9 @@ mod tests {
         assert_eq!(lines[1], "  layer 0   +0 █-20");
         assert_eq!(lines[2], "  layer 1 ▒+10  NaN");
         let colored = text(&[vec![0.5, 0.48]], 0.5, true);
-        assert!(colored.contains("48;5;32") || colored.contains("48;5;25"), "{colored:?}");
+        assert!(
+            colored.contains("48;5;32") || colored.contains("48;5;25"),
+            "{colored:?}"
+        );
     }
 }

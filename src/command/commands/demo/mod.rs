@@ -45,7 +45,9 @@ impl Demo {
             folder: &self.folder,
         };
         if !self.folder.join("graph.json").exists() {
-            say("running it; the first use of a libtorch compiles an adapter, which can take half a minute");
+            say(
+                "running it; the first use of a libtorch compiles an adapter, which can take half a minute",
+            );
         }
         // Two programs at a time: each spends most of its time on loading libtorch and the model.
         let (bare, recorded) = std::thread::scope(|scope| {

@@ -16,13 +16,13 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics
+PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
 # Those that use the C++ binding; the first one without libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_transformer build/cpp_scopes
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
@@ -132,6 +132,13 @@ hosts: venv build build/libmodel.so ## every host program bare and under `graphp
 .PHONY: test-hosts
 test-hosts: venv build build/libmodel.so ## a part of them
 	$(PYTEST) tests/hosts -q $(T)
+
+# 1.2 GB on disk, in build/python-3.14.
+.PHONY: test-pythons
+test-pythons: venv build ## the Python package with the newest Python that torch has wheels for (tests/pythons)
+	@$(PYTHON) tests/pythons/fetch.py build/python-3.14
+	PYTHONPATH=build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
+	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
 
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
@@ -320,8 +327,9 @@ build/infer build/runner build/endings build/flat build/dynamics: build/%: tests
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)
 
-build/plugin.so: tests/programs/cpp/plugin.cpp tests/programs/cpp/include/host.h build/libtorch.hpp.gch
-	@echo "programs: compiling plugin" >&2
+build/plugin.so build/square_op.so: build/%.so: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,host.h square.hpp) \
+    build/libtorch.hpp.gch
+	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
 
 build/late: tests/programs/c/late.c
@@ -370,8 +378,9 @@ build/cpp_alone: tests/programs/cpp/alone.cpp tests/programs/cpp/include/check.h
 	@echo "programs: compiling cpp_alone" >&2
 	@$(CXX) -std=c++17 $(CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK)
 
-build/cpp_modules: tests/programs/cpp/modules.cpp tests/programs/cpp/include/check.hpp $(CPP_HEADERS) build/libtorch.hpp.gch
-	@echo "programs: compiling cpp_modules" >&2
+build/cpp_modules build/cpp_functions: build/cpp_%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,check.hpp square.hpp) \
+    $(CPP_HEADERS) build/libtorch.hpp.gch
+	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
 TRANSFORMER := bindings/cpp/examples/transformer

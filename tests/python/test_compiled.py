@@ -316,7 +316,10 @@ def test_functions_of_the_user_and_replacements() -> None:
     results = []
     for pg in (PatchableGraph(net, x), PatchableGraph(compiled(net), x)):
         with pg.patch(
-            {"blocks_0.sigmoid": CustomPatch(custom_op=lambda value: value.flip(0)), "blocks_1.mul": ReplacePatch(value=value)}
+            {
+                "blocks_0.sigmoid": CustomPatch(custom_op=lambda value: value.flip(0)),
+                "blocks_1.mul": ReplacePatch(value=value),
+            }
         ):
             results.append(pg(x))
     assert same(*results)
@@ -342,6 +345,9 @@ def test_errors_name_the_patch() -> None:
 
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(compiled(net), x)
-    with pg.patch({"blocks_0.sigmoid": AddPatch(value=torch.ones(7))}), pytest.raises(PatchError, match="blocks_0.sigmoid"):
+    with (
+        pg.patch({"blocks_0.sigmoid": AddPatch(value=torch.ones(7))}),
+        pytest.raises(PatchError, match="blocks_0.sigmoid"),
+    ):
         pg(x)
     assert same(pg(x), net(x))

@@ -102,6 +102,8 @@ class Thread(threading.local):
         self.compiled: tuple[types.FrameType, bool] | None = None
         # The stack trace of the operation of a captured graph that is at work.
         self.called_from: str | None = None
+        # The frame that called the root, where the extension has: what is further out is before the run.
+        self.caller: types.FrameType | None = None
         # Whether a patch's function is at work, and what it calls is its own business.
         self.apart = False
         # What a patch's function raised, and what it returned: alive until the next one is called.

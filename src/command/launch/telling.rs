@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::ffi::OsStr;
 
 use graphpatch_core::error::Error;
 use graphpatch_core::graph::{self, Graph};
 use graphpatch_core::patch::PatchSpec;
 use graphpatch_core::path::NodePath;
+use graphpatch_loader::{find_in_path, why_not_preloaded};
 use graphpatch_protocol::{PatchReport, Report};
 
 use crate::commands::check;
@@ -137,6 +139,9 @@ impl Outcome {
 
     /// No run began.
     fn why_nothing(&self, wanted: &Wanted) -> String {
+        if let Some(cause) = self.why_unseen(&wanted.program) {
+            return cause;
+        }
         let first = self.reports.first();
         let hint = match first.and_then(|report| report.libtorch.as_deref()) {
             None => String::new(),
@@ -154,6 +159,33 @@ impl Outcome {
             ),
         };
         format!("no libtorch model ran in {}{hint}", wanted.program)
+    }
+}
+
+impl Outcome {
+    /// Where no process of ours met a libtorch: what kept us out, if that is known.
+    fn why_unseen(&self, program: &str) -> Option<String> {
+        if self.lost.late {
+            return Some(format!(
+                "a libtorch was loaded in {program} where it is not seen (a plugin opened with RTLD_DEEPBIND loads it by itself): \
+                 link it, or load it before"
+            ));
+        }
+        if self.reports.iter().any(|report| report.libtorch.is_some()) {
+            return None;
+        }
+        let whole = find_in_path(OsStr::new(program))?;
+        if let Some(why) = why_not_preloaded(&whole) {
+            return Some(format!("{program} {why}: nothing in it can be seen"));
+        }
+        let lost: Vec<&str> = self.lost.programs.iter().map(String::as_str).collect();
+        (!lost.is_empty()).then(|| {
+            format!(
+                "{} ran without libgraphpatch: what started it (env -i, a launcher) took LD_PRELOAD out of its environment; \
+                 LD_PRELOAD, GRAPHPATCH_OPTIONS and PYTHONPATH have to stay",
+                lost.join(", ")
+            )
+        })
     }
 }
 
@@ -217,6 +249,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graphpatch_protocol::Lost;
 
     fn report(matched: u64) -> Report {
         let patch = PatchReport {
@@ -238,6 +271,7 @@ mod tests {
         let outcome = |reports: Vec<Report>| Outcome {
             reports,
             damaged: vec![],
+            lost: Lost::default(),
         };
         let all = outcome(vec![report(3), report(4), report(0)]);
         let sums = all.patches(&specs);

@@ -3,8 +3,8 @@
 //
 //   dynamics MODEL.pt INPUTS.pt OUT.pt [STEPS] [--inside]
 //
-// INPUTS.pt holds the positions. OUT.pt is a tuple with (energy, forces) for each step. With --inside the model itself takes the
-// gradients, and returns (energy, forces).
+// INPUTS.pt holds the positions. OUT.pt is a tuple with (energy, forces) for each step. With --inside the model itself takes
+// the gradients, and returns (energy, forces).
 
 #include "host.h"
 

@@ -120,7 +120,11 @@ def alike(wanted: str, line: str) -> bool:
     """Word by word, but for the shades of a heat map; numbers by 2 %, as another machine's arithmetic may differ a little."""
     shown, said = ([word.rstrip(",") for word in text.split() if word not in "░▒▓█"] for text in (wanted, line))
     if shown and shown[-1].endswith("…"):
-        said = [*said[: len(shown) - 1], said[len(shown) - 1][: len(shown[-1]) - 1] + "…"] if len(said) >= len(shown) else []
+        said = (
+            [*said[: len(shown) - 1], said[len(shown) - 1][: len(shown[-1]) - 1] + "…"]
+            if len(said) >= len(shown)
+            else []
+        )
     return len(shown) == len(said) and all(map(equal, shown, said))
 
 

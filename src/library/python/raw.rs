@@ -171,6 +171,8 @@ table! {
         PyErr_Restore(*mut PyObject, *mut PyObject, *mut PyObject) -> ();
         PyException_SetTraceback(*mut PyObject, *mut PyObject) -> c_int;
         PyErr_SetString(*mut PyObject, *const c_char) -> ();
+        PyErr_Fetch(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject) -> ();
+        PyErr_Restore(*mut PyObject, *mut PyObject, *mut PyObject) -> ();
         PyEval_SaveThread() -> *mut c_void;
         PyEval_RestoreThread(*mut c_void) -> ();
         PyInterpreterState_Get() -> *mut c_void;

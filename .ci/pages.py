@@ -75,10 +75,9 @@ def c_page() -> str:
 
 def errors_page() -> str:
     source = (ROOT / "src/core/error.rs").read_text("utf-8")
-    statuses = dict(
-        re.findall(r"Error::(\w+)[^=]*=> Status::(\w+)", (ROOT / "src/library/ffi/status.rs").read_text("utf-8"))
-    )
-    numbers = dict(re.findall(r"^    (\w+) = (\d+),", (ROOT / "src/library/ffi/status.rs").read_text("utf-8"), re.M))
+    of_status = (ROOT / "src/library/ffi/status.rs").read_text("utf-8")
+    statuses = dict(re.findall(r"Error::(\w+)[^=]*=> Status::(\w+)", of_status))
+    numbers = dict(re.findall(r"^    (\w+) = (\d+),", of_status, re.M))
     text = (
         f"# Errors, their causes and cures\n\n{GENERATED}The number is the status that a call of the C ABI answers.\n"
     )

@@ -76,7 +76,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ROOT / "build/demo"
 
 
-@pytest.mark.parametrize("page", filter(runs, PAGES), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", list(filter(runs, PAGES)), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_does_what_it_says(page: Path, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "build/demo"
     shutil.copytree(demo, folder, symlinks=True, ignore=shutil.ignore_patterns("bin", "encoder.pt"))

@@ -13,6 +13,7 @@
 //! | [`patch`] | patch kinds, patch text and files, the plan |
 //! | [`nested`] | JSON as deep as models nest |
 //! | [`output`] | files that are written as a whole or not at all |
+//! | [`whole`] | files that are read as a whole, and how much of them |
 //! | [`plain`] | text of strangers, for a terminal |
 //! | [`error`] | the one error type |
 #![forbid(unsafe_code)]
@@ -26,3 +27,4 @@ pub mod patch;
 pub mod path;
 pub mod plain;
 pub mod tensor;
+pub mod whole;

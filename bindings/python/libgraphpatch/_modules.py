@@ -51,8 +51,8 @@ def see_compiled() -> None:
 
 
 def itself(child: Any) -> Any:
-    """The module that hangs there, where a PatchableGraph of it, or what ``torch.compile`` has made of it, stands in its
-    place."""
+    """The module that hangs there, where a PatchableGraph of it, or what ``torch.compile`` has made of it, stands in
+    its place."""
     if not issubclass(type(child), Module):
         child = vars(child).get("_module", child)
     return child._modules["_orig_mod"] if is_compiled(child) else child

@@ -1,5 +1,5 @@
-"""The extension that calls of modules go through, where the interpreter can have it: it lies in the library itself. What
-it does, ``_module_call`` also does in Python: that is what remains without it.
+"""The extension that calls of modules go through, where the interpreter can have it: it lies in the library itself.
+What it does, ``_module_call`` also does in Python: that is what remains without it.
 
 It is not used by interpreters without a GIL, by others than CPython, and where the environment says
 ``GRAPHPATCH_CTYPES=1``.

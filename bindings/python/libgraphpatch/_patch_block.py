@@ -259,8 +259,8 @@ class PatchBlock(contextlib.ContextDecorator):
         return f"{what}: the calls of {name} in the block did not come by there"
 
 
-# An exception out of a signal handler may come at any instruction of a function of Python's. With the extension these two
-# are none: no patch outlives its block.
+# An exception out of a signal handler may come at any instruction of a function of Python's. With the extension these
+# two are none: no patch outlives its block.
 if native is not None:
     for _name, _function in (("__enter__", native.enter), ("__exit__", native.leave)):
         setattr(PatchBlock, _name, method(_function))

@@ -4,6 +4,7 @@
 use super::object::{Object, Raised, Result, id, tuple};
 use super::raw::{PyObject, python};
 use super::record::{Record, frame};
+use super::run;
 use super::scope;
 use super::state::{ANY, SEVERAL, State, state};
 use super::thread;
@@ -129,7 +130,7 @@ pub fn call(call: &Call<'_>) -> Result<Object> {
         return call.leave_to_python();
     }
     let Some(current) = thread::frame() else {
-        return call.leave_to_python();
+        return run::call(state, module, call);
     };
     if SEVERAL.load(Ordering::Relaxed) && state.roots.value(&id(module)?)?.is_some() {
         return call.leave_to_python();

@@ -13,6 +13,7 @@ mod door;
 mod object;
 mod raw;
 mod record;
+mod run;
 mod scope;
 mod state;
 mod thread;

@@ -46,8 +46,8 @@ impl Object {
     ///
     /// # Safety
     ///
-    /// The object is alive as long as `'a`.
-    pub unsafe fn borrowed<'a>(place: &'a *mut PyObject) -> Option<&'a Object> {
+    /// The object is alive as long as the place is.
+    pub unsafe fn borrowed(place: &*mut PyObject) -> Option<&Object> {
         // SAFETY: an `Option` of a reference like this is a pointer that may be NULL.
         unsafe { &*std::ptr::from_ref(place).cast::<Option<Object>>() }.as_ref()
     }

@@ -244,9 +244,10 @@ typedef int32_t (*gp_callback)(void *user,
 
 // A function of the user's that takes libtorch's own tensor: `tensor` is the at::TensorImpl of the picked part, with
 // its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
-// at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
-// written into the picked part where there is); it must stay alive until the thread's next call of a function.
-// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions; None comes as NULL.
+// at::TensorImpl of a tensor that takes its place: one that may be written into the picked part where there is an
+// index; else of any shape and dtype, but those of the value where that is a plain number or was written into an
+// operand. It must stay alive until the thread's next call of a function. Anything but 0 is a failure. A plain number
+// comes and goes as a tensor without dimensions; None comes as NULL.
 // Otherwise as gp_callback. Since 0.1.0.
 typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void **replacement);
 
@@ -516,6 +517,22 @@ gp_status gp_graphs_find(const gp_graphs *graphs,
                          const char *path,
                          const char *below,
                          char **out);
+
+// The paths in graph number `index`, one a line, of what fits all that is asked for; NULL asks for nothing. `pattern` is a
+// path with `*` (anything within a name), `**` (any names), `?`, `[0-5]` and `{a,b}`; `op` an operation's schema
+// (`aten::add.Tensor`) or its name (`add`); `module` a class, whole or its last part (`Linear`): its calls; `shape`
+// sizes as `graphpatch show --shape` reads them (`*,768`, `...` for any): only tensors, also those in containers, one by
+// one. A path in which a line break stands is left out. `out` receives new text, empty where nothing fits; free it with
+// gp_string_free.
+//
+// Thread: any. NULL: pattern, op, module, shape. Errors: GP_STATUS_PARSE. Since 0.1.0.
+gp_status gp_graphs_search(const gp_graphs *graphs,
+                           size_t index,
+                           const char *pattern,
+                           const char *op,
+                           const char *module,
+                           const char *shape,
+                           char **out);
 
 // Whether `path` is well-formed; `canonical` (may be NULL) receives it as it is printed, new text to be freed with
 // gp_string_free. GP_STATUS_PARSE: the message names the character.

@@ -1,11 +1,14 @@
 //! Whether results are for a person's eyes: colors and folds on a terminal, plain text in a pipe or a file.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use graphpatch_core::graph::Part;
+use graphpatch_core::plain::plain;
 
 /// When to color.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -32,6 +35,16 @@ impl Color {
             }
         }
     }
+}
+
+/// How many characters a line of stderr has, where that is a terminal.
+pub fn width_of_stderr() -> Option<u16> {
+    terminal_size::terminal_size_of(std::io::stderr()).map(|(width, _)| width.0)
+}
+
+/// How many characters a line of stdout has, where that is a terminal.
+pub fn width() -> Option<u16> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0)
 }
 
 /// Whether stdout is a terminal.
@@ -61,13 +74,70 @@ pub fn paint(text: &mut String, part: Part, piece: &str) {
         Part::Label => fore(AnsiColor::Cyan),
     };
     // Writing to a String does not fail.
-    let _ = write!(text, "{style}{piece}{style:#}");
+    let _ = write!(text, "{}", colored(piece, style));
+}
+
+/// Whether this process has colored anything: then colors are not taken out again.
+static COLORED: AtomicBool = AtomicBool::new(false);
+
+/// The text in a style.
+pub fn colored(text: &str, style: Style) -> String {
+    COLORED.store(true, Ordering::Relaxed);
+    format!("{style}{}{style:#}", plain(text))
+}
+
+/// The text, with colors where there are any and nothing else that a terminal would obey.
+pub fn plain_but_for_colors(text: &str) -> Cow<'_, str> {
+    match COLORED.load(Ordering::Relaxed) {
+        true => keeping_colors(text),
+        false => plain(text),
+    }
+}
+
+fn keeping_colors(text: &str) -> Cow<'_, str> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once("\u{1b}[") {
+        let is_setting = |c: char| c.is_ascii_digit() || c == ';';
+        let after = behind.trim_start_matches(is_setting);
+        let Some(after) = after.strip_prefix('m') else {
+            // No color: the rest of it is text.
+            out += &plain(before);
+            out += &plain("\u{1b}[");
+            rest = behind;
+            continue;
+        };
+        out += &plain(before);
+        out += "\u{1b}[";
+        out += &behind[..behind.len() - after.len()];
+        rest = after;
+    }
+    out += &plain(rest);
+    Cow::Owned(out)
 }
 
 /// The text in a style, if colors are on.
 pub fn styled(text: &str, style: Style, on: bool) -> String {
     match on {
-        true => format!("{style}{text}{style:#}"),
+        true => colored(text, style),
         false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colors_stay_and_what_names_bring_does_not() {
+        let painted = colored("a\u{1b}[2Jb", PATH);
+        assert!(painted.starts_with("\u{1b}[1m") && painted.contains("a\\u001b[2Jb"));
+        let whole = format!("{painted}\u{1b}[2J\u{1b}]0;title\u{7}\u{1b}[1;3H\u{9b}x\n");
+        let shown = keeping_colors(&whole);
+        let rest = shown.strip_prefix(&*painted).expect("the color stays");
+        assert_eq!(
+            rest,
+            "\\u001b[2J\\u001b]0;title\\u0007\\u001b[1;3H\\u009bx\n"
+        );
     }
 }

@@ -4,6 +4,10 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use graphpatch_core::plain::plain;
+
+use crate::terminal;
+
 /// The exit code for bad options, paths or files.
 pub const USAGE: u8 = 2;
 
@@ -48,16 +52,16 @@ pub fn say(message: impl Display) {
     show_on_stderr(&format!("graphpatch: {message}\n"));
 }
 
-/// Text as it is, on stderr. A stderr that is closed is no error.
+/// Text on stderr, in which no name can make a terminal do anything. A stderr that is closed is no error.
 pub fn show_on_stderr(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(plain(text).as_bytes());
 }
 
-/// A result, on stdout. A reader that has seen enough (`| head`) ends the command quietly, as a signal would.
+/// A result, on stdout, in which no name can make a terminal do anything. A reader that has seen enough (`| head`) ends the command quietly, as a signal would.
 pub fn print(text: &str) -> Result<(), Stop> {
     let mut stdout = std::io::stdout().lock();
     match stdout
-        .write_all(text.as_bytes())
+        .write_all(terminal::plain_but_for_colors(text).as_bytes())
         .and_then(|()| stdout.flush())
     {
         Err(why) if why.kind() == ErrorKind::BrokenPipe => Err(Stop {

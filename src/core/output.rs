@@ -72,7 +72,9 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
     match Destination::of(path) {
         Destination::File(file) => replace_file(&file, write),
         Destination::Stream(stream) => {
-            let folder = tempfile::tempdir()?;
+            let folder = tempfile::Builder::new()
+                .permissions(only_ours())
+                .tempdir()?;
             let whole = folder.path().join("whole");
             write(&whole)?;
             std::io::copy(&mut File::open(&whole)?, &mut open_stream(&stream)?).map(drop)
@@ -88,9 +90,11 @@ fn replace_file(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
     if file.is_symlink() {
         return Err(as_file_error("its symbolic links lead nowhere"));
     }
-    // A folder of its own, so that what a full disk leaves behind goes with it.
+    // A folder of its own, so that what a full disk leaves behind goes with it; nobody else reads the file before it has the
+    // permissions of the old one.
     let part = tempfile::Builder::new()
         .prefix(".graphpatch-")
+        .permissions(only_ours())
         .tempdir_in(folder_of(file))?;
     let new = part.path().join("new");
     write(&new)?;
@@ -100,6 +104,11 @@ fn replace_file(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
     };
     std::fs::set_permissions(&new, mode)?;
     std::fs::rename(&new, file)
+}
+
+/// Those of a folder that nobody else may look into.
+fn only_ours() -> Permissions {
+    Permissions::from_mode(0o700)
 }
 
 /// The permissions that an ordinary new file gets: the umask is applied to them.

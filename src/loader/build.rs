@@ -1,19 +1,22 @@
 //! Builds the adapter with the machine's C++ compiler and puts it into the cache.
 //!
 //! Two processes may come here at once (a launcher's ranks): a `Lock` lets one build while the others wait, and the
-//! finished file, sealed, appears under its name by a rename. The compiler runs without our preloading.
+//! finished file, sealed, appears under its name by a rename. The compiler runs without our preloading, and not for ever.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
+use std::io::Seek;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, SystemTime};
 
 use super::cache::{self, CacheDirectory};
 use super::compiler::{self, Compiler};
 use super::lock::Lock;
 use super::message::say;
-use super::{Libtorch, seal, sources};
+use super::trust::{Folder, Sound, Unfit};
+use super::{Libtorch, limited, seal, sources};
 use graphpatch_core::error::{Error, Result};
 
 /// The cached adapter for `libtorch`; built first when there is none, when it is not what was built (cut short, another
@@ -21,48 +24,89 @@ use graphpatch_core::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where it cannot be built.
-pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<PathBuf> {
+/// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where it cannot be built, and
+/// where reading the one there fails.
+pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<Sound> {
     libtorch.check_version()?;
     let cache = cache::choose()?;
     let name = cache::file_name(libtorch);
     let target = cache.path.join(&name);
-    if !again && check(&target).is_ok() {
-        return Ok(target);
+    if !again && let Some(sound) = usable(&target)? {
+        return Ok(sound);
     }
     // Before anything is left in the cache.
     let (include, compiler) = (headers(libtorch)?, compiler::compiler()?);
-    let before = modified(&target);
-    let lock = Lock::wait(&cache.path, &name);
-    let ready = check(&target).is_ok() && (!again || modified(&target) != before);
-    if !ready {
-        if lock.is_held() {
-            remove_leftovers(&cache.path, &name);
-        }
-        if let Err(why) = check(&target)
-            && target.symlink_metadata().is_ok()
-        {
-            say(&format!("{} {why}; it is built anew", target.display()));
-        }
-        build(libtorch, include, &compiler, &cache, &target)?;
+    let (before, asked) = (modified(&target), SystemTime::now());
+    let folder = Folder::open(&cache.path).map_err(|why| unfit(&cache.path, &why))?;
+    let lock = Lock::wait(&folder, &name);
+    if let Some(sound) = usable(&target)?
+        && (!again || modified(&target) != before)
+    {
+        return Ok(sound);
     }
-    Ok(target)
+    if lock.is_held() {
+        remove_leftovers(&cache.path, &name);
+        // Whoever had the lock until now has tried it: the same again would take as long.
+        if modified(&log_of(&target)).is_some_and(|failed| failed > asked) {
+            return Err(Error::Adapter(format!(
+                "another process has just tried to build the adapter; what the compiler said is in {}",
+                log_of(&target).display()
+            )));
+        }
+    }
+    if let Err(Unfit::Wrong(why)) = sound(&target) {
+        say(&format!("{} {why}; it is built anew", target.display()));
+    }
+    build(libtorch, include, &compiler, &cache, &target)?;
+    sound(&target).map_err(|why| unfit(&target, &why))
 }
 
-/// The adapter for `libtorch` that the cache has, if it can be used. Builds nothing.
-pub fn cached(libtorch: &Libtorch) -> Option<PathBuf> {
-    let path = cache::directory().ok()?.join(cache::file_name(libtorch));
-    check(&path).is_ok().then_some(path)
+/// Whether the cache has an adapter for `libtorch` that can be used. Builds nothing.
+pub fn is_cached(libtorch: &Libtorch) -> bool {
+    cache::directory().is_ok_and(|dir| sound(&dir.join(cache::file_name(libtorch))).is_ok())
 }
 
-/// Whether the file is an adapter that this user, or root, has built and nobody has changed.
+/// The adapter's file, if it can be taken: this user, or root, has built it, nobody else can have changed it, and it is
+/// whole. It is read once more after a while if reading fails, as such errors pass.
 ///
 /// # Errors
 ///
-/// What is wrong with it, as the end of a sentence that begins with its path.
-pub fn check(file: &Path) -> Result<(), String> {
-    cache::check_owner(file)?;
-    seal::check(file)
+/// What is wrong with it.
+pub fn sound(file: &Path) -> Result<Sound, Unfit> {
+    const PAUSES_MS: [u64; 3] = [10, 50, 200];
+    for pause in PAUSES_MS {
+        match sound_now(file) {
+            Err(Unfit::Unreadable(_)) => std::thread::sleep(Duration::from_millis(pause)),
+            found => return found,
+        }
+    }
+    sound_now(file)
+}
+
+fn sound_now(file: &Path) -> Result<Sound, Unfit> {
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+        return Err(Unfit::Absent);
+    };
+    let mut sound = Folder::open(folder)?.file(name)?;
+    seal::check(&mut sound.file, name)?;
+    Ok(sound)
+}
+
+/// The file if it is sound, and none where one has to be built.
+///
+/// # Errors
+///
+/// That it cannot be read, which another one in its place would not mend.
+fn usable(file: &Path) -> Result<Option<Sound>> {
+    match sound(file) {
+        Ok(sound) => Ok(Some(sound)),
+        Err(why @ Unfit::Unreadable(_)) => Err(unfit(file, &why)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn unfit(path: &Path, why: &Unfit) -> Error {
+    Error::Adapter(format!("{} {}", path.display(), why.why()))
 }
 
 /// Puts the adapter for `libtorch` into `dir`, which is made if need be: from the cache, or built for it.
@@ -71,15 +115,18 @@ pub fn check(file: &Path) -> Result<(), String> {
 ///
 /// As [`cached_or_built`]; [`Error::File`] where `dir` cannot be written.
 pub fn place_in(libtorch: &Libtorch, dir: &Path) -> Result<PathBuf> {
-    let built = cached_or_built(libtorch, false)?;
+    let mut built = cached_or_built(libtorch, false)?;
     let target = dir.join(cache::file_name(libtorch));
-    let write = || {
+    let mut write = || {
         std::fs::create_dir_all(dir)?;
         let work = tempfile::Builder::new()
             .prefix(".adapter-")
             .tempdir_in(dir)?;
         let copy = work.path().join("copy");
-        std::fs::copy(&built, &copy)?;
+        built.file.rewind()?;
+        std::io::copy(&mut built.file, &mut File::create(&copy)?)?;
+        // Compilers heed the umask, and so does making files; it may let a group write.
+        std::fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
         std::fs::rename(&copy, &target)
     };
     write().map_err(|why| file_error(&target, &why))?;
@@ -149,6 +196,7 @@ fn build(
     // In the cache directory, so that the rename stays on one file system.
     let work = tempfile::Builder::new()
         .prefix(&work_prefix(&name))
+        .permissions(Permissions::from_mode(0o700))
         .tempdir_in(dir)
         .map_err(|why| file_error(dir, &why))?;
     for (name, text) in sources::ADAPTER_SOURCES {
@@ -220,18 +268,34 @@ fn arguments(
     Ok(list)
 }
 
+/// Where the log of a build lies that failed.
+fn log_of(target: &Path) -> PathBuf {
+    target.with_extension("log")
+}
+
 fn compile(compiler: &Compiler, arguments: &[OsString], target: &Path, built: &Path) -> Result<()> {
-    let log_path = target.with_extension("log");
-    let log = File::create(&log_path).map_err(|why| file_error(&log_path, &why))?;
-    let clone = log.try_clone().map_err(|why| file_error(&log_path, &why))?;
+    // In the work directory, which is new: nothing can lie in the way there, no link and no pipe.
+    let written = built.with_extension("log");
+    let log = File::create(&written).map_err(|why| file_error(&written, &why))?;
+    let clone = log.try_clone().map_err(|why| file_error(&written, &why))?;
     let mut command = compiler.command();
     command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(clone)
         .stderr(log);
-    let good = match command.status() {
-        Ok(status) => status.success(),
+    let limit = limited::limit();
+    let good = match limited::status(&mut command, limit) {
+        Ok(Some(status)) => status.success(),
+        Ok(None) => {
+            let _ = std::fs::rename(&written, log_of(target));
+            return Err(Error::Adapter(format!(
+                "the C++ compiler {} did not end within {} s and was stopped; {} names another limit in seconds",
+                compiler.program.display(),
+                limit.as_secs(),
+                limited::LIMIT
+            )));
+        }
         // A program that ignores SIGCHLD (it may be set before exec) leaves nothing to wait for: the file decides.
         Err(why) if why.raw_os_error() == Some(libc::ECHILD) => true,
         Err(why) => {
@@ -243,16 +307,18 @@ fn compile(compiler: &Compiler, arguments: &[OsString], target: &Path, built: &P
     };
     if good && built.is_file() {
         // Only a failure's log is worth keeping; a leftover is no failure of the build.
-        let _ = std::fs::remove_file(&log_path);
+        let _ = std::fs::remove_file(log_of(target));
         return Ok(());
     }
-    let text = std::fs::read(&log_path)
+    let text = std::fs::read(&written)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default();
+    // A log that cannot be kept is no worse than the failure itself, whose first lines are told here.
+    let _ = std::fs::rename(&written, log_of(target));
     Err(Error::Adapter(format!(
         "the adapter does not compile with {}; the full log is in {}, it says\n{}",
         compiler.program.display(),
-        log_path.display(),
+        log_of(target).display(),
         telling_lines(&text)
     )))
 }

@@ -3,7 +3,8 @@
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{Libtorch, sources};
+use super::trust::{Folder, user};
+use super::{Libtorch, environment, sources};
 use graphpatch_core::error::{Error, Result};
 
 /// `adapter-s1-<source hash>-torch2.11.0-<build id>-cxx11.so`: a file of that name fits, or nothing does.
@@ -102,45 +103,46 @@ pub fn directory() -> Result<PathBuf> {
 }
 
 /// The cache directory, created if need be: `$GRAPHPATCH_CACHE`, `$XDG_CACHE_HOME/graphpatch`, `~/.cache/graphpatch`,
-/// else a directory of this user alone under the temporary one.
+/// else a directory of this user alone under the temporary one. One that other users could write to is not taken.
 ///
 /// # Errors
 ///
-/// [`Error::Adapter`] where none of these can be used.
+/// [`Error::Adapter`] where none of these can be used, and in a program that runs with more rights than its caller: it
+/// could not tell whose files these are.
 pub fn choose() -> Result<CacheDirectory> {
-    let env = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    if let Some(named) = env("GRAPHPATCH_CACHE") {
+    if environment::is_privileged() {
+        return Err(Error::Adapter(
+            "this program runs with more rights than its caller: nothing is built for it, and only an adapter beside the \
+             library is taken (`graphpatch doctor --build --into`)"
+                .into(),
+        ));
+    }
+    let env = |name: &str| environment::variable(name).map(PathBuf::from);
+    let why_elsewhere = if let Some(named) = env("GRAPHPATCH_CACHE") {
         // The user has named it: no other directory is taken silently when it cannot be used.
-        return match usable(&named) {
-            Ok(()) => Ok(CacheDirectory {
-                path: std::path::absolute(&named).unwrap_or(named),
-                why_elsewhere: None,
-            }),
-            Err(why) => Err(Error::Adapter(format!(
+        usable(&named).map_err(|why| {
+            Error::Adapter(format!(
                 "the cache directory {} (GRAPHPATCH_CACHE) cannot be used: {why}",
                 named.display()
-            ))),
-        };
-    }
-    let shared = env("XDG_CACHE_HOME").or_else(|| env("HOME").map(|home| home.join(".cache")));
-    let why_elsewhere = match shared.map(|dir| dir.join("graphpatch")) {
-        None => "neither HOME nor XDG_CACHE_HOME is set".into(),
-        Some(dir) if !dir.is_absolute() => format!("{} is no absolute path", dir.display()),
-        Some(dir) => match usable(&dir) {
-            Ok(()) => {
-                return Ok(CacheDirectory {
-                    path: dir,
-                    why_elsewhere: None,
-                });
-            }
-            Err(why) => format!("{} cannot be used: {why}", dir.display()),
-        },
+            ))
+        })?;
+        match trusted(&named) {
+            Ok(chosen) => return Ok(chosen),
+            Err(why) => format!("{} (GRAPHPATCH_CACHE) {why}", named.display()),
+        }
+    } else {
+        let shared = env("XDG_CACHE_HOME").or_else(|| env("HOME").map(|home| home.join(".cache")));
+        match shared.map(|dir| dir.join("graphpatch")) {
+            None => "neither HOME nor XDG_CACHE_HOME is set".into(),
+            Some(dir) if !dir.is_absolute() => format!("{} is no absolute path", dir.display()),
+            Some(dir) => match usable(&dir).map(|()| trusted(&dir)) {
+                Ok(Ok(chosen)) => return Ok(chosen),
+                Ok(Err(why)) => format!("{} {why}", dir.display()),
+                Err(why) => format!("{} cannot be used: {why}", dir.display()),
+            },
+        }
     };
-    match private_directory(&std::env::temp_dir()) {
+    match private_directory(&environment::temporary_folder()) {
         Ok(dir) => Ok(CacheDirectory {
             path: dir,
             why_elsewhere: Some(why_elsewhere),
@@ -149,6 +151,16 @@ pub fn choose() -> Result<CacheDirectory> {
             "no cache directory for adapters: {why_elsewhere}; {why}; name one in GRAPHPATCH_CACHE"
         ))),
     }
+}
+
+/// The directory by its path without links, if nobody but this user and root can put files there.
+fn trusted(dir: &Path) -> Result<CacheDirectory, String> {
+    Folder::open(dir)
+        .map(|folder| CacheDirectory {
+            path: folder.path().to_path_buf(),
+            why_elsewhere: None,
+        })
+        .map_err(|why| why.why())
 }
 
 fn usable(dir: &Path) -> std::io::Result<()> {
@@ -180,30 +192,6 @@ fn is_noexec(dir: &Path) -> bool {
     known && facts.f_flag & libc::ST_NOEXEC != 0
 }
 
-/// Who may have written a file from which code is about to be loaded: this user or root, and nobody else since.
-///
-/// # Errors
-///
-/// What is wrong with it, as the end of a sentence that begins with its path.
-pub fn check_owner(file: &Path) -> Result<(), String> {
-    let found = std::fs::symlink_metadata(file).map_err(|why| format!("cannot be read: {why}"))?;
-    if !found.is_file() {
-        return Err("is no ordinary file".into());
-    }
-    if found.uid() != user() && found.uid() != 0 {
-        return Err(format!("belongs to another user ({})", found.uid()));
-    }
-    if found.mode() & 0o022 != 0 {
-        return Err("can be written by other users".into());
-    }
-    Ok(())
-}
-
-fn user() -> u32 {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
 /// A directory that others can write to could hand us their library: it must be ours, a real directory, and closed.
 fn private_directory(temp: &Path) -> Result<PathBuf, String> {
     let dir = temp.join(format!("graphpatch-{}", user()));
@@ -216,7 +204,9 @@ fn private_directory(temp: &Path) -> Result<PathBuf, String> {
             dir.display()
         ));
     }
-    Ok(dir)
+    let folder =
+        Folder::open(&dir).map_err(|why| format!("nor can {}: it {}", dir.display(), why.why()))?;
+    Ok(folder.path().to_path_buf())
 }
 
 #[cfg(test)]
@@ -272,24 +262,6 @@ mod tests {
             seen += 1;
         }
         assert!(seen > 0 && !is_noexec(Path::new("/no/such")));
-    }
-
-    #[test]
-    fn owners_are_checked() {
-        let dir = tempfile::tempdir().expect("dir");
-        let (file, link) = (dir.path().join("a.so"), dir.path().join("b.so"));
-        std::fs::write(&file, "x").expect("write");
-        let mode = |mode| {
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("chmod");
-            check_owner(&file)
-        };
-        assert_eq!((mode(0o600), mode(0o755)), (Ok(()), Ok(())));
-        for bad in [0o620, 0o602, 0o777] {
-            assert!(mode(bad).expect_err("open").contains("other users"));
-        }
-        std::os::unix::fs::symlink(&file, &link).expect("link");
-        assert!(check_owner(&link).expect_err("link").contains("ordinary"));
-        assert!(check_owner(dir.path()).is_err() && check_owner(&dir.path().join("none")).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The machine's C++ compiler: which one, and what it can do.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::Libtorch;
+use super::{Libtorch, environment, limited};
 use graphpatch_core::error::{Error, Result};
 
 /// A C++ compiler and the arguments that `$CXX` gives it (`ccache g++`).
@@ -19,7 +20,7 @@ pub struct Compiler {
 
 /// `$CXX`, or the first of `c++`, `g++`, `clang++` in `PATH`.
 pub fn compiler() -> Result<Compiler> {
-    choose_compiler(std::env::var("CXX").ok().as_deref(), |name| {
+    choose_compiler(environment::text("CXX").as_deref(), |name| {
         super::find_in_path(OsStr::new(name))
     })
 }
@@ -70,13 +71,15 @@ impl Compiler {
 
     /// What it calls itself: the first line of `--version`.
     pub fn version(&self) -> Option<String> {
-        let answer = self
-            .command()
+        let mut said = tempfile::tempfile().ok()?;
+        let mut command = self.command();
+        command
             .arg("--version")
             .stdin(Stdio::null())
-            .output()
-            .ok()?;
-        let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+            .stdout(said.try_clone().ok()?)
+            .stderr(Stdio::null());
+        limited::status(&mut command, limited::limit()).ok()??;
+        let text = all_of(&mut said);
         text.lines().next().map(str::to_string)
     }
 
@@ -86,30 +89,41 @@ impl Compiler {
     ///
     /// What it said.
     pub fn check(&self, standard: u32) -> Result<(), String> {
-        let mut child = self
-            .command()
+        let fail = |why: std::io::Error| why.to_string();
+        let mut program = tempfile::tempfile().map_err(fail)?;
+        program
+            .write_all(b"#include <string>\nstd::string text;\n")
+            .and_then(|()| program.rewind())
+            .map_err(fail)?;
+        let mut said = tempfile::tempfile().map_err(fail)?;
+        let mut command = self.command();
+        command
             .arg(format!("-std=c++{standard}"))
             .args(["-fsyntax-only", "-x", "c++", "-"])
-            .stdin(Stdio::piped())
+            .stdin(program)
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|why| format!("it does not start: {why}"))?;
-        if let Some(mut input) = child.stdin.take() {
-            // A compiler that reads nothing says why in its own words.
-            let _ = input.write_all(b"#include <string>\nstd::string text;\n");
+            .stderr(said.try_clone().map_err(fail)?);
+        match limited::status(&mut command, limited::limit()) {
+            Err(why) => return Err(format!("it does not start: {why}")),
+            Ok(None) => return Err("it does not end".into()),
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(_)) => (),
         }
-        let answer = child.wait_with_output().map_err(|why| why.to_string())?;
-        if answer.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+        let said = all_of(&mut said);
         let line = said.lines().find(|line| line.contains("error"));
         Err(line
             .or(said.lines().next())
             .unwrap_or("it failed")
             .to_string())
     }
+}
+
+/// What was written into a file.
+fn all_of(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    // What cannot be read was not said.
+    let _ = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

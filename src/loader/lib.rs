@@ -8,15 +8,20 @@
 pub mod build;
 pub mod cache;
 pub mod compiler;
+mod disable;
 mod elf;
+mod environment;
 pub mod imports;
 mod libtorch;
+mod limited;
 mod lock;
 mod message;
 mod program;
 pub mod seal;
 mod shipped;
 pub mod sources;
+pub mod trust;
+mod unfit;
 mod versions;
 
 use std::ffi::{CStr, OsStr};
@@ -27,10 +32,14 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use graphpatch_core::error::{Error, Result};
 use libtorch::is_libtorch_cpu;
+use trust::{Sound, Unfit};
 
+pub use disable::{DISABLE_VARIABLE, is_disabled};
 pub use libtorch::{Libtorch, in_directory};
+pub use message::say;
 pub use program::{Found, find_for_program, find_in_path};
 pub use shipped::Shipped;
+pub use unfit::{check_library, why_not_preloaded};
 pub use versions::{ANYWAY, NEWEST, OLDEST, supported};
 
 /// Whether the adapter for one libtorch is there, and in which file.
@@ -93,19 +102,27 @@ pub fn loaded_path() -> Option<PathBuf> {
 ///
 /// # Errors
 ///
-/// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where no adapter can be
-/// had; they say why those that were built ahead did not do.
+/// [`Error::State`] where the environment switches us off, [`Error::Torch`] for a libtorch that is not supported,
+/// [`Error::Adapter`] and [`Error::File`] where no adapter can be had; they say why those that were built ahead did not do.
 pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
+    if is_disabled() {
+        return Err(Error::State(format!(
+            "{DISABLE_VARIABLE} is set: nothing of libgraphpatch runs in this process"
+        )));
+    }
     libtorch.check_version()?;
     let mut shipped = Shipped::find(libtorch, own_object().as_deref());
     for path in std::mem::take(&mut shipped.fits) {
-        match open(&path) {
-            Ok(library) => return Ok(library),
-            Err(why) => shipped.near.push(why.to_string()),
+        match build::sound(&path).map(|sound| open(&sound, &path)) {
+            Ok(Ok(library)) => return Ok(library),
+            Ok(Err(why)) => shipped.near.push(why.to_string()),
+            Err(why) => shipped
+                .near
+                .push(format!("{} {}", path.display(), why.why())),
         }
     }
     // Said when the adapter is built, not by every process that takes it from the cache.
-    if build::cached(libtorch).is_none() {
+    if !build::is_cached(libtorch) {
         shipped.near.iter().for_each(|why| message::say(why));
     }
     load_own(libtorch).map_err(|why| match shipped.complaint() {
@@ -115,11 +132,12 @@ pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
 }
 
 fn load_own(libtorch: &Libtorch) -> Result<&'static Library> {
-    match open(&build::cached_or_built(libtorch, false)?) {
+    let path = PathBuf::from(cache::file_name(libtorch));
+    match open(&build::cached_or_built(libtorch, false)?, &path) {
         Ok(library) => Ok(library),
         // An undamaged file that does not load was built with a compiler whose runtime library is gone. It is built
         // once more.
-        Err(_) => open(&build::cached_or_built(libtorch, true)?),
+        Err(_) => open(&build::cached_or_built(libtorch, true)?, &path),
     }
 }
 
@@ -134,10 +152,10 @@ pub fn adapter_status(libtorch: &Libtorch, library: Option<&Path>) -> Result<Ada
         Some(path) => (path.clone(), AdapterState::Prebuilt),
         None => {
             let path = cache::directory()?.join(cache::file_name(libtorch));
-            let state = match build::check(&path) {
-                Ok(()) => AdapterState::Cached,
-                Err(_) if path.symlink_metadata().is_err() => AdapterState::Missing,
-                Err(why) => AdapterState::Broken(why),
+            let state = match build::sound(&path) {
+                Ok(_) => AdapterState::Cached,
+                Err(Unfit::Absent) => AdapterState::Missing,
+                Err(why) => AdapterState::Broken(why.why()),
             };
             (path, state)
         }
@@ -163,10 +181,11 @@ pub fn own_object() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
-fn open(path: &Path) -> Result<&'static Library> {
-    // SAFETY: the file is an adapter: built by us from our own source, or put where the user keeps adapters. Its
-    // initialisers only register with the libtorch that this process has already loaded.
-    match unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) } {
+/// Loads the file that was checked; `path` is what a message calls it.
+fn open(sound: &Sound, path: &Path) -> Result<&'static Library> {
+    // SAFETY: the file is an adapter: built by us from our own source, or put where the user keeps adapters, where nobody
+    // else can write. Its initialisers only register with the libtorch that this process has already loaded.
+    match unsafe { Library::open(Some(sound.loadable()), RTLD_NOW | RTLD_LOCAL) } {
         Ok(library) => Ok(Box::leak(Box::new(library))),
         Err(why) => Err(Error::Adapter(format!(
             "the adapter {} does not load: {why}",

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::elf;
+use super::{elf, environment};
 
 /// The libtorch of a process or a program, as far as files tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +143,7 @@ const VERSION_HEADERS: [&str; 2] = [
 
 /// `$GRAPHPATCH_TORCH_INCLUDE`, or where wheels, the libtorch archive, conda and distributions put the headers.
 fn include_dir(homes: &[PathBuf]) -> Option<PathBuf> {
-    let mut candidates: Vec<PathBuf> = std::env::var_os("GRAPHPATCH_TORCH_INCLUDE")
+    let mut candidates: Vec<PathBuf> = environment::variable("GRAPHPATCH_TORCH_INCLUDE")
         .map(PathBuf::from)
         .into_iter()
         .collect();

@@ -1,10 +1,12 @@
 //! The lock that lets one of several processes build an adapter.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
 use std::time::{Duration, Instant};
 
+use super::limited;
 use super::message::say;
+use super::trust::Folder;
 
 /// Held until dropped; the kernel frees it when its process dies. It saves work and is not needed for a right result:
 /// the finished file appears by a rename, so where there is no locking (some network file systems) several processes
@@ -13,21 +15,13 @@ pub struct Lock(Option<File>);
 
 impl Lock {
     /// Waits for whoever builds `name` in `dir`, but not for ever: a builder may have been stopped.
-    pub fn wait(dir: &Path, name: &str) -> Lock {
-        Lock::wait_at_most(dir, name, Duration::from_secs(300))
+    pub fn wait(dir: &Folder, name: &str) -> Lock {
+        let moving = Duration::from_secs(30);
+        Lock::wait_at_most(dir, name, limited::limit() + moving)
     }
 
-    fn wait_at_most(dir: &Path, name: &str, limit: Duration) -> Lock {
-        let path = dir.join(format!("{name}.lock"));
-        let new = || {
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)
-        };
-        // Another user's (root's, after a sudo) can be read, which is enough to lock it.
-        let Ok(file) = File::open(&path).or_else(|_| new()) else {
+    fn wait_at_most(dir: &Folder, name: &str, limit: Duration) -> Lock {
+        let Some(file) = dir.lock_file(OsStr::new(&format!("{name}.lock"))) else {
             return Lock(None);
         };
         let start = Instant::now();
@@ -57,19 +51,19 @@ mod tests {
 
     #[test]
     fn one_at_a_time_and_not_for_ever() {
-        let dir = tempfile::tempdir().expect("dir");
+        let place = tempfile::tempdir().expect("dir");
+        let dir = &Folder::open(place.path()).expect("folder");
         let soon = Duration::from_millis(50);
-        let first = Lock::wait(dir.path(), "a");
-        assert!(first.is_held() && Lock::wait(dir.path(), "b").is_held());
-        assert!(!Lock::wait_at_most(dir.path(), "a", soon).is_held());
-        let path = dir.path();
+        let first = Lock::wait(dir, "a");
+        assert!(first.is_held() && Lock::wait(dir, "b").is_held());
+        assert!(!Lock::wait_at_most(dir, "a", soon).is_held());
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| Lock::wait(path, "a").is_held());
+            let second = scope.spawn(|| Lock::wait(dir, "a").is_held());
             std::thread::sleep(soon);
             assert!(!second.is_finished());
             drop(first);
             assert!(second.join().expect("thread"));
         });
-        assert!(!Lock::wait(&path.join("absent"), "a").is_held());
+        assert!(!Lock::wait(dir, "absent/a").is_held());
     }
 }

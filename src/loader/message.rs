@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
+use graphpatch_core::plain::plain;
+
 /// One line for the person at the terminal; a closed stderr is no error.
 pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "graphpatch: {text}");
+    let _ = writeln!(std::io::stderr(), "graphpatch: {}", plain(text));
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::elf::{self, Dynamic};
+use super::environment;
 use super::libtorch::{Libtorch, is_libtorch_cpu};
 
 /// What the files of a program say about its libtorch.
@@ -50,8 +51,8 @@ pub fn find_in_path(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(name)).filter(|path| executable(path));
     }
-    let path =
-        std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    let path = environment::variable("PATH")
+        .unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
         .find(|path| executable(path))

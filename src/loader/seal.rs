@@ -2,14 +2,17 @@
 //!
 //! A file that was cut short, written over, stripped, renamed for another libtorch, or that is somebody else's has no
 //! seal or one that does not fit, which shows before any of its code could run. It guards against accidents; against
-//! other users the owner and mode of the cache do ([`super::cache`]).
+//! other users the owner and mode of the folder do ([`super::trust`]).
 
-use std::fs::OpenOptions;
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
 use std::hash::Hasher;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use fnv::FnvHasher;
+
+use super::trust::{Unfit, unreadable};
 
 const MARK: &str = "graphpatch-adapter-seal 1 ";
 
@@ -29,15 +32,19 @@ pub fn seal(file: &Path, name: &str) -> std::io::Result<()> {
 ///
 /// # Errors
 ///
-/// What is wrong with it, as the end of a sentence that begins with its path.
-pub fn check(file: &Path) -> Result<(), String> {
-    let bytes = std::fs::read(file).map_err(|why| format!("cannot be read: {why}"))?;
+/// What is wrong with it.
+pub fn check(file: &mut File, own: &OsStr) -> Result<(), Unfit> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    check_bytes(&bytes, own.as_encoded_bytes()).map_err(Unfit::Wrong)
+}
+
+fn check_bytes(bytes: &[u8], own: &[u8]) -> Result<(), String> {
     let (data, digits, name) =
-        parse(&bytes).ok_or("is no adapter, or a damaged one: it has no seal")?;
+        parse(bytes).ok_or("is no adapter, or a damaged one: it has no seal")?;
     if format!("{:016x}", hash(data)).as_bytes() != digits {
         return Err("is damaged: its seal is that of other bytes".into());
     }
-    let own = file.file_name().unwrap_or_default().as_encoded_bytes();
     if own != name {
         return Err(format!(
             "was renamed: it was built as {}",
@@ -70,29 +77,24 @@ mod tests {
     fn only_the_sealed_bytes_pass() {
         let dir = tempfile::tempdir().expect("dir");
         let file = dir.path().join("adapter.so");
-        let broken = |bytes: &[u8]| {
-            std::fs::write(&file, bytes).expect("write");
-            check(&file).expect_err("broken")
-        };
-        assert!(check(&file).expect_err("absent").contains("cannot be read"));
+        let check = |bytes: &[u8]| check_bytes(bytes, b"adapter.so");
         for bytes in [&b""[..], b"\n", b"ELF\nand more\n", MARK.as_bytes()] {
-            assert!(broken(bytes).contains("no seal"));
+            assert!(check(bytes).expect_err("broken").contains("no seal"));
         }
         std::fs::write(&file, b"\x7fELF\nwhatever").expect("write");
         seal(&file, "adapter.so").expect("sealed");
-        assert_eq!(check(&file), Ok(()));
+        let mut open = File::open(&file).expect("open");
+        assert_eq!(super::check(&mut open, OsStr::new("adapter.so")), Ok(()));
         let whole = std::fs::read(&file).expect("read");
         for cut in 0..whole.len() {
-            broken(&whole[..cut]);
+            check(&whole[..cut]).expect_err("cut");
         }
         for at in 0..whole.len() {
             let mut changed = whole.clone();
             changed[at] ^= 1;
-            broken(&changed);
+            check(&changed).expect_err("changed");
         }
-        let other = dir.path().join("other.so");
-        std::fs::write(&other, &whole).expect("write");
-        let why = check(&other).expect_err("renamed");
+        let why = check_bytes(&whole, b"other.so").expect_err("renamed");
         assert!(why.contains("built as adapter.so"), "{why}");
     }
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::cache::Name;
-use super::{Libtorch, seal};
+use super::{Libtorch, build, environment};
 
 /// The folder beside the library.
 pub const FOLDER: &str = "graphpatch-adapters";
@@ -26,9 +26,7 @@ impl Shipped {
     /// Looks for the adapter of `libtorch` where `library` (a path of libgraphpatch) and the environment say.
     pub fn find(libtorch: &Libtorch, library: Option<&Path>) -> Shipped {
         let mut shipped = Shipped::default();
-        if let Some(named) =
-            std::env::var_os("GRAPHPATCH_ADAPTER_DIR").filter(|dir| !dir.is_empty())
-        {
+        if let Some(named) = environment::variable("GRAPHPATCH_ADAPTER_DIR") {
             let dir = PathBuf::from(named);
             if dir.is_dir() {
                 shipped.look(libtorch, &dir);
@@ -53,9 +51,9 @@ impl Shipped {
                 continue;
             };
             match unfit(&name, &wanted) {
-                None => match seal::check(&file) {
-                    Ok(()) => self.fits.push(file),
-                    Err(why) => self.near.push(format!("{} {why}", file.display())),
+                None => match build::sound(&file) {
+                    Ok(_) => self.fits.push(file),
+                    Err(why) => self.near.push(format!("{} {}", file.display(), why.why())),
                 },
                 Some(why) if name.version == wanted.version => {
                     self.near.push(format!("{} {why}", file.display()));
@@ -112,6 +110,7 @@ fn beside(library: Option<&Path>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::super::libtorch::tests::libtorch;
+    use super::super::seal;
     use super::*;
 
     fn put(dir: &Path, name: &Name) -> PathBuf {

@@ -51,6 +51,14 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/flat.cpp"),
     ),
     (
+        "adapter/gradients.cpp",
+        include_str!("../torch/adapter/gradients.cpp"),
+    ),
+    (
+        "adapter/gradients.h",
+        include_str!("../torch/adapter/gradients.h"),
+    ),
+    (
         "adapter/instrument.cpp",
         include_str!("../torch/adapter/instrument.cpp"),
     ),

@@ -1,6 +1,6 @@
 //! Which libtorch versions the adapter's source is known to fit, and what to do about others.
 
-use super::Libtorch;
+use super::{Libtorch, environment};
 use graphpatch_core::error::{Error, Result};
 
 /// The oldest libtorch whose dispatcher the adapter's source fits.
@@ -20,7 +20,7 @@ impl Libtorch {
     ///
     /// [`Error::Torch`], which names both versions and the way out.
     pub fn check_version(&self) -> Result<()> {
-        self.check(std::env::var(ANYWAY).is_ok_and(|value| value == "1"))
+        self.check(environment::text(ANYWAY).is_some_and(|value| value == "1"))
     }
 
     fn check(&self, anyway: bool) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use graphpatch_core::graph::{Graph, Node, SourceLine};
+use graphpatch_core::graph::{CodeAddress, Graph, Node, SourceLine};
 
 use super::Symbols;
 
@@ -24,9 +24,19 @@ impl SourceReader {
     }
 
     fn node(&mut self, node: &mut Node) {
-        if !node.addresses.is_empty() {
+        self.frames(&mut node.addresses, &mut node.frames);
+        for call in &mut node.other_calls {
+            self.frames(&mut call.addresses, &mut call.frames);
+        }
+        for child in &mut node.children {
+            self.node(child);
+        }
+    }
+
+    fn frames(&mut self, addresses: &mut Vec<CodeAddress>, known: &mut Vec<SourceLine>) {
+        if !addresses.is_empty() {
             let mut frames = Vec::new();
-            for address in std::mem::take(&mut node.addresses) {
+            for address in std::mem::take(addresses) {
                 frames.extend(self.symbols.lines(&address).iter().map(|line| SourceLine {
                     file: line.file.clone(),
                     line: line.line,
@@ -34,16 +44,13 @@ impl SourceReader {
                     text: String::new(),
                 }));
             }
-            frames.append(&mut node.frames);
-            node.frames = frames;
+            frames.append(known);
+            *known = frames;
         }
-        for frame in &mut node.frames {
+        for frame in known {
             if frame.text.is_empty() && frame.line != 0 {
                 frame.text = self.text(&frame.file, frame.line);
             }
-        }
-        for child in &mut node.children {
-            self.node(child);
         }
     }
 

@@ -254,7 +254,7 @@ impl Session {
                 ..Graph::new(root.name.as_str())
             };
             match graphs.iter_mut().find(|graph| graph.name == root.name) {
-                Some(graph) => graph.merge(part),
+                Some(graph) => graph.merge_open(part),
                 None => graphs.push(part),
             }
         }

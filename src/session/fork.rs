@@ -3,17 +3,21 @@
 use std::sync::atomic::Ordering;
 
 use crate::Session;
-use crate::flat;
-use crate::recorded::Recorded;
+
+/// A new value in the place of one that is never freed.
+fn forget<T: Default>(value: &mut T) {
+    std::mem::forget(std::mem::take(value));
+}
 
 impl Session {
-    /// In a forked child: graphs and counts begin afresh, patches stay.
+    /// In a forked child: graphs and counts begin afresh, patches stay. What the parent has recorded is not freed here: that
+    /// would touch, and so copy, every page of it, and most children become another program at once.
     pub fn reset_after_fork(&self) {
-        *self.recorded.lock() = Recorded::default();
+        forget(&mut *self.recorded.lock());
         self.notes.lock().clear();
         self.runs.store(0, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
-        *self.open.lock() = flat::Open::default();
+        forget(&mut *self.open.lock());
         self.begun.lock().clear();
         for patch in self.patches.lock().iter() {
             patch.reset();

@@ -11,9 +11,14 @@
 mod adapters;
 mod command;
 mod destinations;
+mod disabled;
 mod doctor;
 mod ends;
 mod loading;
+mod lost;
+mod others;
 mod outputs;
 mod shop;
+mod shown;
 mod stand_ins;
+mod strangers;

@@ -173,9 +173,7 @@ def test_a_functions_own_exception_reaches_the_caller(pg: PatchableGraph, x: Ten
 def test_what_a_function_returns(pg: PatchableGraph, x: Tensor) -> None:
     for function, refused in [
         (lambda value: None, TypeError),
-        (lambda value: value[:1, :1], PatchError),
         (lambda value: "text", ValueError),
-        (lambda value: value.long(), PatchError),
     ]:
         for path in ("x", "add", "output|sub_0"):
             with pg.patch({path: CustomPatch(custom_op=function)}), pytest.raises(refused):

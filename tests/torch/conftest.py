@@ -21,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "flat",
         "plugin.so",
         "late",
+        "dynamics",
+        "square_op.so",
         "sweep",
         "stress",
         "table",
@@ -34,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "c_alone",
         "cpp_alone",
         "cpp_modules",
+        "cpp_functions",
         "cpp_transformer",
         "cpp_scopes",
     ]

@@ -1,8 +1,9 @@
 """Puts a version of libtorch into a folder, for C++ programs: the torch package and the CUDA libraries that it cannot load without.
 
-    python fetch.py VERSION FOLDER
+    python fetch.py VERSION FOLDER [PACKAGE...]
 
-Nothing is imported from there, so the wheel may be one for another Python. Does nothing when it is there already.
+Each PACKAGE is put there as well, without what it asks for. Nothing is imported from there, so the wheel may be one for
+another Python. Does nothing when it is there already.
 """
 
 import re
@@ -16,26 +17,10 @@ WHEELS = ["--python-version", "3.11", "--only-binary=:all:"]
 
 
 def install(folder: Path, *what: str) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--no-compile",
-            "--no-cache-dir",
-            "--upgrade",
-            *WHEELS,
-            "--target",
-            str(folder),
-            *what,
-        ],
-        capture_output=True,
-        text=True,
-    )
+    """What pip says of its progress goes to our stderr."""
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
+    command += ["--no-cache-dir", "--upgrade", *WHEELS, "--target", str(folder), *what]
+    done = subprocess.run(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True)
     # Where it succeeds it still complains that the interpreter's own packages are of other versions.
     if done.returncode:
         sys.exit(f"error: pip cannot install {' '.join(what)}:\n{done.stderr}")
@@ -49,16 +34,16 @@ def cuda_runtime(metadata: str) -> list[str]:
 
 
 def main() -> None:
-    version, folder = sys.argv[1], Path(sys.argv[2])
+    version, folder, packages = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
     if (folder / "torch").exists():
         return
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     print(
-        f"versions: loading libtorch {version} into {folder} (0.5 to 0.9 GB to load, 1.5 to 2 GB on disk)",
+        f"loading libtorch {version} into {folder} (0.5 to 0.9 GB to load, 1.5 to 2 GB on disk)",
         file=sys.stderr,
     )
-    install(part, "--no-deps", f"torch=={version}")
+    install(part, "--no-deps", f"torch=={version}", *packages)
     (metadata,) = part.glob("torch-*.dist-info/METADATA")
     if runtime := cuda_runtime(metadata.read_text()):
         install(part, *runtime)

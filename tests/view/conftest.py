@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(folder: Path) -> Path:
     """The sentence encoder of `make demo`, as the finished program runs it, with some of its values."""
-    demo = ROOT / "build/demo"
+    demo = ROOT / "build/encoder"
     demo.mkdir(parents=True, exist_ok=True)
     with FileLock(demo / "lock"):
         if not (demo / "encoder.pt").exists():
@@ -114,7 +114,7 @@ def plain(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def sweep(encoder: Path, folder: Path) -> Path:
     """A sweep over outputs of the encoder's layers, by a number that the program prints and by a distance."""
-    demo = ROOT / "build/demo"
+    demo = ROOT / "build/encoder"
     # 3: zeros all over make its threads disagree, as NaN is not equal to itself.
     run(
         GRAPHPATCH,

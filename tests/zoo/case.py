@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Case:
         """All tensors of what the model returns, as text of their bits."""
         return digests(self.call_with(model))
 
-    def patched(self, patches: dict[str, Patch[Any]]) -> list[str]:
+    def patched(self, patches: Mapping[str, Patch[Any] | list[Patch[Any]]]) -> list[str]:
         """The same under patches, each of which has to be met."""
         with self.pg.patch(patches, on_missing="raise"):
             return self.run(self.pg)

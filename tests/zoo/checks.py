@@ -4,6 +4,7 @@ the path of the node."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from case import Case, difference
 from libgraphpatch import AddPatch, Patch, ProbePatch
@@ -53,23 +54,18 @@ def minus_zero_everywhere(case: Case) -> Iterator[str]:
 
 def one_by_one(case: Case) -> Iterator[str]:
     """Each value alone, for which only its own scope is looked into: a probe keeps the same value as all of them at
-    once, and neither it nor -0.0 that is added to a float changes a bit."""
+    once, and neither it nor -0.0 that is then added to a float changes a bit."""
     values, _ = case.probed()
     for node in case.nodes:
         for leaf in node.leaves:
             probe = ProbePatch()
-            patches: list[tuple[str, Patch[object]]] = [("probe", probe)]
-            if leaf.is_float:
-                patches.append(("-0.0", AddPatch(value=-0.0)))
-            for what, patch in patches:
-                try:
-                    found = case.patched({leaf.path: patch})
-                except Exception as error:
-                    yield f"{leaf.path}: {what}: {error!r}"
-                    continue
-                if wrong := difference(found, case.bare):
-                    yield f"{leaf.path}: {what}: {wrong}"
-            if node.unwritten:
+            patches: list[Patch[Any]] = [probe, AddPatch(value=-0.0)] if leaf.is_float else [probe]
+            try:
+                found = case.patched({leaf.path: patches})
+            except Exception as error:
+                yield f"{leaf.path}: {error!r}"
                 continue
-            if digest(probe.activation) != values[leaf.path]:
+            if wrong := difference(found, case.bare):
+                yield f"{leaf.path}: {wrong}"
+            if not node.unwritten and digest(probe.activation) != values[leaf.path]:
                 yield f"{leaf.path}: alone, the probe kept {digest(probe.activation)}, not {values[leaf.path]}"

@@ -16,10 +16,8 @@ class Known:
 
 
 _SAME_OBJECT = "no fault: nn.MultiheadAttention asks `key is value`, and the patched copies are two tensors"
-_WRITTEN = "no fault: the model writes into the zeroed view; what the mode puts in its place passes no writes on"
 
 KNOWN: list[Known] = [
-    Known(("mllama",), "zero_values", r"model\.vision_model\.slice_1: zero", _WRITTEN),
     Known(
         ("siglip",),
         "minus_zero_everywhere",

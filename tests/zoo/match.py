@@ -9,7 +9,7 @@ from torch import Tensor
 
 from case import Case
 from nodes import HANDING_ON, Leaf, Node
-from observe import Call
+from observe import Call, Event
 from values import at, digest, fields, is_record
 
 
@@ -80,12 +80,18 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
                 named = [index for index in later if call.events[place + index].operator.split(".")[1] == name]
                 chosen = (named or later)[0]
                 event = call.events[place + chosen]
-                result = (event.number, event.results.index(value))
+                result = (event.number, _index(event, leaf, value))
                 # An equal value may be another operation's.
                 handed_on = node.target.startswith(HANDING_ON) and value in there
                 yield Match(node, leaf, call, value, None if handed_on else result)
                 if leaf is node.leaves[-1] and not handed_on:
                     place += chosen + 1
+
+
+def _index(event: Event, leaf: Leaf, value: str) -> int:
+    """Which result of an operation a leaf is: several may have that value."""
+    place = int(leaf.dig[0].removeprefix("sub_")) if leaf.dig else 0
+    return place if event.results[place : place + 1] == [value] else event.results.index(value)
 
 
 def _there_before(case: Case, call: Call) -> set[str]:

@@ -48,7 +48,7 @@ class Call:
 
 def _pictures(value: Any) -> Any:
     with _disable_current_modes():  # what this does is no operation of the model
-        return mapped(value, digest)  # type: ignore[arg-type]
+        return mapped(value, digest, lambda kind, elements: tuple(elements))  # type: ignore[arg-type]
 
 
 class _Mode(TorchDispatchMode):
@@ -204,21 +204,61 @@ def zeroed_result(place: tuple[int, int], run: Callable[[], Any]) -> Any:
 
 
 class _Zero(TorchDispatchMode):
+    """What the model writes into the zero that stands for a view is also written to the memory that the view shows."""
+
     def __init__(self, number: int, result: int) -> None:
         super().__init__()
         self.left, self.result = number, result
+        self.zero: Tensor | None = None
+        self.shown: Tensor | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         value = func(*args, **(kwargs or {}))
         self.left -= 1
-        if self.left != -1:
-            return value
-        leaves, structure = tree_flatten(value)
-        written = any(
-            argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments
-        )
-        leaves[self.result] = leaves[self.result].zero_() if written else torch.zeros_like(leaves[self.result])
-        return tree_unflatten(leaves, structure)
+        written = _written(func, args, kwargs or {})
+        if self.left == -1:
+            leaves, structure = tree_flatten(value)
+            leaves[self.result] = self._zeroed(leaves[self.result], args, bool(written))
+            return tree_unflatten(leaves, structure)
+        if self.zero is not None and self.shown is not None:
+            for tensor in written:
+                if tensor.untyped_storage().data_ptr() == self.zero.untyped_storage().data_ptr():
+                    _in_memory_of(self.shown, tensor).copy_(tensor)
+        return value
+
+    def _zeroed(self, value: Tensor, operands: Any, written: bool) -> Tensor:
+        if written:
+            return value.zero_()
+        if value.layout is not torch.strided or not any(
+            isinstance(operand, Tensor) and operand.layout is torch.strided and _share(operand, value)
+            for operand in tree_leaves(operands)
+        ):
+            return torch.zeros_like(value)
+        memory = value.untyped_storage().clone()
+        self.shown = value
+        self.zero = torch.empty(0, dtype=value.dtype).set_(memory, value.storage_offset(), value.shape, value.stride())
+        return self.zero.zero_()
+
+
+def _share(left: Tensor, right: Tensor) -> bool:
+    return left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
+
+
+def _in_memory_of(shown: Tensor, tensor: Tensor) -> Tensor:
+    """The elements of one memory that lie where a tensor's lie in its own."""
+    place = torch.empty(0, dtype=tensor.dtype)
+    return place.set_(shown.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    """The operands that an operation writes into."""
+    return [
+        operand
+        for place, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for operand in tree_leaves(args[place] if place < len(args) else kwargs.get(argument.name))
+        if isinstance(operand, Tensor)
+    ]
 
 
 def _at_call(number: int, begin: Callable[[Module], None], run: Callable[[], Any]) -> Any:

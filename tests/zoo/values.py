@@ -18,6 +18,10 @@ def digest(value: Any) -> str:
     """A tensor's dtype, shape and bits as short text; a plain value as Python writes it."""
     if not isinstance(value, Tensor):
         return repr(value)
+    if torch._C._functorch.is_functorch_wrapped_tensor(value):
+        return "a tensor that belongs to a transform"
+    if value.is_nested:
+        return f"nested({', '.join(map(digest, value.unbind()))})"
     plain = value.detach().resolve_conj().resolve_neg()
     if plain.layout is not torch.strided:
         plain = plain.to_dense()
@@ -70,19 +74,24 @@ def _tensors(value: Any, place: str, met: set[int]) -> Iterator[tuple[str, Tenso
         yield from _tensors(element, f"{place}.{name}", met)
 
 
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The value with each tensor in its containers changed; other objects stay."""
+def _named(kind: Any, elements: list[Any]) -> Any:
+    return kind(*elements)
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor], named: Callable[[Any, list[Any]], Any] = _named) -> Any:
+    """The value with each tensor in its containers changed; other objects stay. `named` makes a named tuple: some
+    take nothing but tensors."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, (tuple, list)):
-        elements = [mapped(element, change) for element in value]
-        return type(value)(*elements) if hasattr(value, "_fields") else type(value)(elements)
+        elements = [mapped(element, change, named) for element in value]
+        return named(type(value), elements) if hasattr(value, "_fields") else type(value)(elements)
     if isinstance(value, dict) or is_record(value):
         made = copy.copy(value)
         for name in list(value) if isinstance(value, OrderedDict) else ():
             OrderedDict.move_to_end(made, name)  # the copies of transformers' outputs have another order
         for name, element in list(value.items() if isinstance(value, dict) else fields(value).items()):
-            new = mapped(element, change)
+            new = mapped(element, change, named)
             if new is not element and isinstance(value, dict):
                 made[name] = new
             elif new is not element:

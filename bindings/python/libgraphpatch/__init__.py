@@ -19,28 +19,61 @@ from ._graphs import Graphs as _Graphs
 from ._library import __version__
 from ._library import lib as _lib
 from ._library import made as _made
-from .errors import AdapterError, GraphPatchError, MissingPatchWarning, PatchError
+from ._patch_block import Counts, Edit
+from .cache import ActivationCache
+from .check import Checked
+from .errors import (
+    AdapterError,
+    GraphPatchError,
+    MissingPatchWarning,
+    OptionWarning,
+    PatchError,
+    PatchIndexError,
+    PatchTypeError,
+    Stopped,
+)
+from .flow import SkipPatch, StopPatch
 from .graph import NodePath
-from .patchable_graph import ExtractionOptions, PatchableGraph
-from .patches import AddPatch, CustomPatch, Patch, ProbePatch, RecordPatch, ReplacePatch, ZeroPatch
+from .options import CompiledGraphModule, ExtractionOptions, MultiplyInvokedModule, OpaqueGraphModule
+from .patchable_graph import PatchableGraph
+from .patches import AddPatch, CustomPatch, Patch, ReplacePatch, ZeroPatch
+from .probes import ProbePatch, RecordPatch
+from .splices import FreezeNormPatch, SplicePatch
+from .sweep import Sweep
 
 __all__ = [
+    "ActivationCache",
     "AdapterError",
     "AddPatch",
+    "Checked",
+    "CompiledGraphModule",
+    "Counts",
     "CustomPatch",
+    "Edit",
     "ExtractionOptions",
+    "FreezeNormPatch",
     "GraphPatchError",
     "MissingPatchWarning",
+    "MultiplyInvokedModule",
     "NodePath",
+    "OpaqueGraphModule",
+    "OptionWarning",
     "Patch",
     "PatchError",
+    "PatchIndexError",
+    "PatchTypeError",
     "PatchableGraph",
     "ProbePatch",
     "RecordPatch",
     "ReplacePatch",
+    "SkipPatch",
+    "SplicePatch",
+    "StopPatch",
+    "Stopped",
+    "Sweep",
     "ZeroPatch",
-    "__version__",
     "load_graph",
+    "__version__",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +22,17 @@ def unseen() -> Any:
 def hide(on: bool) -> None:
     """Whether operations on this thread are hidden from its run, until it is said otherwise."""
     torch._C._dispatch_tls_set_dispatch_key_excluded(key(), on)
+
+
+@contextlib.contextmanager
+def hidden(on: bool) -> Iterator[None]:
+    """Inside the block, operations on this thread are hidden from its run, or not; behind it they are what they were."""
+    before = torch._C._dispatch_tls_is_dispatch_key_excluded(key())
+    hide(on)
+    try:
+        yield
+    finally:
+        hide(before)
 
 
 def let_higher_order_through() -> None:

@@ -6,9 +6,10 @@ A path is text, as :class:`libgraphpatch.NodePath` prints it; "" is the root.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ._header import GP_VALUE_KIND_BOOL, GP_VALUE_KIND_FLOAT, GP_VALUE_KIND_INT, GP_VALUE_KIND_NONE, gp_node
 from ._library import Handle, check, lib, sized, taken, text, texts
@@ -51,10 +52,17 @@ class Graph:
     """One of them. Each call raises :class:`libgraphpatch.errors.PathError`, a KeyError, for a path that is not there,
     and ValueError for text that is no path."""
 
-    __slots__ = ("graphs", "index")
+    __slots__ = ("_whole", "graphs", "index")
 
     def __init__(self, graphs: Graphs, index: int) -> None:
         self.graphs, self.index = graphs, index
+        self._whole: dict[str, Any] | None = None
+
+    def whole(self) -> dict[str, Any]:
+        """The root and all below it, as a file has them: nodes with ``name``, ``kind``, ``target``, ``args`` ..."""
+        if self._whole is None:
+            self._whole = json.loads(text(lib.gp_graphs_json, self.graphs.handle, self.index))["root"]
+        return self._whole
 
     def node(self, path: str) -> gp_node:
         """What is known of the node, or of the element."""
@@ -83,6 +91,13 @@ class Graph:
     def find(self, path: str, below: str) -> str:
         """The path of what ``below`` names, as seen from ``path``."""
         return text(lib.gp_graphs_find, self.graphs.handle, self.index, path.encode(), below.encode())
+
+    def search(
+        self, pattern: str | None = None, op: str | None = None, module: str | None = None, shape: str | None = None
+    ) -> list[str]:
+        """The paths of what fits all that is asked for, in order; with a shape only tensors."""
+        asked = [None if text is None else text.encode() for text in (pattern, op, module, shape)]
+        return text(lib.gp_graphs_search, self.graphs.handle, self.index, *asked).splitlines()
 
     def tree(self, path: str) -> str:
         return text(lib.gp_graphs_tree, self.graphs.handle, self.index, path.encode())

@@ -175,6 +175,7 @@ CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "gp_graphs_sizes": (c_int32, [c_void_p, c_size_t, c_char_p, c_void_p, c_void_p, c_size_t]),
     "gp_graphs_child": (c_int32, [c_void_p, c_size_t, c_char_p, c_size_t, c_void_p, c_void_p]),
     "gp_graphs_find": (c_int32, [c_void_p, c_size_t, c_char_p, c_char_p, c_void_p]),
+    "gp_graphs_search": (c_int32, [c_void_p, c_size_t, c_char_p, c_char_p, c_char_p, c_char_p, c_void_p]),
     "gp_path_parse": (c_int32, [c_char_p, c_void_p]),
     "gp_slice_parse": (c_int32, [c_char_p, c_void_p]),
     "gp_slice_check": (c_int32, [c_char_p, c_void_p, c_size_t, c_void_p]),

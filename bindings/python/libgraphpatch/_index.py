@@ -21,6 +21,14 @@ def add_index(spec: Handle, index: Any) -> None:
         _add(spec, item)
 
 
+def as_key(index: Any) -> Any:
+    """``index`` as a tensor takes it between its brackets; None, which is no slice at all, is the whole."""
+    if index is None:
+        return ...
+    items = _items(index)
+    return tuple(items) if len(items) != 1 else items[0]
+
+
 def _items(index: Any) -> Sequence[Any]:
     """A tuple is several items; so is a list that is no list of numbers, as in NumPy's older rule."""
     if isinstance(index, tuple):

@@ -41,6 +41,7 @@ from ._run import (
     leave,
     nested,
     run,
+    scope,
     show_inputs,
     show_output,
 )
@@ -177,6 +178,18 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
     return call
 
 
+def call_module(module: Module, args: Any, kwargs: Any, inner: Callable[..., Any]) -> Any:
+    """A call of ``module`` that comes down to ``inner``, with the module in front: what it is where torch calls it."""
+    frame = thread.frame
+    if frame is None or watched.several:
+        root = _root(module, frame) if watched.any else None
+        if root is not None:
+            return _call_root(root, frame, module, args, kwargs, inner)
+    if type(frame) is not Frame:
+        return inner(module, *args, **kwargs)
+    return scope(frame, module, args, kwargs, inner)
+
+
 def _call_root(
     root: Root, frame: Frame | Cold | None, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]
 ) -> Any:
@@ -211,7 +224,6 @@ def _root_around(module: Module) -> Root | None:
     """The root of whose run ``module``, called while none is open, is a part. What should be seen and cannot be is
     said, not silent."""
     roots = watched.all()
-    _dynamo.note_compiled(module, roots)
     around = [root for root in roots if root.session is not None and root.has(module)]
     for root in around:
         if root.open:

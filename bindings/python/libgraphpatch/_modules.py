@@ -23,18 +23,38 @@ def is_script(module: Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
+def is_compiled(module: Module) -> bool:
+    """Whether a module is what ``torch.compile`` has made of another one."""
+    return type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules
+
+
 def why_opaque(module: Module) -> str | None:
     """Why the inside of a module cannot be seen, if so."""
+    if _sees_compiled:
+        return None
     if module._compiled_call_impl is not None:
-        return "it was compiled with module.compile()"
-    if type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
-        return "it was compiled with torch.compile(); call the module itself (its _orig_mod) to see inside"
+        return "it was compiled with module.compile(), by a torch.compile that libgraphpatch does not know"
+    if is_compiled(module):
+        return "it was compiled with torch.compile(), and this version of that is one that libgraphpatch does not know"
     return None
 
 
+# Whether the inside of compiled modules can be seen.
+_sees_compiled = False
+
+
+def see_compiled() -> None:
+    """From now on the inside of compiled modules can be seen."""
+    global _sees_compiled
+    _sees_compiled = True
+
+
 def itself(child: Any) -> Any:
-    """The module that hangs there, where a PatchableGraph of it stands in its place."""
-    return child if issubclass(type(child), Module) else vars(child).get("_module", child)
+    """The module that hangs there, where a PatchableGraph of it, or what ``torch.compile`` has made of it, stands in its
+    place."""
+    if not issubclass(type(child), Module):
+        child = vars(child).get("_module", child)
+    return child._modules["_orig_mod"] if is_compiled(child) else child
 
 
 def below(module: Module) -> Iterator[tuple[str, Module]]:

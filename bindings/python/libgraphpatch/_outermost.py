@@ -7,16 +7,13 @@ model that is being traced, exported or compiled is left alone: no values flow t
 
 from __future__ import annotations
 
-import sys
-import types
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.nn import Module
 
-from . import _checkpoint, _dynamo, _module_call, _source
+from . import _capture, _checkpoint, _dynamo, _module_call, _source
 from ._locks import new_lock
 from ._modules import below, class_name, is_script, note, note_failure, why_opaque
 from ._root import Root
@@ -49,7 +46,7 @@ def install() -> None:
         _source.install(None)
     except GraphPatchError:
         return
-    _skip_in_compilation()
+    _dynamo.skip_package()
     _checkpoint.install()
     _module_call.watch_outermost(_root_of)
 
@@ -58,6 +55,7 @@ def _root_of(module: Module) -> Any:
     """The root that ``module`` is, unless it is only being looked at by torch."""
     if _tracing() is not None or _is_compiling() or any(_mode(mode) is not None for mode in _MODES):
         return None
+    _capture.install()
     if is_script(module):
         return _Script(module)
     try:
@@ -109,26 +107,3 @@ def _name(module: Module) -> str:
     number = next(number for number in range(1, len(used) + 2) if number not in used)
     used.add(number)
     return base if number == 1 else f"{base}#{number}"
-
-
-def _skip_in_compilation() -> None:
-    """torch.compile begins with whatever function is called; ours are none of the model's."""
-    ours = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
-    for module in ours:
-        for code in _codes(vars(module), module.__name__):
-            _dynamo.skip(code)
-
-
-def _codes(names: dict[str, Any], module: str) -> Iterator[types.CodeType]:
-    for value in list(names.values()):
-        if isinstance(value, types.FunctionType) and value.__module__ == module:
-            yield from _nested(value.__code__)
-        elif isinstance(value, type) and value.__module__ == module:
-            yield from _codes(dict(vars(value)), module)
-
-
-def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _nested(constant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from ._header import gp_torch_callback
 from ._library import Handle, check, lib
 from ._patch_value import as_tensor
+from ._run import COUNTS
 from ._structure import tensor_at
 from ._thread import thread
 
@@ -35,6 +37,9 @@ def _call(number: int, address: int | None, replacement: Any) -> int:
             raise TypeError("the function of a patch returned None; return the value, changed or not")
         if result is not None and result is not value:
             result = as_tensor(result)
+            # What the model writes into the value is not to be written into a tensor of the user's.
+            if not COUNTS or sys.getrefcount(result) > 2 or _is_shared(result):
+                result = result.clone()
             replacement[0] = result._cdata
             thread.held = result
         return _DONE
@@ -43,6 +48,17 @@ def _call(number: int, address: int | None, replacement: Any) -> int:
         return _FAILED
     finally:
         thread.frame, thread.apart = frame, apart
+
+
+_storage_holders = getattr(torch._C, "_storage_Use_Count", None)
+
+
+def _is_shared(tensor: torch.Tensor) -> bool:
+    """Whether another tensor shows the memory of this one, as far as it can be known."""
+    if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or _storage_holders is None:
+        return True
+    storage = tensor.untyped_storage()
+    return bool(_storage_holders(storage._cdata) > 2)  # the tensor, and this storage
 
 
 _CALLBACK = ctypes.cast(gp_torch_callback(_call), ctypes.c_void_p)

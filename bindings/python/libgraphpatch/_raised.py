@@ -13,11 +13,11 @@ def behind(error: RuntimeError) -> BaseException | None:
     cannot be applied. None for an error of the model's own."""
     text = str(error)
     at = text.find(_PREFIX + "patch ")
-    if at < 0 and type(error) is not PatchError:
+    if at < 0 and not isinstance(error, PatchError):
         return None
     if "the function returned 1" in text and thread.error is not None:
         cause, thread.error = thread.error, None
         return cause
-    if type(error) is PatchError:
+    if isinstance(error, PatchError):
         return None
     return PatchError(text[at + len(_PREFIX) :].splitlines()[0])

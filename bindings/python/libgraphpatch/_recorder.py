@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from torch.nn import Module
 
+from . import _capture
 from ._graphs import Graph, Graphs
 from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
 from ._library import Handle, check, lib, made, text
@@ -18,24 +20,33 @@ from ._watched import watched
 class Recorder:
     """The session of one module, and the module as its root. Loads the adapter for the process's libtorch.
 
+    Args:
+        loaded: What the graph is as long as nothing was recorded.
+
     What is wanted is counted: each of the calls with a ``change`` is made with 1, and later with -1. Any thread may
     call.
     """
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, loaded: Graphs | None = None) -> None:
         check(lib.gp_torch_load())
+        self.loaded = loaded
         self.session = Handle(lib.gp_session_close, made(lib.gp_session_open))
         self.root = Root(module, f"{type(module).__qualname__}.forward", self.session)
         self.lock = new_lock()
         self._wanted = self._recordings = self._skips = 0
         self._graph: Graph | None = None
+        # The blocks of patches that are open, in the order in which they were entered.
+        self.opened: list[Any] = []
 
     def graph(self) -> Graph:
         """What was recorded so far."""
         with self.lock:
             if self._graph is not None:
                 return self._graph
-            graph = Graphs(made(lib.gp_session_graphs, self.session)).graph(0)
+            graphs = Graphs(made(lib.gp_session_graphs, self.session))
+            if self.loaded is not None and not lib.gp_graphs_count(graphs.handle):
+                graphs = self.loaded
+            graph = graphs.graph(0)
             if not self._recordings:
                 self._graph = graph
             return graph
@@ -47,6 +58,7 @@ class Recorder:
         """Whether calls of the module are runs."""
         with self.lock:
             if change > 0:
+                _capture.install()
                 watch(self.root)
             self._wanted += change
             if not self._wanted:

@@ -110,6 +110,8 @@ class Root:
         # The modules whose classes were looked at for a `__call__` of their own.
         self.known_classes: ModuleTree | None = None
         self._members: dict[int, weakref.ref[Module]] | None = None
+        # How many patches hold that may change a value. The attached session's are not counted here.
+        self.changes = 0
         # Runs that are under way and may be met on other threads (one element each); those and what may be run again.
         self.open: list[None] = []
         self.running = 0

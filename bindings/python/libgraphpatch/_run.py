@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _dynamo
+from ._dispatch_key import hide
+from ._dynamo import show_operations
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -49,10 +50,9 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """A call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
-    if root.why_opaque is None and module._compiled_call_impl is not None:
-        raise GraphPatchError(
-            f"{class_name(module)}: it was compiled after its graph was recorded: {why_opaque(module)}"
-        )
+    why = why_opaque(module)
+    if root.why_opaque is None and why is not None:
+        raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")
 
     def inside(frame: Frame | Cold, signature: Signature, wants: int) -> Any:
         if type(frame) is not Frame:
@@ -151,7 +151,6 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
 def _begin_run(root: Root, module: Module) -> int:
     """Begins a run in the library. What is wanted of it; 0 also where it could not begin."""
     try:
-        _dynamo.install()
         if root.by_parameter:
             root.refresh()
         with root.beginning:
@@ -184,6 +183,8 @@ def _open_run(
             thread.frame = outer
     frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
     thread.frame = frame
+    if thread.compiled is not None and type(frame) is Frame:
+        show_operations(frame)
     root.open.append(None)
     try:
         root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
@@ -199,6 +200,8 @@ def _open_run(
         thread.frame = outer
         root.open.pop()
         lib.gp_run_end()
+        if thread.compiled is not None:
+            hide(type(outer) is not Frame or not outer.seen)
         if outer is None:
             thread.let_go()
 
@@ -238,6 +241,8 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
     wants = thread.wants.value
     if wants & GP_WANTS_INSIDE:
         thread.frame = Frame(root, module, frame, wants, frame.plan)
+        if thread.compiled is not None:
+            show_operations(thread.frame)
         return wants, known.signature
     # In a scope whose operations are counted, the library has to be told whose they are.
     if wants & GP_WANTS_IGNORED and not frame.wants & GP_WANTS_OPERATIONS:
@@ -258,6 +263,8 @@ def leave(frame: Frame) -> None:
     """The module that was called in ``frame`` has returned or raised."""
     thread.frame = frame
     lib.gp_scope_leave()
+    if thread.compiled is not None:
+        hide(not frame.seen)
 
 
 def spare(root: Root, module: Module, error: Exception) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch.nn import Module
@@ -22,6 +22,43 @@ def unchanged(module: Module) -> Iterator[None]:
         finally:
             for buffer in buffers:
                 buffer.restore()
+
+
+@contextlib.contextmanager
+def unchanged_values(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """These tensors, but for parameters that want gradients, and random numbers are behind the block what they were
+    before it."""
+    values = [_Value(tensor) for tensor in tensors if not (tensor.requires_grad and tensor.is_leaf)]
+    devices = {value.tensor.device for value in values if value.tensor.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            yield
+        finally:
+            for value in values:
+                value.restore()
+
+
+class _Value:
+    """What a tensor has in it now."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        self.copy: torch.Tensor | None = None
+        with contextlib.suppress(*_NOT_FOR_THIS_KIND):
+            self.copy = tensor.detach().clone()
+
+    def restore(self) -> None:
+        if self.copy is not None and not _same(self.tensor, self.copy):
+            with torch.no_grad():
+                self.tensor.copy_(self.copy)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether both have the same bits in them; NaN is NaN."""
+    try:
+        return bool(torch.equal(a, b) or torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
+    except _NOT_FOR_THIS_KIND:
+        return False
 
 
 class _Buffer:

@@ -15,8 +15,11 @@ import torch
 
 from ._header import gp_source_callback
 from ._library import Handle, check, lib
+from ._replay import Replay, places
 from ._run import BEGINNING
 from ._thread import thread
+
+REPLAY = Replay.run.__code__
 
 _OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, torch.__file__))
 
@@ -35,6 +38,14 @@ def frames() -> list[tuple[str, int, str, str]]:
     """File, line, function and text of each of the user's frames inside the run of this thread, innermost last."""
     found: list[tuple[str, int, str, str]] = []
     frame: types.FrameType | None = sys._getframe(1)
+    if thread.called_from is not None:  # an operation of a captured graph: its own lines, and where the graph is called
+        found += places(thread.called_from, _is_users)[::-1]
+        while frame is not None and frame.f_code is not REPLAY:
+            frame = frame.f_back
+        # Behind it: what calls the graph, and the code that torch.compile has made of the user's.
+        while frame is not None and not _is_users(frame.f_code.co_filename):
+            frame = frame.f_back
+        frame = None if frame is None else frame.f_back
     caller = thread.caller
     while frame is not None:
         code = frame.f_code

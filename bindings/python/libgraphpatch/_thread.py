@@ -21,7 +21,7 @@ from ._signature import Signature
 class _Places:
     """What a frame holds."""
 
-    __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "wants")
+    __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "seen", "wants")
 
     root: Root
     module: Module
@@ -31,6 +31,8 @@ class _Places:
     plan: int
     # Calls from here that cannot matter, if there may be such.
     ignored: Ignored
+    # Inside compiled code: whether operations are seen here, one by one, as torch.compile leaves this module's alone.
+    seen: bool
 
 
 if TYPE_CHECKING or native is None:
@@ -52,7 +54,7 @@ class Frame(_Base):
 
     def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
-        self.cold = root.cold
+        self.cold, self.seen = root.cold, False
         if wants & GP_WANTS_OPERATIONS:
             self.ignored = {}
         else:
@@ -103,8 +105,10 @@ class Thread(threading.local):
         self.wants_at = ctypes.addressof(self.wants)
         self.plan = ctypes.c_uint64()
         self.plan_at = ctypes.addressof(self.plan)
-        # Where compiled code began, and in which frame.
-        self.compiled: tuple[types.FrameType, Frame] | None = None
+        # Where compiled code began, and whether operations were hidden before.
+        self.compiled: tuple[types.FrameType, bool] | None = None
+        # The stack trace of the operation of a captured graph that is at work.
+        self.called_from: str | None = None
         # The frame that called the root, where the extension has: what is further out is before the run.
         self.caller: types.FrameType | None = None
         # Whether a patch's function is at work, and what it calls is its own business.
@@ -112,6 +116,12 @@ class Thread(threading.local):
         # What a patch's function raised, and what it returned: alive until the next one is called.
         self.error: BaseException | None = None
         self.held: torch.Tensor | None = None
+
+    def in_compiled(self, began: tuple[types.FrameType, bool] | None) -> None:
+        """Compiled code begins or ends; calls in it are left to Python."""
+        self.compiled = began
+        if native is not None:
+            native.in_compiled(began is not None)
 
     def let_go(self) -> None:
         """The outermost run has ended: nobody asks for what functions left behind."""

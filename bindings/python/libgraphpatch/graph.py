@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import torch
+from torch.nn import Module
 
+from . import _html
 from ._graphs import Graph
 from ._header import (
     GP_NODE_KIND_SCOPE,
@@ -17,6 +19,7 @@ from ._header import (
     gp_node,
 )
 from .errors import PathError
+from .shapes import DictShape, ListShape, TupleShape
 
 # What `_shape` answers: sizes of a tensor, with a range for each that differed between runs; containers hold their
 # elements'.
@@ -77,6 +80,85 @@ class NodePath:
         except ValueError as why:  # text that is no path names nothing
             raise PathError(str(why)) from None
 
+    def find(
+        self,
+        pattern: str | None = None,
+        *,
+        op: str | Callable[..., Any] | None = None,
+        under: str | NodePath | None = None,
+        module: str | type[Module] | None = None,
+        shape: str | Sequence[Any] | None = None,
+    ) -> list[NodePath]:
+        """All nodes below this one, and elements of containers, that fit everything that is asked for, in order.
+
+        >>> pg.graph.find(op="softmax", under="encoder.layers_*")
+        >>> pg.graph.find("**.output", shape=(1, None, 768))
+
+        Args:
+            pattern: A path below this node, with ``*`` (anything within a name), ``**`` (any names), ``?``, ``[0-5]``
+                and ``{a,b}``.
+            op: An operation: ``"softmax"``, ``"aten::softmax.int"``, or the function ``torch.softmax``.
+            under: A path below this node, or a pattern; what is found is below it.
+            module: A class, or the name of one: its calls are found.
+            shape: Tensors of these sizes: ``"*,768"``, ``"...,64"``, or a tuple with None for any size, ``...`` for
+                any number of them, and ranges.
+
+        Raises:
+            ValueError: What is no pattern or no shape.
+        """
+        below = [self._path] if self._path else []
+        if under is not None:
+            below.append(under._path if isinstance(under, NodePath) else under)
+        if isinstance(under, NodePath):
+            below = [under._path]
+        whole = ".".join([*below, pattern or "**"])
+        if callable(op):
+            op = op.__name__
+        if isinstance(module, type):
+            module = f"{module.__module__}.{module.__qualname__}"
+        sizes = None if shape is None else _pattern_of_sizes(shape)
+        return [NodePath(self._graph, path) for path in self._graph.search(whole, op, module, sizes)]
+
+    def keys(self) -> list[str]:
+        """The names of the children."""
+        return [*self._below()]
+
+    def values(self) -> list[NodePath]:
+        """The children."""
+        return [*self]
+
+    def items(self) -> list[tuple[str, NodePath]]:
+        """The children with their names."""
+        return [(name, NodePath(self._graph, path)) for name, path in self._below().items()]
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """The node at a path below this one, or ``default`` where there is none."""
+        try:
+            return self[path]
+        except KeyError:
+            return default
+
+    def __contains__(self, path: object) -> bool:
+        """Whether there is a node at a path below this one; for a node, whether it is one below."""
+        if isinstance(path, NodePath):
+            path = path._path if not self._path else path._path[len(self._path) + 1 :]
+        return isinstance(path, str) and bool(path) and self.get(path) is not None
+
+    def _dig(self, path: str) -> NodePath:
+        """The node at a path below this one; itself for an empty one."""
+        return self[path] if path else self
+
+    def _repr_html_(self) -> str:
+        lines = repr(self).splitlines()
+        return _html.tree_of_lines(lines)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [str(node) for node in self.find()] if not self._path else self.keys()
+
+    def to_path(self) -> str:
+        """The path as text."""
+        return self._path
+
     def __iter__(self) -> Iterator[NodePath]:
         return (NodePath(self._graph, path) for path in self._below().values())
 
@@ -121,15 +203,16 @@ class NodePath:
     @property
     def _shape(self) -> Shape:
         """A tensor's sizes, as ``torch.Size`` or, where runs differed, with a ``range`` for each size that did. None
-        for plain values; for a scope a dict, for a container a tuple, list or dict of its elements' shapes."""
+        for plain values; for a scope a dict, for a container a tuple, list or dict of its elements' shapes, which are
+        attributes, too: ``pg.graph._shape.linear.output``."""
         node = self._graph.node(self._path)
         if node.kind == GP_NODE_KIND_SCOPE or node.value == GP_VALUE_KIND_DICT:
-            return {name: NodePath(self._graph, path)._shape for name, path in self._below().items()}
+            return DictShape((name, NodePath(self._graph, path)._shape) for name, path in self._below().items())
         if node.value == GP_VALUE_KIND_TENSOR:
             return self._sizes(node)
         if node.value in (GP_VALUE_KIND_TUPLE, GP_VALUE_KIND_LIST):
             shapes = [child._shape for child in self]
-            return tuple(shapes) if node.value == GP_VALUE_KIND_TUPLE else shapes
+            return TupleShape(shapes) if node.value == GP_VALUE_KIND_TUPLE else ListShape(shapes)
         return None
 
     def _sizes(self, node: gp_node) -> torch.Size | tuple[int | range, ...]:
@@ -137,3 +220,20 @@ class NodePath:
         if all(smallest == largest for smallest, largest in seen):
             return torch.Size([smallest for smallest, _ in seen])
         return tuple(smallest if smallest == largest else range(smallest, largest + 1) for smallest, largest in seen)
+
+
+def _pattern_of_sizes(shape: str | Sequence[Any]) -> str:
+    """What sizes to look for, as the library reads them."""
+    if isinstance(shape, str):
+        return shape
+    return f"({','.join(_pattern_of_size(size) for size in shape)})"
+
+
+def _pattern_of_size(size: Any) -> str:
+    if size is None:
+        return "*"
+    if size is ...:
+        return "..."
+    if isinstance(size, range):
+        return f"{size.start}..{size.stop - 1}"
+    return str(int(size))

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch.nn import Module
 
-from . import _checkpoint, _source
+from . import _capture, _checkpoint, _source, saved
 from ._dynamo import skip
-from ._modules import is_script, why_opaque
-from ._patch_block import PatchBlock
+from ._experiments import Experiments
+from ._graphs import Graphs
+from ._modules import is_script, itself, why_opaque
+from ._patch_block import Edit, PatchBlock
+from ._place import placed
 from ._recorder import Recorder, Recording
 from ._side_effects import unchanged
 from ._thread import thread
 from ._transforms import refuse, refuse_compilation, refuse_transforms
 from ._watched import asking, watched
+from .errors import PickleError
 from .graph import NodePath
+from .options import ExtractionOptions
 from .patches import Patch
+from .saved import File
 
 Path: TypeAlias = str | NodePath
 
 
-@dataclass
-class ExtractionOptions:
-    """Takes the options of the Python package graphpatch and ignores them: nothing is compiled here, so there is
-    nothing to choose. A script that passes them keeps working."""
-
-    def __init__(self, **_options: Any) -> None:
-        pass
+def _refuse_opaque(module: Module) -> None:
+    """Raises ValueError for what cannot be looked into."""
+    if not isinstance(module, Module):
+        raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
+    _capture.install()
+    why = why_opaque(module)
+    if why:
+        raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
+    if is_script(module):
+        raise ValueError(
+            f"{type(module).__name__}: a TorchScript module cannot be the outermost one: put it into a"
+            " torch.nn.Module that calls it; its inside will be visible there"
+        )
 
 
 def _forward(graph: PatchableGraph, *args: Any, **kwargs: Any) -> Any:
@@ -54,7 +66,7 @@ class _Forward:
         return functools.wraps(graph._module.forward)(call)
 
 
-class PatchableGraph:
+class PatchableGraph(Experiments):
     """A module whose every intermediate tensor can be seen and patched by name.
 
     The module is run once with the example inputs to record its graph; it is neither copied, rewritten nor compiled,
@@ -84,28 +96,60 @@ class PatchableGraph:
     _recorder: Recorder
 
     def __init__(self, module: Module, *example_args: Any, **example_kwargs: Any) -> None:
-        if not isinstance(module, Module):
-            raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
-        why = why_opaque(module)
-        if why:
-            raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
-        if is_script(module):
-            raise ValueError(
-                f"{type(module).__name__}: a TorchScript module cannot be the outermost one: put it into a"
-                " torch.nn.Module that calls it; its inside will be visible there"
-            )
-        recorder = Recorder(module)
+        _refuse_opaque(module)
+        options = None
+        if example_args and isinstance(example_args[0], ExtractionOptions):
+            options, example_args = example_args[0], example_args[1:]
+            module = options.prepared(module)
+        self._begin(module, None)
+        recorder = self._recorder
+        with torch.no_grad(), unchanged(module):
+            self.record(*example_args, **example_kwargs)
+            if recorder.root.foreign:  # modules that only this run showed: with their parameters
+                self.record(*example_args, **example_kwargs)
+        if options is not None:
+            options.check_used(module, {called for _, called in recorder.root.scopes})
+
+    def _begin(self, module: Module, loaded: Graphs | None) -> None:
+        recorder = Recorder(itself(module), loaded)
         vars(self).update(_module=module, _recorder=recorder)
         # Not at the end of the process, where other threads may still run the module.
         weakref.finalize(self, watched.remove, recorder.root).atexit = False
         _source.install(recorder.session)
         _checkpoint.install()
-        if example_args and isinstance(example_args[0], ExtractionOptions):
-            example_args = example_args[1:]
-        with torch.no_grad(), unchanged(module):
-            self.record(*example_args, **example_kwargs)
-            if recorder.root.foreign:  # modules that only this run showed: with their parameters
-                self.record(*example_args, **example_kwargs)
+
+    @classmethod
+    def _of(cls, module: Module, graphs: Graphs) -> PatchableGraph:
+        """One whose graph was recorded before."""
+        pg = cls.__new__(cls)
+        pg._begin(module, graphs)
+        return pg
+
+    @classmethod
+    def watching(cls, module: Module) -> PatchableGraph:
+        """One that records the next call of the module that somebody else makes: a server, a trainer. Nothing is run
+        for it; until that call has ended, its graph cannot be asked for.
+
+        >>> pg = PatchableGraph.watching(model)
+        >>> trainer.train()
+        >>> pg.graph
+
+        Raises ValueError as the constructor does.
+        """
+        _refuse_opaque(module)
+        pg = cls.__new__(cls)
+        pg._begin(module, None)
+        recorder = pg._recorder
+        recorder.want(1)
+        recorder.record(1)
+
+        def ended(*_: Any) -> None:
+            hook.remove()
+            recorder.record(-1)
+            recorder.want(-1)
+
+        hook = module.register_forward_hook(ended, always_call=True)
+        return pg
 
     # --- the module ---
 
@@ -177,13 +221,41 @@ class PatchableGraph:
         return f"PatchableGraph(\n{self._module!r}\n)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a PatchableGraph cannot be pickled or copied, as its patches belong to this process: save the module"
-            " (`pg.module`) and, with `pg.save_graph(file)`, its graph"
+        raise PickleError(
+            "a PatchableGraph cannot be pickled, as its patches belong to this process: use `pg.save(file)`, or"
+            " `copy.deepcopy(pg)`; or save the module (`pg.module`) and, with `pg.save_graph(file)`, its graph"
         )
 
-    def __deepcopy__(self, memo: Any) -> NoReturn:
-        self.__reduce__()
+    def __deepcopy__(self, memo: dict[int, Any]) -> PatchableGraph:
+        """One of a copy of the module, with the same graph and without the patches that hold."""
+        copied = PatchableGraph._of(copy.deepcopy(self._module, memo), self._recorder.graph().graphs)
+        memo[id(self)] = copied
+        return copied
+
+    def save(self, file: File) -> None:
+        """Saves the module, as ``torch.save`` does, together with its graph, for :meth:`load`. ``file`` is a name, or
+        open for writing. Raises OSError, and what the module raises that cannot be pickled."""
+        saved.save(self._module, self._recorder.graph().graphs, file)
+
+    @classmethod
+    def load(cls, file: File, map_location: Any = None) -> PatchableGraph:
+        """The PatchableGraph that :meth:`save` wrote; nothing is run for it. Its graph is the saved one, until a run is
+        recorded: recording begins anew. As ``torch.load`` without ``weights_only`` does, it may run code that the file
+        holds: load only what you trust. ``map_location`` is that of ``torch.load``.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It is no file of :meth:`save`, or one of another version.
+        """
+        loaded = saved.load(file, map_location)
+        if type(loaded) is not PatchableGraph:
+            raise ValueError(f"the file holds a {type(loaded).__name__}; PatchableGraph.save() did not write it")
+        return loaded
+
+    @property
+    def _graph_module(self) -> Module:
+        """The module itself, by the name that it has in the package graphpatch."""
+        return self._module
 
     @property
     def module(self) -> Module:
@@ -235,6 +307,8 @@ class PatchableGraph:
 
         Args:
             patches: Paths, as text (``"linear_1.output|sub_0"``) or nodes of :attr:`graph`, and what is done there.
+                A path may be a pattern, ``"h_*.mlp.output"``, as in :meth:`NodePath.find`: it means all tensors that
+                it fits.
             on_error: What a patch that cannot be applied in a run does: ``"raise"`` an error, or ``"skip"`` it. Holds
                 for all patches of this PatchableGraph while the block lasts.
             on_missing: What becomes of a patch that no run came by, when the block ends without an exception:
@@ -243,13 +317,32 @@ class PatchableGraph:
                 (without 4).
             this_thread: Hold for runs on this thread only.
 
+        The block is a decorator, too. What the ``with`` names tells of its patches' :attr:`~PatchBlock.counts`.
+
+        >>> with pg.patch({"h_*.mlp.output": ZeroPatch()}) as patched:
+        ...     pg(x)
+        >>> patched.counts["h_0.mlp.output"]
+        [Counts(matched=1, applied=1, failed=0)]
+
         Raises:
-            KeyError: Paths that name no leaf of the graph, all of them, with their nearest completions.
+            KeyError: Paths that name no leaf of the graph, all of them, with their nearest completions; patterns that
+                fit none.
             ValueError: What is no path, no patch, or not a mapping.
         """
+        places = placed(patches, self._recorder.graph(), self._module)
         return PatchBlock(
-            self._recorder, patches, on_error=on_error, on_missing=on_missing, runs=runs, this_thread=this_thread
+            self._recorder, places, on_error=on_error, on_missing=on_missing, runs=runs, this_thread=this_thread
         )
+
+    def edit(self, patches: Mapping[Path, Patch[Any] | Sequence[Patch[Any]]], **options: Any) -> Edit:
+        """Makes the patches hold from now on, without a block, until :meth:`Edit.close`. Takes and raises what
+        :meth:`patch` does.
+
+        >>> edit = pg.edit({"h_2.mlp.output": ZeroPatch()})
+        >>> pg(x)
+        >>> edit.close()
+        """
+        return Edit(self.patch(patches, **options))
 
 
 # torch.compile calls them as they are, and is refused there.

@@ -1,21 +1,21 @@
-"""What is done to a value: zero, add, replace, probe, record, and functions of one's own.
+"""What is done to a value: zero, add, replace, and functions of one's own.
 
-A patch is a description; it may be used in any number of ``with pg.patch(...)`` blocks. ``slice`` is what stands
-between the brackets of ``tensor[...]``: integers, slices, ``...``, ``None``, index tensors and boolean masks, alone or
-in a tuple. No slice means the whole value. Values broadcast to the slice and are converted, or refused, as PyTorch
-would.
+A patch is a description, and an object that does what it says: ``patch(tensor)`` applies it to any tensor. It may be
+used in any number of ``with pg.patch(...)`` blocks; what is assigned to its ``value`` or ``slice`` inside a block holds
+from the next run on. ``slice`` is what stands between the brackets of ``tensor[...]``: integers, slices, ``...``,
+``None``, index tensors and boolean masks, alone or in a tuple. No slice means the whole value. Values broadcast to the
+slice and are converted, or refused, as PyTorch would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
-from ._index import add_index
+from ._index import add_index, as_key
 from ._library import Handle, check, lib
 from ._patch_function import Function
 from ._patch_value import patch_value
@@ -24,17 +24,33 @@ T = TypeVar("T")
 PatchableValue: TypeAlias = Tensor | float | int | bool
 
 
+class Holder(Protocol):
+    """An open block that holds a patch."""
+
+    def changed(self) -> None:
+        """The patch is another one now. Raises ValueError where it cannot be."""
+
+
 @dataclass(kw_only=True)
 class Patch(Generic[T]):
     """A patch that calls :meth:`op` with the value and puts what it returns in its place. Derive from it, or use
-    :class:`CustomPatch`; the other patches are done by the library itself.
+    :class:`CustomPatch`. The library does the other patches itself, except where a derived class has its own
+    :meth:`op`.
 
     Attributes:
+        on: ``"value"``, or ``"grad"``: :meth:`op` is then called in the backward pass, with the gradient of the value
+            that comes after this node, of the value's shape. A run without gradients raises ValueError.
         requires_clone: :meth:`op` gets a copy, which it may write. Without, it gets the model's own tensor, which it
             must leave as it is.
+        path: Where in a container the patch stands in the block that was opened last: what follows the ``|``.
     """
 
+    on: Literal["value", "grad"] = "value"
     requires_clone: bool = field(default=True, init=False)
+    path: str | None = field(default=None, init=False, compare=False, repr=False)
+
+    # What the library was told, and has to be told again where it changes.
+    _told: ClassVar[frozenset[str]] = frozenset(("value", "slice", "on"))
 
     def op(self, original_output: T) -> T:
         """The value for the one that the model computed. Gradients go through."""
@@ -43,12 +59,73 @@ class Patch(Generic[T]):
     def __call__(self, target: T) -> T:
         return self.op(target)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = vars(self).get(name)
+        object.__setattr__(self, name, value)
+        if name not in self._told or "_holders" not in vars(self) or value is before:
+            return
+        try:
+            for holder in [*vars(self)["_holders"]]:
+                holder.changed()
+        except BaseException:
+            object.__setattr__(self, name, before)
+            raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the blocks that hold it: those are of this process, and a copy is held by none."""
+        return {name: value for name, value in vars(self).items() if name != "_holders"}
+
+    def _held(self, holder: Holder, path: str) -> None:
+        vars(self).setdefault("_holders", []).append(holder)
+        self.path = path.partition("|")[2] or None
+
+    def _let_go(self, holder: Holder) -> None:
+        holders: list[Holder] = vars(self)["_holders"]
+        holders.remove(holder)
+        if not holders:
+            del vars(self)["_holders"]
+
+    def _is_own(self, kind: type[Patch[Any]]) -> bool:
+        """Whether it does what ``kind`` does, which the library can do itself."""
+        own = type(self).op is kind.op and type(self).__call__ is Patch.__call__ and "op" not in vars(self)
+        return own and self.on == "value"
+
+    def _only_looks(self) -> bool:
+        """Whether the patch leaves all that is computed as it is."""
+        return False
+
     def _describe(self, spec: Handle) -> Function | None:
         """Makes ``spec`` say what the patch does. Returns what has to live as long as it is registered."""
+        if self.on == "grad":
+            return Function(spec, self._show_gradient)
+        if self.on != "value":
+            raise ValueError(f"a patch is on 'value' or on 'grad', not on {self.on!r}")
         return Function(spec, self._call)
 
     def _call(self, value: Any) -> Any:
-        return self.op(value.clone() if self.requires_clone and isinstance(value, Tensor) else value)
+        return self(value.clone() if self.requires_clone and isinstance(value, Tensor) else value)
+
+    def _show_gradient(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            raise ValueError(
+                f"{type(self).__name__}(on='grad'): the value has no gradient in this run: gradients are off, or"
+                " neither parameters nor inputs before it require them"
+            )
+        shown = value.clone()  # its gradient is that of what comes after, and of nothing else
+        shown.register_hook(self._on_gradient)
+        return shown
+
+    def _on_gradient(self, gradient: Tensor) -> Tensor:
+        changed: Any = self
+        return _as_tensor(changed(gradient.clone() if self.requires_clone else gradient), gradient)
+
+
+def _as_tensor(result: Any, gradient: Tensor) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise TypeError(f"the function of a patch on a gradient returned a {type(result).__name__}, not a tensor")
+    if result.shape != gradient.shape:
+        raise ValueError(f"a gradient of {tuple(gradient.shape)} cannot become one of {tuple(result.shape)}")
+    return result
 
 
 @dataclass(kw_only=True)
@@ -62,7 +139,16 @@ class ZeroPatch(Patch[PatchableValue]):
 
     slice: Any = None
 
+    def op(self, original_output: PatchableValue) -> PatchableValue:
+        """Writes zeros into a tensor and returns it; 0 for a plain number."""
+        if not isinstance(original_output, Tensor):
+            return type(original_output)(0)
+        original_output[as_key(self.slice)] = 0
+        return original_output
+
     def _describe(self, spec: Handle) -> Function | None:
+        if not self._is_own(ZeroPatch):
+            return super()._describe(spec)
         add_index(spec, self.slice)
         check(lib.gp_spec_zero(spec))
         return None
@@ -75,7 +161,16 @@ class AddPatch(Patch[PatchableValue]):
     value: PatchableValue
     slice: Any = None
 
+    def op(self, original_output: PatchableValue) -> PatchableValue:
+        """Adds into a tensor and returns it; the sum for a plain number."""
+        if not isinstance(original_output, Tensor):
+            return original_output + self.value
+        original_output[as_key(self.slice)] += self.value
+        return original_output
+
     def _describe(self, spec: Handle) -> Function | None:
+        if not self._is_own(AddPatch):
+            return super()._describe(spec)
         add_index(spec, self.slice)
         check(lib.gp_spec_add(spec, patch_value(self.value)))
         return None
@@ -89,45 +184,19 @@ class ReplacePatch(Patch[PatchableValue]):
     slice: Any = None
     value: PatchableValue
 
+    def op(self, original_output: PatchableValue) -> PatchableValue:
+        """Writes into a tensor and returns it; ``value`` itself for a plain number."""
+        if not isinstance(original_output, Tensor):
+            return self.value
+        original_output[as_key(self.slice)] = self.value
+        return original_output
+
     def _describe(self, spec: Handle) -> Function | None:
+        if not self._is_own(ReplacePatch):
+            return super()._describe(spec)
         add_index(spec, self.slice)
         check(lib.gp_spec_replace(spec, patch_value(self.value)))
         return None
-
-
-@dataclass(kw_only=True)
-class ProbePatch(Patch[PatchableValue]):
-    """Keeps a copy of the last value, on its own device and without its gradient history.
-
-    Attributes:
-        activation: The copy; None as long as no run came by.
-    """
-
-    requires_clone: bool = field(default=False, init=False)
-    activation: PatchableValue | None = field(default=None, init=False, compare=False)
-
-    def op(self, original_output: PatchableValue) -> PatchableValue:
-        self.activation = _copy(original_output)
-        return original_output
-
-
-@dataclass(kw_only=True)
-class RecordPatch(Patch[PatchableValue]):
-    """Keeps a copy of every value, in order, each on its own device and without its gradient history.
-
-    Attributes:
-        activations: The copies.
-        limit: No more than so many are kept, if given.
-    """
-
-    requires_clone: bool = field(default=False, init=False)
-    activations: list[PatchableValue] = field(default_factory=list, compare=False)
-    limit: int | None = None
-
-    def op(self, original_output: PatchableValue) -> PatchableValue:
-        if self.limit is None or len(self.activations) < self.limit:
-            self.activations.append(_copy(original_output))
-        return original_output
 
 
 @dataclass(kw_only=True)
@@ -147,22 +216,14 @@ class CustomPatch(Patch[T]):
         return self.custom_op(original_output)
 
     def _describe(self, spec: Handle) -> Function | None:
-        add_index(spec, self.slice)
+        if self.on == "value":
+            add_index(spec, self.slice)
         return super()._describe(spec)
 
-
-def _copy(value: PatchableValue) -> PatchableValue:
-    return _copy_of_tensor(value) if isinstance(value, Tensor) else value
-
-
-def _copy_of_tensor(value: Tensor) -> Tensor:
-    functions = torch._C._functorch
-    while functions.is_functorch_wrapped_tensor(value):  # inside vmap, say: all of it, the mapped sizes in front
-        mapped = functions.maybe_get_bdim(value)
-        value = functions.get_unwrapped(value)
-        value = value.movedim(mapped, 0) if mapped >= 0 else value
-    value = value.detach()
-    try:
-        return value.clone()
-    except NotImplementedError:  # a dtype of fewer than eight bits, which libtorch only stores
-        return value.view(torch.uint8).clone().view(value.dtype)
+    def _on_gradient(self, gradient: Tensor) -> Tensor:
+        if self.slice is None:
+            return super()._on_gradient(gradient)
+        key, changed = as_key(self.slice), gradient.clone()
+        part: Any = changed[key].clone()
+        changed[key] = self(part)
+        return changed

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod complete;
+pub mod demo;
 pub mod diff;
 pub mod doctor;
 pub mod run;

@@ -1,13 +1,20 @@
 //! The hook inside Python programs: a folder for the front of `PYTHONPATH` that holds nothing but our `sitecustomize.py`,
 //! and beside it the Python package, which that loads when the program imports torch. Both are embedded here and written
-//! once to the cache, next to the adapters.
+//! once to the cache, next to the adapters. They are taken from there only if nobody else can have written any of them.
 
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, Permissions};
 use std::hash::Hasher;
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fnv::FnvHasher;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader::cache;
+use graphpatch_loader::trust::{Folder, Unfit};
+
+use crate::voice::say;
 
 /// The package's files, each with its path below the folder and its text; `build.rs` lists them.
 const PACKAGE: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_package.rs"));
@@ -20,10 +27,15 @@ fn files() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     std::iter::once(&HOOK).chain(PACKAGE)
 }
 
-/// The folder for `PYTHONPATH`, in the cache, or below `fallback` where that cannot be used.
+/// The folder for `PYTHONPATH`, in the cache, or below `fallback` (a private folder) where that cannot be used.
 pub fn place(fallback: &Path) -> Result<PathBuf> {
     let cached = cache::directory().and_then(|dir| place_in(&dir));
-    let placed = cached.or_else(|_| place_in(fallback))?;
+    let placed = cached.or_else(|why| {
+        say(format!(
+            "{why}; the Python package is written anew, for this run alone"
+        ));
+        place_in(fallback)
+    })?;
     Ok(placed.join("site"))
 }
 
@@ -36,36 +48,99 @@ fn place_in(dir: &Path) -> Result<PathBuf> {
     if place.as_os_str().as_encoded_bytes().contains(&b':') {
         return Err(error("PYTHONPATH takes no folder with a colon".into()));
     }
-    if is_complete(&place) {
-        return Ok(place);
+    match check(&place) {
+        Ok(()) => return Ok(place),
+        Err(Unfit::Absent) => (),
+        Err(why) => return Err(error(why.why())),
     }
     // Written beside it and renamed: others never see half of it, and of several that start at once one wins.
     let write = || -> std::io::Result<()> {
         let work = tempfile::Builder::new()
             .prefix(".python-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(dir)?;
         for (name, text) in files() {
             let file = work.path().join(name);
-            std::fs::create_dir_all(file.parent().unwrap_or(dir))?;
-            std::fs::write(file, text)?;
+            let folder = file.parent().unwrap_or(dir);
+            // Whatever the umask, nobody else may write here.
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(folder)?;
+            std::fs::write(&file, text)?;
+            std::fs::set_permissions(&file, Permissions::from_mode(0o644))?;
         }
+        std::fs::set_permissions(work.path(), Permissions::from_mode(0o755))?;
         std::fs::rename(work.path(), &place)
     };
     match write() {
-        Err(_) if is_complete(&place) => Ok(place),
+        Err(_) if check(&place).is_ok() => Ok(place),
         Err(why) => Err(error(why.to_string())),
         Ok(()) => Ok(place),
     }
 }
 
-fn is_complete(place: &Path) -> bool {
-    let is_there = |(name, text): &(&str, &str)| {
-        place
-            .join(name)
-            .metadata()
-            .is_ok_and(|file| file.len() == text.len() as u64)
+/// Whether all files are there as they are here, and nothing else that Python would run but what it has compiled itself.
+fn check(place: &Path) -> Result<(), Unfit> {
+    let mut folders: Vec<PathBuf> = files()
+        .filter_map(|(name, _)| Some(place.join(name).parent()?.to_path_buf()))
+        .collect();
+    folders.sort();
+    folders.dedup();
+    // Absent as a whole, or damaged where only a part is.
+    Folder::open(place)?;
+    let damaged = |what: &Path, why: &Unfit| {
+        let what = what.strip_prefix(place).unwrap_or(what).display();
+        Unfit::Wrong(format!("is damaged; remove it: {what} {}", why.why()))
     };
-    files().all(is_there)
+    for folder in &folders {
+        check_folder(place, folder).map_err(|(file, why)| damaged(&file, &why))?;
+    }
+    for (name, text) in files() {
+        let file = place.join(name);
+        let found = || -> std::result::Result<bool, Unfit> {
+            let (folder, name) = (file.parent().unwrap_or(place), file.file_name());
+            let mut found = Vec::new();
+            let open = Folder::open(folder)?.look_at(name.unwrap_or_default())?;
+            open.take(text.len() as u64 + 1)
+                .read_to_end(&mut found)
+                .map_err(graphpatch_loader::trust::unreadable)?;
+            Ok(found == text.as_bytes())
+        };
+        let other = || Unfit::Wrong("is another file".into());
+        match found() {
+            Ok(true) => (),
+            Ok(false) => return Err(damaged(&file, &other())),
+            Err(why) => return Err(damaged(&file, &why)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a folder of the package holds ordinary files alone, of which those that are not ours lie in `__pycache__`.
+fn check_folder(place: &Path, folder: &Path) -> std::result::Result<(), (PathBuf, Unfit)> {
+    let fail = |why: Unfit| (folder.to_path_buf(), why);
+    Folder::open(folder).map_err(fail)?;
+    let compiled = folder.file_name() == Some(OsStr::new("__pycache__"));
+    let entries =
+        std::fs::read_dir(folder).map_err(|why| fail(graphpatch_loader::trust::unreadable(why)))?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default();
+        let is_ours = |below: &Path| files().any(|(file, _)| Path::new(file).starts_with(below));
+        if path.strip_prefix(place).is_ok_and(is_ours) {
+            continue;
+        }
+        if !compiled && name == "__pycache__" {
+            check_folder(place, &path)?;
+            continue;
+        }
+        let found = match compiled {
+            true => Folder::open(folder).and_then(|open| open.look_at(name).map(drop)),
+            false => Err(Unfit::Wrong("is none of its files".into())),
+        };
+        found.map_err(|why| (path.clone(), why))?;
+    }
+    Ok(())
 }
 
 fn hash() -> u64 {
@@ -101,12 +176,88 @@ mod tests {
                 .map(|start| start.join().expect("thread"))
                 .collect()
         });
-        assert!(places.iter().all(|place| *place == places[0]) && is_complete(&places[0]));
+        assert!(places.iter().all(|place| *place == places[0]) && check(&places[0]).is_ok());
         let left = std::fs::read_dir(dir.path()).expect("dir").count();
         assert_eq!(left, 1, "work folders are gone");
         std::fs::remove_file(places[0].join("libgraphpatch/errors.py")).expect("remove");
         assert!(place_in(dir.path()).is_err(), "a damaged one is not used");
         assert!(place_in(&dir.path().join("a:b")).is_err());
         assert!(place_in(&dir.path().join("absent")).is_err());
+    }
+
+    /// Whatever is planted, of the same length or in a place where Python looks, is seen; what Python compiled is no matter.
+    #[test]
+    fn what_was_planted_is_seen() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().expect("dir");
+        let place = place_in(dir.path()).expect("placed");
+        let hook = place.join("site/sitecustomize.py");
+        let whole = std::fs::read(&hook).expect("read");
+        let put = |name: &str, bytes: &[u8]| {
+            let file = place.join(name);
+            std::fs::create_dir_all(file.parent().expect("parent")).expect("dir");
+            std::fs::write(&file, bytes).expect("write");
+        };
+        put(
+            "site/__pycache__/sitecustomize.cpython-311.pyc",
+            b"compiled",
+        );
+        assert_eq!(check(&place), Ok(()));
+        let mut other = whole.clone();
+        other[..5].copy_from_slice(b"evil#");
+        let chmod = |name: &str, mode| {
+            std::fs::set_permissions(place.join(name), Permissions::from_mode(mode))
+                .expect("chmod");
+        };
+        type Plant<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
+        let plants: [Plant<'_>; 6] = [
+            (
+                "another file",
+                &|| put("site/sitecustomize.py", &other),
+                &|| {
+                    put("site/sitecustomize.py", &whole);
+                },
+            ),
+            (
+                "none of its files",
+                &|| put("site/usercustomize.py", b""),
+                &|| {
+                    std::fs::remove_file(place.join("site/usercustomize.py")).expect("remove");
+                },
+            ),
+            (
+                "none of its files",
+                &|| put("site/ctypes/__init__.py", b""),
+                &|| {
+                    std::fs::remove_dir_all(place.join("site/ctypes")).expect("remove");
+                },
+            ),
+            ("other users", &|| chmod("libgraphpatch", 0o777), &|| {
+                chmod("libgraphpatch", 0o755)
+            }),
+            ("other users", &|| chmod("site/__pycache__", 0o777), &|| {
+                chmod("site/__pycache__", 0o755);
+            }),
+            (
+                "but a link",
+                &|| {
+                    std::fs::write(dir.path().join("same.py"), &whole).expect("write");
+                    std::fs::remove_file(&hook).expect("remove");
+                    symlink(dir.path().join("same.py"), &hook).expect("link");
+                },
+                &|| {
+                    std::fs::remove_file(&hook).expect("remove");
+                    put("site/sitecustomize.py", &whole);
+                },
+            ),
+        ];
+        for (why, plant, undo) in plants {
+            plant();
+            let said = check(&place).expect_err(why).why();
+            assert!(said.contains(why), "{why}: {said}");
+            assert!(place_in(dir.path()).is_err(), "{why}: it is not taken");
+            undo();
+            assert_eq!(check(&place), Ok(()), "{why}");
+        }
     }
 }

@@ -1,29 +1,48 @@
 //! How a program is started with the library preloaded, and how it ended: what `run` and `sweep` have in common.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use graphpatch_loader::find_in_path;
+use graphpatch_loader::trust::Folder;
+use graphpatch_loader::{DISABLE_VARIABLE, check_library, find_in_path, is_disabled};
 use graphpatch_protocol::{OPTIONS_VARIABLE, Options};
 use tempfile::TempDir;
 
-use crate::launch::{library, python};
-use crate::voice::Stop;
+use crate::launch::{library, preload, python};
+use crate::voice::{Stop, say};
 
-/// A private directory for reports, options and links. It goes when it is dropped.
+/// A private directory for reports, options and links. It goes when it is dropped. Where others could put another one in its
+/// place (a `TMPDIR` that everybody may rename in), the system's own is taken.
 pub fn directory() -> Result<TempDir, Stop> {
-    tempfile::Builder::new()
+    let named = std::env::temp_dir();
+    match directory_in(&named) {
+        Ok(dir) => Ok(dir),
+        Err(why) => {
+            let why = format!("a directory for reports in {}: {why}", named.display());
+            let Ok(dir) = directory_in(Path::new("/tmp")) else {
+                return Err(Stop::usage(why));
+            };
+            say(format!("{why}; it is made in /tmp"));
+            Ok(dir)
+        }
+    }
+}
+
+fn directory_in(folder: &Path) -> Result<TempDir, String> {
+    let dir = tempfile::Builder::new()
         .prefix("graphpatch-")
-        .tempdir()
-        .map_err(|why| {
-            Stop::usage(format!(
-                "a directory for reports in {}: {why}",
-                std::env::temp_dir().display()
-            ))
-        })
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(folder)
+        .map_err(|why| why.to_string())?;
+    match Folder::open(dir.path()) {
+        Ok(_) => Ok(dir),
+        Err(why) => Err(format!("it {}", why.why())),
+    }
 }
 
 /// The library, by a path that can be preloaded; if need be that of a link in `dir`.
@@ -36,6 +55,11 @@ pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<C
     let Some((program, arguments)) = argv.split_first() else {
         return Err(Stop::usage("no PROGRAM"));
     };
+    if is_disabled() {
+        return Err(Stop::usage(format!(
+            "{DISABLE_VARIABLE} is set: nothing of libgraphpatch would run in the program"
+        )));
+    }
     let dir = &options.report_dir;
     let options_file = dir.join("options.json");
     options.save(&options_file)?;
@@ -43,7 +67,15 @@ pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<C
     command
         .args(arguments)
         .env(OPTIONS_VARIABLE, &options_file)
-        .env("LD_PRELOAD", preload_list(library));
+        .env(SANITIZER, sanitizer_options());
+    if let Err(why) = check_library(library) {
+        say(format!(
+            "{} {why}: the program runs without it",
+            library.display()
+        ));
+        return Ok(command);
+    }
+    command.env("LD_PRELOAD", preload_list(library));
     if options.record || !options.patches.is_empty() {
         python::prepare(&mut command, library, dir);
     }
@@ -99,9 +131,22 @@ fn preloadable(library: PathBuf, dir: &Path) -> Result<PathBuf, Stop> {
     Ok(link)
 }
 
+/// The runtime of GCC's address sanitizer ends a program in which another library comes before it, as every preloaded one does,
+/// unless it is told not to look. What the user says comes later and wins.
+const SANITIZER: &str = "ASAN_OPTIONS";
+
+fn sanitizer_options() -> OsString {
+    let mut options = OsString::from("verify_asan_link_order=0");
+    if let Some(others) = std::env::var_os(SANITIZER).filter(|others| !others.is_empty()) {
+        options.push(":");
+        options.push(others);
+    }
+    options
+}
+
 /// Ours first, so that its symbols come first; then the user's.
 fn preload_list(library: &Path) -> OsString {
-    let mut list = library.as_os_str().to_os_string();
+    let mut list = preload::entry(library);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         list.push(OsStr::new(":"));
         list.push(others);
@@ -133,6 +178,22 @@ mod tests {
         );
         assert_eq!(plain.read_link().ok(), Some("/a b/c.so".into()));
         assert!(preloadable("/a b/c.so".into(), Path::new("/x y")).is_err());
+    }
+
+    /// Whatever the umask, and never in a folder in which anybody may rename what is there.
+    #[test]
+    fn the_directory_is_private() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+        let made = directory_in(dir.path()).expect("made");
+        assert_eq!(mode(made.path()), 0o700);
+        drop(made);
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("chmod");
+        let why = directory_in(dir.path()).expect_err("open to all");
+        assert!(why.contains("other users"), "{why}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 0);
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).expect("chmod");
+        assert!(directory_in(dir.path()).is_ok());
     }
 
     #[test]

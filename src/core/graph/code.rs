@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Arg, Graph, Kind, Node, SourceLine};
+use super::call::MOST_CALLS;
+use super::{Arg, Call, Graph, Kind, Node, SourceLine};
 use crate::error::Result;
 use crate::path::NodePath;
 
@@ -18,35 +19,59 @@ impl Graph {
         let node = self.node(path).ok_or_else(|| self.unknown(path))?;
         if node.is_scope() {
             let mut text = String::new();
-            if !node.frames.is_empty() {
-                let _ = write!(
-                    text,
-                    "Calling context:\n{}\nCompiled code:\n",
-                    stack(&node.frames)
-                );
+            let stacks = stacks(node);
+            if !stacks.is_empty() {
+                let _ = write!(text, "Calling context:\n{stacks}\nCompiled code:\n");
             }
             function(node, &mut text);
             return Ok(text);
         }
-        if !node.frames.is_empty() {
-            return Ok(stack(&node.frames));
+        let stacks = stacks(node);
+        if !stacks.is_empty() {
+            return Ok(stacks);
         }
-        Ok(node.line() + "\n")
+        Ok(node.lines().join(&format!("\n# {OTHER_RUNS}")) + "\n")
     }
 }
 
+/// Between what one run did and what another did.
+const OTHER_RUNS: &str = "or, in other runs: ";
+
 impl Node {
-    /// The node in one line, in the words of the scope that computes it.
+    /// The node in one line, in the words of the scope that computes it. Where runs differed, the lines of all.
     pub fn line(&self) -> String {
-        match self.kind {
-            Kind::Output => format!("return {}", returned(self)),
-            Kind::Input => match self.args.first() {
-                Some(arg) => format!("{} = {}", self.name, argument(arg)),
-                None => format!("{}: an input of the run", self.name),
-            },
-            _ => line(self),
+        self.lines().join(&format!(" {OTHER_RUNS}"))
+    }
+
+    /// The line of each way in which runs came to the node, that of the first run first.
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for call in self.calls() {
+            let line = match call.kind {
+                Kind::Output => format!("return {}", returned(&self.name, &call)),
+                Kind::Input => match call.args.first() {
+                    Some(arg) => format!("{} = {}", self.name, argument(arg)),
+                    None => format!("{}: an input of the run", self.name),
+                },
+                _ => line(&self.name, &call),
+            };
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines
+    }
+}
+
+/// Where the node was called, in each run that came there another way.
+fn stacks(node: &Node) -> String {
+    let mut stacks: Vec<String> = Vec::new();
+    for frames in node.calls().map(|call| stack(&call.frames)) {
+        if !frames.is_empty() && !stacks.contains(&frames) {
+            stacks.push(frames);
         }
     }
+    stacks.join("\nIn other runs:\n")
 }
 
 /// Frames as Python's tracebacks show them.
@@ -82,31 +107,52 @@ fn function(scope: &Node, text: &mut String) {
         .chain(inputs.map(|input| input.name.as_str()))
         .collect();
     let _ = writeln!(text, "def forward({}):", names.join(", "));
-    let mut returns = "None".to_owned();
-    for child in &scope.children {
-        match child.kind {
-            Kind::Input => {}
-            Kind::Output => returns = returned(child),
-            _ => _ = writeln!(text, "    {}", line(child)),
-        }
+    let (outputs, others): (Vec<&Node>, Vec<&Node>) = scope
+        .children
+        .iter()
+        .filter(|child| child.kind != Kind::Input)
+        .partition(|child| child.kind == Kind::Output);
+    for child in others {
+        statement(child, text);
     }
-    let _ = writeln!(text, "    return {returns}");
+    match outputs.last() {
+        Some(output) => statement(output, text),
+        None => text.push_str("    return None\n"),
+    }
+}
+
+/// What one run did, and what others did as comments.
+fn statement(node: &Node, text: &mut String) {
+    let lines = node.lines();
+    let when = match node.in_some_runs {
+        true => "  # in some runs",
+        false => "",
+    };
+    let Some((first, others)) = lines.split_first() else {
+        return;
+    };
+    let _ = writeln!(text, "    {first}{when}");
+    for other in others {
+        let _ = writeln!(text, "    # {OTHER_RUNS}{other}");
+    }
+    if node.other_calls.len() == MOST_CALLS {
+        let _ = writeln!(text, "    # there may be more, which are not kept");
+    }
 }
 
 /// The node as one line of its scope.
-fn line(node: &Node) -> String {
-    let name = &node.name;
-    match node.kind {
-        Kind::Parameter => format!("{name} = {}", attribute(&node.name, &node.target)),
-        Kind::Scope => format!("{name} = {}({})", callee(node), call_arguments(node)),
+fn line(name: &str, call: &Call) -> String {
+    match call.kind {
+        Kind::Parameter => format!("{name} = {}", attribute(name, &call.target)),
+        Kind::Scope => format!("{name} = {}({})", callee(call), call_arguments(call)),
         _ => {
-            let mut arguments: Vec<String> = node.args.iter().map(argument).collect();
+            let mut arguments: Vec<String> = call.args.iter().map(argument).collect();
             arguments.extend(
-                node.kwargs
+                call.kwargs
                     .iter()
                     .map(|(key, arg)| format!("{key}={}", argument(arg))),
             );
-            let target = node.target.replacen("::", ".", 1);
+            let target = call.target.replacen("::", ".", 1);
             format!("{name} = {target}({})", arguments.join(", "))
         }
     }
@@ -133,7 +179,7 @@ fn member(path: &str) -> String {
     text
 }
 
-fn callee(scope: &Node) -> String {
+fn callee(scope: &Call) -> String {
     match scope.module_path.is_empty() {
         true => scope
             .target
@@ -145,31 +191,26 @@ fn callee(scope: &Node) -> String {
     }
 }
 
-/// What a module was called with, from its inputs: by position as far as nothing is left out. Those that are None
-/// were mostly not given at all.
-fn call_arguments(scope: &Node) -> String {
-    let inputs = scope
-        .children
-        .iter()
-        .filter(|child| child.kind == Kind::Input);
+/// What a module was called with: by position as far as nothing is left out. Inputs that are None were mostly not given
+/// at all.
+fn call_arguments(scope: &Call) -> String {
     let mut skipped = false;
-    let mut texts = Vec::new();
-    for input in inputs {
-        match input.args.first().map(argument) {
-            None => skipped = true,
-            Some(text) if text == "None" => skipped = true,
-            Some(text) if skipped => texts.push(format!("{}={text}", input.name)),
-            Some(text) => texts.push(text),
+    let mut texts: Vec<String> = scope.args.iter().map(argument).collect();
+    for (name, arg) in &scope.kwargs {
+        match argument(arg) {
+            text if text == "None" => skipped = true,
+            text if skipped => texts.push(format!("{name}={text}")),
+            text => texts.push(text),
         }
     }
     texts.join(", ")
 }
 
-fn returned(output: &Node) -> String {
+fn returned(name: &str, output: &Call) -> String {
     output
         .args
         .first()
-        .map_or_else(|| output.name.clone(), argument)
+        .map_or_else(|| name.to_owned(), argument)
 }
 
 fn argument(arg: &Arg) -> String {

@@ -1,7 +1,8 @@
 //! Merging a further run into a graph, by path.
 //!
-//! Nodes that only the new run has are put behind the sibling which they followed there, and before `output`. What a
-//! node was called with and from where (args, frames, target) stays as the first run had it.
+//! Nodes that only the new run has are put behind the sibling which they followed there, and before `output`; nodes that only
+//! one side has are marked. What a node was called with and from where (target, args, frames) stays as the first run had
+//! it; what other runs had stands beside it (`call.rs`).
 
 use rustc_hash::FxHashMap;
 
@@ -13,7 +14,15 @@ const MOST_KINDS: usize = 8;
 impl Graph {
     /// Adds what another graph of the same root has seen.
     pub fn merge(&mut self, other: Graph) {
-        self.root.merge(other.root);
+        // A node that only one side has was missing on the other, unless that is a part of a run.
+        let whole = self.runs > 0 && other.runs > 0;
+        self.root.merge(other.root, whole);
+        self.runs += other.runs;
+    }
+
+    /// Adds what a run that still goes on has seen.
+    pub fn merge_open(&mut self, other: Graph) {
+        self.root.merge(other.root, false);
         self.runs += other.runs;
     }
 }
@@ -21,23 +30,25 @@ impl Graph {
 impl Node {
     /// Merges a node of the same path. One that was a scope in one run only keeps the first run's kind, and a value
     /// notes the other as `…|Graph`.
-    fn merge(&mut self, other: Node) {
+    fn merge(&mut self, other: Node, whole: bool) {
+        self.merge_calls(&other);
+        self.in_some_runs |= other.in_some_runs;
         match (self.is_scope(), other.is_scope()) {
-            (true, true) => self.merge_children(other.children),
+            (true, true) => self.merge_children(other.children, whole),
             (false, false) => self.value.merge(other.value),
             (false, true) => self.value.merge(Value::Other("Graph".to_owned())),
             (true, false) => {}
         }
     }
 
-    fn merge_children(&mut self, others: Vec<Node>) {
+    fn merge_children(&mut self, others: Vec<Node>, whole: bool) {
         let same = |(a, b): (&Node, &Node)| a.name == b.name;
         if self.children.len() == others.len() && self.children.iter().zip(&others).all(same) {
             // Nearly every run is like the one before it.
             self.children
                 .iter_mut()
                 .zip(others)
-                .for_each(|(child, other)| child.merge(other));
+                .for_each(|(child, other)| child.merge(other, whole));
             return;
         }
         let places: FxHashMap<String, usize> = self
@@ -53,13 +64,15 @@ impl Node {
         let mut before: Vec<Vec<Node>> = Vec::new();
         before.resize_with(self.children.len() + 1, Vec::new);
         let mut place = 0;
-        for other in others {
+        let mut missing = vec![whole; self.children.len()];
+        for mut other in others {
             match places
                 .get(&other.name)
                 .and_then(|&i| self.children.get_mut(i).map(|child| (i, child)))
             {
                 Some((i, child)) => {
-                    child.merge(other);
+                    child.merge(other, whole);
+                    missing[i] = false;
                     place = (i + 1).min(end);
                 }
                 None => {
@@ -68,9 +81,13 @@ impl Node {
                     } else {
                         place
                     };
+                    other.in_some_runs |= whole;
                     before[place].push(other);
                 }
             }
+        }
+        for (child, missing) in self.children.iter_mut().zip(missing) {
+            child.in_some_runs |= missing;
         }
         let mut known = std::mem::take(&mut self.children).into_iter();
         for new in before {
@@ -173,6 +190,7 @@ impl TensorInfo {
 mod tests {
     use super::super::samples::{leaf, tensor, tuple_output};
     use super::*;
+    use crate::path::NodePath;
     use proptest::prelude::*;
 
     fn scope(names: &str) -> Graph {
@@ -283,7 +301,12 @@ mod tests {
         other.root.children[1] = leaf(Kind::Op, "linear", tensor(&[3, 3]));
         let whole = graph.clone();
         graph.merge(other.clone());
-        assert_eq!(graph.root, whole.root);
+        let tree = |graph: &Graph| graph.tree(&NodePath::root()).unwrap();
+        assert_eq!(tree(&graph), tree(&whole));
+        assert_eq!(
+            graph.root.children[1].line(),
+            "linear = self.linear() or, in other runs: linear = (...)"
+        );
         other.merge(whole);
         assert_eq!(other.root.children[1].value.label(), "Tensor(3, 3)|Graph");
     }

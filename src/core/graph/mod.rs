@@ -6,6 +6,7 @@
 //! here is plain data: no tensor is held.
 
 mod address;
+mod call;
 mod check;
 mod code;
 mod counts;
@@ -23,11 +24,12 @@ pub mod value;
 use serde::{Deserialize, Serialize};
 
 pub use address::CodeAddress;
+pub use call::Call;
 pub use check::{check, shared};
 pub use counts::Counts;
 pub use diff::{Difference, diff};
 pub use file::{FORMAT, GraphFile};
-pub use nearest::nearest;
+pub use nearest::{nearest, nearest_line};
 pub use search::{Hit, Query, ShapePattern};
 pub use tree::{Part, TreeStyle};
 pub use value::{Dim, TensorInfo, Value};
@@ -110,6 +112,13 @@ pub struct Node {
     /// Calls in native code around `frames`, innermost last, that have yet to become frames.
     #[serde(skip)]
     pub addresses: Vec<CodeAddress>,
+    /// How other runs came to the node than the first one that had it, which `target` to `addresses` tell of. A scope
+    /// that has any keeps its inputs of the first run in `kwargs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_calls: Vec<Call>,
+    /// Whether its scope was also called without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_some_runs: bool,
 }
 
 impl Node {
@@ -126,6 +135,8 @@ impl Node {
             kwargs: Vec::new(),
             frames: Vec::new(),
             addresses: Vec::new(),
+            other_calls: Vec::new(),
+            in_some_runs: false,
         }
     }
 

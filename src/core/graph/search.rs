@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use super::{Dim, Graph, Node, Value};
+use super::{Dim, Graph, Kind, Node, Value};
 use crate::error::{Error, Result};
-use crate::path::NodePath;
+use crate::path::{NodePath, Pattern, family_text};
 
 /// Sizes to look for: `*,768`, `1,5..128,768`, `...,64`, `` for a scalar. `*` is any size, `...` any number of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,33 @@ pub struct Query {
     /// Is in the path, the operation's or module's name, or the name of the source file, in any case.
     pub text: Option<String>,
     pub shape: Option<ShapePattern>,
+    /// Means the path, or with it the element's.
+    pub pattern: Option<Pattern>,
+    /// An operation's schema (`aten::add.Tensor`), or the name that its nodes have before their numbers (`add`).
+    pub op: Option<String>,
+    /// A scope's class, whole or its last part.
+    pub module: Option<String>,
+}
+
+impl Query {
+    /// Whether the operation or the module is the one that is asked for.
+    fn is_of(&self, node: &Node) -> bool {
+        let operation = |op: &String| {
+            let has_name = family_text(&node.name) == family_text(op);
+            node.kind == Kind::Op && (node.target == *op || has_name)
+        };
+        let of_class = |class: &String| {
+            let target = node.target.as_str();
+            node.is_scope() && (target == class || target.ends_with(&format!(".{class}")))
+        };
+        self.op.as_ref().is_none_or(operation) && self.module.as_ref().is_none_or(of_class)
+    }
+
+    fn means(&self, path: &NodePath) -> bool {
+        self.pattern
+            .as_ref()
+            .is_none_or(|pattern| pattern.fits(path))
+    }
 }
 
 /// A node that was found, or an element of it.
@@ -110,7 +137,7 @@ impl Graph {
         if let Some(node) = self.node(from) {
             let mut search = Search {
                 text,
-                shape: query.shape.as_ref(),
+                query,
                 hits: &mut hits,
             };
             let from = self.canonical(from);
@@ -127,22 +154,24 @@ impl Graph {
 
 struct Search<'a, 'q> {
     text: Option<String>,
-    shape: Option<&'q ShapePattern>,
+    query: &'q Query,
     hits: &'q mut Vec<Hit<'a>>,
 }
 
 impl<'a> Search<'a, '_> {
     fn node(&mut self, node: &'a Node, path: NodePath) {
-        match self.shape {
-            None if self.is_said(node, &path) => self.hits.push(Hit {
-                path: path.clone(),
-                node,
-                label: node.label(),
-            }),
-            Some(shape) if !node.is_scope() && self.is_said(node, &path) => {
-                self.elements(node, &node.value, shape, path.clone());
+        if self.query.is_of(node) && self.is_said(node, &path) {
+            match &self.query.shape {
+                None if self.query.means(&path) => self.hits.push(Hit {
+                    path: path.clone(),
+                    node,
+                    label: node.label(),
+                }),
+                Some(shape) if !node.is_scope() => {
+                    self.elements(node, &node.value, shape, path.clone());
+                }
+                _ => {}
             }
-            _ => {}
         }
         for child in &node.children {
             self.node(child, path.child(&child.name));
@@ -162,7 +191,8 @@ impl<'a> Search<'a, '_> {
 
     fn elements(&mut self, node: &'a Node, value: &Value, shape: &ShapePattern, path: NodePath) {
         let fits = |kind: &Value| matches!(kind, Value::Tensor(info) if shape.fits(&info.shape));
-        if fits(value) || matches!(value, Value::Mixed(kinds) if kinds.iter().any(fits)) {
+        let has = fits(value) || matches!(value, Value::Mixed(kinds) if kinds.iter().any(fits));
+        if has && self.query.means(&path) {
             self.hits.push(Hit {
                 path: path.clone(),
                 node,
@@ -198,6 +228,7 @@ mod tests {
         let query = Query {
             text: text.map(str::to_owned),
             shape: shape.map(|shape| shape.parse().unwrap()),
+            ..Query::default()
         };
         let hits = graph.search(&from, &query);
         hits.iter()
@@ -237,13 +268,50 @@ mod tests {
     }
 
     #[test]
+    fn finds_by_pattern_operation_and_module() {
+        let mut graph = tuple_output();
+        for call in [1, 3] {
+            graph.root.children[call].target = "torch.nn.Linear".into();
+        }
+        graph.root.children[2].target = "aten::add.Tensor".into();
+        let found = |query: Query| {
+            let hits = graph.search(&NodePath::root(), &query).into_iter();
+            hits.map(|hit| hit.path.to_string()).collect::<Vec<_>>()
+        };
+        let op = |op: &str| {
+            found(Query {
+                op: Some(op.to_owned()),
+                ..Query::default()
+            })
+        };
+        let module = |class: &str| {
+            found(Query {
+                module: Some(class.to_owned()),
+                ..Query::default()
+            })
+        };
+        assert_eq!(op("linear"), ["linear.linear", "linear_1.linear"]);
+        assert_eq!(op("aten::add.Tensor"), ["add"]);
+        assert_eq!(op("aten::add"), [""; 0]);
+        assert_eq!(module("Linear"), ["linear", "linear_1"]);
+        assert_eq!(module("torch.nn.Linear").len(), 2);
+        assert!(module("near").is_empty());
+        let tensors = found(Query {
+            pattern: Some("{linear_1.b*,output|*}".parse().unwrap()),
+            shape: Some("...".parse().unwrap()),
+            ..Query::default()
+        });
+        assert_eq!(tensors, ["linear_1.bias", "output|sub_0", "output|sub_1"]);
+    }
+
+    #[test]
     fn finds_in_containers_whose_lengths_differed() {
         let mut graph = tuple_output();
         let list = |n: usize| Value::List(vec![tensor(&[7]); n]);
         graph.root.children[2].value = Value::Mixed(vec![list(1), list(2), tensor(&[7, 7])]);
         let query = |shape: &str| Query {
-            text: None,
             shape: Some(shape.parse().unwrap()),
+            ..Query::default()
         };
         let paths = |shape: &str| {
             let hits = graph.search(&NodePath::root(), &query(shape));

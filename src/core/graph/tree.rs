@@ -5,6 +5,7 @@ use super::counts::Counts;
 use super::{Graph, Kind, Node, Value};
 use crate::error::{Error, Result};
 use crate::path::NodePath;
+use crate::plain::plain_line;
 
 /// What a piece of a tree's text is, for who colors it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +149,9 @@ impl Drawing {
 
     fn line(&mut self, indent: &str, part: Part, name: &str, label: &str, remark: &str) {
         self.paint(Part::Branch, indent);
-        self.paint(part, &plain(name));
-        let label = plain(label);
+        // Control characters (in a dict's key or a type's name) must not break the tree.
+        self.paint(part, &plain_line(name));
+        let label = plain_line(label);
         for (part, said) in [(Part::Label, label.trim_end()), (Part::Remark, remark)] {
             if !said.is_empty() {
                 self.text
@@ -171,18 +173,6 @@ impl Drawing {
             _ => self.text.push_str(text),
         }
     }
-}
-
-/// Control characters (in a dict's key or a type's name) must not break the tree.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    out
 }
 
 fn branch(indent: &str, last: bool) -> (String, String) {

@@ -147,7 +147,7 @@ impl Patch {
     /// After a fork: counts and kept values begin afresh.
     pub fn reset(&self) {
         if let Action::Keep(kept) = &self.patch.action {
-            kept.clear();
+            kept.forget();
         }
         for counter in [&self.matched, &self.applied, &self.failed] {
             counter.store(0, Ordering::Relaxed);

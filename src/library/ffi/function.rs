@@ -51,9 +51,10 @@ pub unsafe extern "C" fn gp_spec_custom(
 
 /// A function of the user's that takes libtorch's own tensor: `tensor` is the at::TensorImpl of the picked part, with
 /// its gradient history, borrowed for the call and not to be written. In `replacement` the function may leave the
-/// at::TensorImpl of a tensor that takes its place (the same shape and dtype where there is no index; one that may be
-/// written into the picked part where there is); it must stay alive until the thread's next call of a function.
-/// Anything but 0 is a failure. A plain number comes and goes as a tensor without dimensions; None comes as NULL.
+/// at::TensorImpl of a tensor that takes its place: one that may be written into the picked part where there is an
+/// index; else of any shape and dtype, but those of the value where that is a plain number or was written into an
+/// operand. It must stay alive until the thread's next call of a function. Anything but 0 is a failure. A plain number
+/// comes and goes as a tensor without dimensions; None comes as NULL.
 /// Otherwise as gp_callback. Since 0.1.0.
 pub type gp_torch_callback = Option<
     unsafe extern "C" fn(

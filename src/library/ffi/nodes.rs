@@ -8,7 +8,7 @@ use super::handle::reference;
 use super::sized::{self, Grows};
 use super::{Status, guard, string};
 use graphpatch_core::error::Result;
-use graphpatch_core::graph::{Graph, Kind, Value};
+use graphpatch_core::graph::{Graph, Kind, Query, Value};
 use graphpatch_core::path::NodePath;
 
 /// What a node stands for. Since 0.1.0.
@@ -273,5 +273,50 @@ pub unsafe extern "C" fn gp_graphs_find(
         }
         let found = graph.find_below(&graph.canonical(&path), below)?;
         string::give(out, "out", &found.to_string())
+    })
+}
+
+/// The paths in graph number `index`, one a line, of what fits all that is asked for; NULL asks for nothing. `pattern` is a
+/// path with `*` (anything within a name), `**` (any names), `?`, `[0-5]` and `{a,b}`; `op` an operation's schema
+/// (`aten::add.Tensor`) or its name (`add`); `module` a class, whole or its last part (`Linear`): its calls; `shape`
+/// sizes as `graphpatch show --shape` reads them (`*,768`, `...` for any): only tensors, also those in containers, one by
+/// one. A path in which a line break stands is left out. `out` receives new text, empty where nothing fits; free it with
+/// gp_string_free.
+///
+/// Thread: any. NULL: pattern, op, module, shape. Errors: GP_STATUS_PARSE. Since 0.1.0.
+///
+/// # Safety
+///
+/// `graphs` is NULL or live; `pattern`, `op`, `module` and `shape` are NULL or C strings; `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_graphs_search(
+    graphs: *const gp_graphs,
+    index: usize,
+    pattern: *const c_char,
+    op: *const c_char,
+    module: *const c_char,
+    shape: *const c_char,
+    out: *mut *mut c_char,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        let graph = reference(graphs)?.graph(index)?;
+        let given = |asked: *const c_char, name| match asked.is_null() {
+            true => Ok(None),
+            false => text(asked, name).map(Some),
+        };
+        let query = Query {
+            text: None,
+            pattern: given(pattern, "pattern")?.map(str::parse).transpose()?,
+            op: given(op, "op")?.map(str::to_owned),
+            module: given(module, "module")?.map(str::to_owned),
+            shape: given(shape, "shape")?.map(str::parse).transpose()?,
+        };
+        let hits = graph.search(&NodePath::root(), &query).into_iter();
+        let paths: Vec<String> = hits
+            .map(|hit| hit.path.to_string())
+            .filter(|path| !path.contains('\n'))
+            .collect();
+        string::give(out, "out", &paths.join("\n"))
     })
 }

@@ -113,6 +113,9 @@ pub fn call(call: &Call<'_>) -> Result<Object> {
     if !ANY.load(Ordering::Relaxed) {
         return call.go(state, module);
     }
+    if thread::is_in_compiled() {
+        return call.leave_to_python();
+    }
     let Some(current) = thread::frame() else {
         return run::call(state, module, call);
     };

@@ -48,6 +48,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
     let methods = vec![
         method(c"configure", configure as *mut c_void),
         method(c"watching", watching as *mut c_void),
+        method(c"in_compiled", in_compiled as *mut c_void),
         method(c"module_call", module_call as *mut c_void),
         Method {
             name: std::ptr::null(),
@@ -142,6 +143,10 @@ unsafe extern "C" fn configure(_: *mut PyObject, arguments: *mut PyObject) -> *m
 
 unsafe extern "C" fn watching(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
     function(arguments, |given| state::watching(given).map(|()| none()))
+}
+
+unsafe extern "C" fn in_compiled(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, |given| thread::in_compiled(given).map(|()| none()))
 }
 
 unsafe extern "C" fn module_call(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {

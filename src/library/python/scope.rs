@@ -199,7 +199,7 @@ fn open(
         Some(outer.clone()),
         Some(ignored),
         outer_record.object(frame::COLD).cloned(),
-        None,
+        Some(boolean(false)),
         None,
         None,
     ];

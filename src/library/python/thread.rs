@@ -13,6 +13,8 @@ use super::record::new_type;
 thread_local! {
     /// An owned reference, or NULL for None.
     static FRAME: Cell<*mut PyObject> = const { Cell::new(null_mut()) };
+    /// Whether what runs is code that `torch.compile` has made.
+    static COMPILED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The scope that this thread is in; `None` outside of runs.
@@ -27,6 +29,16 @@ pub fn set_frame(frame: Option<Object>) {
     let old = FRAME.replace(new);
     // SAFETY: what was set here, and is not any more.
     drop(unsafe { Object::made(old) });
+}
+
+pub fn is_in_compiled() -> bool {
+    COMPILED.get()
+}
+
+/// `in_compiled(on)`.
+pub fn in_compiled(given: &Object) -> Result<()> {
+    COMPILED.set(given.element(0)?.is_true()?);
+    Ok(())
 }
 
 /// Type of the descriptor by which Python reads and sets it.

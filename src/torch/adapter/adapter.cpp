@@ -14,6 +14,7 @@
 #include "executor.cpp"
 #include "fallback.cpp"
 #include "flat.cpp"
+#include "gradients.cpp"
 #include "host_values.cpp"
 #include "instrument.cpp"
 #include "mirror.cpp"

@@ -78,8 +78,13 @@ struct Leaf {
   c10::IValue value;
 };
 
+// gradients.cpp: patches that may have been applied inside of a C++ function with a backward of its own.
+struct WithoutHistory;
+
 // What belongs to one run, and ends with the last who knows it.
 struct Held {
+  Held();
+  ~Held();
   // Keep the addresses by which the run knows tensors from being used again: those of parameters, and, while recording, of
   // all that were seen.
   std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
@@ -91,6 +96,9 @@ struct Held {
     at::Tensor patched;
   };
   std::vector<Copy> copies;
+  // Autograd counts the operations that it keeps on a thread: what it had counted when the root was called.
+  uint64_t history = 0;
+  std::unique_ptr<WithoutHistory> without_history;
   // The leaves of the value that the host has shown last.
   std::vector<Leaf> shown;
   // Expires when the run ends.

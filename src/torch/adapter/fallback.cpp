@@ -1,5 +1,6 @@
 // The boxed fallback: every dispatcher call of a thread whose scope is armed comes through here, above autograd and
 // autocast, as the model wrote it. What the operation calls inside is not seen, because the key is excluded meanwhile.
+#include "gradients.h"
 #include "mirror.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -137,30 +138,48 @@ static bool is_engines(const GpThread& thread) {
   return backward_node() != thread.node;
 }
 
+// Memory that we lack is no error of the program's: what is being looked at is left alone. False then.
+template <class Body>
+static bool has_memory_for(Body body) {
+  try {
+    body();
+    return true;
+  } catch (const std::bad_alloc&) {
+    core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+    return false;
+  }
+}
+
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
   const GpThread& thread = this_thread();
+  if (thread.held && at::GradMode::is_enabled())
+    refuse_gradients(held());
   // The stack may hold the caller's other values below ours.
   if (thread.wants & GP_WANTS_OPERANDS) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
-    handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments));
+    has_memory_for([&] { handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
   }
   GpToken token;
   const bool matters = (thread.families & info.family) && !info.cast;
   const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
+  const auto results = [&] { return stack->data() + (stack->size() - info.n_returns); };
   if (!wanted) {
     op.callBoxed(stack);
+    came_to_be(results(), info.n_returns);
     return;
   }
-  if (wanted & GP_VALUE_ARGS)
-    give_op_args(token, op.schema(), stack->data() + (stack->size() - info.n_arguments));
+  const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
+  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, op.schema(), arguments); });
   try {
     op.callBoxed(stack);
   } catch (...) {
     core->value_abandon(&token);
     throw;
   }
-  handle_value(token, wanted, stack->data() + (stack->size() - info.n_returns), info.n_returns,
-               info.in_place ? Ownership::InPlace : Ownership::Result);
+  const Ownership how = info.in_place ? Ownership::InPlace : Ownership::Result;
+  if (!told || !has_memory_for([&] { handle_value(token, wanted, results(), info.n_returns, how); }))
+    core->value_abandon(&token);
+  came_to_be(results(), info.n_returns);
 }
 
 static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {

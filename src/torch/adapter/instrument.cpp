@@ -2,6 +2,7 @@
 // modules: `enter` before a callee's first node, `input` on each of its arguments, `leave` on its result. The chain of
 // attribute look-ups behind a call gives the module's full path, which libtorch's own inlining forgets.
 #include "instrument.h"
+#include "gradients.h"
 #include "source.h"
 
 #include <torch/csrc/jit/passes/inliner.h>
@@ -33,8 +34,11 @@ static const Symbol kEnterRoot = Symbol::fromQualString("graphpatch::enter_root"
 static const Symbol kEnter = Symbol::fromQualString("graphpatch::enter");
 static const Symbol kInput = Symbol::fromQualString("graphpatch::input");
 static const Symbol kLeave = Symbol::fromQualString("graphpatch::leave");
+static const Symbol kGrad = Symbol::fromQualString("aten::grad");
+static const Symbol kBackward = Symbol::fromQualString("aten::backward");
 static const Symbol kScope = Symbol::attr("graphpatch_scope");
 static const Symbol kIndex = Symbol::attr("graphpatch_index");
+static const Symbol kFunction = Symbol::attr("graphpatch_function");
 
 // Nodes carry numbers only; the scopes behind them live as long as any code made from the nodes.
 static std::mutex scopes_mutex;
@@ -65,8 +69,10 @@ static Operation enter_root_marker(const Node* node) {
     const c10::IValue module = std::exchange(stack.back(), c10::IValue());
     if (!this_thread().run)
       begin_waiting(scope->handle(), module);
-    if (this_thread().run)
-      told_source(core->root_enter(scope->handle()));
+    if (!this_thread().run)
+      return;
+    told_source(core->root_enter(scope->handle()));
+    begin_gradients();
   };
 }
 
@@ -91,9 +97,11 @@ static Operation input_marker(const Node* node) {
   };
 }
 
-static Operation leave_marker(const Node*) {
-  return [](Stack& stack) {
+static Operation leave_marker(const Node* node) {
+  return [function = node->s(kFunction)](Stack& stack) {
     GpThread& thread = this_thread();
+    if (thread.run && !function.empty())
+      tell_of_gradients(stack.back(), function);
     if (thread.cold > 1) {
       --thread.cold;
       return;
@@ -133,7 +141,7 @@ public:
     scope = std::make_shared<Scope>("", "", class_name(type), input_names(function, type));
     keep_.push_back(scope);
     walk(graph->block(), {{graph->inputs().at(0), ""}}, "");
-    enclose(*graph, scope, kEnterRoot);
+    enclose(*graph, scope, kEnterRoot, class_name(type) + "." + function.name());
     return graph;
   }
 
@@ -187,7 +195,8 @@ private:
     return node;
   }
 
-  void enclose(Graph& graph, const std::shared_ptr<Scope>& scope, Symbol enter) {
+  // `function`: the name of what is called as a root; empty for a scope.
+  void enclose(Graph& graph, const std::shared_ptr<Scope>& scope, Symbol enter, const std::string& function) {
     const int64_t number = number_of(scope);
     Node* last = create_enter(graph, enter, number);
     if (enter == kEnterRoot)
@@ -204,6 +213,7 @@ private:
     }
     Value* result = graph.return_node()->input(0);
     Node* leave = graph.create(kLeave, {result}, 1);
+    leave->s_(kFunction, function);
     leave->output()->setType(result->type());
     graph.appendNode(leave);
     graph.return_node()->replaceInput(0, leave->output());
@@ -238,6 +248,7 @@ private:
         walk(graph->block(), inner, absolute);
         node->g_(attr::Subgraph, graph);
       } else {
+        differentiates = differentiates || node->kind() == kGrad || node->kind() == kBackward;
         if (node->kind() == prim::Constant && node->hasAttribute(attr::value) &&
             node->kindOf(attr::value) == AttributeKind::t && node->t(attr::value).dim() > 0)
           constant_tensors = true;
@@ -284,7 +295,7 @@ private:
     auto scope = std::make_shared<Scope>(path, below, class_name(type), input_names(*callee, type));
     keep_.push_back(scope);
     walk(graph->block(), {{graph->inputs().at(0), ""}}, below);
-    enclose(*graph, scope, kEnter);
+    enclose(*graph, scope, kEnter, "");
     inlineCallTo(node, callee, graph.get());
   }
 
@@ -311,6 +322,7 @@ private:
       node->replaceInput(i, marker->output());
     }
     Node* leave = graph.create(kLeave, {node->output()}, 1);
+    leave->s_(kFunction, "");
     leave->output()->setType(node->output()->type());
     leave->insertAfter(node);
     node->output()->replaceAllUsesAfterNodeWith(leave, leave->output());
@@ -322,6 +334,7 @@ public:
   bool opaque = false;
   bool behind_interface = false;
   bool forks = false;
+  bool differentiates = false;
 
 private:
   std::vector<std::shared_ptr<Scope>> keep_;
@@ -347,6 +360,8 @@ std::shared_ptr<Graph> instrument(GraphFunction& function, const c10::ClassTypeP
     say("a module is called through an interface: its operations are listed flat in its scope");
   if (instrumenter.forks)
     say("parts of it run as parallel tasks (fork): what they do, and what follows a wait for them, is not seen");
+  if (instrumenter.differentiates)
+    say(std::string("it takes gradients itself; ") + kOtherFormulas);
   // The executor's code keeps the scopes alive through its markers; until it is made, the root does.
   static thread_local std::vector<std::shared_ptr<Scope>> until_compiled;
   until_compiled = instrumenter.take();

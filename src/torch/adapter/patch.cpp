@@ -1,11 +1,28 @@
 // The targets of a value: walks the dig to the leaf, and decides whether the leaf is changed where it lies or on a copy.
 #include "device.h"
+#include "gradients.h"
 #include "mirror.h"
 #include "write.h"
 
 #include <ATen/core/grad_mode.h>
 
 namespace graphpatch {
+
+// While it lives, operations do what they do outside of all functorch transforms: what no transform has wrapped (a weight
+// inside `grad`, say) may be copied and written.
+class OutsideTransforms {
+public:
+  explicit OutsideTransforms(const at::Tensor& tensor) {
+    constexpr auto kFront = c10::DispatchKey::FuncTorchDynamicLayerFrontMode;
+    if (c10::impl::tls_is_dispatch_key_included(kFront) && is_plain(tensor)) {
+      front_.emplace(kFront);
+      back_.emplace(c10::DispatchKey::FuncTorchDynamicLayerBackMode);
+    }
+  }
+
+private:
+  std::optional<c10::impl::ExcludeDispatchKeyGuard> front_, back_;
+};
 
 static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
   at::Tensor tensor = std::move(slot).toTensor();
@@ -23,19 +40,23 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
     answer = elsewhere(target, "there is no tensor here in this run", nullptr);
   } else if (target.action == GP_CUSTOM_TORCH) {
     const at::Tensor before = tensor;
-    answer = show_to_function(target, tensor);
-    if (!sole && how != Ownership::InPlace && !tensor.is_same(before) && is_memory(before) && is_memory(tensor)) {
+    answer = show_to_function(target, tensor, how == Ownership::InPlace);
+    const bool changed = !tensor.is_same(before);
+    if (changed && tensor.defined())
+      patched_without_history(target, tensor);
+    if (!sole && how != Ownership::InPlace && changed && is_memory(before) && is_memory(tensor) && is_alike(tensor, before)) {
       // What the function has returned may be the user's; it is not to change with the original.
       if (!target.slice_len)
         tensor = copy_of(before, tensor);
       mirror(before, tensor);
     }
     // The unboxed caller of an in-place operator returns its own argument, whatever we leave here.
-    if (how == Ownership::InPlace && !tensor.is_same(before)) {
+    if (how == Ownership::InPlace && changed) {
       before.copy_(tensor);
       tensor = before;
     }
   } else {
+    const OutsideTransforms outside(tensor);
     const bool gradient =
         target.tensor && target.tensor->foreign && static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
@@ -66,6 +87,8 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       }
     }
   }
+  if (answer == GP_APPLIED && target.action != GP_CUSTOM_TORCH)
+    patched_without_history(target, tensor);
   slot = std::move(tensor);
   verdict(answer);
 }
@@ -76,7 +99,7 @@ static void patch_number(const GpTarget& target, c10::IValue& slot) {
   if (target.action == GP_CUSTOM_TORCH) { // which sees it as a tensor without dimensions
     const auto dtype = slot.isBool() ? at::kBool : slot.isInt() ? at::kLong : at::kDouble;
     at::Tensor tensor = at::scalar_tensor(slot.toScalar(), dtype);
-    verdict(show_to_function(target, tensor));
+    verdict(show_to_function(target, tensor, true));
     if (slot.isBool())
       slot = tensor.item<bool>();
     else if (slot.isInt())
@@ -139,7 +162,7 @@ static void patch_none(const GpTarget& target, c10::IValue& slot) {
   if (target.action != GP_CUSTOM_TORCH)
     return verdict(elsewhere(target, "the value in this run is None", nullptr));
   at::Tensor tensor;
-  verdict(show_to_function(target, tensor));
+  verdict(show_to_function(target, tensor, false));
   if (tensor.defined())
     slot = std::move(tensor);
 }
@@ -298,6 +321,7 @@ void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Owner
   }
   if (wanted)
     handle_value(token, wanted, value, 1, how);
+  came_to_be(value, 1);
 }
 
 void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how) {

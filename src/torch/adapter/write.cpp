@@ -221,7 +221,11 @@ bool loses_gradient(const at::Tensor& tensor) {
   return has_own_backward() && tensor.defined() && (tensor.is_floating_point() || tensor.is_complex());
 }
 
-uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
+bool is_alike(const at::Tensor& one, const at::Tensor& other) {
+  return one.sizes() == other.sizes() && one.scalar_type() == other.scalar_type();
+}
+
+uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps_kind) {
   at::Tensor made;
   const std::string why = reason([&] {
     if (!tensor.defined()) { // None, for which the function may give a tensor
@@ -236,9 +240,9 @@ uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor) {
     if (!made.defined() || (!target.slice_len && made.is_same(tensor)))
       return;
     TORCH_CHECK(!loses_gradient(tensor), kLosesGradient);
-    TORCH_CHECK(target.slice_len || (made.sizes() == tensor.sizes() && made.scalar_type() == tensor.scalar_type()),
-                "the function returned a ", made.scalar_type(), " tensor of shape ", made.sizes(), " for one of ",
-                tensor.scalar_type(), " and ", tensor.sizes());
+    TORCH_CHECK(target.slice_len || !keeps_kind || is_alike(made, tensor), "the function returned a ", made.scalar_type(),
+                " tensor of shape ", made.sizes(), " for one of ", tensor.scalar_type(), " and ", tensor.sizes(),
+                ", which is written where it lies");
     if (target.slice_len) {
       at::Tensor copy = copy_of(tensor);
       copy.index_put_(where.items, made.to(tensor.device()));

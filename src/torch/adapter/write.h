@@ -29,8 +29,11 @@ extern const char* const kLosesGradient;
 
 // Does what the target says. `differentiable`: through autograd.
 uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable);
-// Calls the user's function with libtorch's own tensor; what it returns takes the tensor's place.
-uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor);
+// Whether two tensors have the same shape and dtype.
+bool is_alike(const at::Tensor& one, const at::Tensor& other);
+// Calls the user's function with libtorch's own tensor; what it returns takes the tensor's place. `keeps_kind`: it has to be
+// of the same shape and dtype.
+uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps_kind);
 // Shows the core a tensor to keep a copy of.
 void keep_tensor(const GpTarget& target, const at::Tensor& tensor);
 

@@ -130,6 +130,14 @@ static void check_ways(const gp_graphs *graphs) {
   says("linear has no node 'nope'; it has input, weight, bias, linear, output");
   refused(GP_STATUS_PATH, gp_graphs_find(graphs, 0, "nothing", "x", &path));
   refused(GP_STATUS_PARSE, gp_graphs_find(graphs, 0, NULL, "a..b", &path));
+
+  ok(gp_graphs_search(graphs, 0, "*.{weight,bias}", NULL, NULL, "3", &path));
+  text_is(path, "linear.bias\nlinear_1.bias");
+  ok(gp_graphs_search(graphs, 0, NULL, "add", NULL, NULL, &path));
+  text_is(path, "add");
+  ok(gp_graphs_search(graphs, 0, "nothing.*", NULL, NULL, NULL, &path));
+  text_is(path, "");
+  refused(GP_STATUS_PARSE, gp_graphs_search(graphs, 0, "a[", NULL, NULL, NULL, &path));
 }
 
 static void check_graphs(const char *file, const char *folder) {

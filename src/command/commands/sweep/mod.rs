@@ -26,7 +26,7 @@ use crate::launch::batch::Interrupts;
 use clap::Args;
 use graphpatch_core::graph::GraphFile;
 use graphpatch_core::patch::{PatchSpec, RunRange};
-use graphpatch_core::path::NodePath;
+use graphpatch_core::path::{NodePath, Pattern};
 
 use crate::launch::start;
 use crate::run_options::RunOptions;
@@ -36,7 +36,6 @@ use each::Each;
 use journal::Journal;
 use measure::Measurements;
 use metric::Metric;
-use nodes::Pattern;
 use once::Program;
 use table::{Row, Table};
 
@@ -94,7 +93,7 @@ pub struct Sweep {
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
     /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
 }
 

@@ -1,87 +1,11 @@
 //! Which nodes a sweep goes through: patterns over paths, and the tensors of a graph that they mean.
 
 use std::collections::HashSet;
-use std::str::FromStr;
 
-use globset::{GlobBuilder, GlobMatcher};
-use graphpatch_core::error::Error;
 use graphpatch_core::graph::{Graph, Query};
-use graphpatch_core::path::{NodePath, names_root};
+use graphpatch_core::path::{NodePath, Pattern};
 
 use crate::voice::Stop;
-
-/// A path, in one root or all, with `*` (anything within a name), `**` (any names), `?`, `[0-5]` and `{a,b}`.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    text: String,
-    root: Option<String>,
-    glob: GlobMatcher,
-}
-
-impl FromStr for Pattern {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Pattern, Error> {
-        let fail = |at: usize, why: String| Error::Parse {
-            what: "pattern of nodes",
-            text: text.to_owned(),
-            at,
-            why,
-        };
-        if text.is_empty() {
-            return Err(fail(0, "a name is missing here".to_owned()));
-        }
-        let (root, names) = match NodePath::find_unescaped(text, &[':', '|', '[', '{']) {
-            Some(at) if text[at..].starts_with(':') => {
-                let path: NodePath = text[..=at].parse()?;
-                (path.root, &text[at + 1..])
-            }
-            _ => (None, text),
-        };
-        // Names become the parts of a file's path, which is what globs know.
-        let (mut glob, mut escaped) = (String::new(), false);
-        for c in names.chars() {
-            match c {
-                '.' if !escaped => glob.push('/'),
-                '|' if !escaped => glob.push_str("/|"),
-                c => glob.push(c),
-            }
-            escaped = c == '\\' && !escaped;
-        }
-        let built = GlobBuilder::new(&glob)
-            .literal_separator(true)
-            .backslash_escape(true)
-            .empty_alternates(true)
-            .build()
-            .map_err(|why| fail(0, why.kind().to_string()))?;
-        Ok(Pattern {
-            text: text.to_owned(),
-            root,
-            glob: built.compile_matcher(),
-        })
-    }
-}
-
-impl Pattern {
-    fn fits(&self, path: &NodePath) -> bool {
-        let mut text = path.names.join("/");
-        for key in &path.dig {
-            text += "/|";
-            text += key;
-        }
-        self.glob.is_match(text)
-    }
-
-    fn takes(&self, root: &str, path: &NodePath) -> bool {
-        let given = self.root.as_deref();
-        given.is_none_or(|given| names_root(given, root)) && self.fits(path)
-    }
-
-    /// The same pattern with something behind it.
-    fn with(&self, end: &str) -> Option<Pattern> {
-        format!("{}{end}", self.text).parse().ok()
-    }
-}
 
 /// The tensors that the patterns mean, each once, in the order of the graphs.
 ///
@@ -90,8 +14,8 @@ impl Pattern {
 /// A pattern that means none, with what may have been meant.
 pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>, Stop> {
     let everything = Query {
-        text: None,
         shape: Some("...".parse()?),
+        ..Query::default()
     };
     let mut tensors: Vec<(&str, NodePath)> = Vec::new();
     for graph in graphs {
@@ -107,7 +31,7 @@ pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>,
     let (mut seen, mut meant) = (HashSet::new(), Vec::new());
     for (root, path) in &tensors {
         let taking = patterns.iter().find(|pattern| pattern.takes(root, path));
-        let path = taking.map(|pattern| path.in_root(pattern.root.clone()));
+        let path = taking.map(|pattern| path.in_root(pattern.root().map(str::to_owned)));
         if let Some(path) = path.filter(|path| seen.insert(path.clone())) {
             meant.push(path);
         }
@@ -116,7 +40,7 @@ pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>,
 }
 
 fn none(pattern: &Pattern, tensors: &[NodePath]) -> Stop {
-    let text = &pattern.text;
+    let text = pattern.to_string();
     if tensors.is_empty() {
         return Stop::usage("no libtorch model ran: there are no nodes to sweep over");
     }
@@ -126,9 +50,9 @@ fn none(pattern: &Pattern, tensors: &[NodePath]) -> Stop {
         .find(|longer| tensors.iter().any(|path| longer.fits(path)));
     let anywhere = format!("**.{text}").parse::<Pattern>().ok();
     let hint = match (meant, anywhere) {
-        (Some(longer), _) => format!("; '{}' does", longer.text),
+        (Some(longer), _) => format!("; '{}' does", longer),
         (None, Some(deeper)) if tensors.iter().any(|path| deeper.fits(path)) => {
-            format!("; '{}' does", deeper.text)
+            format!("; '{}' does", deeper)
         }
         _ => "; `graphpatch run --tree` shows the names".to_owned(),
     };

@@ -52,11 +52,14 @@ impl<'a> Flow<'a> {
                 names: &names,
                 scope,
             };
-            for (i, argument) in placed.node.args.iter().enumerate() {
-                place.collect(argument, &i.to_string(), &mut uses);
-            }
-            for (key, argument) in &placed.node.kwargs {
-                place.collect(argument, key, &mut uses);
+            // What goes into a scope goes into its inputs.
+            for call in placed.node.calls().filter(|call| call.kind != Kind::Scope) {
+                for (i, argument) in call.args.iter().enumerate() {
+                    place.collect(argument, &i.to_string(), &mut uses);
+                }
+                for (key, argument) in &call.kwargs {
+                    place.collect(argument, key, &mut uses);
+                }
             }
             all.push(uses);
         }
@@ -144,11 +147,15 @@ impl Names<'_> {
 
     fn push(&self, from: Option<&usize>, dig: &str, label: &str, uses: &mut Vec<Use>) {
         if let Some(&from) = from {
-            uses.push(Use {
+            let used = Use {
                 from,
                 dig: dig.to_owned(),
                 argument: label.to_owned(),
-            });
+            };
+            // Runs that differ may have it in common.
+            if !uses.contains(&used) {
+                uses.push(used);
+            }
         }
     }
 }

@@ -8,18 +8,27 @@ import sys
 def _note(error):
     try:
         text = " ".join(str(error).split())
+        text = "".join(c if c.isprintable() else "\\u%04x" % ord(c) for c in text)
         sys.stderr.write("graphpatch: modules called by Python are not seen: %s: %s\n" % (type(error).__name__, text))
         sys.stderr.flush()
     except Exception:
         pass
 
 
+def _is_mapped(library):
+    # LD_PRELOAD would not tell: another library's constructor may have taken it out.
+    library = os.fsencode(os.path.realpath(library))
+    with open("/proc/self/maps", "rb") as maps:
+        return any(line.rstrip().endswith(library) for line in maps)
+
+
 def _is_wanted():
     library = os.environ.get("GRAPHPATCH_LIBRARY")
     return (
         sys.version_info >= (3, 8)
+        and os.environ.get("GRAPHPATCH_DISABLE", "0") in ("", "0")
         and library
-        and library in os.environ.get("LD_PRELOAD", "")
+        and _is_mapped(library)
         # A child may outlive `graphpatch run`, which removes this file.
         and os.path.exists(os.environ.get("GRAPHPATCH_OPTIONS", ""))
     )

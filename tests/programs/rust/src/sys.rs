@@ -298,6 +298,15 @@ unsafe extern "C" {
         below: *const ::std::os::raw::c_char,
         out: *mut *mut ::std::os::raw::c_char,
     ) -> gp_status;
+    pub fn gp_graphs_search(
+        graphs: *const gp_graphs,
+        index: usize,
+        pattern: *const ::std::os::raw::c_char,
+        op: *const ::std::os::raw::c_char,
+        module: *const ::std::os::raw::c_char,
+        shape: *const ::std::os::raw::c_char,
+        out: *mut *mut ::std::os::raw::c_char,
+    ) -> gp_status;
     pub fn gp_path_parse(
         path: *const ::std::os::raw::c_char,
         canonical: *mut *mut ::std::os::raw::c_char,

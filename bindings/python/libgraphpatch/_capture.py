@@ -1,0 +1,131 @@
+"""What ``torch.compile`` looks through and captures: its graphs are ours to see, from the first one on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from . import _marks
+from ._captured import Captured
+from ._dispatch_key import hidden, hide, key
+from ._dynamo import skip_package
+from ._locks import new_lock
+from ._module_call import call_module
+from ._modules import see_compiled
+from ._thread import Frame, thread
+from ._watched import watched
+
+_installed = False
+_lock = new_lock()
+
+
+def install() -> None:
+    """Sees to it that graphs are captured as ours, once torch.compile is in use at all. What was compiled before is
+    compiled again when it is called next."""
+    global _installed
+    if _installed or "torch._dynamo.convert_frame" not in sys.modules:
+        return
+    with _lock:
+        if _installed:
+            return
+        _installed = True
+        try:
+            outputs: Any = importlib.import_module("torch._dynamo.output_graph").OutputGraph
+            contexts: Any = importlib.import_module("torch._dynamo.eval_frame")
+            optimized, set_eval_frame = contexts.OptimizedModule, contexts._maybe_set_eval_frame
+            frames: Any = importlib.import_module("torch._dynamo.convert_frame")
+            capture, compile_frame = outputs.call_user_compiler, frames._compile
+            _marks.install()
+        except (ImportError, AttributeError):
+            return  # a version that is made otherwise: compiled modules stay closed
+        optimized.__call__ = _calling(optimized.__call__)
+        outputs.call_user_compiler = _capturing(capture)
+        frames._compile = _apart(compile_frame)
+        contexts._maybe_set_eval_frame = _around(set_eval_frame)
+        skip_package()
+        torch._dynamo.reset()
+        see_compiled()
+
+
+def _capturing(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call_user_compiler(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """What becomes of a graph that was captured."""
+        compiler = self.compiler_fn
+
+        @functools.wraps(compiler)
+        def captured(graph: Any, examples: Any) -> Any:
+            return Captured(graph, examples, compiler)
+
+        self.compiler_fn = captured
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            self.compiler_fn = compiler
+
+    return call_user_compiler
+
+
+def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls a compiled module: it is a call of the module that was compiled."""
+        if thread.frame is None and not watched.any:
+            return original(self, *args, **kwargs)
+        module = self._modules["_orig_mod"]
+
+        def inner(_module: Module, *args: Any, **kwargs: Any) -> Any:
+            with getattr(sys.modules[type(self).__module__], "_set_in_optimized_module", contextlib.nullcontext)():
+                return self._call_impl(*args, **kwargs)
+
+        method = getattr(getattr(self.forward, "__wrapped__", None), "__func__", None)
+        if method is None or method is vars(Module)["__call__"]:
+            return inner(module, *args, **kwargs)  # the call of the module is seen there
+        return call_module(module, args, kwargs, inner)
+
+    return call
+
+
+def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def compile_frame(*args: Any, **kwargs: Any) -> Any:
+        """Compiles a frame. What happens meanwhile is none of the model's."""
+        frame = thread.frame
+        if type(frame) is not Frame:
+            return original(*args, **kwargs)
+        thread.frame = frame.root.cold
+        try:
+            with hidden(True):
+                return original(*args, **kwargs)
+        finally:
+            thread.frame = frame
+
+    return compile_frame
+
+
+def _around(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def set_eval_frame(callback: Any) -> Any:
+        """From here on, code is compiled by ``callback``, or not, if that is no function.
+
+        Whether compiled code fits is also asked of the thread's dispatch keys. Ours may come and go with what is wanted of
+        a run: it is hidden wherever torch.compile may ask. What runs operation by operation shows it.
+        """
+        began = thread.compiled
+        if began is not None and began[0] is sys._getframe(1):
+            prior = original(callback)
+            thread.in_compiled(None)
+            hide(began[1])
+            return prior
+        if began is None and callable(callback) and (watched.any or thread.frame is not None):
+            thread.in_compiled((sys._getframe(1), torch._C._dispatch_tls_is_dispatch_key_excluded(key())))
+            hide(True)
+        return original(callback)  # the last call here: later ones would be compiled themselves
+
+    return set_eval_frame

@@ -1,0 +1,241 @@
+"""Marks of module calls in the graphs that torch.compile captures: where a call begins, with its arguments, and where it
+ends, with its result. What is compiled has none of them.
+
+While torch.compile looks through a call of a module, it is shown :func:`_call` in its place, which is Python that it looks
+through too. Each of the two marks is one node of the captured graph: it takes the leaves of the values, and returns the
+tensors among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import Module
+
+_TENSOR = "T"
+_NUMBER = "P"
+
+_ELEMENT = re.compile(r"getitem(_\d+)?")
+
+# The modules whose call is being looked through, and comes by a second time, from `_call`.
+_looked_through: list[Module] = []
+
+
+def enter(_module: str, _form: Any, *leaves: Any) -> list[Tensor]:
+    """A module is called: its arguments."""
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def leave(_module: str, _form: Any, *leaves: Any) -> list[Tensor]:
+    """It returns: its result."""
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+# torch.compile looks through these functions. A tensor that one of them puts into a variable of its own would be named
+# after that in the program's graph: they have none for values.
+
+
+def _form(value: Any, leaves: list[Any]) -> Any:
+    """What ``value`` is made of; its tensors and numbers are added to ``leaves``."""
+    if isinstance(value, Tensor):
+        leaves.append(value)
+        return _TENSOR
+    if value is None:
+        return None
+    if isinstance(value, (bool, int, float)):
+        leaves.append(value)
+        return _NUMBER
+    if type(value) is tuple:
+        return ("(", *[_form(value[at], leaves) for at in range(len(value))])
+    if type(value) is list:
+        return ("[", *[_form(value[at], leaves) for at in range(len(value))])
+    if type(value) is dict:
+        return ("{", *[(key, _form(value[key], leaves)) for key in value])
+    if isinstance(value, str):
+        return ("S", value)
+    if _is_record(value):
+        return ("{", *[(key, _form(value[key], leaves)) for key in value.keys()])
+    return ("O", type(value).__name__)
+
+
+def _replaced(value: Any, tensors: list[Tensor]) -> Any:
+    """``value`` with these tensors in the place of its own."""
+    if isinstance(value, Tensor):
+        return tensors.pop(0)
+    if type(value) is tuple:
+        return tuple([_replaced(value[at], tensors) for at in range(len(value))])
+    if type(value) is list:
+        return [_replaced(value[at], tensors) for at in range(len(value))]
+    if type(value) is dict:
+        return {key: _replaced(value[key], tensors) for key in value}
+    if _is_record(value):
+        for key in value.keys():
+            value[key] = _replaced(value[key], tensors)
+    return value
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is an output of transformers' models: a dict that is a dataclass too."""
+    return isinstance(value, OrderedDict) and dataclasses.is_dataclass(value)
+
+
+def _entered(module_at: str, call: Any) -> Any:
+    """The arguments of a call, behind the mark of its beginning."""
+    leaves: list[Any] = []
+    form = _form(call, leaves)
+    return _replaced(call, list(enter(module_at, form, *leaves)))
+
+
+def _left(module_at: str, output: Any) -> Any:
+    """The result of a call, behind the mark of its end."""
+    leaves: list[Any] = []
+    form = _form(output, leaves)
+    return _replaced(output, list(leave(module_at, form, *leaves)))
+
+
+def _apply(module: Module, call: Any) -> Any:
+    return module(*call[0], **call[1])
+
+
+def _call(module_at: str, module: Module, *args: Any, **kwargs: Any) -> Any:
+    """A call of ``module`` between its marks. torch.compile looks through it; it never runs."""
+    return _left(module_at, _apply(module, _entered(module_at, (args, kwargs))))
+
+
+def install() -> None:
+    """Has torch.compile mark the calls that it looks through from now on."""
+    from torch._dynamo.variables import ConstantVariable, UserFunctionVariable
+    from torch._dynamo.variables.nn_module import UnspecializedNNModuleVariable as Variable
+
+    torch._dynamo.allow_in_graph(enter)
+    torch._dynamo.allow_in_graph(leave)
+    original: Callable[..., Any] = Variable.call_function
+
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        module = self.value
+        if _looked_through and _looked_through[-1] is module:
+            _looked_through.pop()
+            return original(self, tx, args, kwargs)
+        if self.source is None or isinstance(module, torch.jit.ScriptModule):
+            return original(self, tx, args, kwargs)
+        depth = len(_looked_through)
+        _looked_through.append(module)
+        try:
+            where = ConstantVariable.create(_name(self.source))
+            return UserFunctionVariable(_call).call_function(tx, [where, self, *args], kwargs)
+        finally:
+            del _looked_through[depth:]
+
+    Variable.call_function = call_function
+
+
+def _name(source: Any) -> str:
+    """Where torch.compile has found a value, as an expression in its words: ``L`` are the variables of the function that
+    it captures, ``G`` those of that function's module."""
+    name = source.name
+    return name() if callable(name) else name
+
+
+class Modules:
+    """The modules that the marks of a graph mean in one call of it. A graph serves all that fit: each layer of a model,
+    say.
+
+    Args:
+        caller: The frame of the function that was captured.
+    """
+
+    def __init__(self, caller: types.FrameType) -> None:
+        self._names = {"L": caller.f_locals, "G": caller.f_globals}
+        self._known: dict[str, Module | None] = {}
+
+    def of(self, mark: fx.Node) -> Module | None:
+        """The module whose call the mark stands for, if it can be found."""
+        where = str(mark.args[0])
+        if where not in self._known:
+            found = None
+            with contextlib.suppress(Exception):
+                found = eval(where, dict(self._names))
+            self._known[where] = found if isinstance(found, Module) else None
+        return self._known[where]
+
+
+def is_mark(node: fx.Node) -> bool:
+    return node.op == "call_function" and node.target in (enter, leave)
+
+
+def value_of(form: Any, leaves: Iterator[Any]) -> Any:
+    """The value that is made so, of these leaves. Other objects are ones of a class
+    of the same name."""
+    if form in (_TENSOR, _NUMBER):
+        return next(leaves)
+    if form is None:
+        return None
+    kind, *elements = form
+    if kind == "S":
+        return elements[0]
+    if kind == "O":
+        return type(elements[0], (), {})()
+    if kind == "{":
+        return {key: value_of(element, leaves) for key, element in elements}
+    values = [value_of(element, leaves) for element in elements]
+    return tuple(values) if kind == "(" else values
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors of a value that :func:`value_of` has made, or of what patches made of it."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for element in value.values() for tensor in tensors_of(element)]
+    if isinstance(value, (tuple, list)):
+        return [tensor for element in value for tensor in tensors_of(element)]
+    return []
+
+
+def without_marks(graph: fx.Graph) -> fx.Graph:
+    """The graph as the program has it."""
+    plain = fx.Graph()
+    of: dict[fx.Node, fx.Node] = {}
+    tensors: dict[fx.Node, list[Any]] = {}
+    output = None
+    for node in graph.nodes:
+        if is_mark(node):
+            tensors[node] = [leaf for leaf in node.args[2:] if _is_tensor(leaf)]
+        elif _is_part_of_mark(node):
+            of[node] = of[tensors[node.args[0]][node.args[1]]]
+        elif node.op == "output":
+            output = node
+        else:
+            of[node] = plain.node_copy(node, of.__getitem__)
+    if output is not None:
+        plain.node_copy(output, of.__getitem__)
+    _number_elements(plain)
+    return plain
+
+
+def _number_elements(graph: fx.Graph) -> None:
+    """Elements of tuples are named in order. The marks have such, too, and took some of the names."""
+    elements = [node for node in graph.nodes if _ELEMENT.fullmatch(node.name)]
+    for node in elements:
+        node._rename("element of a tuple")
+    for node in elements:
+        node._rename("getitem")
+
+
+def _is_part_of_mark(node: fx.Node) -> bool:
+    holder = node.args[0] if node.args else None
+    return node.op == "call_function" and isinstance(holder, fx.Node) and is_mark(holder)
+
+
+def _is_tensor(leaf: Any) -> bool:
+    if not isinstance(leaf, fx.Node):
+        return False
+    return isinstance(leaf.meta.get("example_value"), Tensor)

@@ -1,0 +1,153 @@
+"""Where patches stand: paths, patterns and patches as a block is given them, as one patch at one leaf each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch.nn import Module
+
+from ._graphs import Graph
+from ._header import GP_NODE_KIND_INPUT, GP_NODE_KIND_SCOPE, GP_VALUE_KIND_TENSOR, GP_VALUE_KIND_TUPLE
+from ._library import check, lib, message
+from ._modules import at
+from .errors import PathError
+from .flow import SkipPatch, Skipping
+from .graph import NodePath
+from .patches import Patch
+
+# What a text that means several paths has in it, if no `\` stands before.
+_SPECIAL = re.compile(r"(?:[^\\]|\\.)*?[*?\[{]", re.DOTALL)
+
+
+class Placed(NamedTuple):
+    """One patch at one leaf."""
+
+    path: str  # as the user knows it
+    patch: Patch[Any]  # as the user gave it
+    leaf: str  # where the library does it
+    done: Patch[Any]  # what it does there
+
+
+def placed(patches: Any, graph: Graph, root: Module | None) -> list[Placed]:
+    """The patches of a block, in order. Raises KeyError for all paths that name no leaf in one error, and ValueError
+    for what is no path or no patch."""
+    pairs = list(_pairs(patches))
+    wrong: list[str] = []
+    found: list[Placed] = []
+    for path, patch in pairs:
+        try:
+            if isinstance(patch, SkipPatch):
+                found += [skipped(graph, root, scope, patch) for scope in scopes(graph, path)]
+            else:
+                found += [Placed(leaf, patch, leaf, patch) for leaf in leaves(graph, path)]
+        except PathError as why:
+            wrong.append(str(why))
+    plain = [place.leaf for place in found if not isinstance(place.done, Skipping)]
+    status = graph.graphs.check(plain)
+    if wrong:
+        raise PathError("\n".join([*dict.fromkeys(wrong), *([message()] if status else [])]))
+    check(status)
+    return found
+
+
+def is_pattern(graph: Graph, path: str) -> bool:
+    """Whether a text means several paths, and not one in which such characters stand."""
+    if _SPECIAL.match(path) is None:
+        return False
+    try:
+        graph.node(path)
+    except (PathError, ValueError):
+        return True
+    return False
+
+
+def leaves(graph: Graph, path: str) -> list[str]:
+    """The tensors that a pattern means, at least one; a path itself, if it is well-formed."""
+    if not is_pattern(graph, path):
+        if lib.gp_path_parse(path.encode(), None):
+            raise PathError(message())
+        return [path]
+    found = _search(graph, path, "...")
+    if not found:
+        raise _means_none(graph, path, "tensor", "...")
+    return found
+
+
+def scopes(graph: Graph, path: str) -> list[str]:
+    """The calls of modules that a path or a pattern means, also by their outputs."""
+    path = re.sub(r"\.output$", "", path)
+    if not is_pattern(graph, path):
+        node = graph.node(path)  # raises
+        if node.kind != GP_NODE_KIND_SCOPE or not path:
+            raise PathError(f"{path or '<root>'}: a SkipPatch stands at the call of a module inside the root's")
+        return [graph.find("", path)]
+    found = [path for path in _search(graph, path, None) if graph.node(path).kind == GP_NODE_KIND_SCOPE]
+    if not found:
+        raise _means_none(graph, path, "call of a module", None)
+    return found
+
+
+def _search(graph: Graph, pattern: str, shape: str | None) -> list[str]:
+    try:
+        return graph.search(pattern, shape=shape)
+    except ValueError as why:  # text that is no pattern names nothing
+        raise PathError(str(why)) from None
+
+
+def _means_none(graph: Graph, pattern: str, what: str, shape: str | None) -> PathError:
+    meant = [f"{pattern}{end}" for end in (".output", "|*", ".output|*") if shape] + [f"**.{pattern}"]
+    hint = next((f"; {longer!r} does" for longer in meant if graph.search(longer, shape=shape)), "")
+    return PathError(f"{pattern!r} matches no {what} of the graph{hint or '; `pg.graph` shows the names'}")
+
+
+def skipped(graph: Graph, root: Module | None, scope: str, patch: SkipPatch) -> Placed:
+    """A call of a module that is skipped. Raises ValueError where it cannot be."""
+    module = module_of(graph, root, scope)
+    children = graph.children(scope).values()
+    inputs = [path for path in children if graph.node(path).kind == GP_NODE_KIND_INPUT]
+    leaf = next(_leaves(graph, inputs), None)
+    if module is None or leaf is None:
+        why = "its module is not found below the root's" if module is None else "it has no inputs"
+        raise ValueError(f"{scope}: this call cannot be skipped: {why}")
+    output = graph.node(f"{scope}.output")
+    length = output.children if output.value == GP_VALUE_KIND_TUPLE else None
+    return Placed(scope, patch, leaf, Skipping(patch, module, length))
+
+
+def _leaves(graph: Graph, paths: list[str]) -> Iterator[str]:
+    """Leaves at and below the paths: tensors first."""
+    below = [path for path in paths if not graph.node(path).children]
+    for path in paths:
+        below += _leaves(graph, [*graph.children(path).values()])
+    yield from sorted(below, key=lambda path: graph.node(path).value != GP_VALUE_KIND_TENSOR)
+
+
+def module_of(graph: Graph, root: Module | None, scope: str) -> Module | None:
+    """The module that is called at a scope; None where it hangs nowhere below the root's."""
+    node: dict[str, Any] | None = graph.whole()
+    around = [] if root is None else [root]
+    for name in scope.split("."):
+        node = next((child for child in (node or {}).get("children", []) if child["name"] == name), None)
+        if node is None:
+            return None
+        path = node.get("module_path", "")
+        module = next((found for above in reversed(around) if (found := at(above, path)) is not None), None)
+        if module is None or not path:
+            return None
+        around.append(module)
+    return around[-1]
+
+
+def _pairs(patches: Any) -> Iterator[tuple[str, Patch[Any]]]:
+    """Paths and patches, one by one."""
+    if not isinstance(patches, Mapping):
+        raise ValueError(f"patches are a mapping from paths to patches, not a {type(patches).__name__}")
+    for path, given in patches.items():
+        if not isinstance(path, (str, NodePath)):
+            raise ValueError(f"a path is a str or a node of the graph, not a {type(path).__name__}: {path!r}")
+        for patch in given if isinstance(given, (list, tuple)) else [given]:
+            if not isinstance(patch, Patch):
+                raise ValueError(f"{path}: a patch is a libgraphpatch.Patch, such as ZeroPatch(), not {patch!r}")
+            yield str(path), patch

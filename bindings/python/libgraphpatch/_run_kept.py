@@ -1,0 +1,86 @@
+"""One run of which values are kept: what :meth:`PatchableGraph.cache` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ._place import leaves
+from .cache import ActivationCache
+from .errors import PathError
+from .flow import StopPatch
+from .graph import NodePath
+from .patches import Patch
+from .probes import ProbePatch, copy_of
+
+if TYPE_CHECKING:
+    from ._experiments import Experiments
+
+Metric = Callable[[Any], Tensor]
+Nodes = str | NodePath | Sequence[str | NodePath] | None
+
+
+@dataclass(kw_only=True)
+class _Kept(ProbePatch[Any]):
+    """A probe that keeps its value in the graph of gradients where it has any, and where that is wanted."""
+
+    keeps_gradient: bool = field(default=False)
+
+    def op(self, original_output: Any) -> Any:
+        differentiable = isinstance(original_output, Tensor) and original_output.dtype.is_floating_point
+        if self.keeps_gradient and differentiable:
+            return super().op(original_output)
+        self.activation = copy_of(original_output)
+        return original_output
+
+
+def paths_of(pg: Experiments, nodes: Nodes) -> list[str]:
+    """The paths that paths and patterns mean, each once, in the order in which they are given."""
+    graph = pg._recorder.graph()
+    if nodes is None:
+        return graph.search("**", shape="...")
+    given = [nodes] if isinstance(nodes, (str, NodePath)) else [*nodes]
+    found = [path for node in given for path in leaves(graph, str(node))]
+    return [*dict.fromkeys(found)]
+
+
+def keep(
+    pg: Experiments,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    nodes: Nodes,
+    grads: Metric | None,
+    until: str | NodePath | None,
+) -> ActivationCache:
+    """The values of one run."""
+    if grads is not None and until is not None:
+        raise ValueError("a run that ends early has no output to compute a loss from: give either grads= or until=")
+    probes = {path: _Kept() for path in paths_of(pg, nodes)}
+    for probe in probes.values():
+        probe.keeps_gradient = grads is not None
+    patches: dict[str, list[Patch[Any]]] = {path: [probe] for path, probe in probes.items()}
+    if until is not None:
+        last = paths_of(pg, until)
+        if len(last) != 1:
+            raise PathError(f"until={str(until)!r} means {len(last)} nodes; a run ends at one")
+        patches.setdefault(last[0], []).append(StopPatch())
+    output = None
+    missing = "ignore" if nodes is None or until is not None else "warn"
+    with torch.set_grad_enabled(grads is not None or torch.is_grad_enabled()):
+        with pg.patch(patches, on_missing=missing):
+            output = pg(*args, **kwargs)
+        kept = {path: probe.activation for path, probe in probes.items() if isinstance(probe.activation, Tensor)}
+        gradients = {} if grads is None else _gradients(kept, grads(output))
+    return ActivationCache({path: value.detach() for path, value in kept.items()}, output=output, grads=gradients)
+
+
+def _gradients(kept: Mapping[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
+    wanted = {path: value for path, value in kept.items() if value.requires_grad}
+    if not wanted:
+        return {}
+    found = torch.autograd.grad(loss, [*wanted.values()], allow_unused=True)
+    return {path: gradient for path, gradient in zip(wanted, found, strict=True) if gradient is not None}

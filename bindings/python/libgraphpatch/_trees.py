@@ -1,0 +1,66 @@
+"""Values of calls as trees: their tensors, and the same value with others in their place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from ._structure import _DEEPEST, _copied_dict, _element, _fields, _is_dict, _is_record, _rebuilt
+
+
+def tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    """The tensors in it, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth < _DEEPEST and isinstance(value, (tuple, list)):
+        for element in value:
+            yield from tensors(element, depth + 1)
+    elif depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
+        for _, key in _fields(value):
+            yield from tensors(_element(value, key), depth + 1)
+
+
+def mapped(value: Any, function: Callable[[Tensor], Tensor], depth: int = 0) -> Any:
+    """The same value with what ``function`` makes of each tensor. Other leaves are the very same objects."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if depth < _DEEPEST and isinstance(value, (tuple, list)):
+        return _rebuilt(value, [mapped(element, function, depth + 1) for element in value])
+    if depth < _DEEPEST and _is_dict(value):
+        copied = _copied_dict(value)
+        for key in [*copied]:
+            copied[key] = mapped(copied[key], function, depth + 1)
+        return copied
+    if depth < _DEEPEST and _is_record(value):
+        copied = copy.copy(value)  # not made anew: that would compute fields again
+        for name, _ in _fields(value):
+            object.__setattr__(copied, name, mapped(getattr(value, name), function, depth + 1))
+        return copied
+    return value
+
+
+def rows(value: Any) -> int | None:
+    """How many rows a batch has: the first size of its first tensor that has any."""
+    return next((tensor.shape[0] for tensor in tensors(value) if tensor.dim()), None)
+
+
+def repeated(value: Any, count: int, times: int) -> Any:
+    """The same value as a batch of ``times`` as many rows: tensors of ``count`` rows are repeated, in memory of their
+    own; others stay."""
+    return mapped(value, lambda tensor: _repeated(tensor, count, times))
+
+
+def _repeated(tensor: Tensor, count: int, times: int) -> Tensor:
+    if not tensor.dim() or tensor.shape[0] != count:
+        return tensor
+    return tensor.clone() if times == 1 else tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+
+def part(value: Any, count: int, number: int, times: int) -> Any:
+    """What :func:`repeated` made ``times`` as large, for one of the parts alone."""
+    whole = count * times
+    chosen = slice(number * count, (number + 1) * count)
+    return mapped(value, lambda tensor: tensor[chosen] if tensor.dim() and tensor.shape[0] == whole else tensor)

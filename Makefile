@@ -35,7 +35,7 @@ demo: ## see inside a real sentence encoder in a finished program, and switch pa
 	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.
-SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-view
+SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-docs test-view
 
 .PHONY: test
 test: ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
@@ -133,9 +133,16 @@ hosts: venv build build/libmodel.so ## every host program bare and under `graphp
 test-hosts: venv build build/libmodel.so ## a part of them
 	$(PYTEST) tests/hosts -q $(T)
 
+# 1.2 GB on disk, in build/python-3.14.
+.PHONY: test-pythons
+test-pythons: venv build ## the Python package with the newest Python that torch has wheels for (tests/pythons)
+	@$(PYTHON) tests/pythons/fetch.py build/python-3.14
+	PYTHONPATH=build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
+	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
+
 .PHONY: agreement
-agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
-	$(PYTHON) tests/python/helpers/agreement.py --markdown bindings/python/agreement.md
+agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
+	$(PYTHON) tests/python/helpers/agreement.py --markdown docs/agreement.md
 
 # The version that the record of graphpatch's paths in tests/python/reference was made with.
 test-python agreement: build/transformers-4.45.2
@@ -162,13 +169,29 @@ install uninstall: export includedir := $(includedir)
 install uninstall: export DESTDIR := $(DESTDIR)
 
 .PHONY: install
-# Without cargo in the PATH (`sudo make install`), what `make build` has built.
-install: $(if $(shell command -v cargo),build) ## library, headers, command, pkg-config file, CMake package: PREFIX=/usr/local, DESTDIR=
+# Without cargo in the PATH (`sudo make install`), what `make build` has built. `graphpatch --version` names the commit.
+install: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+install: $(if $(shell command -v cargo),build) ## library, headers, command, manual, completions, pkg-config file, CMake package: PREFIX=/usr/local, DESTDIR=
 	@packaging/install.sh
 
 .PHONY: uninstall
 uninstall: ## take away what `make install` with the same variables has put there
 	@packaging/install.sh --uninstall
+
+# Release products name their commit. The wheel has the adapter of the interpreter's libtorch; others that lie in
+# build/dist/adapters go along: `graphpatch doctor --build --torch DIR --into build/dist/adapters`.
+wheel dist: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+
+.PHONY: wheel
+wheel: venv build ## build/dist/libgraphpatch-*.whl: library, command, package, headers, manual, an adapter; needs no compiler where it is used
+	@mkdir -p build/dist/adapters
+	$(GRAPHPATCH) doctor --build --into build/dist/adapters --torch \
+	    "$$($(PYTHON) -c 'import importlib.util; print(importlib.util.find_spec("torch").submodule_search_locations[0])')"
+	$(PYTHON) packaging/wheel.py build/dist/adapters build/dist
+
+.PHONY: dist
+dist: build ## build/dist/libgraphpatch-*.tar.gz: what `make install` installs, with checksums and a bill of materials
+	@packaging/dist.sh
 
 .PHONY: venv
 venv: ## the Python of demo and tests (.venv, or GRAPHPATCH_PYTHON)
@@ -208,7 +231,7 @@ $(CLANG_FORMAT):
 	@mv $@.part $@
 
 # Needs no torch: nothing is run.
-PYTHON_FOLDERS := .ci benches bindings tests
+PYTHON_FOLDERS := .ci benches bindings docs packaging tests
 
 .PHONY: lint-python
 lint-python: $(PYTHON_TOOLS_READY) ## the Python code: format and lint by ruff, and the package's types by mypy --strict
@@ -222,8 +245,28 @@ $(PYTHON_TOOLS_READY):
 	    $(PYTHON_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input ruff==0.17.6 mypy==2.4.1
 	@touch $@
 
+MDBOOK := target/tools/mdbook-0.5.4
+
+.PHONY: docs
+docs: $(MDBOOK)/bin/mdbook ## the documentation as a site with a search: build/book/index.html
+	$(MDBOOK)/bin/mdbook build docs
+	@echo "open build/book/index.html" >&2
+
+$(MDBOOK)/bin/mdbook:
+	@echo "docs: installing mdBook into $(MDBOOK) (a few minutes, once)" >&2
+	cargo install mdbook --version $(MDBOOK:target/tools/mdbook-%=%) --locked --no-default-features --features search --root $(MDBOOK)
+
+# The pictures of README. A Chromium takes them (CHROMIUM=/path) of what `make demo` says and of the page that it makes.
+.PHONY: screenshots
+screenshots: demo ## docs/images, from the demo's own output
+	$(or $(GRAPHPATCH_PYTHON),python3) docs/images/take.py
+
+.PHONY: test-docs
+test-docs: venv build ## README and docs: every command and program in them is run, and links are checked; T='-k start'
+	$(PYTEST) tests/docs -q $(T)
+
 .PHONY: generate
-generate: ## rebuild the committed generated files (C header, seam bindings, the kernels' PTX)
+generate: ## rebuild the committed generated files (C header, seam bindings, pages of the reference, the kernels' PTX)
 	.ci/generate
 	.ci/kernels
 

@@ -24,17 +24,20 @@ from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._library import fail
 from ._locks import new_lock
-from ._modules import class_name, note
+from ._modules import class_name, is_handlers, is_script, note
 from ._native import native
 from ._own_call import own_calls
 from ._part import in_method_of, run_part
 from ._root import Cold, Root
 from ._run import (
     COUNTS,
+    begin,
     changed_inputs,
     changed_output,
+    end,
     enter,
     fail_value,
+    failed,
     ignore,
     leave,
     nested,
@@ -101,15 +104,28 @@ def _configure() -> None:
     """Gives the extension what it needs of Python's: the order is that of src/library/python/state.rs."""
     native.configure(
         *(Frame, torch.Tensor, types.MethodType, watched.roots, inspect.Parameter.empty, COUNTS),
+        *(_begin, end, failed, _call_root),
         *(_scope_of, ignore, show_inputs, changed_inputs, show_output, changed_output, fail, fail_value),
     )
+
+
+def _begin(module: Module) -> Any:
+    """``module`` is called outside of any run: see src/library/python/state.rs."""
+    root: Any = _root(module, None)
+    if root is None:
+        return None
+    if root.module() is not module or is_script(module) or root.why_opaque or module._compiled_call_impl is not None:
+        return (root,)
+    return begin(root, module, sys._getframe(1))
 
 
 def _scope_of(frame: Frame, module: Module) -> Scope | None:
     """The scope that ``module`` is when it is called from ``frame``. None: what is wrong is found again in Python."""
     try:
         return frame.scope(module)
-    except Exception:
+    except Exception as error:
+        if is_handlers(error):
+            raise
         return None
 
 

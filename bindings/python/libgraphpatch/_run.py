@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import sysconfig
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,65 @@ def open_run(
         return _open_run(root, module, inside, apart)
     finally:
         root.leave()
+
+
+# A run that begin() has begun: its root, what is wanted of it, the arguments of its module (twice, as Signature and as
+# Signature.plain), and where the run around it was called.
+Begun = tuple[Root, int, Signature | None, Any, types.FrameType | None]
+
+
+def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
+    """Begins a run that is in no scope of another one, or what comes to it if nothing is wanted. end() ends it.
+
+    Args:
+        caller: The frame of Python's that the module is called from.
+    """
+    before, tree = thread.caller, root.tree
+    root.enter()
+    wants = 0
+    try:
+        wants = _begin_run(root, module)
+        tree = root.tree
+        begun = root, wants, tree.signature, tree.signature.plain, before
+        if not wants:
+            thread.frame = root.cold
+            return begun
+        thread.caller = caller
+        thread.frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
+        root.open.append(None)
+    except BaseException:
+        root.leave()
+        raise
+    try:
+        root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
+        if wants & GP_WANTS_PARAMETERS:
+            _tell_parameters(root, module, tree)
+    except BaseException:
+        end(begun)
+        raise
+    return begun
+
+
+def end(begun: Begun) -> None:
+    """The call of the run's module has returned or raised."""
+    root, wants, _, _, before = begun
+    thread.frame = None
+    if wants:
+        thread.caller = before
+        root.open.pop()
+        lib.gp_run_end()
+        thread.let_go()
+    root.leave()
+
+
+def failed(begun: Begun, error: BaseException) -> None:
+    """It has raised. Raises what stands behind the error, if that is something else."""
+    try:
+        cause = behind(error) if begun[1] and isinstance(error, RuntimeError) else None
+    finally:
+        end(begun)
+    if cause is not None:
+        raise cause from None
 
 
 def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:

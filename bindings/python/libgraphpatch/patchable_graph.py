@@ -136,6 +136,7 @@ class PatchableGraph(Experiments):
 
         Raises ValueError as the constructor does.
         """
+        _capture.install()
         _refuse_opaque(module)
         pg = cls.__new__(cls)
         pg._begin(module, None)

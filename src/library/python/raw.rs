@@ -166,6 +166,10 @@ table! {
         PyUnicode_AsUTF8AndSize(*mut PyObject, *mut isize) -> *const c_char;
         PyErr_Occurred() -> *mut PyObject;
         PyErr_Clear() -> ();
+        PyErr_Fetch(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject) -> ();
+        PyErr_NormalizeException(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject) -> ();
+        PyErr_Restore(*mut PyObject, *mut PyObject, *mut PyObject) -> ();
+        PyException_SetTraceback(*mut PyObject, *mut PyObject) -> c_int;
         PyErr_SetString(*mut PyObject, *const c_char) -> ();
         PyEval_SaveThread() -> *mut c_void;
         PyEval_RestoreThread(*mut c_void) -> ();

@@ -147,15 +147,29 @@ fn inside(
         return call.go(state, module);
     }
     thread::set_frame(Some(open(state, outer, outer_record, module, wants)?));
-    let output = if wants & INPUTS == 0 {
-        call.go(state, module)?
-    } else {
-        match show_inputs(state, outer, module, known_record, call)? {
-            None => call.go(state, module)?,
-            Some(changed) => {
-                let (args, kwargs) = (changed.element(0)?, changed.element(1)?);
-                call.go_with(state, module, &args, &kwargs)?
-            }
+    let signature = known_record.object(known::SIGNATURE);
+    let arguments = known_record.object(known::ARGUMENTS);
+    shown(state, outer, module, (signature, arguments), wants, call)
+}
+
+/// The call itself, between its inputs and its output.
+pub fn shown(
+    state: &State,
+    outer: &Object,
+    module: &Object,
+    (signature, arguments): (Option<&Object>, Option<&Object>),
+    wants: u32,
+    call: &Call<'_>,
+) -> Result<Object> {
+    let changed = match signature.filter(|signature| wants & INPUTS != 0 && !signature.is_none()) {
+        None => None,
+        Some(signature) => show_inputs(state, outer, module, signature, arguments, call)?,
+    };
+    let output = match changed {
+        None => call.go(state, module)?,
+        Some(changed) => {
+            let (args, kwargs) = (changed.element(0)?, changed.element(1)?);
+            call.go_with(state, module, &args, &kwargs)?
         }
     };
     match wants & OUTPUT {
@@ -211,12 +225,10 @@ fn show_inputs(
     state: &State,
     outer: &Object,
     module: &Object,
-    known: &Record,
+    signature: &Object,
+    arguments: Option<&Object>,
     call: &Call<'_>,
 ) -> Result<Option<Object>> {
-    let Some(signature) = known.object(known::SIGNATURE) else {
-        return Ok(None);
-    };
     let left_to_python = || {
         let (args, kwargs) = (call.args()?, call.kwargs()?);
         let all = [outer, module, signature, &args, &kwargs];
@@ -225,7 +237,7 @@ fn show_inputs(
             .call(&tuple(all.into_iter())?, None)
             .map(Some)
     };
-    let Some(values) = gather(state, known, call)? else {
+    let Some(values) = gather(state, arguments, call)? else {
         return left_to_python();
     };
     let flat = match Flat::of_all(&values, state) {
@@ -249,9 +261,12 @@ fn show_inputs(
 }
 
 /// The value of each argument, in order; `None` if the call or the signature is not plain.
-fn gather(state: &State, known: &Record, call: &Call<'_>) -> Result<Option<Vec<Object>>> {
-    let arguments = known.object(known::ARGUMENTS).filter(|a| !a.is_none());
-    let Some(arguments) = arguments else {
+fn gather(
+    state: &State,
+    arguments: Option<&Object>,
+    call: &Call<'_>,
+) -> Result<Option<Vec<Object>>> {
+    let Some(arguments) = arguments.filter(|arguments| !arguments.is_none()) else {
         return Ok(None);
     };
     let (names, defaults) = (arguments.element(0)?, arguments.element(1)?);

@@ -52,6 +52,15 @@ pub struct State {
     pub empty: Object,
     /// Whether the number of references to an object tells who holds it.
     pub counts: bool,
+    /// `(module)`: a call outside of any run. None: nothing is to be done; `(root,)`: it is left to `call_root`; else the run
+    /// has begun, as `(root, wants, signature, arguments, ...)`.
+    pub begin: Object,
+    /// `(begun)`: ends the run that `begin` has begun.
+    pub end: Object,
+    /// `(begun, error)`: the same where the call has raised; may raise what stood behind the error.
+    pub failed: Object,
+    /// `(root, frame, module, args, kwargs, call)`: the call of a root.
+    pub call_root: Object,
     /// `(frame, module)`: the scope that the module is when it is called from there, or None.
     pub scope_of: Object,
     /// `(frame, module, scope)`: no call of the module from there matters.
@@ -94,14 +103,18 @@ pub fn configure(given: &Object) -> Result<()> {
         roots: given.element(3)?,
         empty: given.element(4)?,
         counts: given.element(5)?.is_true()?,
-        scope_of: given.element(6)?,
-        ignore: given.element(7)?,
-        show_inputs: given.element(8)?,
-        changed_inputs: given.element(9)?,
-        show_output: given.element(10)?,
-        changed_output: given.element(11)?,
-        fail: given.element(12)?,
-        fail_value: given.element(13)?,
+        begin: given.element(6)?,
+        end: given.element(7)?,
+        failed: given.element(8)?,
+        call_root: given.element(9)?,
+        scope_of: given.element(10)?,
+        ignore: given.element(11)?,
+        show_inputs: given.element(12)?,
+        changed_inputs: given.element(13)?,
+        show_output: given.element(14)?,
+        changed_output: given.element(15)?,
+        fail: given.element(16)?,
+        fail_value: given.element(17)?,
     };
     STATE
         .set(state)

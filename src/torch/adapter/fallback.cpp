@@ -138,6 +138,27 @@ static bool is_engines(const GpThread& thread) {
   return backward_node() != thread.node;
 }
 
+// Memory that we lack is no error of the program's: what is being looked at is left alone. False then.
+template <class Body>
+static bool has_memory_for(Body body) {
+  try {
+    body();
+    return true;
+  } catch (const std::bad_alloc&) {
+    core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+    return false;
+  }
+}
+
+// The value of an operation without results: what it wrote into. Many fused kernels and `_foreach_` operations are such.
+static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::IValue* arguments) {
+  std::vector<c10::IValue> operands;
+  for (uint32_t i = 0; i < info.n_arguments && i < 64; ++i)
+    if (info.written >> i & 1)
+      operands.push_back(arguments[i]);
+  return operands;
+}
+
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
   const GpThread& thread = this_thread();
   if (thread.held && at::GradMode::is_enabled())
@@ -145,7 +166,7 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
   // The stack may hold the caller's other values below ours.
   if (thread.wants & GP_WANTS_OPERANDS) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
-    handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments));
+    has_memory_for([&] { handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
   }
   GpToken token;
   const bool matters = (thread.families & info.family) && !info.cast;
@@ -156,15 +177,23 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     came_to_be(results(), info.n_returns);
     return;
   }
-  if (wanted & GP_VALUE_ARGS)
-    give_op_args(token, op.schema(), stack->data() + (stack->size() - info.n_arguments));
+  const c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
+  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, op.schema(), arguments); });
+  std::vector<c10::IValue> operands;
+  if (info.n_returns == 0 && info.written)
+    operands = written_operands(info, arguments);
   try {
     op.callBoxed(stack);
   } catch (...) {
     core->value_abandon(&token);
     throw;
   }
-  handle_value(token, wanted, results(), info.n_returns, info.in_place ? Ownership::InPlace : Ownership::Result);
+  const bool is_written = !operands.empty() || info.in_place;
+  c10::IValue* values = operands.empty() ? results() : operands.data();
+  const size_t n = operands.empty() ? info.n_returns : operands.size();
+  const Ownership how = is_written ? Ownership::InPlace : Ownership::Result;
+  if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how); }))
+    core->value_abandon(&token);
   came_to_be(results(), info.n_returns);
 }
 

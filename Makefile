@@ -231,7 +231,7 @@ $(CLANG_FORMAT):
 	@mv $@.part $@
 
 # Needs no torch: nothing is run.
-PYTHON_FOLDERS := .ci benches bindings tests
+PYTHON_FOLDERS := .ci benches bindings docs packaging tests
 
 .PHONY: lint-python
 lint-python: $(PYTHON_TOOLS_READY) ## the Python code: format and lint by ruff, and the package's types by mypy --strict

@@ -2,8 +2,8 @@
 
     python pages.py COMMAND OUT_FOLDER
 
-`command.md` is the help of every subcommand of COMMAND; `c.md` is include/graphpatch.h, group by group; `errors.md` is the error type
-with its causes and cures, and the C ABI's statuses.
+`command.md` is the help of every subcommand of COMMAND; `c.md` is include/graphpatch.h, group by group; `errors.md` is
+the error type with its causes and cures, and the C ABI's statuses.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def command_page(command: Path) -> str:
 def declarations(header: str) -> list[tuple[str, str, str]]:
     """Name, comment and declaration of each call."""
     found = re.findall(r"((?:^//[^\n]*\n)+)^([\w \*]+?\b(gp_\w+)\([^;{]*\);)", header, re.M)
-    return [
-        (name, re.sub(r"^// ?", "", comment, flags=re.M), " ".join(code.split())) for comment, code, name in found
-    ]
+    return [(name, re.sub(r"^// ?", "", comment, flags=re.M), " ".join(code.split())) for comment, code, name in found]
 
 
 def c_page() -> str:
@@ -77,9 +75,12 @@ def c_page() -> str:
 
 def errors_page() -> str:
     source = (ROOT / "src/core/error.rs").read_text("utf-8")
-    statuses = dict(re.findall(r"Error::(\w+)[^=]*=> Status::(\w+)", (ROOT / "src/library/ffi/status.rs").read_text("utf-8")))
-    numbers = dict(re.findall(r"^    (\w+) = (\d+),", (ROOT / "src/library/ffi/status.rs").read_text("utf-8"), re.M))
-    text = f"# Errors, their causes and cures\n\n{GENERATED}The number is the status that a call of the C ABI answers.\n"
+    of_status = (ROOT / "src/library/ffi/status.rs").read_text("utf-8")
+    statuses = dict(re.findall(r"Error::(\w+)[^=]*=> Status::(\w+)", of_status))
+    numbers = dict(re.findall(r"^    (\w+) = (\d+),", of_status, re.M))
+    text = (
+        f"# Errors, their causes and cures\n\n{GENERATED}The number is the status that a call of the C ABI answers.\n"
+    )
     variants = re.findall(r"((?:^    ///[^\n]*\n)+)^    #\[error\([^\n]*\n^    (\w+)", source, re.M)
     for comment, name in variants:
         words = re.sub(r"^    /// ?", "", comment, flags=re.M).split("\n\n")

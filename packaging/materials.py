@@ -1,4 +1,4 @@
-"""Prints a bill of materials in the form CycloneDX 1.5: every crate that cargo builds into the library and the command."""
+"""Prints a bill of materials (CycloneDX 1.5): every crate that cargo builds into the library and the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ OURS = ("libgraphpatch", "graphpatch")
 
 
 def metadata() -> dict[str, Any]:
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"]
+    command = [
+        "cargo",
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+        "--filter-platform",
+        "x86_64-unknown-linux-gnu",
+    ]
     return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
 
 

@@ -1,10 +1,10 @@
-"""Makes a wheel for every Python 3 from what `make build` has built: the package, the library, the command, headers, completions,
-the manual's pages, and adapters that were built ahead.
+"""Makes a wheel for every Python 3 from what `make build` has built: the package, the library, the command, headers,
+completions, the manual's pages, and adapters that were built ahead.
 
     python wheel.py ADAPTERS OUT_FOLDER
 
-A wheel is a zip file with a list of what is in it, so the standard library is enough. Its platform is the oldest glibc that has
-all symbols which its programs ask for.
+A wheel is a zip file with a list of what is in it, so the standard library is enough. Its platform is the oldest glibc
+that has all symbols which its programs ask for.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def files(adapters: Path, folder: Path) -> dict[str, Path]:
         ("fish", "fish/vendor_completions.d/graphpatch.fish"),
     ]:
         script = folder / f"completion.{shell}"
-        script.write_bytes(subprocess.run([command, "complete", "--shell", shell], capture_output=True, check=True).stdout)
+        script.write_bytes(
+            subprocess.run([command, "complete", "--shell", shell], capture_output=True, check=True).stdout
+        )
         found[f"{data}/data/share/{place}"] = script
     for name in ("LICENSE-MIT", "LICENSE-APACHE"):
         found[f"libgraphpatch-{version()}.dist-info/licenses/{name}"] = ROOT / name
@@ -106,9 +108,8 @@ def main() -> None:
     platform = f"manylinux_{major}_{minor}_x86_64"
     info = f"libgraphpatch-{version()}.dist-info"
     found[f"{info}/METADATA"] = metadata().encode()
-    found[f"{info}/WHEEL"] = (
-        f"Wheel-Version: 1.0\nGenerator: packaging/wheel.py\nRoot-Is-Purelib: false\nTag: py3-none-{platform}\n".encode()
-    )
+    kind = f"Root-Is-Purelib: false\nTag: py3-none-{platform}\n"
+    found[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: packaging/wheel.py\n{kind}".encode()
     record = ""
     for name, content in found.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

@@ -1,6 +1,6 @@
 """Takes README's pictures: what `make demo` says on a terminal, and the page that it makes, by a headless Chromium.
 
-    python take.py        (in the checkout, after `make demo`; CHROMIUM names the browser)
+python take.py        (in the checkout, after `make demo`; CHROMIUM names the browser)
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = Path(__file__).resolve().parent
-STYLE = "background:#1e1e1e;color:#ddd;font:15px/1.35 'DejaVu Sans Mono',monospace;padding:14px;margin:0;white-space:pre"
+STYLE = (
+    "background:#1e1e1e;color:#ddd;font:15px/1.35 'DejaVu Sans Mono',monospace;padding:14px;margin:0;white-space:pre"
+)
 
 
 def color(number: int) -> str:

@@ -197,6 +197,22 @@ impl Session {
         Ok(())
     }
 
+    /// Switches patches off, all at once: a run begins with all of them or with none. Numbers of patches that are gone are
+    /// passed over.
+    pub fn disable_all(self: &Arc<Self>, ids: &[u64]) {
+        let patches = self.patches.lock();
+        for id in ids {
+            if let Ok(patch) = find(&patches, *id) {
+                patch.set_enabled(false);
+                // A device that cannot be told of it is told by the next plan.
+                let _ = live::switch(patch, false);
+            }
+        }
+        let before = self.rebuild(&patches);
+        drop(patches);
+        drop(before);
+    }
+
     /// Opens a set: patches registered from now on belong to it, until [`Session::end_set`] takes them away together.
     /// Sets nest; an outer one takes the inner ones with it.
     pub fn begin_set(&self) -> u64 {

@@ -22,7 +22,8 @@ pub use flat::{
     flat_begin, flat_end, flat_next, flat_now, flat_parameters, flat_root, flat_thread,
 };
 pub use host::{
-    Opened, call_next, close_scope, end_run, open_run, open_scope, resume, snapshot, unwind,
+    Opened, Place, call_next, close_scope, end_run, go_back, open_run, open_scope, place, resume,
+    snapshot, unwind,
 };
 pub(crate) use shown::SHOWN;
 pub use shown::{Shown, shown};

@@ -1,4 +1,4 @@
-"""The library exports the header's calls, the preload's hooks, and nothing else."""
+"""The library exports the header's calls, the preload's hooks, Python's extension, and nothing else."""
 
 import ctypes
 import re
@@ -13,15 +13,17 @@ TABLE = (ROOT / "src/library/inside/table.rs").read_text(encoding="utf-8")
 LIBC = set(re.findall(r'= c"(\w+)":', TABLE))
 MEMBERS = set(re.findall(r'"(_ZN?K?5torch\w+)"', TABLE))
 HOOKS = LIBC | MEMBERS
+# What Python imports the library by: the extension of the Python package.
+EXTENSION = {"PyInit__native"}
 
 
-def test_exports_are_the_calls_and_the_hooks() -> None:
+def test_exports_are_the_calls_the_hooks_and_the_extension() -> None:
     assert {"__libc_start_main", "dlopen", "pthread_create"} <= LIBC and len(MEMBERS) > 10
     listed = subprocess.run(
         ["nm", "-D", "--defined-only", "--with-symbol-versions", LIBRARY], capture_output=True, text=True, check=True
     ).stdout
     exported = [line.split()[-1] for line in listed.splitlines()]
-    assert sorted(exported) == sorted(set(read(HEADER)["functions"]) | HOOKS)
+    assert sorted(exported) == sorted(set(read(HEADER)["functions"]) | HOOKS | EXTENSION)
 
 
 def test_the_librarys_version_is_the_headers() -> None:

@@ -49,9 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_program_needs_no_dashes_and_keeps_its_own_options(folder: Path) -> None:
     done = graphpatch(folder, "run", "--tree", "python", "s.py", "--tree", "--", "-x")
     assert "['--tree', '--', '-x']" in done.stdout and "├─sub_0: Graph(5)" in done.stderr
-    assert graphpatch(folder, "run", "--tree", "--", "python", "s.py").stderr == graphpatch(
-        folder, "run", "--tree", "python", "s.py"
-    ).stderr
+    assert (
+        graphpatch(folder, "run", "--tree", "--", "python", "s.py").stderr
+        == graphpatch(folder, "run", "--tree", "python", "s.py").stderr
+    )
     refused = graphpatch(folder, "run", "--tre", "python", "s.py", code=2)
     assert "--tree" in refused.stderr
 

@@ -76,7 +76,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ROOT / "build/demo"
 
 
-@pytest.mark.parametrize("page", filter(runs, PAGES), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", list(filter(runs, PAGES)), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_does_what_it_says(page: Path, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "build/demo"
     shutil.copytree(demo, folder, symlinks=True, ignore=shutil.ignore_patterns("bin", "encoder.pt"))
@@ -120,7 +120,11 @@ def alike(wanted: str, line: str) -> bool:
     """Word by word, but for the shades of a heat map; numbers by 2 %, as another machine's arithmetic may differ a little."""
     shown, said = ([word.rstrip(",") for word in text.split() if word not in "░▒▓█"] for text in (wanted, line))
     if shown and shown[-1].endswith("…"):
-        said = [*said[: len(shown) - 1], said[len(shown) - 1][: len(shown[-1]) - 1] + "…"] if len(said) >= len(shown) else []
+        said = (
+            [*said[: len(shown) - 1], said[len(shown) - 1][: len(shown[-1]) - 1] + "…"]
+            if len(said) >= len(shown)
+            else []
+        )
     return len(shown) == len(said) and all(map(equal, shown, said))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -102,8 +101,15 @@ def test_the_tarball_has_sums_and_materials() -> None:
     assert sums[file.name] == hashlib.sha256(file.read_bytes()).hexdigest()
     with tarfile.open(file) as archive:
         names = [name.split("/", 1)[1] for name in archive.getnames() if "/" in name]
-        bill: dict[str, Any] = json.load(archive.extractfile(f"{file.name.removesuffix('.tar.gz')}/bill-of-materials.cdx.json"))
-    for wanted in ["bin/graphpatch", "include/graphpatch.h", "lib/cmake/graphpatch/graphpatchConfig.cmake", "LICENSE-MIT"]:
+        bill: dict[str, Any] = json.load(
+            archive.extractfile(f"{file.name.removesuffix('.tar.gz')}/bill-of-materials.cdx.json")
+        )
+    for wanted in [
+        "bin/graphpatch",
+        "include/graphpatch.h",
+        "lib/cmake/graphpatch/graphpatchConfig.cmake",
+        "LICENSE-MIT",
+    ]:
         assert wanted in names
     listed = {component["name"] for component in bill["components"]}
     assert bill["bomFormat"] == "CycloneDX" and {"clap", "serde_json", "graphpatch-core"} <= listed

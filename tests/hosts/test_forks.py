@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HERE, compile_with_model
+from compiling import HERE, compile_with_model
 from hosting import GRAPHPATCH, Left, run
 
 CHILDREN, THREADS = 60, 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SOURCES
+from compiling import SOURCES
 from hosting import compare
 from python_hosts import PLAIN, TORCH
 from shell_hosts import SHELL

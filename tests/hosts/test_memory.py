@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HERE, compile_program
+from compiling import HERE, compile_program
 from hosting import GRAPHPATCH, Left, run
 
 # A sample; all of them would take hours.

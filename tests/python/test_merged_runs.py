@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -82,3 +86,17 @@ def test_operations_that_exist_only_without_gradients() -> None:
         assert not pg(x).any()
     with pytest.warns(MissingPatchWarning, match=fast), pg.patch({fast: ZeroPatch()}):
         assert pg(x).any()
+
+
+def test_inside_vmap_the_shape_is_that_of_one_example_and_says_so() -> None:
+    class Mapped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.vmap(lambda row: row.sin())(x).exp()
+
+    pg = PatchableGraph(Mapped(), torch.ones(3, 2))
+    assert pg.graph.sin._shape == (2,) and pg.graph.exp._shape == (3, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        pg.save_graph(f"{folder}/graph.json")
+        (graph,) = json.loads(Path(f"{folder}/graph.json").read_text())["graphs"]
+    layouts = {node["name"]: node["value"]["tensor"]["layout"] for node in graph["root"]["children"]}
+    assert layouts["sin"] == "batched" and layouts["exp"] == "strided"

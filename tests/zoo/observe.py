@@ -60,7 +60,9 @@ class _Mode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.number += 1
-        self.add(Event(self.number, str(func), [digest(leaf) for leaf in tree_leaves(result)]))
+        # Where an operation returns nothing, its value is what it wrote into.
+        value = result if func._schema.returns else _written(func, args, kwargs or {})
+        self.add(Event(self.number, str(func), [digest(leaf) for leaf in tree_leaves(value)]))
         return result
 
 
@@ -216,6 +218,9 @@ class _Zero(TorchDispatchMode):
         value = func(*args, **(kwargs or {}))
         self.left -= 1
         written = _written(func, args, kwargs or {})
+        if self.left == -1 and not func._schema.returns:
+            written[self.result].zero_()
+            return value
         if self.left == -1:
             leaves, structure = tree_flatten(value)
             leaves[self.result] = self._zeroed(leaves[self.result], args, bool(written))

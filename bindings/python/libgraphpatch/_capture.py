@@ -114,8 +114,8 @@ def _around(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def set_eval_frame(callback: Any) -> Any:
         """From here on, code is compiled by ``callback``, or not, if that is no function.
 
-        Whether compiled code fits is also asked of the thread's dispatch keys. Ours may come and go with what is wanted of
-        a run: it is hidden wherever torch.compile may ask. What runs operation by operation shows it.
+        Whether compiled code fits is also asked of the thread's dispatch keys. Ours may come and go with what is
+        wanted of a run: it is hidden wherever torch.compile may ask. What runs operation by operation shows it.
         """
         began = thread.compiled
         if began is not None and began[0] is sys._getframe(1):

@@ -26,7 +26,7 @@ def hide(on: bool) -> None:
 
 @contextlib.contextmanager
 def hidden(on: bool) -> Iterator[None]:
-    """Inside the block, operations on this thread are hidden from its run, or not; behind it they are what they were."""
+    """Inside the block, operations on this thread are hidden from its run, or not; behind it they are as before."""
     before = torch._C._dispatch_tls_is_dispatch_key_excluded(key())
     hide(on)
     try:

@@ -47,8 +47,8 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def show_operations(frame: Frame) -> None:
-    """A scope begins in compiled code. Its operations are seen one by one where torch.compile leaves the module alone, as it
-    does with those of torch's own that it does not know; where it captures them, the captured graph is seen."""
+    """A scope begins in compiled code. Its operations are seen one by one where torch.compile leaves the module alone,
+    as it does with those of torch's own that it does not know; else the captured graph is seen."""
     check: Callable[[Any], bool] = sys.modules["torch._dynamo.trace_rules"].check
     frame.seen = thread.compiled is not None and not thread.compiled[1] and check(type(frame.module).forward)
     hide(not frame.seen)

@@ -75,9 +75,10 @@ def message() -> str:
     return said.decode(errors="replace")
 
 
-def fail(status: int) -> NoReturn:
-    """Raises what a status other than GP_STATUS_OK stands for."""
-    raise EXCEPTIONS.get(status, GraphPatchError)(message())
+def fail(status: int, said: str | None = None) -> NoReturn:
+    """Raises what a status other than GP_STATUS_OK stands for; ``said`` is what was said of it, if other calls were
+    made since."""
+    raise EXCEPTIONS.get(status, GraphPatchError)(message() if said is None else said)
 
 
 def check(status: int) -> None:

@@ -1,15 +1,16 @@
-"""Marks of module calls in the graphs that torch.compile captures: where a call begins, with its arguments, and where it
-ends, with its result. What is compiled has none of them.
+"""Marks of module calls in the graphs that torch.compile captures: where a call begins, with its arguments, and where
+it ends, with its result. What is compiled has none of them.
 
-While torch.compile looks through a call of a module, it is shown :func:`_call` in its place, which is Python that it looks
-through too. Each of the two marks is one node of the captured graph: it takes the leaves of the values, and returns the
-tensors among them.
+While torch.compile looks through a call of a module, it is shown :func:`_call` in its place, which is Python that it
+looks through too. Each of the two marks is one node of the captured graph: it takes the leaves of the values, and
+returns the tensors among them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import re
 import types
 from collections import OrderedDict
@@ -62,7 +63,7 @@ def _form(value: Any, leaves: list[Any]) -> Any:
     if isinstance(value, str):
         return ("S", value)
     if _is_record(value):
-        return ("{", *[(key, _form(value[key], leaves)) for key in value.keys()])
+        return ("{", *[(key, _form(value[key], leaves)) for key in list(value)])
     return ("O", type(value).__name__)
 
 
@@ -77,7 +78,7 @@ def _replaced(value: Any, tensors: list[Tensor]) -> Any:
     if type(value) is dict:
         return {key: _replaced(value[key], tensors) for key in value}
     if _is_record(value):
-        for key in value.keys():
+        for key in list(value):
             value[key] = _replaced(value[key], tensors)
     return value
 
@@ -112,12 +113,12 @@ def _call(module_at: str, module: Module, *args: Any, **kwargs: Any) -> Any:
 
 def install() -> None:
     """Has torch.compile mark the calls that it looks through from now on."""
-    from torch._dynamo.variables import ConstantVariable, UserFunctionVariable
-    from torch._dynamo.variables.nn_module import UnspecializedNNModuleVariable as Variable
-
+    variables: Any = importlib.import_module("torch._dynamo.variables")
+    kind: Any = variables.UnspecializedNNModuleVariable
+    constant, function = variables.ConstantVariable, variables.UserFunctionVariable
     torch._dynamo.allow_in_graph(enter)
     torch._dynamo.allow_in_graph(leave)
-    original: Callable[..., Any] = Variable.call_function
+    original: Callable[..., Any] = kind.call_function
 
     def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         module = self.value
@@ -129,17 +130,17 @@ def install() -> None:
         depth = len(_looked_through)
         _looked_through.append(module)
         try:
-            where = ConstantVariable.create(_name(self.source))
-            return UserFunctionVariable(_call).call_function(tx, [where, self, *args], kwargs)
+            where = constant.create(_name(self.source))
+            return function(_call).call_function(tx, [where, self, *args], kwargs)
         finally:
             del _looked_through[depth:]
 
-    Variable.call_function = call_function
+    kind.call_function = call_function
 
 
 def _name(source: Any) -> str:
-    """Where torch.compile has found a value, as an expression in its words: ``L`` are the variables of the function that
-    it captures, ``G`` those of that function's module."""
+    """Where torch.compile has found a value, as an expression in its words: ``L`` are the variables of the function
+    that it captures, ``G`` those of that function's module."""
     name = source.name
     return name() if callable(name) else name
 

@@ -19,11 +19,12 @@ import torch
 from torch.nn import Module
 
 from . import _dynamo, _own_backward
+from ._direct_forward import tell_of_direct_calls
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._library import fail
 from ._locks import new_lock
-from ._modules import class_name, is_script, note
+from ._modules import class_name, is_handlers, is_script, note
 from ._native import native
 from ._own_call import own_calls
 from ._part import in_method_of, run_part
@@ -67,6 +68,7 @@ def watch(root: Root) -> None:
         own_calls(module, _seeing)
         root.refresh()  # its own call may be another function now
         root.known_classes = root.tree
+        tell_of_direct_calls(root)
     watched.add(root)
 
 
@@ -109,7 +111,7 @@ def _configure() -> None:
 
 def _begin(module: Module) -> Any:
     """``module`` is called outside of any run: see src/library/python/state.rs."""
-    root = _root(module, None)
+    root: Any = _root(module, None)
     if root is None:
         return None
     if root.module() is not module or is_script(module) or root.why_opaque or module._compiled_call_impl is not None:
@@ -121,7 +123,9 @@ def _scope_of(frame: Frame, module: Module) -> Scope | None:
     """The scope that ``module`` is when it is called from ``frame``. None: what is wrong is found again in Python."""
     try:
         return frame.scope(module)
-    except Exception:
+    except Exception as error:
+        if is_handlers(error):
+            raise
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -50,8 +51,8 @@ def see_compiled() -> None:
 
 
 def itself(child: Any) -> Any:
-    """The module that hangs there, where a PatchableGraph of it, or what ``torch.compile`` has made of it, stands in its
-    place."""
+    """The module that hangs there, where a PatchableGraph of it, or what ``torch.compile`` has made of it, stands in
+    its place."""
     if not issubclass(type(child), Module):
         child = vars(child).get("_module", child)
     return child._modules["_orig_mod"] if is_compiled(child) else child
@@ -106,9 +107,30 @@ def held_tensor(module: Module | None, name: str) -> torch.Tensor | None:
 
 
 def note_failure(whose: str, what: str, error: Exception) -> None:
-    """Adds to the notes of the attached session that libgraphpatch itself has failed, and what came of it."""
+    """Adds to the notes of the attached session that libgraphpatch itself has failed, and what came of it.
+
+    An exception out of a signal handler is no such failure: it goes on to whom it is for.
+    """
+    if is_handlers(error):
+        raise error
     text = " ".join(f"{type(error).__name__}: {error}".split())
     note(None, f"{whose}: {what}, as libgraphpatch failed: {text}")
+
+
+def is_handlers(error: Exception) -> bool:
+    """Whether a signal handler of the program has raised it. Python runs those in the middle of our functions, too."""
+    handlers = []
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler):
+            function = getattr(handler, "__func__", handler)
+            handlers.append(getattr(function, "__code__", None) or getattr(type(handler).__call__, "__code__", None))
+    trace = error.__traceback__
+    while trace is not None:
+        if any(trace.tb_frame.f_code is code for code in handlers):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def note(session: Handle | None, text: str) -> None:

@@ -1,5 +1,5 @@
-"""The extension that calls of modules go through, where the interpreter can have it: it lies in the library itself. What
-it does, ``_module_call`` also does in Python: that is what remains without it.
+"""The extension that calls of modules go through, where the interpreter can have it: it lies in the library itself.
+What it does, ``_module_call`` also does in Python: that is what remains without it.
 
 It is not used by interpreters without a GIL, by others than CPython, and where the environment says
 ``GRAPHPATCH_CTYPES=1``.
@@ -7,6 +7,7 @@ It is not used by interpreters without a GIL, by others than CPython, and where 
 
 from __future__ import annotations
 
+import ctypes
 import importlib.machinery
 import importlib.util
 import os
@@ -17,7 +18,7 @@ from typing import Any
 from ._library import lib
 
 # As in src/library/python/mod.rs.
-_VERSION = 1
+_VERSION = 2
 
 
 def _load() -> Any:
@@ -40,3 +41,10 @@ def _load() -> Any:
 
 # The extension, or None.
 native: Any = _load()
+
+
+def method(function: Any) -> Any:
+    """A function of the extension's as a method of a class."""
+    make = ctypes.pythonapi.PyInstanceMethod_New
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.py_object]
+    return make(function)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import types
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ._graphs import is_number
 from ._header import gp_patch_counts
-from ._library import Handle, check, lib, made
+from ._library import Handle, check, fail, lib, made, message
+from ._native import method, native
 from ._patch_function import Function
 from ._place import Placed
 from ._recorder import Recorder
@@ -38,23 +40,24 @@ class Opened:
         # The patches' numbers; and those of what they were before one changed, as long as a run may count there.
         self._numbers: Any = None
         self._replaced: list[Any] = []
+        # Whether the patches hold ("now"), and where the extension finds them.
+        self.holds: dict[str, bool] = {}
+        self.live: tuple[int, int, int, dict[str, bool]] = 0, 0, 0, self.holds
+        self.undo = contextlib.ExitStack()
 
-    def open(self, undo: contextlib.ExitStack, on_error: str) -> None:
-        """Registers the patches; a run begins with all of them or with none."""
+    def last(self, specs: list[Handle], on_error: str) -> Any:
+        """What is left to do but the registration, of which it answers the arguments. A run begins with all of the
+        patches or with none."""
         recorder, root = self.recorder, self.recorder.root
-        undo.callback(root.retire, self.held)
-        specs = self._specs()
-        with root.beginning:
-            if on_error == "skip":
-                recorder.skip(1)
-                undo.callback(recorder.skip, -1)
-            self.begun = root.begun
-            undo.callback(self._close)
-            root.changes += self.changes
-            self._register(specs)
-            recorder.opened.append(self)
+        self.begun = root.begun
+        self.undo.callback(self._close)
+        if on_error == "skip":
+            recorder.skip(self, True)
+        recorder.opened.append(self)
+        root.changes += self.changes
         for place in self.places:
             place.patch._held(self, place.path)
+        return self._arguments(specs)
 
     def changed(self) -> None:
         """A patch is another one now: it holds from the next run on, with those of inner blocks behind it."""
@@ -90,15 +93,21 @@ class Opened:
         check(lib.gp_spec_this_thread(spec, self.this_thread))
         return spec
 
-    def _register(self, specs: list[Handle]) -> None:
+    def _arguments(self, specs: list[Handle]) -> Any:
+        """Of the registration: the session, the specs, how many, where their numbers go; and where it is noted."""
         if self.runs is not None:
             runs = _counted_from(self.begun, self.runs).encode()
             for spec in specs:
                 check(lib.gp_spec_runs(spec, runs))
         handles = (ctypes.c_void_p * len(specs))(*[spec._as_parameter_ for spec in specs])
-        numbers = (ctypes.c_uint64 * len(specs))()
-        check(lib.gp_patch_register_all(self.recorder.session, handles, len(specs), numbers))
-        self._numbers = numbers
+        self._numbers = numbers = (ctypes.c_uint64 * len(specs))()
+        self._kept = specs, handles
+        session, where = self.recorder.session._as_parameter_, ctypes.addressof(numbers)
+        self.live = session, where, len(specs), self.holds
+        return session, ctypes.addressof(handles), len(specs), where, self.holds
+
+    def _register(self, specs: list[Handle]) -> None:
+        check(register(self._arguments(specs)))
 
     def _replace(self, specs: list[Handle]) -> None:
         """Runs that begin from now on have these. A run that is under way keeps what it has, and counts there."""
@@ -120,8 +129,10 @@ class Opened:
     def _close(self) -> None:
         with self.recorder.root.beginning:
             self._remove()
-            self.recorder.root.changes -= self.changes
+            self.holds["now"] = False
+            self.recorder.skip(self, False)
             if self in self.recorder.opened:
+                self.recorder.root.changes -= self.changes
                 self.recorder.opened.remove(self)
                 for place in self.places:
                     place.patch._let_go(self)
@@ -150,20 +161,40 @@ class PatchBlock(contextlib.ContextDecorator):
         self._places = places
         if on_error == "skip" and any(isinstance(place.patch, StopPatch) for place in self._places):
             raise ValueError("a StopPatch ends the run by an exception, which on_error='skip' would leave out")
-        self._open: list[tuple[Opened, contextlib.ExitStack]] = []
-        self._last: Opened | None = None
+        self._lock = recorder.root.beginning
+        self._open: list[Opened] = []
+        self._prepared: tuple[Opened, list[Handle]] | None = None
+        self._counted: Opened | None = None
 
     @property
     def counts(self) -> dict[str, list[Counts]]:
         """What became of the patches in the block that was entered last, by path, in the order in which they stand
         there. Also when it has ended."""
         counts: dict[str, list[Counts]] = {place.path: [] for place in self._places}
-        found = [Counts() for _ in self._places] if self._last is None else self._last.counts()
+        found = [Counts() for _ in self._places] if self._counted is None else self._counted.counts()
         for place, count in zip(self._places, found, strict=True):
             counts[place.path].append(count)
         return counts
 
     def __enter__(self) -> PatchBlock:
+        self._prepare()
+        with self._lock:
+            status = register(self._last())
+        if status:
+            self._failed(status)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: types.TracebackType | None = None,
+    ) -> bool:
+        return self._left(kind, error, trace)
+
+    def _prepare(self) -> None:
+        """All of the entering that can be done before other runs have to wait."""
+        _finish(self._recorder)
         opened = Opened(self._recorder, self._places, self._runs, self._this_thread)
         with contextlib.ExitStack() as undo:
             for place in self._places:
@@ -172,13 +203,31 @@ class PatchBlock(contextlib.ContextDecorator):
                     undo.callback(place.done.close)
             self._recorder.want(1)
             undo.callback(self._recorder.want, -1)
-            opened.open(undo, self._on_error)
-            self._open.append((opened, undo.pop_all()))
-        self._last = opened
-        return self
+            undo.callback(self._recorder.root.retire, opened.held)
+            specs = opened._specs()
+            opened.undo = undo.pop_all()
+        self._prepared = opened, specs
 
-    def __exit__(self, kind: type[BaseException] | None = None, error: BaseException | None = None, *_: object) -> bool:
-        opened, undo = self._open.pop()
+    def _last(self) -> Any:
+        assert self._prepared is not None
+        (opened, specs), self._prepared = self._prepared, None
+        try:
+            arguments = opened.last(specs, self._on_error)
+            # Without those whose entering an exception has ended.
+            self._open = [*(other for other in self._open if other.holds.get("now")), opened]
+            self._counted = opened
+            return arguments
+        except BaseException:
+            opened.undo.close()
+            raise
+
+    def _failed(self, status: int) -> NoReturn:
+        said = message()
+        self._open.pop().undo.close()
+        fail(status, said)
+
+    def _left(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        opened = self._open.pop()
         missing = ""
         stopped = isinstance(error, Stopped) and any(place.patch is error.patch for place in self._places)
         try:
@@ -186,11 +235,11 @@ class PatchBlock(contextlib.ContextDecorator):
             if kind is None and self._on_missing != "ignore":
                 missing = self._missing(opened)
         finally:
-            undo.close()
+            opened.undo.close()
         if missing and self._on_missing == "raise":
             raise PatchError(missing)
         if missing:
-            warnings.warn(missing, MissingPatchWarning, stacklevel=2)
+            warnings.warn(missing, MissingPatchWarning, stacklevel=2 if native is not None else 3)
         return stopped
 
     def _missing(self, opened: Opened) -> str:
@@ -208,6 +257,13 @@ class PatchBlock(contextlib.ContextDecorator):
                 " such calls is no part of a run"
             )
         return f"{what}: the calls of {name} in the block did not come by there"
+
+
+# An exception out of a signal handler may come at any instruction of a function of Python's. With the extension these
+# two are none: no patch outlives its block.
+if native is not None:
+    for _name, _function in (("__enter__", native.enter), ("__exit__", native.leave)):
+        setattr(PatchBlock, _name, method(_function))
 
 
 class Edit:
@@ -236,13 +292,29 @@ class Edit:
         as at the end of a block."""
         block, self._block = self._block, None
         if block is not None:
-            block.__exit__()
+            block.__exit__(None, None, None)
 
     def __enter__(self) -> Edit:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def register(arguments: Any) -> int:
+    """Registers what :meth:`Opened.last` has prepared; the status."""
+    session, specs, count, numbers, holds = arguments
+    status: int = lib.gp_patch_register_all(session, specs, count, numbers)
+    holds["now"] = not status
+    return status
+
+
+def _finish(recorder: Recorder) -> None:
+    """An exception may have come between the end of a block and what is done behind it: that is done now."""
+    with recorder.root.beginning:
+        left = [opened for opened in recorder.opened if not opened.holds.get("now")]
+    for opened in left:
+        opened.undo.close()
 
 
 def _counts(session: Handle, number: int) -> Counts:

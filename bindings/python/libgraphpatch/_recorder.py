@@ -33,7 +33,8 @@ class Recorder:
         self.session = Handle(lib.gp_session_close, made(lib.gp_session_open))
         self.root = Root(module, f"{type(module).__qualname__}.forward", self.session)
         self.lock = new_lock()
-        self._wanted = self._recordings = self._skips = 0
+        self._wanted = self._recordings = 0
+        self._skips: set[Any] = set()
         self._graph: Graph | None = None
         # The blocks of patches that are open, in the order in which they were entered.
         self.opened: list[Any] = []
@@ -71,10 +72,13 @@ class Recorder:
             self._graph = None
             check(lib.gp_session_record(self.session, self._recordings > 0))
 
-    def skip(self, change: int) -> None:
-        """Whether patches that cannot be applied are skipped."""
+    def skip(self, who: Any, on: bool) -> None:
+        """Whether patches that cannot be applied are skipped: as long as one wants it."""
         with self.lock:
-            self._skips += change
+            if on:
+                self._skips.add(who)
+            else:
+                self._skips.discard(who)
             on_error = GP_ON_ERROR_SKIP if self._skips else GP_ON_ERROR_RAISE
             check(lib.gp_session_on_error(self.session, on_error))
 

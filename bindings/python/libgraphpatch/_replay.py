@@ -1,5 +1,5 @@
-"""A captured graph, run operation by operation: each call of a module in it is a scope of this thread's run, or a run of
-its own, as it is where nothing is compiled.
+"""A captured graph, run operation by operation: each call of a module in it is a scope of this thread's run, or a run
+of its own, as it is where nothing is compiled.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Replay:
             thread.called_from = outer
 
     def _until_mark(self) -> Any:
-        """Runs what comes next, up to the end of the call that it is in. The mark of that end, or what the graph returns."""
+        """Runs what comes next, up to the end of the call that it is in. The mark of that end, or what the graph
+        returns."""
         while True:
             node = self._nodes[self._at]
             self._at += 1

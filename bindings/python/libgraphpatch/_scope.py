@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
 
@@ -94,8 +94,24 @@ class _Places:
 
     __slots__ = ("address", "arguments", "forward", "held_as", "holder", "is_plain", "kind", "module", "signature")
 
+    module: weakref.ref[Module]
+    kind: type
+    holder: weakref.ref[Module] | None
+    held_as: str
+    forward: Any
+    signature: Signature
+    arguments: Any
+    address: int
+    is_plain: int
 
-class Scope(_Places if native is None else native.ScopeBase):  # type: ignore[misc]
+
+if TYPE_CHECKING or native is None:
+    _Base = _Places
+else:
+    _Base = native.ScopeBase
+
+
+class Scope(_Base):
     """A module as it is called from another one. Any number of calls on any thread may use it.
 
     Args:
@@ -105,9 +121,6 @@ class Scope(_Places if native is None else native.ScopeBase):  # type: ignore[mi
     """
 
     __slots__ = ("attribute", "handle", "opaque")
-
-    signature: Signature
-    module: weakref.ref[Module]
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import types
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import Module
@@ -22,8 +23,25 @@ class _Places:
 
     __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "seen", "wants")
 
+    root: Root
+    module: Module
+    outer: Frame | None
+    cold: Cold
+    wants: int
+    plan: int
+    # Calls from here that cannot matter, if there may be such.
+    ignored: Ignored
+    # Inside compiled code: whether operations are seen here, one by one, as torch.compile leaves the module alone.
+    seen: bool
 
-class Frame(_Places if native is None else native.FrameBase):  # type: ignore[misc]
+
+if TYPE_CHECKING or native is None:
+    _Base = _Places
+else:
+    _Base = native.FrameBase
+
+
+class Frame(_Base):
     """One open scope on this thread. The extension makes them, too.
 
     Args:
@@ -33,17 +51,6 @@ class Frame(_Places if native is None else native.FrameBase):  # type: ignore[mi
     """
 
     __slots__ = ()
-
-    root: Root
-    module: Module
-    outer: Frame | None
-    cold: Cold
-    wants: int
-    plan: int
-    # Calls from here that cannot matter, if there may be such.
-    ignored: Ignored
-    # Inside compiled code: whether operations are seen here, one by one, as torch.compile leaves this module's alone.
-    seen: bool
 
     def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan

@@ -80,10 +80,10 @@ class Patch(Generic[T]):
         self.path = path.partition("|")[2] or None
 
     def _let_go(self, holder: Holder) -> None:
-        holders: list[Holder] = vars(self)["_holders"]
-        holders.remove(holder)
-        if not holders:
-            del vars(self)["_holders"]
+        # It may be held no longer, where an exception has ended the first try to let go.
+        holders = [other for other in vars(self).pop("_holders", []) if other is not holder]
+        if holders:
+            vars(self)["_holders"] = holders
 
     def _is_own(self, kind: type[Patch[Any]]) -> bool:
         """Whether it does what ``kind`` does, which the library can do itself."""

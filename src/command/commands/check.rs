@@ -1,5 +1,6 @@
 //! `graphpatch check`: whether patches fit a saved graph, without running anything.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
@@ -36,12 +37,9 @@ impl Check {
 
 /// A line for each path that several roots have.
 pub fn shared(graphs: &[Graph], patches: &[PatchSpec]) -> Vec<String> {
-    let mut paths: Vec<&NodePath> = Vec::new();
-    for patch in patches {
-        if !paths.contains(&&patch.path) {
-            paths.push(&patch.path);
-        }
-    }
+    let mut known: HashSet<&NodePath> = HashSet::new();
+    let paths = patches.iter().map(|patch| &patch.path);
+    let paths: Vec<&NodePath> = paths.filter(|path| known.insert(path)).collect();
     let line = |path: &&NodePath| {
         let roots = graph::shared(graphs, path);
         let first = roots.first()?;

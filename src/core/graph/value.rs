@@ -74,7 +74,7 @@ pub struct TensorInfo {
     pub dtype: String,
     /// `cpu`, `cuda:0`.
     pub device: String,
-    /// `strided`, `sparse_coo`.
+    /// `strided`, `sparse_coo`; `batched` inside `torch.vmap`, where the shape is that of one example.
     pub layout: String,
 }
 

@@ -110,3 +110,17 @@ pub unsafe extern "C" fn gp_patch_register_all(
         Ok(())
     })
 }
+
+/// Switches patches off, all at once, for runs that begin from now on.
+///
+/// # Safety
+///
+/// `session` is NULL or live.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) unsafe fn disable_all(session: *const gp_session, ids: &[u64]) {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe { share(session) }?.disable_all(ids);
+        Ok(())
+    });
+}

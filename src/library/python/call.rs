@@ -8,6 +8,7 @@ use super::run;
 use super::scope;
 use super::state::{ANY, SEVERAL, State, state};
 use super::thread;
+use graphpatch_session::thread::{go_back, place};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
 
@@ -47,10 +48,22 @@ impl Call<'_> {
         self.original.call(&all, self.keywords()?.as_ref())
     }
 
-    /// What is not plain is done in Python, from the beginning.
+    /// What is not plain is done in Python, from the beginning. An exception out of a signal handler may come between any two of
+    /// Python's instructions, between the beginning of a run and the `try` that ends it, too: what is then left open is closed
+    /// here.
     fn leave_to_python(&self) -> Result<Object> {
         let all = tuple(self.arguments.iter())?;
-        self.fallback.call(&all, self.keywords()?.as_ref())
+        let keywords = self.keywords()?;
+        let (frame, place) = (thread::frame(), place());
+        let output = self.fallback.call(&all, keywords.as_ref());
+        if output.is_err() {
+            super::object::saved(|| {
+                thread::set_frame(frame);
+                // Without an adapter there are no runs.
+                let _ = go_back(place);
+            });
+        }
+        output
     }
 
     /// torch's `__call__` chooses by this.

@@ -7,6 +7,7 @@
 //!
 //! Nothing of Python's is linked: its functions are found in the process when it imports the extension.
 
+mod block;
 mod call;
 mod door;
 mod object;
@@ -26,7 +27,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package asks for this number: it rises with each change of what the extension takes or gives.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.
@@ -50,6 +51,8 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
         method(c"watching", watching as *mut c_void),
         method(c"in_compiled", in_compiled as *mut c_void),
         method(c"module_call", module_call as *mut c_void),
+        method(c"enter", enter as *mut c_void),
+        method(c"leave", leave as *mut c_void),
         Method {
             name: std::ptr::null(),
             ..method(c"", null_mut())
@@ -153,4 +156,12 @@ unsafe extern "C" fn in_compiled(_: *mut PyObject, arguments: *mut PyObject) -> 
 
 unsafe extern "C" fn module_call(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
     function(arguments, door::make)
+}
+
+unsafe extern "C" fn enter(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, block::enter)
+}
+
+unsafe extern "C" fn leave(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, block::leave)
 }

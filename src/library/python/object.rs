@@ -46,8 +46,8 @@ impl Object {
     ///
     /// # Safety
     ///
-    /// The object is alive as long as `'a`.
-    pub unsafe fn borrowed<'a>(place: &'a *mut PyObject) -> Option<&'a Object> {
+    /// The object is alive as long as the place is.
+    pub unsafe fn borrowed(place: &*mut PyObject) -> Option<&Object> {
         // SAFETY: an `Option` of a reference like this is a pointer that may be NULL.
         unsafe { &*std::ptr::from_ref(place).cast::<Option<Object>>() }.as_ref()
     }
@@ -198,6 +198,18 @@ impl Object {
 pub fn occurred() -> bool {
     // SAFETY: looks at this thread's exception.
     !unsafe { (python().PyErr_Occurred)() }.is_null()
+}
+
+/// Does something while an exception is set on this thread, which then is set again.
+pub fn saved(body: impl FnOnce()) {
+    let (mut kind, mut value, mut traceback) = (null_mut(), null_mut(), null_mut());
+    // SAFETY: three places of this function's.
+    unsafe {
+        (python().PyErr_Fetch)(&raw mut kind, &raw mut value, &raw mut traceback);
+    }
+    body();
+    // SAFETY: what was taken above goes back, in the place of what the body may have raised.
+    unsafe { (python().PyErr_Restore)(kind, value, traceback) };
 }
 
 /// Raises a TypeError.

@@ -166,3 +166,49 @@ pub fn unwind(wanted: u32) -> Result<()> {
     }
     Ok(())
 }
+
+/// Where a thread stands among runs and scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// How many runs are suspended, and whether one is open.
+    suspended: usize,
+    open: bool,
+    /// How many scopes are open in it.
+    depth: u32,
+}
+
+/// Where this thread stands.
+pub fn place() -> Place {
+    let look = |state: &mut State| Place {
+        suspended: state.outer.len(),
+        open: state.level.current.is_some(),
+        depth: depth(state),
+    };
+    with(look).unwrap_or(Place {
+        suspended: 0,
+        open: false,
+        depth: 0,
+    })
+}
+
+/// Ends the runs and leaves the scopes that were begun since, and that an exception left open.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before the adapter has started.
+pub fn go_back(to: Place) -> Result<()> {
+    loop {
+        let now = place();
+        if now.suspended <= to.suspended && (to.open || !now.open) {
+            break;
+        }
+        end_run()?;
+        if place() == now {
+            break;
+        }
+    }
+    if to.open && place().depth > to.depth {
+        unwind(to.depth)?;
+    }
+    Ok(())
+}

@@ -150,6 +150,15 @@ static bool has_memory_for(Body body) {
   }
 }
 
+// The value of an operation without results: what it wrote into. Many fused kernels and `_foreach_` operations are such.
+static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::IValue* arguments) {
+  std::vector<c10::IValue> operands;
+  for (uint32_t i = 0; i < info.n_arguments && i < 64; ++i)
+    if (info.written >> i & 1)
+      operands.push_back(arguments[i]);
+  return operands;
+}
+
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
   const GpThread& thread = this_thread();
   if (thread.held && at::GradMode::is_enabled())
@@ -168,16 +177,22 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     came_to_be(results(), info.n_returns);
     return;
   }
-  const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
+  const c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
   const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, op.schema(), arguments); });
+  std::vector<c10::IValue> operands;
+  if (info.n_returns == 0 && info.written)
+    operands = written_operands(info, arguments);
   try {
     op.callBoxed(stack);
   } catch (...) {
     core->value_abandon(&token);
     throw;
   }
-  const Ownership how = info.in_place ? Ownership::InPlace : Ownership::Result;
-  if (!told || !has_memory_for([&] { handle_value(token, wanted, results(), info.n_returns, how); }))
+  const bool is_written = !operands.empty() || info.in_place;
+  c10::IValue* values = operands.empty() ? results() : operands.data();
+  const size_t n = operands.empty() ? info.n_returns : operands.size();
+  const Ownership how = is_written ? Ownership::InPlace : Ownership::Result;
+  if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how); }))
     core->value_abandon(&token);
   came_to_be(results(), info.n_returns);
 }

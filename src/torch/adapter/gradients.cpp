@@ -57,16 +57,18 @@ void tell_of_gradients(const c10::IValue& result, const std::string& function) {
 struct WithoutHistory {
   struct Patch {
     uint64_t node; // the first one that is made after it
-    size_t value; // the first value that came to be after it
     std::string text;
     bool raises;
   };
   struct Value {
     c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
     uint64_t node; // its own when it came to be: an operand that was written into has one
+    size_t patches; // how many were applied before
   };
   std::vector<Patch> patches;
   std::vector<Value> values;
+  // Where autograd is never on, a run may go on for ever: from this many values on, those that are gone are forgotten.
+  size_t most = 1024;
 };
 
 Held::Held() = default;
@@ -87,18 +89,27 @@ void patched_without_history(const GpTarget& target, const at::Tensor& tensor) {
   auto& apart = held().without_history;
   if (!apart)
     apart = std::make_unique<WithoutHistory>();
-  apart->patches.push_back({next, apart->values.size(), to_string(target.text), target.raises != 0});
+  const std::string text = to_string(target.text);
+  auto& known = apart->patches;
+  const auto same = [&](const WithoutHistory::Patch& patch) { return patch.node == next && patch.text == text; };
+  if (std::none_of(known.begin(), known.end(), same))
+    known.push_back({next, text, target.raises != 0});
 }
 
 void came_to_be(const c10::IValue* values, size_t n) {
   if (!this_thread().held || !held().without_history)
     return;
-  auto& known = held().without_history->values;
-  const auto add = [&](const at::Tensor& tensor) {
+  auto& [patches, known, most] = *held().without_history;
+  if (known.size() >= most) {
+    keep_if(known, [](const WithoutHistory::Value& value) { return !value.tensor.expired(); });
+    most = std::max(most, 2 * known.size());
+  }
+  const auto add = [&known = known, before = patches.size()](const at::Tensor& tensor) {
     if (!tensor.defined())
       return;
     const auto node = node_of(tensor);
-    known.push_back({decltype(WithoutHistory::Value::tensor)(tensor.getIntrusivePtr()), node ? node->sequence_nr() : kNoNode});
+    known.push_back(
+        {decltype(WithoutHistory::Value::tensor)(tensor.getIntrusivePtr()), node ? node->sequence_nr() : kNoNode, before});
   };
   for (size_t i = 0; i < n; ++i) {
     if (values[i].isTensor())
@@ -121,18 +132,18 @@ void refuse_gradients(Held& held) {
   if (!held.without_history)
     return;
   const auto apart = std::move(held.without_history);
-  for (size_t i = 0; i < apart->values.size(); ++i) {
-    const auto impl = apart->values[i].tensor.lock();
+  for (const WithoutHistory::Value& value : apart->values) {
+    const auto impl = value.tensor.lock();
     if (!impl)
       continue;
     const at::Tensor tensor(impl);
     const auto node = node_of(tensor);
     // Python tells of its functions itself. A checkpoint is one of them that computes its forward again, patched.
-    if (!node || node->sequence_nr() == apart->values[i].node || node->name().find("CppNode") == std::string::npos)
+    if (!node || node->sequence_nr() == value.node || node->name().find("CppNode") == std::string::npos)
       continue;
-    for (const WithoutHistory::Patch& patch : apart->patches)
-      if (patch.value <= i && node->sequence_nr() < patch.node)
-        refuse(tensor, patch);
+    for (size_t i = 0; i < value.patches; ++i)
+      if (node->sequence_nr() < apart->patches[i].node)
+        refuse(tensor, apart->patches[i]);
   }
 }
 

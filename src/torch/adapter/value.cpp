@@ -100,7 +100,9 @@ void Items::add_tensor(const at::Tensor& tensor) {
     item.dtype_name = dtype_name(tensor.scalar_type());
     item.device = device_name(tensor.device().type());
     item.device_index = tensor.device().has_index() ? tensor.device().index() : -1;
-    item.layout = layout_name(tensor.layout());
+    // What vmap has wrapped shows the shape that the model's code sees, which is that of one example.
+    const bool is_batched = tensor.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::FuncTorchBatched);
+    item.layout = is_batched ? "batched" : layout_name(tensor.layout());
   }
   items_.push_back(item);
 }

@@ -68,7 +68,8 @@ __attribute__((destructor)) static void tell(void) {
   if (file >= 0) dprintf(file, "%ld\n", (long)count), close(file);
 }
 
-extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t), *__libc_memalign(size_t, size_t);
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
+    *__libc_memalign(size_t, size_t);
 
 void *malloc(size_t size) {
   if (fails(__builtin_return_address(0))) return errno = ENOMEM, NULL;

@@ -1,5 +1,5 @@
-// Patches around and inside of functions that have a backward of their own (torch::autograd::Function): a gradient is that of the
-// patched values, or refused. Values are compared with what plain libtorch computes.
+// Patches around and inside of functions that have a backward of their own (torch::autograd::Function): a gradient is that of
+// the patched values, or refused. Values are compared with what plain libtorch computes.
 //
 //   functions CASE        runs one check; without CASE lists them
 #include <graphpatch.hpp>
@@ -71,7 +71,7 @@ void inside() {
         auto patch = session.patch(gp::add(path, 1.0));
         const auto x = leaf();
         const auto y = net->forward(x);
-        const auto left = std::string(path) == "mul" ? (doubled + 1) * (numbers() + 1) / 2
+        const auto left = std::string(path) == "mul"     ? (doubled + 1) * (numbers() + 1) / 2
                           : std::string(path) == "mul_1" ? (doubled * (numbers() + 1) + 1) / 2
                                                          : doubled * (numbers() + 1) / 2 + 1;
         same(y.detach(), left * 3);

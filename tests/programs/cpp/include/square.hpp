@@ -9,7 +9,8 @@ struct Square : torch::autograd::Function<Square> {
         context->save_for_backward({x});
         return x.mul(2).mul(x).div(2);
     }
-    static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context, torch::autograd::tensor_list gradients) {
+    static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::tensor_list gradients) {
         return {gradients[0] * 2 * context->get_saved_variables()[0]};
     }
 };

@@ -1,0 +1,45 @@
+"""An exception out of a signal handler at any instruction: after it every call works, and no patch outlives its block."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from compiling import HERE
+from hosting import ENVIRONMENT, GRAPHPATCH, ROOT
+
+TIMES = 100_000 if os.environ.get("HOSTS") == "all" else 2000
+PROGRAM = str(HERE / "programs/interrupts.py")
+PATHS = {
+    "PYTHONPATH": str(ROOT / "bindings/python"),
+    "GRAPHPATCH_LIBRARY": str(ROOT / "target/release/libgraphpatch.so"),
+}
+
+
+def answer(command: list[str], environment: dict[str, str], folder: Path) -> tuple[int, int]:
+    done = subprocess.run(
+        command, cwd=folder, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=3600
+    )
+    assert done.returncode == 0, done.stderr
+    interrupted, wrong = done.stdout.split()
+    return int(interrupted), int(wrong)
+
+
+def test_no_patch_outlives_its_block(tmp_path: Path) -> None:
+    interrupted, wrong = answer([sys.executable, PROGRAM, str(TIMES)], PATHS, tmp_path)
+    assert interrupted > TIMES // 10 and wrong == 0, (interrupted, wrong)
+
+
+def test_a_program_that_is_only_watched(tmp_path: Path) -> None:
+    run = [
+        str(GRAPHPATCH),
+        "run",
+        "--patch",
+        "first.output=add:1",
+        "--probe",
+        "second.output",
+        "--save",
+        "probes.safetensors",
+    ]
+    interrupted, wrong = answer([*run, "--", sys.executable, PROGRAM, str(TIMES), "alone"], {}, tmp_path)
+    assert interrupted > TIMES // 10 and wrong == 0, (interrupted, wrong)

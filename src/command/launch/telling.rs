@@ -1,8 +1,8 @@
 //! What `graphpatch run` says when the program has ended: trees, the summary, notes, and which patches did not work.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use graphpatch_core::error::Error;
 use graphpatch_core::graph::{self, Graph};

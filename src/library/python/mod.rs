@@ -146,7 +146,9 @@ unsafe extern "C" fn watching(_: *mut PyObject, arguments: *mut PyObject) -> *mu
 }
 
 unsafe extern "C" fn in_compiled(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
-    function(arguments, |given| thread::in_compiled(given).map(|()| none()))
+    function(arguments, |given| {
+        thread::in_compiled(given).map(|()| none())
+    })
 }
 
 unsafe extern "C" fn module_call(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {

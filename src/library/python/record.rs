@@ -29,14 +29,7 @@ pub struct Kind {
 /// A scope that is open: as `Frame` in `_thread.py` says.
 pub const FRAME: Kind = Kind {
     name: c"libgraphpatch._native.FrameBase",
-    objects: &[
-        c"root",
-        c"module",
-        c"outer",
-        c"ignored",
-        c"cold",
-        c"seen",
-    ],
+    objects: &[c"root", c"module", c"outer", c"ignored", c"cold", c"seen"],
     numbers: [c"wants", c"plan"],
 };
 

@@ -16,13 +16,13 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics
+PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
 # Those that use the C++ binding; the first one without libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_transformer build/cpp_scopes
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
@@ -35,7 +35,7 @@ demo: ## see inside a real sentence encoder in a finished program, and switch pa
 	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.
-SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-view
+SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-docs test-view
 
 .PHONY: test
 test: ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
@@ -141,8 +141,8 @@ test-pythons: venv build ## the Python package with the newest Python that torch
 	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
 
 .PHONY: agreement
-agreement: venv build ## how far paths agree with the package graphpatch: bindings/python/agreement.md
-	$(PYTHON) tests/python/helpers/agreement.py --markdown bindings/python/agreement.md
+agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
+	$(PYTHON) tests/python/helpers/agreement.py --markdown docs/agreement.md
 
 # The version that the record of graphpatch's paths in tests/python/reference was made with.
 test-python agreement: build/transformers-4.45.2
@@ -169,13 +169,29 @@ install uninstall: export includedir := $(includedir)
 install uninstall: export DESTDIR := $(DESTDIR)
 
 .PHONY: install
-# Without cargo in the PATH (`sudo make install`), what `make build` has built.
-install: $(if $(shell command -v cargo),build) ## library, headers, command, pkg-config file, CMake package: PREFIX=/usr/local, DESTDIR=
+# Without cargo in the PATH (`sudo make install`), what `make build` has built. `graphpatch --version` names the commit.
+install: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+install: $(if $(shell command -v cargo),build) ## library, headers, command, manual, completions, pkg-config file, CMake package: PREFIX=/usr/local, DESTDIR=
 	@packaging/install.sh
 
 .PHONY: uninstall
 uninstall: ## take away what `make install` with the same variables has put there
 	@packaging/install.sh --uninstall
+
+# Release products name their commit. The wheel has the adapter of the interpreter's libtorch; others that lie in
+# build/dist/adapters go along: `graphpatch doctor --build --torch DIR --into build/dist/adapters`.
+wheel dist: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+
+.PHONY: wheel
+wheel: venv build ## build/dist/libgraphpatch-*.whl: library, command, package, headers, manual, an adapter; needs no compiler where it is used
+	@mkdir -p build/dist/adapters
+	$(GRAPHPATCH) doctor --build --into build/dist/adapters --torch \
+	    "$$($(PYTHON) -c 'import importlib.util; print(importlib.util.find_spec("torch").submodule_search_locations[0])')"
+	$(PYTHON) packaging/wheel.py build/dist/adapters build/dist
+
+.PHONY: dist
+dist: build ## build/dist/libgraphpatch-*.tar.gz: what `make install` installs, with checksums and a bill of materials
+	@packaging/dist.sh
 
 .PHONY: venv
 venv: ## the Python of demo and tests (.venv, or GRAPHPATCH_PYTHON)
@@ -229,8 +245,28 @@ $(PYTHON_TOOLS_READY):
 	    $(PYTHON_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input ruff==0.17.6 mypy==2.4.1
 	@touch $@
 
+MDBOOK := target/tools/mdbook-0.5.4
+
+.PHONY: docs
+docs: $(MDBOOK)/bin/mdbook ## the documentation as a site with a search: build/book/index.html
+	$(MDBOOK)/bin/mdbook build docs
+	@echo "open build/book/index.html" >&2
+
+$(MDBOOK)/bin/mdbook:
+	@echo "docs: installing mdBook into $(MDBOOK) (a few minutes, once)" >&2
+	cargo install mdbook --version $(MDBOOK:target/tools/mdbook-%=%) --locked --no-default-features --features search --root $(MDBOOK)
+
+# The pictures of README. A Chromium takes them (CHROMIUM=/path) of what `make demo` says and of the page that it makes.
+.PHONY: screenshots
+screenshots: demo ## docs/images, from the demo's own output
+	$(or $(GRAPHPATCH_PYTHON),python3) docs/images/take.py
+
+.PHONY: test-docs
+test-docs: venv build ## README and docs: every command and program in them is run, and links are checked; T='-k start'
+	$(PYTEST) tests/docs -q $(T)
+
 .PHONY: generate
-generate: ## rebuild the committed generated files (C header, seam bindings, the kernels' PTX)
+generate: ## rebuild the committed generated files (C header, seam bindings, pages of the reference, the kernels' PTX)
 	.ci/generate
 	.ci/kernels
 
@@ -291,8 +327,9 @@ build/infer build/runner build/endings build/flat build/dynamics: build/%: tests
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)
 
-build/plugin.so: tests/programs/cpp/plugin.cpp tests/programs/cpp/include/host.h build/libtorch.hpp.gch
-	@echo "programs: compiling plugin" >&2
+build/plugin.so build/square_op.so: build/%.so: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,host.h square.hpp) \
+    build/libtorch.hpp.gch
+	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
 
 build/late: tests/programs/c/late.c
@@ -341,8 +378,9 @@ build/cpp_alone: tests/programs/cpp/alone.cpp tests/programs/cpp/include/check.h
 	@echo "programs: compiling cpp_alone" >&2
 	@$(CXX) -std=c++17 $(CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK)
 
-build/cpp_modules: tests/programs/cpp/modules.cpp tests/programs/cpp/include/check.hpp $(CPP_HEADERS) build/libtorch.hpp.gch
-	@echo "programs: compiling cpp_modules" >&2
+build/cpp_modules build/cpp_functions: build/cpp_%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,check.hpp square.hpp) \
+    $(CPP_HEADERS) build/libtorch.hpp.gch
+	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
 TRANSFORMER := bindings/cpp/examples/transformer

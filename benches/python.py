@@ -178,7 +178,8 @@ def bare_calls(plain: Any) -> Iterator[None]:
     """Module calls as torch makes them: libgraphpatch puts a test in front of them when it is first used."""
     import torch
 
-    ours, torch.nn.Module.__call__ = torch.nn.Module.__call__, plain
+    ours = vars(torch.nn.Module)["__call__"]
+    torch.nn.Module.__call__ = plain
     try:
         yield
     finally:

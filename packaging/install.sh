@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts library, headers, command, pkg-config file and CMake package where `make install` says, or with --uninstall takes
+# Puts library, headers, command, manual, completions, pkg-config file and CMake package where `make install` says, or with --uninstall takes
 # them away. Everything that is installed finds the rest from its own place, so that the prefix can be moved as a whole.
 #
 # Reads prefix, bindir, libdir, includedir and DESTDIR from the environment, as the Makefile exports them.
@@ -22,13 +22,19 @@ headers=$includedir/graphpatch
 cmake=$libdir/cmake/graphpatch
 pkgconfig=$libdir/pkgconfig
 adapters=$libdir/graphpatch-adapters
+share=$prefix/share
+# Where bash, zsh and fish look for completions.
+bash=$share/bash-completion/completions/graphpatch
+zsh=$share/zsh/site-functions/_graphpatch
+fish=$share/fish/vendor_completions.d/graphpatch.fish
 
 if [[ ${1:-} == --uninstall ]]; then
     # Every link to the library, whatever its ABI's number is.
     find "$stage$libdir" -maxdepth 1 -type l -name 'libgraphpatch.so*' -lname "$file" -delete 2>/dev/null || true
     rm -f "$stage$libdir/$file" "$stage$bindir/graphpatch" "$stage$pkgconfig/graphpatch.pc" \
         "$stage$includedir"/graphpatch.{h,hpp} "$stage$headers"/*.hpp "$stage$adapters"/adapter-*.so \
-        "$stage$cmake"/graphpatchConfig{,Version}.cmake
+        "$stage$cmake"/graphpatchConfig{,Version}.cmake "$stage$share"/man/man1/graphpatch{,-*}.1 \
+        "$stage$bash" "$stage$zsh" "$stage$fish"
     # Folders that are nobody else's.
     for folder in "$headers" "$cmake" "$adapters"; do
         [[ ! -d $stage$folder ]] || rmdir "$stage$folder"
@@ -69,6 +75,11 @@ for link in "$soname" libgraphpatch.so; do
 done
 install -m 644 include/graphpatch.h bindings/cpp/graphpatch.hpp "$stage$includedir"
 install -m 644 bindings/cpp/graphpatch/*.hpp "$stage$headers"
+install -d "$stage$share/man/man1" "$stage${bash%/*}" "$stage${zsh%/*}" "$stage${fish%/*}"
+$built/graphpatch complete --man "$stage$share/man/man1"
+$built/graphpatch complete --shell bash >"$stage$bash"
+$built/graphpatch complete --shell zsh >"$stage$zsh"
+$built/graphpatch complete --shell fish >"$stage$fish"
 fill graphpatch.pc "$pkgconfig"
 fill graphpatchConfig.cmake "$cmake"
 fill graphpatchConfigVersion.cmake "$cmake"

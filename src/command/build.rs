@@ -1,4 +1,4 @@
-//! Lists the Python package's files for `launch/python_package.rs`, which embeds them.
+//! Lists the Python package's files for `launch/python_package.rs`, which embeds them, and finds the ABI's number.
 #![allow(
     clippy::expect_used,
     reason = "a build may end where cargo breaks its word"
@@ -9,6 +9,22 @@ use std::path::Path;
 
 fn main() {
     list_the_python_package();
+    number_the_abi();
+    // Those who build for others say which commit it is; a checkout that is worked in is none.
+    println!("cargo:rerun-if-env-changed=GRAPHPATCH_COMMIT");
+}
+
+/// The library's number, for `--version`.
+fn number_the_abi() {
+    let file = Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo"))
+        .join("../library/build.rs");
+    println!("cargo:rerun-if-changed={}", file.display());
+    let text = std::fs::read_to_string(&file).expect("the library's build script");
+    let number = text
+        .lines()
+        .find_map(|line| line.strip_prefix("const ABI: u32 = ")?.strip_suffix(';'))
+        .expect("the ABI's number");
+    println!("cargo:rustc-env=GRAPHPATCH_ABI={number}");
 }
 
 fn list_the_python_package() {

@@ -23,9 +23,31 @@ use clap::{Parser, Subcommand};
 use commands::{check, complete, demo, diff, doctor, run, show, sweep, view};
 use voice::{USAGE, finish, print, say};
 
+const EXAMPLES: &str = "\
+Examples:
+  graphpatch demo                                             a real model, in a minute
+  graphpatch run --tree ./infer model.pt                      every tensor operation by name
+  graphpatch run --patch 'fc.output[0]=zero' ./infer model.pt
+  graphpatch doctor -- ./infer                                where nothing is seen
+Exit codes: the program's own; 2 for bad options, paths or files; 3 where a patch never matched or failed.";
+
+/// What `--version` says beside the number.
+fn long_version() -> String {
+    let commit = match option_env!("GRAPHPATCH_COMMIT") {
+        Some(commit) if !commit.is_empty() => format!("commit   {commit}\n"),
+        _ => String::new(),
+    };
+    format!(
+        "{}\n{commit}libtorch {}\nABI      {}",
+        env!("CARGO_PKG_VERSION"),
+        graphpatch_loader::supported(),
+        env!("GRAPHPATCH_ABI"),
+    )
+}
+
 /// Look inside, and patch, the tensors of any running libtorch model.
 #[derive(Parser)]
-#[command(name = "graphpatch", version)]
+#[command(name = "graphpatch", version, long_version = long_version(), after_long_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Sub,

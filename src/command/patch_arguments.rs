@@ -153,17 +153,18 @@ impl clap::Args for PatchArguments {
                 .long(name)
                 .value_name(value)
                 .action(ArgAction::Append)
+                .help_heading("What to patch and keep")
                 .help(help)
         };
         command
             .arg(option(
                 "patch",
                 "PATCH",
-                "PATH[SLICE]=zero | add:VALUE | replace:VALUE, VALUE being a number, @file.npy or @file.safetensors#key; \
+                "PATH[SLICE]=zero, =add:VALUE or =replace:VALUE; VALUE is a number, @file.npy or @file.safetensors#key; \
                  may be repeated, as may the next three: they act in the order given",
             ))
             .arg(
-                option("patches", "FILE", "A TOML file of patches")
+                option("patches", "FILE", "A TOML file of patches: [[patch]] path, slice, kind, value, runs, limit")
                     .value_parser(value_parser!(PathBuf)),
             )
             .arg(option("probe", "PATH", "Keep the last value"))

@@ -14,13 +14,13 @@ use crate::voice::Stop;
 #[derive(Args)]
 pub struct RunOptions {
     /// What to do when a patch cannot be applied: `run` skips it unless told otherwise, `sweep` raises
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "How")]
     on_error: Option<Answer>,
     /// List operations that are called outside of all models, flat, in runs of a root `operations`
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Flat::Auto)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Flat::Auto, help_heading = "How")]
     operations: Flat,
     /// Let such a run begin anew at each call of operation NAME; `MODULE.NAME` if it reads a parameter of MODULE (repeatable)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "How")]
     pub run_at: Vec<String>,
 }
 

@@ -37,6 +37,16 @@ impl Color {
     }
 }
 
+/// How many characters a line of stderr has, where that is a terminal.
+pub fn width_of_stderr() -> Option<u16> {
+    terminal_size::terminal_size_of(std::io::stderr()).map(|(width, _)| width.0)
+}
+
+/// How many characters a line of stdout has, where that is a terminal.
+pub fn width() -> Option<u16> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0)
+}
+
 /// Whether stdout is a terminal.
 pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()

@@ -12,6 +12,7 @@
 //! | [`graph`] | nodes, shapes, tree text, code text, JSON, checks |
 //! | [`patch`] | patch kinds, patch text and files, the plan |
 //! | [`output`] | files that are written as a whole or not at all |
+//! | [`whole`] | files that are read as a whole, and how much of them |
 //! | [`plain`] | text of strangers, for a terminal |
 //! | [`error`] | the one error type |
 #![forbid(unsafe_code)]
@@ -24,3 +25,4 @@ pub mod patch;
 pub mod path;
 pub mod plain;
 pub mod tensor;
+pub mod whole;

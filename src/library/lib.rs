@@ -3,11 +3,16 @@
 //! * [`ffi`] is the C ABI: calls come in, answers and statuses go out.
 //! * [`inside`] is the life of a preloaded process: `graphpatch run` puts this library into a program, and it takes options in
 //!   and gives reports out.
-//! * `fork` keeps both usable in forked children.
+//! * [`python`] is Python's side of the C ABI for the calls that come most often: calls of modules.
+//! * `fork` keeps them usable in forked children.
+//! * `memory` keeps them from ending a program that has no memory left.
 //!
-//! Both only call the session; neither holds logic of its own.
+//! They only call the session; none holds logic of its own.
 
 pub mod ffi;
 mod fork;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod inside;
+mod memory;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod python;

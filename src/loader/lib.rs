@@ -21,6 +21,7 @@ pub mod seal;
 mod shipped;
 pub mod sources;
 pub mod trust;
+mod unfit;
 mod versions;
 
 use std::ffi::{CStr, OsStr};
@@ -38,6 +39,7 @@ pub use libtorch::{Libtorch, in_directory};
 pub use message::say;
 pub use program::{Found, find_for_program, find_in_path};
 pub use shipped::Shipped;
+pub use unfit::{check_library, why_not_preloaded};
 pub use versions::{ANYWAY, NEWEST, OLDEST, supported};
 
 /// Whether the adapter for one libtorch is there, and in which file.

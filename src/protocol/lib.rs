@@ -4,8 +4,10 @@
 //! [`OPTIONS_VARIABLE`]); a [`Report`] comes out of each process (written by the library, read by the command).
 #![forbid(unsafe_code)]
 
+pub mod lost;
 pub mod options;
 pub mod report;
 
+pub use lost::Lost;
 pub use options::{OPTIONS_VARIABLE, Operations, Options};
 pub use report::{PatchReport, Report};

@@ -104,6 +104,23 @@ pub fn disable(why: &str) {
     set_active(Active::Detached);
 }
 
+/// Whether the process had no memory for us once.
+static OUT_OF_MEMORY: AtomicBool = AtomicBool::new(false);
+
+/// Stops everything for good where a block of memory could not be had. The allocator calls it: it takes no lock and no memory.
+pub fn out_of_memory() {
+    OUT_OF_MEMORY.store(true, Ordering::Relaxed);
+    DISABLED.store(true, Ordering::Relaxed);
+    set_active(Active::Detached);
+}
+
+/// What is to be told of it, if that happened.
+pub(crate) fn memory_note() -> Option<&'static str> {
+    const NOTE: &str =
+        "the program ran out of memory: from then on nothing was recorded or patched";
+    OUT_OF_MEMORY.load(Ordering::Relaxed).then_some(NOTE)
+}
+
 /// Stops everything for good in a forked child whose locks may not be free: takes none, and tells nobody.
 pub fn disable_in_child() {
     DISABLED.store(true, Ordering::Relaxed);

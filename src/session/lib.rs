@@ -37,7 +37,7 @@ mod run_tests;
 #[cfg(test)]
 mod thread_tests;
 
-pub use attached::{ACTIVE, Active, attached, disable, disable_in_child, note};
+pub use attached::{ACTIVE, Active, attached, disable, disable_in_child, note, out_of_memory};
 pub use frame::family_bit;
 pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;

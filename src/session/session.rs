@@ -140,7 +140,9 @@ impl Session {
 
     /// What a person should know: what was lost, what was left alone. Each note once.
     pub fn notes(&self) -> Vec<String> {
-        self.notes.lock().clone()
+        let mut notes = self.notes.lock().clone();
+        notes.extend(crate::attached::memory_note().map(str::to_owned));
+        notes
     }
 
     pub fn note(&self, text: &str) {

@@ -145,6 +145,8 @@ enum GpAction { GP_ZERO = 0, GP_ADD = 1, GP_REPLACE = 2, GP_KEEP = 3, GP_CUSTOM 
 typedef struct GpTarget {
   uint32_t patch;  /* the core's number for it */
   uint8_t action;  /* GpAction */
+  uint8_t raises;  /* what fails is thrown into the program; if 0, it is only noted */
+  GpStr text;      /* the patch as a person reads it */
   GpScalar value;  /* add, replace: a number, */
   const GpTensorArg* tensor; /* or, where this is not NULL, a tensor */
   void* callback;  /* custom: a gp_callback of the C header; custom_torch: a gp_torch_callback */

@@ -278,6 +278,8 @@ pub type GpAction = ::std::os::raw::c_uint;
 pub struct GpTarget {
     pub patch: u32,
     pub action: u8,
+    pub raises: u8,
+    pub text: GpStr,
     pub value: GpScalar,
     pub tensor: *const GpTensorArg,
     pub callback: *mut ::std::os::raw::c_void,
@@ -289,18 +291,21 @@ pub struct GpTarget {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpTarget"][::std::mem::size_of::<GpTarget>() - 96usize];
+    ["Size of GpTarget"][::std::mem::size_of::<GpTarget>() - 112usize];
     ["Alignment of GpTarget"][::std::mem::align_of::<GpTarget>() - 8usize];
     ["Offset of field: GpTarget::patch"][::std::mem::offset_of!(GpTarget, patch) - 0usize];
     ["Offset of field: GpTarget::action"][::std::mem::offset_of!(GpTarget, action) - 4usize];
-    ["Offset of field: GpTarget::value"][::std::mem::offset_of!(GpTarget, value) - 8usize];
-    ["Offset of field: GpTarget::tensor"][::std::mem::offset_of!(GpTarget, tensor) - 40usize];
-    ["Offset of field: GpTarget::callback"][::std::mem::offset_of!(GpTarget, callback) - 48usize];
-    ["Offset of field: GpTarget::user"][::std::mem::offset_of!(GpTarget, user) - 56usize];
-    ["Offset of field: GpTarget::dig"][::std::mem::offset_of!(GpTarget, dig) - 64usize];
-    ["Offset of field: GpTarget::dig_len"][::std::mem::offset_of!(GpTarget, dig_len) - 72usize];
-    ["Offset of field: GpTarget::slice"][::std::mem::offset_of!(GpTarget, slice) - 80usize];
-    ["Offset of field: GpTarget::slice_len"][::std::mem::offset_of!(GpTarget, slice_len) - 88usize];
+    ["Offset of field: GpTarget::raises"][::std::mem::offset_of!(GpTarget, raises) - 5usize];
+    ["Offset of field: GpTarget::text"][::std::mem::offset_of!(GpTarget, text) - 8usize];
+    ["Offset of field: GpTarget::value"][::std::mem::offset_of!(GpTarget, value) - 24usize];
+    ["Offset of field: GpTarget::tensor"][::std::mem::offset_of!(GpTarget, tensor) - 56usize];
+    ["Offset of field: GpTarget::callback"][::std::mem::offset_of!(GpTarget, callback) - 64usize];
+    ["Offset of field: GpTarget::user"][::std::mem::offset_of!(GpTarget, user) - 72usize];
+    ["Offset of field: GpTarget::dig"][::std::mem::offset_of!(GpTarget, dig) - 80usize];
+    ["Offset of field: GpTarget::dig_len"][::std::mem::offset_of!(GpTarget, dig_len) - 88usize];
+    ["Offset of field: GpTarget::slice"][::std::mem::offset_of!(GpTarget, slice) - 96usize];
+    ["Offset of field: GpTarget::slice_len"]
+        [::std::mem::offset_of!(GpTarget, slice_len) - 104usize];
 };
 impl Default for GpTarget {
     fn default() -> Self {

@@ -53,9 +53,7 @@ fn a_process_below_is_left_alone() {
     );
     let python = |value: &str| {
         let mut command = graphpatch(&["--tree"]);
-        let line = format!(
-            "import sys; print([type(f).__name__ for f in sys.meta_path].count('_Finder'))"
-        );
+        let line = "import sys; print([type(f).__name__ for f in sys.meta_path].count('_Finder'))";
         let script = format!("GRAPHPATCH_DISABLE={value} python3 -c \"{line}\"");
         text(&run(command.args(["sh", "-c", &script])).stdout)
     };

@@ -68,7 +68,8 @@ fn adapters_that_others_may_have_written_are_not_loaded() {
         let ours = |path: &Path| chown(path, Some(0), Some(0)).expect("chown");
         // As it is, it would be taken: what follows is why it is not.
         assert!(said().contains(FOREIGN), "{variable}");
-        let cases: [(&str, &dyn Fn(), &dyn Fn()); 4] = [
+        type Case<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
+        let cases: [Case<'_>; 4] = [
             ("another user (12345)", &|| theirs(&folder), &|| {
                 ours(&folder)
             }),

@@ -1,4 +1,4 @@
-"""Paths agree with the Python package graphpatch as far as bindings/python/agreement.md says; the rest is explained.
+"""Paths agree with the Python package graphpatch as far as docs/agreement.md says; the rest is explained.
 
 The comparison runs in a process of its own, with the version of transformers that the reference was made with.
 """
@@ -16,7 +16,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE.parent / "requirements.txt"
-PAGE = HERE.parents[1] / "bindings" / "python" / "agreement.md"
+PAGE = HERE.parents[1] / "docs" / "agreement.md"
 
 
 def python(*arguments: object) -> str:
@@ -68,7 +68,7 @@ def test_the_page_is_up_to_date(compared: tuple[dict[str, Any], str]) -> None:
         own = r"\(torch \S+ the same|has \d+ more tensors|\| \d+ \| results of operations \|"
         assert [len(re.findall(own, page)) for page in pages] == [3, 3]
         pages = [" ".join(re.sub(own, "", page).split()) for page in pages]  # lines may break elsewhere
-    assert pages[0] == pages[1], "run `make agreement` and commit bindings/python/agreement.md"
+    assert pages[0] == pages[1], "run `make agreement` and commit docs/agreement.md"
 
 
 WRONG = """

@@ -1,4 +1,4 @@
-"""MOVING.md: all snippets of a task come to the same numbers.
+"""docs/moving.md: all snippets of a task come to the same numbers.
 
 Ours and those of forward hooks run here. Those of the other libraries run in the interpreters that GRAPHPATCH_PEERS
 names (separated by colons), each of which has one or more of them; without it there are no such tests. They were last
@@ -18,7 +18,7 @@ import torch
 
 from snippets import Snippets, blocks, given
 
-PAGE = Path(__file__).resolve().parents[2] / "bindings" / "python" / "MOVING.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "moving.md"
 TASKS = [
     "Read an activation",
     "Zero a head and a neuron",

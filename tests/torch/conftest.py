@@ -22,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "plugin.so",
         "late",
         "dynamics",
+        "square_op.so",
         "sweep",
         "stress",
         "table",
@@ -35,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "c_alone",
         "cpp_alone",
         "cpp_modules",
+        "cpp_functions",
         "cpp_transformer",
         "cpp_scopes",
     ]

@@ -104,7 +104,7 @@ def test_each_header_compiles_first(tmp_path: Path) -> None:
 
 
 def test_snippets_of_the_readme_compile(tmp_path: Path) -> None:
-    text = (BINDING / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/cpp.md").read_text(encoding="utf-8")
     snippets = re.findall(r"^```cpp\n(.*?)^```", text, flags=re.M | re.S)
     declarations = [code for code in snippets if code.startswith(("struct", "template"))]
     bodies = [code for code in snippets if code not in declarations]
@@ -210,11 +210,11 @@ def differences(tree: str, other: str) -> list[str]:
 def test_the_tree_is_that_of_other_hosts_but_for_what_the_readme_lists(
     hosts: dict[str, tuple[str, Any]], host: str
 ) -> None:
-    text = (BINDING / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/cpp.md").read_text(encoding="utf-8")
     listed = re.findall(
         r"^\| `.*\|$", text.partition("<!-- differences -->")[2].partition("<!-- end -->")[0], flags=re.M
     )
-    assert differences(hosts["C++"][0], hosts[host][0]) == listed, "bindings/cpp/README.md is stale"
+    assert differences(hosts["C++"][0], hosts[host][0]) == listed, "docs/reference/cpp.md is stale"
 
 
 @pytest.mark.parametrize("host", ["Python", "TorchScript"])

@@ -83,7 +83,6 @@ def test_files_are_whole_or_untouched(encoder: Path, tmp_path: Path) -> None:
 
 def test_what_is_refused(encoder: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    assert "--output" in run(GRAPHPATCH, "view", encoder, code=2).stderr
     assert "nearest" in run(GRAPHPATCH, "view", encoder, "bert.encoder.layer_9", "-o", out, code=2).stderr
     assert "only a scope" in run(GRAPHPATCH, "view", encoder, "input_ids", "--dot", code=2).stderr
     assert "absent" in run(GRAPHPATCH, "view", encoder, "-o", tmp_path / "absent/page.html", code=2).stderr

@@ -21,6 +21,7 @@ from ._library import lib as _lib
 from ._library import made as _made
 from ._patch_block import Counts, Edit
 from .cache import ActivationCache
+from .check import Checked
 from .errors import (
     AdapterError,
     GraphPatchError,
@@ -37,17 +38,20 @@ from .options import CompiledGraphModule, ExtractionOptions, MultiplyInvokedModu
 from .patchable_graph import PatchableGraph
 from .patches import AddPatch, CustomPatch, Patch, ReplacePatch, ZeroPatch
 from .probes import ProbePatch, RecordPatch
+from .splices import FreezeNormPatch, SplicePatch
 from .sweep import Sweep
 
 __all__ = [
     "ActivationCache",
     "AdapterError",
     "AddPatch",
+    "Checked",
     "CompiledGraphModule",
     "Counts",
     "CustomPatch",
     "Edit",
     "ExtractionOptions",
+    "FreezeNormPatch",
     "GraphPatchError",
     "MissingPatchWarning",
     "MultiplyInvokedModule",
@@ -63,6 +67,7 @@ __all__ = [
     "RecordPatch",
     "ReplacePatch",
     "SkipPatch",
+    "SplicePatch",
     "StopPatch",
     "Stopped",
     "Sweep",

@@ -86,7 +86,7 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
                 return self._call_impl(*args, **kwargs)
 
         method = getattr(getattr(self.forward, "__wrapped__", None), "__func__", None)
-        if method is None or method is Module.__call__:
+        if method is None or method is vars(Module)["__call__"]:
             return inner(module, *args, **kwargs)  # the call of the module is seen there
         return call_module(module, args, kwargs, inner)
 
@@ -120,11 +120,11 @@ def _around(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         began = thread.compiled
         if began is not None and began[0] is sys._getframe(1):
             prior = original(callback)
-            thread.compiled = None
+            thread.in_compiled(None)
             hide(began[1])
             return prior
         if began is None and callable(callback) and (watched.any or thread.frame is not None):
-            thread.compiled = sys._getframe(1), torch._C._dispatch_tls_is_dispatch_key_excluded(key())
+            thread.in_compiled((sys._getframe(1), torch._C._dispatch_tls_is_dispatch_key_excluded(key())))
             hide(True)
         return original(callback)  # the last call here: later ones would be compiled themselves
 

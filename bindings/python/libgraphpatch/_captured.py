@@ -82,12 +82,13 @@ class Captured:
 
     def _replay(self, modules: _marks.Modules, args: tuple[Any, ...]) -> Any:
         """Computes the graph operation by operation."""
-        compiled, thread.compiled = thread.compiled, None
+        compiled = thread.compiled
+        thread.in_compiled(None)
         try:
             with hidden(False):
                 return Replay(self._marked, self._numbers, modules, args).run()
         finally:
-            thread.compiled = compiled
+            thread.in_compiled(compiled)
 
     def _look(self, modules: _marks.Modules, args: tuple[Any, ...]) -> None:
         """Shows what the graph computes. The arguments are afterwards what they were, and so are random numbers."""

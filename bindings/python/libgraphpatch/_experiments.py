@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import _interchange, _run_kept, _sweeping
@@ -13,6 +14,7 @@ from ._interchange import Position
 from ._recorder import Recorder
 from ._run_kept import Metric, Nodes
 from .cache import ActivationCache
+from .check import Checked, check
 from .graph import NodePath
 from .patches import Patch, ZeroPatch
 from .sweep import Sweep
@@ -22,6 +24,8 @@ class Experiments:
     """The methods of a PatchableGraph that run it, and say what came of that."""
 
     _recorder: Recorder
+    module: Any
+    graph: Any
     patch: Callable[..., Any]
     parameters: Callable[..., Any]
     __call__: Callable[..., Any]
@@ -168,3 +172,19 @@ class Experiments:
             return source
         call = Call.of(source)
         return _run_kept.keep(self, call.args, call.kwargs, paths, None, None)
+
+    def check(self, *inputs: Any, rtol: float = 1e-4, atol: float = 1e-5, **kwargs: Any) -> Checked:
+        """Whether what is recorded of a run is what happens: runs the module twice on these inputs, keeps every value,
+        and computes every operation again from its recorded operands. The recorded graph stays as it is.
+
+        >>> checked = pg.check(ids)
+        >>> assert checked, checked
+
+        Args:
+            rtol, atol: What may differ, as for ``torch.allclose``.
+        """
+        made: Callable[..., Experiments] = type(self)
+        once = made(self.module, *inputs, **kwargs)
+        with torch.no_grad():
+            values = once.cache(*inputs, nodes=once.graph.find(shape="..."), **kwargs)
+        return check(once._recorder.graph().whole(), values, rtol, atol)

@@ -8,7 +8,10 @@ seen.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +21,41 @@ from torch.nn import Module
 from . import _dynamo, _own_backward
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
+from ._library import fail
 from ._locks import new_lock
-from ._modules import class_name, note
+from ._modules import class_name, is_script, note
+from ._native import native
 from ._own_call import own_calls
 from ._part import in_method_of, run_part
 from ._root import Cold, Root
-from ._run import COUNTS, enter, leave, nested, run, scope, show_inputs, show_output
+from ._run import (
+    COUNTS,
+    begin,
+    changed_inputs,
+    changed_output,
+    end,
+    enter,
+    fail_value,
+    failed,
+    ignore,
+    leave,
+    nested,
+    run,
+    scope,
+    show_inputs,
+    show_output,
+)
+from ._scope import Scope
 from ._script import prepared, script_scope
 from ._thread import Frame, thread
 from ._watched import watched
 
 # torch's own __call__, or whoever was there before.
 _original: Any = None
+# What stands in its place.
+_call: Any = None
 _lock = new_lock()
+_TORCHS = "_wrapped_call_impl"
 
 
 def watch(root: Root) -> None:
@@ -53,24 +78,68 @@ def watch_outermost(make: Callable[[Module], Root | None]) -> None:
 
 def install() -> None:
     """Puts a function of ours in the place of ``torch.nn.Module.__call__``, once."""
-    global _original
+    global _call, _original
     with _lock:
         if _original is not None:
+            # Somebody who has replaced it for a while has put the function back that a look-up finds.
+            if vars(Module)["__call__"] is _call.__get__(None, Module):
+                Module.__call__ = _call
             return
         _original = Module.__call__
         _own_backward.install()
-        call = _seeing(_original)
+        if native is not None:
+            _configure()
+        call = _call = _seeing(_original)
         Module.__call__ = call
-        _dynamo.skip(call.__code__)
+        function: Any = Module.__call__
+        # It is found by this name, where the original is found by another one.
+        function.__qualname__ = "Module.__call__"
         let_higher_order_through()
         _dynamo.take_for_torchs_own(_original, call)
 
 
+def _configure() -> None:
+    """Gives the extension what it needs of Python's: the order is that of src/library/python/state.rs."""
+    native.configure(
+        *(Frame, torch.Tensor, types.MethodType, watched.roots, inspect.Parameter.empty, COUNTS),
+        *(_begin, end, failed, _call_root),
+        *(_scope_of, ignore, show_inputs, changed_inputs, show_output, changed_output, fail, fail_value),
+    )
+
+
+def _begin(module: Module) -> Any:
+    """``module`` is called outside of any run: see src/library/python/state.rs."""
+    root = _root(module, None)
+    if root is None:
+        return None
+    if root.module() is not module or is_script(module) or root.why_opaque or module._compiled_call_impl is not None:
+        return (root,)
+    return begin(root, module, sys._getframe(1))
+
+
+def _scope_of(frame: Frame, module: Module) -> Scope | None:
+    """The scope that ``module`` is when it is called from ``frame``. None: what is wrong is found again in Python."""
+    try:
+        return frame.scope(module)
+    except Exception:
+        return None
+
+
 def _seeing(original: Callable[..., Any]) -> Any:
-    """``original``, the ``__call__`` of modules, such that calls are seen. Python limits how deep calls nest: ours
+    """``original``, the ``__call__`` of modules, such that calls are seen."""
+    call = _seeing_in_python(original)
+    _dynamo.skip(call.__code__)
+    functools.update_wrapper(call, original)
+    if native is None:
+        return call
+    return native.module_call(native.ModuleCall, original, call, original is Module.__dict__.get(_TORCHS))
+
+
+def _seeing_in_python(original: Callable[..., Any]) -> Any:
+    """The same without the extension, or where that leaves a call to Python. Python limits how deep calls nest: ours
     takes the place of torch's own step in between, and what it calls of ours has returned when the module runs."""
     # torch's own __call__ chooses between these two.
-    steps_over = original is Module.__dict__.get("_wrapped_call_impl")
+    steps_over = original is Module.__dict__.get(_TORCHS)
 
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         direct = steps_over and self._compiled_call_impl is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from ._locks import new_lock
 from ._modules import below
 
 # Those that are seen.
-_seen: set[types.FunctionType] = set()
+_seen: set[Any] = set()
 _lock = new_lock()
 
 
@@ -35,9 +34,9 @@ def own_calls(module: Module, seeing: Callable[[Any], Any]) -> None:
             continue
         with _lock:
             if own not in _seen and "__call__" not in own.__code__.co_names:
-                seen: Any = functools.wraps(own)(seeing(own))
-                _seen.add(seen)
+                seen = seeing(own)
                 setattr(holder, "__call__", seen)  # noqa: B010
+                _seen.add(seen)
 
 
 def entry(module: Module) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import sysconfig
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +28,11 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
-from ._library import check, lib
+from ._library import check, fail, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import behind
 from ._root import Cold, ModuleTree, Root
+from ._scope import Scope
 from ._script import prepared, run_script, script_scope
 from ._signature import Signature
 from ._structure import changed, flatten
@@ -73,6 +75,65 @@ def open_run(
         return _open_run(root, module, inside, apart)
     finally:
         root.leave()
+
+
+# A run that begin() has begun: its root, what is wanted of it, the arguments of its module (twice, as Signature and as
+# Signature.plain), and where the run around it was called.
+Begun = tuple[Root, int, Signature | None, Any, types.FrameType | None]
+
+
+def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
+    """Begins a run that is in no scope of another one, or what comes to it if nothing is wanted. end() ends it.
+
+    Args:
+        caller: The frame of Python's that the module is called from.
+    """
+    before, tree = thread.caller, root.tree
+    root.enter()
+    wants = 0
+    try:
+        wants = _begin_run(root, module)
+        tree = root.tree
+        begun = root, wants, tree.signature, tree.signature.plain, before
+        if not wants:
+            thread.frame = root.cold
+            return begun
+        thread.caller = caller
+        thread.frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
+        root.open.append(None)
+    except BaseException:
+        root.leave()
+        raise
+    try:
+        root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
+        if wants & GP_WANTS_PARAMETERS:
+            _tell_parameters(root, module, tree)
+    except BaseException:
+        end(begun)
+        raise
+    return begun
+
+
+def end(begun: Begun) -> None:
+    """The call of the run's module has returned or raised."""
+    root, wants, _, _, before = begun
+    thread.frame = None
+    if wants:
+        thread.caller = before
+        root.open.pop()
+        lib.gp_run_end()
+        thread.let_go()
+    root.leave()
+
+
+def failed(begun: Begun, error: BaseException) -> None:
+    """It has raised. Raises what stands behind the error, if that is something else."""
+    try:
+        cause = behind(error) if begun[1] and isinstance(error, RuntimeError) else None
+    finally:
+        end(begun)
+    if cause is not None:
+        raise cause from None
 
 
 def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
@@ -183,15 +244,19 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
         if thread.compiled is not None:
             show_operations(thread.frame)
         return wants, known.signature
-    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
-    holders = known.attribute.modules()
-    place = frame.wants >> GP_WANTS_PLACE_SHIFT
     # In a scope whose operations are counted, the library has to be told whose they are.
-    told = frame.wants & GP_WANTS_OPERATIONS
-    if wants & GP_WANTS_IGNORED and place and not told and holders is not None and not root.tree.scripted:
-        frame.ignored[id(module)] = module, holders, known.attribute.name
+    if wants & GP_WANTS_IGNORED and not frame.wants & GP_WANTS_OPERATIONS:
+        ignore(frame, module, known)
     thread.frame = root.cold
     return 0, None
+
+
+def ignore(frame: Frame, module: Module, known: Scope) -> None:
+    """No call of the module from this frame matters."""
+    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
+    holders = known.attribute.modules()
+    if frame.wants >> GP_WANTS_PLACE_SHIFT and holders is not None and not frame.root.tree.scripted:
+        frame.ignored[id(module)] = module, holders, known.attribute.name
 
 
 def leave(frame: Frame) -> None:
@@ -232,6 +297,34 @@ def show_output(frame: Frame, output: Any, owned: bool) -> Any:
     except Exception as error:
         spare(frame.root, frame.module, error)
         return output
+
+
+def changed_output(frame: Frame, output: Any) -> Any:
+    """What became of an output that was shown."""
+    try:
+        return changed(output)
+    except Exception as error:
+        spare(frame.root, frame.module, error)
+        return output
+
+
+def changed_inputs(
+    frame: Frame, module: Module, signature: Signature, args: Any, kwargs: Any, values: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """What became of a call whose arguments were shown, as ``values``."""
+    try:
+        return signature.scatter(args, kwargs, values, changed(values))
+    except Exception as error:
+        spare(frame.root, module, error)
+        return args, kwargs
+
+
+def fail_value(frame: Frame, status: int) -> None:
+    """A value could not be shown."""
+    try:
+        fail(status)
+    except Exception as error:
+        spare(frame.root, frame.module, error)
 
 
 def show_inputs(frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any) -> tuple[Any, Any]:

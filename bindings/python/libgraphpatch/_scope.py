@@ -8,7 +8,8 @@ from typing import Any
 from torch.nn import Module
 
 from ._library import Handle, lib, made, texts
-from ._modules import at, below, class_name, itself, why_opaque
+from ._modules import at, below, class_name, is_script, itself, why_opaque
+from ._native import native
 from ._signature import Signature
 
 
@@ -88,7 +89,13 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
     return path, Attribute(at(above, holder), name)
 
 
-class Scope:
+class _Places:
+    """What the extension reads of a scope."""
+
+    __slots__ = ("address", "arguments", "forward", "held_as", "holder", "is_plain", "kind", "module", "signature")
+
+
+class Scope(_Places if native is None else native.ScopeBase):  # type: ignore[misc]
     """A module as it is called from another one. Any number of calls on any thread may use it.
 
     Args:
@@ -97,7 +104,10 @@ class Scope:
         opaque: Whether its inside cannot be seen.
     """
 
-    __slots__ = ("address", "attribute", "handle", "module", "opaque", "signature")
+    __slots__ = ("attribute", "handle", "opaque")
+
+    signature: Signature
+    module: weakref.ref[Module]
 
     def __init__(
         self,
@@ -112,6 +122,11 @@ class Scope:
         self.module = weakref.ref(module)
         self.attribute = attribute
         self.opaque = opaque
+        self.kind = type(module)
+        self.holder, self.held_as = attribute.holder, attribute.name
+        self.forward, self.arguments = self.signature.forward, self.signature.plain
+        # Whether nothing else has to be asked for is_current.
+        self.is_plain = int(not opaque and not is_script(module))
         names = texts(self.signature.names)
         described: tuple[Any, ...] = path.encode(), absolute.encode(), class_name(module).encode(), names, len(names)
         # What calls take each time: quicker than the handle that owns it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,10 @@ class Signature:
         self.defaults = [parameter.default for parameter in parameters]
         self.positional = sum(kind in _BY_POSITION for kind in self.kinds)
         only = sum(kind is inspect.Parameter.POSITIONAL_ONLY for kind in self.kinds)
+        # Names and defaults, where every argument has a value of its own and may be given by position.
+        self.plain = None
+        if all(kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in self.kinds):
+            self.plain = tuple(map(sys.intern, self.names)), tuple(self.defaults)
         # Those without a default.
         self.needed = [
             (index, name)

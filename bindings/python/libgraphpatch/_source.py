@@ -46,9 +46,10 @@ def frames() -> list[tuple[str, int, str, str]]:
         while frame is not None and not _is_users(frame.f_code.co_filename):
             frame = frame.f_back
         frame = None if frame is None else frame.f_back
+    caller = thread.caller
     while frame is not None:
         code = frame.f_code
-        if code is BEGINNING:
+        if code is BEGINNING or frame is caller:
             break
         if _is_users(code.co_filename):
             line = linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals)

@@ -11,13 +11,20 @@ from torch.nn import Module
 
 from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque
+from ._native import native
 from ._root import Cold, Ignored, Root
 from ._scope import Attribute, Scope, find
 from ._signature import Signature
 
 
-class Frame:
-    """One open scope on this thread.
+class _Places:
+    """What a frame holds."""
+
+    __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "seen", "wants")
+
+
+class Frame(_Places if native is None else native.FrameBase):  # type: ignore[misc]
+    """One open scope on this thread. The extension makes them, too.
 
     Args:
         outer: The scope that it was called in; None for the root itself.
@@ -25,15 +32,24 @@ class Frame:
         plan: Stands for the patches that the run began with; 0 without any.
     """
 
-    __slots__ = ("ignored", "module", "outer", "plan", "root", "seen", "wants")
+    __slots__ = ()
+
+    root: Root
+    module: Module
+    outer: Frame | None
+    cold: Cold
+    wants: int
+    plan: int
+    # Calls from here that cannot matter, if there may be such.
+    ignored: Ignored
+    # Inside compiled code: whether operations are seen here, one by one, as torch.compile leaves this module's alone.
+    seen: bool
 
     def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
-        # Inside compiled code: whether operations are seen here, one by one, as torch.compile leaves this module's alone.
-        self.seen = False
-        # Calls from here that cannot matter, if there may be such.
+        self.cold, self.seen = root.cold, False
         if wants & GP_WANTS_OPERATIONS:
-            self.ignored: Ignored = {}
+            self.ignored = {}
         else:
             self.ignored = root.ignored.setdefault((plan, wants >> GP_WANTS_PLACE_SHIFT), {})
 
@@ -71,9 +87,10 @@ class Frame:
 class Thread(threading.local):
     """The state of a thread."""
 
+    # None outside of runs, and a root's ``cold`` where nothing below matters.
+    frame: Frame | Cold | None = None if native is None else native.ThreadFrame()
+
     def __init__(self) -> None:
-        # None outside of runs, and a root's ``cold`` where nothing below matters.
-        self.frame: Frame | Cold | None = None
         # The root whose PatchableGraph is being called, where its module may have several.
         self.asked: Root | None = None
         # Where calls of the library answer, and the addresses of that.
@@ -85,11 +102,19 @@ class Thread(threading.local):
         self.compiled: tuple[types.FrameType, bool] | None = None
         # The stack trace of the operation of a captured graph that is at work.
         self.called_from: str | None = None
+        # The frame that called the root, where the extension has: what is further out is before the run.
+        self.caller: types.FrameType | None = None
         # Whether a patch's function is at work, and what it calls is its own business.
         self.apart = False
         # What a patch's function raised, and what it returned: alive until the next one is called.
         self.error: BaseException | None = None
         self.held: torch.Tensor | None = None
+
+    def in_compiled(self, began: tuple[types.FrameType, bool] | None) -> None:
+        """Compiled code begins or ends; calls in it are left to Python."""
+        self.compiled = began
+        if native is not None:
+            native.in_compiled(began is not None)
 
     def let_go(self) -> None:
         """The outermost run has ended: nobody asks for what functions left behind."""

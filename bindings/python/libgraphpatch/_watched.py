@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from ._locks import new_lock
 from ._modules import class_name, note
+from ._native import native
 from ._root import Root
 from ._thread import thread
 
@@ -58,6 +59,8 @@ class Watched:
     def _count(self) -> None:
         self.any = bool(self.roots) or self.outermost is not None
         self.several = len(self.roots) > (self.outermost is None)
+        if native is not None:
+            native.watching(self.any, self.several)
 
     @contextlib.contextmanager
     def in_a_run(self, key: object) -> Iterator[None]:

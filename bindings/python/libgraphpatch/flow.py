@@ -112,6 +112,9 @@ class Skipping(Patch[Any]):
             output = _forwards[id(self.module)].original(*args, **kwargs)
             self.patch.kept(output)
             return output
+        own = getattr(self.patch, "result", None)  # a patch that computes it itself, of the module
+        if own is not None:
+            return own(self.module, *args, **kwargs)
         if self.signature is not None:
             value = self.signature.gather(args, kwargs)[self.signature.names.index(str(value))]
         elif callable(value) and not isinstance(value, Tensor):

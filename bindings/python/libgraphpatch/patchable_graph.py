@@ -34,6 +34,21 @@ from .saved import File
 Path: TypeAlias = str | NodePath
 
 
+def _refuse_opaque(module: Module) -> None:
+    """Raises ValueError for what cannot be looked into."""
+    if not isinstance(module, Module):
+        raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
+    _capture.install()
+    why = why_opaque(module)
+    if why:
+        raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
+    if is_script(module):
+        raise ValueError(
+            f"{type(module).__name__}: a TorchScript module cannot be the outermost one: put it into a"
+            " torch.nn.Module that calls it; its inside will be visible there"
+        )
+
+
 def _forward(graph: PatchableGraph, *args: Any, **kwargs: Any) -> Any:
     # fx hands over a proxy for all arguments, which cannot be taken apart for the call below.
     refuse_transforms(type(graph._module).__name__, args, kwargs)
@@ -81,17 +96,7 @@ class PatchableGraph(Experiments):
     _recorder: Recorder
 
     def __init__(self, module: Module, *example_args: Any, **example_kwargs: Any) -> None:
-        if not isinstance(module, Module):
-            raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
-        _capture.install()
-        why = why_opaque(module)
-        if why:
-            raise ValueError(f"{type(module).__name__}: its inside is not visible: {why}")
-        if is_script(module):
-            raise ValueError(
-                f"{type(module).__name__}: a TorchScript module cannot be the outermost one: put it into a"
-                " torch.nn.Module that calls it; its inside will be visible there"
-            )
+        _refuse_opaque(module)
         options = None
         if example_args and isinstance(example_args[0], ExtractionOptions):
             options, example_args = example_args[0], example_args[1:]
@@ -118,6 +123,33 @@ class PatchableGraph(Experiments):
         """One whose graph was recorded before."""
         pg = cls.__new__(cls)
         pg._begin(module, graphs)
+        return pg
+
+    @classmethod
+    def watching(cls, module: Module) -> PatchableGraph:
+        """One that records the next call of the module that somebody else makes: a server, a trainer. Nothing is run
+        for it; until that call has ended, its graph cannot be asked for.
+
+        >>> pg = PatchableGraph.watching(model)
+        >>> trainer.train()
+        >>> pg.graph
+
+        Raises ValueError as the constructor does.
+        """
+        _capture.install()
+        _refuse_opaque(module)
+        pg = cls.__new__(cls)
+        pg._begin(module, None)
+        recorder = pg._recorder
+        recorder.want(1)
+        recorder.record(1)
+
+        def ended(*_: Any) -> None:
+            hook.remove()
+            recorder.record(-1)
+            recorder.want(-1)
+
+        hook = module.register_forward_hook(ended, always_call=True)
         return pg
 
     # --- the module ---

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use graphpatch_core::error::{Error, Result as GpResult};
 use graphpatch_core::graph::{self, Graph, GraphFile, Value};
-use graphpatch_core::patch::PatchSpec;
+use graphpatch_core::layout::{LeadingOnes, broadcast};
+use graphpatch_core::patch::{Kind, PatchSpec, Value as Operand};
 use graphpatch_core::path::NodePath;
 
 use crate::patch_arguments::{OPTIONS, PatchArguments};
@@ -84,20 +85,53 @@ pub fn against(graphs: &[Graph], patches: &[PatchSpec]) -> GpResult<()> {
     }
 }
 
-/// Why the slice does not fit; a shape that differed between runs is judged by its largest form.
+/// Why the slice does not fit the node, or the value not the slice. A shape that differed between runs is judged by its largest
+/// form, and a value that fits its smallest form fits, too.
 fn misfit(value: &Value, patch: &PatchSpec) -> Option<Error> {
     let Value::Tensor(info) = value else {
         return None;
     };
-    let shape: Vec<i64> = info.shape.iter().map(|dim| dim.max).collect();
-    let strides = vec![0; shape.len()];
-    patch.slice.region(&shape, &strides).err()
+    let largest: Vec<i64> = info.shape.iter().map(|dim| dim.max).collect();
+    let smallest: Vec<i64> = info.shape.iter().map(|dim| dim.min).collect();
+    let changed = match region(patch, &largest) {
+        Ok(sizes) => sizes,
+        Err(error) => return Some(error),
+    };
+    let leading = match patch.kind {
+        Kind::Add(_) => LeadingOnes::Refused,
+        _ => LeadingOnes::Dropped,
+    };
+    // A file that cannot be read was an error before.
+    let given = match patch.kind.value()? {
+        Operand::Number(_) => return None,
+        Operand::File(file) => file.load().ok()?,
+    };
+    let fits = |sizes: &[i64]| broadcast(sizes, given.shape(), None, leading).is_some();
+    let fits_smallest = || region(patch, &smallest).is_ok_and(|sizes| fits(&sizes));
+    if fits(&changed) || fits_smallest() {
+        return None;
+    }
+    let text = |sizes: &[i64]| {
+        let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
+        format!("({})", sizes.join(", "))
+    };
+    Some(Error::Refused(format!(
+        "the value's shape {} does not broadcast to {}, the shape of what the patch changes",
+        text(given.shape()),
+        text(&changed)
+    )))
+}
+
+/// The sizes of what the patch changes in a tensor of this shape.
+fn region(patch: &PatchSpec, shape: &[i64]) -> GpResult<Vec<i64>> {
+    let region = patch.slice.region(shape, &vec![0; shape.len()])?;
+    Ok(region.sizes.to_vec())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graph::{Dim, Kind, Node, TensorInfo};
+    use graph::{Dim, Kind as NodeKind, Node, TensorInfo};
 
     fn one_tensor() -> Graph {
         let info = TensorInfo {
@@ -108,7 +142,7 @@ mod tests {
         graph
             .root
             .children
-            .push(Node::new(Kind::Op, "add").with_value(Value::Tensor(info)));
+            .push(Node::new(NodeKind::Op, "add").with_value(Value::Tensor(info)));
         graph
     }
 
@@ -134,6 +168,32 @@ mod tests {
             why.contains("no root is called `k`; there is m.forward, n.forward"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn values_are_checked_against_the_slice_and_the_node() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("v.npy");
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }";
+        let header = format!("{header:<117}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 8]);
+        std::fs::write(&file, bytes).expect("write");
+        let at = |slice: &str| {
+            let text = format!("add{slice}=add:@{}", file.display());
+            against(&[one_tensor()], &[text.parse().expect("patch")])
+        };
+        // The node is (2..4, 3).
+        for good in ["[0, :2]", "[:, 0]", "[:2, 1]"] {
+            assert!(at(good).is_ok(), "{good}");
+        }
+        let why = at("").expect_err("two for three").to_string();
+        assert!(
+            why.contains("shape (2) does not broadcast to (4, 3)"),
+            "{why}"
+        );
+        assert!(at("[..., :1]").is_err());
     }
 
     #[test]

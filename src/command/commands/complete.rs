@@ -14,7 +14,7 @@ use crate::voice::{Stop, print};
 #[derive(Args)]
 pub struct Complete {
     /// A graph saved by `graphpatch run --graph`
-    #[arg(required_unless_present = "shell")]
+    #[arg(required_unless_present_any = ["shell", "man"])]
     graph: Option<PathBuf>,
     /// The beginning of a path
     #[arg(default_value = "")]
@@ -22,14 +22,48 @@ pub struct Complete {
     /// Instead: the script with which this shell completes the options of graphpatch
     #[arg(long, value_enum, conflicts_with_all = ["graph", "prefix"])]
     shell: Option<Shell>,
+    /// Instead: write the manual's pages into this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["graph", "prefix", "shell"])]
+    man: Option<PathBuf>,
 }
+
+/// The words behind a saved graph are its paths. A prefix that several paths begin with goes on at the next key, without a space.
+const BASH_PATHS: &str = r#"
+_graphpatch_or_path() {
+    local word graph="" current="${COMP_WORDS[COMP_CWORD]}"
+    case "${COMP_WORDS[1]}" in
+        show | view | complete | check)
+            for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+                if [[ $word == *.json && -f $word ]]; then graph=$word; break; fi
+            done
+            ;;
+    esac
+    if [[ -n $graph && $current != -* ]]; then
+        mapfile -t COMPREPLY < <("${COMP_WORDS[0]}" complete "$graph" "$current" 2>/dev/null)
+        compopt -o nospace 2>/dev/null
+        return 0
+    fi
+    _graphpatch "$@"
+}
+complete -F _graphpatch_or_path -o bashdefault -o default graphpatch
+"#;
 
 impl Complete {
     pub fn run(self) -> Result<u8, Stop> {
         if let Some(shell) = self.shell {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "graphpatch", &mut script);
+            if shell == Shell::Bash {
+                script.extend(BASH_PATHS.as_bytes());
+            }
             return print(&String::from_utf8_lossy(&script)).map(|()| 0);
+        }
+        if let Some(folder) = &self.man {
+            return clap_mangen::generate_to(Cli::command(), folder)
+                .map(|()| 0)
+                .map_err(|why| {
+                    Stop::usage(format!("{}: cannot be written: {why}", folder.display()))
+                });
         }
         let mut seen = HashSet::new();
         let mut text = String::new();

@@ -31,7 +31,7 @@ pub struct Doctor {
     #[arg(long)]
     json: bool,
     /// The program to look at; else the Python of this environment
-    #[arg(last = true, value_name = "PROGRAM")]
+    #[arg(trailing_var_arg = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
 }
 

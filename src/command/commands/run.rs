@@ -20,30 +20,40 @@ use crate::patch_arguments::PatchArguments;
 use crate::run_options::RunOptions;
 use crate::voice::{Stop, say};
 
+const EXAMPLES: &str = "\
+Examples:
+  graphpatch run --tree ./infer model.pt                      every tensor operation by name
+  graphpatch run --graph g.json python script.py              the same of a Python script, saved
+  graphpatch run --patch 'layers_0.mlp.output[..., 0]=zero' --summary ./infer model.pt
+  graphpatch run --probe layers_0.mlp.output --save kept.safetensors ./infer model.pt
+  graphpatch run --graph --save --record output -- ./infer model.pt
+                                          into infer.1234.graph.json and infer.1234.safetensors";
+
 /// Run PROGRAM, record its models' NodePath graph, patch values on the way
 #[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Run {
     /// Print the NodePath tree on stderr when PROGRAM ends
-    #[arg(long)]
+    #[arg(long, help_heading = "What to see")]
     tree: bool,
-    /// Save the recorded graph as JSON
-    #[arg(long, value_name = "FILE")]
-    graph: Option<PathBuf>,
+    /// Save the recorded graph as JSON; without FILE, as PROGRAM.NUMBER.graph.json (then put -- before PROGRAM)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, help_heading = "What to see")]
+    graph: Option<Option<PathBuf>>,
     #[command(flatten)]
     asked: PatchArguments,
-    /// Where the values of probes and records go (safetensors)
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
+    /// Where the values of probes and records go (safetensors); without FILE, PROGRAM.NUMBER.safetensors
+    #[arg(long, value_name = "FILE", num_args = 0..=1, help_heading = "What to see")]
+    save: Option<Option<PathBuf>>,
     #[command(flatten)]
     manner: RunOptions,
     /// Print a table of the patches: matched, applied, failed, kept
-    #[arg(long)]
+    #[arg(long, help_heading = "What to see")]
     summary: bool,
-    /// Check all paths against a saved graph before PROGRAM starts
-    #[arg(long, value_name = "FILE")]
+    /// Check all patches against a saved graph before PROGRAM starts
+    #[arg(long, value_name = "FILE", help_heading = "How")]
     against: Option<PathBuf>,
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    /// The program and its arguments; -- may stand in front
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
 }
 
@@ -53,15 +63,17 @@ impl Run {
             return self.run_alone();
         }
         let patches = self.asked.specs()?;
-        check_save(&patches, self.save.as_deref())?;
+        let graph = self.named(&self.graph, "graph.json");
+        let save = self.named(&self.save, "safetensors");
+        check_save(&patches, save.as_deref())?;
         self.manner.check()?;
-        self.check_files(&patches)?;
+        self.check_files(&patches, graph.as_deref(), save.as_deref())?;
         if let Some(file) = &self.against {
             check::against(&GraphFile::load(file)?.graphs, &patches)?;
         }
         start::check_program(&self.command)?;
         let dir = start::directory()?;
-        let record = self.tree || self.graph.is_some();
+        let record = self.tree || graph.is_some();
         let options = self
             .manner
             .options(record, &patches, dir.path(), OnError::Skip)?;
@@ -74,8 +86,8 @@ impl Run {
         let wanted = Wanted {
             tree: self.tree,
             summary: self.summary,
-            graph: self.graph,
-            save: self.save,
+            graph,
+            save,
             patches,
             program,
             run_at: self.manner.run_at,
@@ -100,13 +112,31 @@ impl Run {
         Err(Stop::usage(format!("{name}: {why}")))
     }
 
-    fn check_files(&self, patches: &[PatchSpec]) -> Result<(), Stop> {
-        let graph = self.graph.iter().map(|file| Output {
+    /// The file of an option. Where it names none: the program's name, the number of this process, and what is in it.
+    fn named(&self, given: &Option<Option<PathBuf>>, ending: &str) -> Option<PathBuf> {
+        given.as_ref().map(|file| match file {
+            Some(file) => file.clone(),
+            None => {
+                let program = self.command.first().map(Path::new);
+                let name = program.and_then(Path::file_name).unwrap_or_default();
+                let name = name.to_string_lossy();
+                PathBuf::from(format!("{name}.{}.{ending}", std::process::id()))
+            }
+        })
+    }
+
+    fn check_files(
+        &self,
+        patches: &[PatchSpec],
+        graph: Option<&Path>,
+        save: Option<&Path>,
+    ) -> Result<(), Stop> {
+        let graph = graph.iter().map(|file| Output {
             option: "--graph",
             file,
             content: Content::Graph,
         });
-        let values = self.save.iter().map(|file| Output {
+        let values = save.iter().map(|file| Output {
             option: "--save",
             file,
             content: Content::Values,

@@ -196,13 +196,9 @@ impl Show {
     }
 }
 
-/// The line of an error that names what may have been meant; empty where nothing is near.
+/// The lines of an error that name what may have been meant; empty where nothing is near.
 pub fn hint(graphs: &[Graph], path: &NodePath) -> String {
-    let nearest = graph::nearest(graphs, path);
-    match nearest.is_empty() {
-        true => String::new(),
-        false => format!("\n  nearest: {}", nearest.join(", ")),
-    }
+    graph::nearest_line(graphs, path, "  ")
 }
 
 /// With a newline at its end.

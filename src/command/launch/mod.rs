@@ -16,6 +16,7 @@ pub mod kept;
 pub mod library;
 pub mod outcome;
 pub mod outputs;
+pub mod preload;
 pub mod process;
 pub mod python;
 pub mod python_package;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use graphpatch_core::graph::{Graph, GraphFile};
 use graphpatch_core::patch::PatchSpec;
 use graphpatch_core::tensor::{HostTensor, safetensors};
-use graphpatch_protocol::{PatchReport, Report};
+use graphpatch_protocol::{Lost, PatchReport, Report};
 
 use crate::launch::kept;
 use crate::launch::summary::title;
@@ -16,13 +16,19 @@ pub struct Outcome {
     pub(super) reports: Vec<Report>,
     /// What is said of each report that cannot be read.
     pub(super) damaged: Vec<String>,
+    pub(super) lost: Lost,
 }
 
 impl Outcome {
     /// Reads what the processes have left in `dir`.
     pub fn read(dir: &Path) -> Outcome {
         let (reports, damaged) = Report::load_all(dir);
-        Outcome { reports, damaged }
+        let lost = Lost::load(dir);
+        Outcome {
+            reports,
+            damaged,
+            lost,
+        }
     }
 
     /// The graphs of all processes; those of the same name are one.
@@ -117,7 +123,7 @@ impl Outcome {
     }
 
     /// One file for all processes, or one for each of several ranks.
-    fn by_rank(&self, file: &Path) -> Vec<(PathBuf, Vec<&Report>)> {
+    pub(super) fn by_rank(&self, file: &Path) -> Vec<(PathBuf, Vec<&Report>)> {
         let ranks: BTreeSet<&str> = self
             .reports
             .iter()
@@ -209,6 +215,7 @@ mod tests {
                 .map(|rank| report(1, *rank, "m.forward", 1))
                 .collect(),
             damaged: vec![],
+            lost: Lost::default(),
         };
         let lost = outcome([Some("0"), Some("1")]).save(&dir.path().join("g.json"));
         assert!(lost.is_empty(), "{lost:?}");
@@ -234,6 +241,7 @@ mod tests {
         let outcome = Outcome {
             reports,
             damaged: vec![],
+            lost: Lost::default(),
         };
         let sums = outcome.patches(&specs);
         assert_eq!((sums[0].matched, sums[0].applied), (7, 7));

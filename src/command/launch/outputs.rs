@@ -233,8 +233,13 @@ fn check_writable(file: &Path) -> Result<(), Stop> {
             .tempfile_in(folder_of(&file))
             .map(drop),
     };
+    let folder = folder_of(file);
     match writable {
         Ok(()) => Ok(()),
+        Err(_) if !folder.exists() => refuse(format!(
+            "cannot be written: the folder {} is not there",
+            folder.display()
+        )),
         Err(why) => refuse(format!("cannot be written: {}", why.kind())),
     }
 }

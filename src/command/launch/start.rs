@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use graphpatch_loader::trust::Folder;
-use graphpatch_loader::{DISABLE_VARIABLE, find_in_path, is_disabled};
+use graphpatch_loader::{DISABLE_VARIABLE, check_library, find_in_path, is_disabled};
 use graphpatch_protocol::{OPTIONS_VARIABLE, Options};
 use tempfile::TempDir;
 
-use crate::launch::{library, python};
+use crate::launch::{library, preload, python};
 use crate::voice::{Stop, say};
 
 /// A private directory for reports, options and links. It goes when it is dropped. Where others could put another one in its
@@ -67,7 +67,15 @@ pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<C
     command
         .args(arguments)
         .env(OPTIONS_VARIABLE, &options_file)
-        .env("LD_PRELOAD", preload_list(library));
+        .env(SANITIZER, sanitizer_options());
+    if let Err(why) = check_library(library) {
+        say(format!(
+            "{} {why}: the program runs without it",
+            library.display()
+        ));
+        return Ok(command);
+    }
+    command.env("LD_PRELOAD", preload_list(library));
     if options.record || !options.patches.is_empty() {
         python::prepare(&mut command, library, dir);
     }
@@ -123,9 +131,22 @@ fn preloadable(library: PathBuf, dir: &Path) -> Result<PathBuf, Stop> {
     Ok(link)
 }
 
+/// The runtime of GCC's address sanitizer ends a program in which another library comes before it, as every preloaded one does,
+/// unless it is told not to look. What the user says comes later and wins.
+const SANITIZER: &str = "ASAN_OPTIONS";
+
+fn sanitizer_options() -> OsString {
+    let mut options = OsString::from("verify_asan_link_order=0");
+    if let Some(others) = std::env::var_os(SANITIZER).filter(|others| !others.is_empty()) {
+        options.push(":");
+        options.push(others);
+    }
+    options
+}
+
 /// Ours first, so that its symbols come first; then the user's.
 fn preload_list(library: &Path) -> OsString {
-    let mut list = library.as_os_str().to_os_string();
+    let mut list = preload::entry(library);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         list.push(OsStr::new(":"));
         list.push(others);

@@ -1,8 +1,10 @@
 //! The table of `run --summary`.
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use graphpatch_core::patch::PatchSpec;
 use graphpatch_protocol::PatchReport;
+
+use crate::terminal;
 
 /// The patch as text, with the runs that it is for.
 pub fn title(spec: &PatchSpec) -> String {
@@ -21,6 +23,11 @@ pub fn table(specs: &[PatchSpec], patches: &[PatchReport]) -> String {
     let keeps = specs.iter().any(|spec| spec.kind.keeps());
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
+    // Goes to stderr; in a file or a pipe it is as wide as it wants to be.
+    if let Some(width) = terminal::width_of_stderr() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(width);
+    }
     let mut header = vec!["patch", "matched", "applied", "failed", "last error"];
     if keeps {
         header.insert(4, "kept");

@@ -1,11 +1,14 @@
 //! What `graphpatch run` says when the program has ended: trees, the summary, notes, and which patches did not work.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::ffi::OsStr;
 
 use graphpatch_core::error::Error;
 use graphpatch_core::graph::{self, Graph};
 use graphpatch_core::patch::PatchSpec;
 use graphpatch_core::path::NodePath;
+use graphpatch_loader::{find_in_path, why_not_preloaded};
 use graphpatch_protocol::{PatchReport, Report};
 
 use crate::commands::check;
@@ -33,13 +36,14 @@ impl Outcome {
         }
         self.tell_notes(wanted);
         // The program has run: a file that cannot be saved now does not undo the rest.
-        let mut lost: Vec<String> = Vec::new();
-        if let Some(file) = &wanted.graph {
-            lost.extend(self.save(file));
-        }
-        if let Some(file) = &wanted.save {
-            lost.extend(self.save_kept(file));
-        }
+        let graph_lost = wanted.graph.iter().flat_map(|file| self.save(file));
+        let graph_lost: Vec<String> = graph_lost.collect();
+        let kept_lost = wanted.save.iter().flat_map(|file| self.save_kept(file));
+        let kept_lost: Vec<String> = kept_lost.collect();
+        let graph = wanted.graph.as_ref().filter(|_| graph_lost.is_empty());
+        let kept = wanted.save.as_ref().filter(|_| kept_lost.is_empty());
+        self.tell_written(graph, kept);
+        let lost = [graph_lost, kept_lost].concat();
         for note in check::shared(&graphs, &wanted.patches) {
             say(note);
         }
@@ -52,6 +56,28 @@ impl Outcome {
             0 if !lost.is_empty() => NOT_SAVED,
             _ => code,
         })
+    }
+
+    /// One line: the files that were written, and what shows them.
+    fn tell_written(&self, graph: Option<&PathBuf>, kept: Option<&PathBuf>) {
+        let (graphs, kept) = (self.files(graph), self.files(kept));
+        let written: Vec<String> = [&graphs[..], &kept].concat();
+        if written.is_empty() {
+            return;
+        }
+        let next = match (&graphs[..], &kept[..]) {
+            ([], _) => String::new(),
+            ([graph, ..], []) => format!("; to see it: graphpatch view {graph}"),
+            ([graph, ..], [kept, ..]) => {
+                format!("; to see them: graphpatch view {graph} --values {kept}")
+            }
+        };
+        say(format!("wrote {}{next}", written.join(", ")));
+    }
+
+    fn files(&self, file: Option<&PathBuf>) -> Vec<String> {
+        let files = file.into_iter().flat_map(|file| self.by_rank(file));
+        files.map(|(file, _)| file.display().to_string()).collect()
     }
 
     fn summary(&self, specs: &[PatchSpec], patches: &[PatchReport]) -> String {
@@ -113,6 +139,9 @@ impl Outcome {
 
     /// No run began.
     fn why_nothing(&self, wanted: &Wanted) -> String {
+        if let Some(cause) = self.why_unseen(&wanted.program) {
+            return cause;
+        }
         let first = self.reports.first();
         let hint = match first.and_then(|report| report.libtorch.as_deref()) {
             None => String::new(),
@@ -130,6 +159,33 @@ impl Outcome {
             ),
         };
         format!("no libtorch model ran in {}{hint}", wanted.program)
+    }
+}
+
+impl Outcome {
+    /// Where no process of ours met a libtorch: what kept us out, if that is known.
+    fn why_unseen(&self, program: &str) -> Option<String> {
+        if self.lost.late {
+            return Some(format!(
+                "a libtorch was loaded in {program} where it is not seen (a plugin opened with RTLD_DEEPBIND loads it by itself): \
+                 link it, or load it before"
+            ));
+        }
+        if self.reports.iter().any(|report| report.libtorch.is_some()) {
+            return None;
+        }
+        let whole = find_in_path(OsStr::new(program))?;
+        if let Some(why) = why_not_preloaded(&whole) {
+            return Some(format!("{program} {why}: nothing in it can be seen"));
+        }
+        let lost: Vec<&str> = self.lost.programs.iter().map(String::as_str).collect();
+        (!lost.is_empty()).then(|| {
+            format!(
+                "{} ran without libgraphpatch: what started it (env -i, a launcher) took LD_PRELOAD out of its environment; \
+                 LD_PRELOAD, GRAPHPATCH_OPTIONS and PYTHONPATH have to stay",
+                lost.join(", ")
+            )
+        })
     }
 }
 
@@ -193,6 +249,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graphpatch_protocol::Lost;
 
     fn report(matched: u64) -> Report {
         let patch = PatchReport {
@@ -214,6 +271,7 @@ mod tests {
         let outcome = |reports: Vec<Report>| Outcome {
             reports,
             damaged: vec![],
+            lost: Lost::default(),
         };
         let all = outcome(vec![report(3), report(4), report(0)]);
         let sums = all.patches(&specs);

@@ -1,6 +1,6 @@
 //! Refusing paths that name no leaf, all at once and before anything runs, with the nearest ones that do.
 
-use super::nearest::{MOST_SHOWN, ranked};
+use super::nearest::nearest_line;
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
 use crate::path::NodePath;
@@ -59,14 +59,7 @@ pub(super) fn complain(what: &str, graphs: &[Graph], bad: &[(&NodePath, String)]
             path.to_string()
         };
         text.push_str(&format!("\n  {name}: {why}"));
-        let mut found = ranked(graphs, path);
-        if found.len() > MOST_SHOWN {
-            found.truncate(MOST_SHOWN);
-            found.push("...".to_owned());
-        }
-        if !found.is_empty() {
-            text.push_str(&format!("\n    nearest: {}", found.join(", ")));
-        }
+        text.push_str(&nearest_line(graphs, path, "    "));
     }
     text
 }
@@ -214,13 +207,19 @@ mod tests {
         let expected = "\
 5 paths cannot be patched:
   linear: is a scope, not a value
-    nearest: linear.output, linear.input, linear.weight, linear.bias, linear.linear
+    nearest: linear.output
+             linear.input
+             linear.weight
+             linear.bias
+             linear.linear
   output: is a tuple(2), not one value: choose an element after `|`
-    nearest: output|sub_0, output|sub_1, ";
+    nearest: output|sub_0
+             output|sub_1
+";
         assert!(text.starts_with(expected), "{text}");
         assert!(
             text.contains(
-                "linear.outptu: `linear` has no node `outptu`\n    nearest: linear.output, "
+                "linear.outptu: `linear` has no node `outptu`\n    nearest: linear.output\n"
             ),
             "{text}"
         );
@@ -229,7 +228,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(
-            "<root>: is a scope, not a value\n    nearest: output|sub_0, output|sub_1, x, add, "
+            "<root>: is a scope, not a value\n    nearest: output|sub_0\n             output|sub_1\n             x\n             add\n"
         ));
         assert!(!text.contains("  x:"));
     }
@@ -269,17 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn at_most_twenty_are_shown() {
+    fn at_most_five_are_shown() {
         let mut graph = Graph::new("g");
         graph.root.children = (0..30)
             .map(|n| leaf(Kind::Op, &format!("add_{n}"), tensor(&[1])))
             .collect();
         let text = message(&[graph.clone()], &["add"]);
         assert!(
-            text.ends_with(", ...") && text.matches("add_").count() == 20,
+            text.ends_with("\n             ...") && text.matches("add_").count() == 5,
             "{text}"
         );
-        graph.root.children.truncate(20);
+        graph.root.children.truncate(5);
         assert!(!message(&[graph], &["add"]).contains("..."));
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
 use crate::output::replace;
+use crate::whole;
 
 /// The format that this version writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -52,11 +53,7 @@ impl GraphFile {
 
     /// Reads a file, naming the place where it is damaged, foreign or from a later version.
     pub fn load(file: &Path) -> Result<GraphFile> {
-        let bytes = std::fs::read(file).map_err(|e| Error::File {
-            file: file.to_owned(),
-            why: e.to_string(),
-        })?;
-        GraphFile::read(&bytes, file)
+        GraphFile::read(&whole::read(file)?, file)
     }
 
     /// Reads the bytes of `file`.

@@ -29,7 +29,7 @@ pub use check::{check, shared};
 pub use counts::Counts;
 pub use diff::{Difference, diff};
 pub use file::{FORMAT, GraphFile};
-pub use nearest::nearest;
+pub use nearest::{nearest, nearest_line};
 pub use search::{Hit, Query, ShapePattern};
 pub use tree::{Part, TreeStyle};
 pub use value::{Dim, TensorInfo, Value};

@@ -5,21 +5,41 @@ use std::collections::{HashSet, VecDeque};
 use super::{Graph, Node, Value};
 use crate::path::NodePath;
 
-/// How many completions a message names.
-pub(super) const MOST_SHOWN: usize = 20;
+/// How many names a message has.
+const MOST_SHOWN: usize = 5;
+/// What is less alike than this was not meant.
+const LEAST_ALIKE: f64 = 0.3;
+/// More than any similarity: for a path that goes on where the bad one ends.
+const GOES_ON: f64 = 2.0;
 /// How many leaves are compared with a bad path; more would make a message slow, not better.
 const MOST_COMPARED: usize = 20_000;
 
-/// The valid paths nearest to a bad one, best first, at most 20.
+/// The valid paths nearest to a bad one, best first, at most five.
 pub fn nearest(graphs: &[Graph], path: &NodePath) -> Vec<String> {
     let mut found = ranked(graphs, path);
     found.truncate(MOST_SHOWN);
     found
 }
 
-/// All leaves below the last scope of the path that a graph knows: first those that the path is a beginning of,
-/// in the graph's order with outputs first; then the others, most similar first.
-pub(super) fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
+/// The line of a message that names the nearest paths, one below the other; empty where nothing is near.
+pub fn nearest_line(graphs: &[Graph], path: &NodePath, indent: &str) -> String {
+    let mut found = ranked(graphs, path);
+    if found.len() > MOST_SHOWN {
+        found.truncate(MOST_SHOWN);
+        found.push("...".to_owned());
+    }
+    if found.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{indent}nearest: {}",
+        found.join(&format!("\n{indent}         "))
+    )
+}
+
+/// Leaves below the last scope of the path that a graph knows: those that the path is a beginning of, in the graph's order
+/// with outputs first; without any the similar ones, first those that end in the same names, most similar first.
+fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
     let mut deepest = 0;
     let mut candidates = Vec::new();
     let root = path.root.clone();
@@ -57,20 +77,53 @@ pub(super) fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
                 .strip_prefix(&typed)
                 .map(|rest| rest.starts_with(['.', '|']) || typed.is_empty());
             let likeness = if rest == Some(true) {
-                2.0
+                GOES_ON
             } else {
-                similarity(&typed, &text)
+                similarity(behind(&typed, depth), behind(&text, depth))
             };
-            (likeness, leaf.in_root(root.clone()).to_string())
+            let last = same_last_names(&path, &leaf);
+            ((last, likeness), leaf.in_root(root.clone()).to_string())
         }));
     }
-    candidates.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let goes_on = |likeness: f64| likeness >= GOES_ON;
+    let any = candidates.iter().any(|((_, it), _)| goes_on(*it));
+    candidates.retain(|((_, likeness), _)| match any {
+        true => goes_on(*likeness),
+        false => *likeness >= LEAST_ALIKE,
+    });
+    if !any {
+        candidates.sort_by(|((n, a), _), ((m, b), _)| m.cmp(n).then(b.total_cmp(a)));
+    }
     let mut seen = HashSet::new();
     candidates
         .into_iter()
         .map(|(_, text)| text)
         .filter(|text| seen.insert(text.clone()))
         .collect()
+}
+
+/// What stands behind so many names.
+fn behind(path: &str, names: usize) -> &str {
+    let end = |(at, _): (usize, &str)| at + 1;
+    let start = names
+        .checked_sub(1)
+        .and_then(|n| path.match_indices('.').nth(n));
+    path.get(start.map_or(0, end)..).unwrap_or_default()
+}
+
+/// How many names at the ends of two paths are the same: 0, 1, or 2 for more.
+fn same_last_names(a: &NodePath, b: &NodePath) -> usize {
+    let names = |path: &NodePath| -> Vec<String> {
+        path.names
+            .iter()
+            .chain(&path.dig)
+            .rev()
+            .take(2)
+            .cloned()
+            .collect()
+    };
+    let pairs = names(a).into_iter().zip(names(b));
+    pairs.take_while(|(a, b)| a == b).count()
 }
 
 /// Between 0 and 1, a common beginning counting as much as all else.
@@ -151,8 +204,33 @@ mod tests {
             .collect();
         let graphs = [other, tuple_output()];
         assert_eq!(nearest(&graphs, &"rleu_7".parse().unwrap())[0], "relu_7");
-        assert_eq!(nearest(&graphs, &"relu".parse().unwrap()).len(), 20);
-        assert_eq!(nearest(&graphs, &"linear.relu_1".parse().unwrap()).len(), 5);
+        assert_eq!(nearest(&graphs, &"relu".parse().unwrap()).len(), 5);
+        assert!(nearest(&graphs, &"linear.relu_1".parse().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn the_same_last_names_come_first_and_what_is_unlike_is_left_out() {
+        let mut graph = Graph::new("g");
+        graph.root.children = ["layer_3", "layer_30"]
+            .map(|layer| {
+                let inside = ["mlp", "softmax", "sftmax"];
+                let leaves = inside.map(|name| leaf(Kind::Op, name, tensor(&[1])));
+                Node::new(Kind::Scope, layer).with_children(leaves.into())
+            })
+            .into();
+        let graphs = [graph];
+        assert_eq!(
+            nearest(&graphs, &"layer_4.softmax".parse().unwrap())[..2],
+            ["layer_3.softmax", "layer_30.softmax"]
+        );
+        assert_eq!(
+            nearest_line(&graphs, &"layer_3.softmaxx".parse().unwrap(), "  "),
+            "\n  nearest: layer_3.softmax\n           layer_3.sftmax"
+        );
+        assert_eq!(
+            nearest_line(&graphs, &"quite.other".parse().unwrap(), ""),
+            ""
+        );
         assert!(nearest(&[], &"x".parse().unwrap()).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use super::{Kind, Number, PatchSpec, RunRange, Value};
 use crate::error::{Error, Result};
 use crate::path::{NodePath, Slice};
 use crate::tensor::FileValue;
+use crate::whole;
 
 /// The kinds of a patch in a file.
 const KINDS: &str = "zero, add, replace, probe or record";
@@ -23,10 +24,7 @@ const FIELDS: &str = "path, slice, kind, value, limit or runs";
 ///
 /// [`Error::File`] for a file that cannot be read, [`Error::Format`] with line and column of what is wrong in it.
 pub fn load(file: &Path) -> Result<Vec<PatchSpec>> {
-    let bytes = std::fs::read(file).map_err(|why| Error::File {
-        file: file.to_owned(),
-        why: why.to_string(),
-    })?;
+    let bytes = whole::read(file)?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, file),
         Err(error) => {

@@ -14,6 +14,7 @@
 //! | `threads` | `pthread_create`, for programs whose operations are listed flat |
 //! | `exec` | a report before the process becomes another program |
 //! | `members` | members of libtorch's that stand before its own, for programs whose operations are listed flat |
+//! | `lost` | programs that are started without the library, and a libtorch that came unseen |
 //! | `python` | whether the process is a Python program that has loaded torch |
 //! | `undisturbed` | no `pthread_cancel` and no SIGXFSZ for a thread that writes a report |
 //! | `sudden_end` | a report before a sudden end, which may hang or crash without harm |
@@ -35,6 +36,7 @@
 mod exec;
 mod forked;
 mod hooks;
+mod lost;
 mod members;
 mod process;
 mod python;

@@ -1,12 +1,13 @@
 //! The one state of a preloaded process: whether it is one, and whether the session is attached.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
+use super::lost;
 use super::reports::{self, Reports};
 use super::table;
 use crate::fork;
@@ -42,6 +43,8 @@ pub(super) struct Process {
     /// Whether this process was forked from an attached one.
     pub(super) forked: AtomicBool,
     pub(super) reports: Reports,
+    /// The file for what is lost.
+    pub(super) lost: CString,
 }
 
 /// The process, if it is a preloaded one.
@@ -82,6 +85,7 @@ pub fn open() {
         .map(|path| path.to_string_lossy().into_owned())
         .unwrap_or_default();
     let process = Process {
+        lost: lost::file(&options.report_dir),
         options,
         program,
         rank: std::env::var("RANK").ok().filter(|rank| !rank.is_empty()),
@@ -96,6 +100,8 @@ pub fn open() {
         return;
     }
     STATE.store(WAITING, Ordering::Release);
+    // SAFETY: a function of this library, which a preloaded process never unloads.
+    unsafe { libc::atexit(lost::look_at_end) };
     attach_if_loaded();
 }
 
@@ -105,7 +111,17 @@ fn is_preloaded() -> bool {
         return false;
     };
     let list = std::env::var_os("LD_PRELOAD").unwrap_or_default();
-    is_listed(&list, &own)
+    // A constructor of another preloaded library may have taken the variable out, as heaptrack's does.
+    is_listed(&list, &own) || is_listed(&list_at_start(), &own)
+}
+
+/// The list with which the process was started.
+fn list_at_start() -> OsString {
+    let environment = std::fs::read("/proc/self/environ").unwrap_or_default();
+    let list = environment
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(b"LD_PRELOAD="));
+    OsStr::from_bytes(list.unwrap_or_default()).to_os_string()
 }
 
 fn is_listed(list: &OsStr, own: &Path) -> bool {
@@ -114,7 +130,16 @@ fn is_listed(list: &OsStr, own: &Path) -> bool {
         .split(|byte| matches!(byte, b' ' | b':'))
         .filter(|entry| !entry.is_empty())
         .map(|entry| PathBuf::from(OsStr::from_bytes(entry)))
-        .any(|entry| entry == own || real(&entry) == real(own))
+        .any(|entry| entry == own || is_expanded(&entry, own) || real(&entry) == real(own))
+}
+
+/// Whether `own` is the entry with glibc's name of its library folder in place of `$LIB`.
+fn is_expanded(entry: &Path, own: &Path) -> bool {
+    let (entry, own) = (entry.as_os_str().as_bytes(), own.as_os_str().as_bytes());
+    let Some(at) = entry.windows(4).position(|part| part == b"$LIB") else {
+        return false;
+    };
+    own.starts_with(&entry[..at]) && own.ends_with(&entry[at + 4..])
 }
 
 /// Attaches if libtorch is mapped now and nobody else is at it. True when there is nothing left to wait for.
@@ -213,6 +238,15 @@ mod tests {
             own
         ));
         assert!(!is_listed(OsStr::new("/lib/x.so"), own));
+        let linked = Path::new("/c/lib64/graphpatch/libgraphpatch.so");
+        assert!(is_listed(
+            OsStr::new("/c/$LIB/graphpatch/libgraphpatch.so"),
+            linked
+        ));
+        assert!(!is_listed(
+            OsStr::new("/d/$LIB/graphpatch/libgraphpatch.so"),
+            linked
+        ));
         assert!(!is_listed(OsStr::new(""), own));
     }
 

@@ -11,6 +11,9 @@ use super::values::Values;
 use graphpatch_protocol::report::{PatchReport, Report, values_name};
 use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
 
+/// A list of C's strings that ends with null: arguments, an environment.
+pub(super) type List = *const *const std::ffi::c_char;
+
 /// What was written, and when.
 pub(super) struct Reports {
     opened: Instant,

@@ -32,6 +32,8 @@ hooks! {
     EXECVE = c"execve": "The same.";
     EXECVP = c"execvp": "The same.";
     EXECVPE = c"execvpe": "The same.";
+    SPAWN = c"posix_spawn": "Looks whether a program is started without the library.";
+    SPAWNP = c"posix_spawnp": "The same.";
     // In threads.rs.
     THREAD = c"pthread_create": "Tells of each thread that the program starts, for flat runs.";
 }

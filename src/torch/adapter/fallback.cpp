@@ -1,5 +1,6 @@
 // The boxed fallback: every dispatcher call of a thread whose scope is armed comes through here, above autograd and
 // autocast, as the model wrote it. What the operation calls inside is not seen, because the key is excluded meanwhile.
+#include "gradients.h"
 #include "mirror.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -65,6 +66,7 @@ static OpInfo read(const c10::FunctionSchema& schema) {
   info.query = is_query(schema);
   info.cast = schema.name() == "aten::_autocast_to_reduced_precision" || schema.name() == "aten::_autocast_to_full_precision";
   info.reaches = schema.name().compare(0, 16, "aten::as_strided") == 0 && !schema.arguments().empty();
+  info.rewrapped = schema.name() == "aten::detach" || schema.name() == "aten::alias";
   info.starts = may_start_run(schema);
   info.n_arguments = static_cast<uint32_t>(schema.arguments().size());
   info.n_returns = static_cast<uint32_t>(schema.returns().size());
@@ -146,36 +148,54 @@ static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::
   return operands;
 }
 
+// Memory that we lack is no error of the program's: what is being looked at is left alone. False then.
+template <class Body>
+static bool has_memory_for(Body body) {
+  try {
+    body();
+    return true;
+  } catch (const std::bad_alloc&) {
+    core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+    return false;
+  }
+}
+
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
   const GpThread& thread = this_thread();
+  if (thread.held && at::GradMode::is_enabled())
+    refuse_gradients(held());
   // The stack may hold the caller's other values below ours.
   if (thread.wants & GP_WANTS_OPERANDS) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
-    handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments));
+    has_memory_for([&] { handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
   }
   GpToken token;
   const bool matters = (thread.families & info.family) && !info.cast;
   const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
+  const auto results = [&] { return stack->data() + (stack->size() - info.n_returns); };
   if (!wanted) {
     op.callBoxed(stack);
+    came_to_be(results(), info.n_returns);
     return;
   }
-  const c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
-  if (wanted & GP_VALUE_ARGS)
-    give_op_args(token, op.schema(), arguments);
+  const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
+  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, op.schema(), arguments); });
   std::vector<c10::IValue> operands;
   if (info.n_returns == 0 && info.written)
-    operands = written_operands(info, arguments);
+    has_memory_for([&] { operands = written_operands(info, arguments); });
   try {
     op.callBoxed(stack);
   } catch (...) {
     core->value_abandon(&token);
     throw;
   }
-  if (!operands.empty())
-    return handle_value(token, wanted, operands.data(), operands.size(), Ownership::InPlace);
-  handle_value(token, wanted, stack->data() + (stack->size() - info.n_returns), info.n_returns,
-               info.in_place ? Ownership::InPlace : Ownership::Result);
+  const bool writes = info.in_place || !operands.empty();
+  const Ownership how = writes ? Ownership::InPlace : Ownership::Result;
+  c10::IValue* values = operands.empty() ? results() : operands.data();
+  const size_t n = operands.empty() ? info.n_returns : operands.size();
+  if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how, info.rewrapped); }))
+    core->value_abandon(&token);
+  came_to_be(results(), info.n_returns);
 }
 
 static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {

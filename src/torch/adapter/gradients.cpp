@@ -2,6 +2,7 @@
 // are the same, gradients are to rounding. Whether one will be asked for shows when it arrives: until then there is nothing
 // to say.
 #include "gradients.h"
+#include "write.h"
 
 #include <ATen/SequenceNumber.h>
 #include <ATen/core/grad_mode.h>
@@ -45,6 +46,94 @@ static void watch_all(const c10::IValue& value, const std::string& function) {
 void tell_of_gradients(const c10::IValue& result, const std::string& function) {
   if (at::GradMode::is_enabled())
     watch_all(result, function);
+}
+
+// ---- functions of C++ with a backward of their own ----
+//
+// torch::autograd::Function makes its node first, then computes its forward without history, and then gives the node to the
+// results. So a tensor that came to be after a patch, and whose node is older than the patch, came out of a function that the
+// patch was applied in. Autograd counts the nodes of a thread, which tells older from younger.
+
+struct WithoutHistory {
+  struct Patch {
+    uint64_t node; // the first one that is made after it
+    size_t value; // the first value that came to be after it
+    std::string text;
+    bool raises;
+  };
+  struct Value {
+    c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+    uint64_t node; // its own when it came to be: an operand that was written into has one
+  };
+  std::vector<Patch> patches;
+  std::vector<Value> values;
+};
+
+Held::Held() = default;
+Held::~Held() = default;
+
+constexpr uint64_t kNoNode = UINT64_MAX;
+
+static std::shared_ptr<torch::autograd::Node> node_of(const at::Tensor& tensor) {
+  return tensor.requires_grad() ? tensor.grad_fn() : nullptr;
+}
+
+void patched_without_history(const GpTarget& target, const at::Tensor& tensor) {
+  // A thread that has made no node, or whose Python tells of such functions, is in none.
+  const uint64_t next = at::sequence_number::peek();
+  if (at::GradMode::is_enabled() || !next || has_own_backward() || tensor.is_inference() ||
+      !(tensor.is_floating_point() || tensor.is_complex()))
+    return;
+  auto& apart = held().without_history;
+  if (!apart)
+    apart = std::make_unique<WithoutHistory>();
+  apart->patches.push_back({next, apart->values.size(), to_string(target.text), target.raises != 0});
+}
+
+void came_to_be(const c10::IValue* values, size_t n) {
+  if (!this_thread().held || !held().without_history)
+    return;
+  auto& known = held().without_history->values;
+  const auto add = [&](const at::Tensor& tensor) {
+    if (!tensor.defined())
+      return;
+    const auto node = node_of(tensor);
+    known.push_back({decltype(WithoutHistory::Value::tensor)(tensor.getIntrusivePtr()), node ? node->sequence_nr() : kNoNode});
+  };
+  for (size_t i = 0; i < n; ++i) {
+    if (values[i].isTensor())
+      add(values[i].toTensor());
+    else if (values[i].isTensorList())
+      for (const at::Tensor& tensor : values[i].toTensorVector())
+        add(tensor);
+  }
+}
+
+static void refuse(const at::Tensor& tensor, const WithoutHistory::Patch& patch) {
+  tensor.register_hook([text = patch.text, raises = patch.raises](const at::Tensor&) {
+    const std::string why = "graphpatch: patch \"" + text + "\" has no part in a gradient: " + kLosesGradient;
+    core->note(gp_str(why));
+    TORCH_CHECK(!raises, why);
+  });
+}
+
+void refuse_gradients(Held& held) {
+  if (!held.without_history)
+    return;
+  const auto apart = std::move(held.without_history);
+  for (size_t i = 0; i < apart->values.size(); ++i) {
+    const auto impl = apart->values[i].tensor.lock();
+    if (!impl)
+      continue;
+    const at::Tensor tensor(impl);
+    const auto node = node_of(tensor);
+    // Python tells of its functions itself. A checkpoint is one of them that computes its forward again, patched.
+    if (!node || node->sequence_nr() == apart->values[i].node || node->name().find("CppNode") == std::string::npos)
+      continue;
+    for (const WithoutHistory::Patch& patch : apart->patches)
+      if (patch.value <= i && node->sequence_nr() < patch.node)
+        refuse(tensor, patch);
+  }
 }
 
 } // namespace graphpatch

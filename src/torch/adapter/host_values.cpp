@@ -1,6 +1,6 @@
 // Host values: what a program shows us by calls (C++, Python): an input or the output of a scope in, its leaves out as the
 // patches left them. And the operators through which Python, which sees no pointers, reaches tensors and modules.
-#include "adapter.h"
+#include "gradients.h"
 
 #include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -116,6 +116,7 @@ static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, cons
   }
   if (wanted & GP_VALUE_TARGETS)
     handle_value(token, GP_VALUE_TARGETS, &value, 1, how);
+  came_to_be(&value, 1);
   if (wanted & GP_VALUE_ITEMS) {
     Items seen;
     list(seen);

@@ -1,5 +1,6 @@
 // The targets of a value: walks the dig to the leaf, and decides whether the leaf is changed where it lies or on a copy.
 #include "device.h"
+#include "gradients.h"
 #include "mirror.h"
 #include "write.h"
 
@@ -41,6 +42,8 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
     const at::Tensor before = tensor;
     answer = show_to_function(target, tensor, how == Ownership::InPlace);
     const bool changed = !tensor.is_same(before);
+    if (changed && tensor.defined())
+      patched_without_history(target, tensor);
     if (!sole && how != Ownership::InPlace && changed && is_memory(before) && is_memory(tensor) && is_alike(tensor, before)) {
       // What the function has returned may be the user's; it is not to change with the original.
       if (!target.slice_len)
@@ -84,6 +87,8 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       }
     }
   }
+  if (answer == GP_APPLIED && target.action != GP_CUSTOM_TORCH)
+    patched_without_history(target, tensor);
   slot = std::move(tensor);
   verdict(answer);
 }
@@ -316,13 +321,17 @@ void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Owner
   }
   if (wanted)
     handle_value(token, wanted, value, 1, how);
+  came_to_be(value, 1);
 }
 
-void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how) {
+void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how, bool rewrapped) {
   if (wanted & GP_VALUE_TARGETS) {
     Targets targets;
     targets.size = core->value_targets(&token, &targets.owner, &targets.data);
     apply_targets(targets.data, targets.size, values, n, how);
+    // A tensor that a function of Python's has seen has an object there, and cannot get one of another class.
+    if (rewrapped && targets.size && n == 1 && values[0].isTensor() && is_memory(values[0].toTensor()))
+      values[0] = at::alias(values[0].toTensor());
   }
   if (wanted & GP_VALUE_ITEMS) {
     Items& items = scratch();

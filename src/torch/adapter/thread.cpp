@@ -1,6 +1,6 @@
 // How this thread stands, as the core tells it; the dispatch key, which only libtorch's side can turn; and what is kept
 // alive for a run.
-#include "adapter.h"
+#include "gradients.h"
 
 #include <torch/csrc/autograd/function.h>
 
@@ -83,11 +83,15 @@ Held& held() {
 }
 
 void held_leave(void* pointer, uint32_t frame) {
-  keep_if(static_cast<Held*>(pointer)->copies, [&](const Held::Copy& copy) { return copy.frame != frame; });
+  auto& held = *static_cast<Held*>(pointer);
+  if (at::GradMode::is_enabled())
+    refuse_gradients(held);
+  keep_if(held.copies, [&](const Held::Copy& copy) { return copy.frame != frame; });
 }
 
 void held_end(void* pointer) {
   auto& held = *static_cast<Held*>(pointer);
+  refuse_gradients(held);
   const auto copies = std::move(held.copies);
   const auto shown = std::move(held.shown);
   if (held.life) {

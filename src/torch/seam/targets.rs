@@ -7,7 +7,7 @@ use super::lent::{borrowed, dtype_code};
 use crate::foreign::{NativeFunction, Takes, TorchTensor};
 use crate::seam_generated as raw;
 use graphpatch_core::patch::action::{Action, NewPatch, Operand, Pick};
-use graphpatch_core::patch::{Number, Plan};
+use graphpatch_core::patch::{Number, OnError, Plan};
 use graphpatch_core::path::slice::Item;
 use graphpatch_core::tensor::HostTensor;
 use graphpatch_session::{self as session, Run, thread};
@@ -83,11 +83,15 @@ impl Targets {
                 slice: Vec::new(),
                 tensors: Vec::new(),
             };
-            let patch = &plan.patches[target.patch as usize].patch;
-            own.add_slice(patch);
-            match own.target(target.patch, &patch.action) {
+            let patch = &plan.patches[target.patch as usize];
+            own.add_slice(&patch.patch);
+            match own.target(target.patch, &patch.patch.action) {
                 Some(given) => {
-                    list.push(given);
+                    list.push(raw::GpTarget {
+                        raises: (plan.on_error != OnError::Skip).into(),
+                        text: borrowed(&patch.text),
+                        ..given
+                    });
                     parts.push(own);
                 }
                 // Nobody but this crate makes them; should that change, the patch is counted as failed.

@@ -9,6 +9,7 @@
 
 #include <torch/script.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -84,6 +85,11 @@ std::vector<double> similarities(torch::jit::Module& model, const Options& o,
     return result;
 }
 
+bool same(const std::vector<double>& a, const std::vector<double>& b) {
+    auto equal = [](double x, double y) { return x == y || (std::isnan(x) && std::isnan(y)); };
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), equal);
+}
+
 int run(int argc, char** argv) {
     Options o = parse(argc, argv);
     auto sentences = read_sentences(o.tokens);
@@ -107,7 +113,7 @@ int run(int argc, char** argv) {
 
     for (int t = 0; t < o.threads; ++t) {
         if (!errors[t].empty()) throw std::runtime_error("inference failed: " + errors[t]);
-        if (results[t] != results[0]) throw std::runtime_error("threads disagree");
+        if (!same(results[t], results[0])) throw std::runtime_error("threads disagree");
     }
     for (size_t i = 0; i < results[0].size(); ++i)
         std::printf("sentences %zu and %zu: similarity %.6f%s\n", 2 * i + 1, 2 * i + 2, results[0][i],

@@ -1,4 +1,4 @@
-"""Runs the snippets of bindings/python/MOVING.md for one library, in this interpreter.
+"""Runs the snippets of docs/moving.md for one library, in this interpreter.
 
     python snippets.py LIBRARY PAGE GIVEN OUT
 

@@ -7,8 +7,9 @@ use std::fmt::Write;
 use anstyle::{Ansi256Color, AnsiColor, Color, Style};
 use graphpatch_core::path::NodePath;
 
-use super::table::{Column, Measure, Table};
 use crate::terminal;
+
+use super::table::{Column, Measure, Table};
 
 /// Where each of a table's rows stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -177,7 +178,7 @@ const SHADES: [char; 5] = [' ', '░', '▒', '▓', '█'];
 /// The 256 colors of terminals, from white to red and to blue.
 const REDS: [u8; 7] = [231, 224, 217, 210, 203, 160, 124];
 const BLUES: [u8; 7] = [231, 195, 153, 117, 75, 32, 25];
-/// A row of cells goes on in the next block after so many characters.
+/// A row of cells goes on in the next block after so many characters; on a terminal after as many as it has.
 const WIDTH: usize = 120;
 
 /// The heat maps of all metrics, for a terminal or a file.
@@ -213,7 +214,8 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
     let width = digits.max(heads.max().unwrap_or(0)) + 2;
     let labels = grid.rows.iter().map(|(label, _)| label.chars().count());
     let margin = labels.max().unwrap_or(0);
-    let fit = (WIDTH.saturating_sub(margin) / (width + 1)).max(1);
+    let whole = terminal::width().map_or(WIDTH, usize::from);
+    let fit = (whole.saturating_sub(margin) / (width + 1)).max(1);
     for start in (0..grid.columns.len()).step_by(fit) {
         let end = (start + fit).min(grid.columns.len());
         let _ = write!(text, "{:margin$}", "");

@@ -48,17 +48,15 @@ impl Journal {
                 path.display()
             )));
         }
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         if !restart {
-            file.read_to_string(&mut text).map_err(fail)?;
+            file.read_to_end(&mut bytes).map_err(fail)?;
         }
-        // A line without an end is one that was being written when everything stopped.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut lines = text[..whole].lines();
+        let mut lines = whole_lines(&bytes);
         let mut rows = Vec::new();
         let mut kept = 0;
         if let Some(first) = lines.next() {
-            let known: Option<Settings> = serde_json::from_str(first).ok();
+            let known: Option<Settings> = serde_json::from_slice(first).ok();
             let same = known.as_ref() == Some(settings);
             // Without a row there is nothing to lose.
             if !same && (known.is_none() || lines.clone().next().is_some()) {
@@ -70,7 +68,7 @@ impl Journal {
             }
             kept = if same { first.len() + 1 } else { 0 };
             for line in lines {
-                let Ok(row) = serde_json::from_str(line) else {
+                let Ok(row) = serde_json::from_slice(line) else {
                     break;
                 };
                 kept += line.len() + 1;
@@ -104,6 +102,18 @@ impl Journal {
     pub fn remove(self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// The lines that were written to their end. When everything stopped, one may have been half written; where the power failed,
+/// a file may also end in zeros that were never written over.
+fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    let written = bytes.iter().position(|byte| *byte == 0);
+    let bytes = &bytes[..written.unwrap_or(bytes.len())];
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n');
+    let bytes = &bytes[..whole.map_or(0, |end| end + 1)];
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(|line| &line[..line.len() - 1])
 }
 
 #[cfg(test)]
@@ -161,5 +171,57 @@ mod tests {
         assert!(!path.exists());
         std::fs::write(&path, "something else\n").expect("write");
         assert!(open("zero", false).is_err());
+    }
+
+    /// However the end is torn: cut at any byte, in zeros, in the middle of a character, with other bytes behind it.
+    #[test]
+    fn a_torn_end_drops_its_tail() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("t.csv.journal");
+        let open = || Journal::open(path.clone(), &settings("zero"), false).map_err(|s| s.message);
+        let mut rows = sample().rows;
+        rows.truncate(3);
+        for row in &mut rows {
+            row.why = Some("é".into());
+        }
+        let (mut journal, _) = open().expect("open");
+        rows.iter().for_each(|row| journal.add(row).expect("add"));
+        drop(journal);
+        let whole = std::fs::read(&path).expect("read");
+        let begin = 1 + whole
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .expect("settings");
+        let tails: [&[u8]; 5] = [
+            b"",
+            &[0; 512],
+            &[0xff, 0xfe, b'\n'],
+            b"\n\n",
+            b"\xc3\n{\"node\":",
+        ];
+        for cut in 0..=whole.len() {
+            for tail in tails {
+                // Bytes behind settings that were cut are no journal at all, and might be somebody's file.
+                if cut < begin && !tail.is_empty() && tail[0] != 0 {
+                    continue;
+                }
+                std::fs::write(&path, [&whole[..cut], tail].concat()).expect("write");
+                let (mut journal, some) = open().unwrap_or_else(|why| panic!("{cut}: {why}"));
+                let ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+                // A row that lacks nothing but its end may be taken where the tail brings one.
+                let (least, most) = (ends(&whole[..cut]), ends(&whole[..cut]) + 1);
+                let had = |lines: usize| lines.saturating_sub(1).min(rows.len());
+                assert!(
+                    (had(least)..=had(most)).contains(&some.len()),
+                    "{cut} {tail:?}"
+                );
+                assert_eq!(some, rows[..some.len()], "{cut} {tail:?}");
+                for row in &rows[some.len()..] {
+                    journal.add(row).expect("add");
+                }
+                drop(journal);
+                assert_eq!(std::fs::read(&path).expect("read"), whole, "{cut} {tail:?}");
+            }
+        }
     }
 }

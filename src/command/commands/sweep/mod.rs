@@ -93,7 +93,7 @@ pub struct Sweep {
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
     /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
 }
 

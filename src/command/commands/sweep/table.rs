@@ -187,10 +187,7 @@ impl Table {
 
     /// Reads a JSON table.
     pub fn load(file: &Path) -> Result<Table, Error> {
-        let bytes = std::fs::read(file).map_err(|why| Error::File {
-            file: file.to_owned(),
-            why: why.to_string(),
-        })?;
+        let bytes = graphpatch_core::whole::read(file)?;
         let fail = |place: String, why: String| Error::Format {
             file: file.to_owned(),
             place,

@@ -3,6 +3,7 @@
 //! `flow.rs` finds the data flow; `data.rs`, `values.rs` and `sweep.rs` make what the page shows, `page.rs` the page, from
 //! the files in `page/`; `dot.rs` writes Graphviz.
 
+mod browser;
 mod data;
 mod dot;
 mod flow;
@@ -21,6 +22,7 @@ use graphpatch_core::path::NodePath;
 use crate::commands::show::hint;
 use crate::commands::sweep::table::Table;
 use crate::launch::outputs::{self, Content, Input, Output};
+use crate::terminal;
 use crate::voice::{Stop, print, say};
 use data::Data;
 use flow::Flow;
@@ -34,8 +36,9 @@ pub struct View {
     /// The node to begin at; with --dot, the scope to draw
     #[arg(default_value = "")]
     path: NodePath,
-    /// Where the page goes (HTML; it needs no network and no other file); with --dot, the text instead of to stdout
-    #[arg(short, long, value_name = "FILE", required_unless_present = "dot")]
+    /// Where the page goes (HTML; it needs no network and no other file), by default beside the graph; on a terminal a browser
+    /// then opens it. With --dot, the text instead of to stdout
+    #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Values that `graphpatch run --probe --save` wrote: norms and histograms in the page
     #[arg(long, value_name = "FILE", conflicts_with = "dot")]
@@ -52,7 +55,11 @@ pub struct View {
 }
 
 impl View {
-    pub fn run(self) -> Result<u8, Stop> {
+    pub fn run(mut self) -> Result<u8, Stop> {
+        let named = self.output.is_some();
+        if !named && !self.dot {
+            self.output = Some(self.graph.with_extension("html"));
+        }
         self.check_files()?;
         let file = GraphFile::load(&self.graph)?;
         let known = self.known(&file)?;
@@ -87,10 +94,20 @@ impl View {
         }
         let data = data.with_sweep(self.swept(&file.graphs)?);
         let html = page::html(&name, &data)?;
-        match &self.output {
-            Some(output) => write(output, &html).map(|()| 0),
-            None => Err(Stop::usage("no -o FILE")),
+        let Some(output) = &self.output else {
+            return print(&html).map(|()| 0);
+        };
+        write(output, &html)?;
+        if !named {
+            let opened = terminal::is_terminal() && browser::open(output);
+            let how = if opened {
+                "a browser opens it"
+            } else {
+                "open it in a browser"
+            };
+            say(format!("wrote {}; {how}", output.display()));
         }
+        Ok(0)
     }
 
     fn check_files(&self) -> Result<(), Stop> {

@@ -15,13 +15,20 @@ def _note(error):
         pass
 
 
+def _is_mapped(library):
+    # LD_PRELOAD would not tell: another library's constructor may have taken it out.
+    library = os.fsencode(os.path.realpath(library))
+    with open("/proc/self/maps", "rb") as maps:
+        return any(line.rstrip().endswith(library) for line in maps)
+
+
 def _is_wanted():
     library = os.environ.get("GRAPHPATCH_LIBRARY")
     return (
         sys.version_info >= (3, 8)
         and os.environ.get("GRAPHPATCH_DISABLE", "0") in ("", "0")
         and library
-        and library in os.environ.get("LD_PRELOAD", "")
+        and _is_mapped(library)
         # A child may outlive `graphpatch run`, which removes this file.
         and os.path.exists(os.environ.get("GRAPHPATCH_OPTIONS", ""))
     )

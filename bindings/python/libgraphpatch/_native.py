@@ -1,0 +1,42 @@
+"""The extension that calls of modules go through, where the interpreter can have it: it lies in the library itself. What
+it does, ``_module_call`` also does in Python: that is what remains without it.
+
+It is not used by interpreters without a GIL, by others than CPython, and where the environment says
+``GRAPHPATCH_CTYPES=1``.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import sysconfig
+from typing import Any
+
+from ._library import lib
+
+# As in src/library/python/mod.rs.
+_VERSION = 1
+
+
+def _load() -> Any:
+    if os.environ.get("GRAPHPATCH_CTYPES") == "1":
+        return None
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return None
+    name = f"{__package__}._native"
+    loader = importlib.machinery.ExtensionFileLoader(name, lib._name)
+    spec = importlib.util.spec_from_file_location(name, lib._name, loader=loader)
+    if spec is None:
+        return None
+    try:
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+    except (ImportError, SystemError):  # another library, or an interpreter that lacks something
+        return None
+    return module if module.VERSION == _VERSION else None
+
+
+# The extension, or None.
+native: Any = _load()

@@ -1,0 +1,128 @@
+"""Makes a wheel for every Python 3 from what `make build` has built: the package, the library, the command, headers, completions,
+the manual's pages, and adapters that were built ahead.
+
+    python wheel.py ADAPTERS OUT_FOLDER
+
+A wheel is a zip file with a list of what is in it, so the standard library is enough. Its platform is the oldest glibc that has
+all symbols which its programs ask for.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = ROOT / "target/release"
+# Every file has this time, so that the same files make the same wheel.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def version() -> str:
+    (found,) = re.findall(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text("utf-8"), re.M)[:1]
+    return found
+
+
+def glibc(binary: Path) -> tuple[int, int]:
+    """The newest version among its symbols."""
+    listed = subprocess.run(["objdump", "-T", binary], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"\(?GLIBC_(\d+)\.(\d+)", listed)
+    return max(((int(major), int(minor)) for major, minor in found), default=(2, 17))
+
+
+def without_debug(binary: Path, folder: Path) -> Path:
+    to = folder / binary.name
+    subprocess.run(["strip", "--strip-debug", "-o", to, binary], check=True)
+    return to
+
+
+def files(adapters: Path, folder: Path) -> dict[str, Path]:
+    """Name in the wheel to file."""
+    package = ROOT / "bindings/python/libgraphpatch"
+    found = {f"libgraphpatch/{file.name}": file for file in sorted(package.glob("*.py"))}
+    found["libgraphpatch/py.typed"] = package / "py.typed"
+    for name in ("libgraphpatch.so", "graphpatch"):
+        found[f"libgraphpatch/{name}"] = without_debug(BUILT / name, folder)
+    # Adapters are sealed: as they are.
+    for adapter in sorted(adapters.glob("adapter-*.so")):
+        found[f"libgraphpatch/graphpatch-adapters/{adapter.name}"] = adapter
+    for header in [ROOT / "include/graphpatch.h", ROOT / "bindings/cpp/graphpatch.hpp"]:
+        found[f"libgraphpatch/include/{header.name}"] = header
+    for header in sorted((ROOT / "bindings/cpp/graphpatch").glob("*.hpp")):
+        found[f"libgraphpatch/include/graphpatch/{header.name}"] = header
+    data = f"libgraphpatch-{version()}.data"
+    found[f"{data}/scripts/graphpatch"] = ROOT / "packaging/graphpatch"
+    command = BUILT / "graphpatch"
+    subprocess.run([command, "complete", "--man", folder], check=True)
+    for page in sorted(folder.glob("*.1")):
+        found[f"{data}/data/share/man/man1/{page.name}"] = page
+    for shell, place in [
+        ("bash", "bash-completion/completions/graphpatch"),
+        ("zsh", "zsh/site-functions/_graphpatch"),
+        ("fish", "fish/vendor_completions.d/graphpatch.fish"),
+    ]:
+        script = folder / f"completion.{shell}"
+        script.write_bytes(subprocess.run([command, "complete", "--shell", shell], capture_output=True, check=True).stdout)
+        found[f"{data}/data/share/{place}"] = script
+    for name in ("LICENSE-MIT", "LICENSE-APACHE"):
+        found[f"libgraphpatch-{version()}.dist-info/licenses/{name}"] = ROOT / name
+    return found
+
+
+def metadata() -> str:
+    readme = (ROOT / "bindings/python/README.md").read_text("utf-8")
+    project = (ROOT / "bindings/python/pyproject.toml").read_text("utf-8")
+    (summary,) = re.findall(r'^description = "(.*)"$', project, re.M)
+    (python,) = re.findall(r'^requires-python = "(.*)"$', project, re.M)
+    (needed,) = re.findall(r"^dependencies = \[(.*)\]$", project, re.M)
+    lines = [
+        "Metadata-Version: 2.4",
+        "Name: libgraphpatch",
+        f"Version: {version()}",
+        f"Summary: {summary}",
+        "License-Expression: MIT OR Apache-2.0",
+        "License-File: LICENSE-MIT",
+        "License-File: LICENSE-APACHE",
+        f"Requires-Python: {python}",
+        *(f"Requires-Dist: {each}" for each in re.findall(r'"([^"]+)"', needed)),
+        "Description-Content-Type: text/markdown",
+    ]
+    return "\n".join(lines) + "\n\n" + readme
+
+
+def main() -> None:
+    adapters, out = Path(sys.argv[1]), Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {name: file.read_bytes() for name, file in files(adapters, Path(scratch)).items()}
+        binaries = [BUILT / "libgraphpatch.so", BUILT / "graphpatch", *adapters.glob("adapter-*.so")]
+        major, minor = max(map(glibc, binaries))
+    platform = f"manylinux_{major}_{minor}_x86_64"
+    info = f"libgraphpatch-{version()}.dist-info"
+    found[f"{info}/METADATA"] = metadata().encode()
+    found[f"{info}/WHEEL"] = (
+        f"Wheel-Version: 1.0\nGenerator: packaging/wheel.py\nRoot-Is-Purelib: false\nTag: py3-none-{platform}\n".encode()
+    )
+    record = ""
+    for name, content in found.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        record += f"{name},sha256={digest},{len(content)}\n"
+    found[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    wheel = out / f"libgraphpatch-{version()}-py3-none-{platform}.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in found.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            runs = name.endswith(("/graphpatch", ".so")) and "completions" not in name
+            entry.external_attr = (0o100755 if runs else 0o100644) << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, 9)
+    print(wheel)
+
+
+if __name__ == "__main__":
+    main()

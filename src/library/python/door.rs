@@ -1,0 +1,217 @@
+//! The object that takes the place of `torch.nn.Module.__call__`. Calls alone tell it from a function: whoever looks the
+//! attribute up in the class finds the function of Python's that does the same (`fallback`), a module's method is of the
+//! object itself, and that has all attributes of the function. So `inspect`, `pickle` and `torch.compile` have a function
+//! before them.
+
+use std::ffi::{c_int, c_void};
+use std::mem::{offset_of, size_of};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::call::{self, Call, answer};
+use super::object::{Object, Result, raise};
+use super::raw::{self, Member, PyObject, VectorCall, Visit, python};
+use super::record::{free, new_type, visit_all};
+
+#[repr(C)]
+struct Door {
+    base: PyObject,
+    vectorcall: VectorCall,
+    original: Option<Object>,
+    fallback: Option<Object>,
+    is_torchs: bool,
+}
+
+pub fn make_type() -> Result<Object> {
+    let members = vec![
+        Member {
+            name: c"__vectorcalloffset__".as_ptr(),
+            kind: raw::MEMBER_SIZE,
+            offset: offset_of!(Door, vectorcall) as isize,
+            flags: raw::READ_ONLY,
+            about: std::ptr::null(),
+        },
+        Member {
+            name: std::ptr::null(),
+            kind: 0,
+            offset: 0,
+            flags: 0,
+            about: std::ptr::null(),
+        },
+    ];
+    let slots = [
+        (raw::TP_CALL, python().PyVectorcall_Call as *mut c_void),
+        (raw::TP_DESCR_GET, bind as *mut c_void),
+        (raw::TP_GETATTRO, attribute as *mut c_void),
+        (raw::TP_RICHCOMPARE, compare as *mut c_void),
+        (raw::TP_HASH, hash as *mut c_void),
+        (raw::TP_TRAVERSE, traverse as *mut c_void),
+        (raw::TP_CLEAR, clear as *mut c_void),
+        (raw::TP_DEALLOC, deallocate as *mut c_void),
+        // The type reads them as long as it lives, in some versions.
+        (raw::TP_MEMBERS, members.leak().as_mut_ptr().cast()),
+    ];
+    let flags = raw::FLAG_DEFAULT | raw::FLAG_GC | raw::FLAG_VECTORCALL | raw::FLAG_METHOD;
+    new_type(
+        c"libgraphpatch._native.ModuleCall",
+        size_of::<Door>(),
+        flags,
+        &slots,
+    )
+}
+
+/// `module_call(type, original, fallback, is_torchs)`: an object that calls `original` such that calls are seen. Calls that
+/// are not plain go to `fallback`, which does all of it in Python.
+pub fn make(given: &Object) -> Result<Object> {
+    let (kind, original) = (given.element(0)?, given.element(1)?);
+    let (fallback, is_torchs) = (given.element(2)?, given.element(3)?.is_true()?);
+    // SAFETY: the type of `make_type`; the allocation is cleared.
+    let made = unsafe { Object::made((python().PyType_GenericAlloc)(kind.address(), 0)) }?;
+    // SAFETY: nobody else has seen it, and the type's objects are such.
+    let door = unsafe { &mut *made.address().cast::<Door>() };
+    door.vectorcall = called;
+    door.original = Some(original);
+    door.fallback = Some(fallback);
+    door.is_torchs = is_torchs;
+    Ok(made)
+}
+
+unsafe extern "C" fn called(
+    door: *mut PyObject,
+    arguments: *const *mut PyObject,
+    flags: usize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    let work = || {
+        // SAFETY: Python calls it with an object of the type, and with as many arguments as it says, positional ones first;
+        // all are alive during the call.
+        let call = unsafe {
+            let door = &*door.cast::<Door>();
+            let names = Object::borrowed(&names);
+            let named = names.map_or(Ok(0), Object::tuple_length)?;
+            let positional = flags & !raw::OFFSET;
+            let all: &[Object] = match positional + named {
+                0 => &[],
+                count => std::slice::from_raw_parts(arguments.cast::<Object>(), count),
+            };
+            let (arguments, named) = all.split_at_checked(positional).unwrap_or_default();
+            Call {
+                original: door.original.as_ref().ok_or_else(gone)?,
+                fallback: door.fallback.as_ref().ok_or_else(gone)?,
+                is_torchs: door.is_torchs,
+                arguments,
+                flags,
+                names,
+                named,
+            }
+        };
+        call::call(&call)
+    };
+    answer(
+        catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err(raise(python().system_error, c"a panic; please report it"))),
+    )
+}
+
+fn gone() -> super::object::Raised {
+    raise(python().system_error, c"the call was cleared")
+}
+
+/// A look-up in a class finds the function, one in a module a method of the door's.
+unsafe extern "C" fn bind(
+    door: *mut PyObject,
+    object: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    let work = || {
+        // SAFETY: Python calls it with living objects; NULL and None stand for a look-up in the class.
+        unsafe {
+            match Object::borrowed(&object).filter(|object| !object.is_none()) {
+                None => fallback(door).cloned(),
+                Some(object) => Object::made((python().PyMethod_New)(door, object.address())),
+            }
+        }
+    };
+    answer(work())
+}
+
+/// The function that does the same.
+///
+/// # Safety
+///
+/// `door` is one, and alive as long as `'a`.
+unsafe fn fallback<'a>(door: *mut PyObject) -> Result<&'a Object> {
+    // SAFETY: by this function's contract.
+    let door = unsafe { &*door.cast::<Door>() };
+    door.fallback.as_ref().ok_or_else(gone)
+}
+
+/// All attributes are the function's, the class among them.
+unsafe extern "C" fn attribute(door: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
+    let work = || {
+        // SAFETY: Python holds both during the call.
+        unsafe {
+            let name = Object::borrowed(&name).ok_or_else(gone)?;
+            fallback(door)?.attribute(name)
+        }
+    };
+    answer(work())
+}
+
+/// It equals the function, and has its hash.
+unsafe extern "C" fn compare(
+    door: *mut PyObject,
+    other: *mut PyObject,
+    how: c_int,
+) -> *mut PyObject {
+    let work = || {
+        // SAFETY: Python holds both during the call; a function of CPython's compares what they stand for.
+        unsafe {
+            let own = fallback(door)?;
+            let other = match (*other).kind == (*door).kind {
+                true => fallback(other)?.address(),
+                false => other,
+            };
+            Object::made((python().PyObject_RichCompare)(own.address(), other, how))
+        }
+    };
+    answer(work())
+}
+
+unsafe extern "C" fn hash(door: *mut PyObject) -> isize {
+    // SAFETY: Python holds it during the call.
+    match unsafe { fallback(door) } {
+        // SAFETY: alive.
+        Ok(function) => unsafe { (python().PyObject_Hash)(function.address()) },
+        Err(_) => -1,
+    }
+}
+
+unsafe extern "C" fn traverse(door: *mut PyObject, visit: Visit, to: *mut c_void) -> c_int {
+    // SAFETY: Python calls it with an object of the type and a visitor of its own.
+    unsafe {
+        let (kind, door) = ((*door).kind, &*door.cast::<Door>());
+        let held = door.original.iter().chain(door.fallback.as_ref());
+        visit_all(held, kind, visit, to)
+    }
+}
+
+unsafe extern "C" fn clear(door: *mut PyObject) -> c_int {
+    let door = door.cast::<Door>();
+    // SAFETY: Python calls it with an object of the type. Each place is empty before what it held is let go.
+    unsafe {
+        let original = (*door).original.take();
+        drop(original);
+        let fallback = (*door).fallback.take();
+        drop(fallback);
+    }
+    0
+}
+
+unsafe extern "C" fn deallocate(door: *mut PyObject) {
+    // SAFETY: Python calls it with an object of the type that nobody holds.
+    unsafe {
+        (python().PyObject_GC_UnTrack)(door.cast());
+        clear(door);
+        free(door);
+    }
+}

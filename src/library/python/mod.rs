@@ -1,0 +1,156 @@
+//! Python's calls of modules, without `ctypes` and without Python frames of ours: the extension module
+//! `libgraphpatch._native`, which lives in this library so that the two can never be of different versions.
+//!
+//! Owns the object in the place of `torch.nn.Module.__call__`, the thread's open scope as Python sees it, and the way of a
+//! value from there to the C ABI. Calls of modules come in; calls of the C ABI go out, and what is rare goes to the package's
+//! own functions, which do the same where there is no such extension (bindings/python/libgraphpatch/_module_call.py).
+//!
+//! Nothing of Python's is linked: its functions are found in the process when it imports the extension.
+
+mod call;
+mod door;
+mod object;
+mod raw;
+mod record;
+mod run;
+mod scope;
+mod state;
+mod thread;
+mod values;
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::null_mut;
+
+use call::answer;
+use object::{Object, Result, none, raise};
+use raw::{Method, ModuleDefinition, PyObject, Slot, python};
+
+/// The package asks for this number: it rises with each change of what the extension takes or gives.
+const VERSION: u64 = 1;
+
+/// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
+/// that has all that is needed; the package then goes on without the extension.
+///
+/// # Safety
+///
+/// Only Python's import calls it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
+    if !raw::load() {
+        return null_mut();
+    }
+    let method = |name: &'static CStr, function: *mut c_void| Method {
+        name: name.as_ptr(),
+        function,
+        flags: raw::VARARGS,
+        about: std::ptr::null(),
+    };
+    let methods = vec![
+        method(c"configure", configure as *mut c_void),
+        method(c"watching", watching as *mut c_void),
+        method(c"in_compiled", in_compiled as *mut c_void),
+        method(c"module_call", module_call as *mut c_void),
+        Method {
+            name: std::ptr::null(),
+            ..method(c"", null_mut())
+        },
+    ];
+    let slots = vec![
+        Slot {
+            id: raw::MOD_EXEC,
+            value: fill as *mut c_void,
+        },
+        Slot {
+            id: 0,
+            value: null_mut(),
+        },
+    ];
+    // Python keeps it as long as it runs.
+    let definition = Box::leak(Box::new(ModuleDefinition {
+        base: PyObject {
+            references: 1,
+            kind: null_mut(),
+        },
+        init: null_mut(),
+        index: 0,
+        copy: null_mut(),
+        name: c"libgraphpatch._native".as_ptr(),
+        about: std::ptr::null(),
+        size: 0,
+        methods: methods.leak().as_mut_ptr(),
+        slots: slots.leak().as_mut_ptr(),
+        traverse: null_mut(),
+        clear: null_mut(),
+        free: null_mut(),
+    }));
+    // SAFETY: a whole description, which stays.
+    unsafe { (python().PyModuleDef_Init)(definition) }
+}
+
+/// Fills the new module.
+unsafe extern "C" fn fill(module: *mut PyObject) -> c_int {
+    // SAFETY: Python holds the module during the call.
+    let filled = unsafe { Object::borrowed(&module) }.map(fill_module);
+    match filled {
+        Some(Ok(())) => 0,
+        _ => -1,
+    }
+}
+
+fn fill_module(module: &Object) -> Result<()> {
+    // SAFETY: this thread has an interpreter.
+    let interpreter =
+        unsafe { (python().PyInterpreterState_GetID)((python().PyInterpreterState_Get)()) };
+    if interpreter != 0 {
+        let why =
+            c"libgraphpatch works in a process's first Python interpreter only, as torch does";
+        return Err(raise(python().import_error, why));
+    }
+    let parts = [
+        (c"VERSION", object::number(VERSION)?),
+        (c"FrameBase", record::make_type(&record::FRAME)?),
+        (c"ScopeBase", record::make_type(&record::KNOWN)?),
+        (c"ThreadFrame", thread::make_type()?),
+        (c"ModuleCall", door::make_type()?),
+    ];
+    for (name, part) in parts {
+        // SAFETY: a module, a name and an object; it takes a reference of its own.
+        let added = unsafe {
+            (python().PyModule_AddObjectRef)(module.address(), name.as_ptr(), part.address())
+        };
+        if added != 0 {
+            return Err(object::Raised);
+        }
+    }
+    Ok(())
+}
+
+/// A function of the module, given its arguments as a tuple.
+fn function(
+    arguments: *mut PyObject,
+    body: impl FnOnce(&Object) -> Result<Object>,
+) -> *mut PyObject {
+    // SAFETY: Python holds the arguments during the call.
+    match unsafe { Object::borrowed(&arguments) } {
+        Some(arguments) => answer(body(arguments)),
+        None => null_mut(),
+    }
+}
+
+unsafe extern "C" fn configure(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, |given| state::configure(given).map(|()| none()))
+}
+
+unsafe extern "C" fn watching(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, |given| state::watching(given).map(|()| none()))
+}
+
+unsafe extern "C" fn in_compiled(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, |given| {
+        thread::in_compiled(given).map(|()| none())
+    })
+}
+
+unsafe extern "C" fn module_call(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, door::make)
+}

@@ -1,0 +1,224 @@
+//! CPython's own functions and types, as far as they are needed here: its limited API, and what every CPython since 3.10
+//! exports beside that. They are looked for in the process when Python imports the extension, so that a program without
+//! Python needs none.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+
+use graphpatch_locks::OnceLock;
+
+/// What every object begins with, in an interpreter that has a GIL.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PyObject {
+    pub references: isize,
+    pub kind: *mut PyObject,
+}
+
+pub type Visit = unsafe extern "C" fn(*mut PyObject, *mut c_void) -> c_int;
+pub type VectorCall = unsafe extern "C" fn(
+    *mut PyObject,
+    *const *mut PyObject,
+    usize,
+    *mut PyObject,
+) -> *mut PyObject;
+
+#[repr(C)]
+pub struct Slot {
+    pub id: c_int,
+    pub value: *mut c_void,
+}
+
+#[repr(C)]
+pub struct Spec {
+    pub name: *const c_char,
+    pub size: c_int,
+    pub item: c_int,
+    pub flags: c_uint,
+    pub slots: *mut Slot,
+}
+
+#[repr(C)]
+pub struct Member {
+    pub name: *const c_char,
+    pub kind: c_int,
+    pub offset: isize,
+    pub flags: c_int,
+    pub about: *const c_char,
+}
+
+#[repr(C)]
+pub struct Method {
+    pub name: *const c_char,
+    pub function: *mut c_void,
+    pub flags: c_int,
+    pub about: *const c_char,
+}
+
+#[repr(C)]
+pub struct ModuleDefinition {
+    pub base: PyObject,
+    pub init: *mut c_void,
+    pub index: isize,
+    pub copy: *mut PyObject,
+    pub name: *const c_char,
+    pub about: *const c_char,
+    pub size: isize,
+    pub methods: *mut Method,
+    pub slots: *mut Slot,
+    pub traverse: *mut c_void,
+    pub clear: *mut c_void,
+    pub free: *mut c_void,
+}
+
+pub const TP_CALL: c_int = 50;
+pub const TP_CLEAR: c_int = 51;
+pub const TP_DEALLOC: c_int = 52;
+pub const TP_DESCR_GET: c_int = 54;
+pub const TP_DESCR_SET: c_int = 55;
+pub const TP_GETATTRO: c_int = 58;
+pub const TP_HASH: c_int = 59;
+pub const TP_RICHCOMPARE: c_int = 67;
+pub const TP_TRAVERSE: c_int = 71;
+pub const TP_MEMBERS: c_int = 72;
+pub const TP_FREE: c_int = 74;
+pub const MOD_EXEC: c_int = 2;
+
+pub const FLAG_DEFAULT: c_uint = 1 << 18;
+pub const FLAG_BASE: c_uint = 1 << 10;
+pub const FLAG_VECTORCALL: c_uint = 1 << 11;
+pub const FLAG_GC: c_uint = 1 << 14;
+pub const FLAG_METHOD: c_uint = 1 << 17;
+
+pub const MEMBER_OBJECT: c_int = 16;
+pub const MEMBER_UNSIGNED: c_int = 18;
+pub const MEMBER_SIZE: c_int = 19;
+pub const READ_ONLY: c_int = 1;
+
+pub const VARARGS: c_int = 1;
+
+/// Set in the number of a vectorcall's arguments where the place in front of them may be written.
+pub const OFFSET: usize = 1 << (usize::BITS - 1);
+
+/// Where CPython's `symbol` lies, if the process has it.
+fn find(symbol: &CStr) -> Option<*mut c_void> {
+    // SAFETY: a look-up in the process's global scope, where an interpreter's own symbols are.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) };
+    (!found.is_null()).then_some(found)
+}
+
+macro_rules! table {
+    (functions { $($name:ident($($argument:ty),*) -> $result:ty;)* }
+     types { $($kind:ident: $kind_symbol:literal;)* }) => {
+        /// CPython, as it was found.
+        #[allow(non_snake_case, reason = "CPython's own names")]
+        pub struct Table {
+            $(pub $name: unsafe extern "C" fn($($argument),*) -> $result,)*
+            $(pub $kind: *mut PyObject,)*
+        }
+
+        impl Table {
+            fn find() -> Option<Table> {
+                Some(Table {
+                    $($name: {
+                        let name = concat!(stringify!($name), "\0");
+                        let symbol = find(CStr::from_bytes_with_nul(name.as_bytes()).ok()?)?;
+                        // SAFETY: CPython declares the function with this signature since 3.10.
+                        unsafe {
+                            std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> $result>(symbol)
+                        }
+                    },)*
+                    $($kind: find($kind_symbol)?.cast(),)*
+                })
+            }
+        }
+    };
+}
+
+table! {
+    functions {
+        Py_IncRef(*mut PyObject) -> ();
+        Py_DecRef(*mut PyObject) -> ();
+        PyObject_GetAttr(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        PyObject_Hash(*mut PyObject) -> isize;
+        PyObject_RichCompare(*mut PyObject, *mut PyObject, c_int) -> *mut PyObject;
+        PyObject_IsTrue(*mut PyObject) -> c_int;
+        PyObject_Call(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+        PyObject_CallObject(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        PyObject_VectorcallMethod(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+        PyVectorcall_Call(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+        PyObject_GC_UnTrack(*mut c_void) -> ();
+        PyMethod_New(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        PyDict_New() -> *mut PyObject;
+        PyDict_GetItemWithError(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        PyDict_SetItem(*mut PyObject, *mut PyObject, *mut PyObject) -> c_int;
+        PyTuple_New(isize) -> *mut PyObject;
+        PyTuple_SetItem(*mut PyObject, isize, *mut PyObject) -> c_int;
+        PyTuple_GetItem(*mut PyObject, isize) -> *mut PyObject;
+        PyTuple_Size(*mut PyObject) -> isize;
+        PyList_GetItem(*mut PyObject, isize) -> *mut PyObject;
+        PyList_Size(*mut PyObject) -> isize;
+        PyLong_FromVoidPtr(*mut c_void) -> *mut PyObject;
+        PyLong_FromUnsignedLongLong(u64) -> *mut PyObject;
+        PyLong_AsUnsignedLongLong(*mut PyObject) -> u64;
+        PyLong_AsLongLongAndOverflow(*mut PyObject, *mut c_int) -> i64;
+        PyFloat_AsDouble(*mut PyObject) -> f64;
+        PyUnicode_InternFromString(*const c_char) -> *mut PyObject;
+        PyUnicode_AsUTF8AndSize(*mut PyObject, *mut isize) -> *const c_char;
+        PyErr_Occurred() -> *mut PyObject;
+        PyErr_Clear() -> ();
+        PyErr_Fetch(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject) -> ();
+        PyErr_NormalizeException(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject) -> ();
+        PyErr_Restore(*mut PyObject, *mut PyObject, *mut PyObject) -> ();
+        PyException_SetTraceback(*mut PyObject, *mut PyObject) -> c_int;
+        PyErr_SetString(*mut PyObject, *const c_char) -> ();
+        PyEval_SaveThread() -> *mut c_void;
+        PyEval_RestoreThread(*mut c_void) -> ();
+        PyInterpreterState_Get() -> *mut c_void;
+        PyInterpreterState_GetID(*mut c_void) -> i64;
+        PyType_FromSpec(*mut Spec) -> *mut PyObject;
+        PyType_GenericAlloc(*mut PyObject, isize) -> *mut PyObject;
+        PyType_GetSlot(*mut PyObject, c_int) -> *mut c_void;
+        PyType_IsSubtype(*mut PyObject, *mut PyObject) -> c_int;
+        PyModuleDef_Init(*mut ModuleDefinition) -> *mut PyObject;
+        PyModule_AddObjectRef(*mut PyObject, *const c_char, *mut PyObject) -> c_int;
+    }
+    types {
+        none: c"_Py_NoneStruct";
+        yes: c"_Py_TrueStruct";
+        no: c"_Py_FalseStruct";
+        tuple: c"PyTuple_Type";
+        list: c"PyList_Type";
+        dict: c"PyDict_Type";
+        int: c"PyLong_Type";
+        float: c"PyFloat_Type";
+        text: c"PyUnicode_Type";
+        import_error: c"PyExc_ImportError";
+        type_error: c"PyExc_TypeError";
+        system_error: c"PyExc_SystemError";
+    }
+}
+
+// SAFETY: addresses of functions and of objects that live as long as the interpreter.
+unsafe impl Send for Table {}
+// SAFETY: as above; nothing of it is ever written.
+unsafe impl Sync for Table {}
+
+static TABLE: OnceLock<Table> = OnceLock::new();
+
+/// Finds CPython in the process. False: there is none, or one that lacks something.
+pub fn load() -> bool {
+    if TABLE.get().is_some() {
+        return true;
+    }
+    Table::find().is_some_and(|found| TABLE.set(found).is_ok() || TABLE.get().is_some())
+}
+
+/// CPython. To be called once [`load`] has found it, as every caller of this extension's functions has it.
+#[inline]
+pub fn python() -> &'static Table {
+    match TABLE.get() {
+        Some(table) => table,
+        // SAFETY: only CPython calls here, through functions that it learned of when `load` had succeeded.
+        None => unsafe { std::hint::unreachable_unchecked() },
+    }
+}

@@ -1,0 +1,62 @@
+"""README.md and docs/: links lead somewhere, the book has every page, and targets of make are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.rglob("*.md")),
+    *sorted((ROOT / "bindings").rglob("*.md")),
+]
+
+
+def text(page: Path) -> str:
+    """Without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower().replace("`", "")).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    lost = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            lost.append(link)
+    assert not lost
+
+
+def test_the_book_has_every_page() -> None:
+    listed = re.findall(r"\]\(([^)]+)\)", (DOCS / "SUMMARY.md").read_text("utf-8"))
+    there = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if page.name != "SUMMARY.md"]
+    assert sorted(listed) == sorted(there)
+
+
+def test_pages_can_be_read_without_the_checkout() -> None:
+    """README is short, and no page names a file of the machine that it was written on."""
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+    for page in PAGES:
+        assert not re.search(r"/(?:root|home|work)/", page.read_text("utf-8")), page
+
+
+def test_the_make_targets_exist() -> None:
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for page in PAGES:
+        for target in set(re.findall(r"\bmake ([a-z-]{3,})`", page.read_text("utf-8"))):
+            assert f"make {target} " in listed, f"{page}: make {target}"

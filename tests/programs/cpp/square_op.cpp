@@ -1,0 +1,14 @@
+// An operator of somebody else's, `tests::square`, with a backward of its own. It knows nothing of libgraphpatch.
+#include <torch/library.h>
+
+#include "square.hpp"
+
+namespace {
+
+torch::Tensor square(const torch::Tensor& x) { return Square::apply(x); }
+
+}  // namespace
+
+TORCH_LIBRARY(tests, library) { library.def("square(Tensor x) -> Tensor"); }
+TORCH_LIBRARY_IMPL(tests, Autograd, library) { library.impl("square", square); }
+TORCH_LIBRARY_IMPL(tests, CPU, library) { library.impl("square", square); }

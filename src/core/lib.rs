@@ -11,6 +11,7 @@
 //! | [`tensor`] | tensors in host memory, numbers, npy and safetensors files |
 //! | [`graph`] | nodes, shapes, tree text, code text, JSON, checks |
 //! | [`patch`] | patch kinds, patch text and files, the plan |
+//! | [`nested`] | JSON as deep as models nest |
 //! | [`output`] | files that are written as a whole or not at all |
 //! | [`whole`] | files that are read as a whole, and how much of them |
 //! | [`plain`] | text of strangers, for a terminal |
@@ -20,6 +21,7 @@
 pub mod error;
 pub mod graph;
 pub mod layout;
+pub mod nested;
 pub mod output;
 pub mod patch;
 pub mod path;

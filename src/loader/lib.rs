@@ -15,7 +15,7 @@ pub mod imports;
 mod libtorch;
 mod limited;
 mod lock;
-mod message;
+pub mod message;
 mod program;
 pub mod seal;
 mod shipped;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph::Graph;
+use graphpatch_core::nested;
 
 /// The report of one process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -114,7 +115,9 @@ pub fn values_name(name: &str) -> String {
 }
 
 fn parse(text: &[u8]) -> std::result::Result<Report, String> {
-    serde_json::from_slice(text).map_err(|why| why.to_string())
+    let report = nested::read(text, |mut json| Report::deserialize(&mut json));
+    let report = report.ok_or("it nests more deeply than any graph")?;
+    report.map_err(|why| why.to_string())
 }
 
 #[cfg(test)]

@@ -7,14 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
+use crate::nested;
 use crate::output::replace;
 use crate::whole;
 
 /// The format that this version writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
-
-/// serde_json reads no deeper than this, so nothing deeper may be written.
-const MOST_NESTED: usize = 127;
 
 /// What `--graph FILE` saves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +40,7 @@ impl GraphFile {
         };
         let mut json =
             serde_json::to_vec(self).map_err(|e| fail(format!("cannot be written: {e}")))?;
-        if nesting(&json) > MOST_NESTED {
+        if nested::depth(&json) > nested::DEEPEST {
             return Err(fail(
                 "the scopes or values are nested too deeply to be saved".to_owned(),
             ));
@@ -77,7 +75,14 @@ impl GraphFile {
         if let Some(what) = other_kind(bytes) {
             return foreign("the beginning", &format!("it is {what}"));
         }
-        let any: serde_json::Value = serde_json::from_slice(bytes).map_err(Fault::json)?;
+        let too_deep = || Fault::at("the beginning", "it nests more deeply than any graph");
+        let read = |mut json: serde_json::Deserializer<_>| {
+            let value = serde_json::Value::deserialize(&mut json)?;
+            json.end().map(|()| value)
+        };
+        let any = nested::read(bytes, read)
+            .ok_or_else(too_deep)?
+            .map_err(Fault::json)?;
         let Some(object) = any.as_object() else {
             return foreign("the beginning", "it is not a JSON object");
         };
@@ -100,8 +105,10 @@ impl GraphFile {
         {
             return foreign("`graphs`", "it is missing or not a list");
         }
-        let mut json = serde_json::Deserializer::from_slice(bytes);
-        let saved: GraphFile = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let read = |mut json| serde_path_to_error::deserialize(&mut json);
+        let saved: Result<GraphFile, serde_path_to_error::Error<serde_json::Error>> =
+            nested::read(bytes, read).ok_or_else(too_deep)?;
+        let saved = saved.map_err(|error| {
             let place = error.path().to_string();
             Fault::json(error.into_inner()).within(&place, &any)
         })?;
@@ -273,21 +280,4 @@ fn validate_value(value: &Value, place: &str) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-/// How deep the brackets of a JSON text go.
-fn nesting(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut quoted, mut escaped) = (0usize, 0, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => depth += 1,
-            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
 }

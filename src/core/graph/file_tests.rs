@@ -153,8 +153,7 @@ fn names_the_place() {
 fn what_is_saved_can_be_loaded_however_deep() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("g.json");
-    let mut depths = 0;
-    for depth in 1..80 {
+    for depth in (1..80).chain([500]) {
         let mut node = leaf(Kind::Op, "[{\"\\", Value::Int);
         for _ in 0..depth {
             node = Node::new(Kind::Scope, "s").with_children(vec![node]);
@@ -163,12 +162,9 @@ fn what_is_saved_can_be_loaded_however_deep() {
             root: node,
             ..Graph::new("g")
         }]);
-        if saved.save(&file).is_ok() {
-            assert_eq!(GraphFile::load(&file).unwrap(), saved);
-            depths = depth;
-        }
+        saved.save(&file).unwrap();
+        assert_eq!(GraphFile::load(&file).unwrap(), saved);
     }
-    assert!((50..79).contains(&depths), "{depths}");
 }
 
 #[test]

@@ -74,6 +74,7 @@ pub fn open() {
         return;
     }
     table::look_up();
+    loader::message::begin();
     let options = match Options::load(Path::new(&file)) {
         Ok(options) => options,
         // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.

@@ -236,3 +236,13 @@ CASE(own_executable) {
   printf("%s\n", last ? last : "none");
   return 0;
 }
+CASE(stderr_is_its_own_before_libtorch_comes) {
+  int file = open("own", O_CREAT | O_RDWR, 0600);
+  dup2(file, 2);
+  close(file);
+  fprintf(stderr, "mine\n");
+  setenv("HOST_MODEL", getenv("HOST_LATE"), 1);
+  run_model("late");
+  fprintf(stderr, "mine\n");
+  return 0;
+}

@@ -48,22 +48,11 @@ impl Call<'_> {
         self.original.call(&all, self.keywords()?.as_ref())
     }
 
-    /// What is not plain is done in Python, from the beginning. An exception out of a signal handler may come between any two of
-    /// Python's instructions, between the beginning of a run and the `try` that ends it, too: what is then left open is closed
-    /// here.
+    /// What is not plain is done in Python, from the beginning.
     fn leave_to_python(&self) -> Result<Object> {
         let all = tuple(self.arguments.iter())?;
         let keywords = self.keywords()?;
-        let (frame, place) = (thread::frame(), place());
-        let output = self.fallback.call(&all, keywords.as_ref());
-        if output.is_err() {
-            super::object::saved(|| {
-                thread::set_frame(frame);
-                // Without an adapter there are no runs.
-                let _ = go_back(place);
-            });
-        }
-        output
+        whole(|| self.fallback.call(&all, keywords.as_ref()))
     }
 
     /// torch's `__call__` chooses by this.
@@ -117,6 +106,21 @@ impl Call<'_> {
     }
 }
 
+/// An exception out of a signal handler may come between any two of Python's instructions, between the beginning of a run and the
+/// `try` that ends it, too. Where the body raises, what it has left open is closed.
+fn whole(body: impl FnOnce() -> Result<Object>) -> Result<Object> {
+    let (frame, place) = (thread::frame(), place());
+    let output = body();
+    if output.is_err() {
+        super::object::saved(|| {
+            thread::set_frame(frame);
+            // Without an adapter there are no runs.
+            let _ = go_back(place);
+        });
+    }
+    output
+}
+
 /// Calls a module.
 pub fn call(call: &Call<'_>) -> Result<Object> {
     let state = state()?;
@@ -130,7 +134,7 @@ pub fn call(call: &Call<'_>) -> Result<Object> {
         return call.leave_to_python();
     }
     let Some(current) = thread::frame() else {
-        return run::call(state, module, call);
+        return whole(|| run::call(state, module, call));
     };
     if SEVERAL.load(Ordering::Relaxed) && state.roots.value(&id(module)?)?.is_some() {
         return call.leave_to_python();

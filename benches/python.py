@@ -170,6 +170,35 @@ def graphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
 MODES = {"libgraphpatch": libgraphpatch_modes, "nnsight": nnsight_modes, "graphpatch": graphpatch_modes}
 
 
+# --- targets --------------------------------------------------------------------------------------------------------
+
+HOOK = "a forward hook that zeroes a module's output"
+PATCHES = ("libgraphpatch: zero a module's output", "libgraphpatch: zero an inner operation")
+# What is measured, next to what, and at most how many times as long by width. SPEC, "Cost".
+TARGETS: list[tuple[str, str, dict[int, float]]] = [
+    ("libgraphpatch: nothing patched", "bare", {256: 1.005, 64: 1.005}),
+    *((patch, HOOK, {256: 1.00, 64: 1.02}) for patch in PATCHES),
+    ("libgraphpatch: record the graph", "bare", {256: 1.30}),
+    ("libgraphpatch: probe all", "bare", {256: 1.60}),
+]
+
+
+def against_targets(width: int, times: dict[str, list[float]]) -> None:
+    """Ratios within each round, so that what slows the machine down for a while falls on both sides."""
+    print(f"\n{f'ratios, {width} wide':52} {'median':>8} {'quartiles':>16} {'target':>8}")
+    for name, beside, most in TARGETS:
+        measured = next((taken for known, taken in times.items() if known.startswith(name)), None)
+        if measured is None:
+            continue
+        ratios = [taken / other for taken, other in zip(measured, times[beside], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        target = most.get(width)
+        missed = target is not None and median > target
+        said = "" if target is None else f"{target:8.3f}{'  MISSED' if missed else ''}"
+        label = f"{name} / {'bare' if beside == 'bare' else 'hook'}"
+        print(f"{label:52} {median:8.3f} {f'{low:.3f}..{high:.3f}':>16} {said}", flush=True)
+
+
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +289,8 @@ def forwards(libraries: list[str], width: int, rounds: int, tokens: int) -> None
         f" {transformers.__version__}, {rounds} rounds of {repeats}",
         times,
     )
+    if "libgraphpatch" in libraries:
+        against_targets(width, times)
 
 
 def operations(rounds: int) -> None:

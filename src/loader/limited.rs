@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use super::environment;
 
-/// The variable that says how many seconds a compiler may take.
+/// The variable that says how many seconds a compiler may stand still.
 pub const LIMIT: &str = "GRAPHPATCH_COMPILER_LIMIT";
 const USUAL_SECONDS: u64 = 120;
+/// One that goes on and on may take so many times as long.
+const BUSY: u32 = 10;
 
-/// How long a compiler may take.
+/// How long a compiler may go without computing anything: on a machine that is busy with other things it takes long, and
+/// does not hang.
 pub fn limit() -> Duration {
     let named = environment::text(LIMIT).and_then(|text| text.parse().ok());
     Duration::from_secs(named.unwrap_or(USUAL_SECONDS))
 }
 
-/// Runs it to its end; `None` where that did not come in time. Then it is ended, with all that it has started.
+/// Runs it to its end; `None` where it stood still for so long, or did not end in ten times that. Then it is ended, with all
+/// that it has started.
 ///
 /// # Errors
 ///
@@ -25,14 +29,42 @@ pub fn status(command: &mut Command, limit: Duration) -> std::io::Result<Option<
     // A group of its own, as a compiler's driver starts the compiler proper.
     let mut child = command.process_group(0).spawn()?;
     let start = Instant::now();
-    while start.elapsed() < limit {
+    let (mut computed, mut moved) = (0, start);
+    while moved.elapsed() < limit && start.elapsed() < limit * BUSY {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
         std::thread::sleep(Duration::from_millis(10));
+        if moved.elapsed() > limit / 2 {
+            let now = ticks_of_group(child.id());
+            if now > computed {
+                (computed, moved) = (now, Instant::now());
+            }
+        }
     }
     end(&mut child);
     Ok(None)
+}
+
+/// The processor time that the living processes of a group have used, in clock ticks. More than before: something goes on.
+fn ticks_of_group(group: u32) -> u64 {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return 0;
+    };
+    let stats = processes.flatten().filter_map(|process| {
+        let name = process.file_name();
+        name.to_str()?.parse::<u32>().ok()?;
+        std::fs::read_to_string(process.path().join("stat")).ok()
+    });
+    stats.filter_map(|stat| ticks_in(&stat, group)).sum()
+}
+
+/// The processor time in a process's `stat` (see proc(5)), if the process is of that group.
+fn ticks_in(stat: &str, group: u32) -> Option<u64> {
+    // The name in parentheses may have anything in it.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    (number(2)? == u64::from(group)).then_some(number(11)? + number(12)?)
 }
 
 fn end(child: &mut Child) {
@@ -48,6 +80,20 @@ fn end(child: &mut Child) {
 mod tests {
     use super::*;
     use std::io::Read;
+
+    #[test]
+    fn what_computes_is_not_taken_for_hanging() {
+        let mut computes = Command::new("sh");
+        computes.args([
+            "-c",
+            "end=$(($(date +%s%N) + 1200000000)); while [ $(date +%s%N) -lt $end ]; do :; done",
+        ]);
+        let ended = status(&mut computes, Duration::from_millis(400)).expect("started");
+        assert!(ended.is_some_and(|status| status.success()));
+        let stat = "7 (a) b) c) S 1 42 42 0 -1 4194560 1 0 0 0 3 4 0 0 20 0 1 0 5 6 7";
+        assert_eq!(ticks_in(stat, 42), Some(7));
+        assert_eq!(ticks_in(stat, 43), None);
+    }
 
     #[test]
     fn what_does_not_end_is_ended_with_its_children() {

@@ -16,6 +16,7 @@ mod doctor;
 mod ends;
 mod loading;
 mod lost;
+mod many;
 mod others;
 mod outputs;
 mod shop;

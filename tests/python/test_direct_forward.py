@@ -49,7 +49,7 @@ class Same(Base):
     """All of these are its own ``forward``."""
 
     def forward(self, x: Tensor, again: bool = True) -> Tensor:
-        x = super().forward(x) + super(Same, self).forward(x) + Base.forward(self, x)
+        x = super().forward(x) + Base.forward(self, x)
         return self.forward(x, False) if again else x
 
 

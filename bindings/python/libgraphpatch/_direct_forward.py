@@ -1,7 +1,8 @@
-"""Calls of another module's ``forward`` that go past the module's call: what they do has no scope of its own, which is said.
+"""Calls of another module's ``forward`` that go past the module's call: what they do has no scope of its own, which is
+said.
 
-Whether a class makes such calls is read from its code. ``super().forward``, ``self.forward`` and ``Base.forward`` are calls of
-the same module, and belong to its scope.
+Whether a class makes such calls is read from its code. ``super().forward``, ``self.forward`` and ``Base.forward`` are
+calls of the same module, and belong to its scope.
 """
 
 from __future__ import annotations

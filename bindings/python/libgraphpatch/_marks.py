@@ -142,7 +142,7 @@ def _name(source: Any) -> str:
     """Where torch.compile has found a value, as an expression in its words: ``L`` are the variables of the function
     that it captures, ``G`` those of that function's module."""
     name = source.name
-    return name() if callable(name) else name
+    return str(name() if callable(name) else name)
 
 
 class Modules:

@@ -31,10 +31,13 @@ class Signature:
         self.defaults = [parameter.default for parameter in parameters]
         self.positional = sum(kind in _BY_POSITION for kind in self.kinds)
         only = sum(kind is inspect.Parameter.POSITIONAL_ONLY for kind in self.kinds)
-        # Names and defaults, where every argument has a value of its own and may be given by position.
+        # Names, defaults, how many may be given by position, and whether a dict of others follows: where every argument
+        # has a value of its own, and can be given by name.
         self.plain = None
-        if all(kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in self.kinds):
-            self.plain = tuple(map(sys.intern, self.names)), tuple(self.defaults)
+        own = self.kinds[:-1] if self.kinds[-1:] == [_VAR_KEYWORD] else self.kinds
+        if all(kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) for kind in own):
+            names = tuple(map(sys.intern, self.names[: len(own)]))
+            self.plain = names, tuple(self.defaults[: len(own)]), self.positional, len(own) < len(self.kinds)
         # Those without a default.
         self.needed = [
             (index, name)

@@ -142,6 +142,23 @@ impl Object {
         if set == 0 { Ok(()) } else { Err(Raised) }
     }
 
+    /// Keys and values, where this is a dict.
+    pub fn items(&self) -> Vec<(Object, Object)> {
+        let (mut at, mut key, mut value) = (0, null_mut(), null_mut());
+        let mut found = Vec::new();
+        // SAFETY: a dict, which no code changes meanwhile; what it answers is borrowed from it.
+        unsafe {
+            let next = python().PyDict_Next;
+            while next(self.address(), &raw mut at, &raw mut key, &raw mut value) != 0 {
+                if let (Some(key), Some(value)) = (Object::borrowed(&key), Object::borrowed(&value))
+                {
+                    found.push((key.clone(), value.clone()));
+                }
+            }
+        }
+        found
+    }
+
     /// The length of a tuple.
     pub fn tuple_length(&self) -> Result<usize> {
         // SAFETY: alive; what is no tuple makes it raise.

@@ -151,6 +151,7 @@ table! {
         PyDict_New() -> *mut PyObject;
         PyDict_GetItemWithError(*mut PyObject, *mut PyObject) -> *mut PyObject;
         PyDict_SetItem(*mut PyObject, *mut PyObject, *mut PyObject) -> c_int;
+        PyDict_Next(*mut PyObject, *mut isize, *mut *mut PyObject, *mut *mut PyObject) -> c_int;
         PyTuple_New(isize) -> *mut PyObject;
         PyTuple_SetItem(*mut PyObject, isize, *mut PyObject) -> c_int;
         PyTuple_GetItem(*mut PyObject, isize) -> *mut PyObject;

@@ -270,16 +270,21 @@ fn gather(
         return Ok(None);
     };
     let (names, defaults) = (arguments.element(0)?, arguments.element(1)?);
+    let positional = arguments.element(2)?.unsigned()? as usize;
+    let others = arguments.element(3)?.is_true()?;
     let given = call.arguments.get(1..).unwrap_or_default();
+    if given.len() > positional {
+        return Ok(None);
+    }
+    let mut taken = vec![false; call.named.len()];
     let length = names.tuple_length()?;
-    let mut named = 0;
-    let mut values = Vec::with_capacity(length);
+    let mut values = Vec::with_capacity(length + 1);
     for index in 0..length {
         let value = match given.get(index) {
             Some(value) => value.clone(),
             None => match by_name(call, &names.element(index)?)? {
-                Some(value) => {
-                    named += 1;
+                Some((at, value)) => {
+                    taken.iter_mut().skip(at).take(1).for_each(|it| *it = true);
                     value
                 }
                 None => defaults.element(index)?,
@@ -290,18 +295,38 @@ fn gather(
         }
         values.push(value);
     }
-    let all_taken = given.len() <= length && named == call.named.len();
-    Ok(all_taken.then_some(values))
+    if others {
+        values.push(rest(call, &taken)?);
+    } else if taken.contains(&false) {
+        return Ok(None);
+    }
+    Ok(Some(values))
 }
 
-/// The argument of this name. Names are interned by Python as well as here; where one is not, the call is not plain.
-fn by_name(call: &Call<'_>, name: &Object) -> Result<Option<Object>> {
+/// A dict of the arguments that were given by name and are none of the signature's own.
+fn rest(call: &Call<'_>, taken: &[bool]) -> Result<Object> {
+    let made = dict()?;
+    let Some(names) = call.names else {
+        return Ok(made);
+    };
+    for (index, (value, taken)) in call.named.iter().zip(taken).enumerate() {
+        if !taken {
+            made.set_value(&names.element(index)?, value)?;
+        }
+    }
+    Ok(made)
+}
+
+/// The argument of this name, and its place among those that were given by name.
+fn by_name(call: &Call<'_>, name: &Object) -> Result<Option<(usize, Object)>> {
     let Some(names) = call.names else {
         return Ok(None);
     };
     for (index, value) in call.named.iter().enumerate() {
-        if names.element(index)?.is(name) {
-            return Ok(Some(value.clone()));
+        let given = names.element(index)?;
+        // Both are interned as a rule.
+        if given.is(name) || (given.text().is_some() && given.text() == name.text()) {
+            return Ok(Some((index, value.clone())));
         }
     }
     Ok(None)

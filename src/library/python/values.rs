@@ -88,8 +88,30 @@ impl Flat {
         } else if kind == python.list && depth < DEEPEST {
             let length = value.list_length()?;
             self.add_elements('[', length, |index| value.list_element(index), state, depth)?;
+        } else if kind == python.dict && depth < DEEPEST {
+            self.add_dict(value, state, depth)?;
         } else {
             return Err(Stop::NotPlain);
+        }
+        Ok(())
+    }
+
+    fn add_dict(
+        &mut self,
+        value: &Object,
+        state: &State,
+        depth: usize,
+    ) -> std::result::Result<(), Stop> {
+        let items = value.items();
+        self.open('{', items.len());
+        for (key, element) in items {
+            let text = match key.kind() == python().text {
+                true => key.text().filter(|text| !text.contains('\0')),
+                false => None,
+            };
+            let text = text.ok_or(Stop::NotPlain)?;
+            let _ = write!(self.text, "{}:{text}", text.len());
+            self.add(&element, state, depth + 1)?;
         }
         Ok(())
     }

@@ -196,7 +196,7 @@ struct Targets {
   }
 };
 // The value that has begun as `token`, of which `wanted` is: does that.
-void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how);
+void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how, bool rewrapped = false);
 // An input (of the scope's caller) or the output of the present scope.
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
 // Shows the tensors among `values` to the core, but for the `unseen`; puts patched copies in the place of patched parameters,
@@ -240,6 +240,7 @@ struct OpInfo {
   uint64_t statistics = 0; // bits of those that it writes into without its schema saying so,
   int training = -1; // if this argument is true, or there is none
   bool reaches = false; // it may read what lies between the elements of its first argument
+  bool rewrapped = false; // Python makes an object of another class of its result (a Parameter, say)
   bool starts = false; // a flat run may begin with it
 
   // All that does not follow from the operator's name.

@@ -66,6 +66,7 @@ static OpInfo read(const c10::FunctionSchema& schema) {
   info.query = is_query(schema);
   info.cast = schema.name() == "aten::_autocast_to_reduced_precision" || schema.name() == "aten::_autocast_to_full_precision";
   info.reaches = schema.name().compare(0, 16, "aten::as_strided") == 0 && !schema.arguments().empty();
+  info.rewrapped = schema.name() == "aten::detach" || schema.name() == "aten::alias";
   info.starts = may_start_run(schema);
   info.n_arguments = static_cast<uint32_t>(schema.arguments().size());
   info.n_returns = static_cast<uint32_t>(schema.returns().size());
@@ -138,6 +139,15 @@ static bool is_engines(const GpThread& thread) {
   return backward_node() != thread.node;
 }
 
+// The value of an operation without results: what it wrote into. Many fused kernels and `_foreach_` operations are such.
+static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::IValue* arguments) {
+  std::vector<c10::IValue> operands;
+  for (uint32_t i = 0; i < info.n_arguments && i < 64; ++i)
+    if (info.written >> i & 1)
+      operands.push_back(arguments[i]);
+  return operands;
+}
+
 // Memory that we lack is no error of the program's: what is being looked at is left alone. False then.
 template <class Body>
 static bool has_memory_for(Body body) {
@@ -148,15 +158,6 @@ static bool has_memory_for(Body body) {
     core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
     return false;
   }
-}
-
-// The value of an operation without results: what it wrote into. Many fused kernels and `_foreach_` operations are such.
-static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::IValue* arguments) {
-  std::vector<c10::IValue> operands;
-  for (uint32_t i = 0; i < info.n_arguments && i < 64; ++i)
-    if (info.written >> i & 1)
-      operands.push_back(arguments[i]);
-  return operands;
 }
 
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
@@ -177,22 +178,22 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     came_to_be(results(), info.n_returns);
     return;
   }
-  const c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
+  const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
   const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, op.schema(), arguments); });
   std::vector<c10::IValue> operands;
   if (info.n_returns == 0 && info.written)
-    operands = written_operands(info, arguments);
+    has_memory_for([&] { operands = written_operands(info, arguments); });
   try {
     op.callBoxed(stack);
   } catch (...) {
     core->value_abandon(&token);
     throw;
   }
-  const bool is_written = !operands.empty() || info.in_place;
+  const bool writes = info.in_place || !operands.empty();
+  const Ownership how = writes ? Ownership::InPlace : Ownership::Result;
   c10::IValue* values = operands.empty() ? results() : operands.data();
   const size_t n = operands.empty() ? info.n_returns : operands.size();
-  const Ownership how = is_written ? Ownership::InPlace : Ownership::Result;
-  if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how); }))
+  if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how, info.rewrapped); }))
     core->value_abandon(&token);
   came_to_be(results(), info.n_returns);
 }

@@ -324,11 +324,14 @@ void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Owner
   came_to_be(value, 1);
 }
 
-void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how) {
+void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how, bool rewrapped) {
   if (wanted & GP_VALUE_TARGETS) {
     Targets targets;
     targets.size = core->value_targets(&token, &targets.owner, &targets.data);
     apply_targets(targets.data, targets.size, values, n, how);
+    // A tensor that a function of Python's has seen has an object there, and cannot get one of another class.
+    if (rewrapped && targets.size && n == 1 && values[0].isTensor() && is_memory(values[0].toTensor()))
+      values[0] = at::alias(values[0].toTensor());
   }
   if (wanted & GP_VALUE_ITEMS) {
     Items& items = scratch();

@@ -15,6 +15,9 @@ use graphpatch_core::tensor::{npy, safetensors};
 const ANYTHING: Query = Query {
     text: Some(String::new()),
     shape: None,
+    pattern: None,
+    op: None,
+    module: None,
 };
 
 /// In the order of [`NAMES`].

@@ -11,10 +11,17 @@ from checkout import ROOT
 PACKAGE = ROOT / "bindings" / "python" / "libgraphpatch"
 
 
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def imported(tree: ast.AST) -> set[str]:
-    """The modules of the package that a module imports, wherever in it."""
+    """The modules of the package that a module imports, wherever in it; but for what only type checkers see."""
+    unseen = {id(node) for part in ast.walk(tree) if is_for_types(part) for node in ast.walk(part)}
     found = set()
     for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             found |= {node.module} if node.module else {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("libgraphpatch"):

@@ -346,6 +346,8 @@ class PatchableGraph(Experiments):
         return Edit(self.patch(patches, **options))
 
 
+saved.made_by(PatchableGraph._of)
+
 # torch.compile calls them as they are, and is refused there.
 for method in (PatchableGraph.__call__, _forward):
     vars(method)["_torchdynamo_disable"] = True

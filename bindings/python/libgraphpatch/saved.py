@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import torch
 from torch.nn import Module
 
 from ._graphs import Graphs
 from ._library import lib, made
-
-if TYPE_CHECKING:
-    from .patchable_graph import PatchableGraph
 
 File: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
@@ -37,13 +35,20 @@ def save(module: Module, graphs: Graphs, file: File) -> None:
     torch.save(_Saved(module, _as_bytes(graphs)), file)
 
 
-def restored(version: int, module: Module, graph: bytes) -> PatchableGraph:
+# Makes a PatchableGraph of a module and its graph: the class, which lies above this module, says how.
+_makers: list[Callable[[Module, Graphs], Any]] = []
+
+
+def made_by(maker: Callable[[Module, Graphs], Any]) -> None:
+    """Says what makes a PatchableGraph."""
+    _makers[:] = [maker]
+
+
+def restored(version: int, module: Module, graph: bytes) -> Any:
     """What is read of a file comes to this."""
     if version != VERSION:
         raise ValueError(f"the file is of version {version}; this libgraphpatch reads version {VERSION}")
-    from .patchable_graph import PatchableGraph  # noqa: PLC0415
-
-    return PatchableGraph._of(module, _from_bytes(graph))
+    return _makers[0](module, _from_bytes(graph))
 
 
 def load(file: File, map_location: Any) -> Any:

@@ -26,15 +26,26 @@ _installed = False
 _lock = new_lock()
 
 
+def install_first() -> None:
+    """The same before anything was compiled."""
+    _install()
+
+
 def install() -> None:
     """Sees to it that graphs are captured as ours, once torch.compile is in use at all. What was compiled before is
     compiled again when it is called next."""
+    if _install():
+        torch._dynamo.reset()
+
+
+def _install() -> bool:
+    """Whether this call has done it."""
     global _installed
     if _installed or "torch._dynamo.convert_frame" not in sys.modules:
-        return
+        return False
     with _lock:
         if _installed:
-            return
+            return False
         _installed = True
         try:
             outputs: Any = importlib.import_module("torch._dynamo.output_graph").OutputGraph
@@ -44,14 +55,14 @@ def install() -> None:
             capture, compile_frame = outputs.call_user_compiler, frames._compile
             _marks.install()
         except (ImportError, AttributeError):
-            return  # a version that is made otherwise: compiled modules stay closed
+            return False  # a version that is made otherwise: compiled modules stay closed
         optimized.__call__ = _calling(optimized.__call__)
         outputs.call_user_compiler = _capturing(capture)
         frames._compile = _apart(compile_frame)
         contexts._maybe_set_eval_frame = _around(set_eval_frame)
         skip_package()
-        torch._dynamo.reset()
         see_compiled()
+        return True
 
 
 def _capturing(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from ._dispatch_key import hide
+from ._imports import behind
 from ._thread import Frame, thread
 
 
@@ -54,9 +56,35 @@ def show_operations(frame: Frame) -> None:
     hide(not frame.seen)
 
 
-def take_for_torchs_own(original: Callable[..., Any], call: Callable[..., Any]) -> None:
+def take_for_torchs_own(call: Any) -> None:
     """torch.compile looks through modules whose ``__call__`` is torch's own: it takes ``call`` for that."""
-    for name in ("torch._dynamo.utils", "torch._dynamo.variables.nn_module"):
-        holder: Any = sys.modules.get(name)
-        if getattr(holder, "unpatched_nn_module_call", None) is original:
-            holder.unpatched_nn_module_call = call
+
+    def take(holder: types.ModuleType) -> None:
+        if hasattr(holder, "unpatched_nn_module_call"):
+            vars(holder)["unpatched_nn_module_call"] = call
+
+    # The second one has it from the first.
+    behind("torch._dynamo.utils", take)
+    if "torch._dynamo.variables.nn_module" in sys.modules:
+        take(sys.modules["torch._dynamo.variables.nn_module"])
+
+
+def before_the_first_compilation(action: Callable[[], None]) -> None:
+    """Calls ``action`` before torch.compile compiles anything, if it ever does."""
+
+    def wait(holder: types.ModuleType) -> None:
+        original: Any = getattr(holder, "_compile", None)
+        if original is None:
+            return
+
+        @functools.wraps(original)
+        def compile_frame(*args: Any, **kwargs: Any) -> Any:
+            if vars(holder)["_compile"] is not compile_frame:
+                return original(*args, **kwargs)
+            vars(holder)["_compile"] = original
+            action()
+            return vars(holder)["_compile"](*args, **kwargs)
+
+        vars(holder)["_compile"] = compile_frame
+
+    behind("torch._dynamo.convert_frame", wait)

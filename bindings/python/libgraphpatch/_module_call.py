@@ -97,7 +97,7 @@ def install() -> None:
         # It is found by this name, where the original is found by another one.
         function.__qualname__ = "Module.__call__"
         let_higher_order_through()
-        _dynamo.take_for_torchs_own(_original, call)
+        _dynamo.take_for_torchs_own(call)
 
 
 def _configure() -> None:

@@ -16,7 +16,7 @@ from torch.nn import Module
 from . import _capture, _checkpoint, _dynamo, _module_call, _source
 from ._direct_forward import tell_of_direct_calls
 from ._locks import new_lock
-from ._modules import below, class_name, is_script, note, note_failure, why_opaque
+from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
 from .errors import GraphPatchError
 
@@ -48,6 +48,7 @@ def install() -> None:
     except GraphPatchError:
         return
     _dynamo.skip_package()
+    _dynamo.before_the_first_compilation(_capture.install_first)
     _checkpoint.install()
     _module_call.watch_outermost(_root_of)
 
@@ -57,6 +58,8 @@ def _root_of(module: Module) -> Any:
     if _tracing() is not None or _is_compiling() or any(_mode(mode) is not None for mode in _MODES):
         return None
     _capture.install()
+    if is_compiled(module) and why_opaque(module) is None:
+        return None  # the module that was compiled is called inside
     if is_script(module):
         return _Script(module)
     try:

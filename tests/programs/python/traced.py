@@ -10,7 +10,9 @@ from model import bits, pair
 warnings.simplefilter("ignore")
 model, x = pair(), torch.ones(2, 4)
 for way in sys.argv[1:]:
-    if way == "trace":
+    if way == "plain":
+        print(bits(model(x)), bits(model(x + 1)))
+    elif way == "trace":
         traced = torch.jit.trace(model, x)
         print(traced.code, bits(traced(x)))
     elif way == "script":

@@ -206,6 +206,12 @@ def test_compiled_models_show_their_inside(how: str) -> None:
     assert tree_in(seen("traced.py", how).stderr) == PAIR_TREE
 
 
+def test_looking_leaves_compiled_code_its_bits() -> None:
+    """What inductor makes rounds otherwise than libtorch's own operations; random numbers and buffers are left alone."""
+    trees = trees_in(seen("compiled.py").stderr)
+    assert len(trees) == 1 and "layers" in trees[0] and "softmax" in trees[0]
+
+
 def test_compiled_models_take_patches(tmp_path: Path) -> None:
     patched, kept = [], tmp_path / "kept.safetensors"
     for how in ("plain", "compile"):

@@ -16,10 +16,13 @@ from torch import Tensor, fx
 from . import _marks
 from ._dispatch_key import hidden
 from ._header import GP_WANTS_RECORD
+from ._modules import is_handlers, note_failure
 from ._replay import Replay
-from ._side_effects import unchanged_values
+from ._run import spare
+from ._side_effects import Before
 from ._thread import Frame, thread
 from ._watched import watched
+from .errors import PatchError
 
 Compiled = Callable[..., Any]
 Compiler = Callable[[fx.GraphModule, list[Any]], Compiled]
@@ -58,13 +61,30 @@ class Captured:
         """Outside of runs: calls of modules in the graph may be runs."""
         modules = _marks.Modules(_caller())
         if watched.outermost is not None:
-            return self._replay(modules, args)
+            return self._watched(modules, args)
         called = [modules.of(mark) for mark in self._calls]
         roots = [root for root in watched.all() if any(module is root.module() for module in called)]
         if any(root.changes for root in roots):
             return self._replay(modules, args)
         if roots:
-            self._look(modules, args)
+            self._look(modules, args, None)
+        return self._compiled(*args)
+
+    def _watched(self, modules: _marks.Modules, args: tuple[Any, ...]) -> Any:
+        """The same under `graphpatch run`, where only a run tells whether there are patches for it."""
+        thread.plan.value = 0
+        before = Before(arg for arg in args if isinstance(arg, Tensor))
+        try:
+            result = self._replay(modules, args)
+            if thread.plan.value:
+                return result
+        except PatchError:
+            raise
+        except Exception as error:  # the program must not fail because of us
+            if is_handlers(error):
+                raise
+            note_failure("a compiled function", "its inside was not seen", error)
+        before.restore()
         return self._compiled(*args)
 
     def _inside(self, frame: Frame, args: tuple[Any, ...]) -> Any:
@@ -72,7 +92,7 @@ class Captured:
         if frame.root.changes if frame.root.session is not None else frame.plan:
             return self._replay(_marks.Modules(_caller()), args)
         if frame.plan or frame.wants & GP_WANTS_RECORD:
-            self._look(_marks.Modules(_caller()), args)
+            self._look(_marks.Modules(_caller()), args, frame)
         thread.frame = frame.root.cold
         try:
             with hidden(True):
@@ -90,10 +110,18 @@ class Captured:
         finally:
             thread.in_compiled(compiled)
 
-    def _look(self, modules: _marks.Modules, args: tuple[Any, ...]) -> None:
+    def _look(self, modules: _marks.Modules, args: tuple[Any, ...], frame: Frame | None) -> None:
         """Shows what the graph computes. The arguments are afterwards what they were, and so are random numbers."""
-        with torch.no_grad(), unchanged_values(arg for arg in args if isinstance(arg, Tensor)):
-            self._replay(modules, args)
+        before = Before(arg for arg in args if isinstance(arg, Tensor))
+        try:
+            with torch.no_grad():
+                self._replay(modules, args)
+        except Exception as error:
+            if frame is None or is_handlers(error):
+                raise
+            spare(frame.root, frame.module, error)
+        finally:
+            before.restore()
 
 
 def _inputs(graph: fx.Graph) -> list[fx.Node]:

@@ -21,10 +21,6 @@ Place = tuple[str, int, str, str]
 _LINE = re.compile(r'^ *File "(.*)", line (\d+), in (.*)\n(?: *(.*)\n)?', re.MULTILINE)
 
 
-class _Returned(Exception):
-    """The graph's own end was reached."""
-
-
 class Replay:
     """One run of a captured graph.
 

@@ -24,18 +24,21 @@ def unchanged(module: Module) -> Iterator[None]:
                 buffer.restore()
 
 
-@contextlib.contextmanager
-def unchanged_values(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-    """These tensors, but for parameters that want gradients, and random numbers are behind the block what they were
-    before it."""
-    values = [_Value(tensor) for tensor in tensors if not (tensor.requires_grad and tensor.is_leaf)]
-    devices = {value.tensor.device for value in values if value.tensor.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
-        try:
-            yield
-        finally:
-            for value in values:
-                value.restore()
+class Before:
+    """What tensors, but for parameters that want gradients, and the random numbers are at one time."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        self._values = [_Value(tensor) for tensor in tensors if not (tensor.requires_grad and tensor.is_leaf)]
+        self._devices = {value.tensor.device for value in self._values if value.tensor.is_cuda}
+        self._random = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in self._devices]
+
+    def restore(self) -> None:
+        """Makes them that again."""
+        for value in self._values:
+            value.restore()
+        torch.set_rng_state(self._random[0])
+        for device, state in zip(self._devices, self._random[1], strict=True):
+            torch.cuda.set_rng_state(state, device)
 
 
 class _Value:

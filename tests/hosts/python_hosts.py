@@ -101,7 +101,7 @@ _TORCH: dict[str, str] = {
     "module_call": "import inspect, torch.nn as n\nc = n.Module.__call__\nprint(c.__name__, c.__qualname__, c.__module__, c.__doc__, inspect.signature(c), inspect.isfunction(c))",
     "module_call_pickled": "import pickle, copy, functools, torch.nn as n\nnet(x)\nc = n.Module.__call__\nprint(pickle.loads(pickle.dumps(c)) is c, copy.deepcopy(c) is c, functools.wraps(c)(lambda: 1).__name__, functools.wraps(c)(lambda: 1).__qualname__)",
     "module_call_annotations": "import typing, torch.nn as n\nnet(x)\nc = n.Module.__call__\nprint(typing.get_type_hints(c), c.__defaults__, c.__kwdefaults__, sorted(vars(n.Module))[:60])",
-    "traceback": "class Bad(torch.nn.Module):\n    def forward(self, x): raise KeyError('inside')\nimport traceback\ntry:\n    torch.nn.Sequential(Bad())(x)\nexcept KeyError:\n    print(len(traceback.format_exc().splitlines()))",
+    "traceback": "class Bad(torch.nn.Module):\n    def forward(self, x): raise KeyError('inside')\nimport traceback\ntry:\n    torch.nn.Sequential(Bad())(x)\nexcept KeyError:\n    print([f.name for f in traceback.extract_tb(sys.exc_info()[2]) if f.name != '_wrapped_call_impl'])",
     "seeds": "torch.manual_seed(3); net(x); show(torch.rand(3)); show(torch.nn.functional.dropout(x))",
     "autocast": "with torch.autocast('cpu', dtype=torch.bfloat16): y = net(x)\nprint(y.dtype); show(y.float())",
     "vmap": "show(torch.vmap(net)(x)); show(torch.func.jacrev(net)(x[0]))",

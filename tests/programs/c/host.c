@@ -901,7 +901,7 @@ static void check_source(gp_session *session, const char *folder) {
   require(strstr(text, "    return {'value': mul_1, 'count': 2}\n") != NULL, text);
   gp_string_free(text);
   ok(gp_graphs_code(graphs, 0, NULL, &text));
-  require(strstr(text, "    mul = aten.mul.Tensor(x, weight)\n") != NULL, text);
+  require(strstr(text, "    mul = aten.mul.Tensor(x, weight)  # in some runs\n") != NULL, text);
   require(strstr(text, "    layer = self.layer(mul, {'gain': 0.25, 'shift': [") != NULL, text);
   gp_string_free(text);
   refused(GP_STATUS_ARGUMENT, gp_graphs_code(graphs, 1, NULL, &text));

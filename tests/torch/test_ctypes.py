@@ -548,6 +548,7 @@ def check_graphs(p: Patched, folder: Path) -> None:
     assert ctypes.string_at(name) == b"relu"
     gp.string_free(name)
     assert gp.text("graphs_find", graphs, 0, "layers_0", "relu") == "layers_0.relu"
+    assert gp.text("graphs_search", graphs, 0, "*.re*", "relu", None, "3, *").splitlines() == ["layers_0.relu"]
     gp.graphs_check(graphs, (c_char_p * 2)(b"layers_0.relu", b"mul"), 2)
     with refused("PATH", "layers_0", "mull", "layers_0.relu"):
         gp.graphs_check(graphs, (c_char_p * 2)(b"layers_0", b"mull"), 2)

@@ -31,7 +31,7 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## see inside a real sentence encoder in a finished program, and switch parts of it off
-	cargo build --release
+	@cargo build --release
 	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.

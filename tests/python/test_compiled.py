@@ -351,3 +351,21 @@ def test_errors_name_the_patch() -> None:
     ):
         pg(x)
     assert same(pg(x), net(x))
+
+
+def test_somebody_has_put_the_function_of_calls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What replaces ``Module.__call__`` for a while puts back what it has found there by a look-up."""
+    net, x = Net(), torch.randn(3, 4)
+    eager = PatchableGraph(net, x)
+    for back in (False, True):
+        if back:
+            monkeypatch.setattr(nn.Module, "__call__", nn.Module.__call__)
+        made = compiled(net)
+        monkeypatch.undo()
+        pg = PatchableGraph(made, x)
+        assert repr(pg.graph) == repr(eager.graph)
+        if back:
+            continue
+        monkeypatch.setattr(nn.Module, "__call__", nn.Module.__call__)
+        assert same(pg.record(x), made(x)) and repr(pg.graph) == repr(eager.graph)
+        monkeypatch.undo()

@@ -17,7 +17,7 @@ from ._captured import Captured
 from ._dispatch_key import hidden, hide, key
 from ._dynamo import skip_package
 from ._locks import new_lock
-from ._module_call import call_module
+from ._module_call import call_module, is_seen
 from ._modules import see_compiled
 from ._thread import Frame, thread
 from ._watched import watched
@@ -97,7 +97,7 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
                 return self._call_impl(*args, **kwargs)
 
         method = getattr(getattr(self.forward, "__wrapped__", None), "__func__", None)
-        if method is None or method is vars(Module)["__call__"]:
+        if method is None or is_seen(method):
             return inner(module, *args, **kwargs)  # the call of the module is seen there
         return call_module(module, args, kwargs, inner)
 

@@ -100,6 +100,11 @@ def install() -> None:
         _dynamo.take_for_torchs_own(call)
 
 
+def is_seen(function: Any) -> bool:
+    """Whether calls of modules by ``function``, some ``__call__`` of theirs, are seen."""
+    return function is not None and function in (_call, _call.__get__(None, Module))
+
+
 def _configure() -> None:
     """Gives the extension what it needs of Python's: the order is that of src/library/python/state.rs."""
     native.configure(

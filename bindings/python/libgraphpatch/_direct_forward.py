@@ -15,6 +15,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from ._code import nested
 from ._modules import below, note
 from ._root import Root
 
@@ -56,15 +57,8 @@ def methods_with_direct_calls(kind: type) -> list[str]:
 def _all_codes(function: Any) -> Iterator[types.CodeType]:
     """The code of a function, of those that it wraps, and of what is defined in them."""
     while isinstance(function, types.FunctionType):
-        yield from _codes(function.__code__)
+        yield from nested(function.__code__)
         function = getattr(function, "__wrapped__", None)
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
 
 
 def _is_direct(code: types.CodeType) -> bool:

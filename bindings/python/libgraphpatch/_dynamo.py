@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ._code import nested
 from ._dispatch_key import hide
 from ._imports import behind
 from ._thread import Frame, thread
@@ -36,16 +37,9 @@ def skip_package() -> None:
 def _codes(names: dict[str, Any], module: str) -> Iterator[types.CodeType]:
     for value in list(names.values()):
         if isinstance(value, types.FunctionType) and value.__module__ == module:
-            yield from _nested(value.__code__)
+            yield from nested(value.__code__)
         elif isinstance(value, type) and value.__module__ == module:
             yield from _codes(dict(vars(value)), module)
-
-
-def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _nested(constant)
 
 
 def show_operations(frame: Frame) -> None:

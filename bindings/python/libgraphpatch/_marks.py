@@ -173,8 +173,7 @@ def is_mark(node: fx.Node) -> bool:
 
 
 def value_of(form: Any, leaves: Iterator[Any]) -> Any:
-    """The value that is made so, of these leaves. Other objects are ones of a class
-    of the same name."""
+    """The value that is made so, of these leaves. Other objects are ones of a class of the same name."""
     if form in (_TENSOR, _NUMBER):
         return next(leaves)
     if form is None:

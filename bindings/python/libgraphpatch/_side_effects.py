@@ -45,50 +45,40 @@ class _Value:
     """What a tensor has in it now."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
+        self.tensor, self.version = tensor, tensor._version
         self.copy: torch.Tensor | None = None
         with contextlib.suppress(*_NOT_FOR_THIS_KIND):
             self.copy = tensor.detach().clone()
 
     def restore(self) -> None:
-        if self.copy is not None and not _same(self.tensor, self.copy):
+        if self.copy is not None and self._is_written(self.copy):
             with torch.no_grad():
                 self.tensor.copy_(self.copy)
 
+    def _is_written(self, copy: torch.Tensor) -> bool:
+        """Not all of libtorch's writes count as a new version: the numbers are compared, and NaN is NaN."""
+        now = self.tensor
+        try:
+            return not (torch.equal(now, copy) or torch.allclose(now, copy, rtol=0, atol=0, equal_nan=True))
+        except _NOT_FOR_THIS_KIND:  # sparse, nested, of four bits ...
+            return bool(now._version != self.version)
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether both have the same bits in them; NaN is NaN."""
-    try:
-        return bool(torch.equal(a, b) or torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
-    except _NOT_FOR_THIS_KIND:
-        return False
 
-
-class _Buffer:
+class _Buffer(_Value):
     """A buffer as it is now."""
 
     def __init__(self, holder: Module, name: str, buffer: torch.Tensor) -> None:
-        self.holder, self.name, self.buffer = holder, name, buffer
-        self.version = buffer._version
-        self.copy: torch.Tensor | None = None
-        with contextlib.suppress(*_NOT_FOR_THIS_KIND):
-            self.copy = buffer.clone()
+        super().__init__(buffer)
+        self.holder, self.name = holder, name
 
     def restore(self) -> None:
-        if self.copy is not None and self.is_written(self.copy):
-            try:
-                self.buffer.copy_(self.copy)
-            except _NOT_FOR_THIS_KIND:
-                setattr(self.holder, self.name, self.copy)
-                return
-        if getattr(self.holder, self.name, self.buffer) is not self.buffer:  # the module put another one there
-            setattr(self.holder, self.name, self.buffer)
-
-    def is_written(self, copy: torch.Tensor) -> bool:
         try:
-            return not torch.equal(self.buffer, copy)  # not all of libtorch's writes count as a new version
-        except _NOT_FOR_THIS_KIND:  # sparse, nested, of four bits ...
-            return bool(self.buffer._version != self.version)
+            super().restore()
+        except _NOT_FOR_THIS_KIND:
+            setattr(self.holder, self.name, self.copy)
+            return
+        if getattr(self.holder, self.name, self.tensor) is not self.tensor:  # the module put another one there
+            setattr(self.holder, self.name, self.tensor)
 
 
 # What libtorch raises where it lacks an operation for a layout or a dtype.

@@ -8,13 +8,7 @@ use crate::shop::*;
 fn a_patch_that_could_not_be_applied_shows_in_the_exit_code() {
     let shop = Shop::new();
     shop.stand_in_libtorch();
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    let program = shop.program(ENDS, "ends", &flags);
+    let program = shop.program(ENDS, "ends", &WITH_LIBTORCH);
     let with = run(graphpatch(&["--patch", "add=zero"])
         .arg(&program)
         .arg("none"));

@@ -56,13 +56,7 @@ fn every_way_to_end() {
 fn every_way_to_end_leaves_a_report() {
     let shop = Shop::new();
     shop.stand_in_libtorch();
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    let program = shop.program(ENDS, "ends", &flags);
+    let program = shop.program(ENDS, "ends", &WITH_LIBTORCH);
     for how in WAYS {
         let with = untouched(&program, &[how]);
         let said = text(&with.stderr);
@@ -183,26 +177,17 @@ fn children_of_all_kinds() {
           execl(argv[0], argv[0], "exec", (char *)0);
         }"#;
     untouched(&shop.program(program, "children", &[]), &[]);
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    untouched(&shop.program(program, "torch_children", &flags), &[]);
+    untouched(
+        &shop.program(program, "torch_children", &WITH_LIBTORCH),
+        &[],
+    );
 }
 
 #[test]
 fn reports_hold_what_the_process_is() {
     let shop = Shop::new();
     shop.stand_in_libtorch();
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    let program = shop.program(ENDS, "ends", &flags);
+    let program = shop.program(ENDS, "ends", &WITH_LIBTORCH);
     let reports = shop.path("reports");
     std::fs::create_dir(&reports).expect("dir");
     let options = graphpatch_protocol::Options {

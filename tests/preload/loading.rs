@@ -90,13 +90,7 @@ fn libtorch_that_comes_late() {
           dlopen("libm.so.6", RTLD_NOW);
         }
         int plugin(int x) { return forward(x); }"#;
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    shop.shared(plugin, "libplugin.so", &flags);
+    shop.shared(plugin, "libplugin.so", &WITH_LIBTORCH);
     let program = r#"
         #include <dlfcn.h>
         #include <errno.h>
@@ -190,13 +184,7 @@ fn the_adapter_waits_for_libtorchs_constructors() {
     };
     let late = shop.program(program, "late", &[]);
     assert_eq!(order(&late, &[]), "c10 1 libtorch opened adapter looked");
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    let linked = shop.program(program, "linked", &flags);
+    let linked = shop.program(program, "linked", &WITH_LIBTORCH);
     assert_eq!(order(&linked, &["x"]), "c10 1 libtorch adapter main");
 }
 

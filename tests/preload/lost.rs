@@ -8,13 +8,7 @@ use crate::shop::*;
 /// Links to a stand-in of libtorch, so that looking into it is tried, and said.
 fn model(shop: &Shop) -> std::path::PathBuf {
     shop.stand_in_libtorch();
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    shop.program(ENDS, "model", &flags)
+    shop.program(ENDS, "model", &WITH_LIBTORCH)
 }
 
 const SEEN: &str = "ran untouched";
@@ -109,16 +103,10 @@ fn a_library_that_takes_ld_preload_out() {
 fn a_plugin_that_is_bound_deeply() {
     let shop = Shop::new();
     shop.stand_in_libtorch();
-    let links = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
     shop.shared(
         "int forward(int);\nint plugin(int x) { return forward(x); }",
         "liblinks.so",
-        &links,
+        &WITH_LIBTORCH,
     );
     let opens = r#"
         #include <dlfcn.h>

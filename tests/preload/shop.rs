@@ -135,6 +135,14 @@ pub fn untouched(program: &Path, arguments: &[&str]) -> Output {
     with
 }
 
+/// Links a program with the stand-in for libtorch.
+pub const WITH_LIBTORCH: [&str; 4] = [
+    "-Ltorch/lib",
+    "-Wl,--no-as-needed",
+    "-ltorch_cpu",
+    "-Wl,-rpath,$ORIGIN/torch/lib",
+];
+
 pub const ENDS: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>

@@ -87,13 +87,7 @@ fn names_cannot_steer_a_terminal() {
 fn messages_of_a_run_cannot_either() {
     let shop = Shop::new();
     shop.stand_in_libtorch();
-    let flags = [
-        "-Ltorch/lib",
-        "-Wl,--no-as-needed",
-        "-ltorch_cpu",
-        "-Wl,-rpath,$ORIGIN/torch/lib",
-    ];
-    let program = shop.program(ENDS, "plain", &flags);
+    let program = shop.program(ENDS, "plain", &WITH_LIBTORCH);
     let evil = shop.path(EVIL);
     std::fs::rename(program, &evil).expect("rename");
     let done: Output = run(graphpatch(&["--tree", "--summary"]).arg(&evil).arg("exit"));

@@ -1,9 +1,14 @@
-"""Doing something right behind the import of a module of torch's that a program may import later, or never."""
+"""Doing something right behind the import of a module of torch's that a program may import later, or never.
+
+``sys.meta_path`` stays as the program has it: the finder of the one folder that holds the module is asked through us.
+"""
 
 from __future__ import annotations
 
+import os
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -12,26 +17,38 @@ Action = Callable[[ModuleType], None]
 
 # By the module's name.
 _waiting: dict[str, Action] = {}
+# Finders of folders whose `find_spec` is ours as long as something is waited for.
+_finders: list[Any] = []
 
 
-class _Finder:
-    """Finds the modules that are waited for as the other finders do."""
+def behind(name: str, action: Action) -> None:
+    """Calls ``action`` with the module of that name: now, if it was imported, or right behind its import.
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name not in _waiting:
-            return None
-        for finder in sys.meta_path:
-            find = None if finder is self else getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = None if find is None else find(name, path, target)
-            if spec is not None:
-                _wait_for(name, spec.loader)
-                return spec
-        return None
+    The module lies in a package below one that was imported, in the folder that its name says.
+    """
+    module = sys.modules.get(name)
+    if module is not None:
+        action(module)
+        return
+    _waiting[name] = action
+    package, *folders = name.split(".")[:-1]
+    for path in sys.modules[package].__path__:
+        _ask_through_us(pkgutil.get_importer(os.path.join(path, *folders)))
 
 
-_finder: Any = _Finder()
+def _ask_through_us(finder: Any) -> None:
+    if finder is None or any(finder is known for known in _finders):
+        return
+    find = finder.find_spec
+
+    def find_spec(name: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec: ModuleSpec | None = find(name, target)
+        if spec is not None and name in _waiting:
+            _wait_for(name, spec.loader)
+        return spec
+
+    finder.find_spec = find_spec
+    _finders.append(finder)
 
 
 def _wait_for(name: str, loader: Any) -> None:
@@ -49,18 +66,9 @@ def _wait_for(name: str, loader: Any) -> None:
 
 def _done(name: str, module: ModuleType) -> None:
     action = _waiting.pop(name, None)
-    if not _waiting and _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
+    if not _waiting:
+        for finder in _finders:
+            vars(finder).pop("find_spec", None)
+        _finders.clear()
     if action is not None:
         action(module)
-
-
-def behind(name: str, action: Action) -> None:
-    """Calls ``action`` with the module of that name: now, if it was imported, or right behind its import."""
-    module = sys.modules.get(name)
-    if module is not None:
-        action(module)
-        return
-    _waiting[name] = action
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)

@@ -104,6 +104,13 @@ impl Journal {
     }
 }
 
+impl Drop for Journal {
+    /// A program that is being started on another thread holds a copy of the descriptor, and its lock, until it begins.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 /// The lines that were written to their end. When everything stopped, one may have been half written; where the power failed,
 /// a file may also end in zeros that were never written over.
 fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {

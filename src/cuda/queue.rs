@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use super::device::{Cuda, Why};
+use super::device::{Cuda, Entered, Why};
 use super::plan::{Steps, Value};
 use super::planning::Planning;
+use super::resident;
 use super::work::{Dim, Kernel, Path, Picks, WORKS, Work};
 use graphpatch_core::layout::Extent;
 use graphpatch_core::patch::Patch;
@@ -36,6 +37,8 @@ pub enum Planned {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub patch: Arc<Patch>,
+    /// The launch reads memory that goes with the patch.
+    pub reads: bool,
     pub steps: Steps,
     pub picks: Picks,
     /// `None` where it is not known what is touched.
@@ -133,6 +136,16 @@ fn launch(cuda: &Arc<Cuda>, device: u32, stream: usize, entries: &[Entry]) -> Re
         Err(Why::Unusable(why) | Why::Failed(why)) => return Err(why),
     };
     let entered = cuda.enter(device).map_err(|fault| fault.to_string())?;
+    launch_on(&entered, stream, entries)?;
+    for entry in entries.iter().filter(|entry| entry.reads) {
+        if let Some(resident) = resident::of(&entry.patch) {
+            resident.read_by(cuda, &entered, stream);
+        }
+    }
+    Ok(())
+}
+
+fn launch_on(entered: &Entered<'_>, stream: usize, entries: &[Entry]) -> Result<(), String> {
     if let [entry] = entries {
         for step in &entry.steps {
             let picks = Picks {

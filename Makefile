@@ -22,7 +22,7 @@ C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C program that needs no libtorch.
 ALONE_PROGRAMS := build/c_alone
 # Those that use the C++ binding; the first one without libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes build/card/card
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
@@ -383,6 +383,23 @@ build/cpp_modules build/cpp_functions: build/cpp_%: tests/programs/cpp/%.cpp $(a
     $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+
+# A stand-in of a card: CUDA's driver, and the library of libtorch's that knows streams, in a folder that comes first.
+CARD := tests/gpu/stand_in
+
+build/card/libcuda.so.1: $(CARD)/driver.cpp $(CARD)/driver.h $(wildcard kernels/*.cu kernels/*.cuh kernels/*.h)
+	@mkdir -p build/card
+	@echo "programs: compiling the stand-in of a card" >&2
+	@$(CXX) -std=c++17 -O1 -g -fPIC -Wall -Wextra -Wno-unknown-pragmas -shared -Wl,-soname,libcuda.so.1 $< -o $@
+
+build/card/libc10_cuda.so: $(CARD)/streams.cpp build/card/libcuda.so.1 build/torch.mk
+	@$(CXX) $(CXXFLAGS) -fPIC $(TORCH_CXXFLAGS) -shared -Wl,-soname,libc10_cuda.so $< -o $@ build/card/libcuda.so.1
+
+build/card/card: tests/programs/cpp/card.cpp $(CARD)/device.h tests/programs/cpp/include/check.hpp $(CPP_HEADERS) \
+    build/card/libc10_cuda.so build/libtorch.hpp.gch
+	@echo "programs: compiling card" >&2
+	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ -Wl,-rpath,'$$ORIGIN' $(CPP_LINK) $(TORCH_LDFLAGS) \
+	    -Wl,--no-as-needed build/card/libc10_cuda.so build/card/libcuda.so.1
 
 TRANSFORMER := bindings/cpp/examples/transformer
 

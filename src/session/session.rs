@@ -35,6 +35,8 @@ pub struct Session {
     pub(crate) for_command: bool,
     pub(crate) recording: AtomicBool,
     pub(crate) surveying: AtomicBool,
+    /// The devices that the process uses have what the patches need there.
+    pub(crate) warmed: AtomicBool,
     pub(crate) on_error: Mutex<OnError>,
     pub(crate) plan: RwLock<Arranged>,
     pub(crate) patches: Mutex<Vec<Arc<Patch>>>,

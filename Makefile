@@ -19,8 +19,8 @@ GRAPHPATCH := target/release/graphpatch
 PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
-# The C program that needs no libtorch.
-ALONE_PROGRAMS := build/c_alone
+# The C programs that need no libtorch.
+ALONE_PROGRAMS := build/c_alone build/c_handles
 # Those that use the C++ binding; the first one without libtorch.
 CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes build/card/card
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
@@ -360,7 +360,7 @@ $(C_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS) build/libmodel.so
 $(ALONE_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS)
 	@mkdir -p build
 	@echo "programs: compiling c_$*" >&2
-	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ \
+	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ -pthread \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
 
 # A minute of two cores the first time: libtorch's headers, and the 21,000 lines that tch has between C++ and Rust. Cargo knows

@@ -19,10 +19,10 @@ GRAPHPATCH := target/release/graphpatch
 PLAIN_PROGRAMS := build/infer build/runner build/endings build/flat build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
-# The C program that needs no libtorch.
-ALONE_PROGRAMS := build/c_alone
+# The C programs that need no libtorch.
+ALONE_PROGRAMS := build/c_alone build/c_handles
 # Those that use the C++ binding; the first one without libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes build/card/card
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
@@ -93,14 +93,19 @@ test-versions: venv build ## programs with other versions of libtorch; VERSIONS=
 	    $(MAKE) --no-print-directory -j$(JOBS) -f tests/versions/programs.mk FOLDER=$$folder CXXFLAGS='$(CXXFLAGS)' || exit 1; done
 	VERSIONS='$(VERSIONS)' $(PYTEST) tests/versions -q $(T)
 
-# What it finds lies in build/fuzz and belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
+# What it finds lies in build/fuzz. A damaged file belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
+# Blocks that are freed are overwritten (MALLOC_PERTURB_), so that a use after the end is seen.
+FUZZ = cd tests/fuzz && MALLOC_PERTURB_=165 TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) cargo run --release --locked --quiet
+FUZZ_OPTIONS = -artifact_prefix=../../build/fuzz/ -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -runs=$(or $(RUNS_OF_FUZZ),-1) \
+    -timeout=10 -rss_limit_mb=1024 -print_final_stats=1
+
 .PHONY: fuzz
-fuzz: ## feed damaged files to everything that reads one, for SECONDS_OF_FUZZ (60)
-	@mkdir -p build/fuzz/corpus && for seed in tests/fuzz/seeds/*; do \
-	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; *) n=4;; esac; \
+fuzz: ## feed damaged files to everything that reads one, and call the C ABI in every wrong way: each for SECONDS_OF_FUZZ (60), or RUNS_OF_FUZZ
+	@mkdir -p build/fuzz/corpus build/fuzz/calls && for seed in tests/fuzz/seeds/*; do \
+	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; options-*) n=5;; report-*) n=6;; *) n=4;; esac; \
 	    { printf "\\00$$n"; cat $$seed; } > build/fuzz/corpus/$${seed##*/}; done
-	@cd tests/fuzz && cargo run --release --locked --quiet -- ../../build/fuzz/corpus -artifact_prefix=../../build/fuzz/ \
-	    -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -timeout=10 -rss_limit_mb=1024 -max_len=16384 -print_final_stats=1
+	@$(FUZZ) --bin loaders -- ../../build/fuzz/corpus $(FUZZ_OPTIONS) -max_len=16384
+	@$(FUZZ) --bin calls -- ../../build/fuzz/calls $(FUZZ_OPTIONS) -max_len=400
 
 # GRAPHPATCH_NEEDS_BROWSER=1 fails where no Chromium is found, instead of saying that the pages were not tested.
 .PHONY: test-view
@@ -370,7 +375,7 @@ $(C_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS) build/libmodel.so
 $(ALONE_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS)
 	@mkdir -p build
 	@echo "programs: compiling c_$*" >&2
-	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ \
+	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ -pthread \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
 
 # A minute of two cores the first time: libtorch's headers, and the 21,000 lines that tch has between C++ and Rust. Cargo knows
@@ -393,6 +398,23 @@ build/cpp_modules build/cpp_functions: build/cpp_%: tests/programs/cpp/%.cpp $(a
     $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+
+# A stand-in of a card: CUDA's driver, and the library of libtorch's that knows streams, in a folder that comes first.
+CARD := tests/gpu/stand_in
+
+build/card/libcuda.so.1: $(CARD)/driver.cpp $(CARD)/driver.h $(wildcard kernels/*.cu kernels/*.cuh kernels/*.h)
+	@mkdir -p build/card
+	@echo "programs: compiling the stand-in of a card" >&2
+	@$(CXX) -std=c++17 -O1 -g -fPIC -Wall -Wextra -Wno-unknown-pragmas -shared -Wl,-soname,libcuda.so.1 $< -o $@
+
+build/card/libc10_cuda.so: $(CARD)/streams.cpp build/card/libcuda.so.1 build/torch.mk
+	@$(CXX) $(CXXFLAGS) -fPIC $(TORCH_CXXFLAGS) -shared -Wl,-soname,libc10_cuda.so $< -o $@ build/card/libcuda.so.1
+
+build/card/card: tests/programs/cpp/card.cpp $(CARD)/device.h tests/programs/cpp/include/check.hpp $(CPP_HEADERS) \
+    build/card/libc10_cuda.so build/libtorch.hpp.gch
+	@echo "programs: compiling card" >&2
+	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ -Wl,-rpath,'$$ORIGIN' $(CPP_LINK) $(TORCH_LDFLAGS) \
+	    -Wl,--no-as-needed build/card/libc10_cuda.so build/card/libcuda.so.1
 
 TRANSFORMER := bindings/cpp/examples/transformer
 

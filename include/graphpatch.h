@@ -6,15 +6,20 @@
  * No C++ exception, Rust panic or abort comes out of any call. Functions of the caller's that the library calls without a
  * result (gp_release, gp_source_callback, a tensor's deleter) must not throw.
  *
+ * A pointer to an object is a number of the library's, no address. One that was freed, that is of another type, or that no call
+ * has answered is refused with GP_STATUS_ARGUMENT, and changes nothing; calls without a status say so by gp_last_error(). What
+ * one thread frees while another one's call uses it ends with that call.
+ *
  * Each call's comment ends with these words:
  *   Thread: any                any thread, while other threads use the same object.
- *           one at a time      any thread, while no other one uses the same object.
+ *           one at a time      any thread, while no other one uses the same object: GP_STATUS_STATE, if one does.
  *           its own            what it does or says is the calling thread's alone.
- *           the last           any thread; no other one may use the object, now or later.
+ *           the last           any thread; no other one uses the object later.
  *   NULL:   refused            a pointer that is NULL answers GP_STATUS_ARGUMENT.
  *           the arguments      that may be NULL; the others are refused.
  *           fine               does nothing.
- *   Errors: the statuses       that it may answer, beside GP_STATUS_ARGUMENT and GP_STATUS_INTERNAL, which every call may.
+ *   Errors: the statuses       that it may answer, beside GP_STATUS_ARGUMENT and GP_STATUS_INTERNAL, which every call may, and
+ *                              GP_STATUS_STATE, which every call of an object may that is used one at a time.
  *                              Where it fails it changes nothing, but for numbers behind `out` pointers, which may be 0.
  *   Since   the version        of the library that had it first. Types say that too.
  *
@@ -57,7 +62,7 @@ enum gp_status
  {
   // All went well.
   GP_STATUS_OK = 0,
-  // An argument is NULL, no UTF-8, or out of range.
+  // An argument is NULL, no UTF-8, out of range, or an object that was freed or is of another type.
   GP_STATUS_ARGUMENT = 1,
   // Text that is no path, slice, patch or value.
   GP_STATUS_PARSE = 2,

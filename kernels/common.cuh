@@ -28,11 +28,19 @@ struct Dim {
   i64 value_step;
 };
 
-// What a patch reads from device memory, so that a captured graph can be switched and changed.
-struct Live {
+// A patch's switch and number, as they are at one time.
+struct LiveState {
   u32 on;
-  u32 reserved[3];
+  u32 reserved;
   u64 number[2]; // takes the place of Work's
+};
+
+// The same in device memory, so that a captured graph can be switched and changed while it runs: the last bit of the
+// version says which state holds. The host writes the other one first, and the version after it.
+struct Live {
+  u32 version;
+  u32 reserved;
+  LiveState states[2];
 };
 
 // One action on one region.
@@ -75,7 +83,7 @@ struct Batch {
   Work works[GP_WORKS];
 };
 
-static_assert(sizeof(Dim) == 24 && sizeof(Live) == 32, "src/cuda/work.rs has the same layout");
+static_assert(sizeof(Dim) == 24 && sizeof(Live) == 56, "src/cuda/work.rs has the same layout");
 static_assert(sizeof(Work) == 80 + 24 * GP_DIMS && sizeof(Picks) == 24 + 24 * GP_DIMS, "src/cuda/work.rs has the same layout");
 static_assert(sizeof(Batch) == 40 + sizeof(Work) * GP_WORKS, "src/cuda/work.rs has the same layout");
 
@@ -107,6 +115,45 @@ DEVICE void store16(char* at, const Pack& value) {
 #endif
 }
 
+// Words that the host writes while a kernel runs: past the caches, and in this order.
+DEVICE u32 load_acquire(const u32* at) {
+#ifdef __CUDA_ARCH__
+  u32 out;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(out) : "l"(at) : "memory");
+  return out;
+#else
+  return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+#endif
+}
+
+DEVICE u32 load_relaxed(const u32* at) {
+#ifdef __CUDA_ARCH__
+  u32 out;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(out) : "l"(at) : "memory");
+  return out;
+#else
+  return __atomic_load_n(at, __ATOMIC_RELAXED);
+#endif
+}
+
+DEVICE u64 load_relaxed(const u64* at) {
+#ifdef __CUDA_ARCH__
+  u64 out;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(out) : "l"(at) : "memory");
+  return out;
+#else
+  return __atomic_load_n(at, __ATOMIC_RELAXED);
+#endif
+}
+
+DEVICE void fence() {
+#ifdef __CUDA_ARCH__
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
+#else
+  __atomic_thread_fence(__ATOMIC_ACQ_REL);
+#endif
+}
+
 // Whether the patch is on, and its number.
 struct Start {
   bool on;
@@ -117,7 +164,17 @@ DEVICE Start begin(const Work& work) {
   const Live* live = reinterpret_cast<const Live*>(work.live);
   if (!live)
     return {true, {{work.number[0], work.number[1]}}};
-  return {live->on != 0, {{live->number[0], live->number[1]}}};
+  // A reader that the writer overtakes sees another version, and begins anew.
+#pragma unroll 1
+  for (;;) {
+    const u32 version = load_acquire(&live->version);
+    const LiveState& state = live->states[version & 1];
+    const u32 on = load_relaxed(&state.on);
+    const Pack number = {{load_relaxed(&state.number[0]), load_relaxed(&state.number[1])}};
+    fence();
+    if (load_relaxed(&live->version) == version)
+      return {on != 0, number};
+  }
 }
 
 // Where a unit lies in the region, in the value, and in the index lists.

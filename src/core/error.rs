@@ -81,14 +81,15 @@ pub enum Error {
     Adapter(String),
     /// A call that is not valid in the present state.
     ///
-    /// Cause: A call came too early, too late, or twice: a run that is not open, a patch that was removed.
+    /// Cause: A call came too early, too late, or twice: a run that is not open, a patch that was removed; or two threads
+    /// at once changed an object of C's that one at a time may use.
     ///
     /// Cure: The message names what is missing. The header says of each call what must come before it.
     #[error("{0}")]
     State(String),
     /// A NULL or malformed argument.
     ///
-    /// Cause: A pointer is NULL, a text is no UTF-8, or a number is out of range.
+    /// Cause: A pointer is NULL, an object was freed or is of another type, a text is no UTF-8, or a number is out of range.
     ///
     /// Cure: Correct the argument that the message names.
     #[error("argument {name}: {why}")]

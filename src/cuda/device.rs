@@ -181,6 +181,17 @@ impl Cuda {
         Ok(device)
     }
 
+    /// Whether work for the stream is done in the device's primary context, where our kernels are. libtorch's own streams
+    /// are; those of a green context, or of a context of the driver's API, are not.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn reaches(&self, device: &Device, stream: usize) -> Answer<bool> {
+        let context = self.driver.context_of(stream)?;
+        Ok(context == device.context || context == 0)
+    }
+
     /// Makes the device's context current until the answer is dropped.
     pub fn enter<'a>(&'a self, device: &'a Device) -> Answer<Entered<'a>> {
         let pushed = self.driver.current() != device.context;
@@ -225,6 +236,37 @@ impl Entered<'_> {
 
     pub fn upload(&self, address: u64, bytes: &[u8]) -> Answer<()> {
         self.driver.upload(address, bytes, self.device.stream)
+    }
+
+    /// The stream in whose order memory comes and goes, where the device can do that.
+    fn pool(&self) -> Option<usize> {
+        self.device.facts.pools.then_some(self.device.stream)
+    }
+
+    /// Memory for [`Entered::upload`], and for work that begins after one.
+    pub fn alloc(&self, bytes: usize) -> Answer<u64> {
+        self.driver.alloc(bytes, self.pool())
+    }
+
+    /// Gives memory back once the marks are reached. The host does not wait, where the device has pools.
+    pub fn free(&self, address: u64, marks: impl Iterator<Item = usize>) -> Answer<()> {
+        if let Some(stream) = self.pool() {
+            for mark in marks {
+                self.driver.wait(stream, mark)?;
+            }
+        }
+        self.driver.free(address, self.pool());
+        Ok(())
+    }
+
+    /// A mark behind the work that the stream has now; `None` where giving memory back waits for everything anyway.
+    pub fn mark(&self, mark: Option<usize>, stream: usize) -> Answer<Option<usize>> {
+        if self.pool().is_none() {
+            return Ok(None);
+        }
+        let mark = mark.map_or_else(|| self.driver.event(), Ok)?;
+        self.driver.record(mark, stream)?;
+        Ok(Some(mark))
     }
 
     /// One work in one launch.

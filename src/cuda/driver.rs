@@ -25,6 +25,8 @@ pub struct Facts {
     pub name: String,
     pub capability: (i32, i32),
     pub processors: u32,
+    /// Whether memory is given back in the order of a stream: by drivers from CUDA 11.2 on.
+    pub pools: bool,
 }
 
 /// A launch: an entry of the module, a one-dimensional grid, and the arguments.
@@ -57,6 +59,8 @@ pub trait Driver: Send + Sync {
     fn current(&self) -> usize;
     fn push(&self, context: usize) -> Answer<()>;
     fn pop(&self);
+    /// The context that work for the stream is done in.
+    fn context_of(&self, stream: usize) -> Answer<usize>;
 
     /// Loads a module; the entries in the order of `Kernel::ALL`.
     fn load(&self, image: &CStr) -> Answer<[usize; Kernel::ALL.len()]>;
@@ -65,9 +69,20 @@ pub trait Driver: Send + Sync {
     fn is_capturing(&self, stream: usize) -> Answer<bool>;
     /// Lets this thread do what captures of other threads would forbid it; undone by the second call.
     fn relax(&self, on: bool);
-    fn alloc(&self, bytes: usize) -> Answer<u64>;
-    fn free(&self, address: u64);
+    /// Memory that work for `stream` may use from here on; without a stream, any work.
+    fn alloc(&self, bytes: usize, stream: Option<usize>) -> Answer<u64>;
+    /// Gives memory back when the work before it in `stream` is done. Without a stream the whole device is waited for.
+    /// The stream is that of `alloc`.
+    fn free(&self, address: u64, stream: Option<usize>);
     /// Copies to the device, and waits until it is there.
     fn upload(&self, address: u64, bytes: &[u8], stream: usize) -> Answer<()>;
+    /// A mark that can be set in a stream.
+    fn event(&self) -> Answer<usize>;
+    /// Sets the mark behind the work that the stream has now.
+    fn record(&self, event: usize, stream: usize) -> Answer<()>;
+    /// Has the stream's later work wait for the mark; the host does not wait.
+    fn wait(&self, stream: usize, event: usize) -> Answer<()>;
+    /// Gives the mark back; whoever waits for it still does.
+    fn drop_event(&self, event: usize);
     fn launch(&self, function: usize, launch: &Launch<'_>) -> Answer<()>;
 }

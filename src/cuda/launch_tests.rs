@@ -230,17 +230,32 @@ fn more_units_than_32_bits_count_are_cut() {
 fn a_patch_in_use_launches_and_does_nothing_else() {
     let (cuda, state) = recording::cuda(false);
     let index = Pick::tensor(Arc::new(HostTensor::zeros(Dtype::I64, &[1]).unwrap())).unwrap();
-    for made in [
-        sliced("", Action::Zero),
-        sliced("[1]", Action::Add(Operand::Number(Number::Float(0.5)))),
-        sliced("[:, 1:]", Action::Replace(host(Dtype::F32, &[3]))),
-        patch(vec![index], Action::Replace(host(Dtype::F32, &[4]))),
+    // Memory that goes with the patch needs to know when it was read last.
+    for (made, reads) in [
+        (sliced("", Action::Zero), false),
+        (
+            sliced("[1]", Action::Add(Operand::Number(Number::Float(0.5)))),
+            false,
+        ),
+        (
+            sliced("[:, 1:]", Action::Replace(host(Dtype::F32, &[3]))),
+            true,
+        ),
+        (
+            patch(vec![index], Action::Replace(host(Dtype::F32, &[4]))),
+            true,
+        ),
     ] {
         let at = [4, 4];
         let at = tensor(&at, &[4, 1], Dtype::F32);
         one(&cuda, &state, &made, &at);
         let again = one(&cuda, &state, &made, &at);
-        assert!(matches!(again[..], [Call::Launch { .. }]), "{again:?}");
+        let expected = match again[..] {
+            [Call::Launch { .. }] => !reads,
+            [Call::Launch { .. }, Call::Record { stream: 42, .. }] => reads,
+            _ => false,
+        };
+        assert!(expected, "{again:?}");
         // And in a capture as well.
         state.capturing.store(true, Ordering::Relaxed);
         assert!(matches!(
@@ -323,6 +338,7 @@ fn the_status_says_what_is_wrong() {
         name: "Old card".into(),
         capability: (7, 0),
         processors: 80,
+        pools: true,
     };
     let cuda = open(12040, vec![old, recording::card()]).unwrap();
     assert_eq!(

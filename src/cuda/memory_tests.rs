@@ -68,14 +68,101 @@ fn memory_of_a_patch_goes_with_it_unless_a_graph_has_it() {
     let Some(Call::Upload { address, bytes: 16 }) = calls.get(2) else {
         panic!("{calls:?}")
     };
+    assert!(matches!(
+        calls.last(),
+        Some(Call::Record {
+            stream: 42,
+            event: 1
+        })
+    ));
     drop(value);
-    assert_eq!(state.take(), [Call::Free(*address)]);
+    assert_eq!(
+        state.take(),
+        [
+            Call::Wait {
+                stream: 7,
+                event: 1
+            },
+            Call::Free(*address)
+        ]
+    );
     let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
     one(&cuda, &state, &value, &at);
     state.capturing.store(true, Ordering::Relaxed);
     one(&cuda, &state, &value, &at);
     drop(value);
     assert_eq!(state.take(), [], "a replay still reads it");
+}
+
+/// A patch that goes while its last launches may still run does not have the host wait for them: our own stream does.
+#[test]
+fn memory_is_given_back_behind_the_last_launch_of_every_stream() {
+    let (cuda, state) = recording::cuda(false);
+    let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
+    for stream in [42, 43, 42] {
+        let at = Tensor {
+            stream,
+            ..tensor(&[4], &[1], Dtype::F32)
+        };
+        one(&cuda, &state, &value, &at);
+    }
+    drop(value);
+    let calls = state.take();
+    assert_eq!(
+        calls[..2],
+        [1, 2].map(|event| Call::Wait { stream: 7, event })
+    );
+    assert!(matches!(calls[2..], [Call::Free(_)]), "{calls:?}");
+    assert_eq!(state.live_events.load(Ordering::Relaxed), 0);
+    // Nothing of a number lies in device memory, so that nothing is to be waited for.
+    let number = sliced("", Action::Add(Operand::Number(Number::Int(1))));
+    let calls = one(&cuda, &state, &number, &tensor(&[4], &[1], Dtype::F32));
+    assert!(matches!(calls[..], [Call::Launch { .. }]), "{calls:?}");
+}
+
+#[test]
+fn a_driver_without_memory_pools_waits_by_itself() {
+    let old = super::driver::Facts {
+        pools: false,
+        ..recording::card()
+    };
+    let (cuda, state) = recording::cuda_on(old, false);
+    let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
+    let calls = one(&cuda, &state, &value, &tensor(&[4], &[1], Dtype::F32));
+    assert!(
+        matches!(calls.last(), Some(Call::Launch { .. })),
+        "{calls:?}"
+    );
+    drop(value);
+    assert!(matches!(state.take()[..], [Call::Free(_)]));
+}
+
+/// A function of the primary context cannot be launched in a stream of another one.
+#[test]
+fn streams_of_other_contexts_are_left_to_libtorch() {
+    let (cuda, state) = recording::cuda(false);
+    let zero = sliced("", Action::Zero);
+    state.elsewhere.lock().extend([(50, 999), (51, 100)]);
+    let at = |stream| Tensor {
+        stream,
+        ..tensor(&[4], &[1], Dtype::F32)
+    };
+    match Queue::default().push(&cuda, &zero, &at(50), None) {
+        Err(Why::Unusable(why)) => assert!(why.contains("green context"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    // In its primary context, and before there is a context.
+    one(&cuda, &state, &zero, &at(51));
+    one(&cuda, &state, &zero, &at(0));
+    // A context of device 0 is none of device 1.
+    let other = Tensor {
+        device: 1,
+        ..at(51)
+    };
+    assert!(matches!(
+        Queue::default().push(&cuda, &zero, &other, None),
+        Err(Why::Unusable(_))
+    ));
 }
 
 fn live(action: Action) -> Arc<Patch> {
@@ -132,11 +219,10 @@ fn a_replay_sees_the_switch_and_the_number_of_a_live_patch() {
     assert_eq!(replay([2.0; 4]), [5.0; 4]);
     assert!(queue.flush(&cuda).is_empty());
     queue.push(&cuda, &added, &at, None).unwrap();
-    let Some(Call::Launch { works, .. }) = ({
-        queue.flush(&cuda);
-        state.take().pop()
-    }) else {
-        panic!()
+    queue.flush(&cuda);
+    let calls = state.take();
+    let [.., Call::Launch { works, .. }, Call::Record { .. }] = &calls[..] else {
+        panic!("{calls:?}")
     };
     assert_ne!(works[0].live, 0);
 }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::device::{Cuda, Why};
+use super::entry::{Entry, Tensor};
 use super::picks::PickedRegion;
 use super::plan::{self, Axes, Deed, Value};
 use super::promote;
-use super::queue::{Entry, Tensor};
 use super::resident::{self, Resident, Use};
 use super::work::{Op, Picks};
 use graphpatch_core::error::Error;
@@ -24,6 +24,8 @@ pub(super) struct Planning<'a> {
     op: Op,
     operand: Option<&'a Operand>,
     resident: &'a Resident,
+    /// The launch reads memory that goes with the patch.
+    reads: bool,
     usage: Use,
 }
 
@@ -69,13 +71,18 @@ impl<'a> Planning<'a> {
         let Some(resident) = resident::of(patch) else {
             return Ok(None);
         };
-        cuda.device(tensor.device, Some(tensor.stream))?;
+        let device = cuda.device(tensor.device, Some(tensor.stream))?;
+        let failed = |fault: super::driver::Fault| Why::Failed(fault.to_string());
+        if !cuda.reaches(device, tensor.stream).map_err(failed)? {
+            return Err(Why::Unusable(format!(
+                "the stream belongs to another context than the primary one of CUDA device {}, for instance to a green context",
+                tensor.device
+            )));
+        }
         // Where nothing of ours is read from memory, a capture is like any other launch.
         let reads =
             patch.patch.live || patch.slice.is_none() || matches!(operand, Some(Operand::Host(_)));
-        let capturing = reads
-            && (cuda.driver().is_capturing(tensor.stream))
-                .map_err(|fault| Why::Failed(fault.to_string()))?;
+        let capturing = reads && (cuda.driver().is_capturing(tensor.stream)).map_err(failed)?;
         Ok(Some(Planning {
             cuda,
             patch,
@@ -83,6 +90,7 @@ impl<'a> Planning<'a> {
             op,
             operand,
             resident,
+            reads: reads && !capturing,
             usage: Use {
                 device: tensor.device,
                 capturing,
@@ -128,6 +136,7 @@ impl<'a> Planning<'a> {
         let steps = plan::plan(&deed, address, &axes, picked);
         Ok(steps.map(|steps| Entry {
             patch: self.patch.clone(),
+            reads: self.reads,
             steps,
             picks,
             extent,

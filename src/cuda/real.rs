@@ -8,6 +8,11 @@ use cudarc::driver::sys;
 use super::driver::{Answer, Arguments, Driver, Facts, Fault, Launch};
 use super::work::Kernel;
 
+/// Stream-ordered memory came with CUDA 11.2.
+const POOLS: i32 = 11020;
+/// CU_STREAM_PER_THREAD; below it are the two names of the legacy default stream.
+const PER_THREAD_STREAM: usize = 2;
+
 /// The machine's own driver.
 pub struct Real;
 
@@ -104,6 +109,8 @@ impl Driver for Real {
         let major = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
         let minor = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
         let processors = Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        // Older drivers have no such attribute, and none of the functions.
+        let pools = Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED;
         Ok(Facts {
             name: name.into_owned(),
             capability: (
@@ -111,6 +118,7 @@ impl Driver for Real {
                 Real::attribute(device, minor)?,
             ),
             processors: Real::attribute(device, processors)?.max(1) as u32,
+            pools: self.version()? >= POOLS && Real::attribute(device, pools).is_ok_and(|n| n != 0),
         })
     }
 
@@ -150,6 +158,20 @@ impl Driver for Real {
         let mut context = std::ptr::null_mut();
         // SAFETY: a place for the answer; only after a push (`Device::enter`).
         let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut context) };
+    }
+
+    fn context_of(&self, stream: usize) -> Answer<usize> {
+        // The default streams are those of the context that is current; before there is one, of the primary context, which
+        // CUDA's runtime makes current with its first work.
+        if stream <= PER_THREAD_STREAM {
+            return Ok(self.current());
+        }
+        let mut context = std::ptr::null_mut();
+        // SAFETY: libtorch's current stream, which lives at least as long as the call; a place for the answer.
+        check(unsafe {
+            sys::cuStreamGetCtx(std::ptr::with_exposed_provenance_mut(stream), &mut context)
+        })?;
+        Ok(context.expose_provenance())
     }
 
     fn load(&self, image: &CStr) -> Answer<[usize; Kernel::ALL.len()]> {
@@ -202,16 +224,29 @@ impl Driver for Real {
         }
     }
 
-    fn alloc(&self, bytes: usize) -> Answer<u64> {
+    fn alloc(&self, bytes: usize, stream: Option<usize>) -> Answer<u64> {
         let mut address = 0;
-        // SAFETY: a place for the answer.
-        check(unsafe { sys::cuMemAlloc_v2(&mut address, bytes) })?;
+        match stream {
+            // SAFETY: a place for the answer; a stream of ours, of a device with memory pools.
+            Some(stream) => check(unsafe {
+                let stream = std::ptr::with_exposed_provenance_mut(stream);
+                sys::cuMemAllocAsync(&mut address, bytes, stream)
+            })?,
+            // SAFETY: a place for the answer.
+            None => check(unsafe { sys::cuMemAlloc_v2(&mut address, bytes) })?,
+        }
         Ok(address)
     }
 
-    fn free(&self, address: u64) {
-        // SAFETY: the address is `alloc`'s and given back once (`Buffer`'s Drop). The driver waits for work under way.
-        let _ = unsafe { sys::cuMemFree_v2(address) };
+    fn free(&self, address: u64, stream: Option<usize>) {
+        let _ = match stream {
+            // SAFETY: the address is `alloc`'s and given back once (`Buffer`'s Drop); the stream waits for those who use it.
+            Some(stream) => unsafe {
+                sys::cuMemFreeAsync(address, std::ptr::with_exposed_provenance_mut(stream))
+            },
+            // SAFETY: as above. The driver waits for all work under way.
+            None => unsafe { sys::cuMemFree_v2(address) },
+        };
     }
 
     fn upload(&self, address: u64, bytes: &[u8], stream: usize) -> Answer<()> {
@@ -222,6 +257,40 @@ impl Driver for Real {
         })?;
         // SAFETY: a stream of ours.
         check(unsafe { sys::cuStreamSynchronize(stream) })
+    }
+
+    fn event(&self) -> Answer<usize> {
+        let mut event = std::ptr::null_mut();
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: a place for the answer.
+        check(unsafe { sys::cuEventCreate(&mut event, flags) })?;
+        Ok(event.expose_provenance())
+    }
+
+    fn record(&self, event: usize, stream: usize) -> Answer<()> {
+        // SAFETY: an event of ours, and libtorch's current stream.
+        check(unsafe {
+            sys::cuEventRecord(
+                std::ptr::with_exposed_provenance_mut(event),
+                std::ptr::with_exposed_provenance_mut(stream),
+            )
+        })
+    }
+
+    fn wait(&self, stream: usize, event: usize) -> Answer<()> {
+        // SAFETY: a stream and an event of ours.
+        check(unsafe {
+            sys::cuStreamWaitEvent(
+                std::ptr::with_exposed_provenance_mut(stream),
+                std::ptr::with_exposed_provenance_mut(event),
+                0,
+            )
+        })
+    }
+
+    fn drop_event(&self, event: usize) {
+        // SAFETY: an event of ours, given back once. The driver keeps it until those who wait for it have gone on.
+        let _ = unsafe { sys::cuEventDestroy_v2(std::ptr::with_exposed_provenance_mut(event)) };
     }
 
     fn launch(&self, function: usize, launch: &Launch<'_>) -> Answer<()> {

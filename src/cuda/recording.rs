@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use graphpatch_locks::{Mutex, OnceLock};
 
@@ -24,6 +24,16 @@ pub enum Call {
     },
     Alloc(usize),
     Free(u64),
+    /// A mark is set in a stream.
+    Record {
+        event: usize,
+        stream: usize,
+    },
+    /// Later work of the stream waits for the mark.
+    Wait {
+        stream: usize,
+        event: usize,
+    },
     Upload {
         address: u64,
         bytes: usize,
@@ -183,6 +193,11 @@ pub struct State {
     pub fault: AtomicU32,
     pub current: Mutex<Vec<usize>>,
     pub relaxed: AtomicU32,
+    /// Streams of contexts that are not the devices' primary ones, and these contexts.
+    pub elsewhere: Mutex<Vec<(usize, usize)>>,
+    /// Marks that were made, and how many of them are there still.
+    pub events: AtomicUsize,
+    pub live_events: AtomicUsize,
     next: Mutex<u64>,
 }
 
@@ -204,17 +219,23 @@ pub fn card() -> Facts {
         name: "Recording card".into(),
         capability: (9, 0),
         processors: 2,
+        pools: true,
     }
 }
 
 /// CUDA with two cards; with an emulator its kernels really run.
 pub fn cuda(emulate: bool) -> (Arc<Cuda>, Arc<State>) {
+    cuda_on(card(), emulate)
+}
+
+/// The same, with two cards of the caller's choice.
+pub fn cuda_on(card: Facts, emulate: bool) -> (Arc<Cuda>, Arc<State>) {
     let state = Arc::new(State::default());
     *state.emulator.lock() = emulate.then(Emulator::start);
     let recording = Recording {
         state: state.clone(),
         version: 12040,
-        cards: vec![card(), card()],
+        cards: vec![card.clone(), card],
     };
     (Cuda::new(Box::new(recording)).unwrap(), state)
 }
@@ -245,6 +266,12 @@ impl Driver for Recording {
     fn pop(&self) {
         self.state.current.lock().pop();
     }
+    fn context_of(&self, stream: usize) -> Answer<usize> {
+        let elsewhere = self.state.elsewhere.lock();
+        let found = elsewhere.iter().find(|(other, _)| *other == stream);
+        // A stream that no test speaks of is one of the current context, where there is one.
+        Ok(found.map_or(0, |(_, context)| *context))
+    }
     fn load(&self, image: &CStr) -> Answer<[usize; Kernel::ALL.len()]> {
         let text = image.to_str().unwrap();
         for kernel in Kernel::ALL {
@@ -265,7 +292,8 @@ impl Driver for Recording {
     fn relax(&self, on: bool) {
         self.state.relaxed.store(on.into(), Ordering::Relaxed);
     }
-    fn alloc(&self, bytes: usize) -> Answer<u64> {
+    fn alloc(&self, bytes: usize, stream: Option<usize>) -> Answer<u64> {
+        assert_eq!(stream, self.cards[0].pools.then_some(7));
         assert_eq!(
             self.state.relaxed.load(Ordering::Relaxed),
             1,
@@ -282,7 +310,8 @@ impl Driver for Recording {
             .map(|emulator| emulator.alloc(bytes));
         Ok(emulated.unwrap_or((1 << 40) + *next))
     }
-    fn free(&self, address: u64) {
+    fn free(&self, address: u64, stream: Option<usize>) {
+        assert_eq!(stream, self.cards[0].pools.then_some(7));
         self.state.calls.lock().push(Call::Free(address));
         if let Some(emulator) = self.state.emulator.lock().as_mut() {
             emulator.free(address);
@@ -298,6 +327,22 @@ impl Driver for Recording {
             emulator.write(address, bytes);
         }
         Ok(())
+    }
+    fn event(&self) -> Answer<usize> {
+        self.state.live_events.fetch_add(1, Ordering::Relaxed);
+        Ok(1 + self.state.events.fetch_add(1, Ordering::Relaxed))
+    }
+    fn record(&self, event: usize, stream: usize) -> Answer<()> {
+        assert_ne!(self.current(), 0, "a mark belongs to a context");
+        self.state.calls.lock().push(Call::Record { event, stream });
+        Ok(())
+    }
+    fn wait(&self, stream: usize, event: usize) -> Answer<()> {
+        self.state.calls.lock().push(Call::Wait { stream, event });
+        Ok(())
+    }
+    fn drop_event(&self, _event: usize) {
+        self.state.live_events.fetch_sub(1, Ordering::Relaxed);
     }
     fn launch(&self, function: usize, launch: &Launch<'_>) -> Answer<()> {
         assert_eq!(function, 1 + launch.kernel.index());

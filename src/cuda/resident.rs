@@ -2,15 +2,16 @@
 //! (or ahead), never during a capture, and freed with the patch, unless a captured graph may still read it.
 
 use std::any::Any;
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use graphpatch_locks::Mutex;
 
-use super::device::{Cuda, Why};
+use super::device::{Cuda, Entered, Why};
 use super::picks::Lists;
 use super::promote;
-use super::work::{Live, Op};
+use super::work::{Live, LiveState, Op};
 use graphpatch_core::patch::action::{Action, Operand};
 use graphpatch_core::patch::{Number, Patch, PatchMemory};
 use graphpatch_core::tensor::{Dtype, HostTensor};
@@ -23,34 +24,62 @@ pub struct Buffer {
     pub address: u64,
     /// A captured graph has its address: it stays for the life of the process.
     captured: AtomicBool,
+    readers: Arc<Readers>,
+}
+
+/// Who reads a patch's memory: before it is given back, the last launch of every stream is waited for, on the device.
+#[derive(Debug, Default)]
+struct Readers(Mutex<Vec<Reader>>);
+
+/// A stream, and the mark behind its last launch; without a mark it is not known when that is done.
+#[derive(Debug)]
+struct Reader {
+    cuda: Arc<Cuda>,
+    device: u32,
+    stream: usize,
+    mark: Option<usize>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(mark) = self.mark {
+            self.cuda.driver().drop_event(mark);
+        }
+    }
 }
 
 impl Buffer {
-    fn new(cuda: &Arc<Cuda>, device: u32, bytes: &[u8]) -> Result<Buffer, Why> {
+    fn new(
+        cuda: &Arc<Cuda>,
+        device: u32,
+        bytes: &[u8],
+        readers: &Arc<Readers>,
+    ) -> Result<Buffer, Why> {
         let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
         let entered = cuda.enter(cuda.device(device, None)?).map_err(fail)?;
         let address = cuda
-            .relaxed(|| cuda.driver().alloc(bytes.len().max(1)))
+            .relaxed(|| entered.alloc(bytes.len().max(1)))
             .map_err(fail)?;
         let buffer = Buffer {
             cuda: cuda.clone(),
             device,
             address,
             captured: AtomicBool::new(false),
+            readers: readers.clone(),
         };
         cuda.relaxed(|| entered.upload(address, bytes))
             .map_err(fail)?;
         Ok(buffer)
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<(), Why> {
+    fn write(&self, at: usize, bytes: &[u8]) -> Result<(), Why> {
         let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
         let entered = self
             .cuda
             .enter(self.cuda.device(self.device, None)?)
             .map_err(fail)?;
         self.cuda
-            .relaxed(|| entered.upload(self.address, bytes))
+            .relaxed(|| entered.upload(self.address + at as u64, bytes))
             .map_err(fail)
     }
 }
@@ -62,12 +91,16 @@ impl Drop for Buffer {
         }
         // Whoever drops a patch gets no error: the context may be gone already, when the process ends.
         if let Ok(device) = self.cuda.device(self.device, None)
-            && let Ok(_entered) = self.cuda.enter(device)
+            && let Ok(entered) = self.cuda.enter(device)
         {
-            let _ = self.cuda.relaxed(|| {
-                self.cuda.driver().free(self.address);
-                Ok(())
-            });
+            let readers = self.readers.0.lock();
+            let mut here = readers.iter().filter(|reader| reader.device == self.device);
+            // Where nobody knows when the last launch is done, the memory is lost.
+            if device.facts.pools && here.clone().any(|reader| reader.mark.is_none()) {
+                return;
+            }
+            let marks = here.by_ref().filter_map(|reader| reader.mark);
+            let _ = self.cuda.relaxed(|| entered.free(self.address, marks));
         }
     }
 }
@@ -82,6 +115,25 @@ struct Slot {
     buffer: Buffer,
 }
 
+impl Slot {
+    /// Puts another state in the place of the old one. A kernel that runs meanwhile reads the old one or the new one.
+    fn change(&mut self, state: LiveState) -> Result<(), Why> {
+        let version = self.content.version.wrapping_add(1);
+        let other = version as usize % 2;
+        let at = offset_of!(Live, states) + other * size_of::<LiveState>();
+        self.buffer.write(at, &state.bytes())?;
+        self.content.states[other] = state;
+        let at = offset_of!(Live, version);
+        self.buffer.write(at, &version.to_ne_bytes())?;
+        self.content.version = version;
+        Ok(())
+    }
+
+    fn state(&self) -> LiveState {
+        self.content.states[self.content.version as usize % 2]
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     values: Vec<(u32, Buffer)>,
@@ -92,7 +144,10 @@ struct Inner {
 
 /// See the module's comment. One for each patch, made when it first meets a device.
 #[derive(Debug, Default)]
-pub struct Resident(Mutex<Inner>);
+pub struct Resident {
+    inner: Mutex<Inner>,
+    readers: Arc<Readers>,
+}
 
 impl PatchMemory for Resident {}
 
@@ -126,6 +181,7 @@ pub fn of(patch: &Patch) -> Option<&Resident> {
 /// The buffer of a device, made by `bytes` if it is not there.
 fn buffer(
     list: &mut Vec<(u32, Buffer)>,
+    readers: &Arc<Readers>,
     cuda: &Arc<Cuda>,
     usage: Use,
     what: &str,
@@ -133,7 +189,8 @@ fn buffer(
 ) -> Result<u64, Why> {
     if !list.iter().any(|(device, _)| *device == usage.device) {
         usage.may_upload(what)?;
-        list.push((usage.device, Buffer::new(cuda, usage.device, &bytes())?));
+        let made = Buffer::new(cuda, usage.device, &bytes(), readers)?;
+        list.push((usage.device, made));
     }
     let found = list.iter().find(|(device, _)| *device == usage.device);
     Ok(found.map_or(0, |(_, buffer)| {
@@ -143,9 +200,36 @@ fn buffer(
 }
 
 impl Resident {
+    /// A launch in the stream reads the memory.
+    pub(super) fn read_by(&self, cuda: &Arc<Cuda>, entered: &Entered<'_>, stream: usize) {
+        let device = entered.device().number;
+        let mut readers = self.readers.0.lock();
+        let known = readers
+            .iter_mut()
+            .find(|reader| reader.device == device && reader.stream == stream);
+        let before = known.as_ref().and_then(|reader| reader.mark);
+        let mark = entered.mark(before, stream).ok().flatten();
+        match known {
+            Some(known) if mark.is_none() => {
+                // The mark of an earlier launch says nothing of this one.
+                if let Some(old) = known.mark.take() {
+                    cuda.driver().drop_event(old);
+                }
+            }
+            Some(_) => {}
+            None => readers.push(Reader {
+                cuda: cuda.clone(),
+                device,
+                stream,
+                mark,
+            }),
+        }
+    }
+
     /// Where the patch's tensor value lies on the device.
     pub fn value(&self, cuda: &Arc<Cuda>, usage: Use, tensor: &HostTensor) -> Result<u64, Why> {
-        buffer(&mut self.0.lock().values, cuda, usage, "its value", || {
+        let list = &mut self.inner.lock().values;
+        buffer(list, &self.readers, cuda, usage, "its value", || {
             tensor.bytes().to_vec()
         })
     }
@@ -157,7 +241,7 @@ impl Resident {
         usage: Use,
         patch: &Patch,
     ) -> Result<Option<(Arc<Lists>, u64)>, Why> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let made = inner
             .lists
             .get_or_insert_with(|| Lists::new(&patch.patch.picks).map(Arc::new));
@@ -165,7 +249,8 @@ impl Resident {
             return Ok(None);
         };
         let bytes = || bytemuck::cast_slice(&lists.entries).to_vec();
-        let address = buffer(&mut inner.on_device, cuda, usage, "its index", bytes)?;
+        let list = &mut inner.on_device;
+        let address = buffer(list, &self.readers, cuda, usage, "its index", bytes)?;
         Ok(Some((lists, address)))
     }
 
@@ -179,16 +264,12 @@ impl Resident {
         dtype: Dtype,
         number: [u64; 2],
     ) -> Result<u64, Why> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let is = |slot: &&Slot| slot.device == usage.device && slot.op == op && slot.dtype == dtype;
         if !inner.slots.iter().any(|slot| is(&slot)) {
             usage.may_upload("its switch")?;
-            let content = Live {
-                on: on.into(),
-                reserved: [0; 3],
-                number,
-            };
-            let buffer = Buffer::new(cuda, usage.device, &bytes_of(&content))?;
+            let content = Live::new(LiveState::new(on, number));
+            let buffer = Buffer::new(cuda, usage.device, &content.bytes(), &self.readers)?;
             inner.slots.push(Slot {
                 device: usage.device,
                 op,
@@ -207,16 +288,15 @@ impl Resident {
 
     /// Turns the patch on or off in device memory, for graphs that were captured with it.
     pub fn switch(&self, on: bool) -> Result<(), Why> {
-        for slot in &mut self.0.lock().slots {
-            slot.content.on = on.into();
-            slot.buffer.write(&bytes_of(&slot.content))?;
+        for slot in &mut self.inner.lock().slots {
+            slot.change(LiveState::new(on, slot.state().number))?;
         }
         Ok(())
     }
 
     /// Puts another number in the place of the old one, everywhere or, when a dtype refuses it, nowhere.
     pub fn change_number(&self, number: Number) -> Result<(), Why> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let refused = |slot: &Slot| {
             Why::Failed(format!(
                 "{number} cannot be converted to {} as the patch needs it",
@@ -229,16 +309,18 @@ impl Resident {
             .map(|slot| promote::number(slot.op, slot.dtype, number).ok_or_else(|| refused(slot)))
             .collect::<Result<_, _>>()?;
         for (slot, number) in inner.slots.iter_mut().zip(new) {
-            slot.content.number = number;
-            slot.buffer.write(&bytes_of(&slot.content))?;
+            slot.change(LiveState {
+                number,
+                ..slot.state()
+            })?;
         }
         Ok(())
     }
 
     /// Puts another tensor of the same shape and dtype in the place of the old one.
     pub fn change_tensor(&self, tensor: &HostTensor) -> Result<(), Why> {
-        for (_, buffer) in &self.0.lock().values {
-            buffer.write(tensor.bytes())?;
+        for (_, buffer) in &self.inner.lock().values {
+            buffer.write(0, tensor.bytes())?;
         }
         Ok(())
     }
@@ -259,16 +341,4 @@ impl Resident {
         }
         Ok(())
     }
-}
-
-fn bytes_of(live: &Live) -> Vec<u8> {
-    let words = [
-        live.on,
-        live.reserved[0],
-        live.reserved[1],
-        live.reserved[2],
-    ];
-    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    bytes.extend(live.number.iter().flat_map(|word| word.to_ne_bytes()));
-    bytes
 }

@@ -38,13 +38,23 @@ pub struct Dim {
     pub value_step: i64,
 }
 
-/// A patch's switch and number in device memory.
+/// A patch's switch and number, as they are at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LiveState {
+    pub on: u32,
+    pub reserved: u32,
+    pub number: [u64; 2],
+}
+
+/// The same in device memory, where it changes while kernels run: the last bit of the version says which state holds. The
+/// other one is written first, the version after it; a kernel that sees the version change begins anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Live {
-    pub on: u32,
-    pub reserved: [u32; 3],
-    pub number: [u64; 2],
+    pub version: u32,
+    pub reserved: u32,
+    pub states: [LiveState; 2],
 }
 
 /// One action on one region.
@@ -100,13 +110,47 @@ pub struct Batch {
     pub works: [Work; WORKS],
 }
 
-const _: () = assert!(size_of::<Dim>() == 24 && size_of::<Live>() == 32);
+const _: () = assert!(size_of::<Dim>() == 24 && size_of::<Live>() == 56);
 const _: () = assert!(size_of::<Work>() == 80 + 24 * DIMS && size_of::<Picks>() == 24 + 24 * DIMS);
 const _: () = assert!(size_of::<Batch>() == 40 + size_of::<Work>() * WORKS);
 const _: () =
     assert!(std::mem::offset_of!(Work, dims) == 80 && std::mem::offset_of!(Work, element) == 72);
 // What a launch may carry on the oldest cards.
 const _: () = assert!(size_of::<Batch>() <= 4096);
+
+impl LiveState {
+    pub fn new(on: bool, number: [u64; 2]) -> LiveState {
+        LiveState {
+            on: on.into(),
+            reserved: 0,
+            number,
+        }
+    }
+
+    /// As it lies in memory.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = [self.on, self.reserved].map(u32::to_ne_bytes).concat();
+        bytes.extend(self.number.map(u64::to_ne_bytes).concat());
+        bytes
+    }
+}
+
+impl Live {
+    pub fn new(state: LiveState) -> Live {
+        Live {
+            version: 0,
+            reserved: 0,
+            states: [state; 2],
+        }
+    }
+
+    /// As it lies in memory.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = [self.version, self.reserved].map(u32::to_ne_bytes).concat();
+        bytes.extend(self.states.iter().flat_map(LiveState::bytes));
+        bytes
+    }
+}
 
 impl Work {
     /// A work of no units.

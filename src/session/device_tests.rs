@@ -165,20 +165,22 @@ fn a_live_patch_is_told_by_the_session() {
     run.end();
     let uploads = |state: &State| {
         let calls = state.take();
-        calls
-            .iter()
-            .filter(|call| matches!(call, Call::Upload { bytes: 32, .. }))
-            .count()
+        let size = |call: &Call| match call {
+            Call::Upload { bytes, .. } => Some(*bytes),
+            _ => None,
+        };
+        calls.iter().filter_map(size).collect::<Vec<_>>()
     };
-    assert_eq!(uploads(&state), 1, "its switch and number");
+    assert_eq!(uploads(&state), [56], "its switch and number");
     session
         .set_value(id, Operand::Number(Number::Int(2)))
         .unwrap();
-    assert_eq!(uploads(&state), 1);
+    // The state that does not hold, and then which one holds.
+    assert_eq!(uploads(&state), [24, 4]);
     session.enable_patch(id, false).unwrap();
-    assert_eq!(uploads(&state), 1);
+    assert_eq!(uploads(&state), [24, 4]);
     session.remove_patch(id).unwrap();
-    assert_eq!(uploads(&state), 1, "a graph that has it is told, too");
+    assert_eq!(uploads(&state), [24, 4], "a graph that has it is told, too");
     assert!(cuda::cuda().is_ok());
     session.detach();
 }
@@ -228,5 +230,44 @@ fn a_new_value_reaches_the_device() {
         session.remove_patch(id).unwrap();
         state.take();
     }
+    session.detach();
+}
+
+/// Under `graphpatch run` nobody can call `gp_cuda_prepare`, and the first run that meets a card may be captured.
+#[test]
+fn a_run_finds_the_card_ready_although_its_first_use_is_captured() {
+    let _alone = ATTACH.lock();
+    let (cuda, state) = recording::cuda(false);
+    let session = Session::open();
+    let mut patch = NewPatch::from_spec("relu=zero".parse().unwrap()).unwrap();
+    patch.action = Action::Replace(Operand::Host(Arc::new(
+        HostTensor::zeros(Dtype::F32, &[4]).unwrap(),
+    )));
+    session.add(patch).unwrap();
+    // From here on the process uses a card.
+    recording::put(cuda);
+    session.make_current().unwrap();
+    state.capturing.store(true, Ordering::Relaxed);
+    let scope = Arc::new(Scope::new("", "", "Model", Vec::new()));
+    let root = Arc::new(Root::new(scope, "model", Vec::new()));
+    let (mut run, _) = Run::begin(root).unwrap();
+    let before = state.take();
+    assert!(
+        matches!(
+            before[..],
+            [
+                Call::Load { .. },
+                Call::Alloc(16),
+                Call::Upload { bytes: 16, .. }
+            ]
+        ),
+        "{before:?}"
+    );
+    assert_eq!(
+        run.apply_on_device(0, &TENSOR, None, false),
+        Verdict::Applied
+    );
+    assert_eq!(launches(&state), 1);
+    run.end();
     session.detach();
 }

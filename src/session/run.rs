@@ -105,6 +105,9 @@ impl Run {
         if plan.is_none() && tape.is_none() {
             return None;
         }
+        if plan.is_some() && Session::warms_before(number) {
+            session.warm_devices();
+        }
         let scope = root.scope.clone();
         let recorder = tape.map(|tape| Recorder::Own(Box::new(tape)));
         let mut run = Run {

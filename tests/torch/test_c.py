@@ -61,6 +61,11 @@ def test_without_libtorch(graph: Path, tmp_path: Path) -> None:
     all_well(run_process([PROGRAMS / "c_alone", graph, tmp_path]))
 
 
+def test_objects_used_in_wrong_ways(graph: Path) -> None:
+    """After their end, twice freed, as another type, made up, and by two threads at once."""
+    all_well(run_process([PROGRAMS / "c_handles", graph]))
+
+
 def calls(code: str) -> list[str]:
     """The calls of the C ABI in C code, outside of comments."""
     return re.findall(r"\b(gp_\w+)\(", re.sub(r"//.*|/\*(?s:.*?)\*/", "", code))
@@ -93,6 +98,7 @@ def valgrind(*command: Any) -> None:
 
 def test_memory_without_libtorch(graph: Path, tmp_path: Path) -> None:
     valgrind(PROGRAMS / "c_alone", graph, tmp_path)
+    valgrind(PROGRAMS / "c_handles", graph)
 
 
 def test_memory_with_libtorch(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:

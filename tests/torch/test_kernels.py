@@ -236,3 +236,15 @@ def test_a_sum_is_that_of_pytorch(emulator: Emulator, dtype: torch.dtype) -> Non
         else:
             expected.add_(value)
         assert same(emulator.any(ADD, place, value, common), expected), other
+
+
+def test_a_live_patch_is_never_seen_half_changed(tmp_path: Path) -> None:
+    """Kernels read its switch and number while they are written, a million different ones."""
+    program = tmp_path / "live"
+    compiler = os.environ.get("CXX", "c++")
+    source = ROOT / "tests/kernels/live.cpp"
+    subprocess.run(
+        [compiler, "-std=c++17", "-O2", "-pthread", "-Wno-unknown-pragmas", source, "-o", program], check=True
+    )
+    done = subprocess.run([program], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "0 torn of 1000000 states\n"), done.stdout

@@ -3,9 +3,10 @@
 use std::ffi::c_void;
 
 use super::arguments::{answer, list};
-use super::handle::{Handle, Shared, free, give, reference, share, share_or_none};
+use super::handle::{Handle, Shared, free, give, share, share_or_none};
 use super::module::{gp_root, gp_scope};
 use super::session::gp_session;
+use super::slots::Kind;
 use super::{Status, guard};
 use graphpatch_core::error::Result;
 use graphpatch_session::thread::{self, Opened};
@@ -19,6 +20,7 @@ pub struct gp_snapshot {
 
 impl Handle for gp_snapshot {
     const NAME: &'static str = "snapshot";
+    const KIND: Kind = Kind::Snapshot;
     type Value = Snapshot;
     type Owner = Shared;
 }
@@ -71,7 +73,7 @@ fn wants(wants: Option<Wants>) -> u32 {
 ///
 /// # Safety
 ///
-/// `session` and `root` are NULL or live; `wants` and `plan` are NULL or may be written.
+/// `wants` and `plan` are NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_run_open(
     session: *const gp_session,
@@ -81,7 +83,7 @@ pub unsafe extern "C" fn gp_run_open(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let session = share_or_none(session);
+        let session = share_or_none(session)?;
         let root = share(root)?;
         answer(wants, "wants", 0)?;
         let run = thread::open_run(session.as_deref(), &root)?;
@@ -141,14 +143,9 @@ pub unsafe extern "C" fn gp_run_snapshot(out: *mut *mut gp_snapshot) -> Status {
 /// Frees a snapshot. NULL is fine.
 ///
 /// Thread: the last. NULL: fine. Since 0.1.0.
-///
-/// # Safety
-///
-/// `snapshot` came from gp_run_snapshot and was not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
-    // SAFETY: by this function's contract.
-    unsafe { free(snapshot) };
+pub extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
+    free(snapshot);
 }
 
 /// Begins, on this thread and until gp_run_end, a run that stands where the other one stood: in the same scopes, with
@@ -160,7 +157,7 @@ pub unsafe extern "C" fn gp_snapshot_free(snapshot: *mut gp_snapshot) {
 ///
 /// # Safety
 ///
-/// `snapshot` is NULL or live; `wants` and `plan` are NULL or may be written.
+/// `wants` and `plan` are NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_run_resume(
     snapshot: *const gp_snapshot,
@@ -170,9 +167,9 @@ pub unsafe extern "C" fn gp_run_resume(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let snapshot = reference(snapshot)?;
+        let snapshot = share(snapshot)?;
         answer(wants, "wants", 0)?;
-        began(thread::resume(snapshot, record)?, wants, plan)
+        began(thread::resume(&snapshot, record)?, wants, plan)
     })
 }
 
@@ -183,7 +180,7 @@ pub unsafe extern "C" fn gp_run_resume(
 ///
 /// # Safety
 ///
-/// `scope` is NULL or live; `wants` is NULL or may be written.
+/// `wants` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_scope_open(scope: *const gp_scope, wants: *mut u32) -> Status {
     // SAFETY: by this function's contract.

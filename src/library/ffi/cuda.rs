@@ -34,14 +34,9 @@ pub unsafe extern "C" fn gp_cuda_status(out: *mut *mut c_char) -> Status {
 /// used; gp_last_error() says why.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_cuda_prepare(session: *const gp_session, device: u32) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe { reference(session)?.prepare_device(device) })
+pub extern "C" fn gp_cuda_prepare(session: *const gp_session, device: u32) -> Status {
+    guard(|| reference(session)?.prepare_device(device))
 }
 
 /// Whether the spec's patch can be switched and changed in CUDA graphs that were captured with it: its switch and its
@@ -49,14 +44,9 @@ pub unsafe extern "C" fn gp_cuda_prepare(session: *const gp_session, device: u32
 /// changes it. A replay that is under way meanwhile may see the old or the new state.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_live(spec: *mut gp_spec, live: bool) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_live(spec: *mut gp_spec, live: bool) -> Status {
+    guard(|| {
         exclusive(spec)?.live = live;
         Ok(())
     })
@@ -68,15 +58,10 @@ pub unsafe extern "C" fn gp_spec_live(spec: *mut gp_spec, live: bool) -> Status 
 /// a spec that keeps nothing.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_keep_on_device(spec: *mut gp_spec, stay: bool) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
-        let spec = exclusive(spec)?;
+pub extern "C" fn gp_spec_keep_on_device(spec: *mut gp_spec, stay: bool) -> Status {
+    guard(|| {
+        let mut spec = exclusive(spec)?;
         let Action::Keep(kept) = &spec.action else {
             return Err(wrong("spec", "is no probe or record"));
         };
@@ -91,18 +76,13 @@ pub unsafe extern "C" fn gp_spec_keep_on_device(spec: *mut gp_spec, stay: bool) 
 /// such value; it keeps its old one then.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE, GP_STATUS_REFUSED. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` and `value` are NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_patch_set_value(
+pub extern "C" fn gp_patch_set_value(
     session: *const gp_session,
     id: u64,
     value: *const gp_value,
 ) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+    guard(|| {
         let value = reference(value)?.clone();
         share(session)?.set_value(id, value)
     })

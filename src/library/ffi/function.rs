@@ -32,7 +32,7 @@ pub type gp_callback = Option<
 ///
 /// # Safety
 ///
-/// `spec` is NULL or live; `callback` and `user` as gp_callback says.
+/// `callback` and `user` as gp_callback says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_custom(
     spec: *mut gp_spec,
@@ -71,7 +71,7 @@ pub type gp_torch_callback = Option<
 ///
 /// # Safety
 ///
-/// `spec` is NULL or live; `callback` and `user` as gp_torch_callback says.
+/// `callback` and `user` as gp_torch_callback says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_custom_torch(
     spec: *mut gp_spec,
@@ -101,13 +101,14 @@ pub type gp_release = Option<unsafe extern "C" fn(user: *mut c_void)>;
 ///
 /// # Safety
 ///
-/// `spec` is NULL or live; `release` may be called with its `user` from any thread.
+/// `release` may be called with its `user` from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_release(spec: *mut gp_spec, release: gp_release) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let release = release.ok_or_else(|| null("release"))?;
-        let function = match &exclusive(spec)?.action {
+        let spec = exclusive(spec)?;
+        let function = match &spec.action {
             Action::Custom(function) => NativeFunction::of(function.as_ref()),
             _ => None,
         };

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::arguments::{list, text, wrong};
 use super::handle::{self, Boxed, Handle, reference};
 use super::session::gp_session;
+use super::slots::Kind;
 use super::{Status, guard, string};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph::{self, Graph, GraphFile};
@@ -18,6 +19,7 @@ pub struct gp_graphs {
 
 impl Handle for gp_graphs {
     const NAME: &'static str = "graphs";
+    const KIND: Kind = Kind::Graphs;
     type Value = Graphs;
     type Owner = Boxed;
 }
@@ -48,7 +50,7 @@ impl Graphs {
 ///
 /// # Safety
 ///
-/// `session` is NULL or a live session; `out` is NULL or may be written.
+/// `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_graphs(
     session: *const gp_session,
@@ -84,7 +86,7 @@ pub unsafe extern "C" fn gp_graphs_load(file: *const c_char, out: *mut *mut gp_g
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `file` is NULL or a C string.
+/// `file` is NULL or a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_save(graphs: *const gp_graphs, file: *const c_char) -> Status {
     // SAFETY: by this function's contract.
@@ -97,44 +99,31 @@ pub unsafe extern "C" fn gp_graphs_save(graphs: *const gp_graphs, file: *const c
 /// Frees graphs. NULL is fine.
 ///
 /// Thread: the last. NULL: fine. Since 0.1.0.
-///
-/// # Safety
-///
-/// `graphs` came from a call that hands graphs over, and were not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_graphs_free(graphs: *mut gp_graphs) {
-    // SAFETY: by this function's contract.
-    unsafe { handle::free(graphs) };
+pub extern "C" fn gp_graphs_free(graphs: *mut gp_graphs) {
+    handle::free(graphs);
 }
 
 /// How many graphs there are; 0 for NULL.
 ///
 /// Thread: any. NULL: graphs. Since 0.1.0.
-///
-/// # Safety
-///
-/// `graphs` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_graphs_count(graphs: *const gp_graphs) -> usize {
-    // SAFETY: by this function's contract.
-    unsafe { reference(graphs) }.map_or(0, |graphs| graphs.file.graphs.len())
+pub extern "C" fn gp_graphs_count(graphs: *const gp_graphs) -> usize {
+    reference(graphs).map_or(0, |graphs| graphs.file.graphs.len())
 }
 
 /// What graph number `index` was recorded of: class and method of the root. Borrowed from `graphs`; NULL if there is no
 /// such graph.
 ///
 /// Thread: any. NULL: graphs. Since 0.1.0.
-///
-/// # Safety
-///
-/// `graphs` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_graphs_name(graphs: *const gp_graphs, index: usize) -> *const c_char {
-    // SAFETY: by this function's contract.
-    let name = unsafe { reference(graphs) }.map(|graphs| graphs.names.get(index));
-    name.ok()
-        .flatten()
-        .map_or(std::ptr::null(), |name| name.as_ptr())
+pub extern "C" fn gp_graphs_name(graphs: *const gp_graphs, index: usize) -> *const c_char {
+    reference(graphs).map_or(std::ptr::null(), |graphs| {
+        graphs
+            .names
+            .get(index)
+            .map_or(std::ptr::null(), |name| name.as_ptr())
+    })
 }
 
 /// The tree of graph number `index` as text, or of its subtree at `path` (NULL or "": the whole). `out` receives new
@@ -144,7 +133,7 @@ pub unsafe extern "C" fn gp_graphs_name(graphs: *const gp_graphs, index: usize) 
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+/// `path` is NULL or a C string; `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_tree(
     graphs: *const gp_graphs,
@@ -163,7 +152,7 @@ pub unsafe extern "C" fn gp_graphs_tree(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+/// `path` is NULL or a C string; `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_children(
     graphs: *const gp_graphs,
@@ -173,7 +162,8 @@ pub unsafe extern "C" fn gp_graphs_children(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         let path = path_or_root(path)?;
         let node = graph.node(&path).ok_or_else(|| no_node(graph, &path))?;
         let names: Vec<String> = if node.is_scope() && path.dig.is_empty() {
@@ -196,7 +186,7 @@ pub unsafe extern "C" fn gp_graphs_children(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+/// `path` is NULL or a C string; `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_shape(
     graphs: *const gp_graphs,
@@ -206,7 +196,8 @@ pub unsafe extern "C" fn gp_graphs_shape(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         let path: NodePath = text(path, "path")?.parse()?;
         let value = graph.value(&path).ok_or_else(|| no_node(graph, &path))?;
         string::give(out, "out", &value.label())
@@ -221,7 +212,7 @@ pub unsafe extern "C" fn gp_graphs_shape(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+/// `path` is NULL or a C string; `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_code(
     graphs: *const gp_graphs,
@@ -240,7 +231,7 @@ pub unsafe extern "C" fn gp_graphs_code(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `out` is NULL or may be written.
+/// `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_json(
     graphs: *const gp_graphs,
@@ -249,7 +240,8 @@ pub unsafe extern "C" fn gp_graphs_json(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         let json = serde_json::to_string(graph)
             .map_err(|why| Error::Internal(format!("a graph without JSON: {why}")))?;
         string::give(out, "out", &json)
@@ -273,7 +265,7 @@ pub(super) unsafe fn path_or_root(path: *const c_char) -> Result<NodePath> {
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or may be written.
+/// `path` is NULL or a C string; `out` is NULL or may be written.
 unsafe fn give_text_at(
     graphs: *const gp_graphs,
     index: usize,
@@ -283,7 +275,8 @@ unsafe fn give_text_at(
 ) -> Result<()> {
     // SAFETY: by this function's contract.
     unsafe {
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         string::give(out, "out", &say(graph, &path_or_root(path)?)?)
     }
 }
@@ -303,7 +296,7 @@ pub(super) fn no_node(graph: &Graph, path: &NodePath) -> Error {
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `prefix` is NULL or a C string; `out` is NULL or may be written.
+/// `prefix` is NULL or a C string; `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_complete(
     graphs: *const gp_graphs,
@@ -332,7 +325,7 @@ pub unsafe extern "C" fn gp_graphs_complete(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `paths` is NULL or points to `n` C strings.
+/// `paths` is NULL or points to `n` C strings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_check(
     graphs: *const gp_graphs,

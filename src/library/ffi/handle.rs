@@ -1,24 +1,27 @@
 //! Objects that C holds by a pointer. Each C type says once which Rust value is behind its pointers and who owns that value;
-//! the functions here are the only ones that turn one into the other. A call that frees an object in the wrong way, changes
-//! one that other threads may read, or takes a pointer for one of another type does not compile.
+//! the functions here are the only ones that turn one into the other. A call that changes an object which other threads may
+//! read does not compile; one that is given a pointer of another type, or to what was freed, answers an error ([`slots`]).
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::arguments::{answer, null};
+use super::arguments::{answer, null, wrong};
 use super::guard;
-use graphpatch_core::error::Result;
+use super::slots::{self, Kind, Pin, Refusal};
+use graphpatch_core::error::{Error, Result};
 
 /// A type of the header that C knows by its name alone.
 pub(super) trait Handle: Sized {
     /// The name of its arguments, for messages.
     const NAME: &'static str;
+    /// The type that its pointers say.
+    const KIND: Kind;
     /// The value behind a pointer to it.
     type Value;
     /// Who owns that value: [`Boxed`], [`Shared`] or [`Lent`].
-    type Owner;
+    type Owner: Owns<Self::Value>;
 }
 
 /// The caller owns the value alone.
@@ -30,40 +33,51 @@ pub(super) enum Shared {}
 /// The library owns the value, and lends it for the length of a callback.
 pub(super) enum Lent {}
 
-/// Owners to whom a value is handed over, and who hand it back to be freed.
+/// How values lie behind their pointers.
 pub(super) trait Owns<T> {
     /// What is handed over.
     type Owned;
-    fn into_raw(owned: Self::Owned) -> *const T;
+    fn into_raw(owned: Self::Owned) -> *mut T;
     /// # Safety
     ///
     /// `raw` came from [`Owns::into_raw`], and nobody uses it after this call.
-    unsafe fn from_raw(raw: *const T) -> Self::Owned;
+    unsafe fn from_raw(raw: *mut T) -> Self::Owned;
 }
 
 impl<T> Owns<T> for Boxed {
     type Owned = Box<T>;
-    fn into_raw(owned: Box<T>) -> *const T {
+    fn into_raw(owned: Box<T>) -> *mut T {
         Box::into_raw(owned)
     }
-    unsafe fn from_raw(raw: *const T) -> Box<T> {
-        // SAFETY: by this function's contract; `into_raw` made it from a pointer that may be written.
-        unsafe { Box::from_raw(raw.cast_mut()) }
+    unsafe fn from_raw(raw: *mut T) -> Box<T> {
+        // SAFETY: by this function's contract.
+        unsafe { Box::from_raw(raw) }
+    }
+}
+
+impl<T> Owns<T> for Lent {
+    type Owned = Box<T>;
+    fn into_raw(owned: Box<T>) -> *mut T {
+        Box::into_raw(owned)
+    }
+    unsafe fn from_raw(raw: *mut T) -> Box<T> {
+        // SAFETY: by this function's contract.
+        unsafe { Box::from_raw(raw) }
     }
 }
 
 impl<T> Owns<T> for Shared {
     type Owned = Arc<T>;
-    fn into_raw(owned: Arc<T>) -> *const T {
-        Arc::into_raw(owned)
+    fn into_raw(owned: Arc<T>) -> *mut T {
+        Arc::into_raw(owned).cast_mut()
     }
-    unsafe fn from_raw(raw: *const T) -> Arc<T> {
+    unsafe fn from_raw(raw: *mut T) -> Arc<T> {
         // SAFETY: by this function's contract.
-        unsafe { Arc::from_raw(raw) }
+        unsafe { Arc::from_raw(raw.cast_const()) }
     }
 }
 
-/// Owners whose value a call may change, because no other thread uses it meanwhile.
+/// Owners whose value a call may change, because no other call uses it meanwhile.
 pub(super) trait Exclusive {}
 impl Exclusive for Boxed {}
 impl Exclusive for Lent {}
@@ -71,188 +85,198 @@ impl Exclusive for Lent {}
 /// What is handed over for a pointer to `C`.
 pub(super) type Owned<C> = <<C as Handle>::Owner as Owns<<C as Handle>::Value>>::Owned;
 
+/// An object leaves us; the pointer that C gets for it.
+fn enter<C: Handle>(owned: Owned<C>) -> Result<*mut C> {
+    let raw = C::Owner::into_raw(owned);
+    match slots::enter(C::KIND, raw.cast()) {
+        Some(pointer) => Ok(std::ptr::without_provenance_mut(pointer)),
+        None => {
+            end::<C>(Some(raw.cast()));
+            Err(Error::State("no memory for one more object".into()))
+        }
+    }
+}
+
+/// Ends an object that the table has given up.
+fn end<C: Handle>(value: Option<*mut ()>) {
+    if let Some(raw) = value {
+        // SAFETY: the table answers each object once, with the type it came with.
+        drop(unsafe { C::Owner::from_raw(raw.cast()) });
+    }
+}
+
+/// What a refused pointer's caller is told.
+fn refused<C: Handle>(why: Refusal) -> Error {
+    let ours = C::KIND.name();
+    let why = match why {
+        Refusal::Foreign => format!("is no {ours} of this library"),
+        Refusal::IsA(other) => format!("is a {}, no {ours}", other.name()),
+        Refusal::Freed => format!("is a {ours} that was freed"),
+        Refusal::InUse => {
+            let name = C::NAME;
+            return Error::State(format!(
+                "{name}: another call uses this {ours}, which only one may do at a time"
+            ));
+        }
+    };
+    wrong(C::NAME, why)
+}
+
 /// Hands an object over to the caller.
 ///
 /// # Safety
 ///
 /// `out` is NULL or may be written.
-pub(super) unsafe fn give<C: Handle>(out: *mut *mut C, owned: Owned<C>) -> Result<()>
-where
-    C::Owner: Owns<C::Value>,
-{
+pub(super) unsafe fn give<C: Handle>(out: *mut *mut C, owned: Owned<C>) -> Result<()> {
     if out.is_null() {
         return Err(null("out"));
     }
-    let raw = C::Owner::into_raw(owned).cast_mut().cast();
     // SAFETY: by this function's contract.
-    unsafe { answer(out, "out", raw) }
+    unsafe { answer(out, "out", enter::<C>(owned)?) }
 }
 
-/// Takes an object back from the caller; `None` for NULL.
-///
-/// # Safety
-///
-/// `pointer` is NULL, or came from [`give`] and is not used any more.
-pub(super) unsafe fn take<C: Handle>(pointer: *mut C) -> Option<Owned<C>>
-where
-    C::Owner: Owns<C::Value>,
-{
-    // SAFETY: by this function's contract.
-    (!pointer.is_null()).then(|| unsafe { C::Owner::from_raw(pointer.cast_const().cast()) })
-}
-
-/// Frees what the caller owns of an object. NULL is fine.
-///
-/// # Safety
-///
-/// As [`take`].
-pub(super) unsafe fn free<C: Handle>(pointer: *mut C)
-where
-    C::Owner: Owns<C::Value>,
-{
+/// Frees what the caller owns of an object; calls that use it meanwhile go on with it. NULL is fine.
+pub(super) fn free<C: Handle>(pointer: *mut C) {
     // Its end may run code of the user's.
-    guard(|| {
-        // SAFETY: by this function's contract.
-        drop(unsafe { take(pointer) });
-        Ok(())
+    guard(|| match pointer.is_null() {
+        true => Ok(()),
+        false => free_live(pointer),
     });
 }
 
+fn free_live<C: Handle>(pointer: *mut C) -> Result<()> {
+    end::<C>(slots::free(pointer.addr(), C::KIND).map_err(refused::<C>)?);
+    Ok(())
+}
+
+/// Takes the caller's share back; `None` for NULL.
+pub(super) fn take_share<C>(pointer: *mut C) -> Result<Option<Arc<C::Value>>>
+where
+    C: Handle<Owner = Shared>,
+{
+    let Some(share) = share_or_none(pointer)? else {
+        return Ok(None);
+    };
+    let kept = Arc::clone(&share);
+    free_live(pointer)?;
+    Ok(Some(kept))
+}
+
+/// An object in use by a call.
+struct Used<C: Handle>(Pin, PhantomData<C>);
+
+impl<C: Handle> Used<C> {
+    fn new(pointer: *const C, alone: bool) -> Result<Used<C>> {
+        if pointer.is_null() {
+            return Err(null(C::NAME));
+        }
+        let pin = slots::pin(pointer.addr(), C::KIND, alone).map_err(refused::<C>)?;
+        Ok(Used(pin, PhantomData))
+    }
+
+    fn value(&self) -> *mut C::Value {
+        self.0.value().cast()
+    }
+}
+
+impl<C: Handle> Drop for Used<C> {
+    #[inline]
+    fn drop(&mut self) {
+        end::<C>(self.0.end());
+    }
+}
+
 /// The value behind a pointer.
-///
-/// # Safety
-///
-/// `pointer` is NULL, or came from [`give`] or [`lend`] and lives until `'a` ends; nobody changes the value until then.
-pub(super) unsafe fn reference<'a, C: Handle + 'a>(pointer: *const C) -> Result<&'a C::Value> {
-    // SAFETY: by this function's contract.
-    unsafe { pointer.cast::<C::Value>().as_ref() }.ok_or_else(|| null(C::NAME))
+pub(super) struct Reference<C: Handle>(Used<C>);
+
+impl<C: Handle> Deref for Reference<C> {
+    type Target = C::Value;
+    fn deref(&self) -> &C::Value {
+        // SAFETY: `enter` was given a value of this type, which lives while it is pinned; who changes one pins it alone.
+        unsafe { &*self.0.value() }
+    }
+}
+
+/// The value behind a pointer.
+pub(super) fn reference<C: Handle>(pointer: *const C) -> Result<Reference<C>> {
+    Used::new(pointer, false).map(Reference)
 }
 
 /// The value behind a pointer, to change it.
-///
-/// # Safety
-///
-/// `pointer` is NULL, or came from [`give`] or [`lend`] and lives until `'a` ends; nobody else uses the value until then.
-pub(super) unsafe fn exclusive<'a, C: Handle + 'a>(pointer: *mut C) -> Result<&'a mut C::Value>
+pub(super) struct Alone<C: Handle>(Used<C>);
+
+impl<C: Handle> Deref for Alone<C> {
+    type Target = C::Value;
+    fn deref(&self) -> &C::Value {
+        // SAFETY: as for a `Reference`.
+        unsafe { &*self.0.value() }
+    }
+}
+
+impl<C: Handle> DerefMut for Alone<C> {
+    fn deref_mut(&mut self) -> &mut C::Value {
+        // SAFETY: as above; nobody else has the value pinned.
+        unsafe { &mut *self.0.value() }
+    }
+}
+
+/// The value behind a pointer, to change it.
+pub(super) fn exclusive<C: Handle>(pointer: *mut C) -> Result<Alone<C>>
 where
     C::Owner: Exclusive,
 {
-    // SAFETY: by this function's contract.
-    unsafe { pointer.cast::<C::Value>().as_mut() }.ok_or_else(|| null(C::NAME))
+    Used::new(pointer, true).map(Alone)
 }
 
 /// The share that the caller owns, borrowed.
-pub(super) struct Share<'a, T>(ManuallyDrop<Arc<T>>, PhantomData<&'a T>);
+pub(super) struct Share<C: Handle>(ManuallyDrop<Arc<C::Value>>, #[expect(dead_code)] Used<C>);
 
-impl<T> Deref for Share<'_, T> {
-    type Target = Arc<T>;
-    fn deref(&self) -> &Arc<T> {
+impl<C: Handle> Deref for Share<C> {
+    type Target = Arc<C::Value>;
+    fn deref(&self) -> &Arc<C::Value> {
         &self.0
     }
 }
 
 /// The share behind a pointer.
-///
-/// # Safety
-///
-/// `pointer` is NULL, or came from [`give`] and lives until `'a` ends.
-pub(super) unsafe fn share<'a, C>(pointer: *const C) -> Result<Share<'a, C::Value>>
+pub(super) fn share<C>(pointer: *const C) -> Result<Share<C>>
 where
-    C: Handle<Owner = Shared> + 'a,
+    C: Handle<Owner = Shared>,
 {
-    // SAFETY: by this function's contract.
-    unsafe { share_or_none(pointer) }.ok_or_else(|| null(C::NAME))
+    let used = Used::new(pointer, false)?;
+    // SAFETY: the share that `enter` was given, which stays the caller's: what is never dropped leaves it as it is. It is not
+    // ended while `used` lives.
+    let share = unsafe { Arc::from_raw(used.value().cast_const()) };
+    Ok(Share(ManuallyDrop::new(share), used))
 }
 
 /// The share behind a pointer; `None` for NULL.
-///
-/// # Safety
-///
-/// As [`share`].
-pub(super) unsafe fn share_or_none<'a, C>(pointer: *const C) -> Option<Share<'a, C::Value>>
+pub(super) fn share_or_none<C>(pointer: *const C) -> Result<Option<Share<C>>>
 where
-    C: Handle<Owner = Shared> + 'a,
+    C: Handle<Owner = Shared>,
 {
-    if pointer.is_null() {
-        return None;
+    match pointer.is_null() {
+        true => Ok(None),
+        false => share(pointer).map(Some),
     }
-    // SAFETY: by this function's contract; what is never dropped leaves the caller's share as it is.
-    let share = unsafe { Arc::from_raw(pointer.cast::<C::Value>()) };
-    Some(Share(ManuallyDrop::new(share), PhantomData))
 }
 
-/// Lends a value to a callback.
-pub(super) fn lend<C: Handle<Owner = Lent>>(value: &mut C::Value) -> *mut C {
-    (&raw mut *value).cast()
+/// Lends a value to a callback, and answers what it has made of it. Afterwards the pointer is refused. A value that another
+/// thread uses against the rules when the callback returns is lost.
+pub(super) fn lend<C>(value: C::Value, callback: impl FnOnce(*mut C)) -> C::Value
+where
+    C: Handle<Owner = Lent>,
+    C::Value: Default,
+{
+    let Ok(pointer) = enter::<C>(Box::new(value)) else {
+        return C::Value::default();
+    };
+    callback(pointer);
+    let made = exclusive(pointer).map(|mut value| std::mem::take(&mut *value));
+    free(pointer);
+    made.unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Alone([u8; 0]);
-    impl Handle for Alone {
-        const NAME: &'static str = "alone";
-        type Value = Vec<u8>;
-        type Owner = Boxed;
-    }
-
-    struct Together([u8; 0]);
-    impl Handle for Together {
-        const NAME: &'static str = "together";
-        type Value = u8;
-        type Owner = Shared;
-    }
-
-    #[test]
-    fn a_box_goes_out_and_comes_back() {
-        let mut pointer: *mut Alone = std::ptr::null_mut();
-        // SAFETY: the pointer is a local, and is given back once.
-        unsafe {
-            give(&raw mut pointer, Box::new(vec![1])).unwrap();
-            exclusive(pointer).unwrap().push(2);
-            assert_eq!(reference(pointer).unwrap(), &[1, 2]);
-            assert_eq!(*take(pointer).unwrap(), [1, 2]);
-        }
-    }
-
-    #[test]
-    fn a_share_is_counted_once_however_often_it_is_borrowed() {
-        let ours = Arc::new(7);
-        let mut pointer: *mut Together = std::ptr::null_mut();
-        // SAFETY: the pointer is a local, and is freed once.
-        unsafe {
-            give(&raw mut pointer, Arc::clone(&ours)).unwrap();
-            assert!(Arc::ptr_eq(&share(pointer).unwrap(), &ours));
-            let kept = Arc::clone(&share(pointer).unwrap());
-            assert_eq!(Arc::strong_count(&ours), 3);
-            free(pointer);
-            assert_eq!(Arc::strong_count(&ours), 2);
-            assert_eq!(*kept, 7);
-        }
-    }
-
-    #[test]
-    fn null_is_refused_by_the_name_of_its_argument() {
-        // SAFETY: NULL is refused.
-        unsafe {
-            let why = reference::<Alone>(std::ptr::null()).unwrap_err();
-            assert!(why.to_string().contains("alone"), "{why}");
-            let why = exclusive::<Alone>(std::ptr::null_mut()).unwrap_err();
-            assert!(why.to_string().contains("alone"), "{why}");
-            let why = share::<Together>(std::ptr::null()).err().unwrap();
-            assert!(why.to_string().contains("together"), "{why}");
-            assert!(take::<Alone>(std::ptr::null_mut()).is_none());
-            free::<Together>(std::ptr::null_mut());
-        }
-    }
-
-    #[test]
-    fn what_nobody_receives_is_freed() {
-        let ours = Arc::new(7);
-        // SAFETY: NULL is refused.
-        let given = unsafe { give::<Together>(std::ptr::null_mut(), Arc::clone(&ours)) };
-        assert!(given.unwrap_err().to_string().contains("out"));
-        assert_eq!(Arc::strong_count(&ours), 1);
-    }
-}
+#[path = "handle_tests.rs"]
+mod tests;

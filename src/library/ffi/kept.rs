@@ -15,13 +15,8 @@ use graphpatch_core::tensor::safetensors;
 use graphpatch_session::keyed;
 
 /// What a probe or record has kept.
-///
-/// # Safety
-///
-/// `session` is NULL or live.
-unsafe fn kept(session: *const gp_session, id: u64) -> Result<Arc<Kept>> {
-    // SAFETY: by this function's contract.
-    let kept = unsafe { reference(session) }?.kept_of(id);
+fn kept(session: *const gp_session, id: u64) -> Result<Arc<Kept>> {
+    let kept = reference(session)?.kept_of(id);
     kept.ok_or_else(|| {
         Error::State(format!(
             "patch number {id} is no probe or record, or is gone"
@@ -36,7 +31,7 @@ unsafe fn kept(session: *const gp_session, id: u64) -> Result<Arc<Kept>> {
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `count` and `dropped` are NULL or may be written.
+/// `count` and `dropped` are NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_kept_count(
     session: *const gp_session,
@@ -63,7 +58,7 @@ pub unsafe extern "C" fn gp_kept_count(
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `out` is NULL or may be written.
+/// `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_kept_tensor(
     session: *const gp_session,
@@ -99,7 +94,7 @@ pub unsafe extern "C" fn gp_kept_tensor(
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `file` is NULL or a C string.
+/// `file` is NULL or a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_kept_save(session: *const gp_session, file: *const c_char) -> Status {
     // SAFETY: by this function's contract.

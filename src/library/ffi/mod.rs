@@ -21,6 +21,7 @@ pub mod run;
 pub mod session;
 pub mod shown;
 mod sized;
+mod slots;
 pub mod source;
 pub mod spec;
 pub mod status;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::arguments::{list, text};
 use super::handle::{Handle, Shared, free, give};
+use super::slots::Kind;
 use super::{Status, guard};
 use graphpatch_core::error::Result;
 use graphpatch_session::{Root, Scope};
@@ -16,6 +17,7 @@ pub struct gp_root {
 
 impl Handle for gp_root {
     const NAME: &'static str = "root";
+    const KIND: Kind = Kind::Root;
     type Value = Root;
     type Owner = Shared;
 }
@@ -27,6 +29,7 @@ pub struct gp_scope {
 
 impl Handle for gp_scope {
     const NAME: &'static str = "scope";
+    const KIND: Kind = Kind::Scope;
     type Value = Scope;
     type Owner = Shared;
 }
@@ -83,14 +86,9 @@ pub unsafe extern "C" fn gp_root_new(
 /// Frees a root; runs of it go on. NULL is fine.
 ///
 /// Thread: the last. NULL: fine. Since 0.1.0.
-///
-/// # Safety
-///
-/// `root` came from gp_root_new and was not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_root_free(root: *mut gp_root) {
-    // SAFETY: by this function's contract.
-    unsafe { free(root) };
+pub extern "C" fn gp_root_free(root: *mut gp_root) {
+    free(root);
 }
 
 /// A scope: `module_path` is the module's attribute path below the nearest enclosing module that is called,
@@ -127,12 +125,7 @@ pub unsafe extern "C" fn gp_scope_new(
 /// Frees a scope; calls of it go on. NULL is fine.
 ///
 /// Thread: the last. NULL: fine. Since 0.1.0.
-///
-/// # Safety
-///
-/// `scope` came from gp_scope_new and was not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_scope_free(scope: *mut gp_scope) {
-    // SAFETY: by this function's contract.
-    unsafe { free(scope) };
+pub extern "C" fn gp_scope_free(scope: *mut gp_scope) {
+    free(scope);
 }

@@ -145,7 +145,7 @@ fn describe(graph: &Graph, path: &NodePath) -> Result<gp_node> {
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `out` is NULL or points to a gp_node that says its size.
+/// `path` is NULL or a C string; `out` is NULL or points to a gp_node that says its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_node(
     graphs: *const gp_graphs,
@@ -156,7 +156,8 @@ pub unsafe extern "C" fn gp_graphs_node(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         sized::check(out, "out")?;
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         sized::fill(out, "out", describe(graph, &path_or_root(path)?)?)
     })
 }
@@ -170,7 +171,7 @@ pub unsafe extern "C" fn gp_graphs_node(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `smallest` and `largest` are NULL or take `n` numbers.
+/// `path` is NULL or a C string; `smallest` and `largest` are NULL or take `n` numbers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_sizes(
     graphs: *const gp_graphs,
@@ -182,7 +183,8 @@ pub unsafe extern "C" fn gp_graphs_sizes(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         for (place, name) in [(smallest, "smallest"), (largest, "largest")] {
             if place.is_null() && n != 0 {
                 return Err(null(name));
@@ -216,7 +218,7 @@ pub unsafe extern "C" fn gp_graphs_sizes(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `name` is NULL or may be written, and so is `child`.
+/// `path` is NULL or a C string; `name` is NULL or may be written, and so is `child`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_child(
     graphs: *const gp_graphs,
@@ -231,7 +233,8 @@ pub unsafe extern "C" fn gp_graphs_child(
         if child.is_null() {
             return Err(null("child"));
         }
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         let path = graph.canonical(&path_or_root(path)?);
         let found = graph.nth_below(&path, number);
         let (count, found) = found.ok_or_else(|| no_node(graph, &path))?;
@@ -255,7 +258,7 @@ pub unsafe extern "C" fn gp_graphs_child(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `path` is NULL or a C string; `below` is NULL or a C string; `out` is NULL or may be written.
+/// `path` is NULL or a C string; `below` is NULL or a C string; `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_find(
     graphs: *const gp_graphs,
@@ -266,7 +269,8 @@ pub unsafe extern "C" fn gp_graphs_find(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         let (path, below) = (path_or_root(path)?, text(below, "below")?);
         if graph.below(&path).is_none() {
             return Err(no_node(graph, &path));
@@ -287,7 +291,7 @@ pub unsafe extern "C" fn gp_graphs_find(
 ///
 /// # Safety
 ///
-/// `graphs` is NULL or live; `pattern`, `op`, `module` and `shape` are NULL or C strings; `out` is NULL or may be written.
+/// `pattern`, `op`, `module` and `shape` are NULL or C strings; `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_graphs_search(
     graphs: *const gp_graphs,
@@ -300,7 +304,8 @@ pub unsafe extern "C" fn gp_graphs_search(
 ) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
-        let graph = reference(graphs)?.graph(index)?;
+        let graphs = reference(graphs)?;
+        let graph = graphs.graph(index)?;
         let given = |asked: *const c_char, name| match asked.is_null() {
             true => Ok(None),
             false => text(asked, name).map(Some),

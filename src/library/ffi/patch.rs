@@ -38,7 +38,7 @@ unsafe impl Grows for gp_patch_counts {
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `patch` is NULL or a C string; `id` is NULL or may be written.
+/// `patch` is NULL or a C string; `id` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_add(
     session: *const gp_session,
@@ -57,14 +57,9 @@ pub unsafe extern "C" fn gp_patch_add(
 /// Takes a patch away, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe { share(session)?.remove_patch(id) })
+pub extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) -> Status {
+    guard(|| share(session)?.remove_patch(id))
 }
 
 /// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
@@ -74,7 +69,7 @@ pub unsafe extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) ->
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `ids` points to `n` numbers.
+/// `ids` points to `n` numbers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_remove_all(
     session: *const gp_session,
@@ -94,14 +89,9 @@ pub unsafe extern "C" fn gp_patch_remove_all(
 /// Switches a patch off or on again, for runs that begin from now on; it keeps its place among the others.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on: bool) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe { share(session)?.enable_patch(id, on) })
+pub extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on: bool) -> Status {
+    guard(|| share(session)?.enable_patch(id, on))
 }
 
 /// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
@@ -111,7 +101,7 @@ pub unsafe extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `set` is NULL or may be written.
+/// `set` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64) -> Status {
     // SAFETY: by this function's contract.
@@ -126,14 +116,9 @@ pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64)
 /// set is not open.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe { share(session)?.end_set(set) })
+pub extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Status {
+    guard(|| share(session)?.end_set(set))
 }
 
 /// How often a patch was met, applied, and failed so far.
@@ -142,7 +127,7 @@ pub unsafe extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Sta
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `out` is NULL or may be written, as many bytes as its `size` says.
+/// `out` is NULL or may be written, as many bytes as its `size` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_get_counts(
     session: *const gp_session,
@@ -169,7 +154,7 @@ pub unsafe extern "C" fn gp_patch_get_counts(
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `out` is NULL or may be written.
+/// `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_last_error(
     session: *const gp_session,

@@ -16,7 +16,7 @@ use graphpatch_core::patch::action::{Action, NewPatch};
 ///
 /// # Safety
 ///
-/// `spec` is NULL or live; `runs` is NULL or a C string.
+/// `runs` is NULL or a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_runs(spec: *mut gp_spec, runs: *const c_char) -> Status {
     // SAFETY: by this function's contract.
@@ -29,14 +29,9 @@ pub unsafe extern "C" fn gp_spec_runs(spec: *mut gp_spec, runs: *const c_char) -
 /// Whether the spec holds only for runs on the thread that registers it.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_this_thread(spec: *mut gp_spec, only: bool) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_this_thread(spec: *mut gp_spec, only: bool) -> Status {
+    guard(|| {
         exclusive(spec)?.this_thread = only;
         Ok(())
     })
@@ -59,7 +54,7 @@ fn patch_from(spec: &NewPatch) -> Result<NewPatch> {
 ///
 /// # Safety
 ///
-/// `session` and `spec` are NULL or live; `id` is NULL or may be written.
+/// `id` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_register(
     session: *const gp_session,
@@ -69,7 +64,7 @@ pub unsafe extern "C" fn gp_patch_register(
     // SAFETY: by this function's contract.
     guard(|| unsafe {
         let session = share(session)?;
-        let patch = patch_from(reference(spec)?)?;
+        let patch = patch_from(&*reference(spec)?)?;
         answer(id, "id", 0)?;
         answer(id, "id", session.add(patch)?)
     })
@@ -83,8 +78,7 @@ pub unsafe extern "C" fn gp_patch_register(
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `specs` points to `n` pointers, each NULL or to a live spec; `ids` is NULL or has place
-/// for `n` numbers.
+/// `specs` points to `n` pointers; `ids` is NULL or has place for `n` numbers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_patch_register_all(
     session: *const gp_session,
@@ -102,7 +96,7 @@ pub unsafe extern "C" fn gp_patch_register_all(
             return Err(null("ids"));
         }
         let specs = list(specs, n, "specs")?.iter();
-        let patches = specs.map(|spec| patch_from(reference(*spec)?));
+        let patches = specs.map(|spec| patch_from(&*reference(*spec)?));
         let patches: Vec<NewPatch> = patches.collect::<Result<_>>()?;
         for (at, id) in session.add_all(patches)?.into_iter().enumerate() {
             ids.add(at).write(id);
@@ -112,15 +106,10 @@ pub unsafe extern "C" fn gp_patch_register_all(
 }
 
 /// Switches patches off, all at once, for runs that begin from now on.
-///
-/// # Safety
-///
-/// `session` is NULL or live.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) unsafe fn disable_all(session: *const gp_session, ids: &[u64]) {
+pub(crate) fn disable_all(session: *const gp_session, ids: &[u64]) {
     guard(|| {
-        // SAFETY: by this function's contract.
-        unsafe { share(session) }?.disable_all(ids);
+        share(session)?.disable_all(ids);
         Ok(())
     });
 }

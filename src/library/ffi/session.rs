@@ -4,7 +4,8 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::arguments::{answer, text, wrong};
-use super::handle::{Handle, Shared, give, reference, share, share_or_none, take};
+use super::handle::{Handle, Shared, give, reference, share, share_or_none, take_share};
+use super::slots::Kind;
 use super::{Status, guard, string};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::OnError;
@@ -17,19 +18,14 @@ pub struct gp_session {
 
 impl Handle for gp_session {
     const NAME: &'static str = "session";
+    const KIND: Kind = Kind::Session;
     type Value = Session;
     type Owner = Shared;
 }
 
 /// The session behind a pointer; the attached one behind NULL.
-///
-/// # Safety
-///
-/// `session` is NULL or a live session.
-pub(super) unsafe fn named_or_attached(session: *const gp_session) -> Result<Arc<Session>> {
-    // SAFETY: by this function's contract.
-    let named = unsafe { share_or_none(session) };
-    named
+pub(super) fn named_or_attached(session: *const gp_session) -> Result<Arc<Session>> {
+    share_or_none(session)?
         .map(|session| Arc::clone(&session))
         .or_else(graphpatch_session::attached)
         .ok_or_else(|| Error::State("no session is attached to this process".into()))
@@ -62,15 +58,10 @@ pub unsafe extern "C" fn gp_session_open(out: *mut *mut gp_session) -> Status {
 /// Detaches the session and frees it. NULL is fine. Runs under way on other threads end as they began.
 ///
 /// Thread: the last. NULL: fine. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` came from gp_session_open and was not closed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
+pub extern "C" fn gp_session_close(session: *mut gp_session) {
     guard(|| {
-        // SAFETY: by this function's contract.
-        if let Some(session) = unsafe { take(session) } {
+        if let Some(session) = take_share(session)? {
             session.detach();
         }
         Ok(())
@@ -87,28 +78,18 @@ pub unsafe extern "C" fn gp_session_close(session: *mut gp_session) {
 /// beside this one: it sees only the runs that this session does not use, and tells its user so.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or a live session.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_session_attach(session: *const gp_session) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| graphpatch_torch::attach(&*unsafe { share(session) }?))
+pub extern "C" fn gp_session_attach(session: *const gp_session) -> Status {
+    guard(|| graphpatch_torch::attach(&*share(session)?))
 }
 
 /// Detaches the session from the process. It keeps its patches and graphs.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or a live session.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_session_detach(session: *const gp_session) -> Status {
+pub extern "C" fn gp_session_detach(session: *const gp_session) -> Status {
     guard(|| {
-        // SAFETY: by this function's contract.
-        unsafe { share(session) }?.detach();
+        share(session)?.detach();
         Ok(())
     })
 }
@@ -116,15 +97,10 @@ pub unsafe extern "C" fn gp_session_detach(session: *const gp_session) -> Status
 /// Whether runs that begin from now on are recorded into the session's graphs.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or a live session.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool) -> Status {
+pub extern "C" fn gp_session_record(session: *const gp_session, on: bool) -> Status {
     guard(|| {
-        // SAFETY: by this function's contract.
-        unsafe { share(session) }?.set_recording(on);
+        share(session)?.set_recording(on);
         Ok(())
     })
 }
@@ -132,15 +108,10 @@ pub unsafe extern "C" fn gp_session_record(session: *const gp_session, on: bool)
 /// What patches that cannot be applied do (a gp_on_error), for runs that begin from now on. GP_ON_ERROR_RAISE at first.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `session` is NULL or a live session.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_session_on_error(session: *const gp_session, on_error: u32) -> Status {
+pub extern "C" fn gp_session_on_error(session: *const gp_session, on_error: u32) -> Status {
     guard(|| {
-        // SAFETY: by this function's contract.
-        let session = unsafe { share(session) }?;
+        let session = share(session)?;
         let raise = gp_on_error::Raise as u32;
         let skip = gp_on_error::Skip as u32;
         session.set_on_error(match on_error {
@@ -161,7 +132,7 @@ pub unsafe extern "C" fn gp_session_on_error(session: *const gp_session, on_erro
 ///
 /// # Safety
 ///
-/// `session` is NULL or a live session; `out` is NULL or may be written.
+/// `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_runs(session: *const gp_session, out: *mut u64) -> Status {
     guard(|| {
@@ -177,7 +148,7 @@ pub unsafe extern "C" fn gp_session_runs(session: *const gp_session, out: *mut u
 ///
 /// # Safety
 ///
-/// `session` is NULL or a live session; `note` is NULL or a C string.
+/// `note` is NULL or a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_note(
     session: *const gp_session,
@@ -185,7 +156,8 @@ pub unsafe extern "C" fn gp_session_note(
 ) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        unsafe { named_or_attached(session)?.note(text(note, "note")?) };
+        let note = unsafe { text(note, "note") }?;
+        named_or_attached(session)?.note(note);
         Ok(())
     })
 }
@@ -197,7 +169,7 @@ pub unsafe extern "C" fn gp_session_note(
 ///
 /// # Safety
 ///
-/// `session` is NULL or a live session; `out` is NULL or may be written.
+/// `out` is NULL or may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_notes(
     session: *const gp_session,

@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_void};
 use super::arguments::text;
 use super::handle::{Handle, Lent, exclusive, lend};
 use super::session::{gp_session, named_or_attached};
+use super::slots::Kind;
 use super::{Status, guard};
 use graphpatch_core::error::Result;
 use graphpatch_core::graph::SourceLine;
@@ -16,6 +17,7 @@ pub struct gp_frames {
 
 impl Handle for gp_frames {
     const NAME: &'static str = "frames";
+    const KIND: Kind = Kind::Frames;
     type Value = Vec<SourceLine>;
     type Owner = Lent;
 }
@@ -41,10 +43,10 @@ unsafe impl Sync for Host {}
 
 impl Host {
     fn ask(&self) -> Vec<SourceLine> {
-        let mut lines = Vec::new();
         // SAFETY: gp_session_source was given a function of this type and the pointer that it takes.
-        unsafe { (self.callback)(self.user, lend(&mut lines)) };
-        lines
+        lend(Vec::new(), |frames| unsafe {
+            (self.callback)(self.user, frames);
+        })
     }
 }
 
@@ -56,7 +58,7 @@ impl Host {
 ///
 /// # Safety
 ///
-/// `session` is NULL or live; `callback` and `user` as gp_source_callback says.
+/// `callback` and `user` as gp_source_callback says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_session_source(
     session: *const gp_session,
@@ -64,8 +66,7 @@ pub unsafe extern "C" fn gp_session_source(
     user: *mut c_void,
 ) -> Status {
     guard(|| {
-        // SAFETY: by this function's contract.
-        let session = unsafe { named_or_attached(session) }?;
+        let session = named_or_attached(session)?;
         let host = callback.map(|callback| Host { callback, user });
         session.set_source(host.map(|host| Box::new(move || host.ask()) as _));
         Ok(())
@@ -101,8 +102,7 @@ pub unsafe extern "C" fn gp_frames_add(
             function: known(function, "function")?,
             text: known(code, "code")?.trim().to_owned(),
         };
-        // SAFETY: by this function's contract, for the call alone.
-        unsafe { exclusive(frames) }?.push(line);
+        exclusive(frames)?.push(line);
         Ok(())
     })
 }

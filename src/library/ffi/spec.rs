@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::arguments::text;
 use super::dlpack::{self, DLManagedTensorVersioned};
 use super::handle::{Boxed, Handle, exclusive, free, give, reference};
+use super::slots::Kind;
 use super::value::gp_value;
 use super::{Status, guard};
 use graphpatch_core::patch::action::{Action, NewPatch, Pick};
@@ -19,6 +20,7 @@ pub struct gp_spec {
 
 impl Handle for gp_spec {
     const NAME: &'static str = "spec";
+    const KIND: Kind = Kind::Spec;
     type Value = NewPatch;
     type Owner = Boxed;
 }
@@ -42,14 +44,9 @@ pub unsafe extern "C" fn gp_spec_new(path: *const c_char, out: *mut *mut gp_spec
 /// Frees a spec; patches that were registered from it stay. NULL is fine.
 ///
 /// Thread: the last. NULL: fine. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` came from gp_spec_new and was not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_free(spec: *mut gp_spec) {
-    // SAFETY: by this function's contract.
-    unsafe { free(spec) };
+pub extern "C" fn gp_spec_free(spec: *mut gp_spec) {
+    free(spec);
 }
 
 /// Appends to the index what `slice` says ("[3, ::2]").
@@ -58,7 +55,7 @@ pub unsafe extern "C" fn gp_spec_free(spec: *mut gp_spec) {
 ///
 /// # Safety
 ///
-/// `spec` is NULL or live; `slice` is NULL or a C string.
+/// `slice` is NULL or a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_slice(spec: *mut gp_spec, slice: *const c_char) -> Status {
     // SAFETY: by this function's contract.
@@ -74,14 +71,9 @@ pub unsafe extern "C" fn gp_spec_slice(spec: *mut gp_spec, slice: *const c_char)
 /// Appends an integer to the index; negative ones count from the end.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_index(spec: *mut gp_spec, index: i64) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_index(spec: *mut gp_spec, index: i64) -> Status {
+    guard(|| {
         exclusive(spec)?.picks.push(Pick::Item(Item::Index(index)));
         Ok(())
     })
@@ -95,7 +87,7 @@ pub unsafe extern "C" fn gp_spec_index(spec: *mut gp_spec, index: i64) -> Status
 ///
 /// # Safety
 ///
-/// `spec` is NULL or live; `tensor` is NULL or a valid managed tensor.
+/// `tensor` is NULL or a valid managed tensor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_spec_index_tensor(
     spec: *mut gp_spec,
@@ -113,14 +105,9 @@ pub unsafe extern "C" fn gp_spec_index_tensor(
 /// The spec zeroes.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_zero(spec: *mut gp_spec) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_zero(spec: *mut gp_spec) -> Status {
+    guard(|| {
         exclusive(spec)?.action = Action::Zero;
         Ok(())
     })
@@ -129,14 +116,9 @@ pub unsafe extern "C" fn gp_spec_zero(spec: *mut gp_spec) -> Status {
 /// The spec adds `value`.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` and `value` are NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_add(spec: *mut gp_spec, value: *const gp_value) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_add(spec: *mut gp_spec, value: *const gp_value) -> Status {
+    guard(|| {
         exclusive(spec)?.action = Action::Add(reference(value)?.clone());
         Ok(())
     })
@@ -145,14 +127,9 @@ pub unsafe extern "C" fn gp_spec_add(spec: *mut gp_spec, value: *const gp_value)
 /// The spec writes `value`.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` and `value` are NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_replace(spec: *mut gp_spec, value: *const gp_value) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_replace(spec: *mut gp_spec, value: *const gp_value) -> Status {
+    guard(|| {
         exclusive(spec)?.action = Action::Replace(reference(value)?.clone());
         Ok(())
     })
@@ -161,14 +138,9 @@ pub unsafe extern "C" fn gp_spec_replace(spec: *mut gp_spec, value: *const gp_va
 /// The spec keeps a copy of the last value. It takes no index.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_probe(spec: *mut gp_spec) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_probe(spec: *mut gp_spec) -> Status {
+    guard(|| {
         exclusive(spec)?.action = Action::Keep(Arc::new(Kept::last()));
         Ok(())
     })
@@ -177,14 +149,9 @@ pub unsafe extern "C" fn gp_spec_probe(spec: *mut gp_spec) -> Status {
 /// The spec keeps a copy of every value, in order; of the first `limit` ones, if that is not 0. It takes no index.
 ///
 /// Thread: one at a time. NULL: refused. Errors: none of its own. Since 0.1.0.
-///
-/// # Safety
-///
-/// `spec` is NULL or live.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_spec_record(spec: *mut gp_spec, limit: u64) -> Status {
-    // SAFETY: by this function's contract.
-    guard(|| unsafe {
+pub extern "C" fn gp_spec_record(spec: *mut gp_spec, limit: u64) -> Status {
+    guard(|| {
         let limit = (limit != 0).then_some(limit);
         exclusive(spec)?.action = Action::Keep(Arc::new(Kept::all(limit)));
         Ok(())

@@ -8,7 +8,7 @@ use graphpatch_core::error::Error;
 pub enum Status {
     /// All went well.
     Ok = 0,
-    /// An argument is NULL, no UTF-8, or out of range.
+    /// An argument is NULL, no UTF-8, out of range, or an object that was freed or is of another type.
     Argument = 1,
     /// Text that is no path, slice, patch or value.
     Parse = 2,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::arguments::text;
 use super::dlpack::{self, DLManagedTensorVersioned};
 use super::handle::{Boxed, Handle, free, give};
+use super::slots::Kind;
 use super::{Status, guard};
 use graphpatch_core::patch::action::Operand;
 use graphpatch_core::patch::{Number, Value};
@@ -17,6 +18,7 @@ pub struct gp_value {
 
 impl Handle for gp_value {
     const NAME: &'static str = "value";
+    const KIND: Kind = Kind::Value;
     type Value = Operand;
     type Owner = Boxed;
 }
@@ -110,12 +112,7 @@ pub unsafe extern "C" fn gp_value_torch(
 /// Frees a value. NULL is fine.
 ///
 /// Thread: the last. NULL: fine. Since 0.1.0.
-///
-/// # Safety
-///
-/// `value` came from a call that hands values over, and was not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_value_free(value: *mut gp_value) {
-    // SAFETY: by this function's contract.
-    unsafe { free(value) };
+pub extern "C" fn gp_value_free(value: *mut gp_value) {
+    free(value);
 }

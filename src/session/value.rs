@@ -61,6 +61,7 @@ impl Run {
             (_, Some(op)) => frame.names.create(op.name),
             _ => prepared.output,
         };
+        self.tell_name(name);
         let site = self.site(0, name);
         let wants = ValueWants {
             elements: self.recorder.is_some(),

@@ -28,7 +28,7 @@ _known: weakref.WeakKeyDictionary[type, list[str]] = weakref.WeakKeyDictionary()
 
 
 def see_direct_calls(root: Root, call: Call) -> None:
-    """Direct calls of ``forward`` below the root's module are seen as ``call`` sees calls, if modules there make any."""
+    """Direct calls of ``forward`` below the root's module are seen as ``call`` sees calls, if any are made."""
     module = root.module()
     if module is None:
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from ._forwards import behind
 from ._modules import is_script
 from ._own_call import entry
 
@@ -118,4 +119,4 @@ def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Par
 
 
 def _function(method: Any) -> Any:
-    return getattr(method, "__func__", method)
+    return behind(getattr(method, "__func__", method))

@@ -32,6 +32,7 @@ MODULES = [
     "any_names",
     "functions",
     "gradients",
+    "missed",
     "names",
     "off",
     "runs",
@@ -43,7 +44,7 @@ MODULES = [
     "ways_out",
     "written_views",
 ]
-ALONE = ["arrays", "graphs", "keys", "nodes", "patches"]
+ALONE = ["arrays", "graphs", "keys", "missed", "nodes", "patches"]
 
 
 @pytest.mark.parametrize("case", MODULES)

@@ -3,26 +3,44 @@
 
 #include "spec.hpp"
 
+#include <exception>
 #include <initializer_list>
 
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
+namespace detail {
+// Adds to the session's notes that no run came by these patches. An exception under way tells more than that.
+inline void note_missed(const gp_session* session, const std::vector<std::string>& names) noexcept {
+    if (names.empty() || std::uncaught_exceptions() != 0) return;
+    try {
+        std::string note = names.size() == 1 ? "a patch never matched: " : "patches never matched: ";
+        for (size_t i = 0; i < names.size(); ++i) note += (i == 0 ? "" : ", ") + names[i];
+        gp_session_note(session, (note + ": no run came by there").c_str());
+    } catch (...) {
+        // No memory is left for a note.
+    }
+}
+}  // namespace detail
+
 // A patch that holds, for runs that begin from now on, as long as this lives. All calls may be made from any thread.
 class Patch {
 public:
-    Patch(Patch&& other) noexcept : session_(std::move(other.session_)), id_(std::exchange(other.id_, 0)) {}
+    Patch(Patch&& other) noexcept
+        : session_(std::move(other.session_)), id_(std::exchange(other.id_, 0)), name_(std::move(other.name_)) {}
     Patch& operator=(Patch&& other) noexcept {
         if (this != &other) {
             drop();
             session_ = std::move(other.session_);
             id_ = std::exchange(other.id_, 0);
+            name_ = std::move(other.name_);
         }
         return *this;
     }
     ~Patch() { drop(); }
 
-    // Takes it away at once, for runs that begin from now on; what it kept goes with it. Twice is fine.
+    // Takes it away at once, for runs that begin from now on; what it kept goes with it. Twice is fine. If no run came by,
+    // the session's notes say so.
     void remove() { drop(); }
     // Lets it hold for the rest of the session.
     void keep() noexcept { session_.reset(); }
@@ -37,6 +55,8 @@ public:
         detail::check(gp_patch_get_counts(session_.get(), id_, &counts));
         return counts;
     }
+    // Whether no run came by so far.
+    bool missed() const { return counts().matched == 0; }
     // Why it failed last; empty if it never did.
     std::string last_error() const {
         return detail::text([&](char** out) { return gp_patch_last_error(session_.get(), id_, out); });
@@ -64,14 +84,28 @@ public:
 private:
     friend class Session;
     friend class PatchSet;
-    Patch(std::shared_ptr<gp_session> session, uint64_t id) : session_(std::move(session)), id_(id) {}
+    Patch(std::shared_ptr<gp_session> session, uint64_t id, std::string name)
+        : session_(std::move(session)), id_(id), name_(std::move(name)) {}
 
     std::pair<uint64_t, uint64_t> kept_count() const {
         std::pair<uint64_t, uint64_t> n;
         detail::check(gp_kept_count(session_.get(), id_, &n.first, &n.second));
         return n;
     }
+    // Adds its name if no run came by.
+    void add_missed(std::vector<std::string>& names) const noexcept {
+        gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
+        if (!session_ || gp_patch_get_counts(session_.get(), id_, &counts) != GP_STATUS_OK || counts.matched != 0) return;
+        try {
+            names.push_back(name_);
+        } catch (...) {
+            // No memory is left for a note.
+        }
+    }
     void drop() noexcept {
+        std::vector<std::string> missed;
+        add_missed(missed);
+        detail::note_missed(session_.get(), missed);
         if (session_) gp_patch_remove(session_.get(), id_);
         session_.reset();
         id_ = 0;
@@ -79,6 +113,8 @@ private:
 
     std::shared_ptr<gp_session> session_;
     uint64_t id_;
+    // Its path, or its whole text: what a note calls it.
+    std::string name_;
 };
 
 // A patch that keeps a copy of the last value.
@@ -112,17 +148,25 @@ public:
     }
     ~PatchSet() { remove(); }
 
-    // Takes them away at once. Twice is fine.
+    // Takes them away at once. Twice is fine. If no run came by one of them, the session's notes say so.
     void remove() noexcept {
         std::vector<uint64_t> ids;
+        const std::vector<std::string> missed = this->missed();
         std::shared_ptr<gp_session> session;
         for (Patch& patch : patches_) {
             if (!patch.session_) continue;
             session = std::move(patch.session_);
             ids.push_back(std::exchange(patch.id_, 0));
         }
+        detail::note_missed(session.get(), missed);
         if (session) gp_patch_remove_all(session.get(), ids.data(), ids.size());
         patches_.clear();
+    }
+    // The paths of those that no run came by so far.
+    std::vector<std::string> missed() const noexcept {
+        std::vector<std::string> names;
+        for (const Patch& patch : patches_) patch.add_missed(names);
+        return names;
     }
     size_t size() const noexcept { return patches_.size(); }
     Patch& operator[](size_t index) { return patches_.at(index); }

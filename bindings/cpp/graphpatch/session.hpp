@@ -79,13 +79,13 @@ public:
         const auto made = spec.make();
         uint64_t id = 0;
         detail::check(gp_patch_register(raw_.get(), made.get(), &id));
-        return Patch(raw_, id);
+        return Patch(raw_, id, spec.path());
     }
     // The same from text: "PATH[SLICE]=zero", "...=add:VALUE", "...=replace:VALUE", "PATH=probe", "PATH=record:LIMIT".
     [[nodiscard]] Patch patch(const std::string& text) {
         uint64_t id = 0;
         detail::check(gp_patch_add(raw_.get(), text.c_str(), &id));
-        return Patch(raw_, id);
+        return Patch(raw_, id, text);
     }
     // Registers all of them, or, if one is refused, none: GP_STATUS_PATH names every bad path.
     [[nodiscard]] PatchSet patches(const std::vector<Spec>& specs) {
@@ -96,7 +96,7 @@ public:
         std::vector<Patch> patches;
         patches.reserve(ids.size());
         detail::check(gp_patch_register_all(raw_.get(), raw.data(), raw.size(), ids.data()));
-        for (uint64_t id : ids) patches.push_back(Patch(raw_, id));
+        for (size_t i = 0; i < ids.size(); ++i) patches.push_back(Patch(raw_, ids[i], specs[i].path()));
         return PatchSet(std::move(patches));
     }
     [[nodiscard]] Probe probe(const std::string& path) { return Probe(patch(graphpatch::probe(path))); }

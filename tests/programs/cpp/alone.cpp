@@ -110,6 +110,32 @@ void arrays() {
     throws<gp::Error>([] { gp::Value::text("@none.npy"); }, "none.npy");
 }
 
+// Patches that go away and that no run came by are told of, each time all that go together.
+void missed() {
+    gp::Session session = gp::Session::detached();
+    {
+        auto patch = session.patch(gp::zero("a.b"));
+        require(patch.missed(), "no run came by");
+        auto other = std::move(patch);
+    }
+    same(session.notes(), {"a patch never matched: a.b: no run came by there"});
+    {
+        auto set = session.patches({gp::zero("c").slice("[0]"), gp::probe("d")});
+        same(set.missed(), {"c", "d"});
+        set.remove();
+        require(set.missed().empty(), "they are gone");
+    }
+    is(session.notes().at(1), "patches never matched: c, d: no run came by there");
+    session.patch("e[0]=add:2").remove();
+    is(session.notes().at(2), "a patch never matched: e[0]=add:2: no run came by there");
+    try {
+        auto patch = session.patch(gp::zero("f"));
+        throw std::runtime_error("this tells more");
+    } catch (const std::runtime_error&) {
+    }
+    require(session.notes().size() == 3, "an exception left the block");
+}
+
 void patches() {
     is(gp::parse_path("a.b|sub_1"), "a.b|sub_1");
     is(gp::parse_slice("[ ..., ::2]"), "[..., ::2]");
@@ -151,8 +177,8 @@ void patches() {
     is(gp::version(), gp_version());
 }
 
-const std::map<std::string, void (*)()> kChecks = {
-    {"graphs", graphs}, {"nodes", nodes}, {"keys", keys}, {"arrays", arrays}, {"patches", patches}};
+const std::map<std::string, void (*)()> kChecks = {{"graphs", graphs}, {"nodes", nodes},     {"keys", keys},
+                                                   {"arrays", arrays}, {"patches", patches}, {"missed", missed}};
 
 }  // namespace
 

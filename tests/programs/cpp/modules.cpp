@@ -677,6 +677,21 @@ void written_views() {
     expect({y, left, left});
 }
 
+// A patch that runs came by is not told of; one for other runs is.
+void missed() {
+    Net net;
+    const auto x = torch::randn({3, 4});
+    gp::Session session;
+    gp::Root root(net, "Net");
+    {
+        auto met = session.patch(gp::add("first_name.output", 1));
+        auto later = session.patch(gp::add("first_name.output", 1).runs("5.."));
+        net(x);
+        require(!met.missed() && later.missed(), "runs 5 and later did not come");
+    }
+    same(session.notes(), {"a patch never matched: first_name.output: no run came by there"});
+}
+
 const std::map<std::string, void (*)()> kChecks = {
     {"names", names},
     {"values", values},
@@ -691,6 +706,7 @@ const std::map<std::string, void (*)()> kChecks = {
     {"any_names", any_names},
     {"off", off},
     {"written_views", written_views},
+    {"missed", missed},
 };
 
 }  // namespace

@@ -22,7 +22,7 @@ C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
 ALONE_PROGRAMS := build/c_alone build/c_handles
 # Those that use the C++ binding; the first one without libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes build/card/card
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
@@ -35,7 +35,7 @@ demo: ## see inside a real sentence encoder in a finished program, and switch pa
 	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.
-SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-docs test-view
+SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-formats test-docs test-view
 
 .PHONY: test
 test: ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
@@ -142,6 +142,16 @@ build/view-tests/installed.txt: tests/view/requirements.txt | venv
 	@echo "view: installing what its tests need into build/view-tests (55 MB to load)" >&2
 	@rm -rf build/view-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
 	    --target build/view-tests -r $<
+	@cp $< $@
+
+.PHONY: test-formats
+test-formats: venv build build/formats-tests/installed.txt ## the files that other programs write and read, each opened with their own reader
+	$(PYTEST) tests/formats -q $(T)
+
+build/formats-tests/installed.txt: tests/formats/requirements.txt | venv
+	@echo "formats: installing the readers into build/formats-tests (60 MB to load)" >&2
+	@rm -rf build/formats-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target build/formats-tests -r $<
 	@cp $< $@
 
 # 143 MB on disk; MODELS='ctrl mamba' tries some.
@@ -414,6 +424,23 @@ build/cpp_modules build/cpp_functions: build/cpp_%: tests/programs/cpp/%.cpp $(a
     $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
+
+# A stand-in of a card: CUDA's driver, and the library of libtorch's that knows streams, in a folder that comes first.
+CARD := tests/gpu/stand_in
+
+build/card/libcuda.so.1: $(CARD)/driver.cpp $(CARD)/driver.h $(wildcard kernels/*.cu kernels/*.cuh kernels/*.h)
+	@mkdir -p build/card
+	@echo "programs: compiling the stand-in of a card" >&2
+	@$(CXX) -std=c++17 -O1 -g -fPIC -Wall -Wextra -Wno-unknown-pragmas -shared -Wl,-soname,libcuda.so.1 $< -o $@
+
+build/card/libc10_cuda.so: $(CARD)/streams.cpp build/card/libcuda.so.1 build/torch.mk
+	@$(CXX) $(CXXFLAGS) -fPIC $(TORCH_CXXFLAGS) -shared -Wl,-soname,libc10_cuda.so $< -o $@ build/card/libcuda.so.1
+
+build/card/card: tests/programs/cpp/card.cpp $(CARD)/device.h tests/programs/cpp/include/check.hpp $(CPP_HEADERS) \
+    build/card/libc10_cuda.so build/libtorch.hpp.gch
+	@echo "programs: compiling card" >&2
+	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ -Wl,-rpath,'$$ORIGIN' $(CPP_LINK) $(TORCH_LDFLAGS) \
+	    -Wl,--no-as-needed build/card/libc10_cuda.so build/card/libcuda.so.1
 
 TRANSFORMER := bindings/cpp/examples/transformer
 

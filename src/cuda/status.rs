@@ -42,6 +42,10 @@ pub(super) fn describe(cuda: &Cuda) -> Vec<String> {
 
 /// Whether the process uses CUDA already: nothing is loaded or started to find out.
 fn is_used() -> bool {
+    #[cfg(any(test, feature = "recording-driver"))]
+    if super::recording::instead().is_some() {
+        return true;
+    }
     const RTLD_NOLOAD: i32 = 4;
     // A child of a fork in the middle of this would find the dynamic linker's tables half-changed.
     let _inside = Inside::new();
@@ -52,17 +56,12 @@ fn is_used() -> bool {
 }
 
 /// Loads the kernels on devices that libtorch uses already, so that the first patch finds them there. Does nothing in a
-/// process without CUDA; what is wrong shows at the first patch.
-pub fn warm(patches: &[Arc<Patch>]) {
-    if !is_used() {
-        return;
-    }
-    if let Ok(cuda) = cuda() {
-        warm_on(cuda, patches);
-    }
+/// process without CUDA, and answers `false` as long as no device is used; what is wrong shows at the first patch.
+pub fn warm(patches: &[Arc<Patch>]) -> bool {
+    is_used() && cuda().is_ok_and(|cuda| warm_on(cuda, patches))
 }
 
-pub(super) fn warm_on(cuda: &Arc<Cuda>, patches: &[Arc<Patch>]) {
+pub(super) fn warm_on(cuda: &Arc<Cuda>, patches: &[Arc<Patch>]) -> bool {
     let active: Vec<u32> = cuda.active().collect();
     for device in &active {
         let _ = cuda.device(*device, None);
@@ -71,6 +70,7 @@ pub(super) fn warm_on(cuda: &Arc<Cuda>, patches: &[Arc<Patch>]) {
     if let [device] = active[..] {
         let _ = prepare_on(cuda, device, patches);
     }
+    !active.is_empty()
 }
 
 /// Loads the kernels on a device, and uploads what the patches will need there.

@@ -232,3 +232,42 @@ fn a_new_value_reaches_the_device() {
     }
     session.detach();
 }
+
+/// Under `graphpatch run` nobody can call `gp_cuda_prepare`, and the first run that meets a card may be captured.
+#[test]
+fn a_run_finds_the_card_ready_although_its_first_use_is_captured() {
+    let _alone = ATTACH.lock();
+    let (cuda, state) = recording::cuda(false);
+    let session = Session::open();
+    let mut patch = NewPatch::from_spec("relu=zero".parse().unwrap()).unwrap();
+    patch.action = Action::Replace(Operand::Host(Arc::new(
+        HostTensor::zeros(Dtype::F32, &[4]).unwrap(),
+    )));
+    session.add(patch).unwrap();
+    // From here on the process uses a card.
+    recording::put(cuda);
+    session.make_current().unwrap();
+    state.capturing.store(true, Ordering::Relaxed);
+    let scope = Arc::new(Scope::new("", "", "Model", Vec::new()));
+    let root = Arc::new(Root::new(scope, "model", Vec::new()));
+    let (mut run, _) = Run::begin(root).unwrap();
+    let before = state.take();
+    assert!(
+        matches!(
+            before[..],
+            [
+                Call::Load { .. },
+                Call::Alloc(16),
+                Call::Upload { bytes: 16, .. }
+            ]
+        ),
+        "{before:?}"
+    );
+    assert_eq!(
+        run.apply_on_device(0, &TENSOR, None, false),
+        Verdict::Applied
+    );
+    assert_eq!(launches(&state), 1);
+    run.end();
+    session.detach();
+}

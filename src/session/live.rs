@@ -1,6 +1,7 @@
 //! Patches that captured CUDA graphs can be told about: their switch and value in device memory; and getting CUDA ready.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Session;
 use graphpatch_core::error::{Error, Result};
@@ -84,10 +85,20 @@ impl Session {
         cuda::prepare(device, &patches)
     }
 
-    /// The same on what devices the process uses already, if it uses any: once libtorch is attached, so that a capture
-    /// finds them ready.
+    /// The same on what devices the process uses already, if it uses any: once libtorch is attached, and again as runs begin,
+    /// until a device is used, so that a capture finds everything ready. Later patches see to themselves.
     pub fn warm_devices(&self) {
+        if self.warmed.load(Ordering::Relaxed) {
+            return;
+        }
         let patches = self.patches.lock().clone();
-        cuda::warm(&patches);
+        if cuda::warm(&patches) {
+            self.warmed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether devices are looked for before a run with patches: at its root's first runs, and ever more rarely.
+    pub(crate) fn warms_before(run: u64) -> bool {
+        run == 0 || run.is_power_of_two()
     }
 }

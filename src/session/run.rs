@@ -44,6 +44,8 @@ pub struct Run {
     /// What values that are about to appear are made from, by the tokens' numbers.
     pub(crate) made_from: Vec<(u32, Args)>,
     pub(crate) failure: String,
+    /// The paths of values, where somebody wants to know them: see [`Run::named`].
+    pub(crate) named: Option<String>,
     /// Patches on CUDA values that are not launched yet.
     pub(crate) queue: graphpatch_cuda::Queue,
     pub(crate) no_target: Arc<str>,
@@ -105,6 +107,9 @@ impl Run {
         if plan.is_none() && tape.is_none() {
             return None;
         }
+        if plan.is_some() && Session::warms_before(number) {
+            session.warm_devices();
+        }
         let scope = root.scope.clone();
         let recorder = tape.map(|tape| Recorder::Own(Box::new(tape)));
         let mut run = Run {
@@ -139,6 +144,7 @@ impl Run {
             parameters: FxHashMap::default(),
             made_from: Vec::new(),
             failure: String::new(),
+            named: None,
             queue: graphpatch_cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: false,

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -88,16 +89,23 @@ def main() -> int:
         values.check_kept,
         values.check_streams_and_threads,
     ]
-    for check in quick if options.quick else checks:
+
+    def run(check: Callable[[Session], str | None]) -> None:
+        nonlocal failed
         if options.only and options.only not in check.__name__:
-            continue
+            return
         try:
-            check(session)
-            say(f"good    {check.__name__}: {check.__doc__}")
+            why = check(session)
+            say(f"{f'NOT RUN ({why})' if why else 'good   '} {check.__name__}: {check.__doc__}")
         except Exception:
             failed += 1
             say(f"FAILED  {check.__name__}: {check.__doc__}\n{traceback.format_exc()}")
+
+    for check in quick if options.quick else checks:
+        run(check)
     notes = gp.text("session_notes", session.handle)
+    for check in [] if options.quick else values.LATE:
+        run(check)
     if DEVICE == "cuda" and "not by our kernels" in notes:
         failed += 1
         say(f"FAILED  the kernels were not used: {notes}")

@@ -102,4 +102,46 @@ def check_probe(session: Session) -> None:
     session.remove(probe)
 
 
-CHECKS = [check_capture, check_not_ready, check_live, check_probe] if DEVICE == "cuda" else []
+def check_live_while_replayed(session: Session) -> None:
+    """a complex number changes while a graph replays: each element has one of the two, never parts of both"""
+    x = torch.zeros(1 << 20, device=DEVICE, dtype=torch.complex128)
+    number = session.add("clone", "add", complex(1, 1), live=True)
+    graph, out = capture(session, lambda: torch.clone(x))
+    for turn in range(2000):
+        graph.replay()
+        session.set_value(number, complex(turn + 2, turn + 2))
+        if turn % 50 == 0:
+            torch.cuda.synchronize()
+            assert torch.equal(out.real, out.imag), f"turn {turn}: halves of two numbers"
+    session.remove(number)
+
+
+def check_reading_in_a_capture(session: Session) -> None:
+    """a kept value cannot be read while its stream is captured, which is said, and leaves the capture as it was"""
+    x = torch.randn(64, device=DEVICE)
+    probe = session.add("clone", "probe")
+    session.run(lambda: torch.clone(x))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = x + 1
+        try:
+            session.kept(probe)
+        except RuntimeError as error:
+            assert "captured into a CUDA graph" in str(error), error
+        else:
+            raise AssertionError("it was read")
+    graph.replay()
+    torch.cuda.synchronize()
+    assert same(out, x + 1) and same(session.kept(probe), x.cpu())
+    session.remove(probe)
+
+
+ON_A_CARD = [
+    check_capture,
+    check_not_ready,
+    check_live,
+    check_probe,
+    check_live_while_replayed,
+    check_reading_in_a_capture,
+]
+CHECKS = ON_A_CARD if DEVICE == "cuda" else []

@@ -1,14 +1,19 @@
 """How long patches take on a card, next to what PyTorch takes for the same; ratios, medians of rounds."""
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import DEVICE, Session, kernels, sync
 
+HERE = Path(__file__).resolve().parent
 ROUNDS = 15
 SIZE = 1 << 30 if DEVICE == "cuda" else 1 << 12
 
@@ -99,6 +104,54 @@ def small(session: Session) -> list[str]:
     return lines
 
 
+def first_use(session: Session) -> list[str]:
+    """What the first use costs: the kernels are loaded, which the driver compiles for its card."""
+    if DEVICE == "cpu":
+        return ["no kernels are loaded for CPU values"]
+    code = (
+        "import sys, time, torch\n"
+        f"sys.argv = ['check']; sys.path.insert(0, {str(HERE)!r})\n"
+        "from harness import Session, gp\n"
+        "torch.zeros(1, device='cuda'); session = Session(); torch.cuda.synchronize()\n"
+        "start = time.perf_counter(); gp.cuda_prepare(session.handle, 0)\n"
+        "print((time.perf_counter() - start) * 1e3)"
+    )
+    lines = []
+    for name, cache in (("the driver's cache of compiled kernels off", "1"), ("on", "0")):
+        times = []
+        for _ in range(3):
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={**os.environ, "CUDA_CACHE_DISABLE": cache},
+            )
+            times.append(float(done.stdout.split()[-1]))
+        lines.append(f"{name}: {statistics.median(times):.1f} ms (if more than 50, ship cubins)")
+    return lines
+
+
+def removal(session: Session) -> list[str]:
+    """How long adding and removing a patch with a tensor value holds the host while the card is busy."""
+    x, value = torch.zeros(1024, 1024, device=DEVICE), torch.ones(1024)
+    identity = session.add("clone", "replace", value)
+    session.run(lambda: torch.clone(x))
+    session.remove(identity)
+    times = []
+    for _ in range(ROUNDS):
+        identity = session.add("clone", "replace", value)
+        session.run(lambda: torch.clone(x))
+        sync()
+        if DEVICE == "cuda":
+            torch.cuda._sleep(50_000_000)
+        start = time.perf_counter()
+        session.remove(identity)
+        times.append((time.perf_counter() - start) * 1e6)
+        sync()
+    return [f"{statistics.median(times):.0f} us, of some 25,000 us of the card's work"]
+
+
 def transformer(session: Session) -> list[str]:
     """12 layers in bfloat16: bare, a patch elsewhere, one zero patch; eager, and as a captured graph."""
     width, tokens = (768, 128) if DEVICE == "cuda" else (32, 8)
@@ -133,4 +186,4 @@ def transformer(session: Session) -> list[str]:
     return lines
 
 
-TIMINGS = [bandwidth, small, transformer]
+TIMINGS = [first_use, bandwidth, small, removal, transformer]

@@ -257,6 +257,63 @@ def check_streams_and_threads(session: Session) -> None:
     assert not faults, faults
 
 
+def check_removal(session: Session) -> None:
+    """a patch that is removed while its launch waits behind other work has its value there until it has run"""
+    x = content(torch.float32, 1024, 1024)
+    value = torch.randn(1024)
+    for _ in range(20):
+        identity = session.add("clone", "replace", value)
+        if DEVICE == "cuda":
+            torch.cuda._sleep(20_000_000)
+        out = session.run(lambda: torch.clone(x))
+        session.remove(identity)
+        other = session.add("clone", "replace", torch.zeros(1024))
+        session.run(lambda: torch.clone(x))
+        session.remove(other)
+        assert same(out, value.to(DEVICE).expand(1024, 1024))
+
+
+def check_kept_on_other_streams(session: Session) -> str | None:
+    """what a reader on another stream still reads is not used again when its tensor is gone"""
+    if DEVICE == "cpu":
+        return "there are no streams"
+    x = content(torch.float32, 1024, 1024)
+    stay = session.add("clone", "probe", stay=True)
+    reader, sums = torch.cuda.Stream(), []
+    for _ in range(10):
+        session.run(lambda: torch.clone(x))
+        with torch.cuda.stream(reader):
+            kept = session.kept(stay)
+            torch.cuda._sleep(20_000_000)
+            sums.append(kept.sum())
+            del kept
+        session.run(lambda: torch.clone(x) * 0)
+        torch.zeros(1024, 1024, device=DEVICE)
+    sync()
+    session.remove(stay)
+    assert all(torch.equal(one, sums[0]) for one in sums) and bool(sums[0] != 0)
+    return None
+
+
+def check_green_contexts(session: Session) -> str | None:
+    """a stream of a green context is patched by libtorch, with a note"""
+    contexts = getattr(torch.cuda, "green_contexts", None)
+    if DEVICE == "cpu" or contexts is None:
+        return "this PyTorch has no green contexts, or no card"
+    x = content(torch.float32, 64, 64)
+    sync()
+    identity = session.add("clone")
+    context = contexts.GreenContext.create(num_sms=8, device_id=0)
+    context.set_context()
+    try:
+        assert not session.run(lambda: torch.clone(x)).any()
+        sync()
+    finally:
+        context.pop_context()
+    session.remove(identity)
+    return None
+
+
 def check_torchscript(session: Session) -> None:
     """a scripted module on the card: nodes stay nodes in every run, fused or not"""
 
@@ -286,5 +343,9 @@ CHECKS = [
     check_gradients,
     check_kept,
     check_streams_and_threads,
+    check_removal,
+    check_kept_on_other_streams,
     check_torchscript,
 ]
+# Last: its note says that libtorch did the work.
+LATE = [check_green_contexts]

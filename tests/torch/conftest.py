@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "cpp_functions",
         "cpp_transformer",
         "cpp_scopes",
+        "card/card",
     ]
     missing = [str(p) for p in [GRAPHPATCH, *(PROGRAMS / name for name in names)] if not p.exists()]
     if missing and not config.option.collectonly:

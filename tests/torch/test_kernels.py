@@ -243,6 +243,8 @@ def test_a_live_patch_is_never_seen_half_changed(tmp_path: Path) -> None:
     program = tmp_path / "live"
     compiler = os.environ.get("CXX", "c++")
     source = ROOT / "tests/kernels/live.cpp"
-    subprocess.run([compiler, "-std=c++17", "-O2", "-pthread", "-Wno-unknown-pragmas", source, "-o", program], check=True)
+    subprocess.run(
+        [compiler, "-std=c++17", "-O2", "-pthread", "-Wno-unknown-pragmas", source, "-o", program], check=True
+    )
     done = subprocess.run([program], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "0 torn of 1000000 states\n"), done.stdout

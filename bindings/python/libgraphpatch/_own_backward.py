@@ -35,6 +35,6 @@ def install() -> None:
 
 
 def _needs_gradient(cls: Any, args: Any) -> bool:
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or issubclass(cls, CheckpointFunction):
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or issubclass(cls, CheckpointFunction):
         return False
     return any(isinstance(value, torch.Tensor) and value.requires_grad for value in args)

@@ -116,6 +116,7 @@ void keep_addresses(const void* const* identities, size_t n);
 // The dispatch key of this thread: for the core, and as long as there are copies whose writes have to be seen.
 void arm(uint32_t on);
 void watch(bool on);
+void rearm();
 bool is_watching();
 // Whether what this thread computes is the forward of a function with a backward of its own, by which gradients will go.
 // Returns what was set before.
@@ -216,6 +217,10 @@ void give_op_args(const GpToken& token, const c10::FunctionSchema& schema, const
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
 uint32_t shown_leaf(size_t index, GpLeaf* out);
 void register_doors();
+
+// ---- tap.cpp: the operator by which compiled code tells of a value ----
+
+void register_tap();
 
 // ---- flat.cpp: operations outside of all other runs ----
 

@@ -36,6 +36,21 @@ static bool native_stream(c10::Stream stream, void** out) {
   return native || (current && current(stream.device_index(), out) == 0);
 }
 
+static c10::Stream current_stream(const at::Tensor& tensor) {
+  return c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(tensor.device());
+}
+
+// Whether work for the stream goes into a graph, and is not done now.
+static bool is_captured(c10::Stream stream) {
+  void* native = nullptr;
+  return native_stream(stream, &native) && core->is_capturing(native);
+}
+
+// Memory that is given back from here on is not used again before the present work of the current stream is done.
+static void read_on_current_stream(const at::Tensor& tensor) {
+  c10::impl::VirtualGuardImpl(c10::kCUDA).recordDataPtrOnStream(tensor.storage().data_ptr(), current_stream(tensor));
+}
+
 static bool describe(const at::Tensor& tensor, void* data, GpDeviceTensor& out) {
   const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
   out.tensor.data = data;
@@ -84,8 +99,7 @@ uint32_t write_on_device(const GpTarget& target, const at::Tensor& tensor) {
         !describe(other, const_cast<void*>(other.const_data_ptr()), value))
       return GP_ELSEWHERE;
     // The patch may be removed, and the value freed, before the launch has run.
-    const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
-    cuda.recordDataPtrOnStream(other.storage().data_ptr(), cuda.getStream(tensor.device()));
+    read_on_current_stream(other);
     given = &value;
   }
   const uint32_t answer = core->apply_on_device(&target, &view, given, waiting().more);
@@ -105,7 +119,7 @@ void keep_on_device(const GpTarget& target, const at::Tensor& tensor) {
   const std::string why = reason([&] {
     kept->copy = tensor.detach().clone(at::MemoryFormat::Contiguous);
     // During a capture the copy is made anew by each replay, and no event outside can wait for it.
-    const c10::Stream stream = c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(tensor.device());
+    const c10::Stream stream = current_stream(tensor);
     void* native = nullptr;
     if (native_stream(stream, &native) && !core->is_capturing(native)) {
       kept->done.record(stream);
@@ -127,13 +141,17 @@ void keep_on_device(const GpTarget& target, const at::Tensor& tensor) {
 // Lets the reader's own stream wait for the copy; the host waits only when it reads.
 static void wait_for(Kept& kept) {
   if (kept.marked)
-    kept.done.block(c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(kept.copy.device()));
+    kept.done.block(current_stream(kept.copy));
 }
 
 GpStr kept_read(void* handle, void* bytes, size_t size) {
   static thread_local std::string last;
   auto& kept = *static_cast<Kept*>(handle);
   last = reason([&] {
+    TORCH_CHECK(
+        !is_captured(current_stream(kept.copy)),
+        "what a probe or record has kept cannot be read while the current stream is captured into a CUDA graph: read it "
+        "behind the capture, or with another current stream");
     wait_for(kept);
     const at::Tensor read = kept.copy.to(c10::kCPU).contiguous();
     TORCH_CHECK(read.nbytes() == size, "a kept value of ", read.nbytes(), " bytes, expected ", size);
@@ -143,17 +161,30 @@ GpStr kept_read(void* handle, void* bytes, size_t size) {
   return gp_str(last);
 }
 
-// A DLPack tensor that holds a reference of its own.
+// A DLPack tensor that holds a reference of its own. Its reader may read on the stream that is current when the tensor is
+// lent, or on the one that is when it is given back.
 struct Lent {
   dlpack::Borrowed borrowed;
+
+  explicit Lent(dlpack::Borrowed what) : borrowed(std::move(what)) {
+  }
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+  ~Lent() {
+    reason([&] { read_on_current_stream(borrowed.tensor); });
+  }
 };
 
 void* kept_lend(void* handle) {
   auto& kept = *static_cast<Kept*>(handle);
   DlManagedTensor* out = nullptr;
   reason([&] {
+    // Then the host's copy is asked for, which is refused with words.
+    if (is_captured(current_stream(kept.copy)))
+      return;
     wait_for(kept);
-    auto lent = std::make_unique<Lent>(Lent{dlpack::borrow(kept.copy)});
+    read_on_current_stream(kept.copy);
+    auto lent = std::make_unique<Lent>(dlpack::borrow(kept.copy));
     DlManagedTensor& managed = lent->borrowed.managed;
     managed.tensor.shape = lent->borrowed.sizes.data();
     managed.tensor.strides = lent->borrowed.strides.data();

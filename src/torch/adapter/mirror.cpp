@@ -164,9 +164,15 @@ public:
   bool empty() const {
     return edges_.empty();
   }
-  // Copies that nobody sees any more go, and with them what they were copies of.
+  // Copies that nobody sees any more go, and with them what they were copies of; and copies whose original nobody sees any
+  // more, and which is no copy itself, stand for themselves.
   void prune() {
-    const auto lives = [](const Edge& edge) { return !edge.expired(); };
+    const auto is_copy = [&](const c10::StorageImpl* memory) {
+      return std::any_of(edges_.begin(), edges_.end(), [&](const Edge& edge) { return edge.memory.lock().get() == memory; });
+    };
+    const auto lives = [&](const Edge& edge) {
+      return !edge.expired() && (!is_forgotten(edge.original) || is_copy(edge.original.storage().unsafeGetStorageImpl()));
+    };
     while (!std::all_of(edges_.begin(), edges_.end(), lives))
       keep_if(edges_, lives);
   }

@@ -93,10 +93,37 @@ at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
   return copy;
 }
 
+// From 2.10 on libtorch and Python hold each other: of a tensor that Python has forgotten, its object is held by the tensor
+// alone.
+template <class Slot>
+static auto python_forgot(const Slot& slot, int) -> decltype(slot.has_unique_reference()) {
+  return slot.has_unique_reference();
+}
+template <class Slot>
+static bool python_forgot(const Slot& /*slot*/, long) {
+  return false;
+}
+
+static bool has_one_holder(const at::TensorBase& tensor) {
+  const size_t holders = tensor.use_count();
+  return holders == 1 || (holders == 2 && python_forgot(*tensor.unsafeGetTensorImpl()->pyobj_slot(), 0));
+}
+
+// Whether a tensor's memory is only its own. Of what a view was made of autograd keeps a tensor, which nobody else may have.
 // Memory that libtorch did not allocate (from_blob, shared, mapped) may have readers that no count shows.
+static bool has_own_memory(const at::Tensor& tensor) {
+  if (!tensor.has_storage() || tensor.storage().allocator() == nullptr || !tensor.storage().resizable())
+    return false;
+  const size_t holders = tensor.storage().use_count();
+  return holders == 1 || (holders == 2 && tensor.is_view() && has_one_holder(tensor._base()));
+}
+
 bool only_ours(const at::Tensor& tensor, size_t holders) {
-  return tensor.use_count() == holders && tensor.has_storage() && tensor.storage().use_count() == 1 &&
-         tensor.storage().allocator() != nullptr && tensor.storage().resizable() && !may_overlap(tensor);
+  return tensor.use_count() == holders && has_own_memory(tensor) && !may_overlap(tensor);
+}
+
+bool is_forgotten(const at::Tensor& tensor) {
+  return has_one_holder(tensor) && has_own_memory(tensor);
 }
 
 static c10::Scalar scalar(const GpScalar& number) {

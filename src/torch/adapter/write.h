@@ -22,6 +22,8 @@ bool same_bits(const at::Tensor& left, const at::Tensor& right);
 // Nobody but the slot that we hold (`holders` 2: and the caller, who gives it up) sees the memory: the value may be
 // written where it lies.
 bool only_ours(const at::Tensor& tensor, size_t holders);
+// Nobody but the one reference that is given sees the tensor or its memory.
+bool is_forgotten(const at::Tensor& tensor);
 
 // Whether a gradient would be that of the value without the patch.
 bool loses_gradient(const at::Tensor& tensor);

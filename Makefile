@@ -93,6 +93,32 @@ test-versions: venv build ## programs with other versions of libtorch; VERSIONS=
 	    $(MAKE) --no-print-directory -j$(JOBS) -f tests/versions/programs.mk FOLDER=$$folder CXXFLAGS='$(CXXFLAGS)' || exit 1; done
 	VERSIONS='$(VERSIONS)' $(PYTEST) tests/versions -q $(T)
 
+# Needs a nightly compiler with Miri (`rustup +nightly component add miri rust-src`). The target is one for which the library has no
+# hooks; Miri compiles what it needs for it. What tests leave is theirs.
+.PHONY: miri
+miri: ## the table of C's objects, and the writing of values, under Miri: undefined behaviour and races
+	MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-ignore-leaks' CARGO_TARGET_DIR=target/miri \
+	    cargo +nightly miri test --target x86_64-unknown-linux-musl -p libgraphpatch --lib -- ffi::slots ffi::handle
+	MIRIFLAGS='-Zmiri-disable-isolation' CARGO_TARGET_DIR=target/miri \
+	    cargo +nightly miri test --target x86_64-unknown-linux-musl -p graphpatch-apply --lib
+
+# The library itself is not compiled with them. An allocation larger than any memory is a part of the first program.
+SANITIZE = $(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE)
+SANITIZE_LINK = -pthread -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
+.PHONY: sanitize
+sanitize: build ## the C programs that need no libtorch, under the address, undefined-behaviour and thread sanitizers
+	@mkdir -p build/sanitize/files
+	@for kind in address undefined thread; do for program in alone handles; do \
+	    $(SANITIZE) -fsanitize=$$kind tests/programs/c/$$program.c -o build/sanitize/$$program-$$kind $(SANITIZE_LINK) && \
+	    echo "sanitize: $$program, $$kind" >&2 && \
+	    ASAN_OPTIONS=allocator_may_return_null=1 TSAN_OPTIONS=allocator_may_return_null=1:ignore_noninstrumented_modules=1 \
+	    UBSAN_OPTIONS=halt_on_error=1 build/sanitize/$$program-$$kind tests/fuzz/seeds/graph-tuple.json build/sanitize/files || exit 1; \
+	    done; done
+
+.PHONY: stress
+stress: venv build build/libmodel.so ## 64 threads that record, patch, fork and end sessions, in C and in Python: five minutes each, or SECONDS_OF_STRESS
+	SECONDS_OF_STRESS=$(or $(SECONDS_OF_STRESS),300) $(PYTHON) -m pytest tests/hosts/test_crowds.py -q -s $(T)
+
 # What it finds lies in build/fuzz. A damaged file belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
 # Blocks that are freed are overwritten (MALLOC_PERTURB_), so that a use after the end is seen.
 FUZZ = cd tests/fuzz && MALLOC_PERTURB_=165 TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) cargo run --release --locked --quiet
@@ -325,7 +351,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter bench test test-view test-hosts hosts build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter bench test test-view test-hosts hosts stress build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 

@@ -8,6 +8,7 @@ use super::device::{Cuda, Why};
 use super::{cuda, resident};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::Patch;
+use graphpatch_locks::gate::Inside;
 
 /// One line for the driver, and one for each device: whether the kernels can run there, and why not.
 pub fn status() -> Vec<String> {
@@ -46,6 +47,8 @@ fn is_used() -> bool {
         return true;
     }
     const RTLD_NOLOAD: i32 = 4;
+    // A child of a fork in the middle of this would find the dynamic linker's tables half-changed.
+    let _inside = Inside::new();
     // SAFETY: with RTLD_NOLOAD no initialiser runs; the handle is closed again.
     let loaded = unsafe { Library::open(Some("libcuda.so.1"), RTLD_LAZY | RTLD_NOLOAD) }.is_ok();
     // SAFETY: it is loaded, and drivers are never unloaded.

@@ -16,9 +16,15 @@ def compile_program(source: Path, out: Path, *flags: str) -> Path:
     return out
 
 
-def compile_with_model(source: Path, out: Path) -> Path:
+def compile_with_model(source: Path, out: Path, *flags: str) -> Path:
     """A program that calls model.h's functions. libtorch is found by the library's own RUNPATH."""
     include = f"-I{HERE.parents[0] / 'programs/c/include'}"
     return compile_program(
-        source, out, include, str(MODEL_LIBRARY), f"-Wl,-rpath,{MODEL_LIBRARY.parent}", "-Wl,--allow-shlib-undefined"
+        source,
+        out,
+        include,
+        str(MODEL_LIBRARY),
+        f"-Wl,-rpath,{MODEL_LIBRARY.parent}",
+        "-Wl,--allow-shlib-undefined",
+        *flags,
     )

@@ -6,6 +6,7 @@ use super::args::{Args, Source};
 use super::reader::Reader;
 use super::tape::{Event, Tape};
 use graphpatch_core::graph::{Arg, Graph, Kind, Node, Value};
+use graphpatch_locks::gate::Inside;
 use graphpatch_native::Modules;
 
 /// A scope that is not closed yet.
@@ -108,7 +109,11 @@ impl Builder {
     fn locate(&mut self, node: &mut Node, source: &Source) {
         node.frames.clone_from(&source.frames);
         if !source.stack.is_empty() {
-            let modules = self.modules.get_or_insert_with(Modules::now);
+            let modules = self.modules.get_or_insert_with(|| {
+                // The dynamic linker's lock is held meanwhile, which a child of a fork would never get.
+                let _inside = Inside::new();
+                Modules::now()
+            });
             node.addresses = modules.addresses(&source.stack);
         }
     }

@@ -116,6 +116,10 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/source.h"),
     ),
     (
+        "adapter/tap.cpp",
+        include_str!("../torch/adapter/tap.cpp"),
+    ),
+    (
         "adapter/thread.cpp",
         include_str!("../torch/adapter/thread.cpp"),
     ),

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from ._forwards import behind
 from ._modules import is_script
 from ._own_call import entry
 
@@ -136,4 +137,4 @@ def _looked_up(forward: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _function(method: Any) -> Any:
-    return getattr(method, "__func__", method)
+    return behind(getattr(method, "__func__", method))

@@ -103,7 +103,7 @@ fn described(value: &Value) -> String {
             layout,
             ..
         }) => {
-            let layout = match layout.as_str() {
+            let layout = match layout.as_ref() {
                 "strided" => String::new(),
                 other => format!(" {other}"),
             };

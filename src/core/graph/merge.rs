@@ -178,6 +178,7 @@ impl TensorInfo {
         ] {
             for seen in other.split('|') {
                 if !mine.split('|').any(|known| known == seen) {
+                    let mine = mine.to_mut();
                     mine.push('|');
                     mine.push_str(seen);
                 }

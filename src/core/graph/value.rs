@@ -66,16 +66,19 @@ impl std::fmt::Display for Dim {
     }
 }
 
+/// A text that is the same for most values, and takes no memory of its own then.
+pub type Text = Cow<'static, str>;
+
 /// A tensor without its data. Where runs differed, dtype, device and layout hold all that was seen, as `a|b`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorInfo {
     pub shape: Vec<Dim>,
     /// PyTorch's name without `torch.`, such as `float32`.
-    pub dtype: String,
+    pub dtype: Text,
     /// `cpu`, `cuda:0`.
-    pub device: String,
+    pub device: Text,
     /// `strided`, `sparse_coo`; `batched` inside `torch.vmap`, where the shape is that of one example.
-    pub layout: String,
+    pub layout: Text,
 }
 
 /// A value without its data.

@@ -69,12 +69,12 @@ impl<'a> Reader<'a> {
         self.sizes = rest;
         TensorInfo {
             shape: sizes.iter().map(|size| Dim::of(*size)).collect(),
-            dtype: atom.dtype.to_owned(),
+            dtype: atom.dtype.into(),
             device: match atom.device_index {
-                Some(index) => format!("{}:{index}", atom.device),
-                None => atom.device.to_owned(),
+                Some(index) => format!("{}:{index}", atom.device).into(),
+                None => atom.device.into(),
             },
-            layout: atom.layout.to_owned(),
+            layout: atom.layout.into(),
         }
     }
 }

@@ -86,8 +86,13 @@ impl Tape {
         tape
     }
 
-    /// Without what only [`Tape::tree`] needs.
-    pub fn forget(self) -> Tape {
+    /// Without what only [`Tape::tree`] needs, in no more memory than it takes: it stays as long as its session.
+    pub fn forget(mut self) -> Tape {
+        self.events.shrink_to_fit();
+        self.prefix.shrink_to_fit();
+        self.atoms.shrink_to_fit();
+        self.sizes.shrink_to_fit();
+        self.texts.shrink_to_fit();
         Tape {
             identities: Vec::new(),
             notes: Vec::new(),

@@ -6,6 +6,7 @@ Rewrites OUT.mk only when something changed, so that programs are rebuilt exactl
 """
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -57,7 +58,10 @@ def main() -> None:
     text = fragment(Path(sys.argv[2]).resolve() / "torch" if len(sys.argv) > 2 else torch_folder())
     if not out.exists() or out.read_text() != text:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text)
+        # By a rename: another make may read it now.
+        part = out.with_name(f"{out.name}.{os.getpid()}.part")
+        part.write_text(text)
+        part.replace(out)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def weights_file() -> Path:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    part = folder / "encoder.pt.part"
+    part = folder / f"encoder.pt.{os.getpid()}.part"
     with open(weights_file(), "rb") as weights, zipfile.ZipFile(folder / "encoder.zip") as template:
         (size,) = struct.unpack("<Q", weights.read(8))
         header = json.loads(weights.read(size))

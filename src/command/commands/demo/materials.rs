@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use graphpatch_core::output::replace;
@@ -95,8 +95,15 @@ fn link(folder: &Path, program: &Path) -> Result<(), Stop> {
     if std::fs::canonicalize(&to).is_ok_and(|now| now == program) {
         return Ok(());
     }
-    let _ = std::fs::remove_file(&to);
-    symlink(&program, &to).map_err(|why| fail(&to, &why))
+    let part = beside(&to);
+    symlink(&program, &part)
+        .and_then(|()| std::fs::rename(&part, &to))
+        .map_err(|why| fail(&to, &why))
+}
+
+/// A name in the same folder that no other demo uses: what it may run is put into its place by a rename.
+fn beside(file: &Path) -> PathBuf {
+    file.with_extension(format!("{}.part", std::process::id()))
 }
 
 /// A Python script that a shell can start.
@@ -107,7 +114,9 @@ fn script(folder: &Path, python: &OsStr) -> Result<(), Stop> {
         return Err(Stop::usage(format!("--python {name}: not found in PATH")));
     };
     let text = format!("#!{}\n{PROGRAM}", found.display());
-    replace(&file, text.as_bytes())
-        .and_then(|()| std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)))
+    let part = beside(&file);
+    std::fs::write(&part, text)
+        .and_then(|()| std::fs::set_permissions(&part, PermissionsExt::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&part, &file))
         .map_err(|why| fail(&file, &why))
 }

@@ -99,6 +99,14 @@ impl Frame {
                 output |= prepared.output == name;
                 parameters = parameters || prepared.may_be_parameter(name);
             }
+            if plan.is_open(site, false) {
+                operations = true;
+                self.families = u64::MAX;
+                let mut given = prepared.inputs.iter();
+                inputs = inputs || given.any(|name| plan.is_patched(site, *name));
+                output = output || plan.is_patched(site, prepared.output);
+                parameters = parameters || plan.is_open(site, true);
+            }
         }
         let visible = !self.scope.opaque;
         self.wants = Wants::new(Wants::INSIDE)

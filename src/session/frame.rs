@@ -95,6 +95,12 @@ impl Frame {
                 output |= prepared.output == name;
                 parameters = parameters || prepared.may_be_parameter(name);
             }
+            if plan.is_open(site, false) {
+                let mut given = prepared.inputs.iter();
+                inputs = inputs || given.any(|name| plan.is_patched(site, *name));
+                output = output || plan.is_patched(site, prepared.output);
+                parameters = parameters || plan.is_open(site, true);
+            }
         }
         let visible = !self.scope.opaque;
         self.wants = Wants::new(Wants::INSIDE)
@@ -116,6 +122,10 @@ impl Frame {
                 operations = operations || ops::is_family(family);
                 self.families |= family_bit(family);
             }
+            if plan.is_open(site, false) {
+                operations = true;
+                self.families = u64::MAX;
+            }
         }
         operations
     }
@@ -124,7 +134,11 @@ impl Frame {
     /// last one, operations of the family are counted no more: none can be patched.
     pub(crate) fn met(&mut self, plan: &Plan, family: Base) {
         let Some(site) = self.site else { return };
-        let mut named = plan.names(site).filter(|name| name.family() == family);
+        if plan.is_open(site, false) {
+            return;
+        }
+        let names = plan.names(site).into_iter().map(|(name, _)| name);
+        let mut named = names.filter(|name| name.family() == family);
         if !named.all(|name| self.names.is_used(name)) {
             return;
         }

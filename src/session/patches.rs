@@ -10,6 +10,7 @@ use graphpatch_core::graph;
 use graphpatch_core::patch::action::{Action, NewPatch};
 use graphpatch_core::patch::kept::Kept;
 use graphpatch_core::patch::{Patch, PatchCounts, PatchSpec, Plan};
+use graphpatch_core::path::Pattern;
 use graphpatch_core::tensor::HostTensor;
 use graphpatch_cuda as cuda;
 
@@ -49,6 +50,23 @@ fn find(patches: &[Arc<Patch>], id: u64) -> Result<&Arc<Patch>> {
     at.ok()
         .and_then(|at| patches.get(at))
         .ok_or_else(|| unknown(id))
+}
+
+/// Refuses what is no pattern, and probes and records of several nodes.
+fn check_patterns(patches: &[NewPatch]) -> Result<()> {
+    for patch in patches
+        .iter()
+        .filter(|patch| patch.path.names_are_pattern())
+    {
+        let pattern: Pattern = patch.path.to_string().parse()?;
+        if matches!(patch.action, Action::Keep(_)) {
+            return Err(Error::Refused(format!(
+                "{pattern}: a probe or record keeps the values of one node, and a pattern means several; register one for \
+                 each path that the graph finds"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Session {
@@ -112,8 +130,10 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Path`] names all bad paths; then none is registered.
+    /// [`Error::Path`] names all bad paths, [`Error::Parse`] the first text that is no pattern, [`Error::Refused`] the first
+    /// probe or record at a pattern; then none is registered.
     pub fn add_all(self: &Arc<Self>, new: Vec<NewPatch>) -> Result<Vec<u64>> {
+        check_patterns(&new)?;
         {
             let recorded = self.recorded.lock();
             if recorded.knows_names() {

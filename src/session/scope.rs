@@ -295,9 +295,7 @@ impl Root {
             return known % 2 == 1;
         }
         let families = self.families.get_or_init(|| self.parameter_families());
-        let answer = plan
-            .last_names()
-            .any(|name| families.contains(family_text(name)));
+        let answer = plan.ends_with(|family| families.contains(family));
         self.answer
             .store(plan.serial * 2 + u64::from(answer), Ordering::Relaxed);
         answer

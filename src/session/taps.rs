@@ -27,11 +27,14 @@ impl Run {
     }
 
     /// The paths of what patches of this run name in the innermost scope and below, each on a line, and counted from that
-    /// scope.
+    /// scope. `**` where patches stand at patterns, so that it may be anything.
     pub fn patched(&self) -> String {
         let site = self.frames.last().and_then(|frame| frame.site);
         match (&self.plan, site) {
-            (Some(plan), Some(site)) => plan.paths(site).iter().map(|p| format!("{p}\n")).collect(),
+            (Some(plan), Some(site)) => match plan.paths(site) {
+                Some(paths) => paths.iter().map(|path| format!("{path}\n")).collect(),
+                None => "**\n".to_owned(),
+            },
             _ => String::new(),
         }
     }

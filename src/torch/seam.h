@@ -146,6 +146,7 @@ typedef struct GpTarget {
   uint32_t patch;  /* the core's number for it */
   uint8_t action;  /* GpAction */
   uint8_t raises;  /* what fails is thrown into the program; if 0, it is only noted */
+  uint8_t tensors; /* it stands at a pattern, which means tensors: what is none is passed over */
   GpStr text;      /* the patch as a person reads it */
   GpScalar value;  /* add, replace: a number, */
   const GpTensorArg* tensor; /* or, where this is not NULL, a tensor */

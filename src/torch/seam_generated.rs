@@ -279,6 +279,7 @@ pub struct GpTarget {
     pub patch: u32,
     pub action: u8,
     pub raises: u8,
+    pub tensors: u8,
     pub text: GpStr,
     pub value: GpScalar,
     pub tensor: *const GpTensorArg,
@@ -296,6 +297,7 @@ const _: () = {
     ["Offset of field: GpTarget::patch"][::std::mem::offset_of!(GpTarget, patch) - 0usize];
     ["Offset of field: GpTarget::action"][::std::mem::offset_of!(GpTarget, action) - 4usize];
     ["Offset of field: GpTarget::raises"][::std::mem::offset_of!(GpTarget, raises) - 5usize];
+    ["Offset of field: GpTarget::tensors"][::std::mem::offset_of!(GpTarget, tensors) - 6usize];
     ["Offset of field: GpTarget::text"][::std::mem::offset_of!(GpTarget, text) - 8usize];
     ["Offset of field: GpTarget::value"][::std::mem::offset_of!(GpTarget, value) - 24usize];
     ["Offset of field: GpTarget::tensor"][::std::mem::offset_of!(GpTarget, tensor) - 56usize];

@@ -370,7 +370,7 @@ def test_two_at_a_time_share_the_cores(program: list[Any], tmp_path: Path) -> No
 
 
 WRONG = [
-    (["--nodes", "blocks_*"], "'blocks_*' matches no tensor of the program's graph; 'blocks_*.output' does"),
+    (["--nodes", "blocks_*"], "'blocks_*' matches no tensor of the graph; 'blocks_*.output' does"),
     (["--nodes", "up.output"], "; '**.up.output' does"),
     (["--nodes", "mlp_*"], "`graphpatch run --tree` shows the names"),
     (["--nodes", "a["], 'pattern of nodes "a[": '),

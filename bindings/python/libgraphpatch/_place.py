@@ -12,6 +12,7 @@ from ._graphs import Graph
 from ._header import GP_NODE_KIND_INPUT, GP_NODE_KIND_SCOPE, GP_VALUE_KIND_TENSOR, GP_VALUE_KIND_TUPLE
 from ._library import check, lib, message
 from ._modules import at
+from ._quantized import WeightPatch, float_weight, is_quantized
 from .errors import PathError
 from .flow import SkipPatch, Skipping
 from .graph import NodePath
@@ -36,12 +37,13 @@ def placed(patches: Any, graph: Graph, root: Module | None) -> list[Placed]:
     pairs = list(_pairs(patches))
     wrong: list[str] = []
     found: list[Placed] = []
+    weights = _Weights(graph, root)
     for path, patch in pairs:
         try:
             if isinstance(patch, SkipPatch):
                 found += [skipped(graph, root, scope, patch) for scope in scopes(graph, path)]
             else:
-                found += [Placed(leaf, patch, leaf, patch) for leaf in leaves(graph, path)]
+                found += [weights.placed(leaf, patch) for leaf in leaves(graph, path)]
         except PathError as why:
             wrong.append(str(why))
     plain = [place.leaf for place in found if not isinstance(place.done, Skipping)]
@@ -50,6 +52,42 @@ def placed(patches: Any, graph: Graph, root: Module | None) -> list[Placed]:
         raise PathError("\n".join([*dict.fromkeys(wrong), *([message()] if status else [])]))
     check(status)
     return found
+
+
+class _Weights:
+    """Which of the leaves of a block are weights of quantized modules."""
+
+    def __init__(self, graph: Graph, root: Module | None) -> None:
+        self.graph, self.root = graph, root
+        self.any: bool | None = None
+        self.calls: dict[str, tuple[Placed, WeightPatch]] = {}
+
+    def placed(self, leaf: str, patch: Patch[Any]) -> Placed:
+        """A patch at a leaf: itself, or the call of the module whose weight that is. Raises ValueError where a weight
+        cannot be patched."""
+        scope, dot, name = leaf.rpartition(".")
+        if name != "weight" or self.root is None or not self._are_there(self.root):
+            return Placed(leaf, patch, leaf, patch)
+        module = module_of(self.graph, self.root, scope) if dot else self.root
+        if module is None or not is_quantized(module):
+            return Placed(leaf, patch, leaf, patch)
+        if not dot or float_weight(module) is None or patch.on == "grad":
+            raise ValueError(
+                f"{leaf}: this weight of a {type(module).__name__} is quantized, and "
+                + ("has no gradient" if patch.on == "grad" else "its value cannot be patched there")
+                + "; patch what the module returns"
+            )
+        if scope not in self.calls:
+            joined = WeightPatch(patches=[])
+            self.calls[scope] = skipped(self.graph, self.root, self.graph.find("", scope), joined), joined
+        call, joined = self.calls[scope]
+        joined.patches.append(patch)
+        return Placed(leaf, patch, call.leaf, call.done)
+
+    def _are_there(self, root: Module) -> bool:
+        if self.any is None:
+            self.any = any(is_quantized(module) for module in root.modules())
+        return self.any
 
 
 def is_pattern(graph: Graph, path: str) -> bool:

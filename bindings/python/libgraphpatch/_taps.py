@@ -126,11 +126,13 @@ class Taps:
         return fits.value
 
     def _find(self, frame: Frame, replay: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str] | None:
-        """The paths that the run's patches name in the graph; None if one of them cannot be tapped."""
+        """The paths that the run's patches name in the graph; None if one of them cannot be tapped, or patterns name them."""
         names = self._names
         if names is None:
             names = self._names = learn(frame.module, self._marked, self._layout, replay, args)
         asked = text(lib.gp_run_patched).splitlines()
+        if "**" in asked:
+            return None
         wanted = frozenset(path for path in asked if path.partition("|")[0] in names.known)
         return wanted if wanted <= names.sites.keys() else None
 

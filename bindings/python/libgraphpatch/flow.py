@@ -91,6 +91,14 @@ class Skipping(Patch[Any]):
         _forwards[id(self.module)].next(self)
         return original_output
 
+    def behind(self, before: Skipping) -> Skipping:
+        """What is done where another one stands at the same call: the later one counts, except that they may join."""
+        joined = getattr(self.patch, "behind", None)
+        if before is self or joined is None:
+            return self
+        patch = joined(before.patch)
+        return self if patch is self.patch else Skipping(patch, self.module, self.length)
+
     def open(self) -> None:
         """The module's forward listens from now on."""
         forward = _forwards.get(id(self.module))
@@ -159,7 +167,10 @@ class Forward:
 
     def next(self, skipping: Skipping) -> None:
         """The call that this thread is about to make is skipped."""
-        self.asked.skipping, self.asked.caller = skipping, _caller()
+        caller, before = _caller(), self.asked.skipping
+        if before is not None and self.asked.caller is caller:
+            skipping = skipping.behind(before)
+        self.asked.skipping, self.asked.caller = skipping, caller
 
     def restore(self) -> None:
         """The module is as it was."""
@@ -171,6 +182,12 @@ class Forward:
 
 # By the module's id. An entry holds its module.
 _forwards: dict[int, Forward] = {}
+
+
+def original_of(module: Module) -> Callable[..., Any]:
+    """The forward of a module of which a call is skipped."""
+    original: Callable[..., Any] = _forwards[id(module)].original
+    return original
 
 
 def _caller() -> types.FrameType | None:

@@ -27,7 +27,7 @@ impl Check {
     pub fn run(self) -> Result<u8, Stop> {
         let patches = self.asked.specs()?;
         let graphs = GraphFile::load(&self.graph)?.graphs;
-        against(&graphs, &patches)?;
+        let patches = against(&graphs, patches)?;
         for note in shared(&graphs, &patches) {
             say(note);
         }
@@ -53,8 +53,10 @@ pub fn shared(graphs: &[Graph], patches: &[PatchSpec]) -> Vec<String> {
     paths.iter().filter_map(line).collect()
 }
 
-/// Refuses paths that name no leaf of any graph, and slices that fit no shape that was seen.
-pub fn against(graphs: &[Graph], patches: &[PatchSpec]) -> GpResult<()> {
+/// Refuses paths that name no leaf of any graph, patterns that mean no tensor, and slices that fit no shape that was seen.
+/// Gives the patches with one at each tensor that a pattern means.
+pub fn against(graphs: &[Graph], patches: Vec<PatchSpec>) -> GpResult<Vec<PatchSpec>> {
+    let patches = graph::expand(graphs, patches)?;
     let paths: Vec<NodePath> = patches.iter().map(|patch| patch.path.clone()).collect();
     graph::check(graphs, &paths)?;
     let bad: Vec<String> = patches
@@ -77,7 +79,7 @@ pub fn against(graphs: &[Graph], patches: &[PatchSpec]) -> GpResult<()> {
         })
         .collect();
     if bad.is_empty() {
-        Ok(())
+        Ok(patches)
     } else {
         Err(Error::Path(bad.join("\ngraphpatch: ")))
     }
@@ -152,7 +154,7 @@ mod tests {
         let patches: Vec<PatchSpec> = ["add=zero", "add=probe", "n:add=zero"]
             .map(|text| text.parse().expect("patch"))
             .into();
-        assert!(against(&graphs, &patches).is_ok());
+        assert!(against(&graphs, patches.clone()).is_ok());
         let told = shared(&graphs, &patches);
         assert_eq!(
             told,
@@ -160,7 +162,7 @@ mod tests {
                 "add is in 2 roots (m.forward, n.forward) and holds in all of them; write m.forward:add for one of them"
             ]
         );
-        let why = against(&graphs, &["k:add=zero".parse().expect("patch")]);
+        let why = against(&graphs, vec!["k:add=zero".parse().expect("patch")]);
         let why = why.expect_err("no such root").to_string();
         assert!(
             why.contains("no root is called `k`; there is m.forward, n.forward"),
@@ -180,7 +182,7 @@ mod tests {
         std::fs::write(&file, bytes).expect("write");
         let at = |slice: &str| {
             let text = format!("add{slice}=add:@{}", file.display());
-            against(&[one_tensor()], &[text.parse().expect("patch")])
+            against(&[one_tensor()], vec![text.parse().expect("patch")])
         };
         // The node is (2..4, 3).
         for good in ["[0, :2]", "[:, 0]", "[:2, 1]"] {
@@ -195,10 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_is_checked_at_every_tensor() {
+        let patches = |text: &str| vec![text.parse().expect("patch")];
+        let found = against(&[one_tensor()], patches("a*[0]=zero")).expect("one");
+        assert_eq!(found[0].to_string(), "add[0]=zero");
+        let why = against(&[one_tensor()], patches("a*[..., 3]=zero")).expect_err("beyond");
+        assert!(why.to_string().starts_with("add: slice"), "{why}");
+        let why = against(&[one_tensor()], patches("b*=zero")).expect_err("nothing");
+        assert!(why.to_string().contains("'b*' matches no tensor"), "{why}");
+    }
+
+    #[test]
     fn slices_are_checked() {
-        let patches = |text: &str| [text.parse().expect("patch")];
-        assert!(against(&[one_tensor()], &patches("add[3, -3]=zero")).is_ok());
-        let text = against(&[one_tensor()], &patches("add[..., 3]=zero"))
+        let patches = |text: &str| vec![text.parse().expect("patch")];
+        assert!(against(&[one_tensor()], patches("add[3, -3]=zero")).is_ok());
+        let text = against(&[one_tensor()], patches("add[..., 3]=zero"))
             .expect_err("beyond")
             .to_string();
         assert!(
@@ -206,8 +219,8 @@ mod tests {
             "{text}"
         );
         for text in ["mul=zero", "mul=probe", "mul=record"] {
-            assert!(against(&[one_tensor()], &patches(text)).is_err());
+            assert!(against(&[one_tensor()], patches(text)).is_err());
         }
-        assert!(against(&[one_tensor()], &patches("add=probe")).is_ok());
+        assert!(against(&[one_tensor()], patches("add=probe")).is_ok());
     }
 }

@@ -9,6 +9,7 @@ use crate::launch::process::launch;
 use clap::Args;
 use graphpatch_core::graph::GraphFile;
 use graphpatch_core::patch::{OnError, PatchSpec};
+use graphpatch_core::path::Pattern;
 use graphpatch_loader::{DISABLE_VARIABLE, is_disabled};
 
 use crate::commands::check;
@@ -62,15 +63,16 @@ impl Run {
         if is_disabled() {
             return self.run_alone();
         }
-        let patches = self.asked.specs()?;
+        let mut patches = self.asked.specs()?;
         let graph = self.named(&self.graph, "graph.json");
         let save = self.named(&self.save, "safetensors");
         check_save(&patches, save.as_deref())?;
         self.manner.check()?;
         self.check_files(&patches, graph.as_deref(), save.as_deref())?;
         if let Some(file) = &self.against {
-            check::against(&GraphFile::load(file)?.graphs, &patches)?;
+            patches = check::against(&GraphFile::load(file)?.graphs, patches)?;
         }
+        check_patterns(&patches)?;
         start::check_program(&self.command)?;
         let dir = start::directory()?;
         let record = self.tree || graph.is_some();
@@ -147,6 +149,25 @@ impl Run {
         let against = self.against.iter();
         inputs.extend(against.map(|file| Input::new("--against", file)));
         outputs::check(&outputs, &inputs)
+    }
+}
+
+/// Refuses what is no pattern, and probes and records at patterns whose nodes no graph has told: what one keeps is of one
+/// node.
+fn check_patterns(patches: &[PatchSpec]) -> Result<(), Stop> {
+    let open = |patch: &&PatchSpec| patch.path.names_are_pattern();
+    for patch in patches.iter().filter(open) {
+        let _: Pattern = patch.path.to_string().parse()?;
+    }
+    match patches
+        .iter()
+        .find(|patch| open(patch) && patch.kind.keeps())
+    {
+        None => Ok(()),
+        Some(patch) => Err(Stop::usage(format!(
+            "{patch}: a value is kept under the name of its node, and a pattern has several; say which there are: save a \
+             graph with `graphpatch run --graph FILE` and give --against FILE"
+        ))),
     }
 }
 

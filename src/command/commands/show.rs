@@ -16,7 +16,7 @@ use crate::voice::{Stop, print};
 pub struct Show {
     /// A graph saved by `graphpatch run --graph`
     graph: PathBuf,
-    /// Where to begin
+    /// Where to begin; a pattern such as 'h_*.mlp.output' shows one line for each node that it means
     #[arg(default_value = "")]
     path: NodePath,
     /// As JSON, with everything that the file says
@@ -29,7 +29,8 @@ pub struct Show {
     /// '()' only those that fit (* is any size, ... any number of them)
     #[arg(long, value_name = "PATTERN", num_args = 0..=1, default_missing_value = "")]
     shape: Option<String>,
-    /// One line for each node whose path, operation, module class or source file has TEXT in it
+    /// One line for each node whose path, operation, module class or source file has TEXT in it, or whose path is the
+    /// pattern TEXT (with a * or ?)
     #[arg(long, value_name = "TEXT")]
     find: Option<String>,
     /// With --find and --shape: where each was called
@@ -59,6 +60,10 @@ impl Show {
         if self.json && self.path.is_root() {
             return print(&json(&file)?).map(|()| 0);
         }
+        let known = |path: &NodePath| file.graphs.iter().any(|graph| graph.node(path).is_some());
+        if self.path.is_pattern() && !known(&self.path) {
+            return self.of_pattern(&file.graphs, pattern);
+        }
         let known: Vec<&Graph> = file
             .graphs
             .iter()
@@ -68,7 +73,7 @@ impl Show {
             return Err(self.unknown(&file.graphs));
         }
         if self.find.is_some() || pattern.is_some() {
-            return self.search(&file.graphs, pattern);
+            return self.search(&file.graphs, &self.path, self.query(pattern));
         }
         let mut text = String::new();
         for graph in &known {
@@ -142,17 +147,48 @@ impl Show {
         }
     }
 
-    /// One line for each hit; exit code 1 without any.
-    fn search(&self, graphs: &[Graph], shape: Option<ShapePattern>) -> Result<u8, Stop> {
-        let query = Query {
-            text: self.find.clone(),
+    /// What `--find` and `--shape` ask for.
+    fn query(&self, shape: Option<ShapePattern>) -> Query {
+        let find = self.find.clone();
+        let pattern = find.as_ref().filter(|text| text.contains(['*', '?']));
+        let pattern = pattern.and_then(|text| text.parse().ok());
+        Query {
+            text: find.filter(|_| pattern.is_none()),
+            pattern,
             shape,
             ..Query::default()
-        };
+        }
+    }
+
+    /// The nodes that the path means as a pattern, in the roots that it means.
+    fn of_pattern(&self, graphs: &[Graph], shape: Option<ShapePattern>) -> Result<u8, Stop> {
+        if self.json || self.code {
+            return Err(Stop::usage(format!(
+                "{}: a pattern means several nodes; --json and --code show one",
+                self.path
+            )));
+        }
+        let mut query = self.query(shape);
+        if query.pattern.is_some() {
+            return Err(Stop::usage("give one pattern: PATH or --find TEXT"));
+        }
+        if query.shape.is_none() && self.shape.is_some() {
+            query.shape = Some("...".parse()?);
+        }
+        query.pattern = Some(self.path.to_string().parse()?);
+        self.search(
+            graphs,
+            &NodePath::root().in_root(self.path.root.clone()),
+            query,
+        )
+    }
+
+    /// One line for each hit; exit code 1 without any.
+    fn search(&self, graphs: &[Graph], from: &NodePath, query: Query) -> Result<u8, Stop> {
         let color = self.color.is_on();
         let mut text = String::new();
         for graph in graphs {
-            let hits = graph.search(&self.path, &query);
+            let hits = graph.search(from, &query);
             if graphs.len() > 1 && !hits.is_empty() {
                 let _ = writeln!(text, "# {}", graph.name);
             }
@@ -176,6 +212,7 @@ impl Show {
 
     fn nothing(&self, graphs: &[Graph]) -> Stop {
         let what = match (&self.find, &self.shape) {
+            (None, None) => format!("the pattern '{}'", self.path),
             (Some(text), Some(shape)) => format!("{text:?} with the shape {shape}"),
             (Some(text), None) => format!("{text:?}"),
             (None, shape) => format!(

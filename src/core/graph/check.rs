@@ -3,7 +3,7 @@
 use super::nearest::nearest_line;
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
-use crate::path::NodePath;
+use crate::path::{NodePath, Pattern};
 
 /// Checks that each path names a leaf in at least one of the graphs. One [`Error::Path`] names all that do not.
 pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
@@ -18,6 +18,13 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
             let names: Vec<&str> = graphs.iter().map(|graph| graph.name.as_str()).collect();
             let why = format!("no root is called `{root}`; there is {}", names.join(", "));
             bad.push((path, why));
+            continue;
+        }
+        if path.is_pattern() && graphs.iter().all(|graph| graph.value(path).is_none()) {
+            let pattern: Pattern = path.to_string().parse()?;
+            if super::matching(graphs, &[pattern]).is_err() {
+                bad.push((path, "is a pattern that matches no tensor".to_owned()));
+            }
             continue;
         }
         let reasons: Option<Vec<Fault>> = meant().map(|graph| graph.fault(path)).collect();
@@ -264,6 +271,18 @@ mod tests {
         assert_eq!(
             message(&[], &["x"]),
             "1 path cannot be patched:\n  x: nothing was recorded to find it in"
+        );
+    }
+
+    #[test]
+    fn a_pattern_means_at_least_one_tensor() {
+        check(&[tuple_output()], &paths(&["*.output", "**.weight"])).unwrap();
+        let text = message(&[tuple_output()], &["linear_*.outptu"]);
+        assert!(
+            text.contains(
+                "linear_*.outptu: is a pattern that matches no tensor\n    nearest: linear_1.output"
+            ),
+            "{text}"
         );
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `graphpatch_session::record` fills a graph from one run and merges further runs into it (`merge.rs`); it is shown as text
 //! (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), compared (`diff.rs`), and answers which paths there are (`find.rs`,
-//! `search.rs`, `check.rs`, `nearest.rs`). What source says of native code is read when it is asked for (`source.rs`). Everything
+//! `search.rs`, `check.rs`, `nearest.rs`, `expand.rs`). What source says of native code is read when it is asked for (`source.rs`). Everything
 //! here is plain data: no tensor is held.
 
 mod address;
@@ -11,6 +11,7 @@ mod check;
 mod code;
 mod counts;
 mod diff;
+mod expand;
 pub mod file;
 #[cfg(test)]
 mod file_tests;
@@ -28,6 +29,7 @@ pub use call::Call;
 pub use check::{check, shared};
 pub use counts::Counts;
 pub use diff::{Difference, diff};
+pub use expand::{expand, matching};
 pub use file::{FORMAT, GraphFile};
 pub use nearest::{nearest, nearest_line};
 pub use search::{Hit, Query, ShapePattern};

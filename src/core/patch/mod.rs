@@ -12,6 +12,7 @@ pub mod runs;
 pub mod text;
 pub mod toml;
 pub mod value;
+mod wild;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,12 +1,14 @@
 //! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::wild::Wild;
 use super::{OnError, Patch};
-use crate::path::{Base, Name, NodePath, base_str};
+use crate::path::{Base, Name, NodePath, base_str, family_text};
 
 /// One step into a container: `sub_3` is index 3 of a tuple or list; any text is a key of a dict.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub struct Plan {
     /// Whether a patch holds for some runs only.
     pub conditional: bool,
     sites: Vec<Site>,
+    /// Instead of `sites`, where a patch stands at a pattern.
+    wild: Option<Wild>,
 }
 
 impl Plan {
@@ -53,22 +57,11 @@ impl Plan {
 
     /// Patches at the same node stay in the given order.
     pub fn new(patches: Vec<Arc<Patch>>, on_error: OnError) -> Plan {
-        let mut sites = vec![Site::default()];
-        for (index, patch) in patches.iter().enumerate() {
-            let mut at = 0;
-            for name in &patch.patch.path.names {
-                at = child_or_new(&mut sites, at, Name::parse(name));
-            }
-            let dig = patch.patch.path.dig.iter().map(|key| Step {
-                index: key.strip_prefix("sub_").and_then(|n| n.parse().ok()),
-                key: key.clone(),
-            });
-            sites[at].targets.push(Target {
-                patch: index as u32,
-                dig: dig.collect(),
-            });
-        }
-        merge_aliases(&mut sites);
+        let wild = Wild::new(&patches);
+        let sites = match wild {
+            Some(_) => Vec::new(),
+            None => named_sites(&patches),
+        };
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         Plan {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -76,6 +69,7 @@ impl Plan {
             patches,
             on_error,
             sites,
+            wild,
         }
     }
 
@@ -85,68 +79,91 @@ impl Plan {
 
     /// The site of the child `name`.
     pub fn child(&self, site: u32, name: Name) -> Option<u32> {
-        self.sites.get(site as usize)?.by_name.get(&name).copied()
+        match &self.wild {
+            Some(wild) => wild.child(site, name),
+            None => self.sites.get(site as usize)?.by_name.get(&name).copied(),
+        }
     }
 
     /// Whether a node of this [`Name::family`] can be, or can number, a child of the site.
     pub fn concerns(&self, site: u32, family: Base) -> bool {
+        if let Some(wild) = &self.wild {
+            return wild.concerns(site, family);
+        }
         let site = self.sites.get(site as usize);
         site.is_some_and(|site| site.families.contains(&family))
     }
 
     /// The highest number of a child of this family; -1 if none has a number.
     pub fn last_number(&self, site: u32, family: Base) -> i32 {
-        let children = self.sites.get(site as usize).map(|site| &site.children);
-        let numbers = children.into_iter().flatten();
-        let of_family = numbers.filter(|(name, _)| name.family() == family);
-        of_family
-            .map(|(name, _)| name.num)
-            .max()
-            .unwrap_or(Name::NO_NUM)
+        if self.is_open(site, false) && self.concerns(site, family) {
+            return i32::MAX;
+        }
+        let names = self.names(site).into_iter().map(|(name, _)| name);
+        let of_family = names.filter(|name| name.family() == family);
+        of_family.map(|name| name.num).max().unwrap_or(Name::NO_NUM)
     }
 
-    /// The families of the site's children.
+    /// The families of the site's children, as far as [`Plan::is_open`] does not say that there may be any.
     pub fn families(&self, site: u32) -> impl Iterator<Item = Base> {
-        let site = self.sites.get(site as usize);
-        site.into_iter().flat_map(|site| &site.families).copied()
+        let names = self.names(site).into_iter();
+        names.map(|(name, _)| name.family())
     }
 
-    /// The names of the site's children that have patches themselves.
+    /// The names of the site's children that have patches themselves, as far as [`Plan::is_open`] does not say that there
+    /// may be any.
     pub fn patched_names(&self, site: u32) -> impl Iterator<Item = Name> {
-        let children = self.sites.get(site as usize).map(|site| &site.children);
-        children
-            .into_iter()
-            .flatten()
-            .filter(|(_, child)| !self.targets(*child).is_empty())
-            .map(|(name, _)| *name)
+        let names = self.names(site).into_iter();
+        names.filter(|(_, patched)| *patched).map(|(name, _)| name)
     }
 
-    /// The names in `site` that patches name, or lead through.
-    pub fn names(&self, site: u32) -> impl Iterator<Item = Name> {
-        let children = self.sites.get(site as usize).map(|site| &site.children);
-        children.into_iter().flatten().map(|(name, _)| *name)
+    /// Whether a pattern means children of the site, whatever they are called; with `last`, nodes that are patched themselves.
+    pub fn is_open(&self, site: u32, last: bool) -> bool {
+        self.wild
+            .as_ref()
+            .is_some_and(|wild| wild.is_open(site, last))
     }
 
-    /// All names that patches end with, at any site, as text.
-    pub fn last_names(&self) -> impl Iterator<Item = &str> {
-        self.patches
-            .iter()
-            .filter_map(|patch| patch.patch.path.names.last())
-            .map(String::as_str)
+    /// Whether a child of the site with this name has patches itself.
+    pub fn is_patched(&self, site: u32, name: Name) -> bool {
+        let child = self.child(site, name);
+        child.is_some_and(|child| !self.targets(child).is_empty())
     }
 
-    /// The paths, from the site, of all that patches name below it.
-    pub fn paths(&self, site: u32) -> Vec<NodePath> {
+    /// Whether a patch may end, at any site, with a name that is one of these families as text.
+    pub fn ends_with(&self, is_family: impl Fn(&str) -> bool) -> bool {
+        let paths = self.patches.iter().map(|patch| &patch.patch.path);
+        let mut last = paths.filter_map(|path| path.names.last());
+        self.wild.as_ref().is_some_and(Wild::ends_open)
+            || last.any(|name| is_family(family_text(name)))
+    }
+
+    pub fn targets(&self, site: u32) -> Cow<'_, [Target]> {
+        match &self.wild {
+            Some(wild) => Cow::Owned(wild.targets(site).to_vec()),
+            None => Cow::Borrowed(
+                self.sites
+                    .get(site as usize)
+                    .map_or(&[], |site| &site.targets),
+            ),
+        }
+    }
+
+    /// The paths, from the site, of all that patches name below it. `None` where a pattern stands among them.
+    pub fn paths(&self, site: u32) -> Option<Vec<NodePath>> {
         let mut paths = Vec::new();
-        self.add_paths(site, &NodePath::root(), &mut paths);
-        paths
+        match self.wild {
+            Some(_) => return None,
+            None => self.add_paths(site, &NodePath::root(), &mut paths),
+        }
+        Some(paths)
     }
 
     fn add_paths(&self, site: u32, at: &NodePath, paths: &mut Vec<NodePath>) {
         let children = self.sites.get(site as usize).map(|site| &site.children);
         for (name, child) in children.into_iter().flatten() {
             let path = at.child(name.to_string());
-            for target in self.targets(*child) {
+            for target in self.targets(*child).iter() {
                 let dig = target.dig.iter().map(|step| step.key.clone()).collect();
                 let path = NodePath {
                     dig,
@@ -160,11 +177,45 @@ impl Plan {
         }
     }
 
-    pub fn targets(&self, site: u32) -> &[Target] {
-        self.sites
-            .get(site as usize)
-            .map_or(&[], |site| &site.targets)
+    /// The names in the site that patches name, or lead through, and whether each is patched itself; as far as
+    /// [`Plan::is_open`] does not say that there may be any.
+    pub fn names(&self, site: u32) -> Vec<(Name, bool)> {
+        if let Some(wild) = &self.wild {
+            return wild.names(site);
+        }
+        let children = self.sites.get(site as usize).map(|site| &site.children);
+        let children = children.into_iter().flatten();
+        let is_patched = |site: u32| !self.targets(site).is_empty();
+        children
+            .map(|(name, child)| (*name, is_patched(*child)))
+            .collect()
     }
+}
+
+/// The way into a container that the keys of a path say.
+pub(super) fn steps(dig: &[String]) -> Vec<Step> {
+    let step = |key: &String| Step {
+        index: key.strip_prefix("sub_").and_then(|n| n.parse().ok()),
+        key: key.clone(),
+    };
+    dig.iter().map(step).collect()
+}
+
+/// The sites of patches that stand at one node each.
+fn named_sites(patches: &[Arc<Patch>]) -> Vec<Site> {
+    let mut sites = vec![Site::default()];
+    for (index, patch) in patches.iter().enumerate() {
+        let mut at = 0;
+        for name in &patch.patch.path.names {
+            at = child_or_new(&mut sites, at, Name::parse(name));
+        }
+        sites[at].targets.push(Target {
+            patch: index as u32,
+            dig: steps(&patch.patch.path.dig),
+        });
+    }
+    merge_aliases(&mut sites);
+    sites
 }
 
 /// What patches say of the inside of `linear_0` also holds for `linear`: that may be how the first call of several is

@@ -39,6 +39,19 @@ impl NodePath {
         self.names.is_empty() && self.dig.is_empty()
     }
 
+    /// Whether it means several nodes: a name or key has a `*`, `?` or `{`, which the name of no node has. A key of a dict may be
+    /// written so; only a graph tells.
+    pub fn is_pattern(&self) -> bool {
+        let parts = self.names.iter().chain(&self.dig);
+        self.names_are_pattern() || parts.into_iter().any(|part| part.contains(['*', '?', '{']))
+    }
+
+    /// The same of the names alone, which need no graph.
+    pub fn names_are_pattern(&self) -> bool {
+        let special = |name: &String| name.contains(['*', '?', '{', '[']);
+        self.names.iter().any(special)
+    }
+
     /// Whether the path may be one of the root with this name.
     pub fn means(&self, root: &str) -> bool {
         self.root

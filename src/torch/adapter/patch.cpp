@@ -158,6 +158,12 @@ static std::string no_leaf(const c10::IValue& value) {
   return "the value in this run is a " + kind + ", not a tensor or plain value";
 }
 
+// A pattern means the nodes that have the element.
+static void no_element(const GpTarget& target, const char* why) {
+  if (!target.tensors)
+    verdict(elsewhere(target, why, nullptr));
+}
+
 // None: a function may look at it and give a tensor; nothing else can be done to it.
 static void patch_none(const GpTarget& target, c10::IValue& slot) {
   if (target.action != GP_CUSTOM_TORCH)
@@ -174,6 +180,8 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
     c10::IValue leaf = value;
     if (leaf.isTensor())
       keep_tensor(target, leaf.toTensor());
+    else if (target.tensors)
+      return;
     else if (leaf.isBool() || leaf.isInt() || leaf.isDouble())
       patch_number(target, leaf);
     else if (leaf.isNone()) // there is nothing to keep
@@ -194,7 +202,7 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
     if (found != dict.end())
       return keep_slot(target, depth + 1, found->value());
   }
-  verdict(elsewhere(target, "the value in this run has no such element", nullptr));
+  no_element(target, "the value in this run has no such element");
 }
 
 // Walks the dig from `slot`. Containers on the way are rebuilt when someone else holds them, never changed for others.
@@ -204,6 +212,8 @@ static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, 
       verdict(elsewhere(target, "", &slot.toTensor()));
     else if (slot.isTensor())
       patch_tensor(target, slot, shared, how);
+    else if (target.tensors)
+      return; // a pattern means tensors
     else if (slot.isBool() || slot.isInt() || slot.isDouble())
       patch_number(target, slot);
     else if (slot.isNone())
@@ -213,7 +223,7 @@ static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, 
     return;
   }
   const GpStep& step = target.dig[depth];
-  const auto missing = [&] { verdict(elsewhere(target, "the value in this run has no such element", nullptr)); };
+  const auto missing = [&] { no_element(target, "the value in this run has no such element"); };
   if (slot.isTuple()) {
     auto tuple = std::move(slot).toTuple();
     bool held = tuple.use_count() > 1;
@@ -289,7 +299,7 @@ void apply_targets(const GpTarget* targets, size_t n_targets, c10::IValue* value
       else
         patch_slot(target, depth, value, false, how);
     } else {
-      verdict(elsewhere(target, "the operation has no such result", nullptr));
+      no_element(target, "the operation has no such result");
     }
   }
   flush_device();

@@ -67,7 +67,7 @@ impl Targets {
     /// The targets of `site` that hold in this run.
     fn new(run: &mut Run, plan: Arc<Plan>, site: u32) -> Targets {
         let (mut list, mut parts) = (Vec::new(), Vec::new());
-        for target in plan.targets(site) {
+        for target in plan.targets(site).iter() {
             if !run.holds(target.patch) {
                 continue;
             }
@@ -89,6 +89,7 @@ impl Targets {
                 Some(given) => {
                     list.push(raw::GpTarget {
                         raises: (plan.on_error != OnError::Skip).into(),
+                        tensors: patch.patch.path.names_are_pattern().into(),
                         text: borrowed(&patch.text),
                         ..given
                     });

@@ -98,7 +98,8 @@ impl Sweep {
     pub(super) fn check_paths(&self, graphs: &[Graph]) -> Result<(), Stop> {
         let keepers = self.metric.iter().filter_map(Metric::keeper);
         let specs: Vec<PatchSpec> = self.always()?.into_iter().chain(keepers).collect();
-        Ok(check::against(graphs, &specs)?)
+        check::against(graphs, specs)?;
+        Ok(())
     }
 }
 

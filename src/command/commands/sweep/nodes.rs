@@ -1,8 +1,6 @@
 //! Which nodes a sweep goes through: patterns over paths, and the tensors of a graph that they mean.
 
-use std::collections::HashSet;
-
-use graphpatch_core::graph::{Graph, Query};
+use graphpatch_core::graph::{self, Graph};
 use graphpatch_core::path::{NodePath, Pattern};
 
 use crate::voice::Stop;
@@ -13,52 +11,12 @@ use crate::voice::Stop;
 ///
 /// A pattern that means none, with what may have been meant.
 pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>, Stop> {
-    let everything = Query {
-        shape: Some("...".parse()?),
-        ..Query::default()
-    };
-    let mut tensors: Vec<(&str, NodePath)> = Vec::new();
-    for graph in graphs {
-        let found = graph.search(&NodePath::root(), &everything).into_iter();
-        tensors.extend(found.map(|hit| (graph.name.as_str(), hit.path)));
+    if graphs.iter().all(|graph| graph.root.children.is_empty()) {
+        return Err(Stop::usage(
+            "no libtorch model ran: there are no nodes to sweep over",
+        ));
     }
-    for pattern in patterns {
-        if !tensors.iter().any(|(root, path)| pattern.takes(root, path)) {
-            let paths: Vec<NodePath> = tensors.into_iter().map(|(_, path)| path).collect();
-            return Err(none(pattern, &paths));
-        }
-    }
-    let (mut seen, mut meant) = (HashSet::new(), Vec::new());
-    for (root, path) in &tensors {
-        let taking = patterns.iter().find(|pattern| pattern.takes(root, path));
-        let path = taking.map(|pattern| path.in_root(pattern.root().map(str::to_owned)));
-        if let Some(path) = path.filter(|path| seen.insert(path.clone())) {
-            meant.push(path);
-        }
-    }
-    Ok(meant)
-}
-
-fn none(pattern: &Pattern, tensors: &[NodePath]) -> Stop {
-    let text = pattern.to_string();
-    if tensors.is_empty() {
-        return Stop::usage("no libtorch model ran: there are no nodes to sweep over");
-    }
-    let meant = [".output", "|*", "|*.*", ".output|*"]
-        .iter()
-        .filter_map(|end| pattern.with(end))
-        .find(|longer| tensors.iter().any(|path| longer.fits(path)));
-    let anywhere = format!("**.{text}").parse::<Pattern>().ok();
-    let hint = match (meant, anywhere) {
-        (Some(longer), _) => format!("; '{}' does", longer),
-        (None, Some(deeper)) if tensors.iter().any(|path| deeper.fits(path)) => {
-            format!("; '{}' does", deeper)
-        }
-        _ => "; `graphpatch run --tree` shows the names".to_owned(),
-    };
-    Stop::usage(format!(
-        "--nodes '{text}' matches no tensor of the program's graph{hint}"
-    ))
+    graph::matching(graphs, patterns).map_err(|why| Stop::usage(format!("--nodes {why}")))
 }
 
 #[cfg(test)]
@@ -99,6 +57,8 @@ mod tests {
         assert!(why("split").ends_with("; 'split|*' does"));
         assert!(why("weight").ends_with("; '**.weight' does"));
         assert!(why("absent_*").contains("'absent_*' matches no tensor"));
+        let typo = why("linaer.output");
+        assert!(typo.contains("nearest: linear.output"), "{typo}");
         for bad in ["", "a[", "a{b"] {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }

@@ -35,7 +35,7 @@ demo: ## see inside a real sentence encoder in a finished program, and switch pa
 	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.
-SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-docs test-view
+SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-formats test-docs test-view
 
 .PHONY: test
 test: ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
@@ -93,14 +93,19 @@ test-versions: venv build ## programs with other versions of libtorch; VERSIONS=
 	    $(MAKE) --no-print-directory -j$(JOBS) -f tests/versions/programs.mk FOLDER=$$folder CXXFLAGS='$(CXXFLAGS)' || exit 1; done
 	VERSIONS='$(VERSIONS)' $(PYTEST) tests/versions -q $(T)
 
-# What it finds lies in build/fuzz and belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
+# What it finds lies in build/fuzz. A damaged file belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
+# Blocks that are freed are overwritten (MALLOC_PERTURB_), so that a use after the end is seen.
+FUZZ = cd tests/fuzz && MALLOC_PERTURB_=165 TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) cargo run --release --locked --quiet
+FUZZ_OPTIONS = -artifact_prefix=../../build/fuzz/ -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -runs=$(or $(RUNS_OF_FUZZ),-1) \
+    -timeout=10 -rss_limit_mb=1024 -print_final_stats=1
+
 .PHONY: fuzz
-fuzz: ## feed damaged files to everything that reads one, for SECONDS_OF_FUZZ (60)
-	@mkdir -p build/fuzz/corpus && for seed in tests/fuzz/seeds/*; do \
-	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; *) n=4;; esac; \
+fuzz: ## feed damaged files to everything that reads one, and call the C ABI in every wrong way: each for SECONDS_OF_FUZZ (60), or RUNS_OF_FUZZ
+	@mkdir -p build/fuzz/corpus build/fuzz/calls && for seed in tests/fuzz/seeds/*; do \
+	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; options-*) n=5;; report-*) n=6;; *) n=4;; esac; \
 	    { printf "\\00$$n"; cat $$seed; } > build/fuzz/corpus/$${seed##*/}; done
-	@cd tests/fuzz && cargo run --release --locked --quiet -- ../../build/fuzz/corpus -artifact_prefix=../../build/fuzz/ \
-	    -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -timeout=10 -rss_limit_mb=1024 -max_len=16384 -print_final_stats=1
+	@$(FUZZ) --bin loaders -- ../../build/fuzz/corpus $(FUZZ_OPTIONS) -max_len=16384
+	@$(FUZZ) --bin calls -- ../../build/fuzz/calls $(FUZZ_OPTIONS) -max_len=400
 
 # GRAPHPATCH_NEEDS_BROWSER=1 fails where no Chromium is found, instead of saying that the pages were not tested.
 .PHONY: test-view
@@ -111,6 +116,16 @@ build/view-tests/installed.txt: tests/view/requirements.txt | venv
 	@echo "view: installing what its tests need into build/view-tests (55 MB to load)" >&2
 	@rm -rf build/view-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
 	    --target build/view-tests -r $<
+	@cp $< $@
+
+.PHONY: test-formats
+test-formats: venv build build/formats-tests/installed.txt ## the files that other programs write and read, each opened with their own reader
+	$(PYTEST) tests/formats -q $(T)
+
+build/formats-tests/installed.txt: tests/formats/requirements.txt | venv
+	@echo "formats: installing the readers into build/formats-tests (60 MB to load)" >&2
+	@rm -rf build/formats-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target build/formats-tests -r $<
 	@cp $< $@
 
 # 143 MB on disk; MODELS='ctrl mamba' tries some.

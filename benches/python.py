@@ -317,7 +317,8 @@ def operations(rounds: int) -> None:
         run = lambda chain=chain: chain(x)
         modes += [
             (f"bare {length}", lambda: bare_calls(plain), run),
-            (f"armed {length}", lambda pg=pg: pg.patch({"relu": ZeroPatch()}), run),
+            (f"behind {length}", lambda pg=pg: pg.patch({"relu": ZeroPatch()}), run),
+            (f"before {length}", lambda pg=pg, last=f"relu_{length - 1}": pg.patch({last: ZeroPatch()}), run),
             (f"recording {length}", pg.recording, run),
         ]
     times, _ = measure(modes, rounds, at_once=0.005)
@@ -325,8 +326,9 @@ def operations(rounds: int) -> None:
     bare = [(long - short) / 800 for short, long in zip(times["bare 200"], times["bare 1000"])]
     print(f"  {'bare':52} {statistics.median(bare) * 1e9:8.0f} ns")
     for name, about, target in [
-        ("armed", "more in a scope where a patch names another one", "150 ns"),
-        ("recording", "more while recording", "2000 ns"),
+        ("behind", "more behind the last one of its kind that a patch names", "150 ns"),
+        ("before", "more before it", "150 ns"),
+        ("recording", "more while recording", "1000 ns"),
     ]:
         pairs = zip(times[f"{name} 200"], times[f"{name} 1000"], bare)
         more = [((long - short) / 800 - alone) * 1e9 for short, long, alone in pairs]

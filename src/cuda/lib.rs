@@ -8,6 +8,7 @@
 
 pub mod device;
 pub mod driver;
+mod entry;
 mod picks;
 mod plan;
 mod planning;
@@ -40,8 +41,9 @@ use graphpatch_locks::OnceLock;
 use std::sync::Arc;
 
 pub use device::{Cuda, Why};
+pub use entry::Tensor;
 pub use plan::Value;
-pub use queue::{Planned, Queue, Tensor};
+pub use queue::{Planned, Queue};
 pub use resident::of as resident;
 pub use status::{prepare, status, warm};
 

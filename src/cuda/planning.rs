@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::device::{Cuda, Why};
+use super::entry::{Entry, Tensor};
 use super::picks::PickedRegion;
 use super::plan::{self, Axes, Deed, Value};
 use super::promote;
-use super::queue::{Entry, Tensor};
 use super::resident::{self, Resident, Use};
 use super::work::{Op, Picks};
 use graphpatch_core::error::Error;

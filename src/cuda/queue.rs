@@ -4,25 +4,12 @@
 use std::sync::Arc;
 
 use super::device::{Cuda, Entered, Why};
-use super::plan::{Steps, Value};
+use super::entry::{Entry, Tensor};
+use super::plan::Value;
 use super::planning::Planning;
 use super::resident;
 use super::work::{Dim, Kernel, Path, Picks, WORKS, Work};
-use graphpatch_core::layout::Extent;
 use graphpatch_core::patch::Patch;
-use graphpatch_core::tensor::Dtype;
-
-/// A strided tensor in device memory that may be written, in work that goes to `stream`.
-#[derive(Clone, Copy, Debug)]
-pub struct Tensor<'a> {
-    pub address: u64,
-    pub sizes: &'a [i64],
-    /// In elements.
-    pub strides: &'a [i64],
-    pub dtype: Dtype,
-    pub device: u32,
-    pub stream: usize,
-}
 
 /// Who does a patch that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +18,6 @@ pub enum Planned {
     Queued,
     /// libtorch is to do it, after [`Queue::flush`].
     Elsewhere,
-}
-
-/// One planned patch.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub patch: Arc<Patch>,
-    /// The launch reads memory that goes with the patch.
-    pub reads: bool,
-    pub steps: Steps,
-    pub picks: Picks,
-    /// `None` where it is not known what is touched.
-    pub extent: Option<Extent>,
 }
 
 /// Planned patches, all on one device and stream.

@@ -16,3 +16,13 @@ pub mod inside;
 mod memory;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod python;
+
+// The C ABI in every wrong way, as the fuzz target has it without end.
+#[cfg(test)]
+#[path = "../../tests/fuzz/src/objects.rs"]
+mod objects;
+#[cfg(test)]
+#[path = "../../tests/fuzz/src/sequence.rs"]
+mod sequence;
+#[cfg(test)]
+mod sequence_tests;

@@ -23,6 +23,11 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/args.cpp"),
     ),
     (
+        "adapter/cell.cpp",
+        include_str!("../torch/adapter/cell.cpp"),
+    ),
+    ("adapter/cell.h", include_str!("../torch/adapter/cell.h")),
+    (
         "adapter/device.cpp",
         include_str!("../torch/adapter/device.cpp"),
     ),

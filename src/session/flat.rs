@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use graphpatch_locks::Mutex;
 use rustc_hash::FxHashMap;
@@ -18,7 +17,6 @@ use crate::scope::{Root, Scope};
 use crate::session::{News, Session};
 use crate::value::{Token, ValueKind};
 use crate::wants::{ValueWants, Wants};
-use graphpatch_core::graph::Graph;
 use graphpatch_core::path::Name;
 
 /// How many nodes of one flat run are recorded. Patches know no such limit.
@@ -26,16 +24,6 @@ pub const LIMIT: usize = 20_000;
 
 /// How often a run asks whether a report is due: at its 1st, 2nd, 4th ... operation, later at each so many.
 const PERIOD: u64 = 256;
-
-/// How long a report waits for a run that is just writing. Its thread may be the one that reports, from a signal handler.
-const PATIENCE: Duration = Duration::from_millis(50);
-
-/// The flat runs that are under way.
-#[derive(Default)]
-pub(crate) struct Open {
-    runs: u64,
-    tapes: Vec<(Arc<Root>, Arc<Mutex<Tape>>)>,
-}
 
 /// How a flat run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +57,10 @@ impl Flat {
         let (mut run, wants) = Run::begin_for(session.clone(), root)?;
         run.modules = false;
         let mut open = session.open.lock();
-        open.runs += 1;
+        open.begin_run();
         run.recorder = run.recorder.map(|recorder| {
             let tape = Arc::new(Mutex::new(recorder.into_tape()));
-            open.tapes.push((run.root.clone(), tape.clone()));
+            open.add(run.root.clone(), tape.clone());
             Recorder::Shared(tape)
         });
         drop(open);
@@ -138,8 +126,7 @@ impl Flat {
     fn close(&mut self) -> Option<Tape> {
         let recorder = self.run.recorder.take()?;
         if let Recorder::Shared(tape) = &recorder {
-            let mut open = self.run.session.open.lock();
-            open.tapes.retain(|(_, other)| !Arc::ptr_eq(other, tape));
+            self.run.session.open.lock().remove(tape);
         }
         Some(recorder.into_tape())
     }
@@ -151,10 +138,7 @@ impl Flat {
             return;
         }
         let tape = self.close();
-        {
-            let mut open = session.open.lock();
-            open.runs = open.runs.saturating_sub(1);
-        }
+        session.open.lock().end_run();
         session.finish(&self.run.root, tape);
     }
 
@@ -164,10 +148,7 @@ impl Flat {
         run.parameters.clear();
         run.set_parameters(identities);
         if let Some(Recorder::Shared(tape)) = &run.recorder {
-            let mut open = run.session.open.lock();
-            for (known, _) in open.tapes.iter_mut().filter(|o| Arc::ptr_eq(&o.1, tape)) {
-                *known = root.clone();
-            }
+            run.session.open.lock().set_root(tape, &root);
         }
         run.root = root;
         let (plan, recording) = (run.plan.clone(), run.recorder.is_some());
@@ -232,31 +213,6 @@ impl Flat {
             && name.num > plan.last_number(site, family)
         {
             frame.past.push(family);
-        }
-    }
-}
-
-impl Session {
-    /// How many flat runs are under way.
-    pub(crate) fn open_runs(&self) -> u64 {
-        self.open.lock().runs
-    }
-
-    /// Adds what the flat runs that are under way have recorded so far.
-    pub(crate) fn add_open(&self, graphs: &mut Vec<Graph>) {
-        let open = self.open.lock().tapes.clone();
-        for (root, tape) in open {
-            let copy = tape.try_lock_for(PATIENCE).map(|tape| tape.clone());
-            let Some(tape) = copy else { continue };
-            let part = Graph {
-                root: tape.tree(&root.scope.class_name),
-                runs: 1,
-                ..Graph::new(root.name.as_str())
-            };
-            match graphs.iter_mut().find(|graph| graph.name == root.name) {
-                Some(graph) => graph.merge_open(part),
-                None => graphs.push(part),
-            }
         }
     }
 }

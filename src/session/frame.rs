@@ -33,7 +33,8 @@ pub(crate) struct Frame {
     pub(crate) event: Option<usize>,
     /// Whether patched copies of parameters were made for it.
     pub(crate) copies: bool,
-    /// Families of operations' names that are counted no more, see [`crate::flat::Flat`].
+    /// Families of operations' names that are counted no more: all that the patches name were met; see also
+    /// [`crate::flat::Flat`].
     pub(crate) past: SmallVec<[Base; 2]>,
 }
 
@@ -82,18 +83,13 @@ impl Frame {
 
     /// Finds out what is wanted of the scope, under these patches.
     pub(crate) fn look(&mut self, plan: Option<&Plan>, record: bool) {
-        let Some(prepared) = &self.prepared else {
+        let Some(prepared) = self.prepared.clone() else {
             self.wants = Wants::NOTHING;
             return;
         };
-        self.families = if record { u64::MAX } else { 0 };
-        let (mut inputs, mut output) = (record, record);
-        let (mut parameters, mut operations) = (record, record);
+        let (mut inputs, mut output, mut parameters) = (record, record, record);
+        let operations = self.look_for_operations(plan, record);
         if let (Some(plan), Some(site)) = (plan, self.site) {
-            for family in plan.families(site) {
-                operations = operations || ops::is_family(family);
-                self.families |= family_bit(family);
-            }
             for name in plan.patched_names(site) {
                 inputs |= prepared.inputs.contains(&name);
                 output |= prepared.output == name;
@@ -108,6 +104,35 @@ impl Frame {
             .with(Wants::OPERANDS, visible && parameters)
             .with(Wants::OPERATIONS, visible && (parameters || operations))
             .at(self.site);
+    }
+
+    /// Finds out which operations' names have to be counted. Whether any.
+    fn look_for_operations(&mut self, plan: Option<&Plan>, record: bool) -> bool {
+        self.families = if record { u64::MAX } else { 0 };
+        let mut operations = record;
+        if let (Some(plan), Some(site)) = (plan, self.site) {
+            let past = &self.past;
+            for family in plan.families(site).filter(|family| !past.contains(family)) {
+                operations = operations || ops::is_family(family);
+                self.families |= family_bit(family);
+            }
+        }
+        operations
+    }
+
+    /// A name of this family that a patch names, or leads through, has been handed out, and nothing is recorded. If it was the
+    /// last one, operations of the family are counted no more: none can be patched.
+    pub(crate) fn met(&mut self, plan: &Plan, family: Base) {
+        let Some(site) = self.site else { return };
+        let mut named = plan.names(site).filter(|name| name.family() == family);
+        if !named.all(|name| self.names.is_used(name)) {
+            return;
+        }
+        self.past.push(family);
+        let operations = self.look_for_operations(Some(plan), false);
+        if !operations && !self.wants.has(Wants::OPERANDS) {
+            self.wants = self.wants.without(Wants::OPERATIONS);
+        }
     }
 
     /// Parameters that are known since this scope was met get a name as well.

@@ -14,6 +14,7 @@ mod frame;
 pub mod held;
 pub mod keyed;
 mod live;
+mod open_tapes;
 pub mod ops;
 mod parameters;
 pub mod patches;

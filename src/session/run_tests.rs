@@ -306,3 +306,25 @@ fn adding_patches_one_by_one_costs_in_proportion_to_them() {
         "{small:?} for 300 patches, {large:?} for 3000"
     );
 }
+
+#[test]
+fn operations_are_counted_until_the_last_patched_one_was_met() {
+    with_session(|session| {
+        for patch in ["add=zero", "add_2=zero", "mul=zero"] {
+            add(session, patch);
+        }
+        let (mut run, _) = Run::begin(model().root).unwrap();
+        let mut call = |schema| {
+            let begun = run.value_begin(ValueKind::Op(ops::define(schema)));
+            let found = begun.map(|(token, wants)| (token.name.to_string(), wants.targets));
+            (found, run.wants().has(Wants::OPERATIONS))
+        };
+        let named = |name: &str, targets| Some((name.to_owned(), targets));
+        let (add, mul) = ("aten::add.Tensor", "aten::mul.Tensor");
+        assert_eq!(call(add), (named("add", true), true));
+        assert_eq!(call(mul), (named("mul", true), true));
+        assert_eq!(call(add), (named("add_1", false), true));
+        assert_eq!(call(add), (named("add_2", true), false));
+        run.end();
+    });
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use graphpatch_locks::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
-use crate::flat;
+use crate::open_tapes::{self, OpenTapes};
 use crate::patches::Arranged;
 use crate::record::Source;
 use crate::recorded::Recorded;
@@ -49,7 +49,7 @@ pub struct Session {
     pub(crate) notes: Mutex<Vec<String>>,
     pub(crate) runs: AtomicU64,
     /// Flat runs that are under way.
-    pub(crate) open: Mutex<flat::Open>,
+    pub(crate) open: Mutex<OpenTapes>,
     /// How often the process was forked off.
     pub(crate) epoch: AtomicU64,
     pub(crate) observer: RwLock<Option<Observer>>,
@@ -128,7 +128,8 @@ impl Session {
                 recorded.read = changes;
             }
         }
-        self.add_open(&mut graphs);
+        let open = self.open.lock().tapes();
+        open_tapes::add_to(&mut graphs, open);
         for graph in &mut graphs {
             reader.read(graph);
         }
@@ -137,7 +138,7 @@ impl Session {
 
     /// How many runs began and ended; of flat ones, how many began.
     pub fn runs(&self) -> u64 {
-        self.runs.load(Ordering::Relaxed) + self.open_runs()
+        self.runs.load(Ordering::Relaxed) + self.open.lock().runs()
     }
 
     /// What a person should know: what was lost, what was left alone. Each note once.

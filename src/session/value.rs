@@ -63,6 +63,12 @@ impl Run {
         };
         self.tell_name(name);
         let site = self.site(0, name);
+        if let (Some(operation), Some(plan), Some(_), None) =
+            (operation, &self.plan, site, &self.recorder)
+            && let Some(frame) = self.frames.last_mut()
+        {
+            frame.met(plan, operation.family);
+        }
         let wants = ValueWants {
             elements: self.recorder.is_some(),
             targets: self.has_targets(site),

@@ -59,6 +59,11 @@ impl Wants {
         Wants(if on { self.0 | bit } else { self.0 })
     }
 
+    #[must_use]
+    pub fn without(self, bit: u32) -> Wants {
+        Wants(self.0 & !bit)
+    }
+
     /// The same with the scope's place among the patches, as far as the number fits.
     #[must_use]
     pub fn at(self, site: Option<u32>) -> Wants {

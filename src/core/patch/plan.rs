@@ -121,6 +121,12 @@ impl Plan {
             .map(|(name, _)| *name)
     }
 
+    /// The names in `site` that patches name, or lead through.
+    pub fn names(&self, site: u32) -> impl Iterator<Item = Name> {
+        let children = self.sites.get(site as usize).map(|site| &site.children);
+        children.into_iter().flatten().map(|(name, _)| *name)
+    }
+
     /// All names that patches end with, at any site, as text.
     pub fn last_names(&self) -> impl Iterator<Item = &str> {
         self.patches

@@ -137,10 +137,16 @@ pub fn hold(held: Arc<dyn Held>) {
 
 /// A value is about to appear in the innermost scope. `None`: nothing is wanted of it.
 pub fn value_begin(kind: ValueKind) -> Option<(Token, ValueWants)> {
-    with_current(|current| match current {
+    let begun = with_current(|current| match current {
         Current::Run(run) => run.value_begin(kind),
         Current::Flat(flat) => flat.value_begin(kind),
-    })?
+    })??;
+    if begun.0.site.is_some() && matches!(kind, ValueKind::Op(_)) {
+        // It may have been the last operation that matters in the scope.
+        with_scope(|_| ());
+        arm();
+    }
+    Some(begun)
 }
 
 /// Compiled code has computed the value at `path`, see [`Run::tap`]. `None`: nothing is wanted of it.

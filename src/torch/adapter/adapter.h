@@ -116,6 +116,7 @@ void keep_addresses(const void* const* identities, size_t n);
 // The dispatch key of this thread: for the core, and as long as there are copies whose writes have to be seen.
 void arm(uint32_t on);
 void watch(bool on);
+void rearm();
 bool is_watching();
 // Whether what this thread computes is the forward of a function with a backward of its own, by which gradients will go.
 // Returns what was set before.

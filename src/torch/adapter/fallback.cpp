@@ -195,6 +195,8 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
   const size_t n = operands.empty() ? info.n_returns : operands.size();
   if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how, info.rewrapped); }))
     core->value_abandon(&token);
+  if (!(thread.wants & GP_WANTS_OPERATIONS)) // it was the last one that matters here
+    watch_rest_of_scope();
   came_to_be(results(), info.n_returns);
 }
 
@@ -204,7 +206,14 @@ static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   // With a flat run beside it, a thread is armed in every scope of another run.
   const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
   if (!wanted) {
+    const bool watched = !flat && watches_scope();
+    if (watched && at::GradMode::is_enabled())
+      refuse_gradients(held());
     op.callBoxed(stack);
+    if (watched) {
+      const size_t n = op.schema().returns().size();
+      came_to_be(stack->data() + (stack->size() - n), n);
+    }
     return;
   }
   const OpInfo& info = info_of(op);

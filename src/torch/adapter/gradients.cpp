@@ -8,6 +8,8 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/function.h>
 
+#include <algorithm>
+
 namespace graphpatch {
 
 void begin_gradients() {
@@ -67,6 +69,8 @@ struct WithoutHistory {
   };
   std::vector<Patch> patches;
   std::vector<Value> values;
+  // Scopes whose operations nobody else wants any more.
+  std::vector<uint32_t> scopes;
   // Where autograd is never on, a run may go on for ever: from this many values on, those that are gone are forgotten.
   size_t most = 1024;
 };
@@ -96,15 +100,32 @@ void patched_without_history(const GpTarget& target, const at::Tensor& tensor) {
     known.push_back({next, text, target.raises != 0});
 }
 
+void watch_rest_of_scope() {
+  if (!this_thread().held || !held().without_history)
+    return;
+  held().without_history->scopes.push_back(this_thread().frame);
+  rearm();
+}
+
+bool watches_scope() {
+  const GpThread& thread = this_thread();
+  if (!thread.held || !held().without_history)
+    return false;
+  const auto& scopes = held().without_history->scopes;
+  return std::find(scopes.begin(), scopes.end(), thread.frame) != scopes.end();
+}
+
 void came_to_be(const c10::IValue* values, size_t n) {
   if (!this_thread().held || !held().without_history)
     return;
-  auto& [patches, known, most] = *held().without_history;
+  auto& apart = *held().without_history;
+  auto& known = apart.values;
+  size_t& most = apart.most;
   if (known.size() >= most) {
     keep_if(known, [](const WithoutHistory::Value& value) { return !value.tensor.expired(); });
     most = std::max(most, 2 * known.size());
   }
-  const auto add = [&known = known, before = patches.size()](const at::Tensor& tensor) {
+  const auto add = [&known, before = apart.patches.size()](const at::Tensor& tensor) {
     if (!tensor.defined())
       return;
     const auto node = node_of(tensor);

@@ -23,6 +23,9 @@ void tell_of_gradients(const c10::IValue& result, const std::string& function);
 //
 // This one has been applied.
 void patched_without_history(const GpTarget& target, const at::Tensor& tensor);
+// The operations of this scope are seen for that alone from now on, if such a patch was applied; whether they are.
+void watch_rest_of_scope();
+bool watches_scope();
 // These values came to be, in a place where autograd is on or off.
 void came_to_be(const c10::IValue* values, size_t n);
 // Something begins, or has ended: looks for values that have come out of such a function.

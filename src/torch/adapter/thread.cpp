@@ -14,7 +14,8 @@ GpThread& this_thread() {
   return *thread;
 }
 
-// Who wants the key of this thread included: the core, and the copies whose writes have to be seen.
+// Who wants the key of this thread included: the core, the copies whose writes have to be seen, and what is computed without
+// history after a patch (watches_scope).
 struct Wanted {
   bool core = false;
   bool mirrors = false;
@@ -26,7 +27,11 @@ static Wanted& wanted() {
 }
 
 static void include() {
-  c10::impl::tls_set_dispatch_key_included(kKey, wanted().core || wanted().mirrors);
+  c10::impl::tls_set_dispatch_key_included(kKey, wanted().core || wanted().mirrors || watches_scope());
+}
+
+void rearm() {
+  include();
 }
 
 void arm(uint32_t on) {

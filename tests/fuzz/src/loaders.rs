@@ -10,6 +10,9 @@ use graphpatch_core::graph::{self, GraphFile, Node, Query};
 use graphpatch_core::patch::{self, RunRange};
 use graphpatch_core::path::{NodePath, Slice};
 use graphpatch_core::tensor::{npy, safetensors};
+use graphpatch_protocol::lost::{self, Lost};
+use graphpatch_protocol::options::Options;
+use graphpatch_protocol::report::Report;
 
 /// What every node has.
 const ANYTHING: Query = Query {
@@ -21,11 +24,27 @@ const ANYTHING: Query = Query {
 };
 
 /// In the order of [`NAMES`].
-pub const READERS: [fn(&[u8]) -> bool; 5] = [graphs, patch_file, npy_file, safetensors_file, texts];
+pub const READERS: [fn(&[u8]) -> bool; 7] = [
+    graphs,
+    patch_file,
+    npy_file,
+    safetensors_file,
+    texts,
+    options,
+    report,
+];
 
 /// What the files of `seeds/` are called, up to the first `-`.
 #[allow(dead_code)]
-pub const NAMES: [&str; 5] = ["graph", "patches", "npy", "safetensors", "texts"];
+pub const NAMES: [&str; 7] = [
+    "graph",
+    "patches",
+    "npy",
+    "safetensors",
+    "texts",
+    "options",
+    "report",
+];
 
 fn graphs(bytes: &[u8]) -> bool {
     let Ok(file) = GraphFile::read(bytes, Path::new("fuzzed")) else {
@@ -81,6 +100,35 @@ fn on_disk(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a place for files");
     file.write_all(bytes).expect("room for them");
     file
+}
+
+/// What a process is asked to do: what was read says the same when it is written and read again.
+fn options(bytes: &[u8]) -> bool {
+    let file = on_disk(bytes);
+    let Ok(read) = Options::load(file.path()) else {
+        return false;
+    };
+    read.save(file.path()).expect("what was read is written");
+    assert_eq!(Options::load(file.path()).expect("and read again"), read);
+    true
+}
+
+/// What a process says of itself, and which programs it has lost: one of many files in a folder.
+fn report(bytes: &[u8]) -> bool {
+    let folder = tempfile::tempdir().expect("a place for files");
+    for name in ["report-1.json", lost::FILE] {
+        std::fs::write(folder.path().join(name), bytes).expect("room for them");
+    }
+    let _ = Lost::load(folder.path());
+    let (reports, damaged) = Report::load_all(folder.path());
+    assert_eq!(reports.len() + damaged.len(), 1);
+    for report in &reports {
+        report
+            .save(folder.path(), "report-2.json")
+            .expect("written");
+    }
+    assert_eq!(Report::load_all(folder.path()).0.len(), 2 * reports.len());
+    damaged.is_empty()
 }
 
 /// What the options of the command and the C ABI take: what is parsed prints as the same thing.

@@ -320,6 +320,7 @@ generate-check: ## fail when a committed generated file is stale
 bench: venv build build/bench/cost build/bench/patch build/bench/modules build/bench/flat ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
 	$(PYTHON) benches/python.py --rounds $(or $(ROUNDS),40)
+	PYTHONPATH=bindings/python $(PYTHON) benches/compiled.py --rounds $(or $(ROUNDS),400)
 
 .PHONY: bench-python
 bench-python: venv build ## the same for eager Python, next to hooks and to the libraries that GRAPHPATCH_PEERS has

@@ -115,10 +115,7 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         "adapter/source.h",
         include_str!("../torch/adapter/source.h"),
     ),
-    (
-        "adapter/tap.cpp",
-        include_str!("../torch/adapter/tap.cpp"),
-    ),
+    ("adapter/tap.cpp", include_str!("../torch/adapter/tap.cpp")),
     (
         "adapter/thread.cpp",
         include_str!("../torch/adapter/thread.cpp"),

@@ -42,11 +42,17 @@ impl Run {
     /// Compiled code is about to compute values of the innermost scope, which have these names there, in this order.
     /// False where they would get other ones, as the scope has named values before, or where they have to be seen.
     pub fn computes(&mut self, names: &[&str]) -> bool {
-        let (recorded, site) = (self.recorder.is_some(), self.frames.last().and_then(|f| f.site));
+        let (recorded, site) = (
+            self.recorder.is_some(),
+            self.frames.last().and_then(|f| f.site),
+        );
         let (Some(frame), Some(plan)) = (self.frames.last_mut(), &self.plan) else {
             return false;
         };
-        let fresh = frame.prepared.as_ref().is_some_and(|known| known.names == frame.names);
+        let fresh = frame
+            .prepared
+            .as_ref()
+            .is_some_and(|known| known.names == frame.names);
         if recorded || self.cold > 0 || !fresh {
             return false;
         }

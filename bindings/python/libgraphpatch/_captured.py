@@ -9,7 +9,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -22,12 +22,10 @@ from ._replay import Replay
 from ._run import spare
 from ._side_effects import Before
 from ._tapped_graph import Layout
-from ._taps import Tapped, Taps
+from ._taps import Taps
 from ._thread import Frame, thread
 from ._watched import watched
 from .errors import PatchError
-
-T = TypeVar("T")
 
 Compiled = Callable[..., Any]
 Compiler = Callable[[fx.GraphModule, list[Any]], Compiled]
@@ -53,7 +51,7 @@ class Captured:
         layout, began = Layout(self._marked.graph), time.perf_counter()
         self._compiled = compile(plain, examples)
         cost = time.perf_counter() - began
-        self._taps = None if self._numbers else Taps(self._marked, layout, compile, self._compiled, cost)
+        self._taps = Taps(self._marked, self._numbers, layout, compile, self._compiled, cost)
         for node in self._marked.graph.nodes:
             node.meta.pop("example_value", None)
 
@@ -97,27 +95,37 @@ class Captured:
 
     def _inside(self, frame: Frame, args: tuple[Any, ...]) -> Any:
         """In a scope of this thread's run."""
-        changes = frame.root.changes if frame.root.session is not None else frame.plan
-        tapped = None
-        taps = None if frame.wants & GP_WANTS_RECORD or not frame.plan else self._taps
-        if taps is not None:
-            tapped = self._tapped(taps, frame, args, bool(changes))
-        if taps is not None and tapped is not None:
-            return _apart(frame, lambda: taps.run(tapped, args, bool(changes)))
+        changes = bool(frame.root.changes if frame.root.session is not None else frame.plan)
+        records = bool(frame.wants & GP_WANTS_RECORD)
+        if frame.plan and not records:
+            done = self._by_taps(frame, args, changes)
+            if done is not None:
+                return done[0]
         if changes:
             return self._replay(_marks.Modules(_caller()), args)
-        if frame.plan or frame.wants & GP_WANTS_RECORD:
+        if frame.plan or records:
             self._look(_marks.Modules(_caller()), args, frame)
-        return _apart(frame, lambda: self._compiled(*args))
+        thread.frame = frame.root.cold
+        try:
+            with hidden(True):
+                return self._compiled(*args)
+        finally:
+            thread.frame = frame
 
-    def _tapped(self, taps: Taps, frame: Frame, args: tuple[Any, ...], changes: bool) -> Tapped | None:
-        """The code that applies the patches of the run itself, if there is such."""
-        caller = _caller()
+    def _by_taps(self, frame: Frame, args: tuple[Any, ...], changes: bool) -> tuple[Any] | None:
+        """The result of code that applies the patches of the run itself, if there is such."""
+        inner = sys._getframe()
 
         def replay(make: Callable[..., Replay]) -> None:
-            self._replay(_marks.Modules(caller), args, make)
+            self._replay(_marks.Modules(_caller(inner)), args, make)
 
-        return _apart(frame, lambda: taps.fitting(frame, replay, args, changes))
+        thread.frame = frame.root.cold
+        try:
+            with hidden(True):
+                tapped = self._taps.fitting(frame, replay, args, changes)
+                return None if tapped is None else (self._taps.run(tapped, args, changes),)
+        finally:
+            thread.frame = frame
 
     def _replay(self, modules: _marks.Modules, args: tuple[Any, ...], make: Callable[..., Replay] = Replay) -> Any:
         """Computes the graph operation by operation."""
@@ -128,8 +136,7 @@ class Captured:
                 return make(self._marked, self._numbers, modules, args).run()
         finally:
             thread.in_compiled(compiled)
-            if self._taps is not None:
-                self._taps.spent += time.perf_counter() - began
+            self._taps.spent += time.perf_counter() - began
 
     def _look(self, modules: _marks.Modules, args: tuple[Any, ...], frame: Frame | None) -> None:
         """Shows what the graph computes. The arguments are afterwards what they were, and so are random numbers."""
@@ -145,16 +152,6 @@ class Captured:
             before.restore()
 
 
-def _apart(frame: Frame, computes: Callable[[], T]) -> T:
-    """Calls what is to be no part of the run that ``frame`` is in, but for its taps."""
-    thread.frame = frame.root.cold
-    try:
-        with hidden(True):
-            return computes()
-    finally:
-        thread.frame = frame
-
-
 def _inputs(graph: fx.Graph) -> list[fx.Node]:
     return [node for node in graph.nodes if node.op == "placeholder"]
 
@@ -163,9 +160,9 @@ def _is_number(node: fx.Node) -> bool:
     return bool(getattr(node.meta.get("grapharg"), "pass_arg_as_tensor", False))
 
 
-def _caller() -> types.FrameType:
-    """The frame of the function that was captured: the first one above ours and torch.compile's."""
-    frame = sys._getframe(1)
+def _caller(inner: types.FrameType | None = None) -> types.FrameType:
+    """The frame of the function that was captured: the first one above ours, from ``inner`` on, and torch.compile's."""
+    frame = inner or sys._getframe(1)
     while frame.f_back is not None and _IS_BETWEEN(frame.f_code.co_filename):
         frame = frame.f_back
     return frame

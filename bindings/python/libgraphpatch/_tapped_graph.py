@@ -1,5 +1,5 @@
-"""A captured graph with taps: behind a value that is wanted stands an operator of the library's, which applies the patches
-of the run there. The backend compiles it like any other operation, and its caches know it by its text.
+"""A captured graph with taps: behind a value that is wanted stands an operator of the library's, which applies the
+patches of the run there. The backend compiles it like any other operation, and its caches know it by its text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from . import _marks
 # Python's operators that write into what stands first.
 _WRITING = frozenset(
     {operator.setitem, operator.delitem}.union(
-        function for name, function in vars(operator).items() if name.startswith("i") and f"__{name[1:]}__" in vars(operator)
+        function
+        for name, function in vars(operator).items()
+        if name.startswith("i") and f"__{name[1:]}__" in vars(operator)
     )
 )
 
@@ -47,7 +49,9 @@ class Layout:
             memory = set(_memory(node.meta.get("example_value")))
             if node.op in ("call_function", "call_method") and not _marks.is_mark(node) and not _writes(node):
                 fresh = not memory & seen
-                if _is_plain(node.meta.get("example_value")) and (fresh or all(written.get(m, -1) < at for m in memory)):
+                if _is_plain(node.meta.get("example_value")) and (
+                    fresh or all(written.get(m, -1) < at for m in memory)
+                ):
                     self.in_place[node] = fresh
             seen |= memory
 
@@ -61,17 +65,22 @@ class Layout:
         return parts[0] if len(parts) == 1 and len(end.users) == 1 else None
 
 
-def with_taps(layout: Layout, graph: fx.Graph, sites: Mapping[fx.Node, str], numbers: Mapping[fx.Node, Any]) -> fx.Graph:
+def with_taps(
+    layout: Layout, graph: fx.Graph, sites: Mapping[fx.Node, str], numbers: Mapping[fx.Node, Any]
+) -> fx.Graph:
     """The graph as the program has it, with a tap at each of the sites.
 
     Args:
         sites: The values, by the node that computes them or takes them out of a mark, with their paths.
-        numbers: What inputs are that are no tensors.
+        numbers: What inputs are that are no tensors to the program.
     """
     plain = fx.Graph()
     of: dict[fx.Node, Any] = {}
     for node in graph.nodes:
         if node in layout.tensors:
+            continue
+        if node.target == "item" and node.args[0] in numbers:
+            of[node] = numbers[node.args[0]]
             continue
         part = _marks.is_part_of_mark(node)
         if part:

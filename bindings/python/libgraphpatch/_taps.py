@@ -6,7 +6,9 @@ behind. As long as the code with taps is not there, or where it would not be rig
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +41,9 @@ _ENOUGH = 3
 # For so many kinds of inputs, and so many plans, something is kept.
 _KINDS, _PLANS = 8, 64
 
+# What is wanted under a plan that was not met yet.
+_UNKNOWN: frozenset[str] = frozenset(("?",))
+
 
 class Tapped(NamedTuple):
     """A graph compiled with taps."""
@@ -69,15 +74,24 @@ class Taps:
 
     Args:
         marked: The graph with marks.
+        numbers: The names of its inputs that are numbers to the program.
         compile: The program's compiler, of a graph and its inputs.
         bare: The code without taps.
         cost: How many seconds it has taken to compile that.
     """
 
     def __init__(
-        self, marked: fx.GraphModule, layout: Layout, compile: Callable[..., Compiled], bare: Compiled, cost: float
+        self,
+        marked: fx.GraphModule,
+        numbers: set[str],
+        layout: Layout,
+        compile: Callable[..., Compiled],
+        bare: Compiled,
+        cost: float,
     ) -> None:
         self._marked, self._layout, self._compile, self._cost = marked, layout, compile, cost
+        self._inputs = [node for node in marked.graph.nodes if node.op == "placeholder"]
+        self._numbers = [at for at, node in enumerate(self._inputs) if node.name in numbers]
         self._bare = Tapped(bare, frozenset(), [True])
         # How many seconds replays have taken since.
         self.spent = 0.0
@@ -96,16 +110,25 @@ class Taps:
             changes: Whether a patch may change a value, or all of them only look.
         """
         root, place = frame.root, frame.wants >> GP_WANTS_PLACE_SHIFT
-        if self._failed or not place or torch.is_grad_enabled() or root.functions or root.by_parameter or watched.several:
+        if (
+            self._failed
+            or not place
+            or torch.is_grad_enabled()
+            or root.functions
+            or root.by_parameter
+            or watched.several
+        ):
             return None
-        kind = _kind(args) if self._layout.dynamic else None
+        kind = None
+        if self._layout.dynamic or self._numbers:
+            kind = _kind(args), *[float(args[at]) for at in self._numbers]
         key = frame.plan, place
         try:
-            if key not in self._wanted:
+            wanted = self._wanted.get(key, _UNKNOWN)
+            if wanted is _UNKNOWN:
                 if len(self._wanted) >= _PLANS:
-                    self._wanted.clear()
-                self._wanted[key] = self._find(frame, replay, args)
-            wanted = self._wanted[key]
+                    self._wanted = {}
+                wanted = self._wanted[key] = self._find(frame, replay, args)
             tapped = None if wanted is None else self._with(wanted, kind, args)
         except Exception as error:
             if is_handlers(error):
@@ -156,11 +179,13 @@ class Taps:
 
     def _compiled(self, paths: Iterable[str], args: tuple[Any, ...]) -> Compiled:
         assert self._names is not None
-        inputs = [node for node in self._marked.graph.nodes if node.op == "placeholder"]
-        numbers = {node: arg for node, arg in zip(inputs, args, strict=True) if not isinstance(arg, Tensor)}
+        numbers = {node: arg for node, arg in zip(self._inputs, args, strict=True) if not isinstance(arg, Tensor)}
+        numbers.update((self._inputs[at], args[at].item()) for at in self._numbers)
         sites = {self._names.sites[path]: path for path in sorted(paths)}
         graph = with_taps(self._layout, self._marked.graph, sites, numbers)
-        with hidden(True), torch.random.fork_rng(devices=[]):
+        # One thread compiles at a time, as where torch.compile does it.
+        one_by_one = getattr(sys.modules["torch._dynamo.convert_frame"], "compile_lock", contextlib.nullcontext())
+        with one_by_one, hidden(True), torch.random.fork_rng(devices=[]):
             return self._compile(fx.GraphModule(self._marked, graph), list(args))
 
     def run(self, tapped: Tapped, args: tuple[Any, ...], changes: bool) -> Any:
@@ -210,8 +235,8 @@ class _Learning(Replay):
 def learn(
     module: Module, marked: fx.GraphModule, layout: Layout, replay: Callable[..., Any], args: tuple[Any, ...]
 ) -> Names:
-    """Finds out what the values of the graph are called in a call of ``module``, in which it is alone. The arguments are
-    afterwards what they were, and so are random numbers."""
+    """Finds out what the values of the graph are called in a call of ``module``, in which it is alone. The arguments
+    are afterwards what they were, and so are random numbers."""
     session = Handle(lib.gp_session_close, made(lib.gp_session_open))
     check(lib.gp_session_record(session, True))
     learned: list[_Learning] = []
@@ -266,4 +291,4 @@ def _is_same(one: Any, other: Any) -> bool:
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     bits = [value.detach().contiguous().reshape(-1).view(torch.uint8) for value in (one, other)]
-    return torch.equal(*bits)
+    return bool(torch.equal(*bits))

@@ -18,7 +18,10 @@ use graphpatch_session::thread;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_run_named(paths: *mut *mut c_char) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { string::give(paths, "paths", &thread::named()?) })
+    guard(|| unsafe {
+        answer(paths, "paths", std::ptr::null_mut())?;
+        string::give(paths, "paths", &thread::named()?)
+    })
 }
 
 /// The paths of what this run's patches name in the innermost scope and below it, each on a line, and counted from that
@@ -33,7 +36,10 @@ pub unsafe extern "C" fn gp_run_named(paths: *mut *mut c_char) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_run_patched(paths: *mut *mut c_char) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { string::give(paths, "paths", &thread::patched()?) })
+    guard(|| unsafe {
+        answer(paths, "paths", std::ptr::null_mut())?;
+        string::give(paths, "paths", &thread::patched()?)
+    })
 }
 
 /// Compiled code is about to compute values of the innermost scope. `names`, each on a line, are those that nodes directly

@@ -504,6 +504,8 @@ static void check_host(gp_session *session) {
   gp_snapshot *snapshot;
   gp_spec *spec;
   gp_leaf leaf = GP_LEAF_INIT;
+  char *paths;
+  bool fits = true;
   uint32_t number = 9;
   uint64_t plan = 9, id;
 
@@ -517,6 +519,10 @@ static void check_host(gp_session *session) {
   require(number == 0, "nothing is wanted");
   refused(GP_STATUS_TORCH, gp_run_parameters(tensors, 1));
   refused(GP_STATUS_TORCH, gp_run_snapshot(&snapshot));
+  refused(GP_STATUS_TORCH, gp_run_named(&paths));
+  refused(GP_STATUS_TORCH, gp_run_patched(&paths));
+  refused(GP_STATUS_TORCH, gp_run_computes("add\nlinear", &fits));
+  require(!fits, "no run is open");
   refused(GP_STATUS_TORCH, gp_scope_open(scope, &number));
   refused(GP_STATUS_TORCH, gp_scope_script(scope, &number));
   refused(GP_STATUS_TORCH, gp_scope_unwind(0));
@@ -629,6 +635,7 @@ static void check_null(gp_session *session, const char *file) {
 
   gp_root *root;
   gp_scope *scope;
+  bool fits;
   uint32_t number;
   gp_root_free(NULL);
   gp_scope_free(NULL);
@@ -649,6 +656,8 @@ static void check_null(gp_session *session, const char *file) {
   null(gp_run_open(session, NULL, &number, NULL)), null(gp_run_open(session, root, NULL, NULL));
   null(gp_run_parameters(NULL, 1));
   null(gp_run_snapshot(NULL));
+  null(gp_run_named(NULL)), null(gp_run_patched(NULL));
+  null(gp_run_computes(NULL, &fits)), null(gp_run_computes("add", NULL));
   null(gp_run_resume(NULL, false, &number, NULL));
   null(gp_scope_open(NULL, &number)), null(gp_scope_open(scope, NULL));
   null(gp_scope_script(NULL, &number)), null(gp_scope_script(scope, NULL));

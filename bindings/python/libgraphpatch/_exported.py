@@ -1,8 +1,8 @@
 """Exported programs (``torch.export``): their graph is flat, and each operation in it tells which modules it was called
 in. A run of one is shown in these scopes, with the names that the model has that was exported.
 
-The arguments of the modules are not told. A module's input is shown where there can be no doubt: its class is known here
-and takes one argument, and one tensor comes in.
+The arguments of the modules are not told. A module's input is shown where there can be no doubt: its class is known
+here and takes one argument, and one tensor comes in.
 """
 
 from __future__ import annotations
@@ -154,8 +154,9 @@ def _argument(kind: str) -> str | None:
     found = getattr(found, name, None)
     if not isinstance(found, type) or not issubclass(found, Module):
         return None
+    known: Any = found
     try:
-        own = list(inspect.signature(found.forward).parameters.values())[1:]
+        own = list(inspect.signature(known.forward).parameters.values())[1:]
     except (TypeError, ValueError):
         return None
     return own[0].name if len(own) == 1 and own[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else None
@@ -182,7 +183,8 @@ def _without_outputs(codegen: Any) -> Any:
 
 
 def _flat(module: fx.GraphModule) -> fx.Graph:
-    graph, known = fx.Graph(), {}
+    graph = fx.Graph()
+    known: dict[fx.Node, fx.Node] = {}
     for node in module.graph.nodes:
         known[node] = _copied(graph, module, node, known)
     graph.set_codegen(module.graph._codegen)
@@ -224,6 +226,7 @@ def _emit_call(
     for at, value in enumerate(entering):
         known[value] = graph.call_function(operator.getitem, (begin, at))
     _emit(graph, module, call, known, parts)
+    result: Any
     leaving = [node for node in call.nodes() if any(user not in inside for user in node.users)]
     shown = [node for node in leaving if _is_tensor(node)]
     if len(shown) < len(leaving) and any(isinstance(node.meta.get("val"), (list, tuple)) for node in leaving):
@@ -276,5 +279,3 @@ class _Guards(_Unseen):
 
     def __init__(self, program: weakref.ref[fx.GraphModule], name: str) -> None:
         super().__init__(lambda *args: getattr(program(), name).forward(*args))
-
-

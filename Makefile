@@ -35,7 +35,7 @@ demo: ## see inside a real sentence encoder in a finished program, and switch pa
 	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
 # All of them run and report, and then it fails if one has failed.
-SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-docs test-view
+SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-formats test-docs test-view
 
 .PHONY: test
 test: ## everything that must hold: cargo tests, the C ABI, real processes with libtorch, Python, other languages, pages
@@ -116,6 +116,16 @@ build/view-tests/installed.txt: tests/view/requirements.txt | venv
 	@echo "view: installing what its tests need into build/view-tests (55 MB to load)" >&2
 	@rm -rf build/view-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
 	    --target build/view-tests -r $<
+	@cp $< $@
+
+.PHONY: test-formats
+test-formats: venv build build/formats-tests/installed.txt ## the files that other programs write and read, each opened with their own reader
+	$(PYTEST) tests/formats -q $(T)
+
+build/formats-tests/installed.txt: tests/formats/requirements.txt | venv
+	@echo "formats: installing the readers into build/formats-tests (60 MB to load)" >&2
+	@rm -rf build/formats-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target build/formats-tests -r $<
 	@cp $< $@
 
 # 143 MB on disk; MODELS='ctrl mamba' tries some.

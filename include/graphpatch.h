@@ -560,8 +560,8 @@ gp_status gp_slice_check(const char *slice,
                          size_t rank,
                          int64_t *elements);
 
-// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or "@FILE.npy" or
-// "@FILE.safetensors#KEY", which is read now. `out` receives a new value; free it with gp_value_free.
+// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or a tensor in a file, which is read now:
+// "@FILE.npy", "@FILE.safetensors#KEY", "@FILE.gguf#NAME", "@FILE.pt" or "@FILE.pt#KEY". `out` receives a new value; free it with gp_value_free.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_PARSE, GP_STATUS_FILE, GP_STATUS_FORMAT. Since 0.1.0.
 gp_status gp_value_text(const char *value,
@@ -932,6 +932,28 @@ gp_status gp_scope_script(const gp_scope *scope,
 //
 // Thread: its own. Errors: GP_STATUS_TORCH. Since 0.1.0.
 gp_status gp_scope_unwind(uint32_t depth);
+
+// The paths of the values that have appeared in this thread's run since the last call, each on a line, and counted from
+// the root; the first call begins to keep them. Empty outside a run. The caller frees the text with gp_string_free.
+//
+// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
+gp_status gp_run_named(char **paths);
+
+// The paths of what this run's patches name in the innermost scope and below it, each on a line, and counted from that
+// scope. Empty outside a run. The caller frees the text with gp_string_free.
+//
+// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
+gp_status gp_run_patched(char **paths);
+
+// Compiled code is about to compute values of the innermost scope. `names`, each on a line, are those that nodes directly
+// in that scope have, in the order of the operations. `fits` receives whether they get these names: not where the scope
+// has named values before, nor while the run is recorded, nor outside a run. Then nothing has happened, and the
+// operations have to be called one by one. Otherwise the operator graphpatch::tap, called with a value and its path from
+// the innermost scope, applies the patches that stand there.
+//
+// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
+gp_status gp_run_computes(const char *names,
+                          bool *fits);
 
 // Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is,
 // in preorder: `T` a tensor (the next one of `tensors`; NULL for an undefined one), `N` None, `B0;` and `B1;` a bool,

@@ -160,7 +160,8 @@ impl clap::Args for PatchArguments {
             .arg(option(
                 "patch",
                 "PATCH",
-                "PATH[SLICE]=zero, =add:VALUE or =replace:VALUE; VALUE is a number, @file.npy or @file.safetensors#key; \
+                "PATH[SLICE]=zero, =add:VALUE or =replace:VALUE; VALUE is a number, or a tensor in a file: \
+                 @file.npy, @file.safetensors#key, @file.gguf#name, @file.pt, @file.pt#key; \
                  may be repeated, as may the next three: they act in the order given",
             ))
             .arg(

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`path`] | NodePath, slice, names |
 //! | [`layout`] | where the elements of strided tensors lie: regions, merging, broadcasting, overlap |
-//! | [`tensor`] | tensors in host memory, numbers, npy and safetensors files |
+//! | [`tensor`] | tensors in host memory, numbers, and the files that they are read from |
 //! | [`graph`] | nodes, shapes, tree text, code text, JSON, checks |
 //! | [`patch`] | patch kinds, patch text and files, the plan |
 //! | [`nested`] | JSON as deep as models nest |

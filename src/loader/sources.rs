@@ -23,6 +23,11 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/args.cpp"),
     ),
     (
+        "adapter/cell.cpp",
+        include_str!("../torch/adapter/cell.cpp"),
+    ),
+    ("adapter/cell.h", include_str!("../torch/adapter/cell.h")),
+    (
         "adapter/device.cpp",
         include_str!("../torch/adapter/device.cpp"),
     ),
@@ -109,6 +114,10 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
     (
         "adapter/source.h",
         include_str!("../torch/adapter/source.h"),
+    ),
+    (
+        "adapter/tap.cpp",
+        include_str!("../torch/adapter/tap.cpp"),
     ),
     (
         "adapter/thread.cpp",

@@ -24,6 +24,7 @@ pub mod run;
 pub mod scope;
 mod session;
 pub mod snapshot;
+mod taps;
 pub mod thread;
 pub mod value;
 pub mod verdict;

@@ -44,6 +44,8 @@ pub struct Run {
     /// What values that are about to appear are made from, by the tokens' numbers.
     pub(crate) made_from: Vec<(u32, Args)>,
     pub(crate) failure: String,
+    /// The paths of values, where somebody wants to know them: see [`Run::named`].
+    pub(crate) named: Option<String>,
     /// Patches on CUDA values that are not launched yet.
     pub(crate) queue: graphpatch_cuda::Queue,
     pub(crate) no_target: Arc<str>,
@@ -142,6 +144,7 @@ impl Run {
             parameters: FxHashMap::default(),
             made_from: Vec::new(),
             failure: String::new(),
+            named: None,
             queue: graphpatch_cuda::Queue::default(),
             no_target: Arc::default(),
             resumed: false,

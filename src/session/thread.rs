@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 pub use adapter::{
     begin_call, begin_function, called_from, end_call, end_function, enter, enter_root, hold,
-    leave, value_args, value_begin,
+    leave, tap, value_args, value_begin,
 };
 pub use edge::{Edge, set_edge};
 pub use flat::{
     flat_begin, flat_end, flat_next, flat_now, flat_parameters, flat_root, flat_thread,
 };
 pub use host::{
-    Opened, Place, call_next, close_scope, end_run, go_back, open_run, open_scope, place, resume,
-    snapshot, unwind,
+    Opened, Place, call_next, close_scope, computes, end_run, go_back, named, open_run, open_scope,
+    patched, place, resume, snapshot, unwind,
 };
 pub(crate) use shown::SHOWN;
 pub use shown::{Shown, shown};

@@ -61,6 +61,7 @@ impl Run {
             (_, Some(op)) => frame.names.create(op.name),
             _ => prepared.output,
         };
+        self.tell_name(name);
         let site = self.site(0, name);
         if let (Some(operation), Some(plan), Some(_), None) =
             (operation, &self.plan, site, &self.recorder)

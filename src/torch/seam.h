@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 7u
+#define GP_SEAM_VERSION 8u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -383,6 +383,10 @@ typedef struct GpCore {
    * thread is between the two, so that the child finds it free. Calls nest. */
   void (*lock_enter)(void);
   void (*lock_leave)(void);
+
+  /* Compiled code has computed the value at this path, counted from the innermost scope. 0: no patch of the run stands
+   * there; otherwise `token` stands for the value, of which only value_targets is to be asked. */
+  uint32_t (*tap)(GpStr path, GpToken* token);
 } GpCore;
 
 /* What the adapter offers to the core. */

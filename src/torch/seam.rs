@@ -71,6 +71,7 @@ pub static CORE: Core = Core(raw::GpCore {
     flat_end: Some(flat::flat_end),
     lock_enter: Some(lock_enter),
     lock_leave: Some(lock_leave),
+    tap: Some(values::tap),
 });
 
 // The session's numbers are the seam's.

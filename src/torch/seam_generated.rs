@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 7;
+pub const GP_SEAM_VERSION: u32 = 8;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -697,10 +697,11 @@ pub struct GpCore {
     pub flat_end: ::std::option::Option<unsafe extern "C" fn()>,
     pub lock_enter: ::std::option::Option<unsafe extern "C" fn()>,
     pub lock_leave: ::std::option::Option<unsafe extern "C" fn()>,
+    pub tap: ::std::option::Option<unsafe extern "C" fn(path: GpStr, token: *mut GpToken) -> u32>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 376usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 384usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -771,6 +772,7 @@ const _: () = {
     ["Offset of field: GpCore::flat_end"][::std::mem::offset_of!(GpCore, flat_end) - 352usize];
     ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 360usize];
     ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 368usize];
+    ["Offset of field: GpCore::tap"][::std::mem::offset_of!(GpCore, tap) - 376usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

@@ -1,12 +1,19 @@
-"""A module's ``forward`` that is called directly: what it does is patched where it is listed, and a note says where that is."""
+"""A module's ``forward`` that is called directly is a scope, as the module's call is: recorded and patched the same."""
 
 from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from libgraphpatch import AddPatch, PatchableGraph
+from libgraphpatch import AddPatch, PatchableGraph, ProbePatch, SkipPatch, ZeroPatch
 
 X = torch.tensor([[1.0, -2.0, 3.0]])
 NOTE = "calls the `forward` of another module"
@@ -53,20 +60,168 @@ class Same(Base):
         return self.forward(x, False) if again else x
 
 
+def through(net: nn.Module, module: nn.Module, change: object) -> Tensor:
+    """What the net gives where what ``module`` returns is changed, by Python alone: a function in the place of its
+    forward."""
+    inner = module.forward
+    module.forward = lambda *args: change(inner(*args))  # type: ignore[method-assign, operator]
+    try:
+        return net(X)
+    finally:
+        del module.forward
+
+
 @pytest.mark.parametrize("kind", [Direct, Handed])
-def test_it_is_told_of(kind: type[nn.Module]) -> None:
-    pg = PatchableGraph(kind(), X)
-    assert [note for note in pg.notes if NOTE in note and f"{kind.__name__}.forward" in note]
+def test_a_direct_call_has_the_names_and_the_patches_of_a_call(kind: type[nn.Module]) -> None:
+    net = kind()
+    bare = net(X)
+    expected = through(net, net.sub, lambda value: value + 1)
+    pg = PatchableGraph(net, X)
+    assert not [note for note in pg.notes if NOTE in note]
+    inside = [name for name in dir(pg.graph.sub) if not name.startswith("_")]
+    assert {"input", "weight", "bias", "linear", "output"} <= set(inside)
+    probe = ProbePatch()
+    with pg.patch({"sub.output": [AddPatch(value=1.0), probe]}, on_missing="raise"):
+        assert torch.equal(pg(X), expected)
+    assert probe.activation is not None
+    with pg.patch({"sub.bias": ZeroPatch(), "sub.input": AddPatch(value=0.0)}, on_missing="raise"):
+        changed = copy.deepcopy(net)
+        nn.init.zeros_(changed.sub.bias)
+        assert torch.equal(pg(X), changed(X))
+    assert torch.equal(pg(X), bare)
+    assert torch.equal(net(X), bare)
 
 
-def test_what_it_does_is_patched_where_it_is_listed() -> None:
+def test_items_of_a_list_are_scopes() -> None:
     net = Direct()
     pg = PatchableGraph(net, X)
-    expected = net.sub(net.layers[0](X) + 1) * 2
-    with pg.patch({"linear": AddPatch(value=1.0)}, on_missing="raise"):
+    with pg.patch({"layers_0.output": AddPatch(value=1.0)}, on_missing="raise"):
+        assert torch.equal(pg(X), net.sub(net.layers[0](X) + 1) * 2)
+    with pg.patch({"layers_0": SkipPatch(value="input")}, on_missing="raise"):
+        assert torch.equal(pg(X), net.sub(X) * 2)
+
+
+def run_layers(layers: list[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer.forward(x)
+    return x
+
+
+class Plain:
+    """Holds a module, and is none."""
+
+    def __init__(self) -> None:
+        self.modules = [nn.Bilinear(3, 3, 3)]
+
+
+class ByFunction(Base):
+    """A function of the file makes the call; and of a module that is not registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = Plain()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = run_layers([self.sub], x)
+        return self.plain.modules[0].forward(x, x)
+
+
+def test_a_function_makes_the_call_and_a_module_is_not_registered() -> None:
+    net = ByFunction()
+    bare = net(X)
+    pg = PatchableGraph(net, X)
+    for path, module in (("sub", net.sub), ("Bilinear", net.plain.modules[0])):
+        expected = through(net, module, lambda value: value * 0)
+        with pg.patch({f"{path}.output": ZeroPatch()}, on_missing="raise"):
+            assert torch.equal(pg(X), expected)
+    assert torch.equal(net(X), bare)
+
+
+class Derived(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) + super().forward(input)
+
+
+class Nested(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.derived = Derived(3, 3)
+        self.direct = Direct()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.direct.forward(self.derived.forward(x)) + self.derived(x)
+
+
+def test_super_forward_is_no_second_scope() -> None:
+    net = Nested()
+    pg = PatchableGraph(net, X)
+    children = [name for name in dir(pg.graph.derived) if not name.startswith("_")]
+    assert "linear" in children and "linear_1" in children and "Derived" not in children
+    assert "sub" in dir(pg.graph.direct)
+    with pg.patch({"derived_1.output": ZeroPatch(), "direct.sub.output": AddPatch(value=1.0)}, on_missing="raise"):
+        x = net.derived(X)
+        expected = (net.direct.sub(net.direct.layers[0](x)) + 1) * 2
         assert torch.equal(pg(X), expected)
-    with pytest.raises(KeyError, match="sub"):
-        pg.patch({"sub.output": AddPatch(value=1.0)})
+
+
+def test_a_program_sees_its_own_functions() -> None:
+    before = nn.Linear.forward
+    net = Direct()
+    own, derived = Direct.forward, Derived.forward
+    pg = PatchableGraph(net, X)
+    assert nn.Linear.forward is before and Direct.forward is own and Derived.forward is derived
+    assert net.sub.forward.__func__ is before and net.sub.forward.__self__ is net.sub
+    assert list(inspect.signature(net.sub.forward).parameters) == ["input"]
+    assert isinstance(pickle.loads(pickle.dumps(net.sub)), nn.Linear)
+    seen: list[object] = []
+
+    class Looks(Direct):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((list(inspect.signature(self.sub.forward).parameters), self.sub.forward.__name__))
+            return self.sub.forward(x)
+
+    looks = PatchableGraph(Looks(), X)
+    looks(X)
+    assert seen and all(one == (["input"], "forward") for one in seen)
+    assert torch.equal(pg(X), net(X))
+
+
+def test_a_forward_of_an_object_of_its_own_is_noted() -> None:
+    net = Direct()
+    inner = net.sub.forward
+    net.sub.forward = lambda value: inner(value) + 1  # type: ignore[method-assign]
+    pg = PatchableGraph(net, X)
+    assert [note for note in pg.notes if "has a `forward` of its own" in note and "Linear" in note]
+    assert torch.equal(pg(X), net(X))
+
+
+COMPILED = """
+import torch
+from test_direct_forward import NOTE, X, Direct
+from libgraphpatch import AddPatch, PatchableGraph
+
+first = Direct()
+pg = PatchableGraph(first, X)
+assert "sub" in dir(pg.graph)
+net = Direct()
+expected = net(X)
+assert torch.equal(torch.compile(net, backend="eager", fullgraph=True)(X), expected)
+late = PatchableGraph(Direct(), X)
+assert [note for note in late.notes if NOTE in note and "Direct.forward" in note], late.notes
+assert type(vars(torch.nn.Linear)["forward"]).__name__ == "function"
+print("as it was")
+"""
+
+
+def test_torch_compile_meets_the_functions_of_the_classes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
+    )
+    assert done.returncode == 0 and "as it was" in done.stdout, done.stderr
 
 
 class Wrapping(Base):

@@ -33,7 +33,8 @@ public:
     Value(const Array& array)
         : raw_(detail::made<gp_value>([&](gp_value** out) { return gp_value_dlpack(array.get(), false, out); },
                                       gp_value_free)) {}
-    // From text, as in a patch's: "3", "-0.5", "1+2j", "@FILE.npy", "@FILE.safetensors#KEY", which is read now.
+    // From text, as in a patch's: "3", "-0.5", "1+2j", or a tensor in a file, which is read now: "@FILE.npy",
+    // "@FILE.safetensors#KEY", "@FILE.gguf#NAME", "@FILE.pt" or "@FILE.pt#KEY".
     static Value text(const std::string& text) {
         return Value(detail::made<gp_value>([&](gp_value** out) { return gp_value_text(text.c_str(), out); }, gp_value_free));
     }

@@ -16,6 +16,7 @@ from . import _marks
 from ._captured import Captured
 from ._dispatch_key import hidden, hide, key
 from ._dynamo import skip_package
+from ._forward_scope import give_back
 from ._locks import new_lock
 from ._module_call import call_module, is_seen
 from ._modules import see_compiled
@@ -108,6 +109,7 @@ def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def compile_frame(*args: Any, **kwargs: Any) -> Any:
         """Compiles a frame. What happens meanwhile is none of the model's."""
+        give_back()
         frame = thread.frame
         if type(frame) is not Frame:
             return original(*args, **kwargs)

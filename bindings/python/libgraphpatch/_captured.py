@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -20,9 +21,13 @@ from ._modules import is_handlers, note_failure
 from ._replay import Replay
 from ._run import spare
 from ._side_effects import Before
+from ._tapped_graph import Layout
+from ._taps import Tapped, Taps
 from ._thread import Frame, thread
 from ._watched import watched
 from .errors import PatchError
+
+T = TypeVar("T")
 
 Compiled = Callable[..., Any]
 Compiler = Callable[[fx.GraphModule, list[Any]], Compiled]
@@ -45,7 +50,10 @@ class Captured:
         if self._calls:
             plain = fx.GraphModule(marked, _marks.without_marks(marked.graph))
             plain.meta.update(marked.meta)
+        layout, began = Layout(self._marked.graph), time.perf_counter()
         self._compiled = compile(plain, examples)
+        cost = time.perf_counter() - began
+        self._taps = None if self._numbers else Taps(self._marked, layout, compile, self._compiled, cost)
         for node in self._marked.graph.nodes:
             node.meta.pop("example_value", None)
 
@@ -89,26 +97,39 @@ class Captured:
 
     def _inside(self, frame: Frame, args: tuple[Any, ...]) -> Any:
         """In a scope of this thread's run."""
-        if frame.root.changes if frame.root.session is not None else frame.plan:
+        changes = frame.root.changes if frame.root.session is not None else frame.plan
+        tapped = None
+        taps = None if frame.wants & GP_WANTS_RECORD or not frame.plan else self._taps
+        if taps is not None:
+            tapped = self._tapped(taps, frame, args, bool(changes))
+        if taps is not None and tapped is not None:
+            return _apart(frame, lambda: taps.run(tapped, args, bool(changes)))
+        if changes:
             return self._replay(_marks.Modules(_caller()), args)
         if frame.plan or frame.wants & GP_WANTS_RECORD:
             self._look(_marks.Modules(_caller()), args, frame)
-        thread.frame = frame.root.cold
-        try:
-            with hidden(True):
-                return self._compiled(*args)
-        finally:
-            thread.frame = frame
+        return _apart(frame, lambda: self._compiled(*args))
 
-    def _replay(self, modules: _marks.Modules, args: tuple[Any, ...]) -> Any:
+    def _tapped(self, taps: Taps, frame: Frame, args: tuple[Any, ...], changes: bool) -> Tapped | None:
+        """The code that applies the patches of the run itself, if there is such."""
+        caller = _caller()
+
+        def replay(make: Callable[..., Replay]) -> None:
+            self._replay(_marks.Modules(caller), args, make)
+
+        return _apart(frame, lambda: taps.fitting(frame, replay, args, changes))
+
+    def _replay(self, modules: _marks.Modules, args: tuple[Any, ...], make: Callable[..., Replay] = Replay) -> Any:
         """Computes the graph operation by operation."""
-        compiled = thread.compiled
+        compiled, began = thread.compiled, time.perf_counter()
         thread.in_compiled(None)
         try:
             with hidden(False):
-                return Replay(self._marked, self._numbers, modules, args).run()
+                return make(self._marked, self._numbers, modules, args).run()
         finally:
             thread.in_compiled(compiled)
+            if self._taps is not None:
+                self._taps.spent += time.perf_counter() - began
 
     def _look(self, modules: _marks.Modules, args: tuple[Any, ...], frame: Frame | None) -> None:
         """Shows what the graph computes. The arguments are afterwards what they were, and so are random numbers."""
@@ -122,6 +143,16 @@ class Captured:
             spare(frame.root, frame.module, error)
         finally:
             before.restore()
+
+
+def _apart(frame: Frame, computes: Callable[[], T]) -> T:
+    """Calls what is to be no part of the run that ``frame`` is in, but for its taps."""
+    thread.frame = frame.root.cold
+    try:
+        with hidden(True):
+            return computes()
+    finally:
+        thread.frame = frame
 
 
 def _inputs(graph: fx.Graph) -> list[fx.Node]:

@@ -1,8 +1,8 @@
-"""Calls of another module's ``forward`` that go past the module's call: what they do has no scope of its own, which is
-said.
+"""Calls of another module's ``forward`` that go past the module's call: they are scopes as the module's calls are, or,
+where that cannot be, a note says so.
 
-Whether a class makes such calls is read from its code. ``super().forward``, ``self.forward`` and ``Base.forward`` are
-calls of the same module, and belong to its scope.
+Whether a class makes such calls is read from its code, and from that of the functions of its own package that this
+names. ``super().forward``, ``self.forward`` and ``Base.forward`` are calls of the same module, and belong to its scope.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from torch.nn import Module
 
 from ._code import nested
-from ._modules import below, note
+from ._forward_scope import Call, install
+from ._modules import below, class_name, is_script, note
 from ._root import Root
 
 # Instructions that move nothing: between what is looked up and where.
@@ -26,21 +27,49 @@ _BETWEEN = {"CACHE", "PRECALL", "PUSH_NULL", "NOP", "EXTENDED_ARG", "RESUME", "C
 _known: weakref.WeakKeyDictionary[type, list[str]] = weakref.WeakKeyDictionary()
 
 
-def tell_of_direct_calls(root: Root) -> None:
-    """Notes the methods of modules below the root's that call another module's ``forward`` directly."""
+def see_direct_calls(root: Root, call: Call) -> None:
+    """Direct calls of ``forward`` below the root's module are seen as ``call`` sees calls, if any are made."""
     module = root.module()
     if module is None:
         return
-    for kind in {type(part) for _, part in below(module)}:
-        for method in methods_with_direct_calls(kind):
+    modules = {id(part): part for _, part in below(module) if not is_script(part)}
+    methods = [method for kind in {type(part) for part in modules.values()} for method in _methods(kind)]
+    if not methods:
+        return
+    for part in list(modules.values()):
+        modules.update((id(held), held) for held in _unregistered(part))
+    if not install({type(part) for part in modules.values()}, call):
+        for method in methods:
             note(
                 root.session,
-                f"{method}: calls the `forward` of another module, not the module: such a call is no scope, and what it"
-                " does is listed in the scope around it",
+                f"{method}: calls the `forward` of another module, not the module: with torch.compile in this process"
+                " such a call is no scope, and what it does is listed in the scope around it",
             )
+        return
+    for kind in {class_name(part) for part in modules.values() if "forward" in vars(part)}:
+        note(
+            root.session,
+            f"{kind}: one of its objects has a `forward` of its own: where that is called directly, the call is no"
+            " scope, and what it does is listed in the scope around it",
+        )
 
 
-def methods_with_direct_calls(kind: type) -> list[str]:
+def _unregistered(module: Module) -> Iterator[Module]:
+    """Modules that ``module`` holds in plain objects, with all below them."""
+    waiting = [(value, 3) for name, value in vars(module).items() if not name.startswith("_")]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, Module):
+            yield from (part for _, part in below(value) if not is_script(part))
+        elif isinstance(value, (list, tuple)) and depth:
+            waiting += [(item, depth - 1) for item in value[:100]]
+        elif isinstance(value, dict) and depth:
+            waiting += [(item, depth - 1) for item in list(value.values())[:100]]
+        elif depth and isinstance(type(value).__dict__.get("__dict__"), types.GetSetDescriptorType):
+            waiting += [(item, depth - 1) for item in list(vars(value).values())[:100]]
+
+
+def _methods(kind: type) -> list[str]:
     """The names of the methods of a class of modules, and of its bases, that call another module's ``forward``."""
     known = _known.get(kind)
     if known is None:
@@ -49,15 +78,22 @@ def methods_with_direct_calls(kind: type) -> list[str]:
             for base in kind.__mro__
             if issubclass(base, Module) and not base.__module__.startswith("torch.")
             for function in vars(base).values()
-            if isinstance(function, types.FunctionType) and any(map(_is_direct, _all_codes(function)))
+            if isinstance(function, types.FunctionType) and any(map(_is_direct, _all_codes(function, set())))
         ]
     return known
 
 
-def _all_codes(function: Any) -> Iterator[types.CodeType]:
-    """The code of a function, of those that it wraps, and of what is defined in them."""
-    while isinstance(function, types.FunctionType):
-        yield from nested(function.__code__)
+def _all_codes(function: Any, known: set[Any]) -> Iterator[types.CodeType]:
+    """The code of a function, of those that it wraps or names in its own package, and of what is defined in them."""
+    while isinstance(function, types.FunctionType) and function not in known:
+        known.add(function)
+        package = function.__module__.partition(".")[0] if function.__module__ else ""
+        for code in nested(function.__code__):
+            yield code
+            for name in code.co_names:
+                named = function.__globals__.get(name)
+                if isinstance(named, types.FunctionType) and (named.__module__ or "").partition(".")[0] == package:
+                    yield from _all_codes(named, known)
         function = getattr(function, "__wrapped__", None)
 
 

@@ -87,8 +87,8 @@ class _Program:
         if marked is None:
             note(
                 self._session,
-                f"{class_name(module)}: its operations were reordered across modules, so that its scopes cannot be told:"
-                " they are listed one after the other",
+                f"{class_name(module)}: its operations were reordered across modules, so that its scopes cannot be"
+                " told: they are listed one after the other",
             )
             marked = _flat(module)
         flat_inputs, parts = _flat_inputs(module), self._parts

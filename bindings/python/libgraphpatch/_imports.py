@@ -15,8 +15,8 @@ from typing import Any
 
 Action = Callable[[ModuleType], None]
 
-# By the module's name.
-_waiting: dict[str, Action] = {}
+# By the module's name, in the order in which they are called.
+_waiting: dict[str, list[Action]] = {}
 # Finders of folders whose `find_spec` is ours as long as something is waited for.
 _finders: list[Any] = []
 
@@ -30,7 +30,7 @@ def behind(name: str, action: Action) -> None:
     if module is not None:
         action(module)
         return
-    _waiting[name] = action
+    _waiting.setdefault(name, []).append(action)
     package, *folders = name.split(".")[:-1]
     for path in sys.modules[package].__path__:
         _ask_through_us(pkgutil.get_importer(os.path.join(path, *folders)))
@@ -65,10 +65,10 @@ def _wait_for(name: str, loader: Any) -> None:
 
 
 def _done(name: str, module: ModuleType) -> None:
-    action = _waiting.pop(name, None)
+    actions = _waiting.pop(name, [])
     if not _waiting:
         for finder in _finders:
             vars(finder).pop("find_spec", None)
         _finders.clear()
-    if action is not None:
+    for action in actions:
         action(module)

@@ -172,6 +172,11 @@ def is_mark(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target in (enter, leave)
 
 
+def is_single(mark: fx.Node) -> bool:
+    """Whether the value of the mark is one tensor."""
+    return bool(mark.args[1] == _TENSOR)
+
+
 def value_of(form: Any, leaves: Iterator[Any]) -> Any:
     """The value that is made so, of these leaves. Other objects are ones of a class of the same name."""
     if form in (_TENSOR, _NUMBER):
@@ -208,8 +213,8 @@ def without_marks(graph: fx.Graph) -> fx.Graph:
     output = None
     for node in graph.nodes:
         if is_mark(node):
-            tensors[node] = [leaf for leaf in node.args[2:] if _is_tensor(leaf)]
-        elif _is_part_of_mark(node):
+            tensors[node] = [leaf for leaf in node.args[2:] if is_tensor(leaf)]
+        elif is_part_of_mark(node):
             of[node] = of[tensors[node.args[0]][node.args[1]]]
         elif node.op == "output":
             output = node
@@ -230,12 +235,12 @@ def _number_elements(graph: fx.Graph) -> None:
         node._rename("getitem")
 
 
-def _is_part_of_mark(node: fx.Node) -> bool:
+def is_part_of_mark(node: fx.Node) -> bool:
     holder = node.args[0] if node.args else None
     return node.op == "call_function" and isinstance(holder, fx.Node) and is_mark(holder)
 
 
-def _is_tensor(leaf: Any) -> bool:
+def is_tensor(leaf: Any) -> bool:
     if not isinstance(leaf, fx.Node):
         return False
     return isinstance(leaf.meta.get("example_value"), Tensor)

@@ -19,7 +19,8 @@ import torch
 from torch.nn import Module
 
 from . import _dynamo, _own_backward
-from ._direct_forward import tell_of_direct_calls
+from ._absent import tell_of_absent_parameters
+from ._direct_forward import see_direct_calls
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._library import fail
@@ -68,7 +69,8 @@ def watch(root: Root) -> None:
         own_calls(module, _seeing)
         root.refresh()  # its own call may be another function now
         root.known_classes = root.tree
-        tell_of_direct_calls(root)
+        see_direct_calls(root, call_module)
+        tell_of_absent_parameters(root)
     watched.add(root)
 
 

@@ -14,7 +14,8 @@ import torch
 from torch.nn import Module
 
 from . import _capture, _checkpoint, _dynamo, _exported, _module_call, _source
-from ._direct_forward import tell_of_direct_calls
+from ._absent import tell_of_absent_parameters
+from ._direct_forward import see_direct_calls
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
@@ -91,7 +92,8 @@ def _new(module: Module) -> Root:
     root = Root(module, name, None)
     _exported.prepare(root)
     _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
-    tell_of_direct_calls(root)
+    see_direct_calls(root, _module_call.call_module)
+    tell_of_absent_parameters(root)
     if root.why_opaque:
         note(None, f"{name}: its inside is not visible: {root.why_opaque}")
     if any(

@@ -36,6 +36,8 @@ class Opened:
         self.held: list[Closes | None] = []
         self.begun = 0  # how many runs had begun before
         self.changes = sum(not place.done._only_looks() for place in places)
+        # Those that are functions of the user's, whose result may be of another kind than the value.
+        self.functions = sum(place.done._is_function() for place in places)
         self.before = [Counts() for _ in places]  # of what is registered no longer
         # The patches' numbers; and those of what they were before one changed, as long as a run may count there.
         self._numbers: Any = None
@@ -55,6 +57,7 @@ class Opened:
             recorder.skip(self, True)
         recorder.opened.append(self)
         root.changes += self.changes
+        root.functions += self.functions
         for place in self.places:
             place.patch._held(self, place.path)
         return self._arguments(specs)
@@ -133,6 +136,7 @@ class Opened:
             self.recorder.skip(self, False)
             if self in self.recorder.opened:
                 self.recorder.root.changes -= self.changes
+                self.recorder.root.functions -= self.functions
                 self.recorder.opened.remove(self)
                 for place in self.places:
                     place.patch._let_go(self)

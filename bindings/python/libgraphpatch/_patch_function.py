@@ -19,8 +19,8 @@ from ._structure import tensor_at
 from ._thread import thread
 
 # By the number that the library hands back. An entry lives as long as its patch is registered.
-_functions: dict[int, Callable[[Any], Any]] = {}
-_numbers = itertools.count(1)
+functions: dict[int, Callable[[Any], Any]] = {}
+numbers = itertools.count(1)
 
 # Of a gp_torch_callback; anything but the first is a failure.
 _DONE, _FAILED = 0, 1
@@ -32,7 +32,7 @@ def _call(number: int, address: int | None, replacement: Any) -> int:
     frame, apart, thread.frame, thread.apart = thread.frame, thread.apart, None, True
     try:
         value = tensor_at(address) if address else None
-        result = _functions[number](value)
+        result = functions[number](value)
         if result is None and value is not None:
             raise TypeError("the function of a patch returned None; return the value, changed or not")
         if result is not None and result is not value:
@@ -61,7 +61,8 @@ def _is_shared(tensor: torch.Tensor) -> bool:
     return bool(_storage_holders(storage._cdata) > 2)  # the tensor, and this storage
 
 
-_CALLBACK = ctypes.cast(gp_torch_callback(_call), ctypes.c_void_p)
+_TORCH_CALLBACK = gp_torch_callback(_call)
+CALLBACK = ctypes.cast(_TORCH_CALLBACK, ctypes.c_void_p)
 
 
 class Function:
@@ -72,10 +73,10 @@ class Function:
     """
 
     def __init__(self, spec: Handle, function: Callable[[Any], Any]) -> None:
-        self._number = next(_numbers)
-        self._functions = _functions  # also when the interpreter ends
-        check(lib.gp_spec_custom_torch(spec, _CALLBACK, self._number))
-        _functions[self._number] = function
+        self._number = next(numbers)
+        self._functions = functions  # also when the interpreter ends
+        check(lib.gp_spec_custom_torch(spec, CALLBACK, self._number))
+        functions[self._number] = function
 
     def take_number(self) -> None:
         """The function is for a plain number, which the library hands over as a tensor."""

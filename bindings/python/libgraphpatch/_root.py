@@ -115,6 +115,8 @@ class Root:
         self.inner: Callable[..., Any] | None = None
         # How many patches hold that may change a value. The attached session's are not counted here.
         self.changes = 0
+        # How many of them are functions of the user's.
+        self.functions = 0
         # Runs that are under way and may be met on other threads (one element each); those and what may be run again.
         self.open: list[None] = []
         self.running = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,13 +26,13 @@ Nodes = str | NodePath | Sequence[str | NodePath] | None
 
 @dataclass(kw_only=True)
 class _Kept(ProbePatch[Any]):
-    """A probe that keeps its value in the graph of gradients where it has any, and where that is wanted."""
+    """A probe that keeps its value in the graph of gradients where it has any."""
 
-    keeps_gradient: bool = field(default=False)
+    def __init__(self) -> None:
+        super().__init__(grad=True)
 
     def op(self, original_output: Any) -> Any:
-        differentiable = isinstance(original_output, Tensor) and original_output.dtype.is_floating_point
-        if self.keeps_gradient and differentiable:
+        if isinstance(original_output, Tensor) and original_output.dtype.is_floating_point:
             return super().op(original_output)
         self.activation = copy_of(original_output)
         return original_output
@@ -59,9 +59,8 @@ def keep(
     """The values of one run."""
     if grads is not None and until is not None:
         raise ValueError("a run that ends early has no output to compute a loss from: give either grads= or until=")
-    probes = {path: _Kept() for path in paths_of(pg, nodes)}
-    for probe in probes.values():
-        probe.keeps_gradient = grads is not None
+    kind = ProbePatch[Any] if grads is None else _Kept
+    probes = {path: kind() for path in paths_of(pg, nodes)}
     patches: dict[str, list[Patch[Any]]] = {path: [probe] for path, probe in probes.items()}
     if until is not None:
         last = paths_of(pg, until)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
 
+from ._forwards import shown
 from ._library import Handle, lib, made, texts
 from ._modules import at, below, class_name, is_script, itself, why_opaque
 from ._native import native
@@ -137,7 +138,7 @@ class Scope(_Base):
         self.opaque = opaque
         self.kind = type(module)
         self.holder, self.held_as = attribute.holder, attribute.name
-        self.forward, self.arguments = self.signature.forward, self.signature.plain
+        self.forward, self.arguments = shown(self.signature.forward), self.signature.plain
         # Whether nothing else has to be asked for is_current.
         self.is_plain = int(not opaque and not is_script(module))
         names = texts(self.signature.names)
@@ -148,6 +149,7 @@ class Scope(_Base):
 
     def is_current(self, module: Module) -> bool:
         """Whether the module still is what this was made of."""
+        self.forward = shown(self.signature.forward)
         return (
             self.module() is module
             and self.attribute.holds(module)

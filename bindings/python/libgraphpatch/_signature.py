@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.nn import Module
 
+from ._forwards import behind
 from ._modules import is_script
 from ._own_call import entry
 
@@ -111,6 +114,22 @@ def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Par
     if is_script(module):  # what a traced one says of itself in Python has no names
         names = [argument.name for argument in module._c._get_method("forward").schema.arguments[1:]]
         return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+    if type(forward) is not types.MethodType or type(forward.__func__) is not types.FunctionType:
+        return _looked_up(forward)
+    function: Any = forward.__func__
+    if vars(function) or function.__kwdefaults__:  # somebody's wrapper, perhaps; and what may change where it lies
+        return _looked_up(forward)
+    known = _known.get(function)
+    if known is None or known[0] is not function.__code__ or known[1] is not function.__defaults__:
+        known = _known[function] = function.__code__, function.__defaults__, _looked_up(forward)
+    return known[2]
+
+
+# Modules of one class share their function, and looking at one takes long.
+_known: weakref.WeakKeyDictionary[Any, tuple[Any, Any, list[inspect.Parameter]]] = weakref.WeakKeyDictionary()
+
+
+def _looked_up(forward: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(forward).parameters.values())
     except (TypeError, ValueError):  # built in
@@ -118,4 +137,4 @@ def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Par
 
 
 def _function(method: Any) -> Any:
-    return getattr(method, "__func__", method)
+    return behind(getattr(method, "__func__", method))

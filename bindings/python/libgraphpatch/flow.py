@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 from torch.nn import Module
 
+from ._forward_scope import direct_call
 from ._signature import Signature
 from .errors import Stopped
 from .patches import Patch
@@ -141,6 +142,9 @@ class Forward:
         self.asked = _Asked()
 
         def forward(*args: Any, **kwargs: Any) -> Any:
+            call = direct_call(module)
+            if call is not None:
+                return call(module, args, kwargs, lambda _module, *args, **kwargs: forward(*args, **kwargs))
             asked = self.asked
             skipping, caller = asked.skipping, asked.caller
             asked.skipping = asked.caller = None

@@ -94,6 +94,10 @@ class Patch(Generic[T]):
         """Whether the patch leaves all that is computed as it is."""
         return False
 
+    def _is_function(self) -> bool:
+        """Whether a function of Python's says what becomes of the value."""
+        return not self._only_looks() and not any(self._is_own(kind) for kind in (ZeroPatch, AddPatch, ReplacePatch))
+
     def _describe(self, spec: Handle) -> Function | None:
         """Makes ``spec`` say what the patch does. Returns what has to live as long as it is registered."""
         if self.on == "grad":

@@ -8,6 +8,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from ._cell import Keeping, Kept
+from ._library import Handle
+from ._patch_function import Function
 from .patches import Patch
 
 V = TypeVar("V")
@@ -42,6 +45,15 @@ class ProbePatch(Patch[V], Generic[V]):
     def _only_looks(self) -> bool:
         return self._is_own(ProbePatch) and not self.keeps_gradient
 
+    def _describe(self, spec: Handle) -> Function | None:
+        return Keeping(spec, self) if self._only_looks() else super()._describe(spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cell: a copy gets one of its own."""
+        kept = self.activation
+        state = {name: value for name, value in super().__getstate__().items() if name != "_cell"}
+        return {**state, "activation": kept}
+
     @property
     def grad(self) -> Tensor | None:
         kept = self.activation
@@ -64,6 +76,10 @@ class ProbePatch(Patch[V], Generic[V]):
         self.activation = kept
         after: Any = kept.clone()  # what the model writes later is not written into the one that is kept
         return after  # type: ignore[no-any-return]
+
+
+# What came last is in the probe's cell until it is asked for.
+ProbePatch.activation = Kept()  # type: ignore[misc]
 
 
 def _what(value: Any) -> str:

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{OnError, Patch};
-use crate::path::{Base, Name, base_str};
+use crate::path::{Base, Name, NodePath, base_str};
 
 /// One step into a container: `sub_3` is index 3 of a tuple or list; any text is a key of a dict.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +133,31 @@ impl Plan {
             .iter()
             .filter_map(|patch| patch.patch.path.names.last())
             .map(String::as_str)
+    }
+
+    /// The paths, from the site, of all that patches name below it.
+    pub fn paths(&self, site: u32) -> Vec<NodePath> {
+        let mut paths = Vec::new();
+        self.add_paths(site, &NodePath::root(), &mut paths);
+        paths
+    }
+
+    fn add_paths(&self, site: u32, at: &NodePath, paths: &mut Vec<NodePath>) {
+        let children = self.sites.get(site as usize).map(|site| &site.children);
+        for (name, child) in children.into_iter().flatten() {
+            let path = at.child(name.to_string());
+            for target in self.targets(*child) {
+                let dig = target.dig.iter().map(|step| step.key.clone()).collect();
+                let path = NodePath {
+                    dig,
+                    ..path.clone()
+                };
+                if !paths.contains(&path) {
+                    paths.push(path);
+                }
+            }
+            self.add_paths(*child, &path, paths);
+        }
     }
 
     pub fn targets(&self, site: u32) -> &[Target] {

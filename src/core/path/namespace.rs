@@ -9,7 +9,7 @@ use super::name::{Base, ILLEGAL, Name, lookup};
 /// The rules are those of `torch/fx/graph.py`, `_Namespace.create_name`, one surprise of it included: the count that
 /// a collision continues from is stored under the base, but looked up under the whole candidate. So `layers_0`
 /// called twice gives `layers_0` and `layers_1`, and a `layers_1` called after that gives `layers_2`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     used: FxHashSet<Name>,
     counts: FxHashMap<Base, i32>,

@@ -1,19 +1,19 @@
-//! Where a tensor lies: a file and, where a file holds several, the key. It is read by `npy.rs` or `safetensors.rs`, which know
-//! nothing of this.
+//! Where a tensor lies: a file and, where a file holds several, the key. It is read by the file of its format, `npy.rs` and its
+//! neighbours, which know nothing of this.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{HostTensor, npy, safetensors};
+use super::{HostTensor, gguf, npy, safetensors, saved};
 use crate::error::{Error, Result};
 
-/// `@file.npy` or `@file.safetensors#key`. In the name of the file a `\` takes away the meaning of the character behind it
+/// `@file.npy`, `@file.safetensors#key`, `@file.gguf#key`, `@file.pt` or `@file.pt#key`. In the name of the file a `\` takes away the meaning of the character behind it
 /// (`@a\#b.npy`); the key is everything behind the `#`, as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileValue {
     pub file: PathBuf,
-    /// None for an npy file, which holds one tensor.
+    /// None where a file holds one tensor: an npy file, or what `torch.save` made of a tensor.
     pub key: Option<String>,
 }
 
@@ -22,18 +22,26 @@ pub struct FileValue {
 enum Format {
     Npy,
     Safetensors,
+    Gguf,
+    Saved,
 }
+
+/// The extensions, in small letters.
+const EXTENSIONS: [(&str, Format); 5] = [
+    ("npy", Format::Npy),
+    ("safetensors", Format::Safetensors),
+    ("gguf", Format::Gguf),
+    ("pt", Format::Saved),
+    ("pth", Format::Saved),
+];
 
 impl Format {
     fn of(file: &Path) -> Option<Format> {
         let extension = file.extension()?;
-        if extension.eq_ignore_ascii_case("npy") {
-            Some(Format::Npy)
-        } else if extension.eq_ignore_ascii_case("safetensors") {
-            Some(Format::Safetensors)
-        } else {
-            None
-        }
+        let mut known = EXTENSIONS.into_iter();
+        known
+            .find(|(name, _)| extension.eq_ignore_ascii_case(name))
+            .map(|(_, format)| format)
     }
 }
 
@@ -42,7 +50,7 @@ impl FileValue {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] for an extension that is neither npy nor safetensors, and for a key that is missing or too much.
+    /// [`Error::File`] for an extension that is not npy, safetensors, gguf, pt or pth, and for a key that is missing or too much.
     pub fn new(file: PathBuf, key: Option<String>) -> Result<FileValue> {
         match FileValue::fault(&file, key.as_deref()) {
             None => Ok(FileValue { file, key }),
@@ -56,13 +64,16 @@ impl FileValue {
     fn fault(file: &Path, key: Option<&str>) -> Option<&'static str> {
         match (Format::of(file), key) {
             (None, _) => Some(
-                "expected a file that ends in .npy or .safetensors (in its name, write `\\#` for a `#`)",
+                "expected a file that ends in .npy, .safetensors, .gguf, .pt or .pth (in its name, write `\\#` for a `#`)",
             ),
             (Some(Format::Npy), Some(_)) => Some(
                 "an npy file holds one tensor and has no keys (in its name, write `\\#` for a `#`)",
             ),
             (Some(Format::Safetensors), None) => {
                 Some("which of its tensors is meant? Write @file.safetensors#key")
+            }
+            (Some(Format::Gguf), None) => {
+                Some("which of its tensors is meant? Write @file.gguf#name")
             }
             (Some(_), _) => None,
         }
@@ -77,6 +88,8 @@ impl FileValue {
         match (Format::of(&self.file), &self.key) {
             (Some(Format::Npy), None) => npy::read(&self.file),
             (Some(Format::Safetensors), Some(key)) => safetensors::read(&self.file, key),
+            (Some(Format::Gguf), Some(key)) => gguf::read(&self.file, key),
+            (Some(Format::Saved), key) => saved::read(&self.file, key.as_deref()),
             _ => Err(Error::File {
                 file: self.file.clone(),
                 why: FileValue::fault(&self.file, self.key.as_deref())
@@ -165,6 +178,9 @@ mod tests {
         assert_eq!(odd.file.to_str(), Some(r"a#\b.npy"));
         assert_eq!(odd.to_string(), r"@a\#\\b.npy");
         assert_eq!(value("@a.safetensors#").key.as_deref(), Some(""));
+        assert_eq!(value("@a.GGUF#blk.0").key.as_deref(), Some("blk.0"));
+        assert_eq!(value("@a.pt").key, None);
+        assert_eq!(value("@a.pth#w.0").key.as_deref(), Some("w.0"));
     }
 
     #[test]
@@ -173,8 +189,9 @@ mod tests {
             ("d.npy", 0, "expected `@`"),
             ("@", 1, "missing"),
             ("@#x", 1, "missing"),
-            ("@d", 1, ".npy or .safetensors"),
-            ("@d.npz", 1, ".npy or .safetensors"),
+            ("@d", 1, ".npy, .safetensors"),
+            ("@d.npz", 1, ".pt or .pth"),
+            ("@d.gguf", 1, "#name"),
             ("@a#b.npy", 1, "`\\#`"),
             ("@a.npy#k", 1, "no keys"),
             ("@a.safetensors", 1, "#key"),

@@ -2,6 +2,7 @@
 
 use super::Dtype;
 use crate::error::{Error, Result};
+use crate::layout;
 
 /// Its memory is aligned to 16 bytes, enough for every dtype.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,5 +58,21 @@ impl HostTensor {
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+    }
+
+    /// Takes its elements from memory in which they lie with these strides, counted in elements, from element `first` on. What
+    /// would lie outside of it stays zero: the caller has compared the region with the memory.
+    pub(super) fn gather(&mut self, from: &[u8], first: i64, strides: &[i64]) {
+        let axes = layout::axes(&self.shape, strides);
+        let size = self.dtype.size();
+        let mut elements = self.bytes_mut().chunks_exact_mut(size);
+        layout::walk(&axes, |[at]| {
+            let begin = usize::try_from(first.wrapping_add(at)).unwrap_or(usize::MAX);
+            let begin = begin.saturating_mul(size);
+            let source = from.get(begin..begin.saturating_add(size));
+            if let (Some(element), Some(source)) = (elements.next(), source) {
+                element.copy_from_slice(source);
+            }
+        });
     }
 }

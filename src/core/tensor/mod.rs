@@ -1,19 +1,23 @@
 //! Tensors in host memory, and plain numbers: what files hold, what probes keep, what patches add.
 //!
-//! [`HostTensor`] is dense and row-major. [`npy`] and [`safetensors`] read it from files, and the latter writes it; a
-//! [`FileValue`] says where one lies, and knows both. The crate `graphpatch-apply` works on the strided memory of the host's
+//! [`HostTensor`] is dense and row-major. [`npy`], [`safetensors`], [`gguf`] and [`saved`] (what `torch.save` writes) read it
+//! from files, and the second writes it; a [`FileValue`] says where one lies, and knows all of them. The crate `graphpatch-apply` works on the strided memory of the host's
 //! own tensors.
 
 pub mod compare;
 pub mod dtype;
 mod elements;
 pub mod file;
+pub mod gguf;
 pub mod host;
 mod input;
+mod missing;
 pub mod npy;
 mod npy_header;
 pub mod number;
+mod pickle;
 pub mod safetensors;
+pub mod saved;
 
 pub use compare::Distance;
 pub use dtype::Dtype;

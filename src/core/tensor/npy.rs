@@ -83,27 +83,15 @@ fn tensor(reader: &mut impl Read, header: &Header, left: u64) -> Result<HostTens
         }
     }
     if header.fortran && header.shape.len() > 1 {
-        return row_major(&tensor).map_err(fail);
+        // The first dimension runs fastest.
+        let reversed: Vec<i64> = header.shape.iter().rev().copied().collect();
+        let mut strides = layout::dense_strides(&reversed);
+        strides.reverse();
+        let mut dense = HostTensor::zeros(dtype, &header.shape).map_err(fail)?;
+        dense.gather(tensor.bytes(), 0, &strides);
+        return Ok(dense);
     }
     Ok(tensor)
-}
-
-/// The same elements, which lie there with the first dimension running fastest, in row-major order.
-fn row_major(from: &HostTensor) -> Result<HostTensor> {
-    let mut to = HostTensor::zeros(from.dtype(), from.shape())?;
-    let reversed: Vec<i64> = from.shape().iter().rev().copied().collect();
-    let mut strides = layout::dense_strides(&reversed);
-    strides.reverse();
-    let size = from.dtype().size();
-    let mut elements = to.bytes_mut().chunks_exact_mut(size);
-    layout::walk(&layout::axes(from.shape(), &strides), |[at]| {
-        let begin = at as usize * size;
-        let source = from.bytes().get(begin..begin + size);
-        if let Some((element, source)) = elements.next().zip(source) {
-            element.copy_from_slice(source);
-        }
-    });
-    Ok(to)
 }
 
 #[cfg(test)]

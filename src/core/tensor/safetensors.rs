@@ -8,14 +8,13 @@ use std::path::Path;
 use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo, View};
 
 use super::input::{Fault, fill, open};
+use super::missing::missing;
 use super::{Dtype, HostTensor};
 use crate::error::{Error, Result};
 use crate::output::{as_file_error, replace_with};
 
 /// The format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
-/// How many keys a message names.
-const MOST_SHOWN: usize = 20;
 /// The key of what is no tensor.
 const RESERVED: &str = "__metadata__";
 
@@ -129,7 +128,7 @@ fn tensor(
     let place = format!("key {key:?}");
     let fail = |why: String| Fault::at(&*place, why);
     let Some(info) = header.info(key) else {
-        return Err(fail(missing(header, key)));
+        return Err(fail(missing(header.offset_keys(), key)));
     };
     let TensorInfo {
         dtype,
@@ -156,25 +155,6 @@ fn tensor(
         }
     }
     Ok(tensor)
-}
-
-/// The keys that there are, nearest first.
-fn missing(header: &Metadata, key: &str) -> String {
-    let mut keys = header.offset_keys();
-    if keys.is_empty() {
-        return "not in the file, which holds no tensors".to_owned();
-    }
-    keys.sort();
-    keys.sort_by_cached_key(|known| {
-        let beginning = known.starts_with(key) && !key.is_empty();
-        let likeness = strsim::normalized_levenshtein(key, known);
-        (!beginning, -(likeness * 1e6) as i64)
-    });
-    if keys.len() > MOST_SHOWN {
-        keys.truncate(MOST_SHOWN);
-        keys.push("...".to_owned());
-    }
-    format!("not in the file; there are: {}", keys.join(", "))
 }
 
 /// A tensor as the format takes it.

@@ -6,6 +6,7 @@
 
 mod arguments;
 pub mod call;
+pub mod compiled;
 pub mod cuda;
 mod dlpack;
 pub mod function;

@@ -23,8 +23,8 @@ impl Handle for gp_value {
     type Owner = Boxed;
 }
 
-/// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or "@FILE.npy" or
-/// "@FILE.safetensors#KEY", which is read now. `out` receives a new value; free it with gp_value_free.
+/// A value from text: a number as in a patch's text ("3", "-0.5", "true", "1+2j"), or a tensor in a file, which is read now:
+/// "@FILE.npy", "@FILE.safetensors#KEY", "@FILE.gguf#NAME", "@FILE.pt" or "@FILE.pt#KEY". `out` receives a new value; free it with gp_value_free.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_PARSE, GP_STATUS_FILE, GP_STATUS_FORMAT. Since 0.1.0.
 ///

@@ -149,6 +149,11 @@ pub fn value_begin(kind: ValueKind) -> Option<(Token, ValueWants)> {
     Some(begun)
 }
 
+/// Compiled code has computed the value at `path`, see [`Run::tap`]. `None`: nothing is wanted of it.
+pub fn tap(path: &str) -> Option<Token> {
+    with_run(|run| run.tap(path)).flatten()
+}
+
 /// What the value is made from; where libtorch knows it, the lines of source behind it.
 pub fn value_args(token: &Token, elements: &[Element<'_>], lines: Vec<Line>) {
     let asked = with_run(|run| run.source_of(token)).flatten();

@@ -74,6 +74,36 @@ pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
     Ok(with_run(|run| Arc::new(run.snapshot())))
 }
 
+/// See [`Run::named`]; empty outside a run.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before the adapter has started.
+pub fn named() -> Result<String> {
+    ready()?;
+    Ok(with_run(Run::named).unwrap_or_default())
+}
+
+/// See [`Run::patched`]; empty outside a run.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before the adapter has started.
+pub fn patched() -> Result<String> {
+    ready()?;
+    Ok(with_run(|run| run.patched()).unwrap_or_default())
+}
+
+/// See [`Run::computes`]; false outside a run.
+///
+/// # Errors
+///
+/// [`Error::Torch`] before the adapter has started.
+pub fn computes(names: &[&str]) -> Result<bool> {
+    ready()?;
+    Ok(with_run(|run| run.computes(names)).unwrap_or_default())
+}
+
 /// Ends this thread's run, and the scopes that are open in it; the one that it suspended goes on.
 ///
 /// # Errors

@@ -10,6 +10,7 @@
 #include <torch/version.h>
 
 #include "args.cpp"
+#include "cell.cpp"
 #include "device.cpp"
 #include "executor.cpp"
 #include "fallback.cpp"
@@ -23,6 +24,7 @@
 #include "registry.cpp"
 #include "script.cpp"
 #include "source.cpp"
+#include "tap.cpp"
 #include "thread.cpp"
 #include "value.cpp"
 #include "write.cpp"
@@ -39,7 +41,7 @@ static GpStr answer(const std::string& text) {
 
 // A step that was done is not done again when a later one failed and the core tries once more.
 static GpStr start() {
-  static void (*const kSteps[])() = {start_fallback, start_script, register_doors};
+  static void (*const kSteps[])() = {start_fallback, start_script, register_doors, register_cells, register_tap};
   static size_t done = 0; // the core calls from one thread at a time
   try {
     for (; done < std::size(kSteps); ++done)

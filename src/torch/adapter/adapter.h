@@ -218,6 +218,10 @@ GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, u
 uint32_t shown_leaf(size_t index, GpLeaf* out);
 void register_doors();
 
+// ---- tap.cpp: the operator by which compiled code tells of a value ----
+
+void register_tap();
+
 // ---- flat.cpp: operations outside of all other runs ----
 
 void flat_start(const GpStr* run_at, size_t n);

@@ -1,4 +1,5 @@
 // The targets of a value: walks the dig to the leaf, and decides whether the leaf is changed where it lies or on a copy.
+#include "cell.h"
 #include "device.h"
 #include "gradients.h"
 #include "mirror.h"
@@ -199,7 +200,9 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
 // Walks the dig from `slot`. Containers on the way are rebuilt when someone else holds them, never changed for others.
 static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
   if (depth == target.dig_len) {
-    if (slot.isTensor())
+    if (slot.isTensor() && keep_in_cell(target, slot.toTensor()))
+      verdict(elsewhere(target, "", &slot.toTensor()));
+    else if (slot.isTensor())
       patch_tensor(target, slot, shared, how);
     else if (slot.isBool() || slot.isInt() || slot.isDouble())
       patch_number(target, slot);

@@ -138,6 +138,18 @@ pub(super) unsafe extern "C" fn value_items(
     });
 }
 
+pub(super) unsafe extern "C" fn tap(path: raw::GpStr, out: *mut raw::GpToken) -> u32 {
+    guard(0, || {
+        // SAFETY: text lent for this call.
+        let Some(token) = thread::tap(unsafe { super::lent::text(path) }) else {
+            return 0;
+        };
+        // SAFETY: a place for the answer.
+        unsafe { *out = raw_token(&token) };
+        1
+    })
+}
+
 pub(super) unsafe extern "C" fn value_abandon(value: *const raw::GpToken) {
     guard((), || {
         // SAFETY: a token of `value_begin`'s.

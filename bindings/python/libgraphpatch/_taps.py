@@ -1,0 +1,267 @@
+"""Patches inside compiled code at its own speed: a captured graph is compiled once more, with taps where patches stand.
+
+What the values of the graph are called is found out once, by a run of it operation by operation that leaves nothing
+behind. As long as the code with taps is not there, or where it would not be right, patches hold in such a run, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.nn import Module, Parameter
+
+from . import _marks
+from ._dispatch_key import hidden
+from ._graphs import Graphs
+from ._header import GP_WANTS_PLACE_SHIFT
+from ._library import Handle, check, lib, made, text
+from ._modules import class_name, is_handlers, note
+from ._replay import Replay
+from ._root import Root
+from ._run import open_run
+from ._side_effects import Before
+from ._tapped_graph import Layout, with_taps
+from ._thread import Frame, thread
+from ._watched import watched
+
+Compiled = Callable[..., Any]
+
+# A graph is compiled once more when running it operation by operation has taken so many times as long as compiling it.
+PATIENCE = 1.0
+
+# Whatever is wanted, a graph has taps at all values from this time on that further ones were wanted.
+_ENOUGH = 3
+
+# For so many kinds of inputs, and so many plans, something is kept.
+_KINDS, _PLANS = 8, 64
+
+
+class Tapped(NamedTuple):
+    """A graph compiled with taps."""
+
+    function: Compiled
+    paths: frozenset[str]
+    # Whether it was seen to compute the same bits as without taps; empty as long as it has not run.
+    exact: list[bool]
+
+    def may_look(self) -> bool:
+        """Whether it may be run where no bit is to change."""
+        return not self.exact or self.exact[0]
+
+
+class Names(NamedTuple):
+    """What the values of a graph are called, below the scope that it is in."""
+
+    # Those that can be tapped.
+    sites: dict[str, fx.Node]
+    # All nodes.
+    known: frozenset[str]
+    # The names directly in that scope, in order, as the library takes them.
+    scope: bytes
+
+
+class Taps:
+    """The taps of one captured graph.
+
+    Args:
+        marked: The graph with marks.
+        compile: The program's compiler, of a graph and its inputs.
+        bare: The code without taps.
+        cost: How many seconds it has taken to compile that.
+    """
+
+    def __init__(
+        self, marked: fx.GraphModule, layout: Layout, compile: Callable[..., Compiled], bare: Compiled, cost: float
+    ) -> None:
+        self._marked, self._layout, self._compile, self._cost = marked, layout, compile, cost
+        self._bare = Tapped(bare, frozenset(), [True])
+        # How many seconds replays have taken since.
+        self.spent = 0.0
+        self._names: Names | None = None
+        self._failed = False
+        self._made: dict[Any, Tapped] = {}
+        self._times = 0
+        # By plan, place among its patches and kind of inputs.
+        self._wanted: dict[Any, frozenset[str] | None] = {}
+
+    def fitting(self, frame: Frame, replay: Callable[..., Any], args: tuple[Any, ...], changes: bool) -> Tapped | None:
+        """The code that applies the patches of the run inside ``frame``; None where the graph has to be replayed.
+
+        Args:
+            replay: Replays the graph by an object that it is given the class of.
+            changes: Whether a patch may change a value, or all of them only look.
+        """
+        root, place = frame.root, frame.wants >> GP_WANTS_PLACE_SHIFT
+        if self._failed or not place or torch.is_grad_enabled() or root.functions or root.by_parameter or watched.several:
+            return None
+        kind = _kind(args) if self._layout.dynamic else None
+        key = frame.plan, place
+        try:
+            if key not in self._wanted:
+                if len(self._wanted) >= _PLANS:
+                    self._wanted.clear()
+                self._wanted[key] = self._find(frame, replay, args)
+            wanted = self._wanted[key]
+            tapped = None if wanted is None else self._with(wanted, kind, args)
+        except Exception as error:
+            if is_handlers(error):
+                raise
+            self._failed = True
+            what = f"{class_name(frame.module)}: its compiled code cannot have taps, and patches in it run operation by"
+            note(root.session, f"{what} operation: {type(error).__name__}: {error}".splitlines()[0])
+            return None
+        if tapped is None or not (changes or tapped.may_look()) or not self._fits():
+            return None
+        return tapped
+
+    def _fits(self) -> bool:
+        """Whether the values get the names that they had. Names that the code takes are taken."""
+        assert self._names is not None
+        fits = ctypes.c_bool()
+        check(lib.gp_run_computes(self._names.scope, ctypes.byref(fits)))
+        return fits.value
+
+    def _find(self, frame: Frame, replay: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str] | None:
+        """The paths that the run's patches name in the graph; None if one of them cannot be tapped."""
+        names = self._names
+        if names is None:
+            names = self._names = learn(frame.module, self._marked, self._layout, replay, args)
+        asked = text(lib.gp_run_patched).splitlines()
+        wanted = frozenset(path for path in asked if path.partition("|")[0] in names.known)
+        return wanted if wanted <= names.sites.keys() else None
+
+    def _with(self, wanted: frozenset[str], kind: Any, args: tuple[Any, ...]) -> Tapped | None:
+        """The code with taps at these places, if it is there or due."""
+        if not wanted:
+            return self._bare
+        made = self._made.get(kind)
+        if made is not None and wanted <= made.paths:
+            return made
+        if self.spent < PATIENCE * self._cost or (made is None and len(self._made) >= _KINDS):
+            return None
+        assert self._names is not None
+        self._times += 1
+        paths = wanted.union(made.paths if made else ())
+        if self._times >= _ENOUGH:
+            paths = frozenset(self._names.sites)
+        made = self._made[kind] = Tapped(self._compiled(paths, args), paths, [])
+        self.spent = 0.0
+        return made
+
+    def _compiled(self, paths: Iterable[str], args: tuple[Any, ...]) -> Compiled:
+        assert self._names is not None
+        inputs = [node for node in self._marked.graph.nodes if node.op == "placeholder"]
+        numbers = {node: arg for node, arg in zip(inputs, args, strict=True) if not isinstance(arg, Tensor)}
+        sites = {self._names.sites[path]: path for path in sorted(paths)}
+        graph = with_taps(self._layout, self._marked.graph, sites, numbers)
+        with hidden(True), torch.random.fork_rng(devices=[]):
+            return self._compile(fx.GraphModule(self._marked, graph), list(args))
+
+    def run(self, tapped: Tapped, args: tuple[Any, ...], changes: bool) -> Any:
+        """The result. The first one of patches that only look is that without taps, with which theirs is compared."""
+        if changes or tapped.exact:
+            return tapped.function(*args)
+        before = Before(arg for arg in args if isinstance(arg, Tensor))
+        result = _copied(tapped.function(*args))
+        before.restore()
+        bare = self._bare.function(*args)
+        tapped.exact.append(_are_same(result, bare))
+        return bare
+
+
+class _Learning(Replay):
+    """A replay of a run that is recorded, by which it becomes known what the values are called.
+
+    Attributes:
+        paths: By node, what appeared while it ran; the output of a call by the mark that begins it.
+    """
+
+    def __init__(self, captured: fx.GraphModule, numbers: set[str], modules: _marks.Modules, args: Any) -> None:
+        super().__init__(captured, numbers, modules, args)
+        self.paths: dict[fx.Node, list[str]] = {}
+        self.all: list[str] = []
+        self._named()
+
+    def _named(self) -> list[str]:
+        named = text(lib.gp_run_named).splitlines()
+        self.all += named
+        return named
+
+    def _until_mark(self) -> Any:
+        self._named()
+        return super()._until_mark()
+
+    def _call(self, begin: fx.Node) -> None:
+        super()._call(begin)
+        self.paths[begin] = self._named()[-1:]
+
+    def _run(self, node: fx.Node) -> Any:
+        value = super()._run(node)
+        self.paths[node] = self._named()
+        return value
+
+
+def learn(
+    module: Module, marked: fx.GraphModule, layout: Layout, replay: Callable[..., Any], args: tuple[Any, ...]
+) -> Names:
+    """Finds out what the values of the graph are called in a call of ``module``, in which it is alone. The arguments are
+    afterwards what they were, and so are random numbers."""
+    session = Handle(lib.gp_session_close, made(lib.gp_session_open))
+    check(lib.gp_session_record(session, True))
+    learned: list[_Learning] = []
+
+    def learning(*given: Any) -> _Learning:
+        learned.append(_Learning(*given))
+        return learned[0]
+
+    frame, caller, error, held = thread.frame, thread.caller, thread.error, thread.held
+    before = Before(arg for arg in args if isinstance(arg, Tensor))
+    thread.frame = None
+    try:
+        root = Root(module, "learned", session)
+        open_run(root, module, lambda *_: replay(learning), lambda: None)
+    finally:
+        thread.frame, thread.caller, thread.error, thread.held = frame, caller, error, held
+        before.restore()
+    nodes = Graphs(made(lib.gp_session_graphs, session)).graph(0).search("**")
+    found = {path: _site(layout, node) for node, paths in learned[0].paths.items() for path in paths if len(paths) == 1}
+    sites = {path: node for path, node in found.items() if node is not None}
+    scope = dict.fromkeys(path.partition(".")[0] for path in learned[0].all)
+    known = frozenset(path.partition("|")[0] for path in (*nodes, *learned[0].all))
+    return Names(sites, known, "\n".join(scope).encode())
+
+
+def _site(layout: Layout, node: fx.Node) -> fx.Node | None:
+    """Where a value is tapped, if it can be."""
+    if _marks.is_mark(node):
+        return layout.output(node)
+    return node if node in layout.in_place else None
+
+
+def _kind(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Inputs of one kind are treated alike by code that was compiled for one of them."""
+    return tuple(
+        (arg.shape, arg.stride()) if isinstance(arg, Tensor) else arg for arg in args if type(arg) is not Parameter
+    )
+
+
+def _copied(result: Any) -> list[Any]:
+    return [value.clone() if isinstance(value, Tensor) else value for value in result]
+
+
+def _are_same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two results are the same bit for bit."""
+    return len(one) == len(other) and all(map(_is_same, one, other))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return bool(one == other)
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    bits = [value.detach().contiguous().reshape(-1).view(torch.uint8) for value in (one, other)]
+    return torch.equal(*bits)

@@ -1,0 +1,92 @@
+#include "cell.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/jit/runtime/custom_operator.h>
+
+#include <mutex>
+#include <utility>
+
+namespace graphpatch {
+
+using Callback = int (*)(void*, const void*, const void**);
+
+struct Cell {
+  Callback function; // for what the cell does not keep
+  void* user;
+  std::mutex mutex;
+  at::Tensor value;
+
+  at::Tensor exchange(at::Tensor other) {
+    const Lock lock(mutex);
+    return std::exchange(value, std::move(other));
+  }
+};
+
+// A gp_torch_callback.
+static int call_function(void* user, const void* tensor, const void** replacement) {
+  const auto& cell = *static_cast<const Cell*>(user);
+  return cell.function(cell.user, tensor, replacement);
+}
+
+// Whether somebody is to see, or to change, what is done to a tensor.
+static bool is_observed() {
+  return c10::impl::TorchDispatchModeTLS::stack_len() != 0 ||
+         c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
+         c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::Tracer);
+}
+
+bool keep_in_cell(const GpTarget& target, const at::Tensor& tensor) {
+  if (target.action != GP_CUSTOM_TORCH || target.callback != reinterpret_cast<void*>(&call_function) || target.slice_len ||
+      !tensor.defined() || !is_plain(tensor) || is_observed())
+    return false;
+  at::Tensor copy;
+  try {
+    const at::AutoDispatchBelowADInplaceOrView without_history;
+    copy = tensor.clone();
+  } catch (const std::exception&) { // the function tells what is wrong, or knows another way
+    return false;
+  }
+  static_cast<Cell*>(target.user)->exchange(std::move(copy));
+  return true;
+}
+
+template <class T>
+static T* pointer(int64_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void register_cells() {
+  using torch::jit::Operator;
+  using torch::jit::Stack;
+  const auto alias = c10::AliasAnalysisKind::CONSERVATIVE;
+  static auto* operators = new torch::jit::RegisterOperators({
+      // A new cell, which belongs to the caller; `function` is a gp_torch_callback, called with `user` for what is not kept.
+      Operator(
+          "graphpatch::cell(int function, int user) -> int",
+          [](Stack& stack) {
+            void* const user = pointer<void>(torch::jit::pop(stack).toInt());
+            const auto function = reinterpret_cast<Callback>(torch::jit::pop(stack).toInt());
+            stack.emplace_back(reinterpret_cast<int64_t>(new Cell{function, user, {}, {}}));
+          },
+          alias),
+      // What gp_spec_custom_torch is to be given with a cell.
+      Operator(
+          "graphpatch::cell_function() -> int",
+          [](Stack& stack) { stack.emplace_back(reinterpret_cast<int64_t>(&call_function)); }, alias),
+      // The value that came last since it was asked for, if any.
+      Operator(
+          "graphpatch::cell_take(int cell) -> Tensor?",
+          [](Stack& stack) {
+            at::Tensor value = pointer<Cell>(torch::jit::pop(stack).toInt())->exchange({});
+            stack.emplace_back(value.defined() ? c10::IValue(std::move(value)) : c10::IValue());
+          },
+          alias),
+      Operator(
+          "graphpatch::cell_free(int cell) -> ()", [](Stack& stack) { delete pointer<Cell>(torch::jit::pop(stack).toInt()); },
+          alias),
+  });
+  (void)operators;
+}
+
+} // namespace graphpatch

@@ -121,7 +121,8 @@ def _begin(module: Module) -> Any:
     root: Any = _root(module, None)
     if root is None:
         return None
-    if root.module() is not module or is_script(module) or root.why_opaque or module._compiled_call_impl is not None:
+    is_special = root.why_opaque or root.inner is not None or module._compiled_call_impl is not None
+    if root.module() is not module or is_script(module) or is_special:
         return (root,)
     return begin(root, module, sys._getframe(1))
 
@@ -208,7 +209,7 @@ def _call_root(
         return nested(root, frame, module, args, kwargs, call)
     if root.module() is not module:
         return run_part(root, module, args, kwargs, call)
-    return run(root, module, args, kwargs, call)
+    return run(root, module, args, kwargs, root.inner or call)
 
 
 def _root(module: Module, frame: Frame | Cold | None) -> Root | None:

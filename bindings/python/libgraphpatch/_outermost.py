@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _capture, _checkpoint, _dynamo, _module_call, _source
+from . import _capture, _checkpoint, _dynamo, _exported, _module_call, _source
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._locks import new_lock
@@ -90,6 +90,7 @@ def _new(module: Module) -> Root:
                 del _known[key]
 
     root = Root(module, name, None)
+    _exported.prepare(root)
     _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
     see_direct_calls(root, _module_call.call_module)
     tell_of_absent_parameters(root)
@@ -109,7 +110,7 @@ def _new(module: Module) -> Root:
 
 
 def _name(module: Module) -> str:
-    base = f"{type(module).__qualname__.rpartition('<locals>.')[2]}.forward"
+    base = f"{_exported.class_of(module).rpartition('<locals>.')[2]}.forward"
     used = _numbers.setdefault(base, set())
     number = next(number for number in range(1, len(used) + 2) if number not in used)
     used.add(number)

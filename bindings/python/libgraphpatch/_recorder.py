@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from . import _capture
+from . import _capture, _exported
 from ._graphs import Graph, Graphs
 from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
 from ._library import Handle, check, lib, made, text
@@ -31,7 +31,8 @@ class Recorder:
         check(lib.gp_torch_load())
         self.loaded = loaded
         self.session = Handle(lib.gp_session_close, made(lib.gp_session_open))
-        self.root = Root(module, f"{type(module).__qualname__}.forward", self.session)
+        self.root = Root(module, f"{_exported.class_of(module)}.forward", self.session)
+        _exported.prepare(self.root)
         self.lock = new_lock()
         self._wanted = self._recordings = 0
         self._skips: set[Any] = set()

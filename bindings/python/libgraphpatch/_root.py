@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch.nn import Module
@@ -110,6 +111,8 @@ class Root:
         # The modules whose classes were looked at for a `__call__` of their own.
         self.known_classes: ModuleTree | None = None
         self._members: dict[int, weakref.ref[Module]] | None = None
+        # What a call of its module comes down to in a run, where that is not the module's own forward.
+        self.inner: Callable[..., Any] | None = None
         # How many patches hold that may change a value. The attached session's are not counted here.
         self.changes = 0
         # How many of them are functions of the user's.

@@ -940,7 +940,8 @@ gp_status gp_scope_unwind(uint32_t depth);
 gp_status gp_run_named(char **paths);
 
 // The paths of what this run's patches name in the innermost scope and below it, each on a line, and counted from that
-// scope. Empty outside a run. The caller frees the text with gp_string_free.
+// scope; `**` where patches stand at patterns, so that it may be anything. Empty outside a run. The caller frees the text with
+// gp_string_free.
 //
 // Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
 gp_status gp_run_patched(char **paths);

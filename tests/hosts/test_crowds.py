@@ -41,8 +41,7 @@ def test_threads_of_c(model: dict[str, str], tmp_path: Path) -> None:
         f"-Wl,-rpath,{LIBRARY.parent}",
     )
     counts = {
-        what: int(count)
-        for what, count in re.findall(r"(\w+) (\d+)", told([str(program), SECONDS, THREADS], model))
+        what: int(count) for what, count in re.findall(r"(\w+) (\d+)", told([str(program), SECONDS, THREADS], model))
     }
     assert counts["right"] > 100 and counts["wrong"] == 0 and counts["children_right"] > 0, counts
     # libtorch's own locks and tables, which it neither frees nor mends in a child, end or hold up one child of a hundred.

@@ -36,7 +36,9 @@ static float run(void) {
   for (long i = 0; i < n; ++i) sum += output[i] * (float)(i + 1);
   return n < 0 ? -1e9f : sum;
 }
-static void expect(float found, float expected) { ++*(found == expected ? &right : &wrong); }
+static void expect(float found, float expected) {
+  ++*(found == expected ? &right : &wrong);
+}
 
 /* A patch of this thread's alone. */
 static uint64_t patch(void) {

@@ -13,6 +13,7 @@ pub mod graphs;
 pub mod guard;
 mod handle;
 pub mod kept;
+pub mod live;
 pub mod module;
 pub mod nodes;
 pub mod patch;

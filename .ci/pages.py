@@ -28,6 +28,7 @@ CHAPTERS = {
     "Probes and records": ["kept"],
     "Runs and scopes, for hosts": ["root", "run", "scope", "snapshot", "frames"],
     "CUDA": ["cuda"],
+    "Live control": ["live"],
 }
 
 

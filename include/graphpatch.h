@@ -1062,6 +1062,20 @@ gp_status gp_patch_set_value(const gp_session *session,
                              uint64_t id,
                              const gp_value *value);
 
+// Listens for live control, by `graphpatch live` or any other client (docs/reference/live.md): a thread serves a unix socket that
+// this user alone can open. A NULL session stands for the one of `graphpatch run`, else for a new one that is attached
+// beside whatever the program attaches itself; libtorch must be loaded then. The session lives until gp_live_stop. A call
+// for the session that is served already does nothing. A forked child does not listen, until it calls this itself.
+//
+// Thread: any. NULL: session. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE, GP_STATUS_FILE. Since 0.1.0.
+gp_status gp_live_start(const gp_session *session);
+
+// Listens no more: the thread ends soon after, and takes away the patches that came by the socket. Nothing happens where
+// nobody listens.
+//
+// Thread: any. Errors: none of its own. Since 0.1.0.
+gp_status gp_live_stop(void);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{check, complete, demo, diff, doctor, run, show, sweep, view};
+use commands::{check, complete, demo, diff, doctor, live, run, show, sweep, view};
 use voice::{USAGE, finish, print, say};
 
 const EXAMPLES: &str = "\
@@ -56,6 +56,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Sub {
     Run(run::Run),
+    Live(live::Live),
     Sweep(sweep::Sweep),
     Show(show::Show),
     View(view::View),
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
     };
     finish(match cli.command {
         Sub::Run(arguments) => arguments.run(),
+        Sub::Live(arguments) => arguments.run(),
         Sub::Sweep(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
         Sub::View(arguments) => arguments.run(),

@@ -99,6 +99,7 @@ impl RunOptions {
                 Flat::Never => Operations::Never,
             },
             run_at: self.run_at.clone(),
+            live: false,
             report_dir: report_dir.to_path_buf(),
         })
     }

@@ -36,6 +36,7 @@ unsafe extern "C" fn in_parent() {
 
 unsafe extern "C" fn in_child() {
     let free = gate::in_child();
+    crate::live::forget_in_child();
     if !free {
         graphpatch_session::disable_in_child();
     }

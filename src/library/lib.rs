@@ -5,6 +5,7 @@
 //!   and gives reports out.
 //! * [`python`] is Python's side of the C ABI for the calls that come most often: calls of modules.
 //! * `fork` keeps them usable in forked children.
+//! * `live` is the socket by which other programs look at this one and patch it.
 //! * `memory` keeps them from ending a program that has no memory left.
 //!
 //! They only call the session; none holds logic of its own.
@@ -13,6 +14,7 @@ pub mod ffi;
 mod fork;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod inside;
+mod live;
 mod memory;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod python;

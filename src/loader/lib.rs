@@ -19,6 +19,7 @@ pub mod message;
 mod program;
 pub mod seal;
 mod shipped;
+pub mod sockets;
 pub mod sources;
 pub mod trust;
 mod unfit;

@@ -36,6 +36,9 @@ pub struct Options {
     pub operations: Operations,
     /// The operations at which their runs begin; none: with the thread.
     pub run_at: Vec<String>,
+    /// Listen for live control.
+    #[serde(default)]
+    pub live: bool,
     /// Where reports go.
     pub report_dir: PathBuf,
 }
@@ -86,6 +89,7 @@ mod tests {
             on_error: OnError::Skip,
             operations: Operations::Always,
             run_at: vec!["wte.embedding".into()],
+            live: true,
             report_dir: dir.path().into(),
         };
         options.save(&file).expect("save");

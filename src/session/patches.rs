@@ -309,6 +309,13 @@ impl Session {
         Ok(find(&self.patches.lock(), id)?.counts())
     }
 
+    /// The numbers of the patches that are switched off.
+    pub fn switched_off(&self) -> Vec<u64> {
+        let patches = self.patches.lock();
+        let off = patches.iter().filter(|patch| !patch.is_enabled());
+        off.map(|patch| patch.id).collect()
+    }
+
     /// What became of each patch so far, in the order of registration.
     pub fn patch_counts(&self) -> Vec<PatchCounts> {
         self.patches.lock().iter().map(|p| p.counts()).collect()

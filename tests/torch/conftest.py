@@ -17,6 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     names = [
         "infer",
         "runner",
+        "served",
         "endings",
         "flat",
         "plugin.so",

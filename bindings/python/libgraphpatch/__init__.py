@@ -19,6 +19,7 @@ from ._graphs import Graphs as _Graphs
 from ._library import __version__
 from ._library import lib as _lib
 from ._library import made as _made
+from ._live import live, stop_live
 from ._patch_block import Counts, Edit
 from .cache import ActivationCache
 from .check import Checked
@@ -72,7 +73,9 @@ __all__ = [
     "Stopped",
     "Sweep",
     "ZeroPatch",
+    "live",
     "load_graph",
+    "stop_live",
     "__version__",
 ]
 

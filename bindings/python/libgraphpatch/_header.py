@@ -246,4 +246,6 @@ CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "gp_spec_live": (c_int32, [c_void_p, c_bool]),
     "gp_spec_keep_on_device": (c_int32, [c_void_p, c_bool]),
     "gp_patch_set_value": (c_int32, [c_void_p, c_uint64, c_void_p]),
+    "gp_live_start": (c_int32, [c_void_p]),
+    "gp_live_stop": (c_int32, []),
 }

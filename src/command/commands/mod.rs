@@ -5,6 +5,7 @@ pub mod complete;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+pub mod live;
 pub mod run;
 pub mod show;
 pub mod sweep;

@@ -10,7 +10,8 @@ use clap::Args;
 use graphpatch_core::graph::GraphFile;
 use graphpatch_core::patch::{OnError, PatchSpec};
 use graphpatch_core::path::Pattern;
-use graphpatch_loader::{DISABLE_VARIABLE, is_disabled};
+use graphpatch_loader::{DISABLE_VARIABLE, is_disabled, sockets};
+use graphpatch_protocol::Options;
 
 use crate::commands::check;
 use crate::launch::outcome::Outcome;
@@ -53,6 +54,9 @@ pub struct Run {
     /// Check all patches against a saved graph before PROGRAM starts
     #[arg(long, value_name = "FILE", help_heading = "How")]
     against: Option<PathBuf>,
+    /// Let `graphpatch live` look at PROGRAM, and patch it, while it runs
+    #[arg(long, help_heading = "How")]
+    live: bool,
     /// The program and its arguments; -- may stand in front
     #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
@@ -74,11 +78,17 @@ impl Run {
         }
         check_patterns(&patches)?;
         start::check_program(&self.command)?;
+        if self.live {
+            sockets::folder()?;
+        }
         let dir = start::directory()?;
         let record = self.tree || graph.is_some();
-        let options = self
-            .manner
-            .options(record, &patches, dir.path(), OnError::Skip)?;
+        let options = Options {
+            live: self.live,
+            ..self
+                .manner
+                .options(record, &patches, dir.path(), OnError::Skip)?
+        };
         let library = start::library(dir.path())?;
         let mut command = start::command(&self.command, &options, &library)?;
         let program = command.get_program().to_string_lossy().into_owned();

@@ -76,7 +76,7 @@ pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<C
         return Ok(command);
     }
     command.env("LD_PRELOAD", preload_list(library));
-    if options.record || !options.patches.is_empty() {
+    if options.live || options.record || !options.patches.is_empty() {
         python::prepare(&mut command, library, dir);
     }
     Ok(command)

@@ -14,6 +14,7 @@ pub mod graphs;
 pub mod guard;
 mod handle;
 pub mod kept;
+pub mod live;
 pub mod module;
 pub mod nodes;
 pub mod patch;

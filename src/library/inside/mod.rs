@@ -49,3 +49,4 @@ mod undisturbed;
 mod values;
 
 pub use forked::{begin_anew, give_up};
+pub use process::session;

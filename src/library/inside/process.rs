@@ -11,6 +11,7 @@ use super::lost;
 use super::reports::{self, Reports};
 use super::table;
 use crate::fork;
+use crate::live;
 use graphpatch_core::error::Result;
 use graphpatch_loader::{self as loader, imports};
 use graphpatch_locks::OnceLock;
@@ -50,6 +51,11 @@ pub(super) struct Process {
 /// The process, if it is a preloaded one.
 pub(super) fn get() -> Option<&'static Process> {
     PROCESS.get()
+}
+
+/// What `graphpatch run` has attached to this process.
+pub fn session() -> Option<Arc<Session>> {
+    get()?.session.get().cloned()
 }
 
 /// Whether hooks still have to look for libtorch. Every hook asks this first.
@@ -173,6 +179,7 @@ pub fn attach_if_loaded() -> bool {
     reports::at_end();
     fork::install();
     STATE.store(ATTACHED, Ordering::Release);
+    process.listen();
     process.write_first();
     true
 }
@@ -190,7 +197,7 @@ impl Process {
             session.add_patch(patch.clone())?;
         }
         session.set_recording(self.options.record);
-        session.set_surveying(!self.options.patches.is_empty());
+        session.set_surveying(!self.options.patches.is_empty() || self.options.live);
         session.set_observer(Arc::new(|news| self.on_news(news)));
         let _ = self.session.set(session.clone());
         graphpatch_torch::attach(&session)?;
@@ -205,9 +212,22 @@ impl Process {
         Ok(())
     }
 
-    /// Whether operations outside of runs are listed. Decided once, by what the process has loaded then.
+    /// Opens the socket for live control, where `graphpatch run --live` wants it. What stands in the way is told at the end.
+    fn listen(&self) {
+        if self.options.live
+            && self.error.get().is_none()
+            && let Some(session) = self.session.get()
+            && let Err(why) = live::start(session)
+        {
+            session.note(&format!("this process does not listen: {why}"));
+        }
+    }
+
+    /// Whether operations outside of runs are listed. Decided once, by what the process has loaded then. A run that is as
+    /// long as its thread would never come by what is wanted later.
     fn is_flat(&self) -> bool {
-        let wanted = self.options.record || !self.options.patches.is_empty();
+        let later = self.options.live && !self.options.run_at.is_empty();
+        let wanted = later || self.options.record || !self.options.patches.is_empty();
         wanted
             && match self.options.operations {
                 Operations::Never => false,

@@ -80,7 +80,8 @@ unsafe fn is_helper(start: Start, argument: *mut c_void) -> bool {
 }
 
 fn is_helpers(object: &str) -> bool {
-    const HELPERS: [&str; 12] = [
+    const HELPERS: [&str; 13] = [
+        "libgraphpatch",
         "libtorch",
         "libc10",
         "libgomp",

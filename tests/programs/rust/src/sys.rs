@@ -502,4 +502,6 @@ unsafe extern "C" {
         id: u64,
         value: *const gp_value,
     ) -> gp_status;
+    pub fn gp_live_start(session: *const gp_session) -> gp_status;
+    pub fn gp_live_stop() -> gp_status;
 }

@@ -1,0 +1,192 @@
+//! What each command asks of the process, and how its answer is shown.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use graphpatch_core::patch::PatchSpec;
+use graphpatch_protocol::live::{PatchState, Request, RootTree, Statistics};
+use serde_json::Value;
+
+use super::Command;
+use super::connection::{Connection, read};
+use crate::patch_arguments::absolute;
+use crate::voice::{Stop, say};
+
+/// Asks; the answer of the process.
+pub fn ask(connection: &mut Connection, command: &Command) -> Result<Value, Stop> {
+    let request = match command {
+        Command::Tree { path, depth } => return tree(connection, path, *depth),
+        Command::Patch { patch } => add(patch)?,
+        Command::Probe { path } => Request::Probe {
+            path: path.clone(),
+            hold: false,
+        },
+        Command::Record { path } => add(&record(path))?,
+        Command::Off { number } => Request::Off { number: *number },
+        Command::On { number } => Request::On { number: *number },
+        Command::Remove { number } => Request::Remove { number: *number },
+        Command::Value {
+            number,
+            index,
+            elements,
+        } => Request::Value {
+            number: *number,
+            index: *index,
+            elements: *elements,
+        },
+        Command::Counts | Command::Watch { .. } => Request::Counts {},
+        Command::Notes => Request::Notes {},
+        Command::Save { file } => {
+            let absolute = std::path::absolute(file);
+            let file = absolute.map_err(|why| Stop::usage(format!("{}: {why}", file.display())))?;
+            Request::Save { file }
+        }
+        Command::Stop => Request::Stop {},
+    };
+    connection.ask(&request)
+}
+
+/// Files are named as this command sees them.
+fn add(patch: &str) -> Result<Request, Stop> {
+    let spec: PatchSpec = patch.parse()?;
+    let spec = absolute(&[spec])?
+        .pop()
+        .ok_or_else(|| Stop::usage("no patch"))?;
+    Ok(Request::Patch {
+        patch: spec.to_string(),
+        hold: false,
+    })
+}
+
+fn record(path: &str) -> String {
+    match path.rsplit_once(':') {
+        Some((path, limit)) if limit.parse::<u64>().is_ok() => format!("{path}=record:{limit}"),
+        _ => format!("{path}=record"),
+    }
+}
+
+/// Has the process record until something was, and no longer than this command is there.
+fn tree(
+    connection: &mut Connection,
+    path: &Option<String>,
+    depth: Option<usize>,
+) -> Result<Value, Stop> {
+    let request = Request::Tree {
+        path: path.clone(),
+        depth,
+    };
+    let mut answer = connection.ask(&request)?;
+    let is_empty = |answer: &Value| {
+        answer
+            .get("roots")
+            .and_then(Value::as_array)
+            .is_none_or(Vec::is_empty)
+    };
+    if !is_empty(&answer) {
+        return Ok(answer);
+    }
+    connection.ask(&Request::Recording {
+        on: true,
+        hold: true,
+    })?;
+    say("nothing was recorded yet: waiting for the next run to end (Ctrl-C gives up)");
+    while is_empty(&answer) {
+        std::thread::sleep(Duration::from_millis(50));
+        answer = connection.ask(&request)?;
+    }
+    Ok(answer)
+}
+
+/// An answer as text.
+pub fn text(command: &Command, answer: &Value) -> Result<String, Stop> {
+    let part = |name: &str| answer.get(name).cloned().unwrap_or_default();
+    Ok(match command {
+        Command::Tree { .. } => {
+            let roots: Vec<RootTree> = read(part("roots"))?;
+            let several = roots.len() > 1;
+            let shown = roots.iter().map(|root| match several {
+                true => format!("{}:\n{}", root.name, root.tree),
+                false => root.tree.clone(),
+            });
+            shown.collect()
+        }
+        Command::Patch { .. } | Command::Probe { .. } | Command::Record { .. } => {
+            format!("{}\n", part("number"))
+        }
+        Command::Value { .. } => value(answer)?,
+        Command::Counts | Command::Watch { .. } => {
+            counts(&read::<Vec<PatchState>>(part("patches"))?)
+        }
+        Command::Notes => {
+            let notes: Vec<String> = read(part("notes"))?;
+            notes.iter().map(|note| format!("{note}\n")).collect()
+        }
+        Command::Save { .. } => format!(
+            "{} values in {}\n",
+            part("values"),
+            read::<String>(part("file"))?
+        ),
+        Command::Off { .. } | Command::On { .. } | Command::Remove { .. } | Command::Stop => {
+            String::new()
+        }
+    })
+}
+
+fn value(answer: &Value) -> Result<String, Stop> {
+    let part = |name: &str| answer.get(name).cloned().unwrap_or_default();
+    let shape: Vec<i64> = read(part("shape"))?;
+    let sizes: Vec<String> = shape.iter().map(i64::to_string).collect();
+    let mut text = format!(
+        "{}[{}]  value {} of {}\n{}\n",
+        read::<String>(part("dtype"))?,
+        sizes.join(", "),
+        part("index").as_u64().unwrap_or_default() + 1,
+        part("kept"),
+        statistics(&read(part("statistics"))?)
+    );
+    for element in read::<Vec<Value>>(part("elements"))? {
+        let shown = match element.as_f64() {
+            Some(element) => number(Some(element)),
+            None => element.as_str().unwrap_or_default().to_owned(),
+        };
+        let _ = writeln!(text, "{shown}");
+    }
+    Ok(text)
+}
+
+fn number(number: Option<f64>) -> String {
+    number.map_or("-".into(), |number| format!("{number:.6}"))
+}
+
+/// What is wrong with a value comes first.
+pub fn statistics(of: &Statistics) -> String {
+    format!(
+        "nan {}  inf {}  norm {}  mean {}  min {}  max {}",
+        of.nan,
+        of.inf,
+        number(of.norm),
+        number(of.mean),
+        number(of.min),
+        number(of.max)
+    )
+}
+
+fn counts(patches: &[PatchState]) -> String {
+    let mut text = String::new();
+    for patch in patches {
+        let off = if patch.on { "" } else { " (off)" };
+        let _ = write!(
+            text,
+            "{:>4}  {}{off}  matched {}  applied {}  failed {}",
+            patch.number, patch.text, patch.matched, patch.applied, patch.failed
+        );
+        if let Some(kept) = patch.kept {
+            let _ = write!(text, "  kept {kept}");
+        }
+        if let Some(why) = &patch.last_error {
+            let _ = write!(text, "\n      {why}");
+        }
+        text.push('\n');
+    }
+    text
+}

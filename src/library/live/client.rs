@@ -1,0 +1,118 @@
+//! One client: the lines that it sends, the answers that it has not read yet, and what holds only while it is there.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::requests::{Held, Serving};
+use graphpatch_protocol::live::LONGEST;
+
+/// One client.
+pub struct Client {
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    held: Held,
+    /// It has closed its end, or cannot be talked to.
+    gone: bool,
+    /// It gets its last answer.
+    last: bool,
+}
+
+impl Client {
+    pub fn new(stream: UnixStream) -> std::io::Result<Client> {
+        stream.set_nonblocking(true)?;
+        Ok(Client {
+            stream,
+            input: Vec::new(),
+            output: Vec::new(),
+            held: Held::default(),
+            gone: false,
+            last: false,
+        })
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// What to wait for: it may send more once it has read its answers.
+    pub fn wants(&self) -> libc::c_short {
+        match self.output.is_empty() {
+            true => libc::POLLIN,
+            false => libc::POLLOUT,
+        }
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone || (self.last && self.output.is_empty())
+    }
+
+    /// What held while it was there.
+    pub fn held(&self) -> Held {
+        self.held.clone()
+    }
+
+    /// Reads what is there, answers whole lines, and writes what can be written.
+    pub fn go_on(&mut self, serving: &mut Serving) {
+        if self.output.is_empty() {
+            self.read();
+            self.answer(serving);
+        }
+        self.write();
+        // Lines that came with the one before.
+        while self.output.is_empty() && !self.is_gone() && self.answer(serving) {
+            self.write();
+        }
+    }
+
+    fn read(&mut self) {
+        let mut piece = [0; 1 << 16];
+        match self.stream.read(&mut piece) {
+            Ok(0) => self.gone = true,
+            Ok(count) => self
+                .input
+                .extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Err(why) => self.gone |= !is_later(&why),
+        }
+    }
+
+    /// Answers the first line; false if none is whole.
+    fn answer(&mut self, serving: &mut Serving) -> bool {
+        let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else {
+            if self.input.len() > LONGEST && !self.last {
+                self.last = true;
+                self.output = serving.refuse(&format!("a line has more than {LONGEST} bytes"));
+            }
+            return false;
+        };
+        let line: Vec<u8> = self.input.drain(..=end).collect();
+        self.output = serving.answer(&line, &mut self.held);
+        true
+    }
+
+    fn write(&mut self) {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(count) if count > 0 => drop(self.output.drain(..count)),
+                Err(why) if is_later(&why) => return,
+                _ => {
+                    self.gone = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes what is left, for a moment at most.
+    pub fn finish(&mut self) {
+        let _ = self.stream.set_nonblocking(false);
+        let _ = self.stream.set_write_timeout(Some(Duration::from_secs(1)));
+        let _ = self.stream.write_all(&self.output);
+    }
+}
+
+fn is_later(why: &std::io::Error) -> bool {
+    matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

@@ -1,0 +1,196 @@
+//! Live control: a thread of ours serves a unix socket, by which other programs of this user look at the process and patch
+//! it while it runs. Nothing listens unless somebody asks for it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `mod` | the one state: which session is served, where the socket lies, what is open |
+//! | `socket` | the socket's file, and who may connect |
+//! | `serve` | the thread: it waits, reads lines, writes answers |
+//! | `client` | one client: its lines, and what holds only while it is there |
+//! | `requests` | what each request does with the session |
+//!
+//! The thread calls the session alone, never libtorch. All its signals are blocked, it has no name of its own, and it keeps
+//! no process alive. A forked child closes what it inherited; the file is the parent's.
+
+mod client;
+mod requests;
+mod serve;
+mod socket;
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use graphpatch_core::error::{Error, Result};
+use graphpatch_locks::Mutex;
+use graphpatch_session::Session;
+
+/// How long [`stop`] waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is served.
+struct Served {
+    session: Arc<Session>,
+    file: PathBuf,
+    /// The process that the file belongs to.
+    owner: u32,
+    /// All sockets of the thread: a forked child closes them. Each is opened and closed under this lock, which a fork waits for.
+    open: Vec<RawFd>,
+    /// Tells a thread that has been stopped from the next one.
+    number: u64,
+}
+
+/// Whether, and what, this process serves.
+static SERVED: Mutex<State> = Mutex::new(State {
+    served: None,
+    started: 0,
+    own: None,
+});
+/// Whether the handler that removes the file at the end is there.
+static AT_END: AtomicBool = AtomicBool::new(false);
+
+struct State {
+    served: Option<Served>,
+    /// How many threads were started.
+    started: u64,
+    /// The session that was attached for this alone. It stays attached, idle, when nobody listens any more.
+    own: Option<Arc<Session>>,
+}
+
+/// Begins to serve a session.
+///
+/// # Errors
+///
+/// [`Error::State`] when another session is served; [`Error::File`] when there can be no socket.
+pub fn start(session: &Arc<Session>) -> Result<()> {
+    let mut state = SERVED.lock();
+    if let Some(served) = &state.served {
+        return match Arc::ptr_eq(&served.session, session) {
+            true => Ok(()),
+            false => Err(Error::State(format!(
+                "this process serves another session already, at {}; end that with gp_live_stop",
+                served.file.display()
+            ))),
+        };
+    }
+    let (listener, file) = socket::listen()?;
+    state.started += 1;
+    let number = state.started;
+    state.served = Some(Served {
+        session: Arc::clone(session),
+        file: file.clone(),
+        owner: std::process::id(),
+        open: vec![listener.as_raw_fd()],
+        number,
+    });
+    if !AT_END.swap(true, Ordering::AcqRel) {
+        // SAFETY: a function of this library; the C library calls it before it unloads the library.
+        unsafe { libc::atexit(at_exit) };
+    }
+    let started = serve::spawn(listener, Arc::clone(session), number);
+    if started.is_err() {
+        state.served = None;
+        drop(state);
+        let _ = std::fs::remove_file(file);
+    }
+    started
+}
+
+/// The session that is served, or was attached to be.
+pub fn known() -> Option<Arc<Session>> {
+    let state = SERVED.lock();
+    let served = state.served.as_ref().map(|served| &served.session);
+    served.or(state.own.as_ref()).cloned()
+}
+
+/// Remembers a session that was attached for this alone.
+pub fn keep(session: &Arc<Session>) {
+    SERVED.lock().own = Some(Arc::clone(session));
+}
+
+/// Listens no more, and waits for the thread to have taken away what came by the socket, for a moment at most: it may be
+/// busy with a request.
+pub fn stop() {
+    let Some(number) = wake() else {
+        return;
+    };
+    let is_there = || {
+        SERVED
+            .lock()
+            .served
+            .as_ref()
+            .is_some_and(|served| served.number == number)
+    };
+    let end = Instant::now() + PATIENCE;
+    while is_there() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Has the thread end; its number.
+fn wake() -> Option<u64> {
+    let state = SERVED.lock();
+    let served = state.served.as_ref()?;
+    for descriptor in &served.open {
+        // SAFETY: it is open while it is listed. The thread that waits at it wakes up.
+        unsafe { libc::shutdown(*descriptor, libc::SHUT_RDWR) };
+    }
+    Some(served.number)
+}
+
+/// The thread is done with its sockets, which are closed while the lock is held.
+fn done(number: u64, sockets: impl FnOnce()) {
+    let mut state = SERVED.lock();
+    sockets();
+    if state
+        .served
+        .as_ref()
+        .is_some_and(|served| served.number == number)
+        && let Some(served) = state.served.take()
+    {
+        served.remove_file();
+    }
+}
+
+/// Opens or closes sockets of the thread; the list is that of all which are open then.
+fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
+    let mut state = SERVED.lock();
+    if let Some(served) = &mut state.served
+        && served.number == number
+    {
+        change(&mut served.open);
+    }
+}
+
+/// In a forked child: the thread is not there, and its sockets are the parent's.
+pub fn forget_in_child() {
+    // A lock that is not free stays so: then nothing of us runs in this child.
+    if let Some(mut state) = SERVED.try_lock()
+        && let Some(served) = state.served.take()
+    {
+        for descriptor in &served.open {
+            // SAFETY: the child's copy, which nobody else in it knows.
+            unsafe { libc::close(*descriptor) };
+        }
+        // Its end may not run here.
+        std::mem::forget(served);
+    }
+}
+
+extern "C" fn at_exit() {
+    if let Some(state) = SERVED.try_lock()
+        && let Some(served) = &state.served
+    {
+        served.remove_file();
+    }
+}
+
+impl Served {
+    fn remove_file(&self) {
+        if self.owner == std::process::id() {
+            let _ = std::fs::remove_file(&self.file);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The thread: it waits for clients and for their lines.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use super::client::Client;
+use super::requests::Serving;
+use super::{change, done, socket};
+use graphpatch_core::error::{Error, Result};
+use graphpatch_session::Session;
+
+/// More would only be a mistake.
+const MOST_CLIENTS: usize = 32;
+/// How often the thread looks whether the program has ended all others.
+const PATIENCE: libc::c_int = 1000;
+
+/// Starts the thread. It inherits the name of the one that calls; no signal of the program's is ever its own.
+///
+/// # Errors
+///
+/// [`Error::State`] when there can be no thread.
+pub fn spawn(listener: UnixListener, session: Arc<Session>, number: u64) -> Result<()> {
+    // SAFETY: sets are valid when zero; all pointers are to locals.
+    let before = unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        before
+    };
+    let thread = std::thread::Builder::new().spawn(move || serve(listener, session, number));
+    // SAFETY: the mask that this thread had.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    thread
+        .map(drop)
+        .map_err(|why| Error::State(format!("no thread for live control: {why}")))
+}
+
+fn serve(listener: UnixListener, session: Arc<Session>, number: u64) {
+    let mut serving = Serving::new(session);
+    let mut clients: Vec<Client> = Vec::new();
+    while !serving.is_stopped() {
+        let mut waiting = vec![poll_for(listener.as_raw_fd(), libc::POLLIN)];
+        waiting.extend(
+            clients
+                .iter()
+                .map(|client| poll_for(client.descriptor(), client.wants())),
+        );
+        // SAFETY: the list is a local of that length.
+        let ready = unsafe {
+            libc::poll(
+                waiting.as_mut_ptr(),
+                waiting.len() as libc::nfds_t,
+                PATIENCE,
+            )
+        };
+        let seen = |at: usize| waiting.get(at).map_or(0, |poll| poll.revents);
+        if seen(0) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 || is_alone() {
+            break;
+        }
+        if ready <= 0 {
+            continue;
+        }
+        for (at, client) in clients.iter_mut().enumerate() {
+            if seen(at + 1) != 0 {
+                client.go_on(&mut serving);
+            }
+        }
+        let_go(&mut clients, &mut serving, number, Client::is_gone);
+        if seen(0) & libc::POLLIN != 0 {
+            accept(&listener, &mut clients, number);
+        }
+    }
+    // A client that has asked for the end gets its answer.
+    for client in &mut clients {
+        client.finish();
+    }
+    let_go(&mut clients, &mut serving, number, |_| true);
+    serving.take_all_away();
+    done(number, || drop(listener));
+}
+
+fn poll_for(fd: libc::c_int, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    }
+}
+
+/// Takes the next client, if it is this user's.
+fn accept(listener: &UnixListener, clients: &mut Vec<Client>, number: u64) {
+    change(number, |open| {
+        let Ok((stream, _)) = listener.accept() else {
+            return;
+        };
+        if clients.len() >= MOST_CLIENTS || !socket::is_ours(&stream) {
+            return;
+        }
+        if let Ok(client) = Client::new(stream) {
+            open.push(client.descriptor());
+            clients.push(client);
+        }
+    });
+}
+
+/// Closes the sockets of clients, and takes away what held only while they were there.
+fn let_go(
+    clients: &mut Vec<Client>,
+    serving: &mut Serving,
+    number: u64,
+    which: impl Fn(&Client) -> bool,
+) {
+    let (gone, left): (Vec<_>, Vec<_>) = clients.drain(..).partition(|client| which(client));
+    *clients = left;
+    for client in gone {
+        let descriptor = client.descriptor();
+        let held = client.held();
+        change(number, |open| {
+            open.retain(|one| *one != descriptor);
+            drop(client);
+        });
+        serving.release(held);
+    }
+}
+
+/// Whether the program's first thread has ended by `pthread_exit` and no other is left but this one: then the process would
+/// stay for us alone.
+fn is_alone() -> bool {
+    let pid = std::process::id();
+    let Ok(first) = std::fs::read_to_string(format!("/proc/self/task/{pid}/stat")) else {
+        return false;
+    };
+    let state = first.rsplit(')').next().unwrap_or_default();
+    state.trim_start().starts_with('Z')
+        && std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 2)
+}

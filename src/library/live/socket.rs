@@ -1,0 +1,103 @@
+//! The socket: a file that this user alone can open, in a folder that this user alone can enter.
+
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use graphpatch_core::error::{Error, Result};
+use graphpatch_loader::{sockets, trust};
+
+/// Opens this process's socket. Its file is named after the process; one that an earlier process of this number left is replaced.
+///
+/// # Errors
+///
+/// [`Error::File`] naming what stands in the way.
+pub fn listen() -> Result<(UnixListener, PathBuf)> {
+    let file = sockets::folder()?.join(format!("{}.sock", std::process::id()));
+    let fail = |why: std::io::Error| Error::File {
+        file: file.clone(),
+        why: format!("no socket for live control: {why}"),
+    };
+    let address = address(&file).ok_or_else(|| Error::File {
+        file: file.clone(),
+        why: "the path is too long for a socket; name a shorter folder in XDG_RUNTIME_DIR".into(),
+    })?;
+    let _ = std::fs::remove_file(&file);
+    let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: plain numbers.
+    let raw = checked(unsafe { libc::socket(libc::AF_UNIX, flags, 0) }).map_err(fail)?;
+    // SAFETY: just opened, by nobody else known.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // The file gets the mode that the socket has: no umask of the program's has to change for it.
+    // SAFETY: the socket is open; the address is a local that lives for the call.
+    let bound = unsafe {
+        checked(libc::fchmod(raw, 0o600))
+            .and_then(|_| checked(libc::bind(raw, (&raw const address).cast(), length)))
+            .and_then(|_| checked(libc::listen(raw, 16)))
+    };
+    bound.map_err(fail)?;
+    Ok((UnixListener::from(socket), file))
+}
+
+fn checked(answer: libc::c_int) -> std::io::Result<RawFd> {
+    match answer {
+        0.. => Ok(answer),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+fn address(file: &Path) -> Option<libc::sockaddr_un> {
+    // SAFETY: a plain C struct that is valid when zero.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = file.as_os_str().as_bytes();
+    // One stays for the zero at the end.
+    if name.len() >= address.sun_path.len() {
+        return None;
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(name) {
+        *place = *byte as libc::c_char;
+    }
+    Some(address)
+}
+
+/// Whether the process at the other end runs as this user, or as root.
+pub fn is_ours(stream: &UnixStream) -> bool {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the socket is open; both pointers are to locals of the sizes that are told.
+    let answer = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    answer == 0 && (peer.uid == trust::user() || peer.uid == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_too_long_is_no_address() {
+        assert!(address(Path::new("/run/x.sock")).is_some());
+        assert!(address(Path::new(&format!("/{}", "x".repeat(200)))).is_none());
+    }
+
+    #[test]
+    fn a_peer_of_this_user_is_ours() {
+        let (one, _other) = UnixStream::pair().expect("sockets");
+        assert!(is_ours(&one));
+    }
+}

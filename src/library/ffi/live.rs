@@ -20,7 +20,7 @@ use graphpatch_session::Session;
 pub unsafe extern "C" fn gp_live_start(session: *const gp_session) -> Status {
     guard(|| {
         // SAFETY: by this function's contract.
-        if let Some(session) = unsafe { share_or_none(session) } {
+        if let Some(session) = share_or_none(session)? {
             return live::start(&session);
         }
         if let Some(session) = live::known() {

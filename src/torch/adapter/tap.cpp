@@ -1,5 +1,5 @@
-// The operator by which compiled code tells of a value: it stands in the code behind the operation that computes it, and applies
-// the patches of the thread's run there. Where no run is open, or no patch stands there, it does nothing.
+// The operator by which compiled code tells of a value: it stands in the code behind the operation that computes it, and
+// applies the patches of the thread's run there. Where no run is open, or no patch stands there, it does nothing.
 #include "adapter.h"
 
 #include <torch/library.h>

@@ -1,5 +1,6 @@
 """Live control: real programs that run a model when they are told to, looked at and patched from outside meanwhile."""
 
+import contextlib
 import json
 import os
 import signal
@@ -235,7 +236,9 @@ def test_two_clients_and_lines_that_are_no_requests(
     # A line without an end is refused, and nobody else is kept waiting.
     three = Client(served)
     assert "more than" in three.send(b"x" * (1 << 20) + b"y" * 4096)["error"]
-    assert three.lines.readline() == ""
+    # It has sent more than was read, which the system calls a reset.
+    with contextlib.suppress(ConnectionResetError):
+        assert three.lines.readline() == ""
     assert one.ask(do="on", number=number["number"]) == {"ok": True}
     assert served.run() == patched
     assert one.ask(do="stop") == {"ok": True} and one.lines.readline() == ""
@@ -252,8 +255,14 @@ def test_nobody_else_can_connect(start: Callable[..., Served]) -> None:
     if os.geteuid() == 0:  # only root can become somebody else; whoever opens the files is asked who he is
         for path, mode in [(served.folder.parent, 0o755), (served.folder, 0o755), (file, 0o666)]:
             path.chmod(mode)
-        script = f"import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect({str(file)!r})\nprint(s.recv(1))"
-        done = subprocess.run([sys.executable, "-I", "-c", script], user=65534, capture_output=True, text=True)
+        script = f"""
+import os, socket
+peer = socket.socket(socket.AF_UNIX)
+os.setuid(65534)
+peer.connect({str(file)!r})
+print(peer.recv(1))
+"""
+        done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True)
         assert done.stdout == "b''\n", done.stderr
     served.folder.chmod(0o755)
     said = served.live("counts", code=2)

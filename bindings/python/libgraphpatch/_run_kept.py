@@ -30,6 +30,12 @@ class _Kept(ProbePatch[Any]):
 
     keeps_gradient: bool = field(default=False)
 
+    def _changes(self) -> bool:
+        return False
+
+    def _at_constant(self) -> None:
+        self.keeps_gradient = False
+
     def op(self, original_output: Any) -> Any:
         differentiable = isinstance(original_output, Tensor) and original_output.dtype.is_floating_point
         if self.keeps_gradient and differentiable:

@@ -56,16 +56,16 @@ def float_weight(module: nn.Module) -> Tensor | None:
     names = {kind.__name__ for kind in type(module).__mro__}
     with torch.no_grad():
         if _is_torchs(module):
-            return weight().dequantize()  # type: ignore[no-any-return]
+            return weight().dequantize()
         if not isinstance(module, nn.Linear):
             return None
         if "Linear4bit" in names and getattr(weight, "quant_state", None) is not None:
             functions = needed("bitsandbytes.functional", "bitsandbytes")
-            return functions.dequantize_4bit(weight.data, weight.quant_state)  # type: ignore[no-any-return]
+            return functions.dequantize_4bit(weight.data, weight.quant_state)
         if "Linear8bitLt" in names:
             return _eight_bits(module)
         if type(module) is nn.Linear and _has_own_dequantize(weight):
-            return weight.dequantize().clone()  # type: ignore[no-any-return]
+            return weight.dequantize().clone()
     return None
 
 
@@ -91,11 +91,11 @@ def _linear(module: Any, weight: Tensor, given: Tensor) -> Tensor:
 
 
 def _is_number(weight: Tensor) -> bool:
-    return weight.is_floating_point() or weight.is_complex()
+    return bool(weight.is_floating_point() or weight.is_complex())
 
 
 def _has_own_dequantize(weight: Tensor) -> bool:
-    return type(weight).dequantize is not Tensor.dequantize
+    return bool(type(weight).dequantize is not Tensor.dequantize)
 
 
 # The modules of torch.ao of whose Linear the calls are computed here, by name: what is not used is not imported. That

@@ -132,6 +132,15 @@ def test_a_patch_that_cannot_act_is_refused(model: nn.Module) -> None:
         run(alone, {"weight": ZeroPatch()})
 
 
+def test_a_cache_leaves_the_run_as_it_is(model: nn.Module) -> None:
+    pg = PatchableGraph(model, X)
+    with torch.no_grad():
+        before = model(X)
+    assert torch.equal(pg.cache(X)["output"], before)
+    cache = pg.cache(X, "b.weight" if "weight" in pg.graph.b else "b.output")
+    assert all(value.is_floating_point() for value in cache.values())
+
+
 class Packed(nn.Module):
     """A layer of somebody's: two numbers in a byte."""
 
@@ -148,6 +157,9 @@ def test_weights_of_unknown_kinds_are_refused() -> None:
     pg = PatchableGraph(nn.Sequential(Packed(), nn.Linear(64, 4)), X)
     with pytest.raises(ValueError, match="sub_0.weight: this weight of a Packed is quantized"):
         run(pg, {"sub_0.weight": ZeroPatch()})
+    assert pg.cache(X)["sub_0.weight"].dtype == torch.uint8  # it may be looked at
+    with pytest.raises(ValueError, match="sub_0.weight: this weight"):
+        pg.sweep("sub_*.weight", X, metric=lambda output: output.sum())
     assert not run(pg, {"sub_1.weight": ZeroPatch(), "sub_1.bias": ZeroPatch()}).any()
 
 

@@ -37,7 +37,7 @@ def placed(patches: Any, graph: Graph, root: Module | None) -> list[Placed]:
     pairs = list(_pairs(patches))
     wrong: list[str] = []
     found: list[Placed] = []
-    weights = _Weights(graph, root)
+    weights = Weights(graph, root)
     for path, patch in pairs:
         try:
             if isinstance(patch, SkipPatch):
@@ -54,7 +54,7 @@ def placed(patches: Any, graph: Graph, root: Module | None) -> list[Placed]:
     return found
 
 
-class _Weights:
+class Weights:
     """Which of the leaves of a block are weights of quantized modules."""
 
     def __init__(self, graph: Graph, root: Module | None) -> None:
@@ -71,7 +71,10 @@ class _Weights:
         module = module_of(self.graph, self.root, scope) if dot else self.root
         if module is None or not is_quantized(module):
             return Placed(leaf, patch, leaf, patch)
-        if not dot or float_weight(module) is None or patch.on == "grad":
+        known = bool(dot) and float_weight(module) is not None
+        if not known and patch.on == "value" and not patch._changes():
+            return Placed(leaf, patch, leaf, patch)  # it sees what is kept
+        if not known or patch.on == "grad":
             raise ValueError(
                 f"{leaf}: this weight of a {type(module).__name__} is quantized, and "
                 + ("has no gradient" if patch.on == "grad" else "its value cannot be patched there")
@@ -82,6 +85,7 @@ class _Weights:
             self.calls[scope] = skipped(self.graph, self.root, self.graph.find("", scope), joined), joined
         call, joined = self.calls[scope]
         joined.patches.append(patch)
+        patch._at_constant()
         return Placed(leaf, patch, call.leaf, call.done)
 
     def _are_there(self, root: Module) -> bool:

@@ -1,5 +1,5 @@
-"""Weights that are kept in 8 or 4 bits (bitsandbytes, torchao, torch.ao): the node ``weight`` of such a Linear is the float
-value that it stands for, and patches act on that. The layer is then computed from it, in floating point.
+"""Weights that are kept in 8 or 4 bits (bitsandbytes, torchao, torch.ao): the node ``weight`` of such a Linear is the
+float value that it stands for, and patches act on that. The layer is then computed from it, in floating point.
 
 What a library keeps is no number of the weight: a patch of it would do nothing, or something else. So weights that are
 not known here are refused.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ._optional import needed
 from .flow import SkipPatch, original_of
 from .patches import Patch
 
@@ -33,11 +34,12 @@ class WeightPatch(SkipPatch):
         """What the call comes to."""
         weight = float_weight(module)
         assert weight is not None  # it was there when the patch was placed
+        kept: Any = weight
         for patch in self.patches:
-            weight = patch._call(weight)
-        if all(patch._only_looks() for patch in self.patches):
+            kept = patch._call(kept)
+        if kept is weight:
             return original_of(module)(*args, **kwargs)
-        return _linear(module, weight, *args, **kwargs)
+        return _linear(module, kept, *args, **kwargs)
 
 
 def is_quantized(module: nn.Module) -> bool:
@@ -54,17 +56,16 @@ def float_weight(module: nn.Module) -> Tensor | None:
     names = {kind.__name__ for kind in type(module).__mro__}
     with torch.no_grad():
         if _is_torchs(module):
-            return weight().dequantize()  # type: ignore[no-any-return]
+            return weight().dequantize()
         if not isinstance(module, nn.Linear):
             return None
         if "Linear4bit" in names and getattr(weight, "quant_state", None) is not None:
-            from bitsandbytes.functional import dequantize_4bit
-
-            return dequantize_4bit(weight.data, weight.quant_state)  # type: ignore[no-any-return]
+            functions = needed("bitsandbytes.functional", "bitsandbytes")
+            return functions.dequantize_4bit(weight.data, weight.quant_state)
         if "Linear8bitLt" in names:
             return _eight_bits(module)
         if type(module) is nn.Linear and _has_own_dequantize(weight):
-            return weight.dequantize().clone()  # type: ignore[no-any-return]
+            return weight.dequantize().clone()
     return None
 
 
@@ -90,15 +91,15 @@ def _linear(module: Any, weight: Tensor, given: Tensor) -> Tensor:
 
 
 def _is_number(weight: Tensor) -> bool:
-    return weight.is_floating_point() or weight.is_complex()
+    return bool(weight.is_floating_point() or weight.is_complex())
 
 
 def _has_own_dequantize(weight: Tensor) -> bool:
-    return type(weight).dequantize is not Tensor.dequantize
+    return bool(type(weight).dequantize is not Tensor.dequantize)
 
 
-# The modules of torch.ao of whose Linear the calls are computed here, by name: what is not used is not imported. That of the
-# first returns floats.
+# The modules of torch.ao of whose Linear the calls are computed here, by name: what is not used is not imported. That
+# of the first returns floats.
 _DYNAMIC, _STATIC = "torch.ao.nn.quantized.dynamic.modules.linear", "torch.ao.nn.quantized.modules.linear"
 
 

@@ -31,6 +31,12 @@ class _Kept(ProbePatch[Any]):
     def __init__(self) -> None:
         super().__init__(grad=True)
 
+    def _changes(self) -> bool:
+        return False
+
+    def _at_constant(self) -> None:
+        self.keeps_gradient = False
+
     def op(self, original_output: Any) -> Any:
         if isinstance(original_output, Tensor) and original_output.dtype.is_floating_point:
             return super().op(original_output)

@@ -14,7 +14,7 @@ from . import _trees
 from ._call import Call
 from ._index import as_key
 from ._patch_block import PatchBlock
-from ._place import Placed, skipped
+from ._place import Placed, Weights, skipped
 from ._run_kept import Nodes, paths_of
 from .flow import KeepPatch, SkipPatch, Skipping
 from .patches import CustomPatch, Patch, ReplacePatch
@@ -181,9 +181,10 @@ class Sweeping:
         times = len(experiments)
         first = min(experiments, key=lambda experiment: experiment.node)
         places = self._skips(first.path) if resume else []
+        weights = Weights(self.pg._recorder.graph(), self.pg._recorder.root.module())
         for number, experiment in enumerate(experiments):
             patch = self._patch(experiment, number, times)
-            places.append(Placed(experiment.path, patch, experiment.path, patch))
+            places.append(weights.placed(experiment.path, patch))
         output = self._run(self.call.repeated(times) if times > 1 else self.call, places, times)
         count = self.call.rows or 0
         parts = [output] if times == 1 else [_trees.part(output, count, number, times) for number in range(times)]

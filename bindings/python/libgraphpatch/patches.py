@@ -98,6 +98,13 @@ class Patch(Generic[T]):
         """Whether a function of Python's says what becomes of the value."""
         return not self._only_looks() and not any(self._is_own(kind) for kind in (ZeroPatch, AddPatch, ReplacePatch))
 
+    def _changes(self) -> bool:
+        """Whether the patch may put another value in the place of the one it gets."""
+        return not self._only_looks()
+
+    def _at_constant(self) -> None:
+        """It stands where a value is from which no gradient of the model's flows."""
+
     def _describe(self, spec: Handle) -> Function | None:
         """Makes ``spec`` say what the patch does. Returns what has to live as long as it is registered."""
         if self.on == "grad":

@@ -19,7 +19,6 @@ use graphpatch_session::Session;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gp_live_start(session: *const gp_session) -> Status {
     guard(|| {
-        // SAFETY: by this function's contract.
         if let Some(session) = share_or_none(session)? {
             return live::start(&session);
         }

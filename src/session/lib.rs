@@ -25,6 +25,7 @@ pub mod scope;
 mod session;
 pub mod snapshot;
 pub mod thread;
+pub mod times;
 pub mod value;
 pub mod verdict;
 pub mod wants;

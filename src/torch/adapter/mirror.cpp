@@ -171,8 +171,7 @@ public:
       return std::any_of(edges_.begin(), edges_.end(), [&](const Edge& edge) { return edge.memory.lock().get() == memory; });
     };
     const auto lives = [&](const Edge& edge) {
-      return !edge.expired() &&
-             (!is_forgotten(edge.original) || is_copy(edge.original.storage().unsafeGetStorageImpl()));
+      return !edge.expired() && (!is_forgotten(edge.original) || is_copy(edge.original.storage().unsafeGetStorageImpl()));
     };
     while (!std::all_of(edges_.begin(), edges_.end(), lives))
       keep_if(edges_, lives);

@@ -93,7 +93,8 @@ at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
   return copy;
 }
 
-// From 2.10 on libtorch and Python hold each other: of a tensor that Python has forgotten, its object is held by the tensor alone.
+// From 2.10 on libtorch and Python hold each other: of a tensor that Python has forgotten, its object is held by the tensor
+// alone.
 template <class Slot>
 static auto python_forgot(const Slot& slot, int) -> decltype(slot.has_unique_reference()) {
   return slot.has_unique_reference();

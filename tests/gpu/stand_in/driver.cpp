@@ -16,7 +16,6 @@ namespace {
 
 using Task = card::Work;
 
-
 enum Answer { kSuccess = 0, kInvalid = 1, kNotFound = 500 };
 
 constexpr int kDevices = 2;
@@ -74,16 +73,16 @@ const Kernel kKernels[] = {
     {"gp_replace_dense", bind_work<gp_replace_dense>},
     {"gp_replace_strided", bind_work<gp_replace_strided>},
     {"gp_any",
-        [](void** arguments) -> Task {
-          const Work work = *static_cast<const Work*>(arguments[0]);
-          const Picks picks = *static_cast<const Picks*>(arguments[1]);
-          return [work, picks] { gp_any(work, picks); };
-        }},
+     [](void** arguments) -> Task {
+       const Work work = *static_cast<const Work*>(arguments[0]);
+       const Picks picks = *static_cast<const Picks*>(arguments[1]);
+       return [work, picks] { gp_any(work, picks); };
+     }},
     {"gp_batch",
-        [](void** arguments) -> Task {
-          const Batch batch = *static_cast<const Batch*>(arguments[0]);
-          return [batch] { gp_batch(batch); };
-        }},
+     [](void** arguments) -> Task {
+       const Batch batch = *static_cast<const Batch*>(arguments[0]);
+       return [batch] { gp_batch(batch); };
+     }},
 };
 
 // Memory that was given back is never used again, and holds no number that anybody wrote.
@@ -335,7 +334,7 @@ int cuStreamWaitEvent(void* stream, void* event, unsigned) {
 }
 
 int cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigned block, unsigned, unsigned, unsigned,
-    void* stream, void** arguments, void**) {
+                   void* stream, void** arguments, void**) {
   const auto& kernel = *static_cast<const Kernel*>(function);
   card::note(std::string("launch ") + kernel.name);
   card::add(stream, [grid, block, work = kernel.bind(arguments)] { launch(grid, block, work); });

@@ -42,7 +42,8 @@ static int called(void *user, DLManagedTensorVersioned *value, DLManagedTensorVe
   return 0;
 }
 
-#define bad(call) (refused(GP_STATUS_ARGUMENT, call), check_that(__FILE__, __LINE__, strstr(gp_last_error(), words) != NULL, words))
+#define bad(call)                                                                                                              \
+  (refused(GP_STATUS_ARGUMENT, call), check_that(__FILE__, __LINE__, strstr(gp_last_error(), words) != NULL, words))
 
 /* Each call that takes an object is given a bad one in each place; `good` has live ones for the other places. */
 static void each_call_refuses(objects wrong, objects good, const char *words) {
@@ -145,8 +146,15 @@ static void check_other_types(const char *graph) {
 static void check_made_up(const char *graph) {
   objects good = all_new(graph), wrong;
   char on_the_stack[256] = {0};
-  void *made_up[] = {on_the_stack, on_the_stack + 1, (void *)1, (void *)-1, malloc(64), (char *)good.spec + 1,
-                     (char *)good.spec + ((size_t)1 << 28), (char *)good.spec + ((size_t)1 << 20)};
+  void *made_up[] = {
+      on_the_stack,
+      on_the_stack + 1,
+      (void *)1,
+      (void *)-1,
+      malloc(64),
+      (char *)good.spec + 1,
+      (char *)good.spec + ((size_t)1 << 28),
+      (char *)good.spec + ((size_t)1 << 20)};
   for (size_t at = 0; at < sizeof made_up / sizeof *made_up; ++at) {
     wrong.session = made_up[at], wrong.graphs = made_up[at], wrong.spec = made_up[at];
     wrong.value = made_up[at], wrong.root = made_up[at], wrong.scope = made_up[at];

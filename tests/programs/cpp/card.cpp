@@ -73,10 +73,13 @@ void values() {
     check(gp::add("mul", host), [&](Tensor& t) { t.add_(row); }, 1);
     check(gp::add("mul", row.to(kCard)), [&](Tensor& t) { t.add_(row); }, 1);
     check(gp::replace("mul", host).slice("[1]"), [&](Tensor& t) { t[1].copy_(row); }, 1);
-    check(gp::replace("mul", 3).index(torch::tensor({2, 0})), [](Tensor& t) {
-        t[0].fill_(3);
-        t[2].fill_(3);
-    }, 1);
+    check(
+        gp::replace("mul", 3).index(torch::tensor({2, 0})),
+        [](Tensor& t) {
+            t[0].fill_(3);
+            t[2].fill_(3);
+        },
+        1);
     // A tensor of libtorch's on the host, and a function: that is libtorch's work.
     check(gp::add("mul", row), [&](Tensor& t) { t.add_(row); }, 0);
     check(gp::custom("mul", [](const Tensor& t) { return t.neg(); }), [](Tensor& t) { t.neg_(); }, 0);
@@ -86,7 +89,8 @@ void values() {
 void several() {
     gp::Session session;
     Twice module;
-    const auto first = session.patch("mul[0]=zero"), second = session.patch("mul[1]=add:1"), third = session.patch("mul[2]=replace:7");
+    const auto first = session.patch("mul[0]=zero"), second = session.patch("mul[1]=add:1"),
+               third = session.patch("mul[2]=replace:7");
     card::calls();
     const Tensor out = module->forward(numbers().to(kCard));
     const auto calls = card::calls();

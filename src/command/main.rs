@@ -3,12 +3,14 @@
 //! | module | owns |
 //! |---|---|
 //! | [`commands`] | one file or folder for each subcommand |
+//! | [`columns`] | tables as Parquet files |
 //! | [`launch`] | how `run` and `sweep` start programs, and what they tell of them afterwards |
 //! | [`patch_arguments`] | `--patch`, `--patches`, `--probe`, `--record` |
 //! | [`run_options`] | `--on-error`, `--operations`, `--run-at` |
 //! | [`terminal`] | colors |
 //! | [`voice`] | messages, results, exit codes |
 
+mod columns;
 mod commands;
 mod launch;
 mod patch_arguments;

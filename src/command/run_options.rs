@@ -87,6 +87,7 @@ impl RunOptions {
     ) -> Result<Options, Stop> {
         Ok(Options {
             record,
+            trace: false,
             patches: absolute(patches)?,
             on_error: match self.on_error {
                 Some(Answer::Raise) => OnError::Raise,

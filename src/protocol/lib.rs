@@ -9,6 +9,7 @@ pub mod live;
 pub mod lost;
 pub mod options;
 pub mod report;
+pub mod trace;
 
 pub use lost::Lost;
 pub use options::{OPTIONS_VARIABLE, Operations, Options};

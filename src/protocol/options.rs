@@ -28,6 +28,9 @@ pub enum Operations {
 pub struct Options {
     /// Record the graph.
     pub record: bool,
+    /// Tell when things happened.
+    #[serde(default)]
+    pub trace: bool,
     /// Patches, in the order given.
     pub patches: Vec<PatchSpec>,
     /// What a patch does that cannot be applied.
@@ -77,6 +80,7 @@ mod tests {
         let file = dir.path().join("options.json");
         let options = Options {
             record: true,
+            trace: true,
             patches: vec![
                 "a.b[..., 0]=zero".parse().expect("patch"),
                 "a.c|sub_1=add:-0.5".parse().expect("patch"),

@@ -133,6 +133,9 @@ impl Flat {
 
     /// The thread ends, or another run begins on it.
     pub fn end(mut self) {
+        if let Some(times) = &self.run.times {
+            times.lock().end();
+        }
         let session = self.session();
         if self.epoch != session.epoch.load(Ordering::Relaxed) {
             return;
@@ -173,6 +176,9 @@ impl Flat {
                 &scope.module_path,
                 Default::default(),
             );
+        }
+        if let (Some(times), Some(name)) = (&self.run.times, frame.name) {
+            times.lock().enter(name, &scope.class_name);
         }
         Entered {
             wants: self.run.push(frame),

@@ -18,6 +18,7 @@ impl Session {
         self.runs.store(0, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
         forget(&mut *self.open.lock());
+        forget(&mut *self.timeline.runs.lock());
         self.begun.lock().clear();
         for patch in self.patches.lock().iter() {
             patch.reset();

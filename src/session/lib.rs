@@ -26,6 +26,7 @@ mod session;
 pub mod snapshot;
 mod taps;
 pub mod thread;
+pub mod times;
 pub mod value;
 pub mod verdict;
 pub mod wants;

@@ -12,10 +12,12 @@ use crate::held::Held;
 use crate::record::{Args, Recorder, Source};
 use crate::scope::{Root, Scope};
 use crate::session::Session;
+use crate::times::Times;
 use crate::wants::Wants;
 use graphpatch_core::graph::SourceLine as Line;
 use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name};
+use graphpatch_locks::Mutex;
 
 /// What the command's session notes of a program that has another one.
 pub const OWN_RUNS: &str = "the program has a session of its own: runs that it records or patches itself are not recorded or patched here";
@@ -29,6 +31,8 @@ pub struct Run {
     pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) root: Arc<Root>,
     pub(crate) recorder: Option<Recorder>,
+    /// When things happen in it, if somebody wants to know.
+    pub(crate) times: Option<Arc<Mutex<Times>>>,
     pub(crate) frames: Vec<Frame>,
     /// How many scopes are open below a frame of which nothing is wanted; they have none themselves.
     pub(crate) cold: u32,
@@ -129,7 +133,9 @@ impl Run {
         recorder: Option<Recorder>,
     ) -> Run {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let times = session.timeline.begin(&root.name);
         Run {
+            times,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             session,
             plan,
@@ -243,6 +249,9 @@ impl Run {
             None => scope.candidate(),
         };
         let site = self.site(0, name);
+        if let Some(times) = &self.times {
+            times.lock().enter(name, &scope.class_name);
+        }
         let (mut event, mut unknown) = (None, None);
         if let Some(recorder) = &mut self.recorder {
             let mut tape = recorder.tape();
@@ -309,6 +318,9 @@ impl Run {
             return None;
         }
         let frame = self.frames.pop()?;
+        if let (Some(times), Some(_)) = (&self.times, frame.name) {
+            times.lock().leave();
+        }
         if let Some(recorder) = &mut self.recorder
             && frame.name.is_some()
         {
@@ -344,6 +356,9 @@ impl Run {
         let mut this = self;
         if let Some(held) = &this.held {
             held.end();
+        }
+        if let Some(times) = &this.times {
+            times.lock().end();
         }
         let tape = this.recorder.take().map(Recorder::into_tape);
         match (this.resumed, tape) {

@@ -10,6 +10,7 @@ use crate::open_tapes::{self, OpenTapes};
 use crate::patches::Arranged;
 use crate::record::Source;
 use crate::recorded::Recorded;
+use crate::times::Timeline;
 use graphpatch_core::graph::{Graph, SourceLine};
 use graphpatch_core::patch::{OnError, Patch};
 use graphpatch_native::{SourceReader, Stack};
@@ -50,6 +51,7 @@ pub struct Session {
     pub(crate) runs: AtomicU64,
     /// Flat runs that are under way.
     pub(crate) open: Mutex<OpenTapes>,
+    pub(crate) timeline: Timeline,
     /// How often the process was forked off.
     pub(crate) epoch: AtomicU64,
     pub(crate) observer: RwLock<Option<Observer>>,

@@ -86,6 +86,9 @@ impl Run {
             name,
             site,
         };
+        if let (Some(times), ValueKind::Op(_)) = (&self.times, kind) {
+            times.lock().operation(token.serial);
+        }
         Some((token, wants))
     }
 
@@ -140,6 +143,13 @@ impl Run {
             _ => None,
         };
         let target = operation.map_or(&self.no_target, |op| &op.schema);
+        if let Some(times) = &self.times {
+            let mut times = times.lock();
+            times.returned(token.serial, token.depth, token.name, target);
+            for text in self.patches_at(token.site) {
+                times.patched(token.depth, token.name, text);
+            }
+        }
         if let Some(recorder) = &mut self.recorder {
             let mut tape = recorder.tape();
             tape.leaf(level, token.kind.into(), token.name, target, elements, args);
@@ -151,7 +161,21 @@ impl Run {
     pub fn abandon(&mut self, token: &Token) {
         if self.has(token) {
             self.take_args(token);
+            if let Some(times) = &self.times {
+                times.lock().take(token.serial);
+            }
         }
+    }
+
+    /// The patches that hold there, as their users would write them.
+    fn patches_at(&self, site: Option<u32>) -> impl Iterator<Item = &str> {
+        let plan = self.plan.as_deref().zip(site);
+        let targets = plan.map(|(plan, site)| plan.targets(site).into_owned());
+        let held = targets.into_iter().flatten().filter(|target| self.holds(target.patch));
+        held.filter_map(|target| {
+            let patch = self.plan.as_ref()?.patches.get(target.patch as usize)?;
+            Some(&*patch.text)
+        })
     }
 
     /// The value's place among the patches, if it is one of this run's.

@@ -194,6 +194,7 @@ fn reports_hold_what_the_process_is() {
         operations: graphpatch_protocol::Operations::Auto,
         run_at: Vec::new(),
         record: true,
+        trace: false,
         patches: vec![],
         on_error: graphpatch_core::patch::OnError::Raise,
         report_dir: reports.clone(),

@@ -46,6 +46,9 @@ pub struct Run {
     /// Where the values of probes and records go (safetensors); without FILE, PROGRAM.NUMBER.safetensors
     #[arg(long, value_name = "FILE", num_args = 0..=1, help_heading = "What to see")]
     save: Option<Option<PathBuf>>,
+    /// When each scope and operation ran, on which thread, and where patches acted: a trace for ui.perfetto.dev or Chrome (JSON)
+    #[arg(long, value_name = "FILE", help_heading = "What to see")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     manner: RunOptions,
     /// Print a table of the patches: matched, applied, failed, kept
@@ -82,9 +85,10 @@ impl Run {
             sockets::folder()?;
         }
         let dir = start::directory()?;
-        let record = self.tree || graph.is_some();
+        let record = self.tree || graph.is_some() || self.trace.is_some();
         let options = Options {
             live: self.live,
+            trace: self.trace.is_some(),
             ..self
                 .manner
                 .options(record, &patches, dir.path(), OnError::Skip)?
@@ -100,6 +104,7 @@ impl Run {
             summary: self.summary,
             graph,
             save,
+            trace: self.trace,
             patches,
             program,
             run_at: self.manner.run_at,
@@ -153,7 +158,12 @@ impl Run {
             file,
             content: Content::Values,
         });
-        let outputs: Vec<Output<'_>> = graph.chain(values).collect();
+        let trace = self.trace.iter().map(|file| Output {
+            option: "--trace",
+            file,
+            content: Content::Trace,
+        });
+        let outputs: Vec<Output<'_>> = graph.chain(values).chain(trace).collect();
         let mut inputs: Vec<Input> = outputs::inputs_of(&self.command).collect();
         inputs.extend(self.asked.inputs(patches));
         let against = self.against.iter();

@@ -23,4 +23,5 @@ pub mod python_package;
 pub mod start;
 pub mod summary;
 pub mod telling;
+pub mod trace;
 pub mod wanted;

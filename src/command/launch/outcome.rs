@@ -17,6 +17,8 @@ pub struct Outcome {
     /// What is said of each report that cannot be read.
     pub(super) damaged: Vec<String>,
     pub(super) lost: Lost,
+    /// Where the processes have left all this.
+    pub(super) dir: PathBuf,
 }
 
 impl Outcome {
@@ -28,6 +30,7 @@ impl Outcome {
             reports,
             damaged,
             lost,
+            dir: dir.to_owned(),
         }
     }
 
@@ -146,7 +149,7 @@ impl Outcome {
 }
 
 /// A file that nothing was written to, for a person.
-fn not_written(file: &Path, why: &str) -> String {
+pub(super) fn not_written(file: &Path, why: &str) -> String {
     let now = match file.exists() {
         true => "stays as it was",
         false => "is not written",
@@ -216,6 +219,7 @@ mod tests {
                 .collect(),
             damaged: vec![],
             lost: Lost::default(),
+            dir: PathBuf::new(),
         };
         let lost = outcome([Some("0"), Some("1")]).save(&dir.path().join("g.json"));
         assert!(lost.is_empty(), "{lost:?}");
@@ -242,6 +246,7 @@ mod tests {
             reports,
             damaged: vec![],
             lost: Lost::default(),
+            dir: PathBuf::new(),
         };
         let sums = outcome.patches(&specs);
         assert_eq!((sums[0].matched, sums[0].applied), (7, 7));

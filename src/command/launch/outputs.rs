@@ -15,6 +15,8 @@ use graphpatch_core::output::{Destination, folder_of};
 pub enum Content {
     /// `run --graph`
     Graph,
+    /// `run --trace`
+    Trace,
     /// `run --save`
     Values,
     /// `sweep -o`: CSV or JSON, by its ending.
@@ -23,6 +25,8 @@ pub enum Content {
     Journal,
     /// `sweep --heat-map`
     Picture,
+    /// `view --statistics`
+    Parquet,
     /// `view -o`
     Page,
     /// `view --dot -o`
@@ -56,7 +60,7 @@ impl Input {
 
 /// What the endings of file names promise: the contents of ours that fit, of which there may be none.
 const ENDINGS: &[(&str, &[Content])] = &[
-    ("json", &[Content::Graph, Content::Table]),
+    ("json", &[Content::Graph, Content::Table, Content::Trace]),
     ("csv", &[Content::Table]),
     ("safetensors", &[Content::Values]),
     ("journal", &[Content::Journal]),
@@ -75,7 +79,7 @@ const ENDINGS: &[(&str, &[Content])] = &[
     ("onnx", &[]),
     ("gguf", &[]),
     ("pkl", &[]),
-    ("parquet", &[]),
+    ("parquet", &[Content::Table, Content::Parquet]),
     ("toml", &[]),
     ("py", &[]),
     ("so", &[]),
@@ -86,10 +90,12 @@ impl Content {
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Content::Graph => ("a graph", ".json"),
+            Content::Trace => ("a trace", ".json"),
             Content::Values => ("safetensors", ".safetensors"),
-            Content::Table => ("a table", ".csv or .json"),
+            Content::Table => ("a table", ".csv, .json or .parquet"),
             Content::Journal => ("the journal of a sweep", ".journal"),
             Content::Picture => ("a picture (SVG)", ".svg"),
+            Content::Parquet => ("a table (Parquet)", ".parquet"),
             Content::Page => ("a page (HTML)", ".html"),
             Content::Graphviz => ("Graphviz text", ".dot"),
         }
@@ -109,6 +115,7 @@ impl Content {
         }
         match self {
             Content::Graph => begins(&["{"]) && contains(text, b"\"graphs\""),
+            Content::Trace => begins(&["{"]) && contains(text, b"\"traceEvents\""),
             Content::Values => {
                 let length = begin.first_chunk().map(|head| u64::from_le_bytes(*head));
                 length.is_some_and(|length| length < 1 << 32) && begin.get(8) == Some(&b'{')
@@ -116,10 +123,11 @@ impl Content {
             Content::Table => {
                 let ours = contains(text, b"\"rows\"") || contains(text, b"\"settings\"");
                 let binary = |byte: &u8| *byte < b' ' && !byte.is_ascii_whitespace();
-                !begin.iter().any(binary) && (ours || !begins(&["{"]))
+                begin.starts_with(b"PAR1") || !begin.iter().any(binary) && (ours || !begins(&["{"]))
             }
             Content::Journal => begins(&["{"]) && contains(text, b"\"command\""),
             Content::Picture => begins(&["<svg", "<?xml"]),
+            Content::Parquet => begin.starts_with(b"PAR1"),
             Content::Page => begins(&["<!doctype html", "<html"]),
             Content::Graphviz => begins(&["digraph", "strict digraph", "graph", "/*", "//", "#"]),
         }

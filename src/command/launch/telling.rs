@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use graphpatch_core::error::Error;
 use graphpatch_core::graph::{self, Graph};
 use graphpatch_core::patch::PatchSpec;
 use graphpatch_core::path::NodePath;
 use graphpatch_loader::{find_in_path, why_not_preloaded};
+use graphpatch_protocol::trace::load_all;
 use graphpatch_protocol::{PatchReport, Report};
 
 use crate::commands::check;
 use crate::commands::show::lines;
-use crate::launch::outcome::Outcome;
+use crate::launch::outcome::{Outcome, not_written};
 use crate::launch::summary;
+use crate::launch::trace;
 use crate::launch::wanted::Wanted;
 use crate::voice::{Stop, say, show_on_stderr};
 
@@ -43,7 +45,12 @@ impl Outcome {
         let graph = wanted.graph.as_ref().filter(|_| graph_lost.is_empty());
         let kept = wanted.save.as_ref().filter(|_| kept_lost.is_empty());
         self.tell_written(graph, kept);
-        let lost = [graph_lost, kept_lost].concat();
+        let trace_lost: Vec<String> = wanted
+            .trace
+            .iter()
+            .filter_map(|file| self.trace(file))
+            .collect();
+        let lost = [graph_lost, kept_lost, trace_lost].concat();
         for note in check::shared(&graphs, &wanted.patches) {
             say(note);
         }
@@ -73,6 +80,24 @@ impl Outcome {
             }
         };
         say(format!("wrote {}{next}", written.join(", ")));
+    }
+
+    /// Saves when things happened; answers why that could not be.
+    fn trace(&self, file: &Path) -> Option<String> {
+        let events = load_all(&self.dir);
+        if events.is_empty() {
+            return Some(not_written(file, "no model ran"));
+        }
+        match trace::save(file, &events, &self.reports) {
+            Ok(()) => {
+                let file = file.display();
+                say(format!(
+                    "wrote {file}; to see it: open it at ui.perfetto.dev"
+                ));
+                None
+            }
+            Err(why) => Some(why.to_string()),
+        }
     }
 
     fn files(&self, file: Option<&PathBuf>) -> Vec<String> {
@@ -272,6 +297,7 @@ mod tests {
             reports,
             damaged: vec![],
             lost: Lost::default(),
+            dir: PathBuf::new(),
         };
         let all = outcome(vec![report(3), report(4), report(0)]);
         let sums = all.patches(&specs);

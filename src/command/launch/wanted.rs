@@ -10,6 +10,7 @@ pub struct Wanted {
     pub summary: bool,
     pub graph: Option<PathBuf>,
     pub save: Option<PathBuf>,
+    pub trace: Option<PathBuf>,
     pub patches: Vec<PatchSpec>,
     pub program: String,
     pub run_at: Vec<String>,
@@ -18,6 +19,6 @@ pub struct Wanted {
 impl Wanted {
     /// Whether anything of a model is to be seen or changed.
     pub fn wants_inside(&self) -> bool {
-        self.tree || self.graph.is_some() || !self.patches.is_empty()
+        self.tree || self.graph.is_some() || self.trace.is_some() || !self.patches.is_empty()
     }
 }

@@ -5,6 +5,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `values` | what probes and records kept, beside the report |
+//! | `times` | when things happened, for `--trace`, beside the report |
 //! | `process` | the one state of the process, and attaching |
 //! | `reports` | when reports are written, and what is in them |
 //! | `forked` | what a forked child begins with |
@@ -45,6 +46,7 @@ mod reports;
 mod sudden_end;
 mod table;
 mod threads;
+mod times;
 mod undisturbed;
 mod values;
 

@@ -197,6 +197,7 @@ impl Process {
             session.add_patch(patch.clone())?;
         }
         session.set_recording(self.options.record);
+        session.set_timing(self.options.trace);
         session.set_surveying(!self.options.patches.is_empty() || self.options.live);
         session.set_observer(Arc::new(|news| self.on_news(news)));
         let _ = self.session.set(session.clone());

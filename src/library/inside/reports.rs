@@ -6,9 +6,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::process::{self, Process};
 use super::python;
+use super::times;
 use super::undisturbed::Undisturbed;
 use super::values::Values;
 use graphpatch_protocol::report::{PatchReport, Report, values_name};
+use graphpatch_protocol::trace::trace_name;
 use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
 
 /// A list of C's strings that ends with null: arguments, an environment.
@@ -164,6 +166,7 @@ impl Process {
                 self.reports
                     .took
                     .store(self.reports.now() - before, Ordering::Relaxed);
+                self.write_times(pid);
                 self.write_values(report, &kept, wait == Wait::Yes);
             }
         }));
@@ -171,6 +174,17 @@ impl Process {
             .written
             .store(self.reports.now(), Ordering::Relaxed);
         self.reports.writing.store(false, Ordering::Release);
+    }
+
+    /// A file that cannot be written is missed by nobody but the trace, which the command then finds empty.
+    fn write_times(&self, pid: u32) {
+        if let Some(session) = self.session.get().filter(|_| self.options.trace) {
+            let file = self
+                .options
+                .report_dir
+                .join(trace_name(&self.file_name(pid)));
+            let _ = times::write(session, pid, &file);
+        }
     }
 
     /// After the report, since they may be large. The report says it when they cannot be written.

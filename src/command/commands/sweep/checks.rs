@@ -23,7 +23,7 @@ impl Sweep {
         for file in &self.output {
             if Format::of(file).is_none() {
                 return Err(Stop::usage(format!(
-                    "-o {}: a table ends in .csv or .json",
+                    "-o {}: a table ends in .csv, .json or .parquet",
                     file.display()
                 )));
             }

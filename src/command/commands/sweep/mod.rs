@@ -67,7 +67,7 @@ pub struct Sweep {
     /// of these norms over all its values; NAME= in front names it; may be repeated
     #[arg(long, value_name = "METRIC", required = true)]
     metric: Vec<Metric>,
-    /// The table: FILE.csv or FILE.json; may be repeated; by default sweep.csv, which must not be there yet. Beside the first one
+    /// The table: FILE.csv, FILE.json or FILE.parquet; may be repeated; by default sweep.csv, which must not be there yet. Beside the first one
     /// a journal keeps what is measured, so that the same command goes on after an interruption
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,

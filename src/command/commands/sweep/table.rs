@@ -1,4 +1,4 @@
-//! What a sweep found: a row for each node, saved as CSV or JSON.
+//! What a sweep found: a row for each node, saved as CSV, JSON or Parquet.
 
 use std::path::Path;
 
@@ -6,6 +6,8 @@ use graphpatch_core::error::Error;
 use graphpatch_core::output::replace;
 use graphpatch_core::path::NodePath;
 use serde::{Deserialize, Serialize};
+
+use crate::columns::{Cells, Columns};
 
 /// The formats that files name.
 const FORMAT: &str = "graphpatch-sweep";
@@ -114,16 +116,21 @@ impl TryFrom<Json> for Reading {
 pub enum Format {
     Csv,
     Json,
+    Parquet,
 }
 
 impl Format {
     /// By the file's extension.
     pub fn of(file: &Path) -> Option<Format> {
         let extension = file.extension()?;
-        [("csv", Format::Csv), ("json", Format::Json)]
-            .into_iter()
-            .find(|(name, _)| extension.eq_ignore_ascii_case(name))
-            .map(|(_, format)| format)
+        [
+            ("csv", Format::Csv),
+            ("json", Format::Json),
+            ("parquet", Format::Parquet),
+        ]
+        .into_iter()
+        .find(|(name, _)| extension.eq_ignore_ascii_case(name))
+        .map(|(_, format)| format)
     }
 }
 
@@ -152,9 +159,44 @@ impl Table {
                 text.push(b'\n');
                 text
             }
-            None => return Err(fail("its name ends neither in .csv nor in .json".into())),
+            Some(Format::Parquet) => {
+                let bytes = self.columns().parquet();
+                bytes.map_err(|why| fail(why.to_string()))?
+            }
+            None => {
+                return Err(fail(
+                    "its name ends in none of .csv, .json and .parquet".into(),
+                ));
+            }
         };
         replace(file, &text).map_err(|why| fail(why.to_string()))
+    }
+
+    /// The columns of the CSV, where what was not measured is null; and the settings, as JSON.
+    fn columns(&self) -> Columns {
+        let texts =
+            |of: fn(&Row) -> Option<String>| Cells::Texts(self.rows.iter().map(of).collect());
+        let mut table = Columns::default();
+        table.add("node", texts(|row| Some(row.node.to_string())));
+        table.add("failed", texts(|row| row.why.clone()));
+        let seconds = self.rows.iter().map(|row| Some(row.seconds));
+        table.add("seconds", Cells::Numbers(seconds.collect()));
+        for (i, column) in self.metrics.iter().enumerate() {
+            let value = |row: &Row| row.values.get(i).map(|Reading(value)| *value);
+            let values: Vec<Option<f64>> = self.rows.iter().map(value).collect();
+            let from_bare = |value: &Option<f64>| value.map(|value| value - column.bare.0);
+            let differences = values.iter().map(from_bare).collect();
+            table.add(column.name.clone(), Cells::Numbers(values));
+            if column.measure == Measure::Regex {
+                table.add(
+                    format!("{} - bare", column.name),
+                    Cells::Numbers(differences),
+                );
+            }
+        }
+        let settings = serde_json::to_string(&self.settings).unwrap_or_default();
+        table.about = vec![(FORMAT.to_owned(), settings)];
+        table
     }
 
     fn csv(&self) -> Result<Vec<u8>, csv::Error> {

@@ -1,11 +1,12 @@
 //! `graphpatch view`: a saved graph as one page for a browser, or as Graphviz text.
 //!
 //! `flow.rs` finds the data flow; `data.rs`, `values.rs` and `sweep.rs` make what the page shows, `page.rs` the page, from
-//! the files in `page/`; `dot.rs` writes Graphviz.
+//! the files in `page/`; `dot.rs` writes Graphviz, `explorer.rs` what Model Explorer reads.
 
 mod browser;
 mod data;
 mod dot;
+mod explorer;
 mod flow;
 mod page;
 mod sweep;
@@ -27,6 +28,7 @@ use crate::voice::{Stop, print, say};
 use data::Data;
 use flow::Flow;
 use sweep::Sweep;
+use values::Statistics;
 
 /// A saved graph as one page for a browser: tree, search, code, data flow
 #[derive(Args)]
@@ -46,6 +48,12 @@ pub struct View {
     /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
     #[arg(long, value_name = "TABLE", conflicts_with = "dot")]
     sweep: Option<PathBuf>,
+    /// For Google's Model Explorer, instead of a page: the graph as JSON; with --values and --sweep also FILE's overlays beside it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dot", "output"])]
+    model_explorer: Option<PathBuf>,
+    /// The statistics of --values as a table (Parquet), instead of a page
+    #[arg(long, value_name = "FILE", requires = "values", conflicts_with_all = ["dot", "output", "model_explorer"])]
+    statistics: Option<PathBuf>,
     /// Graphviz text instead of a page
     #[arg(long)]
     dot: bool,
@@ -57,7 +65,8 @@ pub struct View {
 impl View {
     pub fn run(mut self) -> Result<u8, Stop> {
         let named = self.output.is_some();
-        if !named && !self.dot {
+        let other = self.dot || self.model_explorer.is_some() || self.statistics.is_some();
+        if !named && !other {
             self.output = Some(self.graph.with_extension("html"));
         }
         self.check_files()?;
@@ -79,6 +88,12 @@ impl View {
             Some(name) => name.to_string_lossy().into_owned(),
             None => self.graph.display().to_string(),
         };
+        if let Some(file) = &self.statistics {
+            return write_bytes(file, &table(&file.display(), &values)?).map(|()| 0);
+        }
+        if let Some(output) = &self.model_explorer {
+            return self.explore(output, &name, &file.graphs, &values);
+        }
         let start = known
             .first()
             .map_or_else(NodePath::root, |graph| graph.canonical(&self.path));
@@ -115,16 +130,60 @@ impl View {
             true => Content::Graphviz,
             false => Content::Page,
         };
-        let output = self.output.iter().map(|file| Output {
+        let page = self.output.iter().map(|file| Output {
             option: "-o",
             file,
             content,
         });
+        let explorer = self.model_explorer.iter().map(|file| Output {
+            option: "--model-explorer",
+            file,
+            content: Content::Graph,
+        });
+        let statistics = self.statistics.iter().map(|file| Output {
+            option: "--statistics",
+            file,
+            content: Content::Parquet,
+        });
+        let output = page.chain(explorer).chain(statistics);
         let (values, sweep) = (self.values.iter(), self.sweep.iter());
         let mut inputs = vec![Input::new("the same command", &self.graph)];
         inputs.extend(values.map(|file| Input::new("--values", file)));
         inputs.extend(sweep.map(|file| Input::new("--sweep", file)));
         outputs::check(&output.collect::<Vec<_>>(), &inputs)
+    }
+
+    /// The graphs, and beside them a file for each overlay.
+    fn explore(
+        &self,
+        output: &Path,
+        name: &str,
+        graphs: &[Graph],
+        values: &[Statistics],
+    ) -> Result<u8, Stop> {
+        let mut overlays = Vec::new();
+        if self.values.is_some() {
+            overlays.push(("norm".to_owned(), explorer::norms(graphs, values)));
+        }
+        if let Some(file) = &self.sweep {
+            overlays.extend(explorer::sweeps(graphs, &Table::load(file)?));
+        }
+        write(output, &format!("{}\n", explorer::graphs(name, graphs)))?;
+        let mut files = Vec::new();
+        for (name, data) in overlays {
+            let file = explorer::beside(output, &name);
+            write(&file, &format!("{data}\n"))?;
+            files.push(file.display().to_string());
+        }
+        let data = match files.is_empty() {
+            true => String::new(),
+            false => format!(" --node_data_paths={}", files.join(",")),
+        };
+        let output = output.display();
+        say(format!(
+            "wrote {output}; to see it: model-explorer {output}{data}"
+        ));
+        Ok(0)
     }
 
     fn swept(&self, graphs: &[Graph]) -> Result<Option<Sweep>, Stop> {
@@ -176,8 +235,18 @@ impl View {
     }
 }
 
+/// The statistics, a row for each value.
+fn table(file: &dyn std::fmt::Display, values: &[Statistics]) -> Result<Vec<u8>, Stop> {
+    let table = values::columns(values).parquet();
+    table.map_err(|why| Stop::usage(format!("{file}: {why}")))
+}
+
 fn write(file: &Path, text: &str) -> Result<(), Stop> {
-    replace(file, text.as_bytes()).map_err(|why| {
+    write_bytes(file, text.as_bytes())
+}
+
+fn write_bytes(file: &Path, bytes: &[u8]) -> Result<(), Stop> {
+    replace(file, bytes).map_err(|why| {
         Stop::from(Error::File {
             file: file.to_owned(),
             why: format!("cannot be written: {why}"),

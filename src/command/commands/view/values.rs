@@ -8,6 +8,8 @@ use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{HostTensor, safetensors};
 use serde::Serialize;
 
+use crate::columns::{Cells, Columns};
+
 const BINS: usize = 32;
 
 /// A kept value's key, and numbers that describe it.
@@ -37,6 +39,32 @@ pub fn load(file: &Path) -> Result<Vec<Statistics>> {
         .into_iter()
         .map(|(key, tensor)| Statistics::of(key, &tensor))
         .collect())
+}
+
+/// The numbers as a table; the key is that of the file.
+pub fn columns(values: &[Statistics]) -> Columns {
+    let texts = |of: fn(&Statistics) -> String| {
+        Cells::Texts(values.iter().map(|value| Some(of(value))).collect())
+    };
+    let counts = |of: fn(&Statistics) -> usize| {
+        let count = |value| i64::try_from(of(value)).unwrap_or(i64::MAX);
+        Cells::Counts(values.iter().map(count).collect())
+    };
+    let numbers =
+        |of: fn(&Statistics) -> Option<f64>| Cells::Numbers(values.iter().map(of).collect());
+    let mut table = Columns::default();
+    table.add("key", texts(|value| value.key.clone()));
+    table.add("dtype", texts(|value| value.dtype.to_owned()));
+    table.add("shape", texts(|value| format!("{:?}", value.shape)));
+    table.add("count", counts(|value| value.count));
+    table.add("nan", counts(|value| value.nan));
+    table.add("inf", counts(|value| value.inf));
+    table.add("min", numbers(|value| value.min));
+    table.add("max", numbers(|value| value.max));
+    table.add("mean", numbers(|value| value.mean));
+    table.add("std", numbers(|value| value.std));
+    table.add("norm", numbers(|value| value.l2));
+    table
 }
 
 impl Statistics {

@@ -1,0 +1,71 @@
+//! The times of a run, as a trace that Perfetto and Chrome read: the Trace Event Format, as JSON.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use graphpatch_core::error::Error;
+use graphpatch_core::output::replace;
+use graphpatch_protocol::Report;
+use graphpatch_protocol::trace::{Event, What};
+use serde_json::{Value, json};
+
+/// Writes the trace.
+pub fn save(file: &Path, events: &[Event], reports: &[Report]) -> Result<(), Error> {
+    let trace = json!({ "traceEvents": all(events, reports), "displayTimeUnit": "ns" });
+    replace(file, format!("{trace}\n").as_bytes()).map_err(|why| Error::File {
+        file: file.to_owned(),
+        why: format!("cannot be written: {why}"),
+    })
+}
+
+fn all(events: &[Event], reports: &[Report]) -> Vec<Value> {
+    let first = events.iter().map(|event| event.begin).min().unwrap_or(0);
+    let programs: BTreeMap<u32, String> = reports.iter().map(|r| (r.pid, title(r))).collect();
+    let named = programs.iter().map(|(pid, name)| {
+        json!({ "ph": "M", "name": "process_name", "pid": pid, "args": { "name": name } })
+    });
+    named
+        .chain(events.iter().map(|event| one(event, first)))
+        .collect()
+}
+
+/// The program's name, and its rank under a launcher.
+fn title(report: &Report) -> String {
+    let name = Path::new(&report.program).file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    match &report.rank {
+        Some(rank) => format!("{name} (rank {rank})"),
+        None => name.into_owned(),
+    }
+}
+
+/// A moment is an instant of its thread; everything else has a beginning and a length. Times are microseconds since the first.
+fn one(event: &Event, first: u64) -> Value {
+    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
+    let last = || event.path.rsplit('.').next().unwrap_or_default();
+    let (category, name, about) = match event.what {
+        What::Run => ("run", &*event.detail, "root"),
+        What::Scope => ("scope", last(), "class"),
+        What::Operation => ("operation", last(), "schema"),
+        What::Patch => ("patch", &*event.detail, "patch"),
+    };
+    let mut shown = json!({
+        "cat": category,
+        "name": name,
+        "pid": event.pid,
+        "tid": event.thread,
+        "ts": microseconds(event.begin - first),
+        "args": { "path": event.path, about: event.detail },
+    });
+    match event.what {
+        What::Patch => {
+            shown["ph"] = json!("i");
+            shown["s"] = json!("t");
+        }
+        _ => {
+            shown["ph"] = json!("X");
+            shown["dur"] = json!(microseconds(event.end - event.begin));
+        }
+    }
+    shown
+}

@@ -133,7 +133,7 @@ def test_a_traced_graph_module() -> None:
 def test_an_exported_program() -> None:
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(torch.export.export(net, (x,)).module(), x)
-    with pg.patch({"sigmoid": ZeroPatch()}):
+    with pg.patch({"blocks_0.sigmoid": ZeroPatch()}):
         patched = pg(x)
     block = net.blocks[0]
     assert same(patched, net.blocks[1](x + block.down(torch.zeros(3, 6))))

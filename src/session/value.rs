@@ -171,7 +171,10 @@ impl Run {
     fn patches_at(&self, site: Option<u32>) -> impl Iterator<Item = &str> {
         let plan = self.plan.as_deref().zip(site);
         let targets = plan.map(|(plan, site)| plan.targets(site).into_owned());
-        let held = targets.into_iter().flatten().filter(|target| self.holds(target.patch));
+        let held = targets
+            .into_iter()
+            .flatten()
+            .filter(|target| self.holds(target.patch));
         held.filter_map(|target| {
             let patch = self.plan.as_ref()?.patches.get(target.patch as usize)?;
             Some(&*patch.text)

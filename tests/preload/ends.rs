@@ -195,6 +195,7 @@ fn reports_hold_what_the_process_is() {
         run_at: Vec::new(),
         record: true,
         trace: false,
+        live: false,
         patches: vec![],
         on_error: graphpatch_core::patch::OnError::Raise,
         report_dir: reports.clone(),

@@ -149,7 +149,7 @@ class Taps:
         return fits.value
 
     def _find(self, frame: Frame, replay: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str] | None:
-        """The paths that the run's patches name in the graph; None if one of them cannot be tapped, or patterns name them."""
+        """The paths that the patches name in the graph; None if one cannot be tapped, or if patterns name them."""
         names = self._names
         if names is None:
             names = self._names = learn(frame.module, self._marked, self._layout, replay, args)

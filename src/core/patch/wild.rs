@@ -228,8 +228,8 @@ mod tests {
     }
 
     fn at(plan: &Plan, path: &str) -> Vec<u32> {
-        let names = path.split('.').map(Name::parse);
-        let site = names.fold(Some(Plan::ROOT), |site, name| plan.child(site?, name));
+        let mut names = path.split('.').map(Name::parse);
+        let site = names.try_fold(Plan::ROOT, |site, name| plan.child(site, name));
         let targets = site.map(|site| plan.targets(site).into_owned());
         targets.iter().flatten().map(|t| t.patch).collect()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -157,3 +158,22 @@ def test_threads_inside_a_forward_are_not_seen_and_that_is_said() -> None:
     hidden = module.before(x) + 1
     assert same(probe.activation, torch.stack([part(hidden) for part in module.parts]).detach())
     assert same(patched, module.after(torch.stack([part(hidden) for part in module.parts]).sum(0)))
+
+
+def test_no_block_is_told_that_its_patch_never_matched_while_others_begin() -> None:
+    """Each thread has blocks of its own, whose patches its own calls come by; threads change as often as they can."""
+    net, x = nn.Linear(4, 4), torch.randn(3, 4)
+    pg = PatchableGraph(net, x)
+    interval = sys.getswitchinterval()
+
+    def blocks() -> None:
+        for _ in range(600):
+            with pg.patch({"linear": ZeroPatch()}, on_missing="raise") as block:
+                pg(x)
+            assert block.counts["linear"][0].matched >= 1
+
+    sys.setswitchinterval(1e-6)
+    try:
+        in_threads(*[blocks] * THREADS)
+    finally:
+        sys.setswitchinterval(interval)

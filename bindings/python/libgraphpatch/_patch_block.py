@@ -73,11 +73,13 @@ class Opened:
 
     def counts(self) -> list[Counts]:
         """Of each patch so far."""
-        total = self.before
-        for numbers in self._registered():
-            pairs = zip(total, numbers, strict=True)
-            total = [_sum(before, _counts(self.recorder.session, number)) for before, number in pairs]
-        return total
+        # Another thread that enters a block takes away what blocks have left, and keeps the counts.
+        with self.recorder.root.beginning:
+            total = self.before
+            for numbers in self._registered():
+                pairs = zip(total, numbers, strict=True)
+                total = [_sum(before, _counts(self.recorder.session, number)) for before, number in pairs]
+            return total
 
     def _registered(self) -> list[Any]:
         return self._replaced if self._numbers is None else [*self._replaced, self._numbers]

@@ -185,6 +185,14 @@ test-pythons: venv build ## the Python package with the newest Python that torch
 agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
 	$(PYTHON) tests/python/helpers/agreement.py --markdown docs/agreement.md
 
+# Layers with 8 and 4 bits, for tests/python/test_quantized.py.
+test-python: build/quantized-bitsandbytes-0.50.2-torchao-0.18.0
+build/quantized-bitsandbytes-0.50.2-torchao-0.18.0: | venv
+	@echo "python: installing bitsandbytes and torchao into $@ (45 MB to load)" >&2
+	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
+	    --target $@.part bitsandbytes==0.50.2 torchao==0.18.0
+	@mv $@.part $@
+
 # The version that the record of graphpatch's paths in tests/python/reference was made with.
 test-python agreement: build/transformers-4.45.2
 build/transformers-4.45.2: | venv

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, ZeroPatch
+from support import ROOT
 
 X = torch.linspace(-1, 1, 192).reshape(3, 64)
 
@@ -26,13 +29,23 @@ class Net(nn.Module):
         return self.b(torch.relu(self.a(x)))
 
 
+def installed(name: str) -> Any:
+    """A module of the packages that `make test-python` puts beside the environment."""
+    folder = str(next(ROOT.glob("build/quantized-*"), ROOT))
+    sys.path.append(folder)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(folder)
+
+
 def dynamic() -> nn.Module:
     quantized: nn.Module = torch.ao.quantization.quantize_dynamic(Net().eval(), {nn.Linear}, dtype=torch.qint8)
     return quantized
 
 
 def eight_bits() -> nn.Module:
-    bnb = pytest.importorskip("bitsandbytes")
+    bnb = installed("bitsandbytes")
     model = Net().eval()
     for name, plain in [*model.named_children()]:
         made = bnb.nn.Linear8bitLt(64, 64, has_fp16_weights=False)
@@ -42,7 +55,7 @@ def eight_bits() -> nn.Module:
 
 
 def four_bits() -> nn.Module:
-    bnb = pytest.importorskip("bitsandbytes")
+    bnb = installed("bitsandbytes")
     model = Net().eval()
     for name, plain in [*model.named_children()]:
         made = bnb.nn.Linear4bit(64, 64, compute_dtype=torch.float32, quant_type="nf4")
@@ -53,7 +66,7 @@ def four_bits() -> nn.Module:
 
 def torchao(config: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        quantization = pytest.importorskip("torchao.quantization")
+        quantization = installed("torchao.quantization")
         model = Net().eval()
         quantization.quantize_(model, getattr(quantization, config)())
         return model

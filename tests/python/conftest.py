@@ -18,6 +18,16 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture
+def nothing_compiled() -> None:
+    """As in a process in which torch.compile has compiled nothing, whatever tests ran before."""
+    from libgraphpatch import _forward_scope
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    _forward_scope._compiles = False
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)

@@ -110,16 +110,16 @@ def test_sequential_checkpoints() -> None:
 
 def test_functions_live_as_long_as_they_may_be_called_again() -> None:
     gc.collect()
-    before = len(_patch_function._functions)
+    before = len(_patch_function.functions)
     net, x = Net(False), torch.randn(3, 4, requires_grad=True)
     pg = PatchableGraph(net, x)
     with pg.patch({"blocks_0.output": CustomPatch(custom_op=torch.tanh)}):
         y = pg(x)
-    assert len(_patch_function._functions) == before + 1
+    assert len(_patch_function.functions) == before + 1
     y.sum().backward()
     del y
     gc.collect()
-    assert len(_patch_function._functions) == before
+    assert len(_patch_function.functions) == before
 
 
 @pytest.mark.parametrize("patched", [True, False])

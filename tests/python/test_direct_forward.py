@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from libgraphpatch import AddPatch, PatchableGraph, ProbePatch, SkipPatch, ZeroPatch
 
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
+
 X = torch.tensor([[1.0, -2.0, 3.0]])
 NOTE = "calls the `forward` of another module"
 

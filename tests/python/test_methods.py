@@ -113,6 +113,7 @@ class Tuner(nn.Module):
         return self.model.generate(x)
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_method_of_an_inner_model_whose_forward_alone_is_called() -> None:
     wrapped = Wrapped()
     inner = wrapped.base.model

@@ -934,14 +934,14 @@ gp_status gp_scope_script(const gp_scope *scope,
 gp_status gp_scope_unwind(uint32_t depth);
 
 // The paths of the values that have appeared in this thread's run since the last call, each on a line, and counted from
-// the root; the first call begins to keep them. Empty outside a run. The caller frees the text with gp_string_free.
+// the root; the first call begins to keep them. Empty outside a run. The new text is freed with gp_string_free.
 //
 // Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
 gp_status gp_run_named(char **paths);
 
 // The paths of what this run's patches name in the innermost scope and below it, each on a line, and counted from that
-// scope; `**` where patches stand at patterns, so that it may be anything. Empty outside a run. The caller frees the text with
-// gp_string_free.
+// scope; `**` where patches stand at patterns, so that it may be anything. Empty outside a run. The new text
+// is freed with gp_string_free.
 //
 // Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
 gp_status gp_run_patched(char **paths);

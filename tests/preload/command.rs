@@ -110,7 +110,10 @@ fn mistakes_stop_before_the_program() {
         ),
         (&["--patch", &add("half.safetensors")], "#key"),
         (&["--patch", &add("text.npy#k")], "no keys"),
-        (&["--patch", "a=add:@d.txt"], ".npy or .safetensors"),
+        (
+            &["--patch", "a=add:@d.txt"],
+            ".npy, .safetensors, .gguf, .pt or .pth",
+        ),
         (&["--patch", "a[0]=probe", "--save", &out], "takes no slice"),
         (&["--patches", &absent], "absent/g.json: No such file"),
         (

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import weakref
-from ctypes import byref, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_bool, c_char_p, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,14 @@ def without_libtorch(folder: Path) -> None:
         gp.torch_load()
     with refused("TORCH"):
         gp.run_open(session, root, byref(c_uint32()), None)
+    for name in ("run_named", "run_patched"):
+        with refused("TORCH"):
+            gp.text(name)
+    with refused("TORCH"):
+        gp.run_computes(b"linear", byref(c_bool()))
+    with refused("TORCH", "libtorch"):
+        gp.live_start(None)
+    gp.live_stop()
     gp.root_free(root)
     with refused("FILE", "none.npy"):
         gp.new("value_text", f"@{folder / 'none.npy'}")

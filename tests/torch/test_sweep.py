@@ -388,7 +388,7 @@ WRONG = [
     (["--runs", "1..0"], "1..0"),
     (["--timeout", "0"], "expected a positive number of seconds"),
     (["--jobs", "0"], "0 is not in"),
-    (["-o", "table.txt"], "a table ends in .csv or .json"),
+    (["-o", "table.txt"], "a table ends in .csv, .json or .parquet"),
     (["-o", "absent/table.csv"], "absent/table.csv: cannot be written"),
     (["--heat-map", "absent/map.svg"], "absent/map.svg: cannot be written"),
     (["--against", "absent.json"], "absent.json: "),

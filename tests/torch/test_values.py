@@ -191,7 +191,7 @@ def test_bad_files_stop_before_the_program(floats: tuple[Saved, Tensor], tmp_pat
         ("two.safetensors", "#key"),
         ("torch.safetensors#k", "not a safetensors file"),
         ("good.npy#k", "no keys"),
-        ("", ".npy or .safetensors"),
+        ("", ".npy, .safetensors, .gguf, .pt or .pth"),
     ]:
         result = patched(saved, f"clone=add:@{tmp_path / value}")
         assert result.code == 2 and not result.outputs and hint in result.stderr, f"{value}: {result.stderr}"

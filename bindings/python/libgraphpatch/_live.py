@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import _outermost
+import importlib
+
 from ._library import check, lib
 
 
@@ -15,7 +16,8 @@ def live() -> None:
     where the adapter cannot be had, and OSError where there can be no socket.
     """
     check(lib.gp_live_start(None))
-    _outermost.install()
+    # Not imported with the package: where that is imported before torch, under `graphpatch run`, the import of torch does it.
+    importlib.import_module("._outermost", __package__).install()
 
 
 def stop_live() -> None:

@@ -121,8 +121,9 @@ def _begin(module: Module) -> Any:
     root: Any = _root(module, None)
     if root is None:
         return None
-    is_special = root.why_opaque or root.inner is not None or module._compiled_call_impl is not None
-    if root.module() is not module or is_script(module) or is_special:
+    if root.module() is not module or is_script(module):
+        return (root,)
+    if root.why_opaque or root.inner is not None or module._compiled_call_impl is not None:
         return (root,)
     return begin(root, module, sys._getframe(1))
 

@@ -523,6 +523,8 @@ static void check_host(gp_session *session) {
   refused(GP_STATUS_TORCH, gp_run_patched(&paths));
   refused(GP_STATUS_TORCH, gp_run_computes("add\nlinear", &fits));
   require(!fits, "no run is open");
+  refused(GP_STATUS_TORCH, gp_live_start(NULL));
+  ok(gp_live_stop());
   refused(GP_STATUS_TORCH, gp_scope_open(scope, &number));
   refused(GP_STATUS_TORCH, gp_scope_script(scope, &number));
   refused(GP_STATUS_TORCH, gp_scope_unwind(0));

@@ -16,7 +16,7 @@ def live() -> None:
     where the adapter cannot be had, and OSError where there can be no socket.
     """
     check(lib.gp_live_start(None))
-    # Not imported with the package: where that is imported before torch, under `graphpatch run`, the import of torch does it.
+    # Not imported with the package: where that comes before torch, under `graphpatch run`, the import of torch does it.
     importlib.import_module("._outermost", __package__).install()
 
 

@@ -10,6 +10,8 @@ PYTHON := $(or $(GRAPHPATCH_PYTHON),.venv/bin/python)
 JOBS ?= $(shell nproc)
 # As many processes as cores; tests that share what is costly to make stay in one (tests/conftest.py).
 PYTEST = $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup
+# What a suite needs beside the environment, in a folder of its own.
+INSTALL_INTO = $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile --target
 # Unoptimized on purpose: the work is all inside libtorch, and compiling its headers takes half as long this way.
 CXXFLAGS ?= -O0 -Wall -Wextra
 CFLAGS ?= -O1 -g -Wall -Wextra
@@ -69,8 +71,7 @@ abi-baseline: venv build/libclang-18.1.1 ## keep today's C ABI; RELEASE=1 also k
 ABI_CLIENT := tests/programs/c/alone.c $(addprefix tests/programs/c/include/,check.h dlpack.h)
 
 build/libclang-18.1.1: | venv
-	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
-	    --target $@.part libclang==18.1.1
+	@rm -rf $@.part && $(INSTALL_INTO) $@.part libclang==18.1.1
 	@mv $@.part $@
 
 .PHONY: test-python
@@ -140,8 +141,7 @@ test-view: venv build build/infer build/flat build/cpp_scopes build/view-tests/i
 
 build/view-tests/installed.txt: tests/view/requirements.txt | venv
 	@echo "view: installing what its tests need into build/view-tests (55 MB to load)" >&2
-	@rm -rf build/view-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
-	    --target build/view-tests -r $<
+	@rm -rf build/view-tests && $(INSTALL_INTO) build/view-tests -r $<
 	@cp $< $@
 
 .PHONY: test-formats
@@ -150,8 +150,7 @@ test-formats: venv build build/formats-tests/installed.txt ## the files that oth
 
 build/formats-tests/installed.txt: tests/formats/requirements.txt | venv
 	@echo "formats: installing the readers into build/formats-tests (60 MB to load)" >&2
-	@rm -rf build/formats-tests && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
-	    --target build/formats-tests -r $<
+	@rm -rf build/formats-tests && $(INSTALL_INTO) build/formats-tests -r $<
 	@cp $< $@
 
 # 143 MB on disk; MODELS='ctrl mamba' tries some.
@@ -161,8 +160,7 @@ test-zoo: venv build build/zoo/installed.txt ## forty architectures of transform
 
 build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@echo "zoo: installing its packages into build/zoo (40 MB to load)" >&2
-	@rm -rf build/zoo && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
-	    --target build/zoo -r $<
+	@rm -rf build/zoo && $(INSTALL_INTO) build/zoo -r $<
 	@cp $< $@
 
 # CI runs a part of them in a minute or two; all, each bare and instrumented, take half an hour of two cores.
@@ -189,16 +187,14 @@ agreement: venv build ## how far paths agree with the package graphpatch: docs/a
 test-python: build/quantized-bitsandbytes-0.50.2-torchao-0.18.0
 build/quantized-bitsandbytes-0.50.2-torchao-0.18.0: | venv
 	@echo "python: installing bitsandbytes and torchao into $@ (45 MB to load)" >&2
-	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
-	    --target $@.part bitsandbytes==0.50.2 torchao==0.18.0
+	@rm -rf $@.part && $(INSTALL_INTO) $@.part bitsandbytes==0.50.2 torchao==0.18.0
 	@mv $@.part $@
 
 # The version that the record of graphpatch's paths in tests/python/reference was made with.
 test-python agreement: build/transformers-4.45.2
 build/transformers-4.45.2: | venv
 	@echo "agreement: installing transformers 4.45.2 into $@ (13 MB to load)" >&2
-	@rm -rf $@.part && $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
-	    --target $@.part transformers==4.45.2 tokenizers==0.20.3
+	@rm -rf $@.part && $(INSTALL_INTO) $@.part transformers==4.45.2 tokenizers==0.20.3
 	@mv $@.part $@
 
 .PHONY: build

@@ -170,13 +170,12 @@ impl Run {
     /// The patches that hold there, as their users would write them.
     fn patches_at(&self, site: Option<u32>) -> impl Iterator<Item = &str> {
         let plan = self.plan.as_deref().zip(site);
-        let targets = plan.map(|(plan, site)| plan.targets(site).into_owned());
-        let held = targets
-            .into_iter()
-            .flatten()
-            .filter(|target| self.holds(target.patch));
-        held.filter_map(|target| {
-            let patch = self.plan.as_ref()?.patches.get(target.patch as usize)?;
+        let targets = plan.map(|(plan, site)| plan.targets(site));
+        let targets = targets.iter().flat_map(|targets| targets.iter());
+        let numbers = targets.map(|target| target.patch);
+        let held: Vec<u32> = numbers.filter(|patch| self.holds(*patch)).collect();
+        held.into_iter().filter_map(|patch| {
+            let patch = self.plan.as_ref()?.patches.get(patch as usize)?;
             Some(&*patch.text)
         })
     }

@@ -1,6 +1,6 @@
 //! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
 
-use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +23,22 @@ pub struct Target {
     /// Index into [`Plan::patches`].
     pub patch: u32,
     pub dig: Vec<Step>,
+}
+
+/// The targets of one site: borrowed, or shared where a pattern stands in the plan. Nothing is copied.
+pub enum Targets<'a> {
+    Named(&'a [Target]),
+    Met(Arc<[Target]>),
+}
+
+impl Deref for Targets<'_> {
+    type Target = [Target];
+    fn deref(&self) -> &[Target] {
+        match self {
+            Targets::Named(targets) => targets,
+            Targets::Met(targets) => targets,
+        }
+    }
 }
 
 /// A node that a patch names, or a scope on the way to one.
@@ -99,22 +115,24 @@ impl Plan {
         if self.is_open(site, false) && self.concerns(site, family) {
             return i32::MAX;
         }
-        let names = self.names(site).into_iter().map(|(name, _)| name);
+        let names = self.names(site).map(|(name, _)| name);
         let of_family = names.filter(|name| name.family() == family);
         of_family.map(|name| name.num).max().unwrap_or(Name::NO_NUM)
     }
 
     /// The families of the site's children, as far as [`Plan::is_open`] does not say that there may be any.
     pub fn families(&self, site: u32) -> impl Iterator<Item = Base> {
-        let names = self.names(site).into_iter();
-        names.map(|(name, _)| name.family())
+        let named = self.sites.get(site as usize);
+        let named = named.into_iter().flat_map(|site| &site.families).copied();
+        let wild = self.wild.iter().flat_map(move |wild| wild.names(site));
+        named.chain(wild.map(|(name, _)| name.family()))
     }
 
     /// The names of the site's children that have patches themselves, as far as [`Plan::is_open`] does not say that there
     /// may be any.
     pub fn patched_names(&self, site: u32) -> impl Iterator<Item = Name> {
-        let names = self.names(site).into_iter();
-        names.filter(|(_, patched)| *patched).map(|(name, _)| name)
+        let patched = self.names(site).filter(|(_, patched)| *patched);
+        patched.map(|(name, _)| name)
     }
 
     /// Whether a pattern means children of the site, whatever they are called; with `last`, nodes that are patched themselves.
@@ -138,10 +156,10 @@ impl Plan {
             || last.any(|name| is_family(family_text(name)))
     }
 
-    pub fn targets(&self, site: u32) -> Cow<'_, [Target]> {
+    pub fn targets(&self, site: u32) -> Targets<'_> {
         match &self.wild {
-            Some(wild) => Cow::Owned(wild.targets(site).to_vec()),
-            None => Cow::Borrowed(
+            Some(wild) => Targets::Met(wild.targets(site)),
+            None => Targets::Named(
                 self.sites
                     .get(site as usize)
                     .map_or(&[], |site| &site.targets),
@@ -179,16 +197,11 @@ impl Plan {
 
     /// The names in the site that patches name, or lead through, and whether each is patched itself; as far as
     /// [`Plan::is_open`] does not say that there may be any.
-    pub fn names(&self, site: u32) -> Vec<(Name, bool)> {
-        if let Some(wild) = &self.wild {
-            return wild.names(site);
-        }
+    pub fn names(&self, site: u32) -> impl Iterator<Item = (Name, bool)> {
         let children = self.sites.get(site as usize).map(|site| &site.children);
-        let children = children.into_iter().flatten();
-        let is_patched = |site: u32| !self.targets(site).is_empty();
-        children
-            .map(|(name, child)| (*name, is_patched(*child)))
-            .collect()
+        let named = children.into_iter().flatten();
+        let named = named.map(|(name, child)| (*name, !self.targets(*child).is_empty()));
+        named.chain(self.wild.iter().flat_map(move |wild| wild.names(site)))
     }
 }
 
@@ -258,11 +271,11 @@ fn child_or_new(sites: &mut Vec<Site>, at: usize, name: Name) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::action::NewPatch;
     use super::*;
 
-    fn plan(texts: &[&str]) -> Plan {
+    pub fn plan(texts: &[&str]) -> Plan {
         let patches = texts.iter().enumerate().map(|(id, text)| {
             let new = NewPatch::from_spec(text.parse().unwrap()).unwrap();
             Arc::new(Patch::new(id as u64, new))
@@ -270,7 +283,7 @@ mod tests {
         Plan::new(patches.collect(), OnError::Raise)
     }
 
-    fn site(plan: &Plan, path: &str) -> Option<u32> {
+    pub fn site(plan: &Plan, path: &str) -> Option<u32> {
         path.split('.')
             .try_fold(Plan::ROOT, |site, name| plan.child(site, Name::parse(name)))
     }

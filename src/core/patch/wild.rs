@@ -215,23 +215,14 @@ fn part(name: &str) -> Part {
 
 #[cfg(test)]
 mod tests {
-    use super::super::action::NewPatch;
-    use super::super::{OnError, Plan};
+    use super::super::Plan;
+    use super::super::plan::tests::{plan, site};
     use super::*;
 
-    fn plan(texts: &[&str]) -> Plan {
-        let patches = texts.iter().enumerate().map(|(id, text)| {
-            let new = NewPatch::from_spec(text.parse().unwrap()).unwrap();
-            Arc::new(Patch::new(id as u64, new))
-        });
-        Plan::new(patches.collect(), OnError::Raise)
-    }
-
     fn at(plan: &Plan, path: &str) -> Vec<u32> {
-        let mut names = path.split('.').map(Name::parse);
-        let site = names.try_fold(Plan::ROOT, |site, name| plan.child(site, name));
-        let targets = site.map(|site| plan.targets(site).into_owned());
-        targets.iter().flatten().map(|t| t.patch).collect()
+        let targets = site(plan, path).map(|site| plan.targets(site));
+        let targets = targets.iter().flat_map(|targets| targets.iter());
+        targets.map(|t| t.patch).collect()
     }
 
     #[test]

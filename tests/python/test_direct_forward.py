@@ -198,6 +198,7 @@ def test_a_forward_of_an_object_of_its_own_is_noted() -> None:
 
 
 COMPILED = """
+import sys
 import torch
 from test_direct_forward import NOTE, X, Direct
 from libgraphpatch import AddPatch, PatchableGraph
@@ -207,7 +208,13 @@ pg = PatchableGraph(first, X)
 assert "sub" in dir(pg.graph)
 net = Direct()
 expected = net(X)
-assert torch.equal(torch.compile(net, backend="eager", fullgraph=True)(X), expected)
+compiled = {
+    "compile": lambda: torch.compile(net, backend="eager", fullgraph=True),
+    "export": lambda: torch.export.export(net, (X,), strict=True).module(),
+    "dynamo": lambda: torch._dynamo.export(net)(X).graph_module,
+    "draft": lambda: torch.export.draft_export(net, (X,), strict=True).module(),
+}[sys.argv[1]]()
+assert torch.equal(compiled(X), expected)
 late = PatchableGraph(Direct(), X)
 assert [note for note in late.notes if NOTE in note and "Direct.forward" in note], late.notes
 assert type(vars(torch.nn.Linear)["forward"]).__name__ == "function"
@@ -215,9 +222,10 @@ print("as it was")
 """
 
 
-def test_torch_compile_meets_the_functions_of_the_classes() -> None:
+@pytest.mark.parametrize("way", ["compile", "export", "dynamo", "draft"])
+def test_torch_compile_meets_the_functions_of_the_classes(way: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED],
+        [sys.executable, "-c", COMPILED, way],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent,

@@ -63,22 +63,32 @@ def take_for_torchs_own(call: Any) -> None:
         take(sys.modules["torch._dynamo.variables.nn_module"])
 
 
+# The functions of torch.compile through which every compilation comes: `torch.compile` calls the first one, which calls the
+# second one; a strict `torch.export.export` calls only the second one, where there is one.
+_COMPILERS = ("_compile", "compile_frame")
+
+
 def before_the_first_compilation(action: Callable[[], None]) -> None:
     """Calls ``action`` before torch.compile compiles anything, if it ever does."""
 
     def wait(holder: types.ModuleType) -> None:
-        original: Any = getattr(holder, "_compile", None)
-        if original is None:
-            return
-
-        @functools.wraps(original)
-        def compile_frame(*args: Any, **kwargs: Any) -> Any:
-            if vars(holder)["_compile"] is not compile_frame:
-                return original(*args, **kwargs)
-            vars(holder)["_compile"] = original
-            action()
-            return vars(holder)["_compile"](*args, **kwargs)
-
-        vars(holder)["_compile"] = compile_frame
+        for name in _COMPILERS:
+            _before_first_call(holder, name, action)
 
     behind("torch._dynamo.convert_frame", wait)
+
+
+def _before_first_call(holder: types.ModuleType, name: str, action: Callable[[], None]) -> None:
+    original: Any = getattr(holder, name, None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def first(*args: Any, **kwargs: Any) -> Any:
+        if vars(holder)[name] is not first:
+            return original(*args, **kwargs)
+        vars(holder)[name] = original
+        action()
+        return vars(holder)[name](*args, **kwargs)
+
+    vars(holder)[name] = first

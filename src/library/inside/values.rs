@@ -62,9 +62,12 @@ impl Values {
         result
     }
 
-    /// Nothing was written yet: in a forked child.
+    /// Nothing was written yet: in a forked child. What the parent has written is not freed here, since each pointer that is
+    /// given up writes to its value's memory, and so copies the page.
     pub fn forget(&self) {
-        self.put(Written::default());
+        if let Some(mut place) = self.written.try_lock() {
+            std::mem::forget(std::mem::take(&mut *place));
+        }
     }
 
     fn put(&self, written: Written) {

@@ -20,7 +20,7 @@ mod voice;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use commands::{check, complete, demo, diff, doctor, live, run, show, sweep, view};
 use voice::{USAGE, finish, print, say};
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
         Sub::Sweep(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
         Sub::View(arguments) => arguments.run(),
-        Sub::Complete(arguments) => arguments.run(),
+        Sub::Complete(arguments) => arguments.run(Cli::command()),
         Sub::Diff(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),

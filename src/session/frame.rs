@@ -137,9 +137,7 @@ impl Frame {
         if plan.is_open(site, false) {
             return;
         }
-        let names = plan.names(site).map(|(name, _)| name);
-        let mut named = names.filter(|name| name.family() == family);
-        if !named.all(|name| self.names.is_used(name)) {
+        if !plan.all_of(site, family, |name| self.names.is_used(name)) {
             return;
         }
         self.past.push(family);

@@ -6,11 +6,13 @@
 //! takes effect from the next run.
 #![forbid(unsafe_code)]
 
+mod arranged;
 mod attached;
 mod device;
 pub mod flat;
 mod fork;
 mod frame;
+mod graphs;
 pub mod held;
 pub mod keyed;
 mod live;

@@ -28,16 +28,6 @@ pub struct KeptValues {
     pub dropped: u64,
 }
 
-/// The patches of runs that begin now, arranged by where they apply.
-#[derive(Default)]
-pub(super) struct Arranged {
-    plan: Option<Arc<Plan>>,
-    /// Whether patches have changed since.
-    stale: bool,
-    /// Whether a patch is on.
-    pub(super) any: bool,
-}
-
 fn unknown(id: u64) -> Error {
     Error::State(format!(
         "there is no patch number {id}: it was removed, or never registered"

@@ -7,28 +7,6 @@ use super::{News, Root, Session};
 use crate::record::Tape;
 use graphpatch_core::graph::Graph;
 
-/// The graphs of all roots; and, by the same index, the tapes of each root's latest different runs, newest last.
-#[derive(Default)]
-pub(super) struct Recorded {
-    pub(super) graphs: Vec<Graph>,
-    tapes: Vec<Vec<Arc<Tape>>>,
-    /// How often nodes were added; and how often they had been when their source was last looked up.
-    pub(super) changes: u64,
-    pub(super) read: u64,
-}
-
-impl Recorded {
-    fn find(&self, root: &str) -> Option<usize> {
-        self.graphs.iter().position(|graph| graph.name == root)
-    }
-
-    /// Whether a path that is in no graph is a wrong one. While a root's first run goes on, and only a part of it that
-    /// another thread computed is there, nobody knows.
-    pub(super) fn knows_names(&self) -> bool {
-        !self.graphs.is_empty() && self.graphs.iter().all(|graph| graph.runs > 0)
-    }
-}
-
 /// How many different runs of a root are remembered to be told apart from new ones.
 const TAPES: usize = 16;
 

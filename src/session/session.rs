@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use graphpatch_locks::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
+use crate::arranged::Arranged;
+use crate::graphs::Recorded;
 use crate::open_tapes::{self, OpenTapes};
-use crate::patches::Arranged;
 use crate::record::Source;
-use crate::recorded::Recorded;
-use crate::times::Timeline;
+use crate::times::{Slice, Timeline};
 use graphpatch_core::graph::{Graph, SourceLine};
 use graphpatch_core::patch::{OnError, Patch};
 use graphpatch_native::{SourceReader, Stack};
@@ -65,6 +65,22 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// Whether the times of runs from now on are kept, for [`Session::take_times`].
+    pub fn set_timing(&self, on: bool) {
+        self.timeline.set(on);
+    }
+
+    /// What happened since the last call, run by run, and not in the order of time.
+    pub fn take_times(&self) -> Vec<Slice> {
+        let (slices, lost) = self.timeline.take();
+        if lost {
+            self.note(
+                "the trace is not complete: a run had more operations than were kept at a time",
+            );
+        }
+        slices
+    }
+
     /// A session that is off and attached to nothing.
     pub fn open() -> Arc<Session> {
         Arc::new(Session::default())

@@ -7,6 +7,7 @@
 mod adapter;
 mod edge;
 mod flat;
+mod function;
 mod host;
 mod shown;
 
@@ -14,13 +15,13 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 pub use adapter::{
-    begin_call, begin_function, called_from, end_call, end_function, enter, enter_root, hold,
-    leave, tap, value_args, value_begin,
+    begin_call, called_from, end_call, enter, enter_root, hold, leave, tap, value_args, value_begin,
 };
 pub use edge::{Edge, set_edge};
 pub use flat::{
     flat_begin, flat_end, flat_next, flat_now, flat_parameters, flat_root, flat_thread,
 };
+pub use function::{begin_function, end_function};
 pub use host::{
     Opened, Place, call_next, close_scope, computes, end_run, go_back, named, open_run, open_scope,
     patched, place, resume, snapshot, unwind,

@@ -9,8 +9,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use graphpatch_core::path::Name;
 use graphpatch_locks::{Mutex, OnceLock};
 
-use crate::session::Session;
-
 /// So many of a run wait to be taken; more are lost, and a note says so.
 const MOST: usize = 1 << 20;
 
@@ -105,6 +103,29 @@ impl Timeline {
         }));
         self.runs.lock().push(times.clone());
         Some(times)
+    }
+
+    /// Whether the times of runs from now on are kept.
+    pub(crate) fn set(&self, on: bool) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.clock.get_or_init(|| Clock {
+            opened: Instant::now(),
+            began: since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0)),
+        });
+        self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// What happened since the last call, run by run, and whether more happened than was kept.
+    pub(crate) fn take(&self) -> (Vec<Slice>, bool) {
+        let mut slices = Vec::new();
+        let mut lost = false;
+        self.runs.lock().retain(|run| {
+            let mut run = run.lock();
+            slices.append(&mut run.slices);
+            lost |= std::mem::take(&mut run.lost);
+            !run.open.is_empty()
+        });
+        (slices, lost)
     }
 }
 
@@ -211,35 +232,5 @@ impl Times {
             thread: self.thread,
         };
         self.push(slice);
-    }
-}
-
-impl Session {
-    /// Whether the times of runs from now on are kept, for [`Session::take_times`].
-    pub fn set_timing(&self, on: bool) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.timeline.clock.get_or_init(|| Clock {
-            opened: Instant::now(),
-            began: since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0)),
-        });
-        self.timeline.on.store(on, Ordering::Relaxed);
-    }
-
-    /// What happened since the last call, run by run, and not in the order of time.
-    pub fn take_times(&self) -> Vec<Slice> {
-        let mut slices = Vec::new();
-        let mut lost = false;
-        self.timeline.runs.lock().retain(|run| {
-            let mut run = run.lock();
-            slices.append(&mut run.slices);
-            lost |= std::mem::take(&mut run.lost);
-            !run.open.is_empty()
-        });
-        if lost {
-            self.note(
-                "the trace is not complete: a run had more operations than were kept at a time",
-            );
-        }
-        slices
     }
 }

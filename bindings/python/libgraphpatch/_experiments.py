@@ -11,7 +11,7 @@ from torch import Tensor
 from . import _interchange, _run_kept, _sweeping
 from ._call import Call
 from ._interchange import Position
-from ._recorder import Recorder
+from ._recorded import Recorded
 from ._run_kept import Metric, Nodes
 from .cache import ActivationCache
 from .check import Checked, check
@@ -20,15 +20,8 @@ from .patches import Patch, ZeroPatch
 from .sweep import Sweep
 
 
-class Experiments:
+class Experiments(Recorded):
     """The methods of a PatchableGraph that run it, and say what came of that."""
-
-    _recorder: Recorder
-    module: Any
-    graph: Any
-    patch: Callable[..., Any]
-    parameters: Callable[..., Any]
-    __call__: Callable[..., Any]
 
     def cache(
         self,

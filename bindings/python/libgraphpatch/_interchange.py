@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from ._call import Call
+from ._recorded import Recorded
 from ._run_kept import Metric, Nodes, keep, paths_of
 from .cache import ActivationCache
 from .patches import Patch, ReplacePatch
 from .probes import ProbePatch
 
-if TYPE_CHECKING:
-    from ._experiments import Experiments
-
 # A position in both runs, or one of the clean run with the one of the corrupted run that it goes to.
 Position = int | tuple[int, int]
 
 
-def swap(pg: Experiments, clean: Call, corrupted: Call, nodes: Nodes, positions: Iterable[Position] | None) -> Any:
+def swap(pg: Recorded, clean: Call, corrupted: Call, nodes: Nodes, positions: Iterable[Position] | None) -> Any:
     """What the corrupted run returns with the clean run's values."""
     values = keep(pg, clean.args, clean.kwargs, paths_of(pg, nodes), None, None)
     places = None if positions is None else [(at, at) if isinstance(at, int) else at for at in positions]
@@ -34,7 +32,7 @@ def _patches(value: Tensor, places: list[tuple[int, int]] | None) -> list[Patch[
     return [ReplacePatch(value=value[:, source], slice=(slice(None), target)) for source, target in places]
 
 
-def attribute(pg: Experiments, clean: Call, corrupted: Call, nodes: Nodes, metric: Metric) -> ActivationCache:
+def attribute(pg: Recorded, clean: Call, corrupted: Call, nodes: Nodes, metric: Metric) -> ActivationCache:
     """The estimated effects of :func:`swap`, element by element."""
     wanted = paths_of(pg, nodes)
     there = keep(pg, clean.args, clean.kwargs, wanted, None, None)
@@ -46,7 +44,7 @@ def attribute(pg: Experiments, clean: Call, corrupted: Call, nodes: Nodes, metri
     return ActivationCache(effects, output=here.output, grads=here.grads)
 
 
-def path_patch(pg: Experiments, clean: Call, corrupted: Call, senders: Nodes, receivers: Nodes, freeze: Nodes) -> Any:
+def path_patch(pg: Recorded, clean: Call, corrupted: Call, senders: Nodes, receivers: Nodes, freeze: Nodes) -> Any:
     """What the corrupted run returns when the receivers see the clean senders, by no way through what is frozen."""
     from_, to = paths_of(pg, senders), paths_of(pg, receivers)
     held = [path for path in ([] if freeze is None else paths_of(pg, freeze)) if path not in (*from_, *to)]

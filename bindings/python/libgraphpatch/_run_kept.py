@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._place import leaves
+from ._recorded import Recorded
 from .cache import ActivationCache
 from .errors import PathError
 from .flow import StopPatch
 from .graph import NodePath
 from .patches import Patch
 from .probes import ProbePatch, copy_of
-
-if TYPE_CHECKING:
-    from ._experiments import Experiments
 
 Metric = Callable[[Any], Tensor]
 Nodes = str | NodePath | Sequence[str | NodePath] | None
@@ -44,7 +42,7 @@ class _Kept(ProbePatch[Any]):
         return original_output
 
 
-def paths_of(pg: Experiments, nodes: Nodes) -> list[str]:
+def paths_of(pg: Recorded, nodes: Nodes) -> list[str]:
     """The paths that paths and patterns mean, each once, in the order in which they are given."""
     graph = pg._recorder.graph()
     if nodes is None:
@@ -55,7 +53,7 @@ def paths_of(pg: Experiments, nodes: Nodes) -> list[str]:
 
 
 def keep(
-    pg: Experiments,
+    pg: Recorded,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     nodes: Nodes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,13 +15,11 @@ from ._call import Call
 from ._index import as_key
 from ._patch_block import PatchBlock
 from ._place import Placed, Weights, skipped
+from ._recorded import Recorded
 from ._run_kept import Nodes, paths_of
 from .flow import KeepPatch, SkipPatch, Skipping
 from .patches import CustomPatch, Patch, ReplacePatch
 from .sweep import Sweep
-
-if TYPE_CHECKING:
-    from ._experiments import Experiments
 
 Metric = Callable[[Any], Any]
 
@@ -45,7 +43,7 @@ class Sweeping:
 
     def __init__(
         self,
-        pg: Experiments,
+        pg: Recorded,
         call: Call,
         nodes: list[str],
         patch: Patch[Any],
@@ -228,7 +226,7 @@ def _grows(single: torch.Size, double: torch.Size, count: int) -> bool:
 
 
 def sweep(
-    pg: Experiments,
+    pg: Recorded,
     call: Call,
     nodes: Nodes,
     positions: Iterable[Any] | None,
@@ -279,13 +277,13 @@ def _measured(sweeping: Sweeping, places: list[Any] | None, batch: int, resume: 
     )
 
 
-def _in_order(pg: Experiments, paths: list[str]) -> list[str]:
+def _in_order(pg: Recorded, paths: list[str]) -> list[str]:
     """In the order in which they are computed."""
     known = {path: number for number, path in enumerate(pg._recorder.graph().search("**", shape="..."))}
     return sorted((_canonical(pg, path) for path in paths), key=lambda path: known.get(path, len(known)))
 
 
-def _canonical(pg: Experiments, path: str) -> str:
+def _canonical(pg: Recorded, path: str) -> str:
     return pg._recorder.graph().find("", path)
 
 

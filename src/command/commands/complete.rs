@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 use graphpatch_core::graph::GraphFile;
 
-use crate::Cli;
 use crate::voice::{Stop, print};
 
 /// The paths that complete PREFIX, one a line
@@ -49,17 +48,18 @@ complete -F _graphpatch_or_path -o bashdefault -o default graphpatch
 "#;
 
 impl Complete {
-    pub fn run(self) -> Result<u8, Stop> {
+    /// `all` describes the whole command line.
+    pub fn run(self, mut all: Command) -> Result<u8, Stop> {
         if let Some(shell) = self.shell {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "graphpatch", &mut script);
+            clap_complete::generate(shell, &mut all, "graphpatch", &mut script);
             if shell == Shell::Bash {
                 script.extend(BASH_PATHS.as_bytes());
             }
             return print(&String::from_utf8_lossy(&script)).map(|()| 0);
         }
         if let Some(folder) = &self.man {
-            return clap_mangen::generate_to(Cli::command(), folder)
+            return clap_mangen::generate_to(all, folder)
                 .map(|()| 0)
                 .map_err(|why| {
                     Stop::usage(format!("{}: cannot be written: {why}", folder.display()))

@@ -9,6 +9,7 @@ pub mod kept;
 pub mod plan;
 mod registered;
 pub mod runs;
+mod target;
 pub mod text;
 pub mod toml;
 pub mod value;
@@ -17,9 +18,10 @@ mod wild;
 use serde::{Deserialize, Serialize};
 
 pub use crate::tensor::Number;
-pub use plan::{Plan, Step, Target};
+pub use plan::Plan;
 pub use registered::{OnError, Patch, PatchCounts, PatchMemory};
 pub use runs::RunRange;
+pub use target::{Step, Target, Targets};
 pub use value::Value;
 
 use crate::path::{NodePath, Slice};

@@ -1,45 +1,15 @@
 //! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
 
-use std::ops::Deref;
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
+use super::target::{Target, Targets, steps};
 use super::wild::Wild;
 use super::{OnError, Patch};
 use crate::path::{Base, Name, NodePath, base_str, family_text};
-
-/// One step into a container: `sub_3` is index 3 of a tuple or list; any text is a key of a dict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub index: Option<u32>,
-    pub key: String,
-}
-
-/// One patch at one site.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Index into [`Plan::patches`].
-    pub patch: u32,
-    pub dig: Vec<Step>,
-}
-
-/// The targets of one site: borrowed, or shared where a pattern stands in the plan. Nothing is copied.
-pub enum Targets<'a> {
-    Named(&'a [Target]),
-    Met(Arc<[Target]>),
-}
-
-impl Deref for Targets<'_> {
-    type Target = [Target];
-    fn deref(&self) -> &[Target] {
-        match self {
-            Targets::Named(targets) => targets,
-            Targets::Met(targets) => targets,
-        }
-    }
-}
 
 /// A node that a patch names, or a scope on the way to one.
 #[derive(Debug, Default)]
@@ -48,8 +18,8 @@ struct Site {
     children: Vec<(Name, u32)>,
     /// The same, to look up at every node of every run.
     by_name: FxHashMap<Name, u32>,
-    /// Families of the children's names.
-    families: FxHashSet<Base>,
+    /// The children's names by their families, the highest number first.
+    families: FxHashMap<Base, Vec<Name>>,
     targets: Vec<Target>,
 }
 
@@ -107,7 +77,7 @@ impl Plan {
             return wild.concerns(site, family);
         }
         let site = self.sites.get(site as usize);
-        site.is_some_and(|site| site.families.contains(&family))
+        site.is_some_and(|site| site.families.contains_key(&family))
     }
 
     /// The highest number of a child of this family; -1 if none has a number.
@@ -115,15 +85,33 @@ impl Plan {
         if self.is_open(site, false) && self.concerns(site, family) {
             return i32::MAX;
         }
-        let names = self.names(site).map(|(name, _)| name);
-        let of_family = names.filter(|name| name.family() == family);
-        of_family.map(|name| name.num).max().unwrap_or(Name::NO_NUM)
+        let last = |names: &[Name]| names.first().map(|name| name.num);
+        self.names_of(site, family, last).unwrap_or(Name::NO_NUM)
+    }
+
+    /// Whether this holds for all children of this family, as far as [`Plan::is_open`] does not say that there may be any.
+    /// The highest number is asked for first: numbers rise, so while names are handed out the first answer mostly says it.
+    pub fn all_of(&self, site: u32, family: Base, holds: impl Fn(Name) -> bool) -> bool {
+        self.names_of(site, family, |names| names.iter().all(|name| holds(*name)))
+    }
+
+    /// Looks at the names of the site's children that are of this family, the highest number first.
+    fn names_of<T>(&self, site: u32, family: Base, look: impl FnOnce(&[Name]) -> T) -> T {
+        if let Some(wild) = &self.wild {
+            return look(&wild.names_of(site, family));
+        }
+        let site = self.sites.get(site as usize);
+        let names = site.and_then(|site| site.families.get(&family));
+        look(names.map_or(&[], Vec::as_slice))
     }
 
     /// The families of the site's children, as far as [`Plan::is_open`] does not say that there may be any.
     pub fn families(&self, site: u32) -> impl Iterator<Item = Base> {
         let named = self.sites.get(site as usize);
-        let named = named.into_iter().flat_map(|site| &site.families).copied();
+        let named = named
+            .into_iter()
+            .flat_map(|site| site.families.keys())
+            .copied();
         let wild = self.wild.iter().flat_map(move |wild| wild.names(site));
         named.chain(wild.map(|(name, _)| name.family()))
     }
@@ -205,15 +193,6 @@ impl Plan {
     }
 }
 
-/// The way into a container that the keys of a path say.
-pub(super) fn steps(dig: &[String]) -> Vec<Step> {
-    let step = |key: &String| Step {
-        index: key.strip_prefix("sub_").and_then(|n| n.parse().ok()),
-        key: key.clone(),
-    };
-    dig.iter().map(step).collect()
-}
-
 /// The sites of patches that stand at one node each.
 fn named_sites(patches: &[Arc<Patch>]) -> Vec<Site> {
     let mut sites = vec![Site::default()];
@@ -228,6 +207,9 @@ fn named_sites(patches: &[Arc<Patch>]) -> Vec<Site> {
         });
     }
     merge_aliases(&mut sites);
+    for names in sites.iter_mut().flat_map(|site| site.families.values_mut()) {
+        names.sort_unstable_by_key(|name| Reverse(name.num));
+    }
     sites
 }
 
@@ -265,7 +247,8 @@ fn child_or_new(sites: &mut Vec<Site>, at: usize, name: Name) -> usize {
     let new = sites.len();
     sites[at].children.push((name, new as u32));
     sites[at].by_name.insert(name, new as u32);
-    sites[at].families.insert(name.family());
+    let families = &mut sites[at].families;
+    families.entry(name.family()).or_default().push(name);
     sites.push(Site::default());
     new
 }
@@ -286,6 +269,43 @@ pub(super) mod tests {
     pub fn site(plan: &Plan, path: &str) -> Option<u32> {
         path.split('.')
             .try_fold(Plan::ROOT, |site, name| plan.child(site, Name::parse(name)))
+    }
+
+    /// Each name that is handed out asks whether it was the last one; all together ask in proportion to their number.
+    #[test]
+    fn the_last_name_of_a_family_is_met_in_proportion() {
+        let n = 1000;
+        let texts: Vec<String> = (1..=n).map(|at| format!("add_{at}=zero")).collect();
+        let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        texts.extend(["mul=zero", "linear.add_5000=zero"]);
+        // The same by a plan in which a pattern stands elsewhere.
+        for more in [None, Some("mul.*=zero")] {
+            let texts: Vec<&str> = texts.iter().copied().chain(more).collect();
+            let plan = plan(&texts);
+            let family = Name::parse("add").family();
+            let asked = std::cell::Cell::new(0);
+            let is_past = |met: i32| {
+                plan.all_of(Plan::ROOT, family, |name| {
+                    asked.set(asked.get() + 1);
+                    name.num <= met
+                })
+            };
+            assert!((1..n).all(|met| !is_past(met)) && is_past(n));
+            assert!(asked.get() <= 2 * n, "{} questions", asked.get());
+            assert_eq!(plan.last_number(Plan::ROOT, family), n);
+        }
+    }
+
+    /// A name that was taken before its turn does not end the family.
+    #[test]
+    fn all_names_of_a_family_are_asked_for() {
+        let plan = plan(&["add_7=zero", "add=zero", "add_3=zero"]);
+        let family = Name::parse("add").family();
+        assert!(!plan.all_of(Plan::ROOT, family, |name| name.num == 7));
+        assert!(!plan.all_of(Plan::ROOT, family, |name| name.num > Name::NO_NUM));
+        assert!(plan.all_of(Plan::ROOT, family, |_| true));
+        let none = Name::parse("mul").family();
+        assert_eq!(plan.last_number(Plan::ROOT, none), Name::NO_NUM);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A site is where all patches have got to on the way from the root: so many sites are met as there are such states, however
 //! many nodes there are.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobMatcher};
@@ -10,7 +11,7 @@ use graphpatch_locks::RwLock;
 use rustc_hash::FxHashMap;
 
 use super::Patch;
-use super::plan::{Target, steps};
+use super::target::{Target, steps};
 use crate::path::{Base, Name, base_str};
 
 /// Names with higher numbers are looked up anew each time: a program without modules has no end of them.
@@ -42,6 +43,8 @@ struct Met {
     by_cursors: FxHashMap<Vec<Cursor>, u32>,
     children: FxHashMap<(u32, Name), Option<u32>>,
     concerned: FxHashMap<(u32, Base), bool>,
+    /// What [`Wild::names_of`] has found.
+    names: FxHashMap<(u32, Base), Arc<[Name]>>,
 }
 
 /// All patches of a plan of which one stands at a pattern.
@@ -121,6 +124,19 @@ impl Wild {
             _ => None,
         };
         cursors.iter().flatten().filter_map(name).collect()
+    }
+
+    /// Those of one family, the highest number first.
+    pub(super) fn names_of(&self, site: u32, family: Base) -> Arc<[Name]> {
+        if let Some(known) = self.met.read().names.get(&(site, family)) {
+            return known.clone();
+        }
+        let names = self.names(site).into_iter().map(|(name, _)| name);
+        let mut names: Vec<Name> = names.filter(|name| name.family() == family).collect();
+        names.sort_unstable_by_key(|name| Reverse(name.num));
+        let names: Arc<[Name]> = names.into();
+        self.met.write().names.insert((site, family), names.clone());
+        names
     }
 
     /// Whether names are meant that only a pattern tells; with `last`, of nodes that are patched themselves.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::Status;
+use super::status::Status;
 use graphpatch_core::error::{Error, Result};
 
 thread_local! {

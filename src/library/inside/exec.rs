@@ -3,8 +3,8 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use super::lost;
-use super::reports::{self, List};
+use super::lost::{self, List};
+use super::reports;
 use super::table;
 
 macro_rules! report_then_call {

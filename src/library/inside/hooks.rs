@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
+use super::attach;
 use super::process;
 use super::real::Real;
 use super::sudden_end::{Ending, report_before};
@@ -118,7 +119,7 @@ unsafe extern "C" fn before_main(
     argv: *mut *mut c_char,
     environment: *mut *mut c_char,
 ) -> c_int {
-    let _ = std::panic::catch_unwind(process::open);
+    let _ = std::panic::catch_unwind(attach::open);
     let main = PROGRAM_MAIN.load(Ordering::Acquire);
     // SAFETY: stored by `__libc_start_main` above, before it let the C library call us; never null.
     unsafe { std::mem::transmute::<*mut c_void, Main>(main)(argc, argv, environment) }
@@ -201,7 +202,7 @@ fn look(caller: Caller, opens: bool) {
         COMING.store(true, Ordering::Release);
     }
     if COMING.load(Ordering::Acquire) && !under_way {
-        let _ = std::panic::catch_unwind(process::attach_if_loaded);
+        let _ = std::panic::catch_unwind(attach::attach_if_loaded);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };

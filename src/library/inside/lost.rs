@@ -8,9 +8,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::process;
-use super::reports::List;
 use graphpatch_loader as loader;
 use graphpatch_protocol::lost::{FILE, LATE, STARTED};
+
+/// A list of C's strings that ends with null: arguments, an environment.
+pub(super) type List = *const *const c_char;
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 

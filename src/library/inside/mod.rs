@@ -6,7 +6,9 @@
 //! |---|---|
 //! | `values` | what probes and records kept, beside the report |
 //! | `times` | when things happened, for `--trace`, beside the report |
-//! | `process` | the one state of the process, and attaching |
+//! | `process` | the one state of the process |
+//! | `attach` | reading the options, and attaching when libtorch is there |
+//! | `written` | what was written, and when |
 //! | `reports` | when reports are written, and what is in them |
 //! | `forked` | what a forked child begins with |
 //! | `table` | the list of all hooks |
@@ -34,6 +36,7 @@
 //! A process that is not a preloaded one (a program that links or opens this library) passes through all hooks at the
 //! price of one atomic load. Nothing here writes to the program's stdout, and no failure here ends the program.
 
+mod attach;
 mod exec;
 mod forked;
 mod hooks;
@@ -49,6 +52,7 @@ mod threads;
 mod times;
 mod undisturbed;
 mod values;
+mod written;
 
 pub use forked::{begin_anew, give_up};
 pub use process::session;

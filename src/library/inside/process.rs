@@ -1,21 +1,12 @@
-//! The one state of a preloaded process: whether it is one, and whether the session is attached.
+//! The one state of a preloaded process: whether it is one, and whether the session is attached. `attach` changes it.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-use super::lost;
-use super::reports::{self, Reports};
-use super::table;
-use crate::fork;
-use crate::live;
-use graphpatch_core::error::Result;
-use graphpatch_loader::{self as loader, imports};
+use super::written::Reports;
 use graphpatch_locks::OnceLock;
-use graphpatch_protocol::options::{OPTIONS_VARIABLE, Operations, Options};
+use graphpatch_protocol::options::Options;
 use graphpatch_session::Session;
 
 /// Not a preloaded process, or one whose options are gone: hooks pass through.
@@ -71,211 +62,28 @@ pub fn is_attached_here() -> bool {
         && get().is_some_and(|process| process.pid.load(Ordering::Relaxed) == std::process::id())
 }
 
-/// Reads a preloaded process's options and attaches if libtorch is mapped. Called once, right before `main`.
-pub fn open() {
-    let Some(file) = std::env::var_os(OPTIONS_VARIABLE) else {
-        return;
-    };
-    if loader::is_disabled() || !is_preloaded() {
-        return;
+/// This process is a preloaded one. False if it was told so before.
+pub(super) fn begin(process: Process) -> bool {
+    let is_first = PROCESS.set(process).is_ok();
+    if is_first {
+        STATE.store(WAITING, Ordering::Release);
     }
-    table::look_up();
-    loader::message::begin();
-    let options = match Options::load(Path::new(&file)) {
-        Ok(options) => options,
-        // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.
-        Err(_) if !Path::new(&file).exists() => return,
-        // Of another version, say: the program runs without us, and somebody should know.
-        Err(why) => return loader::say(&format!("this program runs untouched: {why}")),
-    };
-    let program = std::env::current_exe()
-        .map(|path| path.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let process = Process {
-        lost: lost::file(&options.report_dir),
-        options,
-        program,
-        rank: std::env::var("RANK").ok().filter(|rank| !rank.is_empty()),
-        session: OnceLock::new(),
-        libtorch: OnceLock::new(),
-        error: OnceLock::new(),
-        pid: AtomicU32::new(std::process::id()),
-        forked: AtomicBool::new(false),
-        reports: Reports::begin(),
-    };
-    if PROCESS.set(process).is_err() {
-        return;
-    }
-    STATE.store(WAITING, Ordering::Release);
-    // SAFETY: a function of this library, which a preloaded process never unloads.
-    unsafe { libc::atexit(lost::look_at_end) };
-    attach_if_loaded();
+    is_first
 }
 
-/// Whether `LD_PRELOAD` names the object that holds this code.
-fn is_preloaded() -> bool {
-    let Some(own) = loader::own_object() else {
-        return false;
-    };
-    let list = std::env::var_os("LD_PRELOAD").unwrap_or_default();
-    // A constructor of another preloaded library may have taken the variable out, as heaptrack's does.
-    is_listed(&list, &own) || is_listed(&list_at_start(), &own)
-}
-
-/// The list with which the process was started.
-fn list_at_start() -> OsString {
-    let environment = std::fs::read("/proc/self/environ").unwrap_or_default();
-    let list = environment
-        .split(|byte| *byte == 0)
-        .find_map(|entry| entry.strip_prefix(b"LD_PRELOAD="));
-    OsStr::from_bytes(list.unwrap_or_default()).to_os_string()
-}
-
-fn is_listed(list: &OsStr, own: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    list.as_bytes()
-        .split(|byte| matches!(byte, b' ' | b':'))
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| PathBuf::from(OsStr::from_bytes(entry)))
-        .any(|entry| entry == own || is_expanded(&entry, own) || real(&entry) == real(own))
-}
-
-/// Whether `own` is the entry with glibc's name of its library folder in place of `$LIB`.
-fn is_expanded(entry: &Path, own: &Path) -> bool {
-    let (entry, own) = (entry.as_os_str().as_bytes(), own.as_os_str().as_bytes());
-    let Some(at) = entry.windows(4).position(|part| part == b"$LIB") else {
-        return false;
-    };
-    own.starts_with(&entry[..at]) && own.ends_with(&entry[at + 4..])
-}
-
-/// Attaches if libtorch is mapped now and nobody else is at it. True when there is nothing left to wait for.
-pub fn attach_if_loaded() -> bool {
-    let Some(process) = get() else { return true };
-    if loader::loaded_path().is_none() {
-        return false;
-    }
-    if STATE
+/// Whether the caller is the one that attaches: it calls [`attached`] at the end.
+pub(super) fn begin_attaching() -> bool {
+    STATE
         .compare_exchange(WAITING, ATTACHING, Ordering::AcqRel, Ordering::Acquire)
-        .is_err()
-    {
-        return true;
-    }
-    if let Some(libtorch) = loader::find_loaded() {
-        let _ = process.libtorch.set(format!(
-            "{} ({})",
-            libtorch.version,
-            libtorch.lib_dir.display()
-        ));
-    }
-    let failure = match catch_unwind(AssertUnwindSafe(|| process.attach())) {
-        Ok(Ok(())) => None,
-        Ok(Err(why)) => Some(why.to_string()),
-        Err(_) => Some("internal error: a panic while attaching".to_string()),
-    };
-    if let Some(why) = failure {
-        let _ = process.error.set(why);
-    }
-    reports::at_end();
-    fork::install();
+        .is_ok()
+}
+
+/// The session is attached, or has failed to.
+pub(super) fn attached() {
     STATE.store(ATTACHED, Ordering::Release);
-    process.listen();
-    process.write_first();
-    true
 }
 
 /// In a child whose memory cannot be trusted: hooks pass through from now on.
 pub(super) fn give_up() {
     STATE.store(CLOSED, Ordering::Release);
-}
-
-impl Process {
-    fn attach(&'static self) -> Result<()> {
-        let session = Session::open_for_command();
-        session.set_on_error(self.options.on_error);
-        for patch in &self.options.patches {
-            session.add_patch(patch.clone())?;
-        }
-        session.set_recording(self.options.record);
-        session.set_timing(self.options.trace);
-        session.set_surveying(!self.options.patches.is_empty() || self.options.live);
-        session.set_observer(Arc::new(|news| self.on_news(news)));
-        let _ = self.session.set(session.clone());
-        graphpatch_torch::attach(&session)?;
-        if self.is_flat() {
-            graphpatch_torch::flat_start(&self.options.run_at)?;
-            if threads() > 1 {
-                session.note(
-                    "threads that ran before libtorch was loaded: their operations are not listed",
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens the socket for live control, where `graphpatch run --live` wants it. What stands in the way is told at the end.
-    fn listen(&self) {
-        if self.options.live
-            && self.error.get().is_none()
-            && let Some(session) = self.session.get()
-            && let Err(why) = live::start(session)
-        {
-            session.note(&format!("this process does not listen: {why}"));
-        }
-    }
-
-    /// Whether operations outside of runs are listed. Decided once, by what the process has loaded then. A run that is as
-    /// long as its thread would never come by what is wanted later.
-    fn is_flat(&self) -> bool {
-        let later = self.options.live && !self.options.run_at.is_empty();
-        let wanted = later || self.options.record || !self.options.patches.is_empty();
-        wanted
-            && match self.options.operations {
-                Operations::Never => false,
-                Operations::Always => !imports::has_python(),
-                Operations::Auto => !imports::has_python() && !imports::tells_of_runs(),
-            }
-    }
-}
-
-/// How many threads the process has.
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn preload_lists() {
-        let own = Path::new("/opt/gp/libgraphpatch.so");
-        assert!(is_listed(OsStr::new("/opt/gp/libgraphpatch.so"), own));
-        assert!(is_listed(
-            OsStr::new("/lib/x.so:/opt/gp/libgraphpatch.so"),
-            own
-        ));
-        assert!(is_listed(
-            OsStr::new("/lib/x.so /opt/gp/libgraphpatch.so"),
-            own
-        ));
-        assert!(!is_listed(OsStr::new("/lib/x.so"), own));
-        let linked = Path::new("/c/lib64/graphpatch/libgraphpatch.so");
-        assert!(is_listed(
-            OsStr::new("/c/$LIB/graphpatch/libgraphpatch.so"),
-            linked
-        ));
-        assert!(!is_listed(
-            OsStr::new("/d/$LIB/graphpatch/libgraphpatch.so"),
-            linked
-        ));
-        assert!(!is_listed(OsStr::new(""), own));
-    }
-
-    #[test]
-    fn a_test_is_not_preloaded() {
-        open();
-        assert!(!is_waiting() && !is_attached_here());
-        reports::report_now();
-    }
 }

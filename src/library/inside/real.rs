@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::table;
+const DLSYM: &CStr = c"dlsym";
 
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
@@ -27,10 +27,9 @@ impl Real {
         if !known.is_null() {
             return known;
         }
-        let found = if std::ptr::eq(self, &table::DLSYM) {
-            real_dlsym()
-        } else {
-            next(self.name)
+        let found = match self.name == DLSYM {
+            true => real_dlsym(),
+            false => next(self.name),
         };
         self.address.store(found, Ordering::Release);
         found
@@ -43,15 +42,13 @@ fn real_dlsym() -> *mut c_void {
     VERSIONS
         .iter()
         // SAFETY: dlvsym is called from this object with valid strings; RTLD_NEXT then means the objects after it.
-        .map(|version| unsafe {
-            libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr())
-        })
+        .map(|version| unsafe { libc::dlvsym(libc::RTLD_NEXT, DLSYM.as_ptr(), version.as_ptr()) })
         .find(|address| !address.is_null())
         .unwrap_or(std::ptr::null_mut())
 }
 
 fn next(name: &CStr) -> *mut c_void {
-    let dlsym = table::DLSYM.get();
+    let dlsym = real_dlsym();
     if dlsym.is_null() {
         return dlsym;
     }

@@ -1,66 +1,16 @@
 //! When a preloaded process's reports are written: after runs, at its end, and before it becomes another program.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::process::{self, Process};
 use super::python;
 use super::times;
 use super::undisturbed::Undisturbed;
-use super::values::Values;
 use graphpatch_protocol::report::{PatchReport, Report, values_name};
 use graphpatch_protocol::trace::trace_name;
 use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
-
-/// A list of C's strings that ends with null: arguments, an environment.
-pub(super) type List = *const *const std::ffi::c_char;
-
-/// What was written, and when.
-pub(super) struct Reports {
-    opened: Instant,
-    /// The same moment, in nanoseconds since 1970.
-    started: u128,
-    /// A report is being written.
-    writing: AtomicBool,
-    /// The graph has grown since the last report.
-    grown: AtomicBool,
-    values: Values,
-    /// When the last report was done and how long it took, in microseconds since `opened`; 0: none yet.
-    written: AtomicU64,
-    took: AtomicU64,
-}
-
-impl Reports {
-    /// None is written yet; the process begins now.
-    pub(super) fn begin() -> Reports {
-        Reports {
-            opened: Instant::now(),
-            started: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_nanos()),
-            writing: AtomicBool::new(false),
-            grown: AtomicBool::new(false),
-            values: Values::default(),
-            written: AtomicU64::new(0),
-            took: AtomicU64::new(0),
-        }
-    }
-
-    /// In a forked child: the thread that wrote, if it was another one, does not exist here.
-    pub(super) fn forget(&self) {
-        self.writing.store(false, Ordering::Release);
-        self.written.store(0, Ordering::Relaxed);
-        self.grown.store(false, Ordering::Relaxed);
-        self.values.forget();
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_micros())
-            .unwrap_or(u64::MAX)
-            .max(1)
-    }
-}
 
 /// From now on the last report is written when the process ends by `exit` or `quick_exit`.
 pub(super) fn at_end() {

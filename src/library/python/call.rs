@@ -1,16 +1,9 @@
-//! A call of a module: what `call` in `_module_call.py` does, without a frame of Python's, where nothing is in the way.
-//! Everything that is rare is left to the functions that [`State`] names.
+//! One call of a module, as Python gives it: its arguments, and how it goes on with nothing of ours around it.
 
-use super::object::{Object, Raised, Result, id, tuple};
+use super::object::{Object, Raised, Result, tuple};
 use super::raw::{PyObject, python};
-use super::record::{Record, frame};
-use super::run;
-use super::scope;
-use super::state::{ANY, SEVERAL, State, state};
-use super::thread;
-use graphpatch_session::thread::{go_back, place};
+use super::state::State;
 use std::ptr::null_mut;
-use std::sync::atomic::Ordering;
 
 /// The arguments of one call, as Python gives them.
 #[derive(Clone, Copy)]
@@ -48,13 +41,6 @@ impl Call<'_> {
         self.original.call(&all, self.keywords()?.as_ref())
     }
 
-    /// What is not plain is done in Python, from the beginning.
-    fn leave_to_python(&self) -> Result<Object> {
-        let all = tuple(self.arguments.iter())?;
-        let keywords = self.keywords()?;
-        whole(|| self.fallback.call(&all, keywords.as_ref()))
-    }
-
     /// torch's `__call__` chooses by this.
     fn is_plain(&self, state: &State, module: &Object) -> Result<bool> {
         Ok(module.attribute(&state.names.compiled_call_impl)?.is_none())
@@ -86,7 +72,7 @@ impl Call<'_> {
     }
 
     /// A dict of the named ones; `None` without any.
-    fn keywords(&self) -> Result<Option<Object>> {
+    pub fn keywords(&self) -> Result<Option<Object>> {
         let Some(names) = self.names.filter(|_| !self.named.is_empty()) else {
             return Ok(None);
         };
@@ -104,71 +90,6 @@ impl Call<'_> {
             None => super::object::dict(),
         }
     }
-}
-
-/// An exception out of a signal handler may come between any two of Python's instructions, between the beginning of a run and the
-/// `try` that ends it, too. Where the body raises, what it has left open is closed.
-fn whole(body: impl FnOnce() -> Result<Object>) -> Result<Object> {
-    let (frame, place) = (thread::frame(), place());
-    let output = body();
-    if output.is_err() {
-        super::object::saved(|| {
-            thread::set_frame(frame);
-            // Without an adapter there are no runs.
-            let _ = go_back(place);
-        });
-    }
-    output
-}
-
-/// Calls a module.
-pub fn call(call: &Call<'_>) -> Result<Object> {
-    let state = state()?;
-    let Some(module) = call.arguments.first() else {
-        return call.leave_to_python();
-    };
-    if !ANY.load(Ordering::Relaxed) {
-        return call.go(state, module);
-    }
-    if thread::is_in_compiled() {
-        return call.leave_to_python();
-    }
-    let Some(current) = thread::frame() else {
-        return whole(|| run::call(state, module, call));
-    };
-    if SEVERAL.load(Ordering::Relaxed) && state.roots.value(&id(module)?)?.is_some() {
-        return call.leave_to_python();
-    }
-    if current.kind() != state.frame.address() {
-        return call.go(state, module);
-    }
-    // SAFETY: just seen to be of the class that derives from it.
-    let record = unsafe { Record::of(&current) };
-    if is_ignored(record, module)? {
-        thread::set_frame(record.object(frame::COLD).cloned());
-        let output = call.go(state, module);
-        thread::set_frame(Some(current));
-        return output;
-    }
-    match scope::known(state, &current, record, module, call.is_torchs)? {
-        Some(known) => scope::call(state, &current, record, module, &known, call),
-        None => call.leave_to_python(),
-    }
-}
-
-/// Whether calls of the module from this frame cannot matter: the module still hangs where it did when that was found.
-fn is_ignored(record: &Record, module: &Object) -> Result<bool> {
-    let Some(ignored) = record.object(frame::IGNORED).filter(|i| !i.is_none()) else {
-        return Ok(false);
-    };
-    let Some(entry) = ignored.value(&id(module)?)? else {
-        return Ok(false);
-    };
-    if !entry.element(0)?.is(module) {
-        return Ok(false);
-    }
-    let held = entry.element(1)?.value(&entry.element(2)?)?;
-    Ok(held.is_some_and(|held| held.is(module)))
 }
 
 /// What a call answers to Python.

@@ -7,7 +7,8 @@ use std::ffi::{c_int, c_void};
 use std::mem::{offset_of, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::call::{self, Call, answer};
+use super::call::{Call, answer};
+use super::dispatch;
 use super::object::{Object, Result, raise};
 use super::raw::{self, Member, PyObject, VectorCall, Visit, python};
 use super::record::{free, new_type, visit_all};
@@ -104,7 +105,7 @@ unsafe extern "C" fn called(
                 named,
             }
         };
-        call::call(&call)
+        dispatch::call(&call)
     };
     answer(
         catch_unwind(AssertUnwindSafe(work))

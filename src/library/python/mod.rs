@@ -9,6 +9,7 @@
 
 mod block;
 mod call;
+mod dispatch;
 mod door;
 mod object;
 mod raw;

@@ -1,10 +1,9 @@
-//! Calls of the adapter: TorchScript's runs, the scopes and values of all runs, and functions of the user's.
+//! Calls of the adapter: TorchScript's runs, and the scopes and values of all runs.
 
 use std::sync::Arc;
 
 use super::edge::edge;
-use super::host::end_run;
-use super::{Current, arm, is_inside, suspend, take_up, with, with_current, with_run, with_scope};
+use super::{Current, arm, with, with_current, with_run, with_scope};
 use crate::held::Held;
 use crate::record::{Element, Source};
 use crate::run::Run;
@@ -61,22 +60,6 @@ pub fn enter_root(scope: Arc<Scope>) -> Wants {
             wants
         }
     }
-}
-
-/// A function of the user's is about to be called: the models that it runs are no part of this run.
-pub fn begin_function() {
-    suspend();
-    with(|state| state.level.for_function = true);
-}
-
-/// It has returned; runs that it left open end.
-pub fn end_function() {
-    while is_inside() {
-        if end_run().is_err() {
-            break;
-        }
-    }
-    take_up();
 }
 
 /// A module is called. `None`: outside a run.

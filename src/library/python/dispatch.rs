@@ -1,0 +1,84 @@
+//! Where a call of a module goes: what `call` in `_module_call.py` does, without a frame of Python's, where nothing is in the way.
+//! Everything that is rare is left to the functions that [`State`](super::state::State) names.
+
+use super::call::Call;
+use super::object::{Object, Result, id, tuple};
+use super::record::{Record, frame};
+use super::run;
+use super::scope;
+use super::state::{ANY, SEVERAL, state};
+use super::thread;
+use graphpatch_session::thread::{go_back, place};
+use std::sync::atomic::Ordering;
+
+/// An exception out of a signal handler may come between any two of Python's instructions, between the beginning of a run and the
+/// `try` that ends it, too. Where the body raises, what it has left open is closed.
+fn whole(body: impl FnOnce() -> Result<Object>) -> Result<Object> {
+    let (frame, place) = (thread::frame(), place());
+    let output = body();
+    if output.is_err() {
+        super::object::saved(|| {
+            thread::set_frame(frame);
+            // Without an adapter there are no runs.
+            let _ = go_back(place);
+        });
+    }
+    output
+}
+
+/// What is not plain is done in Python, from the beginning.
+fn leave_to_python(call: &Call<'_>) -> Result<Object> {
+    let all = tuple(call.arguments.iter())?;
+    let keywords = call.keywords()?;
+    whole(|| call.fallback.call(&all, keywords.as_ref()))
+}
+
+/// Calls a module.
+pub fn call(call: &Call<'_>) -> Result<Object> {
+    let state = state()?;
+    let Some(module) = call.arguments.first() else {
+        return leave_to_python(call);
+    };
+    if !ANY.load(Ordering::Relaxed) {
+        return call.go(state, module);
+    }
+    if thread::is_in_compiled() {
+        return leave_to_python(call);
+    }
+    let Some(current) = thread::frame() else {
+        return whole(|| run::call(state, module, call));
+    };
+    if SEVERAL.load(Ordering::Relaxed) && state.roots.value(&id(module)?)?.is_some() {
+        return leave_to_python(call);
+    }
+    if current.kind() != state.frame.address() {
+        return call.go(state, module);
+    }
+    // SAFETY: just seen to be of the class that derives from it.
+    let record = unsafe { Record::of(&current) };
+    if is_ignored(record, module)? {
+        thread::set_frame(record.object(frame::COLD).cloned());
+        let output = call.go(state, module);
+        thread::set_frame(Some(current));
+        return output;
+    }
+    match scope::known(state, &current, record, module, call.is_torchs)? {
+        Some(known) => scope::call(state, &current, record, module, &known, call),
+        None => leave_to_python(call),
+    }
+}
+
+/// Whether calls of the module from this frame cannot matter: the module still hangs where it did when that was found.
+fn is_ignored(record: &Record, module: &Object) -> Result<bool> {
+    let Some(ignored) = record.object(frame::IGNORED).filter(|i| !i.is_none()) else {
+        return Ok(false);
+    };
+    let Some(entry) = ignored.value(&id(module)?)? else {
+        return Ok(false);
+    };
+    if !entry.element(0)?.is(module) {
+        return Ok(false);
+    }
+    let held = entry.element(1)?.value(&entry.element(2)?)?;
+    Ok(held.is_some_and(|held| held.is(module)))
+}

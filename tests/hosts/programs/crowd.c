@@ -84,7 +84,8 @@ static void tell_of(pid_t child) {
   char command[500];
   snprintf(command, sizeof command,
            "{ cat /proc/%d/wchan; echo; cut -d' ' -f3,14,15 /proc/%d/stat; cat /proc/%d/syscall; "
-           "[ -z \"$CROWD_DEBUGGER\" ] || grep r-xp /proc/%d/maps; gdb -batch -p %d $CROWD_DEBUGGER -ex bt; } 2>&1 | sed 's/^/late child: /' >&2",
+           "[ -z \"$CROWD_DEBUGGER\" ] || grep r-xp /proc/%d/maps; gdb -batch -p %d $CROWD_DEBUGGER -ex bt; } 2>&1 | sed "
+           "'s/^/late child: /' >&2",
            child, child, child, child, child);
   if (system(command)) fprintf(stderr, "crowd: nothing is known of the late child %d\n", child);
 }

@@ -1,7 +1,7 @@
 /* sealed END: runs the model of the environment, seals itself, and runs it on. After the seal, the kernel kills the process at
- * any system call that opens, renames or removes a file, starts a process or a thread, or sets a timer. END: `exit`, `_exit`, `thread`
- * (a thread from before the seal runs the model, too, and the process ends by a system call of its own), or `child` (it is a
- * forked child that seals itself and runs the model). Prints the sums of all results. */
+ * any system call that opens, renames or removes a file, starts a process or a thread, or sets a timer. END: `exit`, `_exit`,
+ * `thread` (a thread from before the seal runs the model, too, and the process ends by a system call of its own), or `child`
+ * (it is a forked child that seals itself and runs the model). Prints the sums of all results. */
 #include "model.h"
 
 #include <linux/audit.h>

@@ -207,8 +207,8 @@ int main(int argc, char **argv) {
   gp_session_close(session);
   run(m, recorded);
   require(same(bare, recorded), "the original result after the session is closed");
-  model_free(m);
   check_missed(m);
+  model_free(m);
   puts("all as it must be");
   return 0;
 }

@@ -72,7 +72,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert made.returncode == 0, made.stderr
     # In a fresh checkout the program is compiled first, and a line says so.
-    lines = [line for line in (made.stdout + made.stderr).splitlines() if not line.startswith(("make", "demo: compiling "))]
+    lines = [
+        line for line in (made.stdout + made.stderr).splitlines() if not line.startswith(("make", "demo: compiling "))
+    ]
     assert len(lines) <= 25, lines
     return ROOT / "build/demo"
 

@@ -46,6 +46,7 @@ mod process;
 mod python;
 mod real;
 mod reports;
+mod seal;
 mod sudden_end;
 mod table;
 mod threads;

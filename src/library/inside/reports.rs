@@ -9,6 +9,7 @@ use super::python;
 use super::times;
 use super::undisturbed::Undisturbed;
 use graphpatch_protocol::report::{PatchReport, Report, values_name};
+use graphpatch_protocol::seal::seal_name;
 use graphpatch_protocol::trace::trace_name;
 use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
 
@@ -27,6 +28,11 @@ unsafe extern "C" {
 
 extern "C" fn at_exit() {
     report_now();
+}
+
+/// Whether a report may be written on this thread: a filter of the program's own might end it there.
+pub fn may_write() -> bool {
+    process::get().is_some_and(|process| !process.reports.seal.is_closed())
 }
 
 /// Writes the last report. For the end of the process.
@@ -88,7 +94,7 @@ impl Process {
 
     fn write(&self, wait: Wait) {
         let pid = std::process::id();
-        if pid != self.pid.load(Ordering::Relaxed) {
+        if pid != self.pid.load(Ordering::Relaxed) || self.reports.seal.is_closed() {
             return;
         }
         let _whole = Undisturbed::new();
@@ -112,7 +118,11 @@ impl Process {
             let (mut report, kept) = self.report(pid);
             report.unseen_python = wait == Wait::Yes && self.is_unseen_python();
             if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
-                let _ = report.save(&self.options.report_dir, &self.file_name(pid));
+                let (dir, name) = (&self.options.report_dir, self.file_name(pid));
+                self.reports.seal.prepare(&dir.join(seal_name(&name)));
+                if report.save(dir, &name).is_ok() {
+                    self.reports.seal.reported();
+                }
                 self.reports
                     .took
                     .store(self.reports.now() - before, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::seal::Seal;
 use super::values::Values;
 
 /// What was written, and when.
@@ -15,6 +16,7 @@ pub(super) struct Reports {
     /// The graph has grown since the last report.
     pub(super) grown: AtomicBool,
     pub(super) values: Values,
+    pub(super) seal: Seal,
     /// When the last report was done and how long it took, in microseconds since `opened`; 0: none yet.
     pub(super) written: AtomicU64,
     pub(super) took: AtomicU64,
@@ -31,6 +33,7 @@ impl Reports {
             writing: AtomicBool::new(false),
             grown: AtomicBool::new(false),
             values: Values::default(),
+            seal: Seal::begin(),
             written: AtomicU64::new(0),
             took: AtomicU64::new(0),
         }
@@ -42,6 +45,7 @@ impl Reports {
         self.written.store(0, Ordering::Relaxed);
         self.grown.store(false, Ordering::Relaxed);
         self.values.forget();
+        self.seal.forget();
     }
 
     pub(super) fn now(&self) -> u64 {

@@ -15,7 +15,9 @@ MISSING = b"limited its own system calls (seccomp)"
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> str:
     # Where a filter is there from the start, as in many containers, no program is seen to add one (docs/limits.md).
-    assert "\nSeccomp:\t0\n" in Path("/proc/self/status").read_text(), "this test needs a shell without a seccomp filter"
+    assert "\nSeccomp:\t0\n" in Path("/proc/self/status").read_text(), (
+        "this test needs a shell without a seccomp filter"
+    )
     return str(compile_with_model(HERE / "programs/sealed.c", tmp_path_factory.mktemp("sealed") / "sealed"))
 
 

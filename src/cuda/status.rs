@@ -77,15 +77,6 @@ fn is_loaded(name: &str) -> bool {
     sought.1
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn what_is_loaded_is_found_by_its_name() {
-        assert!(super::is_loaded("libc.so"));
-        assert!(!super::is_loaded("libcuda_that_is_not_there.so"));
-    }
-}
-
 /// Loads the kernels on devices that libtorch uses already, so that the first patch finds them there. Does nothing in a
 /// process without CUDA, and answers `false` as long as no device is used; what is wrong shows at the first patch.
 pub fn warm(patches: &[Arc<Patch>]) -> bool {
@@ -125,4 +116,13 @@ pub(super) fn prepare_on(cuda: &Arc<Cuda>, device: u32, patches: &[Arc<Patch>]) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_loaded_is_found_by_its_name() {
+        assert!(super::is_loaded("libc.so"));
+        assert!(!super::is_loaded("libcuda_that_is_not_there.so"));
+    }
 }

@@ -380,6 +380,14 @@ gp_status gp_session_note(const gp_session *session,
 gp_status gp_session_notes(const gp_session *session,
                            char **out);
 
+// The patches that no run came by so far, one a line, each as the text that registers it: first those that were taken
+// away (of many, the first hundred), then those that are registered. Empty if there are none. Ask before
+// gp_session_close, which tells nobody. `out` receives new text; free it with gp_string_free.
+//
+// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+gp_status gp_session_missed(const gp_session *session,
+                            char **out);
+
 // What the session recorded so far. `out` receives new graphs; free them with gp_graphs_free.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.

@@ -34,10 +34,14 @@ if [[ ${1:-} == --uninstall ]]; then
     rm -f "$stage$libdir/$file" "$stage$bindir/graphpatch" "$stage$pkgconfig/graphpatch.pc" \
         "$stage$includedir"/graphpatch.{h,hpp} "$stage$headers"/*.hpp "$stage$adapters"/adapter-*.so \
         "$stage$cmake"/graphpatchConfig{,Version}.cmake "$stage$share"/man/man1/graphpatch{,-*}.1 \
-        "$stage$bash" "$stage$zsh" "$stage$fish"
+        "$stage$bash" "$stage$zsh" "$stage$fish" \
+        "$stage$bindir/.debug/graphpatch.debug" "$stage$libdir/.debug/$file.debug"
     # Folders that are nobody else's.
     for folder in "$headers" "$cmake" "$adapters"; do
         [[ ! -d $stage$folder ]] || rmdir "$stage$folder"
+    done
+    for folder in "$bindir" "$libdir"; do
+        [[ ! -d $stage$folder/.debug ]] || rmdir --ignore-fail-on-non-empty "$stage$folder/.debug"
     done
     exit 0
 fi
@@ -45,6 +49,7 @@ fi
 for product in libgraphpatch.so graphpatch; do
     [[ -f $built/$product ]] || die "$built/$product is not built: run \`make build\` first"
 done
+command -v objcopy >/dev/null || die "objcopy is missing: it is a part of binutils"
 # Programs that link with the library ask for it by this name.
 dynamic=$(LC_ALL=C readelf --wide --file-header --dynamic $built/libgraphpatch.so)
 soname=$(sed -n 's/.*(SONAME).*\[\(.*\)\].*/\1/p' <<<"$dynamic")
@@ -68,8 +73,18 @@ fill() {
 }
 
 install -d "$stage$bindir" "$stage$libdir" "$stage$headers"
-install -m 755 $built/graphpatch "$stage$bindir/graphpatch"
-install -m 755 $built/libgraphpatch.so "$stage$libdir/$file"
+# Programs load what is left without the debug information; debuggers find that in `.debug` beside it, by its name and its sum.
+put() {
+    local to=$stage$2 debug=$stage${2%/*}/.debug/${2##*/}.debug
+    install -d "${debug%/*}"
+    objcopy --only-keep-debug "$1" "$debug"
+    chmod 644 "$debug"
+    objcopy --strip-all --add-gnu-debuglink="$debug" "$1" "$to.new"
+    chmod 755 "$to.new"
+    mv -f "$to.new" "$to"
+}
+put $built/graphpatch "$bindir/graphpatch"
+put $built/libgraphpatch.so "$libdir/$file"
 for link in "$soname" libgraphpatch.so; do
     ln -sfn "$file" "$stage$libdir/$link"
 done

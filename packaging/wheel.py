@@ -38,7 +38,7 @@ def glibc(binary: Path) -> tuple[int, int]:
 
 def without_debug(binary: Path, folder: Path) -> Path:
     to = folder / binary.name
-    subprocess.run(["strip", "--strip-debug", "-o", to, binary], check=True)
+    subprocess.run(["strip", "--strip-all", "-o", to, binary], check=True)
     return to
 
 

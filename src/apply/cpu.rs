@@ -82,6 +82,11 @@ fn replace(rows: &Rows, dtype: Dtype, number: Number) -> Outcome {
     macro_rules! int {
         ($type:ty) => {
             integer(number)
+                // 255.5 is too large for a byte before it is cut.
+                .filter(|_| match number {
+                    Number::Float(n) => (<$type>::MIN as f64..=<$type>::MAX as f64).contains(&n),
+                    _ => true,
+                })
                 .and_then(|n| <$type>::try_from(n).ok())
                 .map(|n| rows.fill(n))
         };

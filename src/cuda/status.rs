@@ -1,8 +1,7 @@
 //! What a person, or a program, wants to know of CUDA; and getting ready ahead of the first patch.
 
+use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
-
-use libloading::os::unix::{Library, RTLD_LAZY};
 
 use super::device::{Cuda, Why};
 use super::{cuda, resident};
@@ -46,13 +45,45 @@ fn is_used() -> bool {
     if super::recording::instead().is_some() {
         return true;
     }
-    const RTLD_NOLOAD: i32 = 4;
-    // A child of a fork in the middle of this would find the dynamic linker's tables half-changed.
-    let _inside = Inside::new();
-    // SAFETY: with RTLD_NOLOAD no initialiser runs; the handle is closed again.
-    let loaded = unsafe { Library::open(Some("libcuda.so.1"), RTLD_LAZY | RTLD_NOLOAD) }.is_ok();
     // SAFETY: it is loaded, and drivers are never unloaded.
-    loaded && unsafe { super::real::is_started() }
+    is_loaded("libcuda.so") && unsafe { super::real::is_started() }
+}
+
+/// Whether a library is loaded whose file's name begins so. No system call: `dlopen` with RTLD_NOLOAD looks for a library
+/// that is not there in every folder, and a program whose sandbox kills on `openat` would not survive that.
+fn is_loaded(name: &str) -> bool {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        sought: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the sought name and its answer, which live until the call is over.
+        let (name, found) = unsafe { &mut *sought.cast::<(&str, bool)>() };
+        // SAFETY: dl_iterate_phdr hands a valid info; its name is NUL-terminated, or NULL.
+        let path = unsafe { (*info).dlpi_name };
+        if !path.is_null() {
+            // SAFETY: as above.
+            let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+            let file = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            *found = file.starts_with(name.as_bytes());
+        }
+        c_int::from(*found)
+    }
+    // A child of a fork in the middle of this would find the dynamic linker's lock held.
+    let _inside = Inside::new();
+    let mut sought = (name, false);
+    // SAFETY: `visit` is called with the pointer given here, while this call lasts.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut sought).cast()) };
+    sought.1
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_loaded_is_found_by_its_name() {
+        assert!(super::is_loaded("libc.so"));
+        assert!(!super::is_loaded("libcuda_that_is_not_there.so"));
+    }
 }
 
 /// Loads the kernels on devices that libtorch uses already, so that the first patch finds them there. Does nothing in a

@@ -1,7 +1,8 @@
 //! Where built adapters are kept, and what they are called: one file per adapter source and libtorch build.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::trust::{Folder, user};
 use super::{Libtorch, environment, sources};
@@ -174,11 +175,27 @@ fn usable(dir: &Path) -> std::io::Result<()> {
         ));
     }
     // Asking the file system is the only sure test: read-only mounts and quotas do not show in the mode.
-    tempfile::Builder::new()
-        .prefix(".probe")
-        .tempfile_in(dir)
-        .map(drop)
-        .map_err(|why| std::io::Error::new(why.kind(), why.kind().to_string()))
+    make_a_file(dir).map_err(|why| std::io::Error::new(why.kind(), why.kind().to_string()))
+}
+
+/// Makes a file and takes it away. Not by `tempfile`, whose random names ask the standard library for the thread's identity: in a
+/// thread of somebody else's that is an allocation which ends the process when it fails, and which no reserve stands behind.
+fn make_a_file(dir: &Path) -> std::io::Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = dir.join(format!(".probe-{}-{number}", std::process::id()));
+        match std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)
+        {
+            // What a process of the same number has left.
+            Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.and_then(|_| std::fs::remove_file(&file)),
+        }
+    }
 }
 
 fn is_noexec(dir: &Path) -> bool {

@@ -22,6 +22,8 @@ struct Shard(AtomicU32);
 static INSIDE: [Shard; SHARDS] = [const { Shard(AtomicU32::new(0)) }; SHARDS];
 /// How many threads are about to fork: others do not enter.
 static FORKING: AtomicU32 = AtomicU32::new(0);
+/// How often a thread lost its patience and entered although somebody was about to fork.
+static FORCED: AtomicU32 = AtomicU32::new(0);
 /// Deals out the shards.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -32,6 +34,8 @@ thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(0) };
     /// Whether nobody was inside when this thread forked.
     static QUIET: Cell<bool> = const { Cell::new(true) };
+    /// [`FORCED`] when this thread began to fork: who forces their way in after that is not waited for.
+    static FORCED_BEFORE: Cell<u32> = const { Cell::new(0) };
 }
 
 fn shard() -> &'static AtomicU32 {
@@ -76,7 +80,11 @@ fn enter_first() {
             pause();
         }
         shard.fetch_add(1, Ordering::SeqCst);
-        if FORKING.load(Ordering::SeqCst) == 0 || begin.elapsed() >= PATIENCE {
+        if FORKING.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        if begin.elapsed() >= PATIENCE {
+            FORCED.fetch_add(1, Ordering::SeqCst);
             return;
         }
     }
@@ -114,6 +122,7 @@ pub fn before_fork() {
     let depth = DEPTH.get();
     DEPTH.set(depth + 1);
     FORKING.fetch_add(1, Ordering::SeqCst);
+    FORCED_BEFORE.set(FORCED.load(Ordering::SeqCst));
     // A thread that forks while it holds a lock has it in the child as well.
     let own = u32::from(depth > 0);
     let inside = || {
@@ -149,5 +158,5 @@ pub fn in_child() -> bool {
         shard().store(1, Ordering::SeqCst);
     }
     FORKING.store(0, Ordering::SeqCst);
-    QUIET.get()
+    QUIET.get() && FORCED.load(Ordering::SeqCst) == FORCED_BEFORE.get()
 }

@@ -11,7 +11,13 @@ static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Forks; the child runs `work` and ends with whether it answered true. How the child ended; 9: it hung.
 fn forked(work: impl FnOnce(bool) -> bool) -> i32 {
+    forked_after(|| (), work)
+}
+
+/// The same; `between` happens when this thread has waited for the others, and not forked yet.
+fn forked_after(between: impl FnOnce(), work: impl FnOnce(bool) -> bool) -> i32 {
     gate::before_fork();
+    between();
     // SAFETY: the child calls what takes only our own locks, and ends by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -132,4 +138,34 @@ fn nobody_waits_for_ever() {
         forked_off.store(true, Ordering::Release);
         assert_eq!(end, 0, "the child knows that it must not use them");
     });
+}
+
+/// Forks that follow each other closely, or a machine that is busy, use up the patience of a thread that waits to enter.
+#[test]
+fn a_child_knows_of_those_who_did_not_wait_for_the_fork() {
+    let _alone = ALONE.lock();
+    static HELD: Mutex<()> = Mutex::new(());
+    let (entered, forked_off) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let enter_without_patience = || {
+            scope.spawn(|| {
+                let _held = HELD.lock();
+                entered.store(true, Ordering::Release);
+                while !forked_off.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+            });
+            while !entered.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let end = forked_after(enter_without_patience, |quiet| !quiet && HELD.is_locked());
+        forked_off.store(true, Ordering::Release);
+        assert_eq!(end, 0, "the child knows that somebody held a lock");
+    });
+    assert_eq!(
+        forked(|quiet| quiet && !HELD.is_locked()),
+        0,
+        "the next fork is quiet"
+    );
 }

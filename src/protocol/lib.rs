@@ -9,6 +9,7 @@ pub mod live;
 pub mod lost;
 pub mod options;
 pub mod report;
+pub mod seal;
 pub mod trace;
 
 pub use lost::Lost;

@@ -9,6 +9,8 @@ use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph::Graph;
 use graphpatch_core::nested;
 
+use crate::seal;
+
 /// The report of one process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -95,6 +97,8 @@ impl Report {
                 Ok(mut report) => {
                     let values = dir.join(values_name(&name));
                     report.values = values.exists().then_some(values);
+                    let seal = dir.join(seal::seal_name(&name));
+                    report.notes.extend(seal::notes(&seal, report.pid));
                     reports.push(report);
                 }
                 Err(why) => damaged.push(format!("the report {name} cannot be read: {why}")),

@@ -14,6 +14,9 @@ use graphpatch_core::path::Pattern;
 use graphpatch_core::tensor::HostTensor;
 use graphpatch_cuda as cuda;
 
+/// How many of the patches that were taken away before any run came by are remembered.
+const MISSED_KEPT: usize = 100;
+
 /// What one probe or record has kept.
 #[derive(Clone, Debug)]
 pub struct KeptValues {
@@ -198,7 +201,34 @@ impl Session {
         };
         drop(patches);
         drop(before);
+        self.remember_missed(&gone);
         Ok(gone.iter().map(|patch| patch.id).collect())
+    }
+
+    /// Keeps the texts of those that no run came by, each once. A long-lived program may take away any number of them.
+    fn remember_missed(&self, gone: &[Arc<Patch>]) {
+        if !gone.iter().any(|patch| patch.missed()) {
+            return;
+        }
+        let mut known = self.missed.lock();
+        for patch in gone.iter().filter(|patch| patch.missed()) {
+            if known.len() < MISSED_KEPT && !known.contains(&patch.text) {
+                known.push(patch.text.clone());
+            }
+        }
+    }
+
+    /// The patches that no run came by so far, as text, each once: those that were taken away (the first hundred), then
+    /// those that are registered, in the order of registration.
+    pub fn missed(&self) -> Vec<String> {
+        let mut missed = self.missed.lock().clone();
+        let mut known: HashSet<String> = missed.iter().cloned().collect();
+        for patch in self.patches.lock().iter().filter(|patch| patch.missed()) {
+            if known.insert(patch.text.clone()) {
+                missed.push(patch.text.clone());
+            }
+        }
+        missed
     }
 
     /// Switches a patch off or on again without forgetting it or its place, from the next run on.

@@ -48,6 +48,8 @@ pub struct Session {
     pub(crate) begun: Mutex<FxHashMap<String, u64>>,
     pub(crate) recorded: Mutex<Recorded>,
     pub(crate) notes: Mutex<Vec<String>>,
+    /// The patches that were taken away before any run came by, as text.
+    pub(crate) missed: Mutex<Vec<String>>,
     pub(crate) runs: AtomicU64,
     /// Flat runs that are under way.
     pub(crate) open: Mutex<OpenTapes>,

@@ -71,8 +71,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
     )
     assert made.returncode == 0, made.stderr
-    lines = (made.stdout + made.stderr).splitlines()
-    assert len([line for line in lines if not line.startswith("make")]) <= 25, made.stdout
+    # In a fresh checkout the program is compiled first, and a line says so.
+    lines = [
+        line for line in (made.stdout + made.stderr).splitlines() if not line.startswith(("make", "demo: compiling "))
+    ]
+    assert len(lines) <= 25, lines
     return ROOT / "build/demo"
 
 

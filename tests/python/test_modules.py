@@ -100,9 +100,9 @@ def test_the_users_hooks_and_ours_run_in_order() -> None:
     log.clear()
     with pg.patch({"inner.input": logged("input"), "inner.linear": logged("linear"), "inner.output": logged("output")}):
         patched = pg(x)
-    assert log == ["input", "pre hook", "linear", "hook", "always", "output"]
+    assert log == ["input", "pre hook", "linear", "output", "hook", "always"]
     linear = nn.functional.linear((x + 1 + 1) * 2, inner.weight, inner.bias)
-    assert same(patched, ((linear + 1) * 5 + 1) * 3)
+    assert same(patched, (linear + 1 + 1) * 5 * 3)
 
 
 def test_hooks_that_are_always_called_are_called_when_a_patch_raises() -> None:

@@ -254,7 +254,7 @@ def test_inputs_and_outputs_of_modules_are_as_under_hooks(model: Case) -> None:
 
 @torch.no_grad()
 def test_hooks_of_the_users_see_patched_values(model: Case) -> None:
-    """The user's own hooks stay: what they change is patched, and what is patched they see, from outside to inside."""
+    """The user's own hooks stay: what is patched they see, and what they make of it the caller gets."""
     mlp = next(path for path in model.paths if path.endswith("_1.mlp.output"))
     change, by_user = Change("add", (..., 0), 2.0), Change("replace", (0, 1), 0.5)
     seen: list[Tensor] = []
@@ -262,8 +262,8 @@ def test_hooks_of_the_users_see_patched_values(model: Case) -> None:
         logits = hooked(
             model.model, {mlp: lambda value: seen.append(value) or by_user(value)}, lambda: model.pg(tokens()).logits
         )
-    expected = model.by_hand({mlp: lambda value: change(by_user(value))})
-    assert len(seen) == 1 and same(seen[0], model.bare[mlp])
+    expected = model.by_hand({mlp: lambda value: by_user(change(value))})
+    assert len(seen) == 1 and same(seen[0], change(model.bare[mlp]))
     assert same(logits, expected)
 
 

@@ -62,11 +62,13 @@ def test_nothing_in_it_names_a_place(moved: Path) -> None:
     assert len(sonames) == 1 and sonames[0].removeprefix("lib/libgraphpatch.so.").isdigit()
     assert [file for file in listed if "graphpatch-adapters" not in file] == sorted(
         [
+            "bin/.debug/graphpatch.debug",
             "bin/graphpatch",
             "include/graphpatch.h",
             "include/graphpatch.hpp",
             *headers,
             *sonames,
+            f"lib/.debug/libgraphpatch.so.{VERSION}.debug",
             "lib/libgraphpatch.so",
             f"lib/libgraphpatch.so.{VERSION}",
             "lib/pkgconfig/graphpatch.pc",

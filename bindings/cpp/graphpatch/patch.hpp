@@ -42,7 +42,7 @@ public:
     // Takes it away at once, for runs that begin from now on; what it kept goes with it. Twice is fine. If no run came by,
     // the session's notes say so.
     void remove() { drop(); }
-    // Lets it hold for the rest of the session.
+    // Lets it hold for the rest of the session. Session::missed tells whether no run came by.
     void keep() noexcept { session_.reset(); }
     // Switches it off, or on again; it keeps its place among the others.
     void enable(bool on) { detail::check(gp_patch_enable(session_.get(), id_, on)); }

@@ -73,6 +73,11 @@ public:
         return detail::lines(detail::text([&](char** out) { return gp_session_notes(raw_.get(), out); }));
     }
 
+    // The patches that no run came by so far, as text: those that were taken away, and those that hold, also by keep().
+    std::vector<std::string> missed() const {
+        return detail::lines(detail::text([&](char** out) { return gp_session_missed(raw_.get(), out); }));
+    }
+
     // Registers a patch behind those that are there. GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none
     // has such a leaf: the message names the nearest.
     [[nodiscard]] Patch patch(const Spec& spec) {

@@ -63,8 +63,8 @@ def take_for_torchs_own(call: Any) -> None:
         take(sys.modules["torch._dynamo.variables.nn_module"])
 
 
-# The functions of torch.compile through which every compilation comes: `torch.compile` calls the first one, which calls the
-# second one; a strict `torch.export.export` calls only the second one, where there is one.
+# The functions of torch.compile through which every compilation comes: `torch.compile` calls the first one, which calls
+# the second one; a strict `torch.export.export` calls only the second one, where there is one.
 _COMPILERS = ("_compile", "compile_frame")
 
 

@@ -158,6 +158,7 @@ CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "gp_session_runs": (c_int32, [c_void_p, c_void_p]),
     "gp_session_note": (c_int32, [c_void_p, c_char_p]),
     "gp_session_notes": (c_int32, [c_void_p, c_void_p]),
+    "gp_session_missed": (c_int32, [c_void_p, c_void_p]),
     "gp_session_graphs": (c_int32, [c_void_p, c_void_p]),
     "gp_graphs_load": (c_int32, [c_char_p, c_void_p]),
     "gp_graphs_save": (c_int32, [c_void_p, c_char_p]),

@@ -23,6 +23,7 @@ from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
+from ._hooked import GLOBAL, is_hooked
 from ._library import fail
 from ._locks import new_lock
 from ._modules import class_name, is_handlers, is_script, note
@@ -39,6 +40,7 @@ from ._run import (
     enter,
     fail_value,
     failed,
+    hooked,
     ignore,
     leave,
     nested,
@@ -112,7 +114,18 @@ def _configure() -> None:
     native.configure(
         *(Frame, torch.Tensor, types.MethodType, watched.roots, inspect.Parameter.empty, COUNTS),
         *(_begin, end, failed, _call_root),
-        *(_scope_of, ignore, show_inputs, changed_inputs, show_output, changed_output, fail, fail_value),
+        *(
+            _scope_of,
+            ignore,
+            show_inputs,
+            changed_inputs,
+            show_output,
+            changed_output,
+            fail,
+            fail_value,
+            hooked,
+            GLOBAL,
+        ),
     )
 
 
@@ -179,6 +192,8 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
         try:
             if wants & GP_WANTS_INPUTS:
                 args, kwargs = show_inputs(frame, self, signature, args, kwargs)
+            if wants & GP_WANTS_OUTPUT and is_hooked(self):
+                return hooked(frame, self, args, kwargs, original)
             output = self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
             if wants & GP_WANTS_OUTPUT:
                 # Where counts can be trusted and only this function holds it, it may be changed where it lies.

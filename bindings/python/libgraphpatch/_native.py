@@ -18,7 +18,7 @@ from typing import Any
 from ._library import lib
 
 # As in src/library/python/mod.rs.
-_VERSION = 2
+_VERSION = 3
 
 
 def _load() -> Any:

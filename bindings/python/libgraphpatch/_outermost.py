@@ -23,6 +23,7 @@ from .errors import GraphPatchError
 
 _MODES = [getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL")]
 _mode = torch._C._get_dispatch_mode
+_modes = torch._C._len_torch_dispatch_stack
 _tracing = torch._C._get_tracing_state
 _is_compiling = torch.compiler.is_compiling
 
@@ -57,7 +58,7 @@ def install() -> None:
 
 def _root_of(module: Module) -> Any:
     """The root that ``module`` is, unless it is only being looked at by torch."""
-    if _tracing() is not None or _is_compiling() or any(_mode(mode) is not None for mode in _MODES):
+    if _tracing() is not None or _is_compiling() or (_modes() and any(_mode(mode) is not None for mode in _MODES)):
         return None
     _capture.install()
     if is_compiled(module) and why_opaque(module) is None:

@@ -282,6 +282,7 @@ class Edit:
     def __init__(self, block: PatchBlock) -> None:
         self._block: PatchBlock | None = block.__enter__()
         self._counts = block
+        block._recorder.edits.append(self)
 
     @property
     def counts(self) -> dict[str, list[Counts]]:
@@ -298,13 +299,26 @@ class Edit:
         as at the end of a block."""
         block, self._block = self._block, None
         if block is not None:
+            block._recorder.edits.remove(self)
             block.__exit__(None, None, None)
+
+    def _tell(self) -> None:
+        """Warns of patches that no run came by, where nobody will close it."""
+        block = self._block
+        if block is not None and block._on_missing != "ignore" and (missing := block._missing(block._open[-1])):
+            warnings.warn(missing, MissingPatchWarning, stacklevel=2)
 
     def __enter__(self) -> Edit:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def tell_of_edits(recorder: Recorder) -> None:
+    """At the end of the graph or of the process: of edits that are still open."""
+    for edit in recorder.edits:
+        edit._tell()
 
 
 def register(arguments: Any) -> int:

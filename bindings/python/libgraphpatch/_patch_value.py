@@ -13,6 +13,8 @@ def as_tensor(value: Any) -> torch.Tensor:
     """``value`` as a tensor, or a ValueError that says why it is none."""
     if isinstance(value, torch.Tensor):
         return value
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"the integer {value:.6g} is no value of a patch: it has more than 64 bits with its sign")
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as why:

@@ -39,6 +39,8 @@ class Recorder:
         self._graph: Graph | None = None
         # The blocks of patches that are open, in the order in which they were entered.
         self.opened: list[Any] = []
+        # Those that no block closes.
+        self.edits: list[Any] = []
 
     def graph(self) -> Graph:
         """What was recorded so far."""

@@ -28,6 +28,7 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
+from ._hooked import call_hooked, is_hooked
 from ._library import check, fail, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import behind
@@ -281,11 +282,18 @@ def _inside(
     """The call itself, between its inputs and its output. ``frame`` is the one around, or the root's own."""
     if wants & GP_WANTS_INPUTS:
         args, kwargs = show_inputs(frame, module, signature, args, kwargs)
+    if wants & GP_WANTS_OUTPUT and is_hooked(module):
+        return hooked(frame, module, args, kwargs, call)
     output = call(module, *args, **kwargs)
     if wants & GP_WANTS_OUTPUT:
         owned = COUNTS and type(output) is torch.Tensor and sys.getrefcount(output) <= 2
         output = show_output(frame, output, owned)
     return output
+
+
+def hooked(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
+    """The call of a module with hooks, whose output is shown before they see it."""
+    return call_hooked(module, args, kwargs, call, lambda output: show_output(frame, output, False))
 
 
 def show_output(frame: Frame, output: Any, owned: bool) -> Any:

@@ -16,6 +16,8 @@ _MODES = [
     for name, how in (("PROXY", "make_fx() or torch.export.export()"), ("FAKE", "torch.export.export()"))
 ]
 _mode = torch._C._get_dispatch_mode
+# Counts the modes above, too; it costs far less than asking for each of them, and there are none in nearly all calls.
+_modes = torch._C._len_torch_dispatch_stack
 _tracing = torch._C._get_tracing_state
 _compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)
 
@@ -39,7 +41,7 @@ def refuse_transforms(name: str, *values: Any) -> None:
         refuse(name, "torch.compile()")
     if _tracing() is not None:
         refuse(name, "torch.jit.trace()")
-    for key, how in _MODES:
+    for key, how in _MODES if _modes() else ():
         if _mode(key) is not None:
             refuse(name, how)
     if any(isinstance(value, fx.Proxy) for value in values):

@@ -18,7 +18,7 @@ from ._dynamo import skip
 from ._experiments import Experiments
 from ._graphs import Graphs
 from ._modules import is_script, itself, why_opaque
-from ._patch_block import Edit, PatchBlock
+from ._patch_block import Edit, PatchBlock, tell_of_edits
 from ._place import placed
 from ._recorder import Recorder, Recording
 from ._side_effects import unchanged
@@ -115,6 +115,8 @@ class PatchableGraph(Experiments):
         vars(self).update(_module=module, _recorder=recorder)
         # Not at the end of the process, where other threads may still run the module.
         weakref.finalize(self, watched.remove, recorder.root).atexit = False
+        # But then, too, as nobody closes an edit that is to hold for good.
+        weakref.finalize(self, tell_of_edits, recorder)
         _source.install(recorder.session)
         _checkpoint.install()
 

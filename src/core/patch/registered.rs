@@ -124,6 +124,11 @@ impl Patch {
         self.matched.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether no run came by its node so far.
+    pub fn missed(&self) -> bool {
+        self.matched.load(Ordering::Relaxed) == 0
+    }
+
     pub fn count_applied(&self) {
         self.applied.fetch_add(1, Ordering::Relaxed);
     }

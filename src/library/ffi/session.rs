@@ -183,3 +183,26 @@ pub unsafe extern "C" fn gp_session_notes(
         }
     })
 }
+
+/// The patches that no run came by so far, one a line, each as the text that registers it: first those that were taken
+/// away (of many, the first hundred), then those that are registered. Empty if there are none. Ask before
+/// gp_session_close, which tells nobody. `out` receives new text; free it with gp_string_free.
+///
+/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+///
+/// # Safety
+///
+/// `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_missed(
+    session: *const gp_session,
+    out: *mut *mut c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let missed = reference(session)?.missed();
+            string::give(out, "out", &missed.join("\n"))
+        }
+    })
+}

@@ -43,6 +43,7 @@ mod process;
 mod python;
 mod real;
 mod reports;
+mod seal;
 mod sudden_end;
 mod table;
 mod threads;

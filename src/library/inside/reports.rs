@@ -6,10 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::process::{self, Process};
 use super::python;
+use super::seal::Seal;
 use super::times;
 use super::undisturbed::Undisturbed;
 use super::values::Values;
 use graphpatch_protocol::report::{PatchReport, Report, values_name};
+use graphpatch_protocol::seal::seal_name;
 use graphpatch_protocol::trace::trace_name;
 use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
 
@@ -26,6 +28,7 @@ pub(super) struct Reports {
     /// The graph has grown since the last report.
     grown: AtomicBool,
     values: Values,
+    seal: Seal,
     /// When the last report was done and how long it took, in microseconds since `opened`; 0: none yet.
     written: AtomicU64,
     took: AtomicU64,
@@ -42,6 +45,7 @@ impl Reports {
             writing: AtomicBool::new(false),
             grown: AtomicBool::new(false),
             values: Values::default(),
+            seal: Seal::begin(),
             written: AtomicU64::new(0),
             took: AtomicU64::new(0),
         }
@@ -53,6 +57,7 @@ impl Reports {
         self.written.store(0, Ordering::Relaxed);
         self.grown.store(false, Ordering::Relaxed);
         self.values.forget();
+        self.seal.forget();
     }
 
     fn now(&self) -> u64 {
@@ -77,6 +82,11 @@ unsafe extern "C" {
 
 extern "C" fn at_exit() {
     report_now();
+}
+
+/// Whether a report may be written on this thread: a filter of the program's own might end it there.
+pub fn may_write() -> bool {
+    process::get().is_some_and(|process| !process.reports.seal.is_closed())
 }
 
 /// Writes the last report. For the end of the process.
@@ -138,7 +148,7 @@ impl Process {
 
     fn write(&self, wait: Wait) {
         let pid = std::process::id();
-        if pid != self.pid.load(Ordering::Relaxed) {
+        if pid != self.pid.load(Ordering::Relaxed) || self.reports.seal.is_closed() {
             return;
         }
         let _whole = Undisturbed::new();
@@ -162,7 +172,11 @@ impl Process {
             let (mut report, kept) = self.report(pid);
             report.unseen_python = wait == Wait::Yes && self.is_unseen_python();
             if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
-                let _ = report.save(&self.options.report_dir, &self.file_name(pid));
+                let (dir, name) = (&self.options.report_dir, self.file_name(pid));
+                self.reports.seal.prepare(&dir.join(seal_name(&name)));
+                if report.save(dir, &name).is_ok() {
+                    self.reports.seal.reported();
+                }
                 self.reports
                     .took
                     .store(self.reports.now() - before, Ordering::Relaxed);

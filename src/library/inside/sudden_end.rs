@@ -32,7 +32,7 @@ pub enum Ending {
 
 /// Writes the last report, if this is an attached process.
 pub fn report_before(ending: Ending) {
-    if !process::is_attached_here() || BUSY.swap(true, Ordering::AcqRel) {
+    if !process::is_attached_here() || !reports::may_write() || BUSY.swap(true, Ordering::AcqRel) {
         return;
     }
     let code = match ending {

@@ -27,7 +27,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package asks for this number: it rises with each change of what the extension takes or gives.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.

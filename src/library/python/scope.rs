@@ -165,6 +165,14 @@ pub fn shown(
         None => None,
         Some(signature) => show_inputs(state, outer, module, signature, arguments, call)?,
     };
+    if wants & OUTPUT != 0 && is_hooked(state, module)? {
+        let (args, kwargs) = match changed {
+            None => (call.args()?, call.kwargs()?),
+            Some(changed) => (changed.element(0)?, changed.element(1)?),
+        };
+        let all = [outer, module, &args, &kwargs, call.original];
+        return state.hooked.call(&tuple(all.into_iter())?, None);
+    }
     let output = match changed {
         None => call.go(state, module)?,
         Some(changed) => {
@@ -176,6 +184,21 @@ pub fn shown(
         0 => Ok(output),
         _ => show_output(state, outer, output),
     }
+}
+
+/// Whether something of the user's happens to the output inside the module's call. As in `_hooked.py`.
+fn is_hooked(state: &State, module: &Object) -> Result<bool> {
+    for name in &state.names.hooks {
+        if module.attribute(name)?.is_true()? {
+            return Ok(true);
+        }
+    }
+    for hooks in &state.hooks {
+        if hooks.is_true()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The frame of a scope that has opened in `outer`.

@@ -21,6 +21,8 @@ pub struct Names {
     pub function: Object,
     pub scopes: Object,
     pub ignored: Object,
+    /// Where a module keeps what happens to its output inside its call.
+    pub hooks: [Object; 3],
 }
 
 impl Names {
@@ -34,6 +36,11 @@ impl Names {
             function: interned(c"__func__")?,
             scopes: interned(c"scopes")?,
             ignored: interned(c"ignored")?,
+            hooks: [
+                interned(c"_forward_hooks")?,
+                interned(c"_backward_hooks")?,
+                interned(c"_backward_pre_hooks")?,
+            ],
         })
     }
 }
@@ -77,6 +84,10 @@ pub struct State {
     pub fail: Object,
     /// `(frame, status)`: the same for a value, which may only be noted.
     pub fail_value: Object,
+    /// `(frame, module, args, kwargs, call)`: the call of a module with hooks, and its output shown.
+    pub hooked: Object,
+    /// The dicts of the hooks of all modules.
+    pub hooks: [Object; 3],
 }
 
 // SAFETY: it is used by threads that hold the GIL only.
@@ -115,6 +126,11 @@ pub fn configure(given: &Object) -> Result<()> {
         changed_output: given.element(15)?,
         fail: given.element(16)?,
         fail_value: given.element(17)?,
+        hooked: given.element(18)?,
+        hooks: {
+            let all = given.element(19)?;
+            [all.element(0)?, all.element(1)?, all.element(2)?]
+        },
     };
     STATE
         .set(state)

@@ -53,6 +53,18 @@ inline std::string to_string(GpStr s) {
   return std::string(s.data, s.size);
 }
 
+// Memory that we lack is no error of the program's: what is being looked at is left alone. False then.
+template <class Body>
+bool has_memory_for(Body body) {
+  try {
+    body();
+    return true;
+  } catch (const std::bad_alloc&) {
+    core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+    return false;
+  }
+}
+
 // Keeps those elements of which `stays` holds, in their order. The end of the others may run code of the user's, which may come
 // back here: they are taken out first.
 template <class T, class Stays>

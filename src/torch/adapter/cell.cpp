@@ -1,15 +1,36 @@
 #include "cell.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/jit/runtime/custom_operator.h>
 
+#include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <utility>
 
 namespace graphpatch {
 
 using Callback = int (*)(void*, const void*, const void**);
+
+// Whether a clone of the value would lie as the copy does, and copying takes no other thread.
+static bool fits(const at::Tensor& copy, const at::Tensor& value) {
+  constexpr size_t kSerial = 1 << 17; // libtorch copies more than this on several threads, if it may
+  return copy.is_cpu() && value.is_cpu() && copy.scalar_type() == value.scalar_type() && copy.sizes() == value.sizes() &&
+         copy.strides() == value.strides() && value.is_non_overlapping_and_dense() && !value.has_names() &&
+         copy.is_inference() == c10::InferenceMode::is_enabled() && (value.nbytes() <= kSerial || at::get_num_threads() == 1);
+}
+
+// Most parameters are what they were in the run before: what is equal is only read.
+static void write_differences(char* to, const char* from, size_t bytes) {
+  constexpr size_t kPiece = 1 << 14; // stays in the innermost cache
+  for (size_t at = 0; at < bytes; at += kPiece) {
+    const size_t size = std::min(kPiece, bytes - at);
+    if (std::memcmp(to + at, from + at, size) != 0)
+      std::memcpy(to + at, from + at, size);
+  }
+}
 
 struct Cell {
   Callback function; // for what the cell does not keep
@@ -20,6 +41,16 @@ struct Cell {
   at::Tensor exchange(at::Tensor other) {
     const Lock lock(mutex);
     return std::exchange(value, std::move(other));
+  }
+
+  // A copy that nobody has asked for is the cell's alone: it is written anew. False: it does not fit, or there is none.
+  bool overwrite(const at::Tensor& other) {
+    const Lock lock(mutex); // who asks meanwhile waits for the whole value
+    if (!value.defined() || value.use_count() != 1 || value.storage().use_count() != 1 || !fits(value, other))
+      return false;
+    write_differences(static_cast<char*>(value.mutable_data_ptr()), static_cast<const char*>(other.const_data_ptr()),
+                      other.nbytes());
+    return true;
   }
 };
 
@@ -40,14 +71,14 @@ bool keep_in_cell(const GpTarget& target, const at::Tensor& tensor) {
   if (target.action != GP_CUSTOM_TORCH || target.callback != reinterpret_cast<void*>(&call_function) || target.slice_len ||
       !tensor.defined() || !is_plain(tensor) || is_observed())
     return false;
-  at::Tensor copy;
+  auto& cell = *static_cast<Cell*>(target.user);
   try {
     const at::AutoDispatchBelowADInplaceOrView without_history;
-    copy = tensor.clone();
+    if (!cell.overwrite(tensor))
+      cell.exchange(tensor.clone());
   } catch (const std::exception&) { // the function tells what is wrong, or knows another way
     return false;
   }
-  static_cast<Cell*>(target.user)->exchange(std::move(copy));
   return true;
 }
 

@@ -148,18 +148,6 @@ static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::
   return operands;
 }
 
-// Memory that we lack is no error of the program's: what is being looked at is left alone. False then.
-template <class Body>
-static bool has_memory_for(Body body) {
-  try {
-    body();
-    return true;
-  } catch (const std::bad_alloc&) {
-    core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
-    return false;
-  }
-}
-
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
   const GpThread& thread = this_thread();
   if (thread.held && at::GradMode::is_enabled())

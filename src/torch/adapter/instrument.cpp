@@ -30,15 +30,23 @@ Scope::~Scope() {
 
 // ---- markers ----
 
-static const Symbol kEnterRoot = Symbol::fromQualString("graphpatch::enter_root");
-static const Symbol kEnter = Symbol::fromQualString("graphpatch::enter");
-static const Symbol kInput = Symbol::fromQualString("graphpatch::input");
-static const Symbol kLeave = Symbol::fromQualString("graphpatch::leave");
-static const Symbol kGrad = Symbol::fromQualString("aten::grad");
-static const Symbol kBackward = Symbol::fromQualString("aten::backward");
-static const Symbol kScope = Symbol::attr("graphpatch_scope");
-static const Symbol kIndex = Symbol::attr("graphpatch_index");
-static const Symbol kFunction = Symbol::attr("graphpatch_function");
+// Made when they are first asked for, and not while the adapter is loaded: what is thrown there, for want of memory, goes
+// through the dynamic linker and ends the process.
+struct Symbols {
+  const Symbol enter_root = Symbol::fromQualString("graphpatch::enter_root");
+  const Symbol enter = Symbol::fromQualString("graphpatch::enter");
+  const Symbol input = Symbol::fromQualString("graphpatch::input");
+  const Symbol leave = Symbol::fromQualString("graphpatch::leave");
+  const Symbol grad = Symbol::fromQualString("aten::grad");
+  const Symbol backward = Symbol::fromQualString("aten::backward");
+  const Symbol scope = Symbol::attr("graphpatch_scope");
+  const Symbol index = Symbol::attr("graphpatch_index");
+  const Symbol function = Symbol::attr("graphpatch_function");
+};
+static const Symbols& symbols() {
+  static const Symbols all;
+  return all;
+}
 
 // Nodes carry numbers only; the scopes behind them live as long as any code made from the nodes.
 static std::mutex scopes_mutex;
@@ -53,7 +61,7 @@ static int64_t number_of(const std::shared_ptr<Scope>& scope) {
 
 static std::shared_ptr<Scope> scope_of(const Node* node) {
   const Lock lock(scopes_mutex);
-  auto found = scopes.find(node->i(kScope));
+  auto found = scopes.find(node->i(symbols().scope));
   auto scope = found == scopes.end() ? nullptr : found->second.lock();
   TORCH_CHECK(scope, "a graph with markers of graphpatch outlived what they refer to");
   return scope;
@@ -61,7 +69,7 @@ static std::shared_ptr<Scope> scope_of(const Node* node) {
 
 static void told_source(uint32_t wants) {
   if (wants & GP_WANTS_SOURCE)
-    give_scope_source();
+    has_memory_for(give_scope_source);
 }
 
 static Operation enter_root_marker(const Node* node) {
@@ -89,7 +97,7 @@ static Operation enter_marker(const Node* node) {
 
 // Outside a run, or below a scope where nothing is wanted, the value passes through.
 static Operation input_marker(const Node* node) {
-  return [scope = scope_of(node), index = static_cast<uint32_t>(node->i(kIndex))](Stack& stack) {
+  return [scope = scope_of(node), index = static_cast<uint32_t>(node->i(symbols().index))](Stack& stack) {
     if (!is_inside(this_thread()))
       return;
     c10::impl::ExcludeDispatchKeyGuard outside(kKey);
@@ -98,7 +106,7 @@ static Operation input_marker(const Node* node) {
 }
 
 static Operation leave_marker(const Node* node) {
-  return [function = node->s(kFunction)](Stack& stack) {
+  return [function = node->s(symbols().function)](Stack& stack) {
     GpThread& thread = this_thread();
     if (thread.run && !function.empty())
       tell_of_gradients(stack.back(), function);
@@ -120,10 +128,10 @@ void register_markers() {
   // Conservative alias analysis: no pass of libtorch moves, merges or drops a marker.
   const auto alias = c10::AliasAnalysisKind::CONSERVATIVE;
   static auto* operators = new RegisterOperators({
-      Operator(kEnterRoot, enter_root_marker, alias),
-      Operator(kEnter, enter_marker, alias),
-      Operator(kInput, input_marker, alias),
-      Operator(kLeave, leave_marker, alias),
+      Operator(symbols().enter_root, enter_root_marker, alias),
+      Operator(symbols().enter, enter_marker, alias),
+      Operator(symbols().input, input_marker, alias),
+      Operator(symbols().leave, leave_marker, alias),
   });
   (void)operators;
 }
@@ -141,7 +149,7 @@ public:
     scope = std::make_shared<Scope>("", "", class_name(type), input_names(function, type));
     keep_.push_back(scope);
     walk(graph->block(), {{graph->inputs().at(0), ""}}, "");
-    enclose(*graph, scope, kEnterRoot, class_name(type) + "." + function.name());
+    enclose(*graph, scope, symbols().enter_root, class_name(type) + "." + function.name());
     return graph;
   }
 
@@ -190,7 +198,7 @@ private:
   // Its result is for nobody: inlining tells only nodes that have one from where they were called.
   static Node* create_enter(Graph& graph, Symbol kind, int64_t number) {
     Node* node = graph.create(kind, 1);
-    node->i_(kScope, number);
+    node->i_(symbols().scope, number);
     node->output()->setType(c10::NoneType::get());
     return node;
   }
@@ -199,21 +207,21 @@ private:
   void enclose(Graph& graph, const std::shared_ptr<Scope>& scope, Symbol enter, const std::string& function) {
     const int64_t number = number_of(scope);
     Node* last = create_enter(graph, enter, number);
-    if (enter == kEnterRoot)
+    if (enter == symbols().enter_root)
       last->addInput(graph.inputs().at(0));
     graph.prependNode(last);
     for (size_t i = 1; i < graph.inputs().size(); ++i) {
       Value* input = graph.inputs()[i];
-      Node* marker = graph.create(kInput, {input}, 1);
-      marker->i_(kScope, number)->i_(kIndex, static_cast<int64_t>(i - 1));
+      Node* marker = graph.create(symbols().input, {input}, 1);
+      marker->i_(symbols().scope, number)->i_(symbols().index, static_cast<int64_t>(i - 1));
       marker->output()->setType(input->type());
       marker->insertAfter(last);
       input->replaceAllUsesAfterNodeWith(marker, marker->output());
       last = marker;
     }
     Value* result = graph.return_node()->input(0);
-    Node* leave = graph.create(kLeave, {result}, 1);
-    leave->s_(kFunction, function);
+    Node* leave = graph.create(symbols().leave, {result}, 1);
+    leave->s_(symbols().function, function);
     leave->output()->setType(result->type());
     graph.appendNode(leave);
     graph.return_node()->replaceInput(0, leave->output());
@@ -248,7 +256,7 @@ private:
         walk(graph->block(), inner, absolute);
         node->g_(attr::Subgraph, graph);
       } else {
-        differentiates = differentiates || node->kind() == kGrad || node->kind() == kBackward;
+        differentiates = differentiates || node->kind() == symbols().grad || node->kind() == symbols().backward;
         if (node->kind() == prim::Constant && node->hasAttribute(attr::value) &&
             node->kindOf(attr::value) == AttributeKind::t && node->t(attr::value).dim() > 0)
           constant_tensors = true;
@@ -295,7 +303,7 @@ private:
     auto scope = std::make_shared<Scope>(path, below, class_name(type), input_names(*callee, type));
     keep_.push_back(scope);
     walk(graph->block(), {{graph->inputs().at(0), ""}}, below);
-    enclose(*graph, scope, kEnter, "");
+    enclose(*graph, scope, symbols().enter, "");
     inlineCallTo(node, callee, graph.get());
   }
 
@@ -312,17 +320,17 @@ private:
     auto scope = std::make_shared<Scope>(path, join(absolute, path), "", names);
     keep_.push_back(scope);
     const int64_t number = number_of(scope);
-    Node* enter = create_enter(graph, kEnter, number);
+    Node* enter = create_enter(graph, symbols().enter, number);
     enter->insertBefore(node);
     for (size_t i = 1; i < node->inputs().size(); ++i) {
-      Node* marker = graph.create(kInput, {node->input(i)}, 1);
-      marker->i_(kScope, number)->i_(kIndex, static_cast<int64_t>(i - 1));
+      Node* marker = graph.create(symbols().input, {node->input(i)}, 1);
+      marker->i_(symbols().scope, number)->i_(symbols().index, static_cast<int64_t>(i - 1));
       marker->output()->setType(node->input(i)->type());
       marker->insertBefore(node);
       node->replaceInput(i, marker->output());
     }
-    Node* leave = graph.create(kLeave, {node->output()}, 1);
-    leave->s_(kFunction, "");
+    Node* leave = graph.create(symbols().leave, {node->output()}, 1);
+    leave->s_(symbols().function, "");
     leave->output()->setType(node->output()->type());
     leave->insertAfter(node);
     node->output()->replaceAllUsesAfterNodeWith(leave, leave->output());

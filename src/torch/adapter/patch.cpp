@@ -324,16 +324,17 @@ void remember(const c10::IValue& value) {
 }
 
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how) {
-  handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, value, 1);
+  has_memory_for([&] { handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, value, 1); });
   GpToken token;
   const uint32_t wanted = core->value_begin(kind, index, &token);
-  if (wanted & GP_VALUE_ARGS) {
+  const auto give_own = [&] {
     Items items;
     items.add(*value);
     give_args(token, items, Called::Nowhere);
-  }
-  if (wanted)
-    handle_value(token, wanted, value, 1, how);
+  };
+  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for(give_own);
+  if (wanted && (!told || !has_memory_for([&] { handle_value(token, wanted, value, 1, how); })))
+    core->value_abandon(&token);
   came_to_be(value, 1);
 }
 

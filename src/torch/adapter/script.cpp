@@ -63,8 +63,9 @@ struct Call {
     declined = wants == 0;
     if (ours)
       mode.emplace();
+    // The run has begun: what is thrown here would leave it open.
     if (wants & GP_WANTS_PARAMETERS)
-      give_script_parameters(*root, module);
+      has_memory_for([&] { give_script_parameters(*root, module); });
   }
 
   void end() {
@@ -145,6 +146,9 @@ void begin_waiting(const GpScope* scope, const c10::IValue& module) {
 static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& call) {
   try {
     return begin(call);
+  } catch (const std::bad_alloc&) { // a text of its own would need memory, too
+    core->note(gp_str("a call runs untouched: there was no memory to begin a run with"));
+    return nullptr;
   } catch (const std::exception& error) {
     const std::string why = std::string("a call runs untouched: ") + error.what();
     core->note(gp_str(why));

@@ -16,6 +16,11 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Seconds after which a child is taken for one that hangs. */
+#ifndef PATIENCE
+#define PATIENCE 60
+#endif
+
 static model *shared;
 static gp_session *session;
 static float bare, patched;
@@ -74,6 +79,16 @@ static void other_session(void) {
   expect(run(), bare);
   gp_session_close(other);
 }
+/* What a child that is late does: whether it computes or waits, and for what. With CROWD_DEBUGGER, gdb shows its stack. */
+static void tell_of(pid_t child) {
+  char command[500];
+  snprintf(command, sizeof command,
+           "{ cat /proc/%d/wchan; echo; cut -d' ' -f3,14,15 /proc/%d/stat; cat /proc/%d/syscall; "
+           "[ -z \"$CROWD_DEBUGGER\" ] || grep r-xp /proc/%d/maps; gdb -batch -p %d $CROWD_DEBUGGER -ex bt; } 2>&1 | sed "
+           "'s/^/late child: /' >&2",
+           child, child, child, child, child);
+  if (system(command)) fprintf(stderr, "crowd: nothing is known of the late child %d\n", child);
+}
 static void fork_and_run(void) {
   int status = 0;
   pid_t child = fork(), done;
@@ -81,9 +96,9 @@ static void fork_and_run(void) {
     if (session) patch();
     _exit(run() == (session ? patched : bare) ? 0 : 1);
   }
-  double patience = now() + 60;
+  double patience = now() + PATIENCE;
   while (!(done = waitpid(child, &status, WNOHANG)) && now() < patience) usleep(500);
-  if (!done) kill(child, SIGKILL), waitpid(child, &status, 0);
+  if (!done) tell_of(child), kill(child, SIGKILL), waitpid(child, &status, 0);
   ++children[!done ? 2 : WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : 1];
 }
 static void *work(void *number) {

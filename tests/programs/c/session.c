@@ -120,6 +120,58 @@ static void check_failures(gp_session *session, model *m, const float *bare) {
   ok(gp_patch_remove(session, id));
 }
 
+/* What a person reads in gp_session_missed. */
+static void missed(gp_session *session, const char *expected) {
+  char *text;
+  ok(gp_session_missed(session, &text));
+  require(strcmp(text, expected) == 0, text);
+  gp_string_free(text);
+}
+
+static void check_missed(model *m) {
+  gp_session *session;
+  uint64_t id, other, set;
+  float out[OUTPUTS];
+  char *text;
+
+  ok(gp_session_open(&session));
+  ok(gp_session_attach(session));
+  missed(session, "");
+  /* Nothing is recorded: no path can be refused. */
+  ok(gp_patch_add(session, "linear_7.output=zero", &id));
+  ok(gp_patch_add(session, "linear.output=add:0", &other));
+  run(m, out);
+  missed(session, "linear_7.output=zero");
+  ok(gp_patch_remove(session, other));
+  ok(gp_patch_remove(session, id));
+  missed(session, "linear_7.output=zero");
+
+  ok(gp_set_begin(session, &set));
+  ok(gp_patch_add(session, "linear_8.output=zero", &id));
+  ok(gp_patch_add(session, "linear_9.output[0]=add:1.5", &other));
+  ok(gp_set_end(session, set));
+  ok(gp_patch_add(session, "linear_8.output=zero", &id));
+  missed(session, "linear_7.output=zero\nlinear_8.output=zero\nlinear_9.output[0]=add:1.5");
+  ok(gp_patch_remove(session, id));
+
+  /* What is remembered of a long program has an end. */
+  for (int i = 0; i < 200; ++i) {
+    char patch[64];
+    snprintf(patch, sizeof patch, "nowhere_%d.output=zero", i);
+    ok(gp_patch_add(session, patch, &id));
+    ok(gp_patch_remove(session, id));
+  }
+  ok(gp_session_missed(session, &text));
+  size_t lines = 1;
+  for (const char *c = text; *c; ++c) lines += *c == '\n';
+  require(lines == 100, "a hundred are remembered");
+  gp_string_free(text);
+
+  require(gp_session_missed(NULL, &text) == GP_STATUS_ARGUMENT, "a NULL session is refused");
+  require(gp_session_missed(session, NULL) == GP_STATUS_ARGUMENT, "a NULL text is refused");
+  gp_session_close(session);
+}
+
 int main(int argc, char **argv) {
   gp_session *session, *second;
   gp_graphs *graphs;
@@ -155,6 +207,7 @@ int main(int argc, char **argv) {
   gp_session_close(session);
   run(m, recorded);
   require(same(bare, recorded), "the original result after the session is closed");
+  check_missed(m);
   model_free(m);
   puts("all as it must be");
   return 0;

@@ -127,6 +127,9 @@ void missed() {
     }
     is(session.notes().at(1), "patches never matched: c, d: no run came by there");
     session.patch("e[0]=add:2").remove();
+    // One that holds for the rest of the session has nobody else who could be asked.
+    session.patch(gp::zero("f")).keep();
+    same(session.missed(), {"a.b=zero", "c[0]=zero", "d=probe", "e[0]=add:2", "f=zero"});
     is(session.notes().at(2), "a patch never matched: e[0]=add:2: no run came by there");
     try {
         auto patch = session.patch(gp::zero("f"));

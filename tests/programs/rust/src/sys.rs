@@ -218,6 +218,10 @@ unsafe extern "C" {
         session: *const gp_session,
         out: *mut *mut ::std::os::raw::c_char,
     ) -> gp_status;
+    pub fn gp_session_missed(
+        session: *const gp_session,
+        out: *mut *mut ::std::os::raw::c_char,
+    ) -> gp_status;
     pub fn gp_session_graphs(session: *const gp_session, out: *mut *mut gp_graphs) -> gp_status;
     pub fn gp_graphs_load(
         file: *const ::std::os::raw::c_char,

@@ -1,0 +1,99 @@
+"""Modules with hooks of the user's: what a patch makes of an output is there before any of them sees it.
+
+torch runs hooks inside the module's call. For the time of a call whose output is wanted, a function of ours stands
+before them; a call on another thread, or of the same module inside its own, passes it by.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from torch.nn import Module
+from torch.nn.modules import module as torchs
+
+from ._locks import new_lock
+from ._thread import thread
+
+# Those of all modules.
+GLOBAL = (
+    torchs._global_forward_hooks,
+    torchs._global_backward_hooks,
+    torchs._global_backward_pre_hooks,
+)
+_KEY = "libgraphpatch"
+
+
+class _Call:
+    """A call whose output is to be shown, once."""
+
+    __slots__ = ("frame", "is_shown", "module", "show")
+
+    def __init__(self, module: Module, show: Callable[[Any], Any]) -> None:
+        self.module, self.show = module, show
+        self.frame = thread.frame
+        self.is_shown = False
+
+    def shown(self, output: Any) -> Any:
+        self.is_shown = True
+        return self.show(output)
+
+
+class _Calls(threading.local):
+    """This thread's, the innermost last."""
+
+    def __init__(self) -> None:
+        self.open: list[_Call] = []
+
+
+_calls = _Calls()
+_lock = new_lock()
+# How many calls need the function, by the id of the dict that it stands in.
+_held: dict[int, int] = {}
+
+
+def is_hooked(module: Module) -> bool:
+    """Whether something of the user's happens to the output inside the module's call. As in
+    src/library/python/scope.rs."""
+    own = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(own) or any(GLOBAL)
+
+
+def call_hooked(module: Module, args: Any, kwargs: Any, call: Callable[..., Any], show: Callable[[Any], Any]) -> Any:
+    """Calls the module such that ``show`` gets the output before its hooks do. ``show`` answers what it comes to be."""
+    # torch runs those of all modules first.
+    hooks = torchs._global_forward_hooks or module._forward_hooks
+    this = _Call(module, show)
+    _calls.open.append(this)
+    _hold(hooks)
+    try:
+        output = call(module, *args, **kwargs)
+    finally:
+        _let_go(hooks)
+        _calls.open.remove(this)
+    return output if this.is_shown else show(output)  # a call of another kind does not come by hooks
+
+
+def _first(module: Module, args: Any, output: Any) -> Any:
+    for this in reversed(_calls.open):
+        if this.module is module and this.frame is thread.frame and not this.is_shown:
+            output = this.shown(output)
+    return output
+
+
+def _hold(hooks: OrderedDict[Any, Any]) -> None:
+    with _lock:
+        _held[id(hooks)] = _held.get(id(hooks), 0) + 1
+        hooks[_KEY] = _first
+        hooks.move_to_end(_KEY, last=False)
+
+
+def _let_go(hooks: OrderedDict[Any, Any]) -> None:
+    with _lock:
+        left = _held.pop(id(hooks)) - 1
+        if left:
+            _held[id(hooks)] = left
+        else:
+            hooks.pop(_KEY, None)

@@ -1,0 +1,100 @@
+//! A program may limit its own system calls (seccomp), and a filter may end it at the first one that writes a report. From
+//! then on nothing is written; a page that is shared with the command says so, since that takes no system call.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
+
+use graphpatch_protocol::seal::{CHILD, OWN, SIZE};
+
+/// What is known of the filters of this process.
+pub(super) struct Seal {
+    /// The process began under a filter (as in most containers), with which others have written their reports.
+    began_filtered: bool,
+    /// The shared page, of [`SIZE`] bytes; null: none yet.
+    page: AtomicPtr<u8>,
+    /// The page is the parent's.
+    inherited: AtomicBool,
+}
+
+/// Whether this thread runs under a filter.
+fn is_filtered() -> bool {
+    // SAFETY: asks for a number.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) > 0 }
+}
+
+impl Seal {
+    pub(super) fn begin() -> Seal {
+        Seal {
+            began_filtered: is_filtered(),
+            page: AtomicPtr::new(std::ptr::null_mut()),
+            inherited: AtomicBool::new(false),
+        }
+    }
+
+    /// In a forked child.
+    pub(super) fn forget(&self) {
+        self.inherited.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this thread must write no files. The command will be told.
+    pub(super) fn is_closed(&self) -> bool {
+        let closed = !self.began_filtered && is_filtered();
+        if closed {
+            self.mark(true);
+        }
+        closed
+    }
+
+    /// A report was written: nothing of this process is missing any more.
+    pub(super) fn reported(&self) {
+        if !self.inherited.load(Ordering::Relaxed) {
+            self.mark(false);
+        }
+    }
+
+    fn mark(&self, missing: bool) {
+        let page = self.page.load(Ordering::Acquire);
+        let inherited = self.inherited.load(Ordering::Relaxed);
+        if !page.is_null() {
+            // SAFETY: a mapping of SIZE bytes that is never taken away, written by atomic stores alone.
+            let place =
+                unsafe { AtomicU8::from_ptr(page.add(if inherited { CHILD } else { OWN })) };
+            place.store(u8::from(missing), Ordering::Relaxed);
+        }
+    }
+
+    /// Makes the page, in a new file. Where that cannot be, the command is not told. Called by one thread at a time.
+    pub(super) fn prepare(&self, file: &Path) {
+        let none = self.page.load(Ordering::Relaxed).is_null();
+        if self.began_filtered || !(none || self.inherited.load(Ordering::Relaxed)) {
+            return;
+        }
+        let Some(page) = shared(file) else { return };
+        self.page.store(page, Ordering::Release);
+        self.inherited.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A new file's content in memory.
+fn shared(file: &Path) -> Option<*mut u8> {
+    use std::os::fd::AsRawFd;
+    // Written, and not only made longer: a disk that is full is then an error here, and not a signal later.
+    std::fs::write(file, [0; SIZE]).ok()?;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .ok()?;
+    // SAFETY: a new mapping at a place of the kernel's choice.
+    let page = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            SIZE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    (page != libc::MAP_FAILED).then_some(page.cast())
+}

@@ -18,7 +18,7 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/served build/endings build/flat build/plugin.so build/late build/dynamics build/square_op.so
+PLAIN_PROGRAMS := build/infer build/runner build/served build/endings build/flat build/packaged build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
@@ -369,7 +369,7 @@ build/libtorch.hpp.gch: build/torch.mk
 	@printf '#include <torch/%s.h>\n' script torch > build/libtorch.hpp
 	@$(HOST_CXX) -x c++-header build/libtorch.hpp -o $@
 
-build/infer build/runner build/served build/endings build/flat build/dynamics: build/%: tests/programs/cpp/%.cpp tests/programs/cpp/include/host.h \
+build/infer build/runner build/served build/endings build/flat build/packaged build/dynamics: build/%: tests/programs/cpp/%.cpp tests/programs/cpp/include/host.h \
     build/libtorch.hpp.gch
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)

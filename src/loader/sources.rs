@@ -92,6 +92,10 @@ pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
         include_str!("../torch/adapter/patch.cpp"),
     ),
     (
+        "adapter/package.cpp",
+        include_str!("../torch/adapter/package.cpp"),
+    ),
+    (
         "adapter/registry.cpp",
         include_str!("../torch/adapter/registry.cpp"),
     ),

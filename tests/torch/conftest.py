@@ -20,6 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "served",
         "endings",
         "flat",
+        "packaged",
         "plugin.so",
         "late",
         "dynamics",

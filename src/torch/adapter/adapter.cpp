@@ -20,6 +20,7 @@
 #include "instrument.cpp"
 #include "mirror.cpp"
 #include "operands.cpp"
+#include "package.cpp"
 #include "patch.cpp"
 #include "registry.cpp"
 #include "script.cpp"
@@ -41,7 +42,8 @@ static GpStr answer(const std::string& text) {
 
 // A step that was done is not done again when a later one failed and the core tries once more.
 static GpStr start() {
-  static void (*const kSteps[])() = {start_fallback, start_script, register_doors, register_cells, register_tap};
+  static void (*const kSteps[])() = {start_fallback, start_script, register_doors,
+                                     register_cells, register_tap, register_packages};
   static size_t done = 0; // the core calls from one thread at a time
   try {
     for (; done < std::size(kSteps); ++done)

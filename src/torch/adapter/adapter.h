@@ -234,6 +234,10 @@ void register_doors();
 
 void register_tap();
 
+// ---- package.cpp: models that AOTInductor has compiled, each run of which is one operation ----
+
+void register_packages();
+
 // ---- flat.cpp: operations outside of all other runs ----
 
 void flat_start(const GpStr* run_at, size_t n);

@@ -87,6 +87,8 @@ def test_a_call_that_fails_is_no_graph_and_the_next_one_is() -> None:
     assert torch.equal(net(X), net(X))
     with pytest.raises(ValueError, match="wraps a torch.nn.Module"):
         PatchableGraph.watching(3)
+    with pytest.raises(ValueError, match=r"and function is none: call it in the forward of one$"):
+        PatchableGraph(lambda x: x)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="TorchScript"):
         PatchableGraph.watching(torch.jit.trace(nn.Linear(4, 4), X))
     assert not net._forward_hooks and pg.module is net

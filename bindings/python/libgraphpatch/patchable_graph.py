@@ -37,7 +37,9 @@ Path: TypeAlias = str | NodePath
 def _refuse_opaque(module: Module) -> None:
     """Raises ValueError for what cannot be looked into."""
     if not isinstance(module, Module):
-        raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, not a {type(module).__name__}")
+        # A function, or a package of AOTInductor's.
+        how = ": call it in the forward of one" if callable(module) else ""
+        raise ValueError(f"a PatchableGraph wraps a torch.nn.Module, and {type(module).__name__} is none{how}")
     _capture.install()
     why = why_opaque(module)
     if why:

@@ -46,7 +46,7 @@ pub enum Arguments<'a> {
     Batch(&'a Batch),
 }
 
-/// The driver. Handles are numbers; a context must be current for all but the first five calls.
+/// The driver. Handles are numbers. From `load` on, all calls but `is_capturing` and `relax` need a current context.
 pub trait Driver: Send + Sync {
     /// The version as CUDA writes it: 12040 for CUDA 12.4.
     fn version(&self) -> Answer<i32>;

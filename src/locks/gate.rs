@@ -37,8 +37,8 @@ thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(0) };
     /// Whether nobody was inside when this thread forked.
     static QUIET: Cell<bool> = const { Cell::new(true) };
-    /// The value of [`FORCED`] when this thread began to fork. The fork does not wait for threads that force their way in
-    /// later.
+    /// The value of [`FORCED`] when this thread began to fork. If it rises after that, a thread is inside that the fork may
+    /// not have waited for.
     static FORCED_BEFORE: Cell<u32> = const { Cell::new(0) };
 }
 

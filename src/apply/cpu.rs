@@ -14,7 +14,7 @@ use graphpatch_core::patch::action::{Action, Operand};
 use graphpatch_core::path::Slice;
 use graphpatch_core::tensor::Dtype;
 
-/// Does the action on the slice of the view.
+/// Applies the action to the slice of the view.
 ///
 /// # Errors
 ///
@@ -50,7 +50,8 @@ fn integer(number: Number) -> Option<i64> {
     match number {
         Number::Bool(value) => Some(value.into()),
         Number::Int(value) => Some(value),
-        // Written into integers, a float is cut towards zero; beyond 2^53 that is left to libtorch.
+        // A float written into integers is cut towards zero, as libtorch does. Floats above 9e15, near 2^53, are left to
+        // libtorch.
         Number::Float(value) if value.abs() < 9e15 => Some(value.trunc() as i64),
         _ => None,
     }
@@ -66,7 +67,7 @@ fn real(number: Number) -> Option<f64> {
     }
 }
 
-/// A real number as f32, if libtorch would convert it without calling it an overflow.
+/// A real number as f32. `None` if libtorch would call the conversion an overflow.
 fn single(number: Number, max: f64) -> Option<f32> {
     let value = match number {
         // libtorch converts the integer itself
@@ -258,8 +259,8 @@ mod tests {
         ]
     }
 
-    /// Sizes and strides of a tensor with its dimensions in any order in memory and gaps between them; and how many elements
-    /// it spans.
+    /// Sizes and strides of a tensor whose dimensions lie in any order in memory, with gaps between them, and the number of
+    /// elements that it spans.
     fn any_tensor() -> impl Strategy<Value = (Vec<i64>, Vec<i64>, usize)> {
         let order = Just(vec![0, 1, 2]).prop_shuffle();
         (prop::collection::vec(1..5i64, 3), order, 0..3i64).prop_map(|(sizes, order, gap)| {
@@ -274,7 +275,7 @@ mod tests {
     }
 
     proptest! {
-        /// Numbers and tensors reach every selected element once, each with its own element of the value, and no other.
+        /// Each selected element is changed exactly once, with the value's element for it, and no other element is changed.
         #[test]
         fn actions_are_the_naive_ones(
             (sizes, strides, n) in any_tensor(), items in prop::collection::vec(any_item(), 0..4), repeat in any::<[bool; 3]>(),

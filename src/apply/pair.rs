@@ -9,7 +9,7 @@ use super::view::View;
 use graphpatch_core::layout::{self, Axes, Axis, LeadingOnes, Region};
 use graphpatch_core::tensor::{Dtype, HostTensor};
 
-/// The region's dimensions with the value's steps beside the region's own. `None` where libtorch would refuse.
+/// The region's dimensions, each with the steps of the region and of the value. `None` where libtorch would refuse.
 fn paired(region: &Region, value: &HostTensor, leading: LeadingOnes) -> Option<Axes<2>> {
     let steps = layout::broadcast(&region.sizes, value.shape(), None, leading)?;
     let axes = region.axes().into_iter().zip(steps);
@@ -22,7 +22,7 @@ fn paired(region: &Region, value: &HostTensor, leading: LeadingOnes) -> Option<A
     )
 }
 
-/// Puts the dimension in which the value's elements are neighbours next to the innermost one.
+/// Moves the dimension in which the value's elements are neighbours next to the innermost one.
 fn pull(axes: &mut Axes<2>) {
     let last = axes.len() - 1;
     if axes[last].steps[1] != 1
@@ -33,7 +33,7 @@ fn pull(axes: &mut Axes<2>) {
     }
 }
 
-/// Elements on each side of a block, so that the cache lines of both tensors in it stay near.
+/// The elements on each side of a block. It is small enough that the cache lines of both tensors in it stay in the cache.
 const BLOCK: usize = 32;
 
 /// Combines every element of the region with the value's element for it.
@@ -99,7 +99,7 @@ unsafe fn plane<T: Copy>(
         }
         return;
     }
-    // Where the value's neighbours lie along a row as well, rows are as good as it gets.
+    // Where the value's neighbours lie along a row as well, whole rows are fastest.
     let (tall, wide) = if b == 1 { (BLOCK, BLOCK) } else { (1, m) };
     for top in (0..n).step_by(tall) {
         for left in (0..m).step_by(wide) {

@@ -1,4 +1,4 @@
-//! A region of CPU memory as rows of neighbours, as few and as long as can be, and the loops over one row.
+//! A region of CPU memory as rows of neighbours, as few and as long as possible, and the loops over one row.
 
 use super::view::View;
 use graphpatch_core::layout::{self, Axes, Axis, Region};
@@ -80,8 +80,8 @@ impl Rows {
     }
 }
 
-/// A loop that is compiled twice: for any machine, and with the wide vectors that nearly all have. Its operands come by
-/// value, so that the compiler knows that a written element changes none of them.
+/// A loop that is compiled twice: for any machine, and with wide vectors (AVX2), which nearly all machines have. Its operands
+/// are passed by value, so that the compiler knows that writing an element changes none of them.
 macro_rules! wide {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $body:block) => {
         $(#[$doc])*

@@ -5,7 +5,7 @@ use graphpatch_core::patch::Number;
 use graphpatch_core::patch::action::{Action, Operand};
 use graphpatch_core::tensor::{Dtype, HostTensor};
 
-/// A plain number of the host; an action keeps its type, since the program behind it relies on that.
+/// A plain number of the host. An action keeps its type, since the code that uses the number relies on the type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     Bool(bool),

@@ -3,7 +3,7 @@
 use graphpatch_core::layout;
 use graphpatch_core::tensor::Dtype;
 
-/// A tensor's memory for the length of one call.
+/// The memory of a tensor, borrowed for one call.
 #[derive(Debug)]
 pub struct View<'a> {
     pub(super) data: *mut u8,
@@ -35,8 +35,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A view of memory of the caller's own. `None` where sizes and strides reach out of it, where `T` is not as large as an
-    /// element, and where the memory is not aligned for one.
+    /// A view of the caller's own memory. `None` if sizes and strides reach out of it, if `T` does not have the size of an
+    /// element, or if the memory is not aligned for an element.
     pub fn over<T: bytemuck::Pod>(
         memory: &'a mut [T],
         sizes: &'a [i64],
@@ -61,7 +61,7 @@ impl<'a> View<'a> {
         Some(unsafe { View::new(memory.as_mut_ptr().cast(), sizes, strides, dtype) })
     }
 
-    /// Where the element lies that is `offset` elements from the first; `None` if `T` is no element's size.
+    /// The address of the element that is `offset` elements from the first; `None` if `T` does not have an element's size.
     pub(super) fn element<T>(&self, offset: i64) -> Option<*mut T> {
         let bytes = offset as isize * self.dtype.size() as isize;
         (size_of::<T>() == self.dtype.size()).then(|| self.data.wrapping_offset(bytes).cast())

@@ -1,15 +1,15 @@
-//! JSON as deep as models nest. Readers of JSON call themselves for each level, and refuse what is deeper than 128 for fear of
-//! the stack; a graph takes two levels for each module. What is deeper is read on a thread whose stack is large enough.
+//! JSON that nests as deeply as models do. A graph nests two levels for each module, while serde_json refuses more than 128
+//! levels to protect the stack. Deeper text is read on a thread whose stack is large enough.
 
 /// The deepest that is read and written: more than a thousand modules inside each other.
 pub const DEEPEST: usize = 3000;
-/// What any thread can read, and what a reader takes without being asked.
+/// The depth that any thread can read, and that a reader accepts with its default limit.
 const SHALLOW: usize = 100;
-/// Bytes of stack for one level, by far; only what is used of it takes memory.
+/// Bytes of stack for one level, with a wide margin; only stack that is used takes memory.
 const LEVEL: usize = 32 << 10;
 
-/// What `read` makes of the text; it gets a reader without a limit of its own, for which the stack is large enough. `None` where
-/// the text is deeper than any graph.
+/// Reads the text with `read`, whose reader has no depth limit and a stack that is large enough. `None` where the text nests
+/// deeper than any graph.
 pub fn read<'a, T: Send>(
     text: &'a [u8],
     read: impl FnOnce(serde_json::Deserializer<serde_json::de::SliceRead<'a>>) -> T + Send,
@@ -32,7 +32,7 @@ pub fn read<'a, T: Send>(
     })
 }
 
-/// How deep lists and objects nest at most.
+/// The deepest level to which lists and objects nest.
 pub fn depth(text: &[u8]) -> usize {
     let (mut now, mut most, mut inside_text) = (0_usize, 0, false);
     let mut bytes = text.iter();

@@ -1,20 +1,21 @@
-//! Files that are written as a whole or not at all: another one is made beside, and takes the file's place when it is done.
+//! Files that are written as a whole or not at all: a new file is written beside the old one and takes its place when it is
+//! complete.
 
 use std::fs::{File, Permissions};
 use std::io::{Error, Result, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// As many links as the kernel follows.
+/// The most symbolic links that are followed one behind the other, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// Where what is written to a path goes.
+/// Where bytes for a path are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A pipe, a device, or what a process has open (`/dev/stdout`): it is written into, behind what is there.
+    /// A pipe, a device, or a file that a process has open (`/dev/stdout`): bytes are appended to it.
     Stream(PathBuf),
-    /// A regular file, which another one takes the place of, or a name that is still free. Symbolic links are followed: they
-    /// stay, and so does what else leads to the file.
+    /// A regular file, which a new one replaces, or a name that is still free. Symbolic links to it are followed and stay as
+    /// they are.
     File(PathBuf),
 }
 
@@ -35,7 +36,8 @@ impl Destination {
     }
 }
 
-/// Whether the kernel makes up this name for what a process has open: another file in its place would have no reader.
+/// Whether the path is one of the kernel's names for a file that a process has open. The process would never read a file that
+/// replaced it.
 fn is_descriptor(path: &Path) -> bool {
     path.is_symlink()
         && folder_of(path)
@@ -51,11 +53,11 @@ pub fn folder_of(file: &Path) -> &Path {
     }
 }
 
-/// Writes the file as a whole or not at all. An old one's permissions stay.
+/// Writes the file as a whole or not at all. The permissions of an old file are kept.
 ///
 /// # Errors
 ///
-/// What making, writing and renaming files says; an old file is then as it was.
+/// Those of making, writing and renaming files; an old file is then unchanged.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     match Destination::of(path) {
         Destination::Stream(stream) => open_stream(&stream)?.write_all(bytes),
@@ -63,7 +65,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// The same for what is written by somebody else, to the path that `write` is given.
+/// The same for content that `write` writes to the path that it is given.
 ///
 /// # Errors
 ///
@@ -90,8 +92,8 @@ fn replace_file(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
     if file.is_symlink() {
         return Err(as_file_error("its symbolic links lead nowhere"));
     }
-    // A folder of its own, so that what a full disk leaves behind goes with it; nobody else reads the file before it has the
-    // permissions of the old one.
+    // The new file has a folder of its own, so that a half-written file is removed with it when the disk is full. Nobody else
+    // can read the new file before it has the permissions of the old one.
     let part = tempfile::Builder::new()
         .prefix(".graphpatch-")
         .permissions(only_ours())
@@ -106,7 +108,7 @@ fn replace_file(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
     std::fs::rename(&new, file)
 }
 
-/// Those of a folder that nobody else may look into.
+/// The permissions of a folder that nobody else may look into.
 fn only_ours() -> Permissions {
     Permissions::from_mode(0o700)
 }
@@ -120,7 +122,7 @@ fn ordinary_permissions(folder: &Path) -> Result<Permissions> {
     Ok(Permissions::from_mode(mode & 0o777))
 }
 
-/// An error of another library's as one of files.
+/// Turns an error of another library into an I/O error.
 pub fn as_file_error(why: impl std::fmt::Display) -> Error {
     Error::other(why.to_string())
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The text without what a terminal would obey instead of show: control characters and those that turn the direction of
-/// writing are written as JSON writes them, `\u001b`. Line ends and tabs stay.
+/// The text with everything escaped that a terminal would obey instead of show: control characters, and characters that turn
+/// the direction of writing, become `\u001b` and the like, as in JSON. Line ends and tabs stay.
 pub fn plain(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_obeyed(c) && !matches!(c, '\n' | '\t'))
 }
@@ -13,7 +13,7 @@ pub fn plain_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_obeyed)
 }
 
-/// Whether a terminal does something else with it than to show it.
+/// Whether a terminal obeys the character instead of showing it.
 pub fn is_obeyed(c: char) -> bool {
     // The embeddings, overrides and isolates of bidirectional text.
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(plain_line("a\n\tb"), "a\\n\\tb");
     }
 
-    /// What is printed may be JSON, which has such characters in its texts alone.
+    /// Printed text may be JSON, in which such characters occur only inside of strings.
     #[test]
     fn json_stays_what_it_was() {
         let name = "\u{7f}\u{9b}31m\u{202e}\"";

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// What a file on a disk may hold.
+/// The most bytes that are read from a file on a disk.
 const MOST_OF_FILE: u64 = 4 << 30;
-/// What comes out of a pipe or a device.
+/// The most bytes that are read from a pipe or a device.
 const MOST_OF_STREAM: u64 = 256 << 20;
 
 /// All that is in the file.
@@ -42,7 +42,7 @@ pub fn read(file: &Path) -> Result<Vec<u8>> {
         .ok_or_else(too_much)
 }
 
-/// All that comes, or nothing where more than `most` does.
+/// All bytes of the reader, or `None` if there are more than `most`.
 fn read_at_most(
     reader: &mut impl Read,
     expected: u64,

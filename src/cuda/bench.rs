@@ -1,4 +1,4 @@
-//! What the kernels' tests share: tensors on the emulated device, patches on them, and the same by the CPU code.
+//! Shared code of the kernels' tests: tensors on the emulated device, patches on them, and the same patches by the CPU code.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub fn span(sizes: &[i64], strides: &[i64]) -> usize {
     layout::span(sizes, strides).map_or(0, |(_, last)| last as usize + 1)
 }
 
-/// Bytes that are valid elements: bools are 0 or 1, floats of every kind may come.
+/// Bytes that are valid elements: bools are 0 or 1, and floats may be any float, NaN and infinity included.
 pub fn content(dtype: Dtype, count: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -137,7 +137,7 @@ impl Bench {
             .free(memory.address);
     }
 
-    /// Does the patches; `false` if one is libtorch's.
+    /// Applies the patches. Returns false if one of them is left to libtorch.
     pub fn run(
         &self,
         patches: &[&Arc<Patch>],
@@ -170,7 +170,7 @@ impl Bench {
     }
 }
 
-/// The same by the CPU code, in place.
+/// Applies the same patch with the CPU code, in place.
 pub fn reference(
     content: &mut [u8],
     memory: &Memory,

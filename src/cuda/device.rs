@@ -1,4 +1,4 @@
-//! The devices of the process: what each can do, its module (loaded once, under a lock), and launches on it.
+//! The devices of the process: what each can do, the module on it (loaded once, under a lock), and launches.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub const OLDEST_CARD: (i32, i32) = (7, 5);
 /// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It never can; libtorch is to do the work. The text is for people.
+    /// The device can never be used, so libtorch does the work. The text is for people.
     Unusable(String),
-    /// Not now: something is to be done first, or the driver answered an error.
+    /// The device cannot be used now: something has to be done first, or the driver answered an error.
     Failed(String),
 }
 
@@ -32,11 +32,11 @@ pub struct Device {
     pub facts: Facts,
     context: usize,
     functions: [usize; Kernel::ALL.len()],
-    /// For our own copies.
+    /// The stream of our own copies.
     stream: usize,
 }
 
-/// CUDA, as this process has it.
+/// The CUDA of this process.
 pub struct Cuda {
     driver: Box<dyn Driver>,
     devices: Vec<OnceCell<Result<Device, String>>>,
@@ -66,11 +66,11 @@ impl Drop for Entered<'_> {
 }
 
 impl Cuda {
-    /// Looks at what there is. Makes no context.
+    /// Looks up the driver's version and the devices. Makes no context.
     ///
     /// # Errors
     ///
-    /// Text for people: no driver, an old one, no card.
+    /// A text for people, if there is no driver, an old one, or no card.
     pub fn new(driver: Box<dyn Driver>) -> Result<Arc<Cuda>, String> {
         let version = driver.version().map_err(|fault| fault.to_string())?;
         if version < OLDEST_DRIVER {
@@ -100,7 +100,7 @@ impl Cuda {
         self.devices.len() as u32
     }
 
-    /// The device, if its module is loaded; else it is loaded, unless `stream` is being captured.
+    /// The device with its module. If the module is not loaded yet, it is loaded, unless `stream` is being captured.
     ///
     /// # Errors
     ///
@@ -181,8 +181,8 @@ impl Cuda {
         Ok(device)
     }
 
-    /// Whether work for the stream is done in the device's primary context, where our kernels are. libtorch's own streams
-    /// are; those of a green context, or of a context of the driver's API, are not.
+    /// Whether work for the stream runs in the device's primary context, where our kernels are. Work for libtorch's own streams
+    /// does. Work for streams of a green context, or of a context made with the driver's API, does not.
     ///
     /// # Errors
     ///
@@ -219,12 +219,12 @@ impl Cuda {
     }
 }
 
-/// Blocks of a grid, and threads of a block, for a work alone.
+/// The number of blocks of a grid, and of threads in a block, for a launch of one work.
 pub fn grid(work: &Work, processors: u32) -> (u32, u32) {
     let dense = work.path == Path::Dense as u8;
     let threads = work.units.clamp(1, THREADS.into()).next_multiple_of(32) as u32;
     let each = u64::from(threads) * if dense { UNROLL } else { 1 };
-    // A few waves are enough; a thread goes on with the next unit until there is none.
+    // A few waves of blocks are enough, since a thread goes on with further units until there are none.
     let most = u64::from(processors) * if dense { 16 } else { 32 };
     (work.units.div_ceil(each).clamp(1, most) as u32, threads)
 }
@@ -238,17 +238,17 @@ impl Entered<'_> {
         self.driver.upload(address, bytes, self.device.stream)
     }
 
-    /// The stream in whose order memory comes and goes, where the device can do that.
+    /// The stream in whose order memory is allocated and freed, if the device can do that.
     fn pool(&self) -> Option<usize> {
         self.device.facts.pools.then_some(self.device.stream)
     }
 
-    /// Memory for [`Entered::upload`], and for work that begins after one.
+    /// Memory that [`Entered::upload`] may write, and that work may use which begins after the upload.
     pub fn alloc(&self, bytes: usize) -> Answer<u64> {
         self.driver.alloc(bytes, self.pool())
     }
 
-    /// Gives memory back once the marks are reached. The host does not wait, where the device has pools.
+    /// Frees memory once the marks are reached. On a device with pools the host does not wait.
     pub fn free(&self, address: u64, marks: impl Iterator<Item = usize>) -> Answer<()> {
         if let Some(stream) = self.pool() {
             for mark in marks {
@@ -259,7 +259,7 @@ impl Entered<'_> {
         Ok(())
     }
 
-    /// A mark behind the work that the stream has now; `None` where giving memory back waits for everything anyway.
+    /// Sets a mark behind the work that the stream has now. `None` on a device where freeing memory waits for all work anyway.
     pub fn mark(&self, mark: Option<usize>, stream: usize) -> Answer<Option<usize>> {
         if self.pool().is_none() {
             return Ok(None);
@@ -269,7 +269,7 @@ impl Entered<'_> {
         Ok(Some(mark))
     }
 
-    /// One work in one launch.
+    /// Launches one work.
     pub fn one(&self, kernel: Kernel, work: &Work, picks: &Picks, stream: usize) -> Answer<()> {
         let (grid, block) = grid(work, self.device.facts.processors);
         let arguments = match kernel {
@@ -285,7 +285,7 @@ impl Entered<'_> {
         })
     }
 
-    /// Works that do not meet, at most `WORKS`, in one launch.
+    /// Launches at most `WORKS` works at once, which must not touch each other's memory.
     pub fn several(&self, works: &[Work], stream: usize) -> Answer<()> {
         let Some(first) = works.first() else {
             return Ok(());

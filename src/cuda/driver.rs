@@ -1,10 +1,10 @@
-//! The part of CUDA's driver that we use, as safe calls, so that tests can put a recording one in its place.
+//! The part of CUDA's driver that we use, as safe calls. Tests put a driver that records its calls in its place.
 
 use std::ffi::CStr;
 
 use super::work::{Batch, Kernel, Picks, Work};
 
-/// What the driver answered instead of success.
+/// An error of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub code: u32,
@@ -25,7 +25,7 @@ pub struct Facts {
     pub name: String,
     pub capability: (i32, i32),
     pub processors: u32,
-    /// Whether memory is given back in the order of a stream: by drivers from CUDA 11.2 on.
+    /// Whether memory can be freed in the order of a stream, as drivers from CUDA 11.2 on can do.
     pub pools: bool,
 }
 
@@ -46,43 +46,43 @@ pub enum Arguments<'a> {
     Batch(&'a Batch),
 }
 
-/// The driver. Handles are numbers; a context must be current for all but the first five calls.
+/// The driver. Handles are numbers. From `load` on, all calls but `is_capturing` and `relax` need a current context.
 pub trait Driver: Send + Sync {
-    /// 12040 for CUDA 12.4.
+    /// The version as CUDA writes it: 12040 for CUDA 12.4.
     fn version(&self) -> Answer<i32>;
     fn devices(&self) -> Answer<u32>;
     fn facts(&self, device: u32) -> Answer<Facts>;
-    /// Whether somebody (libtorch) uses the device already.
+    /// Whether the device is in use already, by libtorch for example.
     fn active(&self, device: u32) -> bool;
     /// The context that the CUDA runtime, and so libtorch, uses.
     fn retain(&self, device: u32) -> Answer<usize>;
     fn current(&self) -> usize;
     fn push(&self, context: usize) -> Answer<()>;
     fn pop(&self);
-    /// The context that work for the stream is done in.
+    /// The context in which work for the stream is done.
     fn context_of(&self, stream: usize) -> Answer<usize>;
 
-    /// Loads a module; the entries in the order of `Kernel::ALL`.
+    /// Loads a module. Returns its entries in the order of `Kernel::ALL`.
     fn load(&self, image: &CStr) -> Answer<[usize; Kernel::ALL.len()]>;
     /// A stream that waits for no other.
     fn stream(&self) -> Answer<usize>;
     fn is_capturing(&self, stream: usize) -> Answer<bool>;
-    /// Lets this thread do what captures of other threads would forbid it; undone by the second call.
+    /// Lets this thread do what captures of other threads would forbid it. `relax(false)` ends that.
     fn relax(&self, on: bool);
-    /// Memory that work for `stream` may use from here on; without a stream, any work.
+    /// Allocates memory that later work of `stream` may use or, without a stream, any work.
     fn alloc(&self, bytes: usize, stream: Option<usize>) -> Answer<u64>;
-    /// Gives memory back when the work before it in `stream` is done. Without a stream the whole device is waited for.
-    /// The stream is that of `alloc`.
+    /// Frees memory when the earlier work of `stream` is done, which must be the stream of `alloc`. Without a stream, the host
+    /// waits for all work of the device.
     fn free(&self, address: u64, stream: Option<usize>);
-    /// Copies to the device, and waits until it is there.
+    /// Copies bytes to the device, and waits until the copy is done.
     fn upload(&self, address: u64, bytes: &[u8], stream: usize) -> Answer<()>;
     /// A mark that can be set in a stream.
     fn event(&self) -> Answer<usize>;
     /// Sets the mark behind the work that the stream has now.
     fn record(&self, event: usize, stream: usize) -> Answer<()>;
-    /// Has the stream's later work wait for the mark; the host does not wait.
+    /// Makes the stream's later work wait for the mark; the host does not wait.
     fn wait(&self, stream: usize, event: usize) -> Answer<()>;
-    /// Gives the mark back; whoever waits for it still does.
+    /// Drops the mark. Work that waits for it still does.
     fn drop_event(&self, event: usize);
     fn launch(&self, function: usize, launch: &Launch<'_>) -> Answer<()>;
 }

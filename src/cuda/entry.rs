@@ -1,4 +1,4 @@
-//! What planning begins with and what it ends with: a tensor of libtorch's, and a patch on it that only has to be launched.
+//! The input and the output of planning: a tensor of libtorch's, and a patch on it that is ready to be launched.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use graphpatch_core::layout::Extent;
 use graphpatch_core::patch::Patch;
 use graphpatch_core::tensor::Dtype;
 
-/// A strided tensor in device memory that may be written, in work that goes to `stream`.
+/// A strided tensor in device memory. Work on the stream `stream` may write it.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
     pub address: u64,
@@ -24,10 +24,10 @@ pub struct Tensor<'a> {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub patch: Arc<Patch>,
-    /// The launch reads memory that goes with the patch.
+    /// Whether the launch reads device memory that belongs to the patch.
     pub reads: bool,
     pub steps: Steps,
     pub picks: Picks,
-    /// `None` where it is not known what is touched.
+    /// The elements that are touched; `None` if that is not known.
     pub extent: Option<Extent>,
 }

@@ -1,5 +1,5 @@
-//! The kernels' own source against the CPU reference: random shapes, strides, slices, dtypes and values, from the plan
-//! to the last byte, everything outside the region included.
+//! The kernels' own source against the CPU reference, with random shapes, strides, slices, dtypes and values. Every byte is
+//! compared, including those outside of the region.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use graphpatch_core::patch::{Number, Patch};
 use graphpatch_core::path::Slice;
 use graphpatch_core::tensor::{Dtype, HostTensor};
 
-/// Stands for a tensor of libtorch's; what the kernels read is given to the queue.
+/// Stands for a tensor of libtorch's. The test gives the queue the memory that the kernels read for it.
 #[derive(Debug)]
 struct Elsewhere;
 
@@ -78,7 +78,7 @@ enum What {
 }
 
 fn what() -> impl Strategy<Value = What> {
-    // Numbers that 16-bit floats hold: a card does not round them to 16 bits before it adds, the CPU does.
+    // Only numbers that a 16-bit float can hold: the CPU rounds a number to 16 bits before it adds, a card does not.
     let number = || {
         prop_oneof![
             (-100..100i64).prop_map(Number::Int),
@@ -179,7 +179,7 @@ fn random_patches_are_the_references_to_the_byte() {
     );
 }
 
-/// A value that libtorch holds, transposed: its strides are taken as they are.
+/// The value is a tensor that libtorch holds, transposed. The kernels use its strides as they are.
 #[test]
 fn a_tensor_of_libtorchs_own_is_read_where_it_lies() {
     let bench = Bench::new();

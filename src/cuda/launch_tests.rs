@@ -1,4 +1,4 @@
-//! What reaches the driver: grids, arguments, the choice of a path, and that nothing else does.
+//! The calls that reach the driver: grids, arguments and the choice of a path, and that there are no other calls.
 
 use std::sync::atomic::Ordering;
 
@@ -108,7 +108,7 @@ fn the_path_is_chosen_by_alignment_and_strides() {
             Action::Zero,
             (Kernel::Zero(Path::Dense), 1, 64, 52, 16),
         ),
-        // One element off the alignment: a head, whole units, a tail.
+        // The memory begins one element off the alignment, so there are a head, whole units and a tail.
         (
             "[1:]",
             &[1024],
@@ -183,7 +183,7 @@ fn the_path_is_chosen_by_alignment_and_strides() {
         let calls = one(&cuda, &state, &patch, &tensor(sizes, strides, dtype));
         assert_eq!(launches(&calls), [expected], "{slice} {sizes:?} {dtype:?}");
     }
-    // Nothing to do, nothing launched.
+    // An empty slice launches nothing.
     let calls = one(
         &cuda,
         &state,
@@ -230,7 +230,7 @@ fn more_units_than_32_bits_count_are_cut() {
 fn a_patch_in_use_launches_and_does_nothing_else() {
     let (cuda, state) = recording::cuda(false);
     let index = Pick::tensor(Arc::new(HostTensor::zeros(Dtype::I64, &[1]).unwrap())).unwrap();
-    // Memory that goes with the patch needs to know when it was read last.
+    // A launch that reads the patch's own memory must be noted, so that the memory is not freed before its end.
     for (made, reads) in [
         (sliced("", Action::Zero), false),
         (
@@ -256,7 +256,7 @@ fn a_patch_in_use_launches_and_does_nothing_else() {
             _ => false,
         };
         assert!(expected, "{again:?}");
-        // And in a capture as well.
+        // The same holds in a capture.
         state.capturing.store(true, Ordering::Relaxed);
         assert!(matches!(
             one(&cuda, &state, &made, &at)[..],
@@ -287,14 +287,14 @@ fn a_fault_of_a_launch_is_the_patchs() {
     }
     assert!(queue.is_empty());
     assert!(queue.flush(&cuda).is_empty());
-    // What does not fit the shape is said as on the CPU.
+    // A slice that does not fit the shape gives the same message as on the CPU.
     match queue.push(&cuda, &sliced("[7]", Action::Zero), &at, None) {
         Err(Why::Failed(why)) => {
             assert_eq!(why, "index 7 is out of bounds for dimension 0 with size 4")
         }
         other => panic!("{other:?}"),
     }
-    // What libtorch refuses is left to it.
+    // Values that libtorch refuses are left to it.
     for (action, dtype) in [
         (Action::Add(Operand::Number(Number::Float(0.5))), Dtype::I32),
         (Action::Add(host(Dtype::F32, &[4])), Dtype::I32),
@@ -355,6 +355,6 @@ fn the_status_says_what_is_wrong() {
         queue.push(&cuda, &sliced("", Action::Zero), &at, None),
         Err(Why::Unusable(_))
     ));
-    // This machine, whatever it has, answers something and does not fall over.
+    // On every machine the status says something, and the call does not crash.
     assert!(!super::status().is_empty());
 }

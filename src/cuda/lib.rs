@@ -1,10 +1,10 @@
 //! One action of a patch on one tensor in the memory of a CUDA device: a small kernel on the value's own buffer and stream.
 //!
-//! Owns everything that knows CUDA. In come a [`Tensor`] (from the seam, `torch/seam/device.rs`) and a patch (from the
-//! session); out go launches of the kernels in `kernels/`. [`Queue`] holds the patches of one node: `planning.rs` turns each
-//! into works with the help of `plan.rs`, `picks.rs` and `promote.rs`, `device.rs` launches them, and `resident.rs` keeps what
-//! a patch has in device memory. CUDA's driver is loaded when it is first needed and is seen through [`driver::Driver`]
-//! alone. Without a driver, or on a card that is too old, libtorch does the work as before.
+//! This crate owns everything that knows CUDA. It is given a [`Tensor`] (from the seam, `torch/seam/device.rs`) and a patch
+//! (from the session), and launches the kernels in `kernels/`. [`Queue`] holds the patches of one node. `planning.rs` turns
+//! each patch into works, with the help of `plan.rs`, `picks.rs` and `promote.rs`; `device.rs` launches the works;
+//! `resident.rs` keeps what a patch has in device memory. CUDA's driver is loaded when it is first needed, and only
+//! [`driver::Driver`] calls it. Without a driver, or on a card that is too old, libtorch does the work instead.
 
 pub mod device;
 pub mod driver;
@@ -51,7 +51,7 @@ pub use status::{prepare, status, warm};
 ///
 /// # Errors
 ///
-/// Text for people: why there is none.
+/// A text for people, which says why there is no usable CUDA.
 pub fn cuda() -> Result<&'static Arc<Cuda>, &'static str> {
     #[cfg(any(test, feature = "recording-driver"))]
     if let Some(cuda) = recording::instead() {
@@ -71,7 +71,7 @@ pub fn cuda() -> Result<&'static Arc<Cuda>, &'static str> {
     made.as_ref().map_err(String::as_str)
 }
 
-/// Whether work for the stream goes into a graph.
+/// Whether the stream is being captured, so that work for it goes into a graph.
 pub fn is_capturing(stream: usize) -> bool {
     cuda().is_ok_and(|cuda| cuda.driver().is_capturing(stream).unwrap_or(false))
 }

@@ -1,4 +1,4 @@
-//! What a patch has in device memory: when it comes there, what captures and replays see of it, when it goes.
+//! The device memory of a patch: when it is uploaded, what captures and replays see of it, and when it is freed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ fn the_module_is_loaded_once_per_device_and_never_in_a_capture() {
         state.take()[..2],
         [Call::Load { context: 100 }, Call::Alloc(16)]
     );
-    // Prepared, both go into the capture; a value that is not there yet does not.
+    // After `prepare`, both patches are captured; a value that is not uploaded yet is not.
     let calls = one(&cuda, &state, &zero, &at);
     assert!(matches!(calls[..], [Call::Launch { .. }]), "{calls:?}");
     assert!(matches!(
@@ -94,7 +94,7 @@ fn memory_of_a_patch_goes_with_it_unless_a_graph_has_it() {
     assert_eq!(state.take(), [], "a replay still reads it");
 }
 
-/// A patch that goes while its last launches may still run does not have the host wait for them: our own stream does.
+/// A patch may be dropped while its last launches still run. The host does not wait for them; our own stream does.
 #[test]
 fn memory_is_given_back_behind_the_last_launch_of_every_stream() {
     let (cuda, state) = recording::cuda(false);
@@ -114,7 +114,7 @@ fn memory_is_given_back_behind_the_last_launch_of_every_stream() {
     );
     assert!(matches!(calls[2..], [Call::Free(_)]), "{calls:?}");
     assert_eq!(state.live_events.load(Ordering::Relaxed), 0);
-    // Nothing of a number lies in device memory, so that nothing is to be waited for.
+    // A patch with a number has nothing in device memory, so nothing has to be waited for.
     let number = sliced("", Action::Add(Operand::Number(Number::Int(1))));
     let calls = one(&cuda, &state, &number, &tensor(&[4], &[1], Dtype::F32));
     assert!(matches!(calls[..], [Call::Launch { .. }]), "{calls:?}");
@@ -151,10 +151,10 @@ fn streams_of_other_contexts_are_left_to_libtorch() {
         Err(Why::Unusable(why)) => assert!(why.contains("green context"), "{why}"),
         other => panic!("{other:?}"),
     }
-    // In its primary context, and before there is a context.
+    // These two work: a stream of the primary context, and the default stream before there is a context.
     one(&cuda, &state, &zero, &at(51));
     one(&cuda, &state, &zero, &at(0));
-    // A context of device 0 is none of device 1.
+    // A context of device 0 is not a context of device 1.
     let other = Tensor {
         device: 1,
         ..at(51)
@@ -174,7 +174,7 @@ fn live(action: Action) -> Arc<Patch> {
     Arc::new(Patch::new(3, new))
 }
 
-/// The kernels run: a captured launch is one whose arguments stay as they were.
+/// The kernels run here. A replay of a captured launch repeats the launch with unchanged arguments.
 #[test]
 fn a_replay_sees_the_switch_and_the_number_of_a_live_patch() {
     let (cuda, state) = recording::cuda(true);

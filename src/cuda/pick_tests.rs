@@ -22,7 +22,8 @@ fn indices(dtype: Dtype, shape: &[i64], entries: &[i64]) -> Pick {
     Pick::tensor(Arc::new(tensor)).unwrap()
 }
 
-/// Each case with the flat places that `tensor[index]` has in a row-major tensor of shape (3, 4, 5), as torch 2.11 says.
+/// Each case has the flat indices of the elements that `tensor[index]` picks from a row-major tensor of shape (3, 4, 5), as
+/// torch 2.11 computes them.
 #[test]
 fn index_tensors_and_masks_pick_what_libtorch_picks() {
     let bench = Bench::new();
@@ -143,7 +144,8 @@ fn index_tensors_and_masks_pick_what_libtorch_picks() {
         }
         bench.free(&memory);
     }
-    // Out of range, or a mask of another shape: libtorch says why. Twice the same element in a sum: libtorch does it.
+    // An index out of range, or a mask of another shape: libtorch says why. A sum that picks an element twice: libtorch does
+    // it.
     let memory = bench.place(Dtype::F32, &[3, 4, 5], &[20, 5, 1], 0, &[0; 240]);
     for (picks, action) in [
         (indices(Dtype::I64, &[1], &[3]), Action::Zero),

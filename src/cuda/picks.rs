@@ -1,6 +1,6 @@
-//! Indexing by tensors: integer indices and masks as lists that a kernel walks. The lists do not depend on the value's
-//! shape, so they go to the device once. Where a function here answers `None`, the index is left to libtorch, which does it
-//! or says why not.
+//! Indexing by tensors: integer indices and masks as lists that a kernel walks. The lists do not depend on the value's shape,
+//! so they are uploaded once. Where a function here answers `None`, the index is left to libtorch, which applies it or says why
+//! it cannot.
 
 use smallvec::SmallVec;
 
@@ -21,9 +21,9 @@ pub struct Lists {
     pub entries: Vec<i64>,
     /// Smallest and largest entry of each list.
     bounds: Vec<(i64, i64)>,
-    /// The index; for each list it takes a whole dimension.
+    /// The index as a slice, in which each list has an item that takes a whole dimension.
     slice: Slice,
-    /// For each list the number of its item in the slice, and the size that the dimension must have because of a mask.
+    /// For each list, the number of its item in the slice and, for a mask, the size that the dimension must have.
     items: Vec<(usize, Option<i64>)>,
     /// Whether no element is picked twice.
     pub unique: bool,
@@ -68,7 +68,7 @@ fn words<const SIZE: usize>(bytes: &[u8], read: fn([u8; SIZE]) -> i64) -> Vec<i6
     words.iter().map(|word| read(*word)).collect()
 }
 
-/// Where the mask is set: one list of coordinates for each of its dimensions.
+/// The lists of a mask: the coordinates of its set elements, one list for each of its dimensions.
 fn mask_lists(mask: &HostTensor) -> Option<Vec<List>> {
     let shape = mask.shape();
     if shape.is_empty() {
@@ -133,7 +133,7 @@ fn items_and_lists(picks: &[Pick]) -> Option<(Vec<Item>, Numbered)> {
 
 /// Whether no element is picked twice by these lists.
 fn is_unique(lists: &[Vec<i64>], bounds: &[(i64, i64)], length: usize) -> bool {
-    // -1 and size - 1 are one element, and the size is not known here.
+    // -1 and size - 1 are the same element, but the size is not known here, so lists with both kinds of entries are not unique.
     if bounds.iter().any(|(low, high)| *low < 0 && *high >= 0) {
         return false;
     }
@@ -145,7 +145,7 @@ fn is_unique(lists: &[Vec<i64>], bounds: &[(i64, i64)], length: usize) -> bool {
 }
 
 impl Lists {
-    /// The lists of an index; `None` for one without tensors too.
+    /// The lists of an index. `None` also for an index without tensors.
     pub fn new(picks: &[Pick]) -> Option<Lists> {
         let (items, lists) = items_and_lists(picks)?;
         if lists.is_empty() || lists.len() > DIMS {
@@ -156,7 +156,7 @@ impl Lists {
             shape = layout::common_shape(&shape, &list.shape)?;
         }
         let length = shape.iter().product::<i64>();
-        // Kernels count in 32 bits, and a list is never cut.
+        // Kernels count in 32 bits, and a list is never split over several launches.
         let length = u32::try_from(length).ok()? as usize;
         let spread: Vec<Vec<i64>> = lists
             .iter()
@@ -199,7 +199,7 @@ impl Lists {
             };
             taken.push(d);
         }
-        // The lists' dimensions stand where the indexed ones were, or in front if these were not neighbours.
+        // The lists' dimensions stand where the indexed dimensions were or, if these were not neighbours, in front.
         let neighbours = taken.windows(2).all(|pair| pair[1] == pair[0] + 1);
         let at = if neighbours { taken[0] } else { 0 };
         for d in taken.iter().rev() {

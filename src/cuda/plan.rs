@@ -1,5 +1,5 @@
-//! From a region and an action to the launches that do it: merged dimensions, units, and the kernel's path. Numbers only, no
-//! driver.
+//! From a region and an action to the launches that apply it: merged dimensions, units, and the kernel's path. This file only
+//! computes numbers and calls no driver.
 
 use smallvec::SmallVec;
 
@@ -7,17 +7,17 @@ use super::work::{DIMS, Dim, Kernel, Op, Path, Work};
 use graphpatch_core::layout::{self, Axis, LeadingOnes, Region};
 use graphpatch_core::tensor::Dtype;
 
-/// The place of the memory's steps among an axis' steps. They are in bytes.
+/// The index of the memory's steps, in bytes, among an axis' steps.
 pub const MEMORY: usize = 0;
-/// The place of the value's steps. They are in bytes.
+/// The index of the value's steps, in bytes.
 pub const VALUE: usize = 1;
-/// The place of the index lists' steps. They are in entries.
+/// The index of the index lists' steps, in entries.
 pub const LISTS: usize = 2;
 
 /// The dimensions of a region, with steps for [`MEMORY`], [`VALUE`] and [`LISTS`].
 pub type Axes = layout::Axes<3>;
 
-/// A tensor as a value, in device memory.
+/// A tensor in device memory that is the value of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
     pub address: u64,
@@ -27,7 +27,7 @@ pub struct Value<'a> {
     pub strides: Option<&'a [i64]>,
 }
 
-/// What is done to a region.
+/// An action on a region, in the terms of the kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Deed<'a> {
     pub op: Op,
@@ -41,12 +41,12 @@ pub struct Deed<'a> {
     pub common: Dtype,
 }
 
-/// One launch to be.
+/// A planned launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub kernel: Kernel,
     pub work: Work,
-    /// Of the axes that are left, for [`super::work::Picks`].
+    /// The steps of the index lists on the remaining axes, for [`super::work::Picks`].
     pub list_step: [i64; DIMS],
 }
 
@@ -72,8 +72,8 @@ pub fn broadcast(axes: &mut Axes, value: &Value<'_>, leading: LeadingOnes) -> Op
     Some(())
 }
 
-/// The launches for a deed on the region that begins at `address`; none for an empty one. `picked`: index lists say
-/// where else its elements lie. `None` where the kernels do not know so many dimensions, or such an alignment.
+/// The launches of a deed on the region that begins at `address`; none for an empty region. With `picked`, index lists say
+/// where the elements lie. `None` if the kernels do not support that many dimensions, or the alignment.
 pub fn plan(deed: &Deed<'_>, address: u64, region: &Axes, picked: bool) -> Option<Steps> {
     let mut steps = Steps::new();
     if layout::is_empty(region) {
@@ -129,8 +129,8 @@ fn is_row(work: &Work, axis: &Axis<3>) -> bool {
     axis.steps[MEMORY] == element && (work.value == 0 || axis.steps[VALUE] == element)
 }
 
-/// One row of neighbours in units of 16 bytes, with single elements before the first and behind the last unit. `None` for
-/// anything else, and if the value is aligned otherwise than the memory.
+/// The work on one row of neighbours, in units of 16 bytes, with single elements before the first unit and behind the last one.
+/// `None` for anything else, and if memory and value are aligned differently.
 fn flat(mut work: Work, axes: &[Axis<3>]) -> Option<Work> {
     let [row] = axes else {
         return None;
@@ -149,8 +149,8 @@ fn flat(mut work: Work, axes: &[Axis<3>]) -> Option<Work> {
     Some(work)
 }
 
-/// The axes in the largest units that fit, which the work is told: 16 bytes where all rows of neighbours begin and end at
-/// multiples of 16 bytes, else elements. `None` for elements of 16 bytes and a value that is not aligned to them.
+/// Counts the axes in the largest units that fit, and notes the unit in the work: 16 bytes if all rows of neighbours begin and
+/// end at multiples of 16 bytes, else elements. `None` for elements of 16 bytes with a value that is not aligned to 16 bytes.
 fn in_units(work: &mut Work, mut axes: Axes) -> Option<Axes> {
     let element = i64::from(work.element);
     let even = |n: i64| n % 16 == 0;
@@ -207,7 +207,7 @@ fn split(work: &Work, kernel: Kernel, axes: &[Axis<3>], steps: &mut Steps) {
     }
 }
 
-/// The work with its dimensions.
+/// The launch of a work with these dimensions.
 fn step(work: &Work, kernel: Kernel, axes: &[Axis<3>], units: i64) -> Step {
     let mut work = *work;
     let mut list_step = [0; DIMS];

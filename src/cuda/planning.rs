@@ -1,5 +1,5 @@
-//! From a patch and a tensor to an entry of the queue: where its elements lie, what its value is, and the launches. `None`
-//! leaves the patch to libtorch.
+//! From a patch and a tensor to an entry of the queue: where the elements lie, what the value is, and the launches. An answer
+//! `None` leaves the patch to libtorch.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use graphpatch_core::patch::action::{Action, Operand};
 use graphpatch_core::patch::{Number, Patch};
 use graphpatch_core::path::Slice;
 
-/// A patch on its way to one tensor.
+/// A patch that is being planned for one tensor.
 pub(super) struct Planning<'a> {
     cuda: &'a Arc<Cuda>,
     patch: &'a Arc<Patch>,
@@ -24,7 +24,7 @@ pub(super) struct Planning<'a> {
     op: Op,
     operand: Option<&'a Operand>,
     resident: &'a Resident,
-    /// The launch reads memory that goes with the patch.
+    /// Whether the launch reads device memory that belongs to the patch.
     reads: bool,
     usage: Use,
 }
@@ -55,7 +55,7 @@ fn op(action: &Action) -> Option<(Op, Option<&Operand>)> {
 }
 
 impl<'a> Planning<'a> {
-    /// `None` for an action that no kernel does.
+    /// Begins to plan. `None` for an action that no kernel does.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl<'a> Planning<'a> {
                 tensor.device
             )));
         }
-        // Where nothing of ours is read from memory, a capture is like any other launch.
+        // A launch that reads none of our memory is the same in a capture as outside of one.
         let reads =
             patch.patch.live || patch.slice.is_none() || matches!(operand, Some(Operand::Host(_)));
         let capturing = reads && (cuda.driver().is_capturing(tensor.stream)).map_err(failed)?;
@@ -98,7 +98,7 @@ impl<'a> Planning<'a> {
         }))
     }
 
-    /// The planned patch. `foreign`: its value, where that is a tensor of libtorch's on the same device.
+    /// The planned patch. `foreign` is the patch's value if that is a tensor of libtorch's on the same device.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl<'a> Planning<'a> {
         let Some((lists, address)) = self.resident.lists(self.cuda, self.usage, self.patch)? else {
             return Ok(None);
         };
-        // Twice the same element in a sum is a race between threads.
+        // If a sum picks an element twice, threads race to change it.
         if self.op == Op::Add && !lists.unique {
             return Ok(None);
         }
@@ -197,13 +197,13 @@ impl<'a> Planning<'a> {
         ))
     }
 
-    /// The patch's value. `scalar`: the region has no dimensions.
+    /// The patch's value. With `scalar`, the region has no dimensions.
     fn given<'b>(&self, foreign: Option<Value<'b>>, scalar: bool) -> Result<Option<Given<'b>>, Why>
     where
         'a: 'b,
     {
         let dtype = self.tensor.dtype;
-        // Added, a tensor without dimensions has as little say in the dtype as a number.
+        // When a tensor without dimensions is added, it influences the resulting dtype as little as a number does.
         let is_like_a_number =
             |sizes: &[i64], own| self.op == Op::Add && sizes.is_empty() && own != dtype;
         Ok(match self.operand {
@@ -225,7 +225,7 @@ impl<'a> Planning<'a> {
         })
     }
 
-    /// What is done to the region, whose axes get the value's steps.
+    /// The deed for the region; gives the region's axes the value's steps.
     fn deed<'b>(&self, given: Given<'b>, axes: &mut Axes, picked: bool) -> Option<Deed<'b>> {
         let dtype = self.tensor.dtype;
         let mut deed = Deed {
@@ -249,7 +249,7 @@ impl<'a> Planning<'a> {
                 deed.common = promote::common(dtype, value.dtype)?;
                 LeadingOnes::Refused
             }
-            // Written through index tensors, libtorch converts no dtype.
+            // libtorch converts no dtype when it writes through index tensors.
             _ if picked && value.dtype != dtype => return None,
             _ if !promote::converts(dtype, value.dtype) => return None,
             Op::Replace => LeadingOnes::Dropped,

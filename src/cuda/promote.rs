@@ -1,5 +1,5 @@
-//! Which dtypes may meet, in which one they are added, and the bytes of a number: libtorch's rules. `None` is left to
-//! libtorch, which does it or refuses.
+//! libtorch's rules for dtypes: which ones may meet, in which one they are added, and the bytes of a number. An answer `None`
+//! leaves the patch to libtorch, which applies or refuses it.
 
 use half::f16;
 
@@ -24,12 +24,12 @@ fn class(dtype: Dtype) -> Option<Class> {
         Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => Class::Whole,
         Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64 => Class::Real,
         Dtype::C32 | Dtype::C64 | Dtype::C128 => Class::Complex,
-        // libtorch adds no float8, and not all of the wide unsigned ones.
+        // libtorch cannot add float8, and not all of the wide unsigned integers.
         _ => return None,
     })
 }
 
-/// The dtype that holds both.
+/// The dtype that can hold both.
 fn wider(a: Dtype, b: Dtype) -> Option<Dtype> {
     let (first, second) = (class(a)?, class(b)?);
     if a == b {
@@ -74,9 +74,9 @@ pub fn common(tensor: Dtype, value: Dtype) -> Option<Dtype> {
     fits.then_some(common)
 }
 
-/// Whether `tensor[slice] = value` converts without a warning, and alike in all versions of libtorch.
+/// Whether `tensor[slice] = value` converts without a warning, and to the same result in all versions of libtorch.
 pub fn converts(tensor: Dtype, value: Dtype) -> bool {
-    // Of what is too large for it some versions make NaN, others the largest number.
+    // If a value is too large for float8_e4m3fn, some versions write NaN, others the largest number.
     if tensor == Dtype::F8E4m3fn {
         return matches!(
             value,
@@ -87,7 +87,7 @@ pub fn converts(tensor: Dtype, value: Dtype) -> bool {
     !complex(value) || complex(tensor)
 }
 
-/// What a tensor without dimensions is as a number.
+/// The number in a tensor without dimensions.
 pub fn number_of(tensor: &HostTensor) -> Option<Number> {
     fn read<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
         bytes.get(at * N..(at + 1) * N)?.try_into().ok()
@@ -108,7 +108,7 @@ pub fn number_of(tensor: &HostTensor) -> Option<Number> {
     })
 }
 
-/// Sixteen bytes of one element again and again.
+/// Sixteen bytes filled with repetitions of one element.
 fn repeat(element: &[u8]) -> [u64; 2] {
     let mut bytes = [0u8; 16];
     for (at, byte) in bytes.iter_mut().enumerate() {
@@ -126,7 +126,7 @@ fn floats(re: f32, im: f32) -> [u64; 2] {
     [u64::from(re.to_bits()) | (u64::from(im.to_bits()) << 32), 0]
 }
 
-/// A number as the kernels take it.
+/// A number in the form in which the kernels take it.
 pub fn number(op: Op, dtype: Dtype, number: Number) -> Option<[u64; 2]> {
     match op {
         Op::Zero => Some([0; 2]),
@@ -135,7 +135,7 @@ pub fn number(op: Op, dtype: Dtype, number: Number) -> Option<[u64; 2]> {
     }
 }
 
-/// The element that libtorch writes: what our own CPU code writes, which is the reference.
+/// The element that libtorch would write. Our own CPU code computes it, which is the reference.
 fn replaced(dtype: Dtype, number: Number) -> Option<[u64; 2]> {
     if let Some(element) = small(dtype, number) {
         return Some(repeat(&element));
@@ -166,7 +166,7 @@ fn small(dtype: Dtype, number: Number) -> Option<Vec<u8>> {
         Dtype::F8E4m3fnuz => 240.0,
         _ => return None,
     };
-    // libtorch calls the rest an overflow, or has no such value.
+    // libtorch calls a larger number an overflow, or its dtype has no such value.
     if !(re.abs() <= most && im.abs() <= most) {
         return None;
     }
@@ -201,7 +201,7 @@ fn float8(value: f32, mantissa: i32, bias: i32, signed_zero: bool) -> u8 {
     }
 }
 
-/// What is added: as the type that libtorch computes in on a card, which rounds a number once, not to 16 bits first.
+/// The number to add, in the type in which libtorch computes on a card. It is rounded once, not to 16 bits before that.
 fn added(dtype: Dtype, number: Number) -> Option<[u64; 2]> {
     let real = match number {
         Number::Bool(value) => Some(f64::from(u8::from(value))),
@@ -222,7 +222,7 @@ fn added(dtype: Dtype, number: Number) -> Option<[u64; 2]> {
             _ => None,
         },
         (Class::Whole, _) => match number {
-            // Out of the dtype's range: libtorch's business.
+            // A number out of the dtype's range is left to libtorch.
             Number::Bool(_) | Number::Int(_) => replaced(dtype, number),
             _ => None,
         },

@@ -1,5 +1,5 @@
-//! The patches of one node on their way to the device: planned one by one by [`super::planning`], and launched together where
-//! they touch no common element.
+//! The patches of one node that wait for the device: planned one by one by [`super::planning`], and launched together if they
+//! touch no common element.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::resident;
 use super::work::{Dim, Kernel, Path, Picks, WORKS, Work};
 use graphpatch_core::patch::Patch;
 
-/// Who does a patch that did not fail.
+/// Who applies a patch that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
-    /// It waits for [`Queue::flush`].
+    /// Our kernels apply it; it waits for [`Queue::flush`].
     Queued,
-    /// libtorch is to do it, after [`Queue::flush`].
+    /// libtorch has to apply it, after [`Queue::flush`].
     Elsewhere,
 }
 
@@ -35,17 +35,17 @@ impl Queue {
         self.entries.is_empty()
     }
 
-    /// Whether the tensor's work goes where the queued work goes.
+    /// Whether the tensor is on the device and stream of the queued work.
     pub fn takes(&self, tensor: &Tensor<'_>) -> bool {
         self.at
             .is_none_or(|at| at == (tensor.device, tensor.stream))
     }
 
-    /// Plans a patch on a tensor. `foreign`: its value, where that is a tensor of libtorch's on the same device.
+    /// Plans a patch on a tensor. `foreign` is the patch's value if that is a tensor of libtorch's on the same device.
     ///
     /// # Errors
     ///
-    /// [`Why::Unusable`] where libtorch is to do this and all else on the device, [`Why::Failed`] where the patch fails.
+    /// [`Why::Unusable`] if libtorch has to apply this patch and all others on the device, [`Why::Failed`] if the patch fails.
     pub fn push(
         &mut self,
         cuda: &Arc<Cuda>,
@@ -64,7 +64,7 @@ impl Queue {
         Ok(Planned::Queued)
     }
 
-    /// Launches what waits, in order. The first fault is also that of all behind it.
+    /// Launches the queued patches, in order. If a launch fails, all patches after it get the same fault.
     pub fn flush(&mut self, cuda: &Arc<Cuda>) -> Vec<Outcome> {
         let entries = std::mem::take(&mut self.entries);
         let Some((number, stream)) = self.at.take() else {
@@ -143,7 +143,7 @@ fn launch_on(entered: &Entered<'_>, stream: usize, entries: &[Entry]) -> Result<
         .map_err(|fault| fault.to_string())
 }
 
-/// A dense work as a strided one, which is all that a batch knows.
+/// A dense work turned into a strided one, since a batch has only strided works.
 fn strided(work: &Work) -> Work {
     let mut out = *work;
     if work.path != Path::Dense as u8 {

@@ -1,4 +1,4 @@
-//! [`Driver`] by cudarc, which loads libcuda when it is first asked.
+//! [`Driver`] by cudarc, which loads libcuda when it is used first.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
@@ -10,7 +10,7 @@ use super::work::Kernel;
 
 /// Stream-ordered memory came with CUDA 11.2.
 const POOLS: i32 = 11020;
-/// CU_STREAM_PER_THREAD; below it are the two names of the legacy default stream.
+/// The value of CU_STREAM_PER_THREAD. The two smaller values name the legacy default stream.
 const PER_THREAD_STREAM: usize = 2;
 
 /// The machine's own driver.
@@ -42,8 +42,8 @@ thread_local! {
     static MODE: Cell<Option<sys::CUstreamCaptureMode>> = const { Cell::new(None) };
 }
 
-/// Whether somebody in the process has started the driver. Starting it here would make CUDA unusable in children that
-/// the process may still fork.
+/// Whether the driver has been started in this process. To start it here would make CUDA unusable in children that the process
+/// may still fork.
 ///
 /// # Safety
 ///
@@ -109,7 +109,7 @@ impl Driver for Real {
         let major = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
         let minor = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
         let processors = Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        // Older drivers have no such attribute, and none of the functions.
+        // Older drivers have neither this attribute nor the functions for pools.
         let pools = Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED;
         Ok(Facts {
             name: name.into_owned(),
@@ -135,7 +135,7 @@ impl Driver for Real {
 
     fn retain(&self, device: u32) -> Answer<usize> {
         let mut context = std::ptr::null_mut();
-        // SAFETY: a place for the answer. The context is never released: it is libtorch's, and so are the patches.
+        // SAFETY: a place for the answer. The context is never released: libtorch uses it as long as the process lives.
         check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, Real::device(device)?) })?;
         Ok(context.expose_provenance())
     }
@@ -161,7 +161,7 @@ impl Driver for Real {
     }
 
     fn context_of(&self, stream: usize) -> Answer<usize> {
-        // The default streams are those of the context that is current; before there is one, of the primary context, which
+        // The default streams belong to the current context. If there is none yet, they belong to the primary context, which
         // CUDA's runtime makes current with its first work.
         if stream <= PER_THREAD_STREAM {
             return Ok(self.current());
@@ -199,7 +199,7 @@ impl Driver for Real {
     }
 
     fn is_capturing(&self, stream: usize) -> Answer<bool> {
-        // The legacy default stream cannot be captured, and asking would need its context.
+        // The legacy default stream cannot be captured, and the query would need its context.
         if stream == 0 {
             return Ok(false);
         }

@@ -1,5 +1,5 @@
-//! A driver for tests without a card: it records every call, and lets the kernels' own source run on the CPU, in a
-//! process of its own under the address sanitizer (`tests/kernels/emulator.cpp`).
+//! A driver for tests without a card. It records every call, and can run the kernels' own source on the CPU, in a separate
+//! process under the address sanitizer (`tests/kernels/emulator.cpp`).
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -183,26 +183,26 @@ impl Drop for Emulator {
     }
 }
 
-/// What a test sets and reads; the driver holds the same.
+/// What a test sets and reads. The driver holds the same object.
 #[derive(Default)]
 pub struct State {
     pub calls: Mutex<Vec<Call>>,
     pub emulator: Mutex<Option<Emulator>>,
     pub capturing: AtomicBool,
-    /// The next launches answer this error.
+    /// The error that the next launches answer.
     pub fault: AtomicU32,
     pub current: Mutex<Vec<usize>>,
     pub relaxed: AtomicU32,
-    /// Streams of contexts that are not the devices' primary ones, and these contexts.
+    /// Streams that belong to another context than the device's primary one, each with its context.
     pub elsewhere: Mutex<Vec<(usize, usize)>>,
-    /// Marks that were made, and how many of them are there still.
+    /// How many marks were made, and how many of them still exist.
     pub events: AtomicUsize,
     pub live_events: AtomicUsize,
     next: Mutex<u64>,
 }
 
 impl State {
-    /// The calls since the last time.
+    /// The calls since the last `take`.
     pub fn take(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock())
     }
@@ -223,12 +223,12 @@ pub fn card() -> Facts {
     }
 }
 
-/// CUDA with two cards; with an emulator its kernels really run.
+/// CUDA with two cards. With `emulate` the kernels really run.
 pub fn cuda(emulate: bool) -> (Arc<Cuda>, Arc<State>) {
     cuda_on(card(), emulate)
 }
 
-/// The same, with two cards of the caller's choice.
+/// The same with two cards of the given kind.
 pub fn cuda_on(card: Facts, emulate: bool) -> (Arc<Cuda>, Arc<State>) {
     let state = Arc::new(State::default());
     *state.emulator.lock() = emulate.then(Emulator::start);
@@ -269,7 +269,7 @@ impl Driver for Recording {
     fn context_of(&self, stream: usize) -> Answer<usize> {
         let elsewhere = self.state.elsewhere.lock();
         let found = elsewhere.iter().find(|(other, _)| *other == stream);
-        // A stream that no test speaks of is one of the current context, where there is one.
+        // A stream that no test has listed belongs to the current context, if there is one.
         Ok(found.map_or(0, |(_, context)| *context))
     }
     fn load(&self, image: &CStr) -> Answer<[usize; Kernel::ALL.len()]> {
@@ -386,12 +386,12 @@ thread_local! {
     static INSTEAD: Cell<Option<&'static Arc<Cuda>>> = const { Cell::new(None) };
 }
 
-/// What this thread has in the place of the machine's CUDA.
+/// The CUDA that this thread uses instead of the machine's own, if a test has set one.
 pub fn instead() -> Option<&'static Arc<Cuda>> {
     INSTEAD.get()
 }
 
-/// Puts it there.
+/// Makes this thread use `cuda` instead of the machine's own.
 pub fn put(cuda: Arc<Cuda>) {
     INSTEAD.set(Some(Box::leak(Box::new(cuda))));
 }

@@ -1,5 +1,5 @@
-//! What a patch has in device memory: its tensor value, its index lists, its switch and number. Uploaded at first use
-//! (or ahead), never during a capture, and freed with the patch, unless a captured graph may still read it.
+//! What a patch has in device memory: its tensor value, its index lists, its switch and number. It is uploaded when it is first
+//! used, or earlier, but never during a capture. It is freed with the patch, unless a captured graph may still read it.
 
 use std::any::Any;
 use std::mem::offset_of;
@@ -22,16 +22,16 @@ pub struct Buffer {
     cuda: Arc<Cuda>,
     device: u32,
     pub address: u64,
-    /// A captured graph has its address: it stays for the life of the process.
+    /// Whether a captured graph has the address. Such a buffer is kept until the process ends.
     captured: AtomicBool,
     readers: Arc<Readers>,
 }
 
-/// Who reads a patch's memory: before it is given back, the last launch of every stream is waited for, on the device.
+/// The launches that read a patch's memory. Before the memory is freed, the device waits for each stream's last launch.
 #[derive(Debug, Default)]
 struct Readers(Mutex<Vec<Reader>>);
 
-/// A stream, and the mark behind its last launch; without a mark it is not known when that is done.
+/// A stream, and the mark behind its last launch. Without a mark nobody knows when that launch is done.
 #[derive(Debug)]
 struct Reader {
     cuda: Arc<Cuda>,
@@ -89,13 +89,13 @@ impl Drop for Buffer {
         if self.captured.load(Ordering::Relaxed) {
             return;
         }
-        // Whoever drops a patch gets no error: the context may be gone already, when the process ends.
+        // An error cannot be returned from here. When the process ends, the context may be gone already.
         if let Ok(device) = self.cuda.device(self.device, None)
             && let Ok(entered) = self.cuda.enter(device)
         {
             let readers = self.readers.0.lock();
             let mut here = readers.iter().filter(|reader| reader.device == self.device);
-            // Where nobody knows when the last launch is done, the memory is lost.
+            // If the end of a launch cannot be known, the memory is leaked.
             if device.facts.pools && here.clone().any(|reader| reader.mark.is_none()) {
                 return;
             }
@@ -105,7 +105,7 @@ impl Drop for Buffer {
     }
 }
 
-/// A switch and number on one device, in the form of one dtype.
+/// A patch's switch and number on one device, with the number in the form of one dtype.
 #[derive(Debug)]
 struct Slot {
     device: u32,
@@ -116,7 +116,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// Puts another state in the place of the old one. A kernel that runs meanwhile reads the old one or the new one.
+    /// Replaces the state. A kernel that runs meanwhile reads either the old state or the new one.
     fn change(&mut self, state: LiveState) -> Result<(), Why> {
         let version = self.content.version.wrapping_add(1);
         let other = version as usize % 2;
@@ -142,7 +142,7 @@ struct Inner {
     slots: Vec<Slot>,
 }
 
-/// See the module's comment. One for each patch, made when it first meets a device.
+/// The device memory of one patch, made when the patch first meets a device.
 #[derive(Debug, Default)]
 pub struct Resident {
     inner: Mutex<Inner>,
@@ -151,7 +151,7 @@ pub struct Resident {
 
 impl PatchMemory for Resident {}
 
-/// Where a use of the memory takes place.
+/// The device on which the memory is used, and whether a capture goes on there.
 #[derive(Clone, Copy, Debug)]
 pub struct Use {
     pub device: u32,
@@ -171,14 +171,14 @@ impl Use {
     }
 }
 
-/// The resident part of a patch.
+/// The device memory of a patch.
 pub fn of(patch: &Patch) -> Option<&Resident> {
     let made = patch.resident.get_or_init(|| Arc::new(Resident::default()));
     let any: &dyn Any = made.as_ref();
     any.downcast_ref()
 }
 
-/// The buffer of a device, made by `bytes` if it is not there.
+/// The buffer on a device. If there is none yet, it is made with the content `bytes`.
 fn buffer(
     list: &mut Vec<(u32, Buffer)>,
     readers: &Arc<Readers>,
@@ -200,7 +200,7 @@ fn buffer(
 }
 
 impl Resident {
-    /// A launch in the stream reads the memory.
+    /// Notes that a launch in the stream reads the memory.
     pub(super) fn read_by(&self, cuda: &Arc<Cuda>, entered: &Entered<'_>, stream: usize) {
         let device = entered.device().number;
         let mut readers = self.readers.0.lock();
@@ -211,7 +211,7 @@ impl Resident {
         let mark = entered.mark(before, stream).ok().flatten();
         match known {
             Some(known) if mark.is_none() => {
-                // The mark of an earlier launch says nothing of this one.
+                // The mark of an earlier launch does not say when this one is done.
                 if let Some(old) = known.mark.take() {
                     cuda.driver().drop_event(old);
                 }
@@ -226,7 +226,7 @@ impl Resident {
         }
     }
 
-    /// Where the patch's tensor value lies on the device.
+    /// The address of the patch's tensor value on the device.
     pub fn value(&self, cuda: &Arc<Cuda>, usage: Use, tensor: &HostTensor) -> Result<u64, Why> {
         let list = &mut self.inner.lock().values;
         buffer(list, &self.readers, cuda, usage, "its value", || {
@@ -234,7 +234,7 @@ impl Resident {
         })
     }
 
-    /// The patch's index lists, and where they lie on the device; `None` where they are libtorch's business.
+    /// The patch's index lists, and their address on the device; `None` if the index is left to libtorch.
     pub fn lists(
         &self,
         cuda: &Arc<Cuda>,
@@ -254,7 +254,7 @@ impl Resident {
         Ok(Some((lists, address)))
     }
 
-    /// Where the patch's switch and number lie on the device, for values of `dtype`.
+    /// The address of the patch's switch and number on the device, for values of `dtype`.
     pub fn live(
         &self,
         cuda: &Arc<Cuda>,
@@ -294,7 +294,7 @@ impl Resident {
         Ok(())
     }
 
-    /// Puts another number in the place of the old one, everywhere or, when a dtype refuses it, nowhere.
+    /// Replaces the number: for all dtypes in use or, if one of them refuses it, for none.
     pub fn change_number(&self, number: Number) -> Result<(), Why> {
         let mut inner = self.inner.lock();
         let refused = |slot: &Slot| {
@@ -317,7 +317,7 @@ impl Resident {
         Ok(())
     }
 
-    /// Puts another tensor of the same shape and dtype in the place of the old one.
+    /// Replaces the tensor by another one of the same shape and dtype.
     pub fn change_tensor(&self, tensor: &HostTensor) -> Result<(), Why> {
         for (_, buffer) in &self.inner.lock().values {
             buffer.write(0, tensor.bytes())?;

@@ -1,4 +1,4 @@
-//! What a person, or a program, wants to know of CUDA; and getting ready ahead of the first patch.
+//! What a person or a program may want to know about CUDA, and preparations before the first patch.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
@@ -39,18 +39,18 @@ pub(super) fn describe(cuda: &Cuda) -> Vec<String> {
     lines
 }
 
-/// Whether the process uses CUDA already: nothing is loaded or started to find out.
+/// Whether the process uses CUDA already. To find out, nothing is loaded or started.
 fn is_used() -> bool {
     #[cfg(any(test, feature = "recording-driver"))]
     if super::recording::instead().is_some() {
         return true;
     }
-    // SAFETY: it is loaded, and drivers are never unloaded.
+    // SAFETY: the library is loaded, and a driver is never unloaded.
     is_loaded("libcuda.so") && unsafe { super::real::is_started() }
 }
 
-/// Whether a library is loaded whose file's name begins so. No system call: `dlopen` with RTLD_NOLOAD looks for a library
-/// that is not there in every folder, and a program whose sandbox kills on `openat` would not survive that.
+/// Whether a library is loaded whose file name begins with `name`. This makes no system call. `dlopen` with RTLD_NOLOAD would
+/// look for a missing library in every folder, and a program whose sandbox kills it on `openat` would not survive that.
 fn is_loaded(name: &str) -> bool {
     unsafe extern "C" fn visit(
         info: *mut libc::dl_phdr_info,
@@ -69,7 +69,7 @@ fn is_loaded(name: &str) -> bool {
         }
         c_int::from(*found)
     }
-    // A child of a fork in the middle of this would find the dynamic linker's lock held.
+    // A child that is forked in the middle of this would find the dynamic linker's lock held.
     let _inside = Inside::new();
     let mut sought = (name, false);
     // SAFETY: `visit` is called with the pointer given here, while this call lasts.
@@ -77,8 +77,8 @@ fn is_loaded(name: &str) -> bool {
     sought.1
 }
 
-/// Loads the kernels on devices that libtorch uses already, so that the first patch finds them there. Does nothing in a
-/// process without CUDA, and answers `false` as long as no device is used; what is wrong shows at the first patch.
+/// Loads the kernels on devices that libtorch uses already, so that the first patch need not load them. Does nothing in a
+/// process without CUDA, and returns false as long as no device is used. Faults are reported at the first patch.
 pub fn warm(patches: &[Arc<Patch>]) -> bool {
     is_used() && cuda().is_ok_and(|cuda| warm_on(cuda, patches))
 }
@@ -88,7 +88,7 @@ pub(super) fn warm_on(cuda: &Arc<Cuda>, patches: &[Arc<Patch>]) -> bool {
     for device in &active {
         let _ = cuda.device(*device, None);
     }
-    // With several devices in use it is not known yet which one a patch will meet.
+    // If several devices are in use, it is not known yet which of them a patch will meet.
     if let [device] = active[..] {
         let _ = prepare_on(cuda, device, patches);
     }

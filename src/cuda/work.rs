@@ -1,4 +1,4 @@
-//! What a kernel is told, in the layout of `kernels/common.cuh`.
+//! The arguments of a kernel, in the layout of `kernels/common.cuh`.
 
 use graphpatch_core::tensor::Dtype;
 
@@ -11,7 +11,7 @@ pub const UNROLL: u64 = 4;
 /// Threads of a block, the most that the kernels are compiled for.
 pub const THREADS: u32 = 256;
 
-/// What is done, with the kernels' number.
+/// The operation of a kernel, with the number that the kernels use for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Op {
@@ -38,7 +38,7 @@ pub struct Dim {
     pub value_step: i64,
 }
 
-/// A patch's switch and number, as they are at one time.
+/// A patch's switch and number at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct LiveState {
@@ -47,8 +47,9 @@ pub struct LiveState {
     pub number: [u64; 2],
 }
 
-/// The same in device memory, where it changes while kernels run: the last bit of the version says which state holds. The
-/// other one is written first, the version after it; a kernel that sees the version change begins anew.
+/// The switch and number in device memory, which may change while kernels run. There are two states, and the last bit of the
+/// version says which one holds. The other one is written first, then the version. A kernel that sees the version change reads
+/// again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Live {
@@ -77,7 +78,7 @@ pub struct Work {
     pub head: u32,
     pub tail: u32,
     pub element: u32,
-    /// Nothing; the kernels' compiler leaves it free too.
+    /// Unused bytes, which the kernels' compiler leaves free too.
     pub padding: u32,
     pub dims: [Dim; DIMS],
 }
@@ -115,7 +116,7 @@ const _: () = assert!(size_of::<Work>() == 80 + 24 * DIMS && size_of::<Picks>() 
 const _: () = assert!(size_of::<Batch>() == 40 + size_of::<Work>() * WORKS);
 const _: () =
     assert!(std::mem::offset_of!(Work, dims) == 80 && std::mem::offset_of!(Work, element) == 72);
-// What a launch may carry on the oldest cards.
+// The oldest cards take at most this many bytes of arguments in a launch.
 const _: () = assert!(size_of::<Batch>() <= 4096);
 
 impl LiveState {
@@ -127,7 +128,7 @@ impl LiveState {
         }
     }
 
-    /// As it lies in memory.
+    /// The bytes as they lie in memory.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = [self.on, self.reserved].map(u32::to_ne_bytes).concat();
         bytes.extend(self.number.map(u64::to_ne_bytes).concat());
@@ -144,7 +145,7 @@ impl Live {
         }
     }
 
-    /// As it lies in memory.
+    /// The bytes as they lie in memory.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = [self.version, self.reserved].map(u32::to_ne_bytes).concat();
         bytes.extend(self.states.iter().flat_map(LiveState::bytes));

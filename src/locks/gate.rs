@@ -1,18 +1,20 @@
-//! The gate: who is inside is counted, and a fork waits until nobody is.
+//! The gate: it counts the threads that are inside, and a fork waits until there are none.
 //!
-//! A thread enters with its outermost lock and leaves with it; between, it passes freely, so that a thread that holds one
-//! lock and wants another is never stopped by a fork that waits for it. Entering and forking each write first and then read
-//! what the other has written, both sequentially consistent: one of them sees the other.
+//! A thread enters with its outermost lock and leaves when it gives that lock back. In between it takes further locks freely,
+//! so a waiting fork never stops a thread that holds one lock and wants another. A thread that enters and a thread that forks
+//! each write first and then read what the other has written, both sequentially consistent, so at least one of them sees the
+//! other.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a fork waits for the threads inside, and a thread for a fork. Both end in microseconds unless somebody inside
-/// waits for what the forking thread holds. Then the fork goes on, and the child must not use what the locks protect.
+/// How long a fork waits for the threads inside, and a thread for a fork. Both waits end in microseconds, unless a thread
+/// inside waits for something that the forking thread holds. In that case the fork goes on after this time, and the child must
+/// not use what the locks protect.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Counters apart from each other, so that threads do not fight for one cache line.
+/// The counter is split, so that threads do not compete for one cache line.
 const SHARDS: usize = 16;
 
 #[repr(align(128))]
@@ -24,17 +26,19 @@ static INSIDE: [Shard; SHARDS] = [const { Shard(AtomicU32::new(0)) }; SHARDS];
 static FORKING: AtomicU32 = AtomicU32::new(0);
 /// How often a thread lost its patience and entered although somebody was about to fork.
 static FORCED: AtomicU32 = AtomicU32::new(0);
-/// Deals out the shards.
+/// The next shard to give to a thread.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// How many locks this thread holds or waits for; and one while it forks. Without a destructor: usable until the end.
+    /// How many locks this thread holds or waits for, plus one while it forks. It has no destructor, so that it can be used
+    /// until the thread ends.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// One more than the number of this thread's shard; 0: none yet.
     static SHARD: Cell<usize> = const { Cell::new(0) };
     /// Whether nobody was inside when this thread forked.
     static QUIET: Cell<bool> = const { Cell::new(true) };
-    /// [`FORCED`] when this thread began to fork: who forces their way in after that is not waited for.
+    /// The value of [`FORCED`] when this thread began to fork. If it rises after that, a thread is inside that the fork may
+    /// not have waited for.
     static FORCED_BEFORE: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -90,7 +94,7 @@ fn enter_first() {
     }
 }
 
-/// No lock to wait with: it would be one more that a child inherits.
+/// Sleeps instead of waiting at a lock, which would be one more lock for a child to inherit.
 fn pause() {
     std::thread::sleep(Duration::from_micros(20));
 }
@@ -123,7 +127,7 @@ pub fn before_fork() {
     DEPTH.set(depth + 1);
     FORKING.fetch_add(1, Ordering::SeqCst);
     FORCED_BEFORE.set(FORCED.load(Ordering::SeqCst));
-    // A thread that forks while it holds a lock has it in the child as well.
+    // If this thread forks while it holds a lock, it is inside itself, and holds that lock in the child as well.
     let own = u32::from(depth > 0);
     let inside = || {
         INSIDE
@@ -146,7 +150,8 @@ pub fn in_parent() {
     FORKING.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// After the fork, in the child. False where somebody was still inside: what the locks protect must not be used then.
+/// After the fork, in the child. The answer is false if another thread was still inside: then nothing that the locks protect
+/// may be used.
 #[must_use]
 pub fn in_child() -> bool {
     let depth = DEPTH.get() - 1;

@@ -1,4 +1,4 @@
-//! Values that are made once: whoever makes one is inside the gate, as other threads wait for it.
+//! Values that are made once. The thread that makes one is inside the gate, since other threads wait for it.
 
 use std::ops::Deref;
 

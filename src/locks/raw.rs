@@ -14,7 +14,7 @@ unsafe impl lock_api::RawMutex for RawMutex {
         reason = "the trait's way to make one"
     )]
     const INIT: RawMutex = RawMutex(<parking_lot::RawMutex as lock_api::RawMutex>::INIT);
-    // The gate counts by thread.
+    // The gate counts by thread, so a guard must be dropped by the thread that took the lock.
     type GuardMarker = GuardNoSend;
 
     #[inline]

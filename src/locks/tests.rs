@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 
 use super::{Lazy, Mutex, RwLock, gate};
 
-/// One fork at a time: another test's would be told of in this one's answer.
+/// One test forks at a time: the fork of another test would change what this one observes.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-/// Forks; the child runs `work` and ends with whether it answered true. How the child ended; 9: it hung.
+/// Forks. The child runs `work` and exits with 0 if the answer was true, with 1 if not. Returns that exit code, or 9 if the
+/// child hung.
 fn forked(work: impl FnOnce(bool) -> bool) -> i32 {
     forked_after(|| (), work)
 }
 
-/// The same; `between` happens when this thread has waited for the others, and not forked yet.
+/// The same; `between` is called after this thread has waited for the others, and before it forks.
 fn forked_after(between: impl FnOnce(), work: impl FnOnce(bool) -> bool) -> i32 {
     gate::before_fork();
     between();
-    // SAFETY: the child calls what takes only our own locks, and ends by `_exit`.
+    // SAFETY: the child calls only code that takes our own locks, and ends by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let quiet = gate::in_child();
@@ -126,7 +127,7 @@ fn nobody_waits_for_ever() {
         scope.spawn(|| {
             let _held = HELD.lock();
             done.store(true, Ordering::Release);
-            // What only the forking thread can give.
+            // Waits for something that only the forking thread can give.
             while !forked_off.load(Ordering::Acquire) {
                 std::thread::yield_now();
             }
@@ -140,7 +141,7 @@ fn nobody_waits_for_ever() {
     });
 }
 
-/// Forks that follow each other closely, or a machine that is busy, use up the patience of a thread that waits to enter.
+/// A thread that waits to enter loses its patience if forks follow each other closely, or if the machine is busy.
 #[test]
 fn a_child_knows_of_those_who_did_not_wait_for_the_fork() {
     let _alone = ALONE.lock();

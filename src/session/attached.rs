@@ -1,7 +1,7 @@
-//! The sessions that this process's runs belong to, and the switch that everybody reads first.
+//! The sessions that this process's runs belong to, and the switch that every caller reads first.
 //!
-//! One session of the program's own at a time, and beside it that of `graphpatch run`. Patches and recording are
-//! switched in a session; [`ACTIVE`] says at once whether any of the attached ones wants something.
+//! At most two sessions are attached: one of the program's own, and beside it the one of `graphpatch run`. Patches and
+//! recording are switched in a session; [`ACTIVE`] says at once whether any attached session wants runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -34,7 +34,7 @@ static ATTACHED: RwLock<Attached> = RwLock::new(Attached {
     command: None,
 });
 
-/// A run is the program's own session's, or, where that wants nothing of it, the command's.
+/// A run belongs to the program's own session if that wants something of it, else to the command's.
 #[derive(Clone)]
 pub(crate) struct Attached {
     pub(crate) program: Option<Arc<Session>>,
@@ -53,7 +53,7 @@ impl Attached {
         }
     }
 
-    /// Says in [`ACTIVE`] what they want.
+    /// Sets [`ACTIVE`] to what the attached sessions want.
     fn tell(&self) {
         let wants = |session: &Arc<Session>| session.wants_runs();
         set_active(if is_disabled() || self.all().next().is_none() {
@@ -73,7 +73,7 @@ pub(crate) fn is_disabled() -> bool {
     DISABLED.load(Ordering::Relaxed)
 }
 
-/// The attached session, if there is one and nothing went wrong: the program's own before the command's.
+/// The attached session, unless a bug of ours has disabled everything. The program's own comes before the command's.
 pub fn attached() -> Option<Arc<Session>> {
     attached_ones().all().next().cloned()
 }
@@ -88,14 +88,14 @@ pub(crate) fn attached_ones() -> Attached {
     ATTACHED.read().clone()
 }
 
-/// Tells what concerns every run to all sessions that may have had it.
+/// Adds a note about all runs to every session that may have had one.
 pub fn note(text: &str) {
     for session in attached_ones().all() {
         session.note(text);
     }
 }
 
-/// Stops everything for good, after a bug of ours: the host goes on as if we were not there.
+/// Stops everything for good after a bug of ours. The host goes on as if we were not there.
 pub fn disable(why: &str) {
     note(&format!(
         "an internal error ended recording and patching: {why}"
@@ -104,31 +104,32 @@ pub fn disable(why: &str) {
     set_active(Active::Detached);
 }
 
-/// Whether the process had no memory for us once.
+/// Whether memory for us could not be allocated once.
 static OUT_OF_MEMORY: AtomicBool = AtomicBool::new(false);
 
-/// Stops everything for good where a block of memory could not be had. The allocator calls it: it takes no lock and no memory.
+/// Stops everything for good after memory could not be allocated. The allocator calls this, so it takes no lock and allocates
+/// nothing.
 pub fn out_of_memory() {
     OUT_OF_MEMORY.store(true, Ordering::Relaxed);
     DISABLED.store(true, Ordering::Relaxed);
     set_active(Active::Detached);
 }
 
-/// What is to be told of it, if that happened.
+/// The note about lost memory, if that happened.
 pub(crate) fn memory_note() -> Option<&'static str> {
     const NOTE: &str =
         "the program ran out of memory: from then on nothing was recorded or patched";
     OUT_OF_MEMORY.load(Ordering::Relaxed).then_some(NOTE)
 }
 
-/// Stops everything for good in a forked child whose locks may not be free: takes none, and tells nobody.
+/// Stops everything for good in a forked child whose locks may not be free. It takes no lock, so it leaves no note.
 pub fn disable_in_child() {
     DISABLED.store(true, Ordering::Relaxed);
     set_active(Active::Detached);
 }
 
 impl Session {
-    /// Makes this the session that runs belong to. The adapter is `graphpatch_torch::attach`'s business.
+    /// Makes this the session that runs belong to. Starting the adapter is left to `graphpatch_torch::attach`.
     ///
     /// # Errors
     ///
@@ -146,7 +147,7 @@ impl Session {
         Ok(())
     }
 
-    /// Lets go of the process. Runs that are under way end as they began.
+    /// Detaches the session from the process. Runs that have begun end as they began.
     pub fn detach(self: &Arc<Self>) {
         let mut attached = ATTACHED.write();
         let slot = attached.slot(self);

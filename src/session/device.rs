@@ -6,8 +6,8 @@ use graphpatch_core::patch::kept::OnDevice;
 use graphpatch_cuda::{self as cuda, Planned, Tensor, Value, Why};
 
 impl Run {
-    /// Applies patch `index` to a CUDA tensor; `foreign` is its value, where that is a tensor of libtorch's. With `more`
-    /// to come at this node it may wait for [`Run::flush_device`], and is counted there.
+    /// Applies patch `index` to a CUDA tensor; `foreign` is the patch's value if that is a tensor of libtorch's. If `more`
+    /// patches come at this node, the launch may wait for [`Run::flush_device`], which then counts the patch.
     pub fn apply_on_device(
         &mut self,
         index: u32,
@@ -45,7 +45,7 @@ impl Run {
         }
     }
 
-    /// Launches what waits. The verdict is that of the last patch, or the first that is to be raised.
+    /// Launches the patches that wait. The verdict is that of the last patch, or [`Verdict::Raise`] if one of them is to raise.
     pub fn flush_device(&mut self) -> Verdict {
         let mut verdict = Verdict::Applied;
         if self.queue.is_empty() {
@@ -78,7 +78,7 @@ impl Run {
         self.succeeded(&patch)
     }
 
-    /// libtorch's own operations do it; a person is told once.
+    /// Leaves the patch to libtorch's own operations, and notes the reason once.
     fn without_kernels(&mut self, why: &str) -> Verdict {
         self.session.note(&format!(
             "CUDA values are patched by libtorch's own operations, not by our kernels: {why}"

@@ -77,7 +77,7 @@ fn patches_of_a_node_wait_for_its_end() {
         (1, vec![(1, 1, 0); 3])
     );
     assert_eq!(run.flush_device(), Verdict::Applied);
-    // What libtorch is to do comes after what waits.
+    // Patches that wait are launched before libtorch does its part.
     assert_eq!(
         run.apply_on_device(0, &TENSOR, None, true),
         Verdict::Applied
@@ -94,7 +94,7 @@ fn patches_of_a_node_wait_for_its_end() {
         1,
         "two works on one address are one batch"
     );
-    // Another stream does not wait for this one.
+    // A patch on another stream does not wait for patches on this one.
     assert_eq!(
         run.apply_on_device(0, &TENSOR, None, true),
         Verdict::Applied
@@ -128,7 +128,7 @@ fn a_failing_launch_fails_its_patches_by_the_policy() {
             );
         }
         state.fault.store(0, Ordering::Relaxed);
-        // A patch that waits is launched before the one that fails is told.
+        // A waiting patch is launched before the failure of a later one is reported.
         assert_eq!(
             run.apply_on_device(0, &TENSOR, None, true),
             Verdict::Applied
@@ -175,7 +175,7 @@ fn a_live_patch_is_told_by_the_session() {
     session
         .set_value(id, Operand::Number(Number::Int(2)))
         .unwrap();
-    // The state that does not hold, and then which one holds.
+    // First the spare state is written, then the version, which makes that state the current one.
     assert_eq!(uploads(&state), [24, 4]);
     session.enable_patch(id, false).unwrap();
     assert_eq!(uploads(&state), [24, 4]);

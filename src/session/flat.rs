@@ -1,6 +1,7 @@
-//! Flat runs: those of a program that tells of no module calls. A run is as long as its thread, or begins anew at an
-//! operation that the user has named. So its tape is shared with whoever writes a report meanwhile; its scopes are those
-//! of modules whose parameters an operation reads, and one that was left is entered again; and what it keeps is bounded.
+//! Flat runs: the runs of a program that reports no module calls. A flat run is as long as its thread, or begins anew at an
+//! operation that the user has named. It differs from other runs in three ways: its tape is shared with reports that are
+//! written meanwhile; a scope begins where an operation reads a module's parameters, and the same scope may be entered again
+//! later; and the number of recorded nodes is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,14 +23,14 @@ use graphpatch_core::path::Name;
 /// How many nodes of one flat run are recorded. Patches know no such limit.
 pub const LIMIT: usize = 20_000;
 
-/// How often a run asks whether a report is due: at its 1st, 2nd, 4th ... operation, later at each so many.
+/// A run reports news at its 1st, 2nd, 4th, 8th ... operation, and at every operation whose number is a multiple of this.
 const PERIOD: u64 = 256;
 
 /// How a flat run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     GoOn,
-    /// It is not recorded any more; its patches hold on, with this wanted of the root.
+    /// The run is not recorded any more, but its patches still hold; this is what they want of the root's scope.
     Stopped(Wants),
     /// Nothing is wanted of it any more.
     Over,
@@ -39,9 +40,9 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Flat {
     run: Run,
-    /// The process's fork count when it began; a run that began in the parent is none of the child's.
+    /// The process's fork count when the run began. A run that began in the parent does not belong to the child.
     epoch: u64,
-    /// Scopes that were left, by the address of what describes them.
+    /// The frames of scopes that were left, by the address of their [`Scope`].
     parked: FxHashMap<usize, Frame>,
     calls: u64,
     /// How many nodes there were when a report was last asked for.
@@ -52,7 +53,7 @@ impl Flat {
     /// A flat run of `root` for the attached session, or `None` if nothing is wanted of it.
     pub fn begin(root: Arc<Root>) -> Option<(Flat, Wants)> {
         let attached = attached_ones();
-        // It is the command that asks for them, where there is one.
+        // Flat runs belong to the session of the command, if there is one, since the command asks for them.
         let session = attached.command.or(attached.program)?;
         let (mut run, wants) = Run::begin_for(session.clone(), root)?;
         run.modules = false;
@@ -122,7 +123,7 @@ impl Flat {
         }
     }
 
-    /// The tape, taken from the list of those under way.
+    /// The run's tape, which is no longer listed among the open ones.
     fn close(&mut self) -> Option<Tape> {
         let recorder = self.run.recorder.take()?;
         if let Recorder::Shared(tape) = &recorder {
@@ -145,7 +146,7 @@ impl Flat {
         session.finish(&self.run.root, tape);
     }
 
-    /// Modules have become known, or other tensors have become their parameters; what is wanted of the root's scope now.
+    /// Other modules, or other tensors as their parameters, have become known. Returns what is now wanted of the root's scope.
     pub fn set_root(&mut self, root: Arc<Root>, identities: impl Iterator<Item = usize>) -> Wants {
         let run = &mut self.run;
         run.parameters.clear();
@@ -162,8 +163,8 @@ impl Flat {
         run.wants()
     }
 
-    /// An operation is about to be called on parameters of the module that the scope is. One that was met before goes on
-    /// as it was left.
+    /// An operation is about to be called on parameters of the module of this scope. A scope that was entered before continues
+    /// where it was left.
     pub fn enter(&mut self, scope: Arc<Scope>) -> Entered {
         let Some(frame) = self.parked.remove(&Arc::as_ptr(&scope).addr()) else {
             return self.run.enter(scope);
@@ -195,8 +196,8 @@ impl Flat {
         self.parked.get(&key)
     }
 
-    /// See [`Run::value_begin`]. Where the run only patches, names behind the last patched one need not be counted:
-    /// there may be no end of them.
+    /// See [`Run::value_begin`]. If the run only patches, names after the last patched one are not counted, since a flat run
+    /// can have any number of them.
     pub fn value_begin(&mut self, kind: ValueKind) -> Option<(Token, ValueWants)> {
         let ValueKind::Op(id) = kind else {
             return self.run.value_begin(kind);

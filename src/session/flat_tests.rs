@@ -39,8 +39,8 @@ fn tree(session: &Session) -> String {
         .unwrap()
 }
 
-/// `linear` and `add` twice each, the linear ones in the scope `fc`, whose parameter is tensor 7; a patch at `path`, and
-/// which of the four operations it met.
+/// Calls `linear` and `add` twice each; the calls of `linear` are in the scope `fc`, whose parameter is tensor 7. Returns which
+/// of the four operations met the session's patch.
 fn forwards(session: &Arc<Session>) -> Vec<bool> {
     let (linear, add) = (ops::define("aten::linear"), ops::define("aten::add"));
     let fc = Arc::new(Scope::new("fc", "fc", "Linear", Vec::new()));

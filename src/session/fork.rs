@@ -1,17 +1,17 @@
-//! What a session does in a forked child. Its locks are free there (`graphpatch_locks`).
+//! What a session does in a forked child. Its locks are free there (see `graphpatch_locks`).
 
 use std::sync::atomic::Ordering;
 
 use crate::Session;
 
-/// A new value in the place of one that is never freed.
+/// Puts a new value in the place of an old one, which is leaked.
 fn forget<T: Default>(value: &mut T) {
     std::mem::forget(std::mem::take(value));
 }
 
 impl Session {
-    /// In a forked child: graphs and counts begin afresh, patches stay. What the parent has recorded is not freed here: that
-    /// would touch, and so copy, every page of it, and most children become another program at once.
+    /// In a forked child, graphs and counts begin afresh, and patches stay. The parent's recordings are leaked here: to free
+    /// them would touch, and so copy, every page of them, and most children become another program at once.
     pub fn reset_after_fork(&self) {
         forget(&mut *self.recorded.lock());
         self.notes.lock().clear();

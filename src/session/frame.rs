@@ -12,9 +12,9 @@ use graphpatch_core::path::{Base, Name, Namespace};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    /// Another number for every frame of the run.
+    /// A number that no other frame of the run has.
     pub(crate) serial: u32,
-    /// What it is called, and by whom it is described; the root has no name.
+    /// The name of the call; `None` for the root, and for a call of which no patch or recording needs the name.
     pub(crate) name: Option<Name>,
     pub(crate) scope: Arc<Scope>,
     /// None in a scope of which nothing is wanted.
@@ -29,23 +29,23 @@ pub(crate) struct Frame {
     pub(crate) wants: Wants,
     /// Bits of the families of operations whose names have to be counted, see [`family_bit`].
     pub(crate) families: u64,
-    /// Where its beginning stands on the tape.
+    /// The tape's event with which the scope begins.
     pub(crate) event: Option<usize>,
     /// Whether patched copies of parameters were made for it.
     pub(crate) copies: bool,
-    /// Families of operations' names that are counted no more: all that the patches name were met; see also
-    /// [`crate::flat::Flat`].
+    /// Families of operations' names that need not be counted any more, since all names in them that patches use have been
+    /// given; see also [`crate::flat::Flat`].
     pub(crate) past: SmallVec<[Base; 2]>,
 }
 
-/// One of 64 bits for a [`Name::family`]. Where the bit of an operation is not among those of a scope, none of the scope's
-/// patches needs to know of it.
+/// One of 64 bits for a [`Name::family`]. If a scope's bits do not have the bit of an operation, no patch of the scope needs to
+/// know of that operation.
 pub fn family_bit(family: Base) -> u64 {
     1 << (family % 64)
 }
 
 impl Frame {
-    /// A call of `scope` as `name`, at `site` among the patches. With `wanted` its names are made ready.
+    /// A call of `scope` as `name`, at `site` among the patches. Only a frame with `wanted` gets its scope's names.
     pub(crate) fn new(
         name: Option<Name>,
         scope: Arc<Scope>,
@@ -76,7 +76,7 @@ impl Frame {
         }
     }
 
-    /// The same for every call of the scope. The frame keeps the scope, so the address stays its own.
+    /// A key that is the same for every call of the scope. The frame keeps the scope alive, so its address is not used again.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.scope).addr()
     }
@@ -112,7 +112,7 @@ impl Frame {
             .at(self.site);
     }
 
-    /// Finds out which operations' names have to be counted. Whether any.
+    /// Finds out which operations' names have to be counted, and returns whether there are any.
     fn look_for_operations(&mut self, plan: Option<&Plan>, record: bool) -> bool {
         self.families = if record { u64::MAX } else { 0 };
         let mut operations = record;
@@ -130,8 +130,8 @@ impl Frame {
         operations
     }
 
-    /// A name of this family that a patch names, or leads through, has been handed out, and nothing is recorded. If it was the
-    /// last one, operations of the family are counted no more: none can be patched.
+    /// Called when a name of this family that patches use has been given in a run that is not recorded. If it was the last such
+    /// name, no further operation of the family can be patched, so these are not counted any more.
     pub(crate) fn met(&mut self, plan: &Plan, family: Base) {
         let Some(site) = self.site else { return };
         if plan.is_open(site, false) {
@@ -147,7 +147,7 @@ impl Frame {
         }
     }
 
-    /// Parameters that are known since this scope was met get a name as well.
+    /// Gives a name to the parameters that became known after this scope was entered.
     pub(crate) fn learn(&mut self, root: &Root) {
         let Some(old) = &self.prepared else { return };
         let new = self.scope.prepared(root, &self.base);

@@ -19,14 +19,14 @@ impl Default for Address {
     }
 }
 
-/// An object of the adapter's that belongs to one run: it keeps the addresses by which the run knows tensors from being
-/// used again, and the patched copies of parameters, by the frame they were made for. Its end may run code of the
-/// user's, so it is dropped while nothing is borrowed.
+/// An object of the adapter's that belongs to one run. It keeps alive the tensors that the run knows by address, so that the
+/// addresses are not used again, and the patched copies of parameters, by the frame that they were made for. Dropping it may
+/// run code of the user's, so it is dropped while nothing is borrowed.
 pub trait Held: Debug + Send + Sync {
     /// Where the adapter finds it.
     fn address(&self) -> Address;
-    /// The frame of this number is left: its copies go. Called on the run's own thread.
+    /// The frame with this number was left, so its copies are dropped. Called on the run's own thread.
     fn leave(&self, frame: u32);
-    /// The run is over: all copies go, addresses stay taken. Called on the run's own thread.
+    /// The run is over, so all copies are dropped; the tensors' addresses stay in use. Called on the run's own thread.
     fn end(&self);
 }

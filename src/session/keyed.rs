@@ -30,7 +30,7 @@ pub fn keyed(kept: &[KeptValues]) -> Keyed {
                 true => format!("{label}#{index}"),
                 false => label.clone(),
             };
-            // Only where a path itself has such an ending.
+            // A key is taken already only if a path itself ends like the key of another one.
             while !taken.insert(key.clone()) {
                 key.push('~');
             }

@@ -1,9 +1,9 @@
 //! What a user opens: recording, patches, and the graphs of all runs. Here record and patch meet.
 //!
-//! States: *off* (nothing wanted), *recording*, *patching* (or both), and *disabled* after a bug of ours. One session of
-//! the program's own at a time is attached to the process, and beside it that of `graphpatch run`; a call of a root asks
-//! for them once ([`Run::begin`]) and keeps what it found (the plan, whether it records) until the call ends. So a change
-//! takes effect from the next run.
+//! A session is *off* (nothing is wanted), *recording*, *patching* or both, or *disabled* after a bug of ours. One session of
+//! the program's own at a time is attached to the process, and beside it the one of `graphpatch run`. A call of a root looks
+//! for them once ([`Run::begin`]) and keeps what it found (the plan, whether it records) until the call ends. So a change takes
+//! effect from the next run on.
 #![forbid(unsafe_code)]
 
 mod arranged;

@@ -16,7 +16,7 @@ fn text(why: Why) -> Error {
     }
 }
 
-/// Tells a live patch's memory, if it has any.
+/// Writes the switch into the memory of a live patch, if it has any.
 pub(super) fn switch(patch: &Patch, on: bool) -> Result<()> {
     match cuda::resident(patch) {
         Some(own) if patch.patch.live => own.switch(on).map_err(text),
@@ -69,7 +69,7 @@ impl Session {
         }
         let old = std::mem::replace(patch, Arc::new(changed));
         let before = self.rebuild(&patches);
-        // The old value may be a tensor of libtorch's, whose end runs code of the user's.
+        // The old value may be a tensor of libtorch's; dropping it runs code of the user's.
         drop(patches);
         drop((old, before));
         Ok(())
@@ -85,8 +85,9 @@ impl Session {
         cuda::prepare(device, &patches)
     }
 
-    /// The same on what devices the process uses already, if it uses any: once libtorch is attached, and again as runs begin,
-    /// until a device is used, so that a capture finds everything ready. Later patches see to themselves.
+    /// The same on every device that the process uses already, so that a capture finds everything ready. Called when libtorch
+    /// is attached, and again as runs begin, until a device is in use. Patches that are added later are uploaded when they are
+    /// added.
     pub fn warm_devices(&self) {
         if self.warmed.load(Ordering::Relaxed) {
             return;
@@ -97,7 +98,8 @@ impl Session {
         }
     }
 
-    /// Whether devices are looked for before a run with patches: at its root's first runs, and ever more rarely.
+    /// Whether to look for devices before run number `run` of a root with patches: before the first runs, then ever more
+    /// rarely.
     pub(crate) fn warms_before(run: u64) -> bool {
         run == 0 || run.is_power_of_two()
     }

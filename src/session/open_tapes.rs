@@ -9,10 +9,10 @@ use graphpatch_locks::Mutex;
 use crate::record::Tape;
 use crate::scope::Root;
 
-/// How long a report waits for a run that is just writing. Its thread may be the one that reports, from a signal handler.
+/// How long a report waits for a tape that is being written. Its writer may be the thread that reports, from a signal handler.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// See the module's comment. One for each session, which holds it behind a lock.
+/// The open tapes of one session, which keeps them behind a lock.
 #[derive(Default)]
 pub(crate) struct OpenTapes {
     runs: u64,
@@ -53,7 +53,7 @@ impl OpenTapes {
         }
     }
 
-    /// All of them, to be read without the session's lock ([`add_to`]).
+    /// A copy of the list, to be read without the session's lock (by [`add_to`]).
     pub fn tapes(&self) -> Vec<(Arc<Root>, Arc<Mutex<Tape>>)> {
         self.tapes.clone()
     }

@@ -24,7 +24,7 @@ const CHUNK: usize = 256;
 static TABLE: [OnceLock<Box<[OnceLock<Op>]>>; 256] = [const { OnceLock::new() }; 256];
 static NUMBERS: Lazy<Mutex<FxHashMap<Arc<str>, u32>>> = Lazy::new(Mutex::default);
 
-/// Families of all operators of the process, called or not.
+/// The families of the names of all operators of the process, called or not.
 static FAMILIES: Lazy<RwLock<FxHashSet<Base>>> = Lazy::new(RwLock::default);
 
 /// `aten::add.Tensor` asks for the name `add`.
@@ -33,7 +33,7 @@ fn candidate(schema: &str) -> Name {
     Name::candidate(base.split_once('.').map_or(base, |(name, _)| name))
 }
 
-/// The process has an operator of this name.
+/// Notes that the process has an operator of this name.
 pub fn exists(schema: &str) {
     FAMILIES.write().insert(candidate(schema).family());
 }

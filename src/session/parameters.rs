@@ -7,8 +7,8 @@ use crate::record::{Element, Tag};
 use crate::run::Run;
 
 impl Run {
-    /// Identities of the root's parameters, in the root's order; 0 where there is no tensor. They stay those tensors'
-    /// own while the run lasts.
+    /// Sets which tensors the root's parameters are: their identities in the root's order, 0 where there is no tensor. No other
+    /// tensor may get one of these identities while the run lasts.
     pub fn set_parameters(&mut self, identities: impl Iterator<Item = usize>) {
         for (index, identity) in identities.enumerate() {
             if identity != 0 {
@@ -20,8 +20,8 @@ impl Run {
         }
     }
 
-    /// Tensors that the scope at `level` is about to read. Parameters among them get their node now. Calls
-    /// `replace` with the index of each that has patches.
+    /// The scope at `level` is about to read these tensors. Parameters among them get their node now. Calls `replace` with the
+    /// index of each parameter that has patches.
     pub fn operands(
         &mut self,
         level: usize,
@@ -40,7 +40,7 @@ impl Run {
         }
     }
 
-    /// The name of the parameter that the tensor is in the scope at `level`, with a node for it.
+    /// The name, in the scope at `level`, of the parameter that this tensor is. Gives the parameter a node if it has none yet.
     fn parameter(&mut self, level: usize, element: &Element<'_>) -> Option<Name> {
         let at = self.frames.len().checked_sub(level + 1)?;
         let frame = &mut self.frames[at];
@@ -69,7 +69,7 @@ impl Run {
         Some(name)
     }
 
-    /// The site of a parameter that [`Run::operands`] asked to replace. A patched copy is made for that frame.
+    /// The site of a parameter that [`Run::operands`] asked to replace. The frame is marked as one with patched copies.
     pub fn parameter_site(&mut self, level: usize, identity: usize) -> Option<u32> {
         let at = self.frames.len().checked_sub(level + 1)?;
         let frame = self.frames.get_mut(at)?;

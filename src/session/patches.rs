@@ -14,7 +14,7 @@ use graphpatch_core::path::Pattern;
 use graphpatch_core::tensor::HostTensor;
 use graphpatch_cuda as cuda;
 
-/// How many of the patches that were taken away before any run came by are remembered.
+/// How many patches are remembered that were removed before any run reached their node.
 const MISSED_KEPT: usize = 100;
 
 /// What one probe or record has kept.
@@ -45,7 +45,7 @@ fn find(patches: &[Arc<Patch>], id: u64) -> Result<&Arc<Patch>> {
         .ok_or_else(|| unknown(id))
 }
 
-/// Refuses what is no pattern, and probes and records of several nodes.
+/// Refuses paths that are no valid pattern, and probes and records of several nodes.
 fn check_patterns(patches: &[NewPatch]) -> Result<()> {
     for patch in patches
         .iter()
@@ -63,9 +63,9 @@ fn check_patterns(patches: &[NewPatch]) -> Result<()> {
 }
 
 impl Session {
-    /// The patches have changed: the next run that begins arranges them anew, so that many changes in a row cost one
-    /// arrangement. Returns the one before: it may hold the last reference to a function or tensor of the user's, so the
-    /// caller lets go of it when it holds no lock.
+    /// Called after the patches have changed. The plan is made anew when the next run begins, so that many changes in a row
+    /// cost only one plan. Returns the old plan: it may hold the last reference to a function or tensor of the user's, so the
+    /// caller drops it when it holds no lock.
     #[must_use]
     pub(super) fn rebuild(self: &Arc<Self>, patches: &[Arc<Patch>]) -> Option<Arc<Plan>> {
         let any = patches.iter().any(|patch| patch.is_enabled());
@@ -144,7 +144,7 @@ impl Session {
         let before = self.rebuild(&patches);
         drop(patches);
         drop(before);
-        // A capture may come next, in which nothing can be loaded.
+        // A graph capture may come next, and nothing can be loaded during one.
         if self.is_attached() {
             cuda::warm(&added);
         }
@@ -175,8 +175,8 @@ impl Session {
         }
     }
 
-    /// Takes away the patches that `which` names, and returns their numbers. What they hold is let go of when no lock is
-    /// held: a function of the user's may have parts that use the session when they go.
+    /// Removes the patches that `which` selects, and returns their numbers. What they hold is dropped when no lock is held: a
+    /// function of the user's may use the session while it is dropped.
     fn take_away(self: &Arc<Self>, which: impl Fn(&Patch) -> bool) -> Result<Vec<u64>> {
         let mut patches = self.patches.lock();
         for patch in patches.iter().filter(|patch| which(patch)) {
@@ -195,7 +195,8 @@ impl Session {
         Ok(gone.iter().map(|patch| patch.id).collect())
     }
 
-    /// Keeps the texts of those that no run came by, each once. A long-lived program may take away any number of them.
+    /// Keeps the texts of the removed patches that no run reached, each once and only so many: a long-lived program may remove
+    /// any number of patches.
     fn remember_missed(&self, gone: &[Arc<Patch>]) {
         if !gone.iter().any(|patch| patch.missed()) {
             return;
@@ -208,7 +209,7 @@ impl Session {
         }
     }
 
-    /// The patches that no run came by so far, as text, each once: those that were taken away (the first hundred), then
+    /// The patches that no run has reached so far, as text, each once: first those that were removed (at most a hundred), then
     /// those that are registered, in the order of registration.
     pub fn missed(&self) -> Vec<String> {
         let mut missed = self.missed.lock().clone();
@@ -244,7 +245,7 @@ impl Session {
         for id in ids {
             if let Ok(patch) = find(&patches, *id) {
                 patch.set_enabled(false);
-                // A device that cannot be told of it is told by the next plan.
+                // If the device cannot be told now, the next plan tells it.
                 let _ = live::switch(patch, false);
             }
         }
@@ -281,7 +282,7 @@ impl Session {
 
     /// What probes and records have kept so far, in the order of registration.
     pub fn kept(&self) -> Vec<KeptValues> {
-        // Values may have to come back from a device: nobody waits for that at the lock.
+        // Values may have to be read back from a device. The lock is not held for that time.
         let patches = self.patches.lock().clone();
         let kept = patches
             .iter()
@@ -298,7 +299,7 @@ impl Session {
         kept.collect()
     }
 
-    /// The values that can be read; a person is told of the others.
+    /// The values that can be read. A note says how many could not be read, and why.
     fn read_back(&self, text: &str, kept: &Kept) -> Vec<Arc<HostTensor>> {
         let (good, bad): (Vec<_>, Vec<_>) =
             kept.values().into_iter().partition(|value| value.is_ok());
@@ -320,7 +321,7 @@ impl Session {
         }
     }
 
-    /// What became of a patch so far.
+    /// How often a patch met its node, changed it or failed so far.
     ///
     /// # Errors
     ///
@@ -336,7 +337,7 @@ impl Session {
         off.map(|patch| patch.id).collect()
     }
 
-    /// What became of each patch so far, in the order of registration.
+    /// The same for each patch, in the order of registration.
     pub fn patch_counts(&self) -> Vec<PatchCounts> {
         self.patches.lock().iter().map(|p| p.counts()).collect()
     }

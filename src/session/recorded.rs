@@ -1,4 +1,4 @@
-//! The session's graphs: what ended runs have left.
+//! The session's graphs, which runs add to when they end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use super::{News, Root, Session};
 use crate::record::Tape;
 use graphpatch_core::graph::Graph;
 
-/// How many different runs of a root are remembered to be told apart from new ones.
+/// How many runs of a root that differ are remembered, to tell whether a new run equals one of them.
 const TAPES: usize = 16;
 
 impl Session {
@@ -38,7 +38,7 @@ impl Session {
         });
     }
 
-    /// What a run that goes on has recorded; no more will come.
+    /// Merges what a run has recorded so far. The run goes on, but is not recorded any more.
     pub(super) fn keep(&self, root: &Root, tape: Tape) {
         self.merge(root, tape);
     }
@@ -60,7 +60,7 @@ impl Session {
         }
     }
 
-    /// Merges a run into its root's graph. False if an equal one is in it already.
+    /// Merges a run into its root's graph. Returns false if the graph has an equal run already.
     fn merge(&self, root: &Root, tape: Tape) -> bool {
         let recorded = &mut *self.recorded.lock();
         let at = recorded.find(&root.name).unwrap_or_else(|| {

@@ -19,61 +19,60 @@ use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name};
 use graphpatch_locks::Mutex;
 
-/// What the command's session notes of a program that has another one.
+/// The note in the command's session about a program that opens a session itself.
 pub const OWN_RUNS: &str = "the program has a session of its own: runs that it records or patches itself are not recorded or patched here";
 
 /// One call of a root on one thread.
 #[derive(Debug)]
 pub struct Run {
-    /// Another number for every run of the process.
+    /// A number that no other run of the process has.
     pub(crate) id: u64,
     pub(crate) session: Arc<Session>,
     pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) root: Arc<Root>,
     pub(crate) recorder: Option<Recorder>,
-    /// When things happen in it, if somebody wants to know.
+    /// The times of what happens in the run, if they are wanted.
     pub(crate) times: Option<Arc<Mutex<Times>>>,
     pub(crate) frames: Vec<Frame>,
-    /// How many scopes are open below a frame of which nothing is wanted; they have none themselves.
+    /// How many scopes are open below a frame of which nothing is wanted. These scopes have no frames.
     pub(crate) cold: u32,
-    /// How many frames there were.
+    /// How many frames have been opened so far.
     pub(crate) met: u32,
-    /// How many values began, and how many nodes were recorded.
+    /// How many values have begun, and how many nodes were recorded.
     pub(crate) values: u32,
     pub(crate) nodes: usize,
-    /// Which patches of the plan hold in this run; empty: all.
+    /// Which patches of the plan hold in this run; empty if all do.
     pub(crate) holding: Vec<bool>,
-    /// Identity of a tensor → the parameters that it is.
+    /// The parameters that a tensor is, by the tensor's identity.
     pub(crate) parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
-    /// What values that are about to appear are made from, by the tokens' numbers.
+    /// The arguments of values that are about to appear, by the serial numbers of their tokens.
     pub(crate) made_from: Vec<(u32, Args)>,
     pub(crate) failure: String,
-    /// The paths of values, where somebody wants to know them: see [`Run::named`].
+    /// The paths of values, if a host asked for them: see [`Run::named`].
     pub(crate) named: Option<String>,
     /// Patches on CUDA values that are not launched yet.
     pub(crate) queue: graphpatch_cuda::Queue,
     pub(crate) no_target: Arc<str>,
-    /// It computes a part of another run, and counts as none itself.
+    /// Whether this run computes a part of another run, so that it is not counted as one itself.
     pub(crate) resumed: bool,
-    /// Whether its host tells of calls of modules.
+    /// Whether the host reports calls of modules.
     pub(crate) modules: bool,
-    /// What the adapter keeps alive for it; and for the run that it is a part of.
+    /// What the adapter keeps alive for this run, and for the run that this one is a part of.
     pub(crate) held: Option<Arc<dyn Held>>,
     pub(crate) origin: Vec<Arc<dyn Held>>,
 }
 
-/// What became of a call of a module.
+/// The result of entering a scope.
 #[derive(Clone, Copy, Debug)]
 pub struct Entered {
     pub wants: Wants,
-    /// An event of the tape whose place in the user's source is not known yet; and whether the scope's code is
-    /// TorchScript.
+    /// The tape's event whose call has no known place in the user's source yet, and whether the scope's code is TorchScript.
     pub(crate) unknown: Option<(usize, bool)>,
 }
 
 impl Run {
-    /// A run of `root` for the attached session, or `None` if nothing is wanted of it. The command's session gets those
-    /// of which the program's own one wants nothing.
+    /// A run of `root` for an attached session, or `None` if none wants anything of it. The command's session gets a run only
+    /// if the program's own session wants nothing of it.
     pub fn begin(root: Arc<Root>) -> Option<(Run, Wants)> {
         let attached = attached_ones();
         let Some(program) = attached.program else {
@@ -182,7 +181,7 @@ impl Run {
         self.push(frame)
     }
 
-    /// Opens a scope as it is. A frame that was left and comes back is another one.
+    /// Opens a scope with this frame. A frame that was left and is opened again gets a new number.
     pub(crate) fn push(&mut self, mut frame: Frame) -> Wants {
         self.met += 1;
         frame.serial = self.met;
@@ -203,7 +202,7 @@ impl Run {
         self.frames.len() as u32 + self.cold
     }
 
-    /// Whether a name of this family has to be counted in the innermost scope. When only patching, most do not.
+    /// Whether a name of this family has to be counted in the innermost scope. Most need not be if the run only patches.
     pub(crate) fn concerns(&self, family: Base) -> bool {
         let site = self.frames.last().and_then(|frame| frame.site);
         match (&self.recorder, &self.plan, site) {
@@ -263,7 +262,8 @@ impl Run {
                 Source::default(),
             );
             event = Some(at);
-            // Without calls of modules there are only operations on their parameters.
+            // In a flat run no call of a module is seen: the scope stands for operations on its parameters, so it has no place
+            // of its own.
             if !known && self.modules {
                 unknown = Some((at, scope.is_script()));
             }
@@ -278,8 +278,8 @@ impl Run {
         }
     }
 
-    /// The innermost scope may be handed a patched parameter of the one around it: then its inputs have to be shown, whatever
-    /// else is wanted of it.
+    /// The innermost scope may be given a patched parameter of the scope around it. So its inputs have to be shown, even if
+    /// nothing else is wanted of it.
     fn want_inputs(&mut self) -> Wants {
         if let Some(frame) = self.frames.last_mut() {
             frame.wants = frame
@@ -290,7 +290,7 @@ impl Run {
         self.wants()
     }
 
-    /// Where the scope was called whose beginning is that event of the tape.
+    /// Notes where the scope was called that began with this event of the tape.
     pub(crate) fn locate(&mut self, event: usize, source: Source) {
         if let Some(recorder) = &mut self.recorder {
             recorder.tape().locate(event, source);
@@ -308,7 +308,7 @@ impl Run {
         }
     }
 
-    /// The innermost module has returned. Gives its frame, if it had one; the root's own stays.
+    /// The innermost module has returned. Returns its frame, if it had one; the root's frame stays open.
     pub(crate) fn leave(&mut self) -> Option<Frame> {
         if self.cold > 0 {
             self.cold -= 1;
@@ -341,12 +341,12 @@ impl Run {
         self.holding.get(index as usize).copied().unwrap_or(true)
     }
 
-    /// Adds to what a person should know of its session's runs.
+    /// Adds a note for the user to the session.
     pub fn note(&self, text: &str) {
         self.session.note(text);
     }
 
-    /// The arrangement of its patches, of which sites are numbers.
+    /// The run's patches, whose sites the other calls name by number.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()
     }

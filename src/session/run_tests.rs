@@ -241,7 +241,8 @@ fn processor_time() -> std::time::Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
 }
 
-/// A root that calls `n` modules, each with a parameter of its own; what it costs to record its first run.
+/// Records the first run of a root that calls `n` modules, each with a parameter of its own, and returns the time that this
+/// took.
 fn first_run(session: &Arc<Session>, n: usize) -> std::time::Duration {
     let scope = Arc::new(Scope::new("", "", "Chain", vec!["x".into()]));
     let parameters = (0..n).map(|at| format!("layers.{at}.weight")).collect();
@@ -280,7 +281,7 @@ fn a_first_run_costs_in_proportion_to_its_modules() {
         first_run(&session, n)
     };
     let best = |n| (0..3).map(|_| recorded(n)).min().unwrap();
-    // Ten times the modules: 100 times the work, if each looked at all parameters.
+    // With ten times the modules the work would be 100 times as much if each module looked at all parameters.
     let (small, large) = (best(400), best(4000));
     assert!(
         large < small * 40,

@@ -24,14 +24,14 @@ pub struct Scope {
     /// Whether `absolute_path` is counted from the scope that a program called the code through (TorchScript), which
     /// need not be the root.
     relative: bool,
-    /// Its code cannot be looked into: its inputs and its output are all that there is.
+    /// Whether the inside of its code cannot be seen. Only its inputs and its output are recorded then.
     pub opaque: bool,
-    /// For the place where it is called first, which is nearly always the only one.
+    /// The names for the place from which the scope was called first, which is nearly always the only one.
     first: OnceLock<(CalledIn, Arc<Prepared>)>,
     others: Mutex<FxHashMap<CalledIn, Arc<Prepared>>>,
 }
 
-/// Where a scope is called, as far as the names in it depend on that.
+/// Where a scope is called: everything that the names in it depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct CalledIn {
     /// [`Root`]'s number.
@@ -43,20 +43,20 @@ struct CalledIn {
 /// What every call of the scope begins with.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The names that inputs, own parameters and the output hold from the start. An operation that comes to the
-    /// same name gets a number, whether or not the parameter is used before it.
+    /// The names that inputs, own parameters and the output have from the start. An operation that asks for one of them gets a
+    /// number, whether or not the parameter is used before the operation.
     pub names: Namespace,
     /// The inputs' names, by index.
     pub inputs: Vec<Name>,
     pub output: Name,
-    /// By the parameter's index in the root: its name here, and whether `names` holds it already. The others get theirs
-    /// when they are read, and a number with it if it is taken.
+    /// By the parameter's index in the root: its name here, and whether `names` holds it already. A parameter of another module
+    /// gets its name when it is read, with a number if the name is taken.
     pub parameters: FxHashMap<u32, (Name, bool)>,
-    /// What names the parameters may have.
+    /// The names that parameters may have here, collected when they are needed first.
     parameter_names: OnceLock<ParameterNames>,
 }
 
-/// What names the parameters of a scope may have: those of its own module, and families of the others'.
+/// The names that parameters may have in a scope: names of the module's own parameters, and families of the others' names.
 #[derive(Debug, Default)]
 struct ParameterNames {
     own: FxHashSet<Name>,
@@ -145,7 +145,7 @@ impl Scope {
         }
     }
 
-    /// What its first call is named.
+    /// The name that the scope's first call asks for.
     pub fn candidate(&self) -> Name {
         self.candidate
     }
@@ -210,7 +210,7 @@ impl Scope {
 /// What a program calls from outside: a scope and the parameters below it.
 #[derive(Debug)]
 pub struct Root {
-    /// Another number for every root of the process.
+    /// A number that no other root of the process has.
     id: u64,
     pub scope: Arc<Scope>,
     /// Class and method.
@@ -221,7 +221,7 @@ pub struct Root {
     targets: Vec<Arc<str>>,
     /// Indices of the parameters in the order of their paths, in which those below a module stand together.
     sorted: OnceLock<Vec<u32>>,
-    /// Families of all names that a parameter may have in a scope around it.
+    /// Families of all names that a parameter may have in any scope.
     families: OnceLock<FxHashSet<Box<str>>>,
     /// The plan last asked about by [`Root::may_patch_parameter`], times 2, plus the answer.
     answer: AtomicU64,
@@ -263,7 +263,7 @@ impl Root {
         found
     }
 
-    /// Families of the names that each parameter may have: by its path below every module around it.
+    /// Families of the names that each parameter may have: its path below each module that contains it gives one.
     fn parameter_families(&self) -> FxHashSet<Box<str>> {
         let mut families = FxHashSet::default();
         for path in &self.parameters {
@@ -288,7 +288,7 @@ impl Root {
             .unwrap_or_default()
     }
 
-    /// Whether a patch of the plan could mean a parameter. Answered from memory while the plan stays the same.
+    /// Whether a patch of the plan may name a parameter. The last answer is kept and given again for the same plan.
     pub fn may_patch_parameter(&self, plan: &Plan) -> bool {
         let known = self.answer.load(Ordering::Relaxed);
         if known / 2 == plan.serial {

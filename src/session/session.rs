@@ -1,4 +1,4 @@
-//! The class that a user opens: what it wants, what it has recorded, its notes, and who is told.
+//! The session that a user opens: its settings, what it has recorded, its notes, and its observer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,9 +23,9 @@ type Asked = Box<dyn Fn() -> Vec<SourceLine> + Send + Sync>;
 pub enum News {
     /// Only counts have changed.
     Counts,
-    /// A graph has.
+    /// A graph has changed.
     Grown,
-    /// The same, and nothing more may come of this thread.
+    /// A graph has changed, and this thread may report nothing more.
     Last,
 }
 
@@ -36,7 +36,7 @@ pub struct Session {
     pub(crate) for_command: bool,
     pub(crate) recording: AtomicBool,
     pub(crate) surveying: AtomicBool,
-    /// The devices that the process uses have what the patches need there.
+    /// Whether the patches have been uploaded to the devices that the process uses.
     pub(crate) warmed: AtomicBool,
     pub(crate) on_error: Mutex<OnError>,
     pub(crate) plan: RwLock<Arranged>,
@@ -48,7 +48,7 @@ pub struct Session {
     pub(crate) begun: Mutex<FxHashMap<String, u64>>,
     pub(crate) recorded: Mutex<Recorded>,
     pub(crate) notes: Mutex<Vec<String>>,
-    /// The patches that were taken away before any run came by, as text.
+    /// The patches that were removed before any run reached their node, as text.
     pub(crate) missed: Mutex<Vec<String>>,
     pub(crate) runs: AtomicU64,
     /// Flat runs that are under way.
@@ -72,7 +72,7 @@ impl Session {
         self.timeline.set(on);
     }
 
-    /// What happened since the last call, run by run, and not in the order of time.
+    /// What happened since the last call: run by run, not sorted by time.
     pub fn take_times(&self) -> Vec<Slice> {
         let (slices, lost) = self.timeline.take();
         if lost {
@@ -88,7 +88,7 @@ impl Session {
         Arc::new(Session::default())
     }
 
-    /// The same for what `graphpatch run` wants of a program: it leaves room for a session of the program's own.
+    /// The same for `graphpatch run`; such a session can be attached beside one of the program's own.
     pub fn open_for_command() -> Arc<Session> {
         Arc::new(Session {
             for_command: true,
@@ -111,13 +111,13 @@ impl Session {
         self.update_active();
     }
 
-    /// Whether the first run of each root is recorded even when recording is off, so that a patch that never matched
-    /// can be told the names that were there.
+    /// Sets whether the first run of each root is recorded even when recording is off. Its names are needed to say what a patch
+    /// that never matched could have meant.
     pub fn set_surveying(&self, on: bool) {
         self.surveying.store(on, Ordering::Relaxed);
     }
 
-    /// What a patch that cannot be applied does, for runs from now on.
+    /// Sets what happens, in runs from now on, if a patch cannot be applied.
     pub fn set_on_error(self: &Arc<Self>, on_error: OnError) {
         *self.on_error.lock() = on_error;
         let patches = self.patches.lock();
@@ -126,8 +126,8 @@ impl Session {
         drop(before);
     }
 
-    /// A copy of everything recorded so far, one graph for each root. What is new since the last call may take a while:
-    /// now its source is looked up.
+    /// A copy of everything recorded so far, one graph for each root. The call may take a while, since it looks up the source
+    /// lines of all nodes that are new since the last call.
     pub fn graphs(&self) -> Vec<Graph> {
         let mut reader = SourceReader::default();
         let (mut graphs, changes, is_read) = {
@@ -156,12 +156,12 @@ impl Session {
         graphs
     }
 
-    /// How many runs began and ended; of flat ones, how many began.
+    /// How many runs have begun and ended; flat runs are counted when they begin.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed) + self.open.lock().runs()
     }
 
-    /// What a person should know: what was lost, what was left alone. Each note once.
+    /// Notes for the user: what was lost, and what was left alone. Each note once.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.lock().clone();
         notes.extend(crate::attached::memory_note().map(str::to_owned));
@@ -176,7 +176,7 @@ impl Session {
     }
 
     pub(crate) fn observe(&self, news: News) {
-        // It may write files: nobody waits for that at the lock, nor does a fork.
+        // The observer may write files. Neither another thread nor a fork waits for that, since no lock is held.
         let observer = self.observer.read().clone();
         if let Some(observer) = observer {
             observer(news);
@@ -189,20 +189,21 @@ impl Session {
         drop(before);
     }
 
-    /// Who says where in the user's source the thread is, innermost frame last. Asked while recording, and only for
-    /// nodes that were not recorded before.
+    /// Sets the function that says where in the user's source the thread is, innermost frame last. It is called while
+    /// recording, and only for nodes that were not recorded before.
     pub fn set_source(&self, source: Option<Asked>) {
         let before = std::mem::replace(&mut *self.source.write(), source.map(Arc::new));
         drop(before);
     }
 
-    /// Whether somebody says so: then a host tells of its modules.
+    /// Whether such a function is set, which means that the host reports calls of modules.
     pub fn has_source(&self) -> bool {
         self.source.read().is_some()
     }
 
-    /// Where in the user's source this thread is: as the host says, else its native stack. In a TorchScript module
-    /// (`script`), whose own lines tell more, only what the host says.
+    /// Where in the user's source this thread is: what the host's function says or, without one, the native stack. In a
+    /// TorchScript module (`script`) only the host's function is asked, since TorchScript's own lines tell more than the native
+    /// stack.
     pub(crate) fn source(&self, script: bool) -> Source {
         let asked = self.source.read().clone();
         let stack = match asked {

@@ -1,4 +1,4 @@
-//! Where a run stands, for a part of it that is computed elsewhere: again later, or on another thread.
+//! The state of a run at one point, for a part of the run that is computed elsewhere: later again, or on another thread.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::session::Session;
 use crate::wants::Wants;
 use graphpatch_core::patch::Plan;
 
-/// Where a run stands. Any thread.
+/// The state of a run. It may be used on any thread.
 #[derive(Debug)]
 pub struct Snapshot {
     session: Arc<Session>,
@@ -24,12 +24,12 @@ pub struct Snapshot {
     frames: Vec<Frame>,
     holding: Vec<bool>,
     parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
-    /// Keeps the parameters' addresses.
+    /// Keeps the parameters alive, so that their addresses are not used again.
     held: Vec<Arc<dyn Held>>,
 }
 
 impl Run {
-    /// Where the run stands.
+    /// The state of the run now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             session: self.session.clone(),
@@ -43,8 +43,8 @@ impl Run {
         }
     }
 
-    /// A run that stands where the other one stood, under its patches. With `record` it is recorded if that one is:
-    /// what it does adds to the scopes that are open. `None` where nothing is wanted.
+    /// A run that starts from the other run's state, under the same patches. With `record` it is recorded if the other run is,
+    /// and what it does is added to the scopes that were open. `None` if nothing is wanted of it.
     pub fn resume(from: &Snapshot, record: bool) -> Option<(Run, Wants)> {
         let record = record && from.recording;
         if from.plan.is_none() && !record {

@@ -1,5 +1,5 @@
-//! Values that compiled code computes. None of its operations is seen: which values there are, and under which names, was
-//! found out by a run of the same operations one by one, and the code says of each that is wanted when it is there.
+//! Values that compiled code computes. None of its operations is seen. Which values there are, and what they are called, was
+//! found out by a run of the same operations one by one; the compiled code then reports each wanted value when it is computed.
 
 use graphpatch_core::path::{Name, NodePath};
 
@@ -7,8 +7,8 @@ use crate::run::Run;
 use crate::value::{Token, ValueKind};
 
 impl Run {
-    /// The paths of the values that have appeared since the last call, each on a line, and counted from the root. The
-    /// first call begins to keep them.
+    /// The paths of the values that have appeared since the last call, one a line, counted from the root. Paths are kept from
+    /// the first call on.
     pub fn named(&mut self) -> String {
         self.named.replace(String::new()).unwrap_or_default()
     }
@@ -26,8 +26,8 @@ impl Run {
         named.push('\n');
     }
 
-    /// The paths of what patches of this run name in the innermost scope and below, each on a line, and counted from that
-    /// scope. `**` where patches stand at patterns, so that it may be anything.
+    /// The paths, in the innermost scope and below, of the values that this run's patches name, one a line, counted from that
+    /// scope. `**` if a patch's path is a pattern, since any value may be meant then.
     pub fn patched(&self) -> String {
         let site = self.frames.last().and_then(|frame| frame.site);
         match (&self.plan, site) {
@@ -39,8 +39,8 @@ impl Run {
         }
     }
 
-    /// Compiled code is about to compute values of the innermost scope, which have these names there, in this order.
-    /// False where they would get other ones, as the scope has named values before, or where they have to be seen.
+    /// Compiled code is about to compute values of the innermost scope, which have these names there, in this order. Returns
+    /// false if the names would differ, because the scope has named values before, or if the values have to be recorded.
     pub fn computes(&mut self, names: &[&str]) -> bool {
         let (recorded, site) = (
             self.recorder.is_some(),
@@ -64,7 +64,7 @@ impl Run {
         true
     }
 
-    /// The value at `path`, counted from the innermost scope, is there. `None`: no patch of this run names it.
+    /// The value at `path`, counted from the innermost scope, has been computed. `None` if no patch of this run names it.
     pub fn tap(&mut self, path: &str) -> Option<Token> {
         let (frame, plan) = (self.frames.last()?, self.plan.as_ref()?);
         let mut name = None;

@@ -1,8 +1,8 @@
-//! The state of a thread: which run is open on it and in which scope it stands, what is suspended meanwhile, and the
-//! flat run that it may have beside. It has one owner, this file; hosts and the adapter change it by calls.
+//! The state of a thread: which run is open on it and in which scope the run is, which runs are suspended meanwhile, and the
+//! thread's flat run, if it has one. Only this file owns that state; hosts and the adapter change it by calls.
 //!
-//! Nothing is borrowed while code of the user's may run: a callback, a finalizer or a destructor that runs a model finds
-//! the thread as it is, and leaves it so. A call that comes while the state is borrowed is refused; none does.
+//! Nothing is borrowed while code of the user's may run. So a callback, a finalizer or a destructor that runs a model finds the
+//! state usable, and leaves it unchanged. A call that came while the state is borrowed would be refused.
 
 mod adapter;
 mod edge;
@@ -44,7 +44,7 @@ thread_local! {
 #[derive(Debug)]
 enum Current {
     Run(Box<Run>),
-    /// For the time of one operation.
+    /// The thread's flat run, which stands here for the time of one operation only.
     Flat(Box<Flat>),
 }
 
@@ -72,22 +72,22 @@ impl Current {
     }
 }
 
-/// What goes aside as a whole when another run begins inside.
+/// What is suspended as a whole when another run begins inside a run.
 #[derive(Debug, Default)]
 struct Level {
     current: Option<Current>,
     /// Whether the root's code has begun.
     entered: bool,
     node: usize,
-    /// What the next TorchScript root is called as, if the host calls it inside the run.
+    /// The scope that the host announced for the next TorchScript root that is called inside the run.
     called: Option<Arc<Scope>>,
     declined: bool,
-    /// Begun for a function of the user's, not for a run.
+    /// Whether this level was begun for a function of the user's, not for a run.
     for_function: bool,
     flat: FlatSlot,
 }
 
-/// The flat run of a thread, while it is not at work.
+/// The flat run of a thread, between its operations.
 #[derive(Debug, Default)]
 struct FlatSlot {
     on: bool,
@@ -97,12 +97,12 @@ struct FlatSlot {
 #[derive(Debug, Default)]
 struct State {
     level: Level,
-    /// What is suspended, with the thread's switches; the innermost last.
+    /// The suspended levels, each with the thread's switches at that time; the innermost last.
     outer: Vec<(Level, u32)>,
 }
 
 impl Drop for State {
-    /// The thread ends: what may still run on it is left alone.
+    /// The thread ends: code that still runs on it is neither recorded nor patched.
     fn drop(&mut self) {
         SHOWN.with(Shown::forget_run);
         SHOWN.with(|shown| shown.flat.set(0));
@@ -110,14 +110,14 @@ impl Drop for State {
 }
 
 impl State {
-    /// Takes over what the adapter has counted without a call.
+    /// Reads the count of scopes that the adapter has changed without a call.
     fn count_cold(&mut self, shown: &Shown) {
         if let Some(current) = &mut self.level.current {
             current.run().cold = shown.cold.get().saturating_sub(1);
         }
     }
 
-    /// Tells the adapter how the thread stands.
+    /// Writes the state to where the adapter reads it.
     fn show(&mut self, shown: &Shown) {
         let level = &mut self.level;
         shown.declined.set(level.declined.into());
@@ -144,7 +144,7 @@ impl State {
         }
     }
 
-    /// The same where only the scope has changed in which the run stands.
+    /// The same if only the innermost scope has changed.
     fn show_scope(&mut self, shown: &Shown) {
         let level = &mut self.level;
         let Some(current) = level.current.as_mut().filter(|_| level.entered) else {
@@ -170,13 +170,13 @@ impl State {
     }
 }
 
-/// Looks at the state, or changes it and tells the adapter. `None` while somebody else does, and when the thread is
+/// Reads or changes the state, and shows the adapter the result. `None` while the state is borrowed, and when the thread is
 /// ending.
 fn with<T>(body: impl FnOnce(&mut State) -> T) -> Option<T> {
     change(body, State::show)
 }
 
-/// The same where a scope begins or ends and nothing else changes.
+/// The same for a change that only begins or ends a scope.
 fn with_scope<T>(body: impl FnOnce(&mut State) -> T) -> Option<T> {
     change(body, State::show_scope)
 }
@@ -197,7 +197,7 @@ fn change<T>(
     STATE.try_with(look).ok().flatten()
 }
 
-/// Looks at this thread's run. `None` outside of one.
+/// Calls `body` with this thread's run. `None` outside of one.
 pub fn with_run<T>(body: impl FnOnce(&mut Run) -> T) -> Option<T> {
     let look = |state: &RefCell<State>| {
         let mut state = state.try_borrow_mut().ok()?;
@@ -210,7 +210,7 @@ pub fn with_run<T>(body: impl FnOnce(&mut Run) -> T) -> Option<T> {
     STATE.try_with(look).ok().flatten()
 }
 
-/// The same, with the difference between a flat run and others.
+/// The same, but `body` can tell a flat run from others.
 fn with_current<T>(body: impl FnOnce(&mut Current) -> T) -> Option<T> {
     let look = |state: &RefCell<State>| {
         let mut state = state.try_borrow_mut().ok()?;
@@ -219,7 +219,7 @@ fn with_current<T>(body: impl FnOnce(&mut Current) -> T) -> Option<T> {
     STATE.try_with(look).ok().flatten()
 }
 
-/// Lets libtorch intercept the operations of the innermost scope, or not.
+/// Tells libtorch whether the operations of the innermost scope are to be intercepted.
 fn arm() {
     let on = SHOWN.with(|shown| shown.armed.get()) != 0;
     edge(|edge| edge.arm(on));
@@ -229,7 +229,7 @@ fn is_inside() -> bool {
     with(|state| state.level.current.is_some()).unwrap_or(false)
 }
 
-/// Puts what the thread is in aside, so that another run can begin.
+/// Suspends the thread's level, so that another run can begin.
 fn suspend() {
     let mut switches = 0;
     edge(|edge| switches = edge.suspend());
@@ -239,7 +239,7 @@ fn suspend() {
     });
 }
 
-/// Takes it back.
+/// Goes back to the level that was suspended last.
 fn take_up() {
     let before = with(|state| {
         let (level, switches) = state.outer.pop()?;

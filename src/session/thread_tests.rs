@@ -1,4 +1,4 @@
-//! The state of a thread without any libtorch: what nests, what is refused, and what code of the user's may do meanwhile.
+//! The state of a thread, without any libtorch: what nests, what is refused, and what code of the user's may do meanwhile.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{Root, Scope, Session, Token, ValueKind, ValueWants, Wants, family_bi
 use crate::record::{Element, Tag};
 use graphpatch_core::path::NodePath;
 
-/// Knows what was asked of it last on this thread.
+/// Remembers what was last asked of it on this thread.
 struct Fake;
 
 thread_local! {
@@ -131,7 +131,7 @@ fn who_is_asked_for_the_source_may_run_models() {
                 .unwrap();
             op("add");
             thread::end_run().unwrap();
-            // And a module of the very run that is described.
+            // A module of the very run that is being described is called, too.
             thread::enter(scope("late")).unwrap();
             op("add");
             thread::leave();
@@ -219,7 +219,7 @@ fn a_second_run_of_no_named_session_is_refused() {
     session.detach();
 }
 
-/// A session with one patch, which no run of these tests comes to.
+/// A session with one patch, at a node that no run of these tests reaches.
 fn patching(patch: &str) -> Arc<Session> {
     thread::set_edge(&Fake);
     let session = Session::open();
@@ -235,7 +235,7 @@ fn what_the_adapter_counts_without_a_call_counts() {
     assert_eq!(cold(), 0);
     assert!(thread::enter(scope("cold")).unwrap().is_cold());
     assert_eq!(cold(), 1);
-    // As the markers of a TorchScript graph do: two scopes begin, and one ends.
+    // The markers of a TorchScript graph count like this: two scopes begin, and one ends.
     SHOWN.with(|shown| shown.cold.set(shown.cold.get() + 2 - 1));
     let called = scope("called");
     assert_eq!(
@@ -268,7 +268,7 @@ fn operations_of_other_families_need_no_call() {
         family_bit(ops::get(id).unwrap().family)
     };
     assert_eq!(shown(), bit("relu"));
-    // To be told of another one does no harm.
+    // It does no harm to report an operation that was not asked for.
     let other = (0..)
         .map(|i| format!("other{i}x"))
         .find(|name| bit(name) != bit("relu"));

@@ -1,6 +1,6 @@
 //! When things happened: the scopes, operations and patches of runs, for `graphpatch run --trace`.
 //!
-//! Times are those of the host: on a device an operation has been given to it, and may be done later.
+//! Times are those of the host. On a device, the time is when an operation was handed to it; the work may be done later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use graphpatch_core::path::Name;
 use graphpatch_locks::{Mutex, OnceLock};
 
-/// So many of a run wait to be taken; more are lost, and a note says so.
+/// How many slices of a run wait to be taken at most. More are lost, and a note says so.
 const MOST: usize = 1 << 20;
 
-/// What a [`Slice`] is of.
+/// The kind of thing that a [`Slice`] describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Run,
@@ -21,13 +21,13 @@ pub enum What {
     Patch,
 }
 
-/// Something that took a time; a patch is a moment.
+/// Something that took time. A patch begins and ends at the same moment.
 #[derive(Clone, Debug)]
 pub struct Slice {
     pub what: What,
-    /// The path of the scope around it; of a scope, its own.
+    /// The path of the scope around it; for a scope, its own path.
     pub scope: Arc<str>,
-    /// An operation's name in it, or that of the node of a patch.
+    /// The name that an operation, or the node of a patch, has in the scope.
     pub name: Option<Name>,
     /// The class of a scope, the schema of an operation, the text of a patch, the name of a run's root.
     pub detail: Arc<str>,
@@ -77,7 +77,7 @@ impl Clock {
 pub(crate) struct Timeline {
     on: AtomicBool,
     clock: OnceLock<Clock>,
-    /// The runs that may have more to tell.
+    /// The runs that may have more slices.
     pub(crate) runs: Mutex<Vec<Arc<Mutex<Times>>>>,
 }
 
@@ -190,7 +190,7 @@ impl Times {
         self.begun.push((serial, now));
     }
 
-    /// When that was. The operation threw, or has returned.
+    /// The time at which the operation with this token began, removed from the list: it has returned or thrown.
     pub(crate) fn take(&mut self, serial: u32) -> Option<u64> {
         let at = self.begun.iter().rposition(|begun| begun.0 == serial)?;
         Some(self.begun.swap_remove(at).1)

@@ -1,4 +1,4 @@
-//! A value of a run: it gets its name when it is about to appear, and is recorded when it is there.
+//! The values of a run. A value gets its name when it is about to appear, and is recorded when it exists.
 
 use graphpatch_core::graph::{Kind, SourceLine as Line};
 use graphpatch_core::path::Name;
@@ -31,24 +31,24 @@ impl From<ValueKind> for Kind {
     }
 }
 
-/// A value that has begun: which one it is, for the calls that follow until it is there or abandoned. Whatever happens
-/// meanwhile (an operation may call modules, a function of the user's may run models) has tokens of its own.
+/// A value that has begun, for the calls that follow until it exists or is abandoned. What happens in between has tokens of its
+/// own: an operation may call modules, and a function of the user's may run models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// `Run::id`.
     pub run: u64,
-    /// Another number for every value of the run.
+    /// A number that no other value of the run has.
     pub serial: u32,
     /// How many scopes were open.
     pub depth: u32,
     pub kind: ValueKind,
     pub name: Name,
-    /// Its place among the patches.
+    /// The value's site in the plan.
     pub site: Option<u32>,
 }
 
 impl Run {
-    /// A value is about to appear in the innermost scope: gives it its name. `None`: nothing is wanted of it.
+    /// A value is about to appear in the innermost scope, and gets its name here. `None` if nothing is wanted of it.
     pub fn value_begin(&mut self, kind: ValueKind) -> Option<(Token, ValueWants)> {
         let operation = match kind {
             ValueKind::Op(id) => Some(ops::get(id).filter(|op| self.concerns(op.family))?),
@@ -92,13 +92,13 @@ impl Run {
         Some((token, wants))
     }
 
-    /// Whether the value is one of this run's, in a scope that is open still.
+    /// Whether the value belongs to this run, in a scope that is still open.
     fn has(&self, token: &Token) -> bool {
         token.run == self.id && (1..=self.frames.len()).contains(&(token.depth as usize))
     }
 
-    /// Who knows where in the user's source an operation is called, and whether TorchScript's own lines tell more.
-    /// `None` for a value that is no operation's.
+    /// The session that says where in the user's source an operation is called, and whether TorchScript's own lines tell more.
+    /// `None` if the value is not the result of an operation.
     pub(crate) fn source_of(&self, token: &Token) -> Option<(Arc<Session>, bool)> {
         let frame = self.frames.get(token.depth.checked_sub(1)? as usize)?;
         let operation = self.has(token) && matches!(token.kind, ValueKind::Op(_));
@@ -108,7 +108,7 @@ impl Run {
         })
     }
 
-    /// What the value is made from; where libtorch knows it, the lines of source behind it.
+    /// What the value is made from, and the lines of source behind it, if libtorch knows them.
     pub fn args(
         &mut self,
         token: &Token,
@@ -131,7 +131,7 @@ impl Run {
         Some(self.made_from.swap_remove(at).1)
     }
 
-    /// The value, as everything downstream sees it.
+    /// The value exists, as everything after it will see it.
     pub fn value(&mut self, token: &Token, elements: &[Element<'_>]) {
         if !self.has(token) {
             return;
@@ -167,7 +167,7 @@ impl Run {
         }
     }
 
-    /// The patches that hold there, as their users would write them.
+    /// The texts of the patches that hold at this site.
     fn patches_at(&self, site: Option<u32>) -> impl Iterator<Item = &str> {
         let plan = self.plan.as_deref().zip(site);
         let targets = plan.map(|(plan, site)| plan.targets(site));
@@ -180,7 +180,7 @@ impl Run {
         })
     }
 
-    /// The value's place among the patches, if it is one of this run's.
+    /// The value's site in the plan, if the value belongs to this run.
     pub fn value_site(&self, token: &Token) -> Option<u32> {
         token.site.filter(|_| token.run == self.id)
     }

@@ -1,4 +1,4 @@
-//! One patch at one value of a run: done, counted, or failed by the session's policy.
+//! One patch at one value of a run: applied, skipped, or failed as the session's policy says.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use graphpatch_core::error::Error;
 use graphpatch_core::patch::action::Action;
 use graphpatch_core::patch::{OnError, Patch};
 
-/// What becomes of a value that a patch met.
+/// The result of applying a patch to a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Applied,
-    /// It failed, and stays as it is.
+    /// The patch failed, and the value stays as it is.
     Skipped,
-    /// It failed, and the host gets [`Run::failure`].
+    /// The patch failed, and the host gets [`Run::failure`].
     Raise,
-    /// Not done here: libtorch is to do it, and [`Run::applied_elsewhere`] is to be told.
+    /// The patch was not applied here. libtorch has to do it, and the caller then calls [`Run::applied_elsewhere`].
     Elsewhere,
 }
 
 thread_local! {
-    /// What the function of a patch that was called on this thread said of its failure.
+    /// Why the function of a patch that was called on this thread failed, as it reported itself.
     static FUNCTION_FAILED: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Why the function that a patch calls on this thread fails, for the message of that patch.
+/// Notes why the function of a patch on this thread fails, for the message about that patch.
 pub fn function_failed(why: &str) {
     FUNCTION_FAILED.set(Some(why.to_owned()));
 }
@@ -108,7 +108,7 @@ impl Run {
         }
     }
 
-    /// libtorch did what patch `index` says; or `why` it could not.
+    /// libtorch has applied patch `index`, or `why` says why it could not.
     pub fn applied_elsewhere(&mut self, index: u32, why: &str, sizes: Option<&[i64]>) -> Verdict {
         let said = FUNCTION_FAILED.take();
         match self.patch(index) {

@@ -7,7 +7,7 @@ pub struct Wants(u32);
 impl Wants {
     /// Its inputs are wanted.
     pub const INPUTS: u32 = 1;
-    /// Its output is.
+    /// Its output is wanted.
     pub const OUTPUT: u32 = 2;
     /// Something in it or below it matters.
     pub const INSIDE: u32 = 4;

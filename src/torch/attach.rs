@@ -12,11 +12,12 @@ use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
 use graphpatch_session::{Session, thread};
 
-/// Held while the adapter is started: the first of several threads does it, the others wait. Loading it, which may build it
-/// first and take half a minute, is done before, so that a fork need not wait for that: the loader lets one build at a time.
+/// Held while the adapter is started, so that one thread does it and others wait. The adapter is loaded before, without this
+/// lock, since loading may include a build of half a minute and a fork should not wait for that; the loader itself lets only
+/// one build run at a time.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// Makes `session` the one that this process's runs belong to; loads the adapter if that was not done yet.
+/// Makes `session` the one that this process's runs belong to. Loads the adapter if it is not loaded yet.
 ///
 /// # Errors
 ///
@@ -29,7 +30,7 @@ pub fn attach(session: &Arc<Session>) -> Result<()> {
     Ok(())
 }
 
-/// Loads the adapter for the process's libtorch, if that was not done yet.
+/// Loads the adapter for the process's libtorch, if it is not loaded yet.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What the session asks of libtorch for a thread: the dispatch key, and the node of a backward pass.
+//! Calls from the session to libtorch, for one thread: the dispatch key, and the node of a backward pass.
 
 use super::seam_generated as raw;
 use super::table::started;

@@ -1,4 +1,4 @@
-//! Flat runs: operations of programs that tell of no module calls, by way of the adapter.
+//! Flat runs, which hold the operations of programs that report no module calls. The adapter drives them.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,11 @@ use super::seam_generated as raw;
 use super::table::adapter;
 use graphpatch_core::error::{Error, Result};
 
-/// Whether some threads have flat runs; then the adapter is there.
+/// Whether some threads have flat runs. If so, the adapter is loaded.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on the operations of this thread, and of those that call [`flat_thread`], are in flat runs. A new one begins
-/// at each call of an operation in `run_at`; with none, a run is as long as its thread. Called once.
+/// From now on the operations of this thread, and of threads that call [`flat_thread`], are in flat runs. A new run begins at
+/// each call of an operation in `run_at`; if that is empty, a run is as long as its thread. Called once.
 ///
 /// # Errors
 ///
@@ -47,19 +47,19 @@ fn call(pick: impl FnOnce(&raw::GpAdapter) -> Option<unsafe extern "C" fn()>) {
     }
 }
 
-/// This thread's operations are in flat runs, if [`flat_start`] was called.
+/// Puts this thread's operations in flat runs, if [`flat_start`] was called.
 pub fn flat_thread() {
     call(|adapter| adapter.flat_thread);
 }
 
-/// This process was forked off: its thread's run begins anew.
+/// This process is a forked child, so the run of its thread begins anew.
 pub fn flat_forked() {
     call(|adapter| adapter.flat_forked);
 }
 
-/// A call in which libtorch does the host's own work, until it is dropped.
+/// Lives during a call in which libtorch does work of the host's own, which is not recorded.
 pub struct OwnCall {
-    /// The `torch::nn::Module` that it is made on, or NULL. Alive until then.
+    /// The `torch::nn::Module` that the call is made on, or NULL. It lives at least as long as the call.
     module: *const c_void,
 }
 

@@ -1,5 +1,5 @@
-//! What patches hold of the other side: libtorch's own tensors, functions of the user's, and copies on devices. The core knows
-//! them by its traits alone; their pointers are here.
+//! Things of the other side that patches hold: tensors of libtorch's, functions of the user's, and copies on devices. The core
+//! knows them only as traits; their pointers are here.
 
 use std::any::Any;
 use std::ffi::c_void;
@@ -12,7 +12,7 @@ use graphpatch_core::patch::action::{ForeignTensor, UserFunction};
 use graphpatch_core::patch::kept::Remote;
 use graphpatch_locks::OnceLock;
 
-/// A tensor that patches use as a value, gradients and all: a handle of the adapter's, which holds a reference.
+/// A tensor that patches use as a value, gradients included: a handle of the adapter's, which holds a reference.
 #[derive(Debug)]
 pub(crate) struct TorchTensor(NonNull<c_void>);
 
@@ -60,7 +60,7 @@ pub unsafe fn foreign(tensor_impl: *const c_void) -> Result<Arc<dyn ForeignTenso
     Ok(Arc::new(TorchTensor(handle)))
 }
 
-/// Which tensor a function of the user's takes.
+/// The kind of tensor that a function of the user's takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
     /// DLPack's: `gp_callback`.
@@ -69,7 +69,7 @@ pub enum Takes {
     Torch,
 }
 
-/// Hands the user's pointer back.
+/// A function of the user's that takes the user's pointer back.
 type Release = unsafe extern "C" fn(user: *mut c_void);
 
 /// A function of the user's, which the adapter calls with the value: `gp_callback` and `gp_torch_callback` in the C header.
@@ -110,8 +110,8 @@ impl NativeFunction {
         any.downcast_ref()
     }
 
-    /// Has `release` called with `user` when nobody can call the function any more. `false` where that was asked before; then
-    /// nothing changes.
+    /// Has `release` called with `user` when nobody can call the function any more. Returns false, and changes nothing, if this
+    /// was called before.
     ///
     /// # Safety
     ///
@@ -135,7 +135,7 @@ impl Drop for NativeFunction {
 pub(crate) struct DeviceCopy(NonNull<c_void>);
 
 // SAFETY: the handle is the adapter's own copy, which the adapter reads, lends and frees on any thread. If a replayed graph
-// writes the copy, the device's streams order that.
+// writes the copy, the device's streams put writing and reading in order.
 unsafe impl Send for DeviceCopy {}
 // SAFETY: as above.
 unsafe impl Sync for DeviceCopy {}
@@ -180,7 +180,7 @@ impl Drop for DeviceCopy {
     }
 }
 
-/// A new DLPack managed tensor that shares a copy on its device. The caller calls its deleter.
+/// A new DLPack managed tensor that shares the copy on its device. The caller has to call its deleter.
 pub fn lend(copy: &dyn Remote) -> Option<NonNull<c_void>> {
     let any: &dyn Any = copy;
     let copy: &DeviceCopy = any.downcast_ref()?;
@@ -195,7 +195,7 @@ mod tests {
     use graphpatch_core::patch::action::{Action, NewPatch};
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// The user's pointer: counts how often it was handed back.
+    /// Takes the user's pointer back, and counts how often that happens.
     unsafe extern "C" fn count(user: *mut c_void) {
         // SAFETY: the tests hand over a live counter.
         unsafe { &*user.cast::<AtomicU32>() }.fetch_add(1, Ordering::Relaxed);

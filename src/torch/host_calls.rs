@@ -1,5 +1,5 @@
-//! What a host that tells of its modules by calls (C++, Python) needs of libtorch's side: its values, and the addresses
-//! of its parameters. Everything else of its calls is the session's ([`graphpatch_session::thread`]).
+//! The part of libtorch's side that a host needs which reports its modules by calls (C++, Python): its values, and the
+//! addresses of its parameters. All its other calls go to the session ([`graphpatch_session::thread`]).
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use graphpatch_core::tensor::Number;
 use graphpatch_session::record::{Element, Tag};
 use graphpatch_session::{Root, Scope, thread};
 
-/// Roots and scopes of hosts that name them by text alone. What is in use has other owners, so each table may be emptied.
+/// Roots and scopes of hosts that name them by text alone. Others hold those that are in use, so each table may be emptied.
 static ROOTS: Lazy<Mutex<FxHashMap<String, Arc<Root>>>> = Lazy::new(Default::default);
 static SCOPES: Lazy<Mutex<FxHashMap<String, Arc<Scope>>>> = Lazy::new(Default::default);
 
-/// A table that has so many entries is emptied: a program may make up names without end.
+/// A table is emptied when it has this many entries, since a program may make up names without end.
 const MOST_NAMES: usize = 4096;
 
 fn known<T>(
@@ -38,7 +38,7 @@ fn known<T>(
     made
 }
 
-/// The adapter's answer: empty text is success.
+/// The adapter's answer as a result: empty text means success.
 fn checked(answer: raw::GpStr) -> Result<()> {
     if answer.size == 0 || answer.data.is_null() {
         return Ok(());
@@ -75,7 +75,8 @@ pub fn scope_enter(path: &str) -> Result<()> {
     thread::open_scope(&scope).map(drop)
 }
 
-/// The tensors that the parameters of this thread's root are, in the root's order: `at::TensorImpl`s, NULL for none.
+/// Sets which tensors the parameters of this thread's root are: `at::TensorImpl`s in the root's order, NULL where there is
+/// none.
 ///
 /// # Safety
 ///
@@ -92,14 +93,14 @@ pub unsafe fn run_parameters(identities: &[*const c_void]) -> Result<()> {
     Ok(())
 }
 
-/// Which value of the present scope is shown.
+/// The value of the present scope that is shown.
 #[derive(Clone, Copy, Debug)]
 pub enum Shown {
     /// The argument at this index.
     Input(u32),
     /// All arguments, as a tuple.
     Inputs,
-    /// What it returns; `owned` as seam.h says of `value`.
+    /// The scope's result; for `owned` see `value` in seam.h.
     Output { owned: bool },
 }
 
@@ -181,7 +182,7 @@ pub enum Leaf {
     Number(Number),
 }
 
-/// Leaf number `index`, in preorder, of the value that this thread showed last; `None` if it has not so many.
+/// Leaf number `index`, in preorder, of the value that this thread showed last; `None` if the value has fewer leaves.
 pub fn leaf(index: usize) -> Result<Option<Leaf>> {
     let mut leaf = raw::GpLeaf::default();
     // SAFETY: the table's call; the place for the answer is ours.

@@ -1,11 +1,11 @@
 //! The only crate that knows libtorch: the seam, and the adapter behind it.
 //!
-//! * `seam.h` is the whole contract with the C++ side, `seam_generated.rs` its mirror, `seam.rs` our half of it.
+//! * `seam.h` is the whole contract with the C++ side, `seam_generated.rs` its translation to Rust, `seam.rs` our half of it.
 //! * `adapter/` is the C++ half: one translation unit, compiled against the process's own libtorch.
 //! * [`attach()`] loads the adapter (by the crate `graphpatch_loader`) and brings both halves together.
 //!
-//! Calls of operations come in from the adapter and go to the session; what the session says of a value goes back. Calls of a
-//! host that tells of its modules come in from the C ABI.
+//! The adapter reports calls of operations, which go to the session; what the session wants of a value goes back to the
+//! adapter. A host that reports its modules itself comes in through the C ABI.
 
 mod attach;
 mod edge;

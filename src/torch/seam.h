@@ -85,8 +85,8 @@ typedef struct GpItem {
   const char* layout;  /* tensor: static ASCII text such as "strided" */
   const char* dtype_name; /* tensor: static ASCII text such as "float32" */
   GpStr key;           /* the element's key, if its container is a dict; an argument's keyword */
-  GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text; an argument that is a tensor: what to call it if no
-node has it, or empty */
+  GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text; a tensor that is an argument: the text to write if
+                        * no node has it, or empty */
   GpScalar number;     /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
 } GpItem;
 
@@ -98,7 +98,7 @@ typedef struct GpFrame {
   uint32_t line;
 } GpFrame;
 
-/* One leaf of a value that a program has shown, as it is after its patches. */
+/* One leaf of a value that a program has shown, after its patches were applied. */
 typedef struct GpLeaf {
   uint32_t changed;
   const void* tensor; /* at::TensorImpl, alive until the thread shows its next value; NULL where there is none */
@@ -111,7 +111,7 @@ typedef struct GpStep {
   GpStr key;
 } GpStep;
 
-/* A tensor of the core's, dense and row-major; or one of libtorch's that the adapter holds. */
+/* A tensor of the core's, dense and row-major, or one of libtorch's that the adapter holds. */
 typedef struct GpTensorArg {
   const void* data;
   const int64_t* sizes;
@@ -130,7 +130,7 @@ enum GpSliceTag {
 
 typedef struct GpSliceItem {
   uint8_t tag;       /* GpSliceTag */
-  uint8_t has_start; /* 0: as in Python's missing bound */
+  uint8_t has_start; /* 0: the bound is missing, as it may be in Python */
   uint8_t has_stop;
   uint8_t reserved;
   int64_t start; /* index, or start of the range */
@@ -145,8 +145,8 @@ enum GpAction { GP_ZERO = 0, GP_ADD = 1, GP_REPLACE = 2, GP_KEEP = 3, GP_CUSTOM 
 typedef struct GpTarget {
   uint32_t patch;  /* the core's number for it */
   uint8_t action;  /* GpAction */
-  uint8_t raises;  /* what fails is thrown into the program; if 0, it is only noted */
-  uint8_t tensors; /* it stands at a pattern, which means tensors: what is none is passed over */
+  uint8_t raises;  /* 1: a failure is thrown into the program; 0: it is only noted */
+  uint8_t tensors; /* 1: the path is a pattern, so values that are not tensors are skipped */
   GpStr text;      /* the patch as a person reads it */
   GpScalar value;  /* add, replace: a number, */
   const GpTensorArg* tensor; /* or, where this is not NULL, a tensor */
@@ -167,7 +167,7 @@ typedef struct GpTensor {
   uint8_t dtype; /* GpDtype */
 } GpTensor;
 
-/* The same in the memory of a CUDA device, to be read and written in the order of `stream`. */
+/* A strided tensor in the memory of a CUDA device, to be read and written in the order of `stream`. */
 typedef struct GpDeviceTensor {
   GpTensor tensor;
   int32_t device;
@@ -175,7 +175,7 @@ typedef struct GpDeviceTensor {
   void* stream; /* libtorch's current cudaStream_t of that device */
 } GpDeviceTensor;
 
-/* A copy that libtorch has made of a CUDA value, and that the core keeps: see keep_on_device. */
+/* A copy of a CUDA value that libtorch has made and that the core keeps: see keep_on_device. */
 typedef struct GpKept {
   void* handle; /* given back by kept_free */
   const int64_t* sizes;
@@ -204,7 +204,7 @@ typedef struct GpRootInfo {
 
 typedef struct GpRoot GpRoot; /* freed by root_free */
 
-/* What is wanted of a scope: bits, the same as gp_wants of the C header where that has them. */
+/* What is wanted of a scope, as bits. Those that gp_wants of the C header also has are equal to it. */
 enum GpWants {
   GP_WANTS_INPUTS = 1,      /* its inputs are wanted */
   GP_WANTS_OUTPUT = 2,      /* its output is wanted */
@@ -217,16 +217,17 @@ enum GpWants {
   GP_WANTS_SOURCE = 256     /* call scope_source if the lines that the scope is called from are known */
 };
 
-/* From this bit on, the number of a scope's place among the patches, counted from 1: the same place, the same answers, as
- * long as the plan stays. */
+/* From this bit on, the number of the scope's place among the patches, counted from 1. Two scopes at the same place are wanted
+ * in the same way, as long as the plan stays the same. */
 #define GP_WANTS_SITE_SHIFT 16
 
-/* How a thread stands. Owned and written by the core, on that thread alone; the adapter reads, and counts in `cold`. */
+/* The state of a thread. The core owns and writes it, on that thread alone; the adapter only reads it, except that it changes
+ * `cold`. */
 typedef struct GpThread {
   uint32_t run;         /* 1: a run is open */
   uint32_t wants;       /* GpWants of the innermost scope; 0 before the root's code has begun, and where nothing is wanted */
-  uint32_t frame;       /* another number for every scope of the run */
-  uint32_t outer_wants; /* the same of the scope around */
+  uint32_t frame;       /* a number that no other scope of the run has */
+  uint32_t outer_wants; /* GpWants of the scope around, and its number */
   uint32_t outer_frame;
   uint32_t cold;        /* 0: something is wanted of the innermost scope, or none is open. Otherwise 1 more than the number of
                   * scopes open below one of which nothing is wanted: to enter or leave one of them, the adapter
@@ -234,13 +235,13 @@ typedef struct GpThread {
   uint32_t armed;       /* 1: operations of the innermost scope are to be intercepted */
   uint64_t families;    /* bits of op_define: an operation whose bit is not among them needs no value_begin */
   uint32_t declined;    /* 1: inside a call of a root of which nothing is wanted */
-  uint32_t flat;        /* 1: operations outside of other runs are in flat runs; 2: and one is open */
+  uint32_t flat;        /* 1: operations outside of other runs are in flat runs; 2: the same, and one is open */
   uint32_t flat_now;    /* 1: the run is the flat one, for the time of one operation */
-  const void* node;     /* of the backward pass in which the run began */
+  const void* node;     /* the node of the backward pass in which the run began, or NULL */
   void* held;           /* what the adapter has given to `hold` for this run, or NULL */
 } GpThread;
 
-/* A value that has begun. It belongs to the run and the scope in which it began, whatever is called meanwhile. */
+/* A value that has begun. It belongs to the run and the scope in which it began, whatever is called before it appears. */
 typedef struct GpToken {
   uint64_t run;
   uint32_t serial;
@@ -266,7 +267,7 @@ enum GpValueFlags {
   GP_VALUE_ARGS = 4     /* call value_args before the value appears */
 };
 
-enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2, GP_VALUE_INPUTS = 3 /* value only */ };
+enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2, GP_VALUE_INPUTS = 3 /* for `value` only */ };
 
 enum GpVerdict {
   GP_APPLIED = 0,
@@ -286,107 +287,109 @@ typedef struct GpCore {
   uint32_t version; /* GP_SEAM_VERSION */
   uint32_t size;    /* sizeof(GpCore) */
 
-  /* A GpActive; the only thing a process looks at in which nothing is wanted. */
+  /* A GpActive. A process in which nothing is wanted looks at nothing else. */
   const uint32_t* active;
 
-  /* Declarations; each may be made once and used by any number of runs. */
-  /* Returns the operator's number, and the bit of its family (see GpThread). */
+  /* Definitions. Each may be made once and used by any number of runs. */
+  /* Returns the operator's number, and sets the bit of its family (see GpThread). */
   uint32_t (*op_define)(GpStr schema_name, uint64_t* family);
-  /* An operator that this process has, defined or not: its name without namespace and overload. */
+  /* Notes that this process has an operator, defined or not: its name with its namespace, without its overload. */
   void (*op_exists)(GpStr name);
   GpScope* (*scope_define)(const GpScopeInfo* info);
   void (*scope_free)(GpScope* scope);
   GpRoot* (*root_define)(const GpRootInfo* info);
   void (*root_free)(GpRoot* root);
 
-  /* How the calling thread stands; the same pointer as long as the thread lives. */
+  /* The state of the calling thread; the same pointer as long as the thread lives. */
   GpThread* (*thread)(void);
 
-  /* A call of a TorchScript root begins, for the attached session. Returns GpWants; 0: leave this call alone, and what it
-   * calls inside, until call_end. */
+  /* A call of a TorchScript root begins, for the attached session. Returns GpWants. If these are 0, the adapter leaves this
+   * call, and the calls inside of it, alone until call_end. */
   uint32_t (*call_begin)(GpRoot* root);
   void (*call_end)(void);
-  /* The root's code begins; inside a run, the code of a root that is called there as `scope` or as scope_next said. */
+  /* The code of a root begins: of the run's own root, or of one that is called inside a run, as `scope` or as the host
+   * announced. */
   uint32_t (*root_enter)(GpScope* scope);
-  /* Whose tensors keep their addresses while the run lasts. */
+  /* The tensors that are the root's parameters. The adapter keeps their addresses in use while the run lasts. */
   void (*run_parameters)(const void* const* identities, size_t n);
   void (*run_end)(void);
-  /* Hands over an object that lives as long as the run and everything that goes on from it; given back by held_free. */
+  /* Hands over an object that lives as long as the run and everything that continues it. The core returns it by held_free. */
   void (*hold)(void* held);
-  /* Around a call of a function of the user's: models that it runs are no part of the run. */
+  /* Called around a call of a function of the user's. Models that the function runs are not part of the run. */
   void (*function_begin)(void);
   void (*function_end)(void);
   uint32_t (*scope_enter)(GpScope* scope);
   void (*scope_leave)(void);
-  /* Where the innermost scope is called from, innermost frame last. */
+  /* The place that the innermost scope is called from, innermost frame last. */
   void (*scope_source)(const GpFrame* frames, size_t n_frames);
 
-  /* Operands that are about to be read: tensors only. Sets replace[i] to 1 where the core has patches for the
-   * parameter that operand i is; level 1 means the scope around the present one (an input on its way in). */
+  /* Operands that are about to be read, tensors only. Sets replace[i] to 1 if operand i is a parameter that the core has
+   * patches for. level 0 is the present scope, level 1 the scope around it (for an input that is being passed in). */
   void (*operands)(uint32_t level, const GpItem* items, size_t n, uint8_t* replace);
   /* The targets for the parameter `identity` in the scope at `level`; as value_targets. */
   size_t (*parameter_targets)(uint32_t level, const void* identity, GpTargets** owner, const GpTarget** targets);
 
-  /* A value that is about to appear: an operation's result (id: op_define's), the present scope's input
-   * (id: its index) or output. Decides its name, so it is called once per value, in order. Returns GpValueFlags; `token`
-   * stands for the value in the calls below, and counts for nothing where they are 0. */
+  /* A value is about to appear: an operation's result (id: from op_define), or an input (id: its index) or the output of the
+   * present scope. This decides the value's name, so it is called once for each value, in order. Returns GpValueFlags. `token`
+   * stands for the value in the calls below, and has no meaning if the flags are 0. */
   uint32_t (*value_begin)(uint32_t kind, uint32_t id, GpToken* token);
-  /* What the value is made from: an operation's arguments, the input as the caller gave it, the output before its
-   * patches; each argument in preorder, keyword ones with their key. And where an operation is called, innermost frame last. */
+  /* What the value is made from, each argument in preorder and keyword arguments with their key: an operation's arguments, the
+   * input as the caller gave it, or the output before its patches. For an operation, also where it is called, innermost frame
+   * last. */
   void (*value_args)(const GpToken* token, const GpItem* items, size_t n, const GpFrame* frames, size_t n_frames);
-  /* The targets at the value's place; they live until targets_free(owner). */
+  /* The targets at the value's place. They live until targets_free(owner). */
   size_t (*value_targets)(const GpToken* token, GpTargets** owner, const GpTarget** targets);
   void (*targets_free)(GpTargets* owner);
   void (*value_items)(const GpToken* token, const GpItem* items, size_t n);
   /* The operation threw: its node is dropped. */
   void (*value_abandon)(const GpToken* token);
 
-  /* One target on a tensor whose memory may be written; GP_RAISE: throw failure(). */
+  /* Applies one target to a tensor whose memory may be written. GP_RAISE: the adapter has to throw failure(). */
   uint32_t (*apply)(const GpTarget* target, const GpTensor* tensor);
-  /* For a target that keeps: 0 if its limit is reached and no copy is wanted any more. */
+  /* For a target that keeps values: 0 if its limit is reached, so that no further copy is wanted. */
   uint32_t (*keep_wanted)(const GpTarget* target);
-  /* Keeps a copy of the tensor, which stays as it is. */
+  /* Keeps a copy of the tensor. The tensor does not change. */
   uint32_t (*keep)(const GpTarget* target, const GpTensor* tensor);
   /* The same as apply and keep for a plain number. */
   uint32_t (*apply_scalar)(const GpTarget* target, GpScalar* number);
-  /* The adapter did it through libtorch, or could not: why is empty when it did. rank is SIZE_MAX where there is no
-   * shape. */
+  /* The adapter has applied the target through libtorch, or could not. `why` is empty if it has. rank is SIZE_MAX if there is
+   * no shape. */
   uint32_t (*applied_elsewhere)(const GpTarget* target, GpStr why, const int64_t* sizes, size_t rank);
   GpStr (*failure)(void);
 
-  /* Something that a person should know about a root (what was lost, why it was left alone). */
+  /* A note for the user about a root: what was lost, or why the root was left alone. */
   void (*note)(GpStr text);
 
-  /* One target on a CUDA tensor whose memory may be written; `value` is the target's tensor where that is libtorch's
-   * and on the same device, else NULL. Answers as apply. With `more` to come the launch may wait for flush_device, which
-   * is to be called before anybody else reads or writes the tensor, and gives the verdict then. */
+  /* Applies one target to a CUDA tensor whose memory may be written. `value` is the target's tensor if that is libtorch's and
+   * on the same device, else NULL. Answers as apply. If `more` targets follow, the launch may wait for flush_device, which must
+   * be called before anything else reads or writes the tensor, and which gives the verdict then. */
   uint32_t (*apply_on_device)(const GpTarget* target, const GpDeviceTensor* tensor, const GpDeviceTensor* value, uint32_t more);
   uint32_t (*flush_device)(void);
-  /* Keeps a copy that libtorch has enqueued; the core owns the handle from now on, whatever the answer. */
+  /* Keeps a copy that libtorch has enqueued. The core owns the handle from now on, whatever the answer is. */
   uint32_t (*keep_on_device)(const GpTarget* target, const GpKept* kept);
   /* 1 while work for the stream goes into a CUDA graph. */
   uint32_t (*is_capturing)(const void* stream);
 
-  /* Whether the thread's operations outside of other runs are in flat runs; switched off, its flat run ends. */
+  /* Sets whether the thread's operations outside of other runs are in flat runs. When switched off, its flat run ends. */
   void (*flat_thread)(uint32_t on);
-  /* A flat run for the attached session begins, in the place of the one before: one that lasts, whose thread calls
-   * flat_next before each operation. It may enter a scope that it has left. Returns GpWants; 0: nothing is wanted. */
+  /* Begins a flat run for the attached session, in place of the one before. Its thread calls flat_next before each operation. A
+   * flat run may enter a scope again that it has left. Returns GpWants; 0: nothing is wanted. */
   uint32_t (*flat_begin)(GpRoot* root, const void* const* identities, size_t n);
   uint32_t (*flat_next)(void); /* GpNext */
-  /* From now on these are the root's parameters; their indices are those of the root before, and more. They keep their
-   * addresses. */
+  /* From now on these are the root's parameters. They begin with the parameters of the root before, at the same indices. The
+   * adapter keeps their addresses in use. */
   void (*flat_root)(GpRoot* root, const void* const* identities, size_t n);
-  /* For one operation the flat run is the thread's run. */
+  /* Makes the flat run the thread's run for one operation, or ends that. */
   void (*flat_now)(uint32_t on);
   void (*flat_end)(void);
 
-  /* Around every lock of the adapter's, before it is taken and after it is given back: a fork of the process waits until no
-   * thread is between the two, so that the child finds it free. Calls nest. */
+  /* Called for every lock of the adapter's, before it is taken and after it is given back. A fork of the process waits until no
+   * thread is between the two calls, so that the child finds the lock free. Calls nest. */
   void (*lock_enter)(void);
   void (*lock_leave)(void);
 
-  /* Compiled code has computed the value at this path, counted from the innermost scope. 0: no patch of the run stands
-   * there; otherwise `token` stands for the value, of which only value_targets is to be asked. */
+  /* Compiled code has computed the value at this path, counted from the innermost scope. Returns 0 if no patch of the run names
+   * the value; otherwise `token` stands for it, and only value_targets may be called with that token. */
   uint32_t (*tap)(GpStr path, GpToken* token);
 } GpCore;
 
@@ -395,44 +398,48 @@ typedef struct GpAdapter {
   uint32_t version; /* GP_SEAM_VERSION */
   uint32_t size;    /* sizeof(GpAdapter) */
   GpStr libtorch_version;
-  /* Called when the first session attaches, until it succeeds once; installs the hooks for the life of the process. */
+  /* Called when the first session attaches, and again until it succeeds once. Installs the hooks, which stay as long as the
+   * process. */
   GpStr (*start)(void);
-  /* Operations of this thread are intercepted from now on, or not any more. */
+  /* Sets whether operations of this thread are intercepted from now on. */
   void (*arm)(uint32_t on);
-  /* Lets everything pass on this thread, also inside an operation that is intercepted. Returns what was set before. */
+  /* Lets all operations of this thread pass, also inside an operation that is intercepted. Returns the state before. */
   uint32_t (*suspend)(void);
   void (*resume)(uint32_t before);
   /* The node of a backward pass that this thread computes, or NULL. */
   const void* (*node)(void);
-  /* What was given to `hold`: a frame is left, the run has ended (its own thread), nobody knows it any more (any thread). */
+  /* For an object that was given to `hold`: a frame was left or the run has ended (both on the run's own thread), and nobody
+   * uses the object any more (on any thread). */
   void (*held_leave)(void* held, uint32_t frame);
   void (*held_end)(void* held);
   void (*held_free)(void* held);
-  /* These tensors keep their addresses while the run of this thread lasts. */
+  /* Keeps the addresses of these tensors in use while the run of this thread lasts. */
   void (*keep_addresses)(const void* const* identities, size_t n);
-  /* An input or the output of the present scope, or all its inputs as a tuple (GP_VALUE_INPUTS). A tensor's identity
-   * is the at::TensorImpl. `owned`: the caller holds each tensor in one place only, and gives it up if it is changed.
-   * `changed` receives how many leaves changed. */
+  /* Shows an input or the output of the present scope, or all its inputs as a tuple (GP_VALUE_INPUTS). A tensor's identity is
+   * its at::TensorImpl. With `owned`, the caller holds each tensor in one place only, and drops it if it is changed. `changed`
+   * receives how many leaves changed. */
   GpStr (*value)(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
   /* Leaf number `index`, in preorder, of the value last shown on this thread. 0: no such leaf. */
   uint32_t (*leaf)(size_t index, GpLeaf* out);
-  /* Another reference to the tensor behind an at::TensorImpl; given back by tensor_free. NULL for an undefined one. */
+  /* A new reference to the tensor behind an at::TensorImpl, which the core returns by tensor_free. NULL for an undefined
+   * tensor. */
   void* (*tensor_from_torch)(const void* tensor_impl);
   void (*tensor_free)(void* tensor);
-  /* What keep_on_device handed over: its elements, row-major, into `bytes` of CPU memory, waiting for nothing but them;
-   * a new DLManagedTensorVersioned of it on its device, or NULL; its end. Any thread. */
+  /* Calls for a copy that keep_on_device handed over. kept_read writes its elements, row-major, into `bytes` of CPU memory, and
+   * waits only for them. kept_lend makes a DLManagedTensorVersioned of it on its device, or returns NULL. kept_free drops it.
+   * Any thread. */
   GpStr (*kept_read)(void* kept, void* bytes, size_t size);
   void* (*kept_lend)(void* kept);
   void (*kept_free)(void* kept);
-  /* From now on the operations of some threads are in flat runs, of the core's root `operations`: all of them, or, if
-   * names are given ("embedding", or "wte.embedding" for one that reads a parameter of that module), a new run begins
-   * at each call of such an operation. flat_thread: the calling thread is one of those. flat_forked: this process was
-   * forked off, and its one thread begins anew. */
+  /* flat_start: from now on the operations of some threads are in flat runs of the root `operations`. If names are given
+   * ("embedding", or "wte.embedding" for an embedding that reads a parameter of the module wte), a new run begins at each call
+   * of such an operation; without names, a run is as long as its thread. flat_thread: the calling thread is one of those
+   * threads. flat_forked: this process is a forked child, and the run of its one thread begins anew. */
   void (*flat_start)(const GpStr* run_at, size_t n);
   void (*flat_thread)(void);
   void (*flat_forked)(void);
-  /* Around a call of a member of libtorch's that does the host's own work: what it calls is no node. When it has
-   * returned, `module` (or NULL) is the torch::nn::Module that it was called on. */
+  /* Called around a call of a libtorch member function in which libtorch does the host's own work, which gives no nodes. In
+   * own_leave, `module` is the torch::nn::Module that the function was called on, or NULL. */
   void (*own_enter)(void);
   void (*own_leave)(const void* module);
 } GpAdapter;

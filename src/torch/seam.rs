@@ -1,4 +1,4 @@
-//! The core's side of the seam: raw structs in, safe calls of [`graphpatch_session`] out.
+//! The core's side of the seam: takes raw structs and makes safe calls of [`graphpatch_session`].
 //!
 //! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
 //! disables the library and the host goes on.
@@ -74,7 +74,7 @@ pub static CORE: Core = Core(raw::GpCore {
     tap: Some(values::tap),
 });
 
-// The session's numbers are the seam's.
+// The session's numbers must be those of the seam.
 const _: () = {
     assert!(Wants::INPUTS == raw::GP_WANTS_INPUTS);
     assert!(Wants::OUTPUT == raw::GP_WANTS_OUTPUT);
@@ -110,7 +110,7 @@ pub struct Core(pub raw::GpCore);
 // SAFETY: the table is never written; its one data pointer is to an atomic.
 unsafe impl Sync for Core {}
 
-/// Runs `body`; after a panic, `fallback`, with the library disabled.
+/// Runs `body`. If it panics, disables the library and returns `fallback`.
 fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let why = panic
@@ -128,7 +128,7 @@ unsafe extern "C" fn note(note: raw::GpStr) {
         // SAFETY: the adapter lends the text for this call.
         let note = unsafe { text(note) };
         session::note(note);
-        // A run may belong to a session that is not attached, as those of Python's PatchableGraphs do.
+        // The run may belong to a session that is not attached, as the runs of Python's PatchableGraph do.
         session::thread::with_run(|run| run.note(note));
     });
 }

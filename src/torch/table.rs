@@ -1,4 +1,4 @@
-//! The adapter's table of calls, once there is one.
+//! The adapter's table of calls, after the adapter has started.
 
 use std::fmt::Debug;
 
@@ -6,13 +6,13 @@ use super::seam_generated as raw;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_locks::OnceLock;
 
-/// Set once, when the adapter has started, and then for the life of the process. Read without a lock: every value and
-/// scope of a host passes here.
+/// Set once, when the adapter has started, and kept as long as the process lives. It is read without a lock, because every
+/// value and scope of a host is looked up here.
 static ADAPTER: OnceLock<Adapter> = OnceLock::new();
 
 struct Adapter {
     table: &'static raw::GpAdapter,
-    /// What the table lies in: loaded for good, and known to be so by whoever looks for lost memory.
+    /// The library that contains the table. It is never unloaded; kept here so that leak checkers find a reference to it.
     _library: &'static (dyn Debug + Send + Sync),
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn adapter() -> Result<&'static raw::GpAdapter> {
     })
 }
 
-/// The adapter in this library has started.
+/// Makes the table public. Called when the adapter in this library has started.
 pub(crate) fn publish(table: &'static raw::GpAdapter, library: &'static (dyn Debug + Send + Sync)) {
     ADAPTER.get_or_init(|| Adapter {
         table,
@@ -48,7 +48,7 @@ pub(crate) fn publish(table: &'static raw::GpAdapter, library: &'static (dyn Deb
     });
 }
 
-/// What a table without a call is answered with.
+/// The error for a call that the adapter's table lacks.
 pub(crate) fn missing() -> Error {
     Error::Internal("the adapter lacks a call".into())
 }

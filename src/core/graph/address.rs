@@ -1,4 +1,4 @@
-//! Where native code was called, as long as nobody has asked for its line.
+//! The place of a call in native code, kept until somebody asks for its source line.
 
 use std::path::Path;
 use std::sync::Arc;

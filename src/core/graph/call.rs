@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Arg, CodeAddress, Kind, Node, SourceLine};
 
-/// As many other calls of a node are kept: arguments that differ in every run must not fill the graph.
+/// How many other calls of a node are kept: arguments that differ in every run must not fill the graph.
 pub(super) const MOST_CALLS: usize = 8;
 
 /// What is written for an argument that was not recorded.
@@ -21,7 +21,7 @@ pub struct Call {
     pub module_path: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<Arg>,
-    /// Those of a scope are its inputs, by their names.
+    /// The keyword arguments of an operation; for a scope, its inputs by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kwargs: Vec<(String, Arg)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -48,7 +48,7 @@ impl Call {
         }
     }
 
-    /// A run is asked for arguments and frames only where no earlier one came the same way.
+    /// Whether arguments or frames are known. They are recorded only for a call that differs from all earlier ones.
     fn has_details(&self) -> bool {
         let known = |arg: &Arg| *arg != Arg::Const(UNKNOWN.to_owned());
         self.args.iter().any(known)
@@ -63,7 +63,8 @@ impl Call {
             && self.module_path == other.module_path
     }
 
-    /// Whether nothing is told apart by the two. Only the innermost frame counts: a model may be called from anywhere.
+    /// Whether a reader would see no difference between the two calls. Of the frames only the innermost counts: a model may be
+    /// called from anywhere.
     fn same(&self, other: &Call) -> bool {
         let place = |call: &Call| {
             let frame = call.frames.last()?;
@@ -80,7 +81,8 @@ impl Call {
     }
 }
 
-/// What a module was called with. An input that was not recorded beside one that was is unknown.
+/// The arguments that a module was called with, by input. If some inputs have a recorded argument, those without one are shown
+/// as unknown.
 fn inputs(scope: &Node) -> Vec<(String, Arg)> {
     let inputs = || {
         let children = scope.children.iter();
@@ -119,7 +121,7 @@ impl Node {
                 self.other_calls.push(call);
             }
         }
-        // The inputs that later runs add were not in the first run's call.
+        // Inputs that only later runs have were not in the first run's call, so they must not be added to it.
         if self.is_scope() && !self.other_calls.is_empty() {
             self.kwargs = first.kwargs;
         }

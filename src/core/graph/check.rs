@@ -1,4 +1,4 @@
-//! Refusing paths that name no leaf, all at once and before anything runs, with the nearest ones that do.
+//! Refuses paths that name no leaf. One error lists them all, before anything runs, with the nearest valid paths of each.
 
 use super::nearest::nearest_line;
 use super::{Graph, Node, Value};
@@ -43,7 +43,7 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
     }
 }
 
-/// The roots in which a path that names none means a leaf, if there are several: it holds in all of them.
+/// The roots in which a path without a root names a leaf, if there are several: such a path holds in all of them.
 pub fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
     if path.root.is_some() {
         return Vec::new();

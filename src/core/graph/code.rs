@@ -8,9 +8,9 @@ use crate::error::Result;
 use crate::path::NodePath;
 
 impl Graph {
-    /// The code of the node at `path`. A scope is a function with one line for each node; one that was called also
-    /// says from where. A leaf is the stack of the user's frames that led to it, innermost last, or, where no source
-    /// was recorded, its line in the function.
+    /// The code of the node at `path`. A scope is shown as a function with one line for each node, after the stack of frames
+    /// that called it, if that was recorded. A leaf is shown as the stack of the user's frames that led to it, innermost last,
+    /// or, where no frames were recorded, as its line in the function.
     ///
     /// # Errors
     ///
@@ -34,7 +34,7 @@ impl Graph {
     }
 }
 
-/// Between what one run did and what another did.
+/// Stands between the line of the first run and the lines of other runs.
 const OTHER_RUNS: &str = "or, in other runs: ";
 
 impl Node {
@@ -63,7 +63,7 @@ impl Node {
     }
 }
 
-/// Where the node was called, in each run that came there another way.
+/// The stacks of frames that led to the node, each different one once.
 fn stacks(node: &Node) -> String {
     let mut stacks: Vec<String> = Vec::new();
     for frames in node.calls().map(|call| stack(&call.frames)) {
@@ -121,7 +121,7 @@ fn function(scope: &Node, text: &mut String) {
     }
 }
 
-/// What one run did, and what others did as comments.
+/// The line of the first run, and the lines of other runs as comments.
 fn statement(node: &Node, text: &mut String) {
     let lines = node.lines();
     let when = match node.in_some_runs {
@@ -191,8 +191,8 @@ fn callee(scope: &Call) -> String {
     }
 }
 
-/// What a module was called with: by position as far as nothing is left out. Inputs that are None were mostly not given
-/// at all.
+/// The arguments that a module was called with. An argument that is None is left out, since its caller mostly did not give it;
+/// the arguments after it are written with their names.
 fn call_arguments(scope: &Call) -> String {
     let mut skipped = false;
     let mut texts: Vec<String> = scope.args.iter().map(argument).collect();

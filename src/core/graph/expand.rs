@@ -23,8 +23,8 @@ pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>>
     Ok(meant(&tensors, patterns))
 }
 
-/// The patches, and in place of each that stands at a pattern one at every tensor that it means, in the order of the graphs.
-/// The others are not looked at.
+/// Replaces each patch whose path is a pattern by one patch for every tensor that matches, in the order of the graphs. Other
+/// patches stay as they are and are not checked.
 ///
 /// # Errors
 ///

@@ -140,7 +140,7 @@ impl Fault {
         }
     }
 
-    /// Says which node the place of the types' own words is in.
+    /// Puts the node's path behind the place that the JSON reader names.
     fn within(self, place: &str, any: &serde_json::Value) -> Fault {
         let known = if place == "." || place == "?" {
             ""
@@ -176,7 +176,7 @@ impl Fault {
     }
 }
 
-/// What a file is that is no JSON, told by its first bytes.
+/// The kind of a file that is not JSON, told by its first bytes.
 fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 6] = [
         (b"\x89PNG", "a PNG image"),
@@ -192,7 +192,7 @@ fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     if let Some((_, what)) = KINDS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return Some(what);
     }
-    // A header's length, eight bytes, and the header.
+    // A safetensors file begins with the header's length in eight bytes, then the header.
     if bytes.get(8) == Some(&b'{') && bytes.get(5..8) == Some(&[0; 3]) {
         return Some("a safetensors file, whose values `graphpatch diff --values` compares");
     }

@@ -48,7 +48,8 @@ impl Graph {
         Some(self.digs(path))
     }
 
-    /// How many there are of [`Graph::below`], and the path of number `number` among them. Of a scope only that one path is made.
+    /// The number of paths that [`Graph::below`] gives, and the path at `number` among them. For a scope only this one path is
+    /// built.
     pub fn nth_below(&self, path: &NodePath, number: usize) -> Option<(usize, Option<NodePath>)> {
         let node = self.node(path)?;
         if node.is_scope() && path.dig.is_empty() {
@@ -61,8 +62,8 @@ impl Graph {
         Some((count, (number < count).then(|| below.swap_remove(number))))
     }
 
-    /// The canonical path of what `text` names as seen from `base`, which is canonical itself. Names behind a container's
-    /// are those of its elements, whichever separator stands before them.
+    /// The canonical path of what `text` names as seen from `base`, which is canonical itself. Names that follow a container's
+    /// name are names of its elements, whether `.` or `|` stands before them.
     ///
     /// # Errors
     ///
@@ -123,8 +124,8 @@ impl Graph {
 
     /// What may come next: all paths that complete the last name (or the last key of a dig) of `prefix`.
     ///
-    /// A prefix that is itself the only match is gone into: `linear` gives `linear.input` and so on, a container's
-    /// path gives its digs.
+    /// If only one path matches and the prefix names it fully, what lies below that path is given instead: `linear` gives
+    /// `linear.input` and so on, the path of a container gives its elements.
     pub fn completions(&self, prefix: &str) -> Vec<String> {
         if let (Some(_), rest) = NodePath::split_root(prefix) {
             let begin = &prefix[..prefix.len() - rest.len()];
@@ -227,8 +228,8 @@ fn child_or_alias<'a>(scope: &'a Node, name: &str) -> Option<&'a Node> {
     })
 }
 
-/// Whether a call is the first one of its module in the scope, and not the only one. The later ones need not have its name
-/// with a number behind it: those of `layers_0` are `layers_1` and so on, whichever is free.
+/// Whether a call is the first of several calls of its module in the scope. The later calls need not be named like the first
+/// one with a number behind: the later calls of `layers_0` are `layers_1` and so on, whichever number is free.
 fn is_first_of_several(scope: &Node, call: &Node) -> bool {
     let is_call = |node: &&Node| {
         node.is_scope() && node.module_path == call.module_path && node.target == call.target

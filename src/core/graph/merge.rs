@@ -1,8 +1,8 @@
 //! Merging a further run into a graph, by path.
 //!
-//! Nodes that only the new run has are put behind the sibling which they followed there, and before `output`; nodes that only
-//! one side has are marked. What a node was called with and from where (target, args, frames) stays as the first run had
-//! it; what other runs had stands beside it (`call.rs`).
+//! A node that only the new run has is put behind the sibling that it followed in that run, and before `output`. A node that
+//! only one side has is marked. How a node was called (target, args, frames) stays as the first run had it; the calls of other
+//! runs are kept beside it (`call.rs`).
 
 use rustc_hash::FxHashMap;
 
@@ -14,7 +14,8 @@ const MOST_KINDS: usize = 8;
 impl Graph {
     /// Adds what another graph of the same root has seen.
     pub fn merge(&mut self, other: Graph) {
-        // A node that only one side has was missing on the other, unless that is a part of a run.
+        // A node that only one side has was missing in the other side's runs. A graph without a finished run shows nothing of
+        // that.
         let whole = self.runs > 0 && other.runs > 0;
         self.root.merge(other.root, whole);
         self.runs += other.runs;
@@ -28,8 +29,8 @@ impl Graph {
 }
 
 impl Node {
-    /// Merges a node of the same path. One that was a scope in one run only keeps the first run's kind, and a value
-    /// notes the other as `…|Graph`.
+    /// Merges a node of the same path. A node that is a scope on one side only keeps the kind that it has here, and a value
+    /// notes the scope as `…|Graph`.
     fn merge(&mut self, other: Node, whole: bool) {
         self.merge_calls(&other);
         self.in_some_runs |= other.in_some_runs;

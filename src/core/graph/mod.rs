@@ -1,9 +1,9 @@
 //! The recorded graph: nodes under their NodePaths, with what was seen of their values.
 //!
-//! `graphpatch_session::record` fills a graph from one run and merges further runs into it (`merge.rs`); it is shown as text
-//! (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), compared (`diff.rs`), and answers which paths there are (`find.rs`,
-//! `search.rs`, `check.rs`, `nearest.rs`, `expand.rs`). What source says of native code is read when it is asked for (`source.rs`). Everything
-//! here is plain data: no tensor is held.
+//! `graphpatch_session::record` fills a graph from one run and merges further runs into it (`merge.rs`). A graph is shown as
+//! text (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), compared (`diff.rs`), and answers which paths there are
+//! (`find.rs`, `search.rs`, `check.rs`, `nearest.rs`, `expand.rs`). The source lines of native code are looked up only when
+//! somebody asks for them (`address.rs`). Everything here is plain data: no tensor is held.
 
 mod address;
 mod call;
@@ -114,11 +114,11 @@ pub struct Node {
     /// Calls in native code around `frames`, innermost last, that have yet to become frames.
     #[serde(skip)]
     pub addresses: Vec<CodeAddress>,
-    /// How other runs came to the node than the first one that had it, which `target` to `addresses` tell of. A scope
-    /// that has any keeps its inputs of the first run in `kwargs`.
+    /// Calls of later runs that differ from the call of the first run, which the fields from `target` to `addresses` hold. If
+    /// there are any, `kwargs` of a scope keeps the inputs of the first run's call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_calls: Vec<Call>,
-    /// Whether its scope was also called without it.
+    /// Whether some calls of its scope did not reach this node.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_some_runs: bool,
 }

@@ -5,11 +5,11 @@ use std::collections::{HashSet, VecDeque};
 use super::{Graph, Node, Value};
 use crate::path::NodePath;
 
-/// How many names a message has.
+/// How many near paths a message lists.
 const MOST_SHOWN: usize = 5;
-/// What is less alike than this was not meant.
+/// Paths that are less similar than this are not offered.
 const LEAST_ALIKE: f64 = 0.3;
-/// More than any similarity: for a path that goes on where the bad one ends.
+/// The score of a path that continues the bad one; it is higher than any similarity.
 const GOES_ON: f64 = 2.0;
 /// How many leaves are compared with a bad path; more would make a message slow, not better.
 const MOST_COMPARED: usize = 20_000;
@@ -37,8 +37,9 @@ pub fn nearest_line(graphs: &[Graph], path: &NodePath, indent: &str) -> String {
     )
 }
 
-/// Leaves below the last scope of the path that a graph knows: those that the path is a beginning of, in the graph's order
-/// with outputs first; without any the similar ones, first those that end in the same names, most similar first.
+/// The leaves below the deepest scope of the path that a graph knows. Leaves whose path continues the bad path are taken alone,
+/// in the graph's order with outputs first. If there are none, similar leaves are taken: first those that share the last names,
+/// then by similarity.
 fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
     let mut deepest = 0;
     let mut candidates = Vec::new();
@@ -102,7 +103,7 @@ fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
         .collect()
 }
 
-/// What stands behind so many names.
+/// The text after the first `names` names of a path.
 fn behind(path: &str, names: usize) -> &str {
     let end = |(at, _): (usize, &str)| at + 1;
     let start = names
@@ -126,7 +127,7 @@ fn same_last_names(a: &NodePath, b: &NodePath) -> usize {
     pairs.take_while(|(a, b)| a == b).count()
 }
 
-/// Between 0 and 1, a common beginning counting as much as all else.
+/// A score between 0 and 1: half of it is the share of the typed text that both begin with, half is the edit distance.
 fn similarity(typed: &str, text: &str) -> f64 {
     let common = typed
         .chars()

@@ -88,10 +88,10 @@ impl ShapePattern {
 /// What to look for; all that is given has to hold.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Is in the path, the operation's or module's name, or the name of the source file, in any case.
+    /// Must occur in the path, in the name of the operation or module, or in the name of the source file. Case is ignored.
     pub text: Option<String>,
     pub shape: Option<ShapePattern>,
-    /// Means the path, or with it the element's.
+    /// Must match the path of the node, or, in a search by shape, of its element.
     pub pattern: Option<Pattern>,
     /// An operation's schema (`aten::add.Tensor`), or the name that its nodes have before their numbers (`add`).
     pub op: Option<String>,
@@ -130,7 +130,8 @@ pub struct Hit<'a> {
 }
 
 impl Graph {
-    /// All nodes at and below `from` that fit, in the graph's order. Without a shape scopes count too.
+    /// All nodes below `from` that fit, in the graph's order, or `from` itself if it is no scope. Scopes are found only by a
+    /// query without a shape.
     pub fn search(&self, from: &NodePath, query: &Query) -> Vec<Hit<'_>> {
         let mut hits = Vec::new();
         let text = query.text.as_ref().map(|text| text.to_lowercase());

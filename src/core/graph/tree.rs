@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::path::NodePath;
 use crate::plain::plain_line;
 
-/// What a piece of a tree's text is, for who colors it.
+/// The part that a piece of a tree's text plays, for a caller that colors it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The lines of the tree itself.
@@ -21,7 +21,7 @@ pub enum Part {
     Element,
     /// The type behind a name.
     Label,
-    /// What is said of a scope: counts, and what it is the same as.
+    /// A note about a scope: its counts, or which scope it repeats.
     Remark,
 }
 

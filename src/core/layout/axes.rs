@@ -31,8 +31,8 @@ pub fn is_empty<const N: usize>(axes: &[Axis<N>]) -> bool {
     axes.iter().any(|axis| axis.size <= 0)
 }
 
-/// As few dimensions as can be, with the same elements in the same order: a dimension of size 1 goes, and neighbours become
-/// one dimension where all tensors go on evenly.
+/// The fewest dimensions with the same elements in the same order: dimensions of size 1 are dropped, and neighbours are joined
+/// where every tensor's steps allow it.
 pub fn merge<const N: usize>(axes: impl IntoIterator<Item = Axis<N>>) -> Axes<N> {
     let mut merged = Axes::new();
     for axis in axes {

@@ -47,7 +47,7 @@ pub fn broadcast(
     Some(steps)
 }
 
-/// The shape that both broadcast to.
+/// The shape that `a` and `b` both broadcast to.
 pub fn common_shape(a: &[i64], b: &[i64]) -> Option<Dims> {
     let rank = a.len().max(b.len());
     let size = |shape: &[i64], d: usize| {

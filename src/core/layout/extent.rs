@@ -1,4 +1,4 @@
-//! Which part of a tensor is touched, as far as it takes to know that two parts have no element in common.
+//! Which part of a tensor is touched, in just enough detail to prove that two parts have no element in common.
 
 use smallvec::SmallVec;
 
@@ -24,7 +24,8 @@ impl Extent {
         }
     }
 
-    /// Whether the two surely have no element in common. Of two tensors nothing is sure.
+    /// Whether the two parts certainly have no element in common. False for parts of different tensors, since these may share
+    /// memory.
     pub fn misses(&self, other: &Extent) -> bool {
         let same = self.address == other.address
             && self.sizes == other.sizes

@@ -61,14 +61,15 @@ impl IndexRange {
             .saturating_add((self.len - 1).saturating_mul(self.step))
     }
 
-    /// Whether the two surely have no index in common. Of some interleaved ranges it is not known.
+    /// Whether the two certainly have no index in common. For some interleaved ranges the answer is false although they have
+    /// none.
     pub fn misses(self, other: IndexRange) -> bool {
         if self.len == 0 || other.len == 0 {
             return true;
         }
         let apart = self.last() < other.start || other.last() < self.start;
         let (small, large) = (self.step.min(other.step), self.step.max(other.step));
-        // Where the larger step is a multiple of the smaller one, all indices of a range leave the same rest.
+        // Where the larger step is a multiple of the smaller one, all indices of a range have the same remainder.
         let interleaved = large % small == 0 && (self.start - other.start) % small != 0;
         apart || interleaved
     }

@@ -45,8 +45,8 @@ pub struct Selection {
     selected: List,
 }
 
-/// In the order of dimensions, each with the number of the slice's item that says so. No item names a dimension that an
-/// ellipsis stands for, or that lies behind the last item.
+/// What is selected, in the order of dimensions, each with the number of the slice's item that selects it. The number is `None`
+/// for a dimension that an ellipsis stands for, or that lies behind the last item.
 type List = SmallVec<[(Option<usize>, Selected); 8]>;
 
 impl Slice {

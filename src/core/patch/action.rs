@@ -54,13 +54,14 @@ pub enum Pick {
 #[derive(Clone, Debug)]
 pub struct NewPatch {
     pub path: NodePath,
-    /// None: the whole value.
+    /// The index into the value; empty for the whole value.
     pub picks: Vec<Pick>,
     pub action: Action,
     pub runs: RunRange,
     /// Holds for runs on the registering thread only.
     pub this_thread: bool,
-    /// On a device its switch and number are read from memory when it is done, so that a captured graph can be changed.
+    /// On a device, the kernel reads the patch's switch and number from memory each time it runs, so that they can be changed
+    /// in a captured graph.
     pub live: bool,
 }
 

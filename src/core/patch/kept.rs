@@ -42,8 +42,8 @@ impl OnDevice {
         }
     }
 
-    /// The value in host memory; the device's copy goes, unless it is to `stay`: then it is read anew each time, since a
-    /// replayed graph may have written it.
+    /// The value in host memory. The device's copy is then dropped, unless it is to `stay`: such a copy is read anew each time,
+    /// since a replayed graph may have written it.
     fn read(&self, stay: bool) -> Result<Arc<HostTensor>> {
         let fetch = || {
             let mut tensor = HostTensor::zeros(self.dtype, &self.sizes)?;
@@ -77,10 +77,10 @@ enum Copied {
 /// Copies of the values of one node.
 #[derive(Debug)]
 pub struct Kept {
-    /// `None`: only the last one is kept.
+    /// Whether every value is kept, up to `limit`, or only the last one.
     all: bool,
     limit: Option<u64>,
-    /// What is copied on a device stays there after it was read, and is handed out as it is.
+    /// Whether copies on a device stay there after they were read, and are handed out as they are.
     on_device: bool,
     values: Mutex<Vec<Copied>>,
     dropped: AtomicU64,
@@ -107,7 +107,7 @@ impl Kept {
         }
     }
 
-    /// One of the same kind that has kept nothing.
+    /// An empty `Kept` of the same kind.
     pub fn fresh(&self) -> Kept {
         Kept {
             all: self.all,
@@ -117,7 +117,7 @@ impl Kept {
         }
     }
 
-    /// One of the same kind whose copies stay on the device, or do not.
+    /// An empty `Kept` of the same kind whose copies stay on the device, or do not.
     pub fn staying(&self, on_device: bool) -> Kept {
         Kept {
             on_device,
@@ -214,8 +214,8 @@ impl Kept {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// In a forked child: there are no values, and none was dropped. Freeing those of the parent would copy every page that they
-    /// lie in: they never are.
+    /// For a forked child: it starts without values, and with none counted as dropped. The parent's values are leaked in the
+    /// child, because freeing them would copy every memory page that they lie in.
     pub fn forget(&self) {
         std::mem::forget(std::mem::take(&mut *self.values.lock()));
         self.dropped.store(0, Ordering::Relaxed);
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use std::sync::Weak;
 
-    /// A copy whose end looks at the probe that kept it, as code of the user's may.
+    /// A copy that looks at its probe when it is dropped, as code of the user's may.
     #[derive(Debug)]
     struct Curious {
         probe: Weak<Kept>,
@@ -244,7 +244,7 @@ mod tests {
     impl Drop for Curious {
         fn drop(&mut self) {
             if let Some(probe) = self.probe.upgrade() {
-                // A probe that dropped this under its lock would wait for itself.
+                // A probe that dropped this copy under its lock would deadlock.
                 assert!(!probe.values.is_locked());
                 self.seen.lock().push(probe.len());
             }

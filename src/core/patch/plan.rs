@@ -1,4 +1,4 @@
-//! The patches of a session, arranged by where they apply: what a run carries and looks up at every node.
+//! The patches of a session, arranged by where they apply. A run looks up every node in this arrangement.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ struct Site {
 /// An immutable arrangement; a change of patches makes a new one, and runs keep the one they began with.
 #[derive(Debug)]
 pub struct Plan {
-    /// Another number for every plan of the process; never 0.
+    /// A number that no other plan of the process has; never 0.
     pub serial: u64,
     pub patches: Vec<Arc<Patch>>,
     pub on_error: OnError,
     /// Whether a patch holds for some runs only.
     pub conditional: bool,
     sites: Vec<Site>,
-    /// Instead of `sites`, where a patch stands at a pattern.
+    /// Used instead of `sites` if the path of some patch is a pattern.
     wild: Option<Wild>,
 }
 
@@ -71,7 +71,7 @@ impl Plan {
         }
     }
 
-    /// Whether a node of this [`Name::family`] can be, or can number, a child of the site.
+    /// Whether a node whose name is of this [`Name::family`] can be a child of the site, or can change the number of one.
     pub fn concerns(&self, site: u32, family: Base) -> bool {
         if let Some(wild) = &self.wild {
             return wild.concerns(site, family);
@@ -89,8 +89,8 @@ impl Plan {
         self.names_of(site, family, last).unwrap_or(Name::NO_NUM)
     }
 
-    /// Whether this holds for all children of this family, as far as [`Plan::is_open`] does not say that there may be any.
-    /// The highest number is asked for first: numbers rise, so while names are handed out the first answer mostly says it.
+    /// Whether `holds` is true of all named children of this family. Where [`Plan::is_open`], a pattern may match further ones.
+    /// The highest number is asked for first: numbers rise while names are given, so the first answer mostly decides.
     pub fn all_of(&self, site: u32, family: Base, holds: impl Fn(Name) -> bool) -> bool {
         self.names_of(site, family, |names| names.iter().all(|name| holds(*name)))
     }
@@ -105,7 +105,7 @@ impl Plan {
         look(names.map_or(&[], Vec::as_slice))
     }
 
-    /// The families of the site's children, as far as [`Plan::is_open`] does not say that there may be any.
+    /// The families of the site's named children. Where [`Plan::is_open`], a pattern may match children of further families.
     pub fn families(&self, site: u32) -> impl Iterator<Item = Base> {
         let named = self.sites.get(site as usize);
         let named = named
@@ -116,14 +116,15 @@ impl Plan {
         named.chain(wild.map(|(name, _)| name.family()))
     }
 
-    /// The names of the site's children that have patches themselves, as far as [`Plan::is_open`] does not say that there
-    /// may be any.
+    /// The names of the site's children that have patches themselves. Where [`Plan::is_open`], a pattern may match further
+    /// ones.
     pub fn patched_names(&self, site: u32) -> impl Iterator<Item = Name> {
         let patched = self.names(site).filter(|(_, patched)| *patched);
         patched.map(|(name, _)| name)
     }
 
-    /// Whether a pattern means children of the site, whatever they are called; with `last`, nodes that are patched themselves.
+    /// Whether children of the site are matched by a pattern instead of an exact name; with `last`, only patterns that patch
+    /// these children themselves count.
     pub fn is_open(&self, site: u32, last: bool) -> bool {
         self.wild
             .as_ref()
@@ -155,7 +156,7 @@ impl Plan {
         }
     }
 
-    /// The paths, from the site, of all that patches name below it. `None` where a pattern stands among them.
+    /// The paths of all patched values below the site, relative to it. `None` if the path of any patch is a pattern.
     pub fn paths(&self, site: u32) -> Option<Vec<NodePath>> {
         let mut paths = Vec::new();
         match self.wild {
@@ -183,8 +184,8 @@ impl Plan {
         }
     }
 
-    /// The names in the site that patches name, or lead through, and whether each is patched itself; as far as
-    /// [`Plan::is_open`] does not say that there may be any.
+    /// The names of the site's children that patches name or lead through, and whether each is patched itself. Where
+    /// [`Plan::is_open`], a pattern may match further ones.
     pub fn names(&self, site: u32) -> impl Iterator<Item = (Name, bool)> {
         let children = self.sites.get(site as usize).map(|site| &site.children);
         let named = children.into_iter().flatten();
@@ -213,8 +214,8 @@ fn named_sites(patches: &[Arc<Patch>]) -> Vec<Site> {
     sites
 }
 
-/// What patches say of the inside of `linear_0` also holds for `linear`: that may be how the first call of several is
-/// named, which nobody knows while it lasts. Only a scope is called, so a value `add_0` is no `add`.
+/// Patches inside of `linear_0` also hold for `linear`: that is what the first call of a module is named while it runs, since
+/// nobody knows yet whether a second one follows. This is so for scopes only: a value `add_0` is not `add`.
 fn merge_aliases(sites: &mut Vec<Site>) {
     let mut at = 0;
     while at < sites.len() {
@@ -271,14 +272,15 @@ pub(super) mod tests {
             .try_fold(Plan::ROOT, |site, name| plan.child(site, Name::parse(name)))
     }
 
-    /// Each name that is handed out asks whether it was the last one; all together ask in proportion to their number.
+    /// For each name that is given, the plan is asked whether it is the last one. The cost of all these questions must grow
+    /// only in proportion to their number.
     #[test]
     fn the_last_name_of_a_family_is_met_in_proportion() {
         let n = 1000;
         let texts: Vec<String> = (1..=n).map(|at| format!("add_{at}=zero")).collect();
         let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         texts.extend(["mul=zero", "linear.add_5000=zero"]);
-        // The same by a plan in which a pattern stands elsewhere.
+        // The same is asked of a plan that has a pattern at another place.
         for more in [None, Some("mul.*=zero")] {
             let texts: Vec<&str> = texts.iter().copied().chain(more).collect();
             let plan = plan(&texts);
@@ -296,7 +298,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A name that was taken before its turn does not end the family.
+    /// A higher number that was given early does not end the family.
     #[test]
     fn all_names_of_a_family_are_asked_for() {
         let plan = plan(&["add_7=zero", "add=zero", "add_3=zero"]);

@@ -24,7 +24,7 @@ pub enum OnError {
     Skip,
 }
 
-/// What the crate that applies a patch keeps for it outside of host memory; only that crate can look into it.
+/// What the crate that applies a patch keeps for it on a device; only that crate can look into it.
 pub trait PatchMemory: Any + Send + Sync + fmt::Debug {}
 
 /// A registered patch, and how often it was applied.
@@ -36,14 +36,14 @@ pub struct Patch {
     pub text: String,
     /// The index as a slice, if it is one.
     pub slice: Option<Slice>,
-    /// The thread whose runs it holds for; all, if none.
+    /// The patch holds only for runs on this thread; `None` means all threads.
     thread: Option<ThreadId>,
     enabled: AtomicBool,
     matched: AtomicU64,
     applied: AtomicU64,
     failed: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// What is kept for the patch in device memory; goes with the patch.
+    /// Device memory that is kept for the patch, and freed with it.
     pub resident: OnceLock<Arc<dyn PatchMemory>>,
 }
 
@@ -75,7 +75,7 @@ impl Patch {
         }
     }
 
-    /// The same patch, number, place, counts and all, with another action.
+    /// The same patch with its number, place and counts, but another action.
     pub fn with_action(&self, action: Action) -> Patch {
         let load = |counter: &AtomicU64| AtomicU64::new(counter.load(Ordering::Relaxed));
         let patch = NewPatch {
@@ -124,7 +124,7 @@ impl Patch {
         self.matched.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether no run came by its node so far.
+    /// Whether no run has reached the patch's node so far.
     pub fn missed(&self) -> bool {
         self.matched.load(Ordering::Relaxed) == 0
     }

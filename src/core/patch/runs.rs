@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// Runs are counted from 0. Its JSON is its text: `0`, `2..`, `0..4`; all runs by default.
+/// A range of runs, which are counted from 0. In JSON it is a text: `0`, `2..`, `0..4`; the default is all runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunRange {

@@ -8,7 +8,7 @@ use super::{Kind, PatchSpec, RunRange, Value};
 use crate::error::Error;
 use crate::path::{NodePath, Slice};
 
-/// Runs a parser on a part of the text; its error speaks of the whole.
+/// Parses a part of the text; an error names its place in the whole text.
 fn part<T: FromStr<Err = Error>>(text: &str, from: usize, to: usize) -> Result<T, Error> {
     let piece = text.get(from..to).unwrap_or_default();
     piece.parse().map_err(|error| match error {

@@ -9,7 +9,7 @@ use super::Number;
 use crate::error::Error;
 use crate::tensor::FileValue;
 
-/// Its JSON is its text: a number, `@file.npy` or `@file.safetensors#key`.
+/// The value of an add or replace. In JSON it is a text: a number, `@file.npy` or `@file.safetensors#key`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Value {
@@ -25,7 +25,7 @@ impl FromStr for Value {
         if !begin.starts_with('@') {
             return text.parse().map(Value::Number);
         }
-        // Behind the name of a file nothing is trimmed: it, or the key, may end in a space.
+        // The name of a file, or its key, may end in a space, so nothing is trimmed behind it.
         let before = text.chars().count() - begin.chars().count();
         match begin.parse() {
             Ok(file) => Ok(Value::File(file)),

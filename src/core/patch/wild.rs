@@ -1,7 +1,7 @@
-//! The sites of a plan in which patterns stand: which nodes are meant is found as their names appear.
+//! The sites of a plan with patterns. Which nodes a pattern matches is found out as their names appear.
 //!
-//! A site is where all patches have got to on the way from the root: so many sites are met as there are such states, however
-//! many nodes there are.
+//! A site stands for how far each patch's path has been matched on the way from the root. There are as many sites as there are
+//! such states, however many nodes there are.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use super::Patch;
 use super::target::{Target, steps};
 use crate::path::{Base, Name, base_str};
 
-/// Names with higher numbers are looked up anew each time: a program without modules has no end of them.
+/// Answers for names with higher numbers are not kept: a program without modules can give names without end.
 const MOST_KNOWN: i32 = 4096;
 
-/// What stands for a name in a path.
+/// One part of a path, as names are matched against it.
 #[derive(Debug)]
 enum Part {
     /// This name.
     One(Name),
-    /// All names that fit; they begin with the text.
+    /// All names that match; every one of them begins with this text.
     Some(GlobMatcher, String),
     /// Any number of names.
     Rest,
 }
 
-/// Patch number `.0` has got to the part number `.1` of its path.
+/// The path of patch number `.0` has been matched up to its part number `.1`.
 type Cursor = (u32, u32);
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct Met {
     names: FxHashMap<(u32, Base), Arc<[Name]>>,
 }
 
-/// All patches of a plan of which one stands at a pattern.
+/// All patches of a plan in which at least one path is a pattern.
 #[derive(Debug)]
 pub(super) struct Wild {
     paths: Vec<(Vec<Part>, Vec<super::Step>)>,
@@ -55,7 +55,7 @@ pub(super) struct Wild {
 }
 
 impl Wild {
-    /// `None`: every patch stands at one node.
+    /// `None` if no path is a pattern.
     pub(super) fn new(patches: &[Arc<Patch>]) -> Option<Wild> {
         let mut paths = patches.iter().map(|patch| &patch.patch.path);
         if !paths.any(|path| path.names_are_pattern()) {
@@ -96,7 +96,7 @@ impl Wild {
         child
     }
 
-    /// Whether a node of this family can be a child of the site that is meant.
+    /// Whether some patch leads to a child of the site whose name is of this family.
     pub(super) fn concerns(&self, site: u32, family: Base) -> bool {
         if let Some(known) = self.met.read().concerned.get(&(site, family)) {
             return *known;
@@ -116,7 +116,7 @@ impl Wild {
         concerned
     }
 
-    /// The names that alone are meant among the children of the site, and whether each is patched itself.
+    /// The children of the site that are given by an exact name, and whether each is patched itself.
     pub(super) fn names(&self, site: u32) -> Vec<(Name, bool)> {
         let cursors = self.site(site).map(|site| site.cursors.clone());
         let name = |(patch, at): &Cursor| match self.part(*patch, *at)? {
@@ -139,7 +139,7 @@ impl Wild {
         names
     }
 
-    /// Whether names are meant that only a pattern tells; with `last`, of nodes that are patched themselves.
+    /// Whether patterns match children of the site; with `last`, only patterns that end there count.
     pub(super) fn is_open(&self, site: u32, last: bool) -> bool {
         let Some(site) = self.site(site) else {
             return false;
@@ -171,7 +171,7 @@ impl Wild {
         self.paths.get(patch as usize)?.0.get(at as usize)
     }
 
-    /// The site where the patches have got so far. `**` may stand for no name at all.
+    /// The site for these cursors. `**` may also match no name at all, so the part behind it is added.
     fn site_of(&self, mut cursors: Vec<Cursor>) -> u32 {
         let mut at = 0;
         while let Some((patch, part)) = cursors.get(at).copied() {

@@ -2,9 +2,9 @@
 
 /// Whether `given` names the root `name`, such as `GPT2LMHeadModel.forward#2`.
 ///
-/// The parts of a name stand between dots; last comes the method, which may be left out: `Decoder.forward` and `Decoder` both name
-/// `translator.Decoder.forward`. The number behind `#`, by which a second living model of a class is told apart, is never left
-/// out: without one the first is meant.
+/// The parts of a name stand between dots. The last part is the method, which may be left out: `Decoder.forward` and `Decoder`
+/// both name `translator.Decoder.forward`. A second living model of the same class has a number behind `#`, which is never left
+/// out: `Decoder` means the first model.
 pub fn names_root(given: &str, name: &str) -> bool {
     if given == name {
         return true;

@@ -1,5 +1,5 @@
-//! Where a tensor lies: a file and, where a file holds several, the key. It is read by the file of its format, `npy.rs` and its
-//! neighbours, which know nothing of this.
+//! Where a tensor lies: a file and, if the file can hold several, a key. The readers of the formats (`npy.rs` and its
+//! neighbours) know nothing of this module.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::str::FromStr;
 use super::{HostTensor, gguf, npy, safetensors, saved};
 use crate::error::{Error, Result};
 
-/// `@file.npy`, `@file.safetensors#key`, `@file.gguf#key`, `@file.pt` or `@file.pt#key`. In the name of the file a `\` takes away the meaning of the character behind it
-/// (`@a\#b.npy`); the key is everything behind the `#`, as it is.
+/// `@file.npy`, `@file.safetensors#key`, `@file.gguf#key`, `@file.pt` or `@file.pt#key`. In the name of the file a `\` takes
+/// away the meaning of the character behind it (`@a\#b.npy`); the key is everything behind the `#`, as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileValue {
     pub file: PathBuf,
@@ -83,7 +83,7 @@ impl FileValue {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] for a file that cannot be read or has no such key, [`Error::Format`] for what it should not hold.
+    /// [`Error::File`] for a file that cannot be read or has no such key, [`Error::Format`] for a damaged or unsuitable file.
     pub fn load(&self) -> Result<HostTensor> {
         match (Format::of(&self.file), &self.key) {
             (Some(Format::Npy), None) => npy::read(&self.file),

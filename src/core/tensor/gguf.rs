@@ -1,6 +1,7 @@
 //! GGUF files, as llama.cpp has them: metadata, then a list of tensors by name, then their elements.
 //!
-//! Of the metadata only the alignment is kept. What is quantized in blocks is no tensor of ordinary elements and is refused.
+//! The alignment is the only metadata that is used. Tensors that are quantized in blocks have no ordinary elements and are
+//! refused.
 
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -11,7 +12,7 @@ use super::{Dtype, HostTensor};
 use crate::error::Result;
 
 const MAGIC: &[u8] = b"GGUF";
-/// What the numbers of a file may be at most, so that a damaged one asks for no memory.
+/// Limits for the numbers in a file, so that a damaged file cannot ask for endless memory.
 const MOST_ENTRIES: u64 = 1 << 24;
 const LONGEST_NAME: u64 = 1 << 16;
 /// GGML has four dimensions.
@@ -20,7 +21,7 @@ const ALIGNMENT: &[u8] = b"general.alignment";
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
-/// Bytes of a metadata value of this type; none for a string, an array, and what is not known.
+/// The bytes of a metadata value of this type; `None` for a string, an array or an unknown type.
 fn width(kind: u32) -> Option<u64> {
     Some(match kind {
         0 | 1 | 7 => 1,
@@ -54,7 +55,7 @@ struct Entry {
     offset: u64,
 }
 
-/// Reads one tensor. Its shape is NumPy's and PyTorch's: the file's, the other way round.
+/// Reads one tensor. Its shape is the one that NumPy and PyTorch show, which is the file's in reverse order.
 ///
 /// # Errors
 ///
@@ -222,7 +223,7 @@ impl<R: Read + Seek> Header<R> {
         let needed = entry.shape.iter().try_fold(dtype.size() as u64, |n, size| {
             n.checked_mul(u64::try_from(*size).ok()?)
         });
-        // Before memory is asked for: a damaged shape may be of any size.
+        // Checked before memory is allocated: a damaged file may state a shape of any size.
         let end = from.and_then(|from| from.checked_add(needed?));
         let (Some(from), true) = (from, end.is_some_and(|end| end <= self.length)) else {
             return Err(fail("the file ends before its elements do".to_owned()));

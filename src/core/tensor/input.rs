@@ -30,7 +30,7 @@ impl Fault {
     }
 }
 
-/// An open file and its length. What is no regular file could block, or be gone when it is read again.
+/// Opens a file and gives its length. Only regular files are taken: others could block, or give their bytes only once.
 pub(super) fn open(file: &Path) -> Result<(File, u64)> {
     let fail = |why: String| Error::File {
         file: file.to_owned(),

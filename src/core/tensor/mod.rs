@@ -1,8 +1,8 @@
 //! Tensors in host memory, and plain numbers: what files hold, what probes keep, what patches add.
 //!
-//! [`HostTensor`] is dense and row-major. [`npy`], [`safetensors`], [`gguf`] and [`saved`] (what `torch.save` writes) read it
-//! from files, and the second writes it; a [`FileValue`] says where one lies, and knows all of them. The crate `graphpatch-apply` works on the strided memory of the host's
-//! own tensors.
+//! [`HostTensor`] is dense and row-major. [`npy`], [`safetensors`], [`gguf`] and [`saved`] (files of `torch.save`) read it from
+//! files, and [`safetensors`] also writes it. A [`FileValue`] names a tensor in a file of any of these formats. The crate
+//! `graphpatch-apply` works on the strided memory of the host's own tensors.
 
 pub mod compare;
 pub mod dtype;

@@ -60,7 +60,7 @@ fn tensor(reader: &mut impl Read, header: &Header, left: u64) -> Result<HostTens
     let needed = header.shape.iter().try_fold(dtype.size(), |n, size| {
         n.checked_mul(usize::try_from(*size).ok()?)
     });
-    // Before memory is asked for: a damaged shape may be of any size.
+    // Checked before memory is allocated: a damaged file may state a shape of any size.
     if needed.and_then(|n| u64::try_from(n).ok()) != Some(left) {
         let why = format!(
             "{left} bytes do not make an array of shape {:?} and dtype {}",

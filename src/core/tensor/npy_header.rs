@@ -13,7 +13,7 @@ pub(super) struct Header {
     pub shape: Vec<i64>,
 }
 
-/// The type of an element, and of how many bytes its parts are, each in the file's byte order.
+/// The type of an element, and the size of its parts in bytes; each part is in the file's byte order.
 #[derive(Clone, Copy)]
 pub(super) struct Element {
     pub dtype: Dtype,

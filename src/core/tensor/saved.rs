@@ -23,7 +23,7 @@ const WANTED: &str = "a value is a tensor, or a dict of tensors, that torch.save
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Reads the tensor that was saved; with a key, that of a dict.
+/// Reads the tensor that was saved or, with a key, that entry of a saved dict.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ fn entry<'a>(archive: &'a mut Archive, name: &str) -> Result<ZipFile<'a, BufRead
         .map_err(|why| Fault::at(name, why.to_string()))
 }
 
-/// Files of old versions do not say: they were little-endian.
+/// Checks that the file is little-endian. Files of old PyTorch versions do not say so; they were.
 fn little_endian(archive: &mut Archive, folder: &str) -> Result<(), Fault> {
     let name = format!("{folder}/byteorder");
     let Ok(order) = archive.by_name(&name) else {
@@ -263,7 +263,7 @@ impl Described {
             .try_fold(self.dtype.size() as u64, |n, size| {
                 n.checked_mul(u64::try_from(*size).ok()?)
             });
-        // Before memory is asked for: what a damaged file speaks of may be of any size.
+        // Checked before memory is allocated: a damaged file may state any size.
         if self.bytes > length || needed.is_none_or(|n| n > length.max(MOST_EXPANDED)) {
             let why = "the file is too short for it; save an expanded tensor by .contiguous()";
             return Err(fail(why.to_owned()));
@@ -297,7 +297,7 @@ fn plain(objects: &Objects, marks: Option<&Id>) -> Result<(), String> {
     }
 }
 
-/// A storage's class, its name in the file, and the number that tells its size.
+/// A storage's class, its name in the file, and its number of elements.
 fn outside(objects: &Objects, id: Id) -> Result<(String, String, u64), String> {
     let Object::Outside(told) = objects.get(id) else {
         return Err("it has no storage".to_owned());

@@ -31,7 +31,7 @@ impl Source {
 /// One argument.
 #[derive(Clone, Debug)]
 enum Given {
-    /// A tensor: its identity, and what to call it where nobody knows where it came from.
+    /// A tensor: its identity, and the text to write if nobody knows which node it came from.
     Tensor(usize, String),
     Const(String),
     List(Vec<Given>),
@@ -53,7 +53,7 @@ impl Args {
         Args { given, source }
     }
 
-    /// Arguments by position, and by keyword, with `name` asked for where each tensor came from.
+    /// The arguments by position and by keyword. `name` says which node each tensor came from.
     pub fn resolve(&self, name: &dyn Fn(usize) -> Option<Arg>) -> (Vec<Arg>, Vec<(String, Arg)>) {
         let (mut args, mut kwargs) = (Vec::new(), Vec::new());
         for (key, given) in &self.given {
@@ -87,7 +87,7 @@ impl Given {
     }
 }
 
-/// Takes one value off the front.
+/// Takes one value from the front of the list.
 fn read(rest: &mut &[Element<'_>]) -> Given {
     let Some((first, others)) = rest.split_first() else {
         return Given::Const("None".into());
@@ -125,7 +125,7 @@ fn number(number: &Number) -> String {
     match number {
         Number::Bool(true) => "True".into(),
         Number::Bool(false) => "False".into(),
-        // What libtorch means by "to the end".
+        // libtorch means "to the end" by this number.
         Number::Int(i64::MAX) => "sys.maxsize".into(),
         Number::Complex(..) => format!("({number})"),
         other => other.to_string(),

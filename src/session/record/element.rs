@@ -36,7 +36,7 @@ pub struct Element<'a> {
     pub layout: &'static str,
     /// The element's key in a dict.
     pub key: &'a str,
-    /// The type's name, for what has no tag of its own; a string's text.
+    /// The type's name, for an element with [`Tag::Other`]; the text of a string.
     pub text: &'a str,
     /// A plain value, as Python writes it where that is asked for.
     pub number: Number,

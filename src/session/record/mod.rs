@@ -1,8 +1,8 @@
 //! One run becomes a tree of nodes.
 //!
-//! Values arrive from the seam as flat lists of [`Element`]s. While the run goes on they are only written down on a
-//! [`Tape`], in plain numbers; [`Tape::tree`] makes nodes of it, which is needed only if no earlier run left the same
-//! tape. What a value was made from ([`Args`]) is written down only where no earlier run came the same way.
+//! Values arrive from the seam as flat lists of [`Element`]s. While the run goes on they are only written to a [`Tape`], as
+//! plain numbers. [`Tape::tree`] turns the tape into nodes, which is needed only if no earlier run left an equal tape. What a
+//! value was made from ([`Args`]) is recorded only if no earlier run came to the value in the same way.
 //! [`crate::Run`] tells the tape what happens, and under which name.
 
 pub mod args;

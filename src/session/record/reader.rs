@@ -20,7 +20,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The value that the next `n` atoms are; none are `None`.
+    /// The value that the next `n` atoms describe; `None` if `n` is 0.
     pub(super) fn values(&mut self, n: usize) -> Value {
         if n == 0 {
             return Value::None;

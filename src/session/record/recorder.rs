@@ -6,14 +6,14 @@ use graphpatch_locks::{Mutex, MutexGuard};
 
 use super::Tape;
 
-/// The tape of one run: its own alone, or shared with those who write reports while it goes on.
+/// The tape of one run: owned by the run alone, or shared with reports that are written while the run goes on.
 #[derive(Debug)]
 pub(crate) enum Recorder {
     Own(Box<Tape>),
     Shared(Arc<Mutex<Tape>>),
 }
 
-/// The tape, for a moment.
+/// The tape while it is being written.
 pub(crate) enum Writing<'a> {
     Own(&'a mut Tape),
     Shared(MutexGuard<'a, Tape>),

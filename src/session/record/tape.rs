@@ -38,7 +38,7 @@ pub(super) struct Atom {
     pub(super) device: &'static str,
     pub(super) device_index: Option<i16>,
     pub(super) layout: &'static str,
-    /// Whether a key, a type's name, waits on `texts`.
+    /// Whether the element has a key, and whether it has a text or a type's name; both stand in `texts`.
     pub(super) key: bool,
     pub(super) text: bool,
 }
@@ -50,13 +50,13 @@ pub struct Tape {
     pub(super) atoms: Vec<Atom>,
     pub(super) sizes: Vec<i64>,
     pub(super) texts: Vec<Box<str>>,
-    /// For each atom, which tensor it is; for some events (by index), what they were made from. What two runs that
-    /// did the same do not share.
+    /// For each atom, which tensor it is; for some events (by index), what they were made from. Both may differ between two
+    /// runs that did the same, so they are not compared.
     pub(super) identities: Vec<usize>,
     pub(super) notes: Vec<(usize, Args)>,
     /// For each event, a hash of its name and of all before it.
     prefix: Vec<u64>,
-    /// Earlier runs of the same root, the latest last; and which of them began as this one does so far.
+    /// Earlier runs of the same root, the latest last, and the index of one that has been equal to this run so far.
     known: Vec<Arc<Tape>>,
     like: Option<usize>,
 }
@@ -86,7 +86,7 @@ impl Tape {
         tape
     }
 
-    /// Without what only [`Tape::tree`] needs, in no more memory than it takes: it stays as long as its session.
+    /// The tape without what only [`Tape::tree`] needs, and without spare memory, since it is kept as long as its session.
     pub fn forget(mut self) -> Tape {
         self.events.shrink_to_fit();
         self.prefix.shrink_to_fit();
@@ -108,7 +108,7 @@ impl Tape {
         hasher.finish()
     }
 
-    /// Whether an earlier run came to this event on the same way.
+    /// Whether an earlier run has an event with this hash here, so that the run was equal up to and including it.
     fn known_by(&mut self, hash: u64) -> bool {
         let at = self.prefix.len();
         let came = |tape: &Arc<Tape>| tape.prefix.get(at) == Some(&hash);
@@ -148,7 +148,7 @@ impl Tape {
         at
     }
 
-    /// More of where the scope was called that began with this event: calls inside those that are known.
+    /// Adds frames to the place from which the scope of this event was called: calls inside the frames known so far.
     pub fn locate(&mut self, event: usize, mut source: Source) {
         if source.is_empty() {
             return;

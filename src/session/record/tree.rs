@@ -12,15 +12,15 @@ use graphpatch_native::Modules;
 /// A scope that is not closed yet.
 struct Open {
     node: Node,
-    /// The names by which this scope knows the tensors that it has seen, `name` or `name|dig`.
+    /// The names (`name` or `name|dig`) that tensors have in this scope, by the tensors' identities.
     names: FxHashMap<usize, String>,
     /// Tensors of its output, with their dig.
     output: Vec<(usize, String)>,
     /// Path of the scope below the root, with a dot at the end if it is not the root's.
     path: String,
-    /// Where it stands among its siblings, if it was entered before.
+    /// The scope's index among its siblings, if it was entered before.
     place: Option<usize>,
-    /// Closed scopes inside it: where they stand, and the names in them.
+    /// The closed scopes inside this one, by name: their index, and the names that tensors have in them.
     closed: FxHashMap<String, (usize, FxHashMap<usize, String>)>,
 }
 
@@ -100,17 +100,17 @@ struct Builder {
     open: Vec<Open>,
     /// Where each tensor was seen last, as a path from the root.
     paths: FxHashMap<usize, String>,
-    /// What is loaded, once that is asked for.
+    /// The modules (executables and libraries) of the process, listed when they are needed first.
     modules: Option<Modules>,
 }
 
 impl Builder {
-    /// Notes where a node was called, in words that stay true when a library is unloaded.
+    /// Notes where a node was called, as files and addresses that stay true when a library is unloaded.
     fn locate(&mut self, node: &mut Node, source: &Source) {
         node.frames.clone_from(&source.frames);
         if !source.stack.is_empty() {
             let modules = self.modules.get_or_insert_with(|| {
-                // The dynamic linker's lock is held meanwhile, which a child of a fork would never get.
+                // Listing the modules takes the dynamic linker's lock, which a forked child would find locked forever.
                 let _inside = Inside::new();
                 Modules::now()
             });
@@ -122,7 +122,7 @@ impl Builder {
         let around = self.open.last().map_or("", |open| open.path.as_str());
         let path = format!("{around}{}.", scope.name);
         let mut open = Open::new(scope, path);
-        // In a flat run a scope is entered again and again. Names are unique: one of that name is the same one.
+        // In a flat run a scope is entered again and again. Names are unique, so a closed scope of this name is the same scope.
         if let Some(around) = self.open.last_mut()
             && let Some((place, names)) = around.closed.remove(&open.node.name)
         {
@@ -158,7 +158,7 @@ impl Builder {
             return;
         };
         if let Some(args) = args {
-            // What goes into a scope is spoken of in the words of its caller.
+            // The inputs of a scope are written with the names that its caller uses.
             let speaker = match leaf.kind {
                 Kind::Input => place.checked_sub(1),
                 _ => Some(place),

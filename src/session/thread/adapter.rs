@@ -12,8 +12,8 @@ use crate::value::{Token, ValueKind};
 use crate::wants::{ValueWants, Wants};
 use graphpatch_core::graph::SourceLine as Line;
 
-/// Begins a run that a call of a TorchScript root is; its scope opens with [`enter_root`]. `None`: nothing is wanted of
-/// it, and what it calls is no call of a root, until [`end_call`].
+/// Begins a run for a call of a TorchScript root; its scope opens with [`enter_root`]. `None` if nothing is wanted of the run.
+/// Roots that are called inside of it then begin no run either, until [`end_call`].
 pub fn begin_call(root: Arc<Root>) -> Option<Wants> {
     let begun = Run::begin(root);
     with(|state| match begun {
@@ -29,13 +29,13 @@ pub fn begin_call(root: Arc<Root>) -> Option<Wants> {
     })?
 }
 
-/// The call of a root of which nothing was wanted is over.
+/// The call ends of a root of which nothing was wanted.
 pub fn end_call() {
     with(|state| state.level.declined = false);
 }
 
-/// The code of a TorchScript root begins: the run's own, or one that is called inside a run, by a host that has said
-/// what as, or by an operation as `scope`.
+/// The code of a TorchScript root begins. It is the root of the run itself, or a module that is called inside of the run: as
+/// the scope that the host announced by `call_next`, else as `scope`.
 pub fn enter_root(scope: Arc<Scope>) -> Wants {
     let mut node = 0;
     edge(|edge| node = edge.node());
@@ -109,7 +109,7 @@ pub fn called_from(lines: Vec<Line>) {
     with_run(|run| run.called_from(lines));
 }
 
-/// The adapter keeps something alive for this thread's run.
+/// Gives the thread's run an object of the adapter's to keep alive.
 pub fn hold(held: Arc<dyn Held>) {
     let before = with(|state| match &mut state.level.current {
         Some(current) => current.run().held.replace(held),
@@ -125,7 +125,7 @@ pub fn value_begin(kind: ValueKind) -> Option<(Token, ValueWants)> {
         Current::Flat(flat) => flat.value_begin(kind),
     })??;
     if begun.0.site.is_some() && matches!(kind, ValueKind::Op(_)) {
-        // It may have been the last operation that matters in the scope.
+        // This may have been the last operation that matters in the scope.
         with_scope(|_| ());
         arm();
     }
@@ -137,10 +137,10 @@ pub fn tap(path: &str) -> Option<Token> {
     with_run(|run| run.tap(path)).flatten()
 }
 
-/// What the value is made from; where libtorch knows it, the lines of source behind it.
+/// What the value is made from, and the lines of source behind it, if libtorch knows them.
 pub fn value_args(token: &Token, elements: &[Element<'_>], lines: Vec<Line>) {
     let asked = with_run(|run| run.source_of(token)).flatten();
-    // Asks code of the user's.
+    // This may call code of the user's, so the state is not borrowed.
     let source = asked.map_or_else(Source::default, |(session, script)| session.source(script));
     with_run(|run| run.args(token, elements, source, lines));
 }

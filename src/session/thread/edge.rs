@@ -1,15 +1,15 @@
-//! What only libtorch's side can do for a thread, as the session calls it.
+//! Calls from the session to the side that knows libtorch, for a thread.
 
 use graphpatch_core::error::{Error, Result};
 use graphpatch_locks::OnceLock;
 
-/// What only libtorch's side can do for a thread.
+/// What only the side that knows libtorch can do for a thread.
 pub trait Edge: Send + Sync {
-    /// Operations of this thread are intercepted from now on, or not any more.
+    /// Sets whether operations of this thread are intercepted from now on.
     fn arm(&self, on: bool);
-    /// Lets everything pass on this thread, also inside an operation that is intercepted. Gives what was set before.
+    /// Lets all operations of this thread pass, also inside an operation that is intercepted. Returns the state before.
     fn suspend(&self) -> u32;
-    /// Sets what [`Edge::suspend`] gave.
+    /// Restores the state that [`Edge::suspend`] returned.
     fn resume(&self, before: u32);
     /// The node of a backward pass that this thread computes, or 0.
     fn node(&self) -> usize;
@@ -18,7 +18,7 @@ pub trait Edge: Send + Sync {
 /// Set when the adapter has started; for the life of the process.
 static EDGE: OnceLock<&'static dyn Edge> = OnceLock::new();
 
-/// The adapter has started.
+/// Called when the adapter has started.
 pub fn set_edge(edge: &'static dyn Edge) {
     EDGE.get_or_init(|| edge);
 }

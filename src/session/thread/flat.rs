@@ -1,4 +1,4 @@
-//! The flat run of a thread: that of a program that tells of no calls of modules.
+//! The flat run of a thread, in a program that reports no calls of modules.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::flat::{Flat, Next};
 use crate::scope::Root;
 use crate::wants::Wants;
 
-/// Operations of this thread outside of other runs are in flat runs from now on, or not any more.
+/// Sets whether operations of this thread that are in no other run belong to flat runs from now on.
 pub fn flat_thread(on: bool) {
     let ended = with(|state| {
         state.level.flat.on = on;
@@ -22,7 +22,7 @@ pub fn flat_thread(on: bool) {
     arm();
 }
 
-/// A flat run begins in the place of the one before. `None`: nothing is wanted of it.
+/// Begins a flat run in place of the one before. `None` if nothing is wanted of it.
 pub fn flat_begin(root: Arc<Root>) -> Option<Wants> {
     flat_end();
     let (flat, wants) = Flat::begin(root)?;
@@ -30,7 +30,7 @@ pub fn flat_begin(root: Arc<Root>) -> Option<Wants> {
     Some(wants)
 }
 
-/// The thread's flat run ends, and those that are suspended.
+/// Ends the thread's flat run, and the flat runs of suspended levels.
 pub fn flat_end() {
     let ended = with(|state| {
         let outer = state.outer.iter_mut().map(|(level, _)| level);
@@ -51,7 +51,7 @@ pub fn flat_next() -> Next {
         let (next, news) = flat.advance();
         let gone = match next {
             Next::GoOn => None,
-            // Identities need not be kept any more.
+            // The tensors' identities are not needed any more, so nothing needs to keep them.
             _ => flat.run().held.take(),
         };
         Some((next, news, flat.session(), gone))
@@ -75,7 +75,7 @@ pub fn flat_root(root: Arc<Root>, identities: impl Iterator<Item = usize>) {
     });
 }
 
-/// Which tensors the parameters of the idle flat run's root are.
+/// Sets which tensors the parameters of the idle flat run's root are.
 pub fn flat_parameters(identities: impl Iterator<Item = usize>) {
     with(|state| {
         if let Some(flat) = &mut state.level.flat.idle {
@@ -84,7 +84,7 @@ pub fn flat_parameters(identities: impl Iterator<Item = usize>) {
     });
 }
 
-/// For one operation the flat run is the thread's run. False: there is none.
+/// Makes the flat run the thread's run for one operation (`on`), or ends that. Returns whether the thread has a run now.
 pub fn flat_now(on: bool) -> bool {
     with(|state| {
         let level = &mut state.level;

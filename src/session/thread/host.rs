@@ -1,4 +1,4 @@
-//! Calls of a host: where its runs and scopes begin and end.
+//! Calls of a host, which say where its runs and scopes begin and end.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct Opened {
     pub plan: u64,
 }
 
-/// Makes a run the thread's, inside the one that it is in.
+/// Makes this the thread's run, and suspends the run that the thread is in, if any.
 fn install(run: Run, wants: Wants) -> Opened {
     let plan = run.plan().map_or(0, |plan| plan.serial);
     if is_inside() {
@@ -37,7 +37,7 @@ fn install(run: Run, wants: Wants) -> Opened {
     Opened { wants, plan }
 }
 
-/// Begins a run of `root` on this thread, for `session` or the attached one. `None`: nothing is wanted of it.
+/// Begins a run of `root` on this thread, for `session` or the attached one. `None` if nothing is wanted of it.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ pub fn open_run(session: Option<&Arc<Session>>, root: &Arc<Root>) -> Result<Opti
     Ok(begun.map(|(run, wants)| install(run, wants)))
 }
 
-/// Begins, on this thread, a run that stands where the other one stood; see [`Run::resume`].
+/// Begins, on this thread, a run that starts from the state of another run; see [`Run::resume`].
 ///
 /// # Errors
 ///
@@ -104,7 +104,7 @@ pub fn computes(names: &[&str]) -> Result<bool> {
     Ok(with_run(|run| run.computes(names)).unwrap_or_default())
 }
 
-/// Ends this thread's run, and the scopes that are open in it; the one that it suspended goes on.
+/// Ends this thread's run and the scopes that are open in it. The run that it suspended goes on.
 ///
 /// # Errors
 ///
@@ -114,7 +114,7 @@ pub fn end_run() -> Result<()> {
     let ended = with(|state| {
         let level = &mut state.level;
         let current = match level.current.take() {
-            // The flat run is at work: it ends with its thread.
+            // A flat run is at work, which this call must not end.
             Some(Current::Flat(flat)) => {
                 level.current = Some(Current::Flat(flat));
                 return None;
@@ -160,7 +160,8 @@ pub fn close_scope() -> Result<()> {
     Ok(())
 }
 
-/// The next call of a TorchScript module inside this thread's run is one of `scope`. Returns how many scopes are open.
+/// Announces that the next call of a TorchScript module inside this thread's run is a call of `scope`. Returns how many scopes
+/// are open.
 ///
 /// # Errors
 ///
@@ -181,7 +182,7 @@ fn depth(state: &mut State) -> u32 {
     current.map_or(0, |current| current.run().depth())
 }
 
-/// Leaves the scopes above the first `wanted` ones, which an exception left open.
+/// Leaves scopes that an exception left open, until only the first `wanted` ones are open.
 ///
 /// # Errors
 ///
@@ -197,7 +198,7 @@ pub fn unwind(wanted: u32) -> Result<()> {
     Ok(())
 }
 
-/// Where a thread stands among runs and scopes.
+/// The position of a thread among runs and scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// How many runs are suspended, and whether one is open.
@@ -207,7 +208,7 @@ pub struct Place {
     depth: u32,
 }
 
-/// Where this thread stands.
+/// The position of this thread.
 pub fn place() -> Place {
     let look = |state: &mut State| Place {
         suspended: state.outer.len(),
@@ -221,7 +222,7 @@ pub fn place() -> Place {
     })
 }
 
-/// Ends the runs and leaves the scopes that were begun since, and that an exception left open.
+/// Goes back to a position: ends the runs and leaves the scopes that were begun since and that an exception left open.
 ///
 /// # Errors
 ///

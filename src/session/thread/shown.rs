@@ -1,10 +1,10 @@
-//! What the adapter reads of a thread without a call.
+//! What the adapter reads about a thread without a call.
 
 use std::cell::Cell;
 
 use crate::held::Address;
 
-/// What the adapter reads of a thread, and only its state writes. `GpThread` in the seam.
+/// What the adapter reads about a thread. Only the thread's state writes it, except `cold`. It is `GpThread` in the seam.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Shown {
@@ -12,21 +12,21 @@ pub struct Shown {
     pub run: Cell<u32>,
     /// [`Wants`] of the innermost scope; 0 before the root's code has begun.
     pub wants: Cell<u32>,
-    /// Another number for every frame of the run.
+    /// A number that no other frame of the run has.
     pub frame: Cell<u32>,
-    /// The same of the scope around.
+    /// The same for the scope around the innermost one.
     pub outer_wants: Cell<u32>,
     pub outer_frame: Cell<u32>,
-    /// Written by the adapter, too. 0: something is wanted of the innermost scope, or none is open. Otherwise 1 more than
-    /// the number of scopes that are open below a scope of which nothing is wanted; these are counted without a call.
+    /// The adapter writes this one, too. 0: something is wanted of the innermost scope, or no scope is open. Otherwise: 1 more
+    /// than the number of scopes that are open below a scope of which nothing is wanted, which are counted without a call.
     pub cold: Cell<u32>,
-    /// Operations of the innermost scope are to be intercepted.
+    /// 1: operations of the innermost scope are to be intercepted.
     pub armed: Cell<u32>,
     /// Which operations of the innermost scope may have a name that matters: see [`crate::family_bit`].
     pub families: Cell<u64>,
     /// 1: inside a call of a root of which nothing is wanted.
     pub declined: Cell<u32>,
-    /// 1: operations outside of other runs are in flat runs; 2: and one is open.
+    /// 1: operations that are in no other run belong to flat runs; 2: the same, and a flat run is open.
     pub flat: Cell<u32>,
     /// 1: the run is the flat one, for the time of one operation.
     pub flat_now: Cell<u32>,
@@ -37,7 +37,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// No scope is open.
+    /// Shows that no scope is open.
     pub(super) fn leave_scopes(&self) {
         for cell in [&self.wants, &self.outer_wants, &self.cold, &self.armed] {
             cell.set(0);
@@ -45,7 +45,7 @@ impl Shown {
         self.families.set(0);
     }
 
-    /// No run is.
+    /// Shows that no run is open.
     pub(super) fn forget_run(&self) {
         self.leave_scopes();
         self.run.set(0);
@@ -54,7 +54,7 @@ impl Shown {
 }
 
 thread_local! {
-    /// Has no destructor, so the adapter may read it as long as the thread lives.
+    /// This has no destructor, so the adapter may read it as long as the thread lives.
     pub(crate) static SHOWN: Shown = const {
         Shown {
             run: Cell::new(0),

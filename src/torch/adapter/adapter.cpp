@@ -1,9 +1,10 @@
 // The adapter: the only part of libgraphpatch that is compiled against libtorch. One shared object per libtorch
 // build, loaded by the core into a process that has libtorch already.
 //
-// It is one translation unit, for the sake of the first build on a machine: libtorch's headers cost far more than our code.
-// With 2.11's, `g++ -std=c++17 -O2 -fPIC -DNDEBUG -c adapter.cpp` takes 19 s of one core; the parts compiled apart (without
-// the lines that include them here, `ls *.cpp | xargs -P2 -I{} g++ ... -c {}`) take 153 s, so more than a minute on two cores.
+// It is one translation unit, because the first build on a machine is waited for: libtorch's headers cost far more than our
+// code. With libtorch 2.11, `g++ -std=c++17 -O2 -fPIC -DNDEBUG -c adapter.cpp` takes 19 s of one core. Compiled one by one
+// (without the lines that include them here, `ls *.cpp | xargs -P2 -I{} g++ ... -c {}`), the parts take 153 s, so more than a
+// minute on two cores.
 #include "adapter.h"
 
 #include <c10/macros/Macros.h>
@@ -40,7 +41,7 @@ static GpStr answer(const std::string& text) {
   return gp_str(last);
 }
 
-// A step that was done is not done again when a later one failed and the core tries once more.
+// If a step fails, the core may call this again. The steps that were done are then not repeated.
 static GpStr start() {
   static void (*const kSteps[])() = {start_fallback, start_script, register_doors,
                                      register_cells, register_tap, register_packages};

@@ -1,4 +1,4 @@
-// What the adapter's files share: the core's table, the state of this thread, and the doors between them.
+// The declarations that the adapter's files share: the core's table, the state of this thread, and the entries of each file.
 #pragma once
 
 #include "seam.h"
@@ -25,7 +25,7 @@ extern const GpCore* core;
 // The dispatch key above autograd and autocast whose boxed fallback sees every call of a thread that includes it.
 constexpr c10::DispatchKey kKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 
-// Holds a mutex. All of the adapter's are held by this: a fork waits for it, so that the child finds them free.
+// Holds a mutex. Every mutex of the adapter's is held through this class: a fork waits for it, so that the child finds it free.
 class Lock {
 public:
   explicit Lock(std::mutex& mutex) : mutex_(mutex) {
@@ -53,7 +53,7 @@ inline std::string to_string(GpStr s) {
   return std::string(s.data, s.size);
 }
 
-// Memory that we lack is no error of the program's: what is being looked at is left alone. False then.
+// If there is no memory for our own work, that is no error of the program's: the work is left undone, and false is returned.
 template <class Body>
 bool has_memory_for(Body body) {
   try {
@@ -65,8 +65,8 @@ bool has_memory_for(Body body) {
   }
 }
 
-// Keeps those elements of which `stays` holds, in their order. The end of the others may run code of the user's, which may come
-// back here: they are taken out first.
+// Keeps the elements for which `stays` is true, in their order. Destroying the others may run code of the user's, which may
+// come back here, so they are taken out first.
 template <class T, class Stays>
 void keep_if(std::vector<T>& elements, Stays stays) {
   const auto left = std::stable_partition(elements.begin(), elements.end(), stays);
@@ -74,9 +74,9 @@ void keep_if(std::vector<T>& elements, Stays stays) {
   elements.erase(left, elements.end());
 }
 
-// ---- thread.cpp: how this thread stands, and what is kept alive for its run ----
+// ---- thread.cpp: the state of this thread, and what is kept alive for its run ----
 
-// Written by the core, but for `cold`.
+// The core writes this, except for `cold`.
 GpThread& this_thread();
 
 // Whether a scope is open in which something matters.
@@ -84,21 +84,21 @@ inline bool is_inside(const GpThread& thread) {
   return thread.wants & GP_WANTS_INSIDE;
 }
 
-// A leaf of a value that a host has shown; empty if it did not change.
+// A leaf of a value that a host has shown. `value` is empty if the leaf did not change.
 struct Leaf {
   bool changed = false;
   c10::IValue value;
 };
 
-// gradients.cpp: patches that may have been applied inside of a C++ function with a backward of its own.
+// See gradients.cpp: patches that may have been applied inside of a C++ function with a backward of its own.
 struct WithoutHistory;
 
-// What belongs to one run, and ends with the last who knows it.
+// Objects that belong to one run. They are freed when the last one who uses them is gone.
 struct Held {
   Held();
   ~Held();
-  // Keep the addresses by which the run knows tensors from being used again: those of parameters, and, while recording, of
-  // all that were seen.
+  // Weak references that keep addresses from being used again, since the run knows tensors by address: parameters and, while
+  // recording, all tensors that were seen.
   std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
   // Patched copies of parameters, by the frame that reads them.
   struct Copy {
@@ -108,7 +108,7 @@ struct Held {
     at::Tensor patched;
   };
   std::vector<Copy> copies;
-  // Autograd counts the operations that it keeps on a thread: what it had counted when the root was called.
+  // The number of operations that autograd had counted on this thread when the root was called.
   uint64_t history = 0;
   std::unique_ptr<WithoutHistory> without_history;
   // The leaves of the value that the host has shown last.
@@ -117,30 +117,30 @@ struct Held {
   std::shared_ptr<const char> life;
 };
 
-// That of this thread's run, which is open.
+// The objects of this thread's run, which must be open.
 Held& held();
 void held_leave(void* held, uint32_t frame);
 void held_end(void* held);
 void held_free(void* held);
-// These tensors keep their addresses while the run of this thread lasts.
+// Keeps the addresses of these tensors in use while the run of this thread lasts.
 void keep_addresses(const void* const* identities, size_t n);
 
-// The dispatch key of this thread: for the core, and as long as there are copies whose writes have to be seen.
+// Includes the dispatch key on this thread: `arm` for the core, `watch` while there are copies whose writes must be seen.
 void arm(uint32_t on);
 void watch(bool on);
 void rearm();
 bool is_watching();
-// Whether what this thread computes is the forward of a function with a backward of its own, by which gradients will go.
-// Returns what was set before.
+// Whether this thread computes the forward of a function with a backward of its own, through which gradients will go. The
+// setter returns the value before.
 bool set_own_backward(bool on);
 bool has_own_backward();
-// mirror.cpp: copies whose run has ended, or that nobody sees, are forgotten.
+// In mirror.cpp: forgets copies whose run has ended, or that nobody sees any more.
 void prune_mirrors();
 uint32_t suspend();
 void resume(uint32_t before);
 const void* backward_node();
 
-// A call of a function of the user's: models that it runs are no part of this run.
+// Lives during a call of a function of the user's. Models that the function runs are not part of the run.
 class Apart {
 public:
   Apart() {
@@ -151,7 +151,7 @@ public:
   }
 };
 
-// ---- value.cpp: libtorch's values in the words of the seam ----
+// ---- value.cpp: libtorch's values as structs of the seam ----
 
 // A flat list of a value's elements, in preorder. Borrows from the value.
 class Items {
@@ -159,9 +159,9 @@ public:
   void add(const c10::IValue& value);
   void add_tensor(const at::Tensor& tensor);
   void open_tuple(size_t n);
-  // An operation's argument; enumerations and devices as Python writes them.
+  // Adds an operation's argument; enumerations and devices are written as in Python.
   void add_argument(const c10::Argument& argument, const c10::IValue& value, bool by_keyword);
-  // Takes over the names of types without a tag from a list of the same structure.
+  // Copies the names of types without a tag from a list of the same structure.
   void rename(const GpItem* like);
   const GpItem* data() const {
     return items_.data();
@@ -180,10 +180,10 @@ private:
 uint8_t dtype_code(c10::ScalarType type);
 c10::ScalarType dtype_of(uint8_t code);
 const char* dtype_name(c10::ScalarType type); // "float32"
-// True if the tensor is plain strided memory: no subclass, transform, lazy bit or foreign layout.
+// True if the tensor is plain strided memory: no subclass, no functorch wrapper, no conj or neg bit, no other layout.
 bool is_plain(const at::Tensor& tensor);
 
-// ---- patch.cpp, operands.cpp: the targets of one value, of what an operation reads ----
+// ---- patch.cpp, operands.cpp: applying the targets of a value, and of the operands that an operation reads ----
 
 enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
@@ -192,11 +192,11 @@ enum class Ownership {
   Borrowed // an input or a parameter: always on a copy
 };
 
-// Recording: the tensors of the value keep their addresses while the run lasts.
+// While recording, keeps the addresses of the value's tensors in use as long as the run lasts.
 void remember(const c10::IValue& value);
-// Applies the targets to `n` values that together are the node's value (several: a tuple of results).
+// Applies the targets to `n` values that together are the value of the node (several for a tuple of results).
 void apply_targets(const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how);
-// The targets that the core has for a value, for the time that they are applied.
+// The targets that the core has for a value. The core frees them when this object is destroyed.
 struct Targets {
   GpTargets* owner = nullptr;
   const GpTarget* data = nullptr;
@@ -208,29 +208,29 @@ struct Targets {
     core->targets_free(owner);
   }
 };
-// The value that has begun as `token`, of which `wanted` is: does that.
+// Does what is `wanted` of the value that has begun as `token`.
 void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, size_t n, Ownership how, bool rewrapped = false);
-// An input (of the scope's caller) or the output of the present scope.
+// Handles an input (from the scope's caller) or the output of the present scope.
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
-// Shows the tensors among `values` to the core, but for the `unseen`; puts patched copies in the place of patched parameters,
-// but for those that are `written`. Both are bits of indices.
+// Shows the tensors among `values` to the core, except the `unseen` ones, and replaces patched parameters by patched copies,
+// except those that are `written`. `unseen` and `written` have one bit for each index.
 void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
 
 // ---- args.cpp: what a value that is about to appear is made from, and where ----
 
-// Whether the lines that the interpreter is at are told: those of an operation are; an input stands for its scope's call,
-// an output for its return.
+// Whether to report the lines at which the interpreter is. They are reported for an operation; an input stands for its scope's
+// call, an output for the return.
 enum class Called { Here, Nowhere };
 void give_args(const GpToken& token, const Items& items, Called called);
 void give_op_args(const GpToken& token, const c10::FunctionSchema& schema, const c10::IValue* values);
 
-// ---- host_values.cpp: values that a program shows by calls, and the operators through which Python reaches tensors ----
+// ---- host_values.cpp: values that a program shows by calls, and the operators by which Python reaches tensors ----
 
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
 uint32_t shown_leaf(size_t index, GpLeaf* out);
 void register_doors();
 
-// ---- tap.cpp: the operator by which compiled code tells of a value ----
+// ---- tap.cpp: the operator by which compiled code reports a value ----
 
 void register_tap();
 
@@ -247,7 +247,7 @@ bool may_start_run(const c10::FunctionSchema& schema);
 void own_enter();
 void own_leave(const void* module);
 
-// ---- fallback.cpp, script.cpp: the two ways in ----
+// ---- fallback.cpp, script.cpp: the two ways in which operations are seen ----
 
 struct OpInfo {
   bool query = false; // only looks at what a tensor is; no node
@@ -264,7 +264,7 @@ struct OpInfo {
   bool rewrapped = false; // Python makes an object of another class of its result (a Parameter, say)
   bool starts = false; // a flat run may begin with it
 
-  // All that does not follow from the operator's name.
+  // Compares everything that does not follow from the operator's name.
   bool same_facts(const OpInfo& other) const {
     return n_arguments == other.n_arguments && n_returns == other.n_returns && in_place == other.in_place &&
            written == other.written && statistics == other.statistics && training == other.training;
@@ -278,14 +278,14 @@ inline uint64_t written_by(const OpInfo& info, const c10::IValue* arguments) {
   return info.written | info.statistics;
 }
 
-// One operation of the present scope: its operands, of which some are `unseen`, the call, its result.
+// Runs one operation of the present scope: shows its operands, except the `unseen` ones, calls it, and handles its result.
 void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen);
-// The same for an operation of a thread with a flat run, outside of other runs.
+// The same for an operation outside of other runs, on a thread with a flat run.
 void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info);
 
 void start_fallback();
 void start_script();
-// Makes the next calls of the module's forward ones that we see. False if they cannot be.
+// Makes the next calls of the module's forward visible to us. Returns false if that is not possible.
 bool prepare_script(const c10::IValue& module);
 
 } // namespace graphpatch

@@ -1,5 +1,5 @@
-// What a value was made from, for people: an operation's arguments with their keywords. Asked for only where a run does
-// something that was not recorded before.
+// What a value was made from, for people: an operation's arguments with their keywords. The core asks for this only if a run
+// does something that was not recorded before.
 #include "adapter.h"
 #include "source.h"
 
@@ -7,7 +7,7 @@
 
 namespace graphpatch {
 
-// Enumerations cross TorchScript as plain numbers; the schema still knows.
+// TorchScript passes enumerations as plain numbers, but the schema still knows their type.
 static bool name_of_enumeration(const c10::Argument& argument, const c10::IValue& value, std::string& out) {
   if (!value.isInt())
     return false;
@@ -44,8 +44,8 @@ static bool is_default(const c10::Argument& argument, const c10::IValue& value) 
   return value.tagKind() == expected.tagKind() && value == expected;
 }
 
-// A number that is a constant of the code, as an export writes it: `tensor(1)`. Read from memory, so that nobody else
-// sees an operation.
+// The text of a number that is a constant of the code, as an export writes it: `tensor(1)`. The number is read from memory,
+// because an operation that reads it could be seen by others.
 static std::string number_text(const at::Tensor& tensor) {
   if (!tensor.defined() || !is_plain(tensor) || tensor.dim() != 0 || !tensor.device().is_cpu())
     return "";
@@ -72,7 +72,7 @@ static thread_local std::deque<std::string> texts;
 void Items::add_argument(const c10::Argument& argument, const c10::IValue& value, bool by_keyword) {
   const size_t at = items_.size();
   std::string name;
-  // `x + 1` passes the 1 as a tensor.
+  // In `x + 1` the 1 is passed as a tensor.
   if (value.isTensor() && value.toTensor().defined() && value.toTensor().unsafeGetTensorImpl()->is_wrapped_number()) {
     const c10::Scalar number = value.toTensor().item();
     add(number.isBoolean() ? c10::IValue(number.toBool()) : c10::IValue(number));
@@ -99,7 +99,7 @@ void Items::add_argument(const c10::Argument& argument, const c10::IValue& value
 }
 
 void give_args(const GpToken& token, const Items& items, Called called) {
-  // Asking for the source may run code of the user's, and that code operations of its own.
+  // Asking for the source may run code of the user's, whose operations may come back here.
   const auto borrowed = std::move(texts);
   texts.clear();
   Frames frames;
@@ -108,8 +108,8 @@ void give_args(const GpToken& token, const Items& items, Called called) {
   core->value_args(&token, items.data(), items.size(), frames.data(), frames.size());
 }
 
-// The arguments of an operation, from the stack before the call. Those that are what the schema says anyway are left
-// out, and all after the first of those get their keyword.
+// The arguments of an operation, from the stack before the call. Arguments that equal the schema's defaults are left out; all
+// arguments after the first of these get their keyword.
 void give_op_args(const GpToken& token, const c10::FunctionSchema& schema, const c10::IValue* values) {
   const auto& arguments = schema.arguments();
   Items items;

@@ -14,7 +14,7 @@ namespace graphpatch {
 
 using Callback = int (*)(void*, const void*, const void**);
 
-// Whether a clone of the value would lie as the copy does, and copying takes no other thread.
+// Whether a clone of the value would have the memory layout of the copy, and copying would use no other thread.
 static bool fits(const at::Tensor& copy, const at::Tensor& value) {
   constexpr size_t kSerial = 1 << 17; // libtorch copies more than this on several threads, if it may
   return copy.is_cpu() && value.is_cpu() && copy.scalar_type() == value.scalar_type() && copy.sizes() == value.sizes() &&
@@ -22,7 +22,7 @@ static bool fits(const at::Tensor& copy, const at::Tensor& value) {
          copy.is_inference() == c10::InferenceMode::is_enabled() && (value.nbytes() <= kSerial || at::get_num_threads() == 1);
 }
 
-// Most parameters are what they were in the run before: what is equal is only read.
+// Most parameters have not changed since the last run, so equal pieces are only read and not written.
 static void write_differences(char* to, const char* from, size_t bytes) {
   constexpr size_t kPiece = 1 << 14; // stays in the innermost cache
   for (size_t at = 0; at < bytes; at += kPiece) {
@@ -33,7 +33,7 @@ static void write_differences(char* to, const char* from, size_t bytes) {
 }
 
 struct Cell {
-  Callback function; // for what the cell does not keep
+  Callback function; // called for tensors that the cell does not keep
   void* user;
   std::mutex mutex;
   at::Tensor value;
@@ -43,9 +43,10 @@ struct Cell {
     return std::exchange(value, std::move(other));
   }
 
-  // A copy that nobody has asked for is the cell's alone: it is written anew. False: it does not fit, or there is none.
+  // If nobody has asked for the copy, only the cell has it, so it is overwritten. Returns false if it does not fit, or there is
+  // none.
   bool overwrite(const at::Tensor& other) {
-    const Lock lock(mutex); // who asks meanwhile waits for the whole value
+    const Lock lock(mutex); // a reader that comes meanwhile waits for the whole value
     if (!value.defined() || value.use_count() != 1 || value.storage().use_count() != 1 || !fits(value, other))
       return false;
     write_differences(static_cast<char*>(value.mutable_data_ptr()), static_cast<const char*>(other.const_data_ptr()),
@@ -54,13 +55,13 @@ struct Cell {
   }
 };
 
-// A gp_torch_callback.
+// This is a gp_torch_callback.
 static int call_function(void* user, const void* tensor, const void** replacement) {
   const auto& cell = *static_cast<const Cell*>(user);
   return cell.function(cell.user, tensor, replacement);
 }
 
-// Whether somebody is to see, or to change, what is done to a tensor.
+// Whether a mode or transform of libtorch would see, or change, what is done to a tensor.
 static bool is_observed() {
   return c10::impl::TorchDispatchModeTLS::stack_len() != 0 ||
          c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
@@ -76,7 +77,7 @@ bool keep_in_cell(const GpTarget& target, const at::Tensor& tensor) {
     const at::AutoDispatchBelowADInplaceOrView without_history;
     if (!cell.overwrite(tensor))
       cell.exchange(tensor.clone());
-  } catch (const std::exception&) { // the function tells what is wrong, or knows another way
+  } catch (const std::exception&) { // the function is called instead, and reports the error or handles the tensor
     return false;
   }
   return true;
@@ -92,7 +93,8 @@ void register_cells() {
   using torch::jit::Stack;
   const auto alias = c10::AliasAnalysisKind::CONSERVATIVE;
   static auto* operators = new torch::jit::RegisterOperators({
-      // A new cell, which belongs to the caller; `function` is a gp_torch_callback, called with `user` for what is not kept.
+      // Makes a cell, which belongs to the caller. `function` is a gp_torch_callback; it is called with `user` if a tensor is
+      // not kept.
       Operator(
           "graphpatch::cell(int function, int user) -> int",
           [](Stack& stack) {
@@ -101,11 +103,11 @@ void register_cells() {
             stack.emplace_back(reinterpret_cast<int64_t>(new Cell{function, user, {}, {}}));
           },
           alias),
-      // What gp_spec_custom_torch is to be given with a cell.
+      // The function to give to gp_spec_custom_torch together with a cell.
       Operator(
           "graphpatch::cell_function() -> int",
           [](Stack& stack) { stack.emplace_back(reinterpret_cast<int64_t>(&call_function)); }, alias),
-      // The value that came last since it was asked for, if any.
+      // The last value that came since this was called before, if any.
       Operator(
           "graphpatch::cell_take(int cell) -> Tensor?",
           [](Stack& stack) {

@@ -1,5 +1,5 @@
-// CUDA values for the core: pointer, sizes, strides, dtype, device and libtorch's current stream. A libtorch without CUDA
-// has no such values; nothing of CUDA's is compiled or linked in.
+// CUDA values for the core: pointer, sizes, strides, dtype, device and libtorch's current stream. A libtorch without CUDA has
+// no such values. No code of CUDA's is compiled or linked in.
 #include "device.h"
 #include "dlpack_abi.h"
 #include "write.h"
@@ -18,8 +18,8 @@ bool is_plain_cuda(const at::Tensor& tensor) {
   return is_plain(tensor) && tensor.device().is_cuda() && dtype_code(tensor.scalar_type()) != GP_DTYPE_OTHER;
 }
 
-// The cudaStream_t behind libtorch's current stream of a device: by the C++ method of all versions so far, or the C
-// function of newer ones. Both are looked up in the library that is loaded already.
+// The cudaStream_t behind libtorch's current stream of a device, by a C++ method that all versions have so far, or by a C
+// function of newer versions. Both are looked up in the library that is already loaded.
 static bool native_stream(c10::Stream stream, void** out) {
   using Current = int32_t (*)(int32_t, void**);
   using Native = void* (*)(const c10::Stream*);
@@ -27,7 +27,7 @@ static bool native_stream(c10::Stream stream, void** out) {
     void* loaded = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
     return loaded ? dlsym(loaded, symbol) : nullptr; // stays open: the library is the process's own
   };
-  // A CUDAStream is a Stream and nothing else; its stream() takes it by its address, as all methods do.
+  // A CUDAStream has the layout of a Stream. Like every method, its stream() takes the object's address.
   static_assert(sizeof(c10::Stream) == 16, "c10::Stream has another layout than the one that is passed here");
   static const auto native = reinterpret_cast<Native>(find("libc10_cuda.so", "_ZNK3c104cuda10CUDAStream6streamEv"));
   static const auto current = reinterpret_cast<Current>(find("libtorch_cuda.so", "aoti_torch_get_current_cuda_stream"));
@@ -40,13 +40,13 @@ static c10::Stream current_stream(const at::Tensor& tensor) {
   return c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(tensor.device());
 }
 
-// Whether work for the stream goes into a graph, and is not done now.
+// Whether work for the stream is captured into a graph instead of being done now.
 static bool is_captured(c10::Stream stream) {
   void* native = nullptr;
   return native_stream(stream, &native) && core->is_capturing(native);
 }
 
-// Memory that is given back from here on is not used again before the present work of the current stream is done.
+// Memory that is freed from here on is not used again before the present work of the current stream is done.
 static void read_on_current_stream(const at::Tensor& tensor) {
   c10::impl::VirtualGuardImpl(c10::kCUDA).recordDataPtrOnStream(tensor.storage().data_ptr(), current_stream(tensor));
 }
@@ -62,7 +62,7 @@ static bool describe(const at::Tensor& tensor, void* data, GpDeviceTensor& out) 
   return native_stream(cuda.getStream(tensor.device()), &out.stream);
 }
 
-// Whether more patches follow, and whether some wait.
+// Whether more patches follow at the node, and whether some of them wait to be launched.
 struct Waiting {
   bool more = false;
   bool some = false;
@@ -94,7 +94,7 @@ uint32_t write_on_device(const GpTarget& target, const at::Tensor& tensor) {
   const GpDeviceTensor* given = nullptr;
   if (target.tensor && target.tensor->foreign) {
     const auto& other = *static_cast<const at::Tensor*>(target.tensor->foreign);
-    // A value that lies in the tensor's own memory would be read while it is written.
+    // If the value lay in the tensor's own memory, it would be read while it is written.
     if (!is_plain_cuda(other) || other.device() != tensor.device() || other.is_alias_of(tensor) ||
         !describe(other, const_cast<void*>(other.const_data_ptr()), value))
       return GP_ELSEWHERE;
@@ -107,7 +107,7 @@ uint32_t write_on_device(const GpTarget& target, const at::Tensor& tensor) {
   return answer;
 }
 
-// A copy on the device, and the moment at which it is complete.
+// A copy on the device, and the event that marks when it is complete.
 struct Kept {
   at::Tensor copy;
   c10::Event done{c10::kCUDA};
@@ -118,7 +118,7 @@ void keep_on_device(const GpTarget& target, const at::Tensor& tensor) {
   auto kept = std::make_unique<Kept>();
   const std::string why = reason([&] {
     kept->copy = tensor.detach().clone(at::MemoryFormat::Contiguous);
-    // During a capture the copy is made anew by each replay, and no event outside can wait for it.
+    // During a capture, each replay will make the copy anew, and no event outside of the capture can wait for it.
     const c10::Stream stream = current_stream(tensor);
     void* native = nullptr;
     if (native_stream(stream, &native) && !core->is_capturing(native)) {
@@ -138,7 +138,7 @@ void keep_on_device(const GpTarget& target, const at::Tensor& tensor) {
   verdict(core->keep_on_device(&target, &given));
 }
 
-// Lets the reader's own stream wait for the copy; the host waits only when it reads.
+// Makes the reader's own stream wait for the copy. The host waits only when it reads.
 static void wait_for(Kept& kept) {
   if (kept.marked)
     kept.done.block(current_stream(kept.copy));
@@ -161,8 +161,8 @@ GpStr kept_read(void* handle, void* bytes, size_t size) {
   return gp_str(last);
 }
 
-// A DLPack tensor that holds a reference of its own. Its reader may read on the stream that is current when the tensor is
-// lent, or on the one that is when it is given back.
+// A DLPack tensor that holds a reference of its own. Its reader may read on the stream that is current when the tensor is lent,
+// or on the stream that is current when the tensor is given back.
 struct Lent {
   dlpack::Borrowed borrowed;
 
@@ -179,7 +179,7 @@ void* kept_lend(void* handle) {
   auto& kept = *static_cast<Kept*>(handle);
   DlManagedTensor* out = nullptr;
   reason([&] {
-    // Then the host's copy is asked for, which is refused with words.
+    // The caller then asks for a copy in host memory, which is refused with a message.
     if (is_captured(current_stream(kept.copy)))
       return;
     wait_for(kept);

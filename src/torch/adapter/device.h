@@ -1,4 +1,4 @@
-// CUDA values: their memory and stream in the seam's words, and copies of them that are kept. No header of CUDA's.
+// CUDA values: their memory and stream as structs of the seam, and copies of them that are kept. Uses no header of CUDA's.
 #pragma once
 
 #include "adapter.h"
@@ -8,14 +8,14 @@ namespace graphpatch {
 // Plain strided memory of a CUDA device, with a dtype that the core knows.
 bool is_plain_cuda(const at::Tensor& tensor);
 
-// Whether more patches follow at the node: then a launch may wait for them.
+// Says whether more patches follow at the node. If so, a launch may wait for them.
 void expect_more(bool more);
-// Launches what waits; before libtorch reads or writes a patched value. May throw what the core has to say.
+// Launches the patches that wait. Called before libtorch reads or writes a patched value. May throw an error of the core's.
 void flush_device();
-// One target on a plain CUDA tensor; answers as the core's apply.
+// Applies one target to a plain CUDA tensor. Answers as the core's `apply`.
 uint32_t write_on_device(const GpTarget& target, const at::Tensor& tensor);
 
-// Launches what waits at the end of its life, also when an exception ends it.
+// Launches the patches that wait when it is destroyed, also if an exception destroys it.
 class FlushDevice {
 public:
   FlushDevice() = default;

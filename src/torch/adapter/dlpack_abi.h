@@ -40,7 +40,7 @@ struct DlManagedTensor {
 
 namespace graphpatch::dlpack {
 
-// A dtype in the numbers and names of all sides.
+// A dtype with its numbers and names in libtorch, in the seam and in DLPack.
 struct Kind {
   c10::ScalarType type;
   uint8_t seam;     // GpDtype
@@ -120,7 +120,7 @@ inline Borrowed borrow(const at::Tensor& tensor) {
   return out;
 }
 
-// Takes over a tensor that a function made. Its deleter is called when libtorch needs it no more.
+// Takes over a tensor that a function has made. Its deleter is called when libtorch does not need it any more.
 inline at::Tensor take(DlManagedTensor* made) {
   std::shared_ptr<DlManagedTensor> owner(made, [](DlManagedTensor* tensor) {
     if (tensor->deleter)

@@ -1,10 +1,10 @@
-// The executor that takes the place of libtorch's own one, once and for good, when a function is first called while a
-// session wants something. For each call it decides which plan runs: ours, made from an instrumented copy of the
-// module's graphs (instrument.cpp), or whatever libtorch's executor says, which is asked as if we were not there. So the
-// program has its own plans whenever nothing is wanted, and neither its graphs nor its plans are ever changed.
+// The executor that replaces libtorch's own one, once and for good, when a function is first called while a session wants
+// something. For each call it decides which plan runs: ours, made from an instrumented copy of the module's graphs
+// (instrument.cpp), or the plan of libtorch's executor, which is asked as if we were not there. So the program has its own
+// plans whenever nothing is wanted, and neither its graphs nor its plans are ever changed.
 //
-// A thread may be calling the function while its executor is replaced. It reads one pointer, to the old executor or to
-// the new one: nobody copies it, and both live as long as the function does.
+// Another thread may be calling the function while its executor is replaced. It reads one pointer, either to the old executor
+// or to the new one. It does not copy the pointer's owner, and both executors live as long as the function.
 #include "executor.h"
 
 #include <torch/csrc/jit/passes/autocast.h>
@@ -54,7 +54,7 @@ private:
   const std::shared_ptr<const ScriptRoot> root_;
 };
 
-// An explicit instantiation may name a private member: this one gives the way to it.
+// An explicit instantiation of a template may name a private member. This one gives access to that member.
 struct ExecutorOf {
   using Member = std::shared_ptr<GraphExecutorImplBase> GraphExecutor::*;
   friend Member member_of(ExecutorOf);
@@ -67,7 +67,7 @@ struct Reveal {
 };
 template struct Reveal<&GraphExecutor::pImpl>;
 
-// Tensor attributes of the module and of everything below it: their paths, and the slots that lead to them.
+// Lists the tensor attributes of the module and of all modules below it: their paths, and the slots that lead to them.
 void list_parameters(const c10::ClassTypePtr& type, const std::string& prefix, std::vector<size_t>& slots,
                      std::vector<std::string>& paths, std::vector<std::vector<size_t>>& out) {
   for (size_t i = 0; i < type->numAttributes(); ++i) {
@@ -91,8 +91,8 @@ std::shared_ptr<const ScriptRoot> make_root(GraphFunction& function, const c10::
   try {
     std::string lost;
     auto graph = instrument(function, type, root->scope, lost);
-    // As libtorch's own preparation does. These fold what is no operation (flags, None checks, loop bounds), and what
-    // the tracer added; no pass that drops, merges or replaces operations runs.
+    // The same passes as in libtorch's own preparation. They fold things that are not operations (flags, None checks, loop
+    // bounds), and additions of the tracer. No pass is run that drops, merges or replaces operations.
     ConstantPropagationImmutableTypes(graph);
     Autocast(graph);
     RemoveExpands(graph);
@@ -119,14 +119,14 @@ const Executor* installed(const std::shared_ptr<GraphExecutorImplBase>& place) {
   return dynamic_cast<const Executor*>(place.get());
 }
 
-// The root is made before, outside of the lock: two threads may both do it, and the first to come here wins.
+// The root is made before this call, without the lock. If two threads make one, the first to come here wins.
 bool install(GraphFunction& function, std::shared_ptr<GraphExecutorImplBase>& place, std::shared_ptr<const ScriptRoot> root) {
   static std::mutex mutex;
   const Lock lock(mutex);
   if (installed(place))
     return false;
   std::shared_ptr<GraphExecutorImplBase> ours = std::make_shared<Executor>(function, place, std::move(root));
-  // Whoever finds the new one finds it whole.
+  // A thread that reads the new pointer must find a complete object.
   std::atomic_thread_fence(std::memory_order_release);
   place.swap(ours);
   return true;

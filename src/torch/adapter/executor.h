@@ -1,4 +1,4 @@
-// A TorchScript function's executor, with a plan of ours beside its own ones.
+// A TorchScript function's executor, which has a plan of ours beside libtorch's own plans.
 #pragma once
 
 #include "instrument.h"
@@ -10,9 +10,9 @@
 
 namespace graphpatch {
 
-// A function whose calls may be runs: its instrumented plan, and what the core calls it. Never changed once made.
+// A function whose calls may be runs: its instrumented plan, and the core's handle for it. Never changed after it was made.
 struct ScriptRoot {
-  std::string note; // what a person should know of it; empty if there is nothing
+  std::string note; // a note for the user; empty if there is none
   torch::jit::ExecutionPlan plan;
   std::shared_ptr<Scope> scope;
   GpRoot* handle = nullptr; // NULL: the function could not be instrumented, and runs untouched
@@ -27,8 +27,8 @@ struct ScriptRoot {
   }
 };
 
-// The root that the function is on this thread (its autocast mode decides, too), instrumented at its first call. NULL
-// where it cannot be. `is_new`: this call did it.
+// The root for the function on this thread (whose autocast mode matters, too), which is instrumented at its first call. NULL if
+// it cannot be. `is_new` is set if this call instrumented it.
 std::shared_ptr<const ScriptRoot> root_of(torch::jit::GraphFunction& function, const c10::ClassTypePtr& type, bool& is_new);
 
 std::string qualified(const c10::ClassTypePtr& type);

@@ -1,5 +1,5 @@
-// The boxed fallback: every dispatcher call of a thread whose scope is armed comes through here, above autograd and
-// autocast, as the model wrote it. What the operation calls inside is not seen, because the key is excluded meanwhile.
+// The boxed fallback. Every dispatcher call of a thread whose scope is armed comes through here, above autograd and autocast,
+// as the model wrote it. Calls inside of an operation are not seen, because the key is excluded while it runs.
 #include "gradients.h"
 #include "mirror.h"
 
@@ -17,8 +17,8 @@
 
 namespace graphpatch {
 
-// TorchScript dispatches these; Python and C++ answer them without the dispatcher. They compute nothing, and paths
-// are to agree between hosts.
+// TorchScript dispatches these, while Python and C++ answer them without the dispatcher. They compute nothing, and are left out
+// so that all hosts give the same paths.
 static bool is_query(const c10::FunctionSchema& schema) {
   static const std::unordered_set<std::string> kQueries = {"aten::size",
                                                            "aten::sym_size",
@@ -38,15 +38,15 @@ static bool is_query(const c10::FunctionSchema& schema) {
                                                            "aten::storage_offset",
                                                            "aten::sym_storage_offset",
                                                            "aten::dim"};
-  // Marks of the profiler stand for nothing that is computed.
+  // Marks of the profiler compute nothing.
   return schema.name().compare(0, 10, "profiler::") == 0 || kQueries.count(schema.name()) != 0;
 }
 
-// How often an operator came or went. A schema lies inside its operator: another one may take its place at the same
-// address, so what is known by an address holds for one generation.
+// How often an operator was registered or deregistered. A schema lies inside its operator, and another operator may take its
+// place at the same address, so facts that are cached by address hold for one generation.
 static std::atomic<uint64_t> generation{1};
 
-// Batch norms write into their running statistics, and the schemas of most do not say so.
+// Batch norms write into their running statistics, but most of their schemas do not say so.
 static void read_statistics(const c10::FunctionSchema& schema, OpInfo& info) {
   const std::string& name = schema.name();
   for (const char* reader : {"backward", "functional", "no_training", "no_update"})
@@ -80,8 +80,8 @@ static OpInfo read(const c10::FunctionSchema& schema) {
   return info;
 }
 
-// Facts live as long as the process: an operator may be taken back while it runs. Operators of one name that differ in
-// nothing that matters here share theirs, so registering one again and again adds nothing.
+// The facts are kept as long as the process lives, since an operator may be deregistered while it runs. Operators of one name
+// with the same facts share them, so registering one again and again uses no more memory.
 static const OpInfo& define(const c10::FunctionSchema& schema) {
   struct Known {
     uint64_t generation = 0;
@@ -110,7 +110,7 @@ static const OpInfo& define(const c10::FunctionSchema& schema) {
   return *known.info;
 }
 
-// A small cache per thread keeps the lock off the hot path.
+// A small cache for each thread avoids the lock in nearly all calls.
 static const OpInfo& info_of(const c10::OperatorHandle& op) {
   struct Slot {
     const c10::FunctionSchema* schema = nullptr;
@@ -126,20 +126,21 @@ static const OpInfo& info_of(const c10::OperatorHandle& op) {
   return *slot.info;
 }
 
-// torch.compile, torch.export and the like are looking at the code with tensors that are none.
+// Whether torch.compile, torch.export or the like run the code with tensors that hold no data.
 static bool is_tracing() {
   using Key = c10::impl::TorchDispatchModeKey;
   using Modes = c10::impl::TorchDispatchModeTLS;
   return Modes::stack_len() != 0 && (Modes::get_mode(Key::FAKE) || Modes::get_mode(Key::PROXY));
 }
 
-// A backward pass inside the run: its operations are the engine's. A run that began inside of one (a checkpoint that is
-// computed again) is another matter.
+// Whether the call belongs to a backward pass inside the run; such operations are the engine's. This is not so in a run that
+// itself began inside of a backward pass (a checkpoint that is computed again).
 static bool is_engines(const GpThread& thread) {
   return backward_node() != thread.node;
 }
 
-// The value of an operation without results: what it wrote into. Many fused kernels and `_foreach_` operations are such.
+// The value of an operation without results: the operands that it wrote into. Many fused kernels and `_foreach_` operations
+// have none.
 static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::IValue* arguments) {
   std::vector<c10::IValue> operands;
   for (uint32_t i = 0; i < info.n_arguments && i < 64; ++i)
@@ -152,7 +153,7 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
   const GpThread& thread = this_thread();
   if (thread.held && at::GradMode::is_enabled())
     refuse_gradients(held());
-  // The stack may hold the caller's other values below ours.
+  // The stack may hold other values of the caller's below the arguments.
   if (thread.wants & GP_WANTS_OPERANDS) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
     has_memory_for([&] { handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
@@ -191,7 +192,7 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
 static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const GpThread& thread = this_thread();
   const bool flat = thread.flat && !thread.run;
-  // With a flat run beside it, a thread is armed in every scope of another run.
+  // A thread with a flat run beside another run is armed in every scope of the other run.
   const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
   if (!wanted) {
     const bool watched = !flat && watches_scope();
@@ -221,15 +222,15 @@ static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (!has_mirrors() || is_tracing())
     return handle(op, stack);
   const OpInfo& info = info_of(op);
-  // Some only change what their tensor is a view of (`t_`), or its place in autograd's graph (`detach_`).
+  // Some operators change only how their tensor views memory (`t_`), or its place in autograd's graph (`detach_`).
   const bool stores = !op.hasTag(at::Tag::inplace_view);
   Writes writes(info, stack->data() + (stack->size() - info.n_arguments), stores);
   handle(op, stack);
   writes.reflect();
 }
 
-// Tells the core of every operator that there is, and that comes to be: only scopes in which a patched name could be an
-// operation's need their operations counted.
+// Reports every operator to the core, present or registered later. Operations have to be counted only in scopes in which a
+// patched name could be the name of an operation.
 class Existing : public c10::OpRegistrationListener {
 public:
   void onOperatorRegistered(const c10::OperatorHandle& op) override {
@@ -242,14 +243,14 @@ public:
   }
 };
 
-// Never taken back, as the fallback below: a thread may be inside the dispatcher whenever that could be done.
+// Never removed, like the fallback below: at any time some thread may be inside the dispatcher.
 c10::RegistrationHandleRAII* existing = nullptr;
 
 void start_fallback() {
   if (!existing)
     existing =
         new c10::RegistrationHandleRAII(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
-  // Kept for the life of the process: a thread may be inside a run whenever this could be taken back.
+  // Kept as long as the process lives: at any time some thread may be inside a run.
   static auto* library = new torch::Library(torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);
   library->fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
 }

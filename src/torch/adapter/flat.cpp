@@ -1,6 +1,6 @@
-// Flat runs: what a thread calls outside of all runs that a host tells of. The thread is armed for good; its run begins at
-// its first operation (or anew at each operation that the user has named) and ends with the thread. An operation that
-// reads parameters of one registered module stands in that module's scope, which is entered for it alone.
+// Flat runs: operations of a thread outside of all runs that a host reports. The thread stays armed. Its run begins at its
+// first operation (or anew at each operation that the user has named) and ends with the thread. An operation that reads
+// parameters of one registered module belongs to that module's scope, which is entered for this operation alone.
 #include "registry.h"
 
 #include <ATen/Parallel.h>
@@ -20,13 +20,13 @@ static Known& known() {
   return known;
 }
 
-// Where a new run begins.
+// An operation at which a new run begins.
 struct Start {
   std::string module; // empty: anywhere
   std::string op;
 };
 
-// Set once, before any thread is armed.
+// Filled once, before any thread is armed.
 static std::vector<Start>& starts() {
   static auto* all = new std::vector<Start>;
   return *all;
@@ -54,7 +54,8 @@ static bool starts_run(const c10::FunctionSchema& schema, const OpInfo& info, co
   return false;
 }
 
-// The module whose parameters a value's tensors are. False: those of several, or of none in particular.
+// The module whose parameters the value's tensors are. Returns false if they belong to several modules, or to none in
+// particular.
 static bool find_place(const Registry& registry, const c10::IValue& value, const Place*& place) {
   if (value.isTensor()) {
     const auto found = registry.tensors.find(value.toTensor().unsafeGetTensorImpl());
@@ -89,7 +90,7 @@ static void begin() {
   core->flat_begin(registry.root, registry.identities.data(), registry.identities.size());
 }
 
-// What modules are known now. The registry keeps their parameters' addresses.
+// Takes the modules that are known now. The registry keeps the addresses of their parameters in use.
 static void learn() {
   Known& now = known();
   const uint64_t generation = registry_generation;
@@ -101,7 +102,7 @@ static void learn() {
   core->flat_root(now.registry->root, identities.data(), identities.size());
 }
 
-// For one operation the flat run is the thread's run, and the module whose parameters it reads is the scope.
+// For one operation, makes the flat run the thread's run, and enters the scope of the module whose parameters it reads.
 class Now {
 public:
   explicit Now(const Place* place) : entered_(place) {
@@ -119,8 +120,8 @@ private:
   bool entered_;
 };
 
-// Made after everything else that an operation needs of its thread, so destroyed before it: what the thread's other
-// destructors call is not intercepted.
+// Constructed after every other thread-local object that an operation needs, so destroyed before them: operations in the
+// thread's other destructors are not intercepted.
 struct Ender {
   bool touched = false;
   ~Ender() {
@@ -136,7 +137,7 @@ void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, con
     return;
   }
   learn();
-  // For as long as the operation runs; it may be one that makes another registry known.
+  // Held while the operation runs, since the operation may make another registry known.
   const std::shared_ptr<const Registry> registry = known().registry;
   const Place* place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
   const auto has_run = [] { return this_thread().flat == 2; };
@@ -190,7 +191,7 @@ void own_enter() {
 }
 
 void own_leave(const void* module) {
-  // Reading the module calls members of it, too.
+  // The counter is still 1, so the members that reading the module calls are not recorded either.
   if (own_calls == 1 && module) {
     try {
       register_module(module);

@@ -8,7 +8,7 @@
 
 namespace graphpatch {
 
-// Where elements lie in a memory, in bytes.
+// The positions of elements in a memory, in bytes.
 struct Geometry {
   using Sizes = c10::SmallVector<int64_t, 6>;
 
@@ -43,7 +43,7 @@ struct Geometry {
            std::all_of(strides.begin(), strides.end(), [&](int64_t stride) { return stride % unit == 0; });
   }
 
-  // The same counted in units, of which an element may have several.
+  // The same geometry counted in units. An element may consist of several units.
   Geometry in_units(int64_t unit) const {
     Geometry other = *this;
     for (int64_t& stride : other.strides)

@@ -1,6 +1,6 @@
-// A function's own executor differentiates parts of it by TorchScript's formulas; our plan leaves all of it to autograd. Values
-// are the same, gradients are to rounding. Whether one will be asked for shows when it arrives: until then there is nothing
-// to say.
+// A function's own executor differentiates parts of it by TorchScript's formulas, while our plan leaves all of it to autograd.
+// Values are the same; gradients may differ by rounding. Whether a gradient is asked for is known only when it arrives, so the
+// note is made then.
 #include "gradients.h"
 #include "write.h"
 
@@ -20,7 +20,7 @@ void begin_gradients() {
 static void watch_tensor(const at::Tensor& tensor, const std::string& function) {
   if (!tensor.defined() || !tensor.requires_grad())
     return;
-  // A leaf, or what the caller has computed, is no result of the function.
+  // A leaf, or a tensor that the caller has computed, is not a result of the function.
   const auto node = tensor.grad_fn();
   if (!node || node->sequence_nr() < held().history)
     return;
@@ -53,25 +53,25 @@ void tell_of_gradients(const c10::IValue& result, const std::string& function) {
 // ---- functions of C++ with a backward of their own ----
 //
 // torch::autograd::Function makes its node first, then computes its forward without history, and then gives the node to the
-// results. So a tensor that came to be after a patch, and whose node is older than the patch, came out of a function that the
-// patch was applied in. Autograd counts the nodes of a thread, which tells older from younger.
+// results. So if a tensor appeared after a patch, and its node is older than the patch, the tensor came out of a function
+// inside of which the patch was applied. Autograd counts the nodes of a thread, which tells older from younger.
 
 struct WithoutHistory {
   struct Patch {
-    uint64_t node; // the first one that is made after it
+    uint64_t node; // the first node that is made after the patch
     std::string text;
     bool raises;
   };
   struct Value {
     c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
-    uint64_t node; // its own when it came to be: an operand that was written into has one
+    uint64_t node; // the tensor's node when it appeared: an operand that was written into has one already
     size_t patches; // how many were applied before
   };
   std::vector<Patch> patches;
   std::vector<Value> values;
-  // Scopes whose operations nobody else wants any more.
+  // Scopes whose operations are still intercepted only for this purpose.
   std::vector<uint32_t> scopes;
-  // Where autograd is never on, a run may go on for ever: from this many values on, those that are gone are forgotten.
+  // Where autograd is never on, a run may go on without end. When there are this many values, those that are gone are dropped.
   size_t most = 1024;
 };
 
@@ -85,7 +85,7 @@ static std::shared_ptr<torch::autograd::Node> node_of(const at::Tensor& tensor) 
 }
 
 void patched_without_history(const GpTarget& target, const at::Tensor& tensor) {
-  // A thread that has made no node, or whose Python tells of such functions, is in none.
+  // A thread that has made no node is in no such function, nor is one whose Python reports these functions itself.
   const uint64_t next = at::sequence_number::peek();
   if (at::GradMode::is_enabled() || !next || has_own_backward() || tensor.is_inference() ||
       !(tensor.is_floating_point() || tensor.is_complex()))
@@ -159,7 +159,7 @@ void refuse_gradients(Held& held) {
       continue;
     const at::Tensor tensor(impl);
     const auto node = node_of(tensor);
-    // Python tells of its functions itself. A checkpoint is one of them that computes its forward again, patched.
+    // Python reports its functions itself. A checkpoint is such a function, and it computes its forward again, with the patch.
     if (!node || node->sequence_nr() == value.node || node->name().find("CppNode") == std::string::npos)
       continue;
     for (size_t i = 0; i < value.patches; ++i)

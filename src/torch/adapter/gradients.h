@@ -1,4 +1,4 @@
-// Gradients through TorchScript functions that run by our plan: what a person should know of them.
+// Gradients of TorchScript functions that run by our plan, and the notes about them.
 #pragma once
 
 #include "adapter.h"
@@ -7,7 +7,7 @@
 
 namespace graphpatch {
 
-// What both notes say; docs/limits.md says why.
+// The text that both notes contain; docs/limits.md explains it.
 constexpr const char* kOtherFormulas =
     "while it is recorded or patched, gradients are computed by autograd's formulas, not by those of TorchScript's optimizer, "
     "and may differ from the program's own in the last bits";
@@ -15,20 +15,21 @@ constexpr const char* kOtherFormulas =
 // A function has been called as a root.
 void begin_gradients();
 
-// It is about to return this. If a gradient comes back through it, a note says what the gradient is.
+// The function is about to return `result`. If a gradient comes back through it, a note says by which formulas it is computed.
 void tell_of_gradients(const c10::IValue& result, const std::string& function);
 
-// Patches that are applied where autograd is off. A torch::autograd::Function of C++ computes its forward so, and gives what it
-// returns a backward of its own, in which such a patch has no part: that gradient is refused.
+// Patches that are applied where autograd is off. A torch::autograd::Function of C++ computes its forward there, and gives its
+// results a backward of its own, which does not know the patch. Such a gradient is refused.
 //
-// This one has been applied.
+// Notes that such a patch has been applied.
 void patched_without_history(const GpTarget& target, const at::Tensor& tensor);
-// The operations of this scope are seen for that alone from now on, if such a patch was applied; whether they are.
+// If such a patch was applied, operations of this scope are intercepted from now on for that purpose alone. watches_scope:
+// whether they are.
 void watch_rest_of_scope();
 bool watches_scope();
-// These values came to be, in a place where autograd is on or off.
+// Notes values that an operation has produced.
 void came_to_be(const c10::IValue* values, size_t n);
-// Something begins, or has ended: looks for values that have come out of such a function.
+// Called when an operation begins or has ended: refuses gradients of values that came out of such a function.
 void refuse_gradients(Held& held);
 
 } // namespace graphpatch

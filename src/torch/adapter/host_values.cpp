@@ -1,5 +1,5 @@
-// Host values: what a program shows us by calls (C++, Python): an input or the output of a scope in, its leaves out as the
-// patches left them. And the operators through which Python, which sees no pointers, reaches tensors and modules.
+// Host values: a program shows an input or the output of a scope by calls (C++, Python), and gets its leaves as the patches
+// left them. This file also has the operators by which Python, which has no pointers, reaches tensors and modules.
 #include "gradients.h"
 
 #include <torch/csrc/jit/runtime/custom_operator.h>
@@ -12,7 +12,7 @@ static at::Tensor tensor_at(const void* impl) {
   return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
 }
 
-// The value that `items`, from `at` on, describe.
+// Builds the value that `items` describe from index `at` on.
 static c10::IValue build(const GpItem* items, size_t n, size_t& at) {
   TORCH_CHECK(at < n, "a value that ends in the middle");
   const GpItem& item = items[at++];
@@ -52,7 +52,7 @@ static c10::IValue build(const GpItem* items, size_t n, size_t& at) {
       }
       return dict;
     }
-    case GP_OTHER: // something that is no leaf, as the program knows it
+    case GP_OTHER: // an object that is no leaf; the program gives its type's name
       return c10::IValue::make_capsule(c10::make_intrusive<torch::CustomClassHolder>());
     default:
       return c10::IValue();
@@ -71,7 +71,7 @@ static bool same(const GpItem& item, const c10::IValue& value) {
       return value.isBool() && value.toBool() == (item.number.i != 0);
     case GP_INT:
       return value.isInt() && value.toInt() == item.number.i;
-    case GP_FLOAT: // NaN is what it was
+    case GP_FLOAT: // NaN counts as unchanged
       return value.isDouble() && (value.toDouble() == item.number.re || value.toDouble() != value.toDouble());
     default:
       return true;
@@ -98,7 +98,7 @@ static void collect_leaves(const GpItem* items, size_t& at, const c10::IValue& v
   }
 }
 
-// What the thread shows was found in Python's words; what libtorch knows of a tensor is added by Items.
+// The program has described the value with Python's names of types; what libtorch knows of a tensor is added by Items.
 static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, const GpItem* items, Ownership how) {
   handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, &value, 1);
   GpToken token;
@@ -144,7 +144,7 @@ GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, u
     const size_t last = kind == GP_VALUE_INPUTS ? index + items[0].count : index + 1;
     const uint32_t each = kind == GP_VALUE_OUTPUT ? GP_VALUE_OUTPUT : GP_VALUE_INPUT;
     const Ownership how = each == GP_VALUE_INPUT ? Ownership::Borrowed : owned ? Ownership::Owned : Ownership::Result;
-    std::vector<Leaf> leaves; // whatever a patch's function shows meanwhile has its own
+    std::vector<Leaf> leaves; // a value that a patch's function shows meanwhile has leaves of its own
     for (; index < last; ++index) {
       const GpItem* own = items + at;
       c10::IValue value = build(items, n, at);
@@ -189,7 +189,7 @@ void register_doors() {
   using torch::jit::Stack;
   const auto alias = c10::AliasAnalysisKind::CONSERVATIVE;
   static auto* operators = new torch::jit::RegisterOperators({
-      // Another reference to the tensor at an address that the library gave (gp_scope_leaf, gp_torch_callback).
+      // A new reference to the tensor at an address that the library gave (gp_scope_leaf, gp_torch_callback).
       Operator(
           "graphpatch::tensor_at(int address) -> Tensor",
           [](Stack& stack) {
@@ -197,7 +197,7 @@ void register_doors() {
             stack.emplace_back(tensor_at(reinterpret_cast<const void*>(address)));
           },
           alias),
-      // Has a scripted module tell of its calls from the next one on.
+      // Makes a scripted module report its calls, from the next call on.
       Operator(
           "graphpatch::prepare(Any module) -> bool",
           [](Stack& stack) {
@@ -205,7 +205,7 @@ void register_doors() {
             stack.emplace_back(prepare_script(module));
           },
           alias),
-      // Sets the thread's switch of the optimizer. Returns what it was.
+      // Sets the thread's switch of the TorchScript optimizer. Returns the value before.
       Operator(
           "graphpatch::optimize(bool on) -> bool",
           [](Stack& stack) {
@@ -215,7 +215,7 @@ void register_doors() {
             stack.emplace_back(before);
           },
           alias),
-      // Around the forward of a torch.autograd.Function, through whose own backward gradients will go.
+      // Called around the forward of a torch.autograd.Function, through whose own backward gradients will go.
       Operator(
           "graphpatch::own_backward(bool on) -> bool",
           [](Stack& stack) {

@@ -30,8 +30,8 @@ Scope::~Scope() {
 
 // ---- markers ----
 
-// Made when they are first asked for, and not while the adapter is loaded: what is thrown there, for want of memory, goes
-// through the dynamic linker and ends the process.
+// Made when they are first used, not while the adapter is loaded: an exception for lack of memory that is thrown during loading
+// passes through the dynamic linker and ends the process.
 struct Symbols {
   const Symbol enter_root = Symbol::fromQualString("graphpatch::enter_root");
   const Symbol enter = Symbol::fromQualString("graphpatch::enter");
@@ -95,7 +95,7 @@ static Operation enter_marker(const Node* node) {
   };
 }
 
-// Outside a run, or below a scope where nothing is wanted, the value passes through.
+// Outside of a run, or below a scope where nothing is wanted, the value passes through unchanged.
 static Operation input_marker(const Node* node) {
   return [scope = scope_of(node), index = static_cast<uint32_t>(node->i(symbols().index))](Stack& stack) {
     if (!is_inside(this_thread()))
@@ -159,7 +159,7 @@ public:
   }
 
 private:
-  using Paths = std::unordered_map<Value*, std::string>; // values that are modules → path below the called module
+  using Paths = std::unordered_map<Value*, std::string>; // paths below the called module, of values that are modules
 
   static std::string join(const std::string& left, const std::string& right) {
     return left.empty() ? right : right.empty() ? left : left + "." + right;
@@ -181,7 +181,7 @@ private:
     const auto& arguments = function.getSchema().arguments();
     for (size_t i = 1; i < arguments.size(); ++i)
       names.push_back(arguments[i].name());
-    // Tracing names an argument after the caller's value. Where the class is libtorch's own, its forward is known.
+    // Tracing names an argument after the caller's value. For a class of libtorch's own, the names in its forward are known.
     static const std::string kLayers = "__torch__.torch.nn.modules.";
     const std::string name = class_name(type);
     const auto at = name.rfind(kLayers, 0) == 0 ? name.find('.', kLayers.size()) : std::string::npos;
@@ -195,7 +195,7 @@ private:
     return names;
   }
 
-  // Its result is for nobody: inlining tells only nodes that have one from where they were called.
+  // Nobody uses the result: inlining records the place of the call only for nodes that have a result.
   static Node* create_enter(Graph& graph, Symbol kind, int64_t number) {
     Node* node = graph.create(kind, 1);
     node->i_(symbols().scope, number);
@@ -240,11 +240,11 @@ private:
       } else if (node->kind() == prim::CallFunction) {
         call_function(node, absolute);
       } else if (node->kind() == aten::Int && node->input()->node()->kind() == prim::NumToTensor) {
-        // Tracing writes `size` as a tensor made of an int that is read back at once: no operation of the model's.
+        // Tracing writes `size` as a tensor made of an int that is read back at once. That is not an operation of the model's.
         node->output()->replaceAllUsesWith(node->input()->node()->input());
         node->destroy();
       } else if (node->hasAttribute(attr::Subgraph)) {
-        // prim::fork: the body reads modules through the node's inputs. It runs on a thread that has no run.
+        // prim::fork: the body reads modules through the node's inputs. The body runs on a thread that has no run.
         forks = true;
         auto graph = node->g(attr::Subgraph)->copy();
         Paths inner;
@@ -287,7 +287,7 @@ private:
     const bool is_module = type ? type->is_module() : node->input(0)->type()->cast<c10::InterfaceType>() != nullptr;
     const bool is_scope = is_module && is_forward(method) && !(known && found->second.empty());
 
-    if (!callee) { // behind an interface: which module it is shows only when it runs
+    if (!callee) { // behind an interface, so the called module is known only when the call runs
       if (is_scope)
         enclose_call(node, known ? found->second : "module", absolute);
       return;
@@ -307,7 +307,7 @@ private:
     inlineCallTo(node, callee, graph.get());
   }
 
-  // Markers around a call that stays a call.
+  // Puts markers around a call that is not inlined.
   void enclose_call(Node* node, const std::string& path, const std::string& absolute) {
     Graph& graph = *node->owningGraph();
     std::vector<std::string> names;
@@ -370,7 +370,7 @@ std::shared_ptr<Graph> instrument(GraphFunction& function, const c10::ClassTypeP
     say("parts of it run as parallel tasks (fork): what they do, and what follows a wait for them, is not seen");
   if (instrumenter.differentiates)
     say(std::string("it takes gradients itself; ") + kOtherFormulas);
-  // The executor's code keeps the scopes alive through its markers; until it is made, the root does.
+  // The executor's code keeps the scopes alive through its markers. Until that code is made, this variable does.
   static thread_local std::vector<std::shared_ptr<Scope>> until_compiled;
   until_compiled = instrumenter.take();
   return graph;

@@ -27,13 +27,13 @@ private:
   GpScope* handle_;
 };
 
-// `root` becomes the function's own scope; `lost` says what the graph no longer tells, if anything.
+// Sets `root` to the function's own scope, and `lost` to a note about what the graph no longer shows, if anything.
 std::shared_ptr<torch::jit::Graph> instrument(torch::jit::GraphFunction& function, const c10::ClassTypePtr& type,
                                               std::shared_ptr<Scope>& root, std::string& lost);
 
 void register_markers();
 
-// script.cpp: our plan of the root that `scope` is has begun on this thread, on that module.
+// In script.cpp: our plan of the root with this scope has begun on this thread, on that module.
 void begin_waiting(const GpScope* scope, const c10::IValue& module);
 
 } // namespace graphpatch

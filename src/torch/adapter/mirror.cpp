@@ -1,8 +1,8 @@
-// What is written into a patched copy goes into the memory that the original shows, and the other way round. Only what
-// operations write does so; what the patch itself has changed does not.
+// What operations write into a patched copy is also written into the memory of the original, and the other way round. A change
+// that the patch itself has made is not passed on.
 //
-// Each pair of a copy and its original is an edge of a tree, since a copy may be made of a view of a copy. A write is passed
-// on along all edges but the one that it came by.
+// Each pair of a copy and its original is an edge of a tree, since a copy may be made of a view of a copy. A write is passed on
+// along all edges except the one that it came by.
 #include "mirror.h"
 #include "geometry.h"
 #include "write.h"
@@ -28,7 +28,7 @@ struct Edge {
   Geometry in_copy;
   Geometry in_original;
 
-  // Both have the same strides: whatever lies beside their elements corresponds as well.
+  // Both have the same strides, so the gaps between their elements correspond as well.
   bool parallel() const {
     return in_copy.strides == in_original.strides;
   }
@@ -37,7 +37,7 @@ struct Edge {
   }
 };
 
-// Elements of a memory that were written: of those at `where` the ones that `hit` marks, or all if it is undefined.
+// Elements of a memory that were written: those at `where` that `hit` marks, or all of them if `hit` is undefined.
 struct Written {
   c10::StorageImpl* memory;
   Geometry where;
@@ -60,7 +60,7 @@ at::ScalarType type_of_size(int64_t unit) {
   }
 }
 
-// A part of a memory as a tensor without history, conj and neg bits.
+// A part of a memory as a tensor without history and without conj and neg bits.
 at::Tensor elements_at(c10::StorageImpl* memory, const Geometry& where, int64_t unit, at::ScalarType type) {
   const Geometry counted = where.in_units(unit);
   at::Tensor bits = at::empty({0}, at::TensorOptions(memory->device()).dtype(type));
@@ -70,17 +70,17 @@ at::Tensor elements_at(c10::StorageImpl* memory, const Geometry& where, int64_t 
   return bits;
 }
 
-// How a write is passed on: as bits, counted in numbers of some size, or as a part of autograd's graph.
+// How a write is passed on: as bits, in units of some size, or as a part of autograd's graph.
 struct Manner {
   bool graph;
   int64_t unit;
   at::ScalarType type;
 };
 
-// One end of an edge, to be written.
+// One end of an edge, which is to be written.
 struct End {
   c10::StorageImpl* memory;
-  at::Tensor tensor; // undefined: only its memory is left
+  at::Tensor tensor; // undefined if only its memory still exists
   Manner manner;
 
   at::Tensor at(const Geometry& where) const {
@@ -93,7 +93,7 @@ struct End {
   bool holds(const Geometry& where) const {
     return where.offset >= 0 && where.end() <= static_cast<int64_t>(memory->nbytes());
   }
-  // Bits were written past autograd: what it has saved of this memory is no longer what it was.
+  // Autograd does not see that bits were written. If it has saved this memory, it has to notice the change.
   void bump() const {
     if (!manner.graph && tensor.defined() && !tensor.is_inference())
       tensor.unsafeGetTensorImpl()->bump_version();
@@ -104,7 +104,7 @@ void write_where(const at::Tensor& place, const at::Tensor& values, const at::Te
   at::Tensor(place).copy_(hit.defined() ? at::where(hit, values, place) : values);
 }
 
-// Where a copy is not what its original is: there the patch has changed it, and it stays so.
+// The elements in which a copy differs from its original: the patch has changed them, and they stay different.
 at::Tensor differences(const Edge& edge, c10::StorageImpl* copy) {
   const int64_t unit = edge.in_copy.element;
   const auto bits = [&](c10::StorageImpl* memory, const Geometry& where) {
@@ -114,8 +114,8 @@ at::Tensor differences(const Edge& edge, c10::StorageImpl* copy) {
   return bits(copy, edge.in_copy).ne(bits(original, edge.in_original));
 }
 
-// Passes on what was written at one end of an edge, whose elements lie at `from`, to the other, where they lie at `to`, but
-// for those that are to stay. False: none of it has a place there.
+// Passes on what was written at one end of an edge, whose elements lie at `from`, to the other end, where they lie at `to`,
+// except elements in `stay`. Returns false if none of the written elements belongs to the edge.
 bool pass(Written& written, const Geometry& from, const End& end, const Geometry& to, const at::Tensor& stay) {
   if (written.where.end() <= from.offset || from.end() <= written.where.offset)
     return false;
@@ -125,7 +125,7 @@ bool pass(Written& written, const Geometry& from, const End& end, const Geometry
     written = {end.memory, there, written.values, written.hit};
     return true;
   }
-  // A picture of the part of the memory in question: what was written, and where.
+  // A picture of the affected part of the memory: what was written, and where.
   const int64_t first = std::min(written.where.offset, from.offset);
   const int64_t unit = end.manner.unit;
   const int64_t size = (std::max(written.where.end(), from.end()) - first) / unit;
@@ -149,7 +149,7 @@ bool pass(Written& written, const Geometry& from, const End& end, const Geometry
   return true;
 }
 
-// What has to be known of a memory before it is written: the copies that what is written may come to.
+// What must be known of a memory before it is written: the copies to which the written elements may be passed on.
 struct Reached {
   std::vector<Edge> edges;
   std::vector<at::Tensor> stay; // of each copy's elements, those that the patch has changed
@@ -164,8 +164,8 @@ public:
   bool empty() const {
     return edges_.empty();
   }
-  // Copies that nobody sees any more go, and with them what they were copies of; and copies whose original nobody sees any
-  // more, and which is no copy itself, stand for themselves.
+  // Drops the edges of copies that nobody sees any more, and their originals with them. Also drops the edges of originals that
+  // nobody sees any more and that are not copies themselves: their copies then stand for themselves.
   void prune() {
     const auto is_copy = [&](const c10::StorageImpl* memory) {
       return std::any_of(edges_.begin(), edges_.end(), [&](const Edge& edge) { return edge.memory.lock().get() == memory; });
@@ -177,7 +177,7 @@ public:
       keep_if(edges_, lives);
   }
 
-  // What lies between the elements of a copy, and is about to be read, mirrors what lies between those of its original.
+  // Gaps between the elements of a copy are about to be read: fills them from the gaps between the elements of its original.
   void fill_gaps(const at::Tensor& tensor) {
     const c10::StorageImpl* memory = tensor.storage().unsafeGetStorageImpl();
     const c10::AutoGradMode none(false);
@@ -204,7 +204,7 @@ public:
     }
   }
 
-  // The edges that lead from a memory to others, and on from those.
+  // The edges that lead from a memory to others, and from those to further ones.
   Reached reached_from(const at::Tensor& tensor) const {
     Reached found;
     std::vector<const c10::StorageImpl*> reached{tensor.storage().unsafeGetStorageImpl()};
@@ -218,14 +218,14 @@ public:
           continue;
         taken[i] = true;
         found.edges.push_back(edges_[i]);
-        // A write that comes from the copy itself goes to all of the original.
+        // A write into the copy is passed on to all elements of the original.
         found.stay.push_back(original == reached[at] ? differences(edges_[i], copy.get()) : at::Tensor());
         reached.push_back(copy.get() == reached[at] ? original : copy.get());
       }
     return found;
   }
 
-  // The tensor was written.
+  // Passes on what was written into the tensor.
   static void reflect(const Reached& reached, const at::Tensor& tensor) {
     if (reached.edges.empty() || !tensor.numel())
       return;
@@ -286,12 +286,12 @@ Mirrors& mirrors() {
   return mirrors;
 }
 
-// The patched copies of parameters that are about to be stale: they are made again when they are read.
+// Forgets the patched copies of parameters that a write makes stale. They are made again when they are read.
 void forget_copies(const at::Tensor& written) {
   if (!this_thread().held)
     return;
   keep_if(held().copies, [&](const Held::Copy& copy) {
-    return copy.patched.unsafeGetTensorImpl() == copy.parameter || // probes alone stand there
+    return copy.patched.unsafeGetTensorImpl() == copy.parameter || // only probes are there
            !copy.memory || copy.memory != written.storage().unsafeGetStorageImpl();
   });
 }
@@ -337,7 +337,7 @@ void mirror(const at::Tensor& original, const at::Tensor& copy) {
 }
 
 struct Writes::Reach {
-  std::vector<Reached> of; // each of the tensors
+  std::vector<Reached> of; // one for each of the tensors
 };
 
 Writes::Writes(const OpInfo& info, const c10::IValue* arguments, bool stores) {

@@ -1,4 +1,4 @@
-// Mirrors: a patched copy stands for memory that others see, too. What is written into the one is written into the other.
+// Mirrors: a patched copy stands for memory that others see, too. So a write into either of the two is repeated in the other.
 #pragma once
 
 #include "adapter.h"
@@ -7,20 +7,20 @@
 
 namespace graphpatch {
 
-// `copy` has taken the place of `original` in the run of this thread. Until the run ends, or nobody sees the copy any more, all
-// operations of the thread come through the fallback.
+// Notes that `copy` has taken the place of `original` in the run of this thread. Until the run ends, or nobody sees the copy
+// any more, all operations of the thread come through the fallback.
 void mirror(const at::Tensor& original, const at::Tensor& copy);
 
-// Whether a tensor is memory of which elements can be found by strides.
+// Whether the tensor has memory in which its elements can be found by strides.
 bool is_memory(const at::Tensor& tensor);
 
 // Whether this thread has such copies.
 bool has_mirrors();
 
-// The tensors that an operation is about to write; those that have mirrors are written there, too, when it has returned.
+// The tensors that an operation is about to write. When it has returned, `reflect` repeats the write in their mirrors.
 class Writes {
 public:
-  // `stores`: it writes elements where its schema says that it writes.
+  // `stores` means that the operation changes elements of the tensors that its schema says it writes.
   Writes(const OpInfo& info, const c10::IValue* arguments, bool stores);
   ~Writes();
   void reflect();

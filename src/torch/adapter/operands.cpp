@@ -5,17 +5,17 @@
 
 namespace graphpatch {
 
-// What becomes of an operand that is a patched parameter.
+// How an operand that is a patched parameter is treated.
 enum Operand : uint8_t {
   kAsItIs,
   kPatched, // its patched copy takes its place
-  kLookedAt, // the operation writes into it: it stays, and only what looks at the parameter, as probes do, sees it
+  kLookedAt, // the operation writes into it: it stays, and only patches that read it, such as probes, get it
 };
 
-// The patched copy of a parameter for the frame at `level`, made once per frame.
+// The patched copy of a parameter for the frame at `level`. It is made once for each frame.
 static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Tensor& parameter, Operand how) {
   const void* identity = parameter.unsafeGetTensorImpl();
-  // A flat run may last for ever, and an optimizer may have changed the parameter since.
+  // A flat run may go on without end, and an optimizer may have changed the parameter meanwhile, so its copies are not kept.
   const bool keep = !this_thread().flat_now;
   if (keep)
     for (const Held::Copy& copy : held().copies)
@@ -31,7 +31,7 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   apply_targets(targets.data, targets.size, &value, 1, Ownership::Borrowed);
   at::Tensor patched = value.toTensor();
   if (how == kLookedAt && !patched.is_same(parameter))
-    return parameter; // a function that changes the value is asked again when the operation has written
+    return parameter; // a function that changes the value is called again after the operation has written
   if (keep)
     held().copies.push_back({frame, identity, memory, patched});
   return patched;

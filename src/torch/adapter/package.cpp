@@ -1,9 +1,9 @@
 // Models that AOTInductor has compiled to machine code. They call kernels, not the dispatcher, so one run of such a model is
-// one operation here, `aoti_model`: its outputs are seen and patched as those of every other operation. What the
-// kernels call inside of libtorch is the business of its C functions, and no node.
+// one operation here, `aoti_model`. Its outputs are seen and patched like those of any other operation. Calls that its kernels
+// make into libtorch go through libtorch's C functions and give no nodes.
 //
-// libtorch's runner has one virtual method by which every host (the loader of packages in Python and C++, or a runner by
-// itself) comes to the model: ours takes its place in the runner's table, for good, and calls libtorch's own one.
+// libtorch's runner has one virtual method by which every host reaches the model (the loader of packages in Python and C++, or
+// a runner alone). Our function takes that method's place in the runner's table, for good, and calls libtorch's own one.
 #include "adapter.h"
 
 #include <torch/library.h>
@@ -16,8 +16,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// Missing in a libtorch without the runner, or whose runner has no such method. The tables end where the next one begins;
-// the method stands behind the two entries of the type and the two destructors.
+// These are NULL in a libtorch without the runner, or whose runner has no such method. A table ends where the next one begins.
+// The method stands behind the two entries of the type and the two destructors.
 extern "C" {
 __attribute__((weak)) extern void* graphpatch_runner_table[] __asm__("_ZTVN5torch8inductor24AOTIModelContainerRunnerE");
 __attribute__((weak)) extern void* graphpatch_cpu_runner_table[] __asm__("_ZTVN5torch8inductor27AOTIModelContainerRunnerCpuE");
@@ -35,7 +35,7 @@ using Run = std::vector<at::Tensor> (*)(Runner*, Handles&, void*);
 
 constexpr size_t kRunEntry = 4;
 
-// A run on its way through the dispatcher. Handles are tensors on the heap, which the model takes over.
+// A run that passes through the dispatcher. The handles are tensors on the heap, which the model takes over.
 struct Call {
   Runner* runner;
   Handles* handles;
@@ -52,7 +52,7 @@ at::Tensor& tensor_of(AtenTensorHandle handle) {
   return *reinterpret_cast<at::Tensor*>(handle);
 }
 
-// The operator's kernel: the model itself, with the inputs as patches have left them.
+// The operator's kernel: runs the model itself, with the inputs that patches may have changed.
 void run_taken(const c10::OperatorHandle&, torch::jit::Stack* stack) {
   Call* now = std::exchange(call, nullptr);
   TORCH_CHECK(now, "graphpatch::aoti_model stands for the run of a model that AOTInductor has compiled; it cannot be called");
@@ -64,14 +64,15 @@ void run_taken(const c10::OperatorHandle&, torch::jit::Stack* stack) {
   torch::jit::push(*stack, c10::List<at::Tensor>(own_run()(now->runner, *now->handles, now->stream)));
 }
 
-// A member that only derived classes may name.
+// Gives access to a member that only derived classes may name.
 struct Loaded : Runner {
   static const void* entry(const Runner& runner) {
     return reinterpret_cast<const void*>(runner.*(&Loaded::run_func_));
   }
 };
 
-// What a person finds again: the model's library by its place in the package, which was unpacked into some folder.
+// A name that a person recognizes: the path of the model's library in the package, without the folder that it was unpacked
+// into.
 std::string name_of(const Runner& runner) {
   Dl_info info{};
   const void* entry = Loaded::entry(runner);
@@ -129,7 +130,7 @@ std::vector<at::Tensor> run(Runner* runner, Handles& handles, void* stream) {
   return own_run()(runner, handles, stream);
 }
 
-// Whether the linker has made these bytes read-only after it had written them.
+// Whether the dynamic linker made these bytes read-only after it had written them.
 bool is_sealed(uintptr_t address) {
   struct Search {
     uintptr_t address;
@@ -150,7 +151,7 @@ bool is_sealed(uintptr_t address) {
   return search.found;
 }
 
-// False: the system does not let us.
+// Replaces the entry. Returns false if the system does not allow that.
 bool replace(void** entry) {
   const auto address = reinterpret_cast<uintptr_t>(entry);
   const uintptr_t size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -168,8 +169,8 @@ bool replace(void** entry) {
 } // namespace packages
 
 void register_packages() {
-  // Kept for the life of the process, as the entry is. The kernel stands for all keys: autograd and modes meet what they
-  // would have met without us.
+  // Kept as long as the process lives, since the table's entry stays. The kernel is for all keys, so that autograd and modes
+  // see what they would see without us.
   static auto* library = new torch::Library(torch::Library::FRAGMENT, "graphpatch", std::nullopt, __FILE__, __LINE__);
   library->def("aoti_model(Tensor[] inputs) -> Tensor[]");
   library->impl("aoti_model", torch::CppFunction::makeFromBoxedFunction<&packages::run_taken>());

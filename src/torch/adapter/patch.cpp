@@ -1,4 +1,4 @@
-// The targets of a value: walks the dig to the leaf, and decides whether the leaf is changed where it lies or on a copy.
+// Applies the targets of a value: follows the dig to the leaf, and decides whether the leaf is changed in place or on a copy.
 #include "cell.h"
 #include "device.h"
 #include "gradients.h"
@@ -9,8 +9,8 @@
 
 namespace graphpatch {
 
-// While it lives, operations do what they do outside of all functorch transforms: what no transform has wrapped (a weight
-// inside `grad`, say) may be copied and written.
+// While it lives, operations run outside of all functorch transforms, so that a tensor that no transform has wrapped (a weight
+// inside `grad`, say) can be copied and written.
 class OutsideTransforms {
 public:
   explicit OutsideTransforms(const at::Tensor& tensor) {
@@ -34,7 +34,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
     slot = std::move(tensor);
     return verdict(answer);
   }
-  // Nobody else sees its memory.
+  // Whether nobody else sees the tensor's memory.
   const bool sole = (how == Ownership::Result || how == Ownership::Owned) && !shared && is_memory(tensor) &&
                     only_ours(tensor, how == Ownership::Owned ? 2 : 1);
   if (!tensor.defined() && target.action != GP_CUSTOM_TORCH) {
@@ -46,12 +46,12 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
     if (changed && tensor.defined())
       patched_without_history(target, tensor);
     if (!sole && how != Ownership::InPlace && changed && is_memory(before) && is_memory(tensor) && is_alike(tensor, before)) {
-      // What the function has returned may be the user's; it is not to change with the original.
+      // The function may have returned a tensor of the user's, which must not change together with the original.
       if (!target.slice_len)
         tensor = copy_of(before, tensor);
       mirror(before, tensor);
     }
-    // The unboxed caller of an in-place operator returns its own argument, whatever we leave here.
+    // The unboxed caller of an in-place operator returns its own argument, whatever value we leave here.
     if (how == Ownership::InPlace && changed) {
       before.copy_(tensor);
       tensor = before;
@@ -61,7 +61,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
     const bool gradient =
         target.tensor && target.tensor->foreign && static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
-    // Python's factories (torch.full) call their operator below autograd, and then forget what history its result has.
+    // Python's factories (torch.full) call their operator below autograd, and drop the history of its result afterwards.
     if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality)) {
       answer = elsewhere(target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
       slot = std::move(tensor);
@@ -70,7 +70,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
     const bool in_place = how == Ownership::InPlace || (sole && !differentiable && is_plain(tensor));
     if (in_place) {
       answer = write(target, tensor, differentiable);
-      // What autograd saved of this memory is no longer what it was; let it say so.
+      // Autograd may have saved this memory, which has changed now. The new version number lets it report that.
       if (how == Ownership::InPlace && answer == GP_APPLIED && !differentiable && !tensor.is_inference())
         tensor.unsafeGetTensorImpl()->bump_version();
     } else {
@@ -78,7 +78,8 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       flush_device();
       const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
-      // Of what overlaps itself the copy has other strides. Where the patch changed nothing, nothing is to change.
+      // The copy of a tensor that overlaps itself has other strides. If the patch changed no element, the tensor itself is
+      // kept.
       const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
                              may_overlap(tensor) && same_bits(copy, tensor);
       if (answer == GP_APPLIED && !unchanged) {
@@ -97,7 +98,7 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
 static void patch_number(const GpTarget& target, c10::IValue& slot) {
   if (target.action == GP_KEEP && !core->keep_wanted(&target))
     return;
-  if (target.action == GP_CUSTOM_TORCH) { // which sees it as a tensor without dimensions
+  if (target.action == GP_CUSTOM_TORCH) { // the function sees the number as a tensor without dimensions
     const auto dtype = slot.isBool() ? at::kBool : slot.isInt() ? at::kLong : at::kDouble;
     at::Tensor tensor = at::scalar_tensor(slot.toScalar(), dtype);
     verdict(show_to_function(target, tensor, true));
@@ -136,7 +137,7 @@ static void patch_number(const GpTarget& target, c10::IValue& slot) {
     slot = number.re;
 }
 
-// Why a value is no leaf: what a check of the path says of it, too.
+// Why a value is no leaf, with the same reason as a check of the path gives.
 static std::string no_leaf(const c10::IValue& value) {
   const auto container = [](const char* kind, size_t size, const std::string& first) {
     const std::string what = std::string("the value in this run is a ") + kind + "(" + std::to_string(size) + ")";
@@ -158,13 +159,13 @@ static std::string no_leaf(const c10::IValue& value) {
   return "the value in this run is a " + kind + ", not a tensor or plain value";
 }
 
-// A pattern means the nodes that have the element.
+// The element is missing. That is a failure unless the path is a pattern, which means only nodes that have the element.
 static void no_element(const GpTarget& target, const char* why) {
   if (!target.tensors)
     verdict(elsewhere(target, why, nullptr));
 }
 
-// None: a function may look at it and give a tensor; nothing else can be done to it.
+// For a value that is None: a function may look at it and return a tensor. No other patch can be applied.
 static void patch_none(const GpTarget& target, c10::IValue& slot) {
   if (target.action != GP_CUSTOM_TORCH)
     return verdict(elsewhere(target, "the value in this run is None", nullptr));
@@ -174,7 +175,7 @@ static void patch_none(const GpTarget& target, c10::IValue& slot) {
     slot = std::move(tensor);
 }
 
-// Walks the dig from `value` to a leaf and keeps a copy of it; changes nothing.
+// Follows the dig from `value` to a leaf and keeps a copy of the leaf. Changes nothing.
 static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& value) {
   if (depth == target.dig_len) {
     c10::IValue leaf = value;
@@ -205,7 +206,7 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
   no_element(target, "the value in this run has no such element");
 }
 
-// Walks the dig from `slot`. Containers on the way are rebuilt when someone else holds them, never changed for others.
+// Follows the dig from `slot`. Containers on the way that others hold are rebuilt, so that they do not change for those others.
 static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
   if (depth == target.dig_len) {
     if (slot.isTensor() && keep_in_cell(target, slot.toTensor()))
@@ -213,7 +214,7 @@ static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, 
     else if (slot.isTensor())
       patch_tensor(target, slot, shared, how);
     else if (target.tensors)
-      return; // a pattern means tensors
+      return; // a pattern means tensors only
     else if (slot.isBool() || slot.isInt() || slot.isDouble())
       patch_number(target, slot);
     else if (slot.isNone())
@@ -289,7 +290,7 @@ void apply_targets(const GpTarget* targets, size_t n_targets, c10::IValue* value
     const GpTarget& target = targets[i];
     expect_more(i + 1 < n_targets);
     if (target.action > GP_REPLACE)
-      flush_device(); // what reads the value must find it patched
+      flush_device(); // a target that reads the value must find it patched
     const bool digs = target.dig_len && target.dig[0].index >= 0 && static_cast<size_t>(target.dig[0].index) < n;
     if (n == 1 || digs) {
       c10::IValue& value = n == 1 ? values[0] : values[target.dig[0].index];
@@ -343,7 +344,7 @@ void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, si
     Targets targets;
     targets.size = core->value_targets(&token, &targets.owner, &targets.data);
     apply_targets(targets.data, targets.size, values, n, how);
-    // A tensor that a function of Python's has seen has an object there, and cannot get one of another class.
+    // A tensor that a function of Python's has seen has a Python object, which cannot get another class.
     if (rewrapped && targets.size && n == 1 && values[0].isTensor() && is_memory(values[0].toTensor()))
       values[0] = at::alias(values[0].toTensor());
   }

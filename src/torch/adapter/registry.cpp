@@ -1,5 +1,5 @@
-// Reads a torch::nn::Module while one of its members is called: afterwards it may be gone. Kept are its tensors, by
-// identity, with their paths.
+// Reads a torch::nn::Module while one of its members is called, since the module may be gone afterwards. Its tensors are kept,
+// by identity, with their paths.
 #include "instrument.h"
 #include "registry.h"
 
@@ -13,7 +13,7 @@ namespace graphpatch {
 std::atomic<uint64_t> registry_generation{0};
 
 static std::mutex registry_mutex;
-// For the life of the process: threads may still call operations while it ends.
+// Kept as long as the process lives, since threads may still call operations while the process ends.
 static auto& registry = *new std::shared_ptr<const Registry>;
 static size_t models = 0;
 
@@ -66,7 +66,7 @@ static std::string underscored(std::string path) {
   return path;
 }
 
-// The model that these tensors belong to: a known one, another, or none where they are but a part of a known one.
+// The model that these tensors belong to, known or new. Returns false if they are only a part of a known model.
 static bool model_of(const Registry& old, const std::vector<Parameter>& held, size_t& model) {
   std::unordered_map<size_t, size_t> living;
   for (const auto& entry : old.tensors)
@@ -86,7 +86,7 @@ static bool model_of(const Registry& old, const std::vector<Parameter>& held, si
   return true;
 }
 
-// The class of the module that holds everything, without its namespaces.
+// The class of the outermost module, without its namespaces.
 static std::string class_of_root(const torch::nn::Module& module, const std::vector<Parameter>& held) {
   std::string name;
   for (const Parameter& one : held)
@@ -98,10 +98,10 @@ static std::string class_of_root(const torch::nn::Module& module, const std::vec
   return colon == std::string::npos ? name : name.substr(colon + 1);
 }
 
-// The registry that takes the place of `old`, in which one model is read anew.
+// Makes the registry that replaces `old`, in which one model is read anew.
 class Update {
 public:
-  // What is kept of the old one: paths and their indices, places, and the living tensors of the other models.
+  // Takes over from the old registry: paths and their indices, places, and the living tensors of the other models.
   Update(const Registry& old, size_t model, const std::string& prefix)
       : next_(std::make_shared<Registry>()), model_(model), prefix_(prefix) {
     next_->paths = old.paths;
@@ -126,7 +126,7 @@ public:
     Registered entry{index.first->second, place, model_, decltype(Registered::tensor)(one.tensor.getIntrusivePtr())};
     const auto added = next_->tensors.emplace(one.tensor.unsafeGetTensorImpl(), entry);
     if (!added.second && added.first->second.place != place)
-      added.first->second.place = nullptr; // which of its modules is at work cannot be known
+      added.first->second.place = nullptr; // several modules share it, so the one that is at work cannot be known
   }
 
   std::shared_ptr<Registry> finish() {
@@ -165,9 +165,9 @@ void register_module(const void* pointer) {
   const auto old = present_registry();
   const Lock lock(registry_mutex);
   size_t model = 0;
-  if (registry != old || !model_of(*old, held, model)) // another thread is reading: then, the next call tells
+  if (registry != old || !model_of(*old, held, model)) // if another thread has changed it meanwhile, the next call reads again
     return;
-  // Paths of a second model are told apart by its class: those of the first one stand for themselves.
+  // The paths of a further model begin with its class and number; those of the first model have no such prefix.
   Update update(*old, model, model == 0 ? "" : class_of_root(module, held) + "#" + std::to_string(model + 1));
   for (const Parameter& one : held)
     update.add(one);

@@ -1,4 +1,4 @@
-// Which module's parameter a tensor is, for programs that tell of no module calls.
+// Finds the module that a parameter belongs to, for programs that report no module calls.
 #pragma once
 
 #include "adapter.h"
@@ -26,11 +26,11 @@ struct Registered {
   size_t index = 0;                   // among the root's parameters
   std::shared_ptr<const Place> place; // null: the root's own, or one that several modules share
   size_t model = 0;
-  // Keeps the address from being used again.
+  // Weak, but keeps the address from being used again.
   c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
 };
 
-// What is known at one time. Never changed once it is there; threads hold on to the one that they began with.
+// The known modules at one time. Never changed after it was made; a thread keeps the registry that it began with.
 struct Registry {
   std::unordered_map<const void*, Registered> tensors;
   std::vector<std::string> paths;        // by index; indices stay what they are
@@ -42,7 +42,7 @@ struct Registry {
   }
 };
 
-// How many registries there were.
+// How many registries there have been.
 extern std::atomic<uint64_t> registry_generation;
 std::shared_ptr<const Registry> present_registry();
 // Reads the parameters and buffers of a whole torch::nn::Module.

@@ -1,9 +1,9 @@
 // TorchScript: where a run begins and ends.
 //
-// Every Method call fires a RecordFunction callback before its executor is asked for a plan. There the run begins, and
-// the executor (executor.cpp) gives our plan. Python calls a module's function past Method, so that the callback fires
-// from the interpreter when the plan is chosen already. There the run begins with the first marker of our plan, and not
-// at all where the plan is another one: that of a function whose executor we have not replaced yet.
+// Every Method call fires a RecordFunction callback before its executor is asked for a plan. The run begins in that callback,
+// and the executor (executor.cpp) gives our plan. Python calls a module's function without Method, so that the callback fires
+// from the interpreter, after the plan was chosen. Then the run begins with the first marker of our plan. If another plan was
+// chosen, because the function's executor has not been replaced yet, there is no run.
 #include "adapter.h"
 #include "executor.h"
 
@@ -16,8 +16,8 @@ namespace graphpatch {
 
 using namespace torch::jit;
 
-// Sets the thread's optimizer switch, and puts it back: what our plan calls past itself (through an interface) tells of
-// its operations only as libtorch runs them without optimizations.
+// Switches the thread's optimizer off, and restores it. Code that our plan calls without instrumenting it (through an
+// interface) shows its operations only if libtorch runs it without optimizations.
 class Unoptimized {
 public:
   Unoptimized() : before_(getGraphExecutorOptimize()) {
@@ -63,7 +63,7 @@ struct Call {
     declined = wants == 0;
     if (ours)
       mode.emplace();
-    // The run has begun: what is thrown here would leave it open.
+    // The run has begun, so an exception here would leave it open.
     if (wants & GP_WANTS_PARAMETERS)
       has_memory_for([&] { give_script_parameters(*root, module); });
   }
@@ -78,21 +78,21 @@ struct Call {
   }
 };
 
-// A call from its start callback to its end callback.
+// The state of a call between its start callback and its end callback.
 struct CallContext : public at::ObserverContext {
   std::shared_ptr<Call> call;
-  std::shared_ptr<Call> outer; // the one that was waiting before
-  bool waits = false;          // for the first marker
-  bool first = false;          // the function's executor was replaced for it
+  std::shared_ptr<Call> outer; // the call that was waiting before this one
+  bool waits = false;          // whether it waits for the first marker
+  bool first = false;          // whether the function's executor was replaced for this call
 };
 
-// The call of this thread that begins with the first marker of its plan, if that is ours.
+// The call of this thread that begins with the first marker of its plan, if the plan is ours.
 static std::shared_ptr<Call>& waiting_call() {
   static thread_local std::shared_ptr<Call> call;
   return call;
 }
 
-// The function that is called, and the class of the module that it is called on; null where it is no call of a root.
+// The function that is called, and the class of the module that it is called on. Both are null if this is no call of a root.
 struct RootCall {
   GraphFunction* function = nullptr;
   c10::ClassTypePtr type;
@@ -105,7 +105,7 @@ static RootCall called_root(const at::RecordFunction& call) {
     return {};
   const c10::ClassTypePtr type = inputs[0].toObjectRef().type();
   const std::string name = call.name();
-  // Loading calls __setstate__ and the like; those are no runs.
+  // Loading calls __setstate__ and the like, which are no runs.
   if (!type->is_module() || name.compare(0, 2, "__") == 0)
     return {};
   Function* method = type->findMethod(name);
@@ -146,7 +146,7 @@ void begin_waiting(const GpScope* scope, const c10::IValue& module) {
 static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& call) {
   try {
     return begin(call);
-  } catch (const std::bad_alloc&) { // a text of its own would need memory, too
+  } catch (const std::bad_alloc&) { // a text with the reason would need memory, too
     core->note(gp_str("a call runs untouched: there was no memory to begin a run with"));
     return nullptr;
   } catch (const std::exception& error) {

@@ -1,5 +1,5 @@
-// Where in TorchScript's source the interpreter is. An archive keeps, for each piece of its code, the Python source that
-// it was made from: of scripted code the lines, of traced code the Python stack as it was while tracing.
+// The place in TorchScript's source where the interpreter is. An archive keeps, for each piece of its code, the Python source
+// that it was made from: the lines of scripted code, and for traced code the Python stack at the time of tracing.
 #include "source.h"
 
 #include <torch/csrc/jit/runtime/interpreter.h>
@@ -10,7 +10,7 @@ namespace graphpatch {
 
 using torch::jit::SourceRange;
 
-// libtorch's own layers, wherever they lay on the machine that made the archive.
+// Whether the file belongs to libtorch's own layers, wherever they were on the machine that made the archive.
 static bool is_libtorchs(const std::string& file) {
   return file.find("/torch/nn/") != std::string::npos || file.find("/torch/_") != std::string::npos ||
          file.find("/torch/jit/") != std::string::npos || file.find("-packages/torch/") != std::string::npos ||
@@ -25,7 +25,7 @@ void Frames::add(const std::string& file, uint32_t line, const std::string& func
   frames_.push_back({hold(file), hold(function), hold(text), line});
 }
 
-// `FILE(LINE): FUNCTION`, innermost first, one a line. What is outside of torch.jit.trace is the exporting program.
+// Reads `FILE(LINE): FUNCTION`, one a line, innermost first. Frames outside of torch.jit.trace belong to the exporting program.
 bool Frames::add_traced(const std::string& stack) {
   struct Line {
     std::string file, function;
@@ -56,13 +56,13 @@ void Frames::find() {
   const auto stack = torch::jit::currentCallstack(); // innermost first
   for (size_t i = stack.size(); i-- > 0;) {
     const torch::jit::StackEntry& entry = stack[i];
-    // Calls in traced code come from an empty place.
+    // Calls in traced code have an empty source range.
     const auto original = entry.range.findSourceRangeThatGenerated();
     const SourceRange& range = original && original->size() ? *original : entry.range;
-    if (!range.source()) // our markers are nowhere
+    if (!range.source()) // our markers have no source
       continue;
     if (i == 0 && range.source()->get_line(0).str().find("): ") != std::string::npos) {
-      // The stack while tracing tells all that the calls around it could.
+      // The stack at the time of tracing includes everything that the calls around it could say.
       const auto calls = std::move(frames_);
       frames_.clear();
       if (add_traced(range.source()->text_str().str()))

@@ -1,4 +1,4 @@
-// Where in TorchScript's source the interpreter is.
+// The place in TorchScript's source where the interpreter is.
 #pragma once
 
 #include "adapter.h"
@@ -27,7 +27,7 @@ private:
   std::deque<std::string> held_;
 };
 
-// Tells the core from where the innermost scope is called.
+// Tells the core the place that the innermost scope is called from.
 void give_scope_source();
 
 } // namespace graphpatch

@@ -1,5 +1,5 @@
-// The operator by which compiled code tells of a value: it stands in the code behind the operation that computes it, and
-// applies the patches of the thread's run there. Where no run is open, or no patch stands there, it does nothing.
+// The operator by which compiled code reports a value. It stands in the code behind the operation that computes the value, and
+// applies the patches that the thread's run has for it. Without an open run, or without such a patch, it does nothing.
 #include "adapter.h"
 
 #include <torch/library.h>
@@ -17,7 +17,7 @@ static void tap(const c10::OperatorHandle&, torch::jit::Stack* stack) {
 }
 
 void register_tap() {
-  // Kept for the life of the process: compiled code may call it whenever this could be taken back.
+  // Kept as long as the process lives, since compiled code may call it at any time.
   static auto* library = new torch::Library(torch::Library::FRAGMENT, "graphpatch", std::nullopt, __FILE__, __LINE__);
   library->def("tap(Tensor(a!) value, str path) -> ()");
   library->impl(

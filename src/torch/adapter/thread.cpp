@@ -1,5 +1,5 @@
-// How this thread stands, as the core tells it; the dispatch key, which only libtorch's side can turn; and what is kept
-// alive for a run.
+// The state of this thread, as the core shows it; the dispatch key, which only libtorch's side can switch; and the objects that
+// are kept alive for a run.
 #include "gradients.h"
 
 #include <torch/csrc/autograd/function.h>
@@ -7,15 +7,16 @@
 namespace graphpatch {
 
 GpThread& this_thread() {
-  // Without a first use to guard, which would cost each marker and operation one more look-up of the thread's memory.
+  // A plain pointer without a first-use guard, which would cost each marker and operation one more look-up of thread-local
+  // memory.
   static thread_local GpThread* thread = nullptr;
   if (!thread)
     thread = core->thread();
   return *thread;
 }
 
-// Who wants the key of this thread included: the core, the copies whose writes have to be seen, and what is computed without
-// history after a patch (watches_scope).
+// Who wants the key included on this thread: the core, or the copies whose writes must be seen. A third reason is
+// watches_scope: values that are computed without history after a patch.
 struct Wanted {
   bool core = false;
   bool mirrors = false;
@@ -44,7 +45,7 @@ void watch(bool on) {
   if (now.mirrors == on)
     return;
   if (on && !now.core)
-    now.core = c10::impl::tls_is_dispatch_key_included(kKey); // another thread's state may have come here
+    now.core = c10::impl::tls_is_dispatch_key_included(kKey); // another thread's dispatch state may have been copied here
   now.mirrors = on;
   include();
 }

@@ -1,4 +1,4 @@
-// Values of libtorch in the words of the seam. Only reads.
+// Values of libtorch as structs of the seam. Nothing here changes a value.
 #include "adapter.h"
 #include "dlpack_abi.h"
 
@@ -6,7 +6,7 @@
 
 namespace graphpatch {
 
-// libtorch's names of dtypes whose elements we leave alone.
+// libtorch's names of dtypes whose elements we neither read nor write.
 static const char* quantized_name(c10::ScalarType type) {
   switch (type) {
     case at::kQInt8:
@@ -100,7 +100,7 @@ void Items::add_tensor(const at::Tensor& tensor) {
     item.dtype_name = dtype_name(tensor.scalar_type());
     item.device = device_name(tensor.device().type());
     item.device_index = tensor.device().has_index() ? tensor.device().index() : -1;
-    // What vmap has wrapped shows the shape that the model's code sees, which is that of one example.
+    // A tensor that vmap has wrapped shows the shape that the model's code sees, which is the shape of one example.
     const bool is_batched = tensor.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::FuncTorchBatched);
     item.layout = is_batched ? "batched" : layout_name(tensor.layout());
   }
@@ -163,7 +163,7 @@ void Items::add(const c10::IValue& value) {
     size_t head = items_.size();
     items_.push_back(item);
     for (const auto& entry : dict) {
-      // Keys that are no strings (TorchScript allows int, float, bool, Tensor) have no name to dig by.
+      // Keys that are not strings (TorchScript allows int, float, bool, Tensor) have no name that a dig could use.
       if (!entry.key().isString())
         continue;
       size_t at = items_.size();

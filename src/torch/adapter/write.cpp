@@ -1,4 +1,4 @@
-// One target on one tensor: the core writes plain CPU memory, libtorch everything else.
+// Applies one target to one tensor: the core writes plain CPU memory, libtorch everything else.
 #include "device.h"
 #include "dlpack_abi.h"
 #include "write.h"
@@ -18,14 +18,14 @@ void verdict(uint32_t answer) {
     raise();
 }
 
-// Whether two of its elements may lie at one place. libtorch's own test does not decide for what is not dense.
+// Whether two elements may lie at the same place. libtorch's own test gives no answer for tensors that are not dense.
 bool may_overlap(const at::Tensor& tensor) {
   std::vector<std::pair<int64_t, int64_t>> steps; // stride and size, of dimensions that have more than one element
   for (int64_t d = 0; d < tensor.dim(); ++d)
     if (tensor.size(d) > 1)
       steps.emplace_back(tensor.stride(d), tensor.size(d));
   std::sort(steps.begin(), steps.end());
-  int64_t reach = 1; // of all dimensions with smaller strides together
+  int64_t reach = 1; // distance that all dimensions with smaller strides reach together
   for (const auto& [stride, size] : steps) {
     if (stride < reach)
       return true;
@@ -60,8 +60,8 @@ static int64_t span_of(const at::Tensor& tensor) {
   return span;
 }
 
-// Memory that kernels treat as they treat the tensor's own: they choose their path, and with it the last bits of their
-// result, by strides and by where in a cache line the first element lies.
+// Memory that kernels treat like the tensor's own. They choose their path, and with it the last bits of their result, by
+// strides and by the position of the first element in its cache line.
 static at::Tensor empty_like_in_memory(const at::Tensor& tensor) {
   constexpr uintptr_t kLine = 64;
   const auto size = static_cast<int64_t>(tensor.element_size());
@@ -80,21 +80,21 @@ at::Tensor copy_of(const at::Tensor& tensor) {
 }
 
 at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
-  // The bits stay: what they mark is resolved, or not, by whoever reads the copy.
+  // The copy keeps these bits: whoever reads it resolves them or not, as for the tensor itself.
   if (tensor.layout() == c10::kStrided && tensor.is_conj())
     return at::conj(copy_of(at::conj(tensor), at::conj(values)));
   if (tensor.layout() == c10::kStrided && tensor.is_neg())
     return at::_neg_view(copy_of(at::_neg_view(tensor), at::_neg_view(values)));
   const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);
   at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(values) : values.clone();
-  // `linear` and `matmul` look at the flag, also where no gradient is wanted.
+  // `linear` and `matmul` look at requires_grad even if no gradient is wanted.
   if (!at::GradMode::is_enabled() && tensor.requires_grad() && !copy.is_inference())
     copy.set_requires_grad(true);
   return copy;
 }
 
-// From 2.10 on libtorch and Python hold each other: of a tensor that Python has forgotten, its object is held by the tensor
-// alone.
+// From 2.10 on a tensor and its Python object hold each other. Of a tensor that Python has forgotten, only the tensor itself
+// holds the object.
 template <class Slot>
 static auto python_forgot(const Slot& slot, int) -> decltype(slot.has_unique_reference()) {
   return slot.has_unique_reference();
@@ -109,8 +109,8 @@ static bool has_one_holder(const at::TensorBase& tensor) {
   return holders == 1 || (holders == 2 && python_forgot(*tensor.unsafeGetTensorImpl()->pyobj_slot(), 0));
 }
 
-// Whether a tensor's memory is only its own. Of what a view was made of autograd keeps a tensor, which nobody else may have.
-// Memory that libtorch did not allocate (from_blob, shared, mapped) may have readers that no count shows.
+// Whether only this tensor uses its memory. For a view, autograd keeps the tensor that it was made of, which nobody else may
+// hold. Memory that libtorch did not allocate (from_blob, shared, mapped) may have readers that no count shows.
 static bool has_own_memory(const at::Tensor& tensor) {
   if (!tensor.has_storage() || tensor.storage().allocator() == nullptr || !tensor.storage().resizable())
     return false;
@@ -139,7 +139,7 @@ static c10::Scalar scalar(const GpScalar& number) {
   }
 }
 
-// The core's tensor as one of libtorch's. Without `owned` it borrows the core's memory for this call.
+// The core's tensor as one of libtorch's. Unless `owned`, it borrows the core's memory for this call.
 static at::Tensor tensor_of(const GpTensorArg& arg, const at::Tensor& like, bool owned) {
   at::Tensor tensor;
   if (arg.foreign) {
@@ -192,7 +192,7 @@ static Index index_of(const GpTarget& target, const at::Tensor& like) {
   return out;
 }
 
-// What a tensor is that is no plain strided memory, for people.
+// The kind of a tensor that is not plain strided memory, for messages.
 static std::string kind_of(const at::Tensor& tensor) {
   if (tensor.is_nested())
     return "nested";
@@ -205,7 +205,7 @@ static std::string kind_of(const at::Tensor& tensor) {
   return c10::str("wrapped ", tensor.scalar_type());
 }
 
-// What the user's function makes of the picked part; undefined: it left it alone.
+// Calls the user's function on the picked part. Returns an undefined tensor if the function left the part alone.
 static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   part = part.detach();
   if (!is_plain(part))
@@ -224,7 +224,7 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   return result;
 }
 
-// The same with libtorch's own tensor: gradients go through the function.
+// The same with libtorch's own tensor, so that gradients go through the function.
 static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part) {
   const void* made = nullptr;
   const void* shown = part.defined() ? part.unsafeGetTensorImpl() : nullptr;
@@ -255,7 +255,7 @@ bool is_alike(const at::Tensor& one, const at::Tensor& other) {
 uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps_kind) {
   at::Tensor made;
   const std::string why = reason([&] {
-    if (!tensor.defined()) { // None, for which the function may give a tensor
+    if (!tensor.defined()) { // the value is None, and the function may return a tensor for it
       TORCH_CHECK(!target.slice_len, "the value in this run is None, which takes no slice");
       made = call_user_torch(target, tensor);
       if (made.defined())
@@ -283,7 +283,7 @@ uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps
 // The same as Python's `tensor[slice] = value` and `tensor[slice] += value`, with autograd and every layout.
 static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool differentiable) {
   Index where = index_of(target, tensor);
-  // Reading says whether all indices are in range; writing would find out halfway.
+  // Reading fails if an index is out of range; writing would find that out halfway.
   if (where.advanced && (target.action == GP_ZERO || target.action == GP_REPLACE))
     tensor.index(where.items);
   switch (target.action) {

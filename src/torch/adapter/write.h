@@ -1,45 +1,45 @@
-// One target on one tensor: whose memory it is, copying it, writing it, keeping a copy of it.
+// One target on one tensor: who shares its memory, how it is copied and written, and how a copy of it is kept.
 #pragma once
 
 #include "adapter.h"
 
 namespace graphpatch {
 
-// Throws what the core has to say, if its answer is GP_RAISE.
+// Throws the core's failure() if the answer is GP_RAISE.
 void verdict(uint32_t answer);
-// Tells the core that libtorch did what the target says, or why it could not.
+// Tells the core that libtorch has applied the target or, if `why` is not empty, why it could not.
 uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Tensor* tensor);
 
-// A copy that whoever reads it next treats as it would treat the value: the same strides, place in a cache line, conj and
-// neg bits, and `requires_grad`. What overlaps itself (`expand`) becomes dense.
+// A copy that code which reads it treats like the value: it has the same strides, place in a cache line, conj and neg bits, and
+// `requires_grad`. The copy of a tensor that overlaps itself (`expand`) is dense.
 at::Tensor copy_of(const at::Tensor& tensor);
 // The same with other values.
 at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values);
-// Whether two of its elements may lie at one place.
+// Whether two elements of the tensor may lie at the same place.
 bool may_overlap(const at::Tensor& tensor);
 // Whether two plain tensors of one shape and dtype hold the same bits.
 bool same_bits(const at::Tensor& left, const at::Tensor& right);
-// Nobody but the slot that we hold (`holders` 2: and the caller, who gives it up) sees the memory: the value may be
-// written where it lies.
+// Whether only our slot sees the memory (with `holders` 2: our slot, and the caller, who gives the tensor up), so that the
+// value may be written in place.
 bool only_ours(const at::Tensor& tensor, size_t holders);
-// Nobody but the one reference that is given sees the tensor or its memory.
+// Whether only the given reference sees the tensor or its memory.
 bool is_forgotten(const at::Tensor& tensor);
 
-// Whether a gradient would be that of the value without the patch.
+// Whether a gradient would be computed as if the patch had not been applied.
 bool loses_gradient(const at::Tensor& tensor);
 extern const char* const kLosesGradient;
 
-// Does what the target says. `differentiable`: through autograd.
+// Applies the target. With `differentiable`, through autograd.
 uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable);
 // Whether two tensors have the same shape and dtype.
 bool is_alike(const at::Tensor& one, const at::Tensor& other);
-// Calls the user's function with libtorch's own tensor; what it returns takes the tensor's place. `keeps_kind`: it has to be
-// of the same shape and dtype.
+// Calls the user's function with libtorch's own tensor. The tensor that it returns takes the tensor's place. With `keeps_kind`,
+// it must have the same shape and dtype.
 uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps_kind);
 // Shows the core a tensor to keep a copy of.
 void keep_tensor(const GpTarget& target, const at::Tensor& tensor);
 
-// Runs `body`; what it throws becomes the reason of a failure.
+// Runs `body`. Returns the text of an exception, as the reason of a failure.
 template <class Body>
 std::string reason(Body body) {
   try {

@@ -1,4 +1,4 @@
-//! Patches at work on a value that the adapter lends, and what became of them.
+//! Applies patches to a value that the adapter lends, and reports the result.
 
 use super::lent::{array, borrowed, text, view};
 use super::{guard, raw};
@@ -24,7 +24,7 @@ pub(super) unsafe extern "C" fn keep_wanted(target: *const raw::GpTarget) -> u32
     })
 }
 
-/// Shows the run the tensor that the adapter lends.
+/// Calls `act` with this thread's run and the tensor that the adapter lends.
 ///
 /// # Safety
 ///
@@ -91,14 +91,14 @@ pub(super) unsafe extern "C" fn applied_elsewhere(
     guard(raw::GP_SKIPPED, || {
         // SAFETY: all lent for this call.
         let (target, why) = unsafe { (&*target, text(why)) };
-        // SAFETY: as above; a rank that is none stands for no shape.
+        // SAFETY: as above; a rank of `usize::MAX` means that there is no shape.
         let sizes = (rank != usize::MAX).then(|| unsafe { array(sizes, rank) });
         thread::with_run(|run| run.applied_elsewhere(target.patch, why, sizes))
             .map_or(raw::GP_SKIPPED, verdict)
     })
 }
 
-/// The text stays as it is until the thread's run fails again; the adapter copies it before it calls again.
+/// The text is unchanged until the thread's run fails again. The adapter copies it before it makes another call.
 pub(super) extern "C" fn failure() -> raw::GpStr {
     guard(raw::GpStr::default(), || {
         thread::with_run(|run| borrowed(run.failure())).unwrap_or_default()

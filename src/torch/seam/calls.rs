@@ -1,4 +1,4 @@
-//! Where runs and scopes begin and end, as the adapter tells it.
+//! The adapter's calls that begin and end runs and scopes.
 
 use std::ffi::c_void;
 

@@ -86,7 +86,7 @@ pub(super) unsafe extern "C" fn keep_on_device(
     guard(raw::GP_SKIPPED, || {
         // SAFETY: lent for this call.
         let (target, kept) = unsafe { (&*target, &*kept) };
-        // SAFETY: the adapter hands the copy over. It is ours from here on: freed by its Drop, also where nobody wants it.
+        // SAFETY: the adapter hands the copy over. It is ours from here on, and its Drop frees it, even if nobody wants it.
         let copy = unsafe { DeviceCopy::take(kept.handle) };
         // SAFETY: `sizes` has the tensor's rank.
         let sizes = unsafe { array(kept.sizes, kept.rank as usize) };

@@ -1,4 +1,4 @@
-//! What the adapter lends for a call, as safe values.
+//! The structs that the adapter lends for a call, as safe values.
 
 use smallvec::SmallVec;
 
@@ -23,7 +23,7 @@ pub(super) unsafe fn text<'a>(text: raw::GpStr) -> &'a str {
     std::str::from_utf8(bytes).unwrap_or("?")
 }
 
-/// A NUL-terminated name of the adapter's own. It is read for every value that is recorded, so it is not checked again.
+/// A NUL-terminated name of the adapter's own. It is read for every recorded value, so its UTF-8 is not checked again.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! The adapter's table of dtypes is the core's.
+//! Compares the adapter's table of dtypes with the core's.
 
 use super::*;
 

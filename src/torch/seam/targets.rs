@@ -1,4 +1,4 @@
-//! The targets of a site in the seam's words, and what they point into.
+//! The targets of a site as structs of the seam, and what these point into.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use graphpatch_core::path::slice::Item;
 use graphpatch_core::tensor::HostTensor;
 use graphpatch_session::{self as session, Run, thread};
 
-/// The targets of one site in the seam's words, and what they point into.
+/// The targets of one site as structs of the seam, and what these point into.
 pub(super) struct Targets {
     list: Vec<raw::GpTarget>,
     _parts: Vec<Parts>,
@@ -24,12 +24,12 @@ pub(super) struct Targets {
 pub(super) struct Parts {
     dig: Vec<raw::GpStep>,
     slice: Vec<raw::GpSliceItem>,
-    /// Each in a box of its own, so that it stays where it is while more are pushed.
+    /// Each tensor has a box of its own, so that its address stays the same while more are pushed.
     #[expect(clippy::vec_box, reason = "targets point to the boxes' content")]
     tensors: Vec<Box<raw::GpTensorArg>>,
 }
 
-/// Writes where the targets of a site of the run lie and who owns them, and returns how many they are.
+/// Writes the address of the run's targets at a site, and their owner, and returns how many targets there are.
 ///
 /// # Safety
 ///
@@ -95,7 +95,7 @@ impl Targets {
                     });
                     parts.push(own);
                 }
-                // Nobody but this crate makes them; should that change, the patch is counted as failed.
+                // Only this crate makes such values and functions. If that ever changes, the patch counts as failed.
                 None => {
                     let why = "its value or its function is none that libtorch's side knows";
                     run.applied_elsewhere(target.patch, why, None);

@@ -1,4 +1,4 @@
-//! Values as the adapter tells of them: from the moment when one is about to appear.
+//! The adapter's calls for a value, from the moment when the value is about to appear.
 
 use std::ffi::c_void;
 

@@ -94,8 +94,8 @@ class Experiments(Recorded):
         return _interchange.attribute(self, Call.of(clean), Call.of(corrupted), nodes, metric)
 
     def path_patch(self, clean: Any, corrupted: Any, senders: Nodes, receivers: Nodes, *, freeze: Nodes = None) -> Any:
-        """Path patching: runs the module on ``corrupted``, where the receivers see the clean values of the senders, as
-        far as they reach them by no way through ``freeze`` (Wang et al., "Interpretability in the wild",
+        """Path patching: runs the module on ``corrupted``. There the receivers see the effect of the senders' clean
+        values, except for effects that pass through nodes of ``freeze`` (Wang et al., "Interpretability in the wild",
         arXiv:2211.00593; Goldowsky-Dill et al., "Localizing model behavior with path patching", arXiv:2304.05969).
         Returns what the module returns.
 
@@ -145,7 +145,7 @@ class Experiments(Recorded):
                 run, as in :meth:`swap`, that has them.
             batch: At most so many experiments in one call.
             dim: The dimension of the nodes' values that positions are of; 0 is the batch itself.
-            resume: Whether calls may begin later.
+            resume: Whether calls may leave out modules that have ended before their first patch.
 
         Raises:
             KeyError: Nodes that are no leaves of the graph.

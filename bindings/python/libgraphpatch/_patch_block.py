@@ -1,4 +1,4 @@
-"""The block in which patches hold: what ``with pg.patch(...)`` opens and closes."""
+"""The block in which patches hold, which ``with pg.patch(...)`` opens and closes."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ pub fn keep(session: &Arc<Session>) {
     SERVED.lock().own = Some(Arc::clone(session));
 }
 
-/// Stops listening. Waits until the thread has removed the patches that came by the socket, for [`PATIENCE`] at most, as
+/// Stops listening. Waits until the thread has removed the patches that came by the socket, for `PATIENCE` at most, as
 /// the thread may be busy with a request.
 pub fn stop() {
     let Some(number) = wake() else {

@@ -1,4 +1,5 @@
-"""Takes libgraphpatch.so along: the one that GRAPHPATCH_LIBRARY names, or the checkout's, built by cargo if it can."""
+"""Puts libgraphpatch.so into the package: the one that GRAPHPATCH_LIBRARY names, or else the checkout's, which cargo
+builds if it is available."""
 
 import os
 import shutil
@@ -14,7 +15,7 @@ CHECKOUT = HERE.parents[1]
 
 
 def version() -> str:
-    """The crate's."""
+    """The version, which is that of the crate."""
     manifest = CHECKOUT / "Cargo.toml"
     if not manifest.exists():
         raise SystemExit("build the package inside a checkout of libgraphpatch: its Cargo.toml is not there")
@@ -23,7 +24,7 @@ def version() -> str:
 
 
 def library() -> Path:
-    """A library to ship."""
+    """The path of the library to put into the package."""
     named = os.environ.get("GRAPHPATCH_LIBRARY")
     if named:
         if not Path(named).exists():
@@ -49,14 +50,14 @@ class WithLibrary(build_py):
     """Puts the library beside the modules."""
 
     def run(self) -> None:
-        shutil.rmtree(Path(self.build_lib) / "libgraphpatch", ignore_errors=True)  # an earlier build's
+        shutil.rmtree(Path(self.build_lib) / "libgraphpatch", ignore_errors=True)  # left by an earlier build
         super().run()
-        if not self.editable_mode:  # a checkout's own library is found where it lies
+        if not self.editable_mode:  # an editable install finds the library in the checkout
             shutil.copy2(library(), Path(self.build_lib) / "libgraphpatch" / "libgraphpatch.so")
 
 
 class ForThisMachine(bdist_wheel):
-    """Any Python 3, but this platform."""
+    """Tags the wheel for any Python 3, but only for this platform."""
 
     def finalize_options(self) -> None:
         super().finalize_options()

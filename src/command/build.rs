@@ -10,11 +10,12 @@ use std::path::Path;
 fn main() {
     list_the_python_package();
     number_the_abi();
-    // Those who build for others say which commit it is; a checkout that is worked in is none.
+    // Whoever builds a release names its commit. A build in a working checkout names none, as its files may differ from the
+    // commit.
     println!("cargo:rerun-if-env-changed=GRAPHPATCH_COMMIT");
 }
 
-/// The library's number, for `--version`.
+/// Reads the number of the library's C ABI, for `--version`.
 fn number_the_abi() {
     let file = Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo"))
         .join("../library/build.rs");

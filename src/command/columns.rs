@@ -21,7 +21,7 @@ pub enum Cells {
 #[derive(Default)]
 pub struct Columns {
     pub columns: Vec<(String, Cells)>,
-    /// What the file says of itself, by key.
+    /// The metadata of the file, by key.
     pub about: Vec<(String, String)>,
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`commands`] | one file or folder for each subcommand |
 //! | [`columns`] | tables as Parquet files |
-//! | [`launch`] | how `run` and `sweep` start programs, and what they tell of them afterwards |
+//! | [`launch`] | how `run` and `sweep` start programs, and what they report afterwards |
 //! | [`patch_arguments`] | `--patch`, `--patches`, `--probe`, `--record` |
 //! | [`run_options`] | `--on-error`, `--operations`, `--run-at` |
 //! | [`terminal`] | colors |
@@ -33,7 +33,7 @@ Examples:
   graphpatch doctor -- ./infer                                where nothing is seen
 Exit codes: the program's own; 2 for bad options, paths or files; 3 where a patch never matched or failed.";
 
-/// What `--version` says beside the number.
+/// The text of `--version`: the version, and how this command was built.
 fn long_version() -> String {
     let commit = match option_env!("GRAPHPATCH_COMMIT") {
         Some(commit) if !commit.is_empty() => format!("commit   {commit}\n"),

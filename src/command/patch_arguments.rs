@@ -28,7 +28,7 @@ enum Given {
 }
 
 impl PatchArguments {
-    /// All patches, or one message with everything that is wrong. Files with values are read, to see that they are good.
+    /// All patches, or one message with everything that is wrong. Files with values are read to check them.
     pub fn specs(&self) -> Result<Vec<PatchSpec>, Stop> {
         let (mut specs, mut bad) = (Vec::new(), Vec::new());
         for given in &self.0 {
@@ -103,7 +103,7 @@ fn keeping(text: &str, kind: Kind) -> GpResult<PatchSpec> {
     })
 }
 
-/// The same patches for processes that may run in other directories.
+/// The same patches with absolute file names, since the processes may run in other directories.
 pub fn absolute(specs: &[PatchSpec]) -> Result<Vec<PatchSpec>, Stop> {
     let mut specs = specs.to_vec();
     for value in specs.iter_mut().filter_map(|spec| spec.kind.value_mut()) {

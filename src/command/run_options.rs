@@ -76,8 +76,8 @@ impl RunOptions {
         }
     }
 
-    /// What the program's processes are asked for; their reports go to `report_dir`. A patch that cannot be applied is
-    /// answered by `otherwise`, if the user did not say.
+    /// The options for the program's processes. Their reports go to `report_dir`. `otherwise` says what happens with a patch
+    /// that cannot be applied, if the user did not.
     pub fn options(
         &self,
         record: bool,

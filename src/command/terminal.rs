@@ -1,4 +1,4 @@
-//! Whether results are for a person's eyes: colors and folds on a terminal, plain text in a pipe or a file.
+//! How results are printed: with colors and folded on a terminal, as plain text in a pipe or a file.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -26,7 +26,7 @@ impl Color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => {
-                // Not `anstream`'s choice, which colors for TERM=dumb where the variable CI is set.
+                // `anstream` is not asked, since it colors for TERM=dumb if the variable CI is set.
                 anstyle_query::clicolor_force()
                     || (is_terminal()
                         && anstyle_query::term_supports_color()
@@ -77,7 +77,7 @@ pub fn paint(text: &mut String, part: Part, piece: &str) {
     let _ = write!(text, "{}", colored(piece, style));
 }
 
-/// Whether this process has colored anything: then colors are not taken out again.
+/// Whether this process has colored anything. If so, color codes in its output are not escaped.
 static COLORED: AtomicBool = AtomicBool::new(false);
 
 /// The text in a style.
@@ -86,7 +86,7 @@ pub fn colored(text: &str, style: Style) -> String {
     format!("{style}{}{style:#}", plain(text))
 }
 
-/// The text, with colors where there are any and nothing else that a terminal would obey.
+/// The text with its control characters escaped, except for those of colors if this process has made any.
 pub fn plain_but_for_colors(text: &str) -> Cow<'_, str> {
     match COLORED.load(Ordering::Relaxed) {
         true => keeping_colors(text),
@@ -101,7 +101,7 @@ fn keeping_colors(text: &str) -> Cow<'_, str> {
         let is_setting = |c: char| c.is_ascii_digit() || c == ';';
         let after = behind.trim_start_matches(is_setting);
         let Some(after) = after.strip_prefix('m') else {
-            // No color: the rest of it is text.
+            // The sequence is not a color, so it is escaped, and the rest of it is treated as text.
             out += &plain(before);
             out += &plain("\u{1b}[");
             rest = behind;

@@ -52,12 +52,13 @@ pub fn say(message: impl Display) {
     show_on_stderr(&format!("graphpatch: {message}\n"));
 }
 
-/// Text on stderr, in which no name can make a terminal do anything. A stderr that is closed is no error.
+/// Prints text on stderr. Control characters are escaped, as names in the text may contain any. A closed stderr is ignored.
 pub fn show_on_stderr(text: &str) {
     let _ = std::io::stderr().write_all(plain(text).as_bytes());
 }
 
-/// A result, on stdout, in which no name can make a terminal do anything. A reader that has seen enough (`| head`) ends the command quietly, as a signal would.
+/// Prints a result on stdout. Control characters other than those of colors are escaped, as names in the text may contain any.
+/// If the reader has closed the pipe (`| head`), the command ends without a message, with the exit code of SIGPIPE.
 pub fn print(text: &str) -> Result<(), Stop> {
     let mut stdout = std::io::stdout().lock();
     match stdout

@@ -6,11 +6,11 @@
 
 use std::path::Path;
 
-/// The C ABI's number: rises when a program made against an older header would not run, and then only.
+/// The number of the C ABI. It rises only when a program that was built against an older header would no longer run.
 const ABI: u32 = 0;
 
-/// Programs that are linked with the library ask for it by its SONAME. `cargo build` makes `libgraphpatch.so` alone, so a
-/// link beside it lets programs run that were linked straight from the build folder.
+/// Programs that are linked with the library ask for it by its SONAME. `cargo build` makes only `libgraphpatch.so`. A
+/// symbolic link beside it lets programs run that were linked with the library in the build folder.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-env=GRAPHPATCH_ABI={ABI}");
@@ -20,7 +20,7 @@ fn main() {
     }
     let soname = format!("libgraphpatch.so.{ABI}");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{soname}");
-    // OUT_DIR is PROFILE/build/PACKAGE/out. Nothing but such programs needs the link: no reason to fail a build.
+    // OUT_DIR is PROFILE/build/PACKAGE/out. Only such programs need the link, so a build does not fail without it.
     let out = of("OUT_DIR");
     let Some(profile) = Path::new(&out).ancestors().nth(3) else {
         return;

@@ -1,13 +1,13 @@
 //! The fork handlers of a process that uses the library: every lock is free in a child (see `graphpatch_locks`).
 //!
-//! They are there from the first call of the C ABI on, or from when a preloaded process attaches. A `vfork`, and what
-//! `posix_spawn` does, run no handlers and need none: such a child runs nothing of us.
+//! They are installed by the first call of the C ABI, or when a preloaded process attaches. `vfork` and `posix_spawn` run
+//! no such handlers. They need none: none of our code that takes a lock runs in their children.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use graphpatch_locks::gate;
 
-/// Set once, by whoever comes first.
+/// Whether the handlers are installed. The first caller of [`install`] sets it.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handlers, if that was not done yet.

@@ -4,9 +4,9 @@
 //! * [`inside`] is the life of a preloaded process: `graphpatch run` puts this library into a program, and it takes options in
 //!   and gives reports out.
 //! * [`python`] is Python's side of the C ABI for the calls that come most often: calls of modules.
-//! * `fork` keeps them usable in forked children.
+//! * `fork` keeps all of these usable in forked children.
 //! * `live` is the socket by which other programs look at this one and patch it.
-//! * `memory` keeps them from ending a program that has no memory left.
+//! * `memory` is the allocator. It keeps the library from ending a program that has no memory left.
 //!
 //! They only call the session; none holds logic of its own.
 
@@ -19,7 +19,7 @@ mod memory;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod python;
 
-// The C ABI in every wrong way, as the fuzz target has it without end.
+// Calls of the C ABI with every kind of wrong argument. The fuzz target runs the same code without end.
 #[cfg(test)]
 #[path = "../../tests/fuzz/src/objects.rs"]
 mod objects;

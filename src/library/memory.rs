@@ -1,9 +1,9 @@
 //! The library's allocator: the C library's, with a reserve behind it.
 //!
-//! Rust ends the process where memory cannot be had, and the process is somebody else's. A block that the C library refuses
-//! comes from the reserve instead, and recording and patching end ([`graphpatch_session::out_of_memory`]), so that little more is
-//! asked for: the reserve is for what is under way. What no process could have, such as a copy of a value that is larger than the
-//! memory, is asked for by `try_reserve` where it is made, and refused.
+//! Rust ends the process when an allocation fails, but the process belongs to the user's program. So a block that the C
+//! library refuses comes from the reserve instead, and recording and patching end ([`graphpatch_session::out_of_memory`]). The
+//! reserve is only for calls that are under way at that moment. Code that makes very large blocks, such as copies of values,
+//! asks for them by `try_reserve` and handles the failure itself.
 //!
 //! Small blocks of the reserve lie in one static area, which costs no memory until it is written; it is used from its beginning
 //! again when all of its blocks are free. Larger ones are mapped.
@@ -95,7 +95,7 @@ unsafe impl Sync for Area {}
 /// Blocks for when the C library has none.
 struct Reserve {
     area: Area,
-    /// The first byte of the area that is not handed out, in the upper half; how many blocks are, in the lower one.
+    /// Upper half: the offset of the area's first byte that is not handed out. Lower half: how many blocks are handed out.
     state: AtomicUsize,
     /// The addresses of larger blocks; 0: none.
     mapped: [AtomicUsize; MAPPINGS],
@@ -119,7 +119,7 @@ impl Reserve {
         self.area.0.get().addr()
     }
 
-    /// A block; null where the reserve is used up, too, and for what is larger than all memory that there is.
+    /// A block of the reserve. Null if the reserve is used up, or if the block is larger than the machine's memory.
     #[cold]
     fn take(&self, layout: Layout) -> *mut u8 {
         let block = match layout.size() > LARGEST {

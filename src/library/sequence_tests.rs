@@ -1,4 +1,4 @@
-//! Sequences of calls by chance: a bounded part of what `make fuzz` does without end.
+//! Random sequences of calls: a bounded part of what `make fuzz` does without end.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,7 +1,8 @@
 //! Builds the adapter with the machine's C++ compiler and puts it into the cache.
 //!
-//! Two processes may come here at once (a launcher's ranks): a `Lock` lets one build while the others wait, and the
-//! finished file, sealed, appears under its name by a rename. The compiler runs without our preloading, and not for ever.
+//! Several processes may need the adapter at once, such as the ranks of a launcher. A `Lock` lets one build while the
+//! others wait. The finished file is sealed and gets its name by a rename. The compiler runs without `LD_PRELOAD`, and is
+//! ended if it hangs.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -19,13 +20,13 @@ use super::trust::{Folder, Sound, Unfit};
 use super::{Libtorch, limited, seal, sources};
 use graphpatch_core::error::{Error, Result};
 
-/// The cached adapter for `libtorch`; built first when there is none, when it is not what was built (cut short, another
-/// user's), or when `again` says that the one there does not load.
+/// The cached adapter for `libtorch`. It is built first if there is none, if the file is not what was built (cut short, or
+/// another user's), or if `again` says that the file there does not load.
 ///
 /// # Errors
 ///
-/// [`Error::Torch`] for a libtorch that is not supported, [`Error::Adapter`] and [`Error::File`] where it cannot be built, and
-/// where reading the one there fails.
+/// [`Error::Torch`] for a libtorch that is not supported; [`Error::Adapter`] and [`Error::File`] if the adapter cannot be
+/// built, or if reading the cached file fails.
 pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<Sound> {
     libtorch.check_version()?;
     let cache = cache::choose()?;
@@ -34,7 +35,7 @@ pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<Sound> {
     if !again && let Some(sound) = usable(&target)? {
         return Ok(sound);
     }
-    // Before anything is left in the cache.
+    // These may fail, so they come before anything is written to the cache.
     let (include, compiler) = (headers(libtorch)?, compiler::compiler()?);
     let (before, asked) = (modified(&target), SystemTime::now());
     let folder = Folder::open(&cache.path).map_err(|why| unfit(&cache.path, &why))?;
@@ -46,7 +47,7 @@ pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<Sound> {
     }
     if lock.is_held() {
         remove_leftovers(&cache.path, &name);
-        // Whoever had the lock until now has tried it: the same again would take as long.
+        // The process that had the lock until now has just failed to build it. To try the same again would only take time.
         if modified(&log_of(&target)).is_some_and(|failed| failed > asked) {
             return Err(Error::Adapter(format!(
                 "another process has just tried to build the adapter; what the compiler said is in {}",
@@ -66,8 +67,8 @@ pub fn is_cached(libtorch: &Libtorch) -> bool {
     cache::directory().is_ok_and(|dir| sound(&dir.join(cache::file_name(libtorch))).is_ok())
 }
 
-/// The adapter's file, if it can be taken: this user, or root, has built it, nobody else can have changed it, and it is
-/// whole. It is read once more after a while if reading fails, as such errors pass.
+/// The adapter's file, if it can be used: this user or root has built it, nobody else can have changed it, and it is
+/// whole. If reading fails, it is read again after a pause, as such errors may pass.
 ///
 /// # Errors
 ///
@@ -96,7 +97,7 @@ fn sound_now(file: &Path) -> Result<Sound, Unfit> {
 ///
 /// # Errors
 ///
-/// That it cannot be read, which another one in its place would not mend.
+/// The file cannot be read. A new file in its place could not be read either.
 fn usable(file: &Path) -> Result<Option<Sound>> {
     match sound(file) {
         Ok(sound) => Ok(Some(sound)),
@@ -109,7 +110,7 @@ fn unfit(path: &Path, why: &Unfit) -> Error {
     Error::Adapter(format!("{} {}", path.display(), why.why()))
 }
 
-/// Puts the adapter for `libtorch` into `dir`, which is made if need be: from the cache, or built for it.
+/// Puts the adapter for `libtorch`, from the cache or built now, into `dir`, which is made if need be.
 ///
 /// # Errors
 ///
@@ -125,7 +126,7 @@ pub fn place_in(libtorch: &Libtorch, dir: &Path) -> Result<PathBuf> {
         let copy = work.path().join("copy");
         built.file.rewind()?;
         std::io::copy(&mut built.file, &mut File::create(&copy)?)?;
-        // Compilers heed the umask, and so does making files; it may let a group write.
+        // The copy's mode depends on the umask, which may let a group write.
         std::fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
         std::fs::rename(&copy, &target)
     };
@@ -133,7 +134,7 @@ pub fn place_in(libtorch: &Libtorch, dir: &Path) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Work directories of builds that were killed: nobody else builds this one while the lock is held.
+/// Removes work directories of builds that were killed. No other process builds this adapter while the lock is held.
 fn remove_leftovers(dir: &Path, name: &str) {
     let work = work_prefix(name);
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -221,7 +222,7 @@ fn build(
     let arguments = arguments(libtorch, include, work.path(), &built)?;
     compile(compiler, &arguments, target, &built)?;
     seal::seal(&built, &name)
-        // Compilers heed the umask, which may let a group write.
+        // The mode of the compiler's output depends on the umask, which may let a group write.
         .and_then(|()| std::fs::set_permissions(&built, Permissions::from_mode(0o755)))
         .and_then(|()| std::fs::rename(&built, target))
         .map_err(|why| file_error(target, &why))
@@ -247,7 +248,7 @@ fn arguments(
         "-fPIC".into(),
         "-shared".into(),
         "-fvisibility=hidden".into(),
-        // at::RecordFunction has another layout without it.
+        // libtorch is built with NDEBUG; without it at::RecordFunction would have another layout.
         "-DNDEBUG".into(),
         format!("-D_GLIBCXX_USE_CXX11_ABI={}", u8::from(libtorch.cxx11_abi)).into(),
     ];
@@ -258,7 +259,7 @@ fn arguments(
         list.extend(["-isystem".into(), dir.into()]);
     }
     list.extend([work.join(sources::MAIN).into(), "-o".into(), built.into()]);
-    // By path, not -l: distributions install libtorch_cpu.so.2.6 without the plain name.
+    // The libraries are named by path, not by -l, since distributions install libtorch_cpu.so.2.6 without the plain name.
     list.extend([
         c10.into(),
         libtorch.cpu_so.clone().into(),
@@ -268,13 +269,13 @@ fn arguments(
     Ok(list)
 }
 
-/// Where the log of a build lies that failed.
+/// The path of the log that a failed build leaves.
 fn log_of(target: &Path) -> PathBuf {
     target.with_extension("log")
 }
 
 fn compile(compiler: &Compiler, arguments: &[OsString], target: &Path, built: &Path) -> Result<()> {
-    // In the work directory, which is new: nothing can lie in the way there, no link and no pipe.
+    // The log is written in the work directory, which is new, so no link or pipe of that name can be there.
     let written = built.with_extension("log");
     let log = File::create(&written).map_err(|why| file_error(&written, &why))?;
     let clone = log.try_clone().map_err(|why| file_error(&written, &why))?;
@@ -296,7 +297,7 @@ fn compile(compiler: &Compiler, arguments: &[OsString], target: &Path, built: &P
                 limited::LIMIT
             )));
         }
-        // A program that ignores SIGCHLD (it may be set before exec) leaves nothing to wait for: the file decides.
+        // In a program that ignores SIGCHLD (which exec inherits) there is no exit status. Then the built file decides.
         Err(why) if why.raw_os_error() == Some(libc::ECHILD) => true,
         Err(why) => {
             return Err(Error::Adapter(format!(
@@ -306,7 +307,7 @@ fn compile(compiler: &Compiler, arguments: &[OsString], target: &Path, built: &P
         }
     };
     if good && built.is_file() {
-        // Only a failure's log is worth keeping; a leftover is no failure of the build.
+        // Only the log of a failed build is kept. An old log that cannot be removed does not make the build fail.
         let _ = std::fs::remove_file(log_of(target));
         return Ok(());
     }

@@ -8,7 +8,8 @@ use super::trust::{Folder, user};
 use super::{Libtorch, environment, sources};
 use graphpatch_core::error::{Error, Result};
 
-/// `adapter-s1-<source hash>-torch2.11.0-<build id>-cxx11.so`: a file of that name fits, or nothing does.
+/// The file name of the adapter for `libtorch`: `adapter-s<seam>-<source hash>-torch2.11.0-<build id>-cxx11.so`. Adapters
+/// under all other names are for another libtorch or of another source.
 pub fn file_name(libtorch: &Libtorch) -> String {
     Name::of(libtorch).to_string()
 }
@@ -178,8 +179,8 @@ fn usable(dir: &Path) -> std::io::Result<()> {
     make_a_file(dir).map_err(|why| std::io::Error::new(why.kind(), why.kind().to_string()))
 }
 
-/// Makes a file and takes it away. Not by `tempfile`, whose random names ask the standard library for the thread's identity: in a
-/// thread of somebody else's that is an allocation which ends the process when it fails, and which no reserve stands behind.
+/// Makes a file and removes it. `tempfile` is not used here: for its random names the standard library has to allocate the
+/// identity of a thread that it did not start. If that allocation fails, the process ends; our reserve of memory is not asked.
 fn make_a_file(dir: &Path) -> std::io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -191,7 +192,7 @@ fn make_a_file(dir: &Path) -> std::io::Result<()> {
             .mode(0o600)
             .open(&file)
         {
-            // What a process of the same number has left.
+            // An earlier process with the same process id has left a file of this name.
             Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {}
             made => return made.and_then(|_| std::fs::remove_file(&file)),
         }

@@ -44,7 +44,7 @@ fn choose_compiler(cxx: Option<&str>, find: impl Fn(&str) -> Option<PathBuf>) ->
     )))
 }
 
-/// The one that the newest supported libtorch needs.
+/// The C++ standard that the newest supported libtorch needs.
 pub const NEWEST_STANDARD: u32 = 20;
 
 /// The C++ standard that the headers of `libtorch` need: `17` or `20`.
@@ -57,7 +57,7 @@ pub fn standard(libtorch: &Libtorch) -> u32 {
 }
 
 impl Compiler {
-    /// A call of it that is a process of its own, not one of the user's program.
+    /// A command that runs the compiler as an ordinary process, without the library preloaded.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_remove("LD_PRELOAD");
@@ -121,7 +121,7 @@ impl Compiler {
 /// What was written into a file.
 fn all_of(file: &mut File) -> String {
     let mut bytes = Vec::new();
-    // What cannot be read was not said.
+    // What cannot be read counts as empty.
     let _ = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }

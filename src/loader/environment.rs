@@ -1,10 +1,10 @@
-//! The variables that a caller's word is taken from, and when it is not.
+//! Environment variables, and when they are not trusted.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What the environment says, if that may be believed: a program that runs with more rights than its caller (setuid, setgid,
-/// file capabilities) takes nothing from the caller's environment.
+/// The value of a variable, if the environment can be trusted. A program that runs with more rights than its caller (setuid,
+/// setgid, file capabilities) takes nothing from the caller's environment.
 pub fn variable(name: &str) -> Option<OsString> {
     match is_privileged() {
         true => None,
@@ -12,7 +12,7 @@ pub fn variable(name: &str) -> Option<OsString> {
     }
 }
 
-/// The same as text; `None` for what is no text.
+/// The same as text; `None` also for a value that is not UTF-8.
 pub fn text(name: &str) -> Option<String> {
     variable(name)?.into_string().ok()
 }
@@ -23,7 +23,7 @@ pub fn is_privileged() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// The folder for what lasts only as long as somebody needs it.
+/// The folder for temporary files.
 pub fn temporary_folder() -> PathBuf {
     variable("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! What the program's own objects call of libtorch, from the symbols that they import.
+//! Which functions of libtorch the program's own objects call, as the symbols that they import tell.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -16,11 +16,11 @@ const TORCHSCRIPT: [&str; 5] = [
     "_ZNK5torch3jit6MethodclE",
 ];
 
-/// The C ABI of this library: such a program marks its own runs.
+/// The prefix of this library's C ABI. A program that imports such symbols marks its own runs.
 const OURS: &str = "gp_";
 
-/// Whether one of the process's objects beside libtorch's own calls TorchScript, or this library: then runs are what it
-/// says. An object that cannot be read says nothing.
+/// Whether one of the process's objects, besides libtorch's own, calls TorchScript or this library. If so, these calls tell
+/// where runs begin and end. An object that cannot be read counts as one that does not.
 pub fn tells_of_runs() -> bool {
     let objects = objects();
     let Some(home) = objects
@@ -38,7 +38,7 @@ pub fn tells_of_runs() -> bool {
 }
 
 fn imports(object: &Path) -> bool {
-    // Objects that know libtorch at all are few, and theirs are the only tables of symbols that are read.
+    // Few objects need libtorch at all. Only their tables of symbols are read.
     let knows = elf::dynamic(object).is_some_and(|dynamic| {
         let words = ["torch", "c10", "graphpatch"];
         let names = |name: &String| words.iter().any(|word| name.contains(word));

@@ -48,7 +48,7 @@ pub use versions::{ANYWAY, NEWEST, OLDEST, supported};
 pub struct AdapterStatus {
     /// The file that would be loaded, or built.
     pub path: PathBuf,
-    /// How it is there.
+    /// Whether it is there, and where from.
     pub state: AdapterState,
     /// What lies in the folders of adapters that were built ahead.
     pub shipped: Shipped,
@@ -61,7 +61,7 @@ pub enum AdapterState {
     Prebuilt,
     /// In the cache, built from the present source for this libtorch.
     Cached,
-    /// In the cache, but not what was built there: will be built anew, for this reason.
+    /// In the cache, but damaged or not to be trusted, for this reason. It will be built anew.
     Broken(String),
     /// Will be built on first use.
     Missing,
@@ -99,12 +99,13 @@ pub fn loaded_path() -> Option<PathBuf> {
     found
 }
 
-/// Loads the adapter for `libtorch`, from a directory of built ones, the cache, or the compiler. It stays loaded.
+/// Loads the adapter for `libtorch`: one that was built ahead, the one in the cache, or one that is built now. It stays loaded.
 ///
 /// # Errors
 ///
 /// [`Error::State`] where the environment switches us off, [`Error::Torch`] for a libtorch that is not supported,
-/// [`Error::Adapter`] and [`Error::File`] where no adapter can be had; they say why those that were built ahead did not do.
+/// [`Error::Adapter`] and [`Error::File`] if there is no adapter and none can be built. Their text also says why adapters
+/// that were built ahead could not be used.
 pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
     if is_disabled() {
         return Err(Error::State(format!(
@@ -122,7 +123,7 @@ pub fn load(libtorch: &Libtorch) -> Result<&'static Library> {
                 .push(format!("{} {}", path.display(), why.why())),
         }
     }
-    // Said when the adapter is built, not by every process that takes it from the cache.
+    // Said only when the adapter is about to be built, not by every process that finds it in the cache.
     if !build::is_cached(libtorch) {
         shipped.near.iter().for_each(|why| message::say(why));
     }
@@ -146,7 +147,7 @@ fn load_own(libtorch: &Libtorch) -> Result<&'static Library> {
 ///
 /// # Errors
 ///
-/// [`Error::Adapter`] where there is no place for one.
+/// [`Error::Adapter`] if there is no directory in which an adapter could be kept.
 pub fn adapter_status(libtorch: &Libtorch, library: Option<&Path>) -> Result<AdapterStatus> {
     let shipped = Shipped::find(libtorch, library);
     let (path, state) = match shipped.fits.first() {
@@ -182,7 +183,7 @@ pub fn own_object() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
-/// Loads the file that was checked; `path` is what a message calls it.
+/// Loads the file that was checked. Messages name it by `path`.
 fn open(sound: &Sound, path: &Path) -> Result<&'static Library> {
     // SAFETY: the file is an adapter: built by us from our own source, or put where the user keeps adapters, where nobody
     // else can write. Its initialisers only register with the libtorch that this process has already loaded.

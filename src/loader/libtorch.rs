@@ -1,4 +1,4 @@
-//! What a libtorch is: its version, its ABI, where its headers are. From files alone.
+//! Facts about a libtorch: its version, its ABI, where its headers are. They are read from its files, without loading it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ impl Libtorch {
             homes.push(real.to_path_buf());
         }
         let include_dir = include_dir(&homes);
-        // What lies beside the library is surer than the headers, which the user may name.
+        // Files beside the library are more reliable than the headers, whose folder the user may name.
         let version = homes
             .iter()
             .find_map(|home| version_of_files(home))
@@ -107,7 +107,8 @@ impl Libtorch {
     }
 }
 
-/// The libtorch of a directory: its `lib`, the folder of a Python package or an unpacked archive, or what holds that.
+/// The libtorch in a directory, which may be its `lib`, the folder of a Python package, an unpacked archive, or a folder
+/// that holds one of these.
 pub fn in_directory(dir: &Path) -> Option<Libtorch> {
     ["", "lib", "torch/lib", "libtorch/lib"]
         .iter()
@@ -115,7 +116,7 @@ pub fn in_directory(dir: &Path) -> Option<Libtorch> {
         .map(|path| Libtorch::describe(&path))
 }
 
-/// A file of that name, or with a version behind it, in the first home that has one.
+/// The file of that name, or of that name with a version appended, in the first of the folders that has one.
 fn sibling(homes: &[PathBuf], name: &str) -> Option<PathBuf> {
     homes.iter().find_map(|home| {
         let exact = home.join(name);
@@ -195,7 +196,7 @@ fn version_of_files(lib_dir: &Path) -> Option<String> {
     Some(plain_version(value))
 }
 
-/// Of a wheel's `version.py`, else of the runtime that the library needs (`13`), else `?`.
+/// The CUDA version in a wheel's `version.py`, else that of the CUDA runtime that the library needs (`13`), else `?`.
 fn cuda_version(homes: &[PathBuf], library: &Path) -> String {
     let written = homes.iter().find_map(|home| {
         let text = std::fs::read_to_string(home.parent()?.join("version.py")).ok()?;

@@ -1,4 +1,4 @@
-//! Waiting for another program no longer than somebody would wait for it.
+//! Running another program with a limit on how long it may hang.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -9,24 +9,25 @@ use super::environment;
 /// The variable that says how many seconds a compiler may stand still.
 pub const LIMIT: &str = "GRAPHPATCH_COMPILER_LIMIT";
 const USUAL_SECONDS: u64 = 120;
-/// One that goes on and on may take so many times as long.
+/// A compiler that keeps computing may take this many times the limit in total.
 const BUSY: u32 = 10;
 
-/// How long a compiler may go without computing anything: on a machine that is busy with other things it takes long, and
-/// does not hang.
+/// How long a compiler may go without using processor time. A limit on the whole time would end a compiler that is only
+/// slow because the machine is busy.
 pub fn limit() -> Duration {
     let named = environment::text(LIMIT).and_then(|text| text.parse().ok());
     Duration::from_secs(named.unwrap_or(USUAL_SECONDS))
 }
 
-/// Runs it to its end; `None` where it stood still for so long, or did not end in ten times that. Then it is ended, with all
-/// that it has started.
+/// Runs the command to its end. `None` if it used no processor time for `limit`, or did not end within ten times that. Then
+/// it is killed, with all processes that it has started.
 ///
 /// # Errors
 ///
-/// That it does not start, or what waiting for it says. `ECHILD`: the process ignores SIGCHLD, so nothing is left to wait for.
+/// The command cannot be started, or waiting for it fails. `ECHILD` means that this process ignores SIGCHLD, so that the
+/// kernel keeps no exit status.
 pub fn status(command: &mut Command, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    // A group of its own, as a compiler's driver starts the compiler proper.
+    // It gets a process group of its own, since a compiler's driver starts further processes.
     let mut child = command.process_group(0).spawn()?;
     let start = Instant::now();
     let (mut computed, mut moved) = (0, start);
@@ -46,7 +47,7 @@ pub fn status(command: &mut Command, limit: Duration) -> std::io::Result<Option<
     Ok(None)
 }
 
-/// The processor time that the living processes of a group have used, in clock ticks. More than before: something goes on.
+/// The processor time that the living processes of a group have used, in clock ticks.
 fn ticks_of_group(group: u32) -> u64 {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return 0;
@@ -72,7 +73,7 @@ fn end(child: &mut Child) {
         // SAFETY: the group was made for the child, which is not waited for yet: the number is still its own.
         unsafe { libc::kill(-group, libc::SIGKILL) };
     }
-    // It is dead; there is nothing to do about an error here.
+    // The child is dead or about to die; an error here would change nothing.
     let _ = child.wait();
 }
 

@@ -8,13 +8,12 @@ use super::limited;
 use super::message::say;
 use super::trust::Folder;
 
-/// Held until dropped; the kernel frees it when its process dies. It saves work and is not needed for a right result:
-/// the finished file appears by a rename, so where there is no locking (some network file systems) several processes
-/// build the same file.
+/// A lock that is held until dropped; the kernel frees it when its process dies. It only saves work. Where the file system
+/// has no locks (some network file systems), several processes build the same file, and each puts its own there by a rename.
 pub struct Lock(Option<File>);
 
 impl Lock {
-    /// Waits for whoever builds `name` in `dir`, but not for ever: a builder may have been stopped.
+    /// Waits for a process that builds `name` in `dir`, up to a limit, since that process may have been stopped.
     pub fn wait(dir: &Folder, name: &str) -> Lock {
         let moving = Duration::from_secs(30);
         Lock::wait_at_most(dir, name, limited::limit() + moving)
@@ -39,7 +38,7 @@ impl Lock {
         Lock(Some(file))
     }
 
-    /// Whether nobody else holds it.
+    /// Whether this process has the lock. Without it, the wait was too long, or the file system has no locks.
     pub fn is_held(&self) -> bool {
         self.0.is_some()
     }

@@ -8,11 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use graphpatch_core::plain::plain;
 use graphpatch_locks::OnceLock;
 
-/// What stderr was when a program began that we are a guest in: its device and its number there. `None` inside: it was closed.
+/// The device and inode of stderr when the program began in which the library is preloaded. The inner `None`: it was closed.
 static AT_START: OnceLock<Option<(u64, u64)>> = OnceLock::new();
 
-/// To be called when a program begins. From then on only the stderr that it began with is spoken to: another file that the program
-/// has opened as descriptor 2 is its own.
+/// To be called when a program begins. From then on messages go only to the stderr that the program began with. A file
+/// that the program opens as descriptor 2 later belongs to the program, and nothing is written there.
 pub fn begin() {
     let _ = AT_START.set(stderr());
 }

@@ -15,10 +15,10 @@ use super::libtorch::{Libtorch, is_libtorch_cpu};
 /// What the files of a program say about its libtorch.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The one that it links to; for a Python interpreter or script, that of its torch package. None when it links to
-    /// none, which says nothing about a library that it loads later.
+    /// The libtorch that the program links to; for a Python interpreter or script, that of its torch package. None if it links
+    /// to none; it may still load one later.
     pub libtorch: Option<Libtorch>,
-    /// The Python interpreter, where it is one or a script for one.
+    /// The Python interpreter, if the program is one or is a script for one.
     pub python: Option<PathBuf>,
     /// The libraries that were looked at on the way.
     pub looked: Vec<PathBuf>,
@@ -58,7 +58,7 @@ pub fn find_in_path(name: &OsStr) -> Option<PathBuf> {
         .find(|path| executable(path))
 }
 
-/// The interpreter, when `program` is a script that names one; but a Python that is a script (pyenv's) stays what it is.
+/// The interpreter, if `program` is a script that names one. A `python` that is itself a script (pyenv's) is returned as is.
 fn resolved_script(program: &Path) -> PathBuf {
     if is_python(program) {
         return program.to_path_buf();

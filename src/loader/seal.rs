@@ -1,8 +1,8 @@
 //! The seal of an adapter's file: a last line behind the ELF data, with a hash over all before it and the file's name.
 //!
-//! A file that was cut short, written over, stripped, renamed for another libtorch, or that is somebody else's has no
-//! seal or one that does not fit, which shows before any of its code could run. It guards against accidents; against
-//! other users the owner and mode of the folder do ([`super::trust`]).
+//! A file that was cut short, overwritten, stripped or renamed for another libtorch has no seal, or one that does not fit.
+//! So it is refused before any of its code runs. The seal guards against accidents only. Against other users, the owner
+//! and mode of the folder are checked ([`super::trust`]).
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -16,11 +16,11 @@ use super::trust::{Unfit, unreadable};
 
 const MARK: &str = "graphpatch-adapter-seal 1 ";
 
-/// Appends the seal for a file that is going to be called `name`, and sees it written to the disk.
+/// Appends the seal to a file that is going to be called `name`, and waits until the file is on the disk.
 ///
 /// # Errors
 ///
-/// What reading or writing the file gave.
+/// Reading or writing the file failed.
 pub fn seal(file: &Path, name: &str) -> std::io::Result<()> {
     let bytes = std::fs::read(file)?;
     let mut open = OpenOptions::new().append(true).open(file)?;
@@ -54,7 +54,7 @@ fn check_bytes(bytes: &[u8], own: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The data, its hash's digits, the name.
+/// Splits a sealed file into its data, the digits of the hash, and the name.
 fn parse(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let body = bytes.strip_suffix(b"\n")?;
     let start = body.iter().rposition(|byte| *byte == b'\n')?;

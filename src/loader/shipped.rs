@@ -1,7 +1,7 @@
 //! Adapters that were built ahead: in `$GRAPHPATCH_ADAPTER_DIR`, and in `graphpatch-adapters/` beside the library.
 //!
-//! Any number may lie there. They are told apart by their names, so that those for other libtorchs cost nothing; one
-//! that nearly fits is remembered, since its owner will want to know why it was not taken.
+//! There may be any number of them. They are told apart by their file names, so adapters for other libtorchs are not read.
+//! One that nearly fits is remembered, since the user will want to know why it was not used.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub const FOLDER: &str = "graphpatch-adapters";
 pub struct Shipped {
     /// Sound and built for it from this source, best first.
     pub fits: Vec<PathBuf>,
-    /// Meant for it, it seems, but unfit: sentences, each with the file and what is wrong with it.
+    /// Adapters that seem to be meant for it but do not fit. Each is a sentence with the file and what is wrong with it.
     pub near: Vec<String>,
     /// The other libtorch versions that there are adapters for.
     pub others: Vec<String>,
@@ -65,7 +65,7 @@ impl Shipped {
         self.others.dedup();
     }
 
-    /// All that a person needs to know where none could be taken; empty where there is nothing to say.
+    /// A message for the case that none could be used; empty if there is nothing to say.
     pub fn complaint(&self) -> String {
         let mut parts = self.near.clone();
         if !self.others.is_empty() {
@@ -78,8 +78,8 @@ impl Shipped {
     }
 }
 
-/// Why an adapter of the one name does not do where the other is wanted. The version is not looked at: the build id says
-/// more, and not every installation tells its version.
+/// Why an adapter of the name `name` cannot be used where `wanted` is needed. The version is not compared: the build id is
+/// more exact, and not every installation tells its version.
 fn unfit(name: &Name, wanted: &Name) -> Option<String> {
     if name.build_id != wanted.build_id || name.abi != wanted.abi {
         return Some(format!(
@@ -95,7 +95,7 @@ fn unfit(name: &Name, wanted: &Name) -> Option<String> {
     })
 }
 
-/// Beside the library as it was loaded, and as it really is.
+/// The folder beside the library's path as it was loaded, and the one beside the file that links lead to.
 fn beside(library: Option<&Path>) -> Vec<PathBuf> {
     let real = library.and_then(|library| library.canonicalize().ok());
     let mut dirs: Vec<PathBuf> = library
@@ -172,7 +172,7 @@ mod tests {
         std::fs::write(&file, "other").expect("write");
         let found = find();
         assert!(found.fits.is_empty() && found.complaint().contains("no seal"));
-        // Through a link, and where the version is not known.
+        // It is also found through a link to the library, and for a libtorch whose version is not known.
         put(&folder, &name);
         let link = dir.path().join("elsewhere");
         std::fs::create_dir(&link).expect("dir");

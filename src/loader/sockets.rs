@@ -1,4 +1,4 @@
-//! The folders in which sockets for live control lie: one that this user alone can enter.
+//! The folders in which sockets for live control lie. Only this user can enter them.
 
 use std::fs::{DirBuilder, symlink_metadata};
 use std::io::ErrorKind;

@@ -153,8 +153,8 @@ pub fn seam_version() -> u32 {
         .unwrap_or(0)
 }
 
-/// A hash over all files: another source is another adapter. FNV-1a, as it is the same on every machine and in every version
-/// of us, which the standard library's hashers do not promise.
+/// A hash over all files, so that a changed source makes another adapter. FNV-1a gives the same number on every machine and in
+/// every version of this library, which the standard library's hashers do not promise.
 pub fn hash() -> u64 {
     let mut hash = FnvHasher::default();
     for (name, text) in ADAPTER_SOURCES {
@@ -170,7 +170,7 @@ pub fn hash() -> u64 {
 mod tests {
     use super::*;
 
-    /// Adapters in people's caches are found by this hash, and their seals carry it.
+    /// The names and seals of adapters in users' caches contain hashes of this kind, so the algorithm must not change.
     #[test]
     fn the_hash_is_the_published_one() {
         let mut hash = FnvHasher::default();

@@ -1,4 +1,4 @@
-//! Whom a file of code comes from: folders and files that only this user and root can have written.
+//! Checks that a file of code, and each folder on the way to it, can have been written by this user and root only.
 //!
 //! A path is walked from the root, component by component, each opened below the descriptor of the one before. So every
 //! check is of what is open, and nobody can put something else in its place between the check and the use.
@@ -21,9 +21,9 @@ const MOST_LINKS: usize = 40;
 pub enum Unfit {
     /// It is not there.
     Absent,
-    /// It is not what it should be, or others could have written it. The end of a sentence that begins with its path.
+    /// It is not what it should be, or others could have written it. The text ends a sentence that begins with its path.
     Wrong(String),
-    /// Reading failed, which says nothing about what is there. The end of a sentence as well.
+    /// Reading failed, so nothing is known of the file. The text ends a sentence that begins with its path.
     Unreadable(String),
 }
 
@@ -58,14 +58,14 @@ fn cannot_be_read(why: std::io::Error) -> String {
     format!("cannot be read: {why}")
 }
 
-/// A folder in which only this user and root can make, rename and remove files: it is theirs, and so are all folders above
-/// it. Held open.
+/// A folder in which only this user and root can make, rename and remove files. It belongs to one of the two, and so do all
+/// folders above it. It is held open.
 pub struct Folder {
     descriptor: OwnedFd,
     path: PathBuf,
 }
 
-/// A file of such a folder, that this user or root has written and nobody else can change.
+/// A file in such a folder that belongs to this user or root, and that nobody else can change.
 pub struct Sound {
     /// Open for reading, at its beginning.
     pub file: File,
@@ -74,7 +74,7 @@ pub struct Sound {
 }
 
 impl Folder {
-    /// Walks to the folder. A link on the way is followed if it is this user's or root's, as its folder then is.
+    /// Walks to the folder. A link on the way is followed only if, like each folder on the way, it is this user's or root's.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl Folder {
         })
     }
 
-    /// The same, where nothing but the file is wanted.
+    /// The same, for a caller that needs only the open file.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl Folder {
     /// Opens one of its files for locking, which is made if need be; never through a link, and never a pipe.
     pub fn lock_file(&self, name: &OsStr) -> Option<File> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        // Another user's (root's, after a sudo) can be read, which is enough to lock it.
+        // A file that root made (after a sudo) can only be read by this user, which is enough to lock it.
         let descriptor = openat(
             &self.descriptor,
             name,
@@ -152,14 +152,14 @@ impl Folder {
 }
 
 impl Sound {
-    /// A path by which the dynamic linker opens this file in the folder that was checked, however folders are renamed
-    /// meanwhile. It ends with the file's own name, by which our frames on a stack are told from the program's.
+    /// A path by which the dynamic linker opens this file in the folder that was checked, even if folders are renamed
+    /// meanwhile. It ends with the file's own name, since frames of the adapter on a stack are recognised by that name.
     pub fn loadable(&self) -> PathBuf {
         let folder = PathBuf::from(format!(
             "/proc/self/fd/{}",
             self.folder.descriptor.as_raw_fd()
         ));
-        // Without /proc (in a chroot) there is only the path, all of which is this user's and root's.
+        // Without /proc (in a chroot) the plain path is used. All folders on it belong to this user or root.
         match folder.exists() {
             true => folder.join(&self.name),
             false => self.folder.path.join(&self.name),
@@ -221,7 +221,8 @@ impl Walk {
                 path.display()
             )))
         };
-        // Whoever can write here can put anything in the way, unless the folder is sticky and what is there is trusted.
+        // A user who can write to this folder could replace the next component of the path, unless the folder is sticky and
+        // that component is trusted.
         if let Err(why) = check_passing(&here.1) {
             return Err(Unfit::Wrong(format!(
                 "lies below {}, which {why}",
@@ -295,8 +296,8 @@ fn check_others(found: &Stat) -> Result<(), String> {
     }
 }
 
-/// Whether the group is the one that many systems make for each user, of the same number and with nobody else in it: with
-/// the umask that goes with it (002) all of a user's files can be written by that group.
+/// Whether the group is this user's private group: many systems make one for each user, with the user's number and no other
+/// member. Such systems use the umask 002, so that this group may write to all files of the user.
 fn is_private_group(found: &Stat) -> bool {
     let user = user();
     if user == 0 || found.st_uid != user || found.st_gid != user {

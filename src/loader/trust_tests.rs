@@ -101,8 +101,8 @@ fn files_are_checked() {
     assert!(lock("new.lock") && lock("new.lock") && !lock("pipe") && !lock("b.so"));
 }
 
-/// What another user owns. Only root can make such a thing, so the file's facts are changed instead of the file; the tests of
-/// the command do it with a real other user.
+/// Only root can make a file that another user owns. So this test changes the file's metadata in memory instead; the tests
+/// of the command do it with a real other user.
 #[test]
 fn what_belongs_to_another_user_is_refused() {
     let file = tempfile::tempfile().expect("file");

@@ -1,4 +1,4 @@
-//! Programs into which nothing of ours can be loaded, and why, from their files.
+//! Programs into which the library cannot be loaded, and why, as their files tell.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::read::{ReadCache, ReadRef};
 use object::{Architecture, Endianness};
 
-/// Why the dynamic linker would not load this library into `program`; nothing where it would, or where that is not known. The
-/// end of a sentence that begins with the program.
+/// Why the dynamic linker would not load this library into `program`; `None` if it would, or if that is not known. The text
+/// ends a sentence that begins with the program.
 pub fn why_not_preloaded(program: &Path) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt;
     let file = std::fs::File::open(program).ok()?;
@@ -47,7 +47,7 @@ fn of_header<'data, R: ReadRef<'data>>(
 ///
 /// # Errors
 ///
-/// The end of a sentence that begins with its path.
+/// A text that ends a sentence which begins with the library's path.
 pub fn check_library(library: &Path) -> Result<(), &'static str> {
     const DAMAGED: &str = "is no library, or a damaged one";
     let file = std::fs::File::open(library).map_err(|_| "cannot be read")?;
@@ -67,7 +67,8 @@ pub fn check_library(library: &Path) -> Result<(), &'static str> {
             .iter()
             .any(|segment| segment.p_type(endian) == PT_LOAD);
         let machine = Some(header.e_machine(endian)) == own_machine();
-        // They come last in a file: without them a copy was cut short, though the rest may do.
+        // The section headers are the last part of a file. If they are missing, the copy was cut short, even if all segments
+        // are there.
         let sections = u64::from(header.e_shnum(endian)) * u64::from(header.e_shentsize(endian));
         let sections = header.e_shoff(endian).checked_add(sections);
         let ends = segments.iter().map(ends).chain([sections]);

@@ -9,16 +9,16 @@ pub const OLDEST: (u32, u32) = (2, 4);
 /// The newest libtorch that the adapter was compiled and run with.
 pub const NEWEST: (u32, u32) = (2, 15);
 
-/// The environment variable by which a user tries any other version: `1`.
+/// The environment variable that a user sets to `1` to try any other version.
 pub const ANYWAY: &str = "GRAPHPATCH_ANY_TORCH";
 
 impl Libtorch {
-    /// Refuses a libtorch that is too old or not known yet, unless the user asks for it ([`ANYWAY`]). One whose version
-    /// no file tells is let through: its build id still decides which adapter it gets.
+    /// Refuses a libtorch that is too old or not known yet, unless the user has set [`ANYWAY`]. A libtorch whose version no
+    /// file tells is accepted: its build id still decides which adapter it gets.
     ///
     /// # Errors
     ///
-    /// [`Error::Torch`], which names both versions and the way out.
+    /// [`Error::Torch`], which names both versions and says what to do.
     pub fn check_version(&self) -> Result<()> {
         self.check(environment::text(ANYWAY).is_some_and(|value| value == "1"))
     }

@@ -83,7 +83,7 @@ impl Modules {
     /// The user's addresses on a stack, innermost last.
     pub fn addresses(&self, stack: &Stack) -> Vec<CodeAddress> {
         let locate = |address: &usize| {
-            // Before the return address is the call.
+            // The return address lies behind the call, so the byte before it belongs to the call's own line.
             let address = (*address as u64).checked_sub(1)?;
             let module = self.0.iter().find(|module| module.holds(address))?;
             module.users.then(|| CodeAddress {
@@ -102,8 +102,8 @@ impl Module {
     }
 }
 
-/// libtorch, our library and its adapters, the libraries of the system under them, and Python's interpreter: their files
-/// begin with one of these names.
+/// How the names of files begin that are not the user's: libtorch, this library and its adapters, system libraries that
+/// these use, and the Python interpreter.
 const OTHERS: &[&str] = &[
     "libtorch",
     "libc10",

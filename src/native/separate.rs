@@ -44,10 +44,10 @@ impl Marks {
         file.is_file().then_some(file)
     }
 
-    /// In the order in which debuggers look: beside the program, in `.debug` there, and in the system's folder.
+    /// Looks where debuggers look, in their order: beside the program, in `.debug` there, and in the system's folder.
     fn by_link(&self, program: &Path) -> Option<PathBuf> {
         let (name, sum) = self.link.as_ref()?;
-        // A link to a program may lie elsewhere.
+        // `program` may be a symbolic link in another folder, so the folder of the real file is used.
         let program = program.canonicalize().ok()?;
         let folder = program.parent()?;
         let system = Path::new(SYSTEM).join(folder.strip_prefix("/").ok()?);
@@ -60,7 +60,7 @@ impl Marks {
         .find(|file| *file != program && self.fits(file, *sum))
     }
 
-    /// A program that was built anew has other debug information. The build id tells without reading all of it.
+    /// Whether the file belongs to this very build of the program. Equal build ids prove that without reading the whole file.
     fn fits(&self, file: &Path, sum: u32) -> bool {
         if !file.is_file() {
             return false;

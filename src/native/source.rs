@@ -1,4 +1,4 @@
-//! What a graph says of source that only files on this machine know: lines of native code, and the text of lines.
+//! Adds to a graph what only files on this machine tell of its source: the lines of native code, and the text of lines.
 
 use rustc_hash::FxHashMap;
 
@@ -6,7 +6,7 @@ use graphpatch_core::graph::{CodeAddress, Graph, Node, SourceLine};
 
 use super::Symbols;
 
-/// Files beyond this size are no source.
+/// Files larger than this are not read as source.
 const LARGEST: u64 = 16 << 20;
 
 /// Reads programs and sources; each once.

@@ -41,8 +41,8 @@ struct Names {
 }
 
 impl Symbols {
-    /// The calls that an address stands for, innermost last: several where some were inlined, none where it is in the
-    /// inside of libtorch's headers or of a language's own library.
+    /// The calls that an address stands for, innermost last. There are several if calls were inlined, and none if the address
+    /// lies in code of libtorch's headers or of a language's own library.
     pub fn lines(&mut self, address: &CodeAddress) -> &[Line] {
         let Symbols { files, known } = self;
         known.entry(address.clone()).or_insert_with(|| {
@@ -74,8 +74,8 @@ impl Names {
     fn lines(&self, address: &CodeAddress) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut named = false;
-        // What is in an unnamed namespace has a short name in debug information; its symbol has the whole one. Frames of
-        // inlined calls come first, that of the function itself last.
+        // Debug information gives a function in an unnamed namespace without that namespace; its symbol has the whole name.
+        // Frames of inlined calls come first, that of the function itself last.
         let symbol = self.function(address).map(demangle);
         let frames = self.lines.as_ref();
         if let Some(Ok(mut frames)) = frames.map(|lines| lines.find_frames(address.address)) {
@@ -154,7 +154,7 @@ fn functions(file: &Path) -> Option<Vec<(u64, u64, String)>> {
     Some(functions)
 }
 
-/// A function's name without arguments, template's result or hash.
+/// A function's name without its arguments, without the result type of a template, and without Rust's hash.
 fn demangle(name: &str) -> String {
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return format!("{rust:#}");
@@ -182,13 +182,13 @@ const NAMESPACES: &[&str] = &[
     "tch",
     "torch_sys",
 ];
-/// How functions outside of namespaces begin that are theirs.
+/// How the names of their functions begin that lie in no namespace.
 const PREFIXES: &[&str] = &["gp_", "atg_", "__libc_start", "__rust", "_start"];
 /// What a compiler calls the function that a lambda without captures turns into: the lambda itself is called from it.
 const OF_LAMBDA: &str = "_FUN";
 
-/// A folder in a folder, where headers of libtorch and of the C++ library are: a function there may have a short name, or
-/// the user's types in its name.
+/// Pairs of a folder and a folder in it that hold headers of libtorch or of the C++ library. Functions in these headers are
+/// found by their file, since their names may lack the namespace or contain the user's types.
 const HEADERS: &[[&str; 2]] = &[
     ["include", "ATen"],
     ["include", "c10"],
@@ -272,7 +272,7 @@ mod tests {
             .iter()
             .flat_map(|address| symbols.lines(address).to_vec())
             .collect();
-        // Our own functions are left out, and with them all of this program's but `main`.
+        // Functions of this project are left out, which are all of this test program's but `main`.
         assert!(
             lines.iter().all(|line| is_users(&line.function)),
             "{lines:?}"

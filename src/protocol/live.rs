@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The number of this protocol. It rises when an old client would be misled.
+/// The number of this protocol. It rises with each change that an old client would misunderstand.
 pub const PROTOCOL: u32 = 1;
 
 /// The most bytes that a line of a client's may have.
@@ -75,7 +75,7 @@ pub enum Request {
     Save {
         file: PathBuf,
     },
-    /// Takes everything away that came by the socket, and listens no more.
+    /// Removes everything that came by the socket, and stops listening.
     Stop {},
 }
 
@@ -128,7 +128,7 @@ impl Statistics {
         let finite: Vec<f64> = numbers.iter().copied().filter(|x| x.is_finite()).collect();
         let nan = numbers.iter().filter(|x| x.is_nan()).count();
         let largest = finite.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-        // Scaled, so that the square of a large number is no infinity.
+        // The elements are scaled, so that the square of a large one is not infinite.
         let scale = if largest > 0.0 { largest } else { 1.0 };
         let squares: f64 = finite.iter().map(|x| (x / scale) * (x / scale)).sum();
         let count = finite.len() as f64;

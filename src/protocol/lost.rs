@@ -1,26 +1,27 @@
-//! What preloaded processes say of programs that they lose: a file of lines in the folder of reports.
+//! What preloaded processes write about programs and a libtorch that the library did not see: a file of lines in the folder
+//! of reports.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The file's name. Each process appends to it.
 pub const FILE: &str = "lost";
-/// How the line begins that names a program which was started without the library.
+/// The beginning of a line that names a program which was started without the library.
 pub const STARTED: &str = "started ";
-/// The line that says that a libtorch came unseen.
+/// The line that says that a libtorch was loaded without any hook seeing it.
 pub const LATE: &str = "late";
 
-/// What was lost.
+/// What the library did not see.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lost {
     /// The programs that were started without the library.
     pub programs: BTreeSet<String>,
-    /// Whether a libtorch came unseen.
+    /// Whether a process loaded a libtorch without any hook seeing it.
     pub late: bool,
 }
 
 impl Lost {
-    /// Reads what is there; a file that is not there says that nothing was lost.
+    /// Reads the file. If it does not exist, nothing was lost.
     pub fn load(dir: &Path) -> Lost {
         let bytes = std::fs::read(dir.join(FILE)).unwrap_or_default();
         let mut lost = Lost::default();

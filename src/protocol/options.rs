@@ -28,16 +28,16 @@ pub enum Operations {
 pub struct Options {
     /// Record the graph.
     pub record: bool,
-    /// Tell when things happened.
+    /// Write when each scope and operation began and ended.
     #[serde(default)]
     pub trace: bool,
     /// Patches, in the order given.
     pub patches: Vec<PatchSpec>,
-    /// What a patch does that cannot be applied.
+    /// What happens where a patch cannot be applied.
     pub on_error: OnError,
     /// What becomes of operations outside of runs.
     pub operations: Operations,
-    /// The operations at which their runs begin; none: with the thread.
+    /// The operations at whose calls such runs begin. If there are none, a run begins with its thread.
     pub run_at: Vec<String>,
     /// Listen for live control.
     #[serde(default)]

@@ -1,5 +1,5 @@
-//! What one process has to tell: one JSON file per process image, replaced by a rename each time, so that a reader and
-//! a killed writer never leave half a file.
+//! The report of one process: one JSON file per process image. It is replaced by a rename each time, so that a reader never
+//! sees half a file, also when the writer is killed.
 
 use std::path::{Path, PathBuf};
 
@@ -37,15 +37,15 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Values that were kept and are lost to the user, each with the reason.
     pub unsaved: Vec<String>,
-    /// A Python program whose module calls nobody told of.
+    /// Whether this is a Python program whose calls of modules were not seen.
     #[serde(default)]
     pub unseen_python: bool,
-    /// The program has a session of its own, which took runs that the command did not see.
+    /// Whether the program has a session of its own, which used runs that the command did not see.
     #[serde(default)]
     pub own_session: bool,
     /// Why the session could not attach.
     pub error: Option<String>,
-    /// The file of kept values beside this one, if there is one. Known to the reader.
+    /// The file of kept values beside this one, if there is one. It is not in the JSON file; the reader fills it in.
     #[serde(skip)]
     pub values: Option<PathBuf>,
 }

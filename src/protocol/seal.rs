@@ -1,4 +1,5 @@
-//! A file of two bytes beside a report, which a process maps while it may still open files. It says what is not in the report.
+//! A file of two bytes beside a report. A process maps it into memory while it may still open files. Later the bytes say
+//! whether something is missing in the report.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use std::path::Path;
 pub const SIZE: usize = 2;
 /// The byte that is not 0 when the process did something after its last report.
 pub const OWN: usize = 0;
-/// The byte that is not 0 when a forked child did so before its first report.
+/// The byte that is not 0 when a forked child did something before it could write a report.
 pub const CHILD: usize = 1;
 
 /// The file that belongs to the report `name`.

@@ -1,5 +1,5 @@
-//! What a process tells of times: one event a line, in a file beside its report. Lines are only ever added, so that a process
-//! that is killed has left those that it wrote.
+//! When scopes and operations of a process began and ended: one event a line, in a file beside its report. Lines are only
+//! appended, so a process that is killed leaves all lines that it has written.
 
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
@@ -45,7 +45,7 @@ pub fn trace_name(name: &str) -> String {
 ///
 /// # Errors
 ///
-/// What writing it says.
+/// The file cannot be written.
 pub fn append(file: &Path, events: impl Iterator<Item = Event>) -> std::io::Result<()> {
     let opened = OpenOptions::new().create(true).append(true).open(file)?;
     let mut writer = BufWriter::new(opened);
@@ -56,7 +56,7 @@ pub fn append(file: &Path, events: impl Iterator<Item = Event>) -> std::io::Resu
     writer.flush()
 }
 
-/// The events of all processes, in the order of time. A line that was torn is none.
+/// The events of all processes, in the order of time. A line that is incomplete is skipped.
 pub fn load_all(dir: &Path) -> Vec<Event> {
     let mut events = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {

@@ -37,10 +37,11 @@ def sentence_embedding(output) -> torch.Tensor:
 
 
 def trace(pg: PatchableGraph, inputs: dict, subject: slice, target: torch.Tensor, noise: torch.Tensor):
-    """The score without noise, with it, and with it but for one state: that last one by kind, layer and token."""
+    """The score without noise, the score with noise, and, by kind, layer and token, the score with noise when that one
+    state is restored."""
 
     def score() -> float:
-        """How close to the target; the mean over the samples, each of which has its own noise."""
+        """How close the sentence is to the target: the mean over the samples, each of which has its own noise."""
         return (sentence_embedding(pg(**inputs)) @ target).mean().item()
 
     layers, tokens = range(pg.config.num_hidden_layers), range(inputs["input_ids"].shape[1])

@@ -1,5 +1,5 @@
-"""Parameters and buffers that are not there: they lie on the meta device, without values. What accelerate offloads does
-so between calls."""
+"""Parameters and buffers without values: they lie on the meta device. Those that accelerate offloads lie there between
+calls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ._root import Root
 
 
 def tell_of_absent_parameters(root: Root) -> None:
-    """Notes the first parameter or buffer without values, and how many there are: if something puts another tensor in
-    its place during the call, nobody tells which one that is."""
+    """Notes the first parameter or buffer without values, and how many there are. A hook that loads their values during
+    the call puts other tensors in their place, and the library cannot know which parameters these are."""
     absent = [
         path
         for path, (owner, name) in root.tree.parameters

@@ -16,7 +16,8 @@ class Call(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Any) -> Call:
-        """A mapping is of keyword arguments, a tuple of positional ones; anything else is the only one."""
+        """The call with these inputs: a mapping holds keyword arguments, a tuple positional ones; anything else is the
+        only argument."""
         if isinstance(inputs, Mapping):
             return cls((), {**inputs})
         return cls(inputs, {}) if isinstance(inputs, tuple) else cls((inputs,), {})
@@ -27,6 +28,6 @@ class Call(NamedTuple):
         return _trees.rows((self.args, self.kwargs))
 
     def repeated(self, times: int) -> Call:
-        """As a batch of ``times`` as many rows."""
+        """The same call with ``times`` as many rows in its batch."""
         args, kwargs = _trees.repeated((self.args, self.kwargs), self.rows or 0, times)
         return Call(args, kwargs)

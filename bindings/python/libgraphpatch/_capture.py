@@ -1,4 +1,5 @@
-"""What ``torch.compile`` looks through and captures: its graphs are ours to see, from the first one on."""
+"""Replaces those functions of ``torch.compile`` through which captured graphs go, so that the library sees each
+graph."""
 
 from __future__ import annotations
 
@@ -28,19 +29,19 @@ _lock = new_lock()
 
 
 def install_first() -> None:
-    """The same before anything was compiled."""
+    """Does what :func:`install` does, before anything was compiled, so that nothing has to be compiled again."""
     _install()
 
 
 def install() -> None:
-    """Sees to it that graphs are captured as ours, once torch.compile is in use at all. What was compiled before is
-    compiled again when it is called next."""
+    """Makes each captured graph a :class:`Captured` from now on, if torch.compile is in use at all. Code that was
+    compiled before is compiled again when it is called next."""
     if _install():
         torch._dynamo.reset()
 
 
 def _install() -> bool:
-    """Whether this call has done it."""
+    """Installs the replacements. True if this call has done it, and not an earlier one."""
     global _installed
     if _installed or "torch._dynamo.convert_frame" not in sys.modules:
         return False
@@ -56,7 +57,7 @@ def _install() -> bool:
             capture, compile_frame = outputs.call_user_compiler, frames._compile
             _marks.install()
         except (ImportError, AttributeError):
-            return False  # a version that is made otherwise: compiled modules stay closed
+            return False  # this version of torch is built differently: the inside of compiled modules stays unseen
         optimized.__call__ = _calling(optimized.__call__)
         outputs.call_user_compiler = _capturing(capture)
         frames._compile = _apart(compile_frame)
@@ -69,7 +70,7 @@ def _install() -> bool:
 def _capturing(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call_user_compiler(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """What becomes of a graph that was captured."""
+        """Has the program's compiler called through :class:`Captured`."""
         compiler = self.compiler_fn
 
         @functools.wraps(compiler)
@@ -108,7 +109,7 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
 def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def compile_frame(*args: Any, **kwargs: Any) -> Any:
-        """Compiles a frame. What happens meanwhile is none of the model's."""
+        """Compiles a frame. Operations and module calls meanwhile are not those of the model, so they are hidden."""
         give_back()
         frame = thread.frame
         if type(frame) is not Frame:
@@ -125,10 +126,11 @@ def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _around(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def set_eval_frame(callback: Any) -> Any:
-        """From here on, code is compiled by ``callback``, or not, if that is no function.
+        """Has code from here on compiled by ``callback``, or not compiled, if ``callback`` is not a function.
 
-        Whether compiled code fits is also asked of the thread's dispatch keys. Ours may come and go with what is
-        wanted of a run: it is hidden wherever torch.compile may ask. What runs operation by operation shows it.
+        Compiled code is used again only if the thread's dispatch keys are those that it was compiled with. Our key
+        is on or off depending on what is wanted of a run. So it is hidden wherever torch.compile may compare the
+        keys, and shown where a graph is run operation by operation.
         """
         began = thread.compiled
         if began is not None and began[0] is sys._getframe(1):
@@ -139,6 +141,6 @@ def _around(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         if began is None and callable(callback) and (watched.any or thread.frame is not None):
             thread.in_compiled((sys._getframe(1), torch._C._dispatch_tls_is_dispatch_key_excluded(key())))
             hide(True)
-        return original(callback)  # the last call here: later ones would be compiled themselves
+        return original(callback)  # must be the last call here: later calls would themselves be compiled
 
     return set_eval_frame

@@ -1,5 +1,6 @@
-"""Graphs that torch.compile captures. What the program's compiler makes of one runs as long as nothing is wanted of it;
-what is recorded or patched is computed operation by operation, and has the names that it has where nothing is compiled.
+"""Graphs that torch.compile captures. As long as nothing is wanted of a graph, the code runs that the program's
+compiler has made of it. If it is recorded or patched, it is computed operation by operation, and its values have the
+same names as without torch.compile.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Captured:
 
     def __init__(self, marked: fx.GraphModule, examples: list[Any], compile: Compiler) -> None:
         self._marked = fx.GraphModule(marked, _copied(marked.graph))
-        # Numbers of the program's that are tensors in the graph; it takes them out by an operation of its own.
+        # Inputs that are numbers to the program but tensors in the graph, which converts them by operations of its own.
         self._numbers = {node.name for node in _inputs(marked.graph) if _is_number(node)}
         self._calls = [node for node in self._marked.graph.nodes if _marks.is_mark(node)]
         plain = marked
@@ -64,7 +65,7 @@ class Captured:
         return self._compiled(*args)
 
     def _alone(self, args: tuple[Any, ...]) -> Any:
-        """Outside of runs: calls of modules in the graph may be runs."""
+        """Calls the graph outside of runs. Calls of modules in it may be runs."""
         modules = _marks.Modules(_caller())
         if watched.outermost is not None:
             return self._watched(modules, args)
@@ -77,7 +78,7 @@ class Captured:
         return self._compiled(*args)
 
     def _watched(self, modules: _marks.Modules, args: tuple[Any, ...]) -> Any:
-        """The same under `graphpatch run`, where only a run tells whether there are patches for it."""
+        """The same under `graphpatch run`, where it is known only after a run has begun whether it has patches."""
         thread.plan.value = 0
         before = Before(arg for arg in args if isinstance(arg, Tensor))
         try:
@@ -86,7 +87,7 @@ class Captured:
                 return result
         except PatchError:
             raise
-        except Exception as error:  # the program must not fail because of us
+        except Exception as error:  # a failure of this library must not end the program
             if is_handlers(error):
                 raise
             note_failure("a compiled function", "its inside was not seen", error)
@@ -94,7 +95,7 @@ class Captured:
         return self._compiled(*args)
 
     def _inside(self, frame: Frame, args: tuple[Any, ...]) -> Any:
-        """In a scope of this thread's run."""
+        """Calls the graph inside a scope of this thread's run."""
         changes = bool(frame.root.changes if frame.root.session is not None else frame.plan)
         records = bool(frame.wants & GP_WANTS_RECORD)
         if frame.plan and not records:
@@ -113,7 +114,7 @@ class Captured:
             thread.frame = frame
 
     def _by_taps(self, frame: Frame, args: tuple[Any, ...], changes: bool) -> tuple[Any] | None:
-        """The result of code that applies the patches of the run itself, if there is such."""
+        """The result of compiled code that applies the run's patches by taps; None if there is no such code."""
         inner = sys._getframe()
 
         def replay(make: Callable[..., Replay]) -> None:
@@ -139,7 +140,7 @@ class Captured:
             self._taps.spent += time.perf_counter() - began
 
     def _look(self, modules: _marks.Modules, args: tuple[Any, ...], frame: Frame | None) -> None:
-        """Shows what the graph computes. The arguments are afterwards what they were, and so are random numbers."""
+        """Runs the graph only to show its values. Afterwards the arguments and the random numbers are as before."""
         before = Before(arg for arg in args if isinstance(arg, Tensor))
         try:
             with torch.no_grad():
@@ -161,7 +162,8 @@ def _is_number(node: fx.Node) -> bool:
 
 
 def _caller(inner: types.FrameType | None = None) -> types.FrameType:
-    """The frame of the function that was captured: the first one above ours, from ``inner`` on, and torch.compile's."""
+    """The frame of the function that was captured: the first one, from ``inner`` outwards, that is neither this
+    package's nor torch.compile's."""
     frame = inner or sys._getframe(1)
     while frame.f_back is not None and _IS_BETWEEN(frame.f_code.co_filename):
         frame = frame.f_back

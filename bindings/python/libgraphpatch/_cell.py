@@ -1,4 +1,5 @@
-"""Where the value of a probe waits until it is asked for: a run copies it there without calling Python."""
+"""Cells, which keep the last value of a probe until the user asks for it. A run copies the value there without calling
+Python."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ class Cell:
     """A cell of the adapter's.
 
     Args:
-        function: Called with a value that no plain copy can be made of.
+        function: Called with values that the adapter cannot simply copy.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
@@ -24,7 +25,7 @@ class Cell:
         number = next(numbers)
         functions[number] = function
         self._address = operator("cell")(CALLBACK.value, number)
-        # Not at the end of the process, where other threads may still run the module.
+        # Not called at the end of the process, since other threads may still run the module then.
         weakref.finalize(self, _free, self._address, number).atexit = False
 
     def describe(self, spec: Handle) -> None:
@@ -37,7 +38,7 @@ class Cell:
 
 
 def _weakly(probe: Any) -> Callable[[Any], Any]:
-    """What the probe does to a value; the probe does not live for it."""
+    """A function that calls the probe with a value. It does not keep the probe alive."""
     known = weakref.ref(probe)
 
     def call(value: Any) -> Any:
@@ -72,7 +73,7 @@ class Kept:
             vars(probe)["activation"] = value
             return
         with cell.lock:
-            cell.take()  # it came before
+            cell.take()  # drops the value in the cell, which is older than the assigned one
             vars(probe)["activation"] = value
 
 
@@ -91,7 +92,7 @@ class Keeping(Function):
         self._cell.describe(spec)
 
     def take_number(self) -> None:
-        """The value is a plain number, which a cell does not keep."""
+        """To be called if the value is a plain number. A cell cannot keep that, so Python is called."""
         super().__init__(self._spec, self._call)
         super().take_number()
 

@@ -1,5 +1,6 @@
-"""Activation checkpointing: what ``torch.utils.checkpoint`` computes again, in the backward pass and outside of any
-run, gets the patches that it had the first time. Otherwise the gradients would be those of another function.
+"""Activation checkpointing: ``torch.utils.checkpoint`` computes a part of a run again in the backward pass, outside of
+any run. Here this second computation gets the patches that the first one had. Otherwise the gradients would be those of
+another function.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from .errors import GraphPatchError
 
 _installed = False
 
-# What checkpoints without reentrance begin with: the name since torch 2.15, where the other one is left for others to
-# call and calls it too, and the name before.
+# torch's function with which checkpoints without reentrance begin. The first name is that of torch 2.15 and later,
+# which keeps a function of the second name that calls it; earlier versions have only the second.
 _GENERATORS = "_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator"
 
 
 class _Begins(threading.local):
-    """Whether a checkpoint begins on this thread whose function is ours."""
+    """Whether this thread is just beginning a checkpoint whose function is wrapped by ours."""
 
     now = False
 
@@ -38,10 +39,11 @@ _begins = _Begins()
 
 
 class _Snapshot:
-    """Where a run stood. The functions of its patches are needed as long as it lives, whatever becomes of their block.
+    """A point in a run. As long as it lives, the functions of the run's patches are kept, even if their block has
+    ended.
 
     Args:
-        handle: The library's, outside of no run.
+        handle: The library's snapshot.
     """
 
     def __init__(self, frame: Frame, handle: Handle) -> None:
@@ -53,14 +55,14 @@ class _Snapshot:
 
 
 def _snapshot(frame: Frame) -> _Snapshot | None:
-    """Where this thread's run stands, if the library knows of one."""
+    """A snapshot of this thread's run at this point; None if the library knows of no run."""
     address = made(lib.gp_run_snapshot)
     return _Snapshot(frame, Handle(lib.gp_snapshot_free, address)) if address else None
 
 
 def _again(function: Callable[..., Any], first: bool) -> Callable[..., Any]:
-    """The function, which stands in the run where it stood at first whenever it is called again. With ``first`` its
-    first call is the one in the run."""
+    """A function that calls ``function`` at the present point of the run, with its patches, also when it is called
+    later. With ``first``, the first call is still part of the run itself and is left as it is."""
     frame = thread.frame
     if isinstance(frame, Cold):
         return lambda *args, **kwargs: _apart(frame, function, args, kwargs)
@@ -103,7 +105,7 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
 
 
 def _apart(cold: Cold, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Nothing is wanted of it: not even that modules called in it are runs of their own."""
+    """Calls the function where nothing is wanted of it. Not even calls of modules in it become runs."""
     outer, thread.frame = thread.frame, cold
     try:
         return function(*args, **kwargs)
@@ -112,7 +114,7 @@ def _apart(cold: Cold, function: Callable[..., Any], args: Any, kwargs: Any) -> 
 
 
 def install() -> None:
-    """Puts itself between ``checkpoint()`` and its two ways of working, once."""
+    """Wraps the two functions by which ``checkpoint()`` works, with and without reentrance. Done once."""
     global _installed
     if _installed:
         return
@@ -126,7 +128,7 @@ def install() -> None:
     reentrant: Any = checkpoint.CheckpointFunction
 
     class Reentrant(reentrant):  # type: ignore[misc]
-        """torch's own, whose function is ours."""
+        """torch's own class, with the function wrapped by ours."""
 
         @classmethod
         def apply(cls, run_function: Callable[..., Any], *args: Any) -> Any:
@@ -136,19 +138,19 @@ def install() -> None:
 
 
 def _wrapped_generator(generator: Callable[..., Any]) -> Callable[..., Any]:
-    """torch's generator of a checkpoint's steps, with a function of ours in the place of its own."""
+    """torch's generator of a checkpoint's steps, with the checkpoint's function wrapped by ours."""
 
     def wrapped(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
         steps = generator(_again(fn, first=False), *args, **kwargs)
         outer, _begins.now = _begins.now, True
         try:
-            with unseen():  # torch's own tensors, for saving the inputs
+            with unseen():  # torch makes tensors here to save the inputs; they are not the model's
                 next(steps)
         finally:
             _begins.now = outer
         try:
             yield
-        except BaseException as error:  # what the function raised; torch ends its contexts with it
+        except BaseException as error:  # raised by the function; torch's generator gets it, to end its contexts
             try:
                 steps.throw(error)
             except StopIteration:
@@ -160,10 +162,11 @@ def _wrapped_generator(generator: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _refuse_unseen() -> None:
-    """A checkpoint that began elsewhere, by a name that another torch may have or that was imported before it was
-    wrapped, would compute something else the second time: where that matters it is refused. What every checkpoint
-    without reentrance makes when it begins is the place to see it; of another torch, only that it hooks what is saved
-    for the backward pass is known."""
+    """Refuses checkpoints without reentrance that did not begin by the wrapped function, where patches hold: the second
+    computation would not have them. Such a checkpoint may begin by a name that only another version of torch has, or
+    that was imported before it was wrapped. It is noticed by the object that every such checkpoint makes when it
+    begins. If this torch has no class of that name, it is noticed by hooks on tensors that are saved for the backward
+    pass."""
     begun = getattr(checkpoint, "_CheckpointFrame", torch.autograd.graph.saved_tensors_hooks)
     original = begun.__init__
 
@@ -188,7 +191,7 @@ def _unseen(frame: Frame) -> None:
         f"{class_name(frame.module)}: a checkpoint with use_reentrant=False begins in a patched run in a way"
         f" that is not known of torch {torch.__version__}"
     )
-    if frame.root.session is None:  # the program is not to fail, it only runs under `graphpatch run`
+    if frame.root.session is None:  # under `graphpatch run` the program must not fail because of this
         note(None, f"{where}; the gradients through it are not those of what was computed")
         return
     raise GraphPatchError(

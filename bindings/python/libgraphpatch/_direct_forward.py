@@ -1,8 +1,9 @@
-"""Calls of another module's ``forward`` that go past the module's call: they are scopes as the module's calls are, or,
-where that cannot be, a note says so.
+"""Direct calls of another module's ``forward``, without calling the module itself. They become scopes, as calls of the
+module are. If that is not possible, a note says so.
 
-Whether a class makes such calls is read from its code, and from that of the functions of its own package that this
-names. ``super().forward``, ``self.forward`` and ``Base.forward`` are calls of the same module, and belong to its scope.
+Whether a class makes such calls is found out from its bytecode, and from that of the functions of its own package that
+it names. ``super().forward``, ``self.forward`` and ``Base.forward`` are calls of the same module, and belong to its
+scope.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from ._forward_scope import Call, install
 from ._modules import below, class_name, is_script, note
 from ._root import Root
 
-# Instructions that move nothing: between what is looked up and where.
+# Instructions that load no object. They may stand between the one that loads an object and the one that looks up its
+# attribute.
 _BETWEEN = {"CACHE", "PRECALL", "PUSH_NULL", "NOP", "EXTENDED_ARG", "RESUME", "COPY_FREE_VARS"}
 
-# By class: its methods that make such calls.
+# For each class, the names of its methods that make such calls.
 _known: weakref.WeakKeyDictionary[type, list[str]] = weakref.WeakKeyDictionary()
 
 
 def see_direct_calls(root: Root, call: Call) -> None:
-    """Direct calls of ``forward`` below the root's module are seen as ``call`` sees calls, if any are made."""
+    """If modules below the root's make direct calls of ``forward``, has these calls made by ``call``."""
     module = root.module()
     if module is None:
         return
@@ -102,7 +104,7 @@ def _is_direct(code: types.CodeType) -> bool:
         return False
     instructions = list(dis.get_instructions(code))
     if any(one.opname == "STORE_ATTR" and one.argval == "forward" for one in instructions):
-        return False  # it puts another function in its place
+        return False  # the code assigns `forward`: it replaces the function and does not mean a direct call
     holder: dis.Instruction | None = None
     for instruction in instructions:
         if instruction.opname in _BETWEEN:
@@ -115,7 +117,7 @@ def _is_direct(code: types.CodeType) -> bool:
 
 
 def _is_same_module(holder: dis.Instruction, code: types.CodeType) -> bool:
-    """Whether what the instruction leaves is the module itself (``self``, ``super()``) or a class."""
+    """Whether the object that the instruction loads is the module itself (``self``, ``super()``) or a class."""
     if holder.opname.startswith("CALL"):
         return "super" in code.co_names
     name = holder.argval[-1] if isinstance(holder.argval, tuple) else holder.argval

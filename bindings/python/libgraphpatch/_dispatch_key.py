@@ -15,18 +15,18 @@ def key() -> Any:
 
 
 def unseen() -> Any:
-    """A context in which operations on this thread are no part of its run."""
+    """A context in which operations on this thread do not belong to its run."""
     return torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key()))
 
 
 def hide(on: bool) -> None:
-    """Whether operations on this thread are hidden from its run, until it is said otherwise."""
+    """Hides operations on this thread from its run, or shows them again, until the next call."""
     torch._C._dispatch_tls_set_dispatch_key_excluded(key(), on)
 
 
 @contextlib.contextmanager
 def hidden(on: bool) -> Iterator[None]:
-    """Inside the block, operations on this thread are hidden from its run, or not; behind it they are as before."""
+    """Hides operations on this thread from its run inside the block, or shows them. After the block it is as before."""
     before = torch._C._dispatch_tls_is_dispatch_key_excluded(key())
     hide(on)
     try:
@@ -36,7 +36,8 @@ def hidden(on: bool) -> Iterator[None]:
 
 
 def let_higher_order_through() -> None:
-    """Operators of higher order are found by the highest key of all, ours, and then not found."""
+    """torch looks up the implementation of a higher-order operator by the highest dispatch key. That would be ours, for
+    which there is none; so ours is left out there."""
     original = torch._ops._compute_keyset
 
     def without_ours(*args: Any) -> Any:

@@ -1,6 +1,6 @@
-"""DLPack, the form in which tensors of the CPU are lent to the library: the parts of it that indices need.
+"""DLPack, the format in which CPU tensors are lent to the library: only the parts that index tensors need.
 
-torch hands out capsules of the older form without a version, which the library does not take.
+torch itself exports capsules of DLPack's older format without a version, which the library does not accept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``torch.compile`` is told of our functions."""
+"""Tells ``torch.compile`` how to treat the functions of this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ._thread import Frame, thread
 
 
 def skip(code: types.CodeType) -> None:
-    """Has torch.compile start with what ``code`` calls, as it does with torch's own frames around a ``forward``."""
+    """Has torch.compile skip ``code`` and start with the functions that it calls, as with torch's own frames around a
+    ``forward``."""
     compiler = torch._C._dynamo.eval_frame
     if hasattr(compiler, "skip_code"):
         compiler.skip_code(code)
@@ -27,7 +28,8 @@ def skip(code: types.CodeType) -> None:
 
 
 def skip_package() -> None:
-    """torch.compile begins with whatever function is called; those of this package are none of the model's."""
+    """Has torch.compile skip all functions of this package. It would otherwise compile any function that is called, and
+    these are not the model's."""
     ours = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
     for module in ours:
         for code in _codes(vars(module), module.__name__):
@@ -43,28 +45,28 @@ def _codes(names: dict[str, Any], module: str) -> Iterator[types.CodeType]:
 
 
 def show_operations(frame: Frame) -> None:
-    """A scope begins in compiled code. Its operations are seen one by one where torch.compile leaves the module alone,
-    as it does with those of torch's own that it does not know; else the captured graph is seen."""
+    """To be called when a scope begins in compiled code. If torch.compile does not compile the module (as some of
+    torch's own), its operations are seen one by one; else the captured graph is seen instead."""
     check: Callable[[Any], bool] = sys.modules["torch._dynamo.trace_rules"].check
     frame.seen = thread.compiled is not None and not thread.compiled[1] and check(type(frame.module).forward)
     hide(not frame.seen)
 
 
 def take_for_torchs_own(call: Any) -> None:
-    """torch.compile looks through modules whose ``__call__`` is torch's own: it takes ``call`` for that."""
+    """torch.compile looks only into modules whose ``__call__`` is torch's own. Makes it regard ``call`` as that."""
 
     def take(holder: types.ModuleType) -> None:
         if hasattr(holder, "unpatched_nn_module_call"):
             vars(holder)["unpatched_nn_module_call"] = call
 
-    # The second one has it from the first.
+    # The second module has imported the name from the first, so both are set.
     behind("torch._dynamo.utils", take)
     if "torch._dynamo.variables.nn_module" in sys.modules:
         take(sys.modules["torch._dynamo.variables.nn_module"])
 
 
-# The functions of torch.compile through which every compilation comes: `torch.compile` calls the first one, which calls
-# the second one; a strict `torch.export.export` calls only the second one, where there is one.
+# Every compilation goes through one of these functions: `torch.compile` calls the first one, which calls the second
+# one. A strict `torch.export.export` calls only the second one, if this version of torch has it.
 _COMPILERS = ("_compile", "compile_frame")
 
 

@@ -1,4 +1,4 @@
-"""What is done with a module in one line: the experiments of a :class:`PatchableGraph`."""
+"""The experiments of a :class:`PatchableGraph`, each of which is one call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .sweep import Sweep
 
 
 class Experiments(Recorded):
-    """The methods of a PatchableGraph that run it, and say what came of that."""
+    """The methods of a PatchableGraph that run the module and return a result of these runs."""
 
     def cache(
         self,
@@ -94,8 +94,8 @@ class Experiments(Recorded):
         return _interchange.attribute(self, Call.of(clean), Call.of(corrupted), nodes, metric)
 
     def path_patch(self, clean: Any, corrupted: Any, senders: Nodes, receivers: Nodes, *, freeze: Nodes = None) -> Any:
-        """Path patching: runs the module on ``corrupted``, where the receivers see the clean values of the senders, as
-        far as they reach them by no way through ``freeze`` (Wang et al., "Interpretability in the wild",
+        """Path patching: runs the module on ``corrupted``. There the receivers see the effect of the senders' clean
+        values, except for effects that pass through nodes of ``freeze`` (Wang et al., "Interpretability in the wild",
         arXiv:2211.00593; Goldowsky-Dill et al., "Localizing model behavior with path patching", arXiv:2304.05969).
         Returns what the module returns.
 
@@ -122,7 +122,7 @@ class Experiments(Recorded):
         resume: bool = True,
         **kwargs: Any,
     ) -> Sweep:
-        """Runs the module once for each node and position, patched there, and measures what comes of it.
+        """Runs the module once for each node and position, patched there, and measures ``metric``.
 
         >>> sweep = pg.sweep("transformer.h_*.output|sub_0", corrupted, positions=range(24), source=clean,
         ...                  metric=lambda output: output.logits[0, -1, 7])
@@ -145,7 +145,7 @@ class Experiments(Recorded):
                 run, as in :meth:`swap`, that has them.
             batch: At most so many experiments in one call.
             dim: The dimension of the nodes' values that positions are of; 0 is the batch itself.
-            resume: Whether calls may begin later.
+            resume: Whether calls may leave out modules that have ended before their first patch.
 
         Raises:
             KeyError: Nodes that are no leaves of the graph.
@@ -167,14 +167,15 @@ class Experiments(Recorded):
         return _run_kept.keep(self, call.args, call.kwargs, paths, None, None)
 
     def check(self, *inputs: Any, rtol: float = 1e-4, atol: float = 1e-5, **kwargs: Any) -> Checked:
-        """Whether what is recorded of a run is what happens: runs the module twice on these inputs, keeps every value,
-        and computes every operation again from its recorded operands. The recorded graph stays as it is.
+        """Checks that a recorded run agrees with what the module computes. It runs the module twice on these inputs,
+        keeps every value, and computes every operation again from its recorded operands. The recorded graph stays as it
+        is.
 
         >>> checked = pg.check(ids)
         >>> assert checked, checked
 
         Args:
-            rtol, atol: What may differ, as for ``torch.allclose``.
+            rtol, atol: The tolerances, as for ``torch.allclose``.
         """
         made: Callable[..., Experiments] = type(self)
         once = made(self.module, *inputs, **kwargs)

@@ -1,8 +1,8 @@
-"""Exported programs (``torch.export``): their graph is flat, and each operation in it tells which modules it was called
-in. A run of one is shown in these scopes, with the names that the model has that was exported.
+"""Exported programs (``torch.export``). Their graph is flat, and each operation in it names the modules in which it was
+called. A run of such a program is shown with these modules as scopes, under the names of the model that was exported.
 
-The arguments of the modules are not told. A module's input is shown where there can be no doubt: its class is known
-here and takes one argument, and one tensor comes in.
+The program does not contain the arguments of the modules. The input of a module is shown only where it is certain: the
+module's class can be found here and takes one argument, and exactly one tensor comes into the call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ._thread import Frame, thread
 
 # The module of an exported program that checks what was assumed of its inputs.
 _GUARDS = "_guards_fn"
-# What it calls for sizes and for checks, where a model has no operation.
+# Operations of the program for sizes and checks, to which no operation of the model corresponds.
 _UNSEEN = ("sym_size", "sym_stride", "sym_numel", "sym_storage_offset", "sym_constrain_range", "_assert_")
 
 
@@ -63,7 +63,7 @@ def class_of(module: Module) -> str:
 
 
 class _Program:
-    """What a call of an exported program comes down to in a run."""
+    """Makes the call of an exported program in a run."""
 
     def __init__(self, module: fx.GraphModule, root: Root) -> None:
         self._kind: Any = None
@@ -76,8 +76,8 @@ class _Program:
         if type(thread.frame) is not Frame:
             return module._call_impl(*args, **kwargs)
         if module._code is not self._code:
-            self._arrange(module)  # somebody has changed its graph
-        # The same module, with another forward: its hooks and its tensors are those that it has now.
+            self._arrange(module)  # its graph was changed since
+        # The same module with another forward. It shares the module's __dict__, and so its present hooks and tensors.
         twin = object.__new__(self._kind)
         object.__setattr__(twin, "__dict__", module.__dict__)
         return twin._call_impl(*args, **kwargs)
@@ -102,14 +102,14 @@ class _Program:
 
 
 class _Parts(_marks.Modules):
-    """The modules of the model that was exported, of which the program has kept only names and classes."""
+    """Stand-ins for the modules of the exported model, of which the program has only names and classes."""
 
     def __init__(self) -> None:
         self._parts: dict[str, Module] = {}
         self._paths: dict[int, str] = {}
 
     def make(self, call: ScopeCall, names: list[str]) -> None:
-        """Makes a module that stands for the one that is called."""
+        """Makes the stand-in of the module that is called."""
         if call.path not in self._parts:
             part = self._parts[call.path] = _part(call.kind, names)
             self._paths[id(part)] = call.path
@@ -126,7 +126,7 @@ class _Parts(_marks.Modules):
         return part
 
     def _below(self, frame: Frame, absolute: str) -> str:
-        """The path below the nearest enclosing module that has it."""
+        """The module's path below the nearest enclosing module of which it is a part."""
         outer: Frame | None = frame
         while outer is not None:
             above = self._paths.get(id(outer.module))
@@ -148,7 +148,8 @@ def _part(kind: str, names: list[str]) -> Module:
 
 
 def _argument(kind: str) -> str | None:
-    """The name of the one argument of a class of modules, where the class is known here and has one."""
+    """The name of the argument of a class of modules; None if the class is not imported, or takes more or fewer than
+    one."""
     owner, _, name = kind.rpartition(".")
     found: Any = sys.modules.get(owner)
     found = getattr(found, name, None)
@@ -163,7 +164,7 @@ def _argument(kind: str) -> str | None:
 
 
 def _flat_inputs(module: fx.GraphModule) -> Callable[..., tuple[Any, ...]]:
-    """The function that takes the program's arguments apart, as its own code does."""
+    """A function that flattens the program's arguments, as the program's own code does."""
     graph = fx.Graph()
     inputs = [graph.node_copy(node) for node in module.graph.nodes if node.op == "placeholder"]
     graph.output(tuple(inputs))
@@ -174,7 +175,7 @@ def _flat_inputs(module: fx.GraphModule) -> Callable[..., tuple[Any, ...]]:
 
 
 def _without_outputs(codegen: Any) -> Any:
-    """What writes the code of a graph, such that results are returned as they are."""
+    """A copy of the graph's code generator that returns the results flat, as the graph computes them."""
     own = copy.copy(codegen)
     info = getattr(own, "pytree_info", None)
     if info is not None:
@@ -192,7 +193,7 @@ def _flat(module: fx.GraphModule) -> fx.Graph:
 
 
 def _marked(module: fx.GraphModule, parts: _Parts) -> fx.Graph | None:
-    """The program's graph with marks where calls of modules begin and end. None, if they cannot be told."""
+    """The program's graph with marks where calls of modules begin and end. None if the calls cannot be told apart."""
     root = scopes_of(module.graph)
     if root is None:
         return None
@@ -240,7 +241,7 @@ def _emit_call(
 
 
 def _entering(inside: set[fx.Node], call: ScopeCall) -> list[fx.Node]:
-    """The tensors that come into a call, in the order of their use; parameters and buffers come by another way."""
+    """The tensors that come into a call, in the order of their use, without parameters and buffers."""
     used: dict[fx.Node, None] = {}
     for node in call.nodes():
         for value in node.all_input_nodes:
@@ -263,7 +264,7 @@ def _copied(graph: fx.Graph, module: fx.GraphModule, node: fx.Node, known: dict[
 
 
 class _Unseen:
-    """A call in the program that the model does not have."""
+    """A call in the program that the model does not have. It is hidden from the run."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function

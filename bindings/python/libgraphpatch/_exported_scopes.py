@@ -32,7 +32,8 @@ class ScopeCall:
 
 
 def scopes_of(graph: fx.Graph) -> ScopeCall | None:
-    """The call of the model itself. None, if what belongs to one call does not stand together."""
+    """The call of the model itself, with all calls below it. None if the operations of a call are not adjacent in the
+    graph."""
     root = ScopeCall("", "", "")
     opened = [root]
     closed: set[str] = set()
@@ -58,7 +59,7 @@ def scopes_of(graph: fx.Graph) -> ScopeCall | None:
 
 
 def _common(opened: list[ScopeCall], stack: list[tuple[str, str, str]]) -> int:
-    """How many of the open calls, the model's included, an operation with this stack is in."""
+    """How many of the open calls, the model's included, contain an operation with this stack."""
     depth = 1
     while depth < len(opened) and depth <= len(stack) and opened[depth].key == stack[depth - 1][0]:
         depth += 1
@@ -66,7 +67,7 @@ def _common(opened: list[ScopeCall], stack: list[tuple[str, str, str]]) -> int:
 
 
 def _stack(node: fx.Node) -> list[tuple[str, str, str]] | None:
-    """The calls that a node was made in, outermost first, without the model's own; None, if it does not tell."""
+    """The calls in which a node was made, outermost first, without the model's own. None if the node does not tell."""
     told: dict[str, Any] = node.meta.get("nn_module_stack") or {}
     found = []
     for key, (path, kind) in told.items():

@@ -1,10 +1,12 @@
-"""``forward`` as a class of modules has it, such that a direct call of it in a run is a scope, as the module's call is.
+"""A descriptor that takes the place of ``forward`` in a class of modules, so that a direct call of it in a run becomes
+a scope, as a call of the module does.
 
-Who asks the class gets the function that stands there, and who asks a module gets its method, unless a run is open on
-the thread and the module is not the one whose scope is innermost: then the method opens the module's scope. A
-``super().forward`` or ``self.forward`` of the innermost module is its own call and opens none.
+A look-up in the class gives the original function. A look-up in a module gives its method. If a run is open on the
+thread and the innermost scope is that of another module, the method opens the module's scope. ``super().forward`` or
+``self.forward`` of the module whose scope is innermost belongs to that module's own call and opens none.
 
-torch.compile looks at what a class has. Before it compiles anything, every class has its own function back.
+torch.compile reads ``forward`` from the class. So before it compiles anything, every class gets its original function
+back.
 """
 
 from __future__ import annotations
@@ -24,17 +26,17 @@ from ._dynamo import before_the_first_compilation, skip
 from ._locks import new_lock
 from ._thread import Frame, thread
 
-# How a module is called: it, its arguments, and the function that the call comes down to.
+# A function that calls a module. It takes the module, its two kinds of arguments, and the function to call in the end.
 Call = Callable[[Module, Any, Any, Callable[..., Any]], Any]
 
 _lock = new_lock()
 _compiles = False
-# The classes that have one now.
+# The classes whose `forward` is replaced now.
 _holders: list[type] = []
 
 
 class Forward:
-    """Stands in a class for its ``forward``. A module that has a ``forward`` of its own is not affected."""
+    """Takes the place of ``forward`` in a class. A module whose ``forward`` is set on the object is not affected."""
 
     __slots__ = ("call", "function", "seen")
 
@@ -52,13 +54,13 @@ class Forward:
         return types.MethodType(self.seen if _is_direct(module) else self.function, module)
 
     def __reduce__(self) -> Any:
-        # Whoever pickles the class itself gets the function.
+        # If the class itself is pickled by value, the original function is pickled.
         return operator.itemgetter(0), ((self.function,),)
 
 
 def direct_call(module: Module) -> Call | None:
-    """How a call of the module's ``forward`` by the code at work becomes its scope, whatever ``forward`` of its own the
-    module has; None if it is no direct call of one that is seen."""
+    """The function that makes a call of the module's ``forward`` a scope, also if ``forward`` is set on the object.
+    None if the call would not be a direct one, or if the class is not watched."""
     standing = inspect.getattr_static(type(module), "forward", None)
     return standing.call if type(standing) is Forward and _is_direct(module) else None
 
@@ -69,7 +71,8 @@ def _is_direct(module: Module) -> bool:
 
 
 def install(kinds: set[type], call: Call) -> bool:
-    """Has direct calls of the classes' ``forward`` seen. Whether that could be done."""
+    """Makes direct calls of the classes' ``forward`` scopes. False if that is not possible, as torch.compile is in
+    use."""
     if not _compiles and not _has_compiled():
         before_the_first_compilation(give_back)
     with _lock:
@@ -88,7 +91,7 @@ def install(kinds: set[type], call: Call) -> bool:
 
 
 def give_back() -> None:
-    """Every class has its own function again, for good."""
+    """Gives every class its original function back, for good."""
     global _compiles
     if _compiles:
         return
@@ -108,6 +111,6 @@ def _has_compiled() -> bool:
     return utils is not None and bool(utils.counters["frames"])
 
 
-# Where torch.compile starts with the first function that it meets, that is none of these.
+# torch.compile must not begin with one of these functions, as it would with the first one that is called.
 for function in (Forward.__get__, _is_direct):
     skip(function.__code__)

@@ -1,30 +1,31 @@
-"""Functions that a module's ``forward`` shows while its direct calls are scopes, and those that stand behind them."""
+"""Pairs of functions: the ``forward`` that a class defines, and the one that a module of it shows while its direct
+calls are scopes."""
 
 from __future__ import annotations
 
 import types
 from typing import Any
 
-# By the function of a class: the one that opens a scope.
+# For each function that a class defines, the function that opens a scope and then calls it.
 _seen: dict[Any, Any] = {}
 
 
 def pair(function: types.FunctionType, seen: Any) -> None:
-    """``seen`` is shown in the place of ``function`` from now on."""
+    """Notes that ``seen`` is shown in place of ``function`` from now on."""
     _seen[function] = seen
 
 
 def forget() -> None:
-    """Every class shows its own functions again."""
+    """Forgets all pairs: every class shows its own functions again."""
     _seen.clear()
 
 
 def shown(function: Any) -> Any:
-    """What a module's ``forward`` shows outside of the module's scope, where its class has ``function``."""
+    """The function that ``module.forward`` has outside of the module's scope, if its class defines ``function``."""
     return _seen.get(function, function) if type(function) is types.FunctionType else function
 
 
 def behind(function: Any) -> Any:
-    """The function of the class that stands behind one that is shown."""
+    """The function of the class to which a shown function belongs."""
     own = getattr(function, "__wrapped__", None)
     return own if own is not None and shown(own) is function else function

@@ -1,4 +1,4 @@
-"""Recorded graphs as the library has them, at one moment. They never change; any thread may ask them.
+"""Recorded graphs as the library had them at one moment. They never change; any thread may read them.
 
 A path is text, as :class:`libgraphpatch.NodePath` prints it; "" is the root.
 """
@@ -49,7 +49,7 @@ class Graphs:
 
 
 class Graph:
-    """One of them. Each call raises :class:`libgraphpatch.errors.PathError`, a KeyError, for a path that is not there,
+    """One graph. Each call raises :class:`libgraphpatch.errors.PathError`, a KeyError, for a path that is not there,
     and ValueError for text that is no path."""
 
     __slots__ = ("_whole", "graphs", "index")
@@ -77,8 +77,8 @@ class Graph:
         return list(zip(smallest, largest, strict=True))
 
     def children(self, path: str) -> dict[str, str]:
-        """The paths of what is below, by name and in order: nodes of a scope, elements of a container. Without a
-        dict's element "", which no path can name."""
+        """The paths of the nodes in a scope, or of the elements of a container, by name and in order. An element of a
+        dict whose key is "" is left out, since no path can name it."""
         below = {}
         for number in range(self.node(path).children):
             name, child = ctypes.c_void_p(), ctypes.c_void_p()
@@ -95,7 +95,8 @@ class Graph:
     def search(
         self, pattern: str | None = None, op: str | None = None, module: str | None = None, shape: str | None = None
     ) -> list[str]:
-        """The paths of what fits all that is asked for, in order; with a shape only tensors."""
+        """The paths of the nodes that meet all given conditions, in order. If a shape is given, these are tensors
+        only."""
         asked = [None if text is None else text.encode() for text in (pattern, op, module, shape)]
         return text(lib.gp_graphs_search, self.graphs.handle, self.index, *asked).splitlines()
 

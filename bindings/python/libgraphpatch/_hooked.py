@@ -1,7 +1,7 @@
-"""Modules with hooks of the user's: what a patch makes of an output is there before any of them sees it.
+"""Modules with hooks of the user's: an output is patched before any of these hooks sees it.
 
-torch runs hooks inside the module's call. For the time of a call whose output is wanted, a function of ours stands
-before them; a call on another thread, or of the same module inside its own, passes it by.
+torch runs hooks inside the module's call. While a call whose output is wanted is under way, a hook of ours comes before
+them. It does nothing for calls on other threads, and for calls of the same module inside its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.modules import module as torchs
 from ._locks import new_lock
 from ._thread import thread
 
-# Those of all modules.
+# The hooks that torch keeps for all modules.
 GLOBAL = (
     torchs._global_forward_hooks,
     torchs._global_backward_hooks,
@@ -42,7 +42,7 @@ class _Call:
 
 
 class _Calls(threading.local):
-    """This thread's, the innermost last."""
+    """The open calls of this thread, the innermost last."""
 
     def __init__(self) -> None:
         self.open: list[_Call] = []
@@ -50,20 +50,20 @@ class _Calls(threading.local):
 
 _calls = _Calls()
 _lock = new_lock()
-# How many calls need the function, by the id of the dict that it stands in.
+# How many calls need our hook, by the id of the dict of hooks that it is in.
 _held: dict[int, int] = {}
 
 
 def is_hooked(module: Module) -> bool:
-    """Whether something of the user's happens to the output inside the module's call. As in
-    src/library/python/scope.rs."""
+    """Whether hooks of the user's may change the output inside the module's call. src/library/python/scope.rs asks the
+    same."""
     own = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
     return bool(own) or any(GLOBAL)
 
 
 def call_hooked(module: Module, args: Any, kwargs: Any, call: Callable[..., Any], show: Callable[[Any], Any]) -> Any:
-    """Calls the module such that ``show`` gets the output before its hooks do. ``show`` answers what it comes to be."""
-    # torch runs those of all modules first.
+    """Calls the module such that ``show`` gets the output before its hooks do. ``show`` returns the patched output."""
+    # torch runs the hooks for all modules first.
     hooks = torchs._global_forward_hooks or module._forward_hooks
     this = _Call(module, show)
     _calls.open.append(this)
@@ -73,7 +73,7 @@ def call_hooked(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]
     finally:
         _let_go(hooks)
         _calls.open.remove(this)
-    return output if this.is_shown else show(output)  # a call of another kind does not come by hooks
+    return output if this.is_shown else show(output)  # some calls, such as compiled ones, run no hooks
 
 
 def _first(module: Module, args: Any, output: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What notebooks show: tables, heat maps and trees that fold, as HTML that needs nothing else."""
+"""HTML for notebooks: tables, heat maps and trees that fold. It needs no style sheet and no script."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def _cell(value: float, most: float) -> str:
     return f"<td title='{value:.6g}' style='background:{color};color:#000;padding:0 .3em'>{value:.3g}</td>"
 
 
-# What stands for one level of a tree as text: two characters in front of a name.
+# How many characters stand in front of a name for each level of a tree that is given as text.
 _LEVEL = 2
 
 
 def tree_of_lines(lines: Sequence[str]) -> str:
-    """A tree as text, one that folds: what is two levels down is folded at first."""
+    """A tree, given as lines of text, as one that folds. At first, nodes two levels down are folded."""
     text, _ = _tree(lines, 0, 0)
     return f"<div style='font-family:monospace;line-height:1.3'>{text}</div>"
 
 
 def _tree(lines: Sequence[str], at: int, depth: int) -> tuple[str, int]:
-    """The tree whose first line is number ``at``, and the number of the line behind it."""
+    """The tree whose first line is number ``at``, and the number of the line that follows the tree."""
     title = html.escape(lines[at][depth * _LEVEL :])
     at += 1
     parts = []

@@ -1,6 +1,6 @@
-"""Doing something right behind the import of a module of torch's that a program may import later, or never.
+"""Calls functions right after the import of a module of torch's, which a program may import later, or never.
 
-``sys.meta_path`` stays as the program has it: the finder of the one folder that holds the module is asked through us.
+``sys.meta_path`` is not changed. Only the finder of the folder that holds the module gets another ``find_spec``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 
 Action = Callable[[ModuleType], None]
 
-# By the module's name, in the order in which they are called.
+# The functions to call, by the module's name and in their order.
 _waiting: dict[str, list[Action]] = {}
-# Finders of folders whose `find_spec` is ours as long as something is waited for.
+# The finders whose `find_spec` is replaced by ours, as long as an import is waited for.
 _finders: list[Any] = []
 
 
 def behind(name: str, action: Action) -> None:
-    """Calls ``action`` with the module of that name: now, if it was imported, or right behind its import.
+    """Calls ``action`` with the module of that name: now, if it was imported, or right after its import.
 
-    The module lies in a package below one that was imported, in the folder that its name says.
+    The module must lie below a package that was imported, in the folder that its name tells.
     """
     module = sys.modules.get(name)
     if module is not None:

@@ -1,4 +1,4 @@
-"""What stands between the brackets of ``tensor[...]``, as the library's index."""
+"""Converts what stands between the brackets of ``tensor[...]`` to the library's index."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_index(spec: Handle, index: Any) -> None:
 
 
 def as_key(index: Any) -> Any:
-    """``index`` as a tensor takes it between its brackets; None, which is no slice at all, is the whole."""
+    """``index`` in the form that ``tensor[...]`` takes. None means no slice, so it becomes the whole tensor."""
     if index is None:
         return ...
     items = _items(index)
@@ -30,7 +30,7 @@ def as_key(index: Any) -> Any:
 
 
 def _items(index: Any) -> Sequence[Any]:
-    """A tuple is several items; so is a list that is no list of numbers, as in NumPy's older rule."""
+    """The items of an index. A tuple has several; so has a list that is not a list of numbers, as in older NumPy."""
     if isinstance(index, tuple):
         return index
     if isinstance(index, list) and any(

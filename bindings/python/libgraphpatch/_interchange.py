@@ -14,7 +14,7 @@ from .cache import ActivationCache
 from .patches import Patch, ReplacePatch
 from .probes import ProbePatch
 
-# A position in both runs, or one of the clean run with the one of the corrupted run that it goes to.
+# A position that is the same in both runs, or a pair: the position in the clean run, and the one in the corrupted run.
 Position = int | tuple[int, int]
 
 
@@ -45,7 +45,8 @@ def attribute(pg: Recorded, clean: Call, corrupted: Call, nodes: Nodes, metric: 
 
 
 def path_patch(pg: Recorded, clean: Call, corrupted: Call, senders: Nodes, receivers: Nodes, freeze: Nodes) -> Any:
-    """What the corrupted run returns when the receivers see the clean senders, by no way through what is frozen."""
+    """What the corrupted run returns when the receivers see the effect of the senders' clean values, except for effects
+    that go through frozen nodes."""
     from_, to = paths_of(pg, senders), paths_of(pg, receivers)
     held = [path for path in ([] if freeze is None else paths_of(pg, freeze)) if path not in (*from_, *to)]
     sent = keep(pg, clean.args, clean.kwargs, from_, None, None)

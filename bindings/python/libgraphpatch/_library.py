@@ -1,5 +1,5 @@
-"""The library itself: finds and loads it, calls it by ctypes, turns its statuses into exceptions, and owns what it
-hands over.
+"""The library itself: this module finds and loads it, calls it by ctypes, turns its statuses into exceptions, and frees
+the objects that it hands over.
 
 Tensors cross as addresses of libtorch's ``at::TensorImpl``. A call made through :data:`lib` releases the GIL while it
 runs; what the header says of its thread rule, of NULL and of its errors holds here too.
@@ -22,7 +22,8 @@ SizedStruct = TypeVar("SizedStruct", bound=ctypes.Structure)
 
 
 def _candidates() -> Iterator[Path]:
-    """Where the library may lie: where the user says, beside this file (installed), in a checkout's build folder."""
+    """Where the library may lie: at the path that the user names, else beside this file (an installed package) or in
+    the build folder of a checkout."""
     named = os.environ.get("GRAPHPATCH_LIBRARY")
     if named:
         yield Path(named)
@@ -76,8 +77,8 @@ def message() -> str:
 
 
 def fail(status: int, said: str | None = None) -> NoReturn:
-    """Raises what a status other than GP_STATUS_OK stands for; ``said`` is what was said of it, if other calls were
-    made since."""
+    """Raises the exception that a status other than GP_STATUS_OK stands for. ``said`` is its message, if other calls
+    were made since."""
     raise EXCEPTIONS.get(status, GraphPatchError)(message() if said is None else said)
 
 
@@ -88,7 +89,7 @@ def check(status: int) -> None:
 
 
 def made(function: Callable[..., int], *arguments: Any) -> int:
-    """The address that a call hands over through its last argument; 0 for NULL. The caller owns what is there."""
+    """The address that a call hands over through its last argument; 0 for NULL. The caller owns the object there."""
     out = ctypes.c_void_p()
     check(function(*arguments, ctypes.byref(out)))
     return out.value or 0
@@ -122,11 +123,11 @@ def sized(kind: type[SizedStruct]) -> SizedStruct:
 
 
 class Handle:
-    """Owns an object of the library's, which is freed when nothing holds this any more. It may be given to a call in
-    the place of its address.
+    """Owns an object of the library's, and frees it when no reference to this handle is left. It may be passed to a
+    call in place of the object's address.
 
-    That may happen at the very end of the interpreter, when the names of all modules are gone: whatever freeing needs
-    is held here.
+    The handle may be freed at the very end of the interpreter, when the names of all modules are gone. So it holds
+    everything that freeing needs.
     """
 
     __slots__ = ("_as_parameter_", "_free")

@@ -16,10 +16,11 @@ def live() -> None:
     where the adapter cannot be had, and OSError where there can be no socket.
     """
     check(lib.gp_live_start(None))
-    # Not imported with the package: where that comes before torch, under `graphpatch run`, the import of torch does it.
+    # Not imported with the package. If a program imports the package before torch under `graphpatch run`, the import of
+    # torch imports `_outermost`.
     importlib.import_module("._outermost", __package__).install()
 
 
 def stop_live() -> None:
-    """Listens no more, and takes away what clients have patched. Nothing happens where nobody listens."""
+    """Stops listening, and removes the patches of clients. Does nothing if this process does not listen."""
     check(lib.gp_live_stop())

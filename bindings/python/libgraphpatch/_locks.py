@@ -1,7 +1,7 @@
-"""Locks that a fork leaves free.
+"""Locks that are free in a forked child.
 
-A forked child has one thread. A lock that another thread held would stay locked there for ever, and what it protects
-may be half changed: before a fork this module therefore takes all of the package's locks.
+A forked child has only one thread. A lock that another thread held would stay locked there for ever, and the data that
+it protects may be half changed. So this module takes all of the package's locks before a fork.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 import weakref
 from typing import Any
 
-# Seconds that a fork waits for the threads that hold a lock. They hold it for a moment, unless one waits for what the
-# forking thread holds.
+# How many seconds a fork waits for threads that hold a lock. They hold it only briefly, unless one of them waits for
+# something that the forking thread holds.
 _PATIENCE = 5.0
 
 _all: dict[int, weakref.ref[Any]] = {}
@@ -33,7 +33,8 @@ def _before_fork() -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         taken = []
-        # All or none: the garbage collector's calls take locks in any order, so there is none to keep to.
+        # Takes all locks or none: calls from the garbage collector take them in any order, so no fixed order is
+        # possible.
         for lock in _living():
             if not lock.acquire(blocking=False):
                 break
@@ -56,7 +57,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     taken = {id(lock) for lock in _taken}
     for lock in _living():
-        # Made since, or never let go of: nobody here holds it.
+        # The lock was made since, or its holder is a thread that the child does not have.
         if id(lock) not in taken:
             lock._at_fork_reinit()
     _in_parent()

@@ -1,9 +1,9 @@
 """Marks of module calls in the graphs that torch.compile captures: where a call begins, with its arguments, and where
 it ends, with its result. What is compiled has none of them.
 
-While torch.compile looks through a call of a module, it is shown :func:`_call` in its place, which is Python that it
-looks through too. Each of the two marks is one node of the captured graph: it takes the leaves of the values, and
-returns the tensors among them.
+While torch.compile traces a call of a module, it is given :func:`_call` instead, a Python function that it traces too.
+Each of the two marks becomes one node of the captured graph. It takes the leaves of the values, and returns the tensors
+among them.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _NUMBER = "P"
 
 _ELEMENT = re.compile(r"getitem(_\d+)?")
 
-# The modules whose call is being looked through, and comes by a second time, from `_call`.
+# The modules whose call torch.compile is tracing. Each call is met twice: the second time it comes from `_call`.
 _looked_through: list[Module] = []
 
 
 def enter(_module: str, _form: Any, *leaves: Any) -> list[Tensor]:
-    """A module is called: its arguments."""
+    """The mark of the beginning of a module's call. The leaves are those of its arguments."""
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def leave(_module: str, _form: Any, *leaves: Any) -> list[Tensor]:
-    """It returns: its result."""
+    """The mark of the end of a module's call. The leaves are those of its result."""
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-# torch.compile looks through these functions. A tensor that one of them puts into a variable of its own would be named
-# after that in the program's graph: they have none for values.
+# torch.compile traces these functions. It names a tensor in the graph after the variable that holds it. So these
+# functions put no tensor into a variable of their own.
 
 
 def _form(value: Any, leaves: list[Any]) -> Any:
-    """What ``value`` is made of; its tensors and numbers are added to ``leaves``."""
+    """The structure of ``value``. Its tensors and numbers are added to ``leaves``."""
     if isinstance(value, Tensor):
         leaves.append(value)
         return _TENSOR
@@ -84,19 +84,19 @@ def _replaced(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def _is_record(value: Any) -> bool:
-    """Whether it is an output of transformers' models: a dict that is a dataclass too."""
+    """Whether ``value`` is an output of a transformers model, which is both a dict and a dataclass."""
     return isinstance(value, OrderedDict) and dataclasses.is_dataclass(value)
 
 
 def _entered(module_at: str, call: Any) -> Any:
-    """The arguments of a call, behind the mark of its beginning."""
+    """The arguments of a call, as the mark of its beginning returns them."""
     leaves: list[Any] = []
     form = _form(call, leaves)
     return _replaced(call, list(enter(module_at, form, *leaves)))
 
 
 def _left(module_at: str, output: Any) -> Any:
-    """The result of a call, behind the mark of its end."""
+    """The result of a call, as the mark of its end returns it."""
     leaves: list[Any] = []
     form = _form(output, leaves)
     return _replaced(output, list(leave(module_at, form, *leaves)))
@@ -107,12 +107,12 @@ def _apply(module: Module, call: Any) -> Any:
 
 
 def _call(module_at: str, module: Module, *args: Any, **kwargs: Any) -> Any:
-    """A call of ``module`` between its marks. torch.compile looks through it; it never runs."""
+    """A call of ``module`` between its marks. torch.compile traces this function; it never runs."""
     return _left(module_at, _apply(module, _entered(module_at, (args, kwargs))))
 
 
 def install() -> None:
-    """Has torch.compile mark the calls that it looks through from now on."""
+    """Has torch.compile mark the calls of modules that it traces from now on."""
     variables: Any = importlib.import_module("torch._dynamo.variables")
     kind: Any = variables.UnspecializedNNModuleVariable
     constant, function = variables.ConstantVariable, variables.UserFunctionVariable
@@ -139,15 +139,15 @@ def install() -> None:
 
 
 def _name(source: Any) -> str:
-    """Where torch.compile has found a value, as an expression in its words: ``L`` are the variables of the function
-    that it captures, ``G`` those of that function's module."""
+    """Where torch.compile has found a value, as an expression of its own: ``L`` holds the local variables of the
+    function that it captures, ``G`` the global ones."""
     name = source.name
     return str(name() if callable(name) else name)
 
 
 class Modules:
-    """The modules that the marks of a graph mean in one call of it. A graph serves all that fit: each layer of a model,
-    say.
+    """The modules that the marks of a graph stand for in one call of the graph. The same graph may be called for
+    several modules, such as each layer of a model.
 
     Args:
         caller: The frame of the function that was captured.
@@ -178,7 +178,8 @@ def is_single(mark: fx.Node) -> bool:
 
 
 def value_of(form: Any, leaves: Iterator[Any]) -> Any:
-    """The value that is made so, of these leaves. Other objects are ones of a class of the same name."""
+    """The value with this structure and these leaves. In place of any other object stands one of a class of that
+    name."""
     if form in (_TENSOR, _NUMBER):
         return next(leaves)
     if form is None:
@@ -195,7 +196,7 @@ def value_of(form: Any, leaves: Iterator[Any]) -> Any:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors of a value that :func:`value_of` has made, or of what patches made of it."""
+    """The tensors of a value that :func:`value_of` has made, or of the same value as patches have changed it."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
@@ -206,7 +207,7 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 
 def without_marks(graph: fx.Graph) -> fx.Graph:
-    """The graph as the program has it."""
+    """The graph without marks, as the program would have it without this package."""
     plain = fx.Graph()
     of: dict[fx.Node, fx.Node] = {}
     tensors: dict[fx.Node, list[Any]] = {}
@@ -227,7 +228,8 @@ def without_marks(graph: fx.Graph) -> fx.Graph:
 
 
 def _number_elements(graph: fx.Graph) -> None:
-    """Elements of tuples are named in order. The marks have such, too, and took some of the names."""
+    """Names the nodes that take elements out of tuples anew, in order: those of the marks had taken some of the
+    names."""
     elements = [node for node in graph.nodes if _ELEMENT.fullmatch(node.name)]
     for node in elements:
         node._rename("element of a tuple")

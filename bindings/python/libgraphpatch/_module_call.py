@@ -1,9 +1,8 @@
-"""Module calls: the one place in torch through which all of them go.
+"""Calls of modules. All of them go through ``torch.nn.Module.__call__``.
 
-``torch.nn.Module.__call__`` is replaced once, when the first root is watched; a call on a thread without a run then
-costs one test more. Inside a run a call is a scope of the library's. A call that no patch can meet is left alone, with
-everything below it. No module is changed. A class below a root that has a ``__call__`` of its own gets one that is
-seen.
+It is replaced once, when the first root is watched. After that, a call on a thread without a run costs one test more.
+Inside a run, a call is a scope of the library's. A call that no patch can affect is left alone, with everything below
+it. No module is changed. If the class of a module below a root has a ``__call__`` of its own, that is wrapped, too.
 """
 
 from __future__ import annotations
@@ -54,9 +53,9 @@ from ._script import prepared, script_scope
 from ._thread import Frame, thread
 from ._watched import watched
 
-# torch's own __call__, or whoever was there before.
+# torch's own __call__, or the function that another package had put in its place before.
 _original: Any = None
-# What stands in its place.
+# The object that stands in its place.
 _call: Any = None
 _lock = new_lock()
 _TORCHS = "_wrapped_call_impl"
@@ -69,7 +68,7 @@ def watch(root: Root) -> None:
     module = root.module()
     if module is not None and root.known_classes is not root.tree:
         own_calls(module, _seeing)
-        root.refresh()  # its own call may be another function now
+        root.refresh()  # the `__call__` of its class may have been replaced
         root.known_classes = root.tree
         see_direct_calls(root, call_module)
         tell_of_absent_parameters(root)
@@ -77,7 +76,7 @@ def watch(root: Root) -> None:
 
 
 def watch_outermost(make: Callable[[Module], Root | None]) -> None:
-    """Every module that is called outside of a run is a root, as ``make`` says."""
+    """From now on ``make`` is asked for a root of every module that is called outside of a run."""
     watched.make_roots(make)
     install()
 
@@ -87,7 +86,7 @@ def install() -> None:
     global _call, _original
     with _lock:
         if _original is not None:
-            # Somebody who has replaced it for a while has put the function back that a look-up finds.
+            # Another package has replaced `__call__` for a while, and then put back the function that it had looked up.
             if vars(Module)["__call__"] is _call.__get__(None, Module):
                 Module.__call__ = _call
             return
@@ -98,19 +97,19 @@ def install() -> None:
         call = _call = _seeing(_original)
         Module.__call__ = call
         function: Any = Module.__call__
-        # It is found by this name, where the original is found by another one.
+        # The function is pickled by this name; the original has another one.
         function.__qualname__ = "Module.__call__"
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
 
 
 def is_seen(function: Any) -> bool:
-    """Whether calls of modules by ``function``, some ``__call__`` of theirs, are seen."""
+    """Whether ``function``, which is the ``__call__`` of some module, is ours, so that calls by it are seen."""
     return function is not None and function in (_call, _call.__get__(None, Module))
 
 
 def _configure() -> None:
-    """Gives the extension what it needs of Python's: the order is that of src/library/python/state.rs."""
+    """Gives the extension the Python objects that it needs, in the order of src/library/python/state.rs."""
     native.configure(
         *(Frame, torch.Tensor, types.MethodType, watched.roots, inspect.Parameter.empty, COUNTS),
         *(_begin, end, failed, _call_root),
@@ -130,7 +129,7 @@ def _configure() -> None:
 
 
 def _begin(module: Module) -> Any:
-    """``module`` is called outside of any run: see src/library/python/state.rs."""
+    """Begins the run of a call outside of any run, as src/library/python/state.rs describes."""
     root: Any = _root(module, None)
     if root is None:
         return None
@@ -142,7 +141,8 @@ def _begin(module: Module) -> Any:
 
 
 def _scope_of(frame: Frame, module: Module) -> Scope | None:
-    """The scope that ``module`` is when it is called from ``frame``. None: what is wrong is found again in Python."""
+    """The scope of ``module`` when it is called from ``frame``. None after an error: Python then makes the call, and
+    meets the same error."""
     try:
         return frame.scope(module)
     except Exception as error:
@@ -152,7 +152,7 @@ def _scope_of(frame: Frame, module: Module) -> Scope | None:
 
 
 def _seeing(original: Callable[..., Any]) -> Any:
-    """``original``, the ``__call__`` of modules, such that calls are seen."""
+    """``original``, which is the ``__call__`` of modules, wrapped so that calls are seen."""
     call = _seeing_in_python(original)
     _dynamo.skip(call.__code__)
     functools.update_wrapper(call, original)
@@ -162,9 +162,10 @@ def _seeing(original: Callable[..., Any]) -> Any:
 
 
 def _seeing_in_python(original: Callable[..., Any]) -> Any:
-    """The same without the extension, or where that leaves a call to Python. Python limits how deep calls nest: ours
-    takes the place of torch's own step in between, and what it calls of ours has returned when the module runs."""
-    # torch's own __call__ chooses between these two.
+    """The same in Python, for use without the extension, and for calls that the extension leaves to Python. Python
+    limits how deep calls nest. So this function takes the place of torch's own ``_wrapped_call_impl``, and no other
+    function of ours is on the stack while the module runs."""
+    # torch's own __call__ chooses between the compiled and the ordinary call; so does ours in its place.
     steps_over = original is Module.__dict__.get(_TORCHS)
 
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -196,7 +197,8 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
                 return hooked(frame, self, args, kwargs, original)
             output = self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
             if wants & GP_WANTS_OUTPUT:
-                # Where counts can be trusted and only this function holds it, it may be changed where it lies.
+                # If reference counts can be trusted and only this function holds the output, it may be changed in
+                # place.
                 owned = COUNTS and type(output) is torch.Tensor and sys.getrefcount(output) <= 2
                 output = show_output(frame, output, owned)
             return output
@@ -207,7 +209,8 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
 
 
 def call_module(module: Module, args: Any, kwargs: Any, inner: Callable[..., Any]) -> Any:
-    """A call of ``module`` that comes down to ``inner``, with the module in front: what it is where torch calls it."""
+    """Makes a call of ``module`` by ``inner``, which gets the module as its first argument. It becomes a run or a scope
+    as a call by torch would."""
     frame = thread.frame
     if frame is None or watched.several:
         root = _root(module, frame) if watched.any else None
@@ -230,7 +233,7 @@ def _call_root(
 
 def _root(module: Module, frame: Frame | Cold | None) -> Root | None:
     """The root of which a call of ``module`` in ``frame`` is a run, if any."""
-    if torch.compiler.is_compiling():  # torch.compile looks through it to the module
+    if torch.compiler.is_compiling():  # torch.compile traces the module itself
         return None
     roots = watched.roots.get(id(module), ())
     if not roots:
@@ -249,8 +252,8 @@ def _is_of(frame: Frame | Cold | None, root: Root) -> bool:
 
 
 def _root_around(module: Module) -> Root | None:
-    """The root of whose run ``module``, called while none is open, is a part. What should be seen and cannot be is
-    said, not silent."""
+    """The root in a run of which a call of ``module`` belongs, although no run is open. If the call should be seen but
+    cannot be, the session gets a note."""
     roots = watched.all()
     around = [root for root in roots if root.session is not None and root.has(module)]
     for root in around:
@@ -263,7 +266,7 @@ def _root_around(module: Module) -> Root | None:
             return None
     asked = thread.asked
     for root in reversed(around):
-        # The module may have another PatchableGraph, which is not the one that is being called.
+        # The module may have several PatchableGraphs, and another one than this root's is being called.
         others = asked is not None and asked is not root and asked.module() is root.module()
         if not others and in_method_of(root.module()):
             return root

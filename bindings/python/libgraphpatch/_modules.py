@@ -1,4 +1,4 @@
-"""What can be known of a ``torch.nn.Module`` without calling it."""
+"""Facts about a ``torch.nn.Module`` that can be found out without calling it."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def see_compiled() -> None:
 
 
 def itself(child: Any) -> Any:
-    """The module that hangs there, where a PatchableGraph of it, or what ``torch.compile`` has made of it, stands in
-    its place."""
+    """The module itself, if ``child`` is a PatchableGraph of it, or the module that ``torch.compile`` has made of it;
+    else ``child``."""
     if not issubclass(type(child), Module):
         child = vars(child).get("_module", child)
     return child._modules["_orig_mod"] if is_compiled(child) else child
 
 
 def below(module: Module) -> Iterator[tuple[str, Module]]:
-    """The module and all below it with their paths, in the order of ``named_modules(remove_duplicate=False)``.
-    No method of theirs is called, and they need no hash."""
+    """The module and all below it with their paths, in the order of ``named_modules(remove_duplicate=False)``. No
+    method of the modules is called, not even ``__hash__``."""
     waiting: list[tuple[str, Module, frozenset[int]]] = [("", module, frozenset())]
     while waiting:
         path, here, around = waiting.pop()
@@ -84,7 +84,7 @@ def at(module: Module, path: str) -> Module | None:
 
 
 def parts(module: Module) -> list[tuple[str, weakref.ref[Module], list[str]]]:
-    """The module and all below it: attribute path, and the names of its own parameters and buffers."""
+    """The module and all below it: for each its attribute path, and the names of its own parameters and buffers."""
     found = []
     for path, part in below(module):
         if is_script(part):
@@ -96,7 +96,7 @@ def parts(module: Module) -> list[tuple[str, weakref.ref[Module], list[str]]]:
 
 
 def held_tensor(module: Module | None, name: str) -> torch.Tensor | None:
-    """A parameter or buffer of the module's own; no property of its class is asked."""
+    """A parameter or buffer of the module's own. It is looked up without evaluating properties of the class."""
     if module is None:
         return None
     if is_script(module):
@@ -107,9 +107,9 @@ def held_tensor(module: Module | None, name: str) -> torch.Tensor | None:
 
 
 def note_failure(whose: str, what: str, error: Exception) -> None:
-    """Adds to the notes of the attached session that libgraphpatch itself has failed, and what came of it.
+    """Adds a note to the attached session: libgraphpatch itself has failed, with this consequence (``what``).
 
-    An exception out of a signal handler is no such failure: it goes on to whom it is for.
+    An exception that a signal handler of the program has raised is not such a failure. It is raised again.
     """
     if is_handlers(error):
         raise error
@@ -118,7 +118,7 @@ def note_failure(whose: str, what: str, error: Exception) -> None:
 
 
 def is_handlers(error: Exception) -> bool:
-    """Whether a signal handler of the program has raised it. Python runs those in the middle of our functions, too."""
+    """Whether a signal handler of the program has raised the error. Python may run handlers inside of our functions."""
     handlers = []
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
@@ -134,5 +134,5 @@ def is_handlers(error: Exception) -> bool:
 
 
 def note(session: Handle | None, text: str) -> None:
-    """Adds to what a person should know of the session's runs; of the attached session's, if that is None."""
+    """Adds a note for the user to the session, or to the attached session if ``session`` is None."""
     lib.gp_session_note(session, text.encode())

@@ -1,8 +1,7 @@
-"""The extension that calls of modules go through, where the interpreter can have it: it lies in the library itself.
-What it does, ``_module_call`` also does in Python: that is what remains without it.
+"""Loads the extension module through which calls of modules go. It lies in the library itself. Without it,
+``_module_call`` does the same in Python.
 
-It is not used by interpreters without a GIL, by others than CPython, and where the environment says
-``GRAPHPATCH_CTYPES=1``.
+It is not used without a GIL, by interpreters other than CPython, and if the environment has ``GRAPHPATCH_CTYPES=1``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 from ._library import lib
 
-# As in src/library/python/mod.rs.
+# The extension must have the version that src/library/python/mod.rs has.
 _VERSION = 3
 
 

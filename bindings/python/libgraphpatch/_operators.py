@@ -1,4 +1,4 @@
-"""The operators that the adapter registers with libtorch: its calls that take and give libtorch's own values."""
+"""The operators that the adapter registers with libtorch. By them libtorch's own values are passed to it and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-# Looking one up costs more than most of them do.
+# The operators that were looked up. A look-up takes longer than calling most of them.
 _found: dict[str, Callable[..., Any]] = {}
 
 

@@ -1,8 +1,8 @@
-"""Every module that the program calls outside of another one's call is a root of the attached session: what
-`graphpatch run` does in a Python program, by way of its sitecustomize.
+"""Makes every module that the program calls outside of another module's call a root of the attached session. The
+sitecustomize of `graphpatch run` uses this in Python programs.
 
-A root is named after the module's class; a second living module of that class is ``Model.forward#2``, and so on. A
-model that is being traced, exported or compiled is left alone: no values flow there.
+A root is named after the module's class. A second living module of the same class is ``Model.forward#2``, and so on. A
+model that is being traced, exported or compiled is left alone, since such a call computes no values.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _modes = torch._C._len_torch_dispatch_stack
 _tracing = torch._C._get_tracing_state
 _is_compiling = torch.compiler.is_compiling
 
-# By id: the module, its root, and the number in its name.
+# By the module's id: a reference to it, and its root. Then, by name, the numbers that are in use.
 _known: dict[int, tuple[weakref.ref[Module], Root]] = {}
 _numbers: dict[str, set[int]] = {}
-# Entered by the garbage collector too.
+# Also taken by functions that the garbage collector calls.
 _lock = new_lock()
 
 
@@ -45,7 +45,8 @@ class _Script:
 
 
 def install() -> None:
-    """Begins to look, if a session is attached; if none could be, its report says why."""
+    """Begins to watch calls of modules, if a session is attached. If attaching has failed, the process's report says
+    why."""
     try:
         _source.install(None)
     except GraphPatchError:
@@ -57,12 +58,12 @@ def install() -> None:
 
 
 def _root_of(module: Module) -> Any:
-    """The root that ``module`` is, unless it is only being looked at by torch."""
+    """The root for a call of ``module``. None if torch is only tracing, exporting or compiling the call."""
     if _tracing() is not None or _is_compiling() or (_modes() and any(_mode(mode) is not None for mode in _MODES)):
         return None
     _capture.install()
     if is_compiled(module) and why_opaque(module) is None:
-        return None  # the module that was compiled is called inside
+        return None  # its call makes a call of the module that was compiled, which is the root
     if is_script(module):
         return _Script(module)
     try:
@@ -71,7 +72,7 @@ def _root_of(module: Module) -> Any:
             return known[1]
         with _lock:
             return _new(module)
-    except Exception as error:  # the program must not fail because of us
+    except Exception as error:  # a failure of this library must not end the program
         note_failure(class_name(module), "its calls are not seen", error)
         return None
 
@@ -79,7 +80,7 @@ def _root_of(module: Module) -> Any:
 def _new(module: Module) -> Root:
     key = id(module)
     known = _known.get(key)
-    if known is not None and known[0]() is module:  # compiled since
+    if known is not None and known[0]() is module:  # the module was compiled since
         name = known[1].name
     else:
         name = _name(module)

@@ -1,8 +1,9 @@
-"""Functions with a backward of their own: what is patched inside their forward has no part in the gradient.
+"""Functions with a backward of their own (``torch.autograd.Function``). A patch inside their forward would not show in
+the gradient.
 
-``torch.autograd.Function.apply`` is replaced once. Where a run's function is called with a value that requires grad,
-the library is told, and refuses patches of what the forward computes. A checkpoint computes its forward again, patches
-included, so it is none of these.
+So ``torch.autograd.Function.apply`` is replaced once. If such a function is called in a run with a value that requires
+grad, the library is told, and refuses patches of values that the forward computes. Checkpoints are exempt, since they
+compute their forward again with the patches.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ._thread import Frame, thread
 
 
 def install() -> None:
-    """Has functions tell of their forward. To be called once."""
+    """Replaces ``torch.autograd.Function.apply``. To be called once."""
     function: Any = torch.autograd.Function
     original = function.apply.__func__
 

@@ -1,4 +1,4 @@
-"""Classes of modules with a ``__call__`` of their own, which do not come by torch's."""
+"""Classes of modules with a ``__call__`` of their own that does not call torch's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import Module
 from ._locks import new_lock
 from ._modules import below
 
-# Those that are seen.
+# The wrapped ``__call__`` functions.
 _seen: set[Any] = set()
 _lock = new_lock()
 
@@ -26,8 +26,8 @@ def _own(kind: type) -> Any:
 
 
 def own_calls(module: Module, seeing: Callable[[Any], Any]) -> None:
-    """A ``__call__`` of its own that a class of modules below ``module`` has becomes what ``seeing`` makes of it, once.
-    One that calls torch's is left alone: its call is seen there."""
+    """Wraps, by ``seeing``, the ``__call__`` that classes of modules below ``module`` define themselves; each once. A
+    ``__call__`` that calls torch's is left alone, since torch's call is seen."""
     for kind in {type(part) for _, part in below(module)}:
         holder, own = _holder(kind), _own(kind)
         if holder is Module or holder.__module__.startswith("torch.") or not isinstance(own, types.FunctionType):
@@ -40,10 +40,10 @@ def own_calls(module: Module, seeing: Callable[[Any], Any]) -> None:
 
 
 def entry(module: Module) -> Any:
-    """The function that a call of ``module`` comes down to, whose arguments are the call's."""
+    """The function that gets the arguments of a call of ``module``: as a rule its ``forward``."""
     kind = type(module)
     if _own(kind) in _seen:
         return module.__call__
     if kind.__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
-        return module._orig_mod.forward  # a compiled one takes what its module takes
+        return module._orig_mod.forward  # a compiled module takes the arguments of the original one
     return module.forward

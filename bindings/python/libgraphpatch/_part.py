@@ -1,7 +1,9 @@
-"""A module below a root that a method of the root's module other than ``forward`` calls while no run is open
-(``model.encode(x)``; the encoder that ``generate()`` calls first). That is a run of the root in which only this call
-happens, with the name that it has in the root's own calls. What the method does beside such calls is no part of a run,
-and what a program calls by itself (``model.layers[0](x)``) is what it is without us.
+"""Calls of a module below a root by another method of the root's module than ``forward``, while no run is open.
+Examples are ``model.encode(x)``, and the encoder that ``generate()`` calls first.
+
+Such a call is a run of the root that contains only this call, under the name that the call has in the root's own runs.
+Whatever else the method does belongs to no run. If the program itself calls a module below the root
+(``model.layers[0](x)``), that is no run either.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from ._thread import Frame, thread
 
 
 def in_method_of(module: Module | None) -> bool:
-    """Whether this thread is in a method of the module's class. A ``forward`` that is no run has reasons not to be
-    one."""
+    """Whether this thread runs a method of the module's class other than ``forward``. A ``forward`` that is not a run
+    is left alone."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
@@ -37,7 +39,7 @@ def in_method_of(module: Module | None) -> bool:
 
 
 def _has(kind: type, name: str, code: types.CodeType) -> bool:
-    """Whether ``code`` is that of a method ``name`` of the class, decorated or not."""
+    """Whether ``code`` is the code of the class's method ``name``, which may be decorated."""
     for holder in kind.__mro__[:-1]:
         method = vars(holder).get(name)
         if method is not None and getattr(inspect.unwrap(method), "__code__", None) is code:
@@ -46,7 +48,7 @@ def _has(kind: type, name: str, code: types.CodeType) -> bool:
 
 
 def run_part(root: Root, module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
-    """A call of ``module``, which is below the root's, outside of any run."""
+    """Makes a call of ``module``, which lies below the root's module, a run of the root."""
     above = root.module()
 
     def apart() -> Any:
@@ -71,7 +73,7 @@ def _inside(
     kwargs: Any,
     call: Callable[..., Any],
 ) -> Any:
-    """The call, in the scopes of ``chain``; as a scope itself, unless ``module`` is None."""
+    """Makes the call inside the scopes of ``chain``. The call is a scope itself, unless ``module`` is None."""
     if type(frame) is not Frame:
         return apart()
     if not chain:
@@ -85,8 +87,9 @@ def _inside(
 
 
 def _callers(root: Root, above: Module, module: Module) -> tuple[list[Module], bool]:
-    """The modules below the root that call ``module`` in the root's own calls, the outermost first; and whether it is
-    called there itself. If only its ``forward`` is, what it calls belongs to the module that calls that."""
+    """The modules through which ``module`` is called in the root's own runs, the outermost first; and whether
+    ``module`` itself is called there. If only its ``forward`` is, the calls in it belong to the module that calls that
+    ``forward``."""
     callers = {called: (caller, known) for (caller, called), known in reversed([*root.scopes.items()])}
     own = id(module) in callers
     nearest = module if own else _nearest(above, module, callers)

@@ -1,4 +1,4 @@
-"""The block in which patches hold: what ``with pg.patch(...)`` opens and closes."""
+"""The block in which patches hold, which ``with pg.patch(...)`` opens and closes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from .flow import Skipping, StopPatch
 
 
 class Counts(NamedTuple):
-    """What became of one patch: how many values of its node runs came by, and how often it was applied, and failed."""
+    """The counts of one patch: how often its node had a value in a run, how often it was applied, and how often it
+    failed."""
 
     matched: int = 0
     applied: int = 0
@@ -29,27 +30,29 @@ class Counts(NamedTuple):
 
 
 class Opened:
-    """One entering of a block: its patches as they are registered."""
+    """A block that was entered, and its patches as they are registered. A block that is entered twice has two of
+    these."""
 
     def __init__(self, recorder: Recorder, places: list[Placed], runs: str | None, this_thread: bool) -> None:
         self.recorder, self.places, self.runs, self.this_thread = recorder, places, runs, this_thread
         self.held: list[Closes | None] = []
         self.begun = 0  # how many runs had begun before
         self.changes = sum(not place.done._only_looks() for place in places)
-        # Those that are functions of the user's, whose result may be of another kind than the value.
+        # How many of the patches are functions of the user's, whose result may be of another type than the value.
         self.functions = sum(place.done._is_function() for place in places)
-        self.before = [Counts() for _ in places]  # of what is registered no longer
-        # The patches' numbers; and those of what they were before one changed, as long as a run may count there.
+        self.before = [Counts() for _ in places]  # the counts of patches that are no longer registered
+        # The numbers of the registered patches. `_replaced` has those of earlier versions of them, from before a patch
+        # was changed, as long as a run may still use and count these.
         self._numbers: Any = None
         self._replaced: list[Any] = []
-        # Whether the patches hold ("now"), and where the extension finds them.
+        # `holds["now"]` says whether the patches are registered. The extension finds them by `live`.
         self.holds: dict[str, bool] = {}
         self.live: tuple[int, int, int, dict[str, bool]] = 0, 0, 0, self.holds
         self.undo = contextlib.ExitStack()
 
     def last(self, specs: list[Handle], on_error: str) -> Any:
-        """What is left to do but the registration, of which it answers the arguments. A run begins with all of the
-        patches or with none."""
+        """Does everything that has to be done right before the registration, and returns the registration's arguments.
+        A run begins with all of the patches or with none."""
         recorder, root = self.recorder, self.recorder.root
         self.begun = root.begun
         self.undo.callback(self._close)
@@ -63,7 +66,8 @@ class Opened:
         return self._arguments(specs)
 
     def changed(self) -> None:
-        """A patch is another one now: it holds from the next run on, with those of inner blocks behind it."""
+        """Called when a patch was changed. The patches of this block and of the inner ones are registered anew, in
+        their order, for runs that begin from now on."""
         recorder = self.recorder
         with recorder.root.beginning:
             later = recorder.opened[recorder.opened.index(self) :]
@@ -72,8 +76,8 @@ class Opened:
                 opened._replace(made_anew)
 
     def counts(self) -> list[Counts]:
-        """Of each patch so far."""
-        # Another thread that enters a block takes away what blocks have left, and keeps the counts.
+        """The counts of each patch so far."""
+        # Another thread that enters a block may remove patches of a block that has ended, and save their counts.
         with self.recorder.root.beginning:
             total = self.before
             for numbers in self._registered():
@@ -94,12 +98,13 @@ class Opened:
         if isinstance(living, Function) and is_number(self.recorder.graph().node(place.leaf)):
             living.take_number()
         if self.runs is not None:
-            check(lib.gp_spec_runs(spec, self.runs.encode()))  # also whether it is well-formed
+            check(lib.gp_spec_runs(spec, self.runs.encode()))  # also checks that `runs` is well-formed
         check(lib.gp_spec_this_thread(spec, self.this_thread))
         return spec
 
     def _arguments(self, specs: list[Handle]) -> Any:
-        """Of the registration: the session, the specs, how many, where their numbers go; and where it is noted."""
+        """The arguments of the registration: the session, the specs, how many there are, where their numbers go, and
+        the dict in which success is noted."""
         if self.runs is not None:
             runs = _counted_from(self.begun, self.runs).encode()
             for spec in specs:
@@ -115,7 +120,8 @@ class Opened:
         check(register(self._arguments(specs)))
 
     def _replace(self, specs: list[Handle]) -> None:
-        """Runs that begin from now on have these. A run that is under way keeps what it has, and counts there."""
+        """Registers these specs for runs that begin from now on. A run that is under way keeps the earlier ones, and
+        counts there."""
         for number in self._numbers:
             check(lib.gp_patch_enable(self.recorder.session, number, False))
         self._replaced.append(self._numbers)
@@ -145,8 +151,8 @@ class Opened:
 
 
 class PatchBlock(contextlib.ContextDecorator):
-    """The block of :meth:`PatchableGraph.patch`. It may be entered any number of times, also inside itself; and it may
-    stand in front of a function, whose calls are then such blocks."""
+    """The block of :meth:`PatchableGraph.patch`. It may be entered any number of times, also inside itself. It is also
+    a decorator: each call of the decorated function is then such a block."""
 
     def __init__(
         self,
@@ -174,8 +180,8 @@ class PatchBlock(contextlib.ContextDecorator):
 
     @property
     def counts(self) -> dict[str, list[Counts]]:
-        """What became of the patches in the block that was entered last, by path, in the order in which they stand
-        there. Also when it has ended."""
+        """The counts of the patches in the block that was entered last, by path, in the order of the patches there.
+        They can still be read when the block has ended."""
         counts: dict[str, list[Counts]] = {place.path: [] for place in self._places}
         found = [Counts() for _ in self._places] if self._counted is None else self._counted.counts()
         for place, count in zip(self._places, found, strict=True):
@@ -199,7 +205,7 @@ class PatchBlock(contextlib.ContextDecorator):
         return self._left(kind, error, trace)
 
     def _prepare(self) -> None:
-        """All of the entering that can be done before other runs have to wait."""
+        """Does all of the entering that can be done before runs on other threads have to wait."""
         _finish(self._recorder)
         opened = Opened(self._recorder, self._places, self._runs, self._this_thread)
         with contextlib.ExitStack() as undo:
@@ -219,7 +225,7 @@ class PatchBlock(contextlib.ContextDecorator):
         (opened, specs), self._prepared = self._prepared, None
         try:
             arguments = opened.last(specs, self._on_error)
-            # Without those whose entering an exception has ended.
+            # Leaves out blocks whose entering was ended by an exception.
             self._open = [*(other for other in self._open if other.holds.get("now")), opened]
             self._counted = opened
             return arguments
@@ -237,7 +243,7 @@ class PatchBlock(contextlib.ContextDecorator):
         missing = ""
         stopped = isinstance(error, Stopped) and any(place.patch is error.patch for place in self._places)
         try:
-            # An exception tells more than a patch that was not reached because of it.
+            # If the block ends by an exception, a patch may be missing only because of that, so it is not reported.
             if kind is None and self._on_missing != "ignore":
                 missing = self._missing(opened)
         finally:
@@ -249,7 +255,7 @@ class PatchBlock(contextlib.ContextDecorator):
         return stopped
 
     def _missing(self, opened: Opened) -> str:
-        """What is said of the patches that no run came by; empty if there are none."""
+        """The message about patches whose node no run reached; empty if there are none."""
         pairs = zip(self._places, opened.counts(), strict=True)
         paths = [place.path for place, counts in pairs if not counts.matched]
         if not paths:
@@ -265,8 +271,8 @@ class PatchBlock(contextlib.ContextDecorator):
         return f"{what}: the calls of {name} in the block did not come by there"
 
 
-# An exception out of a signal handler may come at any instruction of a function of Python's. With the extension these
-# two are none: no patch outlives its block.
+# A signal handler may raise an exception at any instruction of a Python function, also of these two. The extension's
+# versions are not written in Python, so that no patch outlives its block.
 if native is not None:
     for _name, _function in (("__enter__", native.enter), ("__exit__", native.leave)):
         setattr(PatchBlock, _name, method(_function))
@@ -286,7 +292,7 @@ class Edit:
 
     @property
     def counts(self) -> dict[str, list[Counts]]:
-        """What became of the patches, by path; also when closed."""
+        """The counts of the patches, by path. They can still be read when it is closed."""
         return self._counts.counts
 
     @property
@@ -295,15 +301,15 @@ class Edit:
         return self._block is not None
 
     def close(self) -> None:
-        """The patches hold no longer. Nothing happens where that is so already. A patch that no run came by is told of
-        as at the end of a block."""
+        """Ends the patches. Does nothing if it is closed already. Patches whose node no run reached are reported as at
+        the end of a block."""
         block, self._block = self._block, None
         if block is not None:
             block._recorder.edits.remove(self)
             block.__exit__(None, None, None)
 
     def _tell(self) -> None:
-        """Warns of patches that no run came by, where nobody will close it."""
+        """Warns of patches whose node no run reached, for an edit that is never closed."""
         block = self._block
         if block is not None and block._on_missing != "ignore" and (missing := block._missing(block._open[-1])):
             warnings.warn(missing, MissingPatchWarning, stacklevel=2)
@@ -316,13 +322,13 @@ class Edit:
 
 
 def tell_of_edits(recorder: Recorder) -> None:
-    """At the end of the graph or of the process: of edits that are still open."""
+    """Warns of missed patches of edits that are still open. Called when the PatchableGraph or the process ends."""
     for edit in recorder.edits:
         edit._tell()
 
 
 def register(arguments: Any) -> int:
-    """Registers what :meth:`Opened.last` has prepared; the status."""
+    """Registers what :meth:`Opened.last` has prepared, and returns the status."""
     session, specs, count, numbers, holds = arguments
     status: int = lib.gp_patch_register_all(session, specs, count, numbers)
     holds["now"] = not status
@@ -330,7 +336,7 @@ def register(arguments: Any) -> int:
 
 
 def _finish(recorder: Recorder) -> None:
-    """An exception may have come between the end of a block and what is done behind it: that is done now."""
+    """Finishes blocks that have ended, but whose clean-up was prevented by an exception."""
     with recorder.root.beginning:
         left = [opened for opened in recorder.opened if not opened.holds.get("now")]
     for opened in left:
@@ -350,7 +356,7 @@ def _sum(one: Counts, other: Counts) -> Counts:
 
 
 def _counted_from(first: int, runs: str) -> str:
-    """``runs`` of a block as the session's, which counts all."""
+    """The ``runs`` of a block, which count from its beginning, as numbers of the session, which counts all runs."""
     start, dots, end = runs.partition("..")
     if not dots:
         return str(first + int(start))

@@ -1,5 +1,5 @@
-"""Functions of Python's as patches: what the library calls with a value in the middle of a run, on the thread that
-runs the model, perhaps on several at once."""
+"""Python functions as patches. The library calls them with a value in the middle of a run, on the thread that runs the
+model, perhaps on several threads at once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ._run import COUNTS
 from ._structure import tensor_at
 from ._thread import thread
 
-# By the number that the library hands back. An entry lives as long as its patch is registered.
+# The functions, by the number that the library passes back. An entry lives as long as its patch is registered.
 functions: dict[int, Callable[[Any], Any]] = {}
 numbers = itertools.count(1)
 
-# Of a gp_torch_callback; anything but the first is a failure.
+# The results of a gp_torch_callback. Anything but the first is a failure.
 _DONE, _FAILED = 0, 1
 
 
@@ -37,13 +37,13 @@ def _call(number: int, address: int | None, replacement: Any) -> int:
             raise TypeError("the function of a patch returned None; return the value, changed or not")
         if result is not None and result is not value:
             result = as_tensor(result)
-            # What the model writes into the value is not to be written into a tensor of the user's.
+            # The model may write into the value later, which must not change a tensor of the user's. So that is copied.
             if not COUNTS or sys.getrefcount(result) > 2 or _is_shared(result):
                 result = result.clone()
             replacement[0] = result._cdata
             thread.held = result
         return _DONE
-    except BaseException as error:  # it goes on in Python, behind libtorch
+    except BaseException as error:  # kept, and raised again in Python when libtorch has returned
         thread.error = error
         return _FAILED
     finally:
@@ -54,7 +54,7 @@ _storage_holders = getattr(torch._C, "_storage_Use_Count", None)
 
 
 def _is_shared(tensor: torch.Tensor) -> bool:
-    """Whether another tensor shows the memory of this one, as far as it can be known."""
+    """Whether another tensor may share this one's memory. True if that cannot be found out."""
     if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or _storage_holders is None:
         return True
     storage = tensor.untyped_storage()
@@ -66,7 +66,7 @@ CALLBACK = ctypes.cast(_TORCH_CALLBACK, ctypes.c_void_p)
 
 
 class Function:
-    """A Python function as a patch's.
+    """A Python function that a patch calls.
 
     Args:
         spec: The gp_spec that is made to call it.
@@ -74,7 +74,7 @@ class Function:
 
     def __init__(self, spec: Handle, function: Callable[[Any], Any]) -> None:
         self._number = next(numbers)
-        self._functions = functions  # also when the interpreter ends
+        self._functions = functions  # held here, as the module's names are gone when the interpreter ends
         check(lib.gp_spec_custom_torch(spec, CALLBACK, self._number))
         functions[self._number] = function
 
@@ -88,7 +88,7 @@ class Function:
 
 
 class _OfNumber:
-    """A function of a plain number as one of a tensor without sizes."""
+    """Wraps a function of a plain number as one of a tensor without dimensions."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function

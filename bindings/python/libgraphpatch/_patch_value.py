@@ -10,7 +10,7 @@ from ._library import Handle, lib, made
 
 
 def as_tensor(value: Any) -> torch.Tensor:
-    """``value`` as a tensor, or a ValueError that says why it is none."""
+    """``value`` as a tensor. Raises a ValueError that says why, if it cannot be one."""
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -36,5 +36,5 @@ def _made(value: Any) -> int:
         return made(lib.gp_value_float, value)
     if isinstance(value, complex):
         return made(lib.gp_value_text, f"{value.real!r}{value.imag:+}j".encode())
-    tensor = as_tensor(value)  # named: it lives until the library has its own reference
+    tensor = as_tensor(value)  # the variable keeps it alive until the library has its own reference
     return made(lib.gp_value_torch, tensor._cdata)

@@ -1,4 +1,4 @@
-"""Where patches stand: paths, patterns and patches as a block is given them, as one patch at one leaf each."""
+"""Turns the paths, patterns and patches that a block is given into single patches, each at one leaf."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .flow import SkipPatch, Skipping
 from .graph import NodePath
 from .patches import Patch
 
-# What a text that means several paths has in it, if no `\` stands before.
+# Matches a text that contains a character of patterns, not preceded by a `\`.
 _SPECIAL = re.compile(r"(?:[^\\]|\\.)*?[*?\[{]", re.DOTALL)
 
 
@@ -63,8 +63,8 @@ class Weights:
         self.calls: dict[str, tuple[Placed, WeightPatch]] = {}
 
     def placed(self, leaf: str, patch: Patch[Any]) -> Placed:
-        """A patch at a leaf: itself, or the call of the module whose weight that is. Raises ValueError where a weight
-        cannot be patched."""
+        """The patch at this leaf. If the leaf is a weight of a quantized module, the patch is placed at the module's
+        call. Raises ValueError if the weight cannot be patched."""
         scope, dot, name = leaf.rpartition(".")
         if name != "weight" or self.root is None or not self._are_there(self.root):
             return Placed(leaf, patch, leaf, patch)
@@ -73,7 +73,7 @@ class Weights:
             return Placed(leaf, patch, leaf, patch)
         known = bool(dot) and float_weight(module) is not None
         if not known and patch.on == "value" and not patch._changes():
-            return Placed(leaf, patch, leaf, patch)  # it sees what is kept
+            return Placed(leaf, patch, leaf, patch)  # a patch that only looks gets the stored value
         if not known or patch.on == "grad":
             raise ValueError(
                 f"{leaf}: this weight of a {type(module).__name__} is quantized, and "
@@ -95,7 +95,7 @@ class Weights:
 
 
 def is_pattern(graph: Graph, path: str) -> bool:
-    """Whether a text means several paths, and not one in which such characters stand."""
+    """Whether a text is a pattern, and not the path of a node whose name contains such characters."""
     if _SPECIAL.match(path) is None:
         return False
     try:
@@ -106,7 +106,7 @@ def is_pattern(graph: Graph, path: str) -> bool:
 
 
 def leaves(graph: Graph, path: str) -> list[str]:
-    """The tensors that a pattern means, at least one; a path itself, if it is well-formed."""
+    """The paths of the tensors that match a pattern, at least one. A well-formed path is returned as it is."""
     if not is_pattern(graph, path):
         if lib.gp_path_parse(path.encode(), None):
             raise PathError(message())
@@ -118,7 +118,7 @@ def leaves(graph: Graph, path: str) -> list[str]:
 
 
 def scopes(graph: Graph, path: str) -> list[str]:
-    """The calls of modules that a path or a pattern means, also by their outputs."""
+    """The calls of modules that a path or a pattern names, by their scope or by its output."""
     path = re.sub(r"\.output$", "", path)
     if not is_pattern(graph, path):
         node = graph.node(path)  # raises
@@ -134,7 +134,7 @@ def scopes(graph: Graph, path: str) -> list[str]:
 def _search(graph: Graph, pattern: str, shape: str | None) -> list[str]:
     try:
         return graph.search(pattern, shape=shape)
-    except ValueError as why:  # text that is no pattern names nothing
+    except ValueError as why:  # a text that is not a pattern names nothing
         raise PathError(str(why)) from None
 
 
@@ -145,7 +145,7 @@ def _means_none(graph: Graph, pattern: str, what: str, shape: str | None) -> Pat
 
 
 def skipped(graph: Graph, root: Module | None, scope: str, patch: SkipPatch) -> Placed:
-    """A call of a module that is skipped. Raises ValueError where it cannot be."""
+    """Places a SkipPatch at the call of a module. Raises ValueError if that call cannot be skipped."""
     module = module_of(graph, root, scope)
     children = graph.children(scope).values()
     inputs = [path for path in children if graph.node(path).kind == GP_NODE_KIND_INPUT]
@@ -167,7 +167,7 @@ def _leaves(graph: Graph, paths: list[str]) -> Iterator[str]:
 
 
 def module_of(graph: Graph, root: Module | None, scope: str) -> Module | None:
-    """The module that is called at a scope; None where it hangs nowhere below the root's."""
+    """The module that is called at a scope. None if it is not an attribute of the root's module or of one below it."""
     node: dict[str, Any] | None = graph.whole()
     around = [] if root is None else [root]
     for name in scope.split("."):

@@ -1,8 +1,8 @@
 """Weights that are kept in 8 or 4 bits (bitsandbytes, torchao, torch.ao): the node ``weight`` of such a Linear is the
 float value that it stands for, and patches act on that. The layer is then computed from it, in floating point.
 
-What a library keeps is no number of the weight: a patch of it would do nothing, or something else. So weights that are
-not known here are refused.
+The tensors that such a library stores are not the numbers of the weight, so patching them would do nothing, or
+something else. So patches of quantized weights that are not known here are refused.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from .patches import Patch
 
 @dataclass(kw_only=True)
 class WeightPatch(SkipPatch):
-    """The call of a quantized Linear, with patches of its weight. Where these only look, the call is what it was."""
+    """Makes the call of a quantized Linear with patches of its weight. If these only look, the call is as without
+    them."""
 
     value: Any = field(default=None, init=False)
     patches: list[Patch[Any]]
 
     def behind(self, other: SkipPatch) -> WeightPatch:
-        """This one where another stands at the same call, in an outer block."""
+        """This patch, joined with one that an outer block has at the same call."""
         return WeightPatch(patches=[*other.patches, *self.patches]) if isinstance(other, WeightPatch) else self
 
     def result(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """What the call comes to."""
+        """The result of the call."""
         weight = float_weight(module)
         assert weight is not None  # it was there when the patch was placed
         kept: Any = weight
@@ -43,7 +44,7 @@ class WeightPatch(SkipPatch):
 
 
 def is_quantized(module: nn.Module) -> bool:
-    """Whether the weight of a module is kept as something else than its numbers."""
+    """Whether the weight of a module is stored in another form than its numbers."""
     weight = getattr(module, "weight", None)
     if callable(weight) and not isinstance(weight, Tensor):
         return type(module).__module__.startswith("torch.ao.")
@@ -51,7 +52,7 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def float_weight(module: nn.Module) -> Tensor | None:
-    """The value that a quantized weight stands for, as a tensor of its own; None where that is not known."""
+    """The value that a quantized weight stands for, as a new tensor. None if this kind of weight is not known here."""
     weight: Any = getattr(module, "weight", None)
     names = {kind.__name__ for kind in type(module).__mro__}
     with torch.no_grad():
@@ -70,7 +71,7 @@ def float_weight(module: nn.Module) -> Tensor | None:
 
 
 def _eight_bits(module: Any) -> Tensor | None:
-    """Of a Linear8bitLt: whole numbers, and the largest number of each row."""
+    """The weight of a Linear8bitLt, computed from its integers and from the largest absolute value of each row."""
     scales = getattr(module.weight, "SCB", None)
     scales = module.state.SCB if scales is None else scales
     if module.weight.dtype != torch.int8 or scales is None:
@@ -98,8 +99,8 @@ def _has_own_dequantize(weight: Tensor) -> bool:
     return bool(type(weight).dequantize is not Tensor.dequantize)
 
 
-# The modules of torch.ao of whose Linear the calls are computed here, by name: what is not used is not imported. That
-# of the first returns floats.
+# The modules of torch.ao whose Linear is computed here. They are given by name, so that they are not imported unless
+# used. The Linear of the first one returns floats.
 _DYNAMIC, _STATIC = "torch.ao.nn.quantized.dynamic.modules.linear", "torch.ao.nn.quantized.modules.linear"
 
 

@@ -1,4 +1,4 @@
-"""Errors that came by way of libtorch, which knows them as text only."""
+"""Errors that passed through libtorch, which keeps only their text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _PREFIX = "graphpatch: "
 
 
 def behind(error: RuntimeError) -> BaseException | None:
-    """What stands behind an error that came by way of libtorch: what a function of the user's raised, or a patch that
-    cannot be applied. None for an error of the model's own."""
+    """The cause of an error that passed through libtorch: the exception that a function of the user's raised, or a
+    PatchError for a patch that cannot be applied. None for an error of the model's own."""
     text = str(error)
     at = text.find(_PREFIX + "patch ")
     if at < 0 and not isinstance(error, PatchError):

@@ -1,4 +1,4 @@
-"""What experiments need of a module that was recorded; :class:`PatchableGraph` gives it."""
+"""The attributes and methods of :class:`PatchableGraph` that experiments use."""
 
 from __future__ import annotations
 

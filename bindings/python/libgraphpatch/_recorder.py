@@ -21,10 +21,9 @@ class Recorder:
     """The session of one module, and the module as its root. Loads the adapter for the process's libtorch.
 
     Args:
-        loaded: What the graph is as long as nothing was recorded.
+        loaded: The graph to use as long as nothing was recorded.
 
-    What is wanted is counted: each of the calls with a ``change`` is made with 1, and later with -1. Any thread may
-    call.
+    Requests are counted: a method with an argument ``change`` is called with 1, and later with -1. Any thread may call.
     """
 
     def __init__(self, module: Module, loaded: Graphs | None = None) -> None:
@@ -39,7 +38,7 @@ class Recorder:
         self._graph: Graph | None = None
         # The blocks of patches that are open, in the order in which they were entered.
         self.opened: list[Any] = []
-        # Those that no block closes.
+        # The edits that are open, which no block closes.
         self.edits: list[Any] = []
 
     def graph(self) -> Graph:
@@ -59,7 +58,7 @@ class Recorder:
         return text(lib.gp_session_notes, self.session).splitlines()
 
     def want(self, change: int) -> None:
-        """Whether calls of the module are runs."""
+        """With 1, calls of the module are runs, until as many calls with -1 were made."""
         with self.lock:
             if change > 0:
                 _capture.install()
@@ -69,14 +68,14 @@ class Recorder:
                 watched.remove(self.root)
 
     def record(self, change: int) -> None:
-        """Whether runs are recorded."""
+        """With 1, runs are recorded, until as many calls with -1 were made."""
         with self.lock:
             self._recordings += change
             self._graph = None
             check(lib.gp_session_record(self.session, self._recordings > 0))
 
     def skip(self, who: Any, on: bool) -> None:
-        """Whether patches that cannot be applied are skipped: as long as one wants it."""
+        """Has patches that cannot be applied skipped, as long as any ``who`` wants it."""
         with self.lock:
             if on:
                 self._skips.add(who)

@@ -1,5 +1,5 @@
-"""A captured graph, run operation by operation: each call of a module in it is a scope of this thread's run, or a run
-of its own, as it is where nothing is compiled.
+"""Runs a captured graph operation by operation. Each call of a module in it becomes a scope of this thread's run, or a
+run of its own, as without torch.compile.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Replay:
     """One run of a captured graph.
 
     Args:
-        captured: With its marks.
+        captured: The graph, with its marks.
         numbers: The names of its inputs that are numbers to the program.
-        modules: Those that the marks mean.
+        modules: The modules that the marks stand for.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Replay:
         self._at = 0
 
     def run(self) -> Any:
-        """Runs it. What the graph returns."""
+        """Runs the graph and returns its result."""
         outer = thread.called_from
         try:
             return self._until_mark()
@@ -50,8 +50,8 @@ class Replay:
             thread.called_from = outer
 
     def _until_mark(self) -> Any:
-        """Runs what comes next, up to the end of the call that it is in. The mark of that end, or what the graph
-        returns."""
+        """Runs the next nodes, up to the mark that ends the call that they are in. Returns that mark or, outside of all
+        calls, the graph's result."""
         while True:
             node = self._nodes[self._at]
             self._at += 1
@@ -68,7 +68,7 @@ class Replay:
             self._forget(node)
 
     def _call(self, begin: fx.Node) -> None:
-        """The call of a module that the mark ``begin`` begins."""
+        """Makes the call of a module whose beginning the mark ``begin`` stands for."""
         args, kwargs = self._value(begin, 1)
         ended: list[fx.Node] = []
 
@@ -94,7 +94,7 @@ class Replay:
         return self._interpreter.run_node(node)
 
     def _value(self, mark: fx.Node, at: int) -> Any:
-        """The value that a mark has."""
+        """The value that the mark's argument number ``at`` describes, made of the mark's leaves."""
         leaves: Iterator[Any] = iter([fx.node.map_arg(leaf, self._values.__getitem__) for leaf in mark.args[2:]])
         return _marks.value_of(mark.args[at], leaves)
 
@@ -104,7 +104,7 @@ class Replay:
 
 
 def _last_uses(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """By node: those whose values nobody needs after it."""
+    """For each node, the nodes whose values are not needed after it."""
     last: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         last[node] = node

@@ -16,7 +16,7 @@ from ._modules import below, class_name, held_tensor, is_script, parts, why_opaq
 from ._scope import Scope, forget_paths
 from ._signature import Signature
 
-# Modules by id, each with the dict that holds it and its key there: another one may take its place.
+# Modules by id, each with the dict that holds it and its key there, since another module may be put there.
 Ignored = dict[int, tuple[Module, dict[str, Module], str]]
 
 Part = tuple[str, "weakref.ref[Module]", list[str]]
@@ -24,19 +24,19 @@ Foreign = list[tuple[str, "weakref.ref[Module]"]]
 
 
 class Closes(Protocol):
-    """What a patch needs as long as a run may use it."""
+    """An object that a patch needs as long as a run may use the patch."""
 
     def close(self) -> None: ...
 
 
 class ModuleTree:
-    """A root's module with all modules and parameters below it as they are at one time, and the library's picture of
-    that."""
+    """A root's module with all modules and parameters below it, as they are at one time; and the object of the library
+    that describes them."""
 
     def __init__(self, module: Module, name: str, opaque: bool, foreign: Foreign) -> None:
         self.signature = Signature(module)
         self.parts = _all_parts(module, foreign)
-        # By attribute path: the module that holds the parameter or buffer, and its name there.
+        # For each attribute path, the module that holds the parameter or buffer, and the name there.
         self.parameters = [
             (f"{path}.{name}" if path else name, (part, name)) for path, part, held in self.parts for name in held
         ]
@@ -56,7 +56,7 @@ class ModuleTree:
 
 
 def _all_parts(module: Module, foreign: Foreign) -> list[Part]:
-    """The parts of the root's module, and those of living ones that are called and hang nowhere below it."""
+    """The parts of the root's module, and of further living modules that its runs call but that are not below it."""
     found = parts(module)
     for path, reference in foreign:
         held = reference()
@@ -66,7 +66,7 @@ def _all_parts(module: Module, foreign: Foreign) -> list[Part]:
 
 
 def _are_same(known: list[Part], now: list[Part]) -> bool:
-    """Whether both are of the very same modules, whatever those say of being equal."""
+    """Whether both lists hold the very same modules, by identity and not by ``==``."""
     if len(known) != len(now):
         return False
     pairs = zip(known, now, strict=True)
@@ -74,7 +74,7 @@ def _are_same(known: list[Part], now: list[Part]) -> bool:
 
 
 class Cold:
-    """Stands for a frame where nothing that happens matters to the run."""
+    """Takes the place of a frame while nothing that happens matters to the run."""
 
     __slots__ = ()
 
@@ -85,7 +85,7 @@ class Root:
 
     Args:
         name: Names its graph.
-        session: The session that its runs are of; None for the attached one.
+        session: The session to which its runs belong; None for the attached one.
     """
 
     def __init__(self, module: Module, name: str, session: Handle | None) -> None:
@@ -93,50 +93,51 @@ class Root:
         self.name = name
         self.session = session
         self.why_opaque = why_opaque(module)
-        # Modules that are called in its runs and hang nowhere below it (a plain object holds them), each with the path
-        # that it is given.
+        # Modules that its runs call but that are not below its module, as a plain object holds them; each with the path
+        # that it was given.
         self.foreign: Foreign = []
         self.tree = ModuleTree(module, name, self.why_opaque is not None, self.foreign)
         self.cold = Cold()
         # By the ids of the calling and the called module.
         self.scopes: dict[tuple[int, int], Scope] = {}
-        # Calls that cannot matter, by the patches and the place among them that they come from.
+        # Calls that cannot matter, by the plan of the patches and the place in it of the calling scope.
         self.ignored: dict[tuple[int, int], Ignored] = {}
-        # Patches change between runs, not while one begins; how many began so far.
+        # This lock is held while a run begins, so that patches do not change meanwhile. `begun` counts these runs.
         self.beginning = new_lock()
         self.begun = 0
-        # Whether the last run asked for parameters: then the next one looks for new ones first.
+        # Whether the last run asked for parameters. If so, the next run looks for new parameters first.
         self.by_parameter = False
         self._lock = new_lock()
         # The modules whose classes were looked at for a `__call__` of their own.
         self.known_classes: ModuleTree | None = None
         self._members: dict[int, weakref.ref[Module]] | None = None
-        # What a call of its module comes down to in a run, where that is not the module's own forward.
+        # The function that makes a call of its module in a run, if that is not the module's own forward.
         self.inner: Callable[..., Any] | None = None
-        # How many patches hold that may change a value. The attached session's are not counted here.
+        # How many patches hold that may change a value, without those of the attached session.
         self.changes = 0
-        # How many of them are functions of the user's.
+        # How many of these patches are functions of the user's.
         self.functions = 0
-        # Runs that are under way and may be met on other threads (one element each); those and what may be run again.
+        # `open` has one element for each run that is under way. `running` counts these runs, and snapshots of runs,
+        # from which a part may be computed again. `retired` holds objects that such a run may still use.
         self.open: list[None] = []
         self.running = 0
         self.retired: list[Closes] = []
 
     def refresh(self) -> None:
-        """Takes notice of modules and parameters that are new, gone or elsewhere."""
+        """Updates the tree if modules or parameters were added, removed or moved."""
         module = self.module()
         if module is None or self.tree.is_current(module, self.foreign):
             return
-        # The old one lives as long as its runs.
+        # The old tree lives as long as runs that use it.
         tree = ModuleTree(module, self.name, self.why_opaque is not None, self.foreign)
         self._members = None
         forget_paths()
         self.tree = tree
-        self.scopes, self.ignored = {}, {}  # they know of the old one's parameters
+        self.scopes, self.ignored = {}, {}  # they refer to the old tree's parameters
 
     def foreign_path(self, module: Module) -> str:
-        """The path that is given to a module that hangs nowhere below the root's; empty if it has no parameters, and
-        needs none. From the next run on its parameters are known."""
+        """The path that is given to a module that is not below the root's. It is empty for a module without parameters,
+        which needs no path. The module's parameters are known from the next run on."""
         for path, reference in self.foreign:
             held = reference()
             if held is None:
@@ -156,25 +157,25 @@ class Root:
         return path
 
     def enter(self) -> None:
-        """A run begins, or something that may be run again."""
+        """Notes that a run begins, or a snapshot from which a part of a run may be computed again."""
         with self._lock:
             self.running += 1
 
     def leave(self) -> None:
-        """What :meth:`enter` began has ended."""
+        """Notes that the run has ended, or that the snapshot is gone."""
         with self._lock:
             self.running -= 1
         if self.retired:
             self.sweep()
 
     def retire(self, held: list[Closes | None]) -> None:
-        """What patches needed that are gone: let go of as soon as no run is left that may use it."""
+        """Takes objects that removed patches needed, and closes them as soon as no run is left that may use them."""
         with self._lock:
             self.retired += [living for living in held if living is not None]
         self.sweep()
 
     def sweep(self) -> None:
-        """Lets go of what is retired, and of what is known of modules that are gone, if no run is under way."""
+        """Closes the retired objects, and forgets modules that no longer exist, if no run is under way."""
         with self._lock:
             if self.running == 0:
                 self.ignored.clear()

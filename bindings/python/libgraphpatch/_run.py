@@ -1,7 +1,8 @@
-"""What a call of a module comes to: a run, where the module is a root, or a scope, inside a run. Its inputs and its
-output are shown to the library and may come back patched.
+"""Calls of modules as runs, if the module is a root, or as scopes inside a run. The inputs and the output of a call are
+shown to the library, which may patch them.
 
-Everywhere ``call`` is what the call comes down to: torch's own ``Module.__call__``, with the module in front.
+In all functions here, ``call`` is the function that makes the call in the end: as a rule torch's own
+``Module.__call__``. Its first argument is the module.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ from .errors import GraphPatchError, PatchError
 
 Call = Callable[..., Any]
 
-# Whether ``sys.getrefcount`` tells how many hold an object. From Python 3.14 on, and without a GIL, some references are
-# not counted: there a value that may be changed counts as held by others, and is copied.
+# Whether ``sys.getrefcount`` tells how many references to an object exist. From Python 3.14 on, and without a GIL, some
+# references are not counted. There a value counts as held by others, too, and is copied before it is changed.
 COUNTS = sys.version_info < (3, 14) and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
-    """A call of a root."""
+    """Makes a call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
     why = why_opaque(module)
@@ -66,7 +67,7 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
 def open_run(
     root: Root, module: Module, inside: Callable[[Frame | Cold, Signature, int], Any], apart: Callable[[], Any]
 ) -> Any:
-    """A run of the root, in which ``inside`` is called; or ``apart``, if nothing is wanted of it.
+    """Opens a run of the root and calls ``inside`` in it, or calls ``apart`` if nothing is wanted of the run.
 
     Args:
         module: The root's module.
@@ -78,16 +79,17 @@ def open_run(
         root.leave()
 
 
-# A run that begin() has begun: its root, what is wanted of it, the arguments of its module (twice, as Signature and as
-# Signature.plain), and where the run around it was called.
+# A run that begin() has begun: its root, what is wanted of it, the arguments of its module (as Signature and as
+# Signature.plain), and the value that `thread.caller` had before.
 Begun = tuple[Root, int, Signature | None, Any, types.FrameType | None]
 
 
 def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
-    """Begins a run that is in no scope of another one, or what comes to it if nothing is wanted. end() ends it.
+    """Begins a run that is not inside another one; end() ends it. If nothing is wanted of the run, none begins in the
+    library, but end() has to be called nevertheless.
 
     Args:
-        caller: The frame of Python's that the module is called from.
+        caller: The Python frame that the module is called from.
     """
     before, tree = thread.caller, root.tree
     root.enter()
@@ -116,7 +118,7 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
 
 
 def end(begun: Begun) -> None:
-    """The call of the run's module has returned or raised."""
+    """Ends the run, when the call of its module has returned or raised."""
     root, wants, _, _, before = begun
     thread.frame = None
     if wants:
@@ -128,7 +130,8 @@ def end(begun: Begun) -> None:
 
 
 def failed(begun: Begun, error: BaseException) -> None:
-    """It has raised. Raises what stands behind the error, if that is something else."""
+    """Ends the run, when the call of its module has raised ``error``. Raises the cause of the error, if it has
+    another."""
     try:
         cause = behind(error) if begun[1] and isinstance(error, RuntimeError) else None
     finally:
@@ -138,9 +141,10 @@ def failed(begun: Begun, error: BaseException) -> None:
 
 
 def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
-    """A root's module called in a run of another root: a scope there, and a run of its own inside it."""
+    """Makes a call of a root's module inside a run of another root. It is a scope of that run, and inside it a run of
+    its own."""
     if frame.wants & GP_WANTS_RECORD and frame.root.session is not None:
-        # Not under `graphpatch run`: there the script's own patches hold.
+        # This does not apply under `graphpatch run`, where the patches of the script hold as well.
         note(
             root.session,
             f"{class_name(module)}: called in a run that another PatchableGraph records, where its patches do not hold",
@@ -150,7 +154,7 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
 
 
 def _begin_run(root: Root, module: Module) -> int:
-    """Begins a run in the library. What is wanted of it; 0 also where it could not begin."""
+    """Begins a run in the library, and returns what is wanted of it; 0 also if the run could not begin."""
     try:
         if root.by_parameter:
             root.refresh()
@@ -170,7 +174,7 @@ def _open_run(
     wants = _begin_run(root, module)
     tree = root.tree
     if type(outer) is Frame:
-        if not wants:  # it is a part of the outer run as all others
+        if not wants:  # an ordinary part of the outer run
             return apart()
         note(
             outer.root.session,
@@ -215,12 +219,12 @@ def _tell_parameters(root: Root, module: Module, tree: ModuleTree) -> None:
         spare(root, module, error)
 
 
-# Frames of Python's stack from here on outwards are before the run.
+# The code whose frame is where a run began. Frames further out on Python's stack do not belong to the run.
 BEGINNING = _open_run.__code__
 
 
 def scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
-    """A call of a module inside a run, where it matters little how deep calls nest."""
+    """Makes a call of a module inside a run, in cases where a few more frames on the stack do not matter."""
     if prepared(module):
         return script_scope(frame, module, args, kwargs, call)
     wants, signature = enter(frame, module)
@@ -231,7 +235,8 @@ def scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> A
 
 
 def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
-    """A module is called in the scope ``frame``. What is wanted of its inputs and its output, and its arguments."""
+    """Opens the scope of a module that is called in the scope ``frame``. Returns what is wanted of its inputs and its
+    output, and its signature."""
     root = frame.root
     try:
         known = frame.scope(module)
@@ -245,7 +250,7 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
         if thread.compiled is not None:
             show_operations(thread.frame)
         return wants, known.signature
-    # In a scope whose operations are counted, the library has to be told whose they are.
+    # In a scope whose operations are counted, the library has to know to which module they belong.
     if wants & GP_WANTS_IGNORED and not frame.wants & GP_WANTS_OPERATIONS:
         ignore(frame, module, known)
     thread.frame = root.cold
@@ -253,15 +258,15 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
 
 
 def ignore(frame: Frame, module: Module, known: Scope) -> None:
-    """No call of the module from this frame matters."""
-    # Scripted modules tell of their calls themselves, and only the library can keep those apart.
+    """Notes that no call of the module from this frame matters."""
+    # Scripted modules report their calls to the library themselves, so only the library can ignore them.
     holders = known.attribute.modules()
     if frame.wants >> GP_WANTS_PLACE_SHIFT and holders is not None and not frame.root.tree.scripted:
         frame.ignored[id(module)] = module, holders, known.attribute.name
 
 
 def leave(frame: Frame) -> None:
-    """The module that was called in ``frame`` has returned or raised."""
+    """Closes the scope of the module that was called in ``frame``, when it has returned or raised."""
     thread.frame = frame
     lib.gp_scope_leave()
     if thread.compiled is not None:
@@ -269,8 +274,9 @@ def leave(frame: Frame) -> None:
 
 
 def spare(root: Root, module: Module, error: Exception) -> None:
-    """A failure of ours. A program that only runs under `graphpatch run` must not fail for it: it is noted, and the
-    value is left alone. What a patch that cannot be applied has to say is no failure of ours."""
+    """Handles an error. Under `graphpatch run`, an error of this library's must not end the program: it becomes a note,
+    and the value is left alone. In a session of the program's own the error is raised. So is, always, the error of a
+    patch that cannot be applied."""
     if root.session is not None or isinstance(error, PatchError):
         raise error
     note_failure(type(module).__qualname__, "a value was left alone", error)
@@ -279,7 +285,7 @@ def spare(root: Root, module: Module, error: Exception) -> None:
 def _inside(
     frame: Frame, module: Module, signature: Signature | None, wants: int, args: Any, kwargs: Any, call: Call
 ) -> Any:
-    """The call itself, between its inputs and its output. ``frame`` is the one around, or the root's own."""
+    """Shows the inputs, makes the call, and shows the output. ``frame`` is the frame around it, or the root's own."""
     if wants & GP_WANTS_INPUTS:
         args, kwargs = show_inputs(frame, module, signature, args, kwargs)
     if wants & GP_WANTS_OUTPUT and is_hooked(module):
@@ -292,12 +298,12 @@ def _inside(
 
 
 def hooked(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
-    """The call of a module with hooks, whose output is shown before they see it."""
+    """Makes the call of a module with hooks. Its output is shown to the library before the hooks see it."""
     return call_hooked(module, args, kwargs, call, lambda output: show_output(frame, output, False))
 
 
 def show_output(frame: Frame, output: Any, owned: bool) -> Any:
-    """Shows what the innermost scope returns. What it comes to be."""
+    """Shows what the innermost scope returns to the library, and returns it as patches left it."""
     try:
         structure, tensors = flatten(output)
         check(lib.gp_scope_output(structure, _addresses(tensors), len(tensors), owned, thread.wants_at))
@@ -308,7 +314,7 @@ def show_output(frame: Frame, output: Any, owned: bool) -> Any:
 
 
 def changed_output(frame: Frame, output: Any) -> Any:
-    """What became of an output that was shown."""
+    """The output as patches left it, after it was shown."""
     try:
         return changed(output)
     except Exception as error:
@@ -319,7 +325,7 @@ def changed_output(frame: Frame, output: Any) -> Any:
 def changed_inputs(
     frame: Frame, module: Module, signature: Signature, args: Any, kwargs: Any, values: tuple[Any, ...]
 ) -> tuple[Any, Any]:
-    """What became of a call whose arguments were shown, as ``values``."""
+    """The arguments as patches left them, after they were shown as ``values``."""
     try:
         return signature.scatter(args, kwargs, values, changed(values))
     except Exception as error:
@@ -328,7 +334,7 @@ def changed_inputs(
 
 
 def fail_value(frame: Frame, status: int) -> None:
-    """A value could not be shown."""
+    """Handles the status of a value that could not be shown."""
     try:
         fail(status)
     except Exception as error:
@@ -336,7 +342,7 @@ def fail_value(frame: Frame, status: int) -> None:
 
 
 def show_inputs(frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Shows the arguments of the innermost scope's call. The call as it comes to be."""
+    """Shows the arguments of the innermost scope's call to the library, and returns them as patches left them."""
     if signature is None or (not module._forward_pre_hooks and signature.lacks(args, kwargs)):
         return args, kwargs
     try:

@@ -24,7 +24,7 @@ Nodes = str | NodePath | Sequence[str | NodePath] | None
 
 @dataclass(kw_only=True)
 class _Kept(ProbePatch[Any]):
-    """A probe that keeps its value in the graph of gradients where it has any."""
+    """A probe that keeps its value as a part of the autograd graph, if the value has a gradient."""
 
     def __init__(self) -> None:
         super().__init__(grad=True)
@@ -43,7 +43,7 @@ class _Kept(ProbePatch[Any]):
 
 
 def paths_of(pg: Recorded, nodes: Nodes) -> list[str]:
-    """The paths that paths and patterns mean, each once, in the order in which they are given."""
+    """The paths that the given paths and patterns stand for, each once, in the order given."""
     graph = pg._recorder.graph()
     if nodes is None:
         return graph.search("**", shape="...")

@@ -1,4 +1,4 @@
-"""A module as it is called from another one inside a run: a scope, with the library's picture of it."""
+"""A module as it is called from another one inside a run (a scope), and the object of the library that describes it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ._signature import Signature
 
 
 class Attribute:
-    """Where a module hangs: its name in the module that holds it, which may get another one there. It hangs nowhere if
-    there is no such module."""
+    """The attribute that holds a module: the holding module, and the name there. Another module may be assigned to it.
+    ``holder`` is None for a module that no other module holds."""
 
     __slots__ = ("holder", "name")
 
@@ -25,7 +25,7 @@ class Attribute:
         self.name = name
 
     def holds(self, module: Module) -> bool:
-        """Whether the module still hangs there."""
+        """Whether the attribute still holds the module."""
         if self.holder is None:
             return True
         holder = self.holder()
@@ -36,19 +36,19 @@ class Attribute:
         return held is module or (held is not None and itself(held) is module)
 
     def modules(self) -> dict[str, Module] | None:
-        """What holds it, if that is a plain dict."""
+        """The dict that holds the module, if it is a plain dict."""
         holder = None if self.holder is None else self.holder()
         held = None if holder is None else holder._modules
         return held if isinstance(held, dict) else None
 
 
 class _Below:
-    """What is known of the modules below one: the first path of each, by its id, and which modules have none there. A
-    first run asks for the path of every module, and may not walk over all of them each time."""
+    """A cache of the paths of all modules below one module, by their ids. The first run asks for the path of every
+    module, and a walk over all modules for each of them would take too long."""
 
     def __init__(self, above: Module) -> None:
         key = id(above)
-        # The address may be another module's afterwards.
+        # When the module is gone, another one may get its address, and so the same id.
         self.above = weakref.ref(above, lambda _: _known.pop(key, None))
         self.paths: dict[int, str] = {}
         before = _known.get(key)
@@ -64,7 +64,7 @@ _known: dict[int, _Below] = {}
 
 
 def forget_paths() -> None:
-    """Modules were added, or hang elsewhere."""
+    """Empties the cache. To be called when modules were added or moved."""
     _known.clear()
 
 
@@ -91,7 +91,7 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
 
 
 class _Places:
-    """What the extension reads of a scope."""
+    """The attributes of a scope that the extension reads."""
 
     __slots__ = ("address", "arguments", "forward", "held_as", "holder", "is_plain", "kind", "module", "signature")
 
@@ -117,7 +117,7 @@ class Scope(_Base):
 
     Args:
         path: The module's attribute path below the nearest enclosing module that is called.
-        absolute: The one below the root.
+        absolute: Its attribute path below the root.
         opaque: Whether its inside cannot be seen.
     """
 
@@ -139,16 +139,16 @@ class Scope(_Base):
         self.kind = type(module)
         self.holder, self.held_as = attribute.holder, attribute.name
         self.forward, self.arguments = shown(self.signature.forward), self.signature.plain
-        # Whether nothing else has to be asked for is_current.
+        # Whether the extension can decide by itself what `is_current` returns.
         self.is_plain = int(not opaque and not is_script(module))
         names = texts(self.signature.names)
         described: tuple[Any, ...] = path.encode(), absolute.encode(), class_name(module).encode(), names, len(names)
-        # What calls take each time: quicker than the handle that owns it.
+        # The address of the library's object. Calls take it, since that is faster than passing the handle that owns it.
         self.address = made(lib.gp_scope_new, *described, opaque)
         self.handle = Handle(lib.gp_scope_free, self.address)
 
     def is_current(self, module: Module) -> bool:
-        """Whether the module still is what this was made of."""
+        """Whether the module is still as it was when this scope was made."""
         self.forward = shown(self.signature.forward)
         return (
             self.module() is module

@@ -1,5 +1,5 @@
-"""Calls of TorchScript modules, which tell the library of their calls themselves. What they call of Python's is inside
-TorchScript, which calls no modules of ours."""
+"""Calls of TorchScript modules. These report their calls of modules to the library themselves. They call no Python
+modules, so nothing that happens in Python inside such a call becomes a scope."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _IN_SCRIPT = Cold()
 
 
 def prepare(module: Module) -> bool:
-    """Has a scripted module tell of what it does. Whether it does."""
+    """Makes a scripted module report its calls. False if that is not possible."""
     return bool(operator("prepare")(module))
 
 
 def prepared(module: Module) -> bool:
-    """Whether a module is a scripted one that tells of what it does."""
+    """Whether a module is a scripted one that reports its calls."""
     return isinstance(module, torch.jit.ScriptModule) and prepare(module)
 
 
@@ -38,7 +38,7 @@ def _call_prepared(module: Module, args: Any, kwargs: Any, call: Callable[..., A
 
 
 def call_script(module: Module, args: Any, kwargs: Any, call: Callable[..., Any]) -> Any:
-    """Calls a scripted module, by ``call``, so that it tells of what it does."""
+    """Calls a scripted module, by ``call``, so that it reports its calls."""
     prepare(module)
     return _call_prepared(module, args, kwargs, call)
 

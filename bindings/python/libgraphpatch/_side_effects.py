@@ -1,4 +1,4 @@
-"""A run that leaves nothing behind: buffers and random numbers are afterwards what they were."""
+"""Runs without side effects: afterwards, buffers and random numbers are as before."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 
 @contextlib.contextmanager
 def unchanged(module: Module) -> Iterator[None]:
-    """Buffers of the module and random numbers are behind the block what they were before it. Those of inference mode,
-    without data, and of kinds that libtorch cannot copy are left out."""
+    """Restores the buffers of the module and the random numbers after the block. Buffers of inference mode, without
+    data, and of kinds that libtorch cannot copy are left out."""
     buffers = [_Buffer(below, name, buffer) for below in module.modules() for name, buffer in _with_data(below)]
     devices = {tensor.device for tensor in [*module.parameters(), *module.buffers()] if tensor.is_cuda}
     with torch.random.fork_rng(devices=list(devices)):
@@ -25,7 +25,8 @@ def unchanged(module: Module) -> Iterator[None]:
 
 
 class Before:
-    """What tensors, but for parameters that want gradients, and the random numbers are at one time."""
+    """The content of tensors, and the state of the random numbers, at one time. Leaves that require gradients are left
+    out."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         self._values = [_Value(tensor) for tensor in tensors if not (tensor.requires_grad and tensor.is_leaf)]
@@ -33,7 +34,7 @@ class Before:
         self._random = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in self._devices]
 
     def restore(self) -> None:
-        """Makes them that again."""
+        """Restores that content and that state."""
         for value in self._values:
             value.restore()
         torch.set_rng_state(self._random[0])
@@ -42,7 +43,7 @@ class Before:
 
 
 class _Value:
-    """What a tensor has in it now."""
+    """The content of a tensor at one time."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.tensor, self.version = tensor, tensor._version
@@ -56,11 +57,12 @@ class _Value:
                 self.tensor.copy_(self.copy)
 
     def _is_written(self, copy: torch.Tensor) -> bool:
-        """Not all of libtorch's writes count as a new version: the numbers are compared, and NaN is NaN."""
+        """Whether the tensor was written. Not all writes of libtorch raise the version, so the elements are compared;
+        NaN equals NaN."""
         now = self.tensor
         try:
             return not (torch.equal(now, copy) or torch.allclose(now, copy, rtol=0, atol=0, equal_nan=True))
-        except _NOT_FOR_THIS_KIND:  # sparse, nested, of four bits ...
+        except _NOT_FOR_THIS_KIND:  # for example a sparse or nested tensor, or one of four bits
             return bool(now._version != self.version)
 
 
@@ -77,7 +79,7 @@ class _Buffer(_Value):
         except _NOT_FOR_THIS_KIND:
             setattr(self.holder, self.name, self.copy)
             return
-        if getattr(self.holder, self.name, self.tensor) is not self.tensor:  # the module put another one there
+        if getattr(self.holder, self.name, self.tensor) is not self.tensor:  # the module has assigned another tensor
             setattr(self.holder, self.name, self.tensor)
 
 

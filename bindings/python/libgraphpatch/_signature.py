@@ -1,4 +1,4 @@
-"""The arguments of a module's ``forward``: their names, and a call's values by them."""
+"""The arguments of a module's ``forward``: their names, and the values of a call by these names."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BY_POSITION = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Signature:
-    """The arguments of a ``forward`` by name: those that a call leaves out have their defaults, as in the call
+    """The arguments of a ``forward`` by name. An argument that a call leaves out has its default, as in the call
     itself."""
 
     def __init__(self, module: Module) -> None:
         forward = entry(module)
-        # A scripted module's is another object every time.
+        # The `forward` of a scripted module is a new object at each look-up, so it is not compared.
         self.forward = None if is_script(module) else _function(forward)
         parameters = _parameters(module, forward)
         self.names = [parameter.name for parameter in parameters]
@@ -34,20 +34,20 @@ class Signature:
         self.defaults = [parameter.default for parameter in parameters]
         self.positional = sum(kind in _BY_POSITION for kind in self.kinds)
         only = sum(kind is inspect.Parameter.POSITIONAL_ONLY for kind in self.kinds)
-        # Names, defaults, how many may be given by position, and whether a dict of others follows: where every argument
-        # has a value of its own, and can be given by name.
+        # For the extension: names, defaults, how many arguments may be given by position, and whether a dict of further
+        # ones follows. Only if every argument has a value of its own and can be given by name; else None.
         self.plain = None
         own = self.kinds[:-1] if self.kinds[-1:] == [_VAR_KEYWORD] else self.kinds
         if all(kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) for kind in own):
             names = tuple(map(sys.intern, self.names[: len(own)]))
             self.plain = names, tuple(self.defaults[: len(own)]), self.positional, len(own) < len(self.kinds)
-        # Those without a default.
+        # The arguments without a default.
         self.needed = [
             (index, name)
             for index, (name, kind) in enumerate(zip(self.names, self.kinds, strict=True))
             if self.defaults[index] is _EMPTY and kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)
         ]
-        # Those that a keyword may fill; `forward(self, x, /, **rest)` takes an `x` among the rest.
+        # The arguments that a keyword may fill. In `forward(self, x, /, **rest)`, a keyword `x` belongs to `rest`.
         self.keywords = {
             name
             for name, kind in zip(self.names[only:], self.kinds[only:], strict=True)
@@ -56,11 +56,11 @@ class Signature:
 
     @classmethod
     def unknown(cls) -> Signature:
-        """That of a call of which nothing is known."""
+        """The signature for a call whose arguments are not known."""
         return cls(_Anything())
 
     def lacks(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-        """Whether a call leaves out what has no default, and fails."""
+        """Whether a call lacks an argument that has no default. Such a call fails."""
         return any(index >= len(args) and name not in kwargs for index, name in self.needed)
 
     def fits(self, module: Module) -> bool:
@@ -87,7 +87,7 @@ class Signature:
     def scatter(
         self, args: Sequence[Any], kwargs: dict[str, Any], old: Sequence[Any], new: Sequence[Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call with ``new`` in the place of the values that :meth:`gather` gave."""
+        """The arguments of the call with ``new`` in place of ``old``, the values that :meth:`gather` returned."""
         args, kwargs = list(args), dict(kwargs)
         for index, (name, kind, value) in enumerate(zip(self.names, self.kinds, new, strict=True)):
             if value is old[index]:
@@ -111,13 +111,13 @@ class _Anything(Module):  # type: ignore[misc]
 
 
 def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Parameter]:
-    if is_script(module):  # what a traced one says of itself in Python has no names
+    if is_script(module):  # the Python signature of a traced module has no names
         names = [argument.name for argument in module._c._get_method("forward").schema.arguments[1:]]
         return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
     if type(forward) is not types.MethodType or type(forward.__func__) is not types.FunctionType:
         return _looked_up(forward)
     function: Any = forward.__func__
-    if vars(function) or function.__kwdefaults__:  # somebody's wrapper, perhaps; and what may change where it lies
+    if vars(function) or function.__kwdefaults__:  # perhaps a wrapper, or defaults that may be changed in place
         return _looked_up(forward)
     known = _known.get(function)
     if known is None or known[0] is not function.__code__ or known[1] is not function.__defaults__:
@@ -125,7 +125,7 @@ def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Par
     return known[2]
 
 
-# Modules of one class share their function, and looking at one takes long.
+# Modules of one class share their function, and inspecting it takes long.
 _known: weakref.WeakKeyDictionary[Any, tuple[Any, Any, list[inspect.Parameter]]] = weakref.WeakKeyDictionary()
 
 

@@ -1,6 +1,6 @@
-"""Where in the user's source a thread is: the frames of its Python stack without torch's and our own.
+"""Where in the user's source a thread is: the frames of its Python stack, without those of torch and of this package.
 
-The library asks while it records, and only for what it has not recorded before.
+The library asks for them only while it records, and only for nodes that it has not recorded before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPLAY = Replay.run.__code__
 
 _OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, torch.__file__))
 
-# By file name: whether it is the user's.
+# For each file name, whether the file is the user's.
 _users: dict[str, bool] = {}
 
 
@@ -38,11 +38,12 @@ def frames() -> list[tuple[str, int, str, str]]:
     """File, line, function and text of each of the user's frames inside the run of this thread, innermost last."""
     found: list[tuple[str, int, str, str]] = []
     frame: types.FrameType | None = sys._getframe(1)
-    if thread.called_from is not None:  # an operation of a captured graph: its own lines, and where the graph is called
+    if thread.called_from is not None:  # in a captured graph: the operation's own lines, and those that call the graph
         found += places(thread.called_from, _is_users)[::-1]
         while frame is not None and frame.f_code is not REPLAY:
             frame = frame.f_back
-        # Behind it: what calls the graph, and the code that torch.compile has made of the user's.
+        # Further out are the functions that call the graph, and the code that torch.compile has made of the user's
+        # code.
         while frame is not None and not _is_users(frame.f_code.co_filename):
             frame = frame.f_back
         frame = None if frame is None else frame.f_back
@@ -67,5 +68,5 @@ _CALLBACK = ctypes.cast(gp_source_callback(_tell), ctypes.c_void_p)
 
 
 def install(session: Handle | None) -> None:
-    """Has the library ask here for ``session``, or for the attached one."""
+    """Sets the callback by which the library asks for frames, for ``session`` or the attached one."""
     check(lib.gp_session_source(session, _CALLBACK, None))

@@ -1,7 +1,8 @@
-"""Python values as the library sees them: what they are made of as text, and their tensors; and back again.
+"""Converts Python values for the library, to a text that describes their structure and to their tensors; and back.
 
-The text is the one that ``gp_scope_input`` describes. Dataclasses and their like (the outputs of transformers' models)
-are dicts by field, named tuples are tuples; what has no such form is a leaf by the name of its type.
+The text is described at ``gp_scope_input`` in the C header. Dataclasses and similar objects (the outputs of
+transformers' models) become dicts of their fields, and named tuples become tuples. All other objects are leaves, named
+by their type.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from ._header import gp_leaf
 from ._library import check, lib, sized
 from ._operators import operator
 
-# Deeper ones are leaves by their type: nobody digs there, and a value may hold itself.
+# Containers that are nested deeper are leaves, named by their type. This also ends values that contain themselves.
 _DEEPEST = 32
 
-# Longer lists and tuples of plain values are leaves by their type: a list of 200,000 token numbers has no nodes of
-# its own.
+# Longer lists and tuples of plain values are leaves, named by their type, so that a list of 200,000 token numbers does
+# not become as many nodes.
 _LONGEST = 1024
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 
@@ -44,8 +45,8 @@ def _sized(text: str) -> str:
 
 
 def _fields(value: Any) -> list[tuple[str, Any]]:
-    """The keys of a dict, or the fields of a dataclass that are set, each behind its name; transformers' outputs leave
-    out those that are None."""
+    """Pairs of a name and a key: for a dict its keys, for a dataclass its fields that are set. Outputs of transformers'
+    models leave out fields that are None."""
     if isinstance(value, dict):
         return [(_key_text(key), key) for key in value]
     return [(field.name, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]
@@ -60,7 +61,8 @@ def _is_record(value: Any) -> bool:
 
 
 def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
-    """Whether the keys can stand in a path: texts and integers, if no two read the same."""
+    """Whether the value is a dict whose keys can be used in a path: texts and integers, of which no two look the
+    same."""
     if not isinstance(value, dict) or not all(type(key) is int or isinstance(key, str) for key in value):
         return False
     return len({_key_text(key) for key in value}) == len(value)
@@ -76,7 +78,7 @@ def _key_text(key: int | str) -> str:
 
 
 def _is_long(value: tuple[Any, ...] | list[Any]) -> bool:
-    """Whether it is a long one of plain numbers, texts or None: that is one leaf."""
+    """Whether the value is a long list or tuple of plain numbers, texts or None. Such a value is one leaf."""
     return len(value) > _LONGEST and _PLAIN.issuperset(map(type, value))
 
 
@@ -121,7 +123,7 @@ class _Leaves:
         self.index = 0
 
     def next(self, value: Any) -> Any:
-        """What became of the leaf ``value``."""
+        """The leaf ``value`` as patches left it."""
         leaf = sized(gp_leaf)
         check(lib.gp_scope_leaf(self.index, ctypes.byref(leaf)))
         self.index += 1
@@ -152,8 +154,8 @@ def _changed(value: Any, leaves: _Leaves, depth: int) -> Any:
 
 
 def _rebuilt(value: Any, elements: list[Any]) -> Any:
-    """A tuple or list like ``value`` with these elements. The constructor of a class of its own may ask for anything:
-    it is not called."""
+    """A tuple or list of the same class as ``value``, with these elements. The constructor of a derived class is not
+    called, since it may take other arguments."""
     kind = type(value)
     if kind is tuple or kind is list:
         return kind(elements)
@@ -165,7 +167,7 @@ def _rebuilt(value: Any, elements: list[Any]) -> Any:
         return value._make(elements)
     try:
         made = tuple.__new__(kind, elements)
-    except TypeError:  # one that is written in C
+    except TypeError:  # a class that is written in C
         return kind(elements)
     if hasattr(value, "__dict__"):
         vars(made).update(vars(value))
@@ -186,9 +188,9 @@ def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
         for key, element in new.items():
             copied[key] = element
         return copied
-    copied = copy.copy(value)  # not made anew: that would compute fields again
+    copied = copy.copy(value)  # the constructor is not called, as it may compute fields again
     for key, element in new.items():
-        object.__setattr__(copied, key, element)  # also of a frozen one
+        object.__setattr__(copied, key, element)  # works for frozen dataclasses, too
     return copied
 
 

@@ -1,4 +1,5 @@
-"""How a sweep is run: experiments as rows of one call, and calls that begin where their first patch stands."""
+"""How a sweep is run. Several experiments are rows of one call, and a call need not compute modules before its first
+patch."""
 
 from __future__ import annotations
 
@@ -55,13 +56,13 @@ class Sweeping:
         self.metric = metric
         self.runs = 0
         self.notes: list[str] = []
-        # Nodes whose first dimension is no batch.
+        # Nodes whose first dimension is not the batch.
         self.apart: set[str] = set()
         self.shapes: dict[str, torch.Size] = {}
         # What modules returned in the first run, by the path of their call.
         self.kept: dict[str, Any] = {}
         self.skips: dict[str, Placed] = {}
-        # How many experiments the call that is under way has.
+        # How many experiments are rows of the present call.
         self.times = 1
         self.undo = contextlib.ExitStack()
         self.baseline = torch.empty(0)
@@ -69,8 +70,8 @@ class Sweeping:
     # --- the first runs ---
 
     def begin(self, batch: int, resume: bool) -> tuple[int, bool]:
-        """The run without the patch. How many experiments may be rows of one call, and whether calls may begin where
-        their first patch stands."""
+        """Makes the run without the patch. Returns how many experiments may be rows of one call, and whether calls may
+        leave out the modules before their first patch."""
         keeps = [self._placed(scope, KeepPatch(kept=self._keep(scope))) for scope in self._before(self.nodes[-1])]
         self.baseline = self._measured(
             self._run(self.call, self._looks() + [keep for keep in keeps if keep and resume])
@@ -78,7 +79,7 @@ class Sweeping:
         for scope in self.kept:
             place = self._placed(scope, SkipPatch(value=self._again(scope)))
             assert place is not None and isinstance(place.done, Skipping)
-            place.done.open()  # not anew for each call
+            place.done.open()  # once for all calls
             self.undo.callback(place.done.close)
             self.skips[scope] = place
         if resume and not self._is_same(self._run(self.call, self._skips(self.nodes[-1]))):
@@ -96,7 +97,7 @@ class Sweeping:
             return None
 
     def _looks(self, disturb: int | None = None) -> list[Placed]:
-        """Patches that see the nodes' shapes; ``disturb``: and change all rows but so many."""
+        """Patches that note the nodes' shapes. With ``disturb``, they also change all rows but the first so many."""
         looks = [(path, CustomPatch(custom_op=self._look(path, disturb))) for path in self.nodes]
         return [Placed(path, look, path, look) for path, look in looks]
 
@@ -152,7 +153,7 @@ class Sweeping:
     # --- calls that begin later ---
 
     def _before(self, path: str) -> list[str]:
-        """The calls of modules that have ended before the node is there, the outermost ones."""
+        """The outermost calls of modules that have ended before the node is computed."""
         found: list[str] = []
         node, around = self.pg._recorder.graph().whole(), ""
         for name in path.partition("|")[0].split("."):
@@ -161,7 +162,7 @@ class Sweeping:
             found += [around + child["name"] for child in children[:at] if child["kind"] == "scope"]
             node, around = children[at], f"{around}{name}."
         scope = around[: -len(".output.")] if around.endswith(".output.") else ""
-        if scope:  # the module that returns it has ended, too
+        if scope:  # if the node is a module's output, that module has ended, too
             found = [known for known in found if not known.startswith(f"{scope}.")] + [scope]
         return found
 
@@ -169,13 +170,14 @@ class Sweeping:
         return [self.skips[scope] for scope in self._before(path) if scope in self.skips]
 
     def _again(self, scope: str) -> Callable[..., Any]:
-        """What the module returned in the first run, for the rows of a call."""
+        """A function that returns what the module returned in the first run, repeated for the rows of the present
+        call."""
         return lambda *_, **__: _trees.repeated(self.kept[scope], self.call.rows or 0, self.times)
 
     # --- experiments ---
 
     def measure(self, experiments: Sequence[Experiment], resume: bool) -> list[Tensor]:
-        """The metric of each, as rows of one call."""
+        """The metric of each experiment. All of them are rows of one call."""
         times = len(experiments)
         first = min(experiments, key=lambda experiment: experiment.node)
         places = self._skips(first.path) if resume else []
@@ -221,7 +223,8 @@ class Sweeping:
 
 
 def _grows(single: torch.Size, double: torch.Size, count: int) -> bool:
-    """Whether a value's first dimension is the batch's."""
+    """Whether a value's first dimension is the batch: it has ``count`` rows for one batch, and twice as many for
+    two."""
     return bool(single) and single[0] == count and double[0] == 2 * count
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from . import _marks
 
-# Python's operators that write into what stands first.
+# Python's operators that write into their first argument.
 _WRITING = frozenset(
     {operator.setitem, operator.delitem}.union(
         function
@@ -28,9 +28,9 @@ class Layout:
     """What is known of a captured graph with marks while its values have examples.
 
     Attributes:
-        tensors: Of each mark: the tensors among its leaves.
-        in_place: Of each value that may be tapped: whether nobody else sees its memory, so that it is tapped where it
-            lies. What shares memory is tapped on a copy, which takes its place.
+        tensors: For each mark, the tensors among its leaves.
+        in_place: For each value that may be tapped, whether no other value shares its memory, so that the tap may write
+            into it. A value that shares memory is copied; the tap writes into the copy, which is used instead of it.
         dynamic: Whether a size of an input may differ from call to call.
     """
 
@@ -56,8 +56,8 @@ class Layout:
             seen |= memory
 
     def output(self, begin: fx.Node) -> fx.Node | None:
-        """What is tapped as the output of the call that this mark begins: the tensor that comes out of the mark of its
-        end, if the call returns nothing else."""
+        """The node to tap for the output of the call that this mark begins: the tensor that the mark of the call's end
+        returns. None if the call returns anything else than one tensor."""
         end = self.ends.get(begin)
         if end is None or not _marks.is_single(end):
             return None
@@ -68,11 +68,11 @@ class Layout:
 def with_taps(
     layout: Layout, graph: fx.Graph, sites: Mapping[fx.Node, str], numbers: Mapping[fx.Node, Any]
 ) -> fx.Graph:
-    """The graph as the program has it, with a tap at each of the sites.
+    """The graph without marks, with a tap at each of the sites.
 
     Args:
         sites: The values, by the node that computes them or takes them out of a mark, with their paths.
-        numbers: What inputs are that are no tensors to the program.
+        numbers: The values of inputs that are numbers to the program.
     """
     plain = fx.Graph()
     of: dict[fx.Node, Any] = {}
@@ -99,7 +99,7 @@ def with_taps(
 
 
 def _ends(nodes: list[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """By the mark that begins a call: the one that ends it."""
+    """For each mark that begins a call, the mark that ends it."""
     ends, open_calls = {}, []
     for node in nodes:
         if _marks.is_mark(node):
@@ -111,11 +111,11 @@ def _ends(nodes: list[fx.Node]) -> dict[fx.Node, fx.Node]:
 
 
 def _memory(value: Any) -> Iterator[int]:
-    """The memory that a value shows."""
+    """Identities of the memory that a value uses."""
     if isinstance(value, Tensor):
         try:
             yield value.untyped_storage()._cdata
-        except (NotImplementedError, RuntimeError):  # of a layout without
+        except (NotImplementedError, RuntimeError):  # tensors of some layouts have no storage
             yield id(value)
     elif isinstance(value, (tuple, list)):
         for element in value:
@@ -123,7 +123,7 @@ def _memory(value: Any) -> Iterator[int]:
 
 
 def _last_writes(nodes: list[fx.Node]) -> dict[int, int]:
-    """By memory: the place of the last operation that may write there."""
+    """For each memory, the place of the last operation that may write to it."""
     last = {}
     for at, node in enumerate(nodes):
         if _writes(node):
@@ -147,7 +147,7 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _is_inplace(node: fx.Node) -> bool:
-    """Whether a function is told, by the place of an argument, to write into its first one."""
+    """Whether a positional argument of the call tells the function to write into its first argument (``inplace``)."""
     if isinstance(node.target, str) or True not in node.args:
         return False
     try:

@@ -1,7 +1,7 @@
 """Patches inside compiled code at its own speed: a captured graph is compiled once more, with taps where patches stand.
 
-What the values of the graph are called is found out once, by a run of it operation by operation that leaves nothing
-behind. As long as the code with taps is not there, or where it would not be right, patches hold in such a run, too.
+The names of the graph's values are found out once, by running it operation by operation without side effects. Until the
+code with taps exists, and where it would give wrong results, patched calls are run operation by operation as well.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ from ._watched import watched
 
 Compiled = Callable[..., Any]
 
-# A graph is compiled once more when running it operation by operation has taken so many times as long as compiling it.
+# A graph is compiled again with taps when running it operation by operation has taken as long as compiling it did,
+# times this factor.
 PATIENCE = 1.0
 
-# Whatever is wanted, a graph has taps at all values from this time on that further ones were wanted.
+# If the graph has to be compiled with taps as often as this, it gets taps at all values, not only at those wanted.
 _ENOUGH = 3
 
-# For so many kinds of inputs, and so many plans, something is kept.
+# For how many kinds of inputs, and for how many plans, compiled code and names are kept.
 _KINDS, _PLANS = 8, 64
 
-# What is wanted under a plan that was not met yet.
+# Stands for the values that are wanted under a plan that was not met yet.
 _UNKNOWN: frozenset[str] = frozenset(("?",))
 
 
@@ -50,20 +51,20 @@ class Tapped(NamedTuple):
 
     function: Compiled
     paths: frozenset[str]
-    # Whether it was seen to compute the same bits as without taps; empty as long as it has not run.
+    # Whether its results were bit for bit those of the code without taps; empty until it has run.
     exact: list[bool]
 
     def may_look(self) -> bool:
-        """Whether it may be run where no bit is to change."""
+        """Whether it may be used for patches that only look, which must not change a single bit."""
         return not self.exact or self.exact[0]
 
 
 class Names(NamedTuple):
-    """What the values of a graph are called, below the scope that it is in."""
+    """The names of the values of a graph, below the scope in which it is called."""
 
-    # Those that can be tapped.
+    # The values that can be tapped.
     sites: dict[str, fx.Node]
-    # All nodes.
+    # The names of all nodes.
     known: frozenset[str]
     # The names directly in that scope, in order, as the library takes them.
     scope: bytes
@@ -77,7 +78,7 @@ class Taps:
         numbers: The names of its inputs that are numbers to the program.
         compile: The program's compiler, of a graph and its inputs.
         bare: The code without taps.
-        cost: How many seconds it has taken to compile that.
+        cost: How many seconds it took to compile that code.
     """
 
     def __init__(
@@ -93,20 +94,20 @@ class Taps:
         self._inputs = [node for node in marked.graph.nodes if node.op == "placeholder"]
         self._numbers = [at for at, node in enumerate(self._inputs) if node.name in numbers]
         self._bare = Tapped(bare, frozenset(), [True])
-        # How many seconds replays have taken since.
+        # How many seconds runs operation by operation have taken since.
         self.spent = 0.0
         self._names: Names | None = None
         self._failed = False
         self._made: dict[Any, Tapped] = {}
         self._times = 0
-        # By plan, place among its patches and kind of inputs.
+        # The wanted values, by plan, place among its patches and kind of inputs.
         self._wanted: dict[Any, frozenset[str] | None] = {}
 
     def fitting(self, frame: Frame, replay: Callable[..., Any], args: tuple[Any, ...], changes: bool) -> Tapped | None:
         """The code that applies the patches of the run inside ``frame``; None where the graph has to be replayed.
 
         Args:
-            replay: Replays the graph by an object that it is given the class of.
+            replay: Runs the graph operation by operation, with an object of the class that it is given.
             changes: Whether a patch may change a value, or all of them only look.
         """
         root, place = frame.root, frame.wants >> GP_WANTS_PLACE_SHIFT
@@ -142,7 +143,7 @@ class Taps:
         return tapped
 
     def _fits(self) -> bool:
-        """Whether the values get the names that they had. Names that the code takes are taken."""
+        """Whether the values would get the same names in this run as before. If so, these names are then in use."""
         assert self._names is not None
         fits = ctypes.c_bool()
         check(lib.gp_run_computes(self._names.scope, ctypes.byref(fits)))
@@ -160,7 +161,7 @@ class Taps:
         return wanted if wanted <= names.sites.keys() else None
 
     def _with(self, wanted: frozenset[str], kind: Any, args: tuple[Any, ...]) -> Tapped | None:
-        """The code with taps at these places, if it is there or due."""
+        """The code with taps at these values, if it exists or if it is time to compile it."""
         if not wanted:
             return self._bare
         made = self._made.get(kind)
@@ -183,13 +184,14 @@ class Taps:
         numbers.update((self._inputs[at], args[at].item()) for at in self._numbers)
         sites = {self._names.sites[path]: path for path in sorted(paths)}
         graph = with_taps(self._layout, self._marked.graph, sites, numbers)
-        # One thread compiles at a time, as where torch.compile does it.
+        # Only one thread compiles at a time, by the lock of torch.compile itself.
         one_by_one = getattr(sys.modules["torch._dynamo.convert_frame"], "compile_lock", contextlib.nullcontext())
         with one_by_one, hidden(True), torch.random.fork_rng(devices=[]):
             return self._compile(fx.GraphModule(self._marked, graph), list(args))
 
     def run(self, tapped: Tapped, args: tuple[Any, ...], changes: bool) -> Any:
-        """The result. The first one of patches that only look is that without taps, with which theirs is compared."""
+        """The result of the call. The first time that all patches only look, the result without taps is returned, and
+        compared with the one of the code with taps."""
         if changes or tapped.exact:
             return tapped.function(*args)
         before = Before(arg for arg in args if isinstance(arg, Tensor))
@@ -201,10 +203,10 @@ class Taps:
 
 
 class _Learning(Replay):
-    """A replay of a run that is recorded, by which it becomes known what the values are called.
+    """A run of the graph, operation by operation, that is recorded in order to learn the names of its values.
 
     Attributes:
-        paths: By node, what appeared while it ran; the output of a call by the mark that begins it.
+        paths: For each node, the path that appeared while it ran. For the mark that begins a call, the call's output.
     """
 
     def __init__(self, captured: fx.GraphModule, numbers: set[str], modules: _marks.Modules, args: Any) -> None:
@@ -235,8 +237,8 @@ class _Learning(Replay):
 def learn(
     module: Module, marked: fx.GraphModule, layout: Layout, replay: Callable[..., Any], args: tuple[Any, ...]
 ) -> Names:
-    """Finds out what the values of the graph are called in a call of ``module``, in which it is alone. The arguments
-    are afterwards what they were, and so are random numbers."""
+    """Finds out the names of the graph's values, in a call of ``module`` that consists of this graph only. Afterwards
+    the arguments and the random numbers are as before."""
     session = Handle(lib.gp_session_close, made(lib.gp_session_open))
     check(lib.gp_session_record(session, True))
     learned: list[_Learning] = []
@@ -263,14 +265,14 @@ def learn(
 
 
 def _site(layout: Layout, node: fx.Node) -> fx.Node | None:
-    """Where a value is tapped, if it can be."""
+    """The node at which a value is tapped; None if it cannot be."""
     if _marks.is_mark(node):
         return layout.output(node)
     return node if node in layout.in_place else None
 
 
 def _kind(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Inputs of one kind are treated alike by code that was compiled for one of them."""
+    """The kind of these inputs. Code that was compiled for inputs of one kind fits all inputs of that kind."""
     return tuple(
         (arg.shape, arg.stride()) if isinstance(arg, Tensor) else arg for arg in args if type(arg) is not Parameter
     )

@@ -1,4 +1,5 @@
-"""What a thread is in: its innermost open scope, and what patches on it have to say. Every thread has its own."""
+"""The state of a thread: its innermost open scope, and errors and results of patches on it. Every thread has its
+own."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from ._signature import Signature
 
 
 class _Places:
-    """What a frame holds."""
+    """The attributes of a frame."""
 
     __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "seen", "wants")
 
@@ -29,9 +30,10 @@ class _Places:
     cold: Cold
     wants: int
     plan: int
-    # Calls from here that cannot matter, if there may be such.
+    # Calls from here that cannot matter.
     ignored: Ignored
-    # Inside compiled code: whether operations are seen here, one by one, as torch.compile leaves the module alone.
+    # Inside compiled code: whether the operations of this scope are seen one by one, as torch.compile does not compile
+    # its module.
     seen: bool
 
 
@@ -42,12 +44,12 @@ else:
 
 
 class Frame(_Base):
-    """One open scope on this thread. The extension makes them, too.
+    """One open scope on this thread. The extension makes such objects, too.
 
     Args:
-        outer: The scope that it was called in; None for the root itself.
+        outer: The frame of the scope in which the module was called; None for the root itself.
         wants: What is wanted of it, as bits of gp_wants.
-        plan: Stands for the patches that the run began with; 0 without any.
+        plan: The number of the plan that the run began with; 0 if it has no patches.
     """
 
     __slots__ = ()
@@ -61,7 +63,7 @@ class Frame(_Base):
             self.ignored = root.ignored.setdefault((plan, wants >> GP_WANTS_PLACE_SHIFT), {})
 
     def scope(self, module: Module) -> Scope:
-        """The scope that ``module`` is when it is called from here."""
+        """The scope of ``module`` when it is called from here."""
         scopes = self.root.scopes
         key = id(self.module), id(module)
         known = scopes.get(key)
@@ -75,7 +77,7 @@ class Frame(_Base):
         return scope
 
     def unknown(self, module: Module) -> Scope:
-        """The same for a module of which nothing could be found out but its class."""
+        """The same for a module of which only the class could be found out."""
         return Scope(module, Attribute(None, ""), type(module).__name__, "", False, Signature.unknown())
 
     def _path(self, module: Module) -> tuple[str, str, Attribute]:
@@ -94,37 +96,38 @@ class Frame(_Base):
 class Thread(threading.local):
     """The state of a thread."""
 
-    # None outside of runs, and a root's ``cold`` where nothing below matters.
+    # The innermost open scope. None outside of runs, and a root's ``cold`` where nothing that happens matters.
     frame: Frame | Cold | None = None if native is None else native.ThreadFrame()
 
     def __init__(self) -> None:
         # The root whose PatchableGraph is being called, where its module may have several.
         self.asked: Root | None = None
-        # Where calls of the library answer, and the addresses of that.
+        # The variables into which calls of the library write, and their addresses.
         self.wants = ctypes.c_uint32()
         self.wants_at = ctypes.addressof(self.wants)
         self.plan = ctypes.c_uint64()
         self.plan_at = ctypes.addressof(self.plan)
-        # Where compiled code began, and whether operations were hidden before.
+        # The frame in which compiled code began, and whether operations were hidden before.
         self.compiled: tuple[types.FrameType, bool] | None = None
-        # The stack trace of the operation of a captured graph that is at work.
+        # While a captured graph is run operation by operation: the stack trace of the present operation.
         self.called_from: str | None = None
-        # The frame that called the root, where the extension has: what is further out is before the run.
+        # The frame that called the root, if the extension made the call. Frames further out do not belong to the run.
         self.caller: types.FrameType | None = None
-        # Whether a patch's function is at work, and what it calls is its own business.
+        # Whether the function of a patch is running. Modules that it calls do not belong to the run.
         self.apart = False
-        # What a patch's function raised, and what it returned: alive until the next one is called.
+        # What the function of a patch raised, and what it returned. Both are kept until the next function is called.
         self.error: BaseException | None = None
         self.held: torch.Tensor | None = None
 
     def in_compiled(self, began: tuple[types.FrameType, bool] | None) -> None:
-        """Compiled code begins or ends; calls in it are left to Python."""
+        """Notes that compiled code begins or ends. The extension leaves calls in compiled code to Python."""
         self.compiled = began
         if native is not None:
             native.in_compiled(began is not None)
 
     def let_go(self) -> None:
-        """The outermost run has ended: nobody asks for what functions left behind."""
+        """Called when the outermost run has ended. What functions of patches raised and returned is not needed any
+        more."""
         self.error = self.held = None
 
 

@@ -1,5 +1,5 @@
-"""Making other programs of a PatchableGraph: torch.compile, export and the tracers would take our calls for the
-model's. They are refused until they work."""
+"""Refuses torch.compile, export and tracers for a PatchableGraph. They would make a program in which this package's
+calls are taken for the model's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _MODES = [
     for name, how in (("PROXY", "make_fx() or torch.export.export()"), ("FAKE", "torch.export.export()"))
 ]
 _mode = torch._C._get_dispatch_mode
-# Counts the modes above, too; it costs far less than asking for each of them, and there are none in nearly all calls.
+# The length of the stack of dispatch modes, which includes the modes above. Nearly always it is 0, and asking for it
+# costs far less than asking for each mode.
 _modes = torch._C._len_torch_dispatch_stack
 _tracing = torch._C._get_tracing_state
 _compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)
@@ -30,13 +31,13 @@ def refuse(name: str, how: str) -> NoReturn:
 
 
 def refuse_compilation(name: str) -> None:
-    """Raises if torch.compile looks at a PatchableGraph as one of the values that a function uses."""
+    """Raises if torch.compile meets a PatchableGraph among the values that a function uses."""
     if TracingContext.try_get() is not None:
         refuse(name, "torch.compile()")
 
 
 def refuse_transforms(name: str, *values: Any) -> None:
-    """Raises if the call that is about to happen is only looked at, to make another program of it."""
+    """Raises if the call is about to be traced, in order to make another program of it."""
     if callable(_compiling()) or torch.compiler.is_compiling():
         refuse(name, "torch.compile()")
     if _tracing() is not None:

@@ -1,4 +1,4 @@
-"""Values of calls as trees: their tensors, and the same value with others in their place."""
+"""Values of calls as trees: lists their tensors, and copies a value with other tensors in their place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
 
 
 def mapped(value: Any, function: Callable[[Tensor], Tensor], depth: int = 0) -> Any:
-    """The same value with what ``function`` makes of each tensor. Other leaves are the very same objects."""
+    """The same value with each tensor replaced by what ``function`` returns for it. Other leaves are the same
+    objects."""
     if isinstance(value, Tensor):
         return function(value)
     if depth < _DEEPEST and isinstance(value, (tuple, list)):
@@ -35,7 +36,7 @@ def mapped(value: Any, function: Callable[[Tensor], Tensor], depth: int = 0) -> 
             copied[key] = mapped(copied[key], function, depth + 1)
         return copied
     if depth < _DEEPEST and _is_record(value):
-        copied = copy.copy(value)  # not made anew: that would compute fields again
+        copied = copy.copy(value)  # the constructor is not called, as it may compute fields again
         for name, _ in _fields(value):
             object.__setattr__(copied, name, mapped(getattr(value, name), function, depth + 1))
         return copied
@@ -48,8 +49,8 @@ def rows(value: Any) -> int | None:
 
 
 def repeated(value: Any, count: int, times: int) -> Any:
-    """The same value as a batch of ``times`` as many rows: tensors of ``count`` rows are repeated, in memory of their
-    own; others stay."""
+    """The same value with ``times`` as many rows. Tensors of ``count`` rows are repeated, in new memory; others stay as
+    they are."""
     return mapped(value, lambda tensor: _repeated(tensor, count, times))
 
 
@@ -60,7 +61,7 @@ def _repeated(tensor: Tensor, count: int, times: int) -> Tensor:
 
 
 def part(value: Any, count: int, number: int, times: int) -> Any:
-    """What :func:`repeated` made ``times`` as large, for one of the parts alone."""
+    """Part ``number`` of a value to which :func:`repeated` has given ``times`` as many rows."""
     whole = count * times
     chosen = slice(number * count, (number + 1) * count)
     return mapped(value, lambda tensor: tensor[chosen] if tensor.dim() and tensor.shape[0] == whole else tensor)

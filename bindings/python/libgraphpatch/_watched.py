@@ -1,6 +1,6 @@
-"""Which modules' calls are runs, in the whole process.
+"""The modules whose calls are runs, in the whole process.
 
-A module may be the root of several PatchableGraphs. Only those of which something is wanted are here.
+A module may be the root of several PatchableGraphs. Only roots of whose runs something is wanted are listed here.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ._thread import thread
 
 
 class Watched:
-    """The roots whose calls are runs. Any thread may change it, and read it meanwhile."""
+    """The roots whose calls are runs. Any thread may change or read this at any time."""
 
     def __init__(self) -> None:
-        # By the module's id; the root that was watched last is the last.
+        # The roots by the module's id. The root that was watched last comes last.
         self.roots: dict[int, tuple[Root, ...]] = {}
-        # Who makes a root of a module that is called outside of any run (`graphpatch run`).
+        # The function that makes a root of a module that is called outside of any run (`graphpatch run`).
         self.outermost: Callable[[Module], Root | None] | None = None
-        # Whether a call may be a run at all, and whether one inside a run may be.
+        # Whether a call may be a run at all, and whether a call inside a run may be a run of its own.
         self.any = False
         self.several = False
-        # Held for a moment only, also by what the garbage collector calls.
+        # Held only briefly, also by functions that the garbage collector calls.
         self._lock = new_lock()
 
     def add(self, root: Root) -> None:
@@ -39,7 +39,7 @@ class Watched:
             self._count()
 
     def remove(self, root: Root) -> None:
-        """They are none any more."""
+        """Calls of the root's module are no longer its runs."""
         with self._lock:
             for key, roots in list(self.roots.items()):
                 if root in roots:
@@ -51,7 +51,7 @@ class Watched:
             self._count()
 
     def make_roots(self, make: Callable[[Module], Root | None]) -> None:
-        """Every module that is called outside of a run is a root, as ``make`` says."""
+        """From now on ``make`` is asked for a root of every module that is called outside of a run."""
         with self._lock:
             self.outermost = make
             self._count()
@@ -64,7 +64,7 @@ class Watched:
 
     @contextlib.contextmanager
     def in_a_run(self, key: object) -> Iterator[None]:
-        """Calls of modules are looked at though no root may be watched; the run is open already."""
+        """Inside the block, calls of modules are looked at even if no root is watched, as a run is open already."""
         with self._lock:
             self.roots[id(key)] = ()
             self._count()
@@ -79,8 +79,8 @@ class Watched:
         return [root for known in list(self.roots.values()) for root in known]
 
     def choose(self, module: Module, roots: tuple[Root, ...]) -> Root | None:
-        """Of the roots that a module has, the one of which a call is a run: whose PatchableGraph is being called, or
-        else the one that was watched last."""
+        """The root that a call of the module is a run of, among the module's roots: the one whose PatchableGraph is
+        being called, or else the one that was watched last."""
         asked = thread.asked
         if asked is not None and asked.module() is module:
             return asked if asked in roots else None
@@ -98,7 +98,8 @@ watched = Watched()
 
 @contextlib.contextmanager
 def asking(root: Root) -> Iterator[None]:
-    """Calls of the root's module on this thread are its own runs, also where the module has other roots."""
+    """Inside the block, calls of the root's module on this thread are runs of this root, also if the module has
+    others."""
     outer, thread.asked = thread.asked, root
     try:
         yield

@@ -16,7 +16,7 @@ from .graph import NodePath
 
 class ActivationCache(Mapping[str, Tensor]):
     """Tensors by path, in the order in which the graph has them: what :meth:`PatchableGraph.cache` returns. A node of
-    the graph may stand for its path. It never changes; what is made of it is another one.
+    the graph may stand for its path. A cache never changes; its methods return new caches.
 
     Attributes:
         output: What the module returned; None where the run was ended early.
@@ -59,10 +59,10 @@ class ActivationCache(Mapping[str, Tensor]):
         rows = [(path, str(tuple(value.shape)), _dtype(value), _range(value)) for path, value in self.items()]
         return table(("path", "shape", "dtype", "range"), rows)
 
-    # --- what is made of it ---
+    # --- what can be computed from a cache ---
 
     def map(self, function: Callable[[Tensor], Tensor]) -> ActivationCache:
-        """What ``function`` makes of each value and of each gradient."""
+        """A cache with each value and each gradient replaced by what ``function`` returns for it."""
         return ActivationCache(
             {path: function(value) for path, value in self.items()},
             output=self.output,
@@ -93,8 +93,8 @@ class ActivationCache(Mapping[str, Tensor]):
 
     @staticmethod
     def concat(caches: Iterable[ActivationCache], dim: int = 0) -> ActivationCache:
-        """Caches of several batches, or of several ranks, as one: along a dimension, by default the batch's. What one
-        of them lacks is left out."""
+        """Joins the caches of several batches, or of several ranks, along a dimension, by default that of the batch.
+        Values that one of them lacks are left out."""
         every = [*caches]
         if not every:
             raise ValueError("there is no cache to join")
@@ -102,7 +102,7 @@ class ActivationCache(Mapping[str, Tensor]):
         return ActivationCache({path: torch.cat([cache[path] for cache in every], dim) for path in shared})
 
     def numpy(self) -> dict[str, Any]:
-        """The values as NumPy arrays. Of bfloat16, which NumPy lacks, as float32."""
+        """The values as NumPy arrays. Values of bfloat16, which NumPy lacks, become float32."""
         return {path: _for_numpy(value).numpy() for path, value in self.items()}
 
     def to_safetensors(self, file: str | os.PathLike[str]) -> None:

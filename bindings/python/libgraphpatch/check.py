@@ -1,4 +1,4 @@
-"""Whether what was recorded of a run is what happened: every operation again, from its recorded operands."""
+"""Checks whether a recorded run is what happened, by computing every operation again from its recorded operands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import _trees
 
-# Whose results nobody computed.
+# Operations whose results are uninitialised memory.
 _UNDEFINED = ("aten::empty", "aten::new_empty", "aten::empty_like", "aten::empty_strided", "aten::resize")
 
 
@@ -23,8 +23,8 @@ class Checked:
 
     Attributes:
         compared: The operations that give the recorded value again.
-        wrong: Those that do not, with the largest difference or why the values cannot be compared.
-        skipped: Those that cannot be repeated, each with the reason.
+        wrong: The operations that do not, with the largest difference or the reason why the values cannot be compared.
+        skipped: The operations that cannot be repeated, each with the reason.
     """
 
     compared: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ def check(whole: dict[str, Any], values: Mapping[str, Tensor], rtol: float, atol
 
     Args:
         whole: The graph, as a file has it.
-        values: Of its nodes, in the run that the graph is of.
+        values: The values of its nodes, in the run that was recorded.
     """
     checked = Checked()
     undefined = {path for path, node, _ in _operations(whole, "") if node["target"].startswith(_UNDEFINED)}
@@ -103,7 +103,7 @@ def _again(node: dict[str, Any], scope: str, whole: dict[str, Any], values: Mapp
     kwargs = {name: value(argument) for name, argument in node.get("kwargs") or []}
     if torch.Tag.nondeterministic_seeded in function.tags and not _is_off(function, args, kwargs):
         raise _Unknown("its result is random")
-    # It may write into its operands.
+    # The operation may write into its operands.
     args, kwargs = _trees.mapped((args, kwargs), Tensor.clone)
     try:
         with torch.no_grad():
@@ -113,7 +113,7 @@ def _again(node: dict[str, Any], scope: str, whole: dict[str, Any], values: Mapp
 
 
 def _is_off(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether it is a dropout, or has one, that drops nothing."""
+    """Whether the function is or contains a dropout that drops nothing in this call."""
     schema = function._schema.arguments
     given = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
     given |= dict(zip((argument.name for argument in schema), args, strict=False))
@@ -122,7 +122,7 @@ def _is_off(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bo
 
 
 def _nodes(arguments: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The names of the nodes of the same scope among arguments."""
+    """The names of the nodes of the same scope that the arguments refer to."""
     for argument in arguments:
         (kind, given), *_ = argument.items()
         if kind == "node":

@@ -8,8 +8,8 @@ class GraphPatchError(RuntimeError):
 
 
 class PatchError(GraphPatchError):
-    """A patch could not be applied in a run: the slice does not fit the shape, say. The message names path and
-    shape. One for which PyTorch has an exception of its own is of that class, too."""
+    """A patch could not be applied in a run, for example because the slice does not fit the shape. The message names
+    the path and the shape. If PyTorch has an exception class for such an error, this error is of that class, too."""
 
     def __new__(cls, *said: object) -> PatchError:
         kind = _kind(str(said[0])) if cls is PatchError and said else cls
@@ -25,7 +25,7 @@ class PatchTypeError(PatchError, TypeError):
 
 
 def _kind(text: str) -> type[PatchError]:
-    """Which PatchError a message is of; its parts are the library's and libtorch's."""
+    """The class of PatchError for a message. The parts that are looked for are texts of the library and of libtorch."""
     why = text.partition(" cannot be applied at ")[2]
     if any(part in why for part in (" out of bounds ", "too many indices", " out of range ", "shape of the mask")):
         return PatchIndexError
@@ -33,11 +33,11 @@ def _kind(text: str) -> type[PatchError]:
 
 
 class Stopped(Exception):
-    """A :class:`StopPatch` has ended a run. Its block swallows it; only who catches it inside the block, or uses
-    :meth:`PatchableGraph.edit`, gets to see it.
+    """A :class:`StopPatch` has ended a run. The block of the patch catches this exception. Code sees it only inside the
+    block, or if it uses :meth:`PatchableGraph.edit`.
 
     Attributes:
-        patch: That patch.
+        patch: The patch that has ended the run.
     """
 
     def __init__(self, patch: object) -> None:
@@ -46,11 +46,11 @@ class Stopped(Exception):
 
 
 class MissingPatchWarning(UserWarning):
-    """A patch that held in a block, and that no run came by. The message names its path and says why that may be."""
+    """No run in a block reached the node of a patch. The message names its path and says why that may be."""
 
 
 class PickleError(TypeError, ValueError):
-    """A PatchableGraph was pickled, by ``torch.save`` say."""
+    """A PatchableGraph cannot be pickled, as ``torch.save`` tries to do."""
 
 
 class OptionWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""Patches of what happens, not of a value: a run that ends early, and a call that does not take place."""
+"""Patches that change the flow of a run and not a value: they end it early, or skip a call."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .patches import Patch
 
 @dataclass(kw_only=True)
 class StopPatch(Patch[Any]):
-    """Ends the run at its node: nothing that comes after is computed. The block ``with pg.patch(...)`` swallows the
-    :class:`Stopped` that says so, with what stands behind the call in the block.
+    """Ends the run at its node: nothing after the node is computed. The run ends by an exception, :class:`Stopped`,
+    which the block ``with pg.patch(...)`` catches. So code in the block that follows the call is not executed either.
 
     >>> with pg.patch({"layers_0.output": [probe := ProbePatch(), StopPatch()]}):
     ...     pg(x)
@@ -35,14 +35,15 @@ class StopPatch(Patch[Any]):
 
 @dataclass(kw_only=True)
 class SkipPatch(Patch[Any]):
-    """The call of a module does not happen: its forward is not run, and what it would have returned is ``value``. It
-    stands at a scope, ``"layers_2"``, or at its output.
+    """Skips the call of a module: its forward is not run, and the call returns ``value``. The patch is placed at a
+    scope, such as ``"layers_2"``, or at the scope's output.
 
     >>> with pg.patch({"layers_2": SkipPatch(value="hidden_states")}):
     ...     pg(x)
 
-    Where the module returned a tuple, a ``value`` that is none stands first in one of the same length, with None for
-    the rest. Inputs are as the patches in front of this one leave them. Hooks of the user's on the module are called.
+    If the module returned a tuple when it was recorded, and ``value`` is not a tuple, the call returns a tuple of the
+    same length with ``value`` first and None for the rest. The call's arguments are as earlier patches have left them.
+    Hooks of the user's on the module are called.
 
     Attributes:
         value: The name of one of the arguments of the module's forward; or a function, which is called with the
@@ -55,21 +56,21 @@ class SkipPatch(Patch[Any]):
 
 @dataclass(kw_only=True)
 class KeepPatch(SkipPatch):
-    """Stands where a :class:`SkipPatch` may: the call happens, and ``kept`` is told what the module's forward returned,
-    before any patch of its output."""
+    """Placed as a :class:`SkipPatch` is, but the call does happen. ``kept`` is called with what the module's forward
+    returned, before any patch of its output."""
 
     value: Any = None
     kept: Callable[[Any], None]
 
 
 class Skipping(Patch[Any]):
-    """A :class:`SkipPatch` at one scope: it stands at one of the scope's inputs, and tells the module's forward, which
-    is called right behind that on the same thread.
+    """A :class:`SkipPatch` at one scope. It is registered at one of the scope's inputs. When a run reaches that input,
+    it tells the module's forward, which is called right after that on the same thread, to skip the call.
 
-    While it is open, the module has a ``forward`` of its own.
+    While it is open, the module's ``forward`` is replaced on the object.
 
     Args:
-        length: Of the tuple that the module returned when it was recorded; None for any other value.
+        length: The length of the tuple that the module returned when it was recorded; None for any other value.
     """
 
     def __init__(self, patch: SkipPatch, module: Module, length: int | None) -> None:
@@ -92,7 +93,7 @@ class Skipping(Patch[Any]):
         return original_output
 
     def behind(self, before: Skipping) -> Skipping:
-        """What is done where another one stands at the same call: the later one counts, except that they may join."""
+        """The patch to use if ``before`` is placed at the same call. It is this one, or both joined if they can be."""
         joined = getattr(self.patch, "behind", None)
         if before is self or joined is None:
             return self
@@ -100,14 +101,14 @@ class Skipping(Patch[Any]):
         return self if patch is self.patch else Skipping(patch, self.module, self.length)
 
     def open(self) -> None:
-        """The module's forward listens from now on."""
+        """Replaces the module's forward, so that its calls can be skipped from now on."""
         forward = _forwards.get(id(self.module))
         if forward is None:
             forward = _forwards[id(self.module)] = Forward(self.module)
         forward.users += 1
 
     def close(self) -> None:
-        """What :meth:`open` began has ended."""
+        """Undoes :meth:`open`."""
         forward = _forwards[id(self.module)]
         forward.users -= 1
         if not forward.users:
@@ -115,13 +116,13 @@ class Skipping(Patch[Any]):
             forward.restore()
 
     def result(self, args: Any, kwargs: Any) -> Any:
-        """What the call comes to."""
+        """The result of the call."""
         value = self.patch.value
         if isinstance(self.patch, KeepPatch):
             output = _forwards[id(self.module)].original(*args, **kwargs)
             self.patch.kept(output)
             return output
-        own = getattr(self.patch, "result", None)  # a patch that computes it itself, of the module
+        own = getattr(self.patch, "result", None)  # a patch that computes the result itself, from the module
         if own is not None:
             return own(self.module, *args, **kwargs)
         if self.signature is not None:
@@ -134,7 +135,7 @@ class Skipping(Patch[Any]):
 
 
 class _Asked(threading.local):
-    """What the call that a thread is about to make is to be, and who makes it."""
+    """The patch that is to skip the next call on this thread, if any, and the frame that makes this call."""
 
     skipping: Skipping | None = None
     caller: types.FrameType | None = None
@@ -156,42 +157,42 @@ class Forward:
             asked = self.asked
             skipping, caller = asked.skipping, asked.caller
             asked.skipping = asked.caller = None
-            # One that was asked for and did not come this far has an exception of its caller's behind it.
+            # If another frame calls, an exception has ended the one whose call was to be skipped. So this call is made.
             if skipping is None or caller is not _caller():
                 return self.original(*args, **kwargs)
             return skipping.result(args, kwargs)
 
-        # Asked for its arguments, it has those of the original.
+        # `inspect.signature` then shows the arguments of the original.
         vars(forward).update(__wrapped__=self.original)
         object.__setattr__(module, "forward", forward)
 
     def next(self, skipping: Skipping) -> None:
-        """The call that this thread is about to make is skipped."""
+        """Has the next call of the module on this thread skipped."""
         caller, before = _caller(), self.asked.skipping
         if before is not None and self.asked.caller is caller:
             skipping = skipping.behind(before)
         self.asked.skipping, self.asked.caller = skipping, caller
 
     def restore(self) -> None:
-        """The module is as it was."""
+        """Gives the module its own forward back."""
         if self.own is None:
             object.__delattr__(self.module, "forward")
         else:
             object.__setattr__(self.module, "forward", self.own)
 
 
-# By the module's id. An entry holds its module.
+# The replaced forwards, by the module's id. An entry keeps its module alive.
 _forwards: dict[int, Forward] = {}
 
 
 def original_of(module: Module) -> Callable[..., Any]:
-    """The forward of a module of which a call is skipped."""
+    """The original forward of a module whose forward is replaced."""
     original: Callable[..., Any] = _forwards[id(module)].original
     return original
 
 
 def _caller() -> types.FrameType | None:
-    """The innermost frame that is neither ours nor torch's own way to a module."""
+    """The innermost frame that is neither one of this package nor one of torch's functions that call modules."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__")).startswith(("libgraphpatch.", _TORCHS_OWN)):
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""The recorded graph for looking around: nodes as attributes, with tab completion."""
+"""The recorded graph for interactive use: nodes are attributes, with tab completion."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from ._header import (
 from .errors import PathError
 from .shapes import DictShape, ListShape, TupleShape
 
-# What `_shape` answers: sizes of a tensor, with a range for each that differed between runs; containers hold their
-# elements'.
+# The types of `_shape`. A tensor has its sizes, with a range for each size that differed between runs. A container has
+# the shapes of its elements.
 Shape: TypeAlias = torch.Size | tuple[int | range, ...] | tuple[Any, ...] | list[Any] | dict[str, Any] | None
 
 
 class Text(str):
-    """Text that shows itself as it is at a prompt."""
+    """Text that a Python prompt shows without quotes and escapes."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 class NodePath:
-    """A node of the graph, or an element of a container that a node is. Its children are its attributes; ``str`` gives
-    its path, ``repr`` the tree below it. It may stand for its path in :meth:`PatchableGraph.patch`. It never changes,
-    whatever is recorded later, and any thread may ask it.
+    """A node of the graph, or an element of a node's container. Its children are its attributes; ``str`` gives its
+    path, ``repr`` the tree below it. :meth:`PatchableGraph.patch` takes it in place of its path. It never changes,
+    whatever is recorded later, and any thread may use it.
 
     >>> pg.graph.linear
     linear: Graph(5)
@@ -55,7 +55,7 @@ class NodePath:
     # --- children ---
 
     def _below(self) -> dict[str, str]:
-        """The paths of what is below, by name."""
+        """The paths of the children, by name."""
         if self._children is None:
             self._children = self._graph.children(self._path)
         return self._children
@@ -77,7 +77,7 @@ class NodePath:
         """The node at a path below this one, such as ``"layers_0.mlp.output|sub_0"``. Raises KeyError."""
         try:
             return NodePath(self._graph, self._graph.find(self._path, path))
-        except ValueError as why:  # text that is no path names nothing
+        except ValueError as why:  # a text that is not a path names nothing
             raise PathError(str(why)) from None
 
     def find(
@@ -179,7 +179,7 @@ class NodePath:
     def __repr__(self) -> str:
         return self._graph.tree(self._path).rstrip("\n")
 
-    # It never changes.
+    # A node never changes, so a copy is the same object.
     def __copy__(self) -> NodePath:
         return self
 
@@ -223,7 +223,7 @@ class NodePath:
 
 
 def _pattern_of_sizes(shape: str | Sequence[Any]) -> str:
-    """What sizes to look for, as the library reads them."""
+    """The sizes to look for, as the text that the library reads."""
     if isinstance(shape, str):
         return shape
     return f"({','.join(_pattern_of_size(size) for size in shape)})"

@@ -1,4 +1,4 @@
-"""What scripts for the Python package graphpatch ask for when they make a PatchableGraph."""
+"""The options that scripts for the Python package graphpatch pass when they make a PatchableGraph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import Module
 from ._modules import below, is_script, why_opaque
 from .errors import OptionWarning
 
-# Options that were told of.
+# Options of which the user was warned already.
 _told: set[str] = set()
 
 # Containers that are never called themselves.
@@ -64,7 +64,8 @@ class ExtractionOptions:
             _tell("postprocessing_function", "without custom_extraction_functions there is no torch.fx.GraphModule")
 
     def prepared(self, module: Module) -> Module:
-        """The module as these options want it: itself, or a copy in which graphs stand for some of its modules."""
+        """The module that these options ask for: itself, or a copy in which some of its modules are replaced by
+        graphs."""
         graphs: dict[int, Any] = {}
         for path, part in below(module):
             function = self.custom_extraction_functions.get(type(part))
@@ -94,8 +95,8 @@ class ExtractionOptions:
         return made
 
     def check_used(self, module: Module, called: Collection[int]) -> None:
-        """Raises ValueError where modules were not called that have to be. ``called`` are the ids of those that
-        were."""
+        """Raises ValueError if modules were not called that have to be. ``called`` holds the ids of the modules that
+        were called."""
         if self.allow_unused_submodules:
             return
         unused = [path for path, part in below(module) if path and id(part) not in called and not _is_container(part)]
@@ -116,7 +117,8 @@ def _tell(option: str, why: str) -> None:
 
 
 class _Kind(type):
-    """The class of modules of a kind that the package graphpatch has classes for."""
+    """A metaclass for classes of the package graphpatch of which ``isinstance`` is asked. Each names a kind of
+    modules."""
 
     def __instancecheck__(cls, module: Any) -> bool:
         return isinstance(module, Module) and cls.is_of(module)  # type: ignore[attr-defined]

@@ -35,7 +35,7 @@ Path: TypeAlias = str | NodePath
 
 
 def _refuse_opaque(module: Module) -> None:
-    """Raises ValueError for what cannot be looked into."""
+    """Raises ValueError if ``module`` is not a module, or if its inside cannot be seen."""
     if not isinstance(module, Module):
         # A function, or a package of AOTInductor's.
         how = ": call it in the forward of one" if callable(module) else ""
@@ -52,14 +52,14 @@ def _refuse_opaque(module: Module) -> None:
 
 
 def _forward(graph: PatchableGraph, *args: Any, **kwargs: Any) -> Any:
-    # fx hands over a proxy for all arguments, which cannot be taken apart for the call below.
+    # torch.fx passes one proxy for all arguments. It cannot be unpacked for the call below, so it is refused before.
     refuse_transforms(type(graph._module).__name__, args, kwargs)
     return graph(*args, **kwargs)
 
 
 class _Forward:
-    """The ``forward`` of a PatchableGraph is its call, with the arguments of the module's: a call of ours is a run, the
-    module's own method would be none."""
+    """The ``forward`` of a PatchableGraph. It calls the PatchableGraph, so that the call is a run, and has the
+    signature of the module's own ``forward``, whose direct call would not be a run."""
 
     def __get__(self, graph: PatchableGraph | None, _kind: type | None = None) -> Callable[..., Any]:
         if graph is None:
@@ -72,17 +72,17 @@ class PatchableGraph(Experiments):
     """A module whose every intermediate tensor can be seen and patched by name.
 
     The module is run once with the example inputs to record its graph; it is neither copied, rewritten nor compiled,
-    and any control flow works. What is asked of a PatchableGraph that is not its own (``generate()``, ``state_dict()``,
-    ``config``) is asked of the module; patches hold for calls of the module itself too.
+    and any control flow works. Attributes that a PatchableGraph does not have itself (``generate()``, ``state_dict()``,
+    ``config``) are those of the module. Patches hold for calls of the module itself, too.
 
     >>> pg = PatchableGraph(model, **inputs)
     >>> with pg.patch({"layers_2.mlp.output": [probe := ProbePatch(), ZeroPatch()]}):
     ...     patched = pg(**inputs)
     >>> probe.activation
 
-    Any number of threads may use one; patches hold on all of them. What a module does on threads that it starts itself
-    is no part of its run. A module may have several: each has its own graph and patches, and a call of the module
-    itself is one of that whose block was entered last.
+    Any number of threads may use a PatchableGraph; patches hold on all of them. What a module does on threads that it
+    starts itself is no part of its run. A module may have several PatchableGraphs, each with its own graph and patches.
+    A call of the module itself is then a run of the one whose block was entered last.
 
     Args:
         module: Any ``torch.nn.Module``.
@@ -107,7 +107,7 @@ class PatchableGraph(Experiments):
         recorder = self._recorder
         with torch.no_grad(), unchanged(module):
             self.record(*example_args, **example_kwargs)
-            if recorder.root.foreign:  # modules that only this run showed: with their parameters
+            if recorder.root.foreign:  # this run has shown further modules: record once more, with their parameters
                 self.record(*example_args, **example_kwargs)
         if options is not None:
             options.check_used(module, {called for _, called in recorder.root.scopes})
@@ -115,24 +115,24 @@ class PatchableGraph(Experiments):
     def _begin(self, module: Module, loaded: Graphs | None) -> None:
         recorder = Recorder(itself(module), loaded)
         vars(self).update(_module=module, _recorder=recorder)
-        # Not at the end of the process, where other threads may still run the module.
+        # Not called at the end of the process, since other threads may still run the module then.
         weakref.finalize(self, watched.remove, recorder.root).atexit = False
-        # But then, too, as nobody closes an edit that is to hold for good.
+        # Called at the end of the process, too, since an edit that is to hold for good is never closed.
         weakref.finalize(self, tell_of_edits, recorder)
         _source.install(recorder.session)
         _checkpoint.install()
 
     @classmethod
     def _of(cls, module: Module, graphs: Graphs) -> PatchableGraph:
-        """One whose graph was recorded before."""
+        """A PatchableGraph whose graph was recorded before."""
         pg = cls.__new__(cls)
         pg._begin(module, graphs)
         return pg
 
     @classmethod
     def watching(cls, module: Module) -> PatchableGraph:
-        """One that records the next call of the module that somebody else makes: a server, a trainer. Nothing is run
-        for it; until that call has ended, its graph cannot be asked for.
+        """A PatchableGraph that records the next call of the module, which other code makes, such as a server or a
+        trainer. The module is not run for it. Until that call has ended, it has no graph.
 
         >>> pg = PatchableGraph.watching(model)
         >>> trainer.train()
@@ -170,12 +170,12 @@ class PatchableGraph(Experiments):
     forward = _Forward()
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """Asked by ``torch.jit.script``."""
+        """Called by ``torch.jit.script``, which is refused."""
         refuse(type(self._module).__name__, "torch.jit.script()")
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:
-        """The module's, so that ``isinstance`` sees a module; ``type()`` tells the difference."""
+        """The module's class, so that ``isinstance`` regards this as a module; ``type()`` tells the difference."""
         return type(self._module)
 
     def __getattr__(self, name: str) -> Any:
@@ -188,7 +188,7 @@ class PatchableGraph(Experiments):
         return value
 
     def _answering_with_self(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """A method of the module's that returns us where it returns the module (``to``, ``eval``)."""
+        """A method of the module's that returns the PatchableGraph if it would return the module (``to``, ``eval``)."""
 
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -232,7 +232,7 @@ class PatchableGraph(Experiments):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PatchableGraph:
-        """One of a copy of the module, with the same graph and without the patches that hold."""
+        """A PatchableGraph of a copy of the module, with the same graph, and without the patches that hold here."""
         copied = PatchableGraph._of(copy.deepcopy(self._module, memo), self._recorder.graph().graphs)
         memo[id(self)] = copied
         return copied
@@ -316,13 +316,13 @@ class PatchableGraph(Experiments):
                 it fits.
             on_error: What a patch that cannot be applied in a run does: ``"raise"`` an error, or ``"skip"`` it. Holds
                 for all patches of this PatchableGraph while the block lasts.
-            on_missing: What becomes of a patch that no run came by, when the block ends without an exception:
+            on_missing: What to do about a patch whose node no run has reached, if the block ends without an exception:
                 ``"warn"`` (a :class:`MissingPatchWarning`), ``"raise"`` a :class:`PatchError`, or ``"ignore"``.
             runs: Hold for some runs only, counted from 0 on inside the block: ``"3"``, ``"2.."``, ``"0..4"``
                 (without 4).
             this_thread: Hold for runs on this thread only.
 
-        The block is a decorator, too. What the ``with`` names tells of its patches' :attr:`~PatchBlock.counts`.
+        The block is a decorator, too. The object that ``with`` names has the patches' :attr:`~PatchBlock.counts`.
 
         >>> with pg.patch({"h_*.mlp.output": ZeroPatch()}) as patched:
         ...     pg(x)
@@ -352,7 +352,7 @@ class PatchableGraph(Experiments):
 
 saved.made_by(PatchableGraph._of)
 
-# torch.compile calls them as they are, and is refused there.
+# torch.compile must not trace these functions. It calls them as they are, and they refuse it.
 for method in (PatchableGraph.__call__, _forward):
     vars(method)["_torchdynamo_disable"] = True
     skip(method.__code__)

@@ -1,4 +1,4 @@
-"""What is done to a value: zero, add, replace, and functions of one's own.
+"""Patches: what is done to a value. It is set to zero, added to, replaced, or passed to a function of the user's.
 
 A patch is a description, and an object that does what it says: ``patch(tensor)`` applies it to any tensor. It may be
 used in any number of ``with pg.patch(...)`` blocks; what is assigned to its ``value`` or ``slice`` inside a block holds
@@ -28,7 +28,7 @@ class Holder(Protocol):
     """An open block that holds a patch."""
 
     def changed(self) -> None:
-        """The patch is another one now. Raises ValueError where it cannot be."""
+        """Called when the patch was changed. Raises ValueError if the change is not possible."""
 
 
 @dataclass(kw_only=True)
@@ -49,11 +49,11 @@ class Patch(Generic[T]):
     requires_clone: bool = field(default=True, init=False)
     path: str | None = field(default=None, init=False, compare=False, repr=False)
 
-    # What the library was told, and has to be told again where it changes.
+    # The attributes that the library knows of a registered patch. If one changes, the patch is registered anew.
     _told: ClassVar[frozenset[str]] = frozenset(("value", "slice", "on"))
 
     def op(self, original_output: T) -> T:
-        """The value for the one that the model computed. Gradients go through."""
+        """Returns the value that takes the place of the one that the model computed. Gradients go through it."""
         return original_output
 
     def __call__(self, target: T) -> T:
@@ -72,7 +72,8 @@ class Patch(Generic[T]):
             raise
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the blocks that hold it: those are of this process, and a copy is held by none."""
+        """The attributes without the blocks that hold the patch. These belong to this process, and no block holds a
+        copy."""
         return {name: value for name, value in vars(self).items() if name != "_holders"}
 
     def _held(self, holder: Holder, path: str) -> None:
@@ -80,22 +81,22 @@ class Patch(Generic[T]):
         self.path = path.partition("|")[2] or None
 
     def _let_go(self, holder: Holder) -> None:
-        # It may be held no longer, where an exception has ended the first try to let go.
+        # An earlier call may have removed the holder already, and then have been ended by an exception.
         holders = [other for other in vars(self).pop("_holders", []) if other is not holder]
         if holders:
             vars(self)["_holders"] = holders
 
     def _is_own(self, kind: type[Patch[Any]]) -> bool:
-        """Whether it does what ``kind`` does, which the library can do itself."""
+        """Whether the patch does exactly what patches of class ``kind`` do, so that the library can do it itself."""
         own = type(self).op is kind.op and type(self).__call__ is Patch.__call__ and "op" not in vars(self)
         return own and self.on == "value"
 
     def _only_looks(self) -> bool:
-        """Whether the patch leaves all that is computed as it is."""
+        """Whether the patch changes nothing that is computed."""
         return False
 
     def _is_function(self) -> bool:
-        """Whether a function of Python's says what becomes of the value."""
+        """Whether a Python function computes the new value."""
         return not self._only_looks() and not any(self._is_own(kind) for kind in (ZeroPatch, AddPatch, ReplacePatch))
 
     def _changes(self) -> bool:
@@ -103,10 +104,11 @@ class Patch(Generic[T]):
         return not self._only_looks()
 
     def _at_constant(self) -> None:
-        """It stands where a value is from which no gradient of the model's flows."""
+        """Called when the patch meets a value that has no gradient in the model."""
 
     def _describe(self, spec: Handle) -> Function | None:
-        """Makes ``spec`` say what the patch does. Returns what has to live as long as it is registered."""
+        """Describes in ``spec`` what the patch does. Returns an object that must be kept as long as the patch is
+        registered."""
         if self.on == "grad":
             return Function(spec, self._show_gradient)
         if self.on != "value":
@@ -122,7 +124,7 @@ class Patch(Generic[T]):
                 f"{type(self).__name__}(on='grad'): the value has no gradient in this run: gradients are off, or"
                 " neither parameters nor inputs before it require them"
             )
-        shown = value.clone()  # its gradient is that of what comes after, and of nothing else
+        shown = value.clone()  # the copy's gradient comes only from what is computed after this node
         shown.register_hook(self._on_gradient)
         return shown
 

@@ -1,4 +1,4 @@
-"""Looking at values: the last one, or all of them."""
+"""Patches that only keep values: the last one, or all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ProbePatch(Patch[V], Generic[V]):
     >>> probe.activation, probe.grad
 
     Attributes:
-        activation: The copy; None as long as no run came by. With ``on="grad"`` the gradient.
+        activation: The copy; None until a run has reached the node. With ``on="grad"``, the gradient.
         grad: With ``grad=True``, set when the probe is made: what comes after the node is computed from
             :attr:`activation`, which stays in the graph of gradients, and its ``.grad`` is there after a backward
             pass. It requires gradients also where no parameter does. None before, and without ``grad=True``.
@@ -49,7 +49,7 @@ class ProbePatch(Patch[V], Generic[V]):
         return Keeping(spec, self) if self._only_looks() else super()._describe(spec)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the cell: a copy gets one of its own."""
+        """The attributes without the cell. A copy of the probe gets a cell of its own."""
         kept = self.activation
         state = {name: value for name, value in super().__getstate__().items() if name != "_cell"}
         return {**state, "activation": kept}
@@ -74,11 +74,11 @@ class ProbePatch(Patch[V], Generic[V]):
         else:
             kept.requires_grad_()
         self.activation = kept
-        after: Any = kept.clone()  # what the model writes later is not written into the one that is kept
+        after: Any = kept.clone()  # the model may write into its value later, which must not change the kept one
         return after  # type: ignore[no-any-return]
 
 
-# What came last is in the probe's cell until it is asked for.
+# The last value lies in the probe's cell until this attribute is read.
 ProbePatch.activation = Kept()  # type: ignore[misc]
 
 
@@ -92,7 +92,7 @@ class RecordPatch(Patch[V], Generic[V]):
 
     Attributes:
         activations: The copies.
-        limit: No more than so many are kept, if given.
+        limit: The largest number of values to keep, if given.
     """
 
     requires_clone: bool = field(default=False, init=False)
@@ -116,11 +116,11 @@ def copy_of(value: V) -> V:
 
 def _copy_of_tensor(value: Tensor) -> Tensor:
     functions = torch._C._functorch
-    while functions.is_functorch_wrapped_tensor(value):  # inside vmap, say: all of it, the mapped sizes in front
+    while functions.is_functorch_wrapped_tensor(value):  # inside vmap: the whole tensor, with the mapped size first
         mapped = functions.maybe_get_bdim(value)
         value = functions.get_unwrapped(value)
         value = value.movedim(mapped, 0) if mapped >= 0 else value
-    with torch._C._DisableFuncTorch():  # the copy is not to belong to a transform, which ends before it
+    with torch._C._DisableFuncTorch():  # the copy must not belong to a transform, as it outlives it
         value = value.detach()
         try:
             return value.clone()

@@ -16,12 +16,12 @@ from ._library import lib, made
 
 File: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
-# Of what is in a file; raised when that changes.
+# The version of the files' content. It rises when the content changes.
 VERSION = 1
 
 
 class _Saved:
-    """What is written: reading it makes a PatchableGraph."""
+    """The object that is pickled. Unpickling it gives a PatchableGraph."""
 
     def __init__(self, module: Module, graph: bytes) -> None:
         self.content = VERSION, module, graph
@@ -31,28 +31,29 @@ class _Saved:
 
 
 def save(module: Module, graphs: Graphs, file: File) -> None:
-    """Writes both to a file or into an open one."""
+    """Writes the module and its graph to a file, which is given by name or open."""
     torch.save(_Saved(module, _as_bytes(graphs)), file)
 
 
-# Makes a PatchableGraph of a module and its graph: the class, which lies above this module, says how.
+# The function that makes a PatchableGraph of a module and its graph. The module of that class imports this one, so it
+# registers the function here.
 _makers: list[Callable[[Module, Graphs], Any]] = []
 
 
 def made_by(maker: Callable[[Module, Graphs], Any]) -> None:
-    """Says what makes a PatchableGraph."""
+    """Registers the function that makes a PatchableGraph."""
     _makers[:] = [maker]
 
 
 def restored(version: int, module: Module, graph: bytes) -> Any:
-    """What is read of a file comes to this."""
+    """Called when a file is unpickled, with what it contains."""
     if version != VERSION:
         raise ValueError(f"the file is of version {version}; this libgraphpatch reads version {VERSION}")
     return _makers[0](module, _from_bytes(graph))
 
 
 def load(file: File, map_location: Any) -> Any:
-    """What a file holds."""
+    """Reads a file and returns the object in it."""
     name = file if isinstance(file, (str, os.PathLike)) else "the file"
     try:
         return torch.load(file, map_location=map_location, weights_only=False)

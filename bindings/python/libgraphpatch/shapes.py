@@ -1,4 +1,4 @@
-"""Shapes of nodes with others below them: containers whose elements are attributes, too."""
+"""The shapes of scopes and containers: dicts, tuples and lists whose elements are attributes, too."""
 
 from __future__ import annotations
 

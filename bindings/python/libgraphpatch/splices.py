@@ -1,4 +1,4 @@
-"""Modules of the user's own, put into another module where a patch stands: learnable, and saved as modules are."""
+"""Patches that put a module of the user's into another module. It can be trained, and is saved as other modules are."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .patches import Patch
 
 @dataclass(kw_only=True)
 class SplicePatch(Patch[Tensor]):
-    """Puts what a module makes of the value in its place; or adds it to the value. The module learns: gradients reach
-    its parameters. It stays the user's: save it by its ``state_dict()``.
+    """Replaces the value by what a module computes from it, or adds that to the value. The module can be trained, since
+    gradients reach its parameters. It stays a module of the user's: save it by its ``state_dict()``.
 
     >>> lora = nn.Sequential(nn.Linear(768, 8, bias=False), nn.Linear(8, 768, bias=False))
     >>> with pg.patch({"h_3.mlp.output": SplicePatch(module=lora, add=True)}):    # a low-rank adapter (LoRA)
@@ -46,9 +46,9 @@ class SplicePatch(Patch[Tensor]):
 
 @dataclass(kw_only=True)
 class FreezeNormPatch(SkipPatch):
-    """Freezes the scale of a normalization: a LayerNorm or an RMSNorm, at whose call it stands, divides by what it
-    divides by in this run, but as a constant, so that it is linear in its input, and gradients are those of the linear
-    map. With ``scale`` it divides by that instead.
+    """Freezes the scale of a normalization. It is placed at the call of a LayerNorm or an RMSNorm, which then divides
+    by the same scale as without the patch, but the scale counts as a constant. So the normalization is linear in its
+    input, and gradients are those of that linear map. With ``scale`` it divides by that instead.
 
     >>> with pg.patch({"**.ln_*": FreezeNormPatch()}):
     ...     effects = pg.attribute(clean, corrupted, "h_*.output", metric=metric)
@@ -61,7 +61,7 @@ class FreezeNormPatch(SkipPatch):
     scale: Tensor | None = None
 
     def result(self, module: Any, given: Tensor) -> Tensor:
-        """What the normalization comes to for an input."""
+        """The result of the normalization for an input."""
         if not is_norm(module):
             raise TypeError(f"FreezeNormPatch: a {type(module).__name__} is neither a LayerNorm nor an RMSNorm")
         centered = given

@@ -27,7 +27,7 @@ class Sweep:
         runs: How many times the module was called.
         batch: How many experiments were rows of one call at most.
         is_resumed: Whether what comes before the patched node was taken from the first run, not computed again.
-        notes: Why it was done otherwise than was asked, if so.
+        notes: Why the sweep was not done as asked, if so.
     """
 
     values: Tensor
@@ -41,7 +41,7 @@ class Sweep:
 
     @property
     def effect(self) -> Tensor:
-        """What the patch changes: ``values - baseline``."""
+        """The change by the patch: ``values - baseline``."""
         return self.values - self.baseline
 
     def rows(self) -> list[tuple[Any, ...]]:

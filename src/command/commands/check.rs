@@ -35,7 +35,7 @@ impl Check {
     }
 }
 
-/// A line for each path that several roots have.
+/// A line for each path that exists in several roots.
 pub fn shared(graphs: &[Graph], patches: &[PatchSpec]) -> Vec<String> {
     let mut known: HashSet<&NodePath> = HashSet::new();
     let paths = patches.iter().map(|patch| &patch.path);
@@ -53,8 +53,8 @@ pub fn shared(graphs: &[Graph], patches: &[PatchSpec]) -> Vec<String> {
     paths.iter().filter_map(line).collect()
 }
 
-/// Refuses paths that name no leaf of any graph, patterns that mean no tensor, and slices that fit no shape that was seen.
-/// Gives the patches with one at each tensor that a pattern means.
+/// Refuses paths that name no leaf of any graph, patterns that match no tensor, and slices that fit no recorded shape.
+/// Returns the patches; one at a pattern becomes one patch for each tensor that the pattern matches.
 pub fn against(graphs: &[Graph], patches: Vec<PatchSpec>) -> GpResult<Vec<PatchSpec>> {
     let patches = graph::expand(graphs, patches)?;
     let paths: Vec<NodePath> = patches.iter().map(|patch| patch.path.clone()).collect();
@@ -67,7 +67,7 @@ pub fn against(graphs: &[Graph], patches: Vec<PatchSpec>) -> GpResult<Vec<PatchS
                 .filter_map(|graph| graph.value(&patch.path))
                 .map(|value| misfit(&value, patch))
                 .collect();
-            // One graph that it fits is enough: names may mean different things in different models.
+            // The patch has to fit in one graph only, as the same name may mean different things in different models.
             if faults.iter().any(Option::is_none) {
                 return None;
             }
@@ -85,8 +85,8 @@ pub fn against(graphs: &[Graph], patches: Vec<PatchSpec>) -> GpResult<Vec<PatchS
     }
 }
 
-/// Why the slice does not fit the node, or the value not the slice. A shape that differed between runs is judged by its largest
-/// form, and a value that fits its smallest form fits, too.
+/// Why the slice does not fit the node, or why the value does not fit the slice. If the shape differed between runs, its
+/// largest form counts; a value that fits the smallest form is accepted, too.
 fn misfit(value: &Value, patch: &PatchSpec) -> Option<Error> {
     let Value::Tensor(info) = value else {
         return None;
@@ -101,7 +101,7 @@ fn misfit(value: &Value, patch: &PatchSpec) -> Option<Error> {
         Kind::Add(_) => LeadingOnes::Refused,
         _ => LeadingOnes::Dropped,
     };
-    // A file that cannot be read was an error before.
+    // A file that cannot be read was already refused when the arguments were read.
     let given = match patch.kind.value()? {
         Operand::Number(_) => return None,
         Operand::File(file) => file.load().ok()?,

@@ -1,4 +1,5 @@
-//! `graphpatch complete`: the next names behind what is typed, one a line; and the shells' own scripts.
+//! `graphpatch complete`: prints the paths that complete what was typed, one a line; and the scripts by which shells
+//! complete the command's options.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -26,7 +27,8 @@ pub struct Complete {
     man: Option<PathBuf>,
 }
 
-/// The words behind a saved graph are its paths. A prefix that several paths begin with goes on at the next key, without a space.
+/// A part of the script for bash: it completes words that follow a saved graph by that graph's paths. If several paths match,
+/// bash adds no space, so that the user can go on typing.
 const BASH_PATHS: &str = r#"
 _graphpatch_or_path() {
     local word graph="" current="${COMP_WORDS[COMP_CWORD]}"

@@ -73,7 +73,7 @@ enum How {
         b: String,
     },
     Distance(Distance),
-    /// Of a dtype whose elements are not read as numbers.
+    /// The values differ, and are of a dtype whose elements are not read as numbers.
     Bytes {
         dtype: &'static str,
     },

@@ -147,7 +147,7 @@ impl Doctor {
     }
 }
 
-/// Looks at the compiler and the cache. Neither is needed where an adapter is there already (`settled`).
+/// Looks at the compiler and the cache. Neither is needed if there is an adapter already (`settled`).
 fn tools(libtorch: Option<&Libtorch>, settled: bool, found: &mut Findings) {
     match cache::choose() {
         Ok(cache) => {

@@ -115,7 +115,7 @@ impl Run {
 }
 
 impl Run {
-    /// Becomes the program, which the environment wants to run without us.
+    /// Becomes the program by `exec`, without preloading anything, as the environment has switched graphpatch off.
     fn run_alone(&self) -> Result<u8, Stop> {
         start::check_program(&self.command)?;
         let Some((program, arguments)) = self.command.split_first() else {
@@ -129,7 +129,7 @@ impl Run {
         Err(Stop::usage(format!("{name}: {why}")))
     }
 
-    /// The file of an option. Where it names none: the program's name, the number of this process, and what is in it.
+    /// The file of an option. If the option names none, the name is made of the program's name, this process's id and `ending`.
     fn named(&self, given: &Option<Option<PathBuf>>, ending: &str) -> Option<PathBuf> {
         given.as_ref().map(|file| match file {
             Some(file) => file.clone(),
@@ -172,8 +172,8 @@ impl Run {
     }
 }
 
-/// Refuses what is no pattern, and probes and records at patterns whose nodes no graph has told: what one keeps is of one
-/// node.
+/// Refuses texts that are not patterns. Also refuses probes and records at patterns without a saved graph that tells the
+/// nodes, since each probe or record keeps values of one node.
 fn check_patterns(patches: &[PatchSpec]) -> Result<(), Stop> {
     let open = |patch: &&PatchSpec| patch.path.names_are_pattern();
     for patch in patches.iter().filter(open) {

@@ -85,7 +85,8 @@ impl Show {
         print(&text).map(|()| 0)
     }
 
-    /// The shape to look for. If the word behind `--shape` is no shape, it is the path: `show G --shape linear`.
+    /// The shape to look for. If the word that follows `--shape` is not a shape, it is taken as the path:
+    /// `show G --shape linear`.
     fn pattern(&mut self) -> Result<Option<ShapePattern>, Stop> {
         let given = match &self.shape {
             Some(given) if !given.is_empty() => given.clone(),
@@ -160,7 +161,7 @@ impl Show {
         }
     }
 
-    /// The nodes that the path means as a pattern, in the roots that it means.
+    /// Prints the nodes that match the path, which is a pattern, in the roots that it matches.
     fn of_pattern(&self, graphs: &[Graph], shape: Option<ShapePattern>) -> Result<u8, Stop> {
         if self.json || self.code {
             return Err(Stop::usage(format!(
@@ -183,7 +184,7 @@ impl Show {
         )
     }
 
-    /// One line for each hit; exit code 1 without any.
+    /// Prints one line for each node that is found; the exit code is 1 if there is none.
     fn search(&self, graphs: &[Graph], from: &NodePath, query: Query) -> Result<u8, Stop> {
         let color = self.color.is_on();
         let mut text = String::new();
@@ -233,12 +234,12 @@ impl Show {
     }
 }
 
-/// The lines of an error that name what may have been meant; empty where nothing is near.
+/// The lines of an error message that suggest similar paths; empty if there are none.
 pub fn hint(graphs: &[Graph], path: &NodePath) -> String {
     graph::nearest_line(graphs, path, "  ")
 }
 
-/// With a newline at its end.
+/// The text, with a newline at its end.
 pub fn lines(mut text: String) -> String {
     if !text.ends_with('\n') {
         text.push('\n');

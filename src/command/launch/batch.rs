@@ -1,5 +1,5 @@
-//! Starts programs that get no input, each in a process group of its own: the terminal's signals reach the command
-//! alone, and a program ends together with everything that it has started.
+//! Starts programs that get no input, each in a process group of its own. So the terminal's signals reach only the command,
+//! and a program can be ended together with all processes that it has started.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use super::process::Signals;
 
-/// What ends a command at a terminal, and what ends a service.
+/// The signals by which a user or a service manager ends a command.
 const CAUGHT: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// How often a program is looked at, and how long one that is asked to end may take.
+/// How often a program's state is checked, and how long a program may take to end after SIGTERM.
 const LOOK: Duration = Duration::from_millis(5);
 const GRACE: Duration = Duration::from_secs(2);
 
 static CAME: AtomicI32 = AtomicI32::new(0);
 
-/// While this lives a signal does not end the command, but every [`run`]. One at a time.
+/// While this lives, a signal does not end the command, but ends every [`run`]. There may be only one at a time.
 pub struct Interrupts(
     #[allow(dead_code, reason = "puts the dispositions back when dropped")] Signals,
 );
@@ -50,18 +50,18 @@ fn came() -> Option<i32> {
 pub enum Ended {
     /// By itself.
     With(ExitStatus),
-    /// It took longer than it may.
+    /// It took longer than the limit.
     TooLong,
     /// The command was told to end.
     Interrupted,
 }
 
-/// Runs the command to its end, without a stdin. Its whole process group is ended if it takes longer than `limit`, if a
-/// signal is caught by [`Interrupts`], or if this thread ends before.
+/// Runs the command to its end, with an empty stdin. Its whole process group is ended if it takes longer than `limit`, or if
+/// [`Interrupts`] catches a signal. The program itself is also ended if this thread ends before it.
 ///
 /// # Errors
 ///
-/// What starting it or waiting for it says.
+/// The command cannot be started or waited for.
 pub fn run(command: &mut Command, limit: Option<Duration>) -> io::Result<Ended> {
     command.stdin(Stdio::null()).process_group(0);
     // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
@@ -75,7 +75,7 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> io::Result<Ended> 
     let mut child = command.spawn()?;
     loop {
         if let Some(status) = child.try_wait()? {
-            // Nobody needs the processes that it has left running.
+            // Processes that the program has left running are ended, too.
             signal_group(&child, libc::SIGTERM);
             return Ok(Ended::With(status));
         }

@@ -7,7 +7,7 @@ use graphpatch_core::error::Result;
 use graphpatch_core::tensor::{HostTensor, safetensors};
 use graphpatch_protocol::Report;
 
-/// Saves the values of these processes in one file. What could not be read or kept is left out, and answered.
+/// Saves the values of these processes in one file. Returns a text for each value that could not be read or kept.
 pub fn save<'a>(reports: impl Iterator<Item = &'a Report>, file: &Path) -> Result<Vec<String>> {
     let (mut all, mut lost) = (Keys::default(), Vec::new());
     for report in reports {
@@ -24,7 +24,7 @@ pub fn save<'a>(reports: impl Iterator<Item = &'a Report>, file: &Path) -> Resul
     Ok(lost)
 }
 
-/// Tensors under keys of which each is taken once.
+/// Tensors under unique keys.
 #[derive(Default)]
 struct Keys {
     taken: HashSet<String>,
@@ -32,13 +32,13 @@ struct Keys {
 }
 
 impl Keys {
-    /// A key that another process has taken gets `@PID`.
+    /// Adds tensors. A key that another process has used already gets `@PID` appended.
     fn take(&mut self, tensors: Vec<(String, HostTensor)>, pid: u32) {
         for (mut key, tensor) in tensors {
             if self.taken.contains(&key) {
                 key = format!("{key}@{pid}");
             }
-            // After an exec the process is the same.
+            // A process that became another program by exec has the same id again.
             while !self.taken.insert(key.clone()) {
                 key.push('~');
             }

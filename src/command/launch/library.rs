@@ -1,4 +1,5 @@
-//! Where `libgraphpatch.so` is: named, or found from where this executable lies, so that an installation can be moved.
+//! Where `libgraphpatch.so` is. The user names it, or it is found relative to this executable, so that an installation can be
+//! moved.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ pub fn find() -> Result<PathBuf, Stop> {
     }
     let own = std::env::current_exe()
         .map_err(|why| Stop::usage(format!("own executable: {why}; name {NAME} in {NAMED}")))?;
-    // Through links: /usr/local/bin/graphpatch may be one into an installation elsewhere.
+    // Links are resolved, since /usr/local/bin/graphpatch may be a link to an installation elsewhere.
     let own = own.canonicalize().unwrap_or(own);
     beside(own.parent().unwrap_or(Path::new("/")))
 }
@@ -38,7 +39,8 @@ fn beside(bin: &Path) -> Result<PathBuf, Stop> {
         prefix.join(format!("lib/{}-linux-gnu", std::env::consts::ARCH)),
         prefix.join("lib/graphpatch"),
     ];
-    // The file of our own version first: the plain name is a link that distributions keep apart, for developers.
+    // The file with this version in its name comes first: distributions put the plain name, a link, into a separate package
+    // for developers.
     let names = [
         format!("{NAME}.{}", env!("CARGO_PKG_VERSION")),
         NAME.to_string(),

@@ -14,7 +14,7 @@ use crate::launch::summary::title;
 /// The reports of all processes.
 pub struct Outcome {
     pub(super) reports: Vec<Report>,
-    /// What is said of each report that cannot be read.
+    /// A message for each report that cannot be read.
     pub(super) damaged: Vec<String>,
     pub(super) lost: Lost,
     /// Where the processes have left all this.
@@ -39,7 +39,7 @@ impl Outcome {
         merged(self.reports.iter())
     }
 
-    /// Why a process was not looked into.
+    /// Why the session could not attach in a process, if there is one.
     pub fn error(&self) -> Option<&str> {
         self.reports
             .iter()
@@ -79,7 +79,7 @@ impl Outcome {
             })
             .collect();
         for report in &self.reports {
-            // Same order in every process: all were given the same list.
+            // The patches have the same order in every process, since all processes got the same list.
             for (sum, patch) in sums.iter_mut().zip(&report.patches) {
                 sum.matched += patch.matched;
                 sum.applied += patch.applied;
@@ -96,7 +96,8 @@ impl Outcome {
         self.reports.iter().map(|report| report.runs).sum()
     }
 
-    /// Answers what could not be saved. A run that saw nothing leaves a file as it is.
+    /// Saves the graphs, and returns a message for each file that could not be written. If nothing was recorded, an existing
+    /// file stays as it is.
     pub(super) fn save(&self, file: &Path) -> Vec<String> {
         let save = |(file, reports): (PathBuf, Vec<&Report>)| {
             let graphs = merged(reports.into_iter());
@@ -109,7 +110,7 @@ impl Outcome {
         self.by_rank(file).into_iter().filter_map(save).collect()
     }
 
-    /// Answers what could not be saved.
+    /// Saves the kept values, and returns a message for each that could not be saved.
     pub(super) fn save_kept(&self, file: &Path) -> Vec<String> {
         let files = self.by_rank(file).into_iter();
         files
@@ -148,7 +149,7 @@ impl Outcome {
     }
 }
 
-/// A file that nothing was written to, for a person.
+/// The message that a file was not written, and why.
 pub(super) fn not_written(file: &Path, why: &str) -> String {
     let now = match file.exists() {
         true => "stays as it was",

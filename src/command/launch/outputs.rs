@@ -1,5 +1,5 @@
-//! The files that a command is asked to write, checked before anything starts: nobody's work is to be lost because of a
-//! name that was mistyped.
+//! The files that a command is asked to write. They are checked before anything starts, so that a mistyped name does not
+//! cost the user a file or the result of a long run.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -19,7 +19,7 @@ pub enum Content {
     Trace,
     /// `run --save`
     Values,
-    /// `sweep -o`: CSV or JSON, by its ending.
+    /// `sweep -o`: CSV, JSON or Parquet, by its ending.
     Table,
     /// What a sweep keeps beside its table while it lasts.
     Journal,
@@ -58,7 +58,7 @@ impl Input {
     }
 }
 
-/// What the endings of file names promise: the contents of ours that fit, of which there may be none.
+/// For each ending of a file name, the contents that may be written to such a file. There may be none.
 const ENDINGS: &[(&str, &[Content])] = &[
     ("json", &[Content::Graph, Content::Table, Content::Trace]),
     ("csv", &[Content::Table]),
@@ -86,7 +86,7 @@ const ENDINGS: &[(&str, &[Content])] = &[
 ];
 
 impl Content {
-    /// What the content is called in a message, and how its files end.
+    /// The content's name in a message, and the usual ending of its files.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Content::Graph => ("a graph", ".json"),
@@ -138,12 +138,12 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
 
-/// Refuses outputs that would cost somebody a file: two of one name, one that is an input, and one that stands in the place
-/// of another kind of file. What is written into (`/dev/stdout`, a pipe) is only looked at for whether it may be.
+/// Refuses outputs that would destroy a file: two outputs of the same name, an output that is also an input, and one that
+/// would replace a file of another kind. Of a device or a pipe (`/dev/stdout`), only the permission to write is checked.
 ///
 /// # Errors
 ///
-/// Names the option, the file and the reason.
+/// A message that names the option, the file and the reason.
 pub fn check(outputs: &[Output<'_>], inputs: &[Input]) -> Result<(), Stop> {
     for (at, output) in outputs.iter().enumerate() {
         check_writable(output.file)?;
@@ -203,7 +203,7 @@ fn ending_of(file: &Path) -> Option<&'static [Content]> {
         .map(|(_, contents)| *contents)
 }
 
-/// The same for every name of a file; it need not be there yet.
+/// A path that is the same for all names of a file, also if the file does not exist yet.
 fn identity(file: &Path) -> PathBuf {
     let (Destination::File(file) | Destination::Stream(file)) = Destination::of(file);
     if let Ok(whole) = file.canonicalize() {
@@ -219,13 +219,14 @@ fn identity(file: &Path) -> PathBuf {
 fn begin_of(file: &Path) -> Vec<u8> {
     let mut begin = Vec::new();
     if let Ok(file) = File::open(file) {
-        // What cannot be read is found out by whoever writes.
+        // An error of reading is ignored here; writing the file will report it.
         let _ = file.take(4096).read_to_end(&mut begin);
     }
     begin
 }
 
-/// Whether a file can be made there, found out by making another one; whether a pipe or a device may be written into.
+/// Checks that a file can be made there, by making a temporary one in the same folder. Of a pipe or a device, it checks the
+/// permission to write.
 fn check_writable(file: &Path) -> Result<(), Stop> {
     let refuse = |why: String| Err(Stop::usage(format!("{}: {why}", file.display())));
     if file.is_dir() {
@@ -252,7 +253,7 @@ fn check_writable(file: &Path) -> Result<(), Stop> {
     }
 }
 
-/// Asks the kernel, since opening a pipe would wait for its reader.
+/// Checks the permission by `access`, since opening a pipe would wait for its reader.
 fn may_write(stream: &Path) -> std::io::Result<()> {
     let path = CString::new(stream.as_os_str().as_bytes())?;
     // SAFETY: a C string, which the call only reads.

@@ -1,8 +1,8 @@
-//! What `LD_PRELOAD` says, so that programs for which the library is not made run as they do alone.
+//! The value of `LD_PRELOAD`. It is written such that programs of another C library (musl) run as without it.
 //!
-//! musl's dynamic linker takes any library that is there and ends the program when it does not fit, but leaves one alone that is
-//! not there. glibc's puts the name of its own library folder in place of `$LIB`, which musl's does not know. So the path goes
-//! through a folder with a link for each of those names.
+//! musl's dynamic linker loads every listed library that exists, and ends the program if the library does not fit; it skips
+//! files that do not exist. glibc's replaces `$LIB` by the name of its library folder; musl's does not know `$LIB`. So the path
+//! contains `$LIB`, in a folder that has a link for each name that glibc may put there: only glibc finds the library.
 
 use std::ffi::{OsStr, OsString};
 use std::hash::Hasher;
@@ -14,13 +14,14 @@ use fnv::FnvHasher;
 use graphpatch_loader::cache;
 use graphpatch_loader::trust::Folder;
 
-/// What glibc calls its library folder, by distribution.
+/// The names that glibc may use for `$LIB`, depending on the distribution.
 fn folders() -> [String; 3] {
     let multiarch = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
     ["lib64".into(), "lib".into(), multiarch]
 }
 
-/// The library's entry: by way of links that last, where there is a place for them; else its plain path.
+/// The library's entry in the list: a path through permanent links in the cache directory, or its plain path if there
+/// cannot be such links.
 pub fn entry(library: &Path) -> OsString {
     let linked = cache::directory()
         .ok()
@@ -43,7 +44,7 @@ fn linked(dir: &Path, library: &Path) -> Option<PathBuf> {
             Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => return None,
             _ => (),
         }
-        // Another's link, or one that leads elsewhere, is not used.
+        // A link that another user could have made, or that leads elsewhere, is not used.
         let real = |path: &Path| Some(Folder::open(path).ok()?.path().to_path_buf());
         if folder.canonicalize().ok() != real(&link) {
             return None;
@@ -52,7 +53,8 @@ fn linked(dir: &Path, library: &Path) -> Option<PathBuf> {
     Some(place.join("$LIB/graphpatch").join(name))
 }
 
-/// The dynamic linker splits its list there, and takes `$` for a name of its own.
+/// Whether the path has a character that the dynamic linker does not take literally: it splits the list at spaces and
+/// colons, and replaces names that begin with `$`.
 fn splits(path: &OsStr) -> bool {
     path.as_bytes()
         .iter()

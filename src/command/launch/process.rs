@@ -1,11 +1,11 @@
-//! Starts the program in the command's own process group and waits for it, as `env` or `time` would: signals are the
-//! program's business. Those that the terminal sends reach it anyway; those sent to the command are passed on.
+//! Starts the program in the command's own process group and waits for it, as `env` or `time` would. The program decides what
+//! signals do. Signals of the terminal reach it directly; signals that are sent to the command are passed on.
 
 use std::io;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Signals that would end the command while the program runs; the reports would be lost.
+/// Signals that would end the command while the program runs, so that the reports would be lost.
 const PASSED_ON: [libc::c_int; 6] = [
     libc::SIGINT,
     libc::SIGQUIT,
@@ -18,7 +18,7 @@ const PASSED_ON: [libc::c_int; 6] = [
 static PROGRAM: AtomicI32 = AtomicI32::new(0);
 static EARLY: AtomicI32 = AtomicI32::new(0);
 
-/// Runs the command to its end. One at a time.
+/// Runs the command to its end. Only one may run at a time.
 pub fn launch(command: &mut Command) -> io::Result<ExitStatus> {
     let _signals = Signals::catch(&PASSED_ON, pass_on);
     let mut child = command.spawn()?;
@@ -43,7 +43,7 @@ extern "C" fn pass_on(
     let from_a_process = unsafe { (*info).si_code } <= 0;
     let pid = PROGRAM.load(Ordering::SeqCst);
     if !from_a_process {
-        // The kernel (the terminal) sends to the whole foreground group, the program included.
+        // The kernel sends signals of the terminal to the whole foreground group, so the program has got it, too.
         return;
     }
     if pid > 0 {
@@ -54,14 +54,15 @@ extern "C" fn pass_on(
     }
 }
 
-/// A file that grows above its limit (`ulimit -f`) is an error of its writer's from now on, not the end of the command. Programs
-/// that it starts begin with the disposition from before.
+/// From now on, writing a file above the size limit (`ulimit -f`) gives an error instead of ending the command. Programs
+/// that the command starts begin with the disposition from before.
 pub fn survive_file_limits() {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     std::mem::forget(Signals::catch(&[libc::SIGXFSZ], nothing));
 }
 
-/// The dispositions from before. A signal that was ignored (nohup, a background job) stays so, here and in the program.
+/// The dispositions from before, restored when dropped. A signal that was ignored (nohup, a background job) stays ignored,
+/// here and in the program.
 pub(super) struct Signals(Vec<(libc::c_int, libc::sigaction)>);
 
 /// A handler as SA_SIGINFO wants it. It must be async-signal-safe.

@@ -1,5 +1,5 @@
-//! What `run` does for Python programs: the environment in which they tell of the modules that they call. Every program gets
-//! it, as it may start Python.
+//! What `run` does for Python programs: it sets the environment variables by which calls of modules in Python become known to
+//! the library. Every program gets them, as it may start Python.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::launch::python_package;
 
 use crate::voice::say;
 
-/// Ours first, so that our `sitecustomize` is the one that is found; it runs the next one.
+/// Puts our folder first in `PYTHONPATH`, so that Python finds our `sitecustomize`, which then runs the next one.
 pub fn prepare(command: &mut Command, library: &Path, dir: &Path) {
     let folder = match python_package::place(dir) {
         Ok(folder) => folder,
@@ -23,7 +23,7 @@ pub fn prepare(command: &mut Command, library: &Path, dir: &Path) {
         .env("GRAPHPATCH_LIBRARY", library);
 }
 
-/// An empty list stays out: at the end of `PYTHONPATH` it would mean the current folder.
+/// The folder, followed by the other entries. An empty list is not appended: an empty entry would mean the current folder.
 fn list(folder: &Path, others: Option<OsString>) -> OsString {
     let mut list = folder.as_os_str().to_os_string();
     if let Some(others) = others.filter(|others| !others.is_empty()) {

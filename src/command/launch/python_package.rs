@@ -1,6 +1,6 @@
-//! The hook inside Python programs: a folder for the front of `PYTHONPATH` that holds nothing but our `sitecustomize.py`,
-//! and beside it the Python package, which that loads when the program imports torch. Both are embedded here and written
-//! once to the cache, next to the adapters. They are taken from there only if nobody else can have written any of them.
+//! The hook inside Python programs: a folder for the front of `PYTHONPATH` that holds only our `sitecustomize.py`, and
+//! beside it the Python package, which `sitecustomize.py` loads when the program imports torch. Both are embedded here and
+//! written once to the cache, next to the adapters. They are used only if no other user can have written any of them.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, Permissions};
@@ -53,7 +53,8 @@ fn place_in(dir: &Path) -> Result<PathBuf> {
         Err(Unfit::Absent) => (),
         Err(why) => return Err(error(why.why())),
     }
-    // Written beside it and renamed: others never see half of it, and of several that start at once one wins.
+    // The files are written to a temporary folder, which is then renamed. So no process sees a part of them. If several
+    // processes do this at once, the rename of the first one counts, and those of the others fail.
     let write = || -> std::io::Result<()> {
         let work = tempfile::Builder::new()
             .prefix(".python-")
@@ -80,14 +81,15 @@ fn place_in(dir: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Whether all files are there as they are here, and nothing else that Python would run but what it has compiled itself.
+/// Checks that all files are there with the embedded content, and no other file that Python would run, except those that
+/// Python itself has compiled from them.
 fn check(place: &Path) -> Result<(), Unfit> {
     let mut folders: Vec<PathBuf> = files()
         .filter_map(|(name, _)| Some(place.join(name).parent()?.to_path_buf()))
         .collect();
     folders.sort();
     folders.dedup();
-    // Absent as a whole, or damaged where only a part is.
+    // If this folder is missing, all files count as absent. If only a part of it is missing, they count as damaged.
     Folder::open(place)?;
     let damaged = |what: &Path, why: &Unfit| {
         let what = what.strip_prefix(place).unwrap_or(what).display();
@@ -117,7 +119,7 @@ fn check(place: &Path) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Whether a folder of the package holds ordinary files alone, of which those that are not ours lie in `__pycache__`.
+/// Checks that a folder of the package holds only ordinary files, and files that are not ours only in `__pycache__`.
 fn check_folder(place: &Path, folder: &Path) -> std::result::Result<(), (PathBuf, Unfit)> {
     let fail = |why: Unfit| (folder.to_path_buf(), why);
     Folder::open(folder).map_err(fail)?;
@@ -185,7 +187,8 @@ mod tests {
         assert!(place_in(&dir.path().join("absent")).is_err());
     }
 
-    /// Whatever is planted, of the same length or in a place where Python looks, is seen; what Python compiled is no matter.
+    /// Every planted file is found, also one of the same length, or one in a place where Python looks for modules. Files that
+    /// Python has compiled do not matter.
     #[test]
     fn what_was_planted_is_seen() {
         use std::os::unix::fs::symlink;

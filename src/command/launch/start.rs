@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use crate::launch::{library, preload, python};
 use crate::voice::{Stop, say};
 
-/// A private directory for reports, options and links. It goes when it is dropped. Where others could put another one in its
-/// place (a `TMPDIR` that everybody may rename in), the system's own is taken.
+/// A private directory for reports, options and links. It is removed when dropped. If `TMPDIR` is a folder in which other
+/// users could replace it, the system's own temporary folder is used instead.
 pub fn directory() -> Result<TempDir, Stop> {
     let named = std::env::temp_dir();
     match directory_in(&named) {
@@ -45,12 +45,12 @@ fn directory_in(folder: &Path) -> Result<TempDir, String> {
     }
 }
 
-/// The library, by a path that can be preloaded; if need be that of a link in `dir`.
+/// A path of the library that can be preloaded. If its own path cannot, a link is made in `dir`.
 pub fn library(dir: &Path) -> Result<PathBuf, Stop> {
     preloadable(library::find()?, dir)
 }
 
-/// The program with the library in front and its options beside the reports.
+/// The command that starts the program with the library preloaded. The options file lies beside the reports.
 pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<Command, Stop> {
     let Some((program, arguments)) = argv.split_first() else {
         return Err(Stop::usage("no PROGRAM"));
@@ -100,7 +100,7 @@ pub fn check_program(argv: &[OsString]) -> Result<(), Stop> {
     }))
 }
 
-/// The shell's convention: 128 and the signal's number.
+/// The exit code. For a program that a signal has ended it is, as in a shell, 128 plus the signal's number.
 pub fn exit_code(status: ExitStatus) -> u8 {
     let code = status
         .code()
@@ -108,7 +108,7 @@ pub fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// The dynamic linker splits `LD_PRELOAD` at spaces and colons: a path with one gets a plain name.
+/// The dynamic linker splits `LD_PRELOAD` at spaces and colons. A path with one of them gets a link without.
 fn preloadable(library: PathBuf, dir: &Path) -> Result<PathBuf, Stop> {
     let splits = |path: &Path| {
         path.as_os_str()
@@ -131,8 +131,8 @@ fn preloadable(library: PathBuf, dir: &Path) -> Result<PathBuf, Stop> {
     Ok(link)
 }
 
-/// The runtime of GCC's address sanitizer ends a program in which another library comes before it, as every preloaded one does,
-/// unless it is told not to look. What the user says comes later and wins.
+/// The runtime of GCC's address sanitizer ends the program if another library is loaded before it, as a preloaded one is. An
+/// option switches this check off. The user's own options follow it and so take precedence.
 const SANITIZER: &str = "ASAN_OPTIONS";
 
 fn sanitizer_options() -> OsString {
@@ -144,7 +144,7 @@ fn sanitizer_options() -> OsString {
     options
 }
 
-/// Ours first, so that its symbols come first; then the user's.
+/// The list for `LD_PRELOAD`: our library first, so that its symbols are found first; then the user's libraries.
 fn preload_list(library: &Path) -> OsString {
     let mut list = preload::entry(library);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -180,7 +180,7 @@ mod tests {
         assert!(preloadable("/a b/c.so".into(), Path::new("/x y")).is_err());
     }
 
-    /// Whatever the umask, and never in a folder in which anybody may rename what is there.
+    /// The directory is private under any umask, and never lies in a folder in which other users may rename it.
     #[test]
     fn the_directory_is_private() {
         let dir = tempfile::tempdir().expect("dir");

@@ -23,7 +23,7 @@ pub fn table(specs: &[PatchSpec], patches: &[PatchReport]) -> String {
     let keeps = specs.iter().any(|spec| spec.kind.keeps());
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    // Goes to stderr; in a file or a pipe it is as wide as it wants to be.
+    // The table goes to stderr. Only on a terminal is its width limited.
     if let Some(width) = terminal::width_of_stderr() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(width);

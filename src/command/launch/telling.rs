@@ -20,13 +20,13 @@ use crate::launch::trace;
 use crate::launch::wanted::Wanted;
 use crate::voice::{Stop, say, show_on_stderr};
 
-/// A patch that never matched or failed, where the program itself said 0.
+/// The exit code if a patch never matched or failed, while the program itself ended with 0.
 const PATCH_FAILED: u8 = 3;
-/// A file that could not be written in the end, where the program itself said 0.
+/// The exit code if a file could not be written at the end, while the program itself ended with 0.
 const NOT_SAVED: u8 = 1;
 
 impl Outcome {
-    /// Prints and saves what is wanted; answers the exit code, given the program's own.
+    /// Prints and saves what the user asked for. Returns the command's exit code; `code` is the program's own.
     pub fn tell(&self, wanted: &Wanted, code: u8) -> Result<u8, Stop> {
         let graphs = self.graphs();
         let patches = self.patches(&wanted.patches);
@@ -37,7 +37,7 @@ impl Outcome {
             show_on_stderr(&self.summary(&wanted.patches, &patches));
         }
         self.tell_notes(wanted);
-        // The program has run: a file that cannot be saved now does not undo the rest.
+        // A file that cannot be saved is reported, but everything else is still printed and saved.
         let graph_lost = wanted.graph.iter().flat_map(|file| self.save(file));
         let graph_lost: Vec<String> = graph_lost.collect();
         let kept_lost = wanted.save.iter().flat_map(|file| self.save_kept(file));
@@ -65,7 +65,7 @@ impl Outcome {
         })
     }
 
-    /// One line: the files that were written, and what shows them.
+    /// Prints one line that names the files that were written, and the command that shows them.
     fn tell_written(&self, graph: Option<&PathBuf>, kept: Option<&PathBuf>) {
         let (graphs, kept) = (self.files(graph), self.files(kept));
         let written: Vec<String> = [&graphs[..], &kept].concat();
@@ -82,7 +82,7 @@ impl Outcome {
         say(format!("wrote {}{next}", written.join(", ")));
     }
 
-    /// Saves when things happened; answers why that could not be.
+    /// Saves the trace. Returns why that was not possible, if so.
     fn trace(&self, file: &Path) -> Option<String> {
         let events = load_all(&self.dir);
         if events.is_empty() {
@@ -133,7 +133,8 @@ impl Outcome {
         for why in &self.damaged {
             say(why);
         }
-        // Helpers that a program starts (torch.compile's, say) call no model; the program itself is another matter.
+        // Helper processes of a program (such as those of torch.compile) call no model. They are reported only if no process
+        // had a run.
         let is_program = |report: &Report| report.ppid == std::process::id() || self.runs() == 0;
         let unseen = self.reports.iter().filter(|report| report.unseen_python);
         let processes: Vec<String> = unseen
@@ -162,7 +163,7 @@ impl Outcome {
         }
     }
 
-    /// No run began.
+    /// Why no run began.
     fn why_nothing(&self, wanted: &Wanted) -> String {
         if let Some(cause) = self.why_unseen(&wanted.program) {
             return cause;
@@ -188,7 +189,7 @@ impl Outcome {
 }
 
 impl Outcome {
-    /// Where no process of ours met a libtorch: what kept us out, if that is known.
+    /// If no preloaded process has seen a libtorch: the reason, as far as it is known.
     fn why_unseen(&self, program: &str) -> Option<String> {
         if self.lost.late {
             return Some(format!(
@@ -225,7 +226,7 @@ fn trees(graphs: &[Graph]) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Says which patches never matched or failed; true when none.
+/// Prints which patches never matched or failed. True if there are none.
 fn complain(specs: &[PatchSpec], patches: &[PatchReport], graphs: &[Graph]) -> bool {
     let mut good = true;
     for (spec, patch) in specs.iter().zip(patches) {
@@ -258,7 +259,7 @@ fn reason(spec: &PatchSpec, graphs: &[Graph]) -> String {
         return " (run with --tree to see the names)".into();
     }
     match graph::check(graphs, std::slice::from_ref(&spec.path)) {
-        // The message has a heading for many paths; here it is one.
+        // The message begins with a heading for several paths. Here it is about one path, so the heading is left out.
         Err(Error::Path(text)) => {
             format!(":\n{}", text.lines().skip(1).collect::<Vec<_>>().join("\n"))
         }

@@ -39,7 +39,8 @@ fn title(report: &Report) -> String {
     }
 }
 
-/// A moment is an instant of its thread; everything else has a beginning and a length. Times are microseconds since the first.
+/// One event of the trace. A patch is an instant of its thread; all others have a beginning and a length. Times are in
+/// microseconds since the first event.
 fn one(event: &Event, first: u64) -> Value {
     let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
     let last = || event.path.rsplit('.').next().unwrap_or_default();

@@ -51,7 +51,7 @@ pub(super) fn null(name: &'static str) -> Error {
     wrong(name, "is NULL")
 }
 
-/// The argument `name` is what it must not be.
+/// The error for the argument `name`, which is wrong because of `why`.
 pub(super) fn wrong(name: &'static str, why: impl Into<String>) -> Error {
     let why = why.into();
     Error::Argument { name, why }

@@ -16,7 +16,7 @@ use graphpatch_core::error::{Error, Result};
 pub(super) trait Handle: Sized {
     /// The name of its arguments, for messages.
     const NAME: &'static str;
-    /// The type that its pointers say.
+    /// The type that the number in its pointers names (see [`slots`]).
     const KIND: Kind;
     /// The value behind a pointer to it.
     type Value;
@@ -85,7 +85,7 @@ impl Exclusive for Lent {}
 /// What is handed over for a pointer to `C`.
 pub(super) type Owned<C> = <<C as Handle>::Owner as Owns<<C as Handle>::Value>>::Owned;
 
-/// An object leaves us; the pointer that C gets for it.
+/// Enters an object that C is going to hold into the table, and returns the pointer that C gets for it.
 fn enter<C: Handle>(owned: Owned<C>) -> Result<*mut C> {
     let raw = C::Owner::into_raw(owned);
     match slots::enter(C::KIND, raw.cast()) {
@@ -97,7 +97,7 @@ fn enter<C: Handle>(owned: Owned<C>) -> Result<*mut C> {
     }
 }
 
-/// Ends an object that the table has given up.
+/// Drops an object that the table no longer holds.
 fn end<C: Handle>(value: Option<*mut ()>) {
     if let Some(raw) = value {
         // SAFETY: the table answers each object once, with the type it came with.
@@ -137,7 +137,7 @@ pub(super) unsafe fn give<C: Handle>(out: *mut *mut C, owned: Owned<C>) -> Resul
 
 /// Frees what the caller owns of an object; calls that use it meanwhile go on with it. NULL is fine.
 pub(super) fn free<C: Handle>(pointer: *mut C) {
-    // Its end may run code of the user's.
+    // To drop the object may run code of the user's, so it happens inside the guard.
     guard(|| match pointer.is_null() {
         true => Ok(()),
         false => free_live(pointer),
@@ -261,8 +261,8 @@ where
     }
 }
 
-/// Lends a value to a callback, and answers what it has made of it. Afterwards the pointer is refused. A value that another
-/// thread uses against the rules when the callback returns is lost.
+/// Lends a value to a callback, and returns the value as the callback left it. Afterwards the pointer is refused. If another
+/// thread still uses the value when the callback returns, which the rules forbid, the value is lost.
 pub(super) fn lend<C>(value: C::Value, callback: impl FnOnce(*mut C)) -> C::Value
 where
     C: Handle<Owner = Lent>,

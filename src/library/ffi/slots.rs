@@ -4,9 +4,10 @@
 //! generation of that place: how often it was used before. The table itself is never freed. So a pointer to an object that was
 //! freed, to one of another type, or that never came from us is told apart without looking where it points.
 //!
-//! A call pins its objects until it returns. An object that is freed meanwhile lives until its last pin goes; whoever takes that
-//! away ends it. Nobody waits for anybody, and there is no lock, so a fork needs no care: an object that a thread had pinned which
-//! the child lacks is refused or kept there, and never used half-changed.
+//! A call pins its objects until it returns. An object that is freed meanwhile lives until its last pin is taken away, and the
+//! call that does so drops it. No call waits for another and there is no lock, so a fork needs no care. A thread of the parent
+//! may have had an object pinned, which the child inherits without the thread. Then the child's calls are refused, or the
+//! object is never dropped; but it is never used half-changed.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -61,7 +62,7 @@ pub(super) enum Refusal {
     IsA(Kind),
     /// Its object was freed.
     Freed,
-    /// Another call uses the object, and this one needs it alone, or the other way round.
+    /// Another call uses the object, and one of the two needs it alone.
     InUse,
 }
 
@@ -95,7 +96,7 @@ fn generation_of(key: u64) -> u64 {
     key & LAST_GENERATION
 }
 
-/// A place for an object. On a cache line of its own: threads that use different objects do not meet.
+/// A place for an object. It has a cache line of its own, so that threads with different objects do not slow each other down.
 #[repr(align(64))]
 struct Slot {
     state: AtomicU64,
@@ -111,7 +112,8 @@ static TABLE: [AtomicPtr<Slot>; SEGMENTS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; SEGMENTS];
 /// How many places were ever used.
 static USED: AtomicU32 = AtomicU32::new(0);
-/// The free places: one more than the first one's number below, how often this changed above.
+/// The list of free places. Lower half: one more than the number of the first one. Upper half: how often this has changed,
+/// so that a thread notices when another one took a place and gave it back.
 static FREE: AtomicU64 = AtomicU64::new(0);
 
 /// The last segment ends where the numbers do.
@@ -188,7 +190,7 @@ pub(super) fn enter(kind: Kind, value: *mut ()) -> Option<usize> {
     Some(number as usize)
 }
 
-/// What a pointer says of itself: its slot, its place and its key.
+/// What the number in a pointer stands for: its slot, its place and its key.
 fn read(pointer: usize, kind: Kind) -> Result<(&'static Slot, u32, u64), Refusal> {
     let number = pointer as u64;
     let place = ((number >> PLACE_SHIFT) & ((1 << PLACE_BITS) - 1)) as u32;
@@ -211,7 +213,7 @@ fn read(pointer: usize, kind: Kind) -> Result<(&'static Slot, u32, u64), Refusal
 fn check(state: u64, key: u64) -> Result<(), Refusal> {
     match key_of_state(state) == key {
         true if state & FREED == 0 => Ok(()),
-        // A number that the place has not come to yet was made up.
+        // The place has not had this generation yet, so the pointer did not come from this library.
         false if generation_of(key) > generation_of(key_of_state(state)) => Err(Refusal::Foreign),
         _ => Err(Refusal::Freed),
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-/// An object of the tests' own: its end is counted.
+/// An object of these tests. Each drop of it is counted.
 fn object(ended: &'static AtomicUsize) -> *mut () {
     Box::into_raw(Box::new(ended)).cast()
 }
@@ -40,7 +40,7 @@ fn a_place_that_is_used_again_does_not_serve_the_old_pointer() {
     let ended = counter();
     let old = enter(Kind::Value, object(ended)).unwrap();
     end(free(old, Kind::Value).unwrap());
-    // Other tests may take the place first; one of many is the old one's.
+    // Other tests may take the freed place first, so many objects are made: one of them gets it.
     let new: Vec<usize> = (0..200)
         .map(|_| enter(Kind::Value, object(ended)).unwrap())
         .collect();

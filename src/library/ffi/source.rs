@@ -1,4 +1,4 @@
-//! Where in the user's source an operation is called: the host's answer, as only it knows its own stack.
+//! Where in the user's source an operation is called. The host tells that, since only the host knows its own stack.
 
 use std::ffi::{c_char, c_void};
 

@@ -1,4 +1,4 @@
-//! Text that the library hands over. Which texts the caller has is known, so that one is freed once.
+//! Text that the library hands over. The library knows which texts callers have, so that each is freed only once.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char};

@@ -41,7 +41,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// What stands before `end`, which is stepped over.
+    /// The text up to `end`. The reader goes on behind `end`.
     fn until(&mut self, end: char) -> Result<&'a str> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let length = rest

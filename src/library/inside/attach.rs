@@ -30,9 +30,9 @@ pub fn open() {
     loader::message::begin();
     let options = match Options::load(Path::new(&file)) {
         Ok(options) => options,
-        // A background child may outlive `graphpatch run`, and with it this file: then nobody waits for a report.
+        // A background child may outlive `graphpatch run`, which removes this file at its end. Nobody waits for its report.
         Err(_) if !Path::new(&file).exists() => return,
-        // Of another version, say: the program runs without us, and somebody should know.
+        // Another version may have written the file. The program then runs without us, and its user has to know.
         Err(why) => return loader::say(&format!("this program runs untouched: {why}")),
     };
     let program = std::env::current_exe()
@@ -64,7 +64,7 @@ fn is_preloaded() -> bool {
         return false;
     };
     let list = std::env::var_os("LD_PRELOAD").unwrap_or_default();
-    // A constructor of another preloaded library may have taken the variable out, as heaptrack's does.
+    // A constructor of another preloaded library may have removed the variable from the environment, as heaptrack's does.
     is_listed(&list, &own) || is_listed(&list_at_start(), &own)
 }
 
@@ -95,7 +95,7 @@ fn is_expanded(entry: &Path, own: &Path) -> bool {
     own.starts_with(&entry[..at]) && own.ends_with(&entry[at + 4..])
 }
 
-/// Attaches if libtorch is mapped now and nobody else is at it. True when there is nothing left to wait for.
+/// Attaches if libtorch is mapped now and no other thread is attaching. True when no later call has to look again.
 pub fn attach_if_loaded() -> bool {
     let Some(process) = process::get() else {
         return true;
@@ -153,7 +153,7 @@ impl Process {
         Ok(())
     }
 
-    /// Opens the socket for live control, where `graphpatch run --live` wants it. What stands in the way is told at the end.
+    /// Opens the socket for live control if `graphpatch run --live` asked for it. A failure becomes a note in the report.
     fn listen(&self) {
         if self.options.live
             && self.error.get().is_none()
@@ -164,8 +164,8 @@ impl Process {
         }
     }
 
-    /// Whether operations outside of runs are listed. Decided once, by what the process has loaded then. A run that is as
-    /// long as its thread would never come by what is wanted later.
+    /// Whether operations outside of runs are listed. This is decided once, by what the process has loaded at that moment.
+    /// With live control, a patch may come later; it needs runs that begin anew (`run_at`), since a run keeps its plan.
     fn is_flat(&self) -> bool {
         let later = self.options.live && !self.options.run_at.is_empty();
         let wanted = later || self.options.record || !self.options.patches.is_empty();

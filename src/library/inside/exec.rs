@@ -1,5 +1,6 @@
-//! A process that becomes another program runs no exit handlers, so its report is written before. A child of `vfork`
-//! shares its parent's memory: there the hooks write no report. All look whether the library is in the new program's environment.
+//! A process that becomes another program by `exec` runs no exit handlers, so its report is written before. In a child of
+//! `vfork`, which shares its parent's memory, the hooks write no report. Each hook looks whether the new program's
+//! environment preloads the library; the command is told of programs that lose it.
 
 use std::ffi::{c_char, c_int, c_void};
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::process;
 
-/// In the child, when its locks are free.
+/// Called in a forked child whose locks are all free.
 pub fn begin_anew() {
     let Some(process) = process::get() else {
         return;
@@ -21,7 +21,7 @@ pub fn begin_anew() {
     }
 }
 
-/// In a child whose locks may not be free: nothing of us runs there any more, and it writes no report.
+/// Called in a forked child whose locks may not be free. None of our code runs there any more, and it writes no report.
 pub fn give_up() {
     process::give_up();
 }

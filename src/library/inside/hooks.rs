@@ -1,14 +1,17 @@
 //! The C symbols of a preloaded process that stand before libc's own.
 //!
 //! * `__libc_start_main` wraps `main`: the options are read when every constructor has run.
-//! * `dlopen`, `dlsym` look whether libtorch was loaded, **before** the real call, and then jump to it. glibc resolves
-//!   `$ORIGIN`, RUNPATH and `RTLD_NEXT` by the caller's return address, so our frame must be gone by then. A library
-//!   that a `dlopen` brings is therefore seen at the next `dlopen` or `dlsym`: the look-up of its entry, as a rule.
-//! * `_exit`, `_Exit`, `abort` report first. `exit` and `quick_exit` run handlers anyway (see `reports`).
+//! * `dlopen`, `dlsym` look whether libtorch was loaded, **before** the real function runs, and then jump to it. glibc
+//!   resolves `$ORIGIN`, RUNPATH and `RTLD_NEXT` by the caller's return address, so our frame must be gone by then. A
+//!   library that a `dlopen` loads is therefore seen at the next `dlopen` or `dlsym`; as a rule the program looks up a
+//!   function of it by `dlsym`.
+//! * `_exit`, `_Exit`, `abort` write the report first. `exit` and `quick_exit` need no hook: they run the handlers that
+//!   `reports` has registered.
 //!
-//! While a `dlopen` is under way its libraries are mapped but not initialised, and their constructors call `dlsym`.
-//! After a tail call nothing of ours notices the return, so `OPENING` keeps where the outermost one was called from.
-//! Another thread needs no such care: loading the adapter waits for the dynamic linker's lock.
+//! While a `dlopen` is under way its libraries are mapped but not initialised, and their constructors may call `dlsym`.
+//! Since our hook jumps to the real `dlopen`, it does not notice when that returns. So `OPENING` keeps where the outermost
+//! `dlopen` of the thread was called from. A `dlopen` on another thread needs no such care: loading the adapter waits for
+//! the dynamic linker's lock.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -141,7 +144,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
     look_then_jump!(before_dlsym)
 }
 
-/// Where a call of ours was made from: the stack there, and the return address.
+/// Where one of our hooks was called from: the stack pointer there, and the return address.
 #[derive(Clone, Copy)]
 struct Caller {
     stack: usize,
@@ -162,7 +165,7 @@ extern "C" fn before_dlsym(stack: usize, back: usize) -> *mut c_void {
     or_null_function(table::DLSYM.get())
 }
 
-/// The jump needs a target even where the C library has none.
+/// The jump of a hook needs a target, also where the C library does not have the function.
 fn or_null_function(real: *mut c_void) -> *mut c_void {
     extern "C" fn null() -> *mut c_void {
         std::ptr::null_mut()
@@ -175,7 +178,8 @@ fn or_null_function(real: *mut c_void) -> *mut c_void {
 }
 
 thread_local! {
-    /// The outermost `dlopen` of this thread that may not have returned yet. No destructor, no lazy start: safe anywhere.
+    /// The outermost `dlopen` of this thread that may not have returned yet. The cells have no destructor and need no
+    /// initialisation at run time, so a hook may use them at any moment of the thread's life.
     static OPENING: Cell<Option<Caller>> = const { Cell::new(None) };
     static LOOKING: Cell<bool> = const { Cell::new(false) };
 }
@@ -272,7 +276,7 @@ pub unsafe extern "C" fn _Exit(code: c_int) -> ! {
 
 fn end_with(code: c_int, real: &Real) -> ! {
     report_before(Ending::Exit(code));
-    // Looked up with the options: in a signal handler this is a load.
+    // `attach::open` has looked it up already, so in a signal handler this only loads an address.
     let real = real.get();
     if !real.is_null() {
         // SAFETY: the address is that of libc's function, which has this signature.

@@ -1,7 +1,9 @@
-//! What a preloaded process knows of programs that it loses: one that it starts with another environment, in which the library is
-//! not preloaded, and a libtorch that it did not see come. The command tells of them where nothing else was seen.
+//! What a preloaded process knows of things that the library does not see: a program that it starts with an environment in
+//! which the library is not preloaded, and a libtorch that no hook saw loading. The command tells its user of them if nothing
+//! else was recorded.
 //!
-//! A child of `vfork` and a program in a signal handler come here too: no allocation, no lock, only system calls.
+//! This code also runs in children of `vfork` and in signal handlers. So it makes system calls only: it allocates nothing
+//! and takes no lock.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
@@ -16,17 +18,17 @@ pub(super) type List = *const *const c_char;
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
-// Not in the libc crate.
+// The libc crate does not declare it.
 unsafe extern "C" {
     static environ: List;
 }
 
-/// Where losses are written down, by a name that the C library takes.
+/// The path of the file of losses, as a C string.
 pub(super) fn file(report_dir: &Path) -> CString {
     CString::new(report_dir.join(FILE).into_os_string().into_vec()).unwrap_or_default()
 }
 
-/// Writes down that a libtorch came where no hook saw it, if so. For the end of a process.
+/// Writes a line if a libtorch is loaded that no hook has seen. Called when the process ends.
 pub(super) extern "C" fn look_at_end() {
     if process::is_waiting()
         && let Some(process) = process::get()
@@ -36,7 +38,7 @@ pub(super) extern "C" fn look_at_end() {
     }
 }
 
-/// The same for a program that is about to be started, if the library is not in its environment.
+/// Writes a line with the program that is about to be started, if the library is not preloaded in its environment.
 ///
 /// # Safety
 /// The path is a string of C, or null; the environment a list of them, or null for the process's own.
@@ -60,7 +62,7 @@ pub(super) unsafe fn look_before_start(path: *const c_char, environment: Option<
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// Whether something is preloaded that is called as the library is.
+/// Whether the environment preloads a file that has the library's name.
 ///
 /// # Safety
 /// A list of C's strings that ends with null, or null.
@@ -84,7 +86,7 @@ unsafe fn keeps_library(mut list: List) -> bool {
 
 const NAME: &[u8] = b"libgraphpatch.so";
 
-/// One line, at the end of the file, in one step.
+/// Appends one line to the file, in one system call, since several processes write to it.
 fn write(file: &CStr, parts: &[&[u8]]) {
     let mut vectors = [libc::iovec {
         iov_base: std::ptr::null_mut(),
@@ -96,7 +98,7 @@ fn write(file: &CStr, parts: &[&[u8]]) {
     }
     const FLAGS: c_int = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
     let count = c_int::try_from(parts.len().min(vectors.len())).unwrap_or(0);
-    // SAFETY: a C string; the parts outlive the call, which only reads them. What cannot be written is not told.
+    // SAFETY: a C string; the parts outlive the call, which only reads them. A line that cannot be written is lost.
     unsafe {
         let descriptor = libc::open(file.as_ptr(), FLAGS | libc::O_NOFOLLOW, 0o600);
         if descriptor >= 0 {

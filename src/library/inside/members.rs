@@ -1,9 +1,10 @@
-//! Members of libtorch's that stand before its own in a preloaded process, for flat runs alone: what loads, saves
-//! and moves weights is the host's own work, and a call on a whole `torch::nn::Module` tells which tensors are its parameters.
+//! Hooks of member functions of libtorch in a preloaded process. Only flat runs use them, for two purposes. Operations
+//! that load, save or move weights are no part of the model's run. And a call on a whole `torch::nn::Module` tells which
+//! tensors are its parameters.
 //!
-//! Each hook passes the integer argument registers on as they came: all arguments are pointers, numbers, flags and devices
-//! (of two bytes, optional ones of three), which have no others. Exceptions pass through. Where a libtorch has a member
-//! under another name, it is not seen, and nothing else happens.
+//! Each hook passes the integer argument registers on as they came. That is enough, since all arguments are pointers,
+//! numbers, flags and devices (two bytes, or three for an optional device), which travel in these registers alone.
+//! Exceptions pass through. If a libtorch has a member under another name, its calls are not seen; nothing else changes.
 
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -14,7 +15,7 @@ use graphpatch_torch::{OwnCall, is_flat};
 
 type Registers = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> usize;
 
-/// libtorch's own member: behind ours in the order of look-up, or in the library that a `dlopen` brought.
+/// The address of libtorch's own member: the next definition after ours, or one in a library that was loaded by `dlopen`.
 fn real(name: &CStr, known: &AtomicPtr<c_void>) -> Registers {
     let mut address = known.load(Ordering::Acquire);
     if address.is_null() {
@@ -34,7 +35,7 @@ fn real(name: &CStr, known: &AtomicPtr<c_void>) -> Registers {
         known.store(address, Ordering::Release);
     }
     if address.is_null() {
-        // Only a caller that was linked against libtorch's member gets here, and that member is loaded.
+        // Not reached: whoever calls this symbol was linked against libtorch's member, so libtorch is loaded.
         std::process::abort();
     }
     // SAFETY: the address is that of a member all of whose arguments travel in these registers.

@@ -5,10 +5,11 @@
 //! | file | owns |
 //! |---|---|
 //! | `values` | what probes and records kept, beside the report |
-//! | `times` | when things happened, for `--trace`, beside the report |
+//! | `times` | when scopes and operations began and ended, for `--trace`, beside the report |
 //! | `process` | the one state of the process |
 //! | `attach` | reading the options, and attaching when libtorch is there |
-//! | `written` | what was written, and when |
+//! | `written` | when the last report was written, and how long that took |
+//! | `seal` | whether a filter of system calls (seccomp) forbids reports, and the page that tells the command so |
 //! | `reports` | when reports are written, and what is in them |
 //! | `forked` | what a forked child begins with |
 //! | `table` | the list of all hooks |
@@ -17,24 +18,23 @@
 //! | `threads` | `pthread_create`, for programs whose operations are listed flat |
 //! | `exec` | a report before the process becomes another program |
 //! | `members` | members of libtorch's that stand before its own, for programs whose operations are listed flat |
-//! | `lost` | programs that are started without the library, and a libtorch that came unseen |
+//! | `lost` | programs that are started without the library, and a libtorch that no hook saw loading |
 //! | `python` | whether the process is a Python program that has loaded torch |
 //! | `undisturbed` | no `pthread_cancel` and no SIGXFSZ for a thread that writes a report |
 //! | `sudden_end` | a report before a sudden end, which may hang or crash without harm |
 //!
 //! The order of events: `hooks` catches `__libc_start_main` and reads the options right before `main` (a constructor
 //! would be too early). If libtorch is mapped the session attaches at once; else every `dlopen` and `dlsym` looks
-//! whether it was loaded. From then on reports are written when the graph grows, every second, and at the end. A forked
-//! child goes on with counters from zero and a report of its own; a program that it executes starts afresh, since both
-//! variables are inherited.
+//! whether it was loaded. From then on reports are written after runs (soon if the graph has grown, less often for counts
+//! alone) and at the end. A forked child goes on with counters from zero and a report of its own. A program that replaces
+//! the process by `exec` begins again with the options, since it inherits both variables.
 //!
-//! Runs of modules need no hook of threads: a run is armed by its root's call on the thread that makes it, so threads
-//! from before and after attaching are the same. Only where operations outside of such runs are wanted (`Operations`,
-//! decided when the session attaches) does `pthread_create` tell the crate `graphpatch_torch` of each thread that the
-//! program starts.
+//! Runs of modules need no hook of threads: a thread is armed when it calls a root, whether it was started before or
+//! after the session attached. Only where operations outside of such runs are wanted (`Operations`, decided when the
+//! session attaches) does `pthread_create` tell the crate `graphpatch_torch` of each thread that the program starts.
 //!
-//! A process that is not a preloaded one (a program that links or opens this library) passes through all hooks at the
-//! price of one atomic load. Nothing here writes to the program's stdout, and no failure here ends the program.
+//! In a process that is not preloaded (a program that links or opens this library), each hook costs one atomic load.
+//! Nothing here writes to the program's stdout, and no failure here ends the program.
 
 mod attach;
 mod exec;

@@ -44,7 +44,7 @@ pub(super) fn get() -> Option<&'static Process> {
     PROCESS.get()
 }
 
-/// What `graphpatch run` has attached to this process.
+/// The session that `graphpatch run` has attached to this process.
 pub fn session() -> Option<Arc<Session>> {
     get()?.session.get().cloned()
 }
@@ -55,14 +55,15 @@ pub fn is_waiting() -> bool {
     STATE.load(Ordering::Acquire) == WAITING
 }
 
-/// Whether there is something to report, and this is the process that it is about.
+/// Whether this process itself has attached (or failed to), and so has something to report. A `vfork` child sees its
+/// parent's state, but has not.
 #[inline]
 pub fn is_attached_here() -> bool {
     STATE.load(Ordering::Acquire) == ATTACHED
         && get().is_some_and(|process| process.pid.load(Ordering::Relaxed) == std::process::id())
 }
 
-/// This process is a preloaded one. False if it was told so before.
+/// Notes that this process is a preloaded one. False if that was noted before.
 pub(super) fn begin(process: Process) -> bool {
     let is_first = PROCESS.set(process).is_ok();
     if is_first {

@@ -13,7 +13,7 @@ use graphpatch_protocol::seal::seal_name;
 use graphpatch_protocol::trace::trace_name;
 use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
 
-/// From now on the last report is written when the process ends by `exit` or `quick_exit`.
+/// Registers the handlers that write the last report when the process ends by `exit` or `quick_exit`.
 pub(super) fn at_end() {
     // SAFETY: the handlers are functions of this library, which a preloaded process never unloads.
     unsafe {
@@ -44,8 +44,8 @@ pub fn report_now() {
     }
 }
 
-/// Writes the last report of a program that is about to become another one, which may fail. A forked child that has run
-/// nothing has nothing to tell, and little that it may do.
+/// Writes the last report of a process that is about to become another program; the `exec` may still fail. A forked child
+/// without runs writes none: it has nothing to report, and may call little between `fork` and `exec`.
 pub fn report_before_exec() {
     let session = process::get().and_then(|process| process.session.get());
     if process::is_attached_here() && session.is_some_and(|session| session.runs() > 0) {
@@ -57,20 +57,21 @@ pub fn report_before_exec() {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
     No,
-    /// It is not the last one of the process.
+    /// Wait as for the last report, but this one is not the process's last.
     Soon,
     Yes,
 }
 
 impl Process {
-    /// For a process that is killed before its first run ends; that run's report is the first that counts.
+    /// Writes a report before the first run, for a process that is killed before that run ends. It does not count as the last
+    /// one written, so that the report of the first run is written at once.
     pub(super) fn write_first(&self) {
         self.write(Wait::No);
         self.reports.written.store(0, Ordering::Relaxed);
     }
 
-    /// After every run, on its thread. A report may cost as much as a run: the first is written at once, later ones soon
-    /// after the graph has grown, and now and then for the counts, so that a process that is killed has left nearly all.
+    /// Called after every run, on its thread. A report may cost as much as a run. So the first is written at once, later ones
+    /// soon after the graph has grown, and less often for the counts alone. A process that is killed then loses little.
     pub(super) fn on_news(&self, news: News) {
         if news != News::Counts {
             self.reports.grown.store(true, Ordering::Relaxed);
@@ -136,7 +137,7 @@ impl Process {
         self.reports.writing.store(false, Ordering::Release);
     }
 
-    /// A file that cannot be written is missed by nobody but the trace, which the command then finds empty.
+    /// Errors are ignored: without this file only the trace is incomplete.
     fn write_times(&self, pid: u32) {
         if let Some(session) = self.session.get().filter(|_| self.options.trace) {
             let file = self
@@ -147,7 +148,7 @@ impl Process {
         }
     }
 
-    /// After the report, since they may be large. The report says it when they cannot be written.
+    /// Writes the kept values after the report, since they may be large. If that fails, the report is written again to say so.
     fn write_values(&self, mut report: Report, kept: &Keyed, last: bool) {
         let (dir, name) = (&self.options.report_dir, self.file_name(report.pid));
         if let Err(why) = self
@@ -170,7 +171,7 @@ impl Process {
         !told && self.error.get().is_none() && python::has_torch()
     }
 
-    /// `exec` keeps the process id: the time tells the images apart.
+    /// `exec` keeps the process id, so the time tells the reports of the process's programs apart.
     fn file_name(&self, pid: u32) -> String {
         format!("report-{pid}-{}.json", self.reports.started)
     }
@@ -216,8 +217,8 @@ impl Process {
     }
 }
 
-/// Times in microseconds; `written` 0: never. Reports take at most a twentieth of the time while the graph grows, and
-/// a two-hundredth for counts alone.
+/// Whether a report is due. Times are in microseconds; `written` is 0 if none was written yet. Reports take at most a
+/// twentieth of the time while the graph grows, and a two-hundredth for counts alone.
 fn is_due(now: u64, written: u64, took: u64, grown: bool) -> bool {
     const COUNTS: u64 = 100_000;
     let since = now.saturating_sub(written);

@@ -1,5 +1,6 @@
-//! A program may limit its own system calls (seccomp), and a filter may end it at the first one that writes a report. From
-//! then on nothing is written; a page that is shared with the command says so, since that takes no system call.
+//! A program may limit its own system calls by a filter (seccomp). Such a filter may end the program at the first system
+//! call that writes a report. So under a new filter nothing is written. A page of memory that is shared with the command
+//! says so, since writing to it takes no system call.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
@@ -8,11 +9,11 @@ use graphpatch_protocol::seal::{CHILD, OWN, SIZE};
 
 /// What is known of the filters of this process.
 pub(super) struct Seal {
-    /// The process began under a filter (as in most containers), with which others have written their reports.
+    /// The process began under a filter, as in most containers. That filter is known to let reports be written.
     began_filtered: bool,
     /// The shared page, of [`SIZE`] bytes; null: none yet.
     page: AtomicPtr<u8>,
-    /// The page is the parent's.
+    /// The page is the parent's: this is a forked child that has no page of its own yet.
     inherited: AtomicBool,
 }
 
@@ -31,12 +32,12 @@ impl Seal {
         }
     }
 
-    /// In a forked child.
+    /// Called in a forked child: the page is its parent's from now on.
     pub(super) fn forget(&self) {
         self.inherited.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this thread must write no files. The command will be told.
+    /// Whether this thread must write no files. If so, the page tells the command.
     pub(super) fn is_closed(&self) -> bool {
         let closed = !self.began_filtered && is_filtered();
         if closed {
@@ -63,7 +64,7 @@ impl Seal {
         }
     }
 
-    /// Makes the page, in a new file. Where that cannot be, the command is not told. Called by one thread at a time.
+    /// Makes the page, in a new file. If that fails, the command cannot be told. Called by one thread at a time.
     pub(super) fn prepare(&self, file: &Path) {
         let none = self.page.load(Ordering::Relaxed).is_null();
         if self.began_filtered || !(none || self.inherited.load(Ordering::Relaxed)) {
@@ -75,10 +76,10 @@ impl Seal {
     }
 }
 
-/// A new file's content in memory.
+/// Makes the file and maps its content.
 fn shared(file: &Path) -> Option<*mut u8> {
     use std::os::fd::AsRawFd;
-    // Written, and not only made longer: a disk that is full is then an error here, and not a signal later.
+    // The bytes are written, not only reserved: a full disk is then an error here, and not a SIGBUS later.
     std::fs::write(file, [0; SIZE]).ok()?;
     let file = std::fs::OpenOptions::new()
         .read(true)

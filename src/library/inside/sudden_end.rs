@@ -1,12 +1,12 @@
 //! A report before a sudden end. `_exit` and `abort` are also called from signal handlers and with a broken heap, where
-//! writing a report may hang or crash: then the process ends the way it wanted to, a little later.
+//! writing a report may hang or crash. If it does, the process still ends in the way it asked for, a little later.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::process;
 use super::reports;
 
-/// What interrupts the report: an alarm when it hangs, a signal when it crashes.
+/// The signals that interrupt the report: SIGALRM when it hangs, the others when it crashes.
 const SIGNALS: [libc::c_int; 5] = [
     libc::SIGALRM,
     libc::SIGSEGV,
@@ -15,7 +15,7 @@ const SIGNALS: [libc::c_int; 5] = [
     libc::SIGILL,
 ];
 const PATIENCE_SECONDS: libc::time_t = 3;
-/// In `ENDING`: by SIGABRT. Otherwise an exit code.
+/// The value of `ENDING` that stands for an end by SIGABRT. Any other value is an exit code.
 const BY_ABORT: i32 = i32::MIN;
 
 static ENDING: AtomicI32 = AtomicI32::new(BY_ABORT);
@@ -105,7 +105,7 @@ impl Drop for Interrupts {
     }
 }
 
-/// Lets these signals through on this thread; the mask from before.
+/// Unblocks these signals on this thread and returns the mask from before.
 ///
 /// # Safety
 /// None needed of the caller: async-signal-safe calls on locals only. Unsafe so that it may be called in a handler.

@@ -1,6 +1,6 @@
 //! `pthread_create` of a preloaded process: where operations outside of runs are wanted, the crate `graphpatch_torch`
-//! learns of each thread of the program before it begins. Threads that libtorch and its helpers start for themselves
-//! are not.
+//! learns of each thread of the program before it begins. It is not told of threads that libtorch and its helper
+//! libraries start for themselves.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::path::Path;
@@ -52,8 +52,8 @@ pub unsafe extern "C" fn pthread_create(
     answer
 }
 
-/// Nothing here has a destructor when the program's own routine runs: a thread may be cancelled, or leave by
-/// `pthread_exit`, which unwinds this frame.
+/// Runs the program's own start routine. No value with a destructor may be alive in this frame by then: the thread may be
+/// cancelled, or leave by `pthread_exit`, and both unwind this frame.
 unsafe extern "C-unwind" fn begin_thread(begin: *mut c_void) -> *mut c_void {
     // SAFETY: `pthread_create` above made the box for this thread alone.
     let Begin { start, argument } = *unsafe { Box::from_raw(begin.cast::<Begin>()) };
@@ -69,7 +69,8 @@ unsafe extern "C-unwind" fn begin_thread(begin: *mut c_void) -> *mut c_void {
 /// A start routine of the C++ library comes with the argument that this library gives it.
 unsafe fn is_helper(start: Start, argument: *mut c_void) -> bool {
     let starter = object_of(start as *const c_void);
-    // A std::thread starts in the C++ library. Its state, an object with virtual functions, is of the caller's making.
+    // The start routine of a std::thread lies in the C++ library. Its argument is an object with virtual functions, whose
+    // table lies in the library that made the thread.
     let through = starter.is_some_and(|name| name.to_bytes().windows(9).any(|w| w == b"libstdc++"));
     let maker = match through && !argument.is_null() {
         // SAFETY: by this function's contract a live polymorphic object, whose first word is its table's address.
@@ -100,7 +101,7 @@ fn is_helpers(object: &str) -> bool {
     HELPERS.iter().any(|helper| name.starts_with(helper))
 }
 
-/// The name of the object that holds an address. It stays while the object does.
+/// The file name of the loaded object that holds an address. It is valid while the object stays loaded.
 fn object_of(address: *const c_void) -> Option<&'static CStr> {
     // SAFETY: an all-zero Dl_info is a valid value of that plain C struct.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };

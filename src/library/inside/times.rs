@@ -1,4 +1,4 @@
-//! When things happened in this process, beside its report.
+//! When scopes and operations of this process began and ended, in a file beside its report.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use graphpatch_protocol::trace::{self, Event, What};
 use graphpatch_session::Session;
 use graphpatch_session::times::{self, Slice};
 
-/// Adds what happened since the last call.
+/// Appends the times that were noted since the last call.
 pub(super) fn write(session: &Session, pid: u32, file: &Path) -> std::io::Result<()> {
     let slices = session.take_times();
     if slices.is_empty() {

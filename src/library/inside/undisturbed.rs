@@ -1,9 +1,9 @@
-//! A thread that writes a report is not cancelled meanwhile, and a limit on the size of files is an error instead of
-//! its end.
+//! A thread that writes a report is not cancelled meanwhile. Where the report grows above the limit on the size of files,
+//! writing fails instead of ending the process.
 
 use std::ffi::c_int;
 
-// Not in the libc crate.
+// The libc crate does not declare it.
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
@@ -11,9 +11,9 @@ unsafe extern "C" {
 /// POSIX leaves the number open; glibc and musl have this one.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 
-/// While it lives, this thread is not cancelled: writing files would be a place for that, and a cancellation unwinds the
-/// stack, which ends the process where it meets Rust code. Nor does a file that grows above the process's limit (`ulimit -f`) end
-/// the process: the signal stays blocked, so that writing answers with an error.
+/// While this value lives, its thread is not cancelled. Writing a file is a cancellation point, and a cancellation unwinds the
+/// stack, which ends the process when it reaches Rust code. SIGXFSZ is blocked as well: a file that grows above the
+/// process's limit (`ulimit -f`) then gives an error instead of ending the process.
 pub struct Undisturbed {
     cancel_state: c_int,
     /// The mask from before, where the signal was neither blocked nor waiting.
@@ -61,8 +61,8 @@ fn only_file_limit() -> libc::sigset_t {
     }
 }
 
-/// Blocks SIGXFSZ on this thread; the mask from before. `None` where the program has blocked it, or one is waiting already:
-/// that one is the program's own.
+/// Blocks SIGXFSZ on this thread and returns the mask from before. `None` where the program has blocked the signal itself,
+/// or where one is pending already, since that one is the program's own.
 fn block_file_limit() -> Option<libc::sigset_t> {
     // SAFETY: sets are valid when zero; all pointers are to locals.
     unsafe {

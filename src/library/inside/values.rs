@@ -1,6 +1,6 @@
-//! The values that probes and records of one process have kept, in a safetensors file beside its report. Like the report
-//! it is replaced as a whole; unlike it, it may be large, so it has its own share of the time and is left alone while
-//! nothing was added.
+//! The values that probes and records of one process have kept, in a safetensors file beside its report. Like the report,
+//! the file is replaced as a whole. Unlike the report it may be large. So writing it has a limit of its own in time, and the
+//! file is not written again while no value was added.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -62,8 +62,8 @@ impl Values {
         result
     }
 
-    /// Nothing was written yet: in a forked child. What the parent has written is not freed here, since each pointer that is
-    /// given up writes to its value's memory, and so copies the page.
+    /// Called in a forked child, which has written nothing yet. The list of the parent's values is leaked on purpose: to drop a
+    /// weak pointer writes to its value's memory, so the kernel would have to copy that page.
     pub fn forget(&self) {
         if let Some(mut place) = self.written.try_lock() {
             std::mem::forget(std::mem::take(&mut *place));

@@ -39,7 +39,7 @@ impl Reports {
         }
     }
 
-    /// In a forked child: the thread that wrote, if it was another one, does not exist here.
+    /// Called in a forked child: a thread of the parent that was writing a report does not exist here.
     pub(super) fn forget(&self) {
         self.writing.store(false, Ordering::Release);
         self.written.store(0, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! One client: the lines that it sends, the answers that it has not read yet, and what holds only while it is there.
+//! One client: the lines that it sends, the answers that it has not read yet, and the patches and recording that end when
+//! the client disconnects.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,9 +15,9 @@ pub struct Client {
     input: Vec<u8>,
     output: Vec<u8>,
     held: Held,
-    /// It has closed its end, or cannot be talked to.
+    /// The client has closed its end, or the connection has failed.
     gone: bool,
-    /// It gets its last answer.
+    /// The client sent a line that is too long. It gets an answer that says so, and is then disconnected.
     last: bool,
 }
 
@@ -37,7 +38,7 @@ impl Client {
         self.stream.as_raw_fd()
     }
 
-    /// What to wait for: it may send more once it has read its answers.
+    /// The event to poll for. A client may send more only once it has read its answers.
     pub fn wants(&self) -> libc::c_short {
         match self.output.is_empty() {
             true => libc::POLLIN,
@@ -49,7 +50,7 @@ impl Client {
         self.gone || (self.last && self.output.is_empty())
     }
 
-    /// What held while it was there.
+    /// What ends when the client disconnects.
     pub fn held(&self) -> Held {
         self.held.clone()
     }
@@ -61,7 +62,7 @@ impl Client {
             self.answer(serving);
         }
         self.write();
-        // Lines that came with the one before.
+        // Further lines may have come together with the first one.
         while self.output.is_empty() && !self.is_gone() && self.answer(serving) {
             self.write();
         }
@@ -78,7 +79,7 @@ impl Client {
         }
     }
 
-    /// Answers the first line; false if none is whole.
+    /// Answers the first line of the input; false if no whole line is there.
     fn answer(&mut self, serving: &mut Serving) -> bool {
         let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else {
             if self.input.len() > LONGEST && !self.last {
@@ -105,7 +106,7 @@ impl Client {
         }
     }
 
-    /// Writes what is left, for a moment at most.
+    /// Writes what is left, for a second at most.
     pub fn finish(&mut self) {
         let _ = self.stream.set_nonblocking(false);
         let _ = self.stream.set_write_timeout(Some(Duration::from_secs(1)));

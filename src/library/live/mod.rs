@@ -3,14 +3,14 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `mod` | the one state: which session is served, where the socket lies, what is open |
+//! | `mod` | the one state: which session is served, where the socket lies, which sockets are open |
 //! | `socket` | the socket's file, and who may connect |
 //! | `serve` | the thread: it waits, reads lines, writes answers |
-//! | `client` | one client: its lines, and what holds only while it is there |
+//! | `client` | one client: its lines, and what ends when it disconnects |
 //! | `requests` | what each request does with the session |
 //!
-//! The thread calls the session alone, never libtorch. All its signals are blocked, it has no name of its own, and it keeps
-//! no process alive. A forked child closes what it inherited; the file is the parent's.
+//! The thread calls the session only, never libtorch. It blocks all signals, takes no name of its own, and keeps no process
+//! alive. A forked child closes the sockets that it inherited; the socket's file stays the parent's.
 
 mod client;
 mod requests;
@@ -55,7 +55,7 @@ struct State {
     served: Option<Served>,
     /// How many threads were started.
     started: u64,
-    /// The session that was attached for this alone. It stays attached, idle, when nobody listens any more.
+    /// The session that was attached only for live control. It stays attached, idle, when live control has stopped.
     own: Option<Arc<Session>>,
 }
 
@@ -98,20 +98,20 @@ pub fn start(session: &Arc<Session>) -> Result<()> {
     started
 }
 
-/// The session that is served, or was attached to be.
+/// The session that is served, or else the one that was attached only for live control.
 pub fn known() -> Option<Arc<Session>> {
     let state = SERVED.lock();
     let served = state.served.as_ref().map(|served| &served.session);
     served.or(state.own.as_ref()).cloned()
 }
 
-/// Remembers a session that was attached for this alone.
+/// Remembers a session that was attached only for live control.
 pub fn keep(session: &Arc<Session>) {
     SERVED.lock().own = Some(Arc::clone(session));
 }
 
-/// Listens no more, and waits for the thread to have taken away what came by the socket, for a moment at most: it may be
-/// busy with a request.
+/// Stops listening. Waits until the thread has removed the patches that came by the socket, for `PATIENCE` at most, as
+/// the thread may be busy with a request.
 pub fn stop() {
     let Some(number) = wake() else {
         return;
@@ -129,7 +129,7 @@ pub fn stop() {
     }
 }
 
-/// Has the thread end; its number.
+/// Tells the thread to end, and returns its number.
 fn wake() -> Option<u64> {
     let state = SERVED.lock();
     let served = state.served.as_ref()?;
@@ -140,7 +140,7 @@ fn wake() -> Option<u64> {
     Some(served.number)
 }
 
-/// The thread is done with its sockets, which are closed while the lock is held.
+/// Called by the thread at its end. `sockets` closes its sockets; the lock is held meanwhile, so that a fork waits for that.
 fn done(number: u64, sockets: impl FnOnce()) {
     let mut state = SERVED.lock();
     sockets();
@@ -154,7 +154,7 @@ fn done(number: u64, sockets: impl FnOnce()) {
     }
 }
 
-/// Opens or closes sockets of the thread; the list is that of all which are open then.
+/// Opens or closes sockets of the thread, under the lock. `change` updates the list of the open ones.
 fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
     let mut state = SERVED.lock();
     if let Some(served) = &mut state.served
@@ -164,9 +164,9 @@ fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
     }
 }
 
-/// In a forked child: the thread is not there, and its sockets are the parent's.
+/// Called in a forked child, which does not have the thread. It closes its copies of the parent's sockets.
 pub fn forget_in_child() {
-    // A lock that is not free stays so: then nothing of us runs in this child.
+    // A lock that another thread of the parent held stays locked. Then none of our code runs in this child.
     if let Some(mut state) = SERVED.try_lock()
         && let Some(served) = state.served.take()
     {
@@ -174,7 +174,7 @@ pub fn forget_in_child() {
             // SAFETY: the child's copy, which nobody else in it knows.
             unsafe { libc::close(*descriptor) };
         }
-        // Its end may not run here.
+        // It is leaked on purpose, so that no destructor runs in the child.
         std::mem::forget(served);
     }
 }

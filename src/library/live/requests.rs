@@ -12,18 +12,19 @@ use graphpatch_protocol::live::{Hello, PROTOCOL, PatchState, Request, RootTree, 
 use graphpatch_session::{Session, keyed};
 use serde_json::{Value, json};
 
-/// What holds only while a client is there.
+/// What ends when a client disconnects: its patches, and whether it asked for recording.
 #[derive(Clone, Default)]
 pub struct Held {
     patches: Vec<u64>,
     recording: bool,
 }
 
-/// The session, and what came to it by the socket.
+/// The session, and the patches and recording that clients have asked for.
 pub struct Serving {
     session: Arc<Session>,
     added: Vec<u64>,
-    /// Whether it recorded before; then how many clients want it to, and whether one wants that for good.
+    /// Whether the session recorded before. The next two: how many clients want recording while they are connected, and
+    /// whether one wants it for good.
     recorded: bool,
     holders: usize,
     recording: bool,
@@ -72,7 +73,7 @@ impl Serving {
         line_of(&Value::Object(answer))
     }
 
-    /// The answer to what is no request.
+    /// The answer to a line that is not a request.
     pub fn refuse(&self, why: &str) -> Vec<u8> {
         line_of(&json!({"ok": false, "error": why}))
     }
@@ -239,7 +240,7 @@ impl Serving {
         Ok(json!({"runs": self.session.runs(), "patches": whole(states)?}))
     }
 
-    /// A client has gone.
+    /// Ends what a client that has disconnected asked for.
     pub fn release(&mut self, held: Held) {
         for number in held.patches {
             // The client may have removed it itself.
@@ -251,7 +252,7 @@ impl Serving {
         }
     }
 
-    /// The program goes on as it was before anybody came.
+    /// Removes all that came by the socket, so that the program goes on as it was before.
     pub fn take_all_away(&mut self) {
         for number in std::mem::take(&mut self.added) {
             let _ = self.session.remove_patch(number);
@@ -261,7 +262,7 @@ impl Serving {
     }
 }
 
-/// A line's mark, by which the client knows the answer again, and its request.
+/// Reads a line: its `id`, by which the client finds the answer that belongs to it, and its request.
 fn read(line: &[u8]) -> Result<(Option<Value>, Result<Request>), String> {
     let mut value: Value = serde_json::from_slice(line).map_err(|why| format!("no JSON: {why}"))?;
     let fields = value

@@ -10,12 +10,13 @@ use super::{change, done, socket};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_session::Session;
 
-/// More would only be a mistake.
+/// The most clients at a time. A program that opens more connections has most likely a bug.
 const MOST_CLIENTS: usize = 32;
-/// How often the thread looks whether the program has ended all others.
+/// How often, in milliseconds, the thread looks whether all other threads have ended.
 const PATIENCE: libc::c_int = 1000;
 
-/// Starts the thread. It inherits the name of the one that calls; no signal of the program's is ever its own.
+/// Starts the thread. It inherits the calling thread's name. It blocks all signals, so that it never runs a handler of the
+/// program's.
 ///
 /// # Errors
 ///
@@ -88,7 +89,7 @@ fn poll_for(fd: libc::c_int, events: libc::c_short) -> libc::pollfd {
     }
 }
 
-/// Takes the next client, if it is this user's.
+/// Accepts the next client, if its process runs as this user or as root.
 fn accept(listener: &UnixListener, clients: &mut Vec<Client>, number: u64) {
     change(number, |open| {
         let Ok((stream, _)) = listener.accept() else {
@@ -104,7 +105,7 @@ fn accept(listener: &UnixListener, clients: &mut Vec<Client>, number: u64) {
     });
 }
 
-/// Closes the sockets of clients, and takes away what held only while they were there.
+/// Closes the sockets of the clients that `which` names, and ends what they asked for.
 fn let_go(
     clients: &mut Vec<Client>,
     serving: &mut Serving,

@@ -54,7 +54,7 @@ fn address(file: &Path) -> Option<libc::sockaddr_un> {
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
     let name = file.as_os_str().as_bytes();
-    // One stays for the zero at the end.
+    // One byte is needed for the zero at the end.
     if name.len() >= address.sun_path.len() {
         return None;
     }

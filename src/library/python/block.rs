@@ -19,7 +19,7 @@ pub fn enter(given: &Object) -> Result<Object> {
     let (lock, last, failed) = (named(c"_lock")?, named(c"_last")?, named(c"_failed")?);
     let (acquire, release) = (interned(c"acquire")?, interned(c"release")?);
     let release = lock.attribute(&release)?;
-    // A lock of Python's is taken and let go without an instruction of Python's.
+    // The Python lock is acquired and released by calls from here, so that no signal handler of Python's can run right after.
     drop(lock.attribute(&acquire)?.call_bare()?);
     let result = register(&last);
     match result {
@@ -52,7 +52,7 @@ fn register(last: &Object) -> Result<Status> {
     Ok(status)
 }
 
-/// Notes whether patches hold, where the package looks for what an exception has left behind.
+/// Notes in `holds.now` whether the patches are registered, so that the package can undo them after an exception.
 fn hold(holds: &Object, now: bool) -> Result<()> {
     holds.set_value(&interned(c"now")?, &boolean(now))
 }
@@ -75,7 +75,7 @@ pub fn leave(given: &Object) -> Result<Object> {
         }
         hold(&live.element(3)?, false)?;
     }
-    // Called by hand, it may be told nothing.
+    // A user who calls `__exit__` directly may leave the arguments out.
     let told = |index| match index < given.tuple_length()? {
         true => given.element(index),
         false => Ok(super::object::none()),

@@ -1,4 +1,4 @@
-//! One call of a module, as Python gives it: its arguments, and how it goes on with nothing of ours around it.
+//! One call of a module, as Python gives it: its arguments, and how to make the call as it would be without this library.
 
 use super::object::{Object, Raised, Result, tuple};
 use super::raw::{PyObject, python};
@@ -8,22 +8,22 @@ use std::ptr::null_mut;
 /// The arguments of one call, as Python gives them.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// What takes the place of `Module.__call__`'s.
+    /// The function that was `Module.__call__` before ours took its place.
     pub original: &'a Object,
-    /// Does all of it in Python.
+    /// The function of the package that does the whole call in Python.
     pub fallback: &'a Object,
     /// Whether `original` is torch's own.
     pub is_torchs: bool,
-    /// The module is the first of them.
+    /// The arguments. The module is the first of them.
     pub arguments: &'a [Object],
     pub flags: usize,
     pub names: Option<&'a Object>,
-    /// Those that are given by name.
+    /// The arguments that are given by name.
     pub named: &'a [Object],
 }
 
 impl Call<'_> {
-    /// The call itself, with nothing of ours around it.
+    /// Makes the call as it would be without this library.
     pub fn go(&self, state: &State, module: &Object) -> Result<Object> {
         if self.is_torchs && self.is_plain(state, module)? {
             let names = self.names.map_or(null_mut(), Object::address);
@@ -41,7 +41,7 @@ impl Call<'_> {
         self.original.call(&all, self.keywords()?.as_ref())
     }
 
-    /// torch's `__call__` chooses by this.
+    /// Whether the module has no compiled form: torch's `__call__` calls `_call_impl` then.
     fn is_plain(&self, state: &State, module: &Object) -> Result<bool> {
         Ok(module.attribute(&state.names.compiled_call_impl)?.is_none())
     }
@@ -92,7 +92,7 @@ impl Call<'_> {
     }
 }
 
-/// What a call answers to Python.
+/// Turns a result into what C code returns to Python: a new reference, or NULL with an exception set.
 pub fn answer(result: Result<Object>) -> *mut PyObject {
     match result {
         Ok(object) => object.give(),

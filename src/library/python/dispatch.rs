@@ -1,5 +1,5 @@
-//! Where a call of a module goes: what `call` in `_module_call.py` does, without a frame of Python's, where nothing is in the way.
-//! Everything that is rare is left to the functions that [`State`](super::state::State) names.
+//! Decides where a call of a module goes. It does what `call` in `_module_call.py` does, without a Python frame, for ordinary
+//! calls. All other calls are left to the functions of the package that [`State`](super::state::State) names.
 
 use super::call::Call;
 use super::object::{Object, Result, id, tuple};
@@ -11,22 +11,22 @@ use super::thread;
 use graphpatch_session::thread::{go_back, place};
 use std::sync::atomic::Ordering;
 
-/// An exception out of a signal handler may come between any two of Python's instructions, between the beginning of a run and the
-/// `try` that ends it, too. Where the body raises, what it has left open is closed.
+/// Closes the runs and scopes that `body` has left open when it raises. A signal handler may raise between any two Python
+/// instructions, so also between the beginning of a run and the `try` that would end it.
 fn whole(body: impl FnOnce() -> Result<Object>) -> Result<Object> {
     let (frame, place) = (thread::frame(), place());
     let output = body();
     if output.is_err() {
         super::object::saved(|| {
             thread::set_frame(frame);
-            // Without an adapter there are no runs.
+            // An error means that no adapter is loaded. Then there are no runs to close.
             let _ = go_back(place);
         });
     }
     output
 }
 
-/// What is not plain is done in Python, from the beginning.
+/// Leaves a call that is not ordinary to the package's Python code, which does it from the beginning.
 fn leave_to_python(call: &Call<'_>) -> Result<Object> {
     let all = tuple(call.arguments.iter())?;
     let keywords = call.keywords()?;
@@ -68,7 +68,8 @@ pub fn call(call: &Call<'_>) -> Result<Object> {
     }
 }
 
-/// Whether calls of the module from this frame cannot matter: the module still hangs where it did when that was found.
+/// Whether calls of the module from this frame are known not to matter. That holds as long as the module is still held
+/// in the same place as when it was found.
 fn is_ignored(record: &Record, module: &Object) -> Result<bool> {
     let Some(ignored) = record.object(frame::IGNORED).filter(|i| !i.is_none()) else {
         return Ok(false);

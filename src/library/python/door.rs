@@ -1,7 +1,7 @@
-//! The object that takes the place of `torch.nn.Module.__call__`. Calls alone tell it from a function: whoever looks the
-//! attribute up in the class finds the function of Python's that does the same (`fallback`), a module's method is of the
-//! object itself, and that has all attributes of the function. So `inspect`, `pickle` and `torch.compile` have a function
-//! before them.
+//! The object that takes the place of `torch.nn.Module.__call__`. It looks like a function to everything but calls. A look-up
+//! of the attribute in the class gives the Python function that does the same (`fallback`). A look-up in a module gives a
+//! method of the object itself, which has all attributes of that function. So `inspect`, `pickle` and `torch.compile`
+//! see a Python function.
 
 use std::ffi::{c_int, c_void};
 use std::mem::{offset_of, size_of};
@@ -48,7 +48,7 @@ pub fn make_type() -> Result<Object> {
         (raw::TP_TRAVERSE, traverse as *mut c_void),
         (raw::TP_CLEAR, clear as *mut c_void),
         (raw::TP_DEALLOC, deallocate as *mut c_void),
-        // The type reads them as long as it lives, in some versions.
+        // Some versions of CPython read the members as long as the type lives, so they are never freed.
         (raw::TP_MEMBERS, members.leak().as_mut_ptr().cast()),
     ];
     let flags = raw::FLAG_DEFAULT | raw::FLAG_GC | raw::FLAG_VECTORCALL | raw::FLAG_METHOD;
@@ -117,7 +117,7 @@ fn gone() -> super::object::Raised {
     raise(python().system_error, c"the call was cleared")
 }
 
-/// A look-up in a class finds the function, one in a module a method of the door's.
+/// A look-up in a class gives the Python function. A look-up in a module gives a method of this object.
 unsafe extern "C" fn bind(
     door: *mut PyObject,
     object: *mut PyObject,
@@ -135,7 +135,7 @@ unsafe extern "C" fn bind(
     answer(work())
 }
 
-/// The function that does the same.
+/// The Python function that does the same.
 ///
 /// # Safety
 ///
@@ -146,7 +146,7 @@ unsafe fn fallback<'a>(door: *mut PyObject) -> Result<&'a Object> {
     door.fallback.as_ref().ok_or_else(gone)
 }
 
-/// All attributes are the function's, the class among them.
+/// All attributes are those of the Python function, also `__class__`.
 unsafe extern "C" fn attribute(door: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
     let work = || {
         // SAFETY: Python holds both during the call.
@@ -158,7 +158,7 @@ unsafe extern "C" fn attribute(door: *mut PyObject, name: *mut PyObject) -> *mut
     answer(work())
 }
 
-/// It equals the function, and has its hash.
+/// The object equals the Python function, and has the same hash.
 unsafe extern "C" fn compare(
     door: *mut PyObject,
     other: *mut PyObject,

@@ -1,11 +1,11 @@
 //! Python's calls of modules, without `ctypes` and without Python frames of ours: the extension module
 //! `libgraphpatch._native`, which lives in this library so that the two can never be of different versions.
 //!
-//! Owns the object in the place of `torch.nn.Module.__call__`, the thread's open scope as Python sees it, and the way of a
-//! value from there to the C ABI. Calls of modules come in; calls of the C ABI go out, and what is rare goes to the package's
-//! own functions, which do the same where there is no such extension (bindings/python/libgraphpatch/_module_call.py).
+//! Owns the object in the place of `torch.nn.Module.__call__`, the thread's open scope as Python sees it, and the conversion
+//! of Python values for the C ABI. Calls of modules come in; calls of the C ABI go out. Rare cases go to the package's own
+//! functions, which can also do everything without the extension (bindings/python/libgraphpatch/_module_call.py).
 //!
-//! Nothing of Python's is linked: its functions are found in the process when it imports the extension.
+//! The library is not linked with Python: CPython's functions are looked up in the process when it imports the extension.
 
 mod block;
 mod call;
@@ -27,7 +27,7 @@ use call::answer;
 use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
-/// The package asks for this number: it rises with each change of what the extension takes or gives.
+/// The package checks this number. It rises with each change of what the extension takes or returns.
 const VERSION: u64 = 3;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
             value: null_mut(),
         },
     ];
-    // Python keeps it as long as it runs.
+    // Python uses the definition until it ends, so it is never freed.
     let definition = Box::leak(Box::new(ModuleDefinition {
         base: PyObject {
             references: 1,

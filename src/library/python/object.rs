@@ -1,5 +1,5 @@
-//! References to Python's objects, and what is done with them. Whoever has one holds the GIL: only functions that Python
-//! calls get at one, and they give none away.
+//! References to Python's objects, and operations on them. Code that has such a reference holds the GIL: only functions
+//! that Python calls get one, and they pass none to other threads.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::{NonNull, null_mut};
@@ -12,7 +12,7 @@ pub struct Raised;
 
 pub type Result<T> = std::result::Result<T, Raised>;
 
-/// An owned reference. `&Object` is a borrowed one.
+/// An owned reference to a Python object. `&Object` is a borrowed reference.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct Object(NonNull<PyObject>);
@@ -37,7 +37,7 @@ impl Object {
     ///
     /// # Safety
     ///
-    /// `made` is one of both.
+    /// `made` is one or the other.
     pub unsafe fn made(made: *mut PyObject) -> Result<Object> {
         NonNull::new(made).map(Object).ok_or(Raised)
     }
@@ -196,7 +196,7 @@ impl Object {
         Ok(number)
     }
 
-    /// A text; `None` if it is none that UTF-8 can say.
+    /// The text of a `str`; `None` for another type, and for text that UTF-8 cannot express (lone surrogates).
     pub fn text(&self) -> Option<&str> {
         let mut size = 0;
         // SAFETY: alive; what is no text makes it raise.
@@ -217,7 +217,7 @@ pub fn occurred() -> bool {
     !unsafe { (python().PyErr_Occurred)() }.is_null()
 }
 
-/// Does something while an exception is set on this thread, which then is set again.
+/// Takes this thread's exception away, runs `body`, and sets the exception again.
 pub fn saved(body: impl FnOnce()) {
     let (mut kind, mut value, mut traceback) = (null_mut(), null_mut(), null_mut());
     // SAFETY: three places of this function's.
@@ -249,7 +249,7 @@ pub fn boolean(value: bool) -> Object {
     of(if value { python().yes } else { python().no })
 }
 
-/// A new reference to what lives as long as the interpreter.
+/// A new reference to an object that lives as long as the interpreter.
 fn of(immortal: *mut PyObject) -> Object {
     // SAFETY: such an object is never gone.
     match unsafe { Object::borrowed(&immortal) } {

@@ -1,6 +1,6 @@
-//! CPython's own functions and types, as far as they are needed here: its limited API, and what every CPython since 3.10
-//! exports beside that. They are looked for in the process when Python imports the extension, so that a program without
-//! Python needs none.
+//! The functions and types of CPython that are needed here: those of its limited API, and some that every CPython since
+//! 3.10 exports besides. They are looked up in the process when Python imports the extension, so that a program without
+//! Python can load this library.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
@@ -96,7 +96,7 @@ pub const READ_ONLY: c_int = 1;
 
 pub const VARARGS: c_int = 1;
 
-/// Set in the number of a vectorcall's arguments where the place in front of them may be written.
+/// The flag in a vectorcall's number of arguments that lets the callee write to the place before the first argument.
 pub const OFFSET: usize = 1 << (usize::BITS - 1);
 
 /// Where CPython's `symbol` lies, if the process has it.
@@ -206,7 +206,7 @@ unsafe impl Sync for Table {}
 
 static TABLE: OnceLock<Table> = OnceLock::new();
 
-/// Finds CPython in the process. False: there is none, or one that lacks something.
+/// Looks CPython up in the process. False if there is none, or if it lacks a function that is needed.
 pub fn load() -> bool {
     if TABLE.get().is_some() {
         return true;
@@ -214,7 +214,7 @@ pub fn load() -> bool {
     Table::find().is_some_and(|found| TABLE.set(found).is_ok() || TABLE.get().is_some())
 }
 
-/// CPython. To be called once [`load`] has found it, as every caller of this extension's functions has it.
+/// CPython's functions. [`load`] must have succeeded before. It has wherever Python calls a function of this extension.
 #[inline]
 pub fn python() -> &'static Table {
     match TABLE.get() {

@@ -1,5 +1,6 @@
-//! Objects with a few places that both sides read and write: a scope that is open on a thread ([`FRAME`]), and what is
-//! known of a module that is called from another one ([`KNOWN`]). Python's classes `Frame` and `Scope` derive from them.
+//! Python objects with a few fields that both Rust and the Python package read and write: a scope that is open on a thread
+//! ([`FRAME`]), and what is known of a module that is called from another one ([`KNOWN`]). The package's classes `Frame` and
+//! `Scope` derive from them.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{offset_of, size_of};
@@ -7,10 +8,10 @@ use std::mem::{offset_of, size_of};
 use super::object::{Object, Result};
 use super::raw::{self, Member, PyObject, Slot, Spec, Visit, python};
 
-/// How many places for objects there are.
+/// How many fields a record has for objects.
 const PLACES: usize = 8;
 
-/// Either of the two.
+/// An object of either kind.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Record {
@@ -19,14 +20,14 @@ pub struct Record {
     numbers: [u64; 2],
 }
 
-/// A kind of record: its name, and what its places are called.
+/// A kind of record: the name of its type, and the names of its fields.
 pub struct Kind {
     name: &'static CStr,
     objects: &'static [&'static CStr],
     numbers: [&'static CStr; 2],
 }
 
-/// A scope that is open: as `Frame` in `_thread.py` says.
+/// A scope that is open; `Frame` in `_thread.py` describes its fields.
 pub const FRAME: Kind = Kind {
     name: c"libgraphpatch._native.FrameBase",
     objects: &[c"root", c"module", c"outer", c"ignored", c"cold", c"seen"],
@@ -43,7 +44,7 @@ pub mod frame {
     pub const PLAN: usize = 1;
 }
 
-/// A module as it is called from another one: as `Scope` in `_scope.py` says.
+/// A module as it is called from another one; `Scope` in `_scope.py` describes its fields.
 pub const KNOWN: Kind = Kind {
     name: c"libgraphpatch._native.ScopeBase",
     objects: &[
@@ -135,7 +136,7 @@ pub fn make_type(kind: &Kind) -> Result<Object> {
         (raw::TP_TRAVERSE, traverse as *mut c_void),
         (raw::TP_CLEAR, clear as *mut c_void),
         (raw::TP_DEALLOC, deallocate as *mut c_void),
-        // The type reads them as long as it lives, in some versions.
+        // Some versions of CPython read the members as long as the type lives, so they are never freed.
         (raw::TP_MEMBERS, members.leak().as_mut_ptr().cast()),
     ];
     let flags = raw::FLAG_DEFAULT | raw::FLAG_BASE | raw::FLAG_GC;
@@ -177,7 +178,7 @@ unsafe extern "C" fn traverse(record: *mut PyObject, visit: Visit, to: *mut c_vo
     }
 }
 
-/// Tells of an object's type and of all others that it holds.
+/// Visits an object's type and all other objects that it holds.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
-//! A call of a module outside of any run. Where it is one of a root, the package's functions begin the run and end it; both
-//! have returned while the module runs, so that Python's stack is not deeper than it is without us.
+//! A call of a module outside of any run. If the module is a root, a function of the package begins the run, and another one
+//! ends it. Neither is on the stack while the module runs, so Python's stack is no deeper than without the library.
 
 use std::ptr::null_mut;
 
@@ -45,7 +45,7 @@ fn inside(state: &State, module: &Object, begun: &Object, call: &Call<'_>) -> Re
     }
 }
 
-/// Ends a run whose call has raised. What is raised afterwards may be another exception, which stood behind the first one.
+/// Ends a run whose call has raised. The package may raise another exception instead: the one that caused the first.
 fn failed(state: &State, begun: &Object) -> Raised {
     let (mut kind, mut value, mut traceback): (*mut PyObject, *mut PyObject, *mut PyObject) =
         (null_mut(), null_mut(), null_mut());

@@ -21,7 +21,8 @@ const INSIDE: u32 = gp_wants::Inside as u32;
 const OPERATIONS: u32 = gp_wants::Operations as u32;
 const IGNORED: u32 = gp_wants::Ignored as u32;
 
-/// What is known of the module as it is called from the frame, if that still holds and nothing of it is unusual.
+/// What is known of the module as it is called from this frame; found anew if it is out of date. `None` if Python has to
+/// make the call, as something about the module or the root is unusual.
 pub fn known(
     state: &State,
     outer_object: &Object,
@@ -54,7 +55,7 @@ pub fn known(
     Ok(is_current(state, record, module)?.then_some(made))
 }
 
-/// As `Scope.is_current`, for a module of which nothing is unusual.
+/// Does what `Scope.is_current` does, for an ordinary module.
 fn is_current(state: &State, known: &Record, module: &Object) -> Result<bool> {
     let names = &state.names;
     let is = |place, object: &Object| known.object(place).is_some_and(|held| held.is(object));
@@ -186,7 +187,7 @@ pub fn shown(
     }
 }
 
-/// Whether something of the user's happens to the output inside the module's call. As in `_hooked.py`.
+/// Whether hooks of the user's may change the output inside the module's call. `_hooked.py` asks the same.
 fn is_hooked(state: &State, module: &Object) -> Result<bool> {
     for name in &state.names.hooks {
         if module.attribute(name)?.is_true()? {
@@ -230,7 +231,7 @@ fn open(
     unsafe { record::make(&state.frame, objects, [wants.into(), plan]) }
 }
 
-/// Calls that do not matter from a frame of this place among the patches, as `Frame` has them.
+/// The calls that do not matter from a frame at this place among the patches: the content of `Frame.ignored`.
 fn ignored_by(state: &State, root: &Object, plan: u64, wants: u32) -> Result<Object> {
     let all = root.attribute(&state.names.ignored)?;
     let place = number((wants >> Wants::SITE_SHIFT).into())?;
@@ -243,7 +244,7 @@ fn ignored_by(state: &State, root: &Object, plan: u64, wants: u32) -> Result<Obj
     Ok(made)
 }
 
-/// Shows the arguments of the call. The call as it comes to be, if it is another one.
+/// Shows the arguments of the call to the library. Returns the changed call if patches have changed an argument.
 fn show_inputs(
     state: &State,
     outer: &Object,
@@ -347,7 +348,7 @@ fn by_name(call: &Call<'_>, name: &Object) -> Result<Option<(usize, Object)>> {
     };
     for (index, value) in call.named.iter().enumerate() {
         let given = names.element(index)?;
-        // Both are interned as a rule.
+        // Both names are interned as a rule, so most comparisons end at their addresses.
         if given.is(name) || (given.text().is_some() && given.text() == name.text()) {
             return Ok(Some((index, value.clone())));
         }
@@ -355,9 +356,9 @@ fn by_name(call: &Call<'_>, name: &Object) -> Result<Option<(usize, Object)>> {
     Ok(None)
 }
 
-/// Shows what the innermost scope returns. What it comes to be.
+/// Shows what the innermost scope returns to the library. Returns the output as patches left it.
 fn show_output(state: &State, outer: &Object, output: Object) -> Result<Object> {
-    // Where counts can be trusted and only this function holds it, it may be changed where it lies.
+    // If reference counts can be trusted and only this function holds the tensor, it may be changed in place.
     let is_tensor = output.kind() == state.tensor.address();
     let owned = state.counts && is_tensor && output.references() == 1;
     let flat = match Flat::of(&output, state) {
@@ -380,7 +381,7 @@ fn show_output(state: &State, outer: &Object, output: Object) -> Result<Object> 
     }
 }
 
-/// Shows a value, without the GIL. How many of its leaves were changed.
+/// Shows a value to the library, without holding the GIL. Returns how many of its leaves were changed.
 fn show(
     state: &State,
     outer: &Object,

@@ -7,7 +7,7 @@ use graphpatch_locks::OnceLock;
 use super::object::{Object, Result, interned, raise};
 use super::raw::python;
 
-/// Whether a call may be a run at all, and whether one inside a run may be.
+/// `ANY`: whether a call may be a run at all. `SEVERAL`: whether a call inside a run may be a run of its own.
 pub static ANY: AtomicBool = AtomicBool::new(false);
 pub static SEVERAL: AtomicBool = AtomicBool::new(false);
 
@@ -21,7 +21,7 @@ pub struct Names {
     pub function: Object,
     pub scopes: Object,
     pub ignored: Object,
-    /// Where a module keeps what happens to its output inside its call.
+    /// The attributes in which a module keeps the hooks that may change its output.
     pub hooks: [Object; 3],
 }
 
@@ -59,30 +59,30 @@ pub struct State {
     pub empty: Object,
     /// Whether the number of references to an object tells who holds it.
     pub counts: bool,
-    /// `(module)`: a call outside of any run. None: nothing is to be done; `(root,)`: it is left to `call_root`; else the run
-    /// has begun, as `(root, wants, signature, arguments, ...)`.
+    /// `(module)`: begins the run of a call outside of any run. Returns None if nothing is to be done, `(root,)` if `call_root`
+    /// has to do the whole call, else the run that has begun, as `(root, wants, signature, arguments, ...)`.
     pub begin: Object,
     /// `(begun)`: ends the run that `begin` has begun.
     pub end: Object,
-    /// `(begun, error)`: the same where the call has raised; may raise what stood behind the error.
+    /// `(begun, error)`: ends the run when the call has raised `error`; may raise the exception that caused it.
     pub failed: Object,
     /// `(root, frame, module, args, kwargs, call)`: the call of a root.
     pub call_root: Object,
     /// `(frame, module)`: the scope that the module is when it is called from there, or None.
     pub scope_of: Object,
-    /// `(frame, module, scope)`: no call of the module from there matters.
+    /// `(frame, module, scope)`: notes that no call of the module from there matters.
     pub ignore: Object,
-    /// `(frame, module, signature, args, kwargs)`: shows inputs; the call as it comes to be.
+    /// `(frame, module, signature, args, kwargs)`: shows inputs; returns the arguments as patches left them.
     pub show_inputs: Object,
-    /// `(frame, module, signature, args, kwargs, values)`: the call with what patches made of inputs that were shown.
+    /// `(frame, module, signature, args, kwargs, values)`: returns the arguments with the inputs that patches have changed.
     pub changed_inputs: Object,
-    /// `(frame, output, owned)`: shows an output; what it comes to be.
+    /// `(frame, output, owned)`: shows an output; returns it as patches left it.
     pub show_output: Object,
-    /// `(frame, output)`: what patches made of an output that was shown.
+    /// `(frame, output)`: returns what patches made of an output that was shown.
     pub changed_output: Object,
     /// `(status)`: raises what a status stands for.
     pub fail: Object,
-    /// `(frame, status)`: the same for a value, which may only be noted.
+    /// `(frame, status)`: the same for a value that could not be shown; the failure may only be noted, without raising.
     pub fail_value: Object,
     /// `(frame, module, args, kwargs, call)`: the call of a module with hooks, and its output shown.
     pub hooked: Object,

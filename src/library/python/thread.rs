@@ -13,7 +13,7 @@ use super::record::new_type;
 thread_local! {
     /// An owned reference, or NULL for None.
     static FRAME: Cell<*mut PyObject> = const { Cell::new(null_mut()) };
-    /// Whether what runs is code that `torch.compile` has made.
+    /// Whether this thread runs code that `torch.compile` has made.
     static COMPILED: Cell<bool> = const { Cell::new(false) };
 }
 

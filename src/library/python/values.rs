@@ -1,5 +1,5 @@
-//! Python's values as the library sees them, where they are plain: the same text as `_structure.py` makes, and the same
-//! tensors. What is not plain is left to that file.
+//! Converts ordinary Python values for the library: to the same text that `_structure.py` makes, and the same tensors. All
+//! other values are left to that file.
 
 use std::ffi::{CString, c_int, c_void};
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use super::object::{Object, Raised, Result};
 use super::raw::python;
 use super::state::{Names, State};
 
-/// As in `_structure.py`.
+// The limits are those of `_structure.py`.
 const DEEPEST: usize = 32;
 const LONGEST: usize = 1024;
 const MOST_TEXT: usize = 200;
@@ -20,7 +20,7 @@ pub struct Flat {
     pub tensors: Vec<*const c_void>,
 }
 
-/// What is not plain, or has raised.
+/// Why a value was not converted: it is not an ordinary one, or an exception was raised.
 pub enum Stop {
     NotPlain,
     Raised,

@@ -36,7 +36,7 @@ def main() -> None:
                 start, end = header[key]["data_offsets"]
                 weights.seek(8 + size + start)
                 archive.writestr(zipfile.ZipInfo(entry), weights.read(end - start))
-    # Last, and whole or not at all: its presence says that it is done.
+    # The file gets its name by a rename at the very end, so that it exists only when it is complete.
     os.replace(part, folder / "encoder.pt")
 
 

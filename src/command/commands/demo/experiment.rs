@@ -1,5 +1,5 @@
-//! Many experiments in one run of the program: it gets the same two sentences again and again, and each patch holds for the two
-//! runs of the model of one of these times.
+//! Many experiments in one run of the program. It gets the same two sentences once for each experiment, so the model runs
+//! twice for each. Each patch holds only for the two runs of its own experiment.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub const PATCHES: &str = "patches.toml";
 pub const TOKENS: &str = "pairs.txt";
 pub const LAYERS: usize = 6;
 pub const HEADS: usize = 12;
-/// What the page's heat map shows: a layer's attention, and its MLP.
+/// The parts of a layer that the page's heat map shows: its attention and its MLP.
 const PARTS: [&str; 2] = ["attention.output_1.dense.output", "output_1.dense.output"];
 
 /// A node and the slice that is zeroed there.
@@ -49,7 +49,7 @@ impl Experiment {
         }
     }
 
-    /// Writes the patches, and the sentences once more than there are patches: the first time nothing is patched.
+    /// Writes the patches, and the sentences once for each patch and once more. The first time nothing is patched.
     pub fn save(&self, folder: &Path) -> Result<(), Stop> {
         let mut patches = String::new();
         for (i, Case { path, slice }) in self.cases.iter().enumerate() {
@@ -74,7 +74,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// What the program printed: a line for each time.
+    /// Reads what the program printed: a line for each pair of sentences.
     pub fn read(&self, printed: &str) -> Result<Measured<'_>, Stop> {
         let number = |line: &str| line.split("similarity ").nth(1)?.parse().ok();
         let values: Vec<f64> = printed.lines().filter_map(number).collect();
@@ -92,7 +92,7 @@ impl Experiment {
     }
 }
 
-/// The similarity without a patch, then that of each case.
+/// The measured similarities: first the one without a patch, then that of each case.
 pub struct Measured<'a> {
     experiment: &'a Experiment,
     values: Vec<f64>,
@@ -103,7 +103,7 @@ impl Measured<'_> {
         self.values[0]
     }
 
-    /// For each layer its heads.
+    /// The similarities of the heads, layer by layer.
     pub fn heads(&self) -> Vec<Vec<f64>> {
         let heads = &self.values[1..=LAYERS * HEADS];
         heads.chunks(HEADS).map(<[f64]>::to_vec).collect()

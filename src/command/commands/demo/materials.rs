@@ -20,7 +20,7 @@ const PROGRAM: &str = include_str!("infer.py");
 pub struct Materials;
 
 impl Materials {
-    /// Puts what is missing into the folder.
+    /// Writes the files that the folder does not have yet.
     pub fn prepare(
         folder: &Path,
         python: &OsStr,
@@ -52,7 +52,7 @@ impl Materials {
         first_two(SENTENCES)
     }
 
-    /// The same as tokens.
+    /// The same two sentences as token numbers.
     pub fn pair_of_tokens(&self) -> [&'static str; 2] {
         first_two(TOKENS)
     }
@@ -67,7 +67,7 @@ fn fail(file: &Path, why: &dyn Display) -> Stop {
     Stop::usage(format!("{}: cannot be written: {why}", file.display()))
 }
 
-/// Writes a file that is not there or says something else.
+/// Writes a file, unless it is there with this content already.
 fn keep(file: &Path, content: &[u8]) -> Result<(), Stop> {
     if std::fs::read(file).is_ok_and(|found| found == content) {
         return Ok(());
@@ -101,7 +101,8 @@ fn link(folder: &Path, program: &Path) -> Result<(), Stop> {
         .map_err(|why| fail(&to, &why))
 }
 
-/// A name in the same folder that no other demo uses: what it may run is put into its place by a rename.
+/// A temporary name in the same folder that no other demo uses. The file is renamed when it is complete, as another demo may
+/// already run it.
 fn beside(file: &Path) -> PathBuf {
     file.with_extension(format!("{}.part", std::process::id()))
 }

@@ -1,7 +1,7 @@
 //! `graphpatch demo`: a sentence encoder in a finished program, seen and patched by the commands that a user would type.
 //!
-//! `materials.rs` puts the encoder and the program into a folder. `experiment.rs` is the many patches of one run of the program,
-//! and `map.rs` the heat map of what they changed.
+//! `materials.rs` puts the encoder and the program into a folder. `experiment.rs` makes the many patches for one run of the
+//! program and reads what they changed. `map.rs` draws that as a heat map.
 
 mod experiment;
 mod map;
@@ -49,7 +49,7 @@ impl Demo {
                 "running it; the first use of a libtorch compiles an adapter, which can take half a minute",
             );
         }
-        // Two programs at a time: each spends most of its time on loading libtorch and the model.
+        // The two programs run at the same time, since each spends most of its time on loading libtorch and the model.
         let (bare, recorded) = std::thread::scope(|scope| {
             let bare = scope.spawn(|| steps.program());
             let recorded = steps.graphpatch(&["run", "--graph", "graph.json", "--"], "tokens.txt");
@@ -114,20 +114,20 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
-/// What the demo runs, all of it in the folder.
+/// Runs the programs of the demo, all of them in its folder.
 struct Steps<'a> {
     folder: &'a Path,
 }
 
 impl Steps<'_> {
-    /// The program as it is; answers what it printed.
+    /// Runs the program without graphpatch and returns what it printed.
     fn program(&self) -> Result<String, Stop> {
         let mut command = Command::new("./infer");
         command.args(["encoder.pt", "tokens.txt"]);
         self.printed(&mut command)
     }
 
-    /// The program under `graphpatch`.
+    /// Runs the program under `graphpatch` and returns what it printed.
     fn graphpatch(&self, arguments: &[&str], tokens: &str) -> Result<String, Stop> {
         let program = ["./infer", "encoder.pt", tokens];
         self.command(&[arguments, &program].concat())
@@ -139,7 +139,8 @@ impl Steps<'_> {
         self.printed(Command::new(itself).args(arguments))
     }
 
-    /// One thread each, since two run at a time and a model of this size gains little from more.
+    /// Runs a command and returns its output. Each program gets one thread of libtorch, since two programs run at a time and a
+    /// model of this size gains little from more.
     fn printed(&self, command: &mut Command) -> Result<String, Stop> {
         if std::env::var_os("OMP_NUM_THREADS").is_none() {
             command.env("OMP_NUM_THREADS", "1");

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use graphpatch_loader::{Libtorch, supported};
 use serde::Serialize;
 
-/// Everything that was found. `advice` has a line for each thing that is missing; where it is empty, nothing is.
+/// Everything that was found. `advice` has a line for each thing that is missing, and is empty if nothing is missing.
 #[derive(Debug, Default, Serialize)]
 pub struct Findings {
     pub graphpatch: &'static str,
     pub library: Option<PathBuf>,
     pub program: Option<PathBuf>,
-    /// The libraries that the program's libtorch was looked for among.
+    /// The libraries among which the program's libtorch was searched.
     pub looked: Vec<PathBuf>,
     pub libtorch: Option<Torch>,
     pub adapter: Option<Adapter>,
@@ -24,7 +24,7 @@ pub struct Findings {
     pub shipped_for: Vec<String>,
     pub compiler: Option<Compiler>,
     pub cache: Option<PathBuf>,
-    /// Why the cache is not where it would be.
+    /// Why the cache is not in its usual directory, if so.
     pub cache_note: Option<String>,
     /// How many adapters of other versions of libgraphpatch the cache holds.
     pub old_adapters: usize,

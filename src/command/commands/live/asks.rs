@@ -12,7 +12,7 @@ use super::connection::{Connection, read};
 use crate::patch_arguments::absolute;
 use crate::voice::{Stop, say};
 
-/// Asks; the answer of the process.
+/// Sends the command's request and returns the answer of the process.
 pub fn ask(connection: &mut Connection, command: &Command) -> Result<Value, Stop> {
     let request = match command {
         Command::Tree { path, depth } => return tree(connection, path, *depth),
@@ -46,7 +46,7 @@ pub fn ask(connection: &mut Connection, command: &Command) -> Result<Value, Stop
     connection.ask(&request)
 }
 
-/// Files are named as this command sees them.
+/// The request for a patch. Files in it are named by absolute paths, as the process may run in another directory.
 fn add(patch: &str) -> Result<Request, Stop> {
     let spec: PatchSpec = patch.parse()?;
     let spec = absolute(&[spec])?
@@ -65,7 +65,8 @@ fn record(path: &str) -> String {
     }
 }
 
-/// Has the process record until something was, and no longer than this command is there.
+/// Asks for the trees. If nothing was recorded yet, the process records until there is a graph; it stops when this command
+/// disconnects.
 fn tree(
     connection: &mut Connection,
     path: &Option<String>,
@@ -158,7 +159,7 @@ fn number(number: Option<f64>) -> String {
     number.map_or("-".into(), |number| format!("{number:.6}"))
 }
 
-/// What is wrong with a value comes first.
+/// The statistics as text. The counts of NaN and infinities come first, as they show what is wrong with a value.
 pub fn statistics(of: &Statistics) -> String {
     format!(
         "nan {}  inf {}  norm {}  mean {}  min {}  max {}",

@@ -14,13 +14,13 @@ use crate::voice::Stop;
 /// A process that listens.
 pub struct Connection {
     lines: BufReader<UnixStream>,
-    /// The last answer as it came: its numbers have all their digits.
+    /// The text of the last answer. `--json` prints it, so that numbers keep all their digits.
     pub said: String,
     pub process: Hello,
 }
 
 impl Connection {
-    /// `None` where nobody listens any more.
+    /// Connects to a socket. `None` if no process listens there any more.
     pub fn open(socket: &Path) -> Option<Result<Connection, Stop>> {
         let stream = UnixStream::connect(socket).ok()?;
         let mut connection = Connection {
@@ -71,7 +71,7 @@ impl Connection {
     }
 }
 
-/// An answer, or a part of one, as what it should be.
+/// Converts an answer, or a part of one, to the expected type.
 pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Stop> {
     serde_json::from_value(answer).map_err(|why| {
         Stop::usage(format!(

@@ -5,7 +5,7 @@
 //! | `processes` | which processes listen, and which one is meant |
 //! | `connection` | requests out, answers in |
 //! | `asks` | what each command asks, and how its answer is shown |
-//! | `watch` | the statistics of a value, as runs come by |
+//! | `watch` | the statistics of a value, again for each new value |
 
 mod asks;
 mod connection;

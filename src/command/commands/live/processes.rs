@@ -11,7 +11,7 @@ use crate::voice::{Stop, print, say};
 
 const HOW: &str = "start it with `graphpatch run --live -- PROGRAM`, or have it call gp_live_start (Python: libgraphpatch.live())";
 
-/// Those that listen, or only `pid`, in the order of their numbers.
+/// Connections to all processes that listen, or only to `pid`, in the order of their process ids.
 fn all(pid: Option<u32>) -> Result<Vec<Connection>, Stop> {
     let mut found: Vec<Connection> = Vec::new();
     for folder in sockets::folders() {
@@ -32,7 +32,7 @@ fn all(pid: Option<u32>) -> Result<Vec<Connection>, Stop> {
                 Some(Ok(connection)) => found.push(connection),
                 Some(Err(why)) if pid.is_some() => return Err(why),
                 Some(Err(why)) => say(why.message),
-                // A process that was killed has left it.
+                // A process that was killed has left its socket behind.
                 None => drop(std::fs::remove_file(&file)),
             }
         }
@@ -63,7 +63,7 @@ pub fn choose(pid: Option<u32>) -> Result<Connection, Stop> {
     }
 }
 
-/// `graphpatch live` alone.
+/// What `graphpatch live` without a subcommand does: it lists the processes.
 pub fn list(pid: Option<u32>, as_json: bool) -> Result<u8, Stop> {
     let found = all(pid)?;
     if as_json {

@@ -1,4 +1,4 @@
-//! The statistics of a value, as runs come by: a probe that is there as long as this command.
+//! The statistics of a value, again for each new value, by a probe that exists as long as this command is connected.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::asks::statistics;
 use super::connection::{Connection, read};
 use crate::voice::{Stop, print};
 
-/// How long to wait before asking again: a fast model has runs that are not shown.
+/// How long to wait before asking again. Runs of a fast model in between are not shown.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Prints a line whenever the value was computed anew.

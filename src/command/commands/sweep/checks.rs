@@ -1,4 +1,4 @@
-//! What of a sweep's arguments is refused before anything runs.
+//! The checks of a sweep's arguments before anything runs.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::launch::start;
 use crate::patch_arguments::values_of;
 use crate::voice::Stop;
 
-/// The table where -o names none.
+/// The table's file if -o names none.
 const TABLE: &str = "sweep.csv";
 
 impl Sweep {
@@ -80,7 +80,7 @@ impl Sweep {
         outputs::check(&outputs, &inputs)
     }
 
-    /// The patches of every run.
+    /// The patches that hold in every run.
     pub(super) fn always(&self) -> Result<Vec<PatchSpec>, Stop> {
         let mut specs = Vec::new();
         for text in &self.always {
@@ -94,7 +94,7 @@ impl Sweep {
         Ok(specs)
     }
 
-    /// The paths that are given in full.
+    /// Checks the paths that are given in full, without a pattern.
     pub(super) fn check_paths(&self, graphs: &[Graph]) -> Result<(), Stop> {
         let keepers = self.metric.iter().filter_map(Metric::keeper);
         let specs: Vec<PatchSpec> = self.always()?.into_iter().chain(keepers).collect();
@@ -103,7 +103,7 @@ impl Sweep {
     }
 }
 
-/// Where the table goes whose name was not given: never over another one.
+/// The file of a table whose name was not given. An existing file is never overwritten by it.
 pub(super) fn unnamed() -> Result<PathBuf, Stop> {
     let table = PathBuf::from(TABLE);
     match table.symlink_metadata() {

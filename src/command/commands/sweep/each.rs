@@ -8,21 +8,21 @@ use crate::launch::outputs::Input;
 use crate::patch_arguments::values_of;
 use crate::voice::Stop;
 
-/// Stands for the node's path in the key of a safetensors file.
+/// In the key of a safetensors file, this text stands for the node's path.
 const HERE: &str = "{}";
 
 /// A patch without a path.
 pub struct Each(PatchSpec);
 
 impl Each {
-    /// From `zero`, `add:VALUE` or `replace:VALUE`, and a slice with its brackets or none.
+    /// Made from `zero`, `add:VALUE` or `replace:VALUE`, and from a slice with its brackets, or an empty text for none.
     pub fn new(patch: &str, slice: &str, runs: Option<RunRange>) -> Result<Each, Stop> {
         let slice: Slice = match slice.trim() {
             "" => Slice::whole(),
             slice if slice.starts_with('[') => slice.parse()?,
             inner => format!("[{inner}]").parse()?,
         };
-        // The node's path takes the place of this one, which is seen only in the message for a wrong text.
+        // `NODE` stands for the node's path, which is set later. It is seen only in the message for a wrong text.
         let mut spec: PatchSpec = format!("NODE={patch}").parse()?;
         if spec.kind.keeps() {
             return Err(Stop::usage(format!("--patch {patch}: it changes nothing")));
@@ -53,7 +53,7 @@ impl Each {
         spec
     }
 
-    /// The patches at these nodes; the files of their values have been read once.
+    /// The patches at these nodes. The files of their values are read once, as a check.
     pub fn at_all(&self, nodes: &[NodePath]) -> Result<Vec<PatchSpec>, Stop> {
         let patches: Vec<PatchSpec> = nodes.iter().map(|node| self.at(node)).collect();
         let mut before: Option<&Value> = None;

@@ -11,12 +11,12 @@ use crate::terminal;
 
 use super::table::{Column, Measure, Table};
 
-/// Where each of a table's rows stands.
+/// At which row and column of the heat map each of a table's rows stands.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Grid {
-    /// The numbers, ascending; `None`, the first, for paths without one.
+    /// The numbers, ascending. `None` comes first; it is the column of paths without a number.
     pub columns: Vec<Option<u64>>,
-    /// The paths with `*` for the number, in the table's order; for each column the table's row.
+    /// The paths with `*` in place of the number, in the table's order; for each column, the index of the table's row.
     pub rows: Vec<(String, Vec<Option<usize>>)>,
 }
 
@@ -24,7 +24,8 @@ impl Grid {
     pub fn of<'a>(nodes: impl Iterator<Item = &'a NodePath>) -> Grid {
         let nodes: Vec<String> = nodes.map(NodePath::to_string).collect();
         let numbers: Vec<_> = nodes.iter().map(|node| numbers(node)).collect();
-        // The first number in which any two differ: `encoder_1.layer_0` and `encoder_1.layer_1` in the second.
+        // The place of the first number in which any two paths differ: the second one for `encoder_1.layer_0` and
+        // `encoder_1.layer_1`.
         let most = numbers.iter().map(Vec::len).max().unwrap_or(0);
         let varies = |at: &usize| {
             let values: BTreeSet<u64> = numbers
@@ -92,7 +93,7 @@ fn numbers(path: &str) -> Vec<Number> {
     found
 }
 
-/// How a metric's numbers become colors: how far each is from the bare run's, by the largest distance.
+/// How a metric's numbers become colors: by the distance from the bare run's number, relative to the largest distance.
 pub struct Scale {
     bare: f64,
     most: f64,
@@ -117,7 +118,7 @@ impl Scale {
         }
     }
 
-    /// -1 to 1: how far below or above the bare run's. `None` for NaN.
+    /// How far a number is below (to -1) or above (to 1) the bare run's. `None` for NaN.
     pub fn position(&self, value: f64) -> Option<f64> {
         let far = value - self.bare;
         match far {
@@ -137,7 +138,7 @@ impl Scale {
     }
 }
 
-/// White to red, and to blue: at a position from -1 to 1.
+/// The color at a position from -1 (blue) over 0 (white) to 1 (red).
 pub fn rgb(position: f64) -> [u8; 3] {
     // The ends of ColorBrewer's RdBu.
     let end: [f64; 3] = if position < 0.0 {
@@ -170,15 +171,15 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// Failed rows, and columns that have no node.
+/// The cells of failed rows, and those of columns that have no node.
 const FAILED: &str = "failed";
 const NONE: &str = "";
-/// Without colors: how far from the bare run's.
+/// Without colors, the shades that show how far a number is from the bare run's.
 const SHADES: [char; 5] = [' ', '░', '▒', '▓', '█'];
 /// The 256 colors of terminals, from white to red and to blue.
 const REDS: [u8; 7] = [231, 224, 217, 210, 203, 160, 124];
 const BLUES: [u8; 7] = [231, 195, 153, 117, 75, 32, 25];
-/// A row of cells goes on in the next block after so many characters; on a terminal after as many as it has.
+/// The width after which the rest of a row goes into the next block. On a terminal, the terminal's width is used instead.
 const WIDTH: usize = 120;
 
 /// The heat maps of all metrics, for a terminal or a file.
@@ -298,7 +299,7 @@ mod tests {
             found.rows,
             rows.map(|(label, cells)| (label.to_owned(), cells))
         );
-        // `01` and `1` are two nodes.
+        // `01` and `1` are different nodes, so they cannot share a cell.
         assert_eq!(grid(&["a_1", "a_01", "a_2"]).rows.len(), 2);
         assert_eq!(grid(&["t|sub_0", "t|sub_1", "a_1b"]).rows[0].0, "t|sub_*");
         assert_eq!(grid(&["a_3.x"]).rows, [("a_*.x".to_owned(), vec![Some(0)])]);

@@ -24,11 +24,11 @@ impl Journal {
         name.into()
     }
 
-    /// Opens it, and answers what an interrupted sweep of the same settings has left there.
+    /// Opens the journal, and returns the rows that an interrupted sweep with the same settings has left there.
     ///
     /// # Errors
     ///
-    /// It is open already, is that of another sweep, or cannot be written.
+    /// The journal is open in another process, belongs to a sweep with other settings, or cannot be written.
     pub fn open(
         path: PathBuf,
         settings: &Settings,
@@ -58,7 +58,7 @@ impl Journal {
         if let Some(first) = lines.next() {
             let known: Option<Settings> = serde_json::from_slice(first).ok();
             let same = known.as_ref() == Some(settings);
-            // Without a row there is nothing to lose.
+            // A journal with other settings but without rows may be overwritten, as nothing is lost.
             if !same && (known.is_none() || lines.clone().next().is_some()) {
                 return Err(Stop::usage(format!(
                     "{}: an interrupted sweep with other settings left it; give the same program, patch, slice and metrics to go \
@@ -84,7 +84,7 @@ impl Journal {
         Ok((journal, rows))
     }
 
-    /// Adds a row, which an interruption does not lose any more.
+    /// Adds a row. From then on an interruption of the sweep does not lose it.
     pub fn add(&mut self, row: &Row) -> Result<(), Stop> {
         self.line(row)
     }
@@ -105,14 +105,15 @@ impl Journal {
 }
 
 impl Drop for Journal {
-    /// A program that is being started on another thread holds a copy of the descriptor, and its lock, until it begins.
+    /// A program that another thread is starting right now has a copy of the descriptor until its `exec`, and with it the lock.
+    /// So the lock is released by hand.
     fn drop(&mut self) {
         let _ = self.file.unlock();
     }
 }
 
-/// The lines that were written to their end. When everything stopped, one may have been half written; where the power failed,
-/// a file may also end in zeros that were never written over.
+/// The lines that were written completely. An interruption may leave the last one half written. After a power failure, a
+/// file may also end in zeros that were never overwritten.
 fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let written = bytes.iter().position(|byte| *byte == 0);
     let bytes = &bytes[..written.unwrap_or(bytes.len())];
@@ -180,7 +181,7 @@ mod tests {
         assert!(open("zero", false).is_err());
     }
 
-    /// However the end is torn: cut at any byte, in zeros, in the middle of a character, with other bytes behind it.
+    /// The end may be damaged in any way: cut at any byte or inside a character, filled with zeros, or followed by other bytes.
     #[test]
     fn a_torn_end_drops_its_tail() {
         let dir = tempfile::tempdir().expect("dir");
@@ -208,14 +209,14 @@ mod tests {
         ];
         for cut in 0..=whole.len() {
             for tail in tails {
-                // Bytes behind settings that were cut are no journal at all, and might be somebody's file.
+                // If the settings are cut and other bytes follow, it may be a file of the user's, which is refused.
                 if cut < begin && !tail.is_empty() && tail[0] != 0 {
                     continue;
                 }
                 std::fs::write(&path, [&whole[..cut], tail].concat()).expect("write");
                 let (mut journal, some) = open().unwrap_or_else(|why| panic!("{cut}: {why}"));
                 let ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
-                // A row that lacks nothing but its end may be taken where the tail brings one.
+                // A row that lacks only its newline may be accepted if the tail begins with one.
                 let (least, most) = (ends(&whole[..cut]), ends(&whole[..cut]) + 1);
                 let had = |lines: usize| lines.saturating_sub(1).min(rows.len());
                 assert!(

@@ -14,19 +14,19 @@ pub struct Measurements<'a> {
     pub metrics: &'a [Metric],
     /// The patches of every run.
     always: Vec<PatchSpec>,
-    /// What keeps the values that metrics need.
+    /// The probes and records that keep the values which metrics need.
     keepers: Vec<PatchSpec>,
 }
 
-/// What the bare run has shown.
+/// The bare run: the program without a patch at a node.
 pub struct BareRun {
-    /// Why its measurements cannot be used.
+    /// Why its measurements cannot be used, if so.
     pub fault: Option<String>,
     done: Done,
 }
 
 impl BareRun {
-    /// The graphs that it recorded; none where it was not to record.
+    /// The graphs that it recorded; none if it did not record.
     pub fn graphs(&self) -> Vec<Graph> {
         self.done.graphs()
     }
@@ -47,7 +47,7 @@ impl<'a> Measurements<'a> {
         }
     }
 
-    /// Runs the program without a patch at a node; `None` where the sweep is to end.
+    /// Runs the program without a patch at a node. `None` if a signal asks the sweep to end.
     pub fn run_bare(&self, record: bool) -> Result<Option<BareRun>, Stop> {
         let patches: Vec<PatchSpec> = self.always.iter().chain(&self.keepers).cloned().collect();
         let done = self.program.run(record, &patches)?;
@@ -68,7 +68,7 @@ impl<'a> Measurements<'a> {
         self.metrics.iter().map(read).collect()
     }
 
-    /// Runs the program with this patch, too, and measures; `None` where the sweep is to end.
+    /// Runs the program with this patch as well, and measures. `None` if a signal asks the sweep to end.
     pub fn at(&self, patch: &PatchSpec, bare: &[Bare]) -> Result<Option<Row>, Stop> {
         let mut patches = self.always.clone();
         patches.push(patch.clone());

@@ -14,7 +14,7 @@ use super::table::{Column, Measure};
 /// A metric: `regex:PATTERN`, `distance:PATH` or `mean-distance:PATH`, with `NAME=` in front if it is to be called so.
 #[derive(Clone, Debug)]
 pub struct Metric {
-    /// The text, or the name given.
+    /// The name that the user gave, or else the metric's text.
     pub name: String,
     what: What,
 }
@@ -101,11 +101,11 @@ impl Metric {
         })
     }
 
-    /// What the bare run shows.
+    /// Reads the metric's result of the bare run, with which other runs are compared.
     ///
     /// # Errors
     ///
-    /// Nothing to measure was there.
+    /// The output or the value that the metric needs was not there.
     pub fn of_bare(&self, done: &Done) -> Result<Bare, String> {
         Ok(match &self.what {
             What::Regex(pattern) => Bare::Number(number(pattern, done)?),
@@ -115,11 +115,11 @@ impl Metric {
         })
     }
 
-    /// What another run shows, next to the bare one.
+    /// Measures another run, in comparison with the bare one.
     ///
     /// # Errors
     ///
-    /// Nothing to measure was there, or it cannot be compared.
+    /// The output or the value that the metric needs was not there, or cannot be compared with the bare run's.
     pub fn of(&self, done: &Done, bare: &Bare) -> Result<f64, String> {
         match (&self.what, bare) {
             (What::Regex(pattern), _) => number(pattern, done),

@@ -1,8 +1,9 @@
 //! `graphpatch sweep`: runs the program once for each of many nodes, patched there, and measures what that changes.
 //!
-//! `checks.rs` refuses bad arguments. `nodes.rs` finds the nodes, and `each.rs` makes the patch at each of them. `once.rs` is one
-//! run of the program, `measure.rs` what is measured of it by the metrics of `metric.rs`, and `pool.rs` all runs. `journal.rs`
-//! keeps what was measured so far, `table.rs` is the result, `heat.rs` and `svg.rs` draw it, and `results.rs` saves it.
+//! `checks.rs` refuses bad arguments. `nodes.rs` finds the nodes, and `each.rs` makes the patch at each of them. `once.rs`
+//! runs the program once, `measure.rs` measures that run by the metrics of `metric.rs`, and `pool.rs` makes all runs.
+//! `journal.rs` keeps what was measured so far, `table.rs` is the result, `heat.rs` and `svg.rs` draw it, and `results.rs`
+//! saves it.
 
 mod checks;
 mod each;
@@ -122,7 +123,7 @@ impl Sweep {
         };
         let graphs = saved.map_or_else(|| bare_run.graphs(), |saved| saved.graphs);
         if let Some(why) = &bare_run.fault {
-            // A path that was mistyped explains more than that it never matched.
+            // If a path was mistyped, a message about the path is more useful than one about a patch that never matched.
             self.check_paths(&graphs)?;
             return Err(Stop::usage(format!("the bare run: {why}")));
         }
@@ -166,7 +167,7 @@ impl Sweep {
         })
     }
 
-    /// The journal, and what an interrupted sweep has measured.
+    /// Opens the journal, and returns it with the rows that an interrupted sweep has measured.
     fn measured_before(&self) -> Result<(Journal, HashMap<NodePath, Row>), Stop> {
         let (journal, known) = Journal::open(self.journal(), &self.settings(), self.restart)?;
         let good = known.into_iter().filter(|row| row.why.is_none());
@@ -177,7 +178,7 @@ impl Sweep {
         self.jobs.map_or_else(cores, usize::from)
     }
 
-    /// What each of several programs at a time has of the cores.
+    /// How many threads each program gets when several run at a time; `None` if `OMP_NUM_THREADS` is to stay as it is.
     fn threads(&self) -> Option<usize> {
         let alone = self.jobs() == 1 || std::env::var_os("OMP_NUM_THREADS").is_some();
         (!alone).then(|| (cores() / self.jobs()).max(1))

@@ -1,15 +1,15 @@
-//! Which nodes a sweep goes through: patterns over paths, and the tensors of a graph that they mean.
+//! The nodes of a sweep: the tensors of a graph whose paths match the patterns.
 
 use graphpatch_core::graph::{self, Graph};
 use graphpatch_core::path::{NodePath, Pattern};
 
 use crate::voice::Stop;
 
-/// The tensors that the patterns mean, each once, in the order of the graphs.
+/// The paths of the tensors that match the patterns, each once, in the order of the graphs.
 ///
 /// # Errors
 ///
-/// A pattern that means none, with what may have been meant.
+/// A pattern that matches no tensor; the message suggests similar paths.
 pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>, Stop> {
     if graphs.iter().all(|graph| graph.root.children.is_empty()) {
         return Err(Stop::usage(

@@ -20,7 +20,7 @@ pub struct Program<'a> {
     pub argv: &'a [OsString],
     pub manner: &'a RunOptions,
     pub library: PathBuf,
-    /// Where each run has a directory of its own, while it lasts.
+    /// The directory in which each run has a directory of its own while it lasts.
     pub dir: &'a Path,
     /// What `OMP_NUM_THREADS` is set to.
     pub threads: Option<usize>,
@@ -28,7 +28,7 @@ pub struct Program<'a> {
 }
 
 impl Program<'_> {
-    /// Runs it to its end; `None` where the sweep is to end.
+    /// Runs the program to its end. `None` if a signal asks the sweep to end.
     pub fn run(&self, record: bool, patches: &[PatchSpec]) -> Result<Option<Done>, Stop> {
         let dir = tempfile::tempdir_in(self.dir)
             .map_err(|why| Stop::usage(format!("{}: {why}", self.dir.display())))?;
@@ -81,7 +81,7 @@ pub struct Done {
     pub stderr: String,
     outcome: Outcome,
     limit: Option<Duration>,
-    /// Kept values are read from there when they are asked for.
+    /// The directory of the run. It must exist as long as this, since kept values are read from it on demand.
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -90,8 +90,8 @@ impl Done {
         self.outcome.graphs()
     }
 
-    /// Why this run cannot be used: it did not end well, or one of these patches was not applied. The patches are those
-    /// that it was given, or the first of them.
+    /// Why this run cannot be used: it failed, or one of `patches` was not applied. These are the patches that the run was
+    /// given, or the first ones of them.
     pub fn fault(&self, patches: &[PatchSpec]) -> Option<String> {
         if let Some(error) = self.outcome.error() {
             return Some(format!("it ran untouched: {error}"));
@@ -123,7 +123,7 @@ impl Done {
         Some(format!("{} never matched", never.text))
     }
 
-    /// The last value that was kept of a path, or all of them; those of all processes.
+    /// The last value that was kept of a path, or with `all` every one, over all processes.
     pub fn kept(&self, path: &str, all: bool) -> Result<Vec<HostTensor>, String> {
         self.outcome.kept(path, all)
     }

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use super::table::Row;
 use crate::voice::{Stop, say};
 
-/// Measures at each of the patches, `jobs` at a time, and hands the rows over as they come, on this thread. Begins no more
-/// once `measure` has answered that the sweep is to end, or anything went wrong.
+/// Measures with each of the patches, `jobs` at a time, and hands the rows to `take` on this thread as they come. Begins no
+/// further run once `measure` has returned `None` (the sweep is to end) or an error, or `take` has failed.
 pub fn run(
     patches: &[&PatchSpec],
     jobs: usize,
@@ -79,7 +79,7 @@ fn bar(length: u64, jobs: usize) -> ProgressBar {
     bar
 }
 
-/// While the bare run lasts.
+/// The spinner that is shown during the bare run.
 pub fn bare() -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message("sweep: the bare run");
     bar.enable_steady_tick(Duration::from_millis(200));

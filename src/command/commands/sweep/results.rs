@@ -1,4 +1,4 @@
-//! The end of a sweep: its table and picture are saved, and a person is told.
+//! The end of a sweep: its table and picture are saved, and the results are printed.
 
 use graphpatch_core::error::Error;
 use graphpatch_core::output::replace;
@@ -10,13 +10,13 @@ use super::table::{Settings, Table};
 use super::{heat, svg};
 use crate::voice::{Stop, print, say};
 
-/// Some nodes could not be measured.
+/// The exit code when some nodes could not be measured.
 const FAILED: u8 = 3;
-/// So many of them are told; the table has all.
+/// At most this many failed nodes are printed. The table has all of them.
 const TOLD: usize = 5;
 
 impl Sweep {
-    /// What the table says of how it was made.
+    /// The settings of this sweep, which the table and the journal contain.
     pub(super) fn settings(&self) -> Settings {
         Settings {
             command: self
@@ -60,7 +60,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// The heat map on stdout, what failed on stderr.
+    /// Prints the heat map on stdout and the failures on stderr.
     pub(super) fn tell(&self, table: &Table) -> Result<u8, Stop> {
         print(&heat::text(table, self.color.is_on()))?;
         let failed: Vec<(&NodePath, &String)> = table
@@ -82,7 +82,7 @@ impl Sweep {
     }
 }
 
-/// All was measured, and the journal has it.
+/// The error when the results cannot be saved. Nothing is lost: the journal still has all measurements.
 fn not_saved(why: &Error) -> Stop {
     Stop {
         message: format!(

@@ -9,7 +9,7 @@ use super::table::{Measure, Table};
 const CELL: (usize, usize) = (58, 26);
 const LETTER: usize = 8;
 const GAP: usize = 12;
-/// What a failed run is filled with.
+/// The color of a failed run's cell.
 const GREY: &str = "#bbb";
 
 /// The maps of all metrics, one below the other.

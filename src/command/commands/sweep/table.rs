@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::columns::{Cells, Columns};
 
-/// The formats that files name.
+/// The name and the version of the format, as the JSON files have them.
 const FORMAT: &str = "graphpatch-sweep";
 const VERSION: u32 = 1;
 
@@ -23,7 +23,7 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
-/// What makes two sweeps the same, but for the nodes.
+/// The settings of a sweep, without its nodes. An interrupted sweep goes on only if they are equal.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub command: Vec<String>,
@@ -68,7 +68,7 @@ pub struct Row {
     pub seconds: f64,
 }
 
-/// A number, in JSON also `"nan"`, `"inf"` and `"-inf"`.
+/// A measured number. In JSON it may also be `"nan"`, `"inf"` or `"-inf"`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Json", try_from = "Json")]
 pub struct Reading(pub f64);
@@ -120,7 +120,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the file's extension.
+    /// The format that the file's extension names.
     pub fn of(file: &Path) -> Option<Format> {
         let extension = file.extension()?;
         [
@@ -145,7 +145,7 @@ impl Table {
         }
     }
 
-    /// Writes the file as a whole or not at all.
+    /// Writes the file. On an error, a file that was there stays as it was.
     pub fn save(&self, file: &Path) -> Result<(), Error> {
         let fail = |why: String| Error::File {
             file: file.to_owned(),
@@ -172,7 +172,7 @@ impl Table {
         replace(file, &text).map_err(|why| fail(why.to_string()))
     }
 
-    /// The columns of the CSV, where what was not measured is null; and the settings, as JSON.
+    /// The same columns as in CSV, with null for what was not measured; and the settings, as JSON in the metadata.
     fn columns(&self) -> Columns {
         let texts =
             |of: fn(&Row) -> Option<String>| Cells::Texts(self.rows.iter().map(of).collect());

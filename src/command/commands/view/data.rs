@@ -10,7 +10,7 @@ use super::flow::Flow;
 use super::sweep::Sweep;
 use super::values::Statistics;
 
-/// Everything that the page's script reads. A text is given by its index in `texts`, where each text stands once.
+/// Everything that the page's script reads. Texts are given by their index in `texts`, so that each is stored once.
 #[derive(Serialize)]
 pub struct Data {
     file: String,
@@ -82,7 +82,7 @@ impl Texts {
 }
 
 impl Data {
-    /// All graphs of a file, with the statistics where their keys lead; answers the keys that lead nowhere, too.
+    /// All graphs of a file, with the statistics at the nodes that their keys name. Also returns the keys that name no node.
     pub fn new(
         file: String,
         start: &NodePath,
@@ -135,7 +135,7 @@ fn rows(
         at.push(nodes.len());
         let row = Row {
             parent: node.scope.map(|scope| at[scope]),
-            // Rows of producers that stand further down are not numbered yet.
+            // Filled in later, since producers further down have no row yet.
             uses: Vec::new(),
             ..row(graph, node.node, &node.path, texts)
         };
@@ -170,7 +170,7 @@ fn row(graph: &Graph, node: &Node, path: &NodePath, texts: &mut Texts) -> Row {
         let file = texts.some(&frame.file);
         files.extend(file.filter(|file| !files.contains(file)));
     }
-    // The path is the node's own, so there always is code.
+    // The path is that of an existing node, so this does not fail.
     let code = graph.code(path).unwrap_or_default();
     Row {
         kind: kind(node.kind),
@@ -211,7 +211,7 @@ fn elements(value: &Value, path: &NodePath, texts: &mut Texts, nodes: &mut Vec<R
     }
 }
 
-/// dtype, device and layout; those of each where runs differed.
+/// The dtype, device and layout of a tensor; if they differed between runs, all of them.
 fn tensor(value: &Value) -> Option<String> {
     match value {
         Value::Tensor(TensorInfo {

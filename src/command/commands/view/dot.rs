@@ -88,7 +88,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Values from outside the scope come from dashed boxes.
+    /// Writes the edges. Values from outside the scope come from dashed boxes.
     fn edges(&mut self, root: usize) {
         let mut outside = HashSet::new();
         let mut drawn = HashSet::new();
@@ -99,7 +99,7 @@ impl Drawing<'_> {
             };
             for used in &self.flow.nodes[at].uses {
                 let from = self.shown[used.from].unwrap_or(used.from);
-                // The edge would lie inside one box, or it is drawn already.
+                // Skips an edge that begins and ends in the same box, or that is drawn already.
                 if from == to || !drawn.insert((from, to, &used.dig)) {
                     continue;
                 }
@@ -121,7 +121,7 @@ impl Drawing<'_> {
     }
 }
 
-/// A string of the language: only `"` and `\` mean something in it; a line's end is written `\n`.
+/// Quotes a text as a string of Graphviz's language, in which only `"`, `\` and line ends have to be escaped.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
@@ -160,7 +160,7 @@ mod tests {
                 && text.contains(&edge("linear.output", "split"))
         );
         assert!(text.contains(&format!("{} [label=\"sub_1\"]", edge("split", "cat"))));
-        // Inner scopes as boxes: the edges end there.
+        // Inner scopes are drawn as single boxes, so the edges end at these boxes.
         let text = digraph("M", &flow, 0, 0);
         assert!(
             !text.contains("subgraph") && text.contains(&edge("x", "linear")),

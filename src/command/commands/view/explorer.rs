@@ -10,7 +10,7 @@ use super::flow::{Flow, Placed};
 use super::values::Statistics;
 use crate::commands::sweep::table::Table;
 
-/// From low to high.
+/// The colors at the two ends of an overlay's scale.
 const LOW: &str = "#f7fbff";
 const HIGH: &str = "#08519c";
 
@@ -63,7 +63,7 @@ fn leaf(flow: &Flow<'_>, placed: &Placed<'_>) -> Value {
     })
 }
 
-/// The leaf whose value a node is: what comes out of a scope is that of its output.
+/// The leaf that produces a node's value. For a scope it is the scope's output.
 fn source(flow: &Flow<'_>, at: usize) -> Option<(String, String)> {
     let placed = flow.nodes.get(at)?;
     let leaf = match placed.node.is_scope() {
@@ -89,7 +89,7 @@ fn attributes(node: &Node) -> Vec<Value> {
         .collect()
 }
 
-/// What is said of a value, or of each element of a container by its place.
+/// The metadata of a value's outputs: one entry, or one for each element of a container.
 fn outputs(value: &Seen) -> Vec<Value> {
     let entry = |id: &str, value: &Seen| {
         let mut about = vec![json!({ "key": "shape", "value": value.label() })];
@@ -162,7 +162,7 @@ pub fn sweeps(graphs: &[Graph], table: &Table) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// The file of an overlay: beside that of the graphs, under its name.
+/// The file of an overlay: it lies beside the file of the graphs, with the overlay's name added.
 pub fn beside(graphs: &Path, name: &str) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = name.chars().map(plain).collect();

@@ -31,7 +31,8 @@ pub struct Use {
 }
 
 impl<'a> Flow<'a> {
-    /// A called module's inputs come from the scope around it; whatever is not in the graph is left out.
+    /// The data flow of a graph. The inputs of a called module come from the scope around it. Values that are not in the graph
+    /// are left out.
     pub fn of(graph: &'a Graph) -> Flow<'a> {
         let mut flow = Flow { nodes: Vec::new() };
         flow.place(&graph.root, NodePath::root(), None);
@@ -52,7 +53,7 @@ impl<'a> Flow<'a> {
                 names: &names,
                 scope,
             };
-            // What goes into a scope goes into its inputs.
+            // A scope's arguments are shown at the scope's inputs instead.
             for call in placed.node.calls().filter(|call| call.kind != Kind::Scope) {
                 for (i, argument) in call.args.iter().enumerate() {
                     place.collect(argument, &i.to_string(), &mut uses);
@@ -106,7 +107,7 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// The nodes by name, as one node's arguments see them.
+/// Finds the nodes that one node's arguments name.
 struct Names<'a> {
     names: &'a [HashMap<&'a str, usize>],
     scope: Option<usize>,
@@ -152,7 +153,7 @@ impl Names<'_> {
                 dig: dig.to_owned(),
                 argument: label.to_owned(),
             };
-            // Runs that differ may have it in common.
+            // Several recorded variants of the call may use the same value.
             if !uses.contains(&used) {
                 uses.push(used);
             }

@@ -153,7 +153,7 @@ impl View {
         outputs::check(&output.collect::<Vec<_>>(), &inputs)
     }
 
-    /// The graphs, and beside them a file for each overlay.
+    /// Writes the graphs for Model Explorer, and beside them a file for each overlay.
     fn explore(
         &self,
         output: &Path,
@@ -273,8 +273,8 @@ pub mod samples {
         node
     }
 
-    /// Every way in which a value comes into an operation: a scope's inputs, its output, lists, dicts, elements of
-    /// containers, keywords, other scopes' nodes.
+    /// A graph with every way in which an operation gets a value: from a scope's inputs or output, in lists and dicts, from
+    /// elements of containers, by keywords, and from nodes of other scopes.
     pub fn graph() -> Graph {
         let of = |name: &str| Arg::Node(name.into());
         let inner = vec![

@@ -5,7 +5,7 @@ use crate::voice::Stop;
 
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
-/// One function's body, in parts that stand in this order.
+/// The parts of the page's script, in this order. Together they are the body of one function.
 const SCRIPT: [&str; 9] = [
     include_str!("page/model.js"),
     include_str!("page/elements.js"),
@@ -37,7 +37,7 @@ pub fn html(title: &str, data: &Data) -> Result<String, Stop> {
     ))
 }
 
-/// Puts each part in the place of its `{{name}}`. What is put in is not looked at again.
+/// Replaces each `{{name}}` by its part. Text that was put in is not searched for further names.
 fn fill(template: &str, parts: &[(&str, &str)]) -> String {
     let mut text = String::new();
     let mut rest = template;

@@ -1,5 +1,5 @@
-//! A sweep as the page shows it: the cells of its heat map. Where they stand and which color they have is what
-//! `graphpatch sweep` itself says (`sweep/heat.rs`).
+//! A sweep as the page shows it: the cells of its heat map. Their places and colors are computed by the code of
+//! `graphpatch sweep` (`sweep/heat.rs`).
 
 use graphpatch_core::graph::Graph;
 use graphpatch_core::path::NodePath;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::commands::sweep::heat::{Grid, Scale, is_light, rgb, short};
 use crate::commands::sweep::table::{Column, Measure, Row, Table};
 
-/// So many colors are in a legend.
+/// How many colors a legend shows.
 const STEPS: usize = 24;
 
 /// All heat maps of a table: the same rows and columns for each metric.
@@ -32,7 +32,7 @@ struct Line {
 
 #[derive(Serialize)]
 struct Swept {
-    /// As the graph writes it.
+    /// The path, as the graph writes it.
     path: String,
     /// Why nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,22 +47,22 @@ struct Map {
     /// The numbers at the ends of the legend, and its colors.
     ends: [String; 2],
     legend: Vec<String>,
-    /// For each of [`Sweep::nodes`]; none where nothing was measured.
+    /// One cell for each of [`Sweep::nodes`]; none where nothing was measured.
     cells: Vec<Option<Cell>>,
 }
 
 #[derive(Serialize)]
 struct Cell {
-    /// Three digits, and all of them.
+    /// The number with three digits; `value` has all digits.
     text: String,
     value: String,
-    /// From the bare run's; a distance is one itself.
+    /// The difference from the bare run's number. A distance has none, as it is a difference itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     difference: Option<String>,
-    /// NaN has none.
+    /// The cell's color; NaN has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     color: Option<String>,
-    /// Whether that asks for dark letters.
+    /// Whether the color is so light that the letters on it have to be dark.
     light: bool,
 }
 
@@ -171,7 +171,7 @@ mod tests {
             sweep.nodes[2].why.as_deref(),
             Some("it ended, with \"code\" 1")
         );
-        // 1 in the bare run: 0.5 is a little blue, 3 all red.
+        // The bare run's number is 1. So 0.5 is slightly blue, and 3 is fully red.
         let loss = &sweep.metrics[0];
         assert_eq!(loss.ends, ["-1.00", "3.00"]);
         let first = loss.cells[0].as_ref().expect("cell");

@@ -1,4 +1,4 @@
-//! What the values of a run look like: norms and a histogram of each tensor that `run --save` has written.
+//! Statistics of a run's values: norms and a histogram of each tensor that `run --save` has written.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub struct Statistics {
     pub count: usize,
     pub nan: usize,
     pub inf: usize,
-    /// Of the finite elements; none where there are none, or too few.
+    /// This and the next four numbers are those of the finite elements. `None` if there are none, or too few.
     pub min: Option<f64>,
     pub max: Option<f64>,
     pub mean: Option<f64>,
@@ -113,7 +113,7 @@ fn histogram(finite: &[f64], min: f64, max: f64) -> Vec<usize> {
     let mut bins = vec![0; if finite.is_empty() { 0 } else { BINS }];
     for x in finite {
         let share = (x - min) / (max - min);
-        // All equal, or a range beyond what floats can hold: everything lies in the first part.
+        // If all elements are equal, or the range is too large for a float, all elements are counted in the first part.
         let share = if share.is_finite() { share } else { 0.0 };
         bins[((share * BINS as f64) as usize).min(BINS - 1)] += 1;
     }
@@ -159,7 +159,7 @@ mod tests {
             ("linear.output#12", Some("linear.output")),
             ("x~2", Some("x")),
             ("split|sub_1~2#0@77~", Some("split|sub_1")),
-            // That name is only for a module called more than once.
+            // The name `linear_0` is used only if the module is called more than once.
             ("linear_0.output", None),
             ("linear", None),
             ("absent#1", None),

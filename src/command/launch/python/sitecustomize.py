@@ -1,5 +1,6 @@
-# Put in front of PYTHONPATH by `graphpatch run`: has libgraphpatch look at module calls once torch is imported, and gives way
-# to the program's own sitecustomize. The program sees neither this folder on sys.path nor this module.
+# `graphpatch run` puts the folder of this file in front of PYTHONPATH. Once torch is imported, this module has
+# libgraphpatch watch calls of modules. It also runs the program's own sitecustomize, if there is one. The program sees
+# neither this folder on sys.path nor this module.
 
 import os
 import sys
@@ -16,7 +17,7 @@ def _note(error):
 
 
 def _is_mapped(library):
-    # LD_PRELOAD would not tell: another library's constructor may have taken it out.
+    # LD_PRELOAD is not reliable here: the constructor of another library may have removed it from the environment.
     library = os.fsencode(os.path.realpath(library))
     with open("/proc/self/maps", "rb") as maps:
         return any(line.rstrip().endswith(library) for line in maps)
@@ -35,7 +36,7 @@ def _is_wanted():
 
 
 def _look():
-    """torch was imported: calls of its modules are seen from now on."""
+    """Called when torch has been imported: from now on calls of its modules are seen."""
     is_ours = "libgraphpatch" not in sys.modules  # else the program's own, which uses the same library
     try:
         if is_ours:
@@ -81,7 +82,7 @@ class _Finder:
                     sys.meta_path.remove(self)
                     _look()
 
-            # What is raised inside torch has a traceback without the frames of the import system, of which this is one.
+            # Python leaves frames of the import system out of tracebacks. By this file name it leaves ours out, too.
             exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap_external>")
             loader.exec_module = exec_module
         except Exception as error:
@@ -100,6 +101,6 @@ try:
 except Exception as error:
     _note(error)
 
-# The next one, or the answer that there is none.
+# Imports the program's own sitecustomize. If there is none, the ImportError tells Python so, as it would without us.
 del sys.modules["sitecustomize"]
 import sitecustomize  # noqa: E402, F401

@@ -49,7 +49,7 @@ function links(title, uses, end, around) {
   const list = element("ul", { "data-list": title.toLowerCase() });
   for (const use of uses.slice(0, MOST_LISTED)) {
     const node = end(use);
-    // Neighbours by their names alone, others by their paths.
+    // Nodes of the same scope are shown by their names, others by their paths.
     const near = scopeOf(node) === scopeOf(around) && node.parent;
     const shown = (near ? node.name : titleOf(node)) + (title === "Producers" && use.dig ? `|${use.dig}` : "");
     const argument = /^\d+$/.test(use.argument) ? `argument ${use.argument}` : use.argument;

@@ -19,7 +19,8 @@ function drawnNodes(scope, chosen) {
   return { all, shown: all.slice(first, first + MOST_DRAWN) };
 }
 
-// Every use of a value between the drawn nodes, or from outside of the scope. What happens deep inside of a node counts as its own.
+// Every use of a value between the drawn nodes, or from outside of the scope. A use inside of a drawn scope counts as that
+// scope's own.
 function flowBetween(scope, shown) {
   const places = new Map(shown.map((node, at) => [node, at]));
   const lift = (node) => {
@@ -140,7 +141,7 @@ function drawCrumbs(scope) {
   byId("crumbs").replaceChildren(...crumbs);
 }
 
-// Which box is chosen, and which edges come to it and go from it.
+// Marks the chosen box, and the edges that lead to it and from it.
 function markDrawing(chosen) {
   const owner = chosen && ownerOf(chosen);
   for (const box of drawing.querySelectorAll(".box")) box.classList.toggle("chosen", box.dataset.path === owner?.path);
@@ -160,7 +161,7 @@ function zoom(to) {
   drawing.setAttribute("height", drawnSize.height * scale);
 }
 
-// The whole width, as far as it stays readable.
+// Shows the whole width of the drawing, unless its text would become too small to read.
 function fit() {
   if (!drawnSize) return;
   zoom(Math.max(0.55, Math.min(1, (canvas.clientWidth - 16) / drawnSize.width)));

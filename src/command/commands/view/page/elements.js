@@ -7,7 +7,7 @@ function element(name, attributes = {}, ...children) {
   return fill(made, attributes, children);
 }
 
-// The page's own <svg> lends its namespace.
+// The namespace of SVG is taken from the page's own <svg>.
 function shape(name, attributes = {}, ...children) {
   const made = document.createElementNS(byId("drawing").namespaceURI, name);
   return fill(made, attributes, children);
@@ -32,7 +32,7 @@ async function copy(string) {
   try {
     await navigator.clipboard.writeText(string);
   } catch {
-    // A page opened from a file may have no clipboard of that kind.
+    // A page that was opened from a file may not have navigator.clipboard.
     const area = element("textarea", { style: "position:fixed;opacity:0" });
     area.value = string;
     document.body.append(area);

@@ -6,7 +6,7 @@ const GAP_Y = 46;
 const MOST_BENDS = 4000;
 
 // items: [{ width, height, late }], in an order that edges mostly follow; edges: [{ from, to }] by places in items.
-// Gives items x and y (their middle), edges their points, and answers the size.
+// Gives items x and y (the middle of each), gives edges their points, and returns the size.
 function layOut(items, edges) {
   const forward = edges.filter((edge) => edge.from < edge.to);
   assignLayers(items, forward);
@@ -31,7 +31,7 @@ function assignLayers(items, edges) {
   items.forEach((item, at) => {
     for (const to of outgoing[at]) items[to].layer = Math.max(items[to].layer, item.layer + 1);
   });
-  // What comes from nowhere stands just above the first that uses it.
+  // An item without incoming edges is drawn in the layer just above the first item that uses it.
   items.forEach((item, at) => {
     if (!incoming[at] && item.late && outgoing[at].length) {
       item.layer = Math.max(0, Math.min(...outgoing[at].map((to) => items[to].layer)) - 1);
@@ -39,7 +39,7 @@ function assignLayers(items, edges) {
   });
 }
 
-// An edge over several layers bends in each, so that it finds its way between the boxes.
+// An edge over several layers gets a bend in each of them, so that it does not cross boxes.
 function addBends(cells, edges) {
   const steps = edges.reduce((sum, edge) => sum + cells[edge.to].layer - cells[edge.from].layer - 1, 0);
   const bends = new Map();
@@ -126,7 +126,7 @@ function settle(layer, side, both) {
     cell.offset = offset;
     const near = both ? [...cell.up, ...cell.down] : cell[side];
     const wanted = near.length ? near.reduce((sum, other) => sum + other.x, 0) / near.length : cell.x;
-    // Long edges are to be straight; what has no neighbours there gives way.
+    // Bends weigh more than items, so that long edges are straight. Cells without neighbours weigh least.
     const weight = near.length ? (cell.item ? 1 : 3) : 0.1;
     pools.push({ sum: (wanted - offset) * weight, weight, cells: [cell] });
     while (pools.length > 1) {

@@ -26,7 +26,7 @@ function hashOf(node) {
   return `#${number}${encodeURI(node.path).replace(/#/g, "%23")}`;
 }
 
-// Moving by key leaves no trail in the history; going somewhere does.
+// Moving by arrow keys adds no entry to the browser's history (`quiet`); choosing a node does.
 function address(node, quiet) {
   const hash = hashOf(node);
   if (location.hash === hash || (hash === "#" && location.hash === "")) return;
@@ -65,7 +65,7 @@ function readAddress() {
   try {
     hash = decodeURIComponent(hash);
   } catch {
-    // A half-written escape: taken as it is.
+    // The address has an incomplete escape: it is taken literally.
   }
   if (hash === "" && state.graph === null) hash = data.start;
   const [, number, path] = hash.match(/^(?:(\d+):)?(.*)$/s);
@@ -74,7 +74,7 @@ function readAddress() {
   onChoose(state.graph.byPath.get(path) || state.graph.root, { fromAddress: true });
 }
 
-// The graph that has the node: the given one, if it has.
+// The number of a graph that has the node: `first`, if it has the node.
 function holderOf(path, first) {
   if (graphAt(first).byPath.has(path)) return first;
   return Math.max(0, data.graphs.findIndex((_, at) => graphAt(at).byPath.has(path)));
@@ -117,7 +117,7 @@ function start() {
   startSweep();
   readAddress();
   tree.focus({ preventScroll: true });
-  // How long it took, for whoever measures: after the first frame is on the screen.
+  // Marks the time when the first frame is on the screen, for those who measure.
   requestAnimationFrame(() => setTimeout(() => performance.mark("shown")));
 }
 

@@ -40,27 +40,27 @@ function readGraph(raw, number) {
   return { number, name: raw.name, runs: raw.runs, nodes, root: nodes[0], byPath };
 }
 
-// Reading is fast, yet a file of many graphs shows one at a time.
+// A graph is read when it is first shown, since a page of many graphs shows one at a time.
 const graphs = data.graphs.map(() => null);
 function graphAt(number) {
   graphs[number] ||= readGraph(data.graphs[number], number);
   return graphs[number];
 }
 
-// The scope that a node is in; a scope's own is the one around it.
+// The scope that a node is in; for a scope, the scope around it.
 function scopeOf(node) {
   let scope = node.parent;
   while (scope && scope.kind !== "scope") scope = scope.parent;
   return scope;
 }
 
-// The node whose container an element is in; any other node itself.
+// For an element of a container, the node whose value the container is; any other node itself.
 function ownerOf(node) {
   while (node.kind === "element") node = node.parent;
   return node;
 }
 
-// What a node was made from. A scope's values come in through its inputs.
+// The values that a node was made from. For a scope: the values that its inputs were made from.
 function producers(node) {
   const owner = ownerOf(node);
   if (owner.kind !== "scope") return owner.uses;
@@ -69,7 +69,7 @@ function producers(node) {
     .flatMap((input) => input.uses.map((use) => ({ ...use, argument: input.name })));
 }
 
-// What uses a node's value. An output's is known outside by the name of its scope.
+// The nodes that use a node's value. Outside of a scope, its output's value is used under the name of the scope.
 function consumers(node) {
   const owner = ownerOf(node);
   const all = owner.kind === "output" && owner.parent ? [...owner.usedBy, ...owner.parent.usedBy] : owner.usedBy;

@@ -8,7 +8,7 @@ let found = [];
 let marked = -1;
 
 function fields(node) {
-  // Made when first searched for: opening the page does not wait for it.
+  // The fields are made at the first search, so that opening the page does not take longer.
   node.fields ||= {
     path: node.path.toLowerCase(),
     op: (node.kind === "op" ? node.target : "").toLowerCase(),
@@ -50,14 +50,14 @@ function sizeOf(part) {
   return size;
 }
 
-// Several where runs gave tensors of different ranks.
+// The shapes of a node's tensor. There are several if runs gave tensors of different ranks.
 function shapesOf(node) {
   if (!node.tensor) return [];
   const tensors = node.label.split("|").map((kind) => kind.match(/^Tensor\((.*)\)$/)).filter(Boolean);
   return tensors.map(([, sizes]) => (sizes === "" ? [] : sizes.split(", ").map(sizeOf)));
 }
 
-// Words stand apart; sizes may have spaces after their commas, or anywhere in parentheses.
+// Words are separated by spaces. Sizes may have spaces after their commas, or anywhere in parentheses.
 function wordsOf(query) {
   return query.toLowerCase().match(/shape:(?:tensor)?\([^)]*\)?|shape:\S*?,(?:\s+(?=[\d*.…])[^\s,]*,?)+\S*|\S+/g) || [];
 }
@@ -121,7 +121,7 @@ function markResult() {
   results.children[marked]?.scrollIntoView({ block: "nearest" });
 }
 
-// The list stays, so that one can go on to the next.
+// The list of results stays open, so that the user can go on to the next one.
 function takeResult(at) {
   marked = at;
   markResult();

@@ -7,7 +7,7 @@ let metric = data.sweep?.metrics[0];
 
 const cellAt = (at) => metric?.cells[at];
 
-// What is to be read about one node, by the chosen metric.
+// The text about one node, for the chosen metric.
 function saidOf(at) {
   const { path, why } = data.sweep.nodes[at];
   const cell = cellAt(at);
@@ -25,7 +25,7 @@ function heatOf(node) {
   return element("span", { class: cell ? "heat" : "heat failed", style, title: saidOf(at) });
 }
 
-// In the details: what every metric says.
+// The part of the details that shows the results of every metric.
 function sweepOf(node) {
   const at = swept.get(node.path);
   if (at === undefined) return [];
@@ -64,7 +64,7 @@ function drawCell(at) {
   }, cell ? cell.text : "failed");
 }
 
-// The chosen node's cell; with none, the first one is where the key Tab leads to.
+// Marks the chosen node's cell. If there is none, the key Tab leads to the first cell.
 function markHeat(node) {
   if (!data.sweep) return;
   const cells = [...heat.querySelectorAll(".cell")];
@@ -77,7 +77,7 @@ function markHeat(node) {
   chosen?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-// Arrows go from cell to cell, over places without a node.
+// Arrow keys move from cell to cell, and skip places without a node.
 heat.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
   if (!step || event.ctrlKey || event.metaKey || event.altKey || !event.target.closest(".cell")) return;

@@ -1,4 +1,4 @@
-// The tree: only the rows in sight are elements, so that ten thousand nodes cost what thirty do.
+// The tree. Only the visible rows are elements of the page, so that a tree of ten thousand nodes is as fast as a small one.
 
 const ROW = 24;
 const tree = byId("tree");
@@ -75,7 +75,7 @@ function scrollTo(node) {
   const top = at * ROW;
   const above = tree.scrollTop - top;
   const below = top + ROW - tree.scrollTop - tree.clientHeight;
-  // A step further moves the tree by a row; what is far away comes to the middle.
+  // A node that is just out of sight moves the tree by a row; one that is far away is moved to the middle.
   if (Math.max(above, below) > 4 * ROW) tree.scrollTop = top - tree.clientHeight / 2;
   else if (above > 0) tree.scrollTop = top;
   else if (below > 0) tree.scrollTop = top + ROW - tree.clientHeight;
@@ -96,7 +96,7 @@ tree.addEventListener("scroll", () => {
   });
 });
 
-// The keys of a tree, as WAI-ARIA's practices have them.
+// The keys of a tree, as the WAI-ARIA Authoring Practices describe them.
 tree.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const node = state.node;

@@ -23,7 +23,7 @@ public:
     template <class T, std::enable_if_t<std::is_arithmetic_v<T>, int> = 0>
     Value(T number) : raw_(of_number(number)) {}
 #if GRAPHPATCH_TORCH
-    // The tensor itself, on any device; gradients flow to it if it requires them. GP_STATUS_TORCH before a session was attached.
+    // The tensor itself, on any device; gradients flow to it if it requires them. GP_STATUS_TORCH before any session attached.
     Value(const at::Tensor& tensor)
         : raw_(detail::made<gp_value>(
               [&](gp_value** out) { return gp_value_torch(tensor.defined() ? tensor.unsafeGetTensorImpl() : nullptr, out); },

@@ -252,7 +252,7 @@ def table(title: str, times: dict[str, list[float]]) -> None:
 
 
 def checked(modes: list[Mode]) -> None:
-    """Checks that modes that zero the same value agree and differ from the bare model, and that others change nothing."""
+    """Checks that modes that zero the same value agree and differ from the bare model; all others change nothing."""
     import torch
 
     results = {}

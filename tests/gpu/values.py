@@ -347,5 +347,5 @@ CHECKS = [
     check_kept_on_other_streams,
     check_torchscript,
 ]
-# This check runs last, because its note says that libtorch did the work, which other checks take for a failure.
+# check.py runs this after it has looked for notes that libtorch did the work, because this check causes such a note.
 LATE = [check_green_contexts]

@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "LC_ALL": "C",
     "PYTHONWARNINGS": "default",
-    # Some of these programs crash on purpose, which pytest's fault handler must not report in their output.
+    # Some of these programs crash on purpose; Python's fault handler must not add to their output.
     "PYTHONFAULTHANDLER": "",
 }
 

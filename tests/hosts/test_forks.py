@@ -44,5 +44,5 @@ def test_a_child_that_runs_nothing_touches_no_more_than_a_few_pages(
     bare = ends(run([forking, "5000"], tmp_path / "bare", model))["pages"]
     options = ["--tree", "--record", "sub_0.linear", "--save", "records.safetensors"]
     under = ends(run([str(GRAPHPATCH), "run", *options, "--", forking, "5000"], tmp_path / "under", model))["pages"]
-    # The records of five thousand values fill more than a thousand pages, none of which the child may copy.
+    # Five thousand recorded values fill more than a thousand pages, which the child must not copy.
     assert under <= bare + 100, (bare, under)

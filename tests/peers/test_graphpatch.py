@@ -1,4 +1,5 @@
-"""The tests of the package graphpatch 0.2.3, written again under their old names; of its API only the import is renamed.
+"""The tests of the package graphpatch 0.2.3, written again under their old names. Of the code
+that uses the package, only the import is changed.
 `README.md` beside this file lists all of them."""
 
 from __future__ import annotations

@@ -5,14 +5,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# GRAPHPATCH_PYTHON names an interpreter that has the packages of tests/requirements.txt; without it .venv is made.
+# GRAPHPATCH_PYTHON names an interpreter that has the packages of tests/requirements.txt. Without it, .venv is made and used.
 PYTHON := $(or $(GRAPHPATCH_PYTHON),.venv/bin/python)
 JOBS ?= $(shell nproc)
-# As many processes as cores; tests that share what is costly to make stay in one (tests/conftest.py).
+# As many processes as cores. Tests that share a costly fixture run in one process (tests/conftest.py).
 PYTEST = $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup
-# What a suite needs beside the environment, in a folder of its own.
+# Installs the packages that only one suite needs into a folder, so that they are not part of the Python environment.
 INSTALL_INTO = $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile --target
-# Unoptimized on purpose: the work is all inside libtorch, and compiling its headers takes half as long this way.
+# Unoptimized on purpose: compiling libtorch's headers takes half as long, and the programs spend their time inside libtorch.
 CXXFLAGS ?= -O0 -Wall -Wextra
 CFLAGS ?= -O1 -g -Wall -Wextra
 
@@ -23,7 +23,7 @@ ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts b
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
 ALONE_PROGRAMS := build/c_alone build/c_handles
-# Those that use the C++ binding; the first one without libtorch.
+# The programs that use the C++ binding; the first one needs no libtorch.
 CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_transformer build/cpp_scopes build/card/card
 PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
@@ -36,7 +36,7 @@ demo: ## see inside a real sentence encoder in a finished program, and switch pa
 	@cargo build --release
 	@GRAPHPATCH=$(GRAPHPATCH) tests/demo/demo.sh
 
-# All of them run and report, and then it fails if one has failed.
+# --keep-going below runs all suites even if one fails; `make test` then fails at the end.
 SUITES := test-rust test-abi test-torch test-python test-hosts test-languages test-formats test-docs test-view
 
 .PHONY: test
@@ -94,8 +94,8 @@ test-versions: venv build ## programs with other versions of libtorch; VERSIONS=
 	    $(MAKE) --no-print-directory -j$(JOBS) -f tests/versions/programs.mk FOLDER=$$folder CXXFLAGS='$(CXXFLAGS)' || exit 1; done
 	VERSIONS='$(VERSIONS)' $(PYTEST) tests/versions -q $(T)
 
-# Needs a nightly compiler with Miri (`rustup +nightly component add miri rust-src`). The target is one for which the library has no
-# hooks; Miri compiles what it needs for it. What tests leave is theirs.
+# Needs a nightly compiler with Miri (`rustup +nightly component add miri rust-src`), which compiles the standard library itself.
+# On musl the library has no hooks, which Miri could not run. Leaks are ignored in the first part, whose tests leak on purpose.
 .PHONY: miri
 miri: ## the table of C's objects, and the writing of values, under Miri: undefined behaviour and races
 	MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-ignore-leaks' CARGO_TARGET_DIR=target/miri \
@@ -103,7 +103,8 @@ miri: ## the table of C's objects, and the writing of values, under Miri: undefi
 	MIRIFLAGS='-Zmiri-disable-isolation' CARGO_TARGET_DIR=target/miri \
 	    cargo +nightly miri test --target x86_64-unknown-linux-musl -p graphpatch-apply --lib
 
-# The library itself is not compiled with them. An allocation larger than any memory is a part of the first program.
+# Only the C programs are compiled with sanitizers, not the library. The first program asks for more memory than any machine has,
+# so the allocator must return NULL.
 SANITIZE = $(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE)
 SANITIZE_LINK = -pthread -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
 .PHONY: sanitize
@@ -120,8 +121,8 @@ sanitize: build ## the C programs that need no libtorch, under the address, unde
 stress: venv build build/libmodel.so ## 64 threads that record, patch, fork and end sessions, in C and in Python: five minutes each, or SECONDS_OF_STRESS
 	SECONDS_OF_STRESS=$(or $(SECONDS_OF_STRESS),300) $(PYTHON) -m pytest tests/hosts/test_crowds.py -q -s $(T)
 
-# What it finds lies in build/fuzz. A damaged file belongs into tests/fuzz/seeds, where tests/damaged.rs reads it on every run.
-# Blocks that are freed are overwritten (MALLOC_PERTURB_), so that a use after the end is seen.
+# Inputs that fail are written to build/fuzz. Add such an input to tests/fuzz/seeds, which tests/damaged.rs reads on every run.
+# MALLOC_PERTURB_ overwrites freed memory, so that a use after free shows.
 FUZZ = cd tests/fuzz && MALLOC_PERTURB_=165 TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) cargo run --release --locked --quiet
 FUZZ_OPTIONS = -artifact_prefix=../../build/fuzz/ -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -runs=$(or $(RUNS_OF_FUZZ),-1) \
     -timeout=10 -rss_limit_mb=1024 -print_final_stats=1
@@ -163,7 +164,7 @@ build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@rm -rf build/zoo && $(INSTALL_INTO) build/zoo -r $<
 	@cp $< $@
 
-# CI runs a part of them in a minute or two; all, each bare and instrumented, take half an hour of two cores.
+# CI runs a part of the host programs in a minute or two. All of them, each bare and instrumented, take half an hour of two cores.
 .PHONY: hosts
 hosts: venv build build/libmodel.so ## every host program bare and under `graphpatch run`; T='-k ends' passes arguments to pytest
 	HOSTS=all $(PYTEST) tests/hosts -q $(T)
@@ -183,14 +184,14 @@ test-pythons: venv build ## the Python package with the newest Python that torch
 agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
 	$(PYTHON) tests/python/helpers/agreement.py --markdown docs/agreement.md
 
-# Layers with 8 and 4 bits, for tests/python/test_quantized.py.
+# Packages with 8-bit and 4-bit layers, for tests/python/test_quantized.py.
 test-python: build/quantized-bitsandbytes-0.50.2-torchao-0.18.0
 build/quantized-bitsandbytes-0.50.2-torchao-0.18.0: | venv
 	@echo "python: installing bitsandbytes and torchao into $@ (45 MB to load)" >&2
 	@rm -rf $@.part && $(INSTALL_INTO) $@.part bitsandbytes==0.50.2 torchao==0.18.0
 	@mv $@.part $@
 
-# The version that the record of graphpatch's paths in tests/python/reference was made with.
+# The version of transformers with which graphpatch's paths in tests/python/reference were recorded.
 test-python agreement: build/transformers-4.45.2
 build/transformers-4.45.2: | venv
 	@echo "agreement: installing transformers 4.45.2 into $@ (13 MB to load)" >&2
@@ -201,7 +202,7 @@ build/transformers-4.45.2: | venv
 build: ## the command and the library, in target/release
 	cargo build --release --quiet
 
-# The GNU variables. Everything lies below the prefix by relative paths: it can be moved as a whole afterwards.
+# The GNU variables. Installed files refer to each other by relative paths, so the whole tree can be moved later.
 prefix = $(or $(PREFIX),/usr/local)
 exec_prefix = $(prefix)
 bindir = $(exec_prefix)/bin
@@ -214,7 +215,8 @@ install uninstall: export includedir := $(includedir)
 install uninstall: export DESTDIR := $(DESTDIR)
 
 .PHONY: install
-# Without cargo in the PATH (`sudo make install`), what `make build` has built. `graphpatch --version` names the commit.
+# Where cargo is not in the PATH (`sudo make install`), this installs what `make build` has built. `graphpatch --version` names
+# the commit.
 install: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 install: $(if $(shell command -v cargo),build) ## library, headers, command, manual, completions, pkg-config file, CMake package: PREFIX=/usr/local, DESTDIR=
 	@packaging/install.sh
@@ -223,8 +225,8 @@ install: $(if $(shell command -v cargo),build) ## library, headers, command, man
 uninstall: ## take away what `make install` with the same variables has put there
 	@packaging/install.sh --uninstall
 
-# Release products name their commit. The wheel has the adapter of the interpreter's libtorch; others that lie in
-# build/dist/adapters go along: `graphpatch doctor --build --torch DIR --into build/dist/adapters`.
+# Release products name their commit. The wheel contains the adapter for the interpreter's libtorch, and all others that are in
+# build/dist/adapters: `graphpatch doctor --build --torch DIR --into build/dist/adapters`.
 wheel dist: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
 .PHONY: wheel
@@ -301,7 +303,7 @@ $(MDBOOK)/bin/mdbook:
 	@echo "docs: installing mdBook into $(MDBOOK) (a few minutes, once)" >&2
 	cargo install mdbook --version $(MDBOOK:target/tools/mdbook-%=%) --locked --no-default-features --features search --root $(MDBOOK)
 
-# The pictures of README. A Chromium takes them (CHROMIUM=/path) of what `make demo` says and of the page that it makes.
+# The pictures in README. A Chromium (CHROMIUM=/path) takes them of the demo's output and of the page that the demo makes.
 .PHONY: screenshots
 screenshots: demo ## docs/images, from the demo's own output
 	$(or $(GRAPHPATCH_PYTHON),python3) docs/images/take.py
@@ -330,8 +332,8 @@ bench: venv build build/bench/cost build/bench/patch build/bench/modules build/b
 bench-python: venv build ## the same for eager Python, next to hooks and to the libraries that GRAPHPATCH_PEERS has
 	$(PYTHON) benches/python.py --rounds $(or $(ROUNDS),40)
 
-# Needs no Rust and no .venv: target/release/libgraphpatch.so is carried there (and, without a C++ compiler, the adapter
-# that `graphpatch doctor --build` made, in GRAPHPATCH_ADAPTER_DIR).
+# Needs no Rust and no .venv: copy target/release/libgraphpatch.so to the machine with the card. If it has no C++ compiler, copy an
+# adapter from `graphpatch doctor --build` too, and name its folder in GRAPHPATCH_ADAPTER_DIR.
 .PHONY: gpu-check
 gpu-check: ## on a machine with a card: everything there against PyTorch, the sanitizer, then timings
 	$(or $(GRAPHPATCH_PYTHON),python3) tests/gpu/check.py
@@ -343,7 +345,7 @@ clean: ## remove build products (not .venv)
 
 # --- host programs -------------------------------------------------------------------------------------------------
 
-# What the programs of a language share; those in C++ also meet C's model.h.
+# The headers that the programs of one language share; C++ programs also include model.h of the C programs.
 C_INCLUDE := -Itests/programs/c/include
 CPP_INCLUDE := -Itests/programs/cpp/include $(C_INCLUDE)
 
@@ -360,7 +362,8 @@ ifneq ($(filter bench test test-view test-hosts hosts stress build/%,$(MAKECMDGO
 include build/torch.mk
 endif
 
-# libtorch's headers, compiled once for the programs that are compiled alike (0.9 GB). All have lines, some are shared objects.
+# libtorch's headers, compiled once for all programs with these flags (0.9 GB). Tests look for source lines (-g), and some programs
+# are shared objects (-fPIC).
 HOST_CXX = $(CXX) $(CXXFLAGS) -g -fPIC $(TORCH_CXXFLAGS) $(CPP_INCLUDE)
 WITH_TORCH := -include build/libtorch.hpp
 
@@ -409,8 +412,8 @@ $(ALONE_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS)
 	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ -pthread \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
 
-# A minute of two cores the first time: libtorch's headers, and the 21,000 lines that tch has between C++ and Rust. Cargo knows
-# what has to be compiled again.
+# The first time takes a minute of two cores, for libtorch's headers and the 21,000 lines of C++ in tch. FORCE leaves it to cargo
+# to decide what has to be compiled again.
 build/languages/rust/debug/tch-session: FORCE build/torch.mk
 	@echo "programs: compiling tch-session (about a minute the first time)" >&2
 	@cd tests/programs/rust && cargo fmt --check && \
@@ -430,7 +433,7 @@ build/cpp_modules build/cpp_functions: build/cpp_%: tests/programs/cpp/%.cpp $(a
 	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
-# A stand-in of a card: CUDA's driver, and the library of libtorch's that knows streams, in a folder that comes first.
+# A stand-in for a card: CUDA's driver, and libtorch's library for CUDA streams, in a folder that the loader searches first.
 CARD := tests/gpu/stand_in
 
 build/card/libcuda.so.1: $(CARD)/driver.cpp $(CARD)/driver.h $(wildcard kernels/*.cu kernels/*.cuh kernels/*.h)
@@ -453,7 +456,7 @@ build/cpp_transformer: $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/libtorc
 	@echo "programs: compiling cpp_transformer" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $(TRANSFORMER)/transformer.cpp -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
-# Optimized, so that calls of the binding and of libtorch's headers are inlined; tests look for its lines.
+# Optimized, so that the binding and libtorch's headers are inlined: a test checks that source lines are still found.
 build/cpp_scopes: tests/programs/cpp/scopes.cpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
 	@echo "programs: compiling cpp_scopes" >&2
 	@$(CXX) -O2 -g $(TORCH_CXXFLAGS) $(CPP_USE) -I$(TRANSFORMER) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)

@@ -27,7 +27,7 @@ EXCEPTIONS = {
     "GP_STATUS_INTERNAL": "GraphPatchError",
 }
 
-# By the names that the header uses; those of clang's own types stand behind them.
+# ctypes names of numbers, by the header's names for them and by clang's own names for the same types.
 NUMBERS = {
     "bool": "c_bool",
     "_Bool": "c_bool",
@@ -41,7 +41,7 @@ NUMBERS = {
     "uint64_t": "c_uint64",
     "size_t": "c_size_t",
 }
-# What ctypes makes of them when a member of a struct is read.
+# The Python type that reading a struct's member of each ctypes type gives.
 READ_AS = {
     "c_bool": "bool",
     "c_char": "bytes",
@@ -142,7 +142,7 @@ def constants(header: str, cursors: list[Cursor]) -> Iterator[str]:
         if enum.kind == CursorKind.ENUM_DECL:
             yield from (f"{each.spelling}: Final = {each.enum_value}" for each in enum.get_children())
             yield ""
-    # No number of an enum, but what the comment of gp_wants says.
+    # This number is in no enum; only the comment of gp_wants gives it.
     bit = found(header, r"From bit (\d+) on the number\s[/\s]*holds\s[/\s]*the\s[/\s]*scope's place")
     yield "# How far a number of gp_wants is shifted to the right for the scope's place among the patches."
     yield f"GP_WANTS_PLACE_SHIFT: Final = {bit}"

@@ -68,7 +68,7 @@ class Transformer(nn.Module):
 
 
 def paired(rounds: int, call: Callable[[], Any], bare: Callable[[], Any]) -> str:
-    """How often the time of ``bare`` a ``call`` takes."""
+    """How many times as long as ``bare`` a ``call`` takes: the median of the rounds' ratios, and the quartiles."""
     ratios = []
     for number in range(rounds):
         first, second = (call, bare) if number % 2 else (bare, call)

@@ -2,9 +2,9 @@
 //
 //   cost MODEL.pt [ROUNDS]
 //
-// "bare" is measured before any session was opened, and again between the others as "idle" (attached, nothing
-// wanted). The other modes take turns, round by round, so that drift of the machine falls on all of them. Printed are
-// medians, their ratio to idle and the quartiles of that mode's own times, and what the difference is per operation.
+// "bare" is measured before any session is opened. In "idle", a session is attached that records and patches nothing. All
+// modes but "bare" take turns, round by round, so that a slower phase of the machine affects all of them. The table has each
+// mode's median, its ratio to idle, its quartiles, and its difference from idle per operation.
 
 #include <graphpatch.h>
 #include <ATen/Parallel.h>
@@ -64,7 +64,7 @@ public:
                 std::vector<uint64_t> ids;
                 for (const auto& patch : mode.patches) ok(gp_patch_add(session, patch.c_str(), &ids.emplace_back()));
                 ok(gp_session_record(session, mode.recording));
-                body_();  // the first run after a change pays for it
+                body_();  // not measured: the first run after a change is slower
                 double t = seconds([&] {
                                for (int r = 0; r < repeats_; ++r) body_();
                            }) /
@@ -94,7 +94,7 @@ private:
     std::vector<double> bare_;
 };
 
-// How many operation nodes a recorded run of `body` has.
+// Counts the operation nodes of a recorded run of `body`.
 int count_operations(gp_session* session, const std::function<void()>& body, const std::string& file) {
     ok(gp_session_record(session, true));
     body();
@@ -131,7 +131,7 @@ int run(int argc, char** argv) {
     auto forward = [&] { module.forward(inputs); };
     Subject script("TorchScript forward, 6-layer 64-wide GPT-2, 16 tokens", 20, forward);
 
-    // Bare first: nothing of ours is in the process but the library itself.
+    // Bare comes first: until now the process has loaded the library, and nothing else of ours runs in it.
     script.bare(rounds, forward);
     eager.bare(rounds, adds);
 
@@ -150,7 +150,7 @@ int run(int argc, char** argv) {
                    rounds);
     gp_session_close(session);
 
-    // A session of its own: paths of the other root would be checked against this one's graph.
+    // The second subject gets a session of its own: in the old one, its paths would be checked against the first one's graph.
     ok(gp_session_open(&session));
     ok(gp_session_attach(session));
     eager.measure(session, kEager, {{"idle"}, {"one patch that matches elsewhere", {"mul=zero"}}}, rounds);

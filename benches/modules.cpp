@@ -3,8 +3,8 @@
 //
 //   modules [ROUNDS]
 //
-// "bare" is the model whose Scope lines and calls come to nothing: each module calls the next one directly. All modes take
-// turns, round by round. Printed are medians and their ratio to bare.
+// "bare" computes the same with a forward that is written again below, without Scope lines. All modes take turns, round by
+// round. The table has each mode's median, its quartiles, and the median's ratio to bare.
 
 #include "transformer.hpp"
 
@@ -16,7 +16,7 @@
 
 namespace {
 
-// The forward of transformer.hpp without a word of graphpatch.
+// The forward of transformer.hpp without any use of graphpatch.
 torch::Tensor attend(AttentionImpl& m, const torch::Tensor& x, const torch::Tensor& mask) {
     const int64_t batch = x.size(0), tokens = x.size(1), width = x.size(2), each = width / m.heads;
     const auto parts = m.qkv(x).view({batch, tokens, 3, m.heads, each}).permute({2, 0, 3, 1, 4}).unbind(0);
@@ -77,7 +77,7 @@ int main(int argc, char** argv) {
             for (const auto& patch : mode.patches) patches.push_back(session->patch(patch));
             if (mode.recording) session->set_recording(true);
             const auto forward = [&] { mode.scopes ? model(ids) : bare(*model, ids); };
-            forward();  // the first run after a change pays for it
+            forward();  // not measured: the first run after a change is slower
             const auto begin = std::chrono::steady_clock::now();
             for (int i = 0; i < repeats; ++i) forward();
             const double t = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / repeats;

@@ -2,11 +2,11 @@
 //
 //   patch [ROUNDS]
 //
-// Neither a patch nor an expression can be timed alone: a patch happens inside an operation. So both sides time the same
-// operation with the change behind it, in turns:
+// A patch happens inside an operation, so it cannot be timed alone. Therefore both sides time the same operation followed by
+// the same change, in turns:
 //   ours  a run of one operation, for which a patch is registered
-//   ATen  the same run, in which nothing is registered for that node; behind it, where nothing of ours listens to what
-//         libtorch is called with, the expression: t.index_put_(...), t.index(...).add_(...)
+//   ATen  the same run without a patch at that node, and after the run, where the library does not observe the calls, the
+//         expression: t.index_put_(...), t.index(...).add_(...)
 // The operation is `detach_` (in place, touches no element, and its result is the operand, so that the value persists and
 // nothing is allocated): what is left to compare is finding and applying the patch against calling ATen. "op alone" is the
 // operation in its run without either; it is in both sides.
@@ -51,7 +51,7 @@ struct Kind {
     std::function<void(at::Tensor&, const at::Tensor& value)> expression;
 };
 
-// This thread's own time: what other processes of the machine take does not count.
+// The processor time of this thread, so that other processes of the machine do not matter.
 double now() {
     timespec time{};
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -73,7 +73,7 @@ public:
     }
     ~Bench() { gp_session_close(session_); }
 
-    // The median of the rounds' ratios.
+    // Times both sides, prints a line of the table, and returns the median of the rounds' ratios.
     double compare(const std::string& name, const Kind& kind, at::Tensor tensor, int repeats) {
         auto value = at::rand(tensor.sizes());
         Times ours, aten, alone, ratios;
@@ -85,13 +85,13 @@ public:
                 ok(gp_patch_remove(session_, id));
             };
             auto by_hand = [&] {
-                // The run must be open all the same: this patch waits for an operation that never comes.
+                // A session without patches opens no run, so this side registers a patch of an operation that is never called.
                 uint64_t id = add(kind, "relu", value);
                 other = run(repeats, [&] { tensor.detach_(); }, [&] { kind.expression(tensor, value); });
                 none = run(repeats, [&] { tensor.detach_(); });
                 ok(gp_patch_remove(session_, id));
             };
-            // Who comes second finds the caches and the clock as the first one left them, so they swap.
+            // The side that comes second finds warm caches and a raised clock, so the order changes every round.
             if (round % 2) by_hand();
             patched();
             if (!(round % 2)) by_hand();
@@ -122,7 +122,7 @@ private:
         return id;
     }
 
-    // Every turn is a run of its own: in one, a second call of the operation would be another node.
+    // Each repetition is a run of its own: in a single run, a second call of the operation would be another node.
     template <class Body, class Behind>
     double run(int repeats, Body body, Behind behind) {
         return seconds(repeats, [&] {
@@ -137,7 +137,7 @@ private:
         return run(repeats, body, [] {});
     }
 
-    // That the two sides do the same.
+    // Checks that both sides compute the same.
     void check(const Kind& kind, const at::Tensor& value, at::Tensor& tensor) {
         tensor.copy_(at::arange(tensor.numel(), at::kFloat).reshape(tensor.sizes()));
         auto expected = tensor.clone();
@@ -168,7 +168,7 @@ void set(gp_spec* spec, const at::Tensor& tensor, bool add) {
     gp_value_free(value);
 }
 
-// Not a view, as autograd sees it: those cannot be detached in place.
+// A strided tensor that autograd does not take for a view, because views cannot be detached in place.
 at::Tensor strided(const at::Tensor& memory, at::IntArrayRef sizes, at::IntArrayRef strides) {
     return at::empty({0}).set_(memory.storage(), 0, sizes, strides);
 }
@@ -191,7 +191,7 @@ int run(int argc, char** argv) {
         {"replace tensor", [](gp_spec* s, const at::Tensor& v) { set(s, v, false); },
          [](at::Tensor& t, const at::Tensor& v) { t.index_put_({Ellipsis}, v); }},
     };
-    // Values of this many elements, strided ones in memory that is larger.
+    // The sizes of the values; the strided ones lie in larger memory.
     const std::vector<Layout> layouts = {
         {"contiguous", [](int64_t side) { return at::rand({side, side}); }},
         {"transposed", [](int64_t side) { return strided(at::rand({side, side}), {side, side}, {1, side}); }},

@@ -37,7 +37,7 @@ WIDTHS = [256, 64]
 OUTPUT, INSIDE = "transformer.h_3.mlp.output", "transformer.h_3.mlp.act.tanh"
 
 Run = Callable[[], Any]
-# Name, what holds around the forwards of a round, and the forward.
+# A mode's name, the context that is open around the forwards of a round, and the forward.
 Mode = tuple[str, Callable[[], contextlib.AbstractContextManager[Any]], Run]
 
 
@@ -121,7 +121,7 @@ def libgraphpatch_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
 def nnsight_modes(model: Any, inputs: dict[str, Any]) -> list[Mode]:
     import nnsight
 
-    model = nnsight.NNsight(copy.deepcopy(model))  # it stays wrapped
+    model = nnsight.NNsight(copy.deepcopy(model))  # a copy, because nnsight does not unwrap the model again
 
     def zero_output() -> Any:
         with model.trace(**inputs):
@@ -174,7 +174,7 @@ MODES = {"libgraphpatch": libgraphpatch_modes, "nnsight": nnsight_modes, "graphp
 
 HOOK = "a forward hook that zeroes a module's output"
 PATCHES = ("libgraphpatch: zero a module's output", "libgraphpatch: zero an inner operation")
-# What is measured, next to what, and at most how many times as long by width. SPEC, "Cost".
+# A mode, the mode that it is compared with, and by width of the model the largest ratio that is wanted.
 TARGETS: list[tuple[str, str, dict[int, float]]] = [
     ("libgraphpatch: nothing patched", "bare", {256: 1.005, 64: 1.005}),
     *((patch, HOOK, {256: 1.00, 64: 1.02}) for patch in PATCHES),
@@ -184,7 +184,7 @@ TARGETS: list[tuple[str, str, dict[int, float]]] = [
 
 
 def against_targets(width: int, times: dict[str, list[float]]) -> None:
-    """Ratios within each round, so that what slows the machine down for a while falls on both sides."""
+    """Compares ratios of times of the same round, so that a slower phase of the machine affects both sides."""
     print(f"\n{f'ratios, {width} wide':52} {'median':>8} {'quartiles':>16} {'target':>8}")
     for name, beside, most in TARGETS:
         measured = next((taken for known, taken in times.items() if known.startswith(name)), None)
@@ -204,7 +204,7 @@ def against_targets(width: int, times: dict[str, list[float]]) -> None:
 
 @contextlib.contextmanager
 def bare_calls(plain: Any) -> Iterator[None]:
-    """Module calls as torch makes them: libgraphpatch puts a test in front of them when it is first used."""
+    """Restores torch's own ``Module.__call__``: libgraphpatch puts a test in front of it when it is first used."""
     import torch
 
     ours = vars(torch.nn.Module)["__call__"]
@@ -236,7 +236,7 @@ def measure(modes: list[Mode], rounds: int, at_once: float = 0.02) -> tuple[dict
     for number in range(rounds + 2):
         for name, around, run in shuffled.sample(modes, len(modes)):
             with around():
-                run()  # the first run after a change pays for it
+                run()  # not measured: the first run after a change is slower
                 taken = seconds(run, repeats)
             if number >= 2:
                 times[name].append(taken)
@@ -252,7 +252,7 @@ def table(title: str, times: dict[str, list[float]]) -> None:
 
 
 def checked(modes: list[Mode]) -> None:
-    """All that zero the same value come to the same result, another than the bare one; the rest change nothing."""
+    """Checks that modes that zero the same value agree and differ from the bare model; all others change nothing."""
     import torch
 
     results = {}
@@ -280,7 +280,7 @@ def forwards(libraries: list[str], width: int, rounds: int, tokens: int) -> None
     for library in libraries:
         try:
             modes += MODES[library](model, inputs)
-        except Exception as error:  # one that does not work here is no reason to measure nothing
+        except Exception as error:  # a library that does not work here must not stop the others from being measured
             print(f"{library} does not work here: {type(error).__name__}: {str(error).splitlines()[0]}")
     checked(modes)
     times, repeats = measure(modes, rounds)
@@ -294,7 +294,7 @@ def forwards(libraries: list[str], width: int, rounds: int, tokens: int) -> None
 
 
 def operations(rounds: int) -> None:
-    """Cost per operation, from chains of two lengths, so that what a run costs once falls out."""
+    """Cost per operation: the difference between chains of two lengths, in which the cost per run cancels out."""
     import torch
 
     from libgraphpatch import PatchableGraph, ZeroPatch
@@ -340,7 +340,7 @@ def operations(rounds: int) -> None:
 
 
 def here(rounds: int, tokens: int) -> None:
-    """Measures all that this interpreter has."""
+    """Measures the libraries that this interpreter can import."""
     import torch
 
     torch.set_num_threads(1)

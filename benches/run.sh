@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles and runs the benchmarks; `make bench` sets PYTHON, CXX and the flags. ROUNDS=N changes how often.
+# Runs the C++ benchmarks that `make bench` has compiled; it also sets PYTHON. ROUNDS=N is the number of rounds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build/bench
@@ -7,11 +7,11 @@ mkdir -p build/bench
 echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
 build/bench/cost build/bench/gpt.pt "${ROUNDS:-40}"
 echo
-# The medians of a few processes: one operation of a plain C++ loop, recorded, and when recording has ended.
+# The median over seven processes of the time for one operation: early, while it is recorded, and late, after that.
 flat() {
   local label=$1
   shift
-  # 3: a patch never matched, which is what is measured.
+  # Exit code 3 says that a patch never matched, as intended here.
   for _ in $(seq 7); do "$@" 2>/dev/null || [[ $? -eq 3 ]]; done | sort -n | awk -v label="$label" '
     { early[NR] = $1; late[NR] = $2 }
     END { mid = int((NR + 1) / 2); printf "%-44s %6d ns %6d ns\n", label, early[mid], late[mid] }'

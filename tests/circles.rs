@@ -1,5 +1,5 @@
-//! No file imports itself by way of others: Rust modules within their crate, and the modules of the Python package, those that
-//! are imported for types only among them.
+//! Imports form no cycles: neither those between the Rust modules of a crate nor those between the modules of the Python
+//! package. Imports for type checkers only count as well.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who imports whom.
+/// For each module, the modules that it imports.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Groups of modules that reach each other, by name.
+/// The groups of modules that import each other directly or by way of others.
 fn circles(imports: &Imports) -> Vec<Vec<&str>> {
     let reached = |from: &str| {
         let mut seen = BTreeSet::new();
@@ -46,7 +46,7 @@ fn circles(imports: &Imports) -> Vec<Vec<&str>> {
     found.into_iter().collect()
 }
 
-/// The lines of a Rust file that are not its unit tests, which stand last.
+/// A Rust file without its unit tests, which stand at its end.
 fn without_tests(text: &str) -> &str {
     let module = text.find("mod tests {").unwrap_or(text.len());
     let before = &text[..module];
@@ -56,7 +56,7 @@ fn without_tests(text: &str) -> &str {
     }
 }
 
-/// The Rust files below a crate's folder by the path of their module; `lib.rs` is the empty one. Unit tests are left out.
+/// The Rust files below a crate's folder, without unit tests, by the path of their module. The path of `lib.rs` is empty.
 fn modules(krate: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![krate.to_owned()];
@@ -116,7 +116,7 @@ fn expand(tree: &str, before: &str, out: &mut Vec<String>) {
     }
 }
 
-/// The `use` declarations of a file: whether each hands its names on, and the paths.
+/// The paths of a file's `use` declarations, each with whether it is re-exported (`pub use`).
 fn uses(code: &str) -> Vec<(bool, String)> {
     let lines = code
         .lines()
@@ -146,7 +146,7 @@ fn uses(code: &str) -> Vec<(bool, String)> {
     found
 }
 
-/// A path as it is seen from a module, from the crate's root on. `None`: of another crate.
+/// A path in module `from`, as a path from the crate's root. `None` if it leads to another crate.
 fn absolute(path: &str, from: &str, known: &BTreeMap<String, String>) -> Option<String> {
     let mut at: Vec<&str> = from.split("::").filter(|part| !part.is_empty()).collect();
     let mut parts: Vec<&str> = path.split("::").collect();
@@ -173,7 +173,7 @@ fn absolute(path: &str, from: &str, known: &BTreeMap<String, String>) -> Option<
     Some(at.join("::"))
 }
 
-/// The module that a path leads to, or in which its item stands, through names that are handed on.
+/// The module that a path names or that defines the item it names. Re-exports are followed.
 fn module_of(
     path: &str,
     known: &BTreeMap<String, String>,
@@ -246,7 +246,7 @@ fn no_rust_module_imports_itself() {
     assert!(all > 200, "only {all} files with imports were read");
 }
 
-/// What a line of Python imports of its own package.
+/// The modules of its own package that a line of Python imports.
 fn python_import(line: &str, more: &str) -> Vec<String> {
     let Some(rest) = line.trim_start().strip_prefix("from .") else {
         return Vec::new();

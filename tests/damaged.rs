@@ -1,4 +1,4 @@
-//! Damaged files: what the fuzz target of tests/fuzz feeds its readers without end, a bounded part of it here.
+//! Damaged files for the readers that tests/fuzz fuzzes: here a bounded number of them, in every run of the tests.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,7 +33,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One change of a file: bytes from `at` on are cut out, others put there.
+/// One change of a file: its position, how many bytes are cut out there, and the bytes that are put in their place.
 type Damage = (Index, usize, Vec<u8>);
 
 fn damaged(mut bytes: Vec<u8>, changes: &[Damage]) -> Vec<u8> {
@@ -71,7 +71,7 @@ proptest! {
     }
 }
 
-/// Otherwise nothing that lies behind the readers' first look would be tried.
+/// The seeds must be valid: damage of a file that is refused at once would never reach the inner parts of a reader.
 #[test]
 fn what_is_not_damaged_is_read() {
     for (name, read) in NAMES.iter().zip(READERS) {

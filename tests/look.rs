@@ -88,7 +88,7 @@ fn graphpatch(command: &str, files: &[&Path], options: &[&str]) -> Output {
     graphpatch.output().expect("graphpatch starts")
 }
 
-/// Its stdout, after it ended with `code`.
+/// The stdout of a process, which must have ended with `code`.
 fn said(output: &Output, code: i32) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
@@ -176,7 +176,7 @@ fn nodes_are_found() {
 fn a_closed_pipe_is_quiet_and_many_nodes_are_quick() {
     let desk = Desk::new();
     let file = desk.save("g.json", vec![model(100, 100)]);
-    // Two seconds of the processor, whatever else the machine is doing.
+    // The limit counts processor time, so that a busy machine does not matter.
     let limited = Command::new("sh")
         .args(["-c", r#"ulimit -t 2; exec "$0" show "$1""#])
         .args([Path::new(env!("CARGO_BIN_EXE_graphpatch")), &file])
@@ -297,7 +297,7 @@ fn values_are_compared() {
         serde_json::from_str(&said(&diff(&b, &["--json"]), 1)).expect("JSON");
     assert_eq!(json["values"][0]["first"], serde_json::json!([1, 0]));
     assert_eq!(json["values"][0]["max_abs"], 0.5);
-    // JSON has no word for what is infinitely far.
+    // JSON cannot express infinite distances.
     for far in [f32::NAN, f32::INFINITY] {
         let far = desk.values("far.safetensors", &[("add", &[1.0, far, 3.0, 4.0])]);
         let json: serde_json::Value =

@@ -1,4 +1,5 @@
-//! The house's rules that the compiler cannot keep. That a crate sees only those below it, its `Cargo.toml` says.
+//! Rules of this repository that the compiler cannot check. Which crates a crate may use is not among them: its `Cargo.toml`
+//! says that.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -39,7 +40,7 @@ fn files(below: &str, extensions: &[&str]) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Code lines: comments and the texts of docs do not count.
+/// The lines of code with their numbers, without comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
@@ -74,7 +75,7 @@ fn safe_crates_say_so() {
     }
 }
 
-/// A crate's first lines tell a newcomer what it owns.
+/// Each crate begins with a comment that tells a newcomer what it is responsible for.
 #[test]
 fn every_crate_says_what_it_owns() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
@@ -108,7 +109,7 @@ fn only_the_torch_crate_knows_libtorch() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Symbols that the dynamic linker sees stand where one looks for them: the C ABI and the hooks.
+/// Only the library's crate exports symbols to the dynamic linker: the C ABI and the hooks.
 #[test]
 fn only_the_library_exports() {
     let found = offenders(
@@ -119,10 +120,10 @@ fn only_the_library_exports() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// No address of the network, path of a machine, or name of a registry is written anywhere.
+/// Sources and tests contain no network address and no path of a particular machine.
 #[test]
 fn nothing_names_a_machine() {
-    // Put together here so that this file does not name them itself.
+    // In two parts, so that this file does not contain them itself.
     let words = [
         ["htt", "p://"],
         ["htt", "ps://"],
@@ -185,7 +186,7 @@ fn the_library_links_neither_libtorch_nor_cuda() {
     }
 }
 
-/// The symbols that a file of ours defines for the dynamic linker.
+/// The symbols that one of the built files exports to the dynamic linker.
 fn exported(name: &str) -> BTreeSet<String> {
     let data = built(name);
     let elf = ElfFile64::<object::Endianness>::parse(&*data).unwrap();
@@ -197,7 +198,7 @@ fn exported(name: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The command is an ordinary program: what stands before libc's own is the library's alone.
+/// Only the library has functions that take the place of libc's. The command is an ordinary program without them.
 #[test]
 fn the_command_exports_no_hook() {
     let hooks = ["__libc_start_main", "dlopen", "dlsym", "execve", "_exit"];
@@ -210,7 +211,7 @@ fn the_command_exports_no_hook() {
     assert!(both.is_empty(), "the command exports {both:?}");
 }
 
-/// What only the command needs does not travel into strangers' processes.
+/// The library, which runs inside other people's programs, does not contain crates that only the command needs.
 #[test]
 fn the_library_needs_nothing_of_the_commands() {
     let tree = std::process::Command::new(env!("CARGO"))
@@ -263,7 +264,7 @@ fn cpp_static(line: &str) -> Option<&str> {
     declared.rsplit([' ', '&', '*']).next()
 }
 
-/// What outlives a call is known: who sets it, when it dies, what a fork does to it.
+/// docs/house/statics.md says of every static who sets it, when it ends, and what a fork does to it.
 #[test]
 fn every_static_is_in_the_index() {
     const INDEX: &str = "docs/house/statics.md";
@@ -302,7 +303,7 @@ fn every_static_is_in_the_index() {
     );
 }
 
-/// A fork must find every lock free: in a program there are only locks that go through the gate of `src/locks`.
+/// All locks inside a program are taken through `src/locks`, so that a fork can wait until every lock is free.
 #[test]
 fn every_lock_goes_through_the_gate() {
     let allowed = ["src/locks", "src/command"];
@@ -335,17 +336,17 @@ fn every_lock_goes_through_the_gate() {
         ".lock();",
     ];
     let mut found = offenders(&adapter, &by_hand, &[]);
-    // The class `Lock` itself, and weak pointers, whose `lock` is none.
+    // Allowed are the class `Lock` itself, and the `lock` of weak pointers, which locks nothing.
     found.retain(|line| !line.contains("adapter.h") && !line.ends_with(".lock();"));
     assert!(found.is_empty(), "use the adapter's Lock: {found:#?}");
 }
 
-/// The newcomer's page walks through files and functions that exist.
+/// The files and functions that docs/house.md names exist.
 #[test]
 fn the_page_about_the_house_is_true() {
     let page = fs::read_to_string(root().join("docs/house.md")).unwrap();
     let mut wrong = Vec::new();
-    // The names that follow a file and a colon are in that file.
+    // Names that follow a file must occur in that file.
     let mut file: Option<(String, String)> = None;
     let mut parts = page.split('`');
     let mut before = parts.next().unwrap_or_default();

@@ -12,7 +12,7 @@
 // be done throws graphpatch::Error. Unless it says otherwise, an object may be used from any thread, by one at a time.
 //
 // Where libtorch's headers can be included, values are at::Tensor, and Scope, Root and call() show torch::nn modules.
-// Otherwise values are graphpatch::Array, and the rest is as it is. Define GRAPHPATCH_TORCH as 0 or 1 to choose.
+// Otherwise values are graphpatch::Array, and all else stays the same. Define GRAPHPATCH_TORCH as 0 or 1 to choose.
 //
 // Link with libgraphpatch (`find_package(graphpatch)` or `pkg-config graphpatch`).
 #pragma once

@@ -1,4 +1,5 @@
-"""The header keeps what compiled clients of every kept version rely on; a client of each released one, and of today's, runs."""
+"""The header keeps what compiled clients of every kept version rely on. A client of each released version runs, and
+one of today's."""
 
 import json
 import re
@@ -112,7 +113,7 @@ def test_a_client_runs(header: Path, client: Path, graph: Path, tmp_path: Path) 
 
 
 def without_its_words(header: str) -> list[tuple[str, str]]:
-    """Calls whose comment does not say what the preamble promises, and what is missing."""
+    """The calls whose comments lack a word that the header's preamble promises, each with the missing word."""
     missing = []
     statuses = set(re.findall(r"(GP_STATUS_\w+) = ", header))
     for comment, result, name, arguments in FUNCTION.findall(header):
@@ -137,7 +138,7 @@ def test_every_call_says_its_rules() -> None:
 
 
 def test_versions() -> None:
-    """The header's version is the crate's; a call is new in this version, or was there in a released one."""
+    """The header has the crate's version. Each call's "Since" is this version or a released one that has the call."""
     crate = re.search(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(encoding="utf-8"), flags=re.M)[1]
     assert f'#define GRAPHPATCH_VERSION "{crate}"' in HEADER
     numbers = re.findall(r"#define GRAPHPATCH_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", HEADER)

@@ -1,5 +1,5 @@
-"""What the header says of each call's errors and of NULL, against what the call answers: every one with NULL for each of its
-pointers, and with text and numbers that mean nothing. In a process without libtorch, which has to survive it."""
+"""Compares what the header says of each call's errors and of NULL with what the call returns. Every call is made with
+NULL for each pointer, and with meaningless text and numbers, in a process without libtorch, which must survive."""
 
 import ctypes
 import functools
@@ -16,8 +16,8 @@ from reader import FUNCTION, HEADER, ROOT, read
 
 LIBRARY = ROOT / "target/release/libgraphpatch.so"
 GRAPH = ROOT / "tests/fuzz/seeds/graph-tuple.json"
-NO_MESSAGE = ("gp_callback_fail",)  # what it answers is for the callback to return
-# Always NULL: what cannot be made here.
+NO_MESSAGE = ("gp_callback_fail",)  # its status is not an error of its own, but the result for the callback
+# Types of which no object can be made without libtorch; the test always passes NULL for them.
 ABSENT = ("struct DLManagedTensorVersioned *", "const struct gp_snapshot *", "struct gp_frames *")
 
 
@@ -46,7 +46,7 @@ class Caller:
         }[kind]()
 
     def good(self, kind: str) -> Any:
-        """A value of the type that is well formed, wherever it leads."""
+        """A well-formed value of the type. The call may still refuse it, as it may name nothing that exists."""
         if "(*)" in kind:
             returns = None if kind.startswith("void") else ctypes.c_int
             self.kept.append(
@@ -93,7 +93,7 @@ def status_calls() -> dict[str, list[str]]:
 
 
 def attempts(caller: Caller, kinds: list[str]) -> Iterator[tuple[str, list[Any]]]:
-    """What is wrong, as the index of an argument that is NULL or else in words, and the arguments."""
+    """Pairs of what is wrong (the index of an argument that is NULL, or words) and the arguments."""
 
     def all_good() -> list[Any]:
         return [None if kind in ABSENT else caller.good(kind) for kind in kinds]
@@ -120,7 +120,7 @@ def attempts(caller: Caller, kinds: list[str]) -> Iterator[tuple[str, list[Any]]
 
 
 def answers_of(call: str, folder: Path) -> list[tuple[str, int, str]]:
-    """Calls it in all these ways, in a process of its own that works in the folder: what was wrong, the status, the message."""
+    """Makes all attempts in a process of its own that works in the folder: what was wrong, the status, the message."""
 
     def child(end: Any) -> None:
         os.chdir(folder)  # "linear" is a file's name where a call saves something
@@ -137,14 +137,14 @@ def answers_of(call: str, folder: Path) -> list[tuple[str, int, str]]:
     process = context.Process(target=child, args=(theirs,))
     process.start()
     theirs.close()
-    answers = ours.recv()  # EOFError where it did not survive
+    answers = ours.recv()  # raises EOFError if the process crashed
     process.join(timeout=600)
     assert process.exitcode == 0, call
     return answers
 
 
 def documented(call: str) -> tuple[set, Callable[[str], bool]]:
-    """The statuses that its comment names, and whether an argument of a name may be NULL."""
+    """The statuses that the call's comment names, and a function that tells whether a named argument may be NULL."""
     comment, _, _, arguments = next(found for found in FUNCTION.findall(HEADER) if found[2] == call)
     text = re.sub(r"\s*//\s*", " ", comment)
     numbers = read(HEADER)["constants"]
@@ -170,7 +170,7 @@ def test_answers_are_those_of_the_header(call: str, tmp_path: Path) -> None:
         assert status in {ok, argument, *statuses}, (wrong, status, why)
         assert status == ok or why or call in NO_MESSAGE, (wrong, status)
         if wrong.isdigit() and len(names) > int(wrong) and not may_be_null(names[int(wrong)]):
-            # Where something else is wrong as well, that may be the answer.
+            # Any error will do: another argument may be wrong as well, and the call may report that one.
             assert status != ok, f"{names[int(wrong)]} is NULL, and that is no error"
 
 
@@ -183,7 +183,7 @@ def test_files_are_saved_in_the_given_folder_only(tmp_path: Path, monkeypatch: p
 
 
 def test_it_would_be_seen() -> None:
-    """A status that the comment does not name, and a NULL that it forbids, are found."""
+    """The comments are read correctly: an unnamed status and a forbidden NULL would fail the test above."""
     statuses, may_be_null = documented("gp_patch_remove")
     assert statuses == {10} and not may_be_null("session")
     _, may_be_null = documented("gp_graphs_tree")

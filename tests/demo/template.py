@@ -1,4 +1,4 @@
-"""Makes what `graphpatch demo` brings of the encoder: its TorchScript archive without the weights, and its sentences.
+"""Makes the files of the encoder that `graphpatch demo` contains: a TorchScript archive without weights, and sentences.
 
     python template.py ENCODER_FOLDER OUT_FOLDER
 

@@ -1,4 +1,4 @@
-"""What a person who types meets: programs without `--`, files that name themselves, what is said afterwards, completions."""
+"""The command as a person types it: programs without `--`, default file names, closing messages, and completions."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_table_is_as_wide_as_the_terminal(folder: Path) -> None:
     try:
         while piece := os.read(ours, 65536):
             said += piece
-    except OSError:  # a terminal that nobody has open any more
+    except OSError:  # reading a terminal fails when no process has it open any more
         pass
     os.close(ours)
     assert done.wait() == 0

@@ -1,7 +1,7 @@
 """Every command and program of README.md and docs/ does what the page says, in a copy of the folder that `make demo` makes.
 
 A block is what its first words say: `console` and `sh` are run by bash, line by line; one whose first line is a comment with the
-name of a file (`// net.cpp`) is written to that file, for the commands behind it. In a `console` block the lines below a command
+name of a file (`// net.cpp`) is written to that file, for the commands that follow. In a `console` block the lines below a command
 are what it shows, in this order; `…` stands for what is left out. A comment `exit code N` behind a command says how it ends,
 without one it is 0. `sh checkout` has commands of the checkout, which test_links.py looks at.
 """
@@ -71,7 +71,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
     )
     assert made.returncode == 0, made.stderr
-    # In a fresh checkout the program is compiled first, and a line says so.
+    # In a fresh checkout the program is compiled first, which adds a line to the output.
     lines = [
         line for line in (made.stdout + made.stderr).splitlines() if not line.startswith(("make", "demo: compiling "))
     ]

@@ -1,4 +1,4 @@
-"""Two demos in one checkout: the program that one runs is made anew by the other."""
+"""Two demos in one checkout: one may rebuild the program while the other runs it."""
 
 import shutil
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support import ROOT
 
-# A compiler that writes into the file that it is told to write, as all of them do.
+# A stand-in for the compiler. Like real ones, it writes into the output file itself, which fails for a running program.
 COMPILER = """#!/bin/sh
 while [ "$1" != -o ]; do shift; done
 cat "$(command -v sleep)" > "$2" && chmod +x "$2"

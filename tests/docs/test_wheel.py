@@ -18,7 +18,7 @@ import pytest
 from support import ROOT
 
 TOOLS = ["bash", "cat", "env", "mkdir", "rm", "sh", "uname"]
-# What demo and torch need; it lies in the interpreter's own environment.
+# The folder of the interpreter's own packages, which has what torch and the demo need.
 PACKAGES = Path(str(importlib.util.find_spec("torch").origin)).parents[1]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from support import GRAPHPATCH, ROOT, Result, run_process
 
-# Behind everything else: numpy and what else torch uses stay those of the environment.
+# Last in the path, so that numpy and other packages that torch uses are still taken from the environment.
 sys.path.append(str(ROOT / "build/formats-tests"))
 
 SCRIPT = """
@@ -45,7 +45,7 @@ SCRIPT = """
 
 @pytest.fixture
 def run_net(tmp_path: Path) -> Callable[..., Result]:
-    """Runs `graphpatch COMMAND OPTIONS` on the model: so many runs, and one on another thread."""
+    """Runs `graphpatch COMMAND OPTIONS` on a program that calls the model some times, and once on another thread."""
     script = tmp_path / "net.py"
     script.write_text(textwrap.dedent(SCRIPT))
 

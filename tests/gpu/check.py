@@ -1,4 +1,4 @@
-"""Everything that only a card can show: `make gpu-check`. Needs PyTorch, a card, and the built library; no Rust.
+"""The checks that need a real card: `make gpu-check`. Needs PyTorch, a card and the built library, but no Rust.
 
     python check.py [--dry-run] [--only NAME] [--no-timing] [--no-sanitizer]
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE))
 
 
 def sanitizer() -> list[str]:
-    """The checks again under compute-sanitizer; lines of what it said."""
+    """Runs the checks again under compute-sanitizer. Returns lines about what it found."""
     tool = shutil.which("compute-sanitizer") or shutil.which(
         "compute-sanitizer", path=os.environ.get("CUDA_HOME", "") + "/bin"
     )
@@ -81,7 +81,7 @@ def main() -> int:
     import values
 
     checks = values.CHECKS + graphs.CHECKS
-    # Under the sanitizer each launch takes long.
+    # A small selection: under the sanitizer each launch is slow.
     quick = [
         values.check_layouts,
         values.check_launches,

@@ -1,4 +1,4 @@
-"""Patches in captured CUDA graphs: what a replay does, and what it can be told."""
+"""Patches in captured CUDA graphs: what a replay does, and what can be changed between replays."""
 
 from collections.abc import Callable
 from typing import Any

@@ -31,7 +31,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal in every bit; one NaN is as good as another, and what one card calls NaN another may call so too."""
+    """Whether two tensors are equal in every bit. Any NaN equals any other: cards differ in a NaN's bits."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if torch.equal(bits(a), bits(b)):

@@ -1,4 +1,4 @@
-"""How long patches take on a card, next to what PyTorch takes for the same; ratios, medians of rounds."""
+"""Times patches on a card against PyTorch's own operations. Results are ratios, as medians over several rounds."""
 
 import os
 import statistics
@@ -19,7 +19,7 @@ SIZE = 1 << 30 if DEVICE == "cuda" else 1 << 12
 
 
 def elapsed(body: Callable[[], Any], times: int = 1) -> float:
-    """Microseconds of the card for one call."""
+    """The time that the card takes for one call, in microseconds."""
     if DEVICE == "cpu":
         return host(body, times)
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -36,7 +36,7 @@ def elapsed(body: Callable[[], Any], times: int = 1) -> float:
 
 
 def host(body: Callable[[], Any], times: int = 200) -> float:
-    """Microseconds until the call returns; the card may be behind."""
+    """The time until the call returns, in microseconds. The card may finish later."""
     rounds = []
     body()
     for _ in range(ROUNDS):
@@ -160,7 +160,7 @@ def transformer(session: Session) -> list[str]:
         for _ in range(12)
     ]
     model = torch.nn.Sequential(*layers).to(DEVICE, torch.bfloat16).eval()
-    # The fused path is one operation a layer; what is measured is a model of many.
+    # PyTorch's fused path makes each layer a single operation, but this measures a model of many operations.
     torch.backends.mha.set_fastpath_enabled(False)
     x = torch.randn(1, tokens, width, device=DEVICE, dtype=torch.bfloat16)
     lines = []

@@ -324,7 +324,7 @@ def check_torchscript(session: Session) -> None:
     module, x = torch.jit.script(Chain().to(DEVICE)), content(torch.float32, 64, 64)
     bare = torch.relu(x + 1) * 2 - x
     identity = session.add("relu")
-    module(x)  # Python's first call of a module is not seen
+    module(x)  # the library does not see Python's first call of a scripted module
     for n in range(6):
         out = module(x)
         assert same(out, -x), f"run {n} was not patched"
@@ -347,5 +347,5 @@ CHECKS = [
     check_kept_on_other_streams,
     check_torchscript,
 ]
-# Last: its note says that libtorch did the work.
+# check.py runs this after it has looked for notes that libtorch did the work, because this check causes such a note.
 LATE = [check_green_contexts]

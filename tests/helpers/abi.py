@@ -1,4 +1,4 @@
-"""The C ABI by ctypes, as the header declares it: structures, calls that raise, and a block that must be refused."""
+"""The C ABI by ctypes, as the header declares it: structures, calls that raise on errors, and a check for refusals."""
 
 import ctypes
 import re
@@ -104,7 +104,7 @@ PLAIN = {
 
 
 def c_type(text: str) -> Any:
-    """A type of the header. Opaque structs, and text that is to be freed, are addresses."""
+    """The ctypes type for a type of the header. Opaque structs, and text that the caller frees, are addresses."""
     name, stars = re.sub(r"\b(const|struct)\b|\s|\*", "", text), text.count("*")
     kind = PLAIN.get(name)
     if kind is None:
@@ -123,7 +123,7 @@ class Failure(Exception):
 
 
 class Library:
-    """The calls of the header, each raising what is not OK; remembers which were used."""
+    """The calls of the header. A status other than OK raises an exception. Remembers which calls were used."""
 
     def __init__(self, file: str, header: str) -> None:
         self.raw, code = ctypes.CDLL(file), re.sub(r"//.*|/\*(?s:.*?)\*/", "", header)
@@ -169,7 +169,7 @@ class Library:
 
 
 class refused:
-    """The block fails with this status, and these words."""
+    """Asserts that a call in the block fails with this status, and that the message contains these words."""
 
     def __init__(self, status: str, *words: str) -> None:
         self.status, self.words = status, words

@@ -1,4 +1,4 @@
-"""What a patch must do, said by PyTorch itself: `tensor[slice] = value` and `tensor[slice] += value`."""
+"""What a patch must do, computed by PyTorch itself: `tensor[slice] = value` and `tensor[slice] += value`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reference import Change
 
-# Slices as patches write them, and as Python does.
+# Slices as text in a patch, with the same index in Python.
 SLICES: dict[str, Any] = {
     "": ...,
     "[0]": 0,
@@ -39,7 +39,7 @@ def add(number: float, index: Any) -> Change:
     return change
 
 
-# Patch kinds as text, and how PyTorch says them.
+# Kinds of patches as text, with functions that do the same in PyTorch.
 KINDS_OF_CHANGE: dict[str, Callable[[Any], Change]] = {
     "zero": zero,
     "replace:0.5": lambda index: replace(0.5, index),
@@ -57,7 +57,7 @@ def outcome(run: Callable[[], Any]) -> Any | None:
 
 
 def compare(patches: list[str], got: list[Any], expected: list[Any | None], same: Callable[[Any, Any], bool]) -> None:
-    """Every case at once, so that one failure does not hide the others. A refusal must name the path."""
+    """Compares all cases before it fails, so that one failure does not hide others. A refusal must name the path."""
     wrong = []
     for patch, (ran, result), want in zip(patches, got, expected, strict=True):
         path = patch.split("=")[0].split("[")[0]

@@ -1,4 +1,4 @@
-"""The C++ example's transformer as a Python module that scripts: the same attributes, the same order of calls."""
+"""The C++ example's transformer as a Python module that can be scripted: same attributes, same order of calls."""
 
 import math
 from typing import Any

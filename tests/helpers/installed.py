@@ -26,7 +26,7 @@ def tool(name: str) -> str:
 
 
 def clean(home: Path, **more: Any) -> dict[str, str]:
-    """An environment with nothing but the system's programs and an empty home."""
+    """Environment variables for a process that has only the system's programs and an empty home."""
     home.mkdir(parents=True, exist_ok=True)
     return {"PATH": "/usr/bin:/bin", "HOME": str(home), **{name: str(value) for name, value in more.items()}}
 
@@ -51,7 +51,7 @@ def files(folder: Path) -> list[str]:
 
 
 def take_adapter(prefix: Path) -> None:
-    """Ships the adapter of the tests' libtorch with the tree, as for a machine without a compiler."""
+    """Copies the adapter for the tests' libtorch into the tree, as one does for a machine without a compiler."""
     told = graphpatch("doctor", "--build", "--", PROGRAMS / "runner").ok().stdout
     adapter = re.search(r"\S+/adapter-\S+\.so", told)
     assert adapter, told

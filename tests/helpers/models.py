@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 BATCH, TOKENS, HEADS, WIDTH, VOCAB = 2, 5, 2, 8, 17
 HEAD_WIDTH = WIDTH // HEADS
-# (TorchScript takes no global numbers, so forwards repeat them: 2, 5, 2 and 4 in a view are these.)
+# TorchScript cannot read global numbers, so the forwards repeat them: a view's 2, 5, 2 and 4 are the sizes above.
 
 
 class TupleOutputModule(nn.Module):
-    """One Linear called twice: SPEC part 2 prints its tree."""
+    """One Linear called twice, with a tuple as output. Its tree is below."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class TupleOutputModule(nn.Module):
         return self.linear(x), self.linear(x + 1)
 
 
-# Its graph, as SPEC part 2 shows it.
+# The tree of the graph of TupleOutputModule.
 TUPLE_OUTPUT_TREE = """\
 <root>: Graph(5)
 ├─x: Tensor(3, 2)
@@ -109,7 +109,7 @@ class Transformer(nn.Module):
 
 def transformer() -> tuple[Transformer, tuple[Tensor]]:
     torch.manual_seed(0)
-    # Below VOCAB - 1, so that an add:1 patch on the ids still gives valid ones.
+    # The ids are below VOCAB - 1, so that they are still valid after the patch add:1.
     ids = torch.randint(0, VOCAB - 1, (BATCH, TOKENS))
     return Transformer().eval(), (ids,)
 
@@ -174,7 +174,7 @@ class OptionalInput(nn.Module):
 
 
 class Steps(nn.Module):
-    """A fresh value, a view of it and a strided one, for every dtype: nothing here needs floating point."""
+    """A fresh value, a strided view and a contiguous copy, by operations that exist for every dtype."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         fresh = x.clone()
@@ -183,7 +183,7 @@ class Steps(nn.Module):
 
 
 class Names(nn.Module):
-    """Names that need a suffix or a prefix: operations called like builtins, a Sequential's children, an own `_code`."""
+    """Nodes whose names need a suffix or a prefix: operations named like builtins, and children of a Sequential."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Takes batches of any size and length, unlike Transformer."""
+    """Unlike Transformer, takes batches of any size and length."""
 
     def __init__(self) -> None:
         super().__init__()

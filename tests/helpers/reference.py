@@ -1,8 +1,8 @@
 """The Transformer of models.py once more, written by hand as plain PyTorch with a tap at every node.
 
-This is what the recorded graph and every patch are judged against. A tap is called with the node's path, in the order
-that SPEC part 2 gives the children of a scope, so that the list of taps is the expected graph; and it returns the value
-that everything downstream sees, so that a patch is one changed tap.
+The recorded graph and every patch are compared with this. A tap is called with the path of a node, in the order that
+docs/explanation/names.md gives the children of a scope, so that the list of taps is the expected graph. It returns the
+value that all later operations use, so that a patch is one changed tap.
 """
 
 import math

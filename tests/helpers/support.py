@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAPHPATCH = ROOT / "target/release/graphpatch"
 PROGRAMS = ROOT / "build"
 
-# One thread everywhere: sums then come in the same order here and in the programs.
+# One thread everywhere, so that sums are computed in the same order here and in the programs.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 torch.set_num_threads(1)
 
-# Seconds after which a process is taken for one that hangs. None needs more than some seconds (a minute under valgrind), but
-# the machine may be busy with other work.
+# After so many seconds a process counts as hung. None needs more than some seconds (a minute under valgrind), but the
+# machine may be busy with other work.
 TIMEOUT = 600
 
 
@@ -51,7 +51,7 @@ class Result:
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Returns what the condition answers as soon as that is true."""
+    """Waits until the condition returns a true value, and returns that value."""
     end = time.monotonic() + TIMEOUT
     while not (answer := condition()):
         assert time.monotonic() < end, f"{what}: not within {TIMEOUT} s"

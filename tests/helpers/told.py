@@ -1,4 +1,4 @@
-"""A program that tells of its modules by calls: runs and scopes of torch.nn.Modules, eager and scripted, by ctypes.
+"""A program that reports its modules' calls to the C ABI by ctypes: runs and scopes of eager and scripted modules.
 
 Part of test_ctypes.py, which sets `gp`.
 """
@@ -21,7 +21,7 @@ gp: Library
 
 
 def structure(value: Any, tensors: list[Any]) -> str:
-    """A value in the words of gp_scope_input; its tensors are appended to `tensors`."""
+    """A value's structure in the text form of gp_scope_input. Its tensors are appended to `tensors`."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
         return "T"
@@ -40,7 +40,7 @@ def structure(value: Any, tensors: list[Any]) -> str:
 
 
 def with_leaves(value: Any, leaves: Iterator[Leaf]) -> Any:
-    """The value with the leaves that its patches changed."""
+    """A copy of the value with the leaves as patches left them."""
     if isinstance(value, dict):
         return {key: with_leaves(of, leaves) for key, of in value.items()}
     if isinstance(value, (tuple, list)):
@@ -65,7 +65,7 @@ def leaf_at(index: int) -> Leaf:
 
 
 def operator(name: str) -> Callable[..., Any]:
-    """What the adapter registered with libtorch, for Python's sake."""
+    """An operator that the adapter has registered with libtorch for use from Python."""
     return torch._C._jit_get_operation(f"graphpatch::{name}")[0]
 
 
@@ -74,7 +74,7 @@ INPUTS, OUTPUT, PARAMETERS, OPERATIONS = 1, 2, 8, 32
 
 
 class Told:
-    """A module whose calls are runs, and those below it scopes, of which as much is told as is wanted."""
+    """Reports a module's calls as runs and those of the modules below it as scopes, with the values that are wanted."""
 
     def __init__(self, module: Any, session: Any) -> None:
         self.module, self.session, self.plan, self.wants = module, session, 0, c_uint32()
@@ -92,7 +92,7 @@ class Told:
             gp.scope_free(scope)
 
     def show(self, call: str, value: Any, *more: Any) -> Any:
-        """The value as its patches leave it."""
+        """Shows the value to the library and returns it as the patches leave it."""
         tensors: list[Any] = []
         text = structure(value, tensors)
         addresses = (c_void_p * len(tensors))(*[tensor._cdata for tensor in tensors])
@@ -103,7 +103,7 @@ class Told:
         return with_leaves(value, iter(leaves)) if changed else value
 
     def call_script(self, module: Any, *args: Any) -> Any:
-        """A scripted module tells of its calls itself, once it is readied."""
+        """Calls a scripted module. After `prepare`, the module reports the calls inside it by itself."""
         depth = gp.number("scope_script", self.scopes[module], kind=c_uint32)
         before = operator("optimize")(False)
         try:
@@ -201,7 +201,7 @@ def make_model() -> Any:
 
 
 def computed(model: Any, x: Any, patched: str = "", change: Callable[[Any], Any] = lambda value: value) -> Any:
-    """What the model computes when the value at a path is changed, in plain torch."""
+    """The model in plain torch, with the value at one path changed."""
 
     def at(path: str, value: Any) -> Any:
         return change(value) if path == patched else value
@@ -319,7 +319,7 @@ def check_patches(session: Any, told: Told, x: Any) -> None:
 
 
 def check_torch_function(session: Any, told: Told, x: Any) -> None:
-    """A function that gets libtorch's own tensor."""
+    """Patches with a function that receives libtorch's own tensor."""
     held: list[Any] = [None]
     answers: list[Any] = []
 
@@ -347,7 +347,7 @@ def check_torch_function(session: Any, told: Told, x: Any) -> None:
         answers.append((0, lambda tensor: tensor * tensor))
         out = told(x)["y"]
         assert torch.equal(out, bare * bare)
-        # Gradients go through it.
+        # Gradients flow through the function.
         given = torch.autograd.grad(out.sum(), model.first.weight)[0]
         assert torch.equal(given, torch.autograd.grad((model(x)["y"] ** 2).sum(), model.first.weight)[0])
         answers.append((0, lambda tensor: None))
@@ -359,7 +359,7 @@ def check_torch_function(session: Any, told: Told, x: Any) -> None:
             assert "returned 5" in str(error), str(error)
         else:
             raise AssertionError("nothing was thrown")
-        if path == "output|y":  # nothing comes after it that its shape could not fit
+        if path == "output|y":  # the last value: no later operation depends on its shape
             answers.append((0, lambda tensor: tensor[0]))
             assert torch.equal(told(x)["y"], bare[0])
         gp.patch_remove(session, identity)
@@ -376,7 +376,7 @@ def check_torch_function(session: Any, told: Told, x: Any) -> None:
 
 
 def check_again(told: Told, x: Any) -> None:
-    """A part of a run is computed again, and one on another thread."""
+    """Computes a part of a run again after the run has ended, on this thread and on another one."""
     other = gp.new("session_open")
     for text in ["first.relu=replace:1", "first.relu_1=replace:2"]:
         gp.number("patch_add", other, text)
@@ -406,7 +406,7 @@ def check_again(told: Told, x: Any) -> None:
 
 
 def check_thrown(told: Told, x: Any) -> None:
-    """An exception below leaves scopes of TorchScript open; the run goes on behind it."""
+    """After an exception inside TorchScript, which leaves scopes open, the run continues in its root."""
     session, inner = gp.new("session_open"), told.module.script
     gp.number("patch_add", session, "relu=replace:7")
     gp.run_open(session, told.root, byref(told.wants), None)

@@ -9,7 +9,7 @@ SOURCES = ["ends.c", "processes.c", "files.c", "threads.c", "signals.c", "memory
 
 
 def compile_program(source: Path, out: Path, *flags: str) -> Path:
-    """A C or C++ program. What a case is about may be what a compiler warns of."""
+    """Compiles a C or C++ program. Warnings are off, because some cases do on purpose what a compiler warns of."""
     compiler = ["g++", "-std=c++17"] if source.suffix == ".cpp" else ["gcc", "-std=gnu11"]
     common = ["-D_GNU_SOURCE", "-O1", "-g", "-w"]
     subprocess.run([*compiler, *common, source, "-o", out, *flags, "-ldl", "-lm", "-pthread"], check=True)
@@ -17,7 +17,7 @@ def compile_program(source: Path, out: Path, *flags: str) -> Path:
 
 
 def compile_with_model(source: Path, out: Path, *flags: str) -> Path:
-    """A program that calls model.h's functions. libtorch is found by the library's own RUNPATH."""
+    """Compiles a program that calls model.h's functions. Their library finds libtorch by its own RUNPATH."""
     include = f"-I{HERE.parents[0] / 'programs/c/include'}"
     return compile_program(
         source,

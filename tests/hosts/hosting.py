@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHPATCH = ROOT / "target/release/graphpatch"
-# Seconds after which a program is taken for one that hangs.
+# After so many seconds a program counts as hung.
 PATIENCE = 180
 # What we print on stderr: notes, the lines that continue one, and trees.
 OURS = re.compile("graphpatch: |  |$|<root>: Graph|# |[│├└]")
@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "LC_ALL": "C",
     "PYTHONWARNINGS": "default",
-    # A crash is what some of these programs are about.
+    # Some of these programs crash on purpose; Python's fault handler must not add to their output.
     "PYTHONFAULTHANDLER": "",
 }
 
@@ -40,7 +40,7 @@ class Left:
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> Left:
-    """Runs it in a folder of its own, in a process group of its own; a signal is told as a shell does."""
+    """Runs the command in a folder and a session of its own. The code of a signal is 128 + its number."""
     work = folder / "work"
     work.mkdir(parents=True)
     stdin = folder / "stdin"
@@ -79,7 +79,7 @@ def _told(path: Path) -> str:
 
 
 def compare(command: list[str], folder: Path, environment: dict[str, str], *options: str) -> Left:
-    """Fails where the program differs under `graphpatch run OPTIONS`. Answers what it left there."""
+    """Fails if the program does anything else under `graphpatch run OPTIONS`. Returns what it left behind there."""
     bare = run(command, folder / "bare", environment)
     under = run([str(GRAPHPATCH), "run", *options, "--", *command], folder / "under", environment)
     assert under.code == bare.code, f"exit {bare.code} became {under.code}: {under.stderr.decode(errors='replace')}"
@@ -88,7 +88,7 @@ def compare(command: list[str], folder: Path, environment: dict[str, str], *opti
     assert said.startswith(plain(bare.stderr)), f"its stderr was changed: {plain(bare.stderr)!r}\nbecame {said!r}"
     ours = said[len(plain(bare.stderr)) :].decode(errors="replace")
     for line in ours.splitlines():
-        # A line that the program has not ended is ended by ours.
+        # The library's lines begin on a line of their own, even if the program has not ended its last line.
         assert OURS.match(line), f"not in our name: {line!r} of {ours!r}"
     assert "panic" not in ours, ours
     changed = {name for name in {*bare.files, *under.files} if bare.files.get(name) != under.files.get(name)}
@@ -97,7 +97,7 @@ def compare(command: list[str], folder: Path, environment: dict[str, str], *opti
 
 
 def plain(text: bytes) -> bytes:
-    """Without what differs between two runs of the same program: addresses, process ids, folders."""
+    """Replaces what differs between two runs of the same program: addresses, process ids, folders."""
     text = re.sub(rb"0x[0-9a-f]{6,}", b"ADDRESS", text)
     text = re.sub(rb"/[^ '\"]*/(bare|under)/", b"FOLDER/", text)
     return re.sub(rb"\b(pid|process|PID)[ =:]+\d+", b"PID", text)

@@ -1,4 +1,4 @@
-"""Host programs in Python. Those of PLAIN need no torch; those of TORCH run models."""
+"""Host programs in Python. The programs in PLAIN need no torch; those in TORCH run models."""
 
 PLAIN: dict[str, str] = {
     "prints": "print('hello', 1 + 1)",

@@ -44,6 +44,6 @@ def test_threads_of_c(model: dict[str, str], tmp_path: Path) -> None:
         what: int(count) for what, count in re.findall(r"(\w+) (\d+)", told([str(program), SECONDS, THREADS], model))
     }
     assert counts["right"] > 100 and counts["wrong"] == 0 and counts["children_right"] > 0, counts
-    # libtorch's own locks and tables, which it neither frees nor mends in a child, end or hold up one child of a hundred.
+    # libtorch does not restore its own locks and tables after a fork, so one child of a hundred crashes or hangs.
     lost = counts["children_wrong"] + counts["children_hung"]
     assert lost <= 1 + (lost + counts["children_right"]) // 50, counts

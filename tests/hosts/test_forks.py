@@ -1,5 +1,5 @@
-"""Programs that fork while other threads run models: no child hangs, and a child that only becomes another program touches next
-to nothing of ours."""
+"""Programs that fork while other threads run models: no child hangs, and a child that runs no model touches hardly any
+of the library's memory."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def ends(left: Left) -> dict[str, int]:
 def test_no_child_hangs(options: list[str], forking: str, model: dict[str, str], tmp_path: Path) -> None:
     command = [str(GRAPHPATCH), "run", *options, "--", forking, str(CHILDREN), str(THREADS)]
     children = ends(run(command, tmp_path, model))
-    # libtorch's own locks, which it does not free in a child, hold up one child of fifty of the bare program, too.
+    # One child of fifty hangs in the bare program, too: libtorch does not release its own locks after a fork.
     assert children["wrong"] == 0 and children["hung"] <= CHILDREN // 15, children
 
 
@@ -44,5 +44,5 @@ def test_a_child_that_runs_nothing_touches_no_more_than_a_few_pages(
     bare = ends(run([forking, "5000"], tmp_path / "bare", model))["pages"]
     options = ["--tree", "--record", "sub_0.linear", "--save", "records.safetensors"]
     under = ends(run([str(GRAPHPATCH), "run", *options, "--", forking, "5000"], tmp_path / "under", model))["pages"]
-    # Five thousand values lie in more than a thousand pages.
+    # Five thousand recorded values fill more than a thousand pages, which the child must not copy.
     assert under <= bare + 100, (bare, under)

@@ -1,5 +1,5 @@
 """Programs that know nothing of libgraphpatch do under `graphpatch run` what they do without it: the same output, files and
-exit status. `make hosts` runs all of them; without HOSTS=all a part runs: every eighth, and those that once differed."""
+exit status. `make hosts` runs all of them. Without HOSTS=all, every eighth or sixteenth case runs, and those of ONCE."""
 
 import os
 import re
@@ -20,10 +20,10 @@ CASES = [
     for source in SOURCES
     for name in re.findall(r"^CASE\((\w+)\)", (HERE / "programs" / source).read_text(), re.MULTILINE)
 ]
-# They differed when this harness first met them.
+# The names of cases that once differed, and so always run. There is no such case so far; the entry below is no case.
 ONCE = {"nothing yet"}
 
-# What `graphpatch run` is asked for: to record, and to patch such that nothing changes.
+# Options of `graphpatch run`: to record, and to patch an empty slice, which changes nothing.
 RECORD = ["--tree"]
 PATCH = ["--patch", "sub_0.linear[0:0]=zero"]
 

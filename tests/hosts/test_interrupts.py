@@ -1,4 +1,4 @@
-"""An exception out of a signal handler at any instruction: after it every call works, and no patch outlives its block."""
+"""A signal handler may raise an exception at any instruction. Afterwards every call works, and no patch outlives its block."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
-"""Memory that is refused to us is no business of the program's: each allocation of the library and of the adapter fails once, and
-then from some point on all of them; the program's results stay as they are."""
+"""Allocations of the library and of the adapter that fail do not harm the program: a single one, or all from some point on. The
+program's results stay the same."""
 
 import os
 import random
@@ -56,7 +56,7 @@ def test_the_program_goes_on(kind: str, host: Host) -> None:
     told = 0
     for number in numbers:
         left = host.with_failures({kind: str(number)})
-        # 3: the program itself said 0, and a patch did not do all that it was to do.
+        # Exit code 3 means that the program ended with 0, and that a patch was not applied everywhere.
         assert left.code in (0, 3) and left.stdout == host.bare.stdout, (number, left)
         told += b"ran out of memory" in left.stderr or b"no memory to record" in left.stderr
     assert told > 0

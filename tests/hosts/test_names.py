@@ -1,4 +1,4 @@
-"""Modules nested more deeply, and named more oddly, than any reader of ours expects: the program runs, and its graph is told."""
+"""Modules that are nested very deeply or have very odd names: the program runs, and its graph can be read."""
 
 import json
 import re
@@ -37,7 +37,7 @@ print(net(torch.ones(1, 4)).tolist())
 
 
 def graph(text: str, folder: Path) -> Path:
-    """The program's graph; the program does what it does bare."""
+    """Saves the program's graph, and checks that the program does the same as without us."""
     script, saved = folder / "script.py", folder / "graph.json"
     script.write_text(BEGIN + text)
     under = compare([sys.executable, str(script)], folder, {}, "--graph", str(saved))

@@ -1,5 +1,5 @@
-"""A program that limits its own system calls (seccomp), with the penalty of death: it runs on, patched and recorded, ends as it
-does alone, and what is missing in the outputs is said."""
+"""A program that limits its own system calls by seccomp, so that a forbidden call kills it. It still runs patched and recorded,
+ends as it does alone, and a message tells what is missing in the outputs."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from hosting import GRAPHPATCH, run
 
 OPTIONS = ["--tree", "--record", "sub_0.linear", "--probe", "sub_1.relu", "--save", "values.safetensors"]
 MISSING = b"limited its own system calls (seccomp)"
-# Where a filter is there from the start, as in many containers, no program is seen to add one, and a report may end it by
-# SIGSYS (docs/limits.md).
+# In many containers a filter is active from the start. Then the library cannot see that a program adds another one, and
+# writing a report may kill the program by SIGSYS (docs/limits.md).
 HIDDEN = "\nSeccomp:\t0\n" not in Path("/proc/self/status").read_text()
 SIGSYS = 128 + 31
 
@@ -27,12 +27,12 @@ def test_it_runs_and_ends_as_alone(end: str, code: int, sealed: str, model: dict
     assert bare.code == code and bare.stdout.count(b"\n") >= 2, bare
     under = run([str(GRAPHPATCH), "run", *OPTIONS, "--", sealed, end], tmp_path / "under", model)
     if HIDDEN:
-        # The program itself ends with 3 where its child was ended.
+        # If the child was killed, the program itself ends with 3.
         assert under.code in (code, 3 if end == "child" else SIGSYS), under
         return
     assert (under.code, under.stdout) == (code, bare.stdout), under
     assert b"linear: Tensor" in under.stderr and "values.safetensors" in under.files
-    # By a system call of its own it ends before anything could be said.
+    # With "thread", the program ends by its own system call, before the library can write the message.
     assert (MISSING in under.stderr) == (end != "thread"), under.stderr
     assert (b"a forked child of process" in under.stderr) == (end == "child"), under.stderr
 

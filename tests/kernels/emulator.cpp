@@ -1,7 +1,7 @@
-// A device of its own: the kernels' own source, compiled as C++ and run block by block, under the address sanitizer.
+// Emulates a device: the source of the kernels, compiled as C++ with the address sanitizer and run block by block.
 //
-// Each allocation is a block of memory of exactly its size, so that a kernel that leaves it ends the process. Requests
-// come on stdin and answers go to stdout, binary: a letter, then 64-bit numbers, then bytes.
+// Each allocation has exactly the requested size, so that a kernel that accesses memory outside of it ends the process.
+// Requests come on stdin and answers go to stdout, binary: a letter, then 64-bit numbers, then bytes.
 //
 //   A size            → address
 //   F address
@@ -19,7 +19,7 @@
 
 static void take(void* to, size_t size) {
   if (size && std::fread(to, 1, size, stdin) != size)
-    std::exit(0); // the test is over
+    std::exit(0); // stdin is closed: the test is over
 }
 
 static uint64_t number() {
@@ -92,7 +92,7 @@ int main() {
       const uint64_t grid = number(), block = number(), size = number();
       std::vector<char> bytes(size);
       take(bytes.data(), size);
-      // From here on only the kernel's source runs, on a copy of the arguments that is exactly theirs.
+      // The arguments are copied into a block of exactly their size, so that a read behind them is found, too.
       run(name, static_cast<unsigned>(grid), static_cast<unsigned>(block), bytes);
       give("\1", 1);
     } else {

@@ -1,6 +1,6 @@
-// The switch and number of a live patch change while kernels read them, on threads of their own: each kernel sees a state
-// that was written, never half of one and half of another. The writer writes what the host uploads, in its order
-// (`Slot::change` in src/cuda/resident.rs).
+// A thread changes the switch and the number of a live patch while the main thread reads them as a kernel does. Each read must
+// give a state that was written, never half of one and half of another. The writer writes in the order in which the host
+// uploads (`Slot::change` in src/cuda/resident.rs).
 #define GRAPHPATCH_EMULATE
 #include "../../kernels/graphpatch.cu"
 
@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <thread>
 
-// Each state is told from its number: both halves alike, on where it is even.
+// The number determines the whole state: both halves hold it, and the patch is on if it is even.
 static void change(Live& live, u64 number) {
   const u32 version = live.version + 1;
   LiveState& state = live.states[version & 1];
@@ -23,7 +23,7 @@ int main() {
   std::atomic<bool> done{false};
   std::thread writer([&] {
     for (u64 number = 1; !done; ++number) {
-      // As a copy that is under way when the next one has begun.
+      // The fence makes the next change begin only after the last one, like uploads in the order of a stream.
       std::atomic_thread_fence(std::memory_order_seq_cst);
       change(live, number);
     }
@@ -31,7 +31,7 @@ int main() {
   Work work = {};
   work.live = reinterpret_cast<u64>(&live);
   u64 torn = 0, seen = 0, last = 0;
-  // Until many different states were read.
+  // Reads until a million different states were seen.
   while (seen < 1000000) {
     const Start start = begin(work);
     torn += start.number.part[0] != start.number.part[1] || start.on != (start.number.part[0] % 2 == 0);

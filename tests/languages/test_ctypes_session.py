@@ -1,4 +1,4 @@
-"""The example of a language without a binding, against PyTorch."""
+"""The example program for languages without a binding (session.py): its results are those of PyTorch."""
 
 import json
 import sys

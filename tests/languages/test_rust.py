@@ -1,4 +1,4 @@
-"""The C ABI from Rust: a program that runs libtorch by the crate tch, and what it computed against PyTorch."""
+"""The C ABI from Rust: a program runs libtorch by the crate tch, and its results are compared with PyTorch's."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ PROGRAM = ROOT / "build/languages/rust/debug/tch-session"
 
 
 class Net(nn.Module):
-    """What the program calls Net."""
+    """The same module as the Rust program's Net."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The tests of peers, restated: with the package of this checkout."""
+"""Settings for the tests of peer packages, which are written again here for the package of this checkout."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, os.environ.get
 
 import torch
 
-# One thread: sums then come in the same order every time.
+# One thread, so that sums are always computed in the same order.
 torch.set_num_threads(1)
 
 

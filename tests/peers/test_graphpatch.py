@@ -1,4 +1,5 @@
-"""What the tests of the package graphpatch 0.2.3 hold, in our words and by their names, with its import only renamed.
+"""The tests of the package graphpatch 0.2.3, written again under their old names. Of the code
+that uses the package, only the import is changed.
 `README.md` beside this file lists all of them."""
 
 from __future__ import annotations
@@ -429,7 +430,7 @@ def test_pretrained_module_serialization() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_extract(name: str) -> None:
-    """The tests of extraction hold that the graph's module computes, and differentiates, what the module does."""
+    """The tests of extraction check that the graph's module computes the same values and gradients as the module."""
     module, inputs, _ = MODULES[name]
     pg = made(module, inputs, error_on_compilation_failure=True, allow_unused_submodules=True)
     assert same(pg(inputs), module(inputs)) and isinstance(pg._graph_module, CompiledGraphModule)

@@ -39,7 +39,7 @@ fn processes_that_start_together_build_once() {
     );
 }
 
-/// Whatever takes the adapter's place in the cache is built anew, and none of its code runs.
+/// A damaged or foreign file in the place of a cached adapter is replaced by a new build, and none of its code runs.
 #[test]
 fn broken_cache_entries_are_built_anew() {
     let setup = Setup::new();
@@ -68,7 +68,7 @@ fn broken_cache_entries_are_built_anew() {
             std::fs::remove_file(&adapter).expect("remove");
             std::os::unix::fs::symlink(&evil, &adapter).expect("link");
         }),
-        // Somebody made the adapter of another libtorch fit by its name.
+        // Somebody has renamed the adapter of another libtorch, so that its name fits here.
         ("was renamed", &|| {
             write(&whole[..whole.len() - 4]);
             let mut bytes = whole[..whole.len() - 4].to_vec();
@@ -90,7 +90,7 @@ fn broken_cache_entries_are_built_anew() {
     }
 }
 
-/// Compilers heed the umask; what is built must be good for the next process all the same.
+/// Compilers create files by the umask. Even if that lets others write, the next process must accept the adapter.
 #[test]
 fn a_generous_umask_does_no_harm() {
     let setup = Setup::new();
@@ -197,7 +197,7 @@ fn headers_of_another_version_are_refused() {
     assert!(setup.calls().is_empty());
 }
 
-/// No home, or one that cannot be written: a directory of this user alone takes its place, and the user is told.
+/// If there is no home or it cannot be written, a private directory takes its place, and a message says so.
 #[test]
 fn homes_that_cannot_be_used() {
     let setup = Setup::new();
@@ -205,7 +205,7 @@ fn homes_that_cannot_be_used() {
     std::fs::create_dir(&temp).expect("dir");
     let file = setup.shop.path("file");
     std::fs::write(&file, "").expect("write");
-    // Root may write anywhere but into a file system that is none.
+    // Root may write everywhere except in a file system such as /proc.
     let closed = setup.shop.path("closed");
     std::fs::create_dir(&closed).expect("dir");
     chmod(&closed, 0o555);
@@ -260,8 +260,7 @@ fn homes_that_cannot_be_used() {
     );
 }
 
-/// Built here, shipped beside the library or in a named folder, and used where there is no compiler, no headers and no
-/// cache.
+/// Adapters are built ahead, shipped beside the library or in a named folder, and used without compiler, headers and cache.
 #[test]
 fn adapters_that_were_built_ahead() {
     let setup = Setup::new();
@@ -285,7 +284,7 @@ fn adapters_that_were_built_ahead() {
     std::fs::copy(library(), &library_there).expect("copy");
     for dir in [&torch, &other, &again] {
         std::fs::remove_dir_all(dir.join("include")).expect("headers");
-        // A libtorch without headers tells its version by other files, or not at all.
+        // Without its headers, a libtorch has its version in other files, if anywhere.
     }
     let bare = |command: &mut std::process::Command| {
         command
@@ -323,7 +322,7 @@ fn adapters_that_were_built_ahead() {
     ] {
         assert!(elsewhere.contains(part), "{part} in {elsewhere}");
     }
-    // One that was damaged on the way.
+    // Adapters that were damaged when they were copied.
     for file in adapters(&folder) {
         let bytes = std::fs::read(&file).expect("read");
         std::fs::write(&file, &bytes[..bytes.len() - 1]).expect("write");

@@ -18,7 +18,7 @@ fn a_patch_that_could_not_be_applied_shows_in_the_exit_code() {
         "{}",
         text(&with.stderr)
     );
-    // The program's own failure goes first.
+    // The program's own failure decides the exit code.
     let with = run(graphpatch(&["--patch", "add=zero"])
         .arg(&program)
         .arg("exit"));

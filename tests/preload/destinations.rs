@@ -1,4 +1,4 @@
-//! Where outputs go that are no ordinary new file: links, pipes, what is open already, full disks, folders that are not ours.
+//! Outputs to destinations that are not simply new files: links, pipes, open descriptors, full disks, closed folders.
 
 use std::fs;
 use std::io::Write;
@@ -57,7 +57,7 @@ fn a_link_stays_and_leads_to_the_output() {
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
 }
 
-/// A link that leads to a file that is not there yet is that file, too.
+/// A link may lead to a file that does not exist yet: the output becomes that file.
 #[test]
 fn two_names_of_one_coming_file_are_refused() {
     let shop = Shop::new();
@@ -96,7 +96,7 @@ fn what_is_open_already_is_written_into() {
     }
 }
 
-/// Values, too: what would take a pipe's place would have no reader.
+/// An output to a pipe is written into the pipe. A file that replaced the pipe would have no reader.
 #[test]
 fn a_pipe_stays_a_pipe() {
     use std::os::unix::fs::FileTypeExt;
@@ -115,7 +115,7 @@ fn a_pipe_stays_a_pipe() {
     assert_eq!(names(&shop.path("")), ["out.html"]);
 }
 
-/// A full disk, and a limit that ends programs which do not expect it: an error, and the old file.
+/// On a full disk or above a limit of the file size, the command reports an error and the old file stays.
 #[test]
 fn what_cannot_be_written_whole_leaves_the_old_file() {
     let shop = Shop::new();
@@ -136,7 +136,7 @@ fn what_cannot_be_written_whole_leaves_the_old_file() {
             }
         });
     }
-    // Pipes have no such limit.
+    // The limit does not affect the command's messages, which go to pipes.
     let output = run(&mut command);
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     assert!(
@@ -151,8 +151,8 @@ fn what_cannot_be_written_whole_leaves_the_old_file() {
     assert!(told(&output).contains("No space left"), "{}", told(&output));
 }
 
-/// The last report is written when the program ends: above its limit that costs the report, not the program. The program's own
-/// disposition stays, and what it writes itself ends it as it would without us.
+/// The last report is written when the program ends. Above the program's limit for files, the report is lost, but the program
+/// is not killed. The program's own handling of SIGXFSZ stays: a too long file of its own kills it as without us.
 #[test]
 fn a_report_above_the_file_limit_does_not_end_the_program() {
     let shop = Shop::new();
@@ -181,7 +181,7 @@ fn a_report_above_the_file_limit_does_not_end_the_program() {
     }
 }
 
-/// Root may write everywhere; somebody else is told before the program starts.
+/// If the user may not write into a folder, the command says so before the program starts. (Root may write everywhere.)
 #[test]
 fn a_folder_that_may_not_be_written_is_found_out_before() {
     let shop = Shop::new();
@@ -189,7 +189,7 @@ fn a_folder_that_may_not_be_written_is_found_out_before() {
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
     fs::set_permissions(shop.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    // Whoever it is may not see the folder that it was built in.
+    // The command is copied, because the other user may have no access to the folder in which it was built.
     let (program, seed) = (shop.path("graphpatch"), shop.path("seed.json"));
     fs::copy(GRAPHPATCH, &program).unwrap();
     fs::copy(SEED, &seed).unwrap();
@@ -224,7 +224,7 @@ fn a_folder_that_may_not_be_written_is_found_out_before() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The journal of a sweep lies beside its table: it is an output like the others.
+/// The journal of a sweep lies beside its table. Like other outputs, it must not overwrite a file of the user's.
 #[test]
 fn the_journal_of_a_sweep_costs_no_file() {
     let shop = Shop::new();

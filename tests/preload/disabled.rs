@@ -1,4 +1,4 @@
-//! `GRAPHPATCH_DISABLE=1`, and whatever else keeps us out: the program runs as it does alone, and one line says so.
+//! With `GRAPHPATCH_DISABLE=1`, or if the library cannot work, the program runs as it does alone, and one line says so.
 
 use std::process::Command;
 
@@ -60,7 +60,7 @@ fn a_process_below_is_left_alone() {
     assert_eq!((python("0"), python("1")), ("1\n".into(), "0\n".into()));
 }
 
-/// Options that this library cannot read: those of a command of another version.
+/// The library cannot read its options, because they come from a command of another version.
 #[test]
 fn options_of_another_version() {
     let shop = Shop::new();

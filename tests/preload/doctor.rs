@@ -1,4 +1,4 @@
-//! `graphpatch doctor` in the states that a machine can be in: what it shows, its advice, its exit code.
+//! `graphpatch doctor` on machines in different states: its output, its advice and its exit code.
 
 use std::process::{Command, Output};
 
@@ -8,7 +8,7 @@ use crate::shop::*;
 use crate::stand_ins::*;
 
 impl Setup {
-    /// Doctor on the program: exit code and text.
+    /// Runs `graphpatch doctor` on the program. Returns its exit code and its output.
     fn look(&self, options: &[&str], change: impl FnOnce(&mut Command)) -> (Option<i32>, String) {
         let program = self.program.to_string_lossy();
         let options = [options, &["--", &program]].concat();
@@ -20,7 +20,7 @@ impl Setup {
         (done.status.code(), text(&done.stdout))
     }
 
-    /// The lines of advice of one that is not well.
+    /// The advice of a `doctor` that finds exactly one thing missing.
     fn advice(&self, change: impl FnOnce(&mut Command)) -> String {
         let (code, said) = self.look(&[], change);
         assert_eq!(code, Some(1), "{said}");
@@ -76,7 +76,7 @@ fn a_machine_that_has_everything() {
     assert_eq!(told["adapter"]["ready"], true);
     assert_eq!(told["advice"], Value::Array(Vec::new()));
 
-    // With an adapter at hand nothing else is needed.
+    // If the adapter is built, neither compiler nor headers are needed.
     let (code, bare) = setup.look(&[], |command| {
         command.env("PATH", "/nowhere").env("CXX", "");
     });
@@ -91,7 +91,7 @@ fn what_is_stale_or_broken() {
     let setup = Setup::new();
     setup.look(&["--build"], |_| {});
     let adapter = adapters(&setup.cache).remove(0);
-    // Left by another version of libgraphpatch.
+    // The adapter gets a name that another version of libgraphpatch would give.
     let name = adapter.file_name().expect("name").to_string_lossy();
     let parts: Vec<&str> = name.split('-').collect();
     let old = format!("adapter-s1-0123456789abcdef-{}", parts[3..].join("-"));
@@ -230,7 +230,7 @@ fn adapters_beside_the_library() {
     let adapter = adapters(&folder).remove(0);
     let line = format!("adapter    built ahead: {}\n", adapter.display());
     assert!(code == Some(0) && said.contains(&line), "{said}");
-    // One for another build of the same version, then, says that it is one.
+    // If libtorch is another build of the same version, `doctor` says that the adapter is for a different build.
     setup.libtorch("torch", "2.9.1");
     let rebuilt = "int forward(int x) { return x + 1; } int more(void) { return 7; }";
     let flags = ["-Wl,-soname,libtorch_cpu.so", "-Wl,--build-id"];

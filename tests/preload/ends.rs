@@ -1,4 +1,4 @@
-//! How processes end, and what children they have.
+//! The ways in which processes end, and their children.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ fn ordinary_programs_and_pipelines() {
         sh,
         &["-c", "echo one two | tr a-z A-Z | sed s/ONE/three/; exit 7"],
     );
-    // The child prints when the shell has printed, which a file tells it.
+    // A file makes the order certain: the child waits for it, and the shell writes it after printing.
     let shop = Shop::new();
     let early = shop.path("early").display().to_string();
     let script = r#"rm -f "$0"; (until [ -e "$0" ]; do sleep 0.01; done; echo late) & echo early; : > "$0"; wait; false"#;
@@ -71,13 +71,13 @@ fn every_way_to_end_leaves_a_report() {
     }
 }
 
-/// `_exit` may come from a signal handler in the middle of malloc, `abort` with a broken heap: the last report may hang or
-/// crash, the process must end all the same, with its own exit code.
+/// A program may call `_exit` in a signal handler in the middle of malloc, or `abort` with a broken heap. The last report may
+/// then hang or crash, but the process must still end with its own exit code.
 #[test]
 fn a_report_that_hangs_or_crashes_holds_up_no_end() {
     let shop = Shop::new();
     shop.stand_in_libtorch();
-    // The program's own open64, which the report's file goes through, misbehaves at the end.
+    // The report opens its file by the program's own open64, which misbehaves at the end.
     let source = r#"
         #include <fcntl.h>
         #include <stdarg.h>

@@ -1,4 +1,4 @@
-//! Libraries that programs load, and this library where it is not wanted.
+//! Libraries that programs load, and programs that load this library without `graphpatch run`.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,8 @@ use crate::shop::*;
 #[test]
 fn callers_find_their_own_libraries() {
     let shop = Shop::new();
-    // The program's RUNPATH leads to libouter, libouter's own to libinner; both only by $ORIGIN of the caller.
+    // libouter is found by the RUNPATH of the program, and libinner by that of libouter. Both use $ORIGIN, so `dlopen` must
+    // know its caller.
     shop.shared(
         "const char *inner(void) { return \"inner\"; }",
         "a/b/libinner.so",
@@ -75,7 +76,7 @@ fn rtld_next_means_the_next_of_the_caller() {
     assert_eq!(text(&with.stdout), "43\n");
 }
 
-/// libtorch comes with a plugin, whose constructor looks symbols up and loads more before libtorch's own has run.
+/// A plugin brings libtorch. Its constructor looks up symbols and loads another library while `dlopen` is still running.
 #[test]
 fn libtorch_that_comes_late() {
     let shop = Shop::new();
@@ -208,14 +209,14 @@ fn libraries_used_in_process_are_inert() {
             "{how}"
         );
     }
-    // Preloaded by hand, without options.
+    // The library is preloaded by hand, without options.
     let by_hand = run(Command::new(&plain).arg("exit").env("LD_PRELOAD", &library));
     assert_eq!(
         (text(&by_hand.stdout), by_hand.status.code()),
         ("2 exit\nbye\n".into(), Some(6))
     );
     assert_eq!(text(&by_hand.stderr), "");
-    // Options that are gone (a child that outlives the command).
+    // The file with the options is gone, as for a child that outlives the command.
     let stale = run(Command::new(&plain)
         .arg("exit")
         .env("LD_PRELOAD", &library)

@@ -1,11 +1,11 @@
-//! Programs that are started without the library, and a libtorch that comes where no hook sees it: they are seen where that can
-//! be, and else the note names the cause.
+//! Programs that are started without the library, and a libtorch that is loaded where no hook sees it. They are still seen
+//! where possible; otherwise a note names the cause.
 
 use std::process::Command;
 
 use crate::shop::*;
 
-/// Links to a stand-in of libtorch, so that looking into it is tried, and said.
+/// A program that links to a stand-in of libtorch, so that the library tries to attach to it and reports that.
 fn model(shop: &Shop) -> std::path::PathBuf {
     shop.stand_in_libtorch();
     shop.program(ENDS, "model", &WITH_LIBTORCH)
@@ -64,7 +64,7 @@ fn a_launcher_that_sets_the_environment_is_named() {
         );
         assert!(!said.contains(NOTHING), "{said}");
     }
-    // One that passes the environment on is no cause of anything.
+    // A launcher that passes the environment on is not named.
     let said = said(graphpatch(&["--tree"]).args(["env", "A=1", &path, "exit"]));
     assert!(
         said.contains(SEEN) && !said.contains("without libgraphpatch"),
@@ -72,7 +72,7 @@ fn a_launcher_that_sets_the_environment_is_named() {
     );
 }
 
-/// heaptrack's library does so, that its user's children are left alone.
+/// heaptrack's library removes itself from the environment in this way, to leave child processes alone.
 #[test]
 fn a_library_that_takes_ld_preload_out() {
     let shop = Shop::new();
@@ -89,7 +89,7 @@ fn a_library_that_takes_ld_preload_out() {
             .env("LD_PRELOAD", &takes),
     );
     assert!(said.contains(SEEN), "{said}");
-    // Python's hook asks the same question.
+    // Python's hook must be installed all the same.
     let line = "import sys; print([type(f).__name__ for f in sys.meta_path].count('_Finder'))";
     let mut python = graphpatch(&["--tree"]);
     python
@@ -98,7 +98,7 @@ fn a_library_that_takes_ld_preload_out() {
     assert_eq!(text(&run(&mut python).stdout), "1\n");
 }
 
-/// In such a plugin `dlopen` is the C library's own.
+/// In a plugin that is loaded with RTLD_DEEPBIND, `dlopen` is the C library's own and not our hook.
 #[test]
 fn a_plugin_that_is_bound_deeply() {
     let shop = Shop::new();

@@ -1,6 +1,6 @@
 //! Preloaded programs are run as real processes, bare and under `graphpatch run`: what they print and how they end must
-//! be the same. The programs are small and compiled here; none of them needs libtorch (a stand-in of the same file name is
-//! enough to see that the door opens).
+//! be the same. The programs are small and compiled here. None of them needs libtorch: a stand-in with its file name is enough
+//! to see that the library finds it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Very many patches, and input without an end.
+//! Very many patches, and input that never ends.
 
 use std::fmt::Write;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::shop::*;
 
 const PATCHES: usize = 200_000;
 
-/// As many places as patches, in scopes of a thousand nodes.
+/// A graph with one node for each patch, in scopes of a thousand nodes.
 fn graph(name: &str) -> Graph {
     let value = || {
         Value::Tensor(TensorInfo {
@@ -28,7 +28,7 @@ fn graph(name: &str) -> Graph {
     graph
 }
 
-/// The time of the processor, since a busy machine has others to serve.
+/// The processor time of all children so far. Unlike elapsed time, it does not depend on other work of the machine.
 fn seconds_of_children() -> f64 {
     // SAFETY: an all-zero rusage is a valid value of that plain C struct, and may be written.
     let used = unsafe {
@@ -43,7 +43,7 @@ fn seconds_of_children() -> f64 {
 fn as_many_patches_as_nodes_are_checked_in_seconds() {
     let shop = Shop::new();
     let (file, patches) = (shop.path("g.json"), shop.path("p.toml"));
-    // In two roots, so that the question which paths both have is asked as well.
+    // Two roots have the same paths, so that the search for ambiguous paths is timed as well.
     GraphFile::new(vec![graph("a.A.forward"), graph("b.B.forward")])
         .save(&file)
         .expect("saved");
@@ -72,7 +72,7 @@ fn as_many_patches_as_nodes_are_checked_in_seconds() {
     let (done, whole) = check(&list);
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     assert!(whole < 6.0, "{whole} s of processor time");
-    // A path in both roots has a line; here each of them is.
+    // Each path that is in both roots gets a line. Without a root in front, all paths are.
     let (done, shared) = check(&list.replace("b.B.forward:", ""));
     assert_eq!(done.status.code(), Some(0));
     assert_eq!(text(&done.stderr).matches("is in 2 roots").count(), PATCHES);

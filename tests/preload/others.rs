@@ -1,5 +1,6 @@
-//! Nobody let in: what another user may have written is neither run nor written through, and a program with more rights than
-//! its caller takes nothing from that caller. Root plays the other user's part too, so these tests are run as root.
+//! Protection from other users. Files that another user may have written are neither run nor followed when writing, and a
+//! program with more rights than its caller takes no settings from the caller. The tests create files of other users, so they
+//! must run as root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
@@ -25,7 +26,7 @@ fn need_root() {
     assert_eq!(user, 0, "only root can give files to another user");
 }
 
-/// An adapter with the right name and seal that says who it is.
+/// An adapter with the right name and seal, which prints that foreign code was run.
 fn foreign_adapter(shop: &Shop, folder: &str, name: &str) -> PathBuf {
     let file = shop.shared(
         &format!(
@@ -38,7 +39,7 @@ fn foreign_adapter(shop: &Shop, folder: &str, name: &str) -> PathBuf {
     file
 }
 
-/// The name that the adapter of the program's libtorch has.
+/// The file name of the adapter for the program's libtorch.
 fn adapter_name(setup: &Setup) -> String {
     setup.said(|_| {});
     let adapter = adapters(&setup.cache).remove(0);
@@ -66,7 +67,7 @@ fn adapters_that_others_may_have_written_are_not_loaded() {
         };
         let theirs = |path: &Path| chown(path, Some(OTHER), Some(OTHER)).expect("chown");
         let ours = |path: &Path| chown(path, Some(0), Some(0)).expect("chown");
-        // As it is, it would be taken: what follows is why it is not.
+        // The adapter is loaded if nobody else can have written it. Each case below changes exactly that.
         assert!(said().contains(FOREIGN), "{variable}");
         type Case<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
         let cases: [Case<'_>; 4] = [
@@ -82,7 +83,7 @@ fn adapters_that_others_may_have_written_are_not_loaded() {
             ("another user (12345)", &|| theirs(&file), &|| ours(&file)),
         ];
         for (at, (why, spoil, mend)) in cases.iter().enumerate() {
-            // The last one is in our own cache, where it is written over.
+            // Kept to restore the file: in the last case it lies in our own cache and is replaced by a new build.
             let whole = std::fs::read(&file).expect("read");
             spoil();
             let said = said();
@@ -101,7 +102,7 @@ fn adapters_that_others_may_have_written_are_not_loaded() {
     }
 }
 
-/// Said where it matters: when the adapter has to be built because the one that was shipped is not taken.
+/// If a shipped adapter is not taken and one has to be built, a message names the shipped one and the reason.
 #[test]
 fn a_shipped_adapter_that_is_not_taken_is_named() {
     need_root();
@@ -120,7 +121,7 @@ fn a_shipped_adapter_that_is_not_taken_is_named() {
     assert!(!said.contains(FOREIGN) && said.contains(LOADED), "{said}");
 }
 
-/// A folder that everybody may write, with a copy of our Python package in which one file of equal length is another.
+/// A cache that everybody may write has a copy of our Python package in which one file was replaced by another of equal length.
 #[test]
 fn a_planted_hook_of_equal_length_is_not_run() {
     let shop = Shop::new();
@@ -137,7 +138,7 @@ fn a_planted_hook_of_equal_length_is_not_run() {
     };
     let (private, shared) = (shop.path("private"), shop.path("shared"));
     start(&private);
-    // Beside the links by which the library is found.
+    // The cache also has links, by which the library is found.
     let cached = std::fs::read_dir(&private).expect("cache").flatten();
     let mut names = cached.map(|entry| entry.file_name());
     let package = names.find(|name| name.to_string_lossy().starts_with("python-"));
@@ -161,7 +162,7 @@ fn a_planted_hook_of_equal_length_is_not_run() {
     planted(&shared);
     let said = start(&shared);
     assert!(!said.contains(FOREIGN), "{said}");
-    // In a folder of our own somebody may have written when it was open to all.
+    // Our own folder may have been open to all before, so that somebody could write into it.
     planted(&private);
     let said = start(&private);
     assert!(!said.contains(FOREIGN), "{said}");
@@ -194,7 +195,7 @@ fn a_pipe_as_lock_and_a_link_as_log_do_no_harm() {
     assert!(setup.said(|_| {}).contains(LOADED));
 }
 
-/// A program that is linked with us, belongs to root and runs with root's rights whoever calls it.
+/// A set-user-ID program of root's that is linked with the library.
 #[test]
 fn a_program_with_more_rights_takes_nothing_from_its_caller() {
     need_root();
@@ -251,7 +252,7 @@ fn a_program_with_more_rights_takes_nothing_from_its_caller() {
         (text(&done.stdout), text(&done.stderr))
     };
     chmod(&setup.shop.path(""), 0o755);
-    // Without more rights it is the user's own business, compiler and all.
+    // Without additional rights, the program takes the user's settings, such as the compiler.
     let (_, said) = start(0);
     assert!(said.contains("building") && called.exists(), "{said}");
     std::fs::remove_file(&called).expect("remove");
@@ -267,7 +268,7 @@ fn a_program_with_more_rights_takes_nothing_from_its_caller() {
     );
     assert!(!called.exists() && !said.contains(FOREIGN), "{said}");
     assert!(!setup.shop.path("cache-12345").exists());
-    // An adapter that the caller names is not loaded either.
+    // With additional rights, an adapter that the caller names is not loaded either.
     chown(foreign.parent().expect("dir"), Some(0), Some(0)).expect("chown");
     let mut command = Command::new(&program);
     setup.environment(&mut command);
@@ -283,7 +284,7 @@ fn a_program_with_more_rights_takes_nothing_from_its_caller() {
     );
 }
 
-/// The folder with the options and the reports is closed, whatever the umask; where anybody may rename it, it is elsewhere.
+/// The folder with the options and reports is private, whatever the umask. It is not made where other users may rename it.
 #[test]
 fn the_folder_of_reports_is_private() {
     let shop = Shop::new();
@@ -320,7 +321,7 @@ fn the_folder_of_reports_is_private() {
     assert_eq!(std::fs::read_dir(&temp).expect("dir").count(), 0);
 }
 
-/// A compiler that hangs is given up, with all that it started, and the program runs without us.
+/// A compiler that hangs is killed with all its child processes, and the program runs without us.
 #[test]
 fn a_compiler_that_hangs_is_stopped() {
     let setup = Setup::new();
@@ -334,13 +335,13 @@ fn a_compiler_that_hangs_is_stopped() {
     );
     let child = std::fs::read_to_string(setup.shop.path("compiler.pid")).expect("started");
     let stat = Path::new("/proc").join(child.trim()).join("stat");
-    // Ended, though its new parent may not have taken notice yet.
+    // The process may still be a zombie, if its new parent has not waited for it yet.
     let state = std::fs::read_to_string(stat).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "{state}");
     assert!(adapters(&setup.cache).is_empty());
 }
 
-/// The first reads of the adapter fail, as they do on a network file system that was away for a moment.
+/// The first reads of the adapter fail, as on a network file system with a short outage.
 #[test]
 fn a_read_error_that_passes_builds_nothing() {
     let setup = Setup::new();

@@ -1,4 +1,5 @@
-//! No file is lost: a run that saw nothing writes none, and an output that would cost a file is refused before the program starts.
+//! No file is lost: a run that saw nothing writes no file, and an output that would destroy a file is refused before the
+//! program starts.
 
 use std::fs;
 
@@ -10,7 +11,7 @@ fn text(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A good file stays byte for byte, and a new one is not made, whatever the reason is that nothing was seen.
+/// If nothing was seen, for whatever reason, an old file stays byte for byte, and no new file is made.
 #[test]
 fn a_run_that_saw_nothing_writes_no_file() {
     let shop = Shop::new();
@@ -22,7 +23,7 @@ fn a_run_that_saw_nothing_writes_no_file() {
         "dies",
         &[],
     );
-    // It loads a libtorch for which no adapter can be built.
+    // This program loads a libtorch for which no adapter can be built.
     let loads = shop.program(
         "#include <dlfcn.h>\nint main(void) { return !dlopen(\"./torch/lib/libtorch_cpu.so\", RTLD_NOW); }",
         "loads",
@@ -76,7 +77,7 @@ fn a_run_that_saw_nothing_writes_no_file() {
     }
 }
 
-/// Without a patch there is nothing else to complain of; the program did well, but what was asked for is not there.
+/// The program succeeds and no patch has failed, but the graph that was asked for is missing: the command fails.
 #[test]
 fn a_graph_that_was_not_written_is_no_success() {
     let shop = Shop::new();
@@ -139,7 +140,7 @@ fn outputs_that_would_cost_a_file_are_refused_before_the_program_starts() {
             "its name does not say",
         ),
     ] {
-        // The graph that is read has no node to be patched; files are looked at first.
+        // The graph has no such node, but the command must check the files before the patches.
         let mut command = graphpatch(&options);
         command
             .arg("sh")

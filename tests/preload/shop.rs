@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 pub const GRAPHPATCH: &str = env!("CARGO_BIN_EXE_graphpatch");
 
-/// `cargo test` leaves the cdylib in `deps`, `cargo build` beside the command: the newer one is of this source.
+/// `cargo test` puts the cdylib into `deps`, and `cargo build` beside the command. The newer one belongs to this source.
 pub fn library() -> PathBuf {
     let dir = Path::new(GRAPHPATCH).parent().expect("target directory");
     let candidates = [
@@ -69,7 +69,8 @@ impl Shop {
         self.compile("cc", source, name, &[&["-shared", "-fPIC"], flags].concat())
     }
 
-    /// Two files named like libtorch's. Without headers beside them no adapter can be built: attaching fails, and says so.
+    /// Compiles two libraries named like libtorch's. They have no headers, so no adapter can be built, and attaching fails
+    /// with a message.
     pub fn stand_in_libtorch(&self) {
         self.shared("int c10(void) { return 1; }", "torch/lib/libc10.so", &[]);
         self.shared(
@@ -88,7 +89,7 @@ pub fn graphpatch(options: &[&str]) -> Command {
         .arg("--")
         .env("GRAPHPATCH_LIBRARY", library())
         .stdin(Stdio::null());
-    // The user's own cache is none of a test's business.
+    // Tests must not use the user's own cache.
     command.env(
         "GRAPHPATCH_CACHE",
         concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
@@ -105,7 +106,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs it through a shell, which turns a signal into an exit code as `graphpatch` does.
+/// Runs the program without graphpatch. A shell turns signals into exit codes as `graphpatch` does.
 pub fn bare(program: &Path, arguments: &[&str]) -> Output {
     run(Command::new("sh")
         .args(["-c", "\"$@\"; exit $?", "sh"])
@@ -114,7 +115,7 @@ pub fn bare(program: &Path, arguments: &[&str]) -> Output {
         .stdin(Stdio::null()))
 }
 
-/// The same stdout and exit code bare and recorded; answers what graphpatch printed on stderr besides the program.
+/// Checks that stdout and exit code are the same bare and recorded, and returns the recorded run.
 pub fn untouched(program: &Path, arguments: &[&str]) -> Output {
     let without = bare(program, arguments);
     let with = run(graphpatch(&["--tree", "--summary"])

@@ -1,4 +1,4 @@
-//! What a terminal would obey instead of show never reaches it, whoever put it into a name; and who may read an output.
+//! Control characters in names never reach a terminal, which would obey them; and the permissions of outputs.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
@@ -7,7 +7,7 @@ use graphpatch_core::graph::{Graph, GraphFile, Kind, Node, Value};
 
 use crate::shop::*;
 
-/// Clears the screen, sets the title, colors, and turns the direction of writing.
+/// A name that clears the screen, sets the title and the color, and reverses the direction of writing.
 const EVIL: &str = "a\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\rb";
 
 fn graph() -> Graph {
@@ -20,7 +20,7 @@ fn graph() -> Graph {
     graph
 }
 
-/// All characters that are obeyed, but for the colors of ours if there are to be any.
+/// All characters of the text that a terminal obeys, without the codes of our own colors if `colors` is set.
 fn obeyed(text: &str, colors: bool) -> Vec<char> {
     let mut text = text.to_string();
     if colors {
@@ -82,7 +82,7 @@ fn names_cannot_steer_a_terminal() {
     }
 }
 
-/// What a model, a program or a library is called comes back in messages.
+/// Messages of a run contain the name of the program, which may hold control characters, too.
 #[test]
 fn messages_of_a_run_cannot_either() {
     let shop = Shop::new();
@@ -99,7 +99,7 @@ fn messages_of_a_run_cannot_either() {
     assert_eq!(obeyed(&said, false), [], "{said}");
 }
 
-/// A file that is made may be read by whom the umask lets read every file that is made; an old one stays as closed as it was.
+/// A new output has the permissions that the umask gives, and an old one keeps its own.
 #[test]
 fn outputs_are_as_closed_as_the_umask_says() {
     let shop = Shop::new();

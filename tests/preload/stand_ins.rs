@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::shop::*;
 
-/// Compiles an adapter that has nothing in it, after telling what it was given.
+/// A compiler that logs its arguments and compiles an empty adapter.
 pub const COMPILER: &str = r#"#!/bin/sh
     case "$*" in
       *--version*) echo "stand-in 1.0"; exit 0 ;;
@@ -18,7 +18,7 @@ pub const COMPILER: &str = r#"#!/bin/sh
     echo 'int none;' | cc -shared -fPIC -x c - -o "$2"
     "#;
 
-/// What a process says that has loaded the stand-in's adapter.
+/// The message of a process that has loaded an adapter of the stand-in.
 pub const LOADED: &str = "the adapter has no entry";
 
 /// A libtorch with headers, a program that links to it, a compiler, a cache.
@@ -40,7 +40,7 @@ impl Setup {
         };
         setup.libtorch("torch", "2.9.1");
         setup.install(COMPILER);
-        // An RPATH would go before LD_LIBRARY_PATH, which chooses among several.
+        // A RUNPATH and not an RPATH, so that tests can choose another libtorch by LD_LIBRARY_PATH.
         let flags = [
             "-Ltorch/lib",
             "-Wl,--no-as-needed",
@@ -92,7 +92,7 @@ impl Setup {
         std::fs::set_permissions(&self.compiler, mode).expect("mode");
     }
 
-    /// The calls of the compiler that were to build something.
+    /// The calls of the compiler that were to build an adapter.
     pub fn calls(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.shop.path("compiler.log")).unwrap_or_default();
         log.lines().map(str::to_string).collect()
@@ -124,7 +124,7 @@ impl Setup {
         command
     }
 
-    /// What that says on stderr, after `change` to its environment.
+    /// The stderr of `command`, whose environment `change` may change first.
     pub fn said(&self, change: impl FnOnce(&mut Command)) -> String {
         let mut command = self.command();
         change(&mut command);

@@ -1,5 +1,5 @@
-//! Programs for which the library is not made (musl, static, 32 bits) or that look for themselves at what is loaded (sanitizers),
-//! at the top and below a shell: they run as they do alone, and at most one line says that they could not be seen.
+//! Programs that the library does not support (musl, static, 32 bits) or that check themselves what is loaded (sanitizers),
+//! started directly and by a shell. They run as they do alone, and graphpatch prints exactly one line.
 //!
 //! Which of them can be compiled depends on the machine; with `GRAPHPATCH_NEEDS_STRANGERS=1`, which `.ci/run` sets, all must be.
 
@@ -31,7 +31,7 @@ struct Kind {
     name: &'static str,
     compiler: &'static str,
     flags: &'static [&'static str],
-    /// Whether the library can be loaded into it: then nothing at all is said.
+    /// Whether the library can be loaded into the program.
     fits: bool,
 }
 
@@ -74,7 +74,7 @@ const KINDS: [Kind; 12] = [
     kind("static-pie", "gcc", &["-static-pie"], false),
 ];
 
-/// The program, or nothing where the machine cannot compile it and need not.
+/// Compiles the program. Returns `None` if this machine cannot, unless all programs are required.
 fn compiled(shop: &Shop, kind: &Kind) -> Option<PathBuf> {
     let source = shop.path("stranger.c");
     std::fs::write(&source, SOURCE).expect("source");
@@ -145,7 +145,7 @@ fn they_run_as_alone() {
                 .lines()
                 .filter(|line| !line.starts_with("graphpatch: "))
                 .collect();
-            // One line for each process of 32 bits, by the dynamic linker.
+            // The dynamic linker prints one line for each 32-bit process.
             let processes = if call.len() > 2 { 2 } else { 1 };
             let most = if kind.name == "bits32" { processes } else { 0 };
             assert!(added.len() <= most, "{} {call:?}: {said}", kind.name);
@@ -171,7 +171,7 @@ fn they_run_as_alone() {
     );
 }
 
-/// A library that was cut short, on which the dynamic linker itself would crash: one line says so, and the program runs.
+/// A library that was cut short would crash the dynamic linker. Instead, one line says so, and the program runs without it.
 #[test]
 fn a_library_that_cannot_be_loaded() {
     let shop = Shop::new();

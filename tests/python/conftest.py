@@ -14,13 +14,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import torch
 
-# One thread: sums then come in the same order every time.
+# One thread, so that sums are always computed in the same order.
 torch.set_num_threads(1)
 
 
 @pytest.fixture
 def nothing_compiled() -> None:
-    """As in a process in which torch.compile has compiled nothing, whatever tests ran before."""
+    """Resets the state of torch.compile to that of a process in which nothing was compiled."""
     from libgraphpatch import _forward_scope
 
     torch._dynamo.reset()

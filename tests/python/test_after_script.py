@@ -1,4 +1,4 @@
-"""What the library leaves behind of a scripted module that it has run: nothing."""
+"""The library leaves no traces after it has run a scripted module: neither in the executor nor in the module."""
 
 from __future__ import annotations
 

@@ -59,15 +59,15 @@ def test_as_many_paths_agree_as_published(compared: tuple[dict[str, Any], str]) 
 
 
 def test_the_page_is_up_to_date(compared: tuple[dict[str, Any], str]) -> None:
-    """It is of the torch that the tests ask for. Another one agrees as far, but names its own version, and may take
-    another number of operations for what graphpatch has no tensors for."""
+    """The page is made with the pinned torch. With another torch the agreement is the same, but the page names that
+    version, and the number of operations that graphpatch has no tensors for may differ."""
     pinned = re.search(r"^torch==(\S+)$", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE)
     assert pinned
     pages = [PAGE.read_text(encoding="utf-8"), compared[1]]
     if compared[0]["versions"]["libgraphpatch"]["torch"] != pinned[1]:
         own = r"\(torch \S+ the same|has \d+ more tensors|\| \d+ \| results of operations \|"
         assert [len(re.findall(own, page)) for page in pages] == [3, 3]
-        pages = [" ".join(re.sub(own, "", page).split()) for page in pages]  # lines may break elsewhere
+        pages = [" ".join(re.sub(own, "", page).split()) for page in pages]  # lines may be broken elsewhere
     assert pages[0] == pages[1], "run `make agreement` and commit docs/agreement.md"
 
 
@@ -92,6 +92,6 @@ print(json.dumps(found))
 def test_a_wrong_name_is_not_explained_away() -> None:
     found = json.loads(python("-c", WRONG))
     assert found.pop("right") == "same"
-    # A number that differs is taken for a consequence of other nodes; test_names_are_those_of_torch_fx watches it.
+    # A different number counts as explained by other nodes; test_names_are_those_of_torch_fx checks the numbers.
     assert found.pop("add_1") == "number"
     assert found == dict.fromkeys(found, "unexplained")

@@ -1,4 +1,4 @@
-"""A capture is checked by repeating it; and calls of somebody else are recorded."""
+"""`check` repeats a capture to verify it, and `watching` records calls that other code makes."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_functions_live_as_long_as_they_may_be_called_again() -> None:
 
 @pytest.mark.parametrize("patched", [True, False])
 def test_a_function_that_fails_the_first_time(patched: bool) -> None:
-    """What the contexts of a checkpoint see of it is what they see without patches."""
+    """The contexts of a checkpoint see the same exception as without patches."""
 
     class Context:
         seen: Any = None

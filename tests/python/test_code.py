@@ -66,7 +66,7 @@ def test_keys_that_are_hard_to_write() -> None:
             return {"line\nbreak": x[:1], "e f": {"g.h": x[:2]}, "": x[:3], "_hidden": x[:4]}
 
     output = PatchableGraph(Keys(), torch.randn(5)).graph.output
-    # Only the empty key has no path, and so no node.
+    # The empty key alone has no path, so it has no node and no shape.
     assert output._shape == {"line\nbreak": (1,), "e f": {"g.h": (2,)}, "_hidden": (4,)}
     assert {*dir(output)} == {"line\nbreak", "e f", "_hidden", "_code", "_shape"} and len(output) == 3
     assert output["e f"]._shape == {"g.h": (2,)} and output["e f.g\\.h"] == output["e f"]["g\\.h"]
@@ -172,6 +172,6 @@ def test_code_of_a_leaf_is_the_users_line() -> None:
         f'File "{file}", line {line}, in forward',
         f"    {linecache.getline(str(file), line).strip()}",
     ]
-    frames = code.replace(str(file), "<file>")  # the checkout may have any name
+    frames = code.replace(str(file), "<file>")  # the name of the checkout must not matter
     assert "torch/nn" not in frames and "libgraphpatch" not in frames
     assert "block(x)" in str(graph.blocks_1._code)

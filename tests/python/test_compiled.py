@@ -114,7 +114,7 @@ def ids() -> Tensor:
     return torch.randint(0, 11, (2, 5))
 
 
-# By name: the model, its compiled form, and an input.
+# By name: a function that makes a model, its compiled form, and an input.
 FORMS: dict[str, Callable[[], tuple[nn.Module, nn.Module, Tensor]]] = {}
 
 
@@ -226,7 +226,7 @@ def test_patches_at_every_node_are_those_of_the_model(name: str) -> None:
                     try:
                         with pg.patch({path: [probe, patch]}, on_missing="raise"):
                             outcomes.append((result_of(pg, x), probe.activation))
-                    except RuntimeError as error:  # what libtorch refuses, it refuses in both
+                    except RuntimeError as error:  # a patch that libtorch refuses must be refused in both
                         outcomes.append((str(error).splitlines()[0], None))
                 (wanted, before), (found, same_before) = outcomes
                 assert same(wanted, found), path
@@ -354,7 +354,7 @@ def test_errors_name_the_patch() -> None:
 
 
 def test_somebody_has_put_the_function_of_calls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What replaces ``Module.__call__`` for a while puts back what it has found there by a look-up."""
+    """Code that replaces ``Module.__call__`` for a while may put back the object that it found there by a look-up."""
     net, x = Net(), torch.randn(3, 4)
     eager = PatchableGraph(net, x)
     for back in (False, True):

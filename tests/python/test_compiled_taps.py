@@ -1,5 +1,5 @@
-"""Patches in the code that ``torch.compile`` makes: they do there what they do in the model that is not compiled, the graph
-is compiled once more and not again, and what cannot be done there is done operation by operation."""
+"""Patches inside code of ``torch.compile`` ("taps"): they have the same effect as in the model that is not compiled. A
+graph is compiled only once more for them. For patches that cannot be compiled, it runs operation by operation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from test_compiled import FORMS, Model, compiled, ids, leaves, result_of, same
 
 @pytest.fixture(autouse=True)
 def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Taps are there as soon as they are wanted."""
+    """Removes the delay before taps are compiled, and resets torch.compile."""
     monkeypatch.setattr(_taps, "PATIENCE", 0.0)
     torch.manual_seed(0)
     torch._dynamo.reset()
@@ -29,7 +29,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
-    """The runs of graphs operation by operation."""
+    """The list of graphs that were run operation by operation."""
     seen: list[Replay] = []
     run = Replay.run
 
@@ -70,7 +70,7 @@ def test_patches_at_every_node_are_those_of_the_model(name: str, replays: list[R
             with pg.patch({path: [probe, ZeroPatch(slice=(..., 0)), after]}, on_missing="raise") as block:
                 try:
                     found: Any = result_of(pg, x)
-                except RuntimeError as error:  # what libtorch refuses, it refuses in both
+                except RuntimeError as error:  # a patch that libtorch refuses must be refused in both
                     found = str(error).splitlines()[0]
             outcomes.append((found, probe.activation, after.activation, block.counts))
         by_taps += not replays
@@ -165,7 +165,7 @@ def test_other_sizes(replays: list[Replay]) -> None:
 
 
 class Writes(nn.Module):
-    """Writes into views, operands and buffers, before and after values of theirs."""
+    """Writes into views, operands and buffers, before and after their values are used."""
 
     seen: Tensor
 
@@ -188,7 +188,7 @@ class Writes(nn.Module):
 
 
 class Numbered(nn.Module):
-    """Operations of one name before and behind compiled code, and between two parts of it."""
+    """Operations of the same name before, after and between parts of compiled code."""
 
     def __init__(self, compile: Callable[[Any], Any]) -> None:
         super().__init__()

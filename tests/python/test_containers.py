@@ -1,4 +1,4 @@
-"""Values in containers of other classes: what a patch leaves alone in them stays as it is."""
+"""Values in containers of other classes: what a patch does not change in them stays the same."""
 
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Fields(ModelOutput):
 
 
 class Asking(OrderedDict):
-    """Its constructor wants what nobody can know."""
+    """Its constructor needs an argument that the library cannot know."""
 
     def __init__(self, reason):
         super().__init__()

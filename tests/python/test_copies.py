@@ -1,4 +1,4 @@
-"""A patched copy is what it is a copy of, but for what the patch changes: kernels must not take another path."""
+"""A patched copy has the layout and flags of the original, so that kernels do not take another path."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_conj_and_neg_bits_stay() -> None:
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_a_parameter_keeps_its_flag_without_gradients(rows: int) -> None:
-    """matmul folds its batch by the flag, also under no_grad: the last bits depend on it."""
+    """matmul folds a batch depending on requires_grad, even under no_grad, which may change the last bits."""
     flags: list[bool] = []
 
     def read(weight: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def test_a_parameter_keeps_its_flag_without_gradients(rows: int) -> None:
             self.weight = nn.Parameter(torch.randn(33, 17))
 
         def forward(self, x: Tensor) -> Tensor:
-            # `dropout` hands its input back here, so that what it reads can be looked at.
+            # This `dropout` returns its input, so that `read` sees the tensor that the operation received.
             return torch.matmul(x, self.weight) + F.linear(x, read(F.dropout(self.weight, 0.5, False)).t())
 
     x = torch.randn(5, rows, 33)
@@ -113,7 +113,7 @@ def test_a_parameter_keeps_its_flag_without_gradients(rows: int) -> None:
 
 
 def test_what_overlaps_itself_is_patched_as_a_whole() -> None:
-    """Where the patch changes something, each element is one of its own."""
+    """If the patch changes something, elements that shared memory become separate ones."""
     pg = PatchableGraph(Function(lambda x: (x + 0).narrow(0, 0, 1).expand(4, 3) * 1), torch.ones(2, 3))
     with pg.patch({"expand": AddPatch(value=1.0, slice=(2,))}):
         assert pg(torch.ones(2, 3)).tolist() == [[1.0] * 3, [1.0] * 3, [2.0] * 3, [1.0] * 3]

@@ -1,5 +1,5 @@
-"""Faults that the second edition of the house removed, each with its neighbors: values are compared with what PyTorch
-itself computes."""
+"""Tests of faults that were once found and fixed, each with similar cases. Values are compared with what PyTorch itself
+computes."""
 
 import gc
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ SCHEMAS = [
 
 
 class Calls(nn.Module):
-    """Calls whatever operator there is now."""
+    """Calls the operator that is registered under the name at this moment."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_an_operator_of_the_same_name_gets_another_schema() -> None:
 
 
 class Counter(nn.Module):
-    """Replaces a buffer in each call: the tensor that it held is freed, and the next one made has its address."""
+    """Replaces a buffer in each call. The old tensor is freed, and the next new tensor may get its address."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def test_a_tensor_at_a_freed_parameters_address_is_not_that_parameter() -> None:
 
 
 class Rebuilt(nn.Module):
-    """The same with a parameter that is let go of."""
+    """The same with a parameter that is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -311,11 +311,11 @@ def test_an_operation_that_fails_behind_a_module(calling: dict[str, Any]) -> Non
 
 
 class Finalized:
-    """Runs a model when it goes."""
+    """Runs a model when it is finalized."""
 
     def __init__(self, run: Any) -> None:
         self.run = run
-        self.me = self  # a cycle: only the collector ends it
+        self.me = self  # a cycle, so that only the garbage collector frees it
 
     def __del__(self) -> None:
         self.run()
@@ -381,7 +381,7 @@ class Sourced(torch.nn.Module):
 
 
 class Loader:
-    """Gives a module's source, as an importer of the user's does, and runs a model meanwhile."""
+    """Provides a module's source, as a user's importer may do, and runs a model while it does so."""
 
     def __init__(self, run: Any) -> None:
         self.run, self.asked = run, 0
@@ -405,7 +405,7 @@ def test_who_gives_the_source_of_a_line_runs_a_model(inside: bool) -> None:
     pg = PatchableGraph(module, x)
     assert loader.asked
     found = names(pg.graph)
-    called = "helper" if inside else "Linear"  # which is called in this run, whoever calls it
+    called = "helper" if inside else "Linear"  # the name of the call that the loader makes during this run
     assert [name for name in found if name != called] == ["x", "relu", "sigmoid", "mul", "output"]
     assert found.count(called) == 1
     with pg.patch({"relu": [probe := ProbePatch(), AddPatch(value=1.0)]}):
@@ -433,7 +433,7 @@ class Many(nn.Module):
 
 
 def test_a_first_run_is_linear_in_modules() -> None:
-    """Each of n modules was looked for among all n."""
+    """The fault was that each of n modules was searched among all n."""
     looked_at = []
     for n in (20, 200):
         model = Many(n)

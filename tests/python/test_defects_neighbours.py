@@ -1,5 +1,5 @@
-"""More neighbors of the faults of test_defects_house.py: code and modules that are made anew at an address, functions of autograd
-that call modules, and handlers that run a model in the middle of another one's run."""
+"""More cases like those in test_defects_house.py: code and modules that are created at a freed address, functions of
+autograd that call modules, and handlers that run a model in the middle of another model's run."""
 
 import gc
 import signal
@@ -76,7 +76,7 @@ def test_a_module_is_made_anew_between_runs() -> None:
 
 
 class Generates(nn.Module):
-    """Calls its modules out of a generator, whose frame goes with each run."""
+    """Calls its modules from a generator, whose frame is freed after each run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ def test_a_function_of_autograd_calls_a_module() -> None:
         with torch.no_grad():
             assert torch.equal(pg(x), expected)
         assert torch.equal(relu.activation, expected)
-        # The function's own backward knows nothing of the patch.
+        # The function's own backward does not know the patch, so that its gradient would be wrong.
         with pytest.raises(PatchError, match="inside a torch.autograd.Function"):
             pg(x)
     with pg.patch({"inner.output": (inner := ProbePatch()), "relu": AddPatch(value=1.0)}):
@@ -226,7 +226,7 @@ def test_a_weak_references_callback_runs_a_model() -> None:
     watched: list[Any] = []
 
     class Drops(nn.Module):
-        """Lets go of a tensor, whose end runs the other model, between two operations."""
+        """Frees a tensor between two operations; its finalizer runs the other model."""
 
         def forward(self, x: Tensor) -> Tensor:
             y = torch.relu(x)

@@ -1,4 +1,4 @@
-"""A module's ``forward`` that is called directly is a scope, as the module's call is: recorded and patched the same."""
+"""A direct call of a module's ``forward`` is a scope like a call of the module, and recorded and patched alike."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Direct(nn.Module):
 
 
 class Handed(Direct):
-    """Hands the function to somebody who calls it."""
+    """Passes the bound ``forward`` to a function, which calls it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.apply_to(self.sub.forward, x)
@@ -55,7 +55,7 @@ class Base(nn.Module):
 
 
 class Same(Base):
-    """All of these are its own ``forward``."""
+    """All these calls are of the module's own ``forward``, so that none is a scope."""
 
     def forward(self, x: Tensor, again: bool = True) -> Tensor:
         x = super().forward(x) + Base.forward(self, x)
@@ -63,8 +63,7 @@ class Same(Base):
 
 
 def through(net: nn.Module, module: nn.Module, change: object) -> Tensor:
-    """What the net gives where what ``module`` returns is changed, by Python alone: a function in the place of its
-    forward."""
+    """The expected result, without the library: ``module.forward`` gets a wrapper that changes its result."""
     inner = module.forward
     module.forward = lambda *args: change(inner(*args))  # type: ignore[method-assign, operator]
     try:
@@ -110,14 +109,14 @@ def run_layers(layers: list[nn.Module], x: Tensor) -> Tensor:
 
 
 class Plain:
-    """Holds a module, and is none."""
+    """An object that holds a module and is not a module itself."""
 
     def __init__(self) -> None:
         self.modules = [nn.Bilinear(3, 3, 3)]
 
 
 class ByFunction(Base):
-    """A function of the file makes the call; and of a module that is not registered."""
+    """A global function makes the calls, one of them of a module that is not registered."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,7 +234,7 @@ def test_torch_compile_meets_the_functions_of_the_classes(way: str) -> None:
 
 
 class Wrapping(Base):
-    """Puts another function in the place of a module's for a while: a call of the module comes by it."""
+    """Replaces the ``forward`` of a module for a while; a call of the module then runs the replacement."""
 
     def forward(self, x: Tensor) -> Tensor:
         before = self.sub.forward

@@ -1,4 +1,4 @@
-"""Patches as objects: applied by hand, changed inside a block, in front of a function, held without a block, counted."""
+"""Patches as objects: applied by hand, changed inside a block, used as decorators, held without a block, counted."""
 
 from __future__ import annotations
 
@@ -111,11 +111,11 @@ def test_what_cannot_be_is_refused_and_leaves_the_patch_as_it_was(pg: PatchableG
         assert patch.value == 1.0
         pg(X)
     assert torch.equal(after.activation, before.activation + 1.0)
-    patch.value = "anything"  # no block holds it
+    patch.value = "anything"  # not checked, because no block holds the patch
 
 
 def test_a_function_changes_a_patch_of_a_later_node(pg: PatchableGraph) -> None:
-    """What changes in a run holds from the next one on."""
+    """A change that is made during a run takes effect in the next run."""
     later = AddPatch(value=0.0)
 
     def change(value: Tensor) -> Tensor:

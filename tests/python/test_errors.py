@@ -1,4 +1,4 @@
-"""What is refused, when, with which exception and in which words."""
+"""Refusals: when they happen, the exception, and the message."""
 
 from __future__ import annotations
 

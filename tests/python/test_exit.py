@@ -1,4 +1,4 @@
-"""What is still alive when the interpreter ends is let go of in silence: neither a traceback nor a crash."""
+"""Objects that are alive when the interpreter ends are freed silently: without a traceback or a crash."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ with pg.patch({"linear.output": [AddPatch(value=1.0), CustomPatch(custom_op=torc
 ours = [module for name, module in sys.modules.items() if name.split(".")[0] == "libgraphpatch"]
 '''
 
-# What keeps them alive to the end; `kept` is whatever has to be let go of.
+# Ways to keep objects alive until the end. `kept` has the objects that must be freed.
 WAYS = {
     "nothing": "",
     "a cycle": "cycle = [kept, ours]; cycle.append(cycle)",
-    # As an extension module does that holds Python's for ever (dill, say): those are emptied in reverse order, and so
-    # the package's names are gone before this one's.
+    # Some extension modules keep a Python module for ever (dill does). Python empties modules in reverse order of
+    # import, so that the package's names are gone before those of this older module.
     "an older module": "keeper.kept = kept, ours; ctypes.pythonapi.Py_IncRef(ctypes.py_object(keeper))",
 }
 

@@ -172,7 +172,7 @@ def test_an_unflattened_program() -> None:
     model = Model().eval()
     program = torch.export.unflatten(export(model))
     exported, eager = PatchableGraph(program, x, scale=scale), PatchableGraph(model, x, scale=scale)
-    # Operations whose results nobody uses are left out by torch.
+    # torch.export drops operations whose results are not used.
     names = [path for path in operations(eager.graph) if not re.fullmatch(r"h_[01]\.(split.*|mul)", path)]
     assert [path for path in operations(exported.graph) if not re.search(r"(^|\.)(kw)?args\b", path)] == names
     with exported.patch({"h_0.mlp.relu": ZeroPatch()}), eager.patch({"h_0.mlp.relu": ZeroPatch()}):

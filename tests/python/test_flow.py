@@ -1,4 +1,4 @@
-"""Runs that end early, and calls that do not happen."""
+"""Runs that end early, and calls that are skipped."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_runs_threads_and_failures(pg: PatchableGraph) -> None:
     def refuse(module: nn.Module, inputs: object) -> None:
         raise ZeroDivisionError
 
-    # A call that was about to be skipped and failed leaves nothing for the next one.
+    # If a call that would be skipped fails before, the next call must not be skipped instead.
     with pg.patch({"h_1": SkipPatch(value="hidden")}, runs="0"):
         with pg.module.h[1].register_forward_pre_hook(refuse), pytest.raises(ZeroDivisionError):
             pg(X)

@@ -52,7 +52,7 @@ def test_a_child_has_the_patches_of_its_parent_and_changes_only_its_own() -> Non
 
 
 def test_a_fork_that_becomes_another_program_waits_for_nobody() -> None:
-    """While a thread is inside a patch's own function, say: it holds no lock there."""
+    """Even while a thread is inside the function of a patch: the library holds no lock there."""
     from libgraphpatch import CustomPatch
 
     inside, go_on = threading.Event(), threading.Event()
@@ -73,7 +73,7 @@ def test_a_fork_that_becomes_another_program_waits_for_nobody() -> None:
             if child == 0:
                 os.execv("/bin/true", ["true"])
             assert os.waitpid(child, 0)[1] == 0
-            # Either gate would give up after five seconds.
+            # A fork that waits for the library's locks gives up after five seconds.
             assert time.monotonic() - begin < 4
         finally:
             go_on.set()

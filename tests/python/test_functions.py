@@ -1,4 +1,4 @@
-"""What a function of the user's may make of a value, and what becomes of the tensor that it returns."""
+"""What the function of a patch may return, and what the library does with the returned tensor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_function_may_change_the_shape(path: str, change: str) -> None:
     pg = PatchableGraph(net, X)
 
     def at(name: str, value: Tensor) -> Tensor:
-        # What a function returns of somebody's memory becomes a copy; kernels may tell them apart in the last bit.
+        # The library copies a returned tensor that shares memory; with a clone here, even the last bits agree.
         return function(value).clone() if path in name.split() else value
 
     with pg.patch({path: CustomPatch(custom_op=function)}):
@@ -83,7 +83,7 @@ def inplace(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("part", [lambda kept: kept, lambda kept: kept[:], lambda kept: kept.detach()])
 @pytest.mark.parametrize("path", ["mul", "x"])
 def test_a_tensor_of_the_users_stays_as_it_is(kept: Tensor, part: Callable[[Tensor], Tensor], path: str) -> None:
-    """Though the model writes into the value that it was returned for."""
+    """The tensor is not changed, though the model writes into the value that the tensor replaces."""
 
     def written(x: Tensor) -> Tensor:
         return inplace(x) if path == "mul" else x.mul_(0) + 0

@@ -118,7 +118,7 @@ def test_a_patch_of_a_gradient_is_a_hook_of_the_tensor(pg: PatchableGraph, patch
 
 
 def test_gradients_are_probed_and_patched_in_order(pg: PatchableGraph) -> None:
-    """The node's patches act on the gradient as it comes: the last one in the list sees it first."""
+    """Patches of a gradient act in the order of the backward pass: the last one in the list sees it first."""
     patches = [after := ProbePatch(on="grad"), ZeroPatch(on="grad"), before := ProbePatch(on="grad")]
     with pg.patch({"blocks_1.output": patches}):
         (pg(X) * WEIGHTS).sum().backward()

@@ -1,4 +1,4 @@
-"""Patches of modules that have hooks of the user's: what these see is what they see behind a hook that patches."""
+"""Modules with hooks of the user's: the hooks see the same after a patch as after another hook with the same effect."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def module_at(pg: PatchableGraph, path: str) -> nn.Module:
 
 
 def seen(run: Callable[[], Any], register: Callable[[Callable[..., Any]], Any]) -> list[Any]:
-    """What a hook is called with in a run, and what the run returns."""
+    """The arguments with which a hook is called in a run, and the result of the run."""
     called: list[Any] = []
 
     def hook(_: nn.Module, *given: Any) -> None:
@@ -68,7 +68,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def compare(pg: PatchableGraph, path: str, register: Callable[[nn.Module, Callable[..., Any]], Any]) -> list[Any]:
-    """The hook of ``register`` sees the same behind a patch of ``path`` as behind a hook that does what it does."""
+    """The hook of ``register`` sees the same after a patch of ``path`` as after a hook that does the same."""
     module = module_at(pg, path)
 
     def patched() -> Tensor:
@@ -122,7 +122,7 @@ def zeroed(pg: PatchableGraph) -> Tensor:
 
 
 def test_what_a_hook_returns_is_what_the_caller_gets(pg: PatchableGraph) -> None:
-    """As with two hooks, the patch being the first."""
+    """The result is that of two hooks of which the first is the patch."""
     block, edit = pg.module.blocks[0], CustomPatch(custom_op=lambda value: value * 2)
     with block.register_forward_hook(lambda _m, _i, output: output + 1):
         with pg.patch({"blocks_0.output": [edit, value := ProbePatch()], "blocks_1.x": (after := ProbePatch())}):

@@ -1,4 +1,4 @@
-"""Values of one run in another, against hooks and against each other."""
+"""Values of one run that are used in another run, compared with hooks and with each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pg() -> PatchableGraph:
 
 
 class Hooked:
-    """Values of modules' outputs that are kept, and values that are put in their place."""
+    """Hooks that keep the outputs of modules, and replace them by other values."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.kept = model, {}
@@ -96,7 +96,7 @@ def test_attribution_is_the_derivative_of_an_interchange(pg: PatchableGraph) -> 
             (gradient,) = torch.autograd.grad(metric(pg(CORRUPTED)), value)
         assert torch.allclose(effects[path], (clean[path] - corrupted[path]) * gradient, atol=1e-6)
         assert torch.allclose(effects.grads[path], gradient, atol=1e-6)
-        # And it is what a small step in that direction changes.
+        # The estimate also agrees with the change by a small step in that direction.
         step = 1e-3
         moved = corrupted[path] + (clean[path] - corrupted[path]) * step
         with torch.no_grad(), pg.patch({path: ReplacePatch(value=moved.double().float())}):
@@ -107,7 +107,7 @@ def test_attribution_is_the_derivative_of_an_interchange(pg: PatchableGraph) -> 
 
 
 def test_path_patching(pg: PatchableGraph, hooked: Hooked) -> None:
-    """The direct way from attention of block 0 to the MLP of block 1: all other outputs on the way are frozen."""
+    """The direct path from the attention of block 0 to the MLP of block 1: all outputs between them are frozen."""
     sender, receiver = "transformer.h.0.attn", "transformer.h.1.mlp"
     hooked.run(CLEAN)
     sent = hooked.kept[sender]
@@ -119,7 +119,7 @@ def test_path_patching(pg: PatchableGraph, hooked: Hooked) -> None:
     freeze = "transformer.h_*.{attn.output|sub_0,mlp.output}"
     patched = pg.path_patch(CLEAN, CORRUPTED, ATTENTION.format(0), MLP.format(1), freeze=freeze)
     assert torch.equal(patched.logits, expected)
-    # Without anything frozen the effect takes every way, and differs.
+    # If nothing is frozen, the effect takes all paths, and the result differs.
     free = pg.path_patch(CLEAN, CORRUPTED, ATTENTION.format(0), MLP.format(1)).logits
     hooked.run(CORRUPTED, {sender: sent})
     assert torch.equal(free, hooked.run(CORRUPTED, {receiver: hooked.kept[receiver]}).logits)

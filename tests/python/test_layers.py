@@ -16,7 +16,7 @@ def is_for_types(node: ast.AST) -> bool:
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """The modules of the package that a module imports, wherever in it; but for what only type checkers see."""
+    """The package's modules that a module imports anywhere in its code, except for imports for type checkers."""
     unseen = {id(node) for part in ast.walk(tree) if is_for_types(part) for node in ast.walk(part)}
     found = set()
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""What a program could do without us it can do with us: deep nesting, long lists, values of classes of their own."""
+"""Programs are not limited by the library: deep nesting, long lists, values of the program's own classes."""
 
 from __future__ import annotations
 

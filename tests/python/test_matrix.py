@@ -39,7 +39,7 @@ class Family(NamedTuple):
     clean: Tensor
     corrupted: Tensor
     blocks: str  # the attribute path of its list of blocks
-    mlp: str  # of the module in a block whose output is added to the residual stream by the MLP
+    mlp: str  # the path in a block of the module whose output the MLP adds to the residual stream
     unembed: Callable[[nn.Module, Tensor], Tensor]  # logits from a hidden state
 
 
@@ -104,7 +104,7 @@ class Case:
         """The node and the module of each block, or of a part of it."""
         found = []
         for number in range(len(blocks)):
-            # Every scope has an output of its own: a module of that name is output_1.
+            # Every scope has a node `output`, so that a module of that name is called output_1.
             name = f"{self.family.blocks}_{number}{part.replace('.output', '.output_1')}.output"
             node = name if self.pg.graph[name]._shape is not None and not len(self.pg.graph[name]) else f"{name}|sub_0"
             found.append((node, self.model.get_submodule(f"{self.family.blocks}.{number}{part}")))
@@ -139,7 +139,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 
 
 def logit_lens(case: Case) -> Pairs:
-    """What every block's hidden state would say as the last one."""
+    """The logits of every block's hidden state, as if that block were the last one."""
     cache = case.pg.cache(case.clean, nodes=[node for node, _ in case.blocks])
     lens = [case.family.unembed(case.model, hidden) for hidden in cache.values()]
 

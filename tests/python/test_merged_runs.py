@@ -1,4 +1,4 @@
-"""Runs that differ: the graph of all of them says of each run only what that run did."""
+"""Runs that differ: their common graph claims of no run what that run did not do."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_arguments_stand_beside_the_nodes_of_their_run(pg: PatchableGraph) -> No
     assert code[block + 1] == "# or, in other runs: block = self.block(tanh)"
     assert {"relu = aten.relu(x)  # in some runs", "tanh = aten.tanh(x)  # in some runs"} <= set(code[:block])
     assert code[-2:] == ["return add", "# or, in other runs: return x"]
-    # Where the block's output is added, both runs did the same.
+    # The runs with the block add its output in the same way, so that the line has no other version.
     assert "add = aten.add.Tensor(block, x)  # in some runs" in code
 
 

@@ -1,5 +1,5 @@
-"""Calls that go past the call of the root's module: other methods than ``forward``, classes with a ``__call__`` of
-their own."""
+"""Runs that are not begun by torch's own call of the root's module: by other methods than ``forward``, and by classes
+with a ``__call__`` of their own."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_the_program_calls_itself_is_left_alone(net: Net) -> None:
 
 
 class Wrapped(nn.Module):
-    """As PEFT's: ``forward`` calls the inner model's ``forward``, ``generate`` the inner model's ``generate``."""
+    """Like PEFT's models: ``forward`` and ``generate`` call the methods of the same name of the inner model."""
 
     def __init__(self) -> None:
         super().__init__()

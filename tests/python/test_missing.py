@@ -1,4 +1,4 @@
-"""A patch is right, refused, or reported: one that no run came by is told of when its block ends."""
+"""A patch that no run has reached is reported when its block ends."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_each_entering_is_asked_alone(pg: PatchableGraph) -> None:
 
 @pytest.mark.usefixtures("silent")
 def test_forward_is_a_call(pg: PatchableGraph) -> None:
-    """`pg.forward(x)` went past the run, and no patch held."""
+    """A fault was once that `pg.forward(x)` began no run, so that no patch held."""
     with pg.patch({"encoder.output": ZeroPatch()}):
         assert not pg.forward(X).any()
     assert torch.equal(pg.forward(X, more=True), pg.module(X, more=True))

@@ -1,4 +1,4 @@
-"""Patches that hold without a block are told of, too, if no run came by: when their graph goes, and at the end of the process."""
+"""Patches without a block that no run has reached are reported when their graph is freed or the process ends."""
 
 from __future__ import annotations
 

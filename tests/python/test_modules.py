@@ -209,7 +209,7 @@ def test_a_call_of_the_root_from_below_is_no_run_of_its_own() -> None:
 
 
 class Catches(nn.Module):
-    """Goes on when a module it calls fails."""
+    """Catches the exception of a module that it calls, and continues."""
 
     def __init__(self) -> None:
         super().__init__()

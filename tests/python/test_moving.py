@@ -46,7 +46,7 @@ def hooks(ours: Snippets) -> Snippets:
 def same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert found.keys() == wanted.keys() and found
     for name, value in found.items():
-        if name == "activations":  # of each step the newest token: not everybody has a cache
+        if name == "activations":  # only the newest token of each step, as some libraries use no cache
             assert len(value) == len(wanted[name])
             value, wanted[name] = (torch.stack([step[:, -1] for step in steps]) for steps in (value, wanted[name]))
         torch.testing.assert_close(value, wanted[name], atol=2e-4, rtol=2e-4)
@@ -65,7 +65,7 @@ def test_ours_is_what_hooks_do(task: str, ours: Snippets, hooks: Snippets) -> No
 
 @pytest.mark.parametrize("task", TASKS[1:5])
 def test_ours_changes_the_result(task: str, ours: Snippets) -> None:
-    """Otherwise agreement would mean little."""
+    """If the snippets changed nothing, their agreement would prove nothing."""
     names = ours.namespace
     plain = names["gpt2"](names["other_ids" if "clean run" in task else "ids"]).logits
     assert (ours.run(task)["logits"] - plain).abs().max() > 0.05

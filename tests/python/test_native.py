@@ -24,7 +24,7 @@ from nets import Net, same
 
 PACKAGE = Path(_module_call.__file__).parents[1]
 
-# What a session does, in a process of its own: prints the same with and without the extension.
+# A program that must print the same with and without the extension. It runs in a process of its own.
 SESSION = """
     import sys
     import torch
@@ -56,7 +56,7 @@ SESSION = """
 
 
 def session(code: str = SESSION, **environment: str) -> tuple[str, str]:
-    """What a process with this environment prints, and the last line of what it says of itself."""
+    """The stdout of a process with this environment, and the last line of its stderr."""
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -166,7 +166,7 @@ def test_calls_leave_no_references_behind() -> None:
 
 
 def test_a_module_that_takes_anothers_place_is_seen() -> None:
-    """Calls that cannot matter are known by the module and by where it hangs."""
+    """The library remembers calls that cannot matter by the module and its place, so that a new module is seen."""
     net, x = Net(), torch.randn(2, 4)
     pg = PatchableGraph(net, x)
     with pg.patch({"output": AddPatch(value=0.0)}):

@@ -1,5 +1,5 @@
-"""Numbers as values of patches, at tensors of every dtype: what PyTorch's own indexed assignment does, or refused where
-that refuses."""
+"""Numbers as values of patches, at tensors of every dtype: a patch does what PyTorch's own indexed assignment does, and
+is refused where that is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NUMBERS = [
     2 + 0j,
     2 + 3j,
 ]
-# No processor agrees with another one on what these are as integers.
+# Processors differ in the integers that they make of these numbers.
 WITHOUT_INTEGER = [float("nan"), float("inf"), float("-inf")]
 
 

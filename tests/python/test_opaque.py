@@ -1,4 +1,4 @@
-"""What compiles, scripts or wraps modules: the inside is shown with its right names, or it is said why not."""
+"""Modules that are compiled, scripted or wrapped: their inside has the right names, or a note tells why not."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_probes_inside_vmap_keep_all_of_it() -> None:
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     meeting = (
         tmp_path_factory.mktemp("group") / "meeting"
-    )  # by a file: a port that is free now may be taken a moment later
+    )  # the processes meet by a file, because a free port may be taken a moment later
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -225,7 +225,7 @@ def test_fully_sharded_parameters(group: None) -> None:
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)
     pg = PatchableGraph(net, x)
-    # Its weights are other tensors in each call: they have no node, and no patch is taken for them.
+    # The weights are new tensors in each call, so they have no nodes and cannot be patched.
     assert dir(pg.graph.blocks_0.up) == ["_code", "_shape", "input", "linear", "output"]
     with pytest.raises(KeyError, match="blocks_0.up.weight"):
         pg.patch({"blocks_0.up.weight": ZeroPatch()})

@@ -1,4 +1,4 @@
-"""A patch inside a function with a backward of its own: never a gradient of the value without the patch."""
+"""A patch inside a function that has its own backward must never give the gradient of the unpatched value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An output that somebody else holds too stays what it is for them, on every Python."""
+"""A patch of an output must not change it for others that hold it, on every version of Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT: list[Any] = []
 
 
 class Keeps(nn.Module):
-    """Somebody else holds its output, in one of many ways."""
+    """A module whose output is also held elsewhere, in one of several ways."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def test_an_output_that_somebody_holds(how: str, grad: bool, below: bool) -> Non
     with torch.set_grad_enabled(grad):
         KEPT.clear()
         pg = PatchableGraph(module, X)
-        for _ in range(30):  # also when the interpreter has specialized the code
+        for _ in range(30):  # often enough that the interpreter specializes the code
             KEPT.clear()
             with pg.patch({path: ZeroPatch()}):
                 assert not pg(X).any()

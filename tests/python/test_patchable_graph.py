@@ -1,4 +1,4 @@
-"""PatchableGraph stands for its module, runs beside other ones, and leaves the module as it was."""
+"""PatchableGraph acts like its module, works beside other PatchableGraphs, and leaves the module unchanged."""
 
 from __future__ import annotations
 

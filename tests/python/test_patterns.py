@@ -1,4 +1,4 @@
-"""Patterns wherever a path goes, and looking for nodes by what is known of them."""
+"""Patterns in all places that take a path, and searching nodes by their properties."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a probe has kept is the value as it was at its node, whatever was written into that memory since: expected is a
-copy that the model makes itself at that place."""
+"""A probe keeps the value as it was at its node, even if that memory was written later. The model itself makes the
+expected copy at that place."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_it_is_the_last_value_and_one_object() -> None:
     assert torch.equal(probe.activation, torch.full((3,), 2.0)) and torch.equal(first, torch.full((3,), 4.0))
     with pg.patch({"add": probe}):
         pg(torch.zeros(3))
-        probe.activation = None  # what came before is forgotten, though nobody has asked for it
+        probe.activation = None  # forgets a value that was kept but not read yet
     assert probe.activation is None
 
 

@@ -1,5 +1,5 @@
-"""Probes that meet a value in run after run: what nobody has asked for is written anew, what somebody has stays. Expected is
-a copy that the model makes itself at that place."""
+"""Probes that keep a value in every run: the memory of a value that was not read is used again, and one that was read
+is not changed. The model itself makes the expected copy at that place."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Keeper(nn.Module):
 @pytest.mark.parametrize("threads", [1, 2])
 @torch.no_grad()
 def test_every_run_keeps_the_value_of_its_own(threads: int) -> None:
-    """300 wide: more than libtorch copies on one thread."""
+    """The width of 300 makes libtorch copy the values with several threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -94,13 +94,13 @@ def test_nan_and_signed_zeros_are_kept_bit_by_bit() -> None:
     with pg.patch({"x": probe}):
         for pattern in bits:
             pg(torch.tensor([pattern] * 3, dtype=torch.int32).view(torch.float32))
-            if pattern != bits[1]:  # this one is written over
+            if pattern != bits[1]:  # this value is not read, so that the next run overwrites it
                 seen.append(probe.activation.view(torch.int32).tolist())
     assert seen == [[pattern] * 3 for pattern in bits if pattern != bits[1]]
 
 
 def test_it_can_be_used_as_the_run_could_use_it() -> None:
-    """A tensor that was made in inference mode can never take part in a gradient."""
+    """Memory of a run in inference mode must not be used again: such a tensor can never take part in a gradient."""
     pg = PatchableGraph(Function(lambda x: x + 1), torch.zeros(3))
     probe = ProbePatch[Tensor]()
     with pg.patch({"add": probe}):
@@ -116,7 +116,7 @@ def test_it_can_be_used_as_the_run_could_use_it() -> None:
 
 @torch.no_grad()
 def test_who_asks_during_runs_gets_whole_values() -> None:
-    """Each run's value is one number, everywhere."""
+    """All elements of a run's value are equal, so that a mixture of two runs shows."""
     pg = PatchableGraph(Function(lambda x: x + 1), torch.zeros(20_000))
     probe = ProbePatch[Tensor]()
     over = threading.Event()

@@ -10,7 +10,7 @@ DOCUMENT = ROOT / "docs" / "promises.md"
 
 
 def rows() -> list[str]:
-    """The promises, without the heads of the tables."""
+    """The rows of the tables of promises, without the headings."""
     lines = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     return [line for line in lines if not line.startswith(("| promise", "|---"))]
 

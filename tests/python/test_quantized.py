@@ -1,4 +1,4 @@
-"""Weights in 8 and 4 bits: a patch acts on the float value that they stand for, or is refused; never without effect."""
+"""Weights in 8 and 4 bits: a patch acts on the float value that they stand for, or it is refused."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_patches_act_on_the_float_value(model: nn.Module) -> None:
     ):
         expected = functional.linear(hidden, changed, bias)
         assert torch.allclose(run(pg, {"b.weight": patch}), expected, atol=2e-3, rtol=1e-3), patch
-    # In the order given, also across blocks, and nothing stays behind.
+    # Patches act in the order given, also across blocks, and leave no change behind.
     with pg.patch({"b.weight": [AddPatch(value=1.0), ZeroPatch(slice=0)]}):
         changed = (probe.activation + 1).float()
         changed[0] = 0
@@ -155,7 +155,7 @@ def test_a_cache_leaves_the_run_as_it_is(model: nn.Module) -> None:
 
 
 class Packed(nn.Module):
-    """A layer of somebody's: two numbers in a byte."""
+    """A layer of an unknown library, with two numbers in each byte."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ def test_weights_of_unknown_kinds_are_refused() -> None:
     pg = PatchableGraph(nn.Sequential(Packed(), nn.Linear(64, 4)), X)
     with pytest.raises(ValueError, match="sub_0.weight: this weight of a Packed is quantized"):
         run(pg, {"sub_0.weight": ZeroPatch()})
-    assert pg.cache(X)["sub_0.weight"].dtype == torch.uint8  # it may be looked at
+    assert pg.cache(X)["sub_0.weight"].dtype == torch.uint8  # reading the weight is allowed
     with pytest.raises(ValueError, match="sub_0.weight: this weight"):
         pg.sweep("sub_*.weight", X, metric=lambda output: output.sum())
     assert not run(pg, {"sub_1.weight": ZeroPatch(), "sub_1.bias": ZeroPatch()}).any()

@@ -1,5 +1,5 @@
-"""What is said at run time of a patch that cannot be applied is what a check of its path says; and notes of scripted
-modules below a root reach the PatchableGraph."""
+"""A patch that cannot be applied has the same message at run time as in a check of its path. Notes of scripted modules
+below a root reach the PatchableGraph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X = torch.ones(2, 3)
 
 
 class Gives(nn.Module):
-    """Gives what it is told to."""
+    """Returns a value of the chosen kind."""
 
     def __init__(self) -> None:
         super().__init__()

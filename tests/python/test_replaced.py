@@ -16,7 +16,7 @@ X = torch.tensor([[1.0, -2.0, 3.0]])
 
 
 class Counting(nn.Module):
-    """Puts a new tensor in the place of a buffer, whose memory and address are free then."""
+    """Replaces a buffer by a new tensor; the memory and the address of the old one are free then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_a_parameter_that_is_new_in_every_run_is_no_path() -> None:
 
 
 def swap_data(module: nn.Module) -> None:
-    """Offloading that puts other memory behind the parameters while the module runs."""
+    """Adds hooks that give the parameters other memory while the module runs, as offloading does."""
 
     def before(module: nn.Module, _args: Any) -> None:
         module.kept = [parameter.data for parameter in module.parameters()]
@@ -82,7 +82,7 @@ def swap_data(module: nn.Module) -> None:
 
 
 def swap_parameters(module: nn.Module) -> None:
-    """The same by new parameters."""
+    """Adds hooks that replace the parameters by new ones while the module runs."""
 
     def before(module: nn.Module, _args: Any) -> None:
         vars(module)["kept"] = dict(module._parameters)

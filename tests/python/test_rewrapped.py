@@ -1,5 +1,5 @@
-"""Values of which Python makes an object of another class: `nn.Parameter(x)` in the middle of a model (as accelerate does for weights
-that it has moved away), `as_subclass`."""
+"""Values that get a Python object of another class: by `nn.Parameter(x)` in the middle of a model (as accelerate does
+for weights that it has moved away), or by `as_subclass`."""
 
 from __future__ import annotations
 

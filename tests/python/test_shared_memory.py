@@ -1,4 +1,4 @@
-"""Values that several names hold; and that the tests which docs/sharing.md names are there."""
+"""Values that have several names. Also checks that the tests that docs/sharing.md names exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the arguments of a forward is shared by the modules of a class, and is what it is now."""
+"""Facts about a forward's arguments are shared by all modules of a class, and follow later changes of it."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_patches_around_hold_in_all_runs(pg: PatchableGraph) -> None:
 
 
 class Rows(nn.Module):
-    """Rows that influence one another."""
+    """A model in which the rows of a batch influence each other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class Rows(nn.Module):
 
 
 class Counting(nn.Module):
-    """A hook of the user's leaves something for what comes later."""
+    """A hook of the user's stores a value that a later part of the model uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Counting(nn.Module):
 
 
 class Leaving(nn.Module):
-    """One part leaves something for the next one beside what it returns."""
+    """One part passes a value to the next part in another way than by its result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ def test_what_does_not_hold_for_a_module_is_left_out_and_said() -> None:
     leaving = PatchableGraph(Leaving(), x)
     sweep = leaving.sweep("two.output", x, metric=total)
     assert not sweep.is_resumed and "begins later gives another result" in sweep.notes[0]
-    counting = PatchableGraph(Counting(), x)  # hooks of a skipped module are called, so this one may be
+    counting = PatchableGraph(Counting(), x)  # `one` may be skipped: its hooks are called all the same
     assert counting.sweep("two.output", x, metric=total).is_resumed
     dropout = PatchableGraph(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), x)
     sweep = dropout.sweep("sub_0.output", x, metric=total)

@@ -1,4 +1,4 @@
-"""A text is a leaf of the graph that no patch can keep or change: the same words in eager Python, TorchScript and the command."""
+"""No patch can keep or change a text in the graph; eager Python, TorchScript and the command give the same message."""
 
 from __future__ import annotations
 

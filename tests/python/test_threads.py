@@ -15,7 +15,7 @@ from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, Rep
 from nets import Block, Net, same
 
 THREADS = 4
-TIMEOUT = 600  # seconds after which a thread is taken for one that hangs
+TIMEOUT = 600  # after so many seconds a thread counts as hung
 
 
 def in_threads(*functions: Callable[[], Any]) -> list[Any]:
@@ -37,7 +37,7 @@ def test_patches_hold_on_all_threads() -> None:
 def test_every_run_sees_a_whole_set_while_patches_change() -> None:
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
-    # Both patches or none: half of a set would give a third result.
+    # Each run must have both patches or none: only one of them would give a third result.
     bare, both = net(x), net.blocks[1](torch.full((3, 4), 2.0)) + 1
     stop, other = threading.Event(), []
 
@@ -161,7 +161,7 @@ def test_threads_inside_a_forward_are_not_seen_and_that_is_said() -> None:
 
 
 def test_no_block_is_told_that_its_patch_never_matched_while_others_begin() -> None:
-    """Each thread has blocks of its own, whose patches its own calls come by; threads change as often as they can."""
+    """Each thread has blocks of its own, and its calls reach their patches. Threads switch as often as possible."""
     net, x = nn.Linear(4, 4), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
     interval = sys.getswitchinterval()

@@ -1,5 +1,5 @@
-"""transformers' GPT-2 and Llama, eager and sdpa attention: every tensor of the graph takes patches, and what comes out
-is what hooks, or the same model written by hand and changed at that line, give."""
+"""transformers' GPT-2 and Llama with eager and sdpa attention: every tensor of the graph can be patched, with the
+result of hooks, or of the same model written by hand and changed at that line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def report(failures: list[str]) -> None:
 
 
 def uninitialized(path: str) -> bool:
-    """`torch.tensor(...)` makes room first and writes its numbers after it."""
+    """Whether the value is memory of `torch.tensor(...)` into which the numbers are not written yet."""
     return split(path)[1].startswith("empty")
 
 
@@ -66,18 +66,18 @@ def test_every_tensor_of_the_graph_is_a_line_of_the_model_by_hand(model: Case) -
 
 
 def indifferent(case: Case, path: str) -> bool:
-    """Whether no patch at the path can reach the logits, as the lines of the model say."""
+    """Whether no patch at the path can change the logits, as the model's source shows."""
     scope, name, dig = split(path)
     inside = scope.count(".") > 0
     return (
         case.bare[path].numel() == 0  # the keys and values that an empty cache holds
         or uninitialized(path)
-        # Asked for by static caches and other kinds of attention only.
+        # Used only with static caches and other kinds of attention.
         or (name == "cache_position" or (name in ("position_ids", "kwargs") and not scope.endswith("rotary_emb")))
         or (scope.endswith("attn") and (name, dig) == ("output", ["sub_1"]))  # the weights of attention
-        or name in ("arange_2", "arange_3")  # batch and head, at which the causal mask does not look
-        or path == "model.rotary_emb.x"  # for its dtype
-        # Where it is used, the mask adds the least number to it, in which these values drown.
+        or name in ("arange_2", "arange_3")  # indices of batch and head, which the causal mask does not use
+        or path == "model.rotary_emb.x"  # only its dtype is used
+        # The mask adds the smallest number to these values, so that changes of them are lost in rounding.
         or (inside and case.name == "gpt2" and name == "full_1")
     )
 
@@ -121,7 +121,7 @@ def test_every_tensor_takes_zero_add_and_replace(model: Case) -> None:
             idle.append(path)
     report(failures)
     assert sorted(idle) == sorted(path for path in model.paths if indifferent(model, path))
-    # Lines inside attention, MLP, norms, rotary embedding and residual sums, each changed to the same effect by hand.
+    # Many nodes inside attention, MLP, norms, rotary embedding and residual sums did change the logits.
     assert len([path for path in model.paths if is_operation(path) and path not in idle]) >= 80
     assert same(model.model(tokens()).logits, bare)
     assert same(model.pg(tokens()).logits, bare)
@@ -135,7 +135,7 @@ def test_a_patched_view_leaves_what_it_is_a_view_of(model: Case) -> None:
     bare, shared = held_values(model, paths, None), 0
     groups: dict[int, list[str]] = {}
     failures = []
-    for path in bare:  # in the order in which the model came by
+    for path in bare:  # in the order in which the model computes the values
         value = bare[path]
         if not value.numel():
             continue
@@ -254,7 +254,7 @@ def test_inputs_and_outputs_of_modules_are_as_under_hooks(model: Case) -> None:
 
 @torch.no_grad()
 def test_hooks_of_the_users_see_patched_values(model: Case) -> None:
-    """The user's own hooks stay: what is patched they see, and what they make of it the caller gets."""
+    """Hooks of the user's still run: they see the patched value, and the caller gets their result."""
     mlp = next(path for path in model.paths if path.endswith("_1.mlp.output"))
     change, by_user = Change("add", (..., 0), 2.0), Change("replace", (0, 1), 0.5)
     seen: list[Tensor] = []
@@ -284,13 +284,13 @@ def gradients(case: Case, loss: Tensor, value: Tensor) -> dict[str, Tensor]:
 
 
 def below_autograd(path: str) -> bool:
-    """What `torch.full` and `torch.tensor` compute where autograd does not see it: its history is dropped."""
+    """Whether the value is inside `torch.full` or `torch.tensor`, which drop the history of gradients."""
     scope, name, _ = split(path)
     return name in ("full", "full_1", "lift_fresh", {"transformer": "to_1", "model": "to"}.get(scope))
 
 
 def test_gradients_that_cannot_be_right_are_refused(model: Case) -> None:
-    """A value that wants a gradient, at a place from which none can reach it; without grad mode it is as any other."""
+    """A patch whose value requires a gradient is refused where no gradient can reach it, but only in grad mode."""
     paths = [path for path in model.paths if below_autograd(path) and model.bare[path].numel()]
     assert bool(paths) == (model.attention == "eager")
     for path in paths:
@@ -318,7 +318,7 @@ def test_gradients_through_every_node_are_those_of_the_model_by_hand(model: Case
     for number, path in enumerate(paths):
         value = torch.full(model.bare[path].shape[:-1], 0.1, requires_grad=True)
         index = (..., 0) if model.bare[path].dim() else None
-        # A zero below a root or a division makes everything NaN, in which no difference shows.
+        # A zero below a root or in a divisor makes everything NaN, which would hide differences.
         root = split(path)[1] in ("mean", "add") and "norm" in split(path)[0]
         kind = "add" if root else ("add", "zero", "replace")[number % 3]
         change = Change(kind, index, value if kind != "zero" else None)
@@ -331,7 +331,7 @@ def test_gradients_through_every_node_are_those_of_the_model_by_hand(model: Case
         expected = gradients(model, by_hand, value)
         reached += bool(expected["the patch's value"].any())
         for name, gradient in gradients(model, loss, value).items():
-            if not same(gradient + 0.0, expected[name] + 0.0):  # sums of zeros may differ in their sign
+            if not same(gradient + 0.0, expected[name] + 0.0):  # + 0.0 removes the sign of zeros, which may differ
                 failures.append(f"{path}: {kind}: gradient of {name} off by {(gradient - expected[name]).abs().max()}")
     report(failures)
     assert reached > len(paths) / 3
@@ -498,7 +498,7 @@ def test_recorded_steps_give_ranges_of_sizes(model: Case) -> None:
 
 
 class Shapes(Patch[Tensor]):
-    """The sizes that patches see, which inside vmap are those of one example."""
+    """Keeps the sizes of the values that patches see. Inside vmap, a value is one example."""
 
     def __init__(self) -> None:
         self.requires_clone = False

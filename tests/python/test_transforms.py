@@ -1,4 +1,4 @@
-"""What makes another program of a model refuses a PatchableGraph, and takes its module."""
+"""Compiling, tracing, scripting and exporting refuse a PatchableGraph, but accept its module."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_patchable_graph_is_refused(way: str, patched: bool) -> None:
     bare = net(X)
     pg = PatchableGraph(net, X)
     with pg.patch({"output": ZeroPatch()} if patched else {}, on_missing="ignore"):
-        # torch.compile says of an error inside of it that it is one of its own, with our text.
+        # torch.compile turns an error inside of it into one of its own class, with our message.
         with pytest.raises(
             (GraphPatchError, InternalTorchDynamoError),
             match=r"a PatchableGraph of Sequential cannot be given to .*pg\.module",

@@ -1,4 +1,4 @@
-"""Modules that are called in a run and hang nowhere below the root's module, as a plain object holds them."""
+"""Modules that are called in a run and are not registered below the root's module, as a plain object holds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
 
 
 class Holder:
-    """No module."""
+    """A plain object, not a module, that holds modules."""
 
     def __init__(self) -> None:
         self.block = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
@@ -23,7 +23,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.holder = Holder()
-        self.Linear = nn.Linear(3, 3)  # the name that the other one would get
+        self.Linear = nn.Linear(3, 3)  # the name that the unregistered Linear would get
 
     def forward(self, x: Tensor) -> Tensor:
         return self.holder.linear(nn.ReLU()(self.holder.block(x))) + self.Linear(x)

@@ -44,7 +44,7 @@ KINDS = {
 
 
 class Holding(nn.Module):
-    """Has a buffer and gives it back beside what it computes."""
+    """Has a buffer, and returns it together with a computed value."""
 
     def __init__(self, buffer):
         super().__init__()
@@ -110,7 +110,7 @@ def test_a_probe_keeps_the_bits_of_small_dtypes(name):
 
 
 class Counting(nn.Module):
-    """Writes into a sparse buffer, and puts another one in the place of a nested one."""
+    """Writes into a sparse buffer, and replaces a nested one."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a patch changes, exactly: what is downstream of its node, and nothing else."""
+"""A patch changes the values downstream of its node, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def out_of(x: Tensor) -> Tensor:
     return buffer * 2
 
 
-# A function, an operation in it, and the same function by hand: `p` is what a patch does at that operation.
+# A function, an operation in it, and the same function by hand, where `p` applies the patch to that operation's result.
 MEMORY: dict[str, tuple[Callable[[Tensor], Any], str, Callable[[Tensor, Any], Any]]] = {
     "view": (lambda x: ((y := x + 0), y.view(12), y), "view", lambda x, p: (x, p(x.view(12)), x)),
     "expand": (
@@ -194,7 +194,7 @@ def test_elements_of_containers(dig: str, where: str) -> None:
         patched = pg(given)
     assert torch.equal(torch.as_tensor(probe.activation), DIGS[dig](given))
     assert (DIGS[dig](patched) == 7).all()
-    # One leaf of the result is another one; types and the caller's containers are what they were.
+    # One leaf of the result has changed; types and the caller's containers have not.
     now = leaves(patched)
     assert sum(old is not new and not torch.equal(old, new) for old, new in zip(before, now)) == 1
     assert [type(patched[name]) for name in given] == [type(value) for value in given.values()]

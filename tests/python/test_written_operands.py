@@ -1,4 +1,4 @@
-"""Operations that return nothing: their value is what they wrote into. Fused kernels of servers are such, and `_foreach_` ones."""
+"""Operations that return nothing (`_foreach_` ones, fused kernels of servers): their values are what they write."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A patched copy takes the place of memory that others see: what the model writes into one is in the other, and what
-the patch changes is not. What is expected is what the same program computes without patches, or by hand."""
+"""A patched copy replaces a value whose memory others see. The model's writes into one must also reach the other, but
+the change by the patch must not. Expected results come from the same program without patches, or by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nets import Function
 
 
 class Writer(nn.Module):
-    """Writes into what it is given."""
+    """Writes into its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         x[..., 1:3].mul_(3.0)
@@ -149,7 +149,7 @@ def same_bits(left: Any, right: Any) -> bool:
 
 
 def outcome(module: Any) -> list[Tensor]:
-    """What a call gives, and its input afterwards."""
+    """The result of a call, and its input after the call."""
     x = X.clone()
     with torch.no_grad():
         return [*module(x), x]
@@ -228,7 +228,7 @@ def test_copies_of_copies() -> None:
     by_hand_outer, by_hand_inner = by_hand[1:] + 10, by_hand[1:].t() + 110
     for column, value in enumerate((2.0, 3.0, 4.0)):
         by_hand[(slice(1, None) if column != 1 else slice(None)), column] = value
-        # What was written into a copy is in its original, and in its copies where their patches changed nothing.
+        # Writes into a copy reach its original, and other copies of it in places that their patches did not change.
         if column == 2:
             by_hand_outer[:, column] = value
     by_hand_inner[0], by_hand_outer[:, 0] = 2.0, 2.0
@@ -260,7 +260,7 @@ def test_an_output_that_is_a_view_is_written_by_the_caller() -> None:
 
 
 def test_gradients_follow_what_is_written() -> None:
-    """As those of the program in which a clone stands for the view, and what is written into it is copied back."""
+    """The gradients are those of a program that uses a clone of the view and copies writes into it back."""
 
     def function(x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         y = x * 2
@@ -300,7 +300,7 @@ def test_gradients_follow_what_is_written() -> None:
 
 
 def test_autograd_notices_what_is_written_without_gradients() -> None:
-    """What it has saved is no longer what it was: an error, and no wrong gradient."""
+    """A value that autograd has saved was overwritten: this raises an error instead of giving a wrong gradient."""
 
     def function(x: Tensor) -> Tensor:
         y = x * 2
@@ -358,7 +358,7 @@ def test_statistics_are_what_they_are_without_patches(training: bool) -> None:
 
 
 def test_names_are_right_where_a_module_is_called_more_than_once() -> None:
-    """Its operations are its own at every call, also where none of its calls matter."""
+    """Operations of each call belong to the module, even if none of its calls matter to a patch."""
 
     class Adds(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

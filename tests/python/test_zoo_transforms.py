@@ -1,4 +1,4 @@
-"""Patches and probes where a model differentiates a part of itself by functorch's transforms."""
+"""Patches and probes in models that differentiate a part of themselves by functorch's transforms."""
 
 from __future__ import annotations
 

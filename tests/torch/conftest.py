@@ -13,7 +13,7 @@ from support import GRAPHPATCH, PROGRAMS, Saved, save
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Says at once what is not built, instead of failing in every test."""
+    """Ends the session at once if a program is not built, instead of letting every test fail."""
     names = [
         "infer",
         "runner",
@@ -64,7 +64,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Saved]:
 
 @pytest.fixture(scope="session")
 def tuple_output(exported: Callable[..., Saved]) -> Callable[[str], Saved]:
-    """TupleOutputModule of SPEC part 2, by kind."""
+    """TupleOutputModule (tests/helpers/models.py), by kind."""
     torch.manual_seed(0)
     module, inputs = models.TupleOutputModule(), (torch.randn(3, 2),)
     return lambda kind="scripted": exported("tuple_output", module, inputs, kind)
@@ -84,7 +84,7 @@ def graph_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installed tree, with the adapter, that is no longer where it was installed to."""
+    """An installed tree with the adapter, which was moved to another place after the installation."""
     folder = tmp_path_factory.mktemp("install")
     installed.make("install", f"PREFIX={folder / 'first'}")
     (folder / "first").rename(folder / "second")

@@ -23,8 +23,8 @@ def shared(exported: Callable[..., Saved], module: models.Shared) -> Callable[[s
     return lambda kind: exported("shared", module, (X,), kind)
 
 
-# Each of these nodes shares memory with `mul`, with the weight or with the other chunk; `output` names the one result
-# that reads it.
+# Nodes that share memory with `mul`, with the weight or with the other chunk. The number is that of the one output that
+# is computed from the node.
 CASES = [
     ("dropout.dropout", 0),
     ("dropout.input", 0),
@@ -37,8 +37,8 @@ CASES = [
 ]
 
 
-# In a trace, dropout's later readers of `base` read dropout's result: it hands its input back, and the tracer cannot
-# tell them apart. There "downstream" is another set, so those nodes are tried in the scripted module.
+# dropout returns its input, so that the tracer cannot tell the two apart: in a trace, later readers of `base` read
+# dropout's result. Other nodes are downstream of it there, so dropout's nodes are tried in the scripted module only.
 KINDS = [("scripted", path, reader) for path, reader in CASES]
 KINDS += [("traced", path, reader) for path, reader in CASES if not path.startswith("dropout")]
 
@@ -50,7 +50,7 @@ def test_only_downstream_sees_it(
 ) -> None:
     with torch.no_grad():
         expected = list(module(X))
-    # Every reader adds 1, but for the chunks, which are added to each other.
+    # Each output adds 1 to its node, except for the chunks, which are added to each other.
     expected[reader] = (X * 2.0)[:, :3] if path.startswith("chunk") else torch.ones_like(expected[reader])
     result = shared(kind).run(mode, "--runs", 3, patches=[f"{path}=zero"]).ok()
     for run in result.outputs[0]:
@@ -108,7 +108,7 @@ def test_an_operation_that_wrote_into_its_operand(exported: Callable[..., Saved]
 
 
 def test_a_view_taken_before_an_in_place_patch_of_the_view_only(exported: Callable[..., Saved]) -> None:
-    """`select` (y[0]) shares memory with y: zeroing it changes only what reads `head`, and mul_ no longer reaches it."""
+    """`select` (y[0]) shares memory with y. A patch zeroes a copy of it, so that mul_ no longer reaches `head`."""
     torch.manual_seed(3)
     saved = exported("in_place", models.InPlace(), (X[:, :4].contiguous(),))
     result = saved.run(patches=["select=zero"]).ok()
@@ -128,5 +128,5 @@ def test_gradients_through_a_patch(shared: Callable[[str], Saved], patch: str) -
         expected[0] = 0
     result = shared("scripted").run("--grad", "--requires-grad", "--runs", 3, patches=[patch]).ok()
     gradients: Any = [gradient for _, gradient in result.outputs[0]]
-    # Where the output does not depend on x at all, PyTorch gives no gradient instead of zeros.
+    # If the output does not depend on x at all, PyTorch returns no gradient instead of zeros.
     assert all(same_bits(torch.zeros(4, 6) if g is None else g, expected) for g in gradients)

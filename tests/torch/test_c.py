@@ -1,4 +1,4 @@
-"""The C ABI from C, with libtorch and without, under valgrind as well; and the header by itself."""
+"""The C ABI from C, with and without libtorch, also under valgrind. The header must compile alone."""
 
 import re
 import shutil
@@ -35,7 +35,7 @@ def test_session_from_c(tuple_output: Callable[[str], Saved], kind: str) -> None
 
 
 def test_a_session_beside_the_commands(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
-    """Under `graphpatch run` the program's session works as it does alone; the command gets the runs that it leaves."""
+    """Under `graphpatch run` the program's own session works as usual, and the command gets the runs that it leaves."""
     saved, kept = tuple_output("scripted"), tmp_path / "kept.safetensors"
     program = [PROGRAMS / "c_session", saved.model]
     result = graphpatch("run", "--tree", "--probe", "linear.output", "--save", kept, "--summary", "--", *program).ok()
@@ -102,7 +102,7 @@ def test_memory_without_libtorch(graph: Path, tmp_path: Path) -> None:
 
 
 def test_memory_with_libtorch(tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
-    """Half a minute each. The adapter is built ahead, outside of valgrind."""
+    """Takes half a minute for each program. The adapter is built before, outside of valgrind."""
     graphpatch("doctor", "--build", "--", PROGRAMS / "runner").ok()
     valgrind(PROGRAMS / "c_patches", tuple_output("scripted").model, tmp_path)
     valgrind(PROGRAMS / "c_host", tmp_path)

@@ -1,5 +1,5 @@
-"""CUDA values on a stand-in of two cards (tests/gpu/stand_in): everything between libtorch and the kernels runs, and the kernels
-themselves, by the CPU. It says nothing about the speed of cards, or about their memory's order."""
+"""CUDA values on a stand-in for two cards (tests/gpu/stand_in). All code between libtorch and the kernels runs as on a
+card, and the CPU runs the kernels. This proves nothing about a card's speed or the order of its memory accesses."""
 
 import subprocess
 

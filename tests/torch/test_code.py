@@ -1,5 +1,5 @@
-"""`code`: SPEC part 2's example in TorchScript and C++ (tests/python/test_code.py has Python's), where leaves were called,
-and how values flow."""
+"""`graphpatch show --code` for TorchScript and C++ (tests/python/test_code.py has Python): scopes as functions, the
+places where leaves were called, and how values flow."""
 
 import inspect
 import shutil
@@ -56,7 +56,7 @@ def test_torchscript(tuple_output: Callable[[str], Saved], graph_file: Path, kin
     submodule = code(graph_file, "linear_1")
     if kind == "scripted":
         assert submodule == f"Calling context:\n{here}\n{SUBMODULE}"
-    else:  # a trace keeps no line of the caller: the archive's own is shown
+    else:  # a trace has no lines of the caller, so those of the archive's own code are shown
         begin, end = submodule.split("\n\n")
         assert end == SUBMODULE and begin.startswith('Calling context:\nFile "code/__torch__/')
         assert begin.endswith("forward\n    return (_0, (linear).forward1(input, ))")
@@ -97,7 +97,7 @@ def test_cpp(graph_file: Path) -> None:
             "net::Linear::forward",
         )
     )
-    frames = leaf.replace(str(ROOT), "<root>")  # the checkout may have any name
+    frames = leaf.replace(str(ROOT), "<root>")  # the name of the checkout must not matter
     assert not [
         word
         for word in ("at::", "libtorch", "libgraphpatch", "std::")
@@ -149,7 +149,7 @@ def test_cpp_with_debug_information_apart(graph_file: Path, tmp_path: Path, plac
     subprocess.run(["objcopy", f"--add-gnu-debuglink={debug}", program], check=True)
     run_process([program, graph_file]).ok()
     assert code(graph_file, "linear.linear") == expected
-    # That of another build is none.
+    # Debug information of another build must not be used.
     if build_id:
         subprocess.run(["objcopy", "--only-keep-debug", PROGRAMS / "infer", debug], check=True)
     else:
@@ -159,7 +159,7 @@ def test_cpp_with_debug_information_apart(graph_file: Path, tmp_path: Path, plac
 
 
 def test_cpp_with_the_binding(graph_file: Path) -> None:
-    """Its own frames, inlined or not, and those of libtorch's headers are left out."""
+    """Frames of the binding, inlined or not, and of libtorch's headers are left out."""
     graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "cpp_scopes").ok()
     model = ROOT / "bindings/cpp/examples/transformer/transformer.hpp"
     called = frame(
@@ -172,13 +172,13 @@ def test_cpp_with_the_binding(graph_file: Path) -> None:
     assert code(graph_file, "layers_1.attn.softmax") == attention + frame(model, softmax, "AttentionImpl::forward")
     context = code(graph_file, "layers_1.attn").split("\n\n")[0] + "\n"
     assert context.startswith(f"Calling context:\n{attention}")
-    # In a module of torch::nn, called by graphpatch::call.
+    # An operation in a module of torch::nn that graphpatch::call has called.
     norm = "x = x + attn(graphpatch::call(ln_1, x), mask);"
     assert code(graph_file, "layers_0.ln_1.layer_norm") == called + frame(model, norm, "BlockImpl::forward")
 
 
 def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
-    """Modules of torch::nn call each other through libtorch's headers, and the program's own are in an unnamed namespace."""
+    """Modules call each other through libtorch's headers. The program's own classes are in an unnamed namespace."""
     source = ROOT / "tests/programs/cpp/flat.cpp"
     graphpatch("run", "--graph", graph_file, "--", PROGRAMS / "flat", "nn", tmp_path / "out.pt").ok()
     called = frame(source, "for (int i = 0; i < n; ++i) outputs.push_back(net(ids));", "main") + frame(
@@ -188,7 +188,7 @@ def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
     for path in ("blocks_0_fc.addmm", "tanh_1", "blocks_1_norm.layer_norm"):
         assert code(graph_file, path) == called + frame(source, block, "(anonymous namespace)::BlockImpl::forward")
     assert code(graph_file, "embed.embedding") == called
-    # The scope itself is none that was called.
+    # A flat scope was not called, so its code has no calling context.
     assert code(graph_file, "blocks_0_fc").startswith("def forward(self):\n    weight = self.weight\n")
     program = tmp_path / "flat"
     subprocess.run(["strip", "--strip-debug", "-o", program, PROGRAMS / "flat"], check=True)

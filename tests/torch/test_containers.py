@@ -1,4 +1,4 @@
-"""Tuples, lists and dicts as operation results and as outputs; inputs that are no tensors."""
+"""Tuples, lists and dicts as results of operations and as outputs, and inputs that are not tensors."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The C++ binding: its headers, what it does, and that a C++ model has the tree that it has in Python and TorchScript."""
+"""The C++ binding: its headers, its functions, and that a C++ model has the same tree as in Python and TorchScript."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from support import PROGRAMS, ROOT, Saved, nodes, run_process, save, tree_in
 BINDING = ROOT / "bindings" / "cpp"
 INCLUDE = ["-I", ROOT / "include", "-I", BINDING]
 TORCH = re.search(r"^TORCH_CXXFLAGS := (.*)$", (PROGRAMS / "torch.mk").read_text(), flags=re.M)[1].split()  # type: ignore[index]
-# The oldest that libtorch's headers take.
+# The oldest C++ standard that libtorch's headers accept.
 STANDARD = next(flag.removeprefix("-std=") for flag in TORCH if flag.startswith("-std="))
 
 
@@ -125,7 +125,7 @@ def test_snippets_of_the_readme_compile(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Any]]:
-    """The tree of the transformer, and its results (bare, head 1 of layer 0 off, the other's layer 1), by host."""
+    """By host: the transformer's tree and results (bare, without head 1 of layer 0, with the other's layer 1)."""
     folder = tmp_path_factory.mktemp("hosts")
     torch.manual_seed(0)
     model, ids = Gpt().eval(), torch.randint(50, (2, 8))
@@ -184,7 +184,7 @@ def module_at(model: torch.nn.Module, path: str) -> str:
 
 
 def differences(tree: str, other: str) -> list[str]:
-    """What the scopes of two trees hold that is not the same, by the class of the module."""
+    """The nodes that scopes of only one of two trees have, as lines of a table, by the class of the module."""
     ours, theirs = scopes(tree), scopes(other)
     assert list(ours) == list(theirs), "the same modules are called in the same order"
     found = []
@@ -221,7 +221,7 @@ def test_the_tree_is_that_of_other_hosts_but_for_what_the_readme_lists(
 @pytest.mark.parametrize("host", ["Python", "TorchScript"])
 def test_patched_results_are_those_of_other_hosts(hosts: dict[str, tuple[str, Any]], host: str) -> None:
     bare, without_head, swapped = hosts["C++"][1]
-    # Not bit for bit: C++ adds the bias after the product.
+    # Not compared bit for bit, because C++ adds the bias after the product.
     for ours, theirs in zip([bare, without_head], hosts[host][1]):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(bare, without_head, atol=1e-3) and torch.equal(swapped, bare.flip(0))

@@ -15,7 +15,7 @@ from ctypes import byref, c_bool, c_char_p, c_int64, c_uint32, c_uint64, c_void_
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # pytest.ini says so to the test
+if __name__ == "__main__":  # under pytest, pytest.ini sets the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 from abi import CALLBACK, RELEASE, Counts, Library, ManagedTensor, Node, refused, texts
@@ -54,7 +54,7 @@ def capsule_of(array: Any) -> Any:
 
 
 def value_of(array: Any) -> Any:
-    """A value from an array of any library, which is borrowed."""
+    """A gp_value made from a borrowed array of any library."""
     capsule = capsule_of(array)
     return gp.new("value_dlpack", address(capsule), False)
 
@@ -235,7 +235,7 @@ def check_values(p: Patched, folder: Path) -> None:
     p.throws(spec("add", value_of(torch.randn(5))), "relu", "(3, 4)")
     p.throws(spec("add", value_of(torch.tensor(1j))), "relu", "(3, 4)")
 
-    # Handed over: the array ends with the call.
+    # The array is handed over, so the call frees it.
     array = np.ones(4, dtype=np.float32)
     gone, capsule = weakref.ref(array), capsule_of(array)
     del array
@@ -340,7 +340,7 @@ def check_functions(p: Patched) -> None:
     p.gives(custom("[:, 1]"), expected)
     assert np.array_equal(seen[-1], p.bare[:, 1].numpy())
 
-    # Each array is let go of, whatever came of it.
+    # Each array must be freed, whether the patch was applied or not.
     for status, size, words in [(5, 4, "the function returned 5"), (0, 5, "(3, 4)")]:
         array = np.ones(size, dtype=np.float32)
         gone = weakref.ref(array)
@@ -352,7 +352,7 @@ def check_functions(p: Patched) -> None:
     with refused("ARGUMENT", "callback"):
         gp.spec_custom(custom(), CALLBACK(), None)
 
-    # A function says why it fails, and what belongs to it is let go of when nobody can call it any more.
+    # A function reports why it fails, and its data is released as soon as nobody can call it any more.
     released: list[int] = []
     release = RELEASE(lambda user: released.append(user))
     failing = CALLBACK(lambda *_: gp.callback_fail("too hot"))
@@ -476,7 +476,7 @@ def check_when(p: Patched) -> None:
 
 
 def check_cuda(p: Patched) -> None:
-    """What can be said of CUDA with or without a card, on CPU values: tests/gpu has the rest."""
+    """Checks of CUDA's calls that need no card, on CPU values. tests/gpu has the others."""
     status = gp.text("cuda_status")
     if status.startswith("not usable"):
         with refused("STATE", status.removeprefix("not usable: ")):

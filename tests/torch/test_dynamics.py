@@ -82,7 +82,7 @@ def by_hand(module: nn.Module, saved: Saved, zeroed: int | None = None) -> list[
 
 
 def agree(got: list[tuple[Tensor, Tensor]], want: list[tuple[Tensor, Tensor]]) -> bool:
-    """To rounding: TorchScript's optimizer has formulas of its own for gradients."""
+    """Whether results agree up to rounding: TorchScript's optimizer has its own formulas for gradients."""
     return len(got) == len(want) and all(
         torch.allclose(a, b, rtol=1e-12, atol=1e-12) for x, y in zip(got, want) for a, b in zip(x, y)
     )
@@ -94,7 +94,7 @@ def test_recorded(model: tuple[nn.Module, Saved], tmp_path: Path) -> None:
     assert agree(bare, by_hand(module, saved))
     result, recorded = simulate(saved, tmp_path / "recorded.pt", GRAPHPATCH, "run", "--tree", "--")
     assert agree(recorded, bare)
-    # What the model computes forward keeps its bits, as long as no gradient has gone into it.
+    # The first energy is the same bit for bit, because no gradient has gone into it yet.
     assert same_bits(recorded[0][0], bare[0][0])
     assert "hidden: Graph" in result.tree
     assert result.stderr.count(NOTE) == 1
@@ -119,5 +119,5 @@ def test_nothing_is_said_where_no_gradient_is_asked_for(exported: Callable[..., 
     for mode in ("--grad", "--no-grad"):
         result = saved.run(mode, "--runs", "4").ok()
         assert "hidden: Graph" in result.tree and NOTE not in result.stderr
-    # Until the program asks for it.
+    # When the program asks for a gradient, the note appears once.
     assert saved.run("--grad", "--requires-grad").ok().stderr.count(NOTE) == 1

@@ -1,4 +1,4 @@
-"""Every wrong request has its own message and exit code, and the ones that can be seen early stop the program early."""
+"""Every wrong request has its own message and exit code. If it can be seen early, the program is not started."""
 
 import re
 from collections.abc import Callable
@@ -15,10 +15,10 @@ def graph(tuple_output: Callable[[str], Saved], graph_file: Path) -> Path:
     return graph_file
 
 
-# What is wrong with the path, and what the message must say beside it.
+# Bad paths, each with a text that the message must contain as well.
 BAD_PATHS = [
-    ("linear.liner", "linear.linear"),  # unknown: the nearest name
-    ("linear", "linear.linear"),  # a scope: what is below it
+    ("linear.liner", "linear.linear"),  # unknown: the message has the nearest name
+    ("linear", "linear.linear"),  # a scope: the message has the nodes below it
     ("output", "output|sub_0"),  # a container without a dig
     ("linear.linear|sub_0", "linear.linear"),  # a dig past a leaf
 ]
@@ -61,7 +61,7 @@ def test_a_bad_path_without_a_graph_is_reported_at_the_end(
     assert result.code == 3
     assert same_bits(result.outputs, saved.bare().ok().outputs)
     if path.startswith(("output", "linear.linear|")) and "cannot be applied" in result.stderr:
-        # The node was met, but no patch can stand there: the program sees that where it is asked for, as of any patch.
+        # A run reached the node, but no patch can be applied there: with --on-error raise the program gets the error.
         raised = saved.run(patches=[f"{path}=zero"], tree=False, extra=["--on-error", "raise"])
         assert raised.code == 1 and "runner: " in raised.stderr
     else:
@@ -69,7 +69,7 @@ def test_a_bad_path_without_a_graph_is_reported_at_the_end(
 
 
 def test_only_modules_have_a_second_name(tuple_output: Callable[[str], Saved]) -> None:
-    """The first call of a module may be written `linear_0`; an operation is not called, and `add_0` is none."""
+    """The first call of a module may also be written `linear_0`; the first `add` may not be written `add_0`."""
     saved = tuple_output("scripted")
     bare = saved.bare()
     result = saved.run(patches=["add_0=zero"])
@@ -97,7 +97,7 @@ def test_a_slice_beyond_the_shape_reaches_the_program(tuple_output: Callable[[st
     saved = tuple_output("scripted")
     raised = ["--on-error", "raise"]
     result = saved.run("--catch", patches=[f"linear.linear{text}=zero"], tree=False, extra=raised)
-    # The program's own error handling saw it: --catch turned it into the run's output.
+    # The program caught the error: with --catch it writes the message as the run's output.
     message = result.output
     assert isinstance(message, str)
     assert "linear.linear" in message and re.search(r"[(\[]3, 3[)\]]", message) and text in message

@@ -1,4 +1,4 @@
-"""`graphpatch run -- python script.py` of a script that runs an exported program."""
+"""`graphpatch run -- python script.py` with a script that runs an exported program."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""C++ programs that tell of no runs: their operations are listed flat, those that read a module's parameters in its scope."""
+"""C++ programs without runs and scopes: operations are listed flat, or below the module whose parameters they read."""
 
 import functools
 import json
@@ -58,7 +58,7 @@ def bare(folder: Path, mode: str, n: int = 1) -> Ended:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For what the program does without graphpatch, found out once."""
+    """A folder for the program's results without graphpatch, which are made only once."""
     return tmp_path_factory.mktemp("bare")
 
 
@@ -362,14 +362,14 @@ def resident(pid: int) -> int:
 @pytest.mark.parametrize("asked", [["--tree"], ["--patch", "addmm_7=zero", "--tree"]], ids=["recorded", "patched"])
 def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: list[str]) -> None:
     process = looping(tmp_path, 100_000, *asked)
-    forwards(process, 2)  # the first one, and a hundred thousand
+    forwards(process, 2)  # waits for the first forward and then for a hundred thousand more
     (program,) = children(process.pid)
     before = resident(program)
     forwards(process, 1)
     grown = resident(program) - before
     os.kill(program, signal.SIGKILL)
     _, told = process.communicate(timeout=TIMEOUT)
-    # Names or identities that nobody forgets would be tens of megabytes by now; a report takes some for a moment.
+    # If names of nodes were kept for ever, they would take tens of megabytes now. Writing a report takes some, too.
     assert grown < 12000, f"{grown} kB more"
     assert "recorded up to its 20000th node" in told and "--run-at" in told
     tree = nodes(tree_in(told))
@@ -379,7 +379,7 @@ def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: li
 def test_a_short_run_without_end_is_reported_when_killed(tmp_path: Path) -> None:
     process = looping(tmp_path, 100, "--tree")
     forwards(process, 2)
-    # It is killed before it can write anything more, so a report with the operation has to lie there already.
+    # SIGKILL leaves no time to write a report, so wait until one with the operation exists.
     wait_until(
         lambda: any(b"addmm_1" in file.read_bytes() for file in tmp_path.glob("**/report-*.json")),
         "a report of the open run",

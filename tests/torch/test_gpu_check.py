@@ -1,4 +1,4 @@
-"""The scripts of `make gpu-check` still run: on CPU values, which says nothing about cards."""
+"""The scripts of `make gpu-check` still run, here on CPU values. This proves nothing about cards."""
 
 import sys
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from support import PROGRAMS, Saved, run_process, same_bits
 
-# What a patch does, said by PyTorch: new values by path, with autograd.
+# A function that changes values by path in plain PyTorch, as patches do, with gradients.
 Taps = Callable[[str, Tensor], Tensor]
 
 
@@ -20,7 +20,7 @@ class Gate(nn.Module):
         self.scale = nn.Parameter(torch.randn(4))
 
     def forward(self, h: Tensor) -> Tensor:
-        # exp, sigmoid, softmax and relu save their results for the way back.
+        # exp, sigmoid, softmax and relu save their results for the backward pass.
         return torch.exp(h * self.scale).sigmoid().softmax(1)
 
 
@@ -51,7 +51,7 @@ class InPlaceNet(nn.Module):
 
 
 class Broken(nn.Module):
-    """sigmoid_ saves the memory that it writes into: PyTorch refuses the way back after `value[...] = 0`."""
+    """sigmoid_ saves the memory that it writes into, so that PyTorch refuses a backward pass after `value[...] = 0`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def detached(tap: Taps, m: Detached, x: Tensor, y: Tensor) -> Tensor:
 
 class Patch(NamedTuple):
     path: str
-    index: str  # as text
+    index: str  # the text of a slice
     kind: str
     value: Any | None  # a number, "&3", "@3", "halve" or nothing
 
@@ -155,7 +155,7 @@ def change(patch: Patch, value: Tensor, values: list[Tensor], in_place: bool) ->
     what: Any = patch.value
     index = INDICES[patch.index]
     if what == "halve":
-        # The function sees numbers, not their history.
+        # The function gets the numbers without their gradient history.
         what = out[index].detach() * 0.5
     elif isinstance(what, str):
         what = values[int(what[1:])] if what[0] == "&" else values[int(what[1:])].detach()
@@ -179,7 +179,7 @@ Model = Callable[[Taps, Any, Tensor, Tensor], Tensor]
 def by_hand(
     model: Model, module: nn.Module, inputs: tuple[Tensor, ...], weight: Tensor, patches: list[Patch], mode: str
 ) -> Answer | None:
-    """None: the run or the way back throws."""
+    """The expected results, computed by hand. None if the forward or the backward pass throws."""
     inputs = tuple(x.detach().clone().requires_grad_() for x in inputs)
     values = [v.detach().clone().requires_grad_() for v in VALUES]
     module.zero_grad(set_to_none=True)
@@ -187,7 +187,7 @@ def by_hand(
     def tap(path: str, value: Tensor) -> Tensor:
         for patch in patches:
             if patch.path == path:
-                # The names of operations that write into an operand end so.
+                # Names that end with `_` are those of operations that write into an operand.
                 value = change(patch, value, values, path.endswith("_"))
         return value
 
@@ -210,7 +210,7 @@ def check(
     inputs: tuple[Tensor, ...],
     cases: list[tuple[str, list[Patch]]],
 ) -> int:
-    """Returns how many threw, on both sides."""
+    """Compares all cases. Returns how many of them raise an error, as they must on both sides."""
     torch.manual_seed(1)
     weight = torch.randn(2, 4)
     torch.save((inputs, VALUES, weight), tmp_path / "data.pt")
@@ -243,7 +243,7 @@ def check(
 
 
 def equal(got: Any, want: Any) -> bool:
-    """The same numbers but for the order of sums; a gradient that did not arrive is not one of zeros."""
+    """Whether numbers are equal up to the order of sums. A missing gradient does not equal one of zeros."""
     if isinstance(want, Tensor):
         return (
             isinstance(got, Tensor)
@@ -293,7 +293,7 @@ def ours(exported: Callable[..., Saved]) -> Callable[..., tuple[Saved, nn.Module
 @pytest.mark.parametrize("mode", ["grad", "no_grad", "inference"])
 def test_through_operations_inputs_outputs_and_parameters(ours: Any, tmp_path: Path, mode: str) -> None:
     saved, module, arguments = ours(Net)
-    # Three times without a patch first: every patch then meets an executor that has settled; and once after all.
+    # The module runs three times without a patch first, so that TorchScript has optimized it, and once at the end.
     cases: list[tuple[str, list[Patch]]] = (
         [(mode, [])] * 3 + [(mode, [patch]) for patch in all_patches(PATHS)] + [(mode, [])]
     )
@@ -332,7 +332,7 @@ def test_a_patch_brings_the_gradients(ours: Any, tmp_path: Path) -> None:
         for mode in ("grad", "no_grad", "inference")
         for patch in all_patches(["detach", "view", "sigmoid", "up.output", "mul"])
     ]
-    # An index into what detach gives, which has one dimension, may not fit.
+    # Some indices do not fit the result of detach, which has one dimension.
     assert check(tmp_path, saved, detached, module, arguments, cases) < len(cases) / 4
 
 

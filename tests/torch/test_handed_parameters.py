@@ -17,7 +17,7 @@ class Apply(nn.Module):
 
 
 class Deep(nn.Module):
-    """Hands on what it was handed."""
+    """Passes the tensors that it was given on to a module of its own."""
 
     def __init__(self) -> None:
         super().__init__()

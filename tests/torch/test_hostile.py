@@ -1,4 +1,4 @@
-"""No failure of ours raises in a program that only runs under `graphpatch run`: it is noted, and the value is left alone."""
+"""Failures of the library raise nothing in a program under `graphpatch run`: a note says so, and the value stays."""
 
 import subprocess
 import sys

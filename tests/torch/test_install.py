@@ -1,4 +1,4 @@
-"""`make install`: what is there, and that it works from another place than it was installed to, with nothing around it."""
+"""`make install`: the installed files, and that they work after a move to another place, with nothing else around."""
 
 import os
 import re
@@ -19,7 +19,7 @@ C_PROGRAM = """
 int main(void) { return puts(gp_version()) < 0; }
 """
 
-# Each version that is asked for, and whether this one will do.
+# Arguments of find_package, and whether it must accept this version.
 ASKED = {
     "": True,
     VERSION: True,
@@ -55,7 +55,7 @@ target_link_libraries(program PRIVATE graphpatch::graphpatch)
 
 
 def test_nothing_in_it_names_a_place(moved: Path) -> None:
-    """Files that a person may open are relative; the library's name is the ABI's."""
+    """Text files contain no absolute paths, and the library's file name has the ABI's number."""
     listed = files(moved)
     headers = [f"include/graphpatch/{file.name}" for file in (ROOT / "bindings/cpp/graphpatch").glob("*.hpp")]
     sonames = [name for name in listed if name.startswith("lib/libgraphpatch.so.") and not name.endswith(VERSION)]
@@ -118,7 +118,7 @@ def test_c_by_pkg_config(moved: Path, tmp_path: Path) -> None:
 
 
 def test_c_by_cmake(moved: Path, tmp_path: Path) -> None:
-    """Versions that are too new, or of before a break, are refused; the program runs."""
+    """CMake refuses versions that are too new or incompatible, and the program runs."""
     (tmp_path / "program.c").write_text(C_PROGRAM)
     asked = " ".join(f'"{version}"' for version in ASKED)
     (tmp_path / "CMakeLists.txt").write_text(CMAKE_PROJECT.format(asked=asked))
@@ -149,7 +149,7 @@ def test_c_by_cmake(moved: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_from_there(moved: Path, tuple_output: Callable[[str], Saved], tmp_path: Path) -> None:
-    """By its own path and through a link; with the adapter that lies beside the library, so no compiler is needed."""
+    """The command runs by its path and through a link. It uses the shipped adapter, so that it needs no compiler."""
     saved = tuple_output("scripted")
     expected = saved.run().ok().tree
     link = tmp_path / "graphpatch"

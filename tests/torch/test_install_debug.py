@@ -1,4 +1,4 @@
-"""What `make install` puts where programs load it is small, and debuggers find the rest beside it."""
+"""`make install` installs small files without debug information, which debuggers find in files beside them."""
 
 import re
 import struct

@@ -1,7 +1,8 @@
 """The kernels' conversions and sums against PyTorch: every pair of dtypes, with the values at which rounding goes wrong.
 
-There need be no card: the kernels' own source runs on the CPU under the address sanitizer (tests/kernels/emulator.cpp).
-What a launch is told (struct Work of kernels/common.cuh) is packed by hand here, so that the host's plan has no part in it.
+No card is needed: the CPU runs the kernels' source under the address sanitizer (tests/kernels/emulator.cpp). The
+argument of a launch (struct Work of kernels/common.cuh) is packed by hand here, so that the host's planning is not part
+of the test.
 """
 
 import os
@@ -133,7 +134,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 
 def every_bit_pattern(dtype: torch.dtype) -> torch.Tensor:
-    """All values of an 8- or 16-bit dtype; of wider ones, many, with the neighbours of those that smaller ones have."""
+    """All values of an 8- or 16-bit dtype; for wider ones many, with the neighbours of those of smaller dtypes."""
     if dtype == torch.bool:
         return torch.tensor([False, True])
     size = torch.empty(0, dtype=dtype).element_size()
@@ -183,11 +184,11 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def in_range(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Without what no integer of the dtype holds: what becomes of that is undefined, in PyTorch as here. And without what
-    float8_e4m3fn does not: PyTorch 2.11 makes NaN of it, 2.15 the largest number, so it is left to libtorch."""
+    """The values that the dtype can hold. Converting others to an integer is undefined, in PyTorch as here. For
+    float8_e4m3fn, PyTorch 2.11 gives NaN and 2.15 the largest number, so the kernels leave these to libtorch."""
     if dtype == torch.float8_e4m3fn:
         real = value.real if value.dtype.is_complex else value
-        return value[~(real.double().abs() > 464)]  # halfway to the next number, which there is not
+        return value[~(real.double().abs() > 464)]  # halfway from the largest number, 448, to 480
     if not (value.dtype.is_floating_point or value.dtype.is_complex) or dtype.is_floating_point or dtype.is_complex:
         return value
     if dtype == torch.bool:

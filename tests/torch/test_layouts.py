@@ -24,8 +24,8 @@ PATCHES = [
 KEEPING = ["probe", "record"]
 WRITING = [patch for patch in PATCHES if patch not in KEEPING]
 
-# By value, what is not the same as PyTorch's expression: "refused" by both; "careful": by us alone; "bold": by PyTorch
-# alone; "by version": the same or refused by both, as PyTorch learned it at some time after 2.11.
+# By value, the patches with another outcome than "same": "refused" by both, "careful" (refused by us alone), "bold"
+# (refused by PyTorch alone), "by version" (the same or refused by both: versions of PyTorch after 2.11 can do it).
 SPARSE = {"refused": WRITING, "careful": KEEPING}
 WHOLE_NUMBER = ["zero", "replace:0.25"]
 COMPRESSED = {
@@ -43,9 +43,9 @@ DECIDED: dict[str, dict[str, list[str]]] = {
     **dict.fromkeys(["sparse-csr", "sparse-csc", "sparse-bsr"], COMPRESSED),
     **dict.fromkeys(["quantized", "quantized-int32", "quantized-in-place", "quantized-result"], QUANTIZED),
     "quantized-channels": {"refused": [*QUANTIZED["refused"], "flip"], "careful": KEEPING},
-    # Only one tensor of those nested in it can be picked, and changed through that view.
+    # In a nested tensor, only a single inner tensor can be selected, and changed through that view.
     "nested": {"refused": [patch for patch in WRITING if patch != "[0]=add:1"], "careful": KEEPING},
-    # Without numbers there is nothing to keep; a patch's tensor goes to where the value is.
+    # A meta tensor has no numbers to keep. A patch's tensor is moved to the value's device, so that adding it works.
     "meta": {"refused": ["flip"], "careful": KEEPING, "bold": ["add:tensor"]},
     **{
         name: {}
@@ -113,7 +113,7 @@ def test_value(name: str) -> None:
             where, _, reason = reason.partition(": ")
             if not (where and where in before and len(reason) > 20):
                 wrong.append(f"{patch}: an error without path or reason: {line.message}")
-            # A nested tensor has no one shape, and the error must not make one up.
+            # A nested tensor has no single shape, so the error must not name one.
             if (
                 (f"shape {line.shape}" in line.message) != (line.shape != "-")
                 or "shape ()" in line.message

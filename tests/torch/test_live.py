@@ -1,4 +1,4 @@
-"""Live control: real programs that run a model when they are told to, looked at and patched from outside meanwhile."""
+"""Live control: programs that run a model on request are inspected and patched from outside while they run."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from models import TUPLE_OUTPUT_TREE, TupleOutputModule
 from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Saved, wait_until
 
-# What `build/served` does, in Python.
+# A Python program that does the same as `build/served`.
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {helpers!r})
@@ -85,7 +85,7 @@ class Served:
 
 
 class Client:
-    """Another client than the command: one JSON object a line."""
+    """A client other than the command. It sends one JSON object in each line."""
 
     def __init__(self, served: Served) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
@@ -107,7 +107,7 @@ class Client:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short: the path of a socket has at most 107 bytes."""
+    """A folder with a short name, because the path of a socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="gp-") as name:
         yield Path(name)
 
@@ -137,7 +137,7 @@ def numbers(outputs: tuple[torch.Tensor, ...]) -> list[float]:
 
 
 def expected(saved: Saved) -> tuple[list[float], list[float], torch.Tensor]:
-    """The eager model's output, that with column 0 of the first call's output at zero, and that value."""
+    """The eager model's output, the output with column 0 of the first call's result at zero, and that result."""
     model = TupleOutputModule().eval()
     model.load_state_dict(torch.jit.load(str(saved.model)).state_dict())
     inputs = torch.load(saved.inputs)
@@ -155,7 +155,7 @@ def test_a_running_program_is_patched(
     bare, patched, first = expected(tuple_output("scripted"))
     served = start(language, *LIVE)
     pid = served.pid()
-    # The tree waits for a run, since none was recorded; and recording ends with it.
+    # No run was recorded yet, so `live tree` records the next one and then ends recording.
     tree = subprocess.Popen([GRAPHPATCH, "live", "tree"], env=served.environment, stdout=subprocess.PIPE, text=True)
     wait_until(lambda: served.listening()[0]["recording"], "the tree's recording")
     assert served.run() == bare
@@ -223,10 +223,10 @@ def test_two_clients_and_lines_that_are_no_requests(
     for line in [b"{\n", b"7\n", b"\xff\n", b'{"do": "fly"}\n', b'{"do": "off"}\n', b'{"do": "counts", "more": 1}\n']:
         answer = two.send(line)
         assert answer["ok"] is False and answer["error"], line
-    # Requests that come together are answered in order.
+    # Requests that arrive together are answered in order.
     one.socket.sendall(b'{"do":"hello","id":1}\n{"do":"notes","id":2}\n')
     assert [json.loads(one.lines.readline())["id"] for _ in range(2)] == [1, 2]
-    # A client that holds a patch and dies in the middle of a line.
+    # If a client disconnects in the middle of a line, the patches that it holds are removed.
     held = two.ask(do="patch", patch="linear.output[..., 0]=zero", hold=True)["number"]
     assert served.run() == patched
     two.socket.sendall(b'{"do": "cou')

@@ -97,7 +97,7 @@ def test_runs_are_compared(graphs: dict[str, Path]) -> None:
     assert (same.code, same.stdout) == (0, "")
     result = graphpatch("diff", *files, *values)
     assert result.code == 1
-    # What is before the patch is the same, to the bit.
+    # Values before the patch are the same bit for bit, so that only the output differs.
     lines = result.stdout.splitlines()
     assert lines[0] == "# values" and len(lines) == 2 and lines[1].startswith("~ output: ")
     assert re.search(r"\d+ different, max abs \S+, max rel \S+, norm \S+, first at \[0, 0, 0\]", lines[1]), lines[1]

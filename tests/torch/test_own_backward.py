@@ -1,4 +1,4 @@
-"""Functions of C++ with a backward of their own (torch::autograd::Function): a gradient is right, or refused."""
+"""C++ functions that have their own backward (torch::autograd::Function): a gradient is right or refused."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_in_a_cpp_program(case: str) -> None:
 
 
 class Squares(nn.Module):
-    """Calls an operator of somebody else's, whose gradient is a function of C++."""
+    """Calls an operator of another library, whose gradient is a C++ function."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.tests.square(x + 1) * 3
@@ -62,7 +62,7 @@ def script(request: Any, tmp_path: Path) -> Path:
 
 
 def run(script: Path, *patches: str) -> tuple[str, str]:
-    """What the program printed, and what the command said."""
+    """The stdout of the program and the messages of the command."""
     options = [option for patch in patches for option in ("--patch", patch)]
     command = [GRAPHPATCH, "run", "--tree", "--on-error", "raise", *options, "--"]
     done = run_process([*command, sys.executable, script, PROGRAMS / "square_op.so"]).ok()

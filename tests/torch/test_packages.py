@@ -36,7 +36,7 @@ class Package:
     x: torch.Tensor
 
     def run(self, out: Path, *options: Any, before: tuple[Any, ...] = ()) -> tuple[Result, Any]:
-        """The C++ program, behind other words of the command line; its outputs by thread and run."""
+        """Runs the C++ program, after the words `before` of a command line. Returns its outputs by thread and run."""
         done = run_process([*before, PROGRAMS / "packaged", self.file, self.inputs, out, *options]).ok()
         return done, torch.load(out, weights_only=False)
 
@@ -51,7 +51,7 @@ class Package:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """Compiled once, by a process of its own: the compiler of Inductor starts many."""
+    """The package, compiled once by a process of its own, because Inductor's compiler starts many processes."""
     folder = tmp_path_factory.mktemp("package")
     torch.manual_seed(0)
     x = torch.randn(2, 4)
@@ -77,7 +77,7 @@ def test_a_run_is_one_operation(package: Package, tmp_path: Path, options: tuple
     tree = tree_in(done.stderr)
     for node in ("aoti_model:", "aoti_model_1:"):
         assert f"├─{node} list(2)\n│ ├─sub_0: Tensor(2, 3)\n│ └─sub_1: Tensor(8)\n" in tree, tree
-    # What the model's kernels call inside.
+    # Operations that the model's kernels call inside must not appear.
     assert not any(name in tree for name in ("resolve_conj", "expand", "addmm", "mm:")), tree
     assert done.stderr.count(INSIDE) == 1 and "data/aotinductor/model/" in done.stderr, done.stderr
 

@@ -1,4 +1,4 @@
-"""Patterns of the command: patches at every node that one means, with a saved graph or with none, in every host."""
+"""Patterns in the command's patches: all matching nodes are patched, with and without a saved graph, in every host."""
 
 import sys
 from collections.abc import Callable
@@ -90,7 +90,7 @@ CASES = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("patch, change", CASES, ids=[patch for patch, _ in CASES])
 def test_a_pattern_patches_the_first_run_of_all(programs: Any, kind: str, patch: str, change: Any) -> None:
-    """No graph is known: the nodes are found as their names appear."""
+    """No graph was saved before: matching nodes are found while they first run."""
     result = programs(kind).run(patches=[patch], tree=False)
     assert result.code == 0, result.stderr
     assert same_bits(result.outputs[0][0], expected(change))
@@ -120,7 +120,7 @@ def test_patterns_and_paths_act_in_the_order_given(programs: Any) -> None:
 @pytest.mark.parametrize(
     "patch, output",
     [
-        # ((1 + 1) * 2 + 1) * 3: what is a number, None or a tuple is not meant.
+        # ((1 + 1) * 2 + 1) * 3: a pattern does not match numbers, None or tuples.
         ("*.x=add:1", [15.0] * 3),
         ("**=add:0", [6.0] * 3),
         ("{first,second}.{x,times,mask}=add:1", [15.0] * 3),
@@ -138,7 +138,7 @@ def test_a_pattern_that_means_nothing_is_told(programs: Any, script: list[Any], 
     assert result.code == 3
     assert "blocks_*.dwon.output=zero never matched" in result.stderr
     assert "is a pattern that matches no tensor" in result.stderr and "blocks_0.down.output" in result.stderr
-    # Values that no pattern means.
+    # The name exists, but its value is a number, which patterns do not match.
     result = run_process([GRAPHPATCH, "run", "--patch", "*.times=add:1", "--", *script])
     assert result.code == 3 and "*.times=add:1 never matched" in result.stderr
     result = graphpatch("run", "--patch", "blocks_{0.output=zero", "--", *script)

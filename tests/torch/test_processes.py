@@ -1,4 +1,4 @@
-"""Programs without libtorch stay untouched; programs that end in unusual ways still give their report."""
+"""Programs without libtorch are not changed. Programs that end in unusual ways still write their report."""
 
 import os
 import signal
@@ -71,7 +71,7 @@ def test_a_death_by_signal_looks_as_without_us(
     bare = run_process([PROGRAMS / "endings", *saved.args(), way])
     result = ending(saved, way)
     assert bare.code == -number
-    # Either by the same signal or, as shells say it, by 128 + its number.
+    # The program ends by the same signal, or with 128 + its number as shells report it.
     assert result.code in (-number, 128 + number) and result.stdout == bare.stdout
     assert tree_in(result.stderr) == TUPLE_OUTPUT_TREE
     if way == "throw":

@@ -1,4 +1,4 @@
-"""`graphpatch run -- python script.py`: scripts that know nothing of us, with and without us."""
+"""`graphpatch run -- python script.py`: scripts that know nothing of the library, with and without it."""
 
 import functools
 import re
@@ -49,7 +49,7 @@ def bare(*args: str) -> Result:
 
 
 def seen(*args: str, options: Sequence[Any] = ("--tree",)) -> Result:
-    """Under us; the script's own output and exit code are what they are without."""
+    """Runs a script under `graphpatch run`. Its own output and exit code must be the same as without."""
     result = python(*args, under=options)
     assert (result.stdout, result.code) == (bare(*args).stdout, bare(*args).code), result.stderr
     return result
@@ -152,7 +152,7 @@ def test_roots_are_named_after_their_class() -> None:
     result = seen("models.py", "several")
     assert headers(result.stderr) == ["Pair.forward", "Pair.forward#2", "ReLU.forward"]
     assert trees_in(result.stderr)[:2] == [PAIR_TREE, PAIR_TREE]
-    # The number of a model that is gone is free again.
+    # After a model was freed, a new one gets its name without another number.
     assert tree_in(seen("models.py", "after").stderr) == PAIR_TREE
 
 
@@ -171,7 +171,7 @@ def test_a_scripted_module_is_seen_from_its_first_call() -> None:
 def test_training_with_checkpointing() -> None:
     result = seen("models.py", "checkpoint")
     found = dict(nodes(tree_in(result.stderr)))
-    # What is computed again is no root of its own.
+    # The part that checkpointing computes again is not a root of its own.
     assert found["pair.relu"] == "Tensor(2, 4)" and "Pair.forward" not in result.stderr
 
 
@@ -203,12 +203,12 @@ def test_tracing_is_left_alone(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["compile", "compile-method", "compile-function", "inductor"])
 def test_compiled_models_show_their_inside(how: str) -> None:
-    """From the first call on, whatever is compiled; graphs and graph breaks are counted, and printed, by the script."""
+    """The inside is seen from the first call on. The script prints its counts of graphs and graph breaks."""
     assert tree_in(seen("traced.py", how).stderr) == PAIR_TREE
 
 
 def test_looking_leaves_compiled_code_its_bits() -> None:
-    """What inductor makes rounds otherwise than libtorch's own operations; random numbers and buffers are left alone."""
+    """Observing must not change results: inductor's code rounds in its own way, and uses random numbers and buffers."""
     trees = trees_in(seen("compiled.py").stderr)
     assert len(trees) == 1 and "layers" in trees[0] and "softmax" in trees[0]
 
@@ -233,7 +233,7 @@ def test_functional_calls(how: str) -> None:
 
 @pytest.mark.parametrize("args", [[], ["probe"], ["lazy"], ["reload"]], ids=lambda args: "".join(args) or "plain")
 def test_imports_of_torch(args: list[str]) -> None:
-    """The hook leaves nothing behind: what the script prints of sys is what it prints without us."""
+    """The import hook leaves nothing behind: what the script prints of sys is the same without us."""
     assert tree_in(seen("imports.py", *args).stderr) == PAIR_TREE
 
 
@@ -315,7 +315,7 @@ def test_other_start_files(tmp_path: Path, with_torch: bool) -> None:
     (theirs / "sitecustomize.py").write_text("import sys\nprint('site', __name__, __file__)\nVALUE = 5\n")
     (user / "usercustomize.py").write_text("import sitecustomize\nprint('user', sitecustomize.VALUE)\n")
     env = {"PYTHONPATH": f"{theirs}", "PYTHONUSERBASE": str(base)}
-    # A virtual environment has no user site.
+    # In a virtual environment Python does not look at the user's site folder.
     code = "import sitecustomize; print(sitecustomize.VALUE, sitecustomize.__spec__.origin)\n" + (
         SNIPPET if with_torch else ""
     )
@@ -341,7 +341,7 @@ def test_odd_start_files(tmp_path: Path, text: str) -> None:
 
 
 def test_a_read_only_cache(tmp_path: Path) -> None:
-    """No program is stopped by it; the adapter needs a cache, so a finished one is carried along."""
+    """A cache that cannot be written stops no program."""
     nowhere = tmp_path / "file"
     nowhere.write_text("")
     result = python("-c", "print(1)", under=["--tree"], env={"GRAPHPATCH_CACHE": str(nowhere / "cache")}).ok()
@@ -359,7 +359,7 @@ def test_ends(way: str) -> None:
     assert result.stdout == bare(*args).stdout and result.code == (code if code >= 0 else 128 - code)
     assert PAIR_TREE in trees_in(result.stderr)
     if way == "raise":
-        # The same lines in the same order, but for torch's step from a call to the module: the extension takes it.
+        # The traceback is the same except for torch's frame `_wrapped_call_impl`, which the extension replaces.
         shown = iter(result.stderr.splitlines())
         lines = re.sub(r"  File .*, in _wrapped_call_impl\n.*\n(?: *\^+\n)?", "", bare(*args).stderr).splitlines()
         assert len(lines) > 5 and all(line in shown for line in lines)
@@ -388,7 +388,7 @@ def test_children(way: str, runs: int, processes: int | None) -> None:
 
 def test_ranks(tmp_path: Path) -> None:
     graph = tmp_path / "g.json"
-    # Standalone: the ranks meet at a port that is free, not at the fixed one.
+    # With --standalone, torchrun picks a free port instead of a fixed one.
     args = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "ranks.py"
     seen(*args, options=["--graph", graph])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["g.rank0.json", "g.rank1.json"]
@@ -398,7 +398,7 @@ def test_ranks(tmp_path: Path) -> None:
 
 
 def test_many_starts_at_once(tmp_path: Path) -> None:
-    """An empty cache, and several commands that fill it."""
+    """Several commands start at once with an empty cache, which all of them fill."""
     env = {**ENVIRONMENT, "GRAPHPATCH_CACHE": str(tmp_path)}
     command = [GRAPHPATCH, "run", "--tree", "--", sys.executable, "-c", "print(1)"]
     started = [

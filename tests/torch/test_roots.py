@@ -1,4 +1,4 @@
-"""A path may name its root: a program that calls two models, both of which have the path."""
+"""A path may name its root, as is needed in a program that calls two models with the same path."""
 
 import sys
 

@@ -21,7 +21,7 @@ CLIENTS, REQUESTS, CHANGES = 6, 60, 20
 
 
 class Client:
-    """Asks line by line; an answer ends with an empty line."""
+    """A client that asks line by line. An answer ends with an empty line."""
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
@@ -45,7 +45,7 @@ class Client:
 
 
 def close_to(row: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Rows of a batch are summed in another order than a row alone."""
+    """Whether two rows agree up to rounding: sums in a batch may have another order than sums of a single row."""
     return torch.allclose(row, expected.flatten(), rtol=0, atol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_every_answer_is_bare_or_patched(way: str, moved: Path, tmp_path: Path) 
         changes = 0
 
         def serve(n: int) -> None:
-            """All requests once, and again until the patch has come and gone some times."""
+            """Sends all requests once, and again until the patch was added and removed several times."""
             client = Client(path)
             while not answers[n] or changes < CHANGES:
                 answers[n] += [client.infer(ids) for ids in asked]

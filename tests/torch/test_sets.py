@@ -1,4 +1,4 @@
-"""How patches live beside each other: order, sets, enabling, runs, threads, records, counters (tests/programs/cpp/sets.cpp)."""
+"""Several patches together: order, sets, enabling, runs, threads, records, counters (tests/programs/cpp/sets.cpp)."""
 
 import re
 from functools import cache

@@ -1,4 +1,4 @@
-"""Values with several readers, and modules and weights that stand at several places of a model."""
+"""Values with several readers, and modules and weights that a model uses in several places."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""`graphpatch sweep`: what it measures is what PyTorch computes; it can be interrupted; what goes wrong is a row or an error."""
+"""`graphpatch sweep`: measured values are those of PyTorch, a sweep can be interrupted, failures are rows or errors."""
 
 import csv
 import json
@@ -88,7 +88,7 @@ def test_distances_are_those_of_pytorch(program: list[Any], tmp_path: Path) -> N
         return value
 
     rows = rows_of(tmp_path / "t.csv")
-    # In the order of the graph, each pattern's nodes where they stand.
+    # Rows are in the order of the graph, not of the patterns.
     assert list(rows) == [f"blocks_{i}.{name}" for i in range(4) for name in ("up.output", "output")]
     for i in range(4):
         of_block = distance(lambda model, i=i: model.blocks[i], change)
@@ -96,7 +96,7 @@ def test_distances_are_those_of_pytorch(program: list[Any], tmp_path: Path) -> N
         assert float(rows[f"blocks_{i}.output"]["distance:output"]) == pytest.approx(of_block, rel=1e-5)
         assert float(rows[f"blocks_{i}.up.output"]["distance:output"]) == pytest.approx(of_up, rel=1e-5)
     assert float(rows["blocks_0.output"]["inner"]) > 0 and float(rows["blocks_2.output"]["inner"]) == 0
-    # The value is that behind the patch: 2 rows of 4 elements, each 0.5 further.
+    # The measured value is the patched one: each of the 8 elements (2 rows of 4) differs by 0.5.
     assert float(rows["blocks_1.output"]["inner"]) == pytest.approx(0.5 * 8**0.5, rel=1e-5)
     assert not any(row["failed"] for row in rows.values())
 
@@ -139,7 +139,7 @@ with torch.no_grad():
 
 
 def test_numbers_that_a_python_program_prints(tmp_path: Path) -> None:
-    """The last match counts; runs limit the patch to some calls of the model."""
+    """The last match of the expression counts. `--runs` limits the patch to some calls of the model."""
     (tmp_path / "script.py").write_text(SCRIPT)
     program = [sys.executable, tmp_path / "script.py", ROOT / "tests/helpers"]
     options = [
@@ -164,7 +164,7 @@ def test_numbers_that_a_python_program_prints(tmp_path: Path) -> None:
         row = rows[f"blocks_{i}.output"]
         assert float(row["score"]) == pytest.approx(expected, rel=1e-5)
         assert float(row["score - bare"]) == pytest.approx(expected - bare, rel=1e-3, abs=1e-5)
-        # The first of the two runs is the bare one.
+        # The first of the two runs is not patched, so the mean distance is half of that of the second.
         of_both = distance(lambda model, i=i: model.blocks[i], torch.zeros_like)
         assert float(row["mean-distance:output"]) == pytest.approx(of_both / 2, rel=1e-5)
 
@@ -196,7 +196,7 @@ def test_values_of_another_run(saved: Saved, program: list[Any], tmp_path: Path)
         model.blocks[0].up.register_forward_hook(lambda _module, _inputs, output: output + 2)
         corrupted = model(INPUT)
     whole = float((corrupted - clean).double().norm())
-    # All of the damage comes by the first block, and what is put back there or at the very end undoes it.
+    # All of the corruption passes the first block, so that clean values there or at the end restore the output.
     assert rows["output"] == pytest.approx(whole, rel=1e-5) and rows["blocks_0.output"] == pytest.approx(
         whole, rel=1e-4
     )
@@ -230,7 +230,7 @@ def test_what_fails_is_a_row(program: list[Any], tmp_path: Path) -> None:
         assert rows[node]["failed"].startswith(f"{node}[:, 9]=zero failed: ") and rows[node]["distance:output"] == ""
         assert f"graphpatch: {node}: {node}[:, 9]=zero failed: " in result.stderr
     assert "failed" in result.stdout
-    # With `skip` the program goes on, and still nothing was measured.
+    # With --on-error skip the program goes on, but the row has still failed.
     result = sweep(
         program,
         table,
@@ -251,7 +251,7 @@ def test_programs_that_end_badly_or_never(program: list[Any], tmp_path: Path) ->
     script, table = tmp_path / "picky.sh", tmp_path / "t.csv"
     begin = time.monotonic()
     graphpatch("run", "--graph", tmp_path / "g.json", "--", *program).ok()
-    limit = max(10, math.ceil(20 * (time.monotonic() - begin)))  # for one run on a machine as busy as this one
+    limit = max(10, math.ceil(20 * (time.monotonic() - begin)))  # seconds for one run: more on a busy machine
     (tmp_path / "out.pt").rename(tmp_path / "bare.pt")
     script.write_text(
         'otherwise=$1; shift; "$@" || exit\ncmp -s "${@: -1}" "${0%/*}/bare.pt" || eval "$otherwise"\necho score 1\n'
@@ -282,7 +282,7 @@ def nothing_runs(script: Path) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_it_goes_on_where_it_was_interrupted(program: list[Any], tmp_path: Path, how: signal.Signals) -> None:
     script, log, table = tmp_path / "slow.sh", tmp_path / "log", tmp_path / "t.csv"
-    # The bare run and five more go through; what comes after them waits while `held` is there.
+    # The bare run and five others run; later ones wait as long as the file `held` exists.
     held = tmp_path / "held"
     script.write_text(
         f'echo run >>{log}\nwhile [ -e {held} ] && [ "$(wc -l <{log})" -gt 6 ]; do sleep 0.05; done\nexec "$@"\n'
@@ -305,7 +305,7 @@ def test_it_goes_on_where_it_was_interrupted(program: list[Any], tmp_path: Path,
         finally:
             process.send_signal(how)
         _, stderr = process.communicate(timeout=TIMEOUT)
-    # No program outlives it, whatever killed it.
+    # Whatever signal killed the sweep, its programs must end, too.
     wait_until(lambda: nothing_runs(script), "the programs end")
     held.unlink()
     measured = journal.read_bytes().count(b"\n") - 1
@@ -337,7 +337,7 @@ def test_it_goes_on_where_it_was_interrupted(program: list[Any], tmp_path: Path,
 
 
 def test_two_at_a_time_share_the_cores(program: list[Any], tmp_path: Path) -> None:
-    """OMP_NUM_THREADS is set where several run at a time, not where the user has set it or one runs alone."""
+    """OMP_NUM_THREADS is set if several programs run at once, unless the user has set it or a program runs alone."""
     script = 'echo "threads ${OMP_NUM_THREADS:-0}"; exec "$@"'
     cores = len(os.sched_getaffinity(0))
 
@@ -404,7 +404,7 @@ def test_what_is_wrong_is_said(program: list[Any], tmp_path: Path, options: list
 
 
 def test_a_table_without_a_name(program: list[Any], tmp_path: Path) -> None:
-    """It is sweep.csv in the current folder, and never written over another one."""
+    """The table is sweep.csv in the current folder. A file of that name is not overwritten."""
     command = [GRAPHPATCH, "sweep", "--nodes", "head.output", "--metric", "distance:output", "--", *program]
     assert run_process(command, cwd=tmp_path).code == 0
     assert list(rows_of(tmp_path / "sweep.csv")) == ["head.output"]

@@ -46,11 +46,11 @@ INDICES: dict[str, Tensor] = {
     "mask": torch.arange(72).reshape(SHAPE) % 5 == 0,
     "never": torch.zeros(SHAPE, dtype=torch.bool),
     "byte": torch.tensor([1, 0], dtype=torch.uint8),
-    # No index twice: which of two values wins is up to the strides of the index, which ours does not keep.
+    # No index occurs twice: which of two values wins depends on the index's strides, which patches do not keep.
     "turned": torch.tensor([[0, 1], [3, 2]]).t(),
 }
 
-# Items are what Python writes between the brackets; a name is the index tensor of that name.
+# The items of an index as in Python; a string is the name of an index tensor.
 SLICES: list[tuple[Any, ...]] = [
     (),
     (...,),
@@ -162,12 +162,12 @@ NUMBERS: list[Any] = [
     0.9999999999,
 ]
 
-# The operations that hand a base's numbers on: a fresh value, the base's own memory, an operand written in place.
+# Operations whose result has the base's numbers: a fresh value, views of the base, an operand written in place.
 OPERATIONS = ["clone", "alias", "transpose", "copy_"]
 
 
 def base(dtype: torch.dtype, layout: str) -> Tensor:
-    """Numbers with edges among them, in that layout, each in memory of its own."""
+    """A base tensor of this layout in memory of its own, with extreme values among its numbers."""
     sizes = {"contiguous": SHAPE, "transposed": (3, 3, 4, 2), "sliced": (2, 6, 4, 7), "channels-last": (2, 4, 3, 3)}[
         layout
     ]
@@ -176,7 +176,7 @@ def base(dtype: torch.dtype, layout: str) -> Tensor:
         flat = torch.arange(n) % 3 == 0
     elif dtype.is_floating_point or dtype.is_complex:
         flat = torch.arange(n).double() * 0.37 - 11
-        flat[1::2] *= 0.01  # small ones, which show how a number that is added is rounded
+        flat[1::2] *= 0.01  # small numbers, for which the rounding of an added number shows
         flat = flat.to(dtype)
         edges = [NAN, INF, -INF, -0.0, 65504.0, 1e-8]
         flat[: len(edges) * 3 : 3] = torch.tensor(edges).to(dtype)
@@ -192,7 +192,7 @@ def base(dtype: torch.dtype, layout: str) -> Tensor:
 
 
 def python_index(items: tuple[Any, ...]) -> Any:
-    # A patch keeps an index without its strides, and by those newer PyTorch picks the operation, which may refuse a number.
+    # A patch does not keep an index's strides. Newer PyTorch selects by them an operation that may refuse a number.
     return tuple(INDICES[item].contiguous() if isinstance(item, str) else item for item in items) or ...
 
 
@@ -288,14 +288,14 @@ def cases(values: Values, dtype: torch.dtype, layout: str) -> Iterator[Case]:
             ("custom", tensors[turn % len(tensors)].replace("&", "@")),
         ]
         for kind, value in rest:
-            # A fresh value is what the core writes itself; the others take turns.
+            # Every case runs on a fresh value, which the library's own code writes; the other operations take turns.
             turn += 1
             yield Case(dtype, layout, "clone", kind, value, index)
             yield Case(dtype, layout, OPERATIONS[1 + turn % 3], kind, value, index)
 
 
 def expected(tensor: Tensor, case: Case, values: list[Tensor]) -> Tensor | None:
-    """What PyTorch makes of it; None: it refuses."""
+    """The result of PyTorch's own expression; None if PyTorch refuses it."""
     if case.kind in ("probe", "record"):
         return tensor
     index, result = python_index(case.index), tensor.clone()
@@ -322,7 +322,7 @@ def expected(tensor: Tensor, case: Case, values: list[Tensor]) -> Tensor | None:
 
 
 def same(got: Tensor, want: Tensor) -> bool:
-    """Bit for bit; any NaN is any other."""
+    """Whether two tensors are equal bit for bit; any NaN equals any other."""
     bits = want.contiguous().reshape(-1).view(torch.uint8)
     if torch.equal(got, bits):
         return True
@@ -389,7 +389,7 @@ def test_table(tmp_path: Path, dtype: torch.dtype) -> None:
                 wrong.append(f"{what}: {STATUS[status]}: {message}")
             elif status == 1 and not (case.operation in message and "(2, 3, 4, 3)" in message):
                 wrong.append(f"{what}: an error without path or shape: {message}")
-    # One of each sort, so that a common fault does not hide a rare one.
+    # Shows one case of each sort, so that a common fault does not hide a rare one.
     sorts = {re.sub(r"^.*?=|@\d+|&\d+|\(\d.*?\)", "", line): line for line in reversed(wrong)}
     assert not wrong, f"{len(wrong)} of {len(table)} cases ({done} done, {refused} refused), such as:\n" + "\n".join(
         list(reversed(sorts.values()))[:60]

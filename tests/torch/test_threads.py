@@ -18,7 +18,7 @@ def test_one_module_shared_by_four_threads(transformer: Callable[[str], Saved], 
     saved = transformer("scripted")
     tree = saved.run().ok().tree
     result = saved.run("--threads", 4, "--runs", 20, *late).ok()
-    # Four threads and eighty runs still give the graph of one.
+    # Four threads with eighty runs give the same graph as one run.
     assert result.tree == tree
     bare = saved.bare().ok().output
     assert all(same_bits(run, bare) for thread in result.outputs for run in thread)

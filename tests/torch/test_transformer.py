@@ -20,7 +20,7 @@ def reference_run(changes: dict[str, list[reference.Change]]) -> tuple[torch.Ten
 
 @pytest.fixture(scope="module")
 def recorded(transformer: Callable[[str], Saved]) -> dict[str, list[str]]:
-    """The tensor leaves of each kind's recorded graph; those of the trace without inner inputs, whose names it loses."""
+    """The tensor leaves of each kind's graph. For the trace, without inner inputs, as a trace loses their names."""
     paths = {
         kind: [p for p, k in leaves(transformer(kind).run().ok().tree) if k.startswith("Tensor")]
         for kind in ("scripted", "traced")
@@ -50,7 +50,7 @@ def test_adding_zero_everywhere_changes_nothing(
     patched = transformer(kind).run(mode, "--runs", 4, patches=[f"{path}=add:0" for path in paths]).ok()
     assert same_bits(bare.outputs, patched.outputs)
     assert same_bits(bare.weights, patched.weights) and same_bits(bare.inputs, patched.inputs)
-    # And each alone.
+    # Then each node is patched alone.
     swept = transformer(kind).sweep([[f"{path}=add:0"] for path in paths], mode)
     assert [
         path for path, (ran, output) in zip(paths, swept.results) if not ran or not same_bits(output, swept.bare)
@@ -70,7 +70,7 @@ def test_every_patch_at_every_node(
                 expected.append(outcome(lambda: reference_run({path: [make(index)]})))
     swept = transformer(kind).sweep([[patch] for patch in patches], *options)
     compare(patches, swept.results, expected, same_bits)
-    # After thousands of patched runs the module is as it was.
+    # After thousands of patched runs the module still has the same result.
     assert same_bits(swept.bare, outcome(lambda: reference_run({})))
     assert same_bits(swept.inputs, (IDS,))
     assert same_bits(swept.weights, weights_of(MODULE))

@@ -1,4 +1,4 @@
-"""The recorded graph: its exact text, and that it is the same however the program runs the module."""
+"""The recorded graph: its exact text, which must be the same however the program runs the module."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_tuple_output_tree_is_the_text_of_the_spec(tuple_output: Callable[[str],
 @pytest.mark.parametrize("mode", ["--grad", "--no-grad", "--inference-mode"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_graph_in_every_run_and_mode(tuple_output: Callable[[str], Saved], kind: str, mode: str) -> None:
-    # 1: simple executor, 2: profiled, 3 and later: optimized
+    # TorchScript runs a module unoptimized at first, then profiles it, and optimizes it from the third run on.
     for runs in (1, 2, 3, 10):
         assert tuple_output(kind).run(mode, "--runs", runs).ok().tree == TUPLE_OUTPUT_TREE, f"{runs} runs"
 
@@ -53,7 +53,7 @@ def test_transformer_graph_is_what_the_reference_taps(transformer: Callable[[str
 
 def test_traced_transformer_has_the_same_nodes(transformer: Callable[[str], Saved]) -> None:
     scripted, traced = (leaves(transformer(kind).run().ok().tree) for kind in KINDS)
-    # A trace may lose the argument names of inner modules: their inputs count, but by any name.
+    # A trace may lose argument names of inner modules, so only the number of their inputs is compared.
     named = [(p, k) for p, k in scripted if "." not in p or p.rsplit(".", 1)[1] not in ("input", "x", "hidden")]
     rest = iter(traced)
     missing = [node for node in named if node not in rest]
@@ -78,7 +78,7 @@ def test_frozen_module_keeps_its_operations_and_says_what_it_lost(
     assert same_bits(bare.outputs, result.outputs)
     names = [path for path, _ in nodes(result.tree)]
     assert {"ids", "softmax", "softmax_1", "chunk|sub_1", "topk|sub_0", "gelu"} <= set(names)
-    # Freezing calls aten::equal hundreds of times; loading and passes are no part of a run.
+    # Freezing calls aten::equal hundreds of times, but loading and optimizing are not part of a run.
     assert not [name for name in names if name.startswith("equal")]
     assert "frozen" in result.stderr.lower(), "stderr says nothing of what freezing lost"
 

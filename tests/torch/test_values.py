@@ -161,7 +161,7 @@ def test_shapes_that_do_not_broadcast_are_refused(
 
 
 def test_a_file_is_found_from_another_directory(floats: tuple[Saved, Tensor], tmp_path: Path) -> None:
-    """A relative file belongs to the directory of the command, whatever the program does."""
+    """A relative file name is resolved in the command's working directory, even if the program changes its own."""
     saved, x = floats
     np.save(tmp_path / "v#1.npy", np.float32(2))
     program = f"cd / && exec '{PROGRAMS / 'runner'}' '{saved.model}' '{saved.inputs}' '{tmp_path / 'out.pt'}'"
@@ -213,7 +213,7 @@ def kept(
 def test_every_node_can_be_probed(transformer: Callable[[str], Saved], tmp_path: Path, kind: str) -> None:
     saved = transformer(kind)
     output, seen = reference({})
-    # A traced module names some values otherwise: those that both know are compared.
+    # A traced module has other names for some values, so only paths that exist in it are compared.
     graph = tmp_path / "g.json"
     saved.run(graph=graph, tree=False).ok()
     known = [path for path in seen if graphpatch("check", graph, "--probe", path).code == 0]

@@ -1,4 +1,4 @@
-"""TorchScript: what a module writes into a patched copy is in the memory that its original shows, and the other way round."""
+"""TorchScript: writes into a patched copy also reach the memory of the original, and the other way round."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ X = torch.arange(24.0).view(4, 6) / 8 - 1
 
 
 class Writer(nn.Module):
-    """Writes into what it is given."""
+    """Writes into its input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x[:, 1:3].mul_(3.0)
@@ -70,21 +70,21 @@ def test_a_patch_that_changes_nothing_changes_nothing(
 def test_what_is_written_and_what_is_patched(exported: Callable[..., Saved], module: Writing) -> None:
     saved = exported("writing", module, (X.clone(),), "scripted")
     result = saved.run("--no-grad", patches=["steps=add:100", "writer.x[1]=zero", "x=add:1"]).ok()
-    x = X + 1  # as the model sees it
+    x = X + 1  # the patched input
     y = torch.full((4, 6), 5.0)
     left, right = y[:, :3], y[:, 3:]
     left[:] = right - 4.5
     right[:, 1:] += 1
     y[3] = 0.25
     left[1] = x[0, :3] * 3
-    copy = left.clone()  # what `writer` is given
+    copy = left.clone()  # the input of `writer`
     copy[1] = 0
     copy[:, 1:] *= 3
     left[:, 1:] = copy[:, 1:]
     y.relu_()
     assert same_bits(result.output[0], y) and same_bits(result.output[1], left)
     assert same_bits(result.output[2], right.t()[1:])
-    assert same_bits(result.output[3], left + 1)  # `relu_` wrote all of it
+    assert same_bits(result.output[3], left + 1)  # `relu_` has overwritten all elements
     expected_inputs = X.clone()
     expected_inputs[1] = 9.0
     assert same_bits(result.inputs[0], expected_inputs)

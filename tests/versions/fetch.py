@@ -2,7 +2,7 @@
 
     python fetch.py VERSION FOLDER [PACKAGE...]
 
-Each PACKAGE is put there as well, without what it asks for. Nothing is imported from there, so the wheel may be one for
+Each PACKAGE is put there as well, without its dependencies. Nothing is imported from there, so the wheel may be one for
 another Python. Does nothing when it is there already.
 """
 
@@ -17,11 +17,11 @@ WHEELS = ["--python-version", "3.11", "--only-binary=:all:"]
 
 
 def install(folder: Path, *what: str) -> None:
-    """What pip says of its progress goes to our stderr."""
+    """Installs packages into a folder by pip, whose messages go to stderr."""
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
     command += ["--no-cache-dir", "--upgrade", *WHEELS, "--target", str(folder), *what]
     done = subprocess.run(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True)
-    # Where it succeeds it still complains that the interpreter's own packages are of other versions.
+    # Shown only on failure: even on success pip warns that the interpreter's own packages have other versions.
     if done.returncode:
         sys.exit(f"error: pip cannot install {' '.join(what)}:\n{done.stderr}")
 

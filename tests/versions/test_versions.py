@@ -1,7 +1,7 @@
-"""Other versions of libtorch than the tests': the adapter compiles and loads, and finished programs are recorded and patched.
+"""With other versions of libtorch, the adapter compiles and loads, and finished programs are recorded and patched.
 
-What to expect is computed by that same libtorch (by_hand.cpp). `make test-versions` fetches the versions and compiles the
-programs; the first program of each also compiles the adapter.
+The same libtorch computes the expected results (by_hand.cpp). `make test-versions` fetches the versions and compiles
+the programs; the first program of each also compiles the adapter.
 """
 
 import os
@@ -22,7 +22,7 @@ Expected = list[tuple[str, Any]]
 
 @dataclass
 class Version:
-    """The programs of one libtorch, and what they do without graphpatch."""
+    """The programs for one libtorch, and their results without graphpatch."""
 
     number: str
     programs: Path
@@ -33,7 +33,7 @@ class Version:
     bare_flat: Any
 
     def run(self, options: list[Any], program: str, *args: Any) -> tuple[Result, Any]:
-        """Under `graphpatch run`; with what the program wrote."""
+        """Runs a program under `graphpatch run`. Returns how it ended and the file that it wrote."""
         out = self.folder / "out.pt"
         out.unlink(missing_ok=True)
         words = {

@@ -20,7 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(f"not built: {GRAPHPATCH}; run `make build`", returncode=2)
     if browser_path() is None:
         message = "no Chromium was found: install one (Debian: `apt-get install chromium`), or name it in CHROMIUM"
-        # CI sets this; elsewhere a machine may do without a browser, and is told so.
+        # CI sets this. On other machines without a browser, a message says that tests are left out.
         if os.environ.get("GRAPHPATCH_NEEDS_BROWSER"):
             pytest.exit(f"test-view: {message}", returncode=2)
         print(f"test-view: NOT RUN, the pages of `graphpatch view`: {message}", file=sys.stderr)
@@ -113,9 +113,9 @@ def plain(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def sweep(encoder: Path, folder: Path) -> Path:
-    """A sweep over outputs of the encoder's layers, by a number that the program prints and by a distance."""
+    """A sweep over outputs of the encoder's layers, measured by a number that the program prints and by a distance."""
     demo = ROOT / "build/encoder"
-    # 3: zeros all over make its threads disagree, as NaN is not equal to itself.
+    # Exit code 3: zeroing whole layers gives NaN, which equals nothing, so the program finds that its threads disagree.
     run(
         GRAPHPATCH,
         "sweep",

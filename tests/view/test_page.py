@@ -14,7 +14,7 @@ from pages import GRAPHPATCH, HOSTS, ROOT, run, synthetic, until
 
 Open = Callable[..., Any]
 SELF = "bert.encoder.layer_0.attention.self"
-# The issue's bound. Two noisy cores take 0.2 to 0.5 s; so a page that is slow by design fails, and a busy machine does not.
+# Two noisy cores take 0.2 to 0.5 s, so a page that is slow by design fails, and a busy machine does not.
 OPENS_WITHIN_MS = 2000
 
 
@@ -38,7 +38,7 @@ def links(page: Any, which: str) -> list[str]:
 def test_the_tree_is_the_one_that_show_prints(any_host: Path, open_page: Open) -> None:
     page = open_page(any_host)
     page.locator("#tree").focus()
-    # Everything unfolded by the browser's own keys, then read off row by row.
+    # Unfolds the whole tree by keys, and reads it row by row.
     names = page.evaluate("""() => {
         for (let level = 0; level < 12; level++) {
             for (const row of document.querySelectorAll("#rows .row[aria-expanded=false] .twist")) row.click();
@@ -104,7 +104,7 @@ def test_a_scope_shows_its_code_and_its_drawing(encoder: Path, open_page: Open) 
 
 
 def flow(root: dict[str, Any], path: str) -> set[tuple[str, str]]:
-    """The data flow between a scope's nodes that are no parameters, read from the file by other means than the page's."""
+    """The data flow between a scope's nodes other than parameters, read from the file without the page's code."""
     scope = root
     for name in path.split("."):
         scope = next(child for child in scope["children"] if child["name"] == name)
@@ -327,7 +327,7 @@ def test_values_are_described(encoder: Path, folder: Path, open_page: Open) -> N
     counts = torch.histc(kept[key].double(), bins=len(bars))
     assert (
         sum(bars) == kept[key].numel() and (counts - torch.tensor(bars)).abs().sum() <= 4
-    )  # a value on an edge of two bins
+    )  # a value at the edge of two bins may be counted in either
     page.goto(page.url.split("#")[0] + "#bert.encoder.layer_0.output")
     records = [key for key in kept if key.startswith("bert.encoder.layer_0.output#")]
     until(page, "document.querySelectorAll('.value').length > 1")
@@ -387,7 +387,7 @@ def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> N
     assert row(page, "bert.encoder.layer_3").locator(".heat").count() == 0
     facts = page.locator("[data-list=sweep]").inner_text()
     assert str(rows[path]["values"][1])[:8] in facts and "(bare " in facts
-    # By keys: one stop, arrows from cell to cell, over places that have none.
+    # By keyboard, the map is one tab stop; arrows move from cell to cell and skip empty places.
     assert page.locator("#heat .cell[tabindex='0']").count() == 1
     page.locator("#heat .cell[tabindex='0']").focus()
     for key, expected in [
@@ -401,7 +401,7 @@ def test_a_sweep_is_a_heat_map(encoder: Path, sweep: Path, open_page: Open) -> N
             assert page.evaluate("document.activeElement.dataset.path") == expected
     page.keyboard.press("Enter")
     assert chosen(page) == "bert.encoder.layer_3.intermediate.output"
-    # Without a sweep there is nothing of it.
+    # A page without a sweep does not show the map.
     assert open_page(encoder).locator("#sweep").is_hidden()
 
 
@@ -510,7 +510,7 @@ def test_the_page_looks_right(encoder: Path, open_page: Open, dark: bool, tmp_pa
             (left, top, right, bottom), (left2, top2, right2, bottom2) = rects[a], rects[b]
             assert right <= left2 or right2 <= left or bottom <= top2 or bottom2 <= top, (a, b)
     assert all(rects[a][3] < rects[b][1] for a, b, _ in edges(page))
-    # In the picture itself: the chosen box and the chosen row have the chosen colour, text on them is dark enough.
+    # In the picture, the selected box and row have the colour of a selection, and the text on them has enough contrast.
     fill = (38, 51, 84) if dark else (227, 235, 252)
     for area in [rects[f"{SELF}.matmul"], list(row_area(page))]:
         part = image.crop([int(area[0]) + 3, int(area[1]) + 3, int(area[2]) - 3, int(area[3]) - 3])

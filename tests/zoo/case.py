@@ -19,7 +19,7 @@ from values import digest, digests, mapped
 
 
 def difference(found: list[str], expected: list[str]) -> str:
-    """What differs; empty if nothing does."""
+    """Describes how two lists differ; empty if they are equal."""
     if found == expected:
         return ""
     pairs = [f"{a} instead of {b}" for a, b in zip(found, expected, strict=False) if a != b]
@@ -27,7 +27,7 @@ def difference(found: list[str], expected: list[str]) -> str:
 
 
 class Case:
-    """Runs all have the same random numbers, inputs of their own, and no gradients."""
+    """A model and its runs. Each run has the same random numbers, fresh inputs, and no gradients."""
 
     def __init__(self, name: str, model: Module, inputs: dict[str, Any]) -> None:
         self.name = name
@@ -70,7 +70,7 @@ class Case:
         return digests(self.call_with(model))
 
     def patched(self, patches: Mapping[str, Patch[Any] | list[Patch[Any]]]) -> list[str]:
-        """The same under patches, each of which has to be met."""
+        """The same under patches. A patch that the run does not reach is an error."""
         with self.pg.patch(patches, on_missing="raise"):
             return self.run(self.pg)
 
@@ -81,7 +81,7 @@ class Case:
         return {path: digest(probe.activation) for path, probe in probes.items()}, output
 
     def probed(self) -> tuple[dict[str, str], list[str]]:
-        """The value at each path as a probe keeps it, all in one run, and what that gave."""
+        """The values that probes at all paths keep in one run, and the result of that run."""
         return self._probed
 
     def counts(self) -> str:

@@ -1,5 +1,5 @@
-"""What holds for every model of the zoo. Each check gives the failures that it found, one text each, which begins with
-the path of the node."""
+"""Checks that every model of the zoo must pass. Each check yields its failures as texts that begin with the path of the
+node."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def outputs(case: Case) -> Iterator[str]:
 
 
 def scopes(case: Case) -> Iterator[str]:
-    """The graph has the calls of modules that there were, in their order."""
+    """The scopes of the graph are the calls of modules that PyTorch's own means observed, in the same order."""
     yield from pairs(case)[1]
 
 
 def probes(case: Case) -> Iterator[str]:
-    """All values are probed in one run, which changes nothing; each is the one that modes and calls of modules show."""
+    """Probing all values in one run changes nothing, and each value is the one that PyTorch's own means observed."""
     values, output = case.probed()
     if wrong := difference(output, case.bare):
         yield f"<root>: all probed: {wrong}"
@@ -53,8 +53,8 @@ def minus_zero_everywhere(case: Case) -> Iterator[str]:
 
 
 def one_by_one(case: Case) -> Iterator[str]:
-    """Each value alone, for which only its own scope is looked into: a probe keeps the same value as all of them at
-    once, and neither it nor -0.0 that is then added to a float changes a bit."""
+    """Patches each value alone, so that only its own scope is observed: the probe keeps the same value as in the run
+    with all probes, and neither the probe nor adding -0.0 to a float changes a bit of the result."""
     values, _ = case.probed()
     for node in case.nodes:
         for leaf in node.leaves:

@@ -1,4 +1,4 @@
-"""The zoo: forty architectures, each node of each. The packages are those of build/zoo, and torch is the project's."""
+"""The zoo: every node of forty architectures. Packages come from build/zoo, and torch from the test environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from case import Case
 from models import MODELS
 
-# One thread: sums then come in the same order every time.
+# One thread, so that sums are always computed in the same order.
 torch.set_num_threads(1)
 
 COUNTS: dict[str, Case] = {}

@@ -1,4 +1,4 @@
-"""Zero at a node is the model with zero there by PyTorch's own means: hooks, modes, and other parameters."""
+"""Zeroing a node by a patch has the same effect as zero there by PyTorch's own means: hooks, modes, new parameters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from observe import zeroed_input, zeroed_output, zeroed_parameter, zeroed_result
 
 
 def _compared(case: Case, paths: list[str], expected: Callable[[], list[str]]) -> str:
-    """How zero at the paths differs from what is expected; empty if it does not. An error has to be one of the same
-    kind."""
+    """Describes how zero at the paths differs from the expected result; empty if it does not. If one of them raises an
+    error, the other must raise one of the same type."""
     patches: dict[str, Patch[object]] = {path: ZeroPatch() for path in paths}
     results: list[list[str] | Exception] = []
     for run in (lambda: case.patched(patches), expected):
@@ -24,7 +24,7 @@ def _compared(case: Case, paths: list[str], expected: Callable[[], list[str]]) -
     if isinstance(found, Exception) or isinstance(wanted, Exception):
         return "" if type(found) is type(wanted) else f"{found!r} instead of {wanted!r}"
     wrong = difference(found, wanted)
-    # Zero may have the model read memory that nobody wrote: a grouped product without rows, say.
+    # With zeros, some models read uninitialized memory (a grouped product without rows does), so results vary.
     if wrong and any(difference(expected(), wanted) for _ in range(3)):
         return ""
     return wrong

@@ -1,5 +1,5 @@
-"""Faults that are known, each with the reason. The list is strict: a failure that it does not name fails the test, and
-so does an entry of it that no longer shows."""
+"""Known failures, each with the reason. The list is strict: a failure that is not listed fails the test, and so does an
+entry that no longer fails."""
 
 from __future__ import annotations
 

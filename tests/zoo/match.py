@@ -1,4 +1,4 @@
-"""Which module call a scope of the graph is, and which operation below autograd gave a node its value."""
+"""Matches scopes of the graph with observed module calls, and nodes with observed operations below autograd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from values import at, digest, fields, is_record
 
 
 def pairs(case: Case) -> tuple[list[tuple[Node, Call]], list[str]]:
-    """Each scope of the graph with the call that it is, and what has no counterpart."""
+    """Pairs of a scope and its module call, and descriptions of scopes and calls without counterpart."""
     found: list[tuple[Node, Call]] = []
     wrong: list[str] = []
     todo = [(case.root, case.call)]
@@ -32,7 +32,7 @@ def pairs(case: Case) -> tuple[list[tuple[Node, Call]], list[str]]:
 
 
 def parameter(case: Case, node: Node) -> Tensor | None:
-    """The parameter or buffer that a node is."""
+    """The parameter or buffer that a node stands for."""
     return {
         **dict(case.model.named_parameters(remove_duplicate=False)),
         **dict(case.model.named_buffers(remove_duplicate=False)),
@@ -41,7 +41,7 @@ def parameter(case: Case, node: Node) -> Tensor | None:
 
 @dataclass
 class Match:
-    """A leaf with the value that it has to have."""
+    """A leaf with its expected value."""
 
     node: Node
     leaf: Leaf
@@ -53,8 +53,8 @@ class Match:
 
 
 def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iterator[Match]:
-    """Every leaf of a scope, in order. An operation's value is looked for among those that came after the value of the
-    operation before it; operations that hand an operand on have one that was there before."""
+    """Every leaf of a scope, in order. The value of an operation is searched among the results that came after those of
+    the operation before it. An operation that returns its operand has a value that existed before."""
     there = _there_before(case, call)
     place = 0
     for node in scope.children:
@@ -75,13 +75,13 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
                     expected = value if value in there else f"a result of an operation, {node.target}"
                     yield Match(node, leaf, call, expected)
                     continue
-                # Where several have that value, the operation of the same name.
+                # If several operations have that result, prefer one with the name of the node.
                 name = node.target.replace("::", ".").partition(".")[2].partition(".")[0]
                 named = [index for index in later if call.events[place + index].operator.split(".")[1] == name]
                 chosen = (named or later)[0]
                 event = call.events[place + chosen]
                 result = (event.number, _index(event, leaf, value))
-                # An equal value may be another operation's.
+                # The operation may have returned its operand; the equal result found is then another operation's.
                 handed_on = node.target.startswith(HANDING_ON) and value in there
                 yield Match(node, leaf, call, value, None if handed_on else result)
                 if leaf is node.leaves[-1] and not handed_on:
@@ -89,13 +89,13 @@ def matches(case: Case, scope: Node, call: Call, values: dict[str, str]) -> Iter
 
 
 def _index(event: Event, leaf: Leaf, value: str) -> int:
-    """Which result of an operation a leaf is: several may have that value."""
+    """The index of the result that a leaf stands for. Prefers the leaf's own place, as several results may be equal."""
     place = int(leaf.dig[0].removeprefix("sub_")) if leaf.dig else 0
     return place if event.results[place : place + 1] == [value] else event.results.index(value)
 
 
 def _there_before(case: Case, call: Call) -> set[str]:
-    """What an operation may hand on: parameters and buffers, and what the calls around it have seen."""
+    """Values that an operation may return unchanged: parameters, buffers, and all values in the calls around it."""
     found = {digest(tensor) for tensor in (*case.model.parameters(), *case.model.buffers())}
     around: Call | None = call
     while around is not None:

@@ -70,7 +70,7 @@ def audioflamingo3() -> tuple[Module, dict[str, Any]]:
         audio_config=audio, text_config=dict(SIZES, model_type="qwen2"), audio_token_id=3
     )
     ids = tokens(10)
-    ids[0, 1:5] = 3  # 16 frames are 8 positions, and 4 tokens behind the pooling
+    ids[0, 1:5] = 3  # 16 frames become 8 positions, and 4 tokens after the pooling
     mask = torch.ones(1, 16, dtype=torch.long)
     features = torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(2))
     model = transformers.AudioFlamingo3ForConditionalGeneration(config)

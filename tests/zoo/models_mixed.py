@@ -30,7 +30,7 @@ def seen(config: Any, model: str, **inputs: Any) -> tuple[Module, dict[str, Any]
 
 
 def with_image(length: int, count: int) -> torch.Tensor:
-    """Tokens, of which as many as the image has come first."""
+    """Tokens that begin with as many image tokens as the image needs."""
     ids = tokens(length)
     ids[0, :count] = IMAGE_TOKEN
     return ids

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Operations that may give their operand itself as the result; below autograd nothing is called then.
+# Operations that may return their operand itself. Then no operation below autograd is called.
 HANDING_ON = (
     "aten::to",
     "aten::contiguous",
@@ -82,7 +82,7 @@ def _node(saved: dict[str, Any], path: str) -> Node:
 
 
 def _is_unwritten(saved: dict[str, Any], unwritten: set[str]) -> bool:
-    """Whether it is `empty` memory, or shows such memory of the same scope."""
+    """Whether the value is uninitialized memory (of `empty`), or a view of such memory in the same scope."""
     target = saved.get("target", "")
     if saved["kind"] != "op":
         return False

@@ -1,4 +1,4 @@
-"""What happens in a call of a model, as PyTorch's own hooks and modes see it: independent of libgraphpatch."""
+"""Observes and changes calls of a model by PyTorch's own hooks and modes, independently of libgraphpatch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from values import digest, mapped
 
 @dataclass
 class Event:
-    """An operation below autograd, and the digests of its results. A composite of others is several."""
+    """An operation below autograd, and the digests of its results. A composite operation appears as several events."""
 
     number: int
     """How many operations were called before it."""
@@ -47,7 +47,7 @@ class Call:
 
 
 def _pictures(value: Any) -> Any:
-    with _disable_current_modes():  # what this does is no operation of the model
+    with _disable_current_modes():  # the operations below are not part of the model
         return mapped(value, digest, lambda kind, elements: tuple(elements))  # type: ignore[arg-type]
 
 
@@ -60,7 +60,7 @@ class _Mode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.number += 1
-        # Where an operation returns nothing, its value is what it wrote into.
+        # The value of an operation that returns nothing is the operand that it wrote into.
         value = result if func._schema.returns else _written(func, args, kwargs or {})
         self.add(Event(self.number, str(func), [digest(leaf) for leaf in tree_leaves(value)]))
         return result
@@ -73,8 +73,8 @@ def _bound(module: Module, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def observe(run: Callable[[], Any]) -> Call:
-    """The one outermost call of a module that `run` comes to. Hooks of modules would miss those that are registered
-    nowhere, so the place is taken through which all calls go."""
+    """Observes the one outermost module call in `run`. Replaces Module.__call__, through which all calls go: hooks on a
+    model's modules would miss modules that are not registered."""
     open_calls: list[Call] = [Call(Module(), frozenset())]
     call_module = Module.__call__
     begun = 0
@@ -103,8 +103,8 @@ def observe(run: Callable[[], Any]) -> Call:
 
 
 def _names(module: Module, around: list[Call]) -> frozenset[str]:
-    """The attribute paths of a module below those whose calls are around its own; also the name of its class, for one
-    that hangs nowhere."""
+    """The attribute paths of a module below the modules whose calls are open. Also the name of its class, which is used
+    for a module that is not registered."""
     paths = [
         path for call in around for path, below in call.module.named_modules(remove_duplicate=False) if below is module
     ]
@@ -115,8 +115,8 @@ def _names(module: Module, around: list[Call]) -> frozenset[str]:
 
 
 def zeroed_output(number: int, run: Callable[[], Any]) -> Any:
-    """What `run` gives while a forward hook sets all tensors to zero that call `number` of a module returns. The hook
-    is the module's last one, as one is that is added to a model which has been used before."""
+    """What `run` gives while a forward hook zeroes all tensors that module call `number` returns. The hook is added
+    last, so it runs after the module's other hooks."""
     handles: list[RemovableHandle] = []
 
     def zero(_module: Module, _args: Any, output: Any) -> Any:
@@ -149,7 +149,7 @@ def zeroed_input(number: int, name: str, dig: list[str], run: Callable[[], Any])
 
 
 def _with_zero(module: Module, args: Any, kwargs: Any, name: str, dig: list[str]) -> tuple[Any, Any]:
-    """The arguments of a call as they were given, with zero at one place of the one that has that name."""
+    """The arguments of a call, with zero at one place of the named argument."""
     parameters = inspect.signature(module.forward).parameters
     index, kind = list(parameters).index(name), parameters[name].kind
     if kind is inspect.Parameter.VAR_KEYWORD:
@@ -200,13 +200,14 @@ def zeroed_parameter(number: int, tensor: Tensor, run: Callable[[], Any]) -> Any
 
 
 def zeroed_result(place: tuple[int, int], run: Callable[[], Any]) -> Any:
-    """What `run` gives while one result of one operation below autograd is zero: the numbers of both."""
+    """What `run` gives while one result of an operation below autograd is zero. `place` has the numbers of
+    operation and result."""
     with _Zero(*place):
         return run()
 
 
 class _Zero(TorchDispatchMode):
-    """What the model writes into the zero that stands for a view is also written to the memory that the view shows."""
+    """Replaces a result by zero. If the result is a view, later writes also go to the memory that it shows."""
 
     def __init__(self, number: int, result: int) -> None:
         super().__init__()
@@ -250,7 +251,7 @@ def _share(left: Tensor, right: Tensor) -> bool:
 
 
 def _in_memory_of(shown: Tensor, tensor: Tensor) -> Tensor:
-    """The elements of one memory that lie where a tensor's lie in its own."""
+    """A view of the storage of `shown` with the offset, sizes and strides of `tensor`."""
     place = torch.empty(0, dtype=tensor.dtype)
     return place.set_(shown.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
@@ -275,7 +276,7 @@ def _at_call(number: int, begin: Callable[[Module], None], run: Callable[[], Any
         if count == number:
             begin(module)
 
-    # Of all modules: some are made anew for each call.
+    # A hook for all modules, because some modules are created anew for each call.
     handle = register_module_forward_pre_hook(hook)
     try:
         return run()

@@ -1,5 +1,5 @@
-"""Models whose weights accelerate keeps elsewhere, and brings when a module is called: names, values and patches are
-those of the model alone, and no patch reaches the weights that are kept."""
+"""Models whose weights accelerate keeps elsewhere and loads when a module is called: names, values and patches are
+those of the plain model, and no patch changes the stored weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Net(nn.Module):
 
 
 class Doubling(ModelHook):  # type: ignore[misc]
-    """Changes what it is asked about, so that a call that goes past it would show."""
+    """Changes the input, so that a call without this hook has another result."""
 
     def pre_forward(self, module: nn.Module, *args: object, **kwargs: object) -> tuple[object, object]:
         return (args[0] * 2, *args[1:]), kwargs  # type: ignore[operator]
@@ -80,7 +80,7 @@ def by_hook(net: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -> Te
 
 
 def tree(module: nn.Module) -> list[str]:
-    """The tree, without what accelerate does itself: it moves inputs and outputs (``to``)."""
+    """The tree without accelerate's own operations: it moves inputs and outputs by ``to``."""
     lines = repr(PatchableGraph(module, X).graph).splitlines()
     return [re.sub(r"Graph\(\d+\)", "Graph", line) for line in lines if not re.search(r"─to(_\d+)?: ", line)]
 

@@ -1,4 +1,4 @@
-"""Every check of every model. `make test-zoo` runs all; MODELS='ctrl mamba' some."""
+"""Runs every check on every model. `make test-zoo MODELS='ctrl mamba'` runs those of some models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values as they are compared: bit for bit, through containers of any kind."""
+"""Compares values bit for bit, through containers of any kind."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def at(value: Any, dig: list[str]) -> Any:
 
 
 def digests(value: Any) -> list[str]:
-    """Those of all tensors that a value holds in whatever way, each behind the place where it stands."""
+    """The digests of all tensors inside a value, each with the place of the tensor in front."""
     return [f"{place}: {digest(tensor)}" for place, tensor in _tensors(value, "", set())]
 
 
@@ -68,7 +68,7 @@ def _tensors(value: Any, place: str, met: set[int]) -> Iterator[tuple[str, Tenso
         elements = [(str(index), element) for index, element in enumerate(value)]
     elif isinstance(value, dict) or is_record(value):
         elements = list(fields(value).items())
-    else:  # a cache of keys and values, say
+    else:  # another object, for example a cache of keys and values
         elements = [(name, element) for name, element in getattr(value, "__dict__", {}).items() if name[0] != "_"]
     for name, element in elements:
         yield from _tensors(element, f"{place}.{name}", met)
@@ -79,8 +79,8 @@ def _named(kind: Any, elements: list[Any]) -> Any:
 
 
 def mapped(value: Any, change: Callable[[Tensor], Tensor], named: Callable[[Any, list[Any]], Any] = _named) -> Any:
-    """The value with each tensor in its containers changed; other objects stay. `named` makes a named tuple: some
-    take nothing but tensors."""
+    """A copy of the value with each tensor in its containers changed; other objects stay. `named` builds named tuples,
+    because some of them accept only tensors."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, (tuple, list)):
@@ -89,7 +89,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor], named: Callable[[Any,
     if isinstance(value, dict) or is_record(value):
         made = copy.copy(value)
         for name in list(value) if isinstance(value, OrderedDict) else ():
-            OrderedDict.move_to_end(made, name)  # the copies of transformers' outputs have another order
+            OrderedDict.move_to_end(made, name)  # keeps the order: copies of transformers' outputs have another one
         for name, element in list(value.items() if isinstance(value, dict) else fields(value).items()):
             new = mapped(element, change, named)
             if new is not element and isinstance(value, dict):

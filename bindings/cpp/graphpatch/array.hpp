@@ -13,8 +13,8 @@ namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 namespace detail {
 
-// DLPack's structures by the names it gives their members. Written again here because a program's <dlpack/dlpack.h> may be
-// of a version without them; the layout is fixed by the version number in front.
+// DLPack's structures, with the names of its members. They are declared again here because the <dlpack/dlpack.h> of a program
+// may be too old to have them. The version number at the beginning fixes the layout.
 struct DLPack {
     struct {
         uint32_t major, minor;
@@ -54,7 +54,7 @@ constexpr uint8_t code_of() {
 
 }  // namespace detail
 
-// A row-major tensor in CPU memory, or one of DLPack's. Owns it, and is never copied implicitly.
+// A row-major tensor in CPU memory, or a tensor taken over from DLPack. An Array owns it, and is never copied implicitly.
 class Array {
 public:
     // A copy of `n` elements, of this shape.
@@ -99,12 +99,12 @@ public:
         return std::vector<T>(first, first + size());
     }
 
-    // The tensor itself, borrowed; or handed over, to be freed by its deleter.
+    // get() lends the tensor; release() hands it over, and the receiver calls its deleter.
     DLManagedTensorVersioned* get() const noexcept { return detail::managed(raw_.get()); }
     DLManagedTensorVersioned* release() noexcept { return detail::managed(raw_.release()); }
 
 private:
-    // What an array of our own is made of.
+    // The memory of an array that this class has made itself.
     struct Owned {
         detail::DLPack tensor;
         std::vector<int64_t> shape;

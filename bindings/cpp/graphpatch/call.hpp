@@ -99,7 +99,7 @@ template <> struct ArgumentNames<torch::nn::MultiheadAttentionImpl> {
 
 namespace detail {
 
-// The module behind what stands for it.
+// The module that a reference, a pointer or a holder stands for.
 template <class M, std::enable_if_t<std::is_base_of_v<Module, M>, int> = 0>
 M& module_of(M& module) {
     return module;
@@ -117,7 +117,7 @@ M& module_of(const torch::nn::ModuleHolder<M>& module) {
     return *module.ptr();
 }
 
-// Whether the module is one of torch::nn's, which have no Scope line. By the name that the compiler gives to the class.
+// Whether the module is one of torch::nn's, which have no Scope line. The mangled name of its class tells.
 inline bool is_torchs(const Module& module) {
     constexpr std::string_view kPrefix = "N5torch2nn";
     return std::string_view(typeid(module).name()).substr(0, kPrefix.size()) == kPrefix;
@@ -129,7 +129,7 @@ struct Held {
     std::tuple<std::decay_t<Arguments>...> values;
     std::vector<std::string> own;
 
-    // What has no name of its own is input_1, input_2.
+    // Arguments beyond the given names are called input_1, input_2 and so on, by their position.
     template <class Names>
     std::vector<Input> inputs(const Names& names) {
         own.reserve(sizeof...(Arguments));
@@ -169,7 +169,7 @@ struct StructureOf<torch::nn::AnyValue> {
     }
 
 private:
-    // Calls `body` with what is held, if that is of a type that modules hand on; else answers false.
+    // Calls `body` with the value that is held, if it has a type that modules usually hand on. Otherwise returns false.
     template <class Body>
     static bool each(torch::nn::AnyValue& value, Body body) {
         using at::Tensor;
@@ -214,7 +214,7 @@ Return unpacked(torch::nn::AnyValue value) {
 
 }  // namespace detail
 
-// A Sequential called, and each of its modules: sequential->forward(...) with scopes.
+// Calls a Sequential as sequential->forward(...) does, with a scope for it and one for each of its modules.
 template <class Return = at::Tensor, class... Arguments>
 Return sequence(torch::nn::SequentialImpl& modules, Arguments&&... arguments) {
     if (!detail::Call::matters() || modules.is_empty()) return modules.forward<Return>(std::forward<Arguments>(arguments)...);
@@ -237,8 +237,8 @@ Return call(torch::nn::AnyModule& module, Arguments&&... arguments) {
         detail::call_any(module, AnyValue(std::decay_t<Arguments>(std::forward<Arguments>(arguments)))...));
 }
 
-// Calls a module (or what holds or points to one) with a scope, if it is one of torch::nn's; one of the program's own has a
-// Scope line for that, and is called as it is. The scope's inputs have the names that Python gives them.
+// Calls a module, given by reference, pointer or holder. A module of torch::nn gets a scope, whose inputs have the names that
+// Python gives them. A module of the program's own has a Scope line for that, and is called as it is.
 template <class M, class... Arguments, std::enable_if_t<!std::is_same_v<std::decay_t<M>, torch::nn::AnyModule>, int> = 0>
 auto call(M&& held, Arguments&&... arguments) {
     auto& module = detail::module_of(held);
@@ -253,7 +253,7 @@ auto call(M&& held, Arguments&&... arguments) {
     }
 }
 
-// The same with names for the arguments, of whatever module: one that cannot be given a Scope line, say.
+// The same for a module of any class, with names for its arguments: for example a module of another library.
 template <class M, class... Arguments>
 auto call(M&& held, std::initializer_list<const char*> names, Arguments&&... arguments) {
     auto& module = detail::module_of(held);

@@ -1,4 +1,4 @@
-// Whether libtorch's headers are there.
+// Finds out whether libtorch's headers can be included.
 #pragma once
 
 #include <graphpatch.h>
@@ -14,8 +14,8 @@
 #define GRAPHPATCH_TORCH 0
 #endif
 
-// What is compiled with libtorch's headers and what is compiled without them are different classes; a program may have
-// files of both kinds.
+// With libtorch's headers and without them, the classes differ. Each kind has a namespace of its own, because one program may
+// have source files of both kinds.
 #if GRAPHPATCH_TORCH
 #define GRAPHPATCH_NAMESPACE with_torch
 #else

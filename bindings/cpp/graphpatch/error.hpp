@@ -1,4 +1,4 @@
-// The one exception type, and what turns the C ABI's answers into it.
+// The one exception type, and the helpers that turn the C ABI's statuses into it.
 #pragma once
 
 #include "config.hpp"
@@ -11,11 +11,11 @@
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
-// What could not be done: what() says what, where and what to do about it.
+// An operation that failed. what() says what failed, where, and what to do about it.
 class Error : public std::runtime_error {
 public:
     Error(gp_status status, const std::string& message) : std::runtime_error(message), status_(status) {}
-    // What kind of failure it is; GP_STATUS_PATH, say.
+    // The kind of failure, for example GP_STATUS_PATH.
     gp_status status() const noexcept { return status_; }
 
 private:

@@ -9,7 +9,7 @@
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
-// A value by reference, behind the name of the argument that it is. What is not const may be changed.
+// The name of an argument, and a reference to its value. Patches may change a value that is not const.
 class Input {
 public:
     template <class T>
@@ -56,15 +56,15 @@ namespace detail {
 // One open call.
 struct Frame {
     Frame* outer = nullptr;
-    const Module* module = nullptr;  // none: a Run, or nothing below matters
-    Tree* tree = nullptr;            // of the run; none in a Run
+    const Module* module = nullptr;  // null in a Run, and in a call in which nothing matters
+    Tree* tree = nullptr;            // the tree of the run's root; null in a Run
     uint64_t run = 0;
     uint32_t wants = 0;
-    bool cold = false;    // nothing that happens in it matters
-    bool by_call = false;  // opened by call(): a Scope of the same module is this one
+    bool cold = false;    // nothing that happens inside is recorded or patched
+    bool by_call = false;  // opened by call(); a Scope line of the same module means the same call and opens no other
 };
 
-// The innermost one of this thread.
+// The innermost open call of this thread.
 inline thread_local Frame* current = nullptr;
 
 // One call, open from begin() until it is destroyed: a scope, or, outside of any run, a run.
@@ -75,7 +75,7 @@ public:
     Call& operator=(const Call&) = delete;
     ~Call() { end(); }
 
-    // Whether a call may matter at all: the one thing that is asked where nobody records or patches.
+    // Whether a call may be recorded or patched at all. Where nobody does either, this test is the only cost of a call.
     static bool matters() { return current ? !current->cold : gp_runs_wanted(); }
 
     // A call of `module`, with the arguments' values or only their names.
@@ -85,7 +85,7 @@ public:
         if (!current) {
             begin_run(Roots::get().outermost(module), names);
         } else {
-            if (!by_call && current->by_call && current->module == &module) {  // call() tells of it already
+            if (!by_call && current->by_call && current->module == &module) {  // call() has opened this call already
                 current->by_call = false;
                 return;
             }
@@ -95,7 +95,7 @@ public:
         shown([&] { show_inputs(inputs, n); });
     }
 
-    // The same of no module.
+    // The same for a Run, which belongs to no module.
     void begin(const std::string& name, const Input* inputs, size_t n) {
         Names names;
         for (size_t i = 0; i < n; ++i) names.push_back(inputs[i].name());
@@ -106,12 +106,12 @@ public:
         shown([&] { show_inputs(inputs, n); });
     }
 
-    // What is returned, as patches leave it.
+    // The value that the call returns, as patches leave it.
     template <class T>
     std::decay_t<T> output(T&& value) {
         using Value = std::decay_t<T>;
         if (open_ == Open::No || !(frame_.wants & GP_WANTS_OUTPUT)) return std::forward<T>(value);
-        // A temporary is held by nobody else, and may be changed where it lies.
+        // Nobody else holds a temporary, so that patches may change it in place.
         constexpr bool owned = !std::is_lvalue_reference_v<T> && !std::is_const_v<T>;
         Value result = std::forward<T>(value);
         Structure structure;
@@ -134,7 +134,7 @@ public:
 private:
     enum class Open { No, Cold, Scope, Run };
 
-    // An exception while a value is shown ends the call here: a Scope that was not fully made has no destructor.
+    // Ends the call if showing a value throws: the destructor of a Scope does not run when its constructor throws.
     template <class Body>
     void shown(Body body) {
         try {
@@ -152,7 +152,7 @@ private:
         current = &frame_;
     }
 
-    // False: a run that did not begin here is open on this thread.
+    // Returns false if a run is open on this thread that was not begun by the C++ binding.
     bool open_run(const gp_root* root) {
         const gp_status status = gp_run_open(nullptr, root, &frame_.wants, nullptr);
         if (status == GP_STATUS_STATE) return false;
@@ -175,7 +175,7 @@ private:
     }
 
     static void show_parameters(const RootEntry& root, std::pair<std::vector<std::string>, std::vector<const void*>> now) {
-        if (now.first != root.parameters) {  // some came or went; the next run has a root that knows
+        if (now.first != root.parameters) {  // parameters were added or removed; the next run gets a new root with their names
             std::unordered_map<std::string, const void*> by_path;
             for (size_t i = 0; i < now.first.size(); ++i) by_path[now.first[i]] = now.second[i];
             now.second.clear();

@@ -18,9 +18,9 @@ struct SizeRange {
     }
 };
 
-// A node of a graph, or an element of a container that a node is. Knows its graph, which stays as it is; may be copied. Any
-// number of threads may read one at once. Calls throw Error: GP_STATUS_PATH, with the nearest names, for a path that leads to
-// nothing, GP_STATUS_PARSE for text that is no path.
+// A node of a graph, or an element of a node that is a container. A Node keeps its graph alive, which never changes, and may be
+// copied. Any number of threads may read a Node at once. Calls throw Error: GP_STATUS_PATH, with the nearest names, for a path
+// that leads to nothing, GP_STATUS_PARSE for text that is no path.
 //
 //   node["layers_0.mlp"].children()      node["output|sub_0"].shape()
 class Node {
@@ -33,8 +33,8 @@ public:
         const size_t at = head.find(": ");
         return at == std::string::npos ? head : head.substr(at + 2);
     }
-    // What is known of it, as numbers: what it stands for (a gp_node_kind), what its values were (gp_value_kind), how many
-    // dimensions it has, and how many children or elements.
+    // Facts about the node, as numbers: what it stands for (gp_node_kind), what its values were (gp_value_kind), and how many
+    // dimensions and how many children or elements it has.
     gp_node info() const {
         gp_node node = GP_NODE_INIT;
         detail::check(gp_graphs_node(graphs_.get(), index_, path_.c_str(), &node));
@@ -53,7 +53,7 @@ public:
     std::string shape() const {
         return text([&](char** out) { return gp_graphs_shape(graphs_.get(), index_, path_.c_str(), out); });
     }
-    // A scope as a function, a leaf as the place in the source that called it.
+    // For a scope: its operations, written as a function. For a leaf: the place in the source that called the operation.
     std::string code() const {
         return text([&](char** out) { return gp_graphs_code(graphs_.get(), index_, path_.c_str(), out); });
     }
@@ -67,7 +67,7 @@ public:
         for (size_t at = 0, size = info().children; at < size; ++at) names.push_back(named_child(at).first);
         return names;
     }
-    // The same as nodes. No path leads to the element of a dict under the key "": its node throws GP_STATUS_PARSE.
+    // The children or elements as nodes. No path leads to a dict's element under the key "": its node throws GP_STATUS_PARSE.
     std::vector<Node> children() const {
         std::vector<Node> children;
         for (size_t at = 0, size = info().children; at < size; ++at) children.push_back(child(at));
@@ -133,7 +133,7 @@ public:
             if (name(i) == root) return Node(raw_, i, "");
         throw Error(GP_STATUS_PATH, "no graph of \"" + root + "\" was recorded; there is " + listed());
     }
-    // What graph number `index` was recorded of.
+    // The name of graph number `index`: that of the root from whose runs it was recorded.
     std::string name(size_t index) const {
         const char* name = gp_graphs_name(raw_.get(), index);
         if (!name)
@@ -141,7 +141,7 @@ public:
                         "there is no graph number " + std::to_string(index) + " of " + std::to_string(size()));
         return name;
     }
-    // What may come next behind a beginning of a path, as full paths.
+    // The ways in which the beginning of a path can go on, as full paths.
     std::vector<std::string> complete(const std::string& prefix) const {
         return detail::lines(detail::text([&](char** out) { return gp_graphs_complete(raw_.get(), prefix.c_str(), out); }));
     }

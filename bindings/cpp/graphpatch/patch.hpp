@@ -10,7 +10,8 @@ namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
 namespace detail {
-// Adds to the session's notes that no run came by these patches. An exception under way tells more than that.
+// Adds to the session's notes that no run reached these patches. Adds nothing while an exception propagates: the exception is
+// the likely reason.
 inline void note_missed(const gp_session* session, const std::vector<std::string>& names) noexcept {
     if (names.empty() || std::uncaught_exceptions() != 0) return;
     try {
@@ -39,36 +40,36 @@ public:
     }
     ~Patch() { drop(); }
 
-    // Takes it away at once, for runs that begin from now on; what it kept goes with it. Twice is fine. If no run came by,
-    // the session's notes say so.
+    // Removes the patch for runs that begin from now on, together with the values that it kept. A second call does nothing. If
+    // no run reached the patch, the session's notes say so.
     void remove() { drop(); }
-    // Lets it hold for the rest of the session. Session::missed tells whether no run came by.
+    // Lets the patch hold for the rest of the session. Session::missed tells whether no run reached it.
     void keep() noexcept { session_.reset(); }
     // Switches it off, or on again; it keeps its place among the others.
     void enable(bool on) { detail::check(gp_patch_enable(session_.get(), id_, on)); }
     // Gives an add or replace another value.
     void set_value(const Value& value) { detail::check(gp_patch_set_value(session_.get(), id_, value.get())); }
 
-    // How often it met its node, changed the value there, and could not.
+    // How often a run reached the node, and how often the patch changed the value there or failed to.
     gp_patch_counts counts() const {
         gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
         detail::check(gp_patch_get_counts(session_.get(), id_, &counts));
         return counts;
     }
-    // Whether no run came by so far.
+    // Whether no run has reached the patch so far.
     bool missed() const { return counts().matched == 0; }
     // Why it failed last; empty if it never did.
     std::string last_error() const {
         return detail::text([&](char** out) { return gp_patch_last_error(session_.get(), id_, out); });
     }
-    // The session's number for it; 0 when it is gone.
+    // The session's number for the patch; 0 after it was removed.
     uint64_t id() const noexcept { return id_; }
 
     // How many values a probe (0 or 1) or record has kept, how many came after a record's limit, and value number `index`.
     uint64_t kept() const { return kept_count().first; }
     uint64_t dropped() const { return kept_count().second; }
     Tensor value(uint64_t index = 0) const { return detail::tensor_of(array(index)); }
-    // The same as DLPack's.
+    // Value number `index` as an Array.
     Array array(uint64_t index = 0) const {
         DLManagedTensorVersioned* raw = nullptr;
         detail::check(gp_kept_tensor(session_.get(), id_, index, &raw));
@@ -92,7 +93,7 @@ private:
         detail::check(gp_kept_count(session_.get(), id_, &n.first, &n.second));
         return n;
     }
-    // Adds its name if no run came by.
+    // Adds the name of this patch to `names` if no run reached it.
     void add_missed(std::vector<std::string>& names) const noexcept {
         gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
         if (!session_ || gp_patch_get_counts(session_.get(), id_, &counts) != GP_STATUS_OK || counts.matched != 0) return;
@@ -113,7 +114,7 @@ private:
 
     std::shared_ptr<gp_session> session_;
     uint64_t id_;
-    // Its path, or its whole text: what a note calls it.
+    // The name of the patch in notes: its path, or its whole text if it was made from text.
     std::string name_;
 };
 
@@ -121,7 +122,7 @@ private:
 class Probe : public Patch {
 public:
     explicit Probe(Patch patch) : Patch(std::move(patch)) {}
-    // Whether no run came by yet.
+    // Whether no value has been kept yet.
     bool empty() const { return kept() == 0; }
 };
 
@@ -148,7 +149,7 @@ public:
     }
     ~PatchSet() { remove(); }
 
-    // Takes them away at once. Twice is fine. If no run came by one of them, the session's notes say so.
+    // Removes all of them together. A second call does nothing. If no run reached one of them, the session's notes say so.
     void remove() noexcept {
         std::vector<uint64_t> ids;
         const std::vector<std::string> missed = this->missed();
@@ -162,7 +163,7 @@ public:
         if (session) gp_patch_remove_all(session.get(), ids.data(), ids.size());
         patches_.clear();
     }
-    // The paths of those that no run came by so far.
+    // The names of the patches that no run has reached so far.
     std::vector<std::string> missed() const noexcept {
         std::vector<std::string> names;
         for (const Patch& patch : patches_) patch.add_missed(names);

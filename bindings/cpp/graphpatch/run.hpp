@@ -14,11 +14,11 @@ inline namespace GRAPHPATCH_NAMESPACE {
 class Run {
 public:
     explicit Run(const std::string& name) : Run(name, {}) {}
-    // With inputs, as of Scope.
+    // The inputs are those that Scope takes.
     Run(const std::string& name, std::initializer_list<Input> inputs) {
         if (detail::Call::matters()) call_.begin(name, inputs.begin(), inputs.size());
     }
-    // What the run results in, as of Scope.
+    // The result of the run as patches leave it, like Scope::output.
     template <class T>
     std::decay_t<T> output(T&& value) {
         return call_.output(std::forward<T>(value));

@@ -51,17 +51,17 @@ private:
     std::shared_ptr<detail::Tree> tree_;
 };
 
-// One call of a module, from the line where this stands until the block ends, also by an exception. Costs one test where
-// nobody records or patches. On one thread, the one that runs the model.
+// One call of a module, from the line where this stands until the block ends, also by an exception. Where nobody records or
+// patches, it costs one test. It must be used on one thread: the one that runs the model.
 class Scope {
 public:
-    // `module` is `this`; inputs by the names they are to have, before the code reads them: patches change them in place.
-    // GP_STATUS_REFUSED for a patch that cannot be applied.
+    // `module` is `this`. `inputs` gives the arguments, each with the name of its node. Patches change them in place, so that
+    // this line stands before the code reads them. GP_STATUS_REFUSED for a patch that cannot be applied.
     Scope(const torch::nn::Module* module, std::initializer_list<Input> inputs) {
         if (detail::Call::matters()) call_.begin(*module, inputs.begin(), inputs.size(), false);
     }
 
-    // What the module returns, as patches leave it: `return scope.output(y);`
+    // The module's result as patches leave it: `return scope.output(y);`
     template <class T>
     std::decay_t<T> output(T&& value) {
         return call_.output(std::forward<T>(value));

@@ -1,4 +1,4 @@
-// A session: what is recorded and patched, and of whom.
+// A session: it records graphs of runs and holds patches of them.
 #pragma once
 
 #include "graph.hpp"
@@ -7,7 +7,7 @@
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
-// Records while it lives.
+// Recording is on as long as this object lives.
 class Recording {
 public:
     Recording(Recording&& other) noexcept = default;
@@ -22,7 +22,8 @@ private:
     std::shared_ptr<gp_session> session_;
 };
 
-// Ends when it is destroyed; patches that are still there hold no more. Runs under way on other threads end as they began.
+// The session ends when this object is destroyed, and its patches end with it. Runs that other threads have begun before keep
+// the patches that they began with.
 // All calls may be made from any thread.
 class Session {
 public:
@@ -31,7 +32,7 @@ public:
     // GP_STATUS_ADAPTER without an adapter, GP_STATUS_STATE when another session is attached. Under `graphpatch run` the
     // command sees only the runs that this session does not use.
     Session() : Session(nullptr) { detail::check(gp_session_attach(raw_.get())); }
-    // One that is attached to nothing yet.
+    // A session that is not attached to libtorch.
     static Session detached() { return Session(nullptr); }
 
     Session(Session&&) noexcept = default;
@@ -48,7 +49,7 @@ public:
     void detach() { detail::check(gp_session_detach(raw_.get())); }
     // Whether runs that begin from now on are recorded into graphs().
     void set_recording(bool on) { detail::check(gp_session_record(raw_.get(), on)); }
-    // Records as long as what is returned lives, which then switches recording off.
+    // Switches recording on. It is switched off when the returned object is destroyed.
     [[nodiscard]] Recording recording() {
         set_recording(true);
         return Recording(raw_);
@@ -68,17 +69,17 @@ public:
         detail::check(gp_session_runs(raw_.get(), &runs));
         return runs;
     }
-    // What a person should know of the runs so far.
+    // Messages about the runs so far that a person should read.
     std::vector<std::string> notes() const {
         return detail::lines(detail::text([&](char** out) { return gp_session_notes(raw_.get(), out); }));
     }
 
-    // The patches that no run came by so far, as text: those that were taken away, and those that hold, also by keep().
+    // The patches that no run has reached so far, as text: those that were removed and those that hold, including kept ones.
     std::vector<std::string> missed() const {
         return detail::lines(detail::text([&](char** out) { return gp_session_missed(raw_.get(), out); }));
     }
 
-    // Registers a patch behind those that are there. GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none
+    // Registers a patch, which comes after all earlier ones. GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none
     // has such a leaf: the message names the nearest.
     [[nodiscard]] Patch patch(const Spec& spec) {
         const auto made = spec.make();
@@ -114,7 +115,7 @@ public:
     // Loads the kernels on a CUDA device and uploads the patches' values there; needed before a CUDA graph is captured.
     void prepare_cuda(uint32_t device) { detail::check(gp_cuda_prepare(raw_.get(), device)); }
 
-    // For calls of the C ABI that are not here. Borrowed.
+    // The session's handle, borrowed, for calls of the C ABI that this class does not wrap.
     gp_session* get() const noexcept { return raw_.get(); }
 
 private:
@@ -125,7 +126,7 @@ private:
         raw_.reset();
     }
 
-    // Shared with its patches, which may live longer.
+    // Shared with the session's patches, which may outlive this object.
     std::shared_ptr<gp_session> raw_;
 };
 

@@ -1,4 +1,4 @@
-// What is to be done to a value, as a description: zero, add, replace, custom, probe, record.
+// Descriptions of patches: zero, add, replace, custom, probe, record.
 #pragma once
 
 #include "value.hpp"
@@ -12,23 +12,23 @@ namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
 #if GRAPHPATCH_TORCH
-// Makes a new value of one; gradients go through. The tensor is the model's own (or a part of it) and must not be written
-// in place. A plain number comes and goes as a tensor without sizes; None comes as an undefined tensor. An undefined result
-// leaves the value alone. Called on the thread that runs the model, perhaps on several at once; what it throws becomes the
-// patch's failure.
+// Computes a new value from the value at a node; gradients flow through it. The tensor is the model's own (or a part of it) and
+// must not be written in place. A plain number is passed and returned as a tensor without dimensions, and None is passed as an
+// undefined tensor. An undefined result leaves the value alone. The function is called on the thread that runs the model,
+// perhaps on several threads at once. If it throws, the patch has failed, with that message.
 using Function = std::function<at::Tensor(const at::Tensor&)>;
 #else
-// Makes a new value of one, or none to leave it alone. The array is borrowed for the call, read-only and perhaps strided or on
-// a device. Called on the thread that runs the model, perhaps on several at once; what it throws becomes the patch's
-// failure.
+// Computes a new value from the value at a node, or returns nothing to leave it alone. The array is borrowed for the call,
+// read-only, and perhaps strided or on a device. The function is called on the thread that runs the model, perhaps on several
+// threads at once. If it throws, the patch has failed, with that message.
 using Function = std::function<std::optional<Array>(const Array&)>;
 #endif
 
-// A patch that is not registered yet: a path, a part of the value there, what to do with it, and when. A plain value: may be
-// copied, and registered any number of times. Text is looked at when it is registered.
+// A patch that is not registered yet: a path, a part of the value there, what to do with it, and when. It is a plain value:
+// it may be copied, and registered any number of times. Text in it is parsed when it is registered.
 class Spec {
 public:
-    // Appends to the index what `slice` says: "[3, ::2]".
+    // Appends the items of `slice` to the index, for example "[3, ::2]".
     Spec slice(std::string slice) && { return with(std::move(slice)); }
     // Appends an integer to the index; negative ones count from the end.
     Spec index(int64_t index) && { return with(index); }
@@ -76,7 +76,7 @@ private:
         return std::move(*this);
     }
     static void add_pick(gp_spec* spec, const Pick& pick);
-    // The same as the C ABI's.
+    // The same description as a gp_spec of the C ABI.
     std::shared_ptr<gp_spec> make() const {
         auto spec = detail::made<gp_spec>([&](gp_spec** out) { return gp_spec_new(path_.c_str(), out); }, gp_spec_free);
         action_(spec.get());
@@ -96,7 +96,7 @@ private:
 
 namespace detail {
 
-// Calls a function of the user's; whatever it throws ends here, as the message of the patch.
+// Calls a function of the user's. No exception leaves it: the exception's text becomes the message of the patch.
 template <class Body>
 int32_t guarded(Body body) noexcept {
     try {
@@ -111,7 +111,7 @@ int32_t guarded(Body body) noexcept {
 
 #if GRAPHPATCH_TORCH
 inline int32_t call_function(void* user, const void* tensor, const void** replacement) noexcept {
-    // The library takes its reference when this has returned.
+    // The result must live until this function has returned, because the library takes its own reference only then.
     static thread_local at::Tensor held;
     return guarded([&] {
         const at::Tensor value = tensor ? tensor_at(tensor) : at::Tensor();
@@ -126,7 +126,7 @@ inline int32_t call_function(void* user, const void* tensor, const void** replac
 #else
 inline int32_t call_function(void* user, DLManagedTensorVersioned* tensor, DLManagedTensorVersioned** replacement) noexcept {
     return guarded([&] {
-        // Lent by the library: its deleter is not ours to call.
+        // The library only lends the tensor, so that the Array must not call its deleter.
         DLPack lent = *layout_of(tensor);
         lent.deleter = nullptr;
         std::optional<Array> made = (*static_cast<const Function*>(user))(Array(managed(&lent)));
@@ -141,16 +141,16 @@ inline int32_t call_function(void* user, DLManagedTensorVersioned* tensor, DLMan
 inline Spec zero(std::string path) {
     return Spec(std::move(path), [](gp_spec* spec) { detail::check(gp_spec_zero(spec)); });
 }
-// Adds `value` to it.
+// Adds `value` to the value at `path`.
 inline Spec add(std::string path, Value value) {
     return Spec(std::move(path), [value = std::move(value)](gp_spec* spec) { detail::check(gp_spec_add(spec, value.get())); });
 }
-// Writes `value` in its place.
+// Puts `value` in the place of the value at `path`.
 inline Spec replace(std::string path, Value value) {
     return Spec(std::move(path),
                 [value = std::move(value)](gp_spec* spec) { detail::check(gp_spec_replace(spec, value.get())); });
 }
-// Puts what `function` makes of it in its place. The function lives as long as somebody may call it.
+// Replaces the value at `path` by the result of `function`. The function is kept as long as a run may still call it.
 inline Spec custom(std::string path, Function function) {
     auto shared = std::make_shared<Function>(std::move(function));
     return Spec(std::move(path), [shared](gp_spec* spec) {
@@ -165,11 +165,11 @@ inline Spec custom(std::string path, Function function) {
         own.release();
     });
 }
-// Keeps a copy of the last value.
+// Keeps a copy of the last value at `path`.
 inline Spec probe(std::string path) {
     return Spec(std::move(path), [](gp_spec* spec) { detail::check(gp_spec_probe(spec)); });
 }
-// Keeps a copy of every value, in order; of the first `limit` ones, if that is not 0.
+// Keeps a copy of every value at `path`, in order; only the first `limit` values unless `limit` is 0.
 inline Spec record(std::string path, uint64_t limit = 0) {
     return Spec(std::move(path), [limit](gp_spec* spec) { detail::check(gp_spec_record(spec, limit)); });
 }

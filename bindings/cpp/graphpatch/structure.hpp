@@ -1,7 +1,8 @@
-// Values as the library sees them: what they are made of as text, and their tensors; and back again.
+// Converts C++ values to the library's form, a text that describes their structure and a list of their tensors, and writes
+// changed leaves back.
 //
-// The text is the one that gp_scope_input describes. A type of the program's own is a leaf by its name, unless it says what
-// it is made of:
+// gp_scope_input describes the text. A type of the program's own becomes a leaf with the name of the type, unless the program
+// lists its members:
 //
 //   template <> struct graphpatch::Fields<Output> {
 //       static auto of(Output& o) { return graphpatch::fields("logits", o.logits, "loss", o.loss); }
@@ -53,7 +54,7 @@ auto fields(Arguments&&... names_and_members) {
                                std::forward_as_tuple(names_and_members...));
 }
 
-// What a struct of the program's is made of; see above.
+// Specialized by the program to list the members of a struct; see above.
 template <class T>
 struct Fields;
 
@@ -74,7 +75,7 @@ inline bool is_utf8(std::string_view text) {
     return true;
 }
 
-// What a value is made of, as it is written down.
+// The description of a value, built up step by step: text and tensors.
 struct Structure {
     std::string text;
     c10::SmallVector<const void*, 8> tensors;
@@ -83,16 +84,16 @@ struct Structure {
     void real(double value) {
         char digits[40] = "nan";
         if (!std::isnan(value)) std::snprintf(digits, sizeof digits, "%.17g", value);
-        std::replace(digits, digits + sizeof digits, ',', '.');  // some locales
+        std::replace(digits, digits + sizeof digits, ',', '.');  // some locales write a comma
         (text += 'F') += std::string(digits) + ';';
     }
-    // The C ABI takes UTF-8 without a NUL.
+    // Appends a word with its length. Bytes that the C ABI refuses, NUL and those that are not UTF-8, become '?'.
     void sized(std::string_view word) {
         const bool utf8 = is_utf8(word);
         (text += std::to_string(word.size())) += ':';
         for (char c : word) text += c == 0 || (c < 0 && !utf8) ? '?' : c;
     }
-    // Of a long text the beginning says enough.
+    // Appends a tag and a word, of which only the first 200 bytes are kept.
     void tagged(char tag, std::string_view word) { text += tag, sized(word.substr(0, 200)); }
     void tensor(const at::Tensor& tensor) {
         text += 'T';
@@ -111,13 +112,13 @@ struct Leaves {
     void skip(size_t leaves) { index += leaves; }
 };
 
-// Thrown nowhere but for a patch's value that the program's type cannot hold.
+// Throws because a patch gave a value that the program's type cannot hold.
 [[noreturn]] inline void cannot_hold(const char* type) {
     throw Error(GP_STATUS_REFUSED, std::string("a patch gave a value that a ") + type + " of the program cannot hold");
 }
 
-// How a type is written down and changed. `add` writes it; `take` puts in what the patches left, and answers whether
-// anything was changed.
+// Describes and changes values of one type. `add` appends a value's description; `take` writes the leaves that patches changed
+// into the value and returns whether there were any.
 template <class T, class = void>
 struct StructureOf {
     static void add(const T&, Structure& out) { out.tagged('O', c10::demangle(typeid(T).name())); }
@@ -153,7 +154,7 @@ struct StructureOf<T, std::enable_if_t<std::is_arithmetic_v<T>>> {
     }
 };
 
-// Text is shown and stays as it is.
+// Text is described, but patches cannot change it.
 struct StructureOfText {
     static void add(std::string_view value, Structure& out) { out.tagged('S', value); }
     template <class T>
@@ -202,7 +203,7 @@ template <class T, class A> struct StructureOf<std::vector<T, A>> : StructureOfL
 template <class T, size_t N> struct StructureOf<std::array<T, N>> : StructureOfList<std::array<T, N>> {};
 template <class T, unsigned N> struct StructureOf<c10::SmallVector<T, N>> : StructureOfList<c10::SmallVector<T, N>> {};
 
-// A view of the caller's list is shown and stays as it is.
+// A view of the caller's list is described, but patches cannot change it.
 template <class T>
 struct StructureOf<c10::ArrayRef<T>> {
     static void add(const c10::ArrayRef<T>& value, Structure& out) { StructureOfList<c10::ArrayRef<T>>::add(value, out); }
@@ -228,7 +229,7 @@ struct StructureOfTuple {
 template <class... T> struct StructureOf<std::tuple<T...>> : StructureOfTuple<std::tuple<T...>> {};
 template <class A, class B> struct StructureOf<std::pair<A, B>> : StructureOfTuple<std::pair<A, B>> {};
 
-// By key, in the order of the keys where the map has none.
+// Maps are described in the order of their keys, because unordered maps have no order of their own.
 template <class Map>
 struct StructureOfMap {
     using T = typename Map::mapped_type;
@@ -267,7 +268,7 @@ struct StructureOf<torch::OrderedDict<std::string, T>> {
     }
 };
 
-// A struct that says what it is made of.
+// A struct for which the program has specialized Fields.
 template <class T>
 struct StructureOf<T, std::void_t<decltype(Fields<T>::of(std::declval<T&>()))>> {
     static void add(const T& value, Structure& out) {
@@ -289,7 +290,7 @@ struct StructureOf<T, std::void_t<decltype(Fields<T>::of(std::declval<T&>()))>> 
     }
 };
 
-// TorchScript's value. What the caller holds of a container stays as it is.
+// TorchScript's value. Changed containers are new objects: other references to the old ones see no change.
 template <>
 struct StructureOf<c10::IValue> {
     static void add(const c10::IValue& value, Structure& out) {

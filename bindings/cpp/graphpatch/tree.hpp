@@ -1,4 +1,4 @@
-// Registered modules: a root, the tree below it, and what the library was told of them.
+// Root modules and the modules below them, with the handles that the library has for them.
 #pragma once
 
 #include "error.hpp"
@@ -21,7 +21,7 @@ namespace detail {
 using Module = torch::nn::Module;
 using Names = std::vector<const char*>;
 
-// The module's class, for people; libtorch's `Impl` says nothing to them.
+// The name of the module's class for readers, without the suffix `Impl` that libtorch's convention adds.
 inline std::string class_name(const Module& module) {
     std::string name = c10::demangle(typeid(module).name());
     if (name.size() > 4 && name.compare(name.size() - 4, 4, "Impl") == 0) name.resize(name.size() - 4);
@@ -33,7 +33,7 @@ inline std::string short_name(const Module& module) {
     return at == std::string::npos ? name : name.substr(at + 2);
 }
 
-// The attribute path of `module` below `above`; empty where it has none. The first one, if it has several.
+// The attribute path of `module` below `above`: the first one if there are several, empty if there is none.
 inline std::string find_below(const Module& above, const Module* module) {
     for (const auto& child : above.named_children()) {
         if (!child.value()) continue;
@@ -44,21 +44,21 @@ inline std::string find_below(const Module& above, const Module* module) {
     return "";
 }
 
-// What a module calls its inputs is the same in all its calls, but nothing forces it to.
+// Whether two lists of input names are equal. A module normally uses the same names in all its calls, but it need not.
 inline bool same_names(const std::vector<std::string>& names, const Names& other) {
     return names.size() == other.size() && std::equal(names.begin(), names.end(), other.begin());
 }
 
-// A module as it is called from another one.
+// A module that is called from another module.
 struct ScopeEntry {
     std::weak_ptr<const Module> module;
-    bool owned = false;           // the module belongs to a shared_ptr, so that it can be told when it is gone
-    uint64_t run = 0;             // not found in the tree: asked again in the next run
+    bool owned = false;           // whether a shared_ptr owns the module, so that `module` shows when it is gone
+    uint64_t run = 0;             // the run, if the module was not found in the tree: the next run looks again
     std::vector<std::string> inputs;
     std::shared_ptr<gp_scope> handle;
 };
 
-// A root with the inputs and parameters that it had at one time.
+// The library's handle for a root, with the names of its inputs and parameters when it was made.
 struct RootEntry {
     std::vector<std::string> inputs, parameters;
     std::shared_ptr<gp_root> handle;
@@ -75,7 +75,7 @@ struct ScopeKeyHash {
     }
 };
 
-// A root's module, and the calls below it that were seen. Any number of runs on any thread may use one.
+// A root's module, and the calls of modules below it that were seen. Runs on any number of threads may use it at once.
 class Tree {
 public:
     Tree(const Module& module, std::string name) : name_(std::move(name)), module_(&module), owner_(module.weak_from_this()) {
@@ -84,12 +84,12 @@ public:
 
     const std::string& name() const noexcept { return name_; }
     const Module* module() const noexcept { return module_; }
-    // Whether the module lives; one that belongs to no shared_ptr is promised to.
+    // Whether the module lives. If no shared_ptr owns it, the program has promised that it does.
     bool is_alive() const { return !owned_ || !owner_.expired(); }
     bool is_owned() const noexcept { return owned_; }
 
-    // The library's root for a module with these inputs and `parameters` (their paths); NULL where nobody has looked them up,
-    // so that the last root's are taken.
+    // The library's root for the module with these inputs and the parameters at these paths. `parameters` is NULL if nobody has
+    // looked them up; then those of the last root are taken.
     std::shared_ptr<const RootEntry> root(const Names& inputs, const std::vector<std::string>* parameters) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (root_ && same_names(root_->inputs, inputs) && (!parameters || *parameters == root_->parameters)) return root_;
@@ -115,8 +115,9 @@ public:
         return found;
     }
 
-    // `module` as it is called from the innermost of `callers` (innermost first), `inputs` being its arguments' names.
-    // `note` is called with what a person should know.
+    // The scope of `module` when the first of `callers` (which has the innermost first) calls it; `inputs` are the names of its
+    // arguments. A module that is below none of the callers is named `otherwise`; if that is empty, it is named by its class,
+    // and `note` is called with that name.
     template <class Note>
     std::shared_ptr<ScopeEntry> scope(const std::vector<const Module*>& callers, const Module& module,
                                       const std::string& otherwise, const Names& inputs, uint64_t run, Note note) {
@@ -153,18 +154,18 @@ public:
         return entry;
     }
 
-    // A number for a run that begins.
+    // The number of a run that begins now.
     uint64_t next_run() noexcept { return runs_.fetch_add(1, std::memory_order_relaxed) + 1; }
-    // Whether the last run asked for parameters: then the next one looks first whether they are still the same.
+    // Whether the last run asked for parameters. Then the next run first checks whether they are still the same.
     std::atomic<bool> by_parameter{false};
 
 private:
     static bool is_current(const ScopeEntry& entry, const Names& inputs, uint64_t run) {
-        // A module that is on no shared_ptr cannot be told from another one at its address.
+        // If no shared_ptr owns the module, it may be gone, and another module may lie at its address.
         return entry.owned && !entry.module.expired() && same_names(entry.inputs, inputs) &&
                (entry.run == 0 || entry.run == run);
     }
-    // Lets go of calls of modules that are gone.
+    // Removes the entries of modules that are gone.
     void forget() {
         for (auto at = scopes_.begin(); at != scopes_.end();)
             at = at->second->module.expired() ? scopes_.erase(at) : std::next(at);
@@ -225,7 +226,8 @@ public:
         const bool is = found != known_.end() && found->second.registered && found->second.tree->is_alive();
         return is ? found->second.tree : nullptr;
     }
-    // The same, or one of the class's name: what is called outside of any run is the root of one.
+    // The registered root of this module, or else a root with the name of its class: a module that is called outside of any run
+    // begins one.
     std::shared_ptr<Tree> outermost(const Module& module) {
         {
             std::shared_lock<std::shared_mutex> lock(mutex_);
@@ -233,7 +235,7 @@ public:
             if (found != known_.end() && found->second.tree->is_alive()) return found->second.tree;
         }
         auto tree = std::make_shared<Tree>(module, short_name(module));
-        if (!tree->is_owned()) return tree; // nobody would notice that it is gone
+        if (!tree->is_owned()) return tree; // not kept, because nothing would show when the module is gone
         std::unique_lock<std::shared_mutex> lock(mutex_);
         if (known_.size() >= most_) forget();
         known_[&module] = {tree, false};

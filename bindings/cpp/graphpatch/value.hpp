@@ -1,4 +1,4 @@
-// What an add or replace takes, and what a probe gives: numbers and tensors.
+// The values of add and replace patches and of probes: numbers and tensors.
 #pragma once
 
 #include "array.hpp"
@@ -17,13 +17,13 @@ using Tensor = at::Tensor;
 using Tensor = Array;
 #endif
 
-// A number or a tensor. May be copied, and used any number of times; any thread.
+// A number or a tensor. It may be copied, and used any number of times and on any thread.
 class Value {
 public:
     template <class T, std::enable_if_t<std::is_arithmetic_v<T>, int> = 0>
     Value(T number) : raw_(of_number(number)) {}
 #if GRAPHPATCH_TORCH
-    // The tensor itself, on any device; gradients flow to it if it requires them. GP_STATUS_TORCH before any session.
+    // The tensor itself, on any device; gradients flow to it if it requires them. GP_STATUS_TORCH before any session attached.
     Value(const at::Tensor& tensor)
         : raw_(detail::made<gp_value>(
               [&](gp_value** out) { return gp_value_torch(tensor.defined() ? tensor.unsafeGetTensorImpl() : nullptr, out); },
@@ -33,7 +33,7 @@ public:
     Value(const Array& array)
         : raw_(detail::made<gp_value>([&](gp_value** out) { return gp_value_dlpack(array.get(), false, out); },
                                       gp_value_free)) {}
-    // From text, as in a patch's: "3", "-0.5", "1+2j", or a tensor in a file, which is read now: "@FILE.npy",
+    // From text, as a patch's text has it: "3", "-0.5", "1+2j", or a tensor in a file, which is read now: "@FILE.npy",
     // "@FILE.safetensors#KEY", "@FILE.gguf#NAME", "@FILE.pt" or "@FILE.pt#KEY".
     static Value text(const std::string& text) {
         return Value(detail::made<gp_value>([&](gp_value** out) { return gp_value_text(text.c_str(), out); }, gp_value_free));
@@ -92,8 +92,8 @@ inline at::ScalarType scalar_type(uint8_t code, uint8_t bits) {
                 "libtorch has no dtype for DLPack's type " + std::to_string(code) + " with " + std::to_string(bits) + " bits");
 }
 
-// The array as libtorch's tensor, which owns its memory from now on; a read-only one is copied. (Not by libtorch's own
-// function: 2.4 has none for versioned tensors.)
+// Converts an array to a tensor of libtorch, which then owns the memory; a read-only array is copied. libtorch's own function
+// is not used because libtorch 2.4 has none for versioned tensors.
 inline Tensor tensor_of(Array array) {
     auto* raw = layout_of(array.get());
     const auto& tensor = raw->dl_tensor;
@@ -111,7 +111,7 @@ inline Tensor tensor_of(Array array) {
     return raw->flags & kReadOnly ? made.clone() : made;
 }
 
-// The tensor at an address that the library gave.
+// The tensor whose at::TensorImpl is at an address that the library gave.
 inline at::Tensor tensor_at(const void* impl) {
     auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
     return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));

@@ -1,11 +1,11 @@
-"""What of an ABI is no longer as a client of the older one needs it."""
+"""Compares two ABIs: lists what a client of the older one relies on and the newer one has changed."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def broken(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Empty if every client of `old` runs with a library of `new`. What is only in `new` is fine."""
+    """The differences that break clients of `old`: none if all of them run with a library of `new`."""
     return list(_broken(old, new))
 
 

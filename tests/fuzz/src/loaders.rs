@@ -1,7 +1,7 @@
-//! Everything that reads what a user hands over, each with what is done next to what it read. They may refuse; they must
-//! not panic, nor take memory or time out of proportion. Used by the fuzz target and by tests/damaged.rs.
+//! All readers of a user's input, each with the next steps that are done with what it has read. A reader may refuse its input;
+//! it must not panic or need disproportionate memory or time. Used by the fuzz target and by tests/damaged.rs.
 //!
-//! Each answers whether it took what it was given.
+//! Each reader returns whether it accepted its input.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use graphpatch_protocol::lost::{self, Lost};
 use graphpatch_protocol::options::Options;
 use graphpatch_protocol::report::Report;
 
-/// What every node has.
+/// A query that every node matches.
 const ANYTHING: Query = Query {
     text: Some(String::new()),
     shape: None,
@@ -102,7 +102,7 @@ fn on_disk(bytes: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-/// What a process is asked to do: what was read says the same when it is written and read again.
+/// The options for a process. Options that were read are the same after they are written and read again.
 fn options(bytes: &[u8]) -> bool {
     let file = on_disk(bytes);
     let Ok(read) = Options::load(file.path()) else {
@@ -113,7 +113,7 @@ fn options(bytes: &[u8]) -> bool {
     true
 }
 
-/// What a process says of itself, and which programs it has lost: one of many files in a folder.
+/// A process's report, and its list of programs that ran without the library: files in a folder of many.
 fn report(bytes: &[u8]) -> bool {
     let folder = tempfile::tempdir().expect("a place for files");
     for name in ["report-1.json", lost::FILE] {
@@ -131,13 +131,13 @@ fn report(bytes: &[u8]) -> bool {
     damaged.is_empty()
 }
 
-/// What the options of the command and the C ABI take: what is parsed prints as the same thing.
+/// The texts that the command's options and the C ABI take. A parsed text, printed and parsed again, gives the same value.
 fn texts(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes)
         .is_ok_and(|text| text.lines().filter(|line| !is_text(line)).count() == 0)
 }
 
-/// Whether some reader takes it.
+/// Whether the line is a path, a slice, a patch or a range of runs.
 fn is_text(line: &str) -> bool {
     let path = line.parse::<NodePath>();
     if let Ok(path) = &path {

@@ -1,4 +1,4 @@
-//! The objects of a sequence of calls: what each pointer is worth, and the choice of one by a byte of the input.
+//! The objects of a sequence of calls: whether each pointer is valid, and the choice of a pointer by a byte of the input.
 
 use std::ptr::without_provenance_mut;
 
@@ -21,14 +21,14 @@ struct Held {
     live: bool,
 }
 
-/// What a call is right to expect of the pointers that it was given.
+/// The state of the pointers that a call was given, which decides whether it must refuse them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Worth {
     /// All are live and of the type that the call takes.
     Right,
-    /// One is not.
+    /// At least one is dead or of another type.
     Wrong,
-    /// One is NULL, which some calls take.
+    /// None is wrong, but at least one is NULL, which some calls accept.
     Null,
 }
 
@@ -48,7 +48,7 @@ impl Bytes<'_> {
 #[derive(Clone, Default)]
 pub struct Objects {
     held: Vec<Held>,
-    /// Of the pointers chosen since the last call.
+    /// The state of the pointers that were chosen since the last call.
     worth: Option<Worth>,
 }
 
@@ -79,7 +79,7 @@ impl Objects {
             240.. => ((bytes.next() as usize) << (byte % 10 * 6), Worth::Wrong),
             _ => self.one_of(kind, byte),
         };
-        // A pointer that was made up by chance is worth what a held one is.
+        // A made-up address may happen to be that of a live object; then it counts as that object.
         let worth = match (worth, pointer) {
             (Worth::Wrong, 0) => Worth::Null,
             (Worth::Wrong, _) => self.worth_of(kind, pointer),
@@ -93,7 +93,7 @@ impl Objects {
         without_provenance_mut(pointer)
     }
 
-    /// One of this type or, for some bytes, of any; live or not.
+    /// One of the held pointers of this type or, for some bytes, of any type. It may be live or dead.
     fn one_of(&self, kind: Type, byte: u8) -> (usize, Worth) {
         let any = byte >= 200;
         let fits = |held: &&Held| any || held.kind == kind;
@@ -115,12 +115,12 @@ impl Objects {
         }
     }
 
-    /// What the pointers chosen since the last call are worth together.
+    /// The joint state of the pointers that were chosen since the last call.
     pub fn judged(&mut self) -> Worth {
         self.worth.take().unwrap_or(Worth::Right)
     }
 
-    /// The object was freed as one of this type: it ends if it is one.
+    /// Notes that the object was freed as one of this type. It is dead if it is of this type; otherwise the free was refused.
     pub fn ended<C>(&mut self, kind: Type, pointer: *mut C) {
         for held in &mut self.held {
             if held.kind == kind && held.pointer == pointer.addr() {

@@ -1,8 +1,8 @@
-//! A sequence of calls of the C ABI, by the bytes of an input. Objects are used after their end, freed twice, given as others'
-//! types, made up, and used by two threads at once. Used by the fuzz target and by the library's own tests.
+//! Makes a sequence of calls of the C ABI that the bytes of an input choose. Objects are used after they were freed, freed
+//! twice, passed as another type, made up, and used by two threads at once. Used by fuzzing and by the library's tests.
 //!
-//! What each pointer is worth is known here, so each answer is judged: a call with a wrong object is refused, and one whose
-//! objects are all right is not refused for them. While two threads call, only the statuses themselves are judged.
+//! The state of each pointer is known here, so each result is checked: a call with a wrong object must be refused, and a call
+//! with valid objects must not be refused because of them. While two threads call, only internal errors are failures.
 
 use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
@@ -18,7 +18,7 @@ use super::ffi::{
 };
 use super::objects::{Bytes, Objects, Type, Worth};
 
-/// Makes the calls. An input whose first byte says so is two threads'.
+/// Makes the calls. The first byte of the input decides whether two threads share them.
 pub fn run(input: &[u8]) {
     let shared = input.first().is_some_and(|first| first % 8 == 7);
     let mut caller = Caller::new(!shared);
@@ -76,11 +76,11 @@ struct Caller {
     objects: Objects,
     /// Numbers of patches and sets.
     numbers: Vec<u64>,
-    /// Whether nobody else uses the objects.
+    /// Whether no other thread uses the objects.
     alone: bool,
 }
 
-/// Text by a byte; NULL for some.
+/// The text that a byte of the input chooses; one of the choices is NULL.
 fn any_text(bytes: &mut Bytes) -> *const c_char {
     let byte = bytes.next() as usize;
     TEXTS
@@ -95,7 +95,7 @@ impl Caller {
             numbers: vec![0],
             alone,
         };
-        // Something to work with; graphs cost more, and are made where the input says so.
+        // One object of most types to begin with. Graphs are costly, so they are made only if the input asks for them.
         for kind in [0, 2, 3, 4, 5] {
             caller.make(kind, &mut Bytes(&[]));
         }
@@ -120,7 +120,7 @@ impl Caller {
         }
     }
 
-    /// Judges what a call answered.
+    /// Checks the status that a call returned.
     fn judge(&mut self, status: Status) {
         assert_ne!(status, Status::Internal, "{:?}", last_error());
         let worth = self.objects.judged();
@@ -130,7 +130,7 @@ impl Caller {
         if worth == Worth::Wrong {
             assert_ne!(status, Status::Ok, "a wrong object was taken");
         }
-        // Other refusals quote the input.
+        // Only these two statuses have fixed messages: other refusals quote the input.
         if worth == Worth::Right && matches!(status, Status::Argument | Status::State) {
             let why = last_error().to_string_lossy();
             for words in [
@@ -396,7 +396,7 @@ impl Caller {
 
     fn texts(&mut self, which: u8, bytes: &mut Bytes) {
         let mut out = null_mut();
-        // The bytes themselves are the text.
+        // The next line of the input is itself the text.
         let rest = bytes.0;
         let length = rest.iter().position(|byte| *byte == b'\n');
         let (own, left) = rest.split_at(length.unwrap_or(rest.len()));
@@ -444,7 +444,7 @@ impl Caller {
         }
     }
 
-    /// Frees all objects, those that were freed before as well.
+    /// Frees all objects, including those that were freed before.
     fn end(self) {
         macro_rules! all {
             ($($kind:expr => $free:path),*) => {
@@ -464,7 +464,7 @@ impl Caller {
     }
 }
 
-/// What the last call that failed had to say, until the next one does.
+/// The message of the last call that failed, valid until the next failure.
 fn last_error<'a>() -> &'a CStr {
     // SAFETY: never NULL.
     unsafe { CStr::from_ptr(guard::gp_last_error()) }

@@ -87,14 +87,14 @@ inline c10::Stream current_stream(c10::Device device) {
   return c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(device);
 }
 
-// A tensor of the device in the CPU's words: the same memory.
+// The same memory as a tensor on the CPU.
 inline at::Tensor on_cpu(const at::Tensor& tensor) {
   if (!tensor.is_cuda())
     return tensor;
   return at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(), tensor.options().device(at::kCPU));
 }
 
-// The way back: a view of one of the inputs, or memory of its own.
+// The CPU's result as a tensor of the device: a view of an input if it shares memory with one, or else a copy.
 inline at::Tensor on_card(const at::Tensor& result, c10::Device device, const std::vector<at::Tensor>& inputs) {
   for (const at::Tensor& input : inputs) {
     const auto* base = static_cast<const char*>(input.storage().data());
@@ -112,7 +112,7 @@ inline at::Tensor on_card(const at::Tensor& result, c10::Device device, const st
   if (bytes)
     std::memcpy(memory.get(), result.storage().data(), static_cast<size_t>(bytes));
   memory.unsafe_set_device(device);
-    // A graph has its memory for itself, also when nobody holds the tensors of the capture any more.
+    // A graph replays into this memory, so it is never freed, even if nobody holds the tensors of the capture any more.
   if (is_captured(Streams::of(current_stream(device))))
     memory.release_context();
   c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, std::move(memory), c10::GetAllocator(c10::kCPU), true);
@@ -151,8 +151,8 @@ private:
     return stack;
   }
 
-    // A replay computes the same again, into the memory of now. The graph does not hold the results' tensors, only what they
-    // lie in, so that they are as much their reader's own as ever.
+    // Lets a replay compute the same again and copy it into the memory of today's results. The graph holds only that memory and
+    // not the result tensors, so their reference counts are those that the library would see without a graph.
   void again(void* stream, const torch::jit::Stack& arguments, const torch::jit::Stack& results) const {
     std::vector<at::Tensor> memory;
     for (const c10::IValue& result : results) {
@@ -208,7 +208,7 @@ inline void compute_on_card(const c10::OperatorHandle& op, torch::jit::Stack* st
   Call(op, stack).run();
 }
 
-// Between the two memories, in either direction.
+// Copies between the host and the device, in either direction.
 inline at::Tensor& copy(at::Tensor& self, const at::Tensor& from, bool) {
   const at::Tensor& there = self.is_cuda() ? self : from;
   void* stream = Streams::of(current_stream(there.device()));
@@ -219,7 +219,7 @@ inline at::Tensor& copy(at::Tensor& self, const at::Tensor& from, bool) {
 
 }  // namespace detail
 
-// Makes the devices; once, before anything else.
+// Registers the devices with libtorch. Call it once, before anything else.
 inline void plug_in() {
   static const Streams* streams = new Streams();
   c10::impl::device_guard_impl_registry[static_cast<size_t>(c10::kCUDA)].store(streams);

@@ -85,7 +85,7 @@ const Kernel kKernels[] = {
      }},
 };
 
-// Memory that was given back is never used again, and holds no number that anybody wrote.
+// Overwrites memory that was given back. It is never used again, so that a late read is seen.
 void give_back(uint64_t address) {
   std::memset(reinterpret_cast<void*>(address), 0xdd, state().sizes[address]);
 }
@@ -289,7 +289,7 @@ int cuMemFree_v2(uint64_t address) {
 int cuMemFreeAsync(uint64_t address, void* stream) {
   card::note("free");
   card::add(stream, [address] { give_back(address); });
-  // A card that has nothing else to do gives it back at once.
+  // An idle card frees the memory at once, so do that here: nothing may still need it.
   card::finish(stream);
   return kSuccess;
 }
@@ -313,7 +313,7 @@ int cuEventCreate(void** event, unsigned) {
 }
 
 int cuEventDestroy_v2(void*) {
-  return kSuccess; // whoever waits for it may still do so
+  return kSuccess; // not freed, because work in a queue may still wait for it
 }
 
 int cuEventRecord(void* event, void* stream) {

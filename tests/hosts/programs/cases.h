@@ -1,6 +1,6 @@
 /* A host program with many cases: `program NAME` runs one of them. A case prints what it finds; its value is the exit code.
- * With HOST_MODEL in the environment (a shared object with model.h's functions, and a TorchScript file), a model runs before
- * the case and after it, and what it answers is printed. Nothing here knows of libgraphpatch. */
+ * HOST_MODEL may name a shared object with model.h's functions, and HOST_MODEL_FILE a TorchScript file. Then the model runs
+ * before the case and after it, and its results are printed. Nothing here knows of libgraphpatch. */
 #ifndef CASES_H
 #define CASES_H
 

@@ -1,7 +1,7 @@
-/* crowd SECONDS THREADS: threads that patch, record, open and end sessions, and fork, while all run the model of the
- * environment. Each result must be the bare one or that of the thread's own patch, as it is at that moment. Prints how many
- * results were right and wrong, and how many children were right, wrong and hung.
- * crowd SECONDS THREADS bare: the same without a session: how forks end alone. */
+/* crowd SECONDS THREADS: threads that patch, record, open and end sessions, and fork, while all of them run the model that the
+ * environment names. Each result must be the bare one or that of the thread's own patch, as it is at that moment. Prints how
+ * many results were right and wrong, and how many children were right, wrong and hung.
+ * crowd SECONDS THREADS bare: the same without a session, to compare how children of a fork end. */
 #include "model.h"
 
 #include <graphpatch.h>
@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Seconds after which a child is taken for one that hangs. */
+/* After so many seconds a child counts as hung. */
 #ifndef PATIENCE
 #define PATIENCE 60
 #endif
@@ -45,7 +45,7 @@ static void expect(float found, float expected) {
   ++*(found == expected ? &right : &wrong);
 }
 
-/* A patch of this thread's alone. */
+/* Registers a patch that holds on this thread only. */
 static uint64_t patch(void) {
   gp_spec *spec;
   uint64_t id;
@@ -70,7 +70,7 @@ static void read_graphs(void) {
   gp_string_free(tree);
   gp_graphs_free(graphs);
 }
-/* A session that is not attached: nobody's runs are changed by it. */
+/* Opens a session that is not attached, so that its patch must change no run. */
 static void other_session(void) {
   gp_session *other;
   uint64_t id;
@@ -79,7 +79,7 @@ static void other_session(void) {
   expect(run(), bare);
   gp_session_close(other);
 }
-/* What a child that is late does: whether it computes or waits, and for what. With CROWD_DEBUGGER, gdb shows its stack. */
+/* Prints the state of a late child: whether it computes, or what it waits for. With CROWD_DEBUGGER, gdb shows its stack. */
 static void tell_of(pid_t child) {
   char command[500];
   snprintf(command, sizeof command,

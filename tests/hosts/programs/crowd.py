@@ -1,7 +1,7 @@
 """Many threads that record, patch, fork and end sessions, each with values of its own: crowd.py SECONDS THREADS [bare].
 
 Every result is compared with what PyTorch itself computes. Prints how many were right and wrong, and how many children of a fork
-were right, wrong and hung, in one line of JSON. With `bare`, nothing of libgraphpatch is imported: how forks end alone.
+were right, wrong and hung, in one line of JSON. `bare` imports nothing of libgraphpatch, to compare how children of a fork end.
 """
 
 import json
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 SECONDS, THREADS, BARE = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["bare"]
-# How long a child may take, which needs milliseconds; the machine may be busy.
+# Seconds that a child may take. It needs milliseconds, but the machine may be busy.
 PATIENCE = 120.0
 
 torch.set_num_threads(1)
@@ -117,7 +117,7 @@ def main() -> None:
     x, shared = torch.ones(2, 4), Net()
     pg = None if BARE else PatchableGraph(shared, x)
     members = [Member(number, shared, pg, x) for number in range(THREADS)]
-    # libtorch makes some facts at the first use of an operation, under locks of its own.
+    # At the first use of an operation libtorch fills caches under its own locks, which a child could inherit locked.
     with torch.inference_mode():
         members[0].child()
         members[0].expected(members[0].net)

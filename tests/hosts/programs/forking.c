@@ -1,6 +1,6 @@
-/* forking CHILDREN THREADS: forks while other threads run the model of the environment. Each child runs the model too, or
- * executes another program. Prints how the children ended: right, wrong, hung (not within ten seconds).
- * forking RUNS: runs the model so often, then forks a child that ends at once. Prints how many pages the child has touched. */
+/* forking CHILDREN THREADS: forks while other threads run the model that the environment names. Each child runs the model too,
+ * or executes another program. Prints how the children ended: right, wrong, hung (not within ten seconds).
+ * forking RUNS: runs the model RUNS times, then forks a child that ends at once. Prints how many pages the child touched. */
 #define _GNU_SOURCE
 #include "model.h"
 

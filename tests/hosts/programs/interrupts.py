@@ -1,8 +1,9 @@
-"""Exceptions out of a signal handler, at moments of chance: interrupts.py TIMES [alone].
+"""Exceptions out of a signal handler, at random moments: interrupts.py TIMES [alone].
 
-Each time a model is called in a block of patches, and a timer ends that somewhere by an exception; then the model must give what it
-gives without patches, and in a new block what it gives with them. With `alone`, nothing of libgraphpatch is imported: all calls
-must give what the first one gave. Prints how many calls were interrupted, and how many were wrong then.
+Each time, a model is called in a block of patches, and a timer interrupts the block by an exception. Afterwards the
+model must give the results without patches, and in a new block those with them. With `alone`, nothing of libgraphpatch
+is imported, and all calls must give the result of the first. Prints how many calls were interrupted, and how many
+of the later calls were wrong.
 """
 
 import random

@@ -1,4 +1,4 @@
-// What C++ adds to how a process lives and ends.
+// Features of C++ that matter when a process begins, runs and ends.
 
 #include "cases.h"
 

@@ -1,4 +1,4 @@
-/* The dynamic linker. PLUGIN is a shared object that the tests compile (plugin.c). */
+/* Programs that load libraries. HOST_PLUGIN in the environment names a shared object that the tests compile (plugin.c). */
 #define _GNU_SOURCE
 #include "cases.h"
 
@@ -107,7 +107,7 @@ static void *opens_and_closes(void *nothing) {
 }
 CASE(opens_on_many_threads) {
   pthread_t threads[8];
-  putenv("HOST_QUIET=1"); /* who of them opens it anew is chance */
+  putenv("HOST_QUIET=1"); /* the plugin prints nothing, because how often it is loaded anew is random here */
   for (int i = 0; i < 8; ++i) pthread_create(&threads[i], NULL, opens_and_closes, NULL);
   for (int i = 0; i < 8; ++i) pthread_join(threads[i], NULL);
   return 0;

@@ -1,6 +1,6 @@
-/* Preloaded: makes allocations of libgraphpatch and of its adapter fail, and no others.
+/* A library to preload. It makes allocations of libgraphpatch and of its adapter fail, and no others.
  *   NO_MEMORY_AT=N: the Nth one alone;  NO_MEMORY_FROM=N: the Nth one and all that follow.
- * How many there were is written to the file NO_MEMORY_COUNT. */
+ * It writes the number of their allocations to the file that NO_MEMORY_COUNT names. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,7 +33,8 @@ static int holds(struct dl_phdr_info *info, size_t size, void *data) {
   }
   return 0;
 }
-/* The dynamic linker's own code, from which its lists must not be looked at. */
+/* The dynamic linker's own code. dl_iterate_phdr must not be called for its allocations: they are made while it changes its
+ * lists. */
 static ElfW(Addr) linker_start, linker_end;
 static int is_linker(struct dl_phdr_info *info, size_t size, void *nothing) {
   (void)size, (void)nothing;
@@ -87,7 +88,7 @@ int posix_memalign(void **out, size_t alignment, size_t size) {
   if (fails(__builtin_return_address(0))) return ENOMEM;
   return (*out = __libc_memalign(alignment, size)) ? 0 : ENOMEM;
 }
-/* operator new, as the adapter calls it. */
+/* operator new(size_t), by which the adapter allocates. */
 void *_Znwm(size_t size) {
   static void *(*real)(size_t);
   static void (*bad_alloc)(void);

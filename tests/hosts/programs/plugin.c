@@ -1,4 +1,4 @@
-/* What loading.c opens. */
+/* The plugin that the programs of loading.c load. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>

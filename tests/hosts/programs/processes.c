@@ -1,4 +1,4 @@
-/* Children of all kinds, and what a process hands on. */
+/* Child processes of all kinds, and what they inherit. */
 #define _GNU_SOURCE
 #include "cases.h"
 
@@ -12,7 +12,7 @@ static int executed(const char *what) {
   return execv(program, arguments);
 }
 
-/* What other cases execute. */
+/* The case that other cases execute by execv. */
 CASE(told) {
   printf("executed %s with %d\n", argc > 2 ? argv[2] : "nothing", argc);
   return 4;

@@ -1,7 +1,8 @@
-/* sealed END: runs the model of the environment, seals itself, and runs it on. After the seal, the kernel kills the process at
- * any system call that opens, renames or removes a file, starts a process or a thread, or sets a timer. END: `exit`, `_exit`,
- * `thread` (a thread from before the seal runs the model, too, and the process ends by a system call of its own), or `child`
- * (it is a forked child that seals itself and runs the model). Prints the sums of all results. */
+/* sealed END: runs the model that the environment names, seals itself, and runs it again. After the seal, the kernel
+ * kills the process at any system call that opens, renames or removes a file, starts a process or a thread, or sets a timer.
+ * END: `exit`, `_exit`, `thread` (a thread from before the seal runs the model, too, and the process ends by a
+ * system call of its own), or `child` (it is a forked child that seals itself and runs the model). Prints the sums of all
+ * results. */
 #include "model.h"
 
 #include <linux/audit.h>
@@ -30,8 +31,8 @@ static float run(void) {
 }
 static void *run_on(void *nothing) {
   float sum = run();
-  pthread_barrier_wait(&sealed); // about to be sealed
-  pthread_barrier_wait(&sealed); // sealed
+  pthread_barrier_wait(&sealed); // until the process is about to be sealed
+  pthread_barrier_wait(&sealed); // until the process is sealed
   for (int i = 0; i < RUNS; ++i) sum += run();
   printf("%.9g\n", sum);
   return nothing;
@@ -78,7 +79,7 @@ int main(int argc, char **argv) {
   shared = model_load(getenv("HOST_MODEL_FILE"));
   if (!shared || argc != 2) return 1;
   float sum = run() + run();
-  /* Its first line makes the stream's buffer, which asks what kind of file it is. */
+  /* Printed before the seal: the first output allocates the stream's buffer, for which libc calls fstat. */
   printf("%.9g\n", sum);
   fflush(stdout);
   pthread_t thread;

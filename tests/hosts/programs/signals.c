@@ -1,4 +1,4 @@
-/* Signals: what a process begins with, handlers, and ways out of them. */
+/* Signals: the state in which a process begins, handlers, and ways to leave a handler. */
 #define _GNU_SOURCE
 #include "cases.h"
 

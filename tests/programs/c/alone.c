@@ -1,4 +1,4 @@
-/* Everything that works in a process without libtorch, and how the rest says that there is none.
+/* Calls that work in a process without libtorch, and the errors of calls that need it.
  *
  *   alone GRAPH.json FOLDER
  *
@@ -209,7 +209,7 @@ static void check_graphs(const char *file, const char *folder) {
   gp_graphs_free(graphs);
 }
 
-/* A tensor that is refused; its deleter is called all the same, once. */
+/* Passes a tensor that must be refused. Its deleter must still be called exactly once. */
 static void refused_tensor(DLManagedTensorVersioned *tensor, const char *why) {
   gp_value *value;
   int before = deleted;
@@ -362,7 +362,8 @@ static void release(void *user) {
   ++released;
 }
 
-/* All or none, and all bad paths in one error. A function's `user` is handed back when the last patch and spec are gone. */
+/* Several specs are registered together or not at all. A function's `user` is released when the last patch and spec that need
+ * it are gone. */
 static void check_all_at_once(gp_session *session) {
   gp_spec *good, *function, *bad[2];
   uint64_t ids[2];
@@ -393,7 +394,7 @@ static void check_all_at_once(gp_session *session) {
   gp_spec_free(bad[1]);
 }
 
-/* A struct as headers of other versions know it. */
+/* Structs of other sizes, as in headers of other versions. */
 static void check_sizes(gp_session *session, uint64_t id) {
   struct {
     gp_patch_counts known;
@@ -495,7 +496,7 @@ static void no_place(void *user, gp_frames *frames) {
   (void)user, (void)frames;
 }
 
-/* What a program tells of its modules: made without libtorch, and told to nobody. */
+/* The calls by which a program reports its modules, in a process in which no session wants to know. */
 static void check_host(gp_session *session) {
   const char *names[] = {"x", "mask"}, *parameters[] = {"layers.0.weight"};
   const void *tensors[] = {NULL};
@@ -548,7 +549,7 @@ static void check_host(gp_session *session) {
 
 #define null(call) refused(GP_STATUS_ARGUMENT, call)
 
-/* NULL for every pointer of every call. */
+/* Passes NULL for every pointer of every call. */
 static void check_null(gp_session *session, const char *file) {
   gp_graphs *graphs;
   gp_spec *spec;
@@ -680,7 +681,7 @@ static void check_null(gp_session *session, const char *file) {
   gp_graphs_free(graphs);
 }
 
-/* What can be said of CUDA on any machine; tests/gpu has the rest. */
+/* Checks of CUDA that need no card; tests/gpu has the others. */
 static void check_cuda(gp_session *session) {
   gp_value *value;
   gp_spec *spec;

@@ -45,7 +45,7 @@ static int called(void *user, DLManagedTensorVersioned *value, DLManagedTensorVe
 #define bad(call)                                                                                                              \
   (refused(GP_STATUS_ARGUMENT, call), check_that(__FILE__, __LINE__, strstr(gp_last_error(), words) != NULL, words))
 
-/* Each call that takes an object is given a bad one in each place; `good` has live ones for the other places. */
+/* Makes each call that takes objects, with a bad object in each place in turn; the other places get live ones from `good`. */
 static void each_call_refuses(objects wrong, objects good, const char *words) {
   char *text;
   uint64_t number;
@@ -93,7 +93,7 @@ static void each_call_refuses(objects wrong, objects good, const char *words) {
   bad(gp_scope_open(wrong.scope, &wants)), bad(gp_scope_script(wrong.scope, &wants));
 }
 
-/* A free that must change nothing: it says why, and the objects that live go on. */
+/* Frees each wrong object. The free must report an error and change nothing. */
 static void each_free_refuses(objects wrong, const char *words) {
   gp_session_close(wrong.session);
   require(strstr(gp_last_error(), words) != NULL, "closing a session says why not");
@@ -121,7 +121,7 @@ static void still_work(objects good) {
 static void check_freed(const char *graph) {
   objects old = all_new(graph);
   free_all(old);
-  /* They take the places of the old ones. */
+  /* New objects take the slots of the freed ones, so that old pointers must not be taken for them. */
   objects good = all_new(graph);
   each_call_refuses(old, good, "that was freed");
   each_free_refuses(old, "that was freed");
@@ -178,7 +178,7 @@ static void check_text(void) {
   says("no text of this library");
 }
 
-/* Threads that use one object while another one frees it: each use is right or refused. */
+/* Threads use an object while another thread frees it: each use must either work or be refused. */
 
 typedef struct {
   gp_session *session;

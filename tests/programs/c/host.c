@@ -1,4 +1,4 @@
-/* A program that tells of its modules by calls, as a binding does: roots, scopes, their values, and patches on these.
+/* A program that reports its modules to the library, as a binding does: roots, scopes, their values, and patches of these.
  *
  *   host FOLDER
  *
@@ -88,7 +88,7 @@ static const char *TREE =
     "  ├─sub_0: Tensor(3, 2)\n"
     "  └─sub_1: Tensor(3, 2)\n";
 
-/* What a patch does, by hand: at which value, on which rows (-1: all). */
+/* A patch that is applied by hand: the value, what to do with it, and the row (-1: all rows). */
 typedef struct {
   int place;
   char kind; /* 'z' zero, 'a' add, 'r' replace */
@@ -104,12 +104,12 @@ static gp_scope *layer;
 
 /* One call of the model. */
 typedef struct {
-  /* Told of in a run for this session; for the attached one if that is NULL. */
+  /* If `told`, the call is reported in a run of `session`, or of the attached session if that is NULL. */
   bool told, owned;
   const gp_session *session;
   uint32_t wants, inside;
   uint64_t plan;
-  /* Not told of, and changed by hand; `seen` are all values then. */
+  /* Otherwise the call is not reported, `by_hand` changes a value, and `seen` receives all values. */
   const edit *by_hand;
   float seen[PLACES][SIZE], out[2][SIZE];
   int64_t rounds;
@@ -130,7 +130,7 @@ static float edited(const edit *e, float value) {
   return e->kind == 'z' ? 0 : e->kind == 'a' ? value + (float)e->number : (float)e->number;
 }
 
-/* A tensor has appeared. */
+/* Called for each tensor of the model. Without a report, notes its numbers and applies the change by hand. */
 static model_tensor *tensor_at(call *c, int place, model_tensor *tensor) {
   float values[SIZE];
   if (c->told) return tensor;
@@ -148,7 +148,7 @@ static double number_at(call *c, int place, double number) {
   return c->by_hand && c->by_hand->place == place ? edited(c->by_hand, (float)number) : number;
 }
 
-/* Leaves of the value that was shown last, as the patches left them. */
+/* A leaf of the value that was shown last, as the patches left it. */
 static model_tensor *leaf_tensor(call *c, size_t index, model_tensor *tensor) {
   gp_leaf leaf = GP_LEAF_INIT;
   ok(gp_scope_leaf(index, &leaf));
@@ -313,7 +313,7 @@ static char *tree_of(const gp_session *session, size_t index) {
   return tree;
 }
 
-/* Compares and ends both. */
+/* Compares two tensors and frees both. */
 static void is(model_tensor *tensor, model_tensor *expected, const char *what) {
   float found[SIZE], values[SIZE];
   require(tensor && expected, model_error());
@@ -342,7 +342,7 @@ static model_tensor *plain(void) {
 
 /* --- patches ------------------------------------------------------------------------------------------------------ */
 
-/* Every value that the model has can be changed, and only it changes. */
+/* A patch can change every value of the model, and changes no other value. */
 static void check_patches(gp_session *session) {
   static const edit EDITS[] = {
       {0, 'a', 2, -1}, {0, 'r', 3, -1}, {0, 'z', 0, -1}, {0, 'a', -0.75, 0}, {0, 'r', 4, 0}, {0, 'z', 0, 0}};
@@ -376,7 +376,7 @@ static void check_patches(gp_session *session) {
   same(&found, &bare, "nor in the model's own tensors");
 }
 
-/* What probes keep is what the model computes without a run. */
+/* Probes keep the same values that the model computes without a run. */
 static void check_probes(gp_session *session) {
   call expected = by_hand(NULL), found;
   uint64_t ids[PLACES], n;
@@ -405,7 +405,7 @@ static void check_probes(gp_session *session) {
   }
 }
 
-/* Every kind of leaf and container, as one input and as all of them. */
+/* Shows every kind of leaf and container, as a single input and as several inputs at once. */
 static void check_structures(gp_session *session) {
   const char *values = "(9;TNB1;I-3;F0.5;S7:größeO4:Type(2;[0;{1;1:aT{0;";
   const char *expected =
@@ -474,7 +474,7 @@ static void check_structures(gp_session *session) {
   ok(gp_patch_remove(session, number)), ok(gp_patch_remove(session, more));
 }
 
-/* What the program gives away is changed where it lies; everything else is left as it was. */
+/* A value that the program gives away is patched in place. Any other value is patched on a copy. */
 static void check_owned(gp_session *session) {
   uint64_t id = patch(session, "output=add:1");
   gp_root *root;
@@ -561,7 +561,7 @@ static void check_wants(gp_session *session) {
   require(c.wants & GP_WANTS_PARAMETERS && c.inside & GP_WANTS_OPERATIONS, "parameters");
   ok(gp_patch_remove(session, second));
 
-  /* A module that no patch names: no call of it matters, nor what it calls, until the patches change. */
+  /* No patch names this module, so neither its calls nor those inside it matter until the patches change. */
   ok(gp_scope_new("other", "other", "Other", NULL, 0, false, &other));
   ok(gp_run_open(session, net, &wants, NULL));
   other_wants = entered(other);
@@ -629,7 +629,7 @@ static void check_opaque(gp_session *session) {
 
 /* --- runs in runs, at once, and again ----------------------------------------------------------------------------- */
 
-/* A run of another session begins and ends inside the run of one, which goes on where it was. */
+/* A run of another session may begin and end inside a run, which then continues where it was. */
 static void check_nested(gp_session *session, gp_session *other) {
   const edit zero = {VALUE, 'z', 0, -1};
   call bare = by_hand(NULL), expected = by_hand(&zero), inner;
@@ -657,7 +657,7 @@ static void check_nested(gp_session *session, gp_session *other) {
   require(wants == 0, "and wants nothing");
   refused(GP_STATUS_STATE, gp_run_begin("third"));
 
-  /* A run for the same session suspends its own as well; what is left open in it ends with it. */
+  /* A run may also begin inside a run of the same session. Scopes that are left open in the inner run end with it. */
   ok(gp_run_open(session, net, &wants, NULL));
   entered(layer);
   is(relu(), full(7), "a run of the same session inside its own");
@@ -668,7 +668,7 @@ static void check_nested(gp_session *session, gp_session *other) {
   ok(gp_run_end());
   require(runs(session) == before + 2 && runs(other) == others + 1, "each run counts for its session");
 
-  /* Scopes that an early return left open. */
+  /* gp_scope_unwind leaves scopes that an early return has left open. */
   ok(gp_run_open(session, net, &wants, NULL));
   ok(gp_scope_script(layer, &depth));
   entered(layer), entered(layer), entered(layer);
@@ -686,7 +686,7 @@ static void check_nested(gp_session *session, gp_session *other) {
   is(relu(), full(9), "the next run begins in its root");
   ok(gp_run_end());
 
-  /* A scope left that was not entered. */
+  /* Leaving a scope that was not entered changes nothing. */
   ok(gp_run_open(session, net, &wants, NULL));
   ok(gp_scope_leave());
   is(relu(), full(9), "there is no scope to leave: the root stays open");
@@ -696,7 +696,7 @@ static void check_nested(gp_session *session, gp_session *other) {
   ok(gp_patch_remove(session, first)), ok(gp_patch_remove(session, second)), ok(gp_patch_remove(session, third));
 }
 
-/* A session closed inside its own run, which goes on. */
+/* A session is closed inside its own run, which continues. */
 static void check_closed(void) {
   gp_session *session = opened();
   uint32_t wants;
@@ -737,7 +737,7 @@ static void check_threads(gp_session *one, gp_session *two) {
   }
 }
 
-/* A part of a run that is computed again: the same names, under the same patches, whatever has become of these. */
+/* A part of a run is computed again, as in checkpointing: with the same names and patches, even if the patches were removed. */
 static void check_snapshot(gp_session *session, gp_session *other) {
   uint64_t first = patch(session, "layer.relu=replace:1"), second = patch(session, "layer.relu_1=replace:2");
   uint64_t third = patch(session, "layer.bias=replace:1"), before, plan, again;
@@ -769,7 +769,7 @@ static void check_snapshot(gp_session *session, gp_session *other) {
   }
   require(runs(session) == before, "a part computed again counts as no run");
 
-  /* Inside a run of another session, which it suspends. */
+  /* The same inside a run of another session, which is suspended meanwhile. */
   first = patch(other, "relu_1=replace:5");
   ok(gp_run_open(other, net, &wants, NULL));
   is(relu(), plain(), "the first relu of the other run");
@@ -787,7 +787,7 @@ typedef struct {
   uint32_t wants;
 } part;
 
-/* Two operations in the layer, on a thread of their own. */
+/* The function of a thread: continues the run there and calls two operations in the layer. */
 static void *run_part(void *given) {
   part *p = given;
   ok(gp_run_resume(p->from, true, &p->wants, NULL));
@@ -797,7 +797,7 @@ static void *run_part(void *given) {
   return NULL;
 }
 
-/* A part of a recorded run that is computed elsewhere is recorded where it belongs, if that is asked for. */
+/* A part of a recorded run that another thread computes is recorded in that run's graph, if the caller asks for it. */
 static void check_parts(gp_session *session, gp_session *other) {
   const void *tensors[] = {model_tensor_impl(weight), model_tensor_impl(bias)};
   uint32_t wants;
@@ -868,7 +868,7 @@ static void check_source(gp_session *session, const char *folder) {
   ok(gp_patch_remove(session, id));
   ok(gp_session_record(session, true));
   c = told(session, true);
-  /* mul, add; layer; relu, three add, two mul */
+  /* In the root: mul, add, and the call of the layer. In the layer: relu, three times add, twice mul. */
   require(p.asked == 9, "asked for each operation, and for the call");
   c = told(session, true);
   require(p.asked == 9, "and for nothing twice");
@@ -939,7 +939,7 @@ typedef struct {
   int calls, how;
   int32_t status;
   gp_session *other;
-  model_tensor *seen, *given; /* the last one stays until the next call */
+  model_tensor *seen, *given; /* `given` must live until the next call */
 } function;
 
 enum { LEAVE, TWICE, ITSELF, OTHER, ONE, RUN };
@@ -958,16 +958,16 @@ static int32_t answer(void *user, const void *tensor, const void **replacement) 
     case ITSELF: f->given = model_tensor_at(tensor); break;
     case OTHER: f->given = model_tensor_new(INPUTS, COLUMNS, ROWS, 0); break;
     case ONE: f->given = model_tensor_new(WEIGHTS, 1, COLUMNS, 0); break;
-    case RUN: /* runs of the function's own, one after the other, and operations between them */
+    case RUN: /* the function itself begins runs, and calls operations between them */
       for (int i = 0; i < 2; ++i) {
         ok(gp_run_open(f->other, net, &wants, NULL));
         is(relu(), full(5), "a run inside a function is patched for its session");
         ok(gp_run_end());
         is(relu(), plain(), "an operation of the function's belongs to no run");
       }
-      ok(gp_run_open(NULL, net, &wants, NULL)); /* nothing is attached, and no run is open here */
+      ok(gp_run_open(NULL, net, &wants, NULL)); /* does nothing: no session is attached, and the function is outside of runs */
       ok(gp_run_open(f->other, net, &wants, NULL));
-      entered(layer); /* what a function leaves open ends with it */
+      entered(layer); /* left open: runs and scopes of a function end when it returns */
       break;
     default: break;
   }
@@ -983,7 +983,7 @@ static uint64_t custom(const gp_session *session, const char *path, const char *
   return registered(session, spec);
 }
 
-/* One call of relu, and the output of it, as the function leaves them. */
+/* Runs relu once under the patch. Returns the output as the function leaves it. */
 static model_tensor *run_custom(gp_session *session, bool output, gp_status status) {
   uint32_t wants, changed;
   gp_leaf leaf = GP_LEAF_INIT;
@@ -1031,7 +1031,7 @@ static void check_custom(gp_session *session, gp_session *other) {
     f.status = 0;
     ok(gp_patch_remove(session, id));
 
-    /* A part of the value; what is given is written there. */
+    /* With a slice, the function sees that part of the value, and its result is written there. */
     float values[SIZE];
     model_tensor *bare = plain();
     model_tensor_read(bare, values, SIZE);
@@ -1044,7 +1044,7 @@ static void check_custom(gp_session *session, gp_session *other) {
     require(model_tensor_read(f.seen, seen, SIZE) == 4, "the picked rows are shown");
     ok(gp_patch_remove(session, id));
 
-    /* Runs of the function's own. */
+    /* The function begins runs itself. */
     uint64_t inner = patch(other, "relu=replace:5"), behind = patch(session, "relu_1=replace:6");
     id = custom(session, path, NULL, &f);
     f.how = RUN, f.other = other;
@@ -1061,7 +1061,7 @@ static void check_custom(gp_session *session, gp_session *other) {
     ok(gp_patch_remove(session, id)), ok(gp_patch_remove(session, behind)), ok(gp_patch_remove(other, inner));
   }
 
-  /* A number comes as a tensor without dimensions. */
+  /* The function receives a number as a tensor without dimensions. */
   uint64_t id = custom(session, "layer.rounds", NULL, &f);
   f.how = LEAVE;
   call bare = by_hand(NULL), c = told(session, true);
@@ -1076,7 +1076,8 @@ static void check_custom(gp_session *session, gp_session *other) {
   same(&c, &expected, "a number that the function made");
   ok(gp_patch_remove(session, id));
 
-  /* None comes as NULL, and may become a tensor; what is neither tensor nor number is no value to be patched. */
+  /* The function receives None as NULL and may return a tensor for it. Leaves that are neither tensor nor number nor None
+   * cannot be patched. */
   static const char *NOTHING[] = {"N", "T", "S1:a", "O4:Type"};
   const void *none[] = {NULL};
   uint32_t wants, changed;
@@ -1154,7 +1155,7 @@ static void check_errors(gp_session *session) {
   strcpy(deep + 3 * 190, "N");
   refused(GP_STATUS_PARSE, gp_scope_input(0, deep, NULL, 0, &changed));
 
-  /* Patches that cannot be applied: to what is shown, in a container, and to an operation's result. */
+  /* Patches that cannot be applied: to a shown value, to a value in a container, and to the result of an operation. */
   refused(GP_STATUS_REFUSED, gp_scope_input(0, "T", tensors, 1, &changed));
   says("x[9]=zero");
   says("(3, 2)");
@@ -1184,7 +1185,7 @@ static void check_errors(gp_session *session) {
   ok(gp_session_on_error(session, GP_ON_ERROR_RAISE));
   ok(gp_patch_remove(session, id)), ok(gp_patch_remove(session, second)), ok(gp_patch_remove(session, third));
 
-  /* A call that is refused leaves everything as it was. */
+  /* A refused call changes nothing. */
   id = patch(session, "relu=replace:9");
   ok(gp_run_open(session, net, &wants, NULL));
   refused(GP_STATUS_ARGUMENT, gp_scope_open(layer, NULL));
@@ -1206,7 +1207,7 @@ static void check_errors(gp_session *session) {
   ok(gp_run_parameters(NULL, 0));
 }
 
-/* The session that runs without a name of one belong to. */
+/* Runs that name no session belong to the attached session. */
 static void check_attached(gp_session *session) {
   const edit two = {MUL, 'r', 2, -1};
   call bare = by_hand(NULL), expected = by_hand(&two), found = told(NULL, true);

@@ -1,9 +1,10 @@
-/* Patches that text cannot say, on a TorchScript module and on plain operations: every kind, index, value and reading.
+/* Patches that text cannot express, on a TorchScript module and on plain operations: every kind, index and value, and how kept
+ * values are read.
  *
  *   patches TUPLE_OUTPUT.pt FOLDER
  *
  * The model is the TupleOutputModule of session.c; FOLDER is where files may be written. What a patch does to the
- * value of `linear.linear`, which is the first result, is computed here once more. Ends with status 0 if all is as it
+ * value of `linear.linear`, which is the first result, is computed by this program as well. Ends with status 0 if all is as it
  * must be. */
 #include "check.h"
 
@@ -37,7 +38,7 @@ static void run_gives(const float *values, const char *what) {
   require(memcmp(out, values, sizeof out) == 0, what);
 }
 
-/* Begins with the values as they are without a patch. */
+/* Sets the expected values to those without a patch. */
 static void expect_bare(void) {
   memcpy(expected, bare, sizeof expected);
 }
@@ -61,7 +62,7 @@ static gp_patch_counts counts(uint64_t id) {
   return found;
 }
 
-/* Registers the spec and ends it, compares one run with `expected`, and takes the patch away again. */
+/* Registers the spec and frees it, compares one run with `expected`, and removes the patch. */
 static void spec_gives(gp_spec *spec, const char *what) {
   uint64_t id = registered(spec);
   run_gives(expected, what);
@@ -369,7 +370,7 @@ static void check_all_at_once(void) {
   run_gives(bare, "both are gone");
 }
 
-/* All bad paths in one error, once a graph was recorded. */
+/* After a graph was recorded, one error names all bad paths. */
 static void check_paths_at_once(void) {
   gp_spec *specs[2] = {spec_of("nowhere"), spec_of("layers_8.nothing")};
   uint64_t ids[2];
@@ -457,7 +458,7 @@ static void kept_is(uint64_t id, uint64_t index, const float *values, const char
   end_tensor(tensor);
 }
 
-/* Returns a kept tensor, for when patch and session are gone. */
+/* Returns a kept tensor, which must stay valid after the patch and the session have ended. */
 static DLManagedTensorVersioned *check_kept(const char *folder) {
   gp_spec *spec = spec_of(NODE);
   uint64_t before, zero, after, record, limited, all, number_of, dropped;
@@ -528,7 +529,7 @@ typedef struct {
   DLManagedTensorVersioned *give;
 } plan;
 
-/* Checks the column 1 that it is shown, and answers as it is told. */
+/* The function of a patch: checks that it sees column 1, and returns what the test has chosen. */
 static int32_t give(void *user, DLManagedTensorVersioned *value, DLManagedTensorVersioned **replacement) {
   plan *p = user;
   DLTensor *t = &value->dl_tensor;
@@ -635,7 +636,7 @@ static const char *PLAIN =
     "│ └─relu: Tensor(3, 2)\n"
     "└─add_1: Tensor(3, 2)\n";
 
-/* relu(relu(x + 1) + 2), and more that nobody reads; gives what the second relu gave. */
+/* Computes relu(relu(x + 1) + 2) and further values that nobody uses. Keeps the result of the second relu. */
 static void run_plain(const float *input) {
   model_tensor *x = model_tensor_new(input, ROWS, COLUMNS, 0), *a, *b, *c, *d, *e;
   ok(gp_run_begin("plain"));
@@ -747,7 +748,7 @@ static void check_session(void) {
   gp_string_free(notes);
 }
 
-/* A function that runs models itself; they are no part of the run that called it. */
+/* A patch's function that runs a model itself. That is not part of the run that called the function. */
 static int32_t run_more(void *user, DLManagedTensorVersioned *value, DLManagedTensorVersioned **replacement) {
   model_tensor *x = model_tensor_new(INPUT, ROWS, COLUMNS, 0), *y;
   float inner[OUTPUTS];

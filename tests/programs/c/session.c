@@ -2,8 +2,8 @@
  *
  *   session TUPLE_OUTPUT.pt
  *
- * The model is the TupleOutputModule: one Linear(2, 3) called on x and on x + 1; x is (3, 2). The README shows this
- * program's beginning. Ends with status 0 if all is as it must be. */
+ * The model is the TupleOutputModule: one Linear(2, 3) called on x and on x + 1; x is (3, 2). docs/how-to/binding.md
+ * refers to this program. Ends with status 0 if all is as it must be. */
 #include <graphpatch.h>
 
 #include <stdio.h>
@@ -59,7 +59,7 @@ static int same(const float *a, const float *b) {
   return memcmp(a, b, OUTPUTS * sizeof *a) == 0;
 }
 
-/* What output 0 becomes under one patch, which is taken away again. */
+/* Computes output 0 under one patch, which is removed again. */
 static void with_patch(gp_session *session, model *m, const char *patch, float *out) {
   uint64_t id;
   gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
@@ -120,7 +120,7 @@ static void check_failures(gp_session *session, model *m, const float *bare) {
   ok(gp_patch_remove(session, id));
 }
 
-/* What a person reads in gp_session_missed. */
+/* Compares the text of gp_session_missed. */
 static void missed(gp_session *session, const char *expected) {
   char *text;
   ok(gp_session_missed(session, &text));
@@ -137,7 +137,7 @@ static void check_missed(model *m) {
   ok(gp_session_open(&session));
   ok(gp_session_attach(session));
   missed(session, "");
-  /* Nothing is recorded: no path can be refused. */
+  /* No graph was recorded yet, so that no path can be refused. */
   ok(gp_patch_add(session, "linear_7.output=zero", &id));
   ok(gp_patch_add(session, "linear.output=add:0", &other));
   run(m, out);
@@ -154,7 +154,7 @@ static void check_missed(model *m) {
   missed(session, "linear_7.output=zero\nlinear_8.output=zero\nlinear_9.output[0]=add:1.5");
   ok(gp_patch_remove(session, id));
 
-  /* What is remembered of a long program has an end. */
+  /* The list of missed patches is bounded, so that it does not grow in a long program. */
   for (int i = 0; i < 200; ++i) {
     char patch[64];
     snprintf(patch, sizeof patch, "nowhere_%d.output=zero", i);

@@ -63,7 +63,7 @@ void nodes() {
     is(root["output"].child(1).path(), "output|sub_1");
     throws<gp::Error>([&] { root.child(5); }, "5");
     throws<gp::Error>([&] { root["x"].child(0); }, "0");
-    // The library finds: by the graph's own names, by the alias of a first call, and through containers.
+    // Nodes are found by their names, by the other name of a first call, and through containers.
     is(root["linear_0.weight"].path(), "linear.weight");
     is(root["output"]["sub_0"].path(), "output|sub_0");
     is(root["output.sub_0"].path(), "output|sub_0");
@@ -72,7 +72,7 @@ void nodes() {
     throws<gp::Error>([&] { root["a..b"]; }, "a..b");
 }
 
-// Keys of a dict that are no names, and sizes that differed between runs.
+// Dict keys that are no identifiers, and sizes that differed between runs.
 void keys() {
     const std::string file = environment("FOLDER") + "/keys.json";
     const auto tensor = [](const std::string& shape) {
@@ -110,7 +110,7 @@ void arrays() {
     throws<gp::Error>([] { gp::Value::text("@none.npy"); }, "none.npy");
 }
 
-// Patches that go away and that no run came by are told of, each time all that go together.
+// When patches are removed that no run has reached, a note says so: one note for all that are removed together.
 void missed() {
     gp::Session session = gp::Session::detached();
     {
@@ -127,7 +127,7 @@ void missed() {
     }
     is(session.notes().at(1), "patches never matched: c, d: no run came by there");
     session.patch("e[0]=add:2").remove();
-    // One that holds for the rest of the session has nobody else who could be asked.
+    // Only the session can tell of a patch that was given to keep().
     session.patch(gp::zero("f")).keep();
     same(session.missed(), {"a.b=zero", "c[0]=zero", "d=probe", "e[0]=add:2", "f=zero"});
     is(session.notes().at(2), "a patch never matched: e[0]=add:2: no run came by there");

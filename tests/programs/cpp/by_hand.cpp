@@ -1,5 +1,5 @@
-// What a libtorch itself computes, for tests/versions: modules that it defines and saves, what they return, and what they
-// return with a value changed by hand. It knows nothing of libgraphpatch.
+// Computes expected results with one version of libtorch, for tests/versions: it defines and saves modules, runs them, and runs
+// them with a value changed by hand. It knows nothing of libgraphpatch.
 //
 //   by_hand FOLDER             writes FOLDER/model.pt (TupleOutputModule), FOLDER/inputs.pt and FOLDER/expected.pt
 //   by_hand FOLDER FLAT.pt     the same for what tests/programs/cpp/flat.cpp wrote: its operations, in FOLDER/expected.pt

@@ -24,7 +24,7 @@ struct TwiceImpl : torch::nn::Module {
 };
 TORCH_MODULE(Twice);
 
-// The stream is current while this lives.
+// Makes a stream the current one as long as this object lives.
 class OnStream {
 public:
     explicit OnStream(int64_t id, c10::Device device = kCard)
@@ -46,7 +46,7 @@ int count(const std::vector<std::string>& calls, const std::string& what) {
     return n;
 }
 
-// What the library said of itself must not be that libtorch did the work.
+// Checks that no note says that libtorch did the work in the place of our kernels.
 void by_kernels(const gp::Session& session) {
     for (const auto& note : session.notes()) require(note.find("not by our kernels") == std::string::npos, note);
 }
@@ -80,7 +80,7 @@ void values() {
             t[2].fill_(3);
         },
         1);
-    // A tensor of libtorch's on the host, and a function: that is libtorch's work.
+    // A host tensor of libtorch's and a function cannot be applied by our kernels, so libtorch does it.
     check(gp::add("mul", row), [&](Tensor& t) { t.add_(row); }, 0);
     check(gp::custom("mul", [](const Tensor& t) { return t.neg(); }), [](Tensor& t) { t.neg_(); }, 0);
     by_kernels(session);
@@ -111,7 +111,8 @@ struct ScaleImpl : torch::nn::Module {
 };
 TORCH_MODULE(Scale);
 
-// The launch waits in its stream when the patch goes: its value must stay until then, and the host must not wait.
+// A patch is removed while its launch still waits in the stream: its value must stay until the launch ran, and the host must
+// not wait for that.
 void removal() {
     gp::Session session;
     Scale module;
@@ -158,13 +159,13 @@ void devices() {
     by_kernels(session);
 }
 
-// The first run with a card that the library sees is a capture: everything is there before it.
+// The first run on a card may be a capture: kernels and values must have been uploaded before it.
 void first_capture() {
     Twice module;
     const Tensor there = numbers().to(kCard), row = torch::tensor({5.0f, 6.0f, 7.0f, 8.0f});
     gp::Session session;
     const auto patch = session.patch(gp::add("mul", gp::Value(gp::Array(row.const_data_ptr<float>(), {4}))));
-    // Nobody has used the card until now.
+    // Until now, nothing has used the card.
     card::use(0);
     const OnStream stream(4);
     void* const native = card::native(0, 4);
@@ -216,7 +217,7 @@ void kept() {
     }
     same(probe.value().cpu(), numbers().mul(2));
     {
-        // Lent to a reader on another stream, which gives it back on a third one: the allocator knows of both.
+        // A reader on another stream borrows the tensor and frees it on a third one. The allocator must know of both streams.
         const OnStream reader(7);
         card::calls();
         auto array = there.array();
@@ -228,7 +229,7 @@ void kept() {
         array = gp::Array(std::vector<float>{0}, {1});
         is(std::to_string(count(card::calls(), "memory is used by stream 8")), "1");
     }
-    // Reading would have to wait for work that is not done now.
+    // During a capture a kept value cannot be read, because captured work is not done yet.
     auto again = session.probe("mul");
     module->forward(numbers().to(kCard));
     const OnStream captured(10);

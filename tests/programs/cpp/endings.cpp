@@ -22,7 +22,7 @@ namespace {
 void forward(torch::jit::Module& module, const std::vector<c10::IValue>& inputs) {
     torch::NoGradGuard no_grad;
     module.forward(inputs);
-    // A plain marker: output that was written before the end must not get lost or doubled.
+    // Output from before the end must be neither lost nor doubled.
     std::puts("ran");
     std::fflush(stdout);
 }
@@ -60,7 +60,7 @@ int main(int argc, char** argv) {
     if (way == "abort") std::abort();
     if (way == "sigterm") raise(SIGTERM);
     if (way == "sigint") {
-        // What starts it in the background ignores the signal for it.
+        // A shell that starts the program in the background lets it ignore this signal.
         signal(SIGINT, SIG_DFL);
         raise(SIGINT);
     }

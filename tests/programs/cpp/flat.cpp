@@ -1,4 +1,4 @@
-// A host program without TorchScript and without a word of libgraphpatch: plain operations, and torch::nn modules.
+// A host program that uses neither TorchScript nor libgraphpatch: plain operations, and torch::nn modules.
 //
 //   flat MODE OUT.pt [N]
 //
@@ -9,7 +9,7 @@
 //   train    N steps of SGD on that model
 //   threads  N threads, started in several ways, run plain forwards at once
 //   twice    two models of the same class
-//   loop     forwards until somebody ends the process; says "ready" after N
+//   loop     forwards until the process is killed; prints "ready" after N
 //   fork     a forward in the parent, then one in a child and another in the parent
 //   return, exit, _exit, quick_exit, abort   a forward, then this way to end, with code 7
 //

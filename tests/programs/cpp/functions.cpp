@@ -21,7 +21,7 @@ struct SquaresImpl : torch::nn::Module {
 };
 TORCH_MODULE(Squares);
 
-// The function's result is the module's own, so that nothing comes behind it.
+// The function's result is also the module's result, so that no operation follows it.
 struct BareImpl : torch::nn::Module {
     Tensor forward(Tensor x) {
         gp::Scope scope(this, {{"x", x}});
@@ -31,7 +31,7 @@ struct BareImpl : torch::nn::Module {
 TORCH_MODULE(Bare);
 
 struct Tracked : torch::nn::Module {
-    // What it computes without autograd is no part of the gradient, with or without a patch.
+    // The scale is computed without autograd, so that it has no part in the gradient, with or without a patch.
     Tensor forward(Tensor x) {
         gp::Scope scope(this, {{"x", x}});
         Tensor scale;
@@ -61,7 +61,7 @@ bool noted(gp::Session& session, const std::string& words) {
 
 const char* const kWhy = "has no part in a gradient";
 
-// The value is that of the patch; only who asks for the gradient is told that there is none.
+// The patched value is used. Only a program that asks for a gradient gets an error.
 void inside() {
     Squares net;
     gp::Session session;
@@ -78,7 +78,7 @@ void inside() {
         require(patch.counts().applied == 1, path);
         throws<std::exception>([&] { y.sum().backward(); }, kWhy);
         require(!x.grad().defined(), "no gradient arrived");
-        // Where none is wanted there is nothing to refuse.
+        // Without gradients nothing is refused.
         torch::NoGradGuard none;
         same(net->forward(numbers()), left * 3);
     }
@@ -86,7 +86,7 @@ void inside() {
     same(gradient(net, x), 6 * (numbers() + 1));
 }
 
-// Programs that are only looked at go on: they are told.
+// With GP_ON_ERROR_SKIP the program goes on, and a note says that the gradient lacks the patch.
 void noted_only() {
     Squares net;
     gp::Session session;
@@ -128,7 +128,7 @@ void around() {
     require(session.notes().empty(), "there is nothing to say");
 }
 
-// The patch holds, and so does the gradient: autograd has never seen the value.
+// A patch of a value that autograd has not seen is applied, and the gradient stays right.
 void without_autograd() {
     const auto net = std::make_shared<Tracked>();
     const auto x = leaf();

@@ -78,7 +78,7 @@ private:
         size_t at = text.find_first_of("&@");
         bool halves = text.find("=custom:halve") != std::string::npos;
         if (at == std::string::npos && !halves) return session_.add(text);
-        // What text cannot say: the value, or the function.
+        // Text cannot express this value or function, so build a spec.
         at = text.find(':', text.find('='));
         size_t equals = text.rfind('=', at), bracket = text.find('[');
         bool sliced = bracket != std::string::npos && bracket < equals;

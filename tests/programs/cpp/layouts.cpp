@@ -1,14 +1,14 @@
-// Patches on values that are not plain strided memory: does each what PyTorch's own expression does, or is it refused?
+// Patches on values that are not plain strided memory: each must do what PyTorch's own expression does, or be refused.
 //
 //   layouts [VALUE]
 //
-// Prints a line a value and patch, separated by tabs: the value's name, its shape, the patch, what came of it, a message.
+// Prints a line for each value and patch, with tabs between: the value's name, its shape, the patch, the outcome, a message.
 //   same       the patch did what the expression does, on a copy
 //   refused    both refuse
 //   careful    the patch is refused, though PyTorch has an expression for it
 //   bold       PyTorch refuses it, the patch does not
-//   different  another result
-//   leaked     the operand changed
+//   different  the results differ
+//   leaked     the patch changed the operand
 //   failed     the patch did not meet its node, or the program is wrong
 
 #include "host.h"
@@ -101,7 +101,7 @@ std::vector<Case> cases() {
     return all;
 }
 
-// Numbers that two tensors of any kind can be compared by.
+// Converts a tensor of any kind to plain numbers, for comparisons.
 Tensor plain(const Tensor& t) {
     if (t.is_nested()) return t.to_padded_tensor(-7.0);
     if (t.is_quantized()) return t.int_repr().to(at::kDouble);

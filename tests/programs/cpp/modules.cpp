@@ -83,7 +83,7 @@ void names() {
     is(tree["linear.weight"].shape(), "Tensor(4, 4)");
     require(tree["linear"].is_scope() && !tree["x"].is_scope() && tree.kind() == "Graph(9)", "kinds");
     require(tree["layers_0.up.weight"].path() == "layers_0.up.weight", "a node's path");
-    // Each name is where the value is.
+    // Each path leads to the value that belongs there.
     const auto after = net->linear(net->linear(x));
     auto probe = session.probe("linear_1.output");
     auto shared = session.probe("first_name.output"), heads = session.probe("heads_left.input");
@@ -100,11 +100,11 @@ void values() {
     const auto bare = net(x);
     gp::Session session;
     gp::Root root(net, "Net");
-    const auto rest = [&](const Tensor& value) {  // what comes behind layers.0
+    const auto rest = [&](const Tensor& value) {  // the part of the model after layers.0
         auto y = net->dict["left"]->as<Linear>()->forward(net->list[1]->as<Linear>()->forward(value));
         return net->sequential->forward(y);
     };
-    {  // an output: the caller sees it
+    {  // an output: the caller gets the patched value
         auto set = session.patches({gp::replace("layers_0.output", torch::full({3, 4}, 2.0)), gp::add("layers_0.output", 1)});
         same(net(x), rest(torch::full({3, 4}, 3.0)));
         require(set.size() == 2 && set[0].counts().applied == 1 && set[1].counts().failed == 0, "both are counted");
@@ -114,7 +114,7 @@ void values() {
         same(net(x), rest(torch::full({3, 4}, 5.0)));
     }
     same(net(x), bare);
-    {  // an input: the module's code sees it, the caller's tensor stays
+    {  // an input: the module's code sees the patched value; the caller's tensor is unchanged
         const auto copy = x.clone();
         auto patch = session.patch(gp::zero("x").slice("[0]"));
         auto expected = x.clone();
@@ -124,7 +124,7 @@ void values() {
         patch.remove();
         same(found, net(expected));
     }
-    {  // a weight: this call's only
+    {  // a weight: only in this call; the parameter itself is unchanged
         auto patch = session.patch("linear_1.weight=zero");
         const auto weight = net->linear->weight.clone();
         const auto expected = net->linear->bias.expand({3, 4});
@@ -203,14 +203,14 @@ void functions() {
         same(mlp(x), bare);
         require(none.counts().applied == 1 && same_one.counts().applied == 1, "both were called");
     }
-    {  // a slice, and a function that runs the model itself: no part of this run
+    {  // a slice, with a function that calls a module itself; that call is not part of the run
         auto patch = session.patch(
             gp::custom("relu", [&](const Tensor& t) { return t + mlp->down(hidden).sum() * 0 + 1; }).slice("[0]"));
         auto expected = hidden.clone();
         expected[0] += 1;
         same(mlp(x), mlp->down(expected));
     }
-    // What a function holds lives as long as it may be called, and no longer.
+    // A function and its captured objects are destroyed as soon as it can no longer be called.
     auto life = std::make_shared<int>(0);
     {
         auto patch = session.patch(gp::custom("relu", [life](const Tensor& t) { return t * 1; }));
@@ -222,7 +222,7 @@ void functions() {
     throws<gp::Error>([&] { auto patch = session.patch(gp::custom("relu", nullptr)); }, "empty");
 }
 
-// What the C ABI says of its callbacks: an exception of any type is a failure of the patch, and the program goes on.
+// As the C ABI promises of callbacks, an exception of any type is a failure of the patch, and the program goes on.
 void throwing_callbacks() {
     Mlp mlp;
     const auto x = torch::randn({2, 4}), bare = mlp(x);
@@ -352,7 +352,7 @@ void types() {
         auto patch = session.patch(gp::custom("maybe", [&](const Tensor& t) { return t.defined() ? t : one(100); }));
         same(std::get<0>(call({})), y(sum + 100, 2, 0.5, 8, -1));
     }
-    {  // what cannot take a patch says so, and the run ends
+    {  // a value that cannot be patched raises an error, which ends the run
         auto patch = session.patch("constant=zero");
         throws<gp::Error>([&] { call({}); }, "the input constant, which is const");
     }
@@ -405,17 +405,17 @@ void ways_out() {
     });
     same(tree.names(), {"x", "way", "add", "mul", "output"});
     same(tree["way"].names(), {"x", "depth", "linear", "output"});
-    {  // the scope behind the exception is the caller's again
+    {  // after the exception, the caller's scope is open again
         auto patch = session.patch(gp::replace("mul", 3.0));
         same(outer(x, "throw"), torch::full({2, 4}, 3.0));
     }
-    {  // a patch that cannot be applied to an input: the run is over, the next one is as ever
+    {  // a patch that cannot be applied to an input ends the run; the next run works as usual
         auto patch = session.patch(gp::zero("way.x").slice("[7]"));
         throws<gp::Error>([&] { outer(x, ""); }, "way.x");
         patch.remove();
         same(outer(x, "early"), x * 2);
     }
-    // Recursion: a module in itself; the root called from another root is a part of that run, and alone one of its own.
+    // A module may call itself. A root that is called inside another root's run is part of that run; alone, it begins a run.
     const auto alone = [&] {
         auto recording = session.recording();
         outer->way(x, 2, "");
@@ -429,7 +429,7 @@ void ways_out() {
 }
 
 void strangers() {
-    // A module that no tree has, one that was replaced, one that came later, and modules that are gone.
+    // A module that is not registered, one that was replaced, one that was added later, and modules that are gone.
     struct HolderImpl : torch::nn::Module {
         HolderImpl() : part(register_module("part", Linear(4, 4))), stranger(4, 4) {}
         Tensor forward(Tensor x) {
@@ -467,7 +467,7 @@ void strangers() {
         same(holder->forward(x.to(torch::kDouble)), holder->stranger(holder->part->bias.expand({2, 4})));
         holder->to(torch::kFloat);
     }
-    // Gone, and another one at what may be its place: none of the old one's names.
+    // The module is gone, and new ones may get its address. They must not get its names.
     holder.reset();
     for (int i = 0; i < 50; ++i) {
         auto mlp = std::make_shared<MlpImpl>();
@@ -477,7 +477,7 @@ void strangers() {
     }
     same(session.graphs()["Mlp"].names(), {"x", "up", "relu", "down", "output"});
     root.reset();
-    // On no shared_ptr.
+    // A module that no shared_ptr owns.
     MlpImpl local;
     gp::Root on_stack(local, "Local");
     recorded(session, [&] { local.forward(x); });
@@ -508,7 +508,7 @@ void runs() {
     tree = session.graphs()["pipeline"];
     same(tree.names(), {"encoder", "Mlp"});
     same(tree["Mlp"].names(), {"x", "up", "relu", "down", "output"});
-    // A run that the C ABI began: modules are scopes in it.
+    // In a run that was begun by the C ABI, modules are scopes.
     session.set_recording(true);
     require(gp_run_begin("by hand") == GP_STATUS_OK, gp_last_error());
     mlp(x);
@@ -593,7 +593,7 @@ void any_names() {
 }
 
 void off() {
-    // Nothing is wanted: nothing is asked of the library, and modules compute what they compute.
+    // Without recording and patches, modules compute the same, and nothing is recorded.
     Net net;
     const auto x = torch::randn({3, 4});
     const auto bare = net(x);
@@ -645,7 +645,7 @@ struct WritingImpl : torch::nn::Module {
         auto y = torch::relu(x);
         auto left = y.slice(1, 0, 2);
         left.select(0, 0).fill_(7);  // two views deep
-        y.select(0, 1).fill_(2);     // the memory that the view shows, where the patch has changed it
+        y.select(0, 1).fill_(2);     // writes the memory that `left` shows, where the patch has changed the copy
         auto written = writer->forward(left);
         return scope.output(std::vector<Tensor>{y * 1, left * 1, written * 1});
     }
@@ -653,7 +653,7 @@ struct WritingImpl : torch::nn::Module {
 };
 TORCH_MODULE(Writing);
 
-// What is written into a patched copy is in the memory that its original shows; what the patch changes is not.
+// Writes into a patched copy also reach the memory of the original. The change by the patch does not.
 void written_views() {
     Writing net;
     const auto x = torch::ones({3, 4});
@@ -677,7 +677,7 @@ void written_views() {
     expect({y, left, left});
 }
 
-// A patch that runs came by is not told of; one for other runs is.
+// A note names the patch that no run has reached, and not the one that a run has.
 void missed() {
     Net net;
     const auto x = torch::randn({3, 4});

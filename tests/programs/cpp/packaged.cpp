@@ -4,8 +4,8 @@
 //   packaged MODEL.pt2 INPUTS.pt OUT.pt [--runs N] [--threads N] [--runner] [--wrong]
 //
 // OUT.pt is a tuple: the outputs of each thread, each a tuple with one entry per run; all threads share the model, which has a
-// runner for each of them. --runner calls the loader's runner itself. --wrong gives one input too few, and writes the message
-// of the exception.
+// runner for each of them. --runner calls the runner inside the loader directly. --wrong gives one input too few, and
+// writes the message of the exception.
 
 #include "host.h"
 

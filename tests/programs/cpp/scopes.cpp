@@ -1,4 +1,4 @@
-// The example's transformer in a program that has scopes and opens no session: somebody else looks at it.
+// The example's transformer in a program that has scopes but opens no session, for use under `graphpatch run`.
 #include "transformer.hpp"
 
 #include <iostream>

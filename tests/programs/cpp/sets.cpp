@@ -1,5 +1,5 @@
-// How patches live beside each other: order, sets, enabling, runs, threads, records, counters. Each check stands alone,
-// in a session of its own, and prints its name when it holds.
+// How several patches work together: order, sets, enabling, runs, threads, records, counters. Each check is independent, has a
+// session of its own, and prints its name when it passes.
 //
 //   sets [CHECK]
 
@@ -84,7 +84,7 @@ void a_probe_keeps_the_last_value_and_a_record_every_one() {
     auto fourth = model();
     EXPECT(abi::kept(session, record).count == 4 && abi::kept(session, record).dropped == 0);
     EXPECT(abi::kept(session, probe).count == 1 && is(abi::kept_tensor(session, probe), 8) && is(fourth, 8));
-    // A change behind the record is not in it, and what was kept is nobody else's memory.
+    // The record does not have the change by a later patch, and its tensors share no memory with others.
     for (uint64_t i = 0; i < 4; ++i) EXPECT(is(abi::kept_tensor(session, record, i), 1));
     session.remove(number);
     auto held = abi::kept_tensor(session, record, 2);
@@ -120,7 +120,7 @@ void sets_nest_and_go_away_together() {
     EXPECT(is(model(), 200));
     abi::check(gp_set_end(session.raw(), inner));
     EXPECT(is(model(), 24));
-    // What comes after an inner set belongs to the outer one.
+    // A patch that is added after an inner set has ended belongs to the outer set.
     session.add("clone=add:1000");
     EXPECT(is(model(), 2024));
     uint64_t third = begin_set(session);
@@ -154,7 +154,7 @@ void a_disabled_patch_keeps_its_place() {
 
 void patches_are_limited_to_runs() {
     Session session;
-    // Numbers of runs are those of the root; another root has its own.
+    // Each root counts its own runs.
     Spec("clone").replace(Value::text("0")).runs("0").add_to(session);
     Spec("clone").replace(Value::text("5")).runs("1..3").add_to(session);
     uint64_t later = Spec("clone").add(Value::text("1")).runs("2..").add_to(session);
@@ -184,7 +184,7 @@ void a_patch_may_hold_for_one_thread() {
     }).join();
     EXPECT(elsewhere == 22 && its_own == 222);
     EXPECT(is(model(), 24));
-    // A thread that comes later, perhaps with the ended one's handle, is another thread.
+    // A later thread is another thread, even if it gets the handle of one that has ended.
     double later = 0;
     std::thread([&] { later = model()[0][0].item<double>(); }).join();
     EXPECT(later == 22);
@@ -232,7 +232,7 @@ void counters_tell_what_became_of_a_patch() {
 void a_skipped_patch_leaves_the_value_alone() {
     Session session;
     abi::check(gp_session_on_error(session.raw(), GP_ON_ERROR_SKIP));
-    // Each is refused at another place: the slice, the shape, the number.
+    // The patches are refused for different reasons: the slice, the shape, the number.
     session.add("clone[0, 0, 0]=zero");
     Spec("clone").add(Value::copy(at::ones({3}))).add_to(session);
     Spec("clone").replace(Value::copy(at::ones({3}))).add_to(session);

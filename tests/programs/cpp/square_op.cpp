@@ -1,4 +1,4 @@
-// An operator of somebody else's, `tests::square`, with a backward of its own. It knows nothing of libgraphpatch.
+// An operator `tests::square` with a backward of its own, as another library may have it. It knows nothing of libgraphpatch.
 #include <torch/library.h>
 
 #include "square.hpp"

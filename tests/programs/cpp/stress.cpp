@@ -34,9 +34,9 @@ struct Runner {
     std::string error;
 };
 
-// Adds and removes the patch until the runners are done, which go on until it has done so a hundred times. Both states last
-// about as long as a run, so that the runners meet both.
-// The path is checked against whole runs, however far the runners' first ones have come.
+// Adds and removes the patch until the runners are done; they go on until it has done so a hundred times. Both states last
+// about as long as a run, so that the runners meet both. The path is checked against whole runs only, so that it is accepted
+// even while the runners' first runs are not complete.
 void change(const std::string& patch, bool record, bool reattach, const std::atomic<int>& running, std::atomic<int>& changes) {
     std::unique_ptr<abi::Session> session;
     for (; running > 0; ++changes) {
@@ -64,7 +64,7 @@ int run(int argc, char** argv) {
     auto bare = forward(module, inputs);
     if (reattach)
         for (int i = 0; i < 5; ++i) forward(module, inputs); // until the executor has optimized it
-    else abi::Session(); // the adapter is loaded, nothing else
+    else abi::Session(); // opened and closed only to load the adapter
 
     std::atomic<int> running{kRunners}, changes{0};
     std::vector<Runner> states(kRunners);
@@ -107,7 +107,7 @@ int run(int argc, char** argv) {
         }
     }
     std::printf("%d bare, %d patched, %d neither, %d changes\n", n_bare, n_patched, neither, changes.load());
-    // Only one kind would mean that the changes never met a run, and that nothing was proved.
+    // If all outputs were of one kind, the changes never met a run, and the test would prove nothing.
     if (n_bare == 0 || n_patched == 0) throw std::runtime_error("the changes met no run");
     return neither == 0 ? 0 : 1;
 }

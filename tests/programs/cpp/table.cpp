@@ -48,7 +48,7 @@ bool same_bytes(const at::Tensor& a, const at::Tensor& b) {
     return x.nbytes() == 0 || std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0;
 }
 
-// All of a tensor's memory, the gaps between its elements too.
+// All memory of a tensor, including the gaps between its elements.
 at::Tensor memory_of(const at::Tensor& tensor) {
     int64_t n = static_cast<int64_t>(tensor.storage().nbytes() / tensor.itemsize());
     return at::empty({0}, tensor.options()).set_(tensor.storage(), 0, {n}, {1});
@@ -60,7 +60,7 @@ struct Base {
     at::Tensor tensor, turned, memory, backup;
 };
 
-// The user's functions.
+// What the function of a patch shall do, by kind.
 struct Function {
     std::string kind;
     at::Tensor value;

@@ -1,8 +1,8 @@
-// SPEC part 2's TupleOutputModule in C++, telling of its calls through the C ABI.
+// TupleOutputModule (tests/helpers/models.py) in C++, which reports its calls through the C ABI.
 //
 //   tuple GRAPH.json [--generated]
 //
-// Runs the module, by way of generated code without unwind tables with --generated, and saves its graph.
+// Runs the module and saves its graph. With --generated, it is called through generated code without unwind tables.
 
 #include "abi.h"
 #include "host.h"
@@ -71,7 +71,7 @@ struct TupleOutput {
     }
 };
 
-// Calls a function with an argument from a page of machine code that nobody has described.
+// Calls a function through a page of generated machine code that has no unwind tables.
 void call_generated(void (*function)(void*), void* argument) {
 #if defined(__x86_64__)
     const unsigned char code[] = {0x48, 0x83, 0xec, 0x08,  // sub rsp, 8

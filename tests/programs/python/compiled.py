@@ -1,5 +1,5 @@
-"""A model that inductor has compiled, and a compiled function around it, whose results are printed bit for bit. The graphs
-work on random numbers and write into a buffer."""
+"""Prints the results of a model that inductor has compiled and of a compiled function around it, bit for bit. The
+graphs use random numbers and write into a buffer."""
 
 import torch
 from torch import Tensor, nn

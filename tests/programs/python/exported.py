@@ -1,4 +1,4 @@
-"""Exports a model, stores it, and runs the program that is loaded."""
+"""Exports a model, saves the exported program, loads it, and runs it."""
 
 import io
 

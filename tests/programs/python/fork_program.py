@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 CHILDREN = 100
-# A child needs milliseconds; a loaded machine gets two minutes for all of them.
+# Seconds for all children. A child needs milliseconds, but the machine may be busy.
 PATIENCE = 120.0
 BARE = sys.argv[1:] == ["bare"]
 
@@ -71,7 +71,7 @@ def main() -> None:
             while not stop.is_set():
                 work()
 
-    # libtorch makes some facts at the first use of an operation, under locks of its own.
+    # At the first use of an operation libtorch fills caches under its own locks, which a child could inherit locked.
     with torch.inference_mode():
         for work in (*busy, child):
             work()

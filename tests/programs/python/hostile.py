@@ -1,4 +1,4 @@
-"""Modules and values that are hard to look at. Prints what each model gives."""
+"""Modules and values that are hard to inspect. Prints the result of each model."""
 
 import sys
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Raising(nn.Module):
-    """Raises what is no AttributeError for every name that it does not have."""
+    """For a missing attribute, raises an error that is no AttributeError."""
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ class Unhashable(nn.Module):
 
 
 class Walks(nn.Module):
-    """Does not let itself be walked over."""
+    """Raises an error when somebody iterates over its modules."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ways to import torch; what is left of the hook afterwards is printed."""
+"""Imports torch in one of several ways, and prints what is left of the import hook afterwards."""
 
 import importlib
 import importlib.util

@@ -1,10 +1,10 @@
-"""The model of these scripts, and how they print what it gives: every bit of it."""
+"""The models of these scripts, and a function that prints every bit of a result."""
 
 import torch
 
 
 class TupleOutputModule(torch.nn.Module):
-    """The example of SPEC part 2."""
+    """One Linear called twice."""
 
     def __init__(self) -> None:
         super().__init__()

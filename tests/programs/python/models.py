@@ -46,7 +46,7 @@ elif sys.argv[1] == "adapted":  # a layer is replaced between two calls
     print(bits(model(x)))
     model.second = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 4))
     print(bits(model(x)))
-elif sys.argv[1] == "own-call":  # a script that patches Module.__call__ itself, and puts it back
+elif sys.argv[1] == "own-call":  # the script itself replaces Module.__call__ for a while
     original, names = torch.nn.Module.__call__, []
 
     def call(self, *args, **kwargs):

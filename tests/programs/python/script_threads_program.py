@@ -53,7 +53,7 @@ def repeat(counts: collections.Counter[str]) -> None:
     inner = torch.jit.script(eager)
     outer = Outer(inner)
     bare = eager(x)
-    patched = x.clone()  # abs(0) + x
+    patched = x.clone()  # the patched result is abs(0) + x
     for _ in range(5):  # until the executor has optimized it
         inner(x)
     stop, started = threading.Event(), threading.Barrier(5)
@@ -64,7 +64,7 @@ def repeat(counts: collections.Counter[str]) -> None:
             while not stop.is_set():
                 counts[f"{name}: {kind(module(x), bare, patched)}"] += 1
 
-    # Threads of one name count into keys of their own, so no count is lost.
+    # Each thread counts under a key of its own, so that no count is lost.
     work = [("direct 0", inner), ("direct 1", inner), ("whole 0", outer), ("whole 1", outer)]
     threads = [threading.Thread(target=call, args=arguments) for arguments in work]
     for thread in threads:

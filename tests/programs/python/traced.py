@@ -1,4 +1,4 @@
-"""A model that is traced, exported and compiled: what that makes of it is printed."""
+"""Traces, exports and compiles a model, and prints the results of each."""
 
 import sys
 import warnings

@@ -1,4 +1,4 @@
-"""One call of the pair, and then what the argument says: ends, threads, children."""
+"""Calls the pair once and then does what the argument names: a way to end, threads, or child processes."""
 
 import os
 import signal

@@ -3,9 +3,9 @@
     python agreement.py [--json OUT] [--markdown OUT]
 
 Every tensor that graphpatch has a path for (reference/graphpatch-0.2.3.json, with its value in the -values file beside
-it) is looked for in our graph of the same model. It agrees if the same text names a tensor of the same shape and value
-with us. If not, the value is looked for elsewhere in the scope, by aligning the operations of both graphs, and a rule
-says why the path is another one. A tensor without a rule is "unexplained".
+it) is looked for in our graph of the same model. It agrees if the same path names a tensor of the same shape and value
+in our graph. If not, the value is searched elsewhere in the scope, by aligning the operations of both graphs, and a
+rule explains why the path differs. A tensor without a rule is "unexplained".
 
 The models of transformers need the version that the reference was made with, in build/: `make agreement` puts it there.
 """
@@ -60,12 +60,12 @@ class Leaf:
     path: str
     shape: list[int]
     value: list[float]
-    origin: str  # what the node is: graphpatch's "from", our kind and operator
+    origin: str  # what the node stands for: "from" of graphpatch, kind and operator in our graph
     unassigned: str | None = None
 
     @property
     def chance(self) -> bool:
-        """Whether the value comes from random numbers or from memory as it was found, so that it cannot be compared."""
+        """Whether the value cannot be compared, because it is random or uninitialized memory."""
         return re.search(r"dropout|empty", self.origin) is not None
 
 
@@ -80,7 +80,7 @@ class Item:
 
     @property
     def result(self) -> dict[Dig, Leaf]:
-        """What the scope around sees of it."""
+        """The values of the node that the surrounding scope sees."""
         if self.scope is None:
             return self.leaves
         return next((item.leaves for item in reversed(self.scope.items) if item.kind == "output"), {})
@@ -92,7 +92,7 @@ class Scope:
     module: str = ""  # the module's path below the enclosing called module, of our scopes only
 
     def item(self, name: str, kind: str) -> Item:
-        # Names alone do not tell: in graphpatch a module may be named output.
+        # Not by the name: graphpatch may have a module named output.
         for item in self.items:
             if item.name == name and item.kind == kind:
                 return item
@@ -193,7 +193,7 @@ def likeness(left: Item, right: Item) -> float:
 
 
 def align(left: list[Item], right: list[Item]) -> list[tuple[int, int]]:
-    """Which nodes are the same, in the order of both sides: as many as possible, the likest first."""
+    """Pairs of corresponding nodes that keep the order of both sides, with the largest sum of likeness."""
     best = [[0.0] * (len(right) + 1) for _ in range(len(left) + 1)]
     for i in reversed(range(len(left))):
         for j in reversed(range(len(right))):
@@ -315,8 +315,8 @@ REASONS = {
 
 INDEXING = {"select", "slice", "index", "unsqueeze", "alias"}
 NO_CALL = {"contiguous", "_get_data_attr"}
-# What the dispatcher calls the functions, methods and operators of Python. Lists, not a guess: a pair that is on
-# neither stays unexplained until somebody has looked at it.
+# The dispatcher's names for functions, methods and operators of Python. These are fixed lists, so that a pair on
+# neither list stays unexplained until somebody has looked at it.
 OPERATORS = {
     **{"truediv": "div", "floordiv": "floor_divide", "mod": "remainder", "pos": "positive", "invert": "bitwise_not"},
     **{"and_": "__and__", "or_": "__or__", "xor": "__xor__", "lshift": "__lshift__", "rshift": "__rshift__"},
@@ -357,19 +357,19 @@ def module_reason(gp: Item, ours: Item, siblings: list[Item], module: Any) -> st
 
 @dataclass
 class Found:
-    """What became of one tensor of graphpatch."""
+    """The result of the comparison for one tensor of graphpatch."""
 
     result: str  # same, unassigned, a reason, or unexplained
     ours: str | None = None  # our path of the same value
-    misleading: bool = False  # whether the path, as it is, names another tensor with us
+    misleading: bool = False  # whether graphpatch's path names a different tensor in our graph
 
 
 @dataclass
 class Twin:
-    """The node of ours that is the same as one of graphpatch's."""
+    """Our node that corresponds to a node of graphpatch's."""
 
     item: Item
-    extra: bool  # whether we have nodes directly before it that graphpatch has not
+    extra: bool  # whether nodes directly before it exist in our graph only
 
 
 @dataclass
@@ -384,7 +384,7 @@ class Around:
 
 
 def twins(gp: Scope, ours: Scope) -> tuple[dict[int, Twin], dict[int, int]]:
-    """For graphpatch's nodes, by their id: the same node of ours, and how far our scope had come."""
+    """For graphpatch's nodes, by id: our corresponding node, and the position in our scope up to there."""
     runs = ("operation", "scope")
     left = [item for item in gp.items if item.kind in runs]
     right = [item for item in ours.items if item.kind in runs]
@@ -395,7 +395,7 @@ def twins(gp: Scope, ours: Scope) -> tuple[dict[int, Twin], dict[int, int]]:
         after = pairs[n + 1][1] if n + 1 < len(pairs) else len(right)
         name = called(next(iter(left[i].result.values())))
         if left[i].scope is None and name in SEVERAL:
-            # Of one call's several operations the last one with its value.
+            # If one call became several operations, take the last one that has the call's value.
             j = max(k for k in range(j, after) if k == j or likeness(left[i], right[k]))
         found[id(left[i])] = Twin(right[j], j - before > 1)
     done, position = {}, 0
@@ -408,7 +408,7 @@ def twins(gp: Scope, ours: Scope) -> tuple[dict[int, Twin], dict[int, int]]:
 
 
 class Comparison:
-    """Of one fixture. ``found`` says of each of graphpatch's paths what became of it."""
+    """Compares one fixture. ``found`` has the result for each of graphpatch's paths."""
 
     def __init__(self, gp: Scope, ours: Scope, graph: Any, module: Any) -> None:
         self.graph = graph
@@ -417,7 +417,7 @@ class Comparison:
         self.scope(gp, Around(ours, module, "", "", None))
 
     def read(self, path: str | None) -> Leaf | None:
-        """What our package takes a path of graphpatch for."""
+        """The leaf that a path of graphpatch names in our graph, if any."""
         try:
             return self.by_path.get(str(self.graph[path])) if path else None
         except KeyError:
@@ -446,7 +446,7 @@ class Comparison:
 
     def leaf(self, item: Item, dig: Dig, leaf: Leaf, twin: Twin | None, done: int, around: Around) -> Found:
         def agrees(other: Leaf | None) -> bool:
-            # An operation has to be the same one: other nodes may have an equal value by chance.
+            # For an operation, the nodes must correspond: another node may have an equal value by chance.
             runs = item.kind != "operation" or twin is not None and other in twin.item.leaves.values()
             return other is not None and equal(leaf, other) and runs
 
@@ -509,7 +509,7 @@ class Comparison:
             elements = [(i, found) for i, node, key, found in visible if key or node.scope is not None]
             if not elements:
                 return None, "unexplained"
-            # Of equal ones that of the node that ran last.
+            # Of several equal elements, take that of the node that ran last.
             return max(elements, key=lambda element: (element[0] <= done, -abs(element[0] - done)))[1], "element"
         if name == "setitem":
             return None, "setitem"
@@ -563,7 +563,7 @@ def compare(name: str, tensors: dict[str, Any], values: dict[str, list[float]]) 
     found = Comparison(theirs(tensors, values), scope, pg.graph, pg.module).found
     left = [path for path, what in found.items() if what.result == "unexplained"]
     if left:
-        # The proof that a value is computed for torch.compile only: telling the model so brings it out.
+        # Some values are computed for torch.compile only. They appear when the model is told that it is being compiled.
         with mock.patch("torch.compiler.is_compiling", asked_by_transformers):
             other, pg = record(name)
         compiling = Comparison(theirs(tensors, values), other, pg.graph, pg.module).found
@@ -574,7 +574,7 @@ def compare(name: str, tensors: dict[str, Any], values: dict[str, list[float]]) 
 
 
 def only_ours(scope: Scope, used: set[str], opaque: set[str], module: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Our tensors that graphpatch has no path for, each with what it is. It could not look into ``opaque`` modules."""
+    """Our tensors that graphpatch has no path for, with their kinds. It could not look into ``opaque`` modules."""
     for item in scope.items:
         if item.scope is not None:
             yield from only_ours(item.scope, used, opaque, f"{module}.{item.scope.module}".lstrip("."))

@@ -1,4 +1,4 @@
-"""What the models written by hand share: weights by module path, a place to edit each value, the causal mask."""
+"""Helpers of the models written by hand: weights by module path, edits of values, the causal mask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Edit = Callable[[Tensor], Tensor]
 
 
 class At:
-    """Stands at every line of a model written by hand: `at(path, value)` gives the value, or what an edit makes of it.
+    """Wraps every value of a model written by hand: `at(path, value)` returns the value, or the result of an edit.
 
     With `seen`, it also keeps a copy of each value as it is before the edit.
     """
@@ -61,13 +61,13 @@ def linear(w: Weights, at: At, scope: str, x: Tensor) -> Tensor:
 
 
 def dropout(at: At, scope: str, x: Tensor) -> Tensor:
-    """In eval mode: the value itself."""
+    """Dropout in eval mode, which returns the value itself."""
     x = at(f"{scope}.input", x)
     return at(f"{scope}.output", at(f"{scope}.dropout", x))
 
 
 def literal(at: At, scope: str, number: str, value: Tensor, to: str) -> Tensor:
-    """`torch.tensor(...)`: the numbers are written after `empty` and before `to`; gradients stop at its end."""
+    """The nodes of `torch.tensor(...)`. Numbers are written between `empty` and `to`; gradients end at `detach_`."""
     at(f"{scope}.empty{number}", torch.empty_like(value))
     value = at(f"{scope}.{to}", value)
     value = at(f"{scope}.lift_fresh{number}", value)
@@ -76,7 +76,7 @@ def literal(at: At, scope: str, number: str, value: Tensor, to: str) -> Tensor:
 
 @functools.cache
 def vmap_unsqueezes() -> bool:
-    """Whether torch's vmap takes two operations, not one, to repeat what its argument does not change: since 2.15."""
+    """Whether vmap repeats a value that it does not map over by two operations: torch does so since 2.15."""
     called: list[str] = []
 
     class Log(TorchDispatchMode):
@@ -92,7 +92,7 @@ def vmap_unsqueezes() -> bool:
 
 
 def causal_mask(at: At, scope: str, cache_position: Tensor, to: str) -> Tensor:
-    """What `transformers.masking_utils` makes for eager attention; it uses vmap, in which one element is a value."""
+    """The mask that `transformers.masking_utils` makes for eager attention, by vmap over single elements."""
     keys = at(f"{scope}.arange_1", torch.arange(cache_position.shape[0]))
     keys = at(f"{scope}.add_", keys + 0)
     at(f"{scope}.arange_2", torch.arange(1))  # batch and head: the causal mask looks at neither
@@ -108,6 +108,6 @@ def causal_mask(at: At, scope: str, cache_position: Tensor, to: str) -> Tensor:
 
 
 def empty_cache(at: At, scope: str) -> tuple[Tensor, Tensor]:
-    """Keys and values that `DynamicLayer` begins with."""
+    """The empty keys and values with which `DynamicLayer` begins."""
     keys = literal(at, scope, "", torch.tensor([]), "to")
     return keys, literal(at, scope, "_1", torch.tensor([]), "to_1")

@@ -1,4 +1,4 @@
-"""A tensor's values in two numbers, so that two packages' values can be compared by way of a file."""
+"""Two numbers that stand for a tensor's values, so that values of two packages can be compared through a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def fingerprint(value: Tensor) -> list[float]:
-    """The mean, and the mean with a weight for each position, so that a transposed tensor has another one."""
+    """The mean, and a mean weighted by position, so that a transposed tensor has a different fingerprint."""
     values = value.detach().to(torch.float64) if not value.is_complex() else torch.view_as_real(value.detach())
     values = values.double().flatten().nan_to_num().clamp(-1000, 1000)  # masks hold the smallest number there is
     if not len(values):

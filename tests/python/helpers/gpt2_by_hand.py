@@ -96,7 +96,7 @@ def eager(w: Weights, at: At, s: str, query: Tensor, key: Tensor, value: Tensor,
     weights = at(f"{s}.add", weights + at(f"{s}.alias", mask))
     weights = at(f"{s}.softmax", F.softmax(weights, dim=-1))
     weights = dropout(at, f"{s}.attn_dropout", at(f"{s}.to_3", weights))
-    at(f"{s}.output|sub_1", weights)  # returned, and used by nobody
+    at(f"{s}.output|sub_1", weights)  # returned, but not used by any caller
     return at(f"{s}.matmul_1", torch.matmul(weights, value))
 
 

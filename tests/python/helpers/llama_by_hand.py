@@ -32,7 +32,7 @@ def decoder(w: Weights, at: At, attention: str, ids: Tensor, layers: int, heads:
 
 
 def rotary(w: Weights, at: At, s: str, x: Tensor, position_ids: Tensor) -> Angles:
-    at(f"{s}.x", x)  # asked for its dtype only
+    at(f"{s}.x", x)  # only its dtype is used
     position_ids = at(f"{s}.position_ids", position_ids)
     with torch.no_grad():
         inverse = at(f"{s}.inv_freq", w(s, "inv_freq"))
@@ -141,14 +141,14 @@ def eager(at: At, s: str, query: Tensor, key: Tensor, value: Tensor, mask: Tenso
     weights = at(f"{s}.add_2", weights + at(f"{s}.alias", mask))
     weights = at(f"{s}.softmax", F.softmax(weights, dim=-1, dtype=torch.float32))
     weights = at(f"{s}.dropout", at(f"{s}.to_2", weights))
-    at(f"{s}.output|sub_1", weights)  # returned, and used by nobody
+    at(f"{s}.output|sub_1", weights)  # returned, but not used by any caller
     mixed = at(f"{s}.matmul_1", torch.matmul(weights, value))
     mixed = at(f"{s}.transpose_4", mixed.transpose(1, 2))
     return at(f"{s}.contiguous", mixed.contiguous())
 
 
 def repeat(at: At, s: str, x: Tensor, heads: int, names: tuple[str, ...]) -> Tensor:
-    """Keys or values of one head, for all heads that share it."""
+    """Repeats keys or values for the heads that share them."""
     more, wide, flat = (f"{s}.{name}" for name in names)
     batch, own, length, width = x.shape
     x = at(wide, at(more, x.unsqueeze(2)).expand(batch, own, heads // own, length, width))

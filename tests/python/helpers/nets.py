@@ -16,7 +16,7 @@ def name_of(case: Any) -> str:
 
 
 class TupleOutputModule(nn.Module):
-    """One Linear called twice: SPEC part 2 prints its tree."""
+    """One Linear called twice, with a tuple as output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Two blocks, each perhaps checkpointed: `reentrant` is True, False or None for not at all."""
+    """Two blocks. With `reentrant` True or False they are checkpointed in that way; with None they are not."""
 
     def __init__(self, reentrant: bool | None = None, nested: bool = False) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Net(nn.Module):
 
 
 class Calls(nn.Module):
-    """Calls one module, whichever it is, between operations of its own."""
+    """Calls a given module between operations of its own."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Calls(nn.Module):
 
 
 class Function(nn.Module):
-    """A function as a module's forward."""
+    """A module whose forward is a given function."""
 
     def __init__(self, function: Any) -> None:
         super().__init__()

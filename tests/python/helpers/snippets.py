@@ -2,8 +2,8 @@
 
     python snippets.py LIBRARY PAGE GIVEN OUT
 
-GIVEN holds the weights and tensors that all libraries get, whatever random numbers their torch makes of a seed; OUT
-gets, for each heading, the results (RESULTS) that the snippets below it left. Exits with 77 where the library is not
+GIVEN has the weights and tensors for all libraries, because another torch may make other random numbers of a seed. For
+each heading, the results (RESULTS) of the snippet below it are written to OUT. Exits with 77 where the library is not
 installed.
 """
 
@@ -31,7 +31,7 @@ def blocks(page: str) -> list[tuple[str, set[str], str]]:
 
 
 def given(namespace: dict[str, Any]) -> dict[str, Any]:
-    """What the setup made at random."""
+    """The weights and tensors that the setup made from random numbers."""
     return {"weights": namespace["gpt2"].state_dict(), "steering": namespace["steering"]}
 
 
@@ -55,7 +55,7 @@ class Snippets:
                 self._execute(code, self.namespace)
 
     def _execute(self, code: str, namespace: dict[str, Any]) -> None:
-        """Out of a file of its own: nnsight reads the source of what it runs."""
+        """Runs code from a file, because nnsight reads the source of the code that it runs."""
         self.count += 1
         file = Path(self.folder.name) / f"snippet_{self.count}.py"
         file.write_text(code)
@@ -73,7 +73,7 @@ class Snippets:
         return {name: _detached(namespace[name]) for name in RESULTS if name in namespace}
 
     def _tokenizer(self) -> Any:
-        """Words w0 to w99, for libraries that want a tokenizer; it has to come out of a folder."""
+        """A tokenizer of the words w0 to w99, for libraries that need one. It must be loaded from a folder."""
         from tokenizers import Tokenizer, models
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

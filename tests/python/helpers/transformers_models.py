@@ -1,4 +1,4 @@
-"""GPT-2 and Llama with random weights, what patches and plain PyTorch do to their values, and hooks that do it."""
+"""GPT-2 and Llama with random weights, changes as patches and in plain PyTorch, and hooks that make these changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BY_HAND: dict[str, ModuleType] = {"gpt2": gpt2_by_hand, "llama": llama_by_hand}
 
 
 def build(name: str, attention: str) -> nn.Module:
-    """Biases and norms too are random: a bias of zero or a weight of one would hide that a patch was lost."""
+    """Builds a model. Biases and norms are random, too: a bias of 0 or a weight of 1 would hide a lost patch."""
     common = dict(vocab_size=VOCABULARY, attn_implementation=attention, bos_token_id=0, eos_token_id=None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -46,7 +46,7 @@ def tokens(batch: int = 1, length: int = 8) -> Tensor:
 
 @dataclass
 class Case:
-    """A model, the same one by hand, and its graph."""
+    """A model, the same model written by hand, and its graph."""
 
     name: str
     attention: str
@@ -58,7 +58,7 @@ class Case:
     weights: Weights
 
     def by_hand(self, edits: dict[str, Edit] | None = None) -> Tensor:
-        """The logits, with the values at some paths edited at their lines."""
+        """The logits of the model by hand, with edits of the values at some paths."""
         at = At(edits)
         logits = BY_HAND[self.name].logits(self.weights, at, self.attention, tokens())
         assert at.done == set(at.edits), "no such line"
@@ -85,7 +85,7 @@ def tensor_leaves(node: NodePath) -> Iterator[NodePath]:
 
 
 def plain(value: Tensor) -> Tensor:
-    """A value from inside of vmap with all its elements, each vmap's own dimension in front."""
+    """A value from inside of vmap as a plain tensor, with the dimension of each vmap in front."""
     return _unwrapped(value)[0]
 
 
@@ -98,7 +98,7 @@ def _unwrapped(value: Tensor) -> tuple[Tensor, int]:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Bit for bit; every NaN is the same."""
+    """Whether two tensors are equal bit for bit; any NaN equals any other."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     nan = a.isnan() & b.isnan()
@@ -133,13 +133,13 @@ class Change:
 
 
 def changes(dtype: torch.dtype) -> list[Change]:
-    """Zero, add and replace, of the whole and of a slice, with values that the dtype takes; indices stay valid."""
+    """Zero, add and replace, of the whole value and of a slice, with values of the dtype that are valid indices."""
     add, replace = (0.5, 0.25) if dtype.is_floating_point else (True, True) if dtype is torch.bool else (1, 3)
     kinds = [("zero", None), ("add", add), ("replace", replace)]
     return [Change(kind, index, value) for index in (None, (..., 0)) for kind, value in kinds]
 
 
-# What goes into a module, and what comes out of it.
+# The nodes that are inputs or outputs of modules.
 IN_OUT = (
     "input",
     "x",
@@ -163,7 +163,7 @@ def is_operation(path: str) -> bool:
 
 
 def in_out(paths: list[str]) -> list[str]:
-    """Those of the paths that a hook of a module can reach: what goes into it and what comes out of it."""
+    """The paths that hooks of modules can reach: inputs and outputs of modules."""
     return [path for path in paths if split(path)[1] in IN_OUT]
 
 

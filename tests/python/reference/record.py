@@ -126,7 +126,7 @@ def record(name: str) -> dict[str, Any]:
         warnings.simplefilter("always")
         try:
             graph = PatchableGraph(module, ExtractionOptions(warn_on_compilation_failure=True), *args, **kwargs)
-        except Exception as error:  # whatever graphpatch raises is the fixture's result
+        except Exception as error:  # an error of graphpatch's is a result as well
             return {"error": f"{type(error).__name__}: {first_line(str(error))}"}
     tensors = tensor_leaves(graph.graph)
     add_unassigned(name, graph, tensors)
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(FIXTURES), choices=list(FIXTURES), metavar="NAME")
     options = parser.parse_args()
 
-    logging.disable(logging.WARNING)  # torch reports each graph break, which "uncompiled" says too
+    logging.disable(logging.WARNING)  # torch reports each graph break, which the result has under "uncompiled"
     result = {
         "versions": {
             "python": ".".join(map(str, sys.version_info[:2])),

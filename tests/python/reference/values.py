@@ -1,4 +1,4 @@
-"""Writes down the values at the NodePaths that record.py found, so that a path of ours with the same value can be told.
+"""Writes down the values at the NodePaths that record.py found, to find our paths that have the same values.
 
     python values.py [OUT_FILE]
 
@@ -30,7 +30,7 @@ def probed(name: str, paths: list[str]) -> dict[str, list[float] | None]:
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     graph = PatchableGraph(module, *args, **kwargs)
     found: dict[str, list[float] | None] = {}
-    for path in paths:  # one by one: a probe that graphpatch cannot make must not take the others along
+    for path in paths:  # one by one, because a probe that graphpatch cannot make would make the others fail
         _, args, kwargs = FIXTURES[name]()  # a fixture may write to its inputs
         for key, buffer in graph.named_buffers():  # and to its buffers
             if (before := buffers.get(key.removeprefix("_graph_module."))) is not None:

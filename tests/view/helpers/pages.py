@@ -12,10 +12,10 @@ GRAPHPATCH = ROOT / "target/release/graphpatch"
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-# Seconds after which a process or a page is taken for one that hangs: a busy machine may be slow.
+# After so many seconds a process or a page counts as hung. A busy machine may be slow.
 TIMEOUT = 300
 
-# A container's root may not use the sandbox; the rest keeps the browser from looking for anything on a network.
+# The sandbox does not work for root in a container. The other flags keep the browser from using a network.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,7 +29,7 @@ FLAGS = [
 ]
 
 
-# Graphs of these hosts are fixtures of these names.
+# Kinds of programs. The fixture of the same name is a graph of such a program.
 HOSTS = ["encoder", "gpt2", "scopes", "modules", "plain"]
 
 

@@ -1,4 +1,4 @@
-// The model that is served, and what graphpatch knows and changes of it.
+// The model that is served, with its graphpatch session and the patches that clients have added.
 #pragma once
 
 #include <graphpatch.hpp>
@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-// A TorchScript module from a batch of token ids to one tensor (or several: the first counts) of a row for each. Any number
-// of threads may use it at once.
+// A TorchScript module that takes a batch of token ids and returns a tensor with one row for each sequence; of a tuple, the
+// first tensor is used. Any number of threads may call it at once.
 class Model {
 public:
     // The first run is recorded: patches are checked against its graph from then on.
@@ -22,14 +22,14 @@ public:
 
     // One row for each row of `tokens`. A run keeps the patches that it begins with, whatever happens to them meanwhile.
     torch::Tensor operator()(const torch::Tensor& tokens) {
-        torch::NoGradGuard no_grad;  // a mode of the thread
+        torch::NoGradGuard no_grad;  // the mode belongs to the thread, so each call sets it
         const c10::IValue output = module_.forward({tokens});
         std::call_once(recorded_, [&] { recording_.reset(); });
         const torch::Tensor rows = output.isTuple() ? output.toTupleRef().elements().at(0).toTensor() : output.toTensor();
         return rows.to(torch::kCPU, torch::kFloat).contiguous();
     }
 
-    // From the next run on.
+    // Adds a patch. It holds for runs that begin from now on.
     void patch(const std::string& text) {
         auto added = session_.patch(text);
         std::lock_guard lock(mutex_);
@@ -41,7 +41,7 @@ public:
         patches_.clear();
         return n;
     }
-    // A line for each.
+    // One line for each patch: its text and its counts.
     std::string patches() const {
         std::lock_guard lock(mutex_);
         std::string lines;

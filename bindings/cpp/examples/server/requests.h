@@ -19,7 +19,7 @@ struct Request {
     std::promise<std::string> answer;
 };
 
-// Any number of threads put requests in, any number take batches out.
+// Any number of threads may add requests, and any number may take batches.
 class Requests {
 public:
     Requests(size_t largest, std::chrono::microseconds patience) : largest_(largest), patience_(patience) {}
@@ -31,7 +31,7 @@ public:
     }
 
     // The oldest request and those of the same length, at most `largest` of them; a batch that is not full waits
-    // `patience` for more. Empty when the queue is closed and nothing is left.
+    // `patience` for more. The result is empty when the queue is closed and nothing is left in it.
     std::vector<Request> take() {
         std::unique_lock lock(mutex_);
         for (;;) {

@@ -65,7 +65,7 @@ public:
         : model_(options.model), requests_(options.batch, std::chrono::microseconds(options.patience)) {
         for (int i = 0; i < options.workers; ++i) workers_.emplace_back([this] { work(); });
     }
-    // Answers what is waiting.
+    // Requests that are still waiting are answered before the workers end.
     ~Server() {
         requests_.close();
         for (std::thread& worker : workers_) worker.join();
@@ -94,7 +94,7 @@ private:
         if (command == "quit") return kill(getpid(), SIGTERM), "";
         throw std::runtime_error("unknown command " + command + "; there are infer, patch, clear, tree, stats and quit");
     }
-    // With an empty line at the end, and nowhere else.
+    // Ends the text with an empty line, which ends an answer, and removes all other empty lines.
     static std::string finished(std::string text) {
         const auto twice = [](char a, char b) { return a == '\n' && b == '\n'; };
         text.erase(std::unique(text.begin(), text.end(), twice), text.end());
@@ -132,7 +132,7 @@ private:
         }
     }
 
-    // The rows' numbers as text that gives the very same floats again.
+    // The rows' numbers as text, with enough digits that reading them gives exactly the same floats.
     std::vector<std::string> compute(const std::vector<Request>& batch) {
         const auto n = static_cast<int64_t>(batch.size()), length = static_cast<int64_t>(batch[0].tokens.size());
         torch::Tensor tokens = torch::empty({n, length}, torch::kInt64);
@@ -163,7 +163,7 @@ private:
 
 int run(int argc, char** argv) {
     const Options options = parse(argc, argv);
-    // Before any thread is there, so that all have them blocked and they arrive here.
+    // Done before any thread is started: threads inherit the blocked signals, so that only this one receives them.
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -171,7 +171,7 @@ int run(int argc, char** argv) {
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     const int stop = signalfd(-1, &signals, SFD_CLOEXEC);
     if (stop < 0) fail("signalfd");
-    at::set_num_threads(1);  // the workers are what uses the cores
+    at::set_num_threads(1);  // the cores are used by several workers, not by threads inside one operation
 
     Server server(options);
     {

@@ -22,7 +22,7 @@
 // Each client has a thread; it answers a line before it reads the next.
 class Socket {
 public:
-    // Makes a line's answer.
+    // Makes the answer to one line.
     using Answer = std::function<std::string(const std::string& line)>;
 
     Socket(std::string path, Answer answer) : path_(std::move(path)), answer_(std::move(answer)) {
@@ -47,7 +47,7 @@ public:
         unlink(path_.c_str());
     }
 
-    // Lets clients in until `stop` can be read.
+    // Accepts clients until the file descriptor `stop` becomes readable.
     void serve(int stop) {
         for (;;) {
             pollfd fds[] = {{fd_, POLLIN, 0}, {stop, POLLIN, 0}};
@@ -61,7 +61,7 @@ public:
         }
     }
 
-    // Reads no further line; waits until all that were read are answered.
+    // Reads no more lines, and waits until every line that was read has been answered.
     void close() {
         std::unique_lock lock(mutex_);
         for (const auto& [client, thread] : clients_) shutdown(client, SHUT_RD);
@@ -87,7 +87,7 @@ private:
         gone_.push_back(std::move(clients_.extract(client).mapped()));
         left_.notify_all();
     }
-    // They have let go of the mutex, or are about to.
+    // Joins the threads of clients that have left. None of them needs the mutex any more, so the caller may hold it.
     void join_gone() {
         for (std::thread& thread : gone_) thread.join();
         gone_.clear();

@@ -1,4 +1,4 @@
-// How long answers took, and how many there were.
+// Counts answers, and measures how long they took.
 #pragma once
 
 #include "requests.h"

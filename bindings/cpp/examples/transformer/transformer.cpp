@@ -47,13 +47,13 @@ int run(int argc, char** argv) {
     const graphpatch::Node tree = session.graphs()["Gpt"];
     std::cout << tree;
 
-    // Head 1 of layer 0 writes nothing; matmul_1 is what the heads found, (batch, heads, tokens, width).
+    // Switches head 1 of layer 0 off: matmul_1 holds the heads' results, of shape (batch, heads, tokens, width).
     torch::Tensor without_head;
     {
         auto patch = session.patch(graphpatch::zero("layers_0.attn.matmul_1").slice("[:, 1]"));
         without_head = model(ids);
     }
-    // The other sentence's layer 1 in the place of this one's.
+    // Puts the output of layer 1 for one sentence in the place of that for another.
     auto probe = session.probe("layers_1.output");
     model(ids.flip(0));
     auto patched = session.patch(graphpatch::replace("layers_1.output", probe.value()));

@@ -21,7 +21,7 @@ struct AttentionImpl : torch::nn::Module {
         const auto parts = graphpatch::call(qkv, x).view({batch, tokens, 3, heads, each}).permute({2, 0, 3, 1, 4}).unbind(0);
         auto scores = torch::matmul(parts[0], parts[1].transpose(-2, -1)) / std::sqrt(static_cast<double>(each));
         scores = scores.masked_fill(mask, -1e9).softmax(-1);
-        // (batch, heads, tokens, each): a head is patched here.
+        // The shape is (batch, heads, tokens, each), so that a patch can select one head.
         const auto z = torch::matmul(scores, parts[2]);
         return scope.output(graphpatch::call(proj, z.transpose(1, 2).reshape({batch, tokens, width})));
     }
@@ -69,7 +69,7 @@ struct GptImpl : torch::nn::Module {
         graphpatch::Scope scope(this, {{"ids", ids}});
         const int64_t tokens = ids.size(1);
         const auto hidden = mask.slice(0, 0, tokens).slice(1, 0, tokens);
-        // One after the other: in one expression the compiler would choose the order, and names follow it.
+        // Two statements: nodes are named in the order of the calls, which C++ does not fix within one expression.
         auto x = graphpatch::call(wte, ids);
         x = x + graphpatch::call(wpe, positions.slice(0, 0, tokens));
         for (const auto& layer : *layers) x = layer->as<Block>()->forward(x, hidden);

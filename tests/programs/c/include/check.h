@@ -1,4 +1,4 @@
-/* What the C tests share: ending at the first thing that is not so, and tensors whose deleters are counted. */
+/* Helpers of the C tests: checks that end the program at the first failure, and tensors whose deleter calls are counted. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -13,7 +13,7 @@
 #define ok(call) check_status(__FILE__, __LINE__, #call, (call), GP_STATUS_OK)
 #define refused(status, call) check_status(__FILE__, __LINE__, #call, (call), (status))
 #define require(condition, what) check_that(__FILE__, __LINE__, (condition), (what))
-/* The last error names this. */
+/* Checks that the message of the last error contains this text. */
 #define says(text) check_that(__FILE__, __LINE__, strstr(gp_last_error(), (text)) != NULL, "the error says " text)
 
 static inline void check_status(const char *file, int line, const char *call, gp_status found, gp_status expected) {

@@ -1,5 +1,5 @@
 /* A TorchScript module behind three C functions, and a few plain operations, for programs in languages that cannot call
- * libtorch. No word of libgraphpatch in it: it stands for the model code that such a program has anyway. */
+ * libtorch. It does not use libgraphpatch: it stands for the model code that such a program has anyway. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -19,7 +19,7 @@ model *model_load(const char *file);
  * model_error(). */
 long model_run(model *m, const float *input, long rows, long columns, float *out, size_t capacity);
 
-/* What the last call on this thread that failed (model_run: -1, the others: NULL or -1) caught. */
+/* The message of the last exception that made a call on this thread fail (return -1 or NULL). */
 const char *model_error(void);
 
 void model_free(model *m);

@@ -1,4 +1,4 @@
-// What the C++ tests share: ending at the first thing that is not so, with the line that says it.
+// Helpers of the C++ tests: checks that end the program at the first failure and print its line.
 #pragma once
 
 #include <cstdio>

@@ -32,7 +32,7 @@ inline torch::jit::Module load(const std::string& file) {
 
 inline c10::IValue tuple(std::vector<c10::IValue> values) { return c10::ivalue::Tuple::create(std::move(values)); }
 
-// Parameters and buffers as (name, tensor) pairs, and nothing but tuples: those cross to torch.load unchanged.
+// Parameters and buffers as a tuple of (name, tensor) tuples, which torch.load reads unchanged.
 inline c10::IValue weights(const torch::jit::Module& module) {
     std::vector<c10::IValue> pairs;
     for (const auto& p : module.named_parameters()) pairs.push_back(tuple({p.name, p.value.detach()}));

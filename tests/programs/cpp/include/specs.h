@@ -1,4 +1,4 @@
-// Patches that text cannot say, through the C ABI: specs, values and kept tensors, with libtorch's tensors for DLPack's.
+// Patches that text cannot express, through the C ABI: specs, values and kept tensors, all with libtorch's tensors.
 #pragma once
 
 #include "abi.h"

@@ -40,7 +40,7 @@ pub struct DLManagedTensorVersioned {
     byte_offset: u64,
 }
 
-/// Lends numbers for one call that does not write them: nothing is handed over, so there is no deleter.
+/// Lends numbers to one call that does not write them. The tensor is only borrowed, so it has no deleter.
 pub fn lend<T>(
     data: &[f32],
     shape: &[i64],
@@ -96,7 +96,7 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: it was handed over, and this is the one call.
+        // SAFETY: the tensor was handed over, so this call of its deleter is the only one.
         unsafe {
             if let Some(deleter) = (*self.0).deleter {
                 deleter(self.0);

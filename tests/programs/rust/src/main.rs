@@ -53,7 +53,7 @@ fn value(given: &Path, name: &str) -> Outcome<Tensor> {
     Ok(found.ok_or_else(|| format!("no value {name}"))?.1)
 }
 
-/// The row-major numbers of a tensor, as a program has them that did not get them from libtorch.
+/// The numbers of a tensor in row-major order, and its shape: data that could also come from outside of libtorch.
 fn numbers(tensor: &Tensor) -> Outcome<(Vec<f32>, Vec<i64>)> {
     Ok((Vec::try_from(tensor.flatten(0, -1))?, tensor.size()))
 }
@@ -101,13 +101,13 @@ fn script(given: &Path, out: &Path, computed: &mut Computed) -> Outcome<()> {
     assert_eq!(graphs.len(), 1);
     fs::write(out.join("script.txt"), &graphs[0].1)?;
 
-    // Text says most patches.
+    // Text can express most patches.
     let zero = session.patch("linear.linear[0]=zero")?;
     keep("zero", pair(&module, &x)?);
     assert_eq!(zero.counts()?, (1, 1, 0));
     drop(zero);
 
-    // Numbers from anywhere, over DLPack.
+    // Numbers that need not come from libtorch, by DLPack.
     let (delta, shape) = numbers(&value(given, "delta")?)?;
     let spec = Spec::new("add")?
         .slice("[1:]")?
@@ -155,7 +155,7 @@ fn script(given: &Path, out: &Path, computed: &mut Computed) -> Outcome<()> {
     Ok(())
 }
 
-/// What cannot be done is said, at once or when the model runs.
+/// Errors of patches are reported, some at once and others when the model runs.
 fn refused(session: &Session, module: &CModule, x: &Tensor) -> Outcome<()> {
     let error = session
         .patch("linear.outputs=zero")
@@ -181,7 +181,7 @@ fn refused(session: &Session, module: &CModule, x: &Tensor) -> Outcome<()> {
 
 // --- a model in Rust --------------------------------------------------------------------------------------------------
 
-/// Two layers, as tch's users write them, each with the scope that its calls are.
+/// Two layers, written as is usual with tch, each with the scope of its calls.
 struct Net {
     root: Root,
     up: (nn::Linear, Scope),

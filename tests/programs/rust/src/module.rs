@@ -1,5 +1,5 @@
-//! Scopes for modules that are written in Rust. libtorch does not know of them, so the program tells: which module is
-//! called, with what, and what it returns; what its patches made of these values is what the program goes on with.
+//! Scopes for modules that are written in Rust. libtorch does not know of them, so the program reports each call: the module,
+//! its input and its result. The program then continues with these values as the patches left them.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
@@ -103,7 +103,7 @@ impl Drop for Scope {
     }
 }
 
-/// What was opened is closed on every way out, tch's panics among them.
+/// Closes a run or a scope when it is dropped, also when tch panics.
 struct Open(fn() -> gp_status);
 
 impl Drop for Open {
@@ -129,7 +129,7 @@ fn told(wants: u32, x: &Tensor, forward: impl FnOnce(&Tensor) -> Result<Tensor>)
     })
 }
 
-/// Shows a value that is one tensor, and takes what the patches made of it.
+/// Shows a value that is one tensor, and returns it as the patches left it.
 fn shown(
     value: Tensor,
     show: impl FnOnce(*const *const c_void, *mut u32) -> gp_status,

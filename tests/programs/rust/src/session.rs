@@ -27,7 +27,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// To be called on the thread that made the call, before it makes another one.
+/// Turns a status into a result. Must be called on the thread that made the call, before its next one, to get the message.
 pub fn check(status: gp_status) -> Result<()> {
     if status == gp_status::GP_STATUS_OK {
         return Ok(());
@@ -40,7 +40,7 @@ pub fn check(status: gp_status) -> Result<()> {
     })
 }
 
-/// Text for C, which knows no NUL inside of one.
+/// Converts text for C. It must not contain a NUL.
 pub fn c_text(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error {
         status: gp_status::GP_STATUS_ARGUMENT,
@@ -105,7 +105,7 @@ impl Session {
         Ok(Patch { session: self, id })
     }
 
-    /// A patch that text cannot say.
+    /// Registers a patch that text cannot express.
     pub fn register(&self, spec: &Spec) -> Result<Patch<'_>> {
         let mut id = 0;
         check(unsafe { gp_patch_register(self.0, spec.as_ptr(), &mut id) })?;
@@ -156,7 +156,7 @@ impl Patch<'_> {
 
 impl Drop for Patch<'_> {
     fn drop(&mut self) {
-        // It is there, so this cannot fail.
+        // The patch exists, so this cannot fail.
         unsafe { gp_patch_remove(self.session.0, self.id) };
     }
 }

@@ -1,4 +1,4 @@
-//! Patches that text cannot say: tensors as values, functions of the program's own.
+//! Patches that text cannot express: those with tensors as values or with functions of the program.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -92,7 +92,7 @@ impl Spec {
         Ok(self)
     }
 
-    /// A function from the value to what takes its place; None leaves it alone. It is called on whatever thread runs the
+    /// Replaces the value by the result of a function; None leaves it alone. The function is called on the thread that runs the
     /// model. A run that began before the patch went away may still call it, so it lives as long as the process.
     pub fn custom(
         self,
@@ -117,7 +117,7 @@ impl Drop for Spec {
 }
 
 thread_local! {
-    /// The replacement that this thread's last function gave: it must live until the thread's next call of one.
+    /// The last replacement that a function on this thread returned. It must live until the thread's next call of a function.
     static GIVEN: RefCell<Option<Tensor>> = const { RefCell::new(None) };
 }
 
@@ -130,7 +130,7 @@ unsafe extern "C" fn call_function(
     replacement: *mut *const c_void,
 ) -> i32 {
     if tensor.is_null() {
-        return 1; // None, for which these functions have no word
+        return 1; // the value is None, which these functions cannot take
     }
     // No panic may leave a function that C++ calls.
     let given = catch_unwind(AssertUnwindSafe(|| unsafe {

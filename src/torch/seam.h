@@ -86,7 +86,7 @@ typedef struct GpItem {
   const char* dtype_name; /* tensor: static ASCII text such as "float32" */
   GpStr key;           /* the element's key, if its container is a dict; an argument's keyword */
   GpStr text;          /* GP_OTHER: the type's name; GP_STR: the text; a tensor that is an argument: the text to write if
-                        * no node has it, or empty */
+               * no node has it, or empty */
   GpScalar number;     /* GP_BOOL, GP_INT, GP_FLOAT, GP_COMPLEX */
 } GpItem;
 
@@ -396,7 +396,7 @@ typedef struct GpCore {
 /* What the adapter offers to the core. */
 typedef struct GpAdapter {
   uint32_t version; /* GP_SEAM_VERSION */
-  uint32_t size;    /* sizeof(GpAdapter) */
+  uint32_t size; /* sizeof(GpAdapter) */
   GpStr libtorch_version;
   /* Called when the first session attaches, and again until it succeeds once. Installs the hooks, which stay as long as the
    * process. */

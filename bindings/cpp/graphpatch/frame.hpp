@@ -175,7 +175,7 @@ private:
     }
 
     static void show_parameters(const RootEntry& root, std::pair<std::vector<std::string>, std::vector<const void*>> now) {
-        if (now.first != root.parameters) {  // parameters were added or removed; the next run gets a new root with their names
+        if (now.first != root.parameters) { // parameters were added or removed; the next run gets a new root with their names
             std::unordered_map<std::string, const void*> by_path;
             for (size_t i = 0; i < now.first.size(); ++i) by_path[now.first[i]] = now.second[i];
             now.second.clear();
@@ -187,7 +187,7 @@ private:
     void begin_scope(const Module& module, const Names& names) {
         frame_.module = &module;
         frame_.run = current->run;
-        if (!current->tree) {  // directly in a Run
+        if (!current->tree) { // directly in a Run
             tree_ = Roots::get().outermost(module);
             frame_.tree = tree_.get();
             return open_scope(new_scope(tree_->name(), &module, names).get());
@@ -238,6 +238,6 @@ private:
     std::shared_ptr<ScopeEntry> scope_;
 };
 
-}  // namespace detail
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace detail
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

@@ -184,5 +184,5 @@ private:
     std::vector<Patch> patches_;
 };
 
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

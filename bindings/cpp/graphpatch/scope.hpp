@@ -71,5 +71,5 @@ private:
     detail::Call call_;
 };
 
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

@@ -130,5 +130,5 @@ private:
     std::shared_ptr<gp_session> raw_;
 };
 
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

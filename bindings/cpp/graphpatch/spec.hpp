@@ -135,7 +135,7 @@ inline int32_t call_function(void* user, DLManagedTensorVersioned* tensor, DLMan
 }
 #endif
 
-}  // namespace detail
+} // namespace detail
 
 // Sets the value at `path`, or the slice of it, to 0.
 inline Spec zero(std::string path) {
@@ -185,5 +185,5 @@ inline void Spec::add_pick(gp_spec* spec, const Pick& pick) {
     }
 }
 
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

@@ -137,6 +137,6 @@ inline Tensor tensor_of(Array array) { return array; }
 inline const Array& array_of(const Array& indices) { return indices; }
 #endif
 
-}  // namespace detail
-}  // namespace GRAPHPATCH_NAMESPACE
-}  // namespace graphpatch
+} // namespace detail
+} // namespace GRAPHPATCH_NAMESPACE
+} // namespace graphpatch

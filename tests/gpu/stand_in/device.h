@@ -151,8 +151,8 @@ private:
     return stack;
   }
 
-    // Lets a replay compute the same again and copy it into the memory of today's results. The graph holds only that memory and
-    // not the result tensors, so their reference counts are those that the library would see without a graph.
+  // Lets a replay compute the same again and copy it into the memory of today's results. The graph holds only that memory and
+  // not the result tensors, so their reference counts are those that the library would see without a graph.
   void again(void* stream, const torch::jit::Stack& arguments, const torch::jit::Stack& results) const {
     std::vector<at::Tensor> memory;
     for (const c10::IValue& result : results) {
@@ -217,7 +217,7 @@ inline at::Tensor& copy(at::Tensor& self, const at::Tensor& from, bool) {
   return self;
 }
 
-}  // namespace detail
+} // namespace detail
 
 // Registers the devices with libtorch. Call it once, before anything else.
 inline void plug_in() {
@@ -229,4 +229,4 @@ inline void plug_in() {
   copies->impl("copy_", detail::copy);
 }
 
-}  // namespace card
+} // namespace card

@@ -85,7 +85,7 @@ c10::IValue flat(const std::string& file) {
     return host::tuple(std::move(pairs));
 }
 
-}  // namespace
+} // namespace
 
 int main(int argc, char** argv) {
     if (argc != 2 && argc != 3) return std::fprintf(stderr, "usage: by_hand FOLDER [FLAT.pt]\n"), 1;

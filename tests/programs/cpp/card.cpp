@@ -240,7 +240,7 @@ void kept() {
     same(again.value().cpu(), numbers().mul(2));
 }
 
-}  // namespace
+} // namespace
 
 int main(int argc, char** argv) {
     card::plug_in();

@@ -452,7 +452,7 @@ void strangers() {
     holder->part = holder->replace_module("part", Linear(4, 4));
     tree = recorded(session, run);
     same(tree.names(), {"x", "part", "late", "Linear", "output"});
-    for (const char* path : {"part.weight", "late.weight"}) {  // parameters that came later are patched too
+    for (const char* path : {"part.weight", "late.weight"}) { // parameters that came later are patched too
         auto patch = session.patch(std::string(path) + "=zero");
         holder->forward(x);
         const auto y = holder->forward(x);
@@ -644,8 +644,8 @@ struct WritingImpl : torch::nn::Module {
         gp::Scope scope(this, {{"x", x}});
         auto y = torch::relu(x);
         auto left = y.slice(1, 0, 2);
-        left.select(0, 0).fill_(7);  // two views deep
-        y.select(0, 1).fill_(2);     // writes the memory that `left` shows, where the patch has changed the copy
+        left.select(0, 0).fill_(7); // two views deep
+        y.select(0, 1).fill_(2); // writes the memory that `left` shows, where the patch has changed the copy
         auto written = writer->forward(left);
         return scope.output(std::vector<Tensor>{y * 1, left * 1, written * 1});
     }
@@ -709,7 +709,7 @@ const std::map<std::string, void (*)()> kChecks = {
     {"missed", missed},
 };
 
-}  // namespace
+} // namespace
 
 int main(int argc, char** argv) {
     torch::GradMode::set_enabled(false);

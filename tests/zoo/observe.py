@@ -115,8 +115,8 @@ def _names(module: Module, around: list[Call]) -> frozenset[str]:
 
 
 def zeroed_output(number: int, run: Callable[[], Any]) -> Any:
-    """What `run` gives while a forward hook zeroes all tensors that module call `number` returns. The hook is added
-    last, so it runs after the module's other hooks."""
+    """What `run` gives while a forward hook zeroes all tensors that module call `number` returns. The hook runs
+    before the module's other hooks, which see the zeros."""
     handles: list[RemovableHandle] = []
 
     def zero(_module: Module, _args: Any, output: Any) -> Any:
@@ -124,7 +124,7 @@ def zeroed_output(number: int, run: Callable[[], Any]) -> Any:
         return mapped(output, torch.zeros_like)
 
     def begin(module: Module) -> None:
-        handles.append(module.register_forward_hook(zero))
+        handles.append(module.register_forward_hook(zero, prepend=True))
 
     return _at_call(number, begin, run)
 

@@ -192,7 +192,7 @@ def test_a_forward_of_an_object_of_its_own_is_noted() -> None:
     inner = net.sub.forward
     net.sub.forward = lambda value: inner(value) + 1  # type: ignore[method-assign]
     pg = PatchableGraph(net, X)
-    assert [note for note in pg.notes if "has a `forward` of its own" in note and "Linear" in note]
+    assert [note for note in pg.notes if "has a `forward` of its own" in note and "Linear" in note], pg.notes
     assert torch.equal(pg(X), net(X))
 
 

@@ -204,7 +204,7 @@ def test_what_cannot_be_looked_into_is_refused_as_the_root() -> None:
     for module in (torch.jit.script(Net().blocks[0]), torch.jit.trace(Net(), x)):
         with pytest.raises(ValueError, match="TorchScript"):
             PatchableGraph(module, x)
-    with pytest.raises(ValueError, match="torch.nn.Module, not a function"):
+    with pytest.raises(ValueError, match="torch.nn.Module, and function is none"):
         PatchableGraph(script_tree, x)  # type: ignore[arg-type]
 
 

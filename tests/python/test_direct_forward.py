@@ -196,6 +196,32 @@ def test_a_forward_of_an_object_of_its_own_is_noted() -> None:
     assert torch.equal(pg(X), net(X))
 
 
+def test_a_base_class_is_seen_after_its_subclass() -> None:
+    class Above(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sub = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sub.forward(x)
+
+    class Below(Above):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sub.forward(super().forward(x))
+
+    class Other(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    assert "sub_1" in dir(PatchableGraph(Below(), X).graph)
+    net = Above()
+    net.sub = Other(3, 3)
+    pg = PatchableGraph(net, X)
+    assert "sub" in dir(pg.graph), pg.graph
+    with pg.patch({"sub.output": ZeroPatch()}):
+        assert not pg(X).any()
+
+
 COMPILED = """
 import sys
 import torch

@@ -17,7 +17,7 @@ from typing import Any
 from torch.nn import Module
 
 from ._code import nested
-from ._forward_scope import Call, install
+from ._forward_scope import Call, Forward, install
 from ._modules import below, class_name, is_script, note
 from ._root import Root
 
@@ -79,10 +79,15 @@ def _methods(kind: type) -> list[str]:
             function.__qualname__.rpartition("<locals>.")[2]
             for base in kind.__mro__
             if issubclass(base, Module) and not base.__module__.startswith("torch.")
-            for function in vars(base).values()
+            for function in map(_own, vars(base).values())
             if isinstance(function, types.FunctionType) and any(map(_is_direct, _all_codes(function, set())))
         ]
     return known
+
+
+def _own(value: Any) -> Any:
+    """The function of the class, where a subclass was seen before and ours stands in its place."""
+    return value.function if type(value) is Forward else value
 
 
 def _all_codes(function: Any, known: set[Any]) -> Iterator[types.CodeType]:

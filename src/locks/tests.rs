@@ -118,23 +118,32 @@ fn a_thread_that_forks_under_a_lock_has_it_in_the_child() {
     assert!(HELD.try_lock().is_some());
 }
 
+/// Another thread takes the lock, and holds it until `end` is set. Returns when it has the lock.
+fn hold_until<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    held: &'static Mutex<()>,
+    end: &'scope AtomicBool,
+) {
+    scope.spawn(|| {
+        let _held = held.lock();
+        while !end.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    });
+    // The thread may have to lose its patience first.
+    while !held.is_locked() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn nobody_waits_for_ever() {
     let _alone = ALONE.lock();
     static HELD: Mutex<()> = Mutex::new(());
-    let (done, forked_off) = (AtomicBool::new(false), AtomicBool::new(false));
+    let forked_off = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let _held = HELD.lock();
-            done.store(true, Ordering::Release);
-            // Waits for something that only the forking thread can give.
-            while !forked_off.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
-        });
-        while !done.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+        // The thread waits for something that only the forking thread can give.
+        hold_until(scope, &HELD, &forked_off);
         let end = forked(|quiet| !quiet);
         forked_off.store(true, Ordering::Release);
         assert_eq!(end, 0, "the child knows that it must not use them");
@@ -146,20 +155,9 @@ fn nobody_waits_for_ever() {
 fn a_child_knows_of_those_who_did_not_wait_for_the_fork() {
     let _alone = ALONE.lock();
     static HELD: Mutex<()> = Mutex::new(());
-    let (entered, forked_off) = (AtomicBool::new(false), AtomicBool::new(false));
+    let forked_off = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let enter_without_patience = || {
-            scope.spawn(|| {
-                let _held = HELD.lock();
-                entered.store(true, Ordering::Release);
-                while !forked_off.load(Ordering::Acquire) {
-                    std::thread::yield_now();
-                }
-            });
-            while !entered.load(Ordering::Acquire) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        };
+        let enter_without_patience = || hold_until(scope, &HELD, &forked_off);
         let end = forked_after(enter_without_patience, |quiet| !quiet && HELD.is_locked());
         forked_off.store(true, Ordering::Release);
         assert_eq!(end, 0, "the child knows that somebody held a lock");

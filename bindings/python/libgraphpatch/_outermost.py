@@ -16,14 +16,12 @@ from torch.nn import Module
 from . import _capture, _checkpoint, _dynamo, _exported, _module_call, _source
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
+from ._dispatch_modes import mode_on
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
 from .errors import GraphPatchError
 
-_MODES = [getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL")]
-_mode = torch._C._get_dispatch_mode
-_modes = torch._C._len_torch_dispatch_stack
 _tracing = torch._C._get_tracing_state
 _is_compiling = torch.compiler.is_compiling
 
@@ -59,7 +57,7 @@ def install() -> None:
 
 def _root_of(module: Module) -> Any:
     """The root for a call of ``module``. None if torch is only tracing, exporting or compiling the call."""
-    if _tracing() is not None or _is_compiling() or (_modes() and any(_mode(mode) is not None for mode in _MODES)):
+    if _tracing() is not None or _is_compiling() or mode_on("FAKE", "PROXY", "FUNCTIONAL") is not None:
         return None
     _capture.install()
     if is_compiled(module) and why_opaque(module) is None:

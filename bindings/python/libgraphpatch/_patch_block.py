@@ -244,7 +244,7 @@ class PatchBlock(contextlib.ContextDecorator):
         stopped = isinstance(error, Stopped) and any(place.patch is error.patch for place in self._places)
         try:
             # If the block ends by an exception, a patch may be missing only because of that, so it is not reported.
-            if kind is None and self._on_missing != "ignore":
+            if kind is None:
                 missing = self._missing(opened)
         finally:
             opened.undo.close()
@@ -255,7 +255,9 @@ class PatchBlock(contextlib.ContextDecorator):
         return stopped
 
     def _missing(self, opened: Opened) -> str:
-        """The message about patches whose node no run reached; empty if there are none."""
+        """The message about patches whose node no run reached; empty if there are none, or if nobody wants it."""
+        if self._on_missing == "ignore":
+            return ""
         pairs = zip(self._places, opened.counts(), strict=True)
         paths = [place.path for place, counts in pairs if not counts.matched]
         if not paths:
@@ -311,7 +313,7 @@ class Edit:
     def _tell(self) -> None:
         """Warns of patches whose node no run reached, for an edit that is never closed."""
         block = self._block
-        if block is not None and block._on_missing != "ignore" and (missing := block._missing(block._open[-1])):
+        if block is not None and (missing := block._missing(block._open[-1])):
             warnings.warn(missing, MissingPatchWarning, stacklevel=2)
 
     def __enter__(self) -> Edit:

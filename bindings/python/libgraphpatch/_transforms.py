@@ -9,16 +9,10 @@ import torch
 from torch import fx
 from torch._guards import TracingContext
 
+from ._dispatch_modes import mode_on
 from .errors import GraphPatchError
 
-_MODES = [
-    (getattr(torch._C._TorchDispatchModeKey, name), how)
-    for name, how in (("PROXY", "make_fx() or torch.export.export()"), ("FAKE", "torch.export.export()"))
-]
-_mode = torch._C._get_dispatch_mode
-# The length of the stack of dispatch modes, which includes the modes above. Nearly always it is 0, and asking for it
-# costs far less than asking for each mode.
-_modes = torch._C._len_torch_dispatch_stack
+_MODES = {"PROXY": "make_fx() or torch.export.export()", "FAKE": "torch.export.export()"}
 _tracing = torch._C._get_tracing_state
 _compiling = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)
 
@@ -42,8 +36,8 @@ def refuse_transforms(name: str, *values: Any) -> None:
         refuse(name, "torch.compile()")
     if _tracing() is not None:
         refuse(name, "torch.jit.trace()")
-    for key, how in _MODES if _modes() else ():
-        if _mode(key) is not None:
-            refuse(name, how)
+    mode = mode_on(*_MODES)
+    if mode is not None:
+        refuse(name, _MODES[mode])
     if any(isinstance(value, fx.Proxy) for value in values):
         refuse(name, "torch.fx.symbolic_trace()")

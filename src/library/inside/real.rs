@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 const DLSYM: &CStr = c"dlsym";
 
+/// libc's own `dlsym`, by which the others are looked up; null: not looked up yet.
+static OWN_DLSYM: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
 /// A function of libc behind ours, looked up once.
@@ -38,13 +41,19 @@ impl Real {
 
 /// `dlsym` itself: glibc knows it under the version of the platform's first release, and since 2.34 under a second.
 fn real_dlsym() -> *mut c_void {
+    let known = OWN_DLSYM.load(Ordering::Acquire);
+    if !known.is_null() {
+        return known;
+    }
     const VERSIONS: [&CStr; 3] = [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"];
-    VERSIONS
+    let found = VERSIONS
         .iter()
         // SAFETY: dlvsym is called from this object with valid strings; RTLD_NEXT then means the objects after it.
         .map(|version| unsafe { libc::dlvsym(libc::RTLD_NEXT, DLSYM.as_ptr(), version.as_ptr()) })
         .find(|address| !address.is_null())
-        .unwrap_or(std::ptr::null_mut())
+        .unwrap_or(std::ptr::null_mut());
+    OWN_DLSYM.store(found, Ordering::Release);
+    found
 }
 
 fn next(name: &CStr) -> *mut c_void {

@@ -78,14 +78,17 @@ impl Seal {
 
 /// Makes the file and maps its content.
 fn shared(file: &Path) -> Option<*mut u8> {
+    use std::io::Write;
     use std::os::fd::AsRawFd;
-    // The bytes are written, not only reserved: a full disk is then an error here, and not a SIGBUS later.
-    std::fs::write(file, [0; SIZE]).ok()?;
-    let file = std::fs::OpenOptions::new()
+    let mut file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
+        .create(true)
+        .truncate(true)
         .open(file)
         .ok()?;
+    // The bytes are written, not only reserved: a full disk is then an error here, and not a SIGBUS later.
+    file.write_all(&[0; SIZE]).ok()?;
     // SAFETY: a new mapping at a place of the kernel's choice.
     let page = unsafe {
         libc::mmap(

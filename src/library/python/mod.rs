@@ -16,6 +16,7 @@ mod raw;
 mod record;
 mod run;
 mod scope;
+mod shown;
 mod state;
 mod thread;
 mod values;

@@ -4,6 +4,7 @@
  * system call of its own), or `child` (it is a forked child that seals itself and runs the model). Prints the sums of all
  * results. */
 #include "model.h"
+#include "model_sum.h"
 
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -24,10 +25,7 @@ static model *shared;
 static pthread_barrier_t sealed;
 
 static float run(void) {
-  float input[8] = {1, -2, 3, -4, 5, -6, 7, -8}, output[64] = {0}, sum = 0;
-  long n = model_run(shared, input, 2, 4, output, 64);
-  for (long i = 0; i < n; ++i) sum += output[i] * (float)(i + 1);
-  return n < 0 ? -1e9f : sum;
+  return model_sum(shared);
 }
 static void *run_on(void *nothing) {
   float sum = run();

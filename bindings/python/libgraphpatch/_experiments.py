@@ -131,7 +131,9 @@ class Experiments(Recorded):
 
         Experiments are rows of one call, and a call begins where its first patch stands: modules that have ended before
         it return what they returned in the first run. Both are tried without patches first, and left out where they
-        would change the result by more than rounding; the sweep's :attr:`~Sweep.notes` say so. With ``batch=1`` and
+        would change the result by more than rounding; the sweep's :attr:`~Sweep.notes` say so. Where experiments are
+        rows of one call, linear modules compute only rows of their input that are not, bit for bit, as in the first
+        run, and keep for that as many bytes as the module's parameters have, 64 MiB at least. With ``batch=1`` and
         ``resume=False`` every experiment is a whole run of its own. Patches that hold around it hold in all runs, and
         gradients are off.
 
@@ -145,7 +147,8 @@ class Experiments(Recorded):
                 run, as in :meth:`swap`, that has them.
             batch: At most so many experiments in one call.
             dim: The dimension of the nodes' values that positions are of; 0 is the batch itself.
-            resume: Whether calls may leave out modules that have ended before their first patch.
+            resume: Whether calls may leave out what no patch reaches: modules that have ended before their first patch,
+                and unchanged rows.
 
         Raises:
             KeyError: Nodes that are no leaves of the graph.

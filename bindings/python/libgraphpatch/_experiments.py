@@ -53,6 +53,19 @@ class Experiments(Recorded):
             inputs, nodes = inputs[:-1], inputs[-1]
         return _run_kept.keep(self, inputs, kwargs, nodes, grads, until)
 
+    def run_with(self, patches: Mapping[Any, Any], *inputs: Any, **kwargs: Any) -> Any:
+        """Runs the module once with these patches, as in a block of :meth:`PatchableGraph.patch`, and returns what it
+        returns; None where a :class:`StopPatch` ends the run.
+
+        >>> pg.run_with({"transformer.h_*.mlp.output": ZeroPatch()}, ids).logits
+
+        Args:
+            patches: As in :meth:`PatchableGraph.patch`, which says what is raised.
+            inputs, kwargs: The module's.
+        """
+        with self.patch(patches):
+            return self(*inputs, **kwargs)
+
     def swap(self, clean: Any, corrupted: Any, nodes: Nodes, positions: Iterable[Position] | None = None) -> Any:
         """Runs the module on ``corrupted``, with the values of its run on ``clean`` at the nodes: interchange, or
         activation patching. Returns what the module returns.

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "interventions"))
 sys.path.insert(0, str(ROOT / "bindings" / "python"))
 
 import ablations
+import exchanges
 import readings
 import replacements
 import torch
@@ -28,7 +29,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import libgraphpatch
 from libgraphpatch import PatchableGraph
 
-MODULES = (readings, ablations, replacements)  # each adds to FOUND
+MODULES = (readings, ablations, replacements, exchanges)  # each adds to FOUND
+KINDS = ("read", "gradients", "ablate", "change", "exchange", "hold")
+FOUND.sort(key=lambda each: KINDS.index(each.kind))
 PEERS = ("nnsight", "TransformerLens", "pyvene", "baukit", "TorchLens")
 
 
@@ -95,7 +98,7 @@ def page() -> str:
         "",
         f"{len(FOUND)} interventions: what libgraphpatch gives equals, up to 1e-5, what plain PyTorch gives with hooks. Columns "
         "count statements, of",
-        "the same intervention in PyTorch and in five packages; where a package's documentation shows no way, there is no number.",
+        "the same intervention in PyTorch and in five packages; `–` stands where none is given.",
         "What is made once is not counted: a `PatchableGraph`, nnsight's or TransformerLens's model. The packages' own spellings",
         "are written after their documentation, and not run. `tests/peers/test_interventions.py` compares, counts, and makes "
         "this page.",

@@ -109,3 +109,78 @@ ablation(
     TransformerLens=lens("blocks.0.hook_mlp_out", "v.index_fill(0, torch.tensor([0]), 0)"),
     baukit=edited("transformer.h.0.mlp", "o.index_fill(0, torch.tensor([0]), 0)"),
 )
+
+ablation(
+    "attention and MLP of all layers",
+    "transformer.h_*.{attn.output|sub_0,mlp.output}",
+    "ZeroPatch()",
+    "hooks = [h.mlp.register_forward_hook(lambda m, i, o: o * 0) for h in H]\n"
+    "hooks += [h.attn.register_forward_hook(lambda m, i, o: (o[0] * 0, *o[1:])) for h in H]\ny = model(x).logits\n"
+    "for hook in hooks:\n    hook.remove()",
+    nnsight=sight("for h in model.transformer.h:", "    h.attn.output[0][:] = 0", "    h.mlp.output[:] = 0"),
+    TransformerLens='y = model.run_with_hooks(x, fwd_hooks=[(lambda n: n.endswith(("mlp_out", "attn_out")), '
+    "lambda v, hook: v * 0)])",
+)
+ablation(
+    "two heads of one layer",
+    "transformer.h_1.attn.c_proj.x",
+    "[ZeroPatch(slice=(..., slice(0, 8))), ZeroPatch(slice=(..., slice(16, 24)))]",
+    "mask = torch.ones(32)\nmask[0:8] = mask[16:24] = 0\n"
+    "with H[1].attn.c_proj.register_forward_pre_hook(lambda m, i: i[0] * mask):\n    y = model(x).logits",
+    nnsight=sight("z = model.transformer.h[1].attn.c_proj.input", "z[..., 0:8] = 0", "z[..., 16:24] = 0"),
+)
+ablation(
+    "all positions but the last",
+    "transformer.h_0.output|sub_0",
+    "ZeroPatch(slice=(slice(None), slice(0, -1)))",
+    hooked("H[0]", "(o[0] * (torch.arange(8) == 7)[:, None], *o[1:])"),
+    nnsight=sight("model.transformer.h[0].output[0][:, :-1] = 0"),
+    TransformerLens=lens("blocks.0.hook_resid_post", "v * (torch.arange(8) == 7)[:, None]"),
+    baukit=edited("transformer.h.0", "(o[0] * (torch.arange(8) == 7)[:, None], *o[1:])"),
+)
+ablation(
+    "the position embeddings",
+    "transformer.wpe.output",
+    "ZeroPatch()",
+    hooked("model.transformer.wpe", "o * 0"),
+    nnsight=sight("model.transformer.wpe.output[:] = 0"),
+    TransformerLens=lens("hook_pos_embed", "v * 0"),
+    baukit=edited("transformer.wpe", "o * 0"),
+)
+ablation(
+    "the bias of a layer",
+    "transformer.h_0.mlp.c_fc.bias",
+    "ZeroPatch()",
+    "bias = H[0].mlp.c_fc.bias * 0\n"
+    'y = torch.func.functional_call(model, {"transformer.h.0.mlp.c_fc.bias": bias}, (x,)).logits',
+)
+ablation(
+    "negative activations",
+    "transformer.h_0.mlp.act.output",
+    "CustomPatch(custom_op=torch.relu)",
+    hooked("H[0].mlp.act", "o.relu()"),
+    nnsight=sight("model.transformer.h[0].mlp.act.output.relu_()"),
+    TransformerLens=lens("blocks.0.mlp.hook_post", "v.relu()"),
+    baukit=edited("transformer.h.0.mlp.act", "o.relu()"),
+)
+ablation(
+    "all but the largest activations of a position",
+    "transformer.h_0.mlp.act.output",
+    "CustomPatch(custom_op=lambda v: v * (v >= v.topk(8).values[..., -1:]))",
+    hooked("H[0].mlp.act", "o * (o >= o.topk(8).values[..., -1:])"),
+    nnsight=sight(
+        "act = model.transformer.h[0].mlp.act", "act.output *= act.output >= act.output.topk(8).values[..., -1:]"
+    ),
+    TransformerLens=lens("blocks.0.mlp.hook_post", "v * (v >= v.topk(8).values[..., -1:])"),
+    baukit=edited("transformer.h.0.mlp.act", "o * (o >= o.topk(8).values[..., -1:])"),
+)
+ablation(
+    "what a head writes, by its mean over the batch",
+    "transformer.h_0.attn.c_proj.x",
+    "CustomPatch(custom_op=lambda v: v.mean(0, True).expand_as(v), slice=(..., slice(0, 16)))",
+    "def mean(m, i):\n    v = i[0].clone()\n    v[..., :16] = v[..., :16].mean(0, True)\n    return v\n"
+    "with H[0].attn.c_proj.register_forward_pre_hook(mean):\n    y = model(x).logits",
+    nnsight=sight("z = model.transformer.h[0].attn.c_proj.input", "z[..., :16] = z[..., :16].mean(0, True)"),
+    TransformerLens="def mean(v, hook):\n    v[:, :, 0] = v[:, :, 0].mean(0, True)\n    return v\n"
+    'y = model.run_with_hooks(x, fwd_hooks=[("blocks.0.attn.hook_z", mean)])',
+)

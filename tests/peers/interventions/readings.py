@@ -118,3 +118,52 @@ add(
     nnsight="with model.trace(x):\n    model.transformer.h[1].mlp.output.grad = 0\n    metric(model.output).backward()\n"
     "    y = model.transformer.h[0].mlp.c_fc.weight.grad.save()",
 )
+add(
+    "gradients",
+    "the gradients of all layers",
+    'y = pg.cache(x, "transformer.h_*.output|sub_0", grads=metric).grads.stack()',
+    "kept = []\nhooks = [h.register_forward_hook(lambda m, i, o: kept.append(o[0])) for h in H]\n"
+    "loss = metric(model(x))\nfor hook in hooks:\n    hook.remove()\ny = torch.stack(torch.autograd.grad(loss, kept))",
+    nnsight="with model.trace(x):\n    hidden = [h.output[0] for h in model.transformer.h]\n"
+    "    with metric(model.output).backward():\n        y = torch.stack([h.grad for h in reversed(hidden)]).save()",
+)
+add(
+    "gradients",
+    "gradient times activation, by position",
+    f'y = pg.attribute(x, corrupted, "{MLP}", metric=metric).map(lambda value: value.sum(-1)).stack()[0]',
+    "kept = []\nwith H[0].mlp.register_forward_hook(lambda m, i, o: kept.append(o)):\n    model(x)\n"
+    "    loss = metric(model(corrupted))\n"
+    "y = ((kept[0] - kept[1]).detach() * torch.autograd.grad(loss, kept[1])[0]).sum(-1)",
+)
+add(
+    "read",
+    "the scores before the softmax",
+    'y = pg.cache(x, "transformer.h_0.attn.add").stack()[0]',
+    "softmax, kept = torch.nn.functional.softmax, []\n"
+    "def seen(scores, *args, **kwargs):\n    kept.append(scores)\n    return softmax(scores, *args, **kwargs)\n"
+    "torch.nn.functional.softmax = seen\nmodel(x)\ntorch.nn.functional.softmax = softmax\ny = kept[0]",
+    nnsight="with model.trace(x):\n"
+    "    y = model.transformer.h[0].attn.source.nn_functional_softmax_0.inputs[0][0].save()",
+    TransformerLens='y = model.run_with_cache(x)[1]["blocks.0.attn.hook_attn_scores"]',
+)
+add(
+    "read",
+    "what one layer adds to the residual stream",
+    'y = pg.cache(x, "transformer.h_1.{hidden_states,output|sub_0}").stack().diff(dim=0)[0]',
+    "kept = []\nwith H[1].register_forward_hook(lambda m, i, o: kept.append(o[0] - i[0])):\n    model(x)\ny = kept[0]",
+    nnsight="with model.trace(x):\n    h = model.transformer.h[1]\n    y = (h.output[0] - h.input).save()",
+    TransformerLens="_, cache = model.run_with_cache(x)\n"
+    'y = cache["blocks.1.hook_resid_post"] - cache["blocks.1.hook_resid_pre"]',
+)
+add(
+    "read",
+    "a value under another intervention",
+    'with pg.patch({"transformer.h_0.mlp.output": ZeroPatch()}):\n'
+    '    y = pg.cache(x, "transformer.h_1.mlp.output").stack()[0]',
+    "kept = []\nwith (\n    H[0].mlp.register_forward_hook(lambda m, i, o: o * 0),\n"
+    "    H[1].mlp.register_forward_hook(lambda m, i, o: kept.append(o)),\n):\n    model(x)\ny = kept[0]",
+    nnsight="with model.trace(x):\n    model.transformer.h[0].mlp.output[:] = 0\n"
+    "    y = model.transformer.h[1].mlp.output.save()",
+    TransformerLens='with model.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda v, hook: v * 0)]):\n'
+    '    y = model.run_with_cache(x)[1]["blocks.1.hook_mlp_out"]',
+)

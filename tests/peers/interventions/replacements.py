@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from spelling import ATTENTION, MLP, add, edited, hooked, lens, pyvene, sight
+from spelling import ATTENTION, BLOCK, MLP, add, edited, hooked, lens, pyvene, sight
 
 
 def change(name: str, path: str, patch: str, reference: str, **peers: str) -> None:
     add("change", name, f'y = pg.run_with({{"{path}": {patch}}}, x).logits', reference, **peers)
 
 
-BLOCK = "transformer.h_0.output|sub_0"
 change(
     "a steering vector at all positions",
     BLOCK,
@@ -131,116 +130,51 @@ change(
     baukit=edited("transformer.h.0", "(o[0][:, [0, 5, 2, 3, 4, 1, 6, 7]], *o[1:])"),
 )
 
-# --- values of another run ---
-
-
-def exchange(name: str, ours: str, torch: str, **peers: str) -> None:
-    add("exchange", name, ours, torch, **peers)
-
-
-KEPT = "kept = []\nwith H[0].mlp.register_forward_hook(lambda m, i, o: kept.append(o)):\n    model(clean)\n"
-exchange(
-    "activation patching of a module",
-    f'y = pg.swap(clean, corrupted, "{MLP}").logits',
-    KEPT + "with H[0].mlp.register_forward_hook(lambda m, i, o: kept[0]):\n    y = model(corrupted).logits",
-    nnsight="with model.trace() as tracer:\n    with tracer.invoke(clean):\n        mlp = model.transformer.h[0].mlp.output\n"
-    "    with tracer.invoke(corrupted):\n        model.transformer.h[0].mlp.output = mlp\n"
-    "        y = model.output.logits.save()",
-    TransformerLens="_, cache = model.run_with_cache(clean)\n"
-    'y = model.run_with_hooks(corrupted, fwd_hooks=[("blocks.0.hook_mlp_out", lambda v, hook: cache[hook.name])])',
-    baukit='with Trace(model, "transformer.h.0.mlp") as ret:\n    model(clean)\n'
-    'with Trace(model, "transformer.h.0.mlp", edit_output=lambda o: ret.output):\n    y = model(corrupted).logits',
-    pyvene=pyvene("mlp_output", "VanillaIntervention", "base={'input_ids': corrupted}, sources=[{'input_ids': clean}]"),
+change(
+    "queries and keys, exchanged",
+    "transformer.h_0.attn.c_attn.output",
+    "CustomPatch(custom_op=lambda v: v.roll(32, -1))",
+    hooked("H[0].attn.c_attn", "o.roll(32, -1)"),
+    nnsight=sight("c = model.transformer.h[0].attn.c_attn", "c.output = c.output.roll(32, -1)"),
+    baukit=edited("transformer.h.0.attn.c_attn", "o.roll(32, -1)"),
 )
-exchange(
-    "activation patching at one position",
-    f'y = pg.swap(clean, corrupted, "{MLP}", positions=[4]).logits',
-    KEPT + "def put(m, i, o):\n    o = o.clone()\n    o[:, 4] = kept[0][:, 4]\n    return o\n"
-    "with H[0].mlp.register_forward_hook(put):\n    y = model(corrupted).logits",
-    nnsight="with model.trace() as tracer:\n    with tracer.invoke(clean):\n"
-    "        mlp = model.transformer.h[0].mlp.output[:, 4]\n    with tracer.invoke(corrupted):\n"
-    "        model.transformer.h[0].mlp.output[:, 4] = mlp\n        y = model.output.logits.save()",
-    TransformerLens="_, cache = model.run_with_cache(clean)\ndef put(v, hook):\n    v[:, 4] = cache[hook.name][:, 4]\n"
-    '    return v\ny = model.run_with_hooks(corrupted, fwd_hooks=[("blocks.0.hook_mlp_out", put)])',
-    baukit='with Trace(model, "transformer.h.0.mlp") as ret:\n    model(clean)\ndef put(o):\n'
-    "    o[:, 4] = ret.output[:, 4]\n    return o\n"
-    'with Trace(model, "transformer.h.0.mlp", edit_output=put):\n    y = model(corrupted).logits',
-    pyvene=pyvene(
-        "mlp_output",
-        "VanillaIntervention",
-        "base={'input_ids': corrupted}, sources=[{'input_ids': clean}], unit_locations={'sources->base': 4}",
+change(
+    "a neuron, set to a number",
+    "transformer.h_0.mlp.act.output",
+    "ReplacePatch(value=5.0, slice=(..., 7))",
+    hooked("H[0].mlp.act", "o.index_fill(-1, torch.tensor([7]), 5.0)"),
+    nnsight=sight("model.transformer.h[0].mlp.act.output[..., 7] = 5"),
+    TransformerLens=lens("blocks.0.mlp.hook_post", "v.index_fill(-1, torch.tensor([7]), 5.0)"),
+    baukit=edited("transformer.h.0.mlp.act", "o.index_fill(-1, torch.tensor([7]), 5.0)"),
+)
+change(
+    "softer attention",
+    "transformer.h_0.attn.add",
+    "CustomPatch(custom_op=lambda v: v / 2)",
+    "softmax = torch.nn.functional.softmax\ncalls = []\n"
+    "def soft(scores, *args, **kwargs):\n    calls.append(scores)\n"
+    "    return softmax(scores / 2 if len(calls) == 1 else scores, *args, **kwargs)\n"
+    "torch.nn.functional.softmax = soft\ny = model(x).logits\ntorch.nn.functional.softmax = softmax",
+    TransformerLens=lens("blocks.0.attn.hook_attn_scores", "v / 2"),
+)
+change(
+    "the rows of a batch, exchanged in the middle",
+    BLOCK,
+    "CustomPatch(custom_op=lambda v: v.flip(0))",
+    hooked("H[0]", "(o[0].flip(0), *o[1:])"),
+    nnsight=sight("h = model.transformer.h[0].output[0]", "h[:] = h.flip(0)"),
+    TransformerLens=lens("blocks.0.hook_resid_post", "v.flip(0)"),
+    baukit=edited("transformer.h.0", "(o[0].flip(0), *o[1:])"),
+)
+change(
+    "a frozen scale of the last LayerNorm",
+    "transformer.ln_f",
+    "FreezeNormPatch(scale=torch.tensor(2.0))",
+    "f = model.transformer.ln_f\n"
+    "with f.register_forward_hook(\n"
+    "    lambda m, i, o: (i[0] - i[0].mean(-1, True)) / 2 * f.weight + f.bias\n):\n    y = model(x).logits",
+    nnsight=sight(
+        "f = model.transformer.ln_f", "f.output = (f.input - f.input.mean(-1, True)) / 2 * f.weight + f.bias"
     ),
-)
-exchange(
-    "a position's value, moved to another position",
-    f'y = pg.swap(clean, corrupted, "{MLP}", positions=[(2, 5)]).logits',
-    KEPT + "def put(m, i, o):\n    o = o.clone()\n    o[:, 5] = kept[0][:, 2]\n    return o\n"
-    "with H[0].mlp.register_forward_hook(put):\n    y = model(corrupted).logits",
-    nnsight="with model.trace() as tracer:\n    with tracer.invoke(clean):\n"
-    "        mlp = model.transformer.h[0].mlp.output[:, 2]\n    with tracer.invoke(corrupted):\n"
-    "        model.transformer.h[0].mlp.output[:, 5] = mlp\n        y = model.output.logits.save()",
-    pyvene=pyvene(
-        "mlp_output",
-        "VanillaIntervention",
-        "base={'input_ids': corrupted}, sources=[{'input_ids': clean}], unit_locations={'sources->base': (2, 5)}",
-    ),
-)
-exchange(
-    "a causal trace, layers × positions",
-    'y = pg.sweep("transformer.h_*.output|sub_0", corrupted, positions=range(8), source=clean, metric=metric).values',
-    "kept, rows = [], []\nhooks = [h.register_forward_hook(lambda m, i, o: kept.append(o[0])) for h in H]\nmodel(clean)\n"
-    "for hook in hooks:\n    hook.remove()\nfor layer in range(2):\n    for at in range(8):\n"
-    "        def put(m, i, o):\n            h = o[0].clone()\n            h[:, at] = kept[layer][:, at]\n"
-    "            return (h, *o[1:])\n        with H[layer].register_forward_hook(put):\n"
-    "            rows.append(metric(model(corrupted)))\ny = torch.stack(rows).reshape(2, 8)",
-    TransformerLens="_, cache = model.run_with_cache(clean)\n"
-    "y = patching.get_act_patch_resid_post(model, corrupted, cache, metric)",
-)
-exchange(
-    "path patching, from a layer's MLP to the next one's",
-    f'y = pg.path_patch(clean, corrupted, "{MLP}", "transformer.h_1.mlp.hidden_states", '
-    'freeze="transformer.h_1.attn.output|sub_0").logits',
-    KEPT + "frozen, seen = [], []\n"
-    "with H[1].attn.register_forward_hook(lambda m, i, o: frozen.append(o[0])):\n    model(corrupted)\n"
-    "with (\n    H[0].mlp.register_forward_hook(lambda m, i, o: kept[0]),\n"
-    "    H[1].attn.register_forward_hook(lambda m, i, o: (frozen[0], *o[1:])),\n"
-    "    H[1].mlp.register_forward_pre_hook(lambda m, i: seen.append(i[0])),\n):\n    model(corrupted)\n"
-    "with H[1].mlp.register_forward_pre_hook(lambda m, i: (seen[0],)):\n    y = model(corrupted).logits",
-)
-
-# --- several runs ---
-
-add(
-    "hold",
-    "an edit that stays",
-    f'edit = pg.edit({{"{MLP}": ZeroPatch()}})\ny = [model(x).logits, model(clean).logits]\nedit.close()',
-    "hook = H[0].mlp.register_forward_hook(lambda m, i, o: o * 0)\ny = [model(x).logits, model(clean).logits]\nhook.remove()",
-    nnsight="with model.edit() as edited:\n    model.transformer.h[0].mlp.output[:] = 0\n"
-    "with edited.trace(x):\n    one = model.output.logits.save()\n"
-    "with edited.trace(clean):\n    two = model.output.logits.save()\ny = [one, two]",
-    TransformerLens='model.add_hook("blocks.0.hook_mlp_out", lambda v, hook: v * 0)\n'
-    "y = [model(x), model(clean)]\nmodel.reset_hooks()",
-)
-add(
-    "hold",
-    "a steering vector while tokens are generated",
-    f'with pg.patch({{"{BLOCK}": AddPatch(value=vector)}}):\n    y = pg.generate(x, max_new_tokens=4, do_sample=False)',
-    "with H[0].register_forward_hook(lambda m, i, o: (o[0] + vector, *o[1:])):\n"
-    "    y = model.generate(x, max_new_tokens=4, do_sample=False)",
-    nnsight="with model.generate(x, max_new_tokens=4, do_sample=False) as tracer:\n    with tracer.all():\n"
-    "        model.transformer.h[0].output[0][:] += vector\n    y = model.generator.output.save()",
-    TransformerLens='with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda v, hook: v + vector)]):\n'
-    "    y = model.generate(x, max_new_tokens=4, do_sample=False)",
-    baukit='with Trace(model, "transformer.h.0", edit_output=lambda o: (o[0] + vector, *o[1:])):\n'
-    "    y = model.generate(x, max_new_tokens=4, do_sample=False)",
-)
-add(
-    "hold",
-    "a module's output at every step of a generation",
-    f'with pg.patch({{"{MLP}": (record := RecordPatch())}}):\n'
-    "    pg.generate(x, max_new_tokens=3, do_sample=False)\ny = record.activations",
-    "y = []\nwith H[0].mlp.register_forward_hook(lambda m, i, o: y.append(o)):\n"
-    "    model.generate(x, max_new_tokens=3, do_sample=False)",
-    nnsight="with model.generate(x, max_new_tokens=3, do_sample=False) as tracer:\n    y = list().save()\n"
-    "    with tracer.all():\n        y.append(model.transformer.h[0].mlp.output)",
+    TransformerLens=lens("ln_final.hook_scale", "v * 0 + 2"),
 )

@@ -32,6 +32,7 @@ def add(kind: str, name: str, ours: str, torch: str, **peers: str) -> None:
 
 ATTENTION = "transformer.h_0.attn.softmax"
 MLP = "transformer.h_0.mlp.output"
+BLOCK = "transformer.h_0.output|sub_0"
 
 
 def hooked(where: str, change: str) -> str:

@@ -123,7 +123,7 @@ mod tests {
             },
         );
         assert!(done.is_ok() && seen.len() == patches.len());
-        assert!(run(&[], 3, |_| Ok(None), |_| Ok(())).is_ok());
+        assert!(run(&[], 3, |_: &PatchSpec| Ok(None), |_| Ok(())).is_ok());
     }
 
     #[test]

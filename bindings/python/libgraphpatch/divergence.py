@@ -13,8 +13,8 @@ from torch import Tensor
 
 from . import _trees
 from ._call import Call
-from ._recorded import Recorded
 from ._header import GP_NODE_KIND_PARAMETER
+from ._recorded import Recorded
 from ._run_kept import Nodes, keep, paths_of
 from ._thread import thread
 from .cache import ActivationCache
@@ -173,9 +173,7 @@ def first_divergence(
     return found
 
 
-def _values(
-    pg: Recorded, call: Call, paths: list[str], again: Callable[[], None], notes: list[str]
-) -> ActivationCache:
+def _values(pg: Recorded, call: Call, paths: list[str], again: Callable[[], None], notes: list[str]) -> ActivationCache:
     """The values of a run. Parameters are read in a run of their own: with probes at them, compiled code has no taps."""
     parameters = [path for path in paths if pg._recorder.graph().node(path).kind == GP_NODE_KIND_PARAMETER]
     computed = [path for path in paths if path not in set(parameters)]
@@ -236,9 +234,7 @@ def _wide(value: Tensor) -> Tensor:
 
 
 def _all_agree(one: list[Tensor], other: list[Tensor], rtol: float, atol: float) -> bool:
-    return len(one) == len(other) and not any(
-        _difference(a, b, rtol, atol)[0] for a, b in zip(one, other, strict=True)
-    )
+    return len(one) == len(other) and not any(_difference(a, b, rtol, atol)[0] for a, b in zip(one, other, strict=True))
 
 
 def _copies(result: Any) -> list[Tensor]:

@@ -143,7 +143,8 @@ class Captured:
 
     def _look(self, modules: _marks.Modules, args: tuple[Any, ...], frame: Frame | None) -> None:
         """Runs the graph only to show its values. Afterwards the arguments and the random numbers are as before."""
-        before = Before(arg for arg in args if isinstance(arg, Tensor))
+        with hidden(True):
+            before = Before(arg for arg in args if isinstance(arg, Tensor))
         try:
             with torch.no_grad():
                 self._replay(modules, args)
@@ -152,7 +153,8 @@ class Captured:
                 raise
             spare(frame.root, frame.module, error)
         finally:
-            before.restore()
+            with hidden(True):
+                before.restore()
 
 
 def _inputs(graph: fx.Graph) -> list[fx.Node]:

@@ -156,8 +156,9 @@ class Taps:
         names = self._names
         if names is None:
             names = self._names = learn(frame.module, self._marked, self._layout, replay, args)
-        asked = text(lib.gp_run_patched).splitlines()
-        if "**" in asked:
+        any_value = ctypes.c_bool()
+        asked = text(lib.gp_run_patched, ctypes.byref(any_value)).splitlines()
+        if any_value.value:
             return None
         wanted = frozenset(path for path in asked if path.partition("|")[0] in names.known)
         if thread.only_taps is not None:

@@ -177,6 +177,21 @@ private:
   std::vector<GpItem> items_;
 };
 
+// Calls `visit` for each defined tensor of a value, in order: the value itself, or those in its tuples and lists of tensors.
+template <class Visit>
+void for_each_tensor(const c10::IValue& value, const Visit& visit) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined())
+      visit(value.toTensor());
+  } else if (value.isTuple()) {
+    for (const c10::IValue& element : value.toTupleRef().elements())
+      for_each_tensor(element, visit);
+  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+    for (const c10::IValue& element : value.toListRef())
+      for_each_tensor(element, visit);
+  }
+}
+
 uint8_t dtype_code(c10::ScalarType type);
 c10::ScalarType dtype_of(uint8_t code);
 const char* dtype_name(c10::ScalarType type); // "float32"

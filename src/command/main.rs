@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use commands::{check, complete, demo, diff, doctor, live, run, show, sweep, view};
+use commands::{check, complete, demo, diff, doctor, live, mcp, run, show, sweep, view};
 use voice::{USAGE, finish, print, say};
 
 const EXAMPLES: &str = "\
@@ -66,6 +66,7 @@ enum Sub {
     Diff(diff::Diff),
     Check(check::Check),
     Doctor(doctor::Doctor),
+    Mcp(mcp::Mcp),
     Demo(demo::Demo),
 }
 
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         Sub::Diff(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
+        Sub::Mcp(arguments) => arguments.run(),
         Sub::Demo(arguments) => arguments.run(),
     })
 }

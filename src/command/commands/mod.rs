@@ -6,6 +6,7 @@ pub mod demo;
 pub mod diff;
 pub mod doctor;
 pub mod live;
+pub mod mcp;
 pub mod run;
 pub mod show;
 pub mod sweep;

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod live;
 pub mod mcp;
 pub mod run;
+pub mod serve;
 pub mod show;
 pub mod sweep;
 pub mod view;

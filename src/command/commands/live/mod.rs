@@ -8,8 +8,8 @@
 //! | `watch` | the statistics of a value, again for each new value |
 
 mod asks;
-mod connection;
-mod processes;
+pub mod connection;
+pub mod processes;
 mod watch;
 
 use std::path::PathBuf;

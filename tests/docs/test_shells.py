@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -44,7 +45,6 @@ class Terminal:
 
     def __init__(self, shell: str, folder: Path) -> None:
         command, start = START[shell]
-        self.ours, theirs = pty.openpty()
         environment = {
             **ENVIRONMENT,
             "PATH": f"{GRAPHPATCH.parent}:{os.environ['PATH']}",
@@ -53,12 +53,13 @@ class Terminal:
             "XDG_CONFIG_HOME": str(folder),
             "XDG_DATA_HOME": str(folder),
         }
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-        )
-        os.close(theirs)
+        self.process, self.ours = pty.fork()
+        if self.process == 0:
+            os.chdir(folder)
+            os.execvpe(command[0], command, environment)
         self.seen = ""
-        self.type(start + "\n")
+        self.type(start + "; echo be''gins\n")
+        self.wait_for("begins")
 
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
@@ -66,14 +67,14 @@ class Terminal:
     def wait_for(self, text: str) -> None:
         end = time.monotonic() + TIMEOUT
         while text not in self.seen:
-            assert time.monotonic() < end and self.process.poll() is None, self.seen
+            assert time.monotonic() < end, self.seen
             if select.select([self.ours], [], [], 0.1)[0]:
                 self.seen += os.read(self.ours, 65536).decode(errors="replace")
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        os.kill(self.process, signal.SIGKILL)
         os.close(self.ours)
+        os.waitpid(self.process, 0)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -84,7 +85,7 @@ def test_paths_are_completed(shell: str, folder: Path) -> None:
         # The node `lstm.hx` is the only one with this beginning; `--counts` is the only such option.
         terminal.type("graphpatch show --cou\t 'a graph.json' lstm.h\t\n")
         terminal.wait_for("hx: ")
-        terminal.type("graphpatch check 'a graph.json' --patch lstm.weight_hh\t=zero && echo fi''ts\n")
+        terminal.type("graphpatch check 'a graph.json' --probe lstm.weight_hh\t && echo fi''ts\n")
         terminal.wait_for("fits")
     finally:
         terminal.close()

@@ -67,7 +67,7 @@ def test_saved_graphs_are_looked_at(graph: Path) -> None:
         found, wrong = await say(client, "find", graph=graph, text="softmax")
         assert not wrong and "nothing found" in found and "exit code 1" in found
         code, wrong = await say(client, "code", graph=graph, path="blocks_1")
-        assert not wrong and "cat = aten.cat([split|sub_1, split|sub_0], 1)" in code
+        assert not wrong and "cat = aten.cat([split[1], split[0]], 1)" in code
 
         fits, wrong = await say(client, "check", graph=graph, patches=["blocks_*.cat[0]=zero"], probes=["output"])
         assert (fits, wrong) == ("everything fits", False)

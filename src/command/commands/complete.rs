@@ -35,6 +35,7 @@ _graphpatch_or_path() {
     case "${COMP_WORDS[1]}" in
         show | view | serve | complete | check)
             for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+                word=${word//[\'\"\\]/} # as it was typed, with its quotes
                 if [[ $word == *.json && -f $word ]]; then graph=$word; break; fi
             done
             ;;
@@ -88,7 +89,11 @@ function __graphpatch_paths
     set -l graph (__graphpatch_graph)
     $words[1] complete $graph (commandline -ct) 2>/dev/null
 end
-complete -c graphpatch -n "__fish_graphpatch_using_subcommand show view serve complete check; and __graphpatch_graph >/dev/null" -f -a "(__graphpatch_paths)"
+set -l after_a_graph "__fish_graphpatch_using_subcommand show view serve complete check; and __graphpatch_graph >/dev/null"
+complete -c graphpatch -n $after_a_graph -f -a "(__graphpatch_paths)"
+complete -c graphpatch -n $after_a_graph -l probe -l record -x -a "(__graphpatch_paths)"
+# fish puts a space behind what is complete, but none behind an equals sign.
+complete -c graphpatch -n $after_a_graph -l patch -x -a "(__graphpatch_paths)="
 "#;
 
 /// The script for a shell.

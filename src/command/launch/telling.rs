@@ -305,7 +305,8 @@ mod tests {
     #[test]
     fn why_a_patch_failed_is_short() {
         let error = "graphpatch: patch \"a.*[9]=zero\" cannot be applied at a.b: index 9 is out of bounds: (3)";
-        let why = |path: &str| why_failed(&format!("{path}[9]=zero").parse().expect("patch"), error);
+        let why =
+            |path: &str| why_failed(&format!("{path}[9]=zero").parse().expect("patch"), error);
         assert_eq!(why("a.b"), ": index 9 is out of bounds: (3)");
         assert_eq!(why("a.*"), ", last at a.b: index 9 is out of bounds: (3)");
         let spec: PatchSpec = "a=zero".parse().expect("patch");

@@ -39,6 +39,12 @@ pub struct Serve {
     /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
     #[arg(long, value_name = "TABLE")]
     sweep: Option<PathBuf>,
+    /// Another recording of the model: what differs there, in the tree and beside each node
+    #[arg(long, value_name = "GRAPH")]
+    compare: Option<PathBuf>,
+    /// With --compare: the values that were saved with it, beside those of --values
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    compare_values: Option<PathBuf>,
     /// The port; by default one that is free
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,

@@ -21,6 +21,8 @@ pub struct Source {
     start: NodePath,
     values: Option<PathBuf>,
     sweep: Option<PathBuf>,
+    compare: Option<PathBuf>,
+    compare_values: Option<PathBuf>,
 }
 
 enum From {
@@ -42,6 +44,8 @@ impl Source {
             start: asked.path.clone(),
             values: asked.values.clone(),
             sweep: asked.sweep.clone(),
+            compare: asked.compare.clone(),
+            compare_values: asked.compare_values.clone(),
         })
     }
 
@@ -64,6 +68,8 @@ impl Source {
             start: &self.start,
             values: self.values.as_deref(),
             sweep: self.sweep.as_deref(),
+            compare: self.compare.as_deref(),
+            compare_values: self.compare_values.as_deref(),
         };
         contents.page()
     }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use graphpatch_core::graph::Graph;
+use graphpatch_core::graph::{Graph, GraphFile};
 use graphpatch_core::path::NodePath;
 
+use super::compared::Compared;
 use super::data::Data;
 use super::sweep::Sweep;
-use super::{page, values};
+use super::{name_of, page, values};
 use crate::commands::show::hint;
 use crate::commands::sweep::table::Table;
 use crate::voice::Stop;
@@ -22,6 +23,10 @@ pub struct Contents<'a> {
     pub values: Option<&'a Path>,
     /// A table that `graphpatch sweep` wrote.
     pub sweep: Option<&'a Path>,
+    /// Another recording, which is compared.
+    pub compare: Option<&'a Path>,
+    /// The values of the other recording.
+    pub compare_values: Option<&'a Path>,
 }
 
 /// A page, and what a person should know of it.
@@ -55,6 +60,11 @@ impl Contents<'_> {
             .map(|key| format!("{key}: no node of this graph; its values are left out"))
             .collect();
         let data = data.with_sweep(self.swept(&mut notes)?);
+        let others = match self.compare_values {
+            Some(file) => values::load(file)?,
+            None => Vec::new(),
+        };
+        let data = data.with_compared(self.compared()?, self.graphs, &others);
         let html = page::html(self.name, &data)?;
         Ok(Page { html, notes })
     }
@@ -74,6 +84,14 @@ impl Contents<'_> {
             )));
         }
         Ok(known)
+    }
+
+    fn compared(&self) -> Result<Option<Compared>, Stop> {
+        let Some(file) = self.compare else {
+            return Ok(None);
+        };
+        let others = GraphFile::load(file)?.graphs;
+        Ok(Some(Compared::of(name_of(file), self.graphs, &others)))
     }
 
     fn swept(&self, notes: &mut Vec<String>) -> Result<Option<Sweep>, Stop> {

@@ -4,6 +4,7 @@
 //! page shows, `page.rs` the page, from the files in `page/`; `dot.rs` writes Graphviz, `explorer.rs` what Model Explorer reads.
 
 pub mod browser;
+mod compared;
 pub mod contents;
 mod data;
 mod dot;
@@ -47,6 +48,12 @@ pub struct View {
     /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
     #[arg(long, value_name = "TABLE", conflicts_with = "dot")]
     sweep: Option<PathBuf>,
+    /// Another recording of the model: what differs there, in the tree and beside each node
+    #[arg(long, value_name = "GRAPH", conflicts_with_all = ["dot", "model_explorer", "statistics"])]
+    compare: Option<PathBuf>,
+    /// With --compare: the values that were saved with it, beside those of --values
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    compare_values: Option<PathBuf>,
     /// For Google's Model Explorer, instead of a page: the graph as JSON; with --values and --sweep also FILE's overlays beside it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dot", "output"])]
     model_explorer: Option<PathBuf>,
@@ -131,6 +138,8 @@ impl View {
         let mut inputs = vec![Input::new("the same command", &self.graph)];
         inputs.extend(values.map(|file| Input::new("--values", file)));
         inputs.extend(sweep.map(|file| Input::new("--sweep", file)));
+        let others = self.compare.iter().chain(&self.compare_values);
+        inputs.extend(others.map(|file| Input::new("--compare", file)));
         outputs::check(&output.collect::<Vec<_>>(), &inputs)
     }
 
@@ -174,6 +183,8 @@ impl View {
             start: &self.path,
             values: self.values.as_deref(),
             sweep: self.sweep.as_deref(),
+            compare: self.compare.as_deref(),
+            compare_values: self.compare_values.as_deref(),
         }
     }
 

@@ -78,10 +78,10 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       flush_device();
       const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
-      // The copy of a tensor that overlaps itself has other strides. If the patch changed no element, the tensor itself is
-      // kept.
-      const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
-                             may_overlap(tensor) && same_bits(copy, tensor);
+      // If the patch changed no element, the tensor itself is kept: models ask whether two values are one (`key is value`),
+      // and the copy of a tensor that overlaps itself has other strides.
+      const bool unchanged = answer == GP_APPLIED && !differentiable && how != Ownership::Parameter && is_plain(tensor) &&
+                             tensor.device().is_cpu() && same_bits(copy, tensor);
       if (answer == GP_APPLIED && !unchanged) {
         if (!sole)
           mirror(tensor, copy);

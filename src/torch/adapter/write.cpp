@@ -6,6 +6,7 @@
 #include <ATen/TensorIndexing.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace graphpatch {
 
@@ -35,6 +36,8 @@ bool may_overlap(const at::Tensor& tensor) {
 }
 
 bool same_bits(const at::Tensor& left, const at::Tensor& right) {
+  if (left.is_non_overlapping_and_dense() && left.strides() == right.strides())
+    return !left.numel() || std::memcmp(left.const_data_ptr(), right.const_data_ptr(), left.nbytes()) == 0;
   const auto bits = [](const at::Tensor& tensor) {
     const at::Tensor plain = tensor.is_complex() ? at::view_as_real(tensor) : tensor;
     switch (plain.element_size()) {

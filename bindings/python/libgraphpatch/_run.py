@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from ._classes import keep_classes
 from ._dispatch_key import hide
 from ._dynamo import show_operations
 from ._header import (
@@ -160,6 +161,8 @@ def _begin_run(root: Root, module: Module) -> int:
         with root.beginning:
             root.begun += 1
             check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
+        if thread.wants.value:
+            keep_classes()
         return thread.wants.value
     except Exception as error:
         spare(root, module, error)

@@ -106,6 +106,7 @@ struct Held {
     const void* parameter;
     const c10::StorageImpl* memory; // the parameter's
     at::Tensor patched;
+    uint64_t noted = 0; // see loses_history
   };
   std::vector<Copy> copies;
   // The number of operations that autograd had counted on this thread when the root was called.
@@ -204,7 +205,8 @@ enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
   Result, // an operation's or scope's result: in place if nobody else sees its memory
   Owned, // a result that a program shows: in place if it, and we, hold it in one place only
-  Borrowed // an input or a parameter: always on a copy
+  Borrowed, // an input: always on a copy
+  Parameter // always on a copy, of which the patch may change other elements when the parameter has been written
 };
 
 // While recording, keeps the addresses of the value's tensors in use as long as the run lasts.

@@ -82,8 +82,10 @@ std::string name_of(const Runner& runner) {
 }
 
 void tell(const Runner& runner, const char* what) {
-  const std::string text = "a model that AOTInductor has compiled (" + name_of(runner) + ") " + what;
-  core->note(gp_str(text));
+  has_memory_for([&] {
+    const std::string text = "a model that AOTInductor has compiled (" + name_of(runner) + ") " + what;
+    core->note(gp_str(text));
+  });
 }
 
 // Whether anything is wanted of what this thread computes now.
@@ -97,10 +99,15 @@ bool is_armed() {
 
 std::vector<at::Tensor> run_as_operation(Runner* runner, Handles& handles, void* stream) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("graphpatch::aoti_model", "");
-  c10::List<at::Tensor> inputs;
-  for (AtenTensorHandle handle : handles)
-    inputs.push_back(tensor_of(handle));
-  torch::jit::Stack stack{c10::IValue(std::move(inputs))};
+  torch::jit::Stack stack;
+  const bool ready = has_memory_for([&] {
+    c10::List<at::Tensor> inputs;
+    for (AtenTensorHandle handle : handles)
+      inputs.push_back(tensor_of(handle));
+    stack.emplace_back(std::move(inputs));
+  });
+  if (!ready)
+    return own_run()(runner, handles, stream);
   Call now{runner, &handles, stream};
   call = &now;
   try {

@@ -19,8 +19,9 @@ from torch.nn import Module, Parameter
 from . import _marks
 from ._dispatch_key import hidden
 from ._graphs import Graphs
+from ._handle import Handle
 from ._header import GP_WANTS_PLACE_SHIFT
-from ._library import Handle, check, lib, made, text
+from ._library import check, lib, made, text
 from ._modules import class_name, is_handlers, note
 from ._replay import Replay
 from ._root import Root

@@ -54,6 +54,19 @@ class Experiments(Recorded):
             inputs, nodes = inputs[:-1], inputs[-1]
         return _run_kept.keep(self, inputs, kwargs, nodes, grads, until)
 
+    def run_with(self, patches: Mapping[Any, Any], *inputs: Any, **kwargs: Any) -> Any:
+        """Runs the module once with these patches, as in a block of :meth:`PatchableGraph.patch`, and returns what it
+        returns; None where a :class:`StopPatch` ends the run.
+
+        >>> pg.run_with({"transformer.h_*.mlp.output": ZeroPatch()}, ids).logits
+
+        Args:
+            patches: As in :meth:`PatchableGraph.patch`, which says what is raised.
+            inputs, kwargs: The module's.
+        """
+        with self.patch(patches):
+            return self(*inputs, **kwargs)
+
     def swap(self, clean: Any, corrupted: Any, nodes: Nodes, positions: Iterable[Position] | None = None) -> Any:
         """Runs the module on ``corrupted``, with the values of its run on ``clean`` at the nodes: interchange, or
         activation patching. Returns what the module returns.
@@ -132,7 +145,9 @@ class Experiments(Recorded):
 
         Experiments are rows of one call, and a call begins where its first patch stands: modules that have ended before
         it return what they returned in the first run. Both are tried without patches first, and left out where they
-        would change the result by more than rounding; the sweep's :attr:`~Sweep.notes` say so. With ``batch=1`` and
+        would change the result by more than rounding; the sweep's :attr:`~Sweep.notes` say so. Where experiments are
+        rows of one call, linear modules compute only rows of their input that are not, bit for bit, as in the first
+        run, and keep for that as many bytes as the module's parameters have, 64 MiB at least. With ``batch=1`` and
         ``resume=False`` every experiment is a whole run of its own. Patches that hold around it hold in all runs, and
         gradients are off.
 
@@ -146,7 +161,8 @@ class Experiments(Recorded):
                 run, as in :meth:`swap`, that has them.
             batch: At most so many experiments in one call.
             dim: The dimension of the nodes' values that positions are of; 0 is the batch itself.
-            resume: Whether calls may leave out modules that have ended before their first patch.
+            resume: Whether calls may leave out what no patch reaches: modules that have ended before their first patch,
+                and unchanged rows.
 
         Raises:
             KeyError: Nodes that are no leaves of the graph.

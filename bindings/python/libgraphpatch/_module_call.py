@@ -101,6 +101,7 @@ def install() -> None:
         function.__qualname__ = "Module.__call__"
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
+        _dynamo.inline_as(call, _original)
 
 
 def is_seen(function: Any) -> bool:

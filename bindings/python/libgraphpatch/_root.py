@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from torch.nn import Module
 
-from ._library import Handle, lib, made, texts
+from ._handle import Handle
+from ._library import lib, made, texts
 from ._locks import new_lock
 from ._modules import below, class_name, held_tensor, is_script, parts, why_opaque
 from ._scope import Scope, forget_paths

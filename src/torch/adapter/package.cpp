@@ -104,8 +104,10 @@ enum class Told : uint8_t { kOneOperation, kOutside };
 void tell(const Runner& runner, Told which, const char* what) {
   if (!core->first_note(c10::get_hash(Loaded::entry(runner), objects_removed(), static_cast<uint8_t>(which))))
     return;
-  const std::string text = "a model that AOTInductor has compiled (" + name_of(runner) + ") " + what;
-  core->note(gp_str(text));
+  has_memory_for([&] {
+    const std::string text = "a model that AOTInductor has compiled (" + name_of(runner) + ") " + what;
+    core->note(gp_str(text));
+  });
 }
 
 // Whether anything is wanted of what this thread computes now.
@@ -119,10 +121,15 @@ bool is_armed() {
 
 std::vector<at::Tensor> run_as_operation(Runner* runner, Handles& handles, void* stream) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("graphpatch::aoti_model", "");
-  c10::List<at::Tensor> inputs;
-  for (AtenTensorHandle handle : handles)
-    inputs.push_back(tensor_of(handle));
-  torch::jit::Stack stack{c10::IValue(std::move(inputs))};
+  torch::jit::Stack stack;
+  const bool ready = has_memory_for([&] {
+    c10::List<at::Tensor> inputs;
+    for (AtenTensorHandle handle : handles)
+      inputs.push_back(tensor_of(handle));
+    stack.emplace_back(std::move(inputs));
+  });
+  if (!ready)
+    return own_run()(runner, handles, stream);
   Call now{runner, &handles, stream};
   call = &now;
   try {

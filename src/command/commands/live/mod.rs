@@ -10,8 +10,8 @@
 
 mod arguments;
 mod asks;
-mod connection;
-mod processes;
+pub mod connection;
+pub mod processes;
 mod watch;
 
 use clap::Args;

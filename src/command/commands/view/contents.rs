@@ -7,8 +7,9 @@ use graphpatch_core::path::NodePath;
 
 use super::compared::Compared;
 use super::data::Data;
+use super::names::name_of;
 use super::sweep::Sweep;
-use super::{name_of, page, values};
+use super::{page, values};
 use crate::commands::show::hint;
 use crate::commands::sweep::table::Table;
 use crate::voice::Stop;

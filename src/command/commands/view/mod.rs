@@ -10,6 +10,7 @@ mod data;
 mod dot;
 mod explorer;
 mod flow;
+pub mod names;
 mod page;
 mod sweep;
 mod values;
@@ -28,6 +29,7 @@ use crate::terminal;
 use crate::voice::{Stop, print, say};
 use contents::Contents;
 use flow::Flow;
+use names::name_of;
 use values::Statistics;
 
 /// A saved graph as one page for a browser: tree, search, code, data flow
@@ -209,14 +211,6 @@ impl View {
             }
         }
         Ok(text)
-    }
-}
-
-/// The name of a file, without the folder.
-pub fn name_of(file: &Path) -> String {
-    match file.file_name() {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None => file.display().to_string(),
     }
 }
 

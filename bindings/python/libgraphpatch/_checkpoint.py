@@ -14,7 +14,8 @@ import torch
 from torch.utils import checkpoint
 
 from ._dispatch_key import unseen
-from ._library import Handle, check, lib, made
+from ._handle import Handle
+from ._library import check, lib, made
 from ._modules import class_name, note
 from ._raised import raise_cause
 from ._root import Cold

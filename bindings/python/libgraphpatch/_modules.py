@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from ._library import Handle, lib
+from ._handle import Handle
+from ._library import lib
 
 
 def class_name(module: Module) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from ._handle import Handle
 from ._header import gp_torch_callback
-from ._library import Handle, check, lib
+from ._library import check, lib
 from ._patch_value import as_tensor
 from ._run import COUNTS
 from ._structure import tensor_at

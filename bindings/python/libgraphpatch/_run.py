@@ -60,7 +60,7 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     def inside(frame: Frame | Cold, signature: Signature, wants: int) -> Any:
         if type(frame) is not Frame:
             return call(module, *args, **kwargs)
-        return _inside(frame, module, signature, wants, args, kwargs, call)
+        return _inside(frame, module, signature, wants, args, kwargs, root.inner or call)
 
     return open_run(root, module, inside, lambda: call(module, *args, **kwargs))
 

@@ -53,20 +53,7 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   return patched;
 }
 
-static void collect(Items& items, const c10::IValue& value) {
-  if (value.isTensor()) {
-    if (value.toTensor().defined())
-      items.add_tensor(value.toTensor());
-  } else if (value.isTuple()) {
-    for (const c10::IValue& element : value.toTupleRef().elements())
-      collect(items, element);
-  } else if (value.isTensorList() || value.isOptionalTensorList()) {
-    for (const c10::IValue& element : value.toListRef())
-      collect(items, element);
-  }
-}
-
-// Walks the tensors in the same order as `collect`.
+// Walks the tensors in the same order as `for_each_tensor`.
 static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const std::vector<uint8_t>& replace, size_t& at) {
   if (value.isTensor()) {
     const auto how = value.toTensor().defined() ? static_cast<Operand>(replace[at++]) : kAsItIs;
@@ -100,7 +87,7 @@ void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
   is_written.clear();
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i)) {
-      collect(items, values[i]);
+      for_each_tensor(values[i], [](const at::Tensor& tensor) { items.add_tensor(tensor); });
       is_written.resize(items.size(), has(written, i));
     }
   if (!items.size())

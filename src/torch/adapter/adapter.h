@@ -135,6 +135,7 @@ struct Held {
     const void* parameter;
     const c10::StorageImpl* memory; // the parameter's
     at::Tensor patched;
+    uint64_t noted = 0; // see loses_history
   };
   std::vector<Copy> copies;
   // The number of operations that autograd had counted on this thread when the root was called.
@@ -206,6 +207,21 @@ private:
   std::vector<GpItem> items_;
 };
 
+// Calls `visit` for each defined tensor of a value, in order: the value itself, or those in its tuples and lists of tensors.
+template <class Visit>
+void for_each_tensor(const c10::IValue& value, const Visit& visit) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined())
+      visit(value.toTensor());
+  } else if (value.isTuple()) {
+    for (const c10::IValue& element : value.toTupleRef().elements())
+      for_each_tensor(element, visit);
+  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+    for (const c10::IValue& element : value.toListRef())
+      for_each_tensor(element, visit);
+  }
+}
+
 uint8_t dtype_code(c10::ScalarType type);
 c10::ScalarType dtype_of(uint8_t code);
 const char* dtype_name(c10::ScalarType type); // "float32"
@@ -218,7 +234,8 @@ enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
   Result, // an operation's or scope's result: in place if nobody else sees its memory
   Owned, // a result that a program shows: in place if it, and we, hold it in one place only
-  Borrowed // an input or a parameter: always on a copy
+  Borrowed, // an input: always on a copy
+  Parameter // always on a copy, of which the patch may change other elements when the parameter has been written
 };
 
 // While recording, keeps the addresses of the value's tensors in use as long as the run lasts.

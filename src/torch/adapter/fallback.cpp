@@ -38,7 +38,8 @@ static bool is_query(const c10::FunctionSchema& schema) {
                                                                      "aten::_version",
                                                                      "aten::storage_offset",
                                                                      "aten::sym_storage_offset",
-                                                                     "aten::dim"};
+                                                                     "aten::dim",
+                                                                     "aten::_has_compatible_shallow_copy_type"};
   // Marks of the profiler compute nothing.
   return schema.name().compare(0, 10, "profiler::") == 0 || kQueries.count(schema.name()) != 0;
 }

@@ -9,6 +9,7 @@
 #include <torch/csrc/autograd/function.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace graphpatch {
 
@@ -100,6 +101,11 @@ void patched_without_history(const GpTarget& target, const at::Tensor& tensor) {
   const auto same = [&](const WithoutHistory::Patch& patch) { return patch.node == next && patch.text == text; };
   if (std::none_of(known.begin(), known.end(), same))
     known.push_back({next, text, target.raises != 0});
+}
+
+bool loses_history(uint64_t& noted) {
+  const uint64_t next = at::sequence_number::peek();
+  return !at::GradMode::is_enabled() && std::exchange(noted, next) != next;
 }
 
 void watch_rest_of_scope() {

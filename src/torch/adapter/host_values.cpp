@@ -1,6 +1,7 @@
 // Host values: a program shows an input or the output of a scope by calls (C++, Python), and gets its leaves as the patches
 // left them. This file also has the operators by which Python, which has no pointers, reaches tensors and modules.
 #include "gradients.h"
+#include "write.h"
 
 #include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -227,6 +228,11 @@ void register_doors() {
             stack.emplace_back(before);
           },
           alias),
+      // The address of a gp_torch_callback of Python's, which gives a tensor (whose address it gets as its user's pointer) the
+      // class of another one.
+      Operator(
+          "graphpatch::keep_classes(int callback) -> ()",
+          [](Stack& stack) { keep_classes_by(reinterpret_cast<const void*>(torch::jit::pop(stack).toInt())); }, alias),
       // Called around the forward of a torch.autograd.Function, through whose own backward gradients will go.
       Operator(
           "graphpatch::own_backward(bool on) -> bool",

@@ -70,10 +70,10 @@ static uint32_t patched_tensor(const GpTarget& target, at::Tensor& tensor, bool 
       flush_device();
       const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
-      // The copy of a tensor that overlaps itself has other strides. If the patch changed no element, the tensor itself is
-      // kept.
-      const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
-                             may_overlap(tensor) && same_bits(copy, tensor);
+      // If the patch changed no element, the tensor itself is kept: models ask whether two values are one (`key is value`),
+      // and the copy of a tensor that overlaps itself has other strides.
+      const bool unchanged = answer == GP_APPLIED && !differentiable && how != Ownership::Parameter && is_plain(tensor) &&
+                             tensor.device().is_cpu() && same_bits(copy, tensor);
       if (answer == GP_APPLIED && !unchanged) {
         if (!sole)
           mirror(tensor, copy);
@@ -359,7 +359,17 @@ void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, si
   if (wanted & GP_VALUE_TARGETS) {
     Targets targets;
     targets.size = core->value_targets(&token, &targets.owner, &targets.data);
+    // An operation may hand back its operand (`to`), which is no plain tensor in Python, perhaps.
+    std::optional<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> known;
+    const auto tensor = [&] { return n == 1 && values[0].isTensor() ? values[0].toTensor() : at::Tensor(); };
+    if (targets.size && how == Ownership::Result && tensor().defined() && is_known_to_python(tensor()))
+      known.emplace(tensor().getIntrusivePtr());
     apply_targets(targets.data, targets.size, values, n, how);
+    const at::Tensor before = known ? at::Tensor(known->lock()) : at::Tensor();
+    if (at::Tensor after = tensor(); before.defined() && after.defined() && !after.is_same(before)) {
+      keep_class(before, after);
+      values[0] = std::move(after);
+    }
     // A tensor that a function of Python's has seen has a Python object, which cannot get another class.
     if (rewrapped && targets.size && n == 1 && values[0].isTensor() && is_memory(values[0].toTensor()))
       values[0] = at::alias(values[0].toTensor());

@@ -378,3 +378,26 @@ fn the_page_about_the_house_is_true() {
         "change docs/house.md: {wrong:#?}"
     );
 }
+
+/// The fuzz targets compile the library once more, in a workspace of their own, and CI does not build them.
+#[test]
+fn the_fuzz_targets_have_what_the_library_needs() {
+    let names = |file: &str| -> BTreeSet<String> {
+        let manifest = fs::read_to_string(root().join(file)).unwrap();
+        let own = manifest.split("\n[dependencies]\n").nth(1).unwrap();
+        own.lines()
+            .take_while(|line| !line.starts_with('['))
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let missing: Vec<String> = names("src/library/Cargo.toml")
+        .difference(&names("tests/fuzz/Cargo.toml"))
+        .cloned()
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "add these to the dependencies in tests/fuzz/Cargo.toml, and run `cargo update --workspace` there: {missing:?}"
+    );
+}

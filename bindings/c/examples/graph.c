@@ -24,6 +24,7 @@ static int find(const gp_graphs *graphs, const char *pattern) {
     if (gp_graphs_search(graphs, 0, pattern, NULL, NULL, NULL, &text) != GP_STATUS_OK) return failed(pattern);
     printf("\n%s:\n", pattern);
     show(text);
+    putchar('\n');
     return 0;
 }
 

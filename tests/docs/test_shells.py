@@ -27,7 +27,9 @@ def folder(tmp_path: Path) -> Path:
     for shell in ALL:
         name = {"bash": "graphpatch.bash", "zsh": "site/_graphpatch", "fish": "graphpatch.fish"}[shell]
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        made = subprocess.run([GRAPHPATCH, "complete", "--shell", shell], capture_output=True, env=ENVIRONMENT, check=True)
+        made = subprocess.run(
+            [GRAPHPATCH, "complete", "--shell", shell], capture_output=True, env=ENVIRONMENT, check=True
+        )
         (tmp_path / name).write_bytes(made.stdout)
     return tmp_path
 

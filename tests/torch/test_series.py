@@ -57,7 +57,12 @@ def test_patches_do_what_pytorch_computes(series: Path) -> None:
         without = down(hidden) + 0.5
         hidden[:, :8] = 0
         patched = down(hidden) + 0.5
-    expected = {"bare": bare, "patched": patched.sum().item(), "without the zero": without.sum().item(), "bare again": bare}
+    expected = {
+        "bare": bare,
+        "patched": patched.sum().item(),
+        "without the zero": without.sum().item(),
+        "bare again": bare,
+    }
     assert {name: float(number) for name, number in lines.items()} == pytest.approx(expected, rel=1e-4)
     text = said(series, "02-patch")
     assert "kept [2, 16], 1 applied" in text and "nearest: relu" in text.split("refused: ")[1]

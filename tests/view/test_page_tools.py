@@ -51,7 +51,10 @@ def test_help_names_every_sign_and_key(made: Path, open_page: Open) -> None:
     dialog = page.locator("#help")
     assert dialog.is_visible()
     text = dialog.inner_text()
-    kinds = {row["kind"] for row in page.evaluate("JSON.parse(document.getElementById('data').textContent)")["graphs"][0]["nodes"]}
+    kinds = {
+        row["kind"]
+        for row in page.evaluate("JSON.parse(document.getElementById('data').textContent)")["graphs"][0]["nodes"]
+    }
     for kind in kinds - {"element"}:
         assert page.locator(f"#signs .box.{kind}").count() == 1, kind
     for words in ["copy the path", "copy as --patch", "copy as Python", "search", "one step back"]:
@@ -183,7 +186,9 @@ def test_everybody_can_use_it(encoder: Path, sweep: Path, folder: Path, open_pag
 
     def violations() -> list[str]:
         found = page.evaluate("rules => axe.run(rules)", rules)["violations"]
-        return [f"{rule['id']}: {node['html'][:120]} {node['failureSummary']}" for rule in found for node in rule["nodes"]]
+        return [
+            f"{rule['id']}: {node['html'][:120]} {node['failureSummary']}" for rule in found for node in rule["nodes"]
+        ]
 
     assert violations() == []
     page.locator("#tint").select_option("mean")

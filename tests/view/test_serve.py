@@ -82,7 +82,9 @@ def graph(tmp_path: Path) -> Path:
 
 def listening() -> dict[int, str]:
     """The addresses, in hexadecimal digits, of all sockets that listen, by port."""
-    lines = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
+    lines = [
+        line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]
+    ]
     return {int(line[1].split(":")[1], 16): line[1].split(":")[0] for line in lines if line[3] == "0A"}
 
 

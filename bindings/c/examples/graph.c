@@ -25,11 +25,12 @@ static int find(const gp_graphs* graphs, const char* pattern) {
     return failed(pattern);
   printf("\n%s:\n", pattern);
   show(text);
+  putchar('\n');
   return 0;
 }
 
 static int check(const gp_graphs* graphs, const char* path) {
-    /* The message names every bad path, with the nearest ones that are there. */
+  /* The message names every bad path, with the nearest ones that are there. */
   if (gp_graphs_check(graphs, &path, 1) != GP_STATUS_OK)
     return failed(path);
   printf("\na patch may stand at %s\n", path);

@@ -31,7 +31,7 @@ int main() try {
         model(x);
     }
     try {
-        session.patch("rleu=zero");
+        auto wrong = session.patch("rleu=zero");
     } catch (const graphpatch::Error& error) {
         std::cout << "refused: " << error.what() << '\n';
     }

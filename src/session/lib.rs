@@ -38,6 +38,8 @@ mod device_tests;
 #[cfg(test)]
 mod flat_tests;
 #[cfg(test)]
+mod quiet_tests;
+#[cfg(test)]
 mod run_tests;
 #[cfg(test)]
 mod thread_tests;

@@ -76,8 +76,24 @@ void keep_if(std::vector<T>& elements, Stays stays) {
 
 // ---- thread.cpp: the state of this thread, and what is kept alive for its run ----
 
+// What is asked for at every operation. It stands in one place, so that it costs one look-up of thread-local memory.
+struct Here {
+  GpThread* thread = nullptr;
+  // Who wants the key included on this thread: the core, or the copies whose writes must be seen. A third reason is
+  // watches_scope: values that are computed without history after a patch.
+  bool core = false;
+  bool mirrors = false;
+};
+
+// A plain object without a first-use guard, which each marker and operation would have to look at.
+static thread_local Here here;
+
 // The core writes this, except for `cold`.
-GpThread& this_thread();
+inline GpThread& this_thread() {
+  if (!here.thread)
+    here.thread = core->thread();
+  return *here.thread;
+}
 
 // Whether a scope is open in which something matters.
 inline bool is_inside(const GpThread& thread) {
@@ -129,7 +145,6 @@ void keep_addresses(const void* const* identities, size_t n);
 void arm(uint32_t on);
 void watch(bool on);
 void rearm();
-bool is_watching();
 // Whether this thread computes the forward of a function with a backward of its own, through which gradients will go. The
 // setter returns the value before.
 bool set_own_backward(bool on);
@@ -279,7 +294,9 @@ inline uint64_t written_by(const OpInfo& info, const c10::IValue* arguments) {
 }
 
 // Runs one operation of the present scope: shows its operands, except the `unseen` ones, calls it, and handles its result.
-void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen);
+void intercept(
+    const GpThread& thread, const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen
+);
 // The same for an operation outside of other runs, on a thread with a flat run.
 void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info);
 

@@ -149,8 +149,9 @@ static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::
   return operands;
 }
 
-void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
-  const GpThread& thread = this_thread();
+void intercept(
+    const GpThread& thread, const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen
+) {
   if (thread.held && at::GradMode::is_enabled())
     refuse_gradients(held());
   // The stack may hold other values of the caller's below the arguments.
@@ -164,7 +165,8 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
   const auto results = [&] { return stack->data() + (stack->size() - info.n_returns); };
   if (!wanted) {
     op.callBoxed(stack);
-    came_to_be(results(), info.n_returns);
+    if (thread.held)
+      came_to_be(results(), info.n_returns);
     return;
   }
   const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
@@ -186,11 +188,11 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     core->value_abandon(&token);
   if (!(thread.wants & GP_WANTS_OPERATIONS)) // it was the last one that matters here
     watch_rest_of_scope();
-  came_to_be(results(), info.n_returns);
+  if (thread.held)
+    came_to_be(results(), info.n_returns);
 }
 
-static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const GpThread& thread = this_thread();
+static void handle(const GpThread& thread, const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const bool flat = thread.flat && !thread.run;
   // A thread with a flat run beside another run is armed in every scope of the other run.
   const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
@@ -213,19 +215,20 @@ static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   } else if (is_engines(thread)) {
     op.callBoxed(stack);
   } else {
-    intercept(op, stack, info, 0);
+    intercept(thread, op, stack, info, 0);
   }
 }
 
 static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  if (!has_mirrors() || is_tracing())
-    return handle(op, stack);
+  const GpThread& thread = this_thread();
+  if (!here.mirrors || is_tracing())
+    return handle(thread, op, stack);
   const OpInfo& info = info_of(op);
   // Some operators change only how their tensor views memory (`t_`), or its place in autograd's graph (`detach_`).
   const bool stores = !op.hasTag(at::Tag::inplace_view);
   Writes writes(info, stack->data() + (stack->size() - info.n_arguments), stores);
-  handle(op, stack);
+  handle(thread, op, stack);
   writes.reflect();
 }
 

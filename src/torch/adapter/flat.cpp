@@ -154,7 +154,7 @@ void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, con
   {
     Now now(place);
     if (is_inside(this_thread()))
-      intercept(op, stack, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
+      intercept(this_thread(), op, stack, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
     else
       op.callBoxed(stack);
   }

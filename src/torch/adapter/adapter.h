@@ -228,8 +228,8 @@ void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, si
 // Handles an input (from the scope's caller) or the output of the present scope.
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
 // Shows the tensors among `values` to the core, except the `unseen` ones, and replaces patched parameters by patched copies,
-// except those that are `written`. `unseen` and `written` have one bit for each index.
-void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
+// except those that are `written`. `unseen` and `written` have one bit for each index. Returns whether any was replaced.
+bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
 
 // ---- args.cpp: what a value that is about to appear is made from, and where ----
 
@@ -293,12 +293,25 @@ inline uint64_t written_by(const OpInfo& info, const c10::IValue* arguments) {
   return info.written | info.statistics;
 }
 
+// A call of an operation that has come to the fallback.
+struct Dispatched {
+  const c10::OperatorHandle& op;
+  c10::DispatchKeySet keys; // those below ours
+  torch::jit::Stack* stack;
+  // Goes on with the call. It is not called anew: profilers and other observers have been told of it already.
+  void run() const {
+    op.redispatchBoxed(keys, stack);
+  }
+  // The same if operands have been replaced, which may be of another kind.
+  void run_anew() const {
+    op.callBoxed(stack);
+  }
+};
+
 // Runs one operation of the present scope: shows its operands, except the `unseen` ones, calls it, and handles its result.
-void intercept(
-    const GpThread& thread, const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen
-);
+void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& info, uint64_t unseen);
 // The same for an operation outside of other runs, on a thread with a flat run.
-void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info);
+void intercept_flat(const Dispatched& call, const OpInfo& info);
 
 void start_fallback();
 void start_script();

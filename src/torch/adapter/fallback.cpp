@@ -149,33 +149,34 @@ static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::
   return operands;
 }
 
-void intercept(
-    const GpThread& thread, const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen
-) {
+void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& info, uint64_t unseen) {
+  torch::jit::Stack* stack = call.stack;
   if (thread.held && at::GradMode::is_enabled())
     refuse_gradients(held());
   // The stack may hold other values of the caller's below the arguments.
-  if (thread.wants & GP_WANTS_OPERANDS) {
+  bool replaced = thread.wants & GP_WANTS_OPERANDS; // or some of them, if memory ran out
+  if (replaced) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
-    has_memory_for([&] { handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
+    has_memory_for([&] { replaced = handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
   }
   GpToken token;
   const bool matters = (thread.families & info.family) && !info.cast;
   const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
+  const auto run = [&] { replaced ? call.run_anew() : call.run(); };
   const auto results = [&] { return stack->data() + (stack->size() - info.n_returns); };
   if (!wanted) {
-    op.callBoxed(stack);
+    run();
     if (thread.held)
       came_to_be(results(), info.n_returns);
     return;
   }
   const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
-  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, op.schema(), arguments); });
+  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, call.op.schema(), arguments); });
   std::vector<c10::IValue> operands;
   if (info.n_returns == 0 && info.written)
     has_memory_for([&] { operands = written_operands(info, arguments); });
   try {
-    op.callBoxed(stack);
+    run();
   } catch (...) {
     core->value_abandon(&token);
     throw;
@@ -192,7 +193,7 @@ void intercept(
     came_to_be(results(), info.n_returns);
 }
 
-static void handle(const GpThread& thread, const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+static void handle(const GpThread& thread, const Dispatched& call) {
   const bool flat = thread.flat && !thread.run;
   // A thread with a flat run beside another run is armed in every scope of the other run.
   const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
@@ -200,35 +201,36 @@ static void handle(const GpThread& thread, const c10::OperatorHandle& op, torch:
     const bool watched = !flat && watches_scope();
     if (watched && at::GradMode::is_enabled())
       refuse_gradients(held());
-    op.callBoxed(stack);
+    call.run();
     if (watched) {
-      const size_t n = op.schema().returns().size();
-      came_to_be(stack->data() + (stack->size() - n), n);
+      const size_t n = call.op.schema().returns().size();
+      came_to_be(call.stack->data() + (call.stack->size() - n), n);
     }
     return;
   }
-  const OpInfo& info = info_of(op);
+  const OpInfo& info = info_of(call.op);
   if (info.query || is_tracing()) {
-    op.callBoxed(stack);
+    call.run();
   } else if (flat) {
-    intercept_flat(op, stack, info);
+    intercept_flat(call, info);
   } else if (is_engines(thread)) {
-    op.callBoxed(stack);
+    call.run();
   } else {
-    intercept(thread, op, stack, info, 0);
+    intercept(thread, call, info, 0);
   }
 }
 
-static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+static void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+  const Dispatched call{op, keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey), stack};
   const GpThread& thread = this_thread();
   if (!here.mirrors || is_tracing())
-    return handle(thread, op, stack);
+    return handle(thread, call);
   const OpInfo& info = info_of(op);
   // Some operators change only how their tensor views memory (`t_`), or its place in autograd's graph (`detach_`).
   const bool stores = !op.hasTag(at::Tag::inplace_view);
   Writes writes(info, stack->data() + (stack->size() - info.n_arguments), stores);
-  handle(thread, op, stack);
+  handle(thread, call);
   writes.reflect();
 }
 

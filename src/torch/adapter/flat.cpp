@@ -131,9 +131,10 @@ struct Ender {
 
 static thread_local uint32_t own_calls = 0;
 
-void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info) {
+void intercept_flat(const Dispatched& call, const OpInfo& info) {
+  const torch::jit::Stack* stack = call.stack;
   if (own_calls || at::in_parallel_region() || backward_node()) {
-    op.callBoxed(stack);
+    call.run();
     return;
   }
   learn();
@@ -141,22 +142,22 @@ void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, con
   const std::shared_ptr<const Registry> registry = known().registry;
   const Place* place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
   const auto has_run = [] { return this_thread().flat == 2; };
-  if (starts().empty() ? !has_run() : starts_run(op.schema(), info, place))
+  if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, place))
     begin();
   if (!has_run() || core->flat_next() == GP_NEXT_OVER) {
     if (starts().empty())
       core->flat_thread(0);
     else
       core->flat_end();
-    op.callBoxed(stack);
+    call.run();
     return;
   }
   {
     Now now(place);
     if (is_inside(this_thread()))
-      intercept(this_thread(), op, stack, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
+      intercept(this_thread(), call, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
     else
-      op.callBoxed(stack);
+      call.run();
   }
   static thread_local Ender ender;
   ender.touched = true;

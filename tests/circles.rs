@@ -1,5 +1,5 @@
 //! Imports form no cycles: neither those between the Rust modules of a crate nor those between the modules of the Python
-//! package. Imports for type checkers only count as well.
+//! package. Paths that are written out in Rust code count as imports, and so do imports for type checkers only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -56,6 +56,12 @@ fn without_tests(text: &str) -> &str {
     }
 }
 
+/// Whether this is the program that Cargo runs before it builds the crate, rather than a module of that name.
+fn is_build_script(path: &Path) -> bool {
+    let door = fs::read_to_string(path.with_file_name("lib.rs")).unwrap_or_default();
+    path.ends_with("build.rs") && !door.contains("mod build;")
+}
+
 /// The Rust files below a crate's folder, without unit tests, by the path of their module. The path of `lib.rs` is empty.
 fn modules(krate: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -66,7 +72,10 @@ fn modules(krate: &Path) -> BTreeMap<String, String> {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && name != "build.rs" {
+            } else if name.ends_with(".rs")
+                && !name.ends_with("tests.rs")
+                && !is_build_script(&path)
+            {
                 let below = path.strip_prefix(krate).unwrap().with_extension("");
                 let mut parts: Vec<&str> =
                     below.iter().map(|part| part.to_str().unwrap()).collect();
@@ -82,8 +91,9 @@ fn modules(krate: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// The paths that a tree of imports names: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
-fn expand(tree: &str, before: &str, out: &mut Vec<String>) {
+/// The paths that a tree of imports names, each with the name that it gets: `a::{b, c::{d, e as f}}` is `a::b`, `a::c::d`, and
+/// `a::c::e` by the name `f`.
+fn expand(tree: &str, before: &str, out: &mut Vec<(String, String)>) {
     let (mut depth, mut from) = (0, 0);
     let mut parts = Vec::new();
     for (at, letter) in tree.char_indices() {
@@ -109,41 +119,122 @@ fn expand(tree: &str, before: &str, out: &mut Vec<String>) {
                 expand(inner, &format!("{before}{path}"), out);
             }
             None => {
-                let path = part.split(" as ").next().unwrap();
-                out.push(format!("{before}{}", path.trim()).replace("::self", ""));
+                let (path, name) = part.split_once(" as ").unwrap_or((part, ""));
+                let path = format!("{before}{}", path.trim()).replace("::self", "");
+                let name = match name.trim() {
+                    "" => path.rsplit("::").next().unwrap().to_owned(),
+                    other => other.to_owned(),
+                };
+                out.push((path, name));
             }
         }
     }
 }
 
-/// The paths of a file's `use` declarations, each with whether it is re-exported (`pub use`).
-fn uses(code: &str) -> Vec<(bool, String)> {
-    let lines = code
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or(""));
-    let code = lines.collect::<Vec<_>>().join("\n");
-    let mut found = Vec::new();
+/// A file without comments and without the contents of texts and of characters.
+fn bare(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let raw = rest.starts_with("r#\"") && !out.ends_with(|c: char| c.is_alphanumeric());
+        let quoted = rest.strip_prefix('\'').and_then(|inner| {
+            let is_character = inner.starts_with('\\') || inner.chars().nth(1) == Some('\'');
+            is_character.then(|| 1 + after_quote(inner, '\''))
+        });
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |at| at + 2)
+        } else if raw {
+            rest.find("\"#").map_or(rest.len(), |at| at + 2)
+        } else if letter == '"' {
+            1 + after_quote(&rest[1..], '"')
+        } else if let Some(length) = quoted {
+            length
+        } else {
+            out.push(letter);
+            letter.len_utf8()
+        };
+        rest = &rest[skipped..];
+    }
+    out
+}
+
+/// Where what follows an opening quote goes on behind the closing one.
+fn after_quote(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, letter) in text.char_indices() {
+        if letter == quote && !escaped {
+            return at + 1;
+        }
+        escaped = letter == '\\' && !escaped;
+    }
+    text.len()
+}
+
+/// What a Rust file names of other modules.
+#[derive(Debug, Default, PartialEq)]
+struct Named {
+    /// The paths of its `use` declarations.
+    uses: Vec<String>,
+    /// Those of them that are re-exported (`pub use`).
+    handed_on: Vec<String>,
+    /// For each name that a `use` gives, the path that it stands for.
+    names: BTreeMap<String, String>,
+    /// The paths that are written out in the code.
+    written: Vec<String>,
+}
+
+fn named(text: &str) -> Named {
+    let code = bare(text);
+    let mut found = Named::default();
     for piece in code.split(';') {
         let Some(at) = piece
             .match_indices("use ")
             .map(|(at, _)| at)
             .find(|at| piece[..*at].ends_with(['\n', ' ', ')', '}']) || *at == 0)
         else {
+            add_written(piece, &mut found.written);
             continue;
         };
         let line = piece[..at].rsplit('\n').next().unwrap_or("").trim();
         if !line.is_empty() && !line.starts_with("pub") {
+            add_written(piece, &mut found.written);
             continue;
         }
+        add_written(&piece[..at - line.len()], &mut found.written);
         let mut paths = Vec::new();
         let tree: String = piece[at + 4..]
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ");
         expand(&tree, "", &mut paths);
-        found.extend(paths.into_iter().map(|path| (!line.is_empty(), path)));
+        for (path, name) in paths {
+            found.names.insert(name, path.clone());
+            match line.is_empty() {
+                true => found.uses.push(path),
+                false => found.handed_on.push(path),
+            }
+        }
     }
     found
+}
+
+/// The paths of more than one name in a piece of code.
+fn add_written(code: &str, found: &mut Vec<String>) {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+    for word in code.split(|letter| !is_part(letter)) {
+        let word = word.trim_end_matches(':');
+        let names = word.split("::");
+        let is_path = names.clone().count() > 1 && names.clone().all(is_name);
+        if is_path {
+            found.push(word.to_owned());
+        }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(':') && !text.starts_with(|first: char| first.is_numeric())
 }
 
 /// A path in module `from`, as a path from the crate's root. `None` if it leads to another crate.
@@ -180,50 +271,63 @@ fn module_of(
     handed_on: &BTreeMap<String, String>,
 ) -> Option<String> {
     let mut path = path.to_owned();
-    for _ in 0..8 {
-        match handed_on.get(&path) {
-            Some(to) => path.clone_from(to),
-            None => break,
-        }
-    }
-    loop {
+    // Re-exports may lead to further ones; a number of steps that no path needs ends those that lead to themselves.
+    for _ in 0..100 {
         if known.contains_key(&path) {
             return Some(path);
         }
-        path = match path.rsplit_once("::") {
-            Some((outer, _)) => outer.to_owned(),
-            None if path.is_empty() => return None,
-            None => String::new(),
+        path = match (handed_on.get(&path), path.rsplit_once("::")) {
+            (Some(to), _) => to.clone(),
+            (None, Some((outer, _))) => outer.to_owned(),
+            (None, None) if path.is_empty() => return None,
+            (None, None) => String::new(),
         };
     }
+    None
+}
+
+/// A path that is written in module `from`, as a path from the crate's root. Its first name may be one that a `use` gives.
+fn spelled_out(
+    path: &str,
+    from: &str,
+    names: &BTreeMap<String, String>,
+    known: &BTreeMap<String, String>,
+) -> Option<String> {
+    let (first, rest) = path.split_once("::")?;
+    let whole = match names.get(first) {
+        Some(stands_for) => format!("{stands_for}::{rest}"),
+        None => path.to_owned(),
+    };
+    absolute(&whole, from, known)
 }
 
 fn rust_imports(krate: &Path) -> Imports {
     let known = modules(krate);
     let mut handed_on = BTreeMap::new();
     let mut taken = Vec::new();
-    for (name, code) in &known {
-        for (is_handed_on, path) in uses(code) {
-            let Some(path) = absolute(&path, name, &known) else {
+    for (module, code) in &known {
+        let named = named(code);
+        for path in &named.handed_on {
+            let Some(path) = absolute(path, module, &known) else {
                 continue;
             };
-            if is_handed_on {
-                let item = path.rsplit("::").next().unwrap();
-                let here = if name.is_empty() {
-                    item.to_owned()
-                } else {
-                    format!("{name}::{item}")
-                };
-                handed_on.insert(here, path);
+            let item = path.rsplit("::").next().unwrap();
+            let here = if module.is_empty() {
+                item.to_owned()
             } else {
-                taken.push((name.clone(), path));
-            }
+                format!("{module}::{item}")
+            };
+            handed_on.insert(here, path);
         }
+        let uses = named.uses.iter().map(|path| absolute(path, module, &known));
+        let written = named.written.iter();
+        let written = written.map(|path| spelled_out(path, module, &named.names, &known));
+        taken.extend(uses.chain(written).flatten().map(|path| (module, path)));
     }
     let mut imports = Imports::new();
     for (from, path) in taken {
-        if let Some(to) = module_of(&path, &known, &handed_on).filter(|to| *to != from) {
-            imports.entry(from).or_default().insert(to);
+        if let Some(to) = module_of(&path, &known, &handed_on).filter(|to| to != from) {
+            imports.entry(from.clone()).or_default().insert(to);
         }
     }
     imports
@@ -232,17 +336,18 @@ fn rust_imports(krate: &Path) -> Imports {
 #[test]
 fn no_rust_module_imports_itself() {
     let mut all = 0;
+    let mut found = Vec::new();
     for entry in fs::read_dir(root().join("src")).unwrap().flatten() {
         let imports = rust_imports(&entry.path());
         all += imports.len();
-        let found = circles(&imports);
-        let name = entry.file_name();
-        assert!(
-            found.is_empty(),
-            "in src/{}, move what both need into a module below: {found:#?}",
-            name.display()
-        );
+        let krate = entry.file_name().to_string_lossy().into_owned();
+        let of_crate = circles(&imports).into_iter();
+        found.extend(of_crate.map(|circle| format!("src/{krate}: {}", circle.join(", "))));
     }
+    assert!(
+        found.is_empty(),
+        "move what both need into a module below: {found:#?}"
+    );
     assert!(all > 200, "only {all} files with imports were read");
 }
 
@@ -299,17 +404,51 @@ fn no_python_module_imports_itself() {
 fn imports_are_read() {
     let mut paths = Vec::new();
     expand("super::{a, b::{self, C as D}, *}", "", &mut paths);
-    assert_eq!(paths, ["super::a", "super::b", "super::b::C", "super::*"]);
-    let read = uses(
+    let expected = [
+        ("super::a", "a"),
+        ("super::b", "b"),
+        ("super::b::C", "D"),
+        ("super::*", "*"),
+    ];
+    assert_eq!(
+        paths,
+        expected.map(|(path, name)| (path.to_owned(), name.to_owned()))
+    );
+    let read = named(
         "//! use no::thing;\nuse super::x;\npub(crate) use y::{A,\n    B};\nfn f() { reuse z; }\n",
     );
-    let expected = [(false, "super::x"), (true, "y::A"), (true, "y::B")];
-    assert_eq!(read, expected.map(|(on, path)| (on, path.to_owned())));
+    assert_eq!(
+        (read.uses, read.handed_on),
+        (
+            vec!["super::x".to_owned()],
+            vec!["y::A".to_owned(), "y::B".to_owned()]
+        )
+    );
     assert_eq!(python_import("    from ._a import B", ""), ["_a"]);
     assert_eq!(
         python_import("from . import (", "    _a,\n    _b as c,\n)\n_d,"),
         ["_a", "_b"]
     );
+}
+
+#[test]
+fn paths_in_code_are_read() {
+    let read = named(
+        "use crate::a as b; /* no::comment */\nfn f<'a>(x: &'a super::T) -> u8 { // no::line\n    b::c::d(r#\"no::raw\"#, '\"', \
+         \"no::\\\"text\"); Vec::<u8>::new(); x.y = child::Z; crate::m!() }\n",
+    );
+    assert_eq!(
+        read.written,
+        ["super::T", "b::c::d", "child::Z", "crate::m"]
+    );
+    let known: BTreeMap<String, String> = ["", "a", "a::c", "here", "here::child"]
+        .map(|name| (name.to_owned(), String::new()))
+        .into();
+    let whole = |path| spelled_out(path, "here", &read.names, &known);
+    assert_eq!(whole("b::c::d").as_deref(), Some("a::c::d"));
+    assert_eq!(whole("child::Z").as_deref(), Some("here::child::Z"));
+    assert_eq!(whole("super::T").as_deref(), Some("T"));
+    assert_eq!(whole("std::mem"), None);
 }
 
 #[test]

@@ -34,7 +34,9 @@ fn main() {
         }
         writeln!(table, "    ({name:?}, {}),", text.len()).expect("memory");
         if name == "seam.h" {
-            let version = text.lines().find_map(|line| line.strip_prefix("#define GP_SEAM_VERSION"));
+            let version = text
+                .lines()
+                .find_map(|line| line.strip_prefix("#define GP_SEAM_VERSION"));
             let version = version.expect("seam.h defines GP_SEAM_VERSION").trim();
             let version = version.trim_end_matches(['u', 'U']);
             println!("cargo:rustc-env=GRAPHPATCH_SEAM={version}");
@@ -42,7 +44,10 @@ fn main() {
         all += &text;
     }
     println!("cargo:rerun-if-changed=pack.rs");
-    println!("cargo:rerun-if-changed={}", folder.join("adapter").display());
+    println!(
+        "cargo:rerun-if-changed={}",
+        folder.join("adapter").display()
+    );
     println!("cargo:rustc-env=GRAPHPATCH_SOURCES={:016x}", hash.finish());
     let out = std::env::var_os("OUT_DIR").expect("set by cargo");
     let packed = miniz_oxide::deflate::compress_to_vec(all.as_bytes(), 10);

@@ -205,7 +205,9 @@ impl Frame {
 
     /// Gives a name to the parameters that became known after this scope was entered.
     pub(crate) fn learn(&mut self, root: &Root) {
-        let Some(old) = self.prepared.clone() else { return };
+        let Some(old) = self.prepared.clone() else {
+            return;
+        };
         let new = self.scope.prepared(root, &self.base);
         let mut missing: Vec<(u32, (Name, bool))> = new
             .parameters

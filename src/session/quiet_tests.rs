@@ -20,7 +20,16 @@ const CALLS: [&str; 9] = [
 ];
 
 const PATCHES: [&str; 10] = [
-    "add", "add_1", "add_2", "add_4", "add_9", "sum_1", "sum_3", "mul_0", "mul_1_0.y", "add_7.y",
+    "add",
+    "add_1",
+    "add_2",
+    "add_4",
+    "add_9",
+    "sum_1",
+    "sum_3",
+    "mul_0",
+    "mul_1_0.y",
+    "add_7.y",
 ];
 
 /// The numbers of the calls whose values a patch meets.
@@ -28,7 +37,9 @@ fn met(calls: &[usize], patches: &[&str], record: bool) -> Vec<usize> {
     let session = Session::open();
     session.set_recording(record);
     for path in patches {
-        session.add_patch(format!("{path}=zero").parse().unwrap()).unwrap();
+        session
+            .add_patch(format!("{path}=zero").parse().unwrap())
+            .unwrap();
     }
     let scope = Arc::new(Scope::new("", "", "Model", vec![]));
     let root = Arc::new(Root::new(scope, "Model.forward", vec![]));
@@ -76,5 +87,8 @@ proptest! {
 #[test]
 fn a_name_far_away_is_met() {
     let calls = [0; 3000];
-    assert_eq!(met(&calls, &["add_2", "add_2500", "add_99999999"], false), [2, 2500]);
+    assert_eq!(
+        met(&calls, &["add_2", "add_2500", "add_99999999"], false),
+        [2, 2500]
+    );
 }

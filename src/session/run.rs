@@ -346,6 +346,11 @@ impl Run {
         self.session.note(text);
     }
 
+    /// See [`Session::first_note`].
+    pub fn first_note(&self, about: u64) -> bool {
+        self.session.first_note(about)
+    }
+
     /// The run's patches, whose sites the other calls name by number.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()

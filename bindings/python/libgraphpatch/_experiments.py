@@ -15,6 +15,7 @@ from ._recorded import Recorded
 from ._run_kept import Metric, Nodes
 from .cache import ActivationCache
 from .check import Checked, check
+from .divergence import Divergence, first_divergence
 from .graph import NodePath
 from .patches import Patch, ZeroPatch
 from .sweep import Sweep
@@ -52,6 +53,19 @@ class Experiments(Recorded):
         if nodes is None and inputs and isinstance(inputs[-1], (str, NodePath)):
             inputs, nodes = inputs[:-1], inputs[-1]
         return _run_kept.keep(self, inputs, kwargs, nodes, grads, until)
+
+    def run_with(self, patches: Mapping[Any, Any], *inputs: Any, **kwargs: Any) -> Any:
+        """Runs the module once with these patches, as in a block of :meth:`PatchableGraph.patch`, and returns what it
+        returns; None where a :class:`StopPatch` ends the run.
+
+        >>> pg.run_with({"transformer.h_*.mlp.output": ZeroPatch()}, ids).logits
+
+        Args:
+            patches: As in :meth:`PatchableGraph.patch`, which says what is raised.
+            inputs, kwargs: The module's.
+        """
+        with self.patch(patches):
+            return self(*inputs, **kwargs)
 
     def swap(self, clean: Any, corrupted: Any, nodes: Nodes, positions: Iterable[Position] | None = None) -> Any:
         """Runs the module on ``corrupted``, with the values of its run on ``clean`` at the nodes: interchange, or
@@ -131,7 +145,9 @@ class Experiments(Recorded):
 
         Experiments are rows of one call, and a call begins where its first patch stands: modules that have ended before
         it return what they returned in the first run. Both are tried without patches first, and left out where they
-        would change the result by more than rounding; the sweep's :attr:`~Sweep.notes` say so. With ``batch=1`` and
+        would change the result by more than rounding; the sweep's :attr:`~Sweep.notes` say so. Where experiments are
+        rows of one call, linear modules compute only rows of their input that are not, bit for bit, as in the first
+        run, and keep for that as many bytes as the module's parameters have, 64 MiB at least. With ``batch=1`` and
         ``resume=False`` every experiment is a whole run of its own. Patches that hold around it hold in all runs, and
         gradients are off.
 
@@ -145,7 +161,8 @@ class Experiments(Recorded):
                 run, as in :meth:`swap`, that has them.
             batch: At most so many experiments in one call.
             dim: The dimension of the nodes' values that positions are of; 0 is the batch itself.
-            resume: Whether calls may leave out modules that have ended before their first patch.
+            resume: Whether calls may leave out what no patch reaches: modules that have ended before their first patch,
+                and unchanged rows.
 
         Raises:
             KeyError: Nodes that are no leaves of the graph.
@@ -182,3 +199,41 @@ class Experiments(Recorded):
         with torch.no_grad():
             values = once.cache(*inputs, nodes=once.graph.find(shape="..."), **kwargs)
         return check(once._recorder.graph().whole(), values, rtol, atol)
+
+    def first_divergence(
+        self,
+        other: Experiments,
+        *inputs: Any,
+        nodes: Nodes = None,
+        inputs_of_other: Any = None,
+        rtol: float = 1e-4,
+        atol: float = 1e-5,
+        **kwargs: Any,
+    ) -> Divergence:
+        """Runs this module and another form or build of it on the same inputs, and finds the first node where their
+        values part: compiled code against the model that it was compiled from, one dtype or device against another, a
+        new checkpoint, a rewritten layer.
+
+        >>> eager, compiled = PatchableGraph(model, ids), PatchableGraph(torch.compile(model), ids)
+        >>> found = eager.first_divergence(compiled, ids)
+        >>> assert found, found
+
+        Both run twice, without gradients and from the same random numbers: once as they are, and once with the values of
+        all nodes that both graphs have. Of code that torch.compile made, these are the values that the code itself
+        computes; it is compiled once more for them, and nodes that it has no values for are left out. Patches that hold
+        for one of the two hold in its runs.
+
+        Args:
+            other: The other one. Nodes of the same path are compared, also across dtypes and devices.
+            inputs, kwargs: The modules'.
+            nodes: Paths, nodes or patterns of this graph; all that both have without.
+            inputs_of_other: What the other one is run on instead, as in :meth:`swap`: inputs on another device, say.
+            rtol, atol: The tolerances, as for ``torch.isclose``.
+
+        Raises:
+            KeyError: Nodes that are no leaves of this graph.
+            ValueError: Graphs without a common node; a tolerance that is negative or NaN.
+        """
+        call = Call(inputs, kwargs)
+        others = call if inputs_of_other is None else Call.of(inputs_of_other)
+        return first_divergence(self, other, call, others, nodes, rtol, atol)

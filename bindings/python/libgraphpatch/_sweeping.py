@@ -18,6 +18,7 @@ from ._patch_block import PatchBlock
 from ._place import Placed, Weights, skipped
 from ._recorded import Recorded
 from ._run_kept import Nodes, paths_of
+from ._unchanged_rows import UnchangedRows, unchanged_rows
 from .flow import KeepPatch, SkipPatch, Skipping
 from .patches import CustomPatch, Patch, ReplacePatch
 from .sweep import Sweep
@@ -72,10 +73,16 @@ class Sweeping:
     def begin(self, batch: int, resume: bool) -> tuple[int, bool]:
         """Makes the run without the patch. Returns how many experiments may be rows of one call, and whether calls may
         leave out the modules before their first patch."""
-        keeps = [self._placed(scope, KeepPatch(kept=self._keep(scope))) for scope in self._before(self.nodes[-1])]
+        before = self._before(self.nodes[-1])
+        linear: dict[str, UnchangedRows] = {}
+        if resume and batch > 1:  # computed among fewer rows, a row may be rounded in another way
+            block, linear = unchanged_rows(self.pg._recorder, self.nodes)
+            self.undo.enter_context(block)
+        keeps = [self._placed(scope, KeepPatch(kept=self._keep(scope))) for scope in before if scope not in linear]
         self.baseline = self._measured(
             self._run(self.call, self._looks() + [keep for keep in keeps if keep and resume])
         )
+        self.kept |= {scope: linear[scope].output for scope in before if scope in linear and linear[scope].is_kept}
         for scope in self.kept:
             place = self._placed(scope, SkipPatch(value=self._again(scope)))
             assert place is not None and isinstance(place.done, Skipping)

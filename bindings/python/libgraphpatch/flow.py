@@ -56,8 +56,8 @@ class SkipPatch(Patch[Any]):
 
 @dataclass(kw_only=True)
 class KeepPatch(SkipPatch):
-    """Placed as a :class:`SkipPatch` is, but the call does happen. ``kept`` is called with what the module's forward
-    returned, before any patch of its output."""
+    """Placed as a :class:`SkipPatch` is, but the call does happen, unless another patch skips it. ``kept`` is called
+    with what the call returned, before any patch of its output."""
 
     value: Any = None
     kept: Callable[[Any], None]
@@ -77,6 +77,7 @@ class Skipping(Patch[Any]):
         super().__init__()
         self.requires_clone = False
         self.patch, self.module, self.length = patch, module, length
+        self.before: Skipping | None = None  # what a KeepPatch found at the same call
         self.signature = Signature(module) if isinstance(patch.value, str) else None
         value = patch.value
         if self.signature is not None and value not in self.signature.names:
@@ -94,6 +95,10 @@ class Skipping(Patch[Any]):
 
     def behind(self, before: Skipping) -> Skipping:
         """The patch to use if ``before`` is placed at the same call. It is this one, or both joined if they can be."""
+        if before is not self and isinstance(self.patch, KeepPatch):
+            keeping = Skipping(self.patch, self.module, self.length)
+            keeping.before = before
+            return keeping
         joined = getattr(self.patch, "behind", None)
         if before is self or joined is None:
             return self
@@ -119,7 +124,10 @@ class Skipping(Patch[Any]):
         """The result of the call."""
         value = self.patch.value
         if isinstance(self.patch, KeepPatch):
-            output = _forwards[id(self.module)].original(*args, **kwargs)
+            if self.before is not None:
+                output = self.before.result(args, kwargs)
+            else:
+                output = _forwards[id(self.module)].original(*args, **kwargs)
             self.patch.kept(output)
             return output
         own = getattr(self.patch, "result", None)  # a patch that computes the result itself, from the module

@@ -323,7 +323,10 @@ pub(super) mod tests {
         let plan = plan(&["add_7=zero", "add=zero", "add_3=zero", "mul_1=zero"]);
         let family = Name::parse("add").family();
         let next = |number| plan.next_number(Plan::ROOT, family, number);
-        assert_eq!([-2, -1, 2, 3, 6, 7].map(next), [Some(-1), Some(3), Some(3), Some(7), Some(7), None]);
+        assert_eq!(
+            [-2, -1, 2, 3, 6, 7].map(next),
+            [Some(-1), Some(3), Some(3), Some(7), Some(7), None]
+        );
     }
 
     #[test]

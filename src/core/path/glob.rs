@@ -31,7 +31,10 @@ enum Part {
     /// `/**` at the end.
     Behind,
     /// `[a-c]`, or all characters but those.
-    Class { negated: bool, ranges: Vec<(char, char)> },
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
     /// `{a,b}`
     Either(Vec<Vec<Part>>),
 }
@@ -53,7 +56,11 @@ impl Glob {
         reader.read()?;
         let parts = match (reader.branches.pop(), reader.open.is_empty()) {
             (Some(parts), true) => parts,
-            _ => return Err("unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)".into()),
+            _ => {
+                return Err(
+                    "unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)".into(),
+                );
+            }
         };
         Ok(Glob { parts, by_names })
     }
@@ -75,7 +82,10 @@ impl Glob {
             Part::One(c) => step(&from, |at| text[at] == *c),
             Part::Any => step(&from, |at| !self.stops(text[at])),
             Part::Class { negated, ranges } => step(&from, |at| {
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&text[at])) != *negated
+                ranges
+                    .iter()
+                    .any(|(low, high)| (*low..=*high).contains(&text[at]))
+                    != *negated
             }),
             Part::Some => spread(&from, |at| !self.stops(text[at])),
             Part::Behind => spread(&step(&from, |at| text[at] == SEPARATOR), |_| true),
@@ -89,7 +99,9 @@ impl Glob {
                 either(from, step(&further, |at| text[at] == SEPARATOR))
             }
             Part::Either(branches) => {
-                let all = branches.iter().map(|parts| self.follow(parts, text, from.clone()));
+                let all = branches
+                    .iter()
+                    .map(|parts| self.follow(parts, text, from.clone()));
                 all.fold(vec![false; from.len()], either)
             }
         })
@@ -116,7 +128,9 @@ fn spread(from: &[bool], fits: impl Fn(usize) -> bool) -> Vec<bool> {
 }
 
 fn either(mut some: Vec<bool>, others: Vec<bool>) -> Vec<bool> {
-    some.iter_mut().zip(others).for_each(|(one, other)| *one |= other);
+    some.iter_mut()
+        .zip(others)
+        .for_each(|(one, other)| *one |= other);
     some
 }
 
@@ -216,7 +230,10 @@ impl Reader<'_> {
         let mut ranges: Vec<(char, char)> = Vec::new();
         let mut is_range = false;
         loop {
-            let c = self.chars.next().ok_or("unclosed character class; missing ']'")?;
+            let c = self
+                .chars
+                .next()
+                .ok_or("unclosed character class; missing ']'")?;
             match (c, ranges.last_mut()) {
                 (']', Some(_)) => break,
                 ('-', Some(_)) if !is_range => is_range = true,
@@ -256,7 +273,13 @@ mod tests {
         match (Glob::new(pattern, by_names), theirs(pattern, by_names)) {
             (Ok(ours), Ok(theirs)) => {
                 for text in texts {
-                    prop_assert_eq!(ours.is_match(text), theirs.is_match(text), "{} {:?}", pattern, text);
+                    prop_assert_eq!(
+                        ours.is_match(text),
+                        theirs.is_match(text),
+                        "{} {:?}",
+                        pattern,
+                        text
+                    );
                 }
             }
             (ours, theirs) => prop_assert_eq!(ours.err(), theirs.err(), "{}", pattern),

@@ -105,7 +105,9 @@ impl Namespace {
     pub fn skip(&mut self, base: Base, n: u32) {
         if self.rises_from(base).is_some()
             && let Some(numbers) = self.numbers.get_mut(&base)
-            && let Some(count) = i32::try_from(n).ok().and_then(|n| numbers.count.checked_add(n))
+            && let Some(count) = i32::try_from(n)
+                .ok()
+                .and_then(|n| numbers.count.checked_add(n))
         {
             numbers.count = count;
             numbers.upto = count;
@@ -219,7 +221,16 @@ mod tests {
     /// Names that are skipped are taken as those that are given, whatever was there before.
     #[test]
     fn skipping_is_giving() {
-        for before in ["", "add", "add add_1", "add_3 add", "add_0 add add_2 add_5", "sum", "sum sum_4", "add_1 add_1 sum_1"] {
+        for before in [
+            "",
+            "add",
+            "add add_1",
+            "add_3 add",
+            "add_0 add add_2 add_5",
+            "sum",
+            "sum sum_4",
+            "add_1 add_1 sum_1",
+        ] {
             for base in ["add", "sum"] {
                 for n in [0, 1, 2, 7] {
                     let mut given = Namespace::new();

@@ -53,6 +53,10 @@ inline std::string to_string(GpStr s) {
   return std::string(s.data, s.size);
 }
 
+inline void tell_of_no_memory() {
+  core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+}
+
 // If there is no memory for our own work, that is no error of the program's: the work is left undone, and false is returned.
 template <class Body>
 bool has_memory_for(Body body) {
@@ -60,10 +64,35 @@ bool has_memory_for(Body body) {
     body();
     return true;
   } catch (const std::bad_alloc&) {
-    core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+    tell_of_no_memory();
     return false;
   }
 }
+
+// What the core calls here ends in no exception: there is Rust above it, through which none may go. Returns whether the body
+// came to its end.
+template <class Body>
+bool without_exceptions(Body body) noexcept {
+  try {
+    return has_memory_for(body);
+  } catch (const std::exception& error) {
+    core->note(gp_str(error.what()));
+  } catch (...) {
+    core->note(gp_str("an exception of an unknown kind ended a part of recording or patching"));
+  }
+  return false;
+}
+
+// A static that is never destroyed, since a program's own statics may still run a model when ours would be gone. It lies in
+// static memory: an allocation that fails while the adapter is being loaded would end the process.
+template <class T>
+union Lasting {
+  T value;
+  Lasting() : value() {
+  }
+  ~Lasting() {
+  }
+};
 
 // Keeps the elements for which `stays` is true, in their order. Destroying the others may run code of the user's, which may
 // come back here, so they are taken out first.
@@ -122,6 +151,7 @@ struct Held {
     const void* parameter;
     const c10::StorageImpl* memory; // the parameter's
     at::Tensor patched;
+    uint64_t noted = 0; // see loses_history
   };
   std::vector<Copy> copies;
   // The number of operations that autograd had counted on this thread when the root was called.
@@ -192,6 +222,21 @@ private:
   std::vector<GpItem> items_;
 };
 
+// Calls `visit` for each defined tensor of a value, in order: the value itself, or those in its tuples and lists of tensors.
+template <class Visit>
+void for_each_tensor(const c10::IValue& value, const Visit& visit) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined())
+      visit(value.toTensor());
+  } else if (value.isTuple()) {
+    for (const c10::IValue& element : value.toTupleRef().elements())
+      for_each_tensor(element, visit);
+  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+    for (const c10::IValue& element : value.toListRef())
+      for_each_tensor(element, visit);
+  }
+}
+
 uint8_t dtype_code(c10::ScalarType type);
 c10::ScalarType dtype_of(uint8_t code);
 const char* dtype_name(c10::ScalarType type); // "float32"
@@ -204,7 +249,8 @@ enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
   Result, // an operation's or scope's result: in place if nobody else sees its memory
   Owned, // a result that a program shows: in place if it, and we, hold it in one place only
-  Borrowed // an input or a parameter: always on a copy
+  Borrowed, // an input: always on a copy
+  Parameter // always on a copy, of which the patch may change other elements when the parameter has been written
 };
 
 // While recording, keeps the addresses of the value's tensors in use as long as the run lasts.

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -20,24 +21,25 @@ namespace graphpatch {
 // TorchScript dispatches these, while Python and C++ answer them without the dispatcher. They compute nothing, and are left out
 // so that all hosts give the same paths.
 static bool is_query(const c10::FunctionSchema& schema) {
-  static const std::unordered_set<std::string> kQueries = {"aten::size",
-                                                           "aten::sym_size",
-                                                           "aten::stride",
-                                                           "aten::sym_stride",
-                                                           "aten::numel",
-                                                           "aten::sym_numel",
-                                                           "aten::is_leaf",
-                                                           "aten::is_floating_point",
-                                                           "aten::is_complex",
-                                                           "aten::is_conj",
-                                                           "aten::is_neg",
-                                                           "aten::is_inference",
-                                                           "aten::is_signed",
-                                                           "aten::output_nr",
-                                                           "aten::_version",
-                                                           "aten::storage_offset",
-                                                           "aten::sym_storage_offset",
-                                                           "aten::dim"};
+  static const auto& kQueries = *new std::unordered_set<std::string>{"aten::size",
+                                                                     "aten::sym_size",
+                                                                     "aten::stride",
+                                                                     "aten::sym_stride",
+                                                                     "aten::numel",
+                                                                     "aten::sym_numel",
+                                                                     "aten::is_leaf",
+                                                                     "aten::is_floating_point",
+                                                                     "aten::is_complex",
+                                                                     "aten::is_conj",
+                                                                     "aten::is_neg",
+                                                                     "aten::is_inference",
+                                                                     "aten::is_signed",
+                                                                     "aten::output_nr",
+                                                                     "aten::_version",
+                                                                     "aten::storage_offset",
+                                                                     "aten::sym_storage_offset",
+                                                                     "aten::dim",
+                                                                     "aten::_has_compatible_shallow_copy_type"};
   // Marks of the profiler compute nothing.
   return schema.name().compare(0, 10, "profiler::") == 0 || kQueries.count(schema.name()) != 0;
 }
@@ -126,6 +128,13 @@ static const OpInfo& info_of(const c10::OperatorHandle& op) {
   return *slot.info;
 }
 
+// NULL if there is no memory for the facts of an operator that was not called before: then the call is left alone.
+static const OpInfo* known_info(const c10::OperatorHandle& op) {
+  const OpInfo* info = nullptr;
+  has_memory_for([&] { info = &info_of(op); });
+  return info;
+}
+
 // Whether torch.compile, torch.export or the like run the code with tensors that hold no data.
 static bool is_tracing() {
   using Key = c10::impl::TorchDispatchModeKey;
@@ -208,15 +217,15 @@ static void handle(const GpThread& thread, const Dispatched& call) {
     }
     return;
   }
-  const OpInfo& info = info_of(call.op);
-  if (info.query || is_tracing()) {
+  const OpInfo* info = known_info(call.op);
+  if (!info || info->query || is_tracing()) {
     call.run();
   } else if (flat) {
-    intercept_flat(call, info);
+    intercept_flat(call, *info);
   } else if (is_engines(thread)) {
     call.run();
   } else {
-    intercept(thread, call, info, 0);
+    intercept(thread, call, *info, 0);
   }
 }
 
@@ -226,12 +235,14 @@ static void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
   const GpThread& thread = this_thread();
   if (!here.mirrors || is_tracing())
     return handle(thread, call);
-  const OpInfo& info = info_of(op);
   // Some operators change only how their tensor views memory (`t_`), or its place in autograd's graph (`detach_`).
   const bool stores = !op.hasTag(at::Tag::inplace_view);
-  Writes writes(info, stack->data() + (stack->size() - info.n_arguments), stores);
+  std::optional<Writes> writes;
+  if (const OpInfo* info = known_info(op))
+    has_memory_for([&] { writes.emplace(*info, stack->data() + (stack->size() - info->n_arguments), stores); });
   handle(thread, call);
-  writes.reflect();
+  if (writes)
+    has_memory_for([&] { writes->reflect(); });
 }
 
 // Reports every operator to the core, present or registered later. Operations have to be counted only in scopes in which a

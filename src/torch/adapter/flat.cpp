@@ -137,13 +137,21 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
     call.run();
     return;
   }
-  learn();
-  // Held while the operation runs, since the operation may make another registry known.
-  const std::shared_ptr<const Registry> registry = known().registry;
-  const Place* place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
   const auto has_run = [] { return this_thread().flat == 2; };
-  if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, place))
-    begin();
+  // Held while the operation runs, since the operation may make another registry known.
+  std::shared_ptr<const Registry> registry;
+  const Place* place = nullptr;
+  const bool ready = has_memory_for([&] {
+    learn();
+    registry = known().registry;
+    place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
+    if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, place))
+      begin();
+  });
+  if (!ready) {
+    call.run();
+    return;
+  }
   if (!has_run() || core->flat_next() == GP_NEXT_OVER) {
     if (starts().empty())
       core->flat_thread(0);
@@ -168,7 +176,7 @@ void flat_thread() {
     core->flat_thread(1);
 }
 
-void flat_start(const GpStr* run_at, size_t n) {
+static void add_starts(const GpStr* run_at, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     const std::string path = to_string(run_at[i]);
     const auto dot = path.rfind('.');
@@ -180,7 +188,11 @@ void flat_start(const GpStr* run_at, size_t n) {
       starts().push_back({module, path.substr(dot + 1)});
     }
   }
-  flat_thread();
+}
+
+void flat_start(const GpStr* run_at, size_t n) {
+  if (without_exceptions([&] { add_starts(run_at, n); }))
+    flat_thread();
 }
 
 void flat_forked() {
@@ -193,14 +205,15 @@ void own_enter() {
 
 void own_leave(const void* module) {
   // The counter is still 1, so the members that reading the module calls are not recorded either.
-  if (own_calls == 1 && module) {
-    try {
-      register_module(module);
-    } catch (const std::exception& error) {
-      const std::string why = std::string("a module's parameters could not be listed: ") + error.what();
-      core->note(gp_str(why));
-    }
-  }
+  if (own_calls == 1 && module)
+    without_exceptions([&] {
+      try {
+        register_module(module);
+      } catch (const std::exception& error) {
+        const std::string why = std::string("a module's parameters could not be listed: ") + error.what();
+        core->note(gp_str(why));
+      }
+    });
   --own_calls;
 }
 

@@ -63,21 +63,25 @@ Held& held() {
 }
 
 void held_leave(void* pointer, uint32_t frame) {
-  auto& held = *static_cast<Held*>(pointer);
-  if (at::GradMode::is_enabled())
-    refuse_gradients(held);
-  keep_if(held.copies, [&](const Held::Copy& copy) { return copy.frame != frame; });
+  without_exceptions([&] {
+    auto& held = *static_cast<Held*>(pointer);
+    if (at::GradMode::is_enabled())
+      refuse_gradients(held);
+    keep_if(held.copies, [&](const Held::Copy& copy) { return copy.frame != frame; });
+  });
 }
 
 void held_end(void* pointer) {
-  auto& held = *static_cast<Held*>(pointer);
-  refuse_gradients(held);
-  const auto copies = std::move(held.copies);
-  const auto shown = std::move(held.shown);
-  if (held.life) {
-    held.life.reset();
-    prune_mirrors();
-  }
+  without_exceptions([&] {
+    auto& held = *static_cast<Held*>(pointer);
+    refuse_gradients(held);
+    const auto copies = std::move(held.copies);
+    const auto shown = std::move(held.shown);
+    if (held.life) {
+      held.life.reset();
+      prune_mirrors();
+    }
+  });
 }
 
 void held_free(void* pointer) {
@@ -87,12 +91,14 @@ void held_free(void* pointer) {
 void keep_addresses(const void* const* identities, size_t n) {
   if (!this_thread().run)
     return;
-  auto& seen = held().seen;
-  for (size_t i = 0; i < n; ++i)
-    if (identities[i]) {
-      auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(identities[i]));
-      seen.emplace_back(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
-    }
+  without_exceptions([&] {
+    auto& seen = held().seen;
+    for (size_t i = 0; i < n; ++i)
+      if (identities[i]) {
+        auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(identities[i]));
+        seen.emplace_back(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+      }
+  });
 }
 
 } // namespace graphpatch

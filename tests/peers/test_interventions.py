@@ -1,0 +1,120 @@
+"""Each intervention gives what plain PyTorch gives, and none is longer than its shortest spelling in another package.
+
+`docs/interventions.md` is made of this: `python tests/peers/test_interventions.py` writes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "interventions.md"
+sys.path.insert(0, str(Path(__file__).resolve().parent / "interventions"))
+sys.path.insert(0, str(ROOT / "bindings" / "python"))
+
+import ablations
+import readings
+import replacements
+import torch
+from spelling import FOUND, Intervention
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import libgraphpatch
+from libgraphpatch import PatchableGraph
+
+MODULES = (readings, ablations, replacements)  # each adds to FOUND
+PEERS = ("nnsight", "TransformerLens", "pyvene", "baukit", "TorchLens")
+
+
+def lines(source: str) -> int:
+    """How many statements there are; the layout does not count."""
+    return sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(source)))
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_embd=32, n_head=2, n_positions=24, vocab_size=48, attn_implementation="eager", eos_token_id=None
+    )
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    x, clean, corrupted = torch.randint(1, 47, (3, 2, 8))
+    vector = torch.nn.functional.normalize(torch.randn(32), dim=0)
+    return {
+        "torch": torch,
+        **{name: getattr(libgraphpatch, name) for name in libgraphpatch.__all__},
+        **{"model": model, "H": model.transformer.h, "pg": PatchableGraph(model, x)},
+        **{"x": x, "clean": clean, "corrupted": corrupted, "vector": vector, "noise": torch.randn(2, 3, 32)},
+        **{"sae": nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)), "lora": nn.Linear(32, 32)},
+        "metric": lambda output: output.logits[:, -1, 7].sum(),
+    }
+
+
+def result(source: str, names: dict[str, Any]) -> list[Tensor]:
+    own = dict(names)
+    exec(source, own)
+    found = own["y"]
+    return [found] if isinstance(found, Tensor) else [*found]
+
+
+def known(intervention: Intervention) -> str:
+    return f"{intervention.kind}: {intervention.name}"
+
+
+@pytest.mark.parametrize("intervention", FOUND, ids=known)
+def test_the_result_is_that_of_plain_pytorch(intervention: Intervention, names: dict[str, Any]) -> None:
+    ours, expected = result(intervention.ours, names), result(intervention.torch, names)
+    assert len(ours) == len(expected)
+    for one, other in zip(ours, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+    bare = [names["model"](names["x"]).logits]
+    if intervention.kind in ("ablate", "change"):  # it does something, and leaves nothing behind
+        assert not torch.allclose(ours[0], bare[0], rtol=1e-3, atol=1e-3)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in names["model"].modules())
+
+
+@pytest.mark.parametrize("intervention", FOUND, ids=known)
+def test_none_is_longer_than_a_peers(intervention: Intervention) -> None:
+    assert set(intervention.peers) <= set(PEERS)
+    for name, source in {**intervention.peers, "PyTorch": intervention.torch}.items():
+        assert lines(intervention.ours) <= lines(source), name
+
+
+def page() -> str:
+    said = [
+        "# Interventions, and how long they are",
+        "",
+        f"{len(FOUND)} interventions: what libgraphpatch gives equals, up to 1e-5, what plain PyTorch gives with hooks. Columns "
+        "count statements, of",
+        "the same intervention in PyTorch and in five packages; where a package's documentation shows no way, there is no number.",
+        "What is made once is not counted: a `PatchableGraph`, nnsight's or TransformerLens's model. The packages' own spellings",
+        "are written after their documentation, and not run. `tests/peers/test_interventions.py` compares, counts, and makes "
+        "this page.",
+        "",
+        f"| intervention | libgraphpatch | PyTorch | {' | '.join(PEERS)} |",
+        f"|---|---|---|{'---|' * len(PEERS)}",
+    ]
+    for each in FOUND:
+        counts = [str(lines(each.peers[peer])) if peer in each.peers else "–" for peer in PEERS]
+        said.append(f"| {known(each)} | {lines(each.ours)} | {lines(each.torch)} | {' | '.join(counts)} |")
+    said += ["", "## In libgraphpatch", ""]
+    for each in FOUND:
+        said += [f"**{known(each)}**", "", "```py", each.ours, "```", ""]
+    return "\n".join(said).rstrip() + "\n"
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/peers/test_interventions.py"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -269,14 +269,14 @@ fn cpp_static(line: &str) -> Option<&str> {
 fn every_static_is_in_the_index() {
     const INDEX: &str = "docs/house/statics.md";
     let mut found = BTreeSet::new();
-    for (path, text) in files("src", &["rs", "cpp"]) {
+    for (path, text) in files("src", &["rs", "cpp", "h"]) {
         let name = path.file_name().unwrap().to_string_lossy();
         if name.ends_with("tests.rs") {
             continue;
         }
-        let of = match path.extension().is_some_and(|x| x == "cpp") {
-            true => cpp_static as fn(&str) -> Option<&str>,
-            false => rust_static,
+        let of = match path.extension().is_some_and(|x| x == "rs") {
+            true => rust_static as fn(&str) -> Option<&str>,
+            false => cpp_static,
         };
         let names = without_tests(&text).lines().filter_map(of);
         found.extend(names.map(|name| (path.to_string_lossy().into_owned(), name.to_owned())));

@@ -948,11 +948,12 @@ gp_status gp_scope_unwind(uint32_t depth);
 gp_status gp_run_named(char **paths);
 
 // The paths of what this run's patches name in the innermost scope and below it, each on a line, and counted from that
-// scope; `**` where patches stand at patterns, so that it may be anything. Empty outside a run. The new text
-// is freed with gp_string_free.
+// scope. Empty outside a run. `any` receives whether patches of the run stand at patterns: then any value may be meant, and
+// `paths` receives an empty text. The new text is freed with gp_string_free.
 //
 // Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
-gp_status gp_run_patched(char **paths);
+gp_status gp_run_patched(bool *any,
+                         char **paths);
 
 // Compiled code is about to compute values of the innermost scope. `names`, each on a line, are those that nodes directly
 // in that scope have, in the order of the operations. `fits` receives whether they get these names: not where the scope

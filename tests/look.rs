@@ -311,6 +311,80 @@ fn values_are_compared() {
 }
 
 #[test]
+fn the_first_difference_in_the_order_of_the_nodes() {
+    let desk = Desk::new();
+    let graph = desk.save("a.json", vec![model(2, 11)]);
+    let graph = graph.display().to_string();
+    // The file has its keys in the order of their letters, in which add_10 is in front of add_9.
+    let keys = [
+        "layers_0.add_9",
+        "layers_1.add_9#0",
+        "layers_1.add_10",
+        "layers_1.add_9@7",
+        "output|sub_0",
+        "unknown",
+        "x",
+    ];
+    let values = |name: &str, changed: &[&str]| {
+        let value = |key: &str| [1.0, if changed.contains(&key) { 3.0 } else { 2.0 }];
+        let all = keys.map(|key| (key, value(key)));
+        let all: Vec<_> = all.iter().map(|(key, value)| (*key, &value[..])).collect();
+        desk.values(name, &all).display().to_string()
+    };
+    let a = values("a.safetensors", &[]);
+    let diff = |changed: &[&str], more: &[&str]| {
+        let b = values("b.safetensors", changed);
+        let options: Vec<&str> = ["--values", &a, &b].iter().chain(more).copied().collect();
+        said(
+            &graphpatch("diff", &[Path::new(&graph), Path::new(&graph)], &options),
+            1,
+        )
+    };
+    let named = |text: &str| -> Vec<String> {
+        let named = text.lines().filter_map(|line| line.strip_prefix("~ "));
+        named
+            .map(|line| line.split(": ").next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let order = [
+        "x",
+        "layers_0.add_9",
+        "layers_1.add_9#0",
+        "layers_1.add_9@7",
+        "layers_1.add_10",
+        "output|sub_0",
+        "unknown",
+    ];
+    assert_eq!(named(&diff(&keys, &[])), order);
+    let first = diff(
+        &[
+            "unknown",
+            "output|sub_0",
+            "layers_1.add_10",
+            "layers_1.add_9#0",
+        ],
+        &["--first"],
+    );
+    assert_eq!(named(&first), ["layers_1.add_9#0"]);
+    let shown = graphpatch("show", &[Path::new(&graph)], &["layers_1.add_9", "--code"]);
+    let code = format!("    {}\n", said(&shown, 0).trim_end());
+    assert!(
+        code.contains("aten.add.Tensor") && first.ends_with(&code),
+        "{first}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&diff(&keys, &["--first", "--json"])).expect("JSON");
+    assert_eq!(json["values"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json["values"][0]["key"], "x");
+    let alone = graphpatch(
+        "diff",
+        &[Path::new(&graph), Path::new(&graph)],
+        &["--first"],
+    );
+    assert_eq!(alone.status.code(), Some(2));
+}
+
+#[test]
 fn files_that_are_no_graphs_are_told_what_they_are() {
     let desk = Desk::new();
     let whole = std::fs::read(desk.save("g.json", vec![model(2, 1)])).expect("read");

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use commands::{check, complete, demo, diff, doctor, live, run, show, sweep, view};
+use commands::{check, complete, demo, diff, doctor, live, mcp, run, serve, show, sweep, view};
 use voice::{USAGE, finish, print, say};
 
 const EXAMPLES: &str = "\
@@ -62,10 +62,12 @@ enum Sub {
     Sweep(sweep::Sweep),
     Show(show::Show),
     View(view::View),
+    Serve(serve::Serve),
     Complete(complete::Complete),
     Diff(diff::Diff),
     Check(check::Check),
     Doctor(doctor::Doctor),
+    Mcp(mcp::Mcp),
     Demo(demo::Demo),
 }
 
@@ -86,10 +88,12 @@ fn main() -> ExitCode {
         Sub::Sweep(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
         Sub::View(arguments) => arguments.run(),
+        Sub::Serve(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(Cli::command()),
         Sub::Diff(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
+        Sub::Mcp(arguments) => arguments.run(),
         Sub::Demo(arguments) => arguments.run(),
     })
 }

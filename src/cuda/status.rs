@@ -1,13 +1,13 @@
 //! What a person or a program may want to know about CUDA, and preparations before the first patch.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::device::{Cuda, Why};
 use super::{cuda, resident};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::Patch;
-use graphpatch_locks::gate::Inside;
 
 /// One line for the driver, and one for each device: whether the kernels can run there, and why not.
 pub fn status() -> Vec<String> {
@@ -52,29 +52,15 @@ fn is_used() -> bool {
 /// Whether a library is loaded whose file name begins with `name`. This makes no system call. `dlopen` with RTLD_NOLOAD would
 /// look for a missing library in every folder, and a program whose sandbox kills it on `openat` would not survive that.
 fn is_loaded(name: &str) -> bool {
-    unsafe extern "C" fn visit(
-        info: *mut libc::dl_phdr_info,
-        _: usize,
-        sought: *mut c_void,
-    ) -> c_int {
-        // SAFETY: the sought name and its answer, which live until the call is over.
-        let (name, found) = unsafe { &mut *sought.cast::<(&str, bool)>() };
-        // SAFETY: dl_iterate_phdr hands a valid info; its name is NUL-terminated, or NULL.
-        let path = unsafe { (*info).dlpi_name };
-        if !path.is_null() {
-            // SAFETY: as above.
-            let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-            let file = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            *found = file.starts_with(name.as_bytes());
-        }
-        c_int::from(*found)
-    }
-    // A child that is forked in the middle of this would find the dynamic linker's lock held.
-    let _inside = Inside::new();
-    let mut sought = (name, false);
-    // SAFETY: `visit` is called with the pointer given here, while this call lasts.
-    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut sought).cast()) };
-    sought.1
+    let is_sought = |file: &Path| {
+        let file = file.file_name().unwrap_or_default();
+        file.as_encoded_bytes().starts_with(name.as_bytes())
+    };
+    graphpatch_objects::find(|object| match object.file() {
+        Some(file) if is_sought(file) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    })
+    .is_some()
 }
 
 /// Loads the kernels on devices that libtorch uses already, so that the first patch need not load them. Does nothing in a

@@ -5,22 +5,28 @@
 //! reserve is only for calls that are under way at that moment. Code that makes very large blocks, such as copies of values,
 //! asks for them by `try_reserve` and handles the failure itself.
 //!
-//! Small blocks of the reserve lie in one static area, which costs no memory until it is written; it is used from its beginning
-//! again when all of its blocks are free. Larger ones are mapped.
+//! Small blocks of the reserve lie in areas ([`area`]). The first one is static, which costs no memory until it is written; the
+//! others are mapped when those before them are full. Larger blocks are mapped each by itself.
+
+mod area;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of the static area, and of the largest block in it.
-const AREA: usize = 1 << 20;
+use area::{ALIGNMENT, AREA, Area};
+
+/// Bytes of the largest block in an area.
 const LARGEST: usize = 64 << 10;
+/// How many areas there may be.
+const AREAS: usize = 32;
 /// How many larger blocks there may be at a time.
-const MAPPINGS: usize = 32;
+const MAPPINGS: usize = 64;
 
 #[global_allocator]
 static MEMORY: Memory = Memory;
-static RESERVE: Reserve = Reserve::new();
+static RESERVE: Reserve = Reserve::new(FIRST.0.get().cast());
 
 struct Memory;
 
@@ -56,7 +62,11 @@ unsafe impl GlobalAlloc for Memory {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !RESERVE.has(block) {
+        if RESERVE.has(block) {
+            if RESERVE.resize(block, layout, size) {
+                return block;
+            }
+        } else {
             // SAFETY: by this function's contract; the block is the C library's.
             let grown = unsafe { System.realloc(block, layout, size) };
             if !grown.is_null() {
@@ -87,36 +97,31 @@ impl Memory {
 }
 
 #[repr(align(4096))]
-struct Area(UnsafeCell<[u8; AREA]>);
+struct First(UnsafeCell<[u8; AREA]>);
 
-// SAFETY: the area is handed out in parts, each to one owner.
-unsafe impl Sync for Area {}
+// SAFETY: the memory is handed out in parts, each to one owner.
+unsafe impl Sync for First {}
+
+static FIRST: First = First(UnsafeCell::new([0; AREA]));
 
 /// Blocks for when the C library has none.
 struct Reserve {
-    area: Area,
-    /// Upper half: the offset of the area's first byte that is not handed out. Lower half: how many blocks are handed out.
-    state: AtomicUsize,
+    areas: [Area; AREAS],
     /// The addresses of larger blocks; 0: none.
     mapped: [AtomicUsize; MAPPINGS],
-    /// How many of those there are.
+    /// How many of those there are, and how many areas but the first have memory.
     mappings: AtomicUsize,
 }
 
-const BLOCKS: usize = (1 << 32) - 1;
-
 impl Reserve {
-    const fn new() -> Reserve {
+    const fn new(first: *mut u8) -> Reserve {
+        let mut areas = [const { Area::new(null_mut()) }; AREAS];
+        areas[0] = Area::new(first);
         Reserve {
-            area: Area(UnsafeCell::new([0; AREA])),
-            state: AtomicUsize::new(0),
+            areas,
             mapped: [const { AtomicUsize::new(0) }; MAPPINGS],
             mappings: AtomicUsize::new(0),
         }
-    }
-
-    fn start(&self) -> usize {
-        self.area.0.get().addr()
     }
 
     /// A block of the reserve. Null if the reserve is used up, or if the block is larger than the machine's memory.
@@ -143,37 +148,40 @@ impl Reserve {
     }
 
     fn cut(&self, layout: Layout) -> *mut u8 {
-        let mut state = self.state.load(Ordering::Relaxed);
-        loop {
-            let first = (state >> 32).next_multiple_of(layout.align());
-            let end = first + layout.size();
-            if end > AREA || layout.align() > 4096 {
-                return std::ptr::null_mut();
+        for area in &self.areas {
+            if !area.has_memory() && !self.extend(area) {
+                return null_mut();
             }
-            let next = (end << 32) | ((state & BLOCKS) + 1);
-            match self
-                .state
-                .compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
-                // SAFETY: the part lies in the area.
-                Ok(_) => return unsafe { self.area.0.get().cast::<u8>().add(first) },
-                Err(now) => state = now,
+            let block = area.cut(layout);
+            if !block.is_null() {
+                return block;
             }
         }
+        null_mut()
+    }
+
+    /// Maps memory for an area. Returns false if there is none.
+    fn extend(&self, area: &Area) -> bool {
+        let memory = map(AREA);
+        if memory.is_null() {
+            return false;
+        }
+        // Counted first, so that whoever frees a block of the area finds it.
+        self.mappings.fetch_add(1, Ordering::AcqRel);
+        if !area.set_memory(memory) {
+            self.mappings.fetch_sub(1, Ordering::AcqRel);
+            unmap(memory, AREA);
+        }
+        true
     }
 
     fn map(&self, layout: Layout) -> *mut u8 {
-        if layout.align() > 4096 {
-            return std::ptr::null_mut();
+        if layout.align() > ALIGNMENT {
+            return null_mut();
         }
-        let (access, kind) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-        );
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let block = unsafe { libc::mmap(std::ptr::null_mut(), layout.size(), access, kind, -1, 0) };
-        if block == libc::MAP_FAILED {
-            return std::ptr::null_mut();
+        let block = map(layout.size());
+        if block.is_null() {
+            return block;
         }
         let free = |place: &&AtomicUsize| {
             place
@@ -181,19 +189,24 @@ impl Reserve {
                 .is_ok()
         };
         if self.mapped.iter().find(free).is_none() {
-            // SAFETY: the mapping from above, which nobody uses.
-            unsafe { libc::munmap(block, layout.size()) };
-            return std::ptr::null_mut();
+            unmap(block, layout.size());
+            return null_mut();
         }
         self.mappings.fetch_add(1, Ordering::AcqRel);
-        block.cast()
+        block
     }
 
     /// Whether the block came from here.
     #[inline]
     fn has(&self, block: *const u8) -> bool {
-        block.addr().wrapping_sub(self.start()) < AREA
-            || (self.mappings.load(Ordering::Acquire) != 0 && self.place(block).is_some())
+        block.addr().wrapping_sub(FIRST.0.get().addr()) < AREA
+            || (self.mappings.load(Ordering::Acquire) != 0
+                && (self.area(block).is_some() || self.place(block).is_some()))
+    }
+
+    #[cold]
+    fn area(&self, block: *const u8) -> Option<&Area> {
+        self.areas.iter().find(|area| area.has(block))
     }
 
     #[cold]
@@ -201,6 +214,15 @@ impl Reserve {
         self.mapped
             .iter()
             .find(|place| place.load(Ordering::Acquire) == block.addr())
+    }
+
+    /// Changes the size of a block from here in its place, if that is possible.
+    #[cold]
+    fn resize(&self, block: *const u8, layout: Layout, size: usize) -> bool {
+        size <= LARGEST
+            && self
+                .area(block)
+                .is_some_and(|area| area.resize(block, layout.size(), size))
     }
 
     /// Takes a block back, if it came from here.
@@ -215,54 +237,70 @@ impl Reserve {
 
     #[cold]
     fn free(&self, block: *mut u8, layout: Layout) {
-        if let Some(place) = self.place(block) {
+        if let Some(area) = self.area(block) {
+            area.free(block, layout.size());
+        } else if let Some(place) = self.place(block) {
             place.store(0, Ordering::Release);
             self.mappings.fetch_sub(1, Ordering::AcqRel);
-            // SAFETY: a mapping of `map`'s, whose owner gives it back.
-            unsafe { libc::munmap(block.cast(), layout.size()) };
-            return;
+            // It is a mapping of `map`'s, whose owner gives it back.
+            unmap(block, layout.size());
         }
-        let fewer = |state: usize| {
-            let blocks = (state & BLOCKS) - 1;
-            Some(if blocks == 0 {
-                0
-            } else {
-                (state & !BLOCKS) | blocks
-            })
-        };
-        let _ = self
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, fewer);
     }
+}
+
+/// New memory of the kernel's; null if there is none.
+fn map(size: usize) -> *mut u8 {
+    let (access, kind) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let block = unsafe { libc::mmap(null_mut(), size, access, kind, -1, 0) };
+    match block == libc::MAP_FAILED {
+        true => null_mut(),
+        false => block.cast(),
+    }
+}
+
+/// Gives back what [`map`] has given. Its only owner calls this.
+fn unmap(block: *mut u8, size: usize) {
+    // SAFETY: a mapping of that size, which nobody uses any more.
+    unsafe { libc::munmap(block.cast(), size) };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[repr(align(4096))]
+    struct Memory([u8; AREA]);
+
     #[test]
-    fn blocks_of_the_reserve_are_apart_and_come_back() {
-        static RESERVE: Reserve = Reserve::new();
-        let small = Layout::from_size_align(1000, 64).expect("layout");
-        let blocks: Vec<*mut u8> = (0..1000)
-            .map(|_| RESERVE.cut(small))
-            .take_while(|block| !block.is_null())
-            .collect();
-        assert!(blocks.len() > 900, "{}", blocks.len());
-        for pair in blocks.windows(2) {
-            assert!(pair[1].addr() - pair[0].addr() >= 1000 && pair[1].addr() % 64 == 0);
+    fn more_areas_are_mapped_and_used_again() {
+        let mut first = Box::new(Memory([0; AREA]));
+        let reserve = Reserve::new(first.0.as_mut_ptr());
+        let layout = Layout::from_size_align(50_000, 16).expect("layout");
+        for _ in 0..3 {
+            let blocks: Vec<*mut u8> = (0..100).map(|_| reserve.cut(layout)).collect();
+            assert!(blocks.iter().all(|block| !block.is_null()));
+            let areas = |blocks: &[*mut u8]| {
+                let used = |area: &&Area| blocks.iter().any(|block| area.has(*block));
+                reserve.areas.iter().filter(used).count()
+            };
+            assert_eq!(areas(&blocks), 5);
+            for block in blocks {
+                reserve.free(block, layout);
+            }
         }
-        let large = RESERVE.map(Layout::from_size_align(1 << 20, 16).expect("layout"));
-        assert!(RESERVE.has(large) && !RESERVE.has((&raw const small).cast()));
-        assert!(RESERVE.give_back(large, Layout::from_size_align(1 << 20, 16).expect("layout")));
+        assert_eq!(reserve.mappings.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn large_blocks_are_mapped() {
+        static RESERVE: Reserve = Reserve::new(FIRST.0.get().cast());
+        let layout = Layout::from_size_align(1 << 20, 16).expect("layout");
+        let large = RESERVE.map(layout);
+        assert!(RESERVE.has(large) && RESERVE.give_back(large, layout));
         assert!(!RESERVE.has(large));
-        for block in &blocks {
-            assert!(RESERVE.give_back(*block, small));
-        }
-        assert_eq!(
-            RESERVE.cut(small),
-            blocks[0],
-            "all are free: the area is used from its beginning"
-        );
     }
 }

@@ -1,7 +1,6 @@
 //! Which functions of libtorch the program's own objects call, as the symbols that they import tell.
 
-use std::ffi::{CStr, OsStr};
-use std::os::unix::ffi::OsStrExt;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::elf;
@@ -58,22 +57,10 @@ pub fn has_python() -> bool {
 
 /// The files of the executable and of all libraries.
 fn objects() -> Vec<PathBuf> {
-    unsafe extern "C" fn visit(
-        info: *mut libc::dl_phdr_info,
-        _size: libc::size_t,
-        found: *mut libc::c_void,
-    ) -> libc::c_int {
-        // SAFETY: dl_iterate_phdr hands a valid info for the time of the call, and `found` is the pointer given below.
-        let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<PathBuf>>()) };
-        if !info.dlpi_name.is_null() {
-            // SAFETY: dlpi_name is a NUL-terminated string owned by the dynamic linker for the time of the call.
-            let name = unsafe { CStr::from_ptr(info.dlpi_name) };
-            found.push(PathBuf::from(OsStr::from_bytes(name.to_bytes())));
-        }
-        0
-    }
     let mut found: Vec<PathBuf> = std::env::current_exe().into_iter().collect();
-    // SAFETY: `visit` has the asked-for signature, does not unwind (it allocates paths), and `found` outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+    graphpatch_objects::find(|object| {
+        found.extend(object.file().map(Path::to_path_buf));
+        ControlFlow::<()>::Continue(())
+    });
     found
 }

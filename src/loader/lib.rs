@@ -26,6 +26,7 @@ mod unfit;
 mod versions;
 
 use std::ffi::{CStr, OsStr};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -74,29 +75,10 @@ pub fn find_loaded() -> Option<Libtorch> {
 
 /// The path of the `libtorch_cpu.so` mapped into this process. Reads no file.
 pub fn loaded_path() -> Option<PathBuf> {
-    unsafe extern "C" fn visit(
-        info: *mut libc::dl_phdr_info,
-        _size: libc::size_t,
-        found: *mut libc::c_void,
-    ) -> libc::c_int {
-        // SAFETY: dl_iterate_phdr hands a valid info for the time of the call, and `found` is the pointer given below.
-        let (info, found) = unsafe { (&*info, &mut *found.cast::<Option<PathBuf>>()) };
-        if info.dlpi_name.is_null() {
-            return 0;
-        }
-        // SAFETY: dlpi_name is a NUL-terminated string owned by the dynamic linker for the time of the call.
-        let name = unsafe { CStr::from_ptr(info.dlpi_name) };
-        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
-        if !is_libtorch_cpu(path) {
-            return 0;
-        }
-        *found = Some(path.to_path_buf());
-        1
-    }
-    let mut found: Option<PathBuf> = None;
-    // SAFETY: `visit` has the asked-for signature, does not unwind (it allocates one path), and `found` outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
-    found
+    graphpatch_objects::find(|object| match object.file() {
+        Some(file) if is_libtorch_cpu(file) => ControlFlow::Break(file.to_path_buf()),
+        _ => ControlFlow::Continue(()),
+    })
 }
 
 /// Loads the adapter for `libtorch`: one that was built ahead, the one in the cache, or one that is built now. It stays loaded.

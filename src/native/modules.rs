@@ -1,7 +1,6 @@
 //! The files that are loaded into this process, and which of them are not the user's.
 
-use std::ffi::{CStr, OsStr};
-use std::os::unix::ffi::OsStrExt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,46 +23,16 @@ pub struct Modules(Vec<Module>);
 impl Modules {
     /// What is loaded now.
     pub fn now() -> Modules {
-        unsafe extern "C" fn visit(
-            info: *mut libc::dl_phdr_info,
-            _size: libc::size_t,
-            found: *mut libc::c_void,
-        ) -> libc::c_int {
-            // SAFETY: dl_iterate_phdr hands a valid info for the time of the call; `found` is the pointer given below.
-            let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<Module>>()) };
-            let name = match info.dlpi_name.is_null() {
-                true => c"",
-                // SAFETY: a C string of the dynamic linker's.
-                false => unsafe { CStr::from_ptr(info.dlpi_name) },
-            };
-            let headers = match info.dlpi_phdr.is_null() {
-                true => &[],
-                // SAFETY: the object's program headers, mapped with it.
-                false => unsafe {
-                    std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into())
-                },
-            };
-            let bias = info.dlpi_addr;
-            let loaded = headers
-                .iter()
-                .filter(|header| header.p_type == libc::PT_LOAD);
-            let ranges = loaded
-                .map(|header| {
-                    let begin = bias.wrapping_add(header.p_vaddr);
-                    (begin, begin.wrapping_add(header.p_memsz))
-                })
-                .collect();
+        let mut found: Vec<Module> = Vec::new();
+        graphpatch_objects::find(|object| {
             found.push(Module {
-                file: Path::new(OsStr::from_bytes(name.to_bytes())).into(),
-                bias,
-                ranges,
+                file: object.file().unwrap_or(Path::new("")).into(),
+                bias: object.bias(),
+                ranges: object.ranges().collect(),
                 users: false,
             });
-            0
-        }
-        let mut found: Vec<Module> = Vec::new();
-        // SAFETY: `visit` has the asked-for signature and does not unwind, and `found` outlives the call.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+            ControlFlow::<()>::Continue(())
+        });
         for module in &mut found {
             // The program itself has no name.
             if module.file.as_os_str().is_empty()

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use graphpatch_locks::RwLock;
 
-use crate::Session;
+use crate::{Session, memory};
 use graphpatch_core::error::{Error, Result};
 
 /// An [`Active`] as a number; the adapter reads it before anything else.
@@ -95,6 +95,12 @@ pub fn note(text: &str) {
     }
 }
 
+/// Whether one of the sessions that [`note`] reaches has not met this number yet; see [`Session::first_note`].
+pub fn first_note(about: u64) -> bool {
+    let met = |session: &Arc<Session>| session.first_note(about);
+    attached_ones().all().filter(|session| met(session)).count() > 0
+}
+
 /// Stops everything for good after a bug of ours. The host goes on as if we were not there.
 pub fn disable(why: &str) {
     note(&format!(
@@ -104,22 +110,12 @@ pub fn disable(why: &str) {
     set_active(Active::Detached);
 }
 
-/// Whether memory for us could not be allocated once.
-static OUT_OF_MEMORY: AtomicBool = AtomicBool::new(false);
-
 /// Stops everything for good after memory could not be allocated. The allocator calls this, so it takes no lock and allocates
 /// nothing.
 pub fn out_of_memory() {
-    OUT_OF_MEMORY.store(true, Ordering::Relaxed);
+    memory::note_lost();
     DISABLED.store(true, Ordering::Relaxed);
     set_active(Active::Detached);
-}
-
-/// The note about lost memory, if that happened.
-pub(crate) fn memory_note() -> Option<&'static str> {
-    const NOTE: &str =
-        "the program ran out of memory: from then on nothing was recorded or patched";
-    OUT_OF_MEMORY.load(Ordering::Relaxed).then_some(NOTE)
 }
 
 /// Stops everything for good in a forked child whose locks may not be free. It takes no lock, so it leaves no note.

@@ -15,6 +15,7 @@ impl Session {
     pub fn reset_after_fork(&self) {
         forget(&mut *self.recorded.lock());
         self.notes.lock().clear();
+        self.noted.lock().clear();
         self.missed.lock().clear();
         self.runs.store(0, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,8 @@ mod graphs;
 pub mod held;
 pub mod keyed;
 mod live;
+mod memory;
+mod missed;
 mod open_tapes;
 pub mod ops;
 mod parameters;
@@ -38,11 +40,19 @@ mod device_tests;
 #[cfg(test)]
 mod flat_tests;
 #[cfg(test)]
+mod missed_tests;
+#[cfg(test)]
+mod proportion_tests;
+#[cfg(test)]
+mod quiet_tests;
+#[cfg(test)]
 mod run_tests;
 #[cfg(test)]
 mod thread_tests;
 
-pub use attached::{ACTIVE, Active, attached, disable, disable_in_child, note, out_of_memory};
+pub use attached::{
+    ACTIVE, Active, attached, disable, disable_in_child, first_note, note, out_of_memory,
+};
 pub use frame::family_bit;
 pub use keyed::{Keyed, keyed};
 pub use patches::KeptValues;

@@ -14,9 +14,6 @@ use graphpatch_core::path::Pattern;
 use graphpatch_core::tensor::HostTensor;
 use graphpatch_cuda as cuda;
 
-/// How many patches are remembered that were removed before any run reached their node.
-const MISSED_KEPT: usize = 100;
-
 /// What one probe or record has kept.
 #[derive(Clone, Debug)]
 pub struct KeptValues {
@@ -191,34 +188,21 @@ impl Session {
         };
         drop(patches);
         drop(before);
-        self.remember_missed(&gone);
+        if gone.iter().any(|patch| patch.reached().missed()) {
+            self.missed.lock().remember(&gone);
+        }
         Ok(gone.iter().map(|patch| patch.id).collect())
     }
 
-    /// Keeps the texts of the removed patches that no run reached, each once and only so many: a long-lived program may remove
-    /// any number of patches.
-    fn remember_missed(&self, gone: &[Arc<Patch>]) {
-        if !gone.iter().any(|patch| patch.missed()) {
-            return;
-        }
-        let mut known = self.missed.lock();
-        for patch in gone.iter().filter(|patch| patch.missed()) {
-            if known.len() < MISSED_KEPT && !known.contains(&patch.text) {
-                known.push(patch.text.clone());
-            }
-        }
-    }
-
-    /// The patches that no run has reached so far, as text, each once: first those that were removed (at most a hundred), then
-    /// those that are registered, in the order of registration.
+    /// The patches that no run has reached so far, as text, each text once: first those that were removed (at most a hundred),
+    /// then those that are registered, in the order of registration.
     pub fn missed(&self) -> Vec<String> {
-        let mut missed = self.missed.lock().clone();
-        let mut known: HashSet<String> = missed.iter().cloned().collect();
-        for patch in self.patches.lock().iter().filter(|patch| patch.missed()) {
-            if known.insert(patch.text.clone()) {
-                missed.push(patch.text.clone());
-            }
-        }
+        let mut missed: Vec<String> = self.missed.lock().texts().cloned().collect();
+        let registered = self.patches.lock();
+        let registered = registered.iter().filter(|patch| patch.reached().missed());
+        missed.extend(registered.map(|patch| patch.text.clone()));
+        let mut told = HashSet::new();
+        missed.retain(|text| told.insert(text.clone()));
         missed
     }
 

@@ -244,7 +244,7 @@ impl Run {
             });
         }
         let name = match self.frames.last_mut() {
-            Some(frame) => frame.names.create(scope.candidate()),
+            Some(frame) => frame.names().create(scope.candidate()),
             None => scope.candidate(),
         };
         let site = self.site(0, name);
@@ -344,6 +344,11 @@ impl Run {
     /// Adds a note for the user to the session.
     pub fn note(&self, text: &str) {
         self.session.note(text);
+    }
+
+    /// See [`Session::first_note`].
+    pub fn first_note(&self, about: u64) -> bool {
+        self.session.first_note(about)
     }
 
     /// The run's patches, whose sites the other calls name by number.

@@ -15,12 +15,12 @@ use graphpatch_core::tensor::Dtype;
 pub(super) static ATTACH: Mutex<()> = Mutex::new(());
 
 /// TupleOutputModule: a root with one called module, and that module's parameters as tensors 100 and 101.
-struct Model {
-    root: Arc<Root>,
+pub(super) struct Model {
+    pub(super) root: Arc<Root>,
     linear: Arc<Scope>,
 }
 
-fn model() -> Model {
+pub(super) fn model() -> Model {
     let scope = Arc::new(Scope::new("", "", "Tuple", vec!["x".into()]));
     let parameters = vec!["linear.weight".into(), "linear.bias".into()];
     Model {
@@ -34,7 +34,7 @@ fn model() -> Model {
     }
 }
 
-fn tensor(identity: usize, sizes: &'static [i64]) -> Element<'static> {
+pub(super) fn tensor(identity: usize, sizes: &'static [i64]) -> Element<'static> {
     Element {
         identity,
         sizes,
@@ -46,9 +46,9 @@ fn tensor(identity: usize, sizes: &'static [i64]) -> Element<'static> {
 }
 
 /// Which values wanted targets, in the order of the run.
-type Targeted = Vec<&'static str>;
+pub(super) type Targeted = Vec<&'static str>;
 
-fn value(
+pub(super) fn value(
     run: &mut Run,
     kind: ValueKind,
     what: &'static str,
@@ -121,7 +121,7 @@ fn forward(model: &Model) -> Option<(Vec<Wants>, Targeted)> {
     Some((all, out))
 }
 
-fn with_session<T>(body: impl FnOnce(&Arc<Session>) -> T) -> T {
+pub(super) fn with_session<T>(body: impl FnOnce(&Arc<Session>) -> T) -> T {
     let _alone = ATTACH.lock();
     let session = Session::open();
     session.make_current().unwrap();
@@ -233,79 +233,6 @@ fn failures_are_counted_and_raised_or_skipped() {
         );
         assert_eq!(memory, [1.0; 6]);
     });
-}
-
-/// The processor time that this thread has used. Other processes, however busy, do not add to it.
-fn processor_time() -> std::time::Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
-}
-
-/// Records the first run of a root that calls `n` modules, each with a parameter of its own, and returns the time that this
-/// took.
-fn first_run(session: &Arc<Session>, n: usize) -> std::time::Duration {
-    let scope = Arc::new(Scope::new("", "", "Chain", vec!["x".into()]));
-    let parameters = (0..n).map(|at| format!("layers.{at}.weight")).collect();
-    let root = Arc::new(Root::new(scope, &format!("Chain{n}"), parameters));
-    let layers: Vec<_> = (0..n)
-        .map(|at| {
-            let path = format!("layers.{at}");
-            Arc::new(Scope::new(&path, &path, "Layer", vec!["x".into()]))
-        })
-        .collect();
-    let add = ValueKind::Op(ops::define("aten::add.Tensor"));
-    let begun = processor_time();
-    let (mut run, _) = Run::begin_for(session.clone(), root).unwrap();
-    run.set_parameters(1..=n);
-    for (at, layer) in layers.iter().enumerate() {
-        run.enter(layer.clone());
-        run.operands(0, &[tensor(at + 1, &[4])], |_| {});
-        value(
-            &mut run,
-            add,
-            "add",
-            tensor(n + at + 1, &[4]),
-            &mut Vec::new(),
-        );
-        run.leave();
-    }
-    run.end();
-    processor_time() - begun
-}
-
-#[test]
-fn a_first_run_costs_in_proportion_to_its_modules() {
-    let recorded = |n| {
-        let session = Session::open();
-        session.set_recording(true);
-        first_run(&session, n)
-    };
-    let best = |n| (0..3).map(|_| recorded(n)).min().unwrap();
-    // With ten times the modules the work would be 100 times as much if each module looked at all parameters.
-    let (small, large) = (best(400), best(4000));
-    assert!(
-        large < small * 40,
-        "{small:?} for 400 modules, {large:?} for 4000"
-    );
-}
-
-#[test]
-fn adding_patches_one_by_one_costs_in_proportion_to_them() {
-    let entered = |n: usize| {
-        let session = Session::open();
-        let begun = processor_time();
-        for at in 0..n {
-            add(&session, &format!("layers_{at}.output=zero"));
-        }
-        assert_eq!(session.plan().unwrap().patches.len(), n);
-        processor_time() - begun
-    };
-    let best = |n| (0..3).map(|_| entered(n)).min().unwrap();
-    let (small, large) = (best(300), best(3000));
-    assert!(
-        large < small * 40,
-        "{small:?} for 300 patches, {large:?} for 3000"
-    );
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use graphpatch_locks::{Mutex, RwLock};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::arranged::Arranged;
 use crate::graphs::Recorded;
+use crate::missed::MissedPatches;
 use crate::open_tapes::{self, OpenTapes};
 use crate::record::Source;
 use crate::times::{Slice, Timeline};
@@ -48,8 +49,9 @@ pub struct Session {
     pub(crate) begun: Mutex<FxHashMap<String, u64>>,
     pub(crate) recorded: Mutex<Recorded>,
     pub(crate) notes: Mutex<Vec<String>>,
-    /// The patches that were removed before any run reached their node, as text.
-    pub(crate) missed: Mutex<Vec<String>>,
+    /// What notes were about that were announced by a number; see [`Session::first_note`].
+    pub(crate) noted: Mutex<FxHashSet<u64>>,
+    pub(crate) missed: Mutex<MissedPatches>,
     pub(crate) runs: AtomicU64,
     /// Flat runs that are under way.
     pub(crate) open: Mutex<OpenTapes>,
@@ -164,7 +166,7 @@ impl Session {
     /// Notes for the user: what was lost, and what was left alone. Each note once.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.lock().clone();
-        notes.extend(crate::attached::memory_note().map(str::to_owned));
+        notes.extend(crate::memory::note().map(str::to_owned));
         notes
     }
 
@@ -173,6 +175,17 @@ impl Session {
         if !notes.iter().any(|note| note == text) {
             notes.push(text.to_owned());
         }
+    }
+
+    /// Whether this is the first call with this number: the note that the number stands for is worth its text. The session
+    /// forgets the numbers when there are too many; a note that comes again is told once nevertheless.
+    pub fn first_note(&self, about: u64) -> bool {
+        const KEPT: usize = 1000;
+        let mut noted = self.noted.lock();
+        if noted.len() >= KEPT {
+            noted.clear();
+        }
+        noted.insert(about)
     }
 
     pub(crate) fn observe(&self, news: News) {

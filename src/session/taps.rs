@@ -27,15 +27,15 @@ impl Run {
     }
 
     /// The paths, in the innermost scope and below, of the values that this run's patches name, one a line, counted from that
-    /// scope. `**` if a patch's path is a pattern, since any value may be meant then.
-    pub fn patched(&self) -> String {
+    /// scope. `None` if a patch's path is a pattern, since any value may be meant then.
+    pub fn patched(&self) -> Option<String> {
         let site = self.frames.last().and_then(|frame| frame.site);
         match (&self.plan, site) {
-            (Some(plan), Some(site)) => match plan.paths(site) {
-                Some(paths) => paths.iter().map(|path| format!("{path}\n")).collect(),
-                None => "**\n".to_owned(),
-            },
-            _ => String::new(),
+            (Some(plan), Some(site)) => {
+                let paths = plan.paths(site)?;
+                Some(paths.iter().map(|path| format!("{path}\n")).collect())
+            }
+            _ => Some(String::new()),
         }
     }
 
@@ -51,14 +51,14 @@ impl Run {
         };
         let fresh = frame
             .prepared
-            .as_ref()
-            .is_some_and(|known| known.names == frame.names);
+            .clone()
+            .is_some_and(|known| known.names == *frame.names());
         if recorded || self.cold > 0 || !fresh {
             return false;
         }
         for name in names.iter().map(|name| Name::parse(name)) {
             if site.is_some_and(|site| plan.concerns(site, name.family())) {
-                frame.names.create_exact(name);
+                frame.names().create_exact(name);
             }
         }
         true

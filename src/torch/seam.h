@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 8u
+#define GP_SEAM_VERSION 9u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -359,6 +359,9 @@ typedef struct GpCore {
 
   /* A note for the user about a root: what was lost, or why the root was left alone. */
   void (*note)(GpStr text);
+  /* 1 if a session that `note` now reaches meets this number for the first time: for a note whose text is costly to make. The
+   * number stands for the text. */
+  uint32_t (*first_note)(uint64_t about);
 
   /* Applies one target to a CUDA tensor whose memory may be written. `value` is the target's tensor if that is libtorch's and
    * on the same device, else NULL. Answers as apply. If `more` targets follow, the launch may wait for flush_device, which must

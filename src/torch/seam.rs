@@ -8,13 +8,13 @@ mod calls;
 mod definitions;
 mod device;
 mod flat;
+mod guard;
 mod held;
 mod lent;
 mod targets;
 mod values;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
+use guard::guard;
 use lent::text;
 
 use super::seam_generated as raw;
@@ -59,6 +59,7 @@ pub static CORE: Core = Core(raw::GpCore {
     applied_elsewhere: Some(apply::applied_elsewhere),
     failure: Some(apply::failure),
     note: Some(note),
+    first_note: Some(first_note),
     apply_on_device: Some(device::apply_on_device),
     flush_device: Some(device::flush_device),
     keep_on_device: Some(device::keep_on_device),
@@ -110,16 +111,10 @@ pub struct Core(pub raw::GpCore);
 // SAFETY: the table is never written; its one data pointer is to an atomic.
 unsafe impl Sync for Core {}
 
-/// Runs `body`. If it panics, disables the library and returns `fallback`.
-fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        let why = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic".into());
-        session::disable(&why);
-        fallback
+extern "C" fn first_note(about: u64) -> u32 {
+    guard(0, || {
+        let of_run = session::thread::with_run(|run| run.first_note(about)).unwrap_or(false);
+        u32::from(session::first_note(about) || of_run)
     })
 }
 

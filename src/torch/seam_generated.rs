@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 8;
+pub const GP_SEAM_VERSION: u32 = 9;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -665,6 +665,7 @@ pub struct GpCore {
     >,
     pub failure: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
     pub note: ::std::option::Option<unsafe extern "C" fn(text: GpStr)>,
+    pub first_note: ::std::option::Option<unsafe extern "C" fn(about: u64) -> u32>,
     pub apply_on_device: ::std::option::Option<
         unsafe extern "C" fn(
             target: *const GpTarget,
@@ -703,7 +704,7 @@ pub struct GpCore {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 384usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 392usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -757,24 +758,25 @@ const _: () = {
         [::std::mem::offset_of!(GpCore, applied_elsewhere) - 256usize];
     ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 264usize];
     ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 272usize];
+    ["Offset of field: GpCore::first_note"][::std::mem::offset_of!(GpCore, first_note) - 280usize];
     ["Offset of field: GpCore::apply_on_device"]
-        [::std::mem::offset_of!(GpCore, apply_on_device) - 280usize];
+        [::std::mem::offset_of!(GpCore, apply_on_device) - 288usize];
     ["Offset of field: GpCore::flush_device"]
-        [::std::mem::offset_of!(GpCore, flush_device) - 288usize];
+        [::std::mem::offset_of!(GpCore, flush_device) - 296usize];
     ["Offset of field: GpCore::keep_on_device"]
-        [::std::mem::offset_of!(GpCore, keep_on_device) - 296usize];
+        [::std::mem::offset_of!(GpCore, keep_on_device) - 304usize];
     ["Offset of field: GpCore::is_capturing"]
-        [::std::mem::offset_of!(GpCore, is_capturing) - 304usize];
+        [::std::mem::offset_of!(GpCore, is_capturing) - 312usize];
     ["Offset of field: GpCore::flat_thread"]
-        [::std::mem::offset_of!(GpCore, flat_thread) - 312usize];
-    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 320usize];
-    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 328usize];
-    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 336usize];
-    ["Offset of field: GpCore::flat_now"][::std::mem::offset_of!(GpCore, flat_now) - 344usize];
-    ["Offset of field: GpCore::flat_end"][::std::mem::offset_of!(GpCore, flat_end) - 352usize];
-    ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 360usize];
-    ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 368usize];
-    ["Offset of field: GpCore::tap"][::std::mem::offset_of!(GpCore, tap) - 376usize];
+        [::std::mem::offset_of!(GpCore, flat_thread) - 320usize];
+    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 328usize];
+    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 336usize];
+    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 344usize];
+    ["Offset of field: GpCore::flat_now"][::std::mem::offset_of!(GpCore, flat_now) - 352usize];
+    ["Offset of field: GpCore::flat_end"][::std::mem::offset_of!(GpCore, flat_end) - 360usize];
+    ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 368usize];
+    ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 376usize];
+    ["Offset of field: GpCore::tap"][::std::mem::offset_of!(GpCore, tap) - 384usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

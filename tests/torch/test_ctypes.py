@@ -119,9 +119,10 @@ def without_libtorch(folder: Path) -> None:
         gp.torch_load()
     with refused("TORCH"):
         gp.run_open(session, root, byref(c_uint32()), None)
-    for name in ("run_named", "run_patched"):
-        with refused("TORCH"):
-            gp.text(name)
+    with refused("TORCH"):
+        gp.text("run_named")
+    with refused("TORCH"):
+        gp.text("run_patched", byref(c_bool()))
     with refused("TORCH"):
         gp.run_computes(b"linear", byref(c_bool()))
     with refused("TORCH", "libtorch"):

@@ -15,13 +15,4 @@ class Known:
     reason: str
 
 
-_SAME_OBJECT = "no fault: nn.MultiheadAttention asks `key is value`, and the patched copies are two tensors"
-
-KNOWN: list[Known] = [
-    Known(
-        ("siglip",),
-        "minus_zero_everywhere",
-        r"<root>: -0.0 everywhere: PatchError\('patches never matched: vision_model\.head\.attention\.split_with",
-        _SAME_OBJECT,
-    ),
-]
+KNOWN: list[Known] = []

@@ -135,6 +135,21 @@ def test_parameters_that_are_brought_during_the_call_are_refused_and_the_note_sa
     assert torch.equal(net(X), bare(X))
 
 
+@pytest.mark.parametrize(("first", "name"), [(0, "head.weight"), (3, "head.bias")])
+@pytest.mark.parametrize("step", [0, 1, 2])
+@torch.no_grad()
+def test_parameters_that_are_brought_are_patched_where_they_are_moved(first: int, name: str, step: int) -> None:
+    """Each is moved three times; the last result is the Parameter that the module takes."""
+    bare, net = made(offloaded)
+    pg = PatchableGraph(net, X)
+    changed = copy.deepcopy(bare)
+    changed.get_parameter(name).add_(1)
+    node = f"to_{first + step}" if first + step else "to"
+    with pg.patch({f"head.{node}": AddPatch(value=1.0)}, on_missing="raise"):
+        assert torch.equal(pg(X), changed(X))
+    assert torch.equal(net(X), bare(X))
+
+
 @torch.no_grad()
 def test_a_hook_that_changes_the_arguments_is_seen_behind() -> None:
     bare, _ = made(hooked)

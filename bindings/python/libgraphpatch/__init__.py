@@ -23,6 +23,7 @@ from ._live import live, stop_live
 from ._patch_block import Counts, Edit
 from .cache import ActivationCache
 from .check import Checked
+from .divergence import Divergence
 from .errors import (
     AdapterError,
     GraphPatchError,
@@ -47,6 +48,7 @@ __all__ = [
     "AdapterError",
     "AddPatch",
     "Checked",
+    "Divergence",
     "CompiledGraphModule",
     "Counts",
     "CustomPatch",

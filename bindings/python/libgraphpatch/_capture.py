@@ -16,7 +16,7 @@ from torch.nn import Module
 from . import _marks
 from ._captured import Captured
 from ._dispatch_key import hidden, hide, key
-from ._dynamo import skip_package
+from ._dynamo import before_the_first_compilation, skip_package
 from ._forward_scope import give_back
 from ._locks import new_lock
 from ._module_call import call_module, is_seen
@@ -25,6 +25,8 @@ from ._thread import Frame, thread
 from ._watched import watched
 
 _installed = False
+# Whether the replacements will be installed before torch.compile compiles for the first time.
+_waiting = False
 _lock = new_lock()
 
 
@@ -34,10 +36,15 @@ def install_first() -> None:
 
 
 def install() -> None:
-    """Makes each captured graph a :class:`Captured` from now on, if torch.compile is in use at all. Code that was
-    compiled before is compiled again when it is called next."""
+    """Makes each captured graph a :class:`Captured` from now on. Code that was compiled before is compiled again when
+    it is called next. If torch.compile is not in use yet, this waits until it is: a model may use it without being
+    compiled, as ``torch.cond`` does."""
+    global _waiting
     if _install():
         torch._dynamo.reset()
+    elif not _installed and not _waiting:
+        _waiting = True
+        before_the_first_compilation(install_first)
 
 
 def _install() -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from . import _marks
 from ._dispatch_key import hidden
 from ._header import GP_WANTS_RECORD
-from ._modules import is_handlers, note_failure
+from ._modules import class_name, is_handlers, note_failure
 from ._replay import Replay
 from ._run import spare
 from ._side_effects import Before
@@ -102,6 +102,8 @@ class Captured:
             done = self._by_taps(frame, args, changes)
             if done is not None:
                 return done[0]
+            if thread.only_taps is not None:
+                thread.only_taps.add(class_name(frame.module))
         if changes:
             return self._replay(_marks.Modules(_caller()), args)
         if frame.plan or records:
@@ -141,7 +143,8 @@ class Captured:
 
     def _look(self, modules: _marks.Modules, args: tuple[Any, ...], frame: Frame | None) -> None:
         """Runs the graph only to show its values. Afterwards the arguments and the random numbers are as before."""
-        before = Before(arg for arg in args if isinstance(arg, Tensor))
+        with hidden(True):
+            before = Before(arg for arg in args if isinstance(arg, Tensor))
         try:
             with torch.no_grad():
                 self._replay(modules, args)
@@ -150,7 +153,8 @@ class Captured:
                 raise
             spare(frame.root, frame.module, error)
         finally:
-            before.restore()
+            with hidden(True):
+                before.restore()
 
 
 def _inputs(graph: fx.Graph) -> list[fx.Node]:

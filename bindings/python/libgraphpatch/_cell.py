@@ -7,7 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ._library import Handle, check, lib
+from ._handle import Handle
+from ._library import check, lib
 from ._locks import new_lock
 from ._operators import operator
 from ._patch_function import CALLBACK, Function, functions, numbers

@@ -14,9 +14,10 @@ import torch
 from torch.utils import checkpoint
 
 from ._dispatch_key import unseen
-from ._library import Handle, check, lib, made
+from ._handle import Handle
+from ._library import check, lib, made
 from ._modules import class_name, note
-from ._raised import behind
+from ._raised import raise_cause
 from ._root import Cold
 from ._thread import Frame, thread
 from ._watched import watched
@@ -93,10 +94,8 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
         with watched.in_a_run(snapshot):
             return function(*args, **kwargs)
     except RuntimeError as error:
-        cause = behind(error)
-        if cause is None:
-            raise
-        raise cause from None
+        raise_cause(error)
+        raise
     finally:
         thread.frame = outer
         lib.gp_run_end()

@@ -65,6 +65,22 @@ def take_for_torchs_own(call: Any) -> None:
         take(sys.modules["torch._dynamo.variables.nn_module"])
 
 
+def inline_as(call: Any, original: Callable[..., Any]) -> None:
+    """Has torch.compile trace ``original`` where a model's code calls ``call`` by name, as ``super().__call__(x)`` and
+    ``Module.__call__(self, x)`` do. It cannot trace ``call``: the graph would end there, and its guards would never hold
+    again. Versions of torch without ``substitute_in_graph`` are left alone."""
+
+    def traced(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return original(self, *args, **kwargs)
+
+    def register(holder: types.ModuleType) -> None:
+        substitute = getattr(holder, "substitute_in_graph", None)
+        if substitute is not None:
+            substitute(call, skip_signature_check=True)(traced)
+
+    behind("torch._dynamo.decorators", register)
+
+
 # Every compilation goes through one of these functions: `torch.compile` calls the first one, which calls the second
 # one. A strict `torch.export.export` calls only the second one, if this version of torch has it.
 _COMPILERS = ("_compile", "compile_frame")

@@ -15,6 +15,7 @@ from ._recorded import Recorded
 from ._run_kept import Metric, Nodes
 from .cache import ActivationCache
 from .check import Checked, check
+from .divergence import Divergence, first_divergence
 from .graph import NodePath
 from .patches import Patch, ZeroPatch
 from .sweep import Sweep
@@ -198,3 +199,41 @@ class Experiments(Recorded):
         with torch.no_grad():
             values = once.cache(*inputs, nodes=once.graph.find(shape="..."), **kwargs)
         return check(once._recorder.graph().whole(), values, rtol, atol)
+
+    def first_divergence(
+        self,
+        other: Experiments,
+        *inputs: Any,
+        nodes: Nodes = None,
+        inputs_of_other: Any = None,
+        rtol: float = 1e-4,
+        atol: float = 1e-5,
+        **kwargs: Any,
+    ) -> Divergence:
+        """Runs this module and another form or build of it on the same inputs, and finds the first node where their
+        values part: compiled code against the model that it was compiled from, one dtype or device against another, a
+        new checkpoint, a rewritten layer.
+
+        >>> eager, compiled = PatchableGraph(model, ids), PatchableGraph(torch.compile(model), ids)
+        >>> found = eager.first_divergence(compiled, ids)
+        >>> assert found, found
+
+        Both run twice, without gradients and from the same random numbers: once as they are, and once with the values of
+        all nodes that both graphs have. Of code that torch.compile made, these are the values that the code itself
+        computes; it is compiled once more for them, and nodes that it has no values for are left out. Patches that hold
+        for one of the two hold in its runs.
+
+        Args:
+            other: The other one. Nodes of the same path are compared, also across dtypes and devices.
+            inputs, kwargs: The modules'.
+            nodes: Paths, nodes or patterns of this graph; all that both have without.
+            inputs_of_other: What the other one is run on instead, as in :meth:`swap`: inputs on another device, say.
+            rtol, atol: The tolerances, as for ``torch.isclose``.
+
+        Raises:
+            KeyError: Nodes that are no leaves of this graph.
+            ValueError: Graphs without a common node; a tolerance that is negative or NaN.
+        """
+        call = Call(inputs, kwargs)
+        others = call if inputs_of_other is None else Call.of(inputs_of_other)
+        return first_divergence(self, other, call, others, nodes, rtol, atol)

@@ -73,8 +73,6 @@ class _Program:
         self._arrange(module)
 
     def __call__(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(thread.frame) is not Frame:
-            return module._call_impl(*args, **kwargs)
         if module._code is not self._code:
             self._arrange(module)  # its graph was changed since
         # The same module with another forward. It shares the module's __dict__, and so its present hooks and tensors.

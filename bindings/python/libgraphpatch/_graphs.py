@@ -11,8 +11,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from ._handle import Handle
 from ._header import GP_VALUE_KIND_BOOL, GP_VALUE_KIND_FLOAT, GP_VALUE_KIND_INT, GP_VALUE_KIND_NONE, gp_node
-from ._library import Handle, check, lib, sized, taken, text, texts
+from ._library import check, lib, sized, taken, text, texts
 
 _NUMBERS = GP_VALUE_KIND_INT | GP_VALUE_KIND_FLOAT | GP_VALUE_KIND_BOOL
 

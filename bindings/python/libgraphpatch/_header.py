@@ -234,7 +234,7 @@ CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "gp_scope_script": (c_int32, [c_void_p, c_void_p]),
     "gp_scope_unwind": (c_int32, [c_uint32]),
     "gp_run_named": (c_int32, [c_void_p]),
-    "gp_run_patched": (c_int32, [c_void_p]),
+    "gp_run_patched": (c_int32, [c_void_p, c_void_p]),
     "gp_run_computes": (c_int32, [c_char_p, c_void_p]),
     "gp_scope_input": (c_int32, [c_uint32, c_char_p, c_void_p, c_size_t, c_void_p]),
     "gp_scope_inputs": (c_int32, [c_char_p, c_void_p, c_size_t, c_void_p]),

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ._dlpack import DTYPES, lend
-from ._library import Handle, check, lib
+from ._handle import Handle
+from ._library import check, lib
 
 
 def add_index(spec: Handle, index: Any) -> None:

@@ -1,5 +1,4 @@
-"""The library itself: this module finds and loads it, calls it by ctypes, turns its statuses into exceptions, and frees
-the objects that it hands over.
+"""The library itself: this module finds and loads it, calls it by ctypes, and turns its statuses into exceptions.
 
 Tensors cross as addresses of libtorch's ``at::TensorImpl``. A call made through :data:`lib` releases the GIL while it
 runs; what the header says of its thread rule, of NULL and of its errors holds here too.
@@ -120,21 +119,3 @@ def texts(values: Iterable[str]) -> Any:
 def sized(kind: type[SizedStruct]) -> SizedStruct:
     """A struct that the library fills: it begins with its size, and all else is 0."""
     return kind(ctypes.sizeof(kind))
-
-
-class Handle:
-    """Owns an object of the library's, and frees it when no reference to this handle is left. It may be passed to a
-    call in place of the object's address.
-
-    The handle may be freed at the very end of the interpreter, when the names of all modules are gone. So it holds
-    everything that freeing needs.
-    """
-
-    __slots__ = ("_as_parameter_", "_free")
-
-    def __init__(self, free: Callable[[int], None], address: int) -> None:
-        self._as_parameter_ = address
-        self._free = free
-
-    def __del__(self) -> None:
-        self._free(self._as_parameter_)

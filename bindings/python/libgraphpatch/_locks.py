@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import weakref
+from functools import partial
 from typing import Any
 
 # How many seconds a fork waits for threads that hold a lock. They hold it only briefly, unless one of them waits for
@@ -25,7 +26,8 @@ def new_lock() -> Any:
     """A lock that the thread that holds it may take again."""
     lock = threading.RLock()
     key = id(lock)
-    _all[key] = weakref.ref(lock, lambda _: _all.pop(key, None))
+    # No code of Python's runs in this callback. A signal handler's exception there would be printed and lost.
+    _all[key] = weakref.ref(lock, partial(_all.pop, key))
     return lock
 
 

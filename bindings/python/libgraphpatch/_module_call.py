@@ -25,7 +25,7 @@ from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._hooked import GLOBAL, is_hooked
 from ._library import fail
 from ._locks import new_lock
-from ._modules import class_name, is_handlers, is_script, note
+from ._modules import class_name, is_handlers, note
 from ._native import native
 from ._own_call import own_calls
 from ._part import in_method_of, run_part
@@ -101,6 +101,7 @@ def install() -> None:
         function.__qualname__ = "Module.__call__"
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
+        _dynamo.inline_as(call, _original)
 
 
 def is_seen(function: Any) -> bool:
@@ -133,11 +134,7 @@ def _begin(module: Module) -> Any:
     root: Any = _root(module, None)
     if root is None:
         return None
-    if root.module() is not module or is_script(module):
-        return (root,)
-    if root.why_opaque or root.inner is not None or module._compiled_call_impl is not None:
-        return (root,)
-    return begin(root, module, sys._getframe(1))
+    return begin(root, module, sys._getframe(1)) if root.is_direct(module) else (root,)
 
 
 def _scope_of(frame: Frame, module: Module) -> Scope | None:
@@ -228,7 +225,7 @@ def _call_root(
         return nested(root, frame, module, args, kwargs, call)
     if root.module() is not module:
         return run_part(root, module, args, kwargs, call)
-    return run(root, module, args, kwargs, root.inner or call)
+    return run(root, module, args, kwargs, call)
 
 
 def _root(module: Module, frame: Frame | Cold | None) -> Root | None:

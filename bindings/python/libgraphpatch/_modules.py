@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from ._library import Handle, lib
+from ._handle import Handle
+from ._library import lib
 
 
 def class_name(module: Module) -> str:
@@ -112,7 +113,10 @@ def note_failure(whose: str, what: str, error: Exception) -> None:
     An exception that a signal handler of the program has raised is not such a failure. It is raised again.
     """
     if is_handlers(error):
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # the exception would hold itself by this frame
     text = " ".join(f"{type(error).__name__}: {error}".split())
     note(None, f"{whose}: {what}, as libgraphpatch failed: {text}")
 

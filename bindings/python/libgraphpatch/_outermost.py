@@ -36,10 +36,12 @@ class _Script:
     """Stands for the root of a scripted module, which tells of its runs itself."""
 
     __slots__ = ("module",)
-    inner = None
 
     def __init__(self, module: Module) -> None:
         self.module = weakref.ref(module)
+
+    def is_direct(self, _module: Module) -> bool:
+        return False
 
 
 def install() -> None:

@@ -1,9 +1,11 @@
 """Functions with a backward of their own (``torch.autograd.Function``). A patch inside their forward would not show in
 the gradient.
 
-So ``torch.autograd.Function.apply`` is replaced once. If such a function is called in a run with a value that requires
-grad, the library is told, and refuses patches of values that the forward computes. Checkpoints are exempt, since they
-compute their forward again with the patches.
+So ``apply`` is defined once in a base class of ``torch.autograd.Function``, to which every call comes: a program often
+keeps ``Function.apply`` under a name of its own before this module is imported, which would go past another ``apply``
+in its place. If such a function is called in a run with a value that requires grad, the library is told, and refuses
+patches of values that the forward computes. Checkpoints are exempt, since they compute their forward again with the
+patches.
 """
 
 from __future__ import annotations
@@ -18,21 +20,21 @@ from ._thread import Frame, thread
 
 
 def install() -> None:
-    """Replaces ``torch.autograd.Function.apply``. To be called once."""
-    function: Any = torch.autograd.Function
-    original = function.apply.__func__
+    """Defines ``apply`` in the base class. To be called once."""
+    base: Any = torch.autograd.function._SingleLevelFunction
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        original = super(base, cls).apply
         if type(thread.frame) is not Frame or not _needs_gradient(cls, args):
-            return original(cls, *args, **kwargs)
+            return original(*args, **kwargs)
         switch = operator("own_backward")
         before = switch(True)
         try:
-            return original(cls, *args, **kwargs)
+            return original(*args, **kwargs)
         finally:
             switch(before)
 
-    function.apply = classmethod(apply)
+    base.apply = classmethod(apply)
 
 
 def _needs_gradient(cls: Any, args: Any) -> bool:

@@ -9,8 +9,9 @@ import warnings
 from typing import Any, NamedTuple, NoReturn
 
 from ._graphs import is_number
+from ._handle import Handle
 from ._header import gp_patch_counts
-from ._library import Handle, check, fail, lib, made, message
+from ._library import check, fail, lib, made, message
 from ._native import method, native
 from ._patch_function import Function
 from ._place import Placed

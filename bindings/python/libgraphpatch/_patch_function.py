@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from ._handle import Handle
 from ._header import gp_torch_callback
-from ._library import Handle, check, lib
+from ._library import check, lib
 from ._patch_value import as_tensor
 from ._run import COUNTS
 from ._structure import tensor_at
@@ -57,7 +58,10 @@ def _is_shared(tensor: torch.Tensor) -> bool:
     """Whether another tensor may share this one's memory. True if that cannot be found out."""
     if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or _storage_holders is None:
         return True
-    storage = tensor.untyped_storage()
+    try:
+        storage = tensor.untyped_storage()
+    except NotImplementedError:  # a transform (vmap) has wrapped the tensor
+        return True
     return bool(_storage_holders(storage._cdata) > 2)  # the tensor, and this storage
 
 

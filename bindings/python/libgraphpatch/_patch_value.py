@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from ._library import Handle, lib, made
+from ._handle import Handle
+from ._library import lib, made
 
 
 def as_tensor(value: Any) -> torch.Tensor:

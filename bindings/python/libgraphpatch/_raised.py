@@ -8,6 +8,18 @@ from .errors import PatchError
 _PREFIX = "graphpatch: "
 
 
+def raise_cause(error: BaseException) -> None:
+    """Raises the cause of an error that passed through libtorch, if it has another one: see behind()."""
+    cause = behind(error) if isinstance(error, RuntimeError) else None
+    try:
+        if cause is not None:
+            raise cause from None
+    finally:
+        # An exception holds the frames that it passed through. If one of them holds the exception, all of them stay
+        # until the garbage collector comes by, and with them the frames of the model: hooks that it has set stay on.
+        del cause, error
+
+
 def behind(error: RuntimeError) -> BaseException | None:
     """The cause of an error that passed through libtorch: the exception that a function of the user's raised, or a
     PatchError for a patch that cannot be applied. None for an error of the model's own."""

@@ -9,8 +9,9 @@ from torch.nn import Module
 
 from . import _capture, _exported
 from ._graphs import Graph, Graphs
+from ._handle import Handle
 from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
-from ._library import Handle, check, lib, made, text
+from ._library import check, lib, made, text
 from ._locks import new_lock
 from ._module_call import watch
 from ._root import Root

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from torch.nn import Module
 
-from ._library import Handle, lib, made, texts
+from ._handle import Handle
+from ._library import lib, made, texts
 from ._locks import new_lock
 from ._modules import below, class_name, held_tensor, is_script, parts, why_opaque
 from ._scope import Scope, forget_paths
@@ -111,7 +112,8 @@ class Root:
         # The modules whose classes were looked at for a `__call__` of their own.
         self.known_classes: ModuleTree | None = None
         self._members: dict[int, weakref.ref[Module]] | None = None
-        # The function that makes a call of its module in a run, if that is not the module's own forward.
+        # The function that makes the call of its module in a run that shows its inside, if that is not the function
+        # that the call came by.
         self.inner: Callable[..., Any] | None = None
         # How many patches hold that may change a value, without those of the attached session.
         self.changes = 0
@@ -122,6 +124,12 @@ class Root:
         self.open: list[None] = []
         self.running = 0
         self.retired: list[Closes] = []
+
+    def is_direct(self, module: Module) -> bool:
+        """Whether a call of ``module`` is a run of this root, and torch's own call of the module is all that happens in
+        it. The extension makes such calls without Python."""
+        own = self.module() is module and not is_script(module)
+        return own and self.inner is None and not self.why_opaque and module._compiled_call_impl is None
 
     def refresh(self) -> None:
         """Updates the tree if modules or parameters were added, removed or moved."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from ._classes import keep_classes
 from ._dispatch_key import hide
 from ._dynamo import show_operations
 from ._header import (
@@ -32,7 +33,7 @@ from ._header import (
 from ._hooked import call_hooked, is_hooked
 from ._library import check, fail, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
-from ._raised import behind
+from ._raised import raise_cause
 from ._root import Cold, ModuleTree, Root
 from ._scope import Scope
 from ._script import prepared, run_script, script_scope
@@ -59,7 +60,7 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     def inside(frame: Frame | Cold, signature: Signature, wants: int) -> Any:
         if type(frame) is not Frame:
             return call(module, *args, **kwargs)
-        return _inside(frame, module, signature, wants, args, kwargs, call)
+        return _inside(frame, module, signature, wants, args, kwargs, root.inner or call)
 
     return open_run(root, module, inside, lambda: call(module, *args, **kwargs))
 
@@ -133,11 +134,10 @@ def failed(begun: Begun, error: BaseException) -> None:
     """Ends the run, when the call of its module has raised ``error``. Raises the cause of the error, if it has
     another."""
     try:
-        cause = behind(error) if begun[1] and isinstance(error, RuntimeError) else None
+        if begun[1]:
+            raise_cause(error)
     finally:
         end(begun)
-    if cause is not None:
-        raise cause from None
 
 
 def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
@@ -161,6 +161,8 @@ def _begin_run(root: Root, module: Module) -> int:
         with root.beginning:
             root.begun += 1
             check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
+        if thread.wants.value:
+            keep_classes()
         return thread.wants.value
     except Exception as error:
         spare(root, module, error)
@@ -197,10 +199,8 @@ def _open_run(
             _tell_parameters(root, module, tree)
         return inside(frame, tree.signature, wants)
     except RuntimeError as error:
-        cause = behind(error)
-        if cause is None:
-            raise
-        raise cause from None
+        raise_cause(error)
+        raise
     finally:
         thread.frame = outer
         root.open.pop()
@@ -278,7 +278,10 @@ def spare(root: Root, module: Module, error: Exception) -> None:
     and the value is left alone. In a session of the program's own the error is raised. So is, always, the error of a
     patch that cannot be applied."""
     if root.session is not None or isinstance(error, PatchError):
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # see raise_cause()
     note_failure(type(module).__qualname__, "a value was left alone", error)
 
 

@@ -59,8 +59,9 @@ def keep(
     nodes: Nodes,
     grads: Metric | None,
     until: str | NodePath | None,
+    missing: str | None = None,
 ) -> ActivationCache:
-    """The values of one run."""
+    """The values of one run. ``missing`` is what is done about nodes that it does not come by, as in ``on_missing``."""
     if grads is not None and until is not None:
         raise ValueError("a run that ends early has no output to compute a loss from: give either grads= or until=")
     kind = ProbePatch[Any] if grads is None else _Kept
@@ -72,7 +73,7 @@ def keep(
             raise PathError(f"until={str(until)!r} means {len(last)} nodes; a run ends at one")
         patches.setdefault(last[0], []).append(StopPatch())
     output = None
-    missing = "ignore" if nodes is None or until is not None else "warn"
+    missing = missing or ("ignore" if nodes is None or until is not None else "warn")
     with torch.set_grad_enabled(grads is not None or torch.is_grad_enabled()):
         with pg.patch(patches, on_missing=missing):
             output = pg(*args, **kwargs)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
 
 from ._forwards import shown
-from ._library import Handle, lib, made, texts
+from ._handle import Handle
+from ._library import lib, made, texts
 from ._modules import at, below, class_name, is_script, itself, why_opaque
 from ._native import native
 from ._signature import Signature
@@ -48,8 +50,9 @@ class _Below:
 
     def __init__(self, above: Module) -> None:
         key = id(above)
-        # When the module is gone, another one may get its address, and so the same id.
-        self.above = weakref.ref(above, lambda _: _known.pop(key, None))
+        # When the module is gone, another one may get its address, and so the same id. No code of Python's runs in this
+        # callback: a signal handler's exception there would be printed and lost.
+        self.above = weakref.ref(above, partial(_known.pop, key))
         self.paths: dict[int, str] = {}
         before = _known.get(key)
         self.nowhere: dict[int, weakref.ref[Module]] = {} if before is None else before.nowhere

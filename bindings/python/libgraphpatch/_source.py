@@ -13,8 +13,9 @@ import types
 
 import torch
 
+from ._handle import Handle
 from ._header import gp_source_callback
-from ._library import Handle, check, lib
+from ._library import check, lib
 from ._replay import Replay, places
 from ._run import BEGINNING
 from ._thread import thread

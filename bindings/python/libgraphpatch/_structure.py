@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
+from ._classes import in_class_of
 from ._header import gp_leaf
 from ._library import check, lib, sized
 from ._operators import operator
@@ -130,7 +131,8 @@ class _Leaves:
         if not leaf.changed:
             return value
         if leaf.tensor:
-            return tensor_at(leaf.tensor)
+            made = tensor_at(leaf.tensor)
+            return in_class_of(value, made) if isinstance(value, Tensor) else made
         if leaf.number == b"b":
             return bool(leaf.integer)
         return leaf.real if leaf.number == b"f" else leaf.integer

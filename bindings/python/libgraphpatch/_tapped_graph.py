@@ -45,9 +45,13 @@ class Layout:
         self.dynamic = any(_is_dynamic(value) for value in inputs)
         written = _last_writes(nodes)
         seen: set[int] = set()
+        transforms = 0
         for at, node in enumerate(nodes):
             memory = set(_memory(node.meta.get("example_value")))
-            if node.op in ("call_function", "call_method") and not _marks.is_mark(node) and not _writes(node):
+            transforms += _nesting(node)
+            if transforms:
+                pass  # the tap's operator has no rule for the batches of vmap, or for the levels of grad and jvp
+            elif node.op in ("call_function", "call_method") and not _marks.is_mark(node) and not _writes(node):
                 fresh = not memory & seen
                 if _is_plain(node.meta.get("example_value")) and (
                     fresh or all(written.get(m, -1) < at for m in memory)
@@ -96,6 +100,12 @@ def with_taps(
                 of[node] = plain.call_function(torch.ops.aten.clone.default, (of[node],))
             plain.call_function(torch.ops.graphpatch.tap.default, (of[node], sites[node]))
     return plain
+
+
+def _nesting(node: fx.Node) -> int:
+    """1 where a transform of torch.func begins, as vmap or grad, -1 where one ends, and else 0."""
+    name = getattr(node.target, "__name__", "")
+    return name.endswith("_increment_nesting") - name.endswith("_decrement_nesting")
 
 
 def _ends(nodes: list[fx.Node]) -> dict[fx.Node, fx.Node]:

@@ -19,8 +19,9 @@ from torch.nn import Module, Parameter
 from . import _marks
 from ._dispatch_key import hidden
 from ._graphs import Graphs
+from ._handle import Handle
 from ._header import GP_WANTS_PLACE_SHIFT
-from ._library import Handle, check, lib, made, text
+from ._library import check, lib, made, text
 from ._modules import class_name, is_handlers, note
 from ._replay import Replay
 from ._root import Root
@@ -138,7 +139,8 @@ class Taps:
             what = f"{class_name(frame.module)}: its compiled code cannot have taps, and patches in it run operation by"
             note(root.session, f"{what} operation: {type(error).__name__}: {error}".splitlines()[0])
             return None
-        if tapped is None or not (changes or tapped.may_look()) or not self._fits():
+        may = changes or thread.only_taps is not None or (tapped is not None and tapped.may_look())
+        if tapped is None or not may or not self._fits():
             return None
         return tapped
 
@@ -150,14 +152,18 @@ class Taps:
         return fits.value
 
     def _find(self, frame: Frame, replay: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str] | None:
-        """The paths that the patches name in the graph; None if one cannot be tapped, or if patterns name them."""
+        """The paths that the patches name in the graph; None if one cannot be tapped, or if patterns name them. Where only
+        the values of the compiled code are asked for, paths that cannot be tapped are left out."""
         names = self._names
         if names is None:
             names = self._names = learn(frame.module, self._marked, self._layout, replay, args)
-        asked = text(lib.gp_run_patched).splitlines()
-        if "**" in asked:
+        any_value = ctypes.c_bool()
+        asked = text(lib.gp_run_patched, ctypes.byref(any_value)).splitlines()
+        if any_value.value:
             return None
         wanted = frozenset(path for path in asked if path.partition("|")[0] in names.known)
+        if thread.only_taps is not None:
+            return wanted & names.sites.keys()
         return wanted if wanted <= names.sites.keys() else None
 
     def _with(self, wanted: frozenset[str], kind: Any, args: tuple[Any, ...]) -> Tapped | None:
@@ -167,7 +173,8 @@ class Taps:
         made = self._made.get(kind)
         if made is not None and wanted <= made.paths:
             return made
-        if self.spent < PATIENCE * self._cost or (made is None and len(self._made) >= _KINDS):
+        early = thread.only_taps is None and self.spent < PATIENCE * self._cost
+        if early or (made is None and len(self._made) >= _KINDS):
             return None
         assert self._names is not None
         self._times += 1
@@ -192,7 +199,7 @@ class Taps:
     def run(self, tapped: Tapped, args: tuple[Any, ...], changes: bool) -> Any:
         """The result of the call. The first time that all patches only look, the result without taps is returned, and
         compared with the one of the code with taps."""
-        if changes or tapped.exact:
+        if changes or tapped.exact or thread.only_taps is not None:
             return tapped.function(*args)
         before = Before(arg for arg in args if isinstance(arg, Tensor))
         result = _copied(tapped.function(*args))

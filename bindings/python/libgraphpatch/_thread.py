@@ -113,6 +113,9 @@ class Thread(threading.local):
         self.called_from: str | None = None
         # The frame that called the root, if the extension made the call. Frames further out do not belong to the run.
         self.caller: types.FrameType | None = None
+        # While the values of compiled code itself are asked for: the classes of the modules whose code ran operation by
+        # operation all the same.
+        self.only_taps: set[str] | None = None
         # Whether the function of a patch is running. Modules that it calls do not belong to the run.
         self.apart = False
         # What the function of a patch raised, and what it returned. Both are kept until the next function is called.

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from ._handle import Handle
 from ._index import add_index, as_key
-from ._library import Handle, check, lib
+from ._library import check, lib
 from ._patch_function import Function
 from ._patch_value import patch_value
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._cell import Keeping, Kept
-from ._library import Handle
+from ._handle import Handle
 from ._patch_function import Function
 from .patches import Patch
 

@@ -33,8 +33,9 @@ const BASH_PATHS: &str = r#"
 _graphpatch_or_path() {
     local word graph="" current="${COMP_WORDS[COMP_CWORD]}"
     case "${COMP_WORDS[1]}" in
-        show | view | complete | check)
+        show | view | serve | complete | check)
             for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+                word=${word//[\'\"\\]/} # as it was typed, with its quotes
                 if [[ $word == *.json && -f $word ]]; then graph=$word; break; fi
             done
             ;;
@@ -49,16 +50,70 @@ _graphpatch_or_path() {
 complete -F _graphpatch_or_path -o bashdefault -o default graphpatch
 "#;
 
+/// The same for zsh: a function around the generated one, which has to be defined before the end of the script calls it.
+const ZSH_PATHS: &str = r#"
+functions[_graphpatch_options]=$functions[_graphpatch]
+_graphpatch() {
+    local word graph
+    local -a paths
+    if [[ $words[2] == (show|view|serve|complete|check) && $words[CURRENT] != -* ]]; then
+        for word in "${(@Q)words[3,CURRENT-1]}"; do
+            if [[ $word == *.json && -f $word ]]; then graph=$word; break; fi
+        done
+    fi
+    if [[ -n $graph ]]; then
+        paths=("${(@f)$("${(Q)words[1]}" complete "$graph" "${(Q)PREFIX}" 2>/dev/null)}")
+        compadd -S '' -- "${(@)paths:#}"
+        return
+    fi
+    _graphpatch_options "$@"
+}
+
+"#;
+/// The line of the generated script that its end begins with.
+const ZSH_END: &str = "if [ \"$funcstack[1]\" = \"_graphpatch\" ]; then";
+
+/// The same for fish.
+const FISH_PATHS: &str = r#"
+function __graphpatch_graph
+    for word in (commandline -opc)
+        if string match -q -- '*.json' $word; and test -f $word
+            echo $word
+            return 0
+        end
+    end
+    return 1
+end
+function __graphpatch_paths
+    set -l words (commandline -opc)
+    set -l graph (__graphpatch_graph)
+    $words[1] complete $graph (commandline -ct) 2>/dev/null
+end
+set -l after_a_graph "__fish_graphpatch_using_subcommand show view serve complete check; and __graphpatch_graph >/dev/null"
+complete -c graphpatch -n $after_a_graph -f -a "(__graphpatch_paths)"
+complete -c graphpatch -n $after_a_graph -l probe -l record -x -a "(__graphpatch_paths)"
+# fish puts a space behind what is complete, but none behind an equals sign.
+complete -c graphpatch -n $after_a_graph -l patch -x -a "(__graphpatch_paths)="
+"#;
+
+/// The script for a shell.
+fn script(shell: Shell, all: &mut Command) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, all, "graphpatch", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    match shell {
+        Shell::Bash => script + BASH_PATHS,
+        Shell::Fish => script + FISH_PATHS,
+        Shell::Zsh => script.replace(ZSH_END, &format!("{ZSH_PATHS}{ZSH_END}")),
+        _ => script,
+    }
+}
+
 impl Complete {
     /// `all` describes the whole command line.
     pub fn run(self, mut all: Command) -> Result<u8, Stop> {
         if let Some(shell) = self.shell {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut all, "graphpatch", &mut script);
-            if shell == Shell::Bash {
-                script.extend(BASH_PATHS.as_bytes());
-            }
-            return print(&String::from_utf8_lossy(&script)).map(|()| 0);
+            return print(&script(shell, &mut all)).map(|()| 0);
         }
         if let Some(folder) = &self.man {
             return clap_mangen::generate_to(all, folder)

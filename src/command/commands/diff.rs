@@ -1,10 +1,12 @@
 //! `graphpatch diff`: what differs between two saved graphs, and between the values that were saved with them.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use graphpatch_core::graph::{self, Difference, Graph, GraphFile};
+use graphpatch_core::graph::{self, Difference, Graph, GraphFile, Query};
+use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{Distance, HostTensor, safetensors};
 use serde::Serialize;
 
@@ -27,6 +29,9 @@ pub struct Diff {
     /// Elements are equal if their distance is not more than this, absolutely or relative to the larger one
     #[arg(long, default_value_t = 0.0, value_name = "T", requires = "values")]
     tolerance: f64,
+    /// Of the values that both have, only the first that differs, in the order of A's nodes, and the line that computes it
+    #[arg(long, requires = "values")]
+    first: bool,
     /// As JSON; an infinite distance, as from NaN to a number, is the text "inf" there
     #[arg(long)]
     json: bool,
@@ -57,6 +62,9 @@ struct ValueReport {
     key: String,
     #[serde(flatten)]
     how: How,
+    /// With `--first`: what the node is computed from, with the source lines that called it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -84,17 +92,17 @@ impl Diff {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Stop::usage("--tolerance: expected a number of at least 0"));
         }
-        let (a, b) = (GraphFile::load(&self.a)?, GraphFile::load(&self.b)?);
+        let graphs = (GraphFile::load(&self.a)?, GraphFile::load(&self.b)?);
         let mut report = Report {
-            graphs: self.graphs(&a.graphs, &b.graphs),
+            graphs: self.graphs(&graphs.0.graphs, &graphs.1.graphs),
             values: Vec::new(),
         };
         if let Some([a, b]) = self.values.as_deref() {
-            report.values = values(
-                &safetensors::read_all(a)?,
-                &safetensors::read_all(b)?,
-                self.tolerance,
-            );
+            let (kept, other) = (safetensors::read_all(a)?, safetensors::read_all(b)?);
+            report.values = in_order(values(&kept, &other, self.tolerance), &graphs.0.graphs);
+            if self.first {
+                report.values = first(report.values, &graphs.0.graphs);
+            }
         }
         let different = !report.graphs.is_empty() || !report.values.is_empty();
         print(&match self.json {
@@ -195,9 +203,61 @@ impl Diff {
                     )
                 }
             };
+            for line in value.code.iter().flat_map(|code| code.lines()) {
+                let _ = writeln!(text, "    {line}");
+            }
         }
         text
     }
+}
+
+/// The node of a saved value: its key without what tells several values of one node or of several processes apart.
+fn node_of(key: &str) -> Option<NodePath> {
+    let end = NodePath::find_unescaped(key, &['#', '~', '@']).unwrap_or(key.len());
+    key[..end].parse().ok()
+}
+
+/// The graph that a path means, and the path in it.
+fn graph_of<'a>(graphs: &'a [Graph], path: &NodePath) -> Option<&'a Graph> {
+    graphs
+        .iter()
+        .find(|graph| path.means(&graph.name) && graph.node(&path.without_root()).is_some())
+}
+
+/// The reports in the order in which the values' nodes were computed; at the end those of unknown nodes.
+fn in_order(mut reports: Vec<ValueReport>, graphs: &[Graph]) -> Vec<ValueReport> {
+    let mut places = HashMap::new();
+    for (number, graph) in graphs.iter().enumerate() {
+        let nodes = graph.search(&NodePath::root(), &Query::default());
+        for (place, hit) in nodes.into_iter().enumerate() {
+            places.insert((number, hit.path), place);
+        }
+    }
+    let place = |report: &ValueReport| {
+        let path = node_of(&report.key)?;
+        let graph = graph_of(graphs, &path)?;
+        let number = graphs.iter().position(|known| std::ptr::eq(known, graph))?;
+        let whole = NodePath {
+            dig: Vec::new(),
+            ..path.without_root()
+        };
+        Some((number, *places.get(&(number, whole))?))
+    };
+    reports.sort_by_cached_key(|report| place(report).unwrap_or((usize::MAX, usize::MAX)));
+    reports
+}
+
+/// The first value that both files have and that differs, with the code of its node.
+fn first(reports: Vec<ValueReport>, graphs: &[Graph]) -> Vec<ValueReport> {
+    let both = |report: &ValueReport| !matches!(report.how, How::OnlyA { .. } | How::OnlyB { .. });
+    let mut found = reports.into_iter().find(both);
+    if let Some(report) = &mut found {
+        report.code = node_of(&report.key).and_then(|path| {
+            let graph = graph_of(graphs, &path)?;
+            graph.code(&path.without_root()).ok()
+        });
+    }
+    found.into_iter().collect()
 }
 
 fn values(
@@ -208,7 +268,11 @@ fn values(
     let mut reports = Vec::new();
     let mut report = |key: &str, how| {
         let key = key.to_owned();
-        reports.push(ValueReport { key, how });
+        reports.push(ValueReport {
+            key,
+            how,
+            code: None,
+        });
     };
     for (key, own) in a {
         match b.iter().find(|other| other.0 == *key) {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::tensor::Number;
 pub use plan::Plan;
-pub use registered::{OnError, Patch, PatchCounts, PatchMemory};
+pub use registered::{OnError, Patch, PatchCounts, PatchMemory, Reached};
 pub use runs::RunRange;
 pub use target::{Step, Target, Targets};
 pub use value::Value;

@@ -39,12 +39,25 @@ pub struct Patch {
     /// The patch holds only for runs on this thread; `None` means all threads.
     thread: Option<ThreadId>,
     enabled: AtomicBool,
+    reached: Arc<Reached>,
+    /// Device memory that is kept for the patch, and freed with it.
+    pub resident: OnceLock<Arc<dyn PatchMemory>>,
+}
+
+/// How often runs came by a patch, and what happened there. It outlives the patch where somebody still wants to know.
+#[derive(Debug, Default)]
+pub struct Reached {
     matched: AtomicU64,
     applied: AtomicU64,
     failed: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// Device memory that is kept for the patch, and freed with it.
-    pub resident: OnceLock<Arc<dyn PatchMemory>>,
+}
+
+impl Reached {
+    /// Whether no run has reached the patch's node so far.
+    pub fn missed(&self) -> bool {
+        self.matched.load(Ordering::Relaxed) == 0
+    }
 }
 
 /// How often a patch met its node, changed it, or could not.
@@ -67,17 +80,13 @@ impl Patch {
             thread: patch.this_thread.then(|| thread::current().id()),
             enabled: AtomicBool::new(true),
             patch,
-            matched: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            last_error: Mutex::new(None),
+            reached: Arc::default(),
             resident: OnceLock::new(),
         }
     }
 
     /// The same patch with its number, place and counts, but another action.
     pub fn with_action(&self, action: Action) -> Patch {
-        let load = |counter: &AtomicU64| AtomicU64::new(counter.load(Ordering::Relaxed));
         let patch = NewPatch {
             action,
             ..self.patch.clone()
@@ -89,10 +98,7 @@ impl Patch {
             patch,
             thread: self.thread,
             enabled: AtomicBool::new(self.is_enabled()),
-            matched: load(&self.matched),
-            applied: load(&self.applied),
-            failed: load(&self.failed),
-            last_error: Mutex::new(self.last_error.lock().clone()),
+            reached: self.reached.clone(),
             resident: self.resident.clone(),
         }
     }
@@ -121,31 +127,32 @@ impl Patch {
     }
 
     pub fn count_match(&self) {
-        self.matched.fetch_add(1, Ordering::Relaxed);
+        self.reached.matched.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether no run has reached the patch's node so far.
-    pub fn missed(&self) -> bool {
-        self.matched.load(Ordering::Relaxed) == 0
+    /// Who wants to know this after the patch has been taken away keeps it: a run that began before may still come by.
+    pub fn reached(&self) -> &Arc<Reached> {
+        &self.reached
     }
 
     pub fn count_applied(&self) {
-        self.applied.fetch_add(1, Ordering::Relaxed);
+        self.reached.applied.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn count_failed(&self, why: &str) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock() = Some(why.to_owned());
+        self.reached.failed.fetch_add(1, Ordering::Relaxed);
+        *self.reached.last_error.lock() = Some(why.to_owned());
     }
 
     pub fn counts(&self) -> PatchCounts {
+        let reached = &self.reached;
         PatchCounts {
             id: self.id,
             text: self.text.clone(),
-            matched: self.matched.load(Ordering::Relaxed),
-            applied: self.applied.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            last_error: self.last_error.lock().clone(),
+            matched: reached.matched.load(Ordering::Relaxed),
+            applied: reached.applied.load(Ordering::Relaxed),
+            failed: reached.failed.load(Ordering::Relaxed),
+            last_error: reached.last_error.lock().clone(),
         }
     }
 
@@ -154,9 +161,10 @@ impl Patch {
         if let Action::Keep(kept) = &self.patch.action {
             kept.forget();
         }
-        for counter in [&self.matched, &self.applied, &self.failed] {
+        let reached = &self.reached;
+        for counter in [&reached.matched, &reached.applied, &reached.failed] {
             counter.store(0, Ordering::Relaxed);
         }
-        *self.last_error.lock() = None;
+        *self.reached.last_error.lock() = None;
     }
 }

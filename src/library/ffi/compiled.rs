@@ -25,20 +25,23 @@ pub unsafe extern "C" fn gp_run_named(paths: *mut *mut c_char) -> Status {
 }
 
 /// The paths of what this run's patches name in the innermost scope and below it, each on a line, and counted from that
-/// scope; `**` where patches stand at patterns, so that it may be anything. Empty outside a run. The new text
-/// is freed with gp_string_free.
+/// scope. Empty outside a run. `any` receives whether patches of the run stand at patterns: then any value may be meant, and
+/// `paths` receives an empty text. The new text is freed with gp_string_free.
 ///
 /// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
 ///
 /// # Safety
 ///
-/// `paths` is NULL or may be written.
+/// `any` and `paths` are NULL or may be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gp_run_patched(paths: *mut *mut c_char) -> Status {
+pub unsafe extern "C" fn gp_run_patched(any: *mut bool, paths: *mut *mut c_char) -> Status {
     // SAFETY: by this function's contract.
     guard(|| unsafe {
+        answer(any, "any", false)?;
         answer(paths, "paths", std::ptr::null_mut())?;
-        string::give(paths, "paths", &thread::patched()?)
+        let patched = thread::patched()?;
+        answer(any, "any", patched.is_none())?;
+        string::give(paths, "paths", patched.as_deref().unwrap_or_default())
     })
 }
 

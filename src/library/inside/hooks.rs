@@ -15,6 +15,7 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use super::attach;
@@ -241,23 +242,7 @@ fn read_word(address: usize) -> Option<usize> {
 
 /// The dynamic linker's count of objects ever added.
 fn objects_added() -> u64 {
-    unsafe extern "C" fn first(
-        info: *mut libc::dl_phdr_info,
-        size: libc::size_t,
-        count: *mut c_void,
-    ) -> c_int {
-        // SAFETY: dl_iterate_phdr hands a valid info of `size` bytes; `count` is the pointer given below.
-        unsafe {
-            if size >= std::mem::offset_of!(libc::dl_phdr_info, dlpi_adds) + size_of::<u64>() {
-                *count.cast::<u64>() = (*info).dlpi_adds;
-            }
-        }
-        1
-    }
-    let mut count = 0_u64;
-    // SAFETY: `first` has the asked-for signature and cannot unwind; `count` outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut count).cast()) };
-    count
+    graphpatch_objects::find(|object| ControlFlow::Break(object.ever_added())).unwrap_or_default()
 }
 
 /// # Safety

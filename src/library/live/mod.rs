@@ -3,7 +3,8 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `mod` | the one state: which session is served, where the socket lies, which sockets are open |
+//! | `mod` | beginning and ending |
+//! | `served` | the one state: which session is served, where the socket lies, which sockets are open |
 //! | `socket` | the socket's file, and who may connect |
 //! | `serve` | the thread: it waits, reads lines, writes answers |
 //! | `client` | one client: its lines, and what ends when it disconnects |
@@ -15,49 +16,23 @@
 mod client;
 mod requests;
 mod serve;
+mod served;
 mod socket;
 
-use std::os::fd::{AsRawFd, RawFd};
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use graphpatch_core::error::{Error, Result};
-use graphpatch_locks::Mutex;
 use graphpatch_session::Session;
+use served::{SERVED, Served};
 
 /// How long [`stop`] waits.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is served.
-struct Served {
-    session: Arc<Session>,
-    file: PathBuf,
-    /// The process that the file belongs to.
-    owner: u32,
-    /// All sockets of the thread: a forked child closes them. Each is opened and closed under this lock, which a fork waits for.
-    open: Vec<RawFd>,
-    /// Tells a thread that has been stopped from the next one.
-    number: u64,
-}
-
-/// Whether, and what, this process serves.
-static SERVED: Mutex<State> = Mutex::new(State {
-    served: None,
-    started: 0,
-    own: None,
-});
 /// Whether the handler that removes the file at the end is there.
 static AT_END: AtomicBool = AtomicBool::new(false);
-
-struct State {
-    served: Option<Served>,
-    /// How many threads were started.
-    started: u64,
-    /// The session that was attached only for live control. It stays attached, idle, when live control has stopped.
-    own: Option<Arc<Session>>,
-}
 
 /// Begins to serve a session.
 ///
@@ -140,30 +115,6 @@ fn wake() -> Option<u64> {
     Some(served.number)
 }
 
-/// Called by the thread at its end. `sockets` closes its sockets; the lock is held meanwhile, so that a fork waits for that.
-fn done(number: u64, sockets: impl FnOnce()) {
-    let mut state = SERVED.lock();
-    sockets();
-    if state
-        .served
-        .as_ref()
-        .is_some_and(|served| served.number == number)
-        && let Some(served) = state.served.take()
-    {
-        served.remove_file();
-    }
-}
-
-/// Opens or closes sockets of the thread, under the lock. `change` updates the list of the open ones.
-fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
-    let mut state = SERVED.lock();
-    if let Some(served) = &mut state.served
-        && served.number == number
-    {
-        change(&mut served.open);
-    }
-}
-
 /// Called in a forked child, which does not have the thread. It closes its copies of the parent's sockets.
 pub fn forget_in_child() {
     // A lock that another thread of the parent held stays locked. Then none of our code runs in this child.
@@ -184,13 +135,5 @@ extern "C" fn at_exit() {
         && let Some(served) = &state.served
     {
         served.remove_file();
-    }
-}
-
-impl Served {
-    fn remove_file(&self) {
-        if self.owner == std::process::id() {
-            let _ = std::fs::remove_file(&self.file);
-        }
     }
 }

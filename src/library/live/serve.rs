@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::client::Client;
 use super::requests::Serving;
-use super::{change, done, socket};
+use super::served::{change, done};
+use super::socket;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_session::Session;
 

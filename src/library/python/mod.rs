@@ -12,6 +12,7 @@ mod call;
 mod dispatch;
 mod door;
 mod object;
+mod owner;
 mod raw;
 mod record;
 mod run;
@@ -29,7 +30,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package checks this number. It rises with each change of what the extension takes or returns.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.
@@ -55,6 +56,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
         method(c"module_call", module_call as *mut c_void),
         method(c"enter", enter as *mut c_void),
         method(c"leave", leave as *mut c_void),
+        method(c"owner", own as *mut c_void),
         Method {
             name: std::ptr::null(),
             ..method(c"", null_mut())
@@ -117,6 +119,7 @@ fn fill_module(module: &Object) -> Result<()> {
         (c"ScopeBase", record::make_type(&record::KNOWN)?),
         (c"ThreadFrame", thread::make_type()?),
         (c"ModuleCall", door::make_type()?),
+        (c"Owner", owner::make_type()?),
     ];
     for (name, part) in parts {
         // SAFETY: a module, a name and an object; it takes a reference of its own.
@@ -166,4 +169,8 @@ unsafe extern "C" fn enter(_: *mut PyObject, arguments: *mut PyObject) -> *mut P
 
 unsafe extern "C" fn leave(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
     function(arguments, block::leave)
+}
+
+unsafe extern "C" fn own(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, owner::make)
 }

@@ -89,9 +89,9 @@ pub fn named() -> Result<String> {
 /// # Errors
 ///
 /// [`Error::Torch`] before the adapter has started.
-pub fn patched() -> Result<String> {
+pub fn patched() -> Result<Option<String>> {
     ready()?;
-    Ok(with_run(|run| run.patched()).unwrap_or_default())
+    Ok(with_run(|run| run.patched()).unwrap_or_else(|| Some(String::new())))
 }
 
 /// See [`Run::computes`]; false outside a run.

@@ -46,20 +46,28 @@ static GpStr start() {
   static void (*const kSteps[])() = {start_fallback, start_script, register_doors,
                                      register_cells, register_tap, register_packages};
   static size_t done = 0; // the core calls from one thread at a time
-  try {
-    for (; done < std::size(kSteps); ++done)
-      kSteps[done]();
-    return answer("");
-  } catch (const std::exception& error) {
-    return answer(error.what());
-  }
+  GpStr why = gp_str("there was no memory for it");
+  without_exceptions([&] {
+    try {
+      for (; done < std::size(kSteps); ++done)
+        kSteps[done]();
+      why = gp_str("");
+    } catch (const std::bad_alloc&) { // what has it for a reason may be without memory as well
+    } catch (const std::exception& error) {
+      why = answer(error.what());
+    }
+  });
+  return why;
 }
 
 static void* tensor_from_torch(const void* impl) {
   if (!impl)
     return nullptr;
   auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
-  return new at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+  at::Tensor* made = nullptr;
+  without_exceptions(
+      [&] { made = new at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor)); });
+  return made;
 }
 
 static void tensor_free(void* tensor) {

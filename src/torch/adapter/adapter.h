@@ -53,6 +53,10 @@ inline std::string to_string(GpStr s) {
   return std::string(s.data, s.size);
 }
 
+inline void tell_of_no_memory() {
+  core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+}
+
 // If there is no memory for our own work, that is no error of the program's: the work is left undone, and false is returned.
 template <class Body>
 bool has_memory_for(Body body) {
@@ -60,10 +64,35 @@ bool has_memory_for(Body body) {
     body();
     return true;
   } catch (const std::bad_alloc&) {
-    core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
+    tell_of_no_memory();
     return false;
   }
 }
+
+// What the core calls here ends in no exception: there is Rust above it, through which none may go. Returns whether the body
+// came to its end.
+template <class Body>
+bool without_exceptions(Body body) noexcept {
+  try {
+    return has_memory_for(body);
+  } catch (const std::exception& error) {
+    core->note(gp_str(error.what()));
+  } catch (...) {
+    core->note(gp_str("an exception of an unknown kind ended a part of recording or patching"));
+  }
+  return false;
+}
+
+// A static that is never destroyed, since a program's own statics may still run a model when ours would be gone. It lies in
+// static memory: an allocation that fails while the adapter is being loaded would end the process.
+template <class T>
+union Lasting {
+  T value;
+  Lasting() : value() {
+  }
+  ~Lasting() {
+  }
+};
 
 // Keeps the elements for which `stays` is true, in their order. Destroying the others may run code of the user's, which may
 // come back here, so they are taken out first.
@@ -76,8 +105,24 @@ void keep_if(std::vector<T>& elements, Stays stays) {
 
 // ---- thread.cpp: the state of this thread, and what is kept alive for its run ----
 
+// What is asked for at every operation. It stands in one place, so that it costs one look-up of thread-local memory.
+struct Here {
+  GpThread* thread = nullptr;
+  // Who wants the key included on this thread: the core, or the copies whose writes must be seen. A third reason is
+  // watches_scope: values that are computed without history after a patch.
+  bool core = false;
+  bool mirrors = false;
+};
+
+// A plain object without a first-use guard, which each marker and operation would have to look at.
+static thread_local Here here;
+
 // The core writes this, except for `cold`.
-GpThread& this_thread();
+inline GpThread& this_thread() {
+  if (!here.thread)
+    here.thread = core->thread();
+  return *here.thread;
+}
 
 // Whether a scope is open in which something matters.
 inline bool is_inside(const GpThread& thread) {
@@ -106,6 +151,7 @@ struct Held {
     const void* parameter;
     const c10::StorageImpl* memory; // the parameter's
     at::Tensor patched;
+    uint64_t noted = 0; // see loses_history
   };
   std::vector<Copy> copies;
   // The number of operations that autograd had counted on this thread when the root was called.
@@ -129,7 +175,6 @@ void keep_addresses(const void* const* identities, size_t n);
 void arm(uint32_t on);
 void watch(bool on);
 void rearm();
-bool is_watching();
 // Whether this thread computes the forward of a function with a backward of its own, through which gradients will go. The
 // setter returns the value before.
 bool set_own_backward(bool on);
@@ -177,6 +222,21 @@ private:
   std::vector<GpItem> items_;
 };
 
+// Calls `visit` for each defined tensor of a value, in order: the value itself, or those in its tuples and lists of tensors.
+template <class Visit>
+void for_each_tensor(const c10::IValue& value, const Visit& visit) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined())
+      visit(value.toTensor());
+  } else if (value.isTuple()) {
+    for (const c10::IValue& element : value.toTupleRef().elements())
+      for_each_tensor(element, visit);
+  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+    for (const c10::IValue& element : value.toListRef())
+      for_each_tensor(element, visit);
+  }
+}
+
 uint8_t dtype_code(c10::ScalarType type);
 c10::ScalarType dtype_of(uint8_t code);
 const char* dtype_name(c10::ScalarType type); // "float32"
@@ -189,7 +249,8 @@ enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
   Result, // an operation's or scope's result: in place if nobody else sees its memory
   Owned, // a result that a program shows: in place if it, and we, hold it in one place only
-  Borrowed // an input or a parameter: always on a copy
+  Borrowed, // an input: always on a copy
+  Parameter // always on a copy, of which the patch may change other elements when the parameter has been written
 };
 
 // While recording, keeps the addresses of the value's tensors in use as long as the run lasts.
@@ -213,8 +274,8 @@ void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, si
 // Handles an input (from the scope's caller) or the output of the present scope.
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
 // Shows the tensors among `values` to the core, except the `unseen` ones, and replaces patched parameters by patched copies,
-// except those that are `written`. `unseen` and `written` have one bit for each index.
-void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
+// except those that are `written`. `unseen` and `written` have one bit for each index. Returns whether any was replaced.
+bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
 
 // ---- args.cpp: what a value that is about to appear is made from, and where ----
 
@@ -278,10 +339,25 @@ inline uint64_t written_by(const OpInfo& info, const c10::IValue* arguments) {
   return info.written | info.statistics;
 }
 
+// A call of an operation that has come to the fallback.
+struct Dispatched {
+  const c10::OperatorHandle& op;
+  c10::DispatchKeySet keys; // those below ours
+  torch::jit::Stack* stack;
+  // Goes on with the call. It is not called anew: profilers and other observers have been told of it already.
+  void run() const {
+    op.redispatchBoxed(keys, stack);
+  }
+  // The same if operands have been replaced, which may be of another kind.
+  void run_anew() const {
+    op.callBoxed(stack);
+  }
+};
+
 // Runs one operation of the present scope: shows its operands, except the `unseen` ones, calls it, and handles its result.
-void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen);
+void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& info, uint64_t unseen);
 // The same for an operation outside of other runs, on a thread with a flat run.
-void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info);
+void intercept_flat(const Dispatched& call, const OpInfo& info);
 
 void start_fallback();
 void start_script();

@@ -147,7 +147,7 @@ static void wait_for(Kept& kept) {
 GpStr kept_read(void* handle, void* bytes, size_t size) {
   static thread_local std::string last;
   auto& kept = *static_cast<Kept*>(handle);
-  last = reason([&] {
+  const auto read_it = [&] {
     TORCH_CHECK(
         !is_captured(current_stream(kept.copy)),
         "what a probe or record has kept cannot be read while the current stream is captured into a CUDA graph: read it "
@@ -157,8 +157,9 @@ GpStr kept_read(void* handle, void* bytes, size_t size) {
     TORCH_CHECK(read.nbytes() == size, "a kept value of ", read.nbytes(), " bytes, expected ", size);
     if (size)
       std::memcpy(bytes, read.const_data_ptr(), size);
-  });
-  return gp_str(last);
+  };
+  const bool told = without_exceptions([&] { last = reason(read_it); });
+  return told ? gp_str(last) : gp_str("there was no memory to read it with");
 }
 
 // A DLPack tensor that holds a reference of its own. Its reader may read on the stream that is current when the tensor is lent,
@@ -178,7 +179,7 @@ struct Lent {
 void* kept_lend(void* handle) {
   auto& kept = *static_cast<Kept*>(handle);
   DlManagedTensor* out = nullptr;
-  reason([&] {
+  without_exceptions([&] {
     // The caller then asks for a copy in host memory, which is refused with a message.
     if (is_captured(current_stream(kept.copy)))
       return;

@@ -131,32 +131,41 @@ struct Ender {
 
 static thread_local uint32_t own_calls = 0;
 
-void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info) {
+void intercept_flat(const Dispatched& call, const OpInfo& info) {
+  const torch::jit::Stack* stack = call.stack;
   if (own_calls || at::in_parallel_region() || backward_node()) {
-    op.callBoxed(stack);
+    call.run();
     return;
   }
-  learn();
-  // Held while the operation runs, since the operation may make another registry known.
-  const std::shared_ptr<const Registry> registry = known().registry;
-  const Place* place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
   const auto has_run = [] { return this_thread().flat == 2; };
-  if (starts().empty() ? !has_run() : starts_run(op.schema(), info, place))
-    begin();
+  // Held while the operation runs, since the operation may make another registry known.
+  std::shared_ptr<const Registry> registry;
+  const Place* place = nullptr;
+  const bool ready = has_memory_for([&] {
+    learn();
+    registry = known().registry;
+    place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
+    if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, place))
+      begin();
+  });
+  if (!ready) {
+    call.run();
+    return;
+  }
   if (!has_run() || core->flat_next() == GP_NEXT_OVER) {
     if (starts().empty())
       core->flat_thread(0);
     else
       core->flat_end();
-    op.callBoxed(stack);
+    call.run();
     return;
   }
   {
     Now now(place);
     if (is_inside(this_thread()))
-      intercept(op, stack, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
+      intercept(this_thread(), call, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
     else
-      op.callBoxed(stack);
+      call.run();
   }
   static thread_local Ender ender;
   ender.touched = true;
@@ -167,7 +176,7 @@ void flat_thread() {
     core->flat_thread(1);
 }
 
-void flat_start(const GpStr* run_at, size_t n) {
+static void add_starts(const GpStr* run_at, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     const std::string path = to_string(run_at[i]);
     const auto dot = path.rfind('.');
@@ -179,7 +188,11 @@ void flat_start(const GpStr* run_at, size_t n) {
       starts().push_back({module, path.substr(dot + 1)});
     }
   }
-  flat_thread();
+}
+
+void flat_start(const GpStr* run_at, size_t n) {
+  if (without_exceptions([&] { add_starts(run_at, n); }))
+    flat_thread();
 }
 
 void flat_forked() {
@@ -192,14 +205,15 @@ void own_enter() {
 
 void own_leave(const void* module) {
   // The counter is still 1, so the members that reading the module calls are not recorded either.
-  if (own_calls == 1 && module) {
-    try {
-      register_module(module);
-    } catch (const std::exception& error) {
-      const std::string why = std::string("a module's parameters could not be listed: ") + error.what();
-      core->note(gp_str(why));
-    }
-  }
+  if (own_calls == 1 && module)
+    without_exceptions([&] {
+      try {
+        register_module(module);
+      } catch (const std::exception& error) {
+        const std::string why = std::string("a module's parameters could not be listed: ") + error.what();
+        core->note(gp_str(why));
+      }
+    });
   --own_calls;
 }
 

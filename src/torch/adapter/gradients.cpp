@@ -9,12 +9,13 @@
 #include <torch/csrc/autograd/function.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace graphpatch {
 
 void begin_gradients() {
   if (at::GradMode::is_enabled())
-    held().history = at::sequence_number::peek();
+    has_memory_for([] { held().history = at::sequence_number::peek(); });
 }
 
 static void watch_tensor(const at::Tensor& tensor, const std::string& function) {
@@ -25,8 +26,10 @@ static void watch_tensor(const at::Tensor& tensor, const std::string& function) 
   if (!node || node->sequence_nr() < held().history)
     return;
   tensor.register_hook([function](const at::Tensor&) {
-    const std::string note = function + ": a gradient came back through it; " + kOtherFormulas;
-    core->note(gp_str(note));
+    has_memory_for([&] {
+      const std::string note = function + ": a gradient came back through it; " + kOtherFormulas;
+      core->note(gp_str(note));
+    });
   });
 }
 
@@ -47,7 +50,7 @@ static void watch_all(const c10::IValue& value, const std::string& function) {
 
 void tell_of_gradients(const c10::IValue& result, const std::string& function) {
   if (at::GradMode::is_enabled())
-    watch_all(result, function);
+    has_memory_for([&] { watch_all(result, function); });
 }
 
 // ---- functions of C++ with a backward of their own ----
@@ -100,11 +103,16 @@ void patched_without_history(const GpTarget& target, const at::Tensor& tensor) {
     known.push_back({next, text, target.raises != 0});
 }
 
+bool loses_history(uint64_t& noted) {
+  const uint64_t next = at::sequence_number::peek();
+  return !at::GradMode::is_enabled() && std::exchange(noted, next) != next;
+}
+
 void watch_rest_of_scope() {
   if (!this_thread().held || !held().without_history)
     return;
-  held().without_history->scopes.push_back(this_thread().frame);
-  rearm();
+  if (has_memory_for([] { held().without_history->scopes.push_back(this_thread().frame); }))
+    rearm();
 }
 
 bool watches_scope() {
@@ -115,9 +123,7 @@ bool watches_scope() {
   return std::find(scopes.begin(), scopes.end(), thread.frame) != scopes.end();
 }
 
-void came_to_be(const c10::IValue* values, size_t n) {
-  if (!this_thread().held || !held().without_history)
-    return;
+static void note_values(const c10::IValue* values, size_t n) {
   auto& apart = *held().without_history;
   auto& known = apart.values;
   size_t& most = apart.most;
@@ -141,19 +147,23 @@ void came_to_be(const c10::IValue* values, size_t n) {
   }
 }
 
+void came_to_be(const c10::IValue* values, size_t n) {
+  if (this_thread().held && held().without_history)
+    has_memory_for([&] { note_values(values, n); });
+}
+
 static void refuse(const at::Tensor& tensor, const WithoutHistory::Patch& patch) {
   tensor.register_hook([text = patch.text, raises = patch.raises](const at::Tensor&) {
-    const std::string why = "graphpatch: patch \"" + text + "\" has no part in a gradient: " + kLosesGradient;
-    core->note(gp_str(why));
-    TORCH_CHECK(!raises, why);
+    has_memory_for([&] {
+      const std::string why = "graphpatch: patch \"" + text + "\" has no part in a gradient: " + kLosesGradient;
+      core->note(gp_str(why));
+      TORCH_CHECK(!raises, why);
+    });
   });
 }
 
-void refuse_gradients(Held& held) {
-  if (!held.without_history)
-    return;
-  const auto apart = std::move(held.without_history);
-  for (const WithoutHistory::Value& value : apart->values) {
+static void refuse_all(const WithoutHistory& apart) {
+  for (const WithoutHistory::Value& value : apart.values) {
     const auto impl = value.tensor.lock();
     if (!impl)
       continue;
@@ -163,9 +173,16 @@ void refuse_gradients(Held& held) {
     if (!node || node->sequence_nr() == value.node || node->name().find("CppNode") == std::string::npos)
       continue;
     for (size_t i = 0; i < value.patches; ++i)
-      if (node->sequence_nr() < apart->patches[i].node)
-        refuse(tensor, apart->patches[i]);
+      if (node->sequence_nr() < apart.patches[i].node)
+        refuse(tensor, apart.patches[i]);
   }
+}
+
+void refuse_gradients(Held& held) {
+  if (!held.without_history)
+    return;
+  const auto apart = std::move(held.without_history);
+  has_memory_for([&] { refuse_all(*apart); });
 }
 
 } // namespace graphpatch

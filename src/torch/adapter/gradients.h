@@ -23,6 +23,9 @@ void tell_of_gradients(const c10::IValue& result, const std::string& function);
 //
 // Notes that such a patch has been applied.
 void patched_without_history(const GpTarget& target, const at::Tensor& tensor);
+// Whether a value that was patched before is now read where this may matter, and nobody has said so since autograd's last
+// node. `noted` has the number of that node.
+bool loses_history(uint64_t& noted);
 // If such a patch was applied, operations of this scope are intercepted from now on for that purpose alone. watches_scope:
 // whether they are.
 void watch_rest_of_scope();

@@ -1,6 +1,7 @@
 // Host values: a program shows an input or the output of a scope by calls (C++, Python), and gets its leaves as the patches
 // left them. This file also has the operators by which Python, which has no pointers, reaches tensors and modules.
 #include "gradients.h"
+#include "write.h"
 
 #include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -98,13 +99,7 @@ static void collect_leaves(const GpItem* items, size_t& at, const c10::IValue& v
   }
 }
 
-// The program has described the value with Python's names of types; what libtorch knows of a tensor is added by Items.
-static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, const GpItem* items, Ownership how) {
-  handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, &value, 1);
-  GpToken token;
-  const uint32_t wanted = core->value_begin(kind, index, &token);
-  if (!wanted)
-    return;
+static void do_wanted(const GpToken& token, uint32_t wanted, c10::IValue& value, const GpItem* items, Ownership how) {
   const auto list = [&](Items& out) {
     out.add(value);
     out.rename(items); // types without a tag, and dicts, keep the names that the program gave
@@ -125,6 +120,17 @@ static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, cons
   }
 }
 
+// The program has described the value with Python's names of types; what libtorch knows of a tensor is added by Items.
+static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, const GpItem* items, Ownership how) {
+  has_memory_for([&] { handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, &value, 1); });
+  GpToken token;
+  const uint32_t wanted = core->value_begin(kind, index, &token);
+  if (!wanted)
+    return;
+  if (!has_memory_for([&] { do_wanted(token, wanted, value, items, how); }))
+    core->value_abandon(&token);
+}
+
 static GpStr answer_with(const std::string& text) {
   static thread_local std::string last;
   last = text;
@@ -133,11 +139,15 @@ static GpStr answer_with(const std::string& text) {
 
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed) {
   *changed = 0;
-  if (!is_inside(this_thread()) || n == 0) {
-    if (this_thread().run)
+  // Without memory for our own work, the value is shown as one that nothing has changed.
+  const auto unchanged = [&] {
+    *changed = 0;
+    if (this_thread().held)
       held().shown.clear();
     return gp_str("");
-  }
+  };
+  if (!is_inside(this_thread()) || n == 0)
+    return unchanged();
   try {
     c10::impl::ExcludeDispatchKeyGuard outside(kKey);
     size_t at = kind == GP_VALUE_INPUTS;
@@ -156,6 +166,9 @@ GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, u
       *changed += leaf.changed;
     held().shown = std::move(leaves);
     return gp_str("");
+  } catch (const std::bad_alloc&) {
+    tell_of_no_memory();
+    return unchanged();
   } catch (const c10::Error& error) {
     return answer_with(error.what_without_backtrace());
   } catch (const std::exception& error) {
@@ -164,7 +177,7 @@ GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, u
 }
 
 uint32_t shown_leaf(size_t index, GpLeaf* out) {
-  if (!this_thread().run || index >= held().shown.size())
+  if (!this_thread().held || index >= held().shown.size())
     return 0;
   const Leaf& leaf = held().shown[index];
   *out = GpLeaf{};
@@ -215,6 +228,11 @@ void register_doors() {
             stack.emplace_back(before);
           },
           alias),
+      // The address of a gp_torch_callback of Python's, which gives a tensor (whose address it gets as its user's pointer) the
+      // class of another one.
+      Operator(
+          "graphpatch::keep_classes(int callback) -> ()",
+          [](Stack& stack) { keep_classes_by(reinterpret_cast<const void*>(torch::jit::pop(stack).toInt())); }, alias),
       // Called around the forward of a torch.autograd.Function, through whose own backward gradients will go.
       Operator(
           "graphpatch::own_backward(bool on) -> bool",

@@ -9,6 +9,7 @@
 #include <torch/csrc/jit/runtime/custom_operator.h>
 
 #include <mutex>
+#include <string_view>
 #include <unordered_map>
 
 namespace graphpatch {
@@ -50,19 +51,19 @@ static const Symbols& symbols() {
 
 // Nodes carry numbers only; the scopes behind them live as long as any code made from the nodes.
 static std::mutex scopes_mutex;
-static std::unordered_map<int64_t, std::weak_ptr<Scope>> scopes;
+static Lasting<std::unordered_map<int64_t, std::weak_ptr<Scope>>> scopes;
 
 static int64_t number_of(const std::shared_ptr<Scope>& scope) {
   static int64_t next = 0;
   const Lock lock(scopes_mutex);
-  scopes.emplace(++next, scope);
+  scopes.value.emplace(++next, scope);
   return next;
 }
 
 static std::shared_ptr<Scope> scope_of(const Node* node) {
   const Lock lock(scopes_mutex);
-  auto found = scopes.find(node->i(symbols().scope));
-  auto scope = found == scopes.end() ? nullptr : found->second.lock();
+  auto found = scopes.value.find(node->i(symbols().scope));
+  auto scope = found == scopes.value.end() ? nullptr : found->second.lock();
   TORCH_CHECK(scope, "a graph with markers of graphpatch outlived what they refer to");
   return scope;
 }
@@ -86,7 +87,7 @@ static Operation enter_root_marker(const Node* node) {
 
 static Operation enter_marker(const Node* node) {
   return [scope = scope_of(node)](Stack& stack) {
-    stack.emplace_back();
+    stack.back() = c10::IValue();
     GpThread& thread = this_thread();
     if (thread.cold)
       ++thread.cold;
@@ -182,9 +183,9 @@ private:
     for (size_t i = 1; i < arguments.size(); ++i)
       names.push_back(arguments[i].name());
     // Tracing names an argument after the caller's value. For a class of libtorch's own, the names in its forward are known.
-    static const std::string kLayers = "__torch__.torch.nn.modules.";
+    constexpr std::string_view kLayers = "__torch__.torch.nn.modules.";
     const std::string name = class_name(type);
-    const auto at = name.rfind(kLayers, 0) == 0 ? name.find('.', kLayers.size()) : std::string::npos;
+    const auto at = name.compare(0, kLayers.size(), kLayers) == 0 ? name.find('.', kLayers.size()) : std::string::npos;
     if (names.size() == 1 && at != std::string::npos) {
       const std::string file = name.substr(kLayers.size(), at - kLayers.size());
       if (file != "container" && file != "transformer" && file != "loss" && file != "distance")
@@ -195,9 +196,10 @@ private:
     return names;
   }
 
-  // Nobody uses the result: inlining records the place of the call only for nodes that have a result.
-  static Node* create_enter(Graph& graph, Symbol kind, int64_t number) {
-    Node* node = graph.create(kind, 1);
+  // Nobody uses the result: inlining records the place of the call only for nodes that have a result. It takes the place of the
+  // module on the interpreter's stack, which so needs no more memory.
+  static Node* create_enter(Graph& graph, Symbol kind, int64_t number, Value* module) {
+    Node* node = graph.create(kind, {module}, 1);
     node->i_(symbols().scope, number);
     node->output()->setType(c10::NoneType::get());
     return node;
@@ -206,9 +208,7 @@ private:
   // `function`: the name of what is called as a root; empty for a scope.
   void enclose(Graph& graph, const std::shared_ptr<Scope>& scope, Symbol enter, const std::string& function) {
     const int64_t number = number_of(scope);
-    Node* last = create_enter(graph, enter, number);
-    if (enter == symbols().enter_root)
-      last->addInput(graph.inputs().at(0));
+    Node* last = create_enter(graph, enter, number, graph.inputs().at(0));
     graph.prependNode(last);
     for (size_t i = 1; i < graph.inputs().size(); ++i) {
       Value* input = graph.inputs()[i];
@@ -320,7 +320,7 @@ private:
     auto scope = std::make_shared<Scope>(path, join(absolute, path), "", names);
     keep_.push_back(scope);
     const int64_t number = number_of(scope);
-    Node* enter = create_enter(graph, symbols().enter, number);
+    Node* enter = create_enter(graph, symbols().enter, number, node->input(0));
     enter->insertBefore(node);
     for (size_t i = 1; i < node->inputs().size(); ++i) {
       Node* marker = graph.create(symbols().input, {node->input(i)}, 1);
@@ -351,7 +351,7 @@ private:
 } // namespace
 
 std::shared_ptr<Graph> instrument(GraphFunction& function, const c10::ClassTypePtr& type, std::shared_ptr<Scope>& root,
-                                  std::string& lost) {
+                                  std::vector<std::shared_ptr<Scope>>& keep, std::string& lost) {
   Instrumenter instrumenter;
   auto graph = instrumenter.root(function, type, root);
   bool parameters = false;
@@ -370,9 +370,7 @@ std::shared_ptr<Graph> instrument(GraphFunction& function, const c10::ClassTypeP
     say("parts of it run as parallel tasks (fork): what they do, and what follows a wait for them, is not seen");
   if (instrumenter.differentiates)
     say(std::string("it takes gradients itself; ") + kOtherFormulas);
-  // The executor's code keeps the scopes alive through its markers. Until that code is made, this variable does.
-  static thread_local std::vector<std::shared_ptr<Scope>> until_compiled;
-  until_compiled = instrumenter.take();
+  keep = instrumenter.take();
   return graph;
 }
 

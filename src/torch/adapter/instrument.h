@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace graphpatch {
 
@@ -27,9 +28,11 @@ private:
   GpScope* handle_;
 };
 
-// Sets `root` to the function's own scope, and `lost` to a note about what the graph no longer shows, if anything.
+// Sets `root` to the function's own scope, and `lost` to a note about what the graph no longer shows, if anything. `keep` gets
+// all scopes; they must live until code is made from the graph, which then keeps them.
 std::shared_ptr<torch::jit::Graph> instrument(torch::jit::GraphFunction& function, const c10::ClassTypePtr& type,
-                                              std::shared_ptr<Scope>& root, std::string& lost);
+                                              std::shared_ptr<Scope>& root, std::vector<std::shared_ptr<Scope>>& keep,
+                                              std::string& lost);
 
 void register_markers();
 

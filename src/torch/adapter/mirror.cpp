@@ -296,16 +296,6 @@ void forget_copies(const at::Tensor& written) {
   });
 }
 
-void collect_tensors(const c10::IValue& value, c10::SmallVector<at::Tensor, 2>& out) {
-  if (value.isTensor()) {
-    if (is_memory(value.toTensor()))
-      out.push_back(value.toTensor());
-  } else if (value.isTensorList() || value.isOptionalTensorList()) {
-    for (const c10::IValue& element : value.toListRef())
-      collect_tensors(element, out);
-  }
-}
-
 } // namespace mirroring
 
 using namespace mirroring;
@@ -313,10 +303,6 @@ using namespace mirroring;
 bool is_memory(const at::Tensor& tensor) {
   return tensor.defined() && tensor.layout() == c10::kStrided && tensor.has_storage() && !tensor.is_nested() &&
          !tensor.is_meta() && !at::isTensorSubclassLike(tensor) && !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
-}
-
-bool has_mirrors() {
-  return is_watching();
 }
 
 void prune_mirrors() {
@@ -346,7 +332,10 @@ Writes::Writes(const OpInfo& info, const c10::IValue* arguments, bool stores) {
   const uint64_t written = stores ? written_by(info, arguments) : 0;
   for (size_t i = 0; i < 64 && written >> i; ++i)
     if (written >> i & 1)
-      collect_tensors(arguments[i], written_);
+      for_each_tensor(arguments[i], [&](const at::Tensor& tensor) {
+        if (is_memory(tensor))
+          written_.push_back(tensor);
+      });
   if (written_.empty())
     return;
   reached_ = std::make_unique<Reach>();

@@ -1,5 +1,6 @@
 // Operands: parameters that an operation is about to read, and their patched copies.
-#include "adapter.h"
+#include "gradients.h"
+#include "write.h"
 
 #include <algorithm>
 
@@ -12,23 +13,38 @@ enum Operand : uint8_t {
   kLookedAt, // the operation writes into it: it stays, and only patches that read it, such as probes, get it
 };
 
+static Held::Copy* copy_for(uint32_t frame, const void* identity) {
+  for (Held::Copy& copy : held().copies)
+    if (copy.frame == frame && copy.parameter == identity)
+      return &copy;
+  return nullptr;
+}
+
 // The patched copy of a parameter for the frame at `level`. It is made once for each frame.
 static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Tensor& parameter, Operand how) {
   const void* identity = parameter.unsafeGetTensorImpl();
   // A flat run may go on without end, and an optimizer may have changed the parameter meanwhile, so its copies are not kept.
-  const bool keep = !this_thread().flat_now;
-  if (keep)
-    for (const Held::Copy& copy : held().copies)
-      if (copy.frame == frame && copy.parameter == identity)
-        return how == kLookedAt ? parameter : copy.patched;
-  const c10::StorageImpl* memory = parameter.has_storage() ? parameter.storage().unsafeGetStorageImpl() : nullptr;
+  // Inside of a function with a backward of its own the copy is refused, though it may be right outside of it.
+  const bool keep = !this_thread().flat_now && !loses_gradient(parameter);
   Targets targets;
-  targets.size = core->parameter_targets(level, identity, &targets.owner, &targets.data);
+  const auto ask = [&] { targets.size = core->parameter_targets(level, identity, &targets.owner, &targets.data); };
+  if (Held::Copy* copy = keep ? copy_for(frame, identity) : nullptr) {
+    if (how == kLookedAt)
+      return parameter;
+    if (!copy->patched.is_same(parameter) && loses_history(copy->noted)) {
+      ask();
+      for (size_t i = 0; i < targets.size; ++i)
+        patched_without_history(targets.data[i], copy->patched);
+    }
+    return copy->patched;
+  }
+  const c10::StorageImpl* memory = parameter.has_storage() ? parameter.storage().unsafeGetStorageImpl() : nullptr;
+  ask();
   const auto writes = [](const GpTarget& target) { return target.action <= GP_REPLACE; };
   if (how == kLookedAt && std::any_of(targets.data, targets.data + targets.size, writes))
     return parameter;
   c10::IValue value(parameter);
-  apply_targets(targets.data, targets.size, &value, 1, Ownership::Borrowed);
+  apply_targets(targets.data, targets.size, &value, 1, Ownership::Parameter);
   at::Tensor patched = value.toTensor();
   if (how == kLookedAt && !patched.is_same(parameter))
     return parameter; // a function that changes the value is called again after the operation has written
@@ -37,20 +53,7 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   return patched;
 }
 
-static void collect(Items& items, const c10::IValue& value) {
-  if (value.isTensor()) {
-    if (value.toTensor().defined())
-      items.add_tensor(value.toTensor());
-  } else if (value.isTuple()) {
-    for (const c10::IValue& element : value.toTupleRef().elements())
-      collect(items, element);
-  } else if (value.isTensorList() || value.isOptionalTensorList()) {
-    for (const c10::IValue& element : value.toListRef())
-      collect(items, element);
-  }
-}
-
-// Walks the tensors in the same order as `collect`.
+// Walks the tensors in the same order as `for_each_tensor`.
 static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const std::vector<uint8_t>& replace, size_t& at) {
   if (value.isTensor()) {
     const auto how = value.toTensor().defined() ? static_cast<Operand>(replace[at++]) : kAsItIs;
@@ -72,10 +75,10 @@ static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const
   }
 }
 
-void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
+bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
   const GpThread& thread = this_thread();
   if (!((level ? thread.outer_wants : thread.wants) & GP_WANTS_OPERANDS))
-    return;
+    return false;
   const uint32_t frame = level ? thread.outer_frame : thread.frame;
   static thread_local Items items;
   items.clear();
@@ -84,11 +87,11 @@ void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
   is_written.clear();
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i)) {
-      collect(items, values[i]);
+      for_each_tensor(values[i], [](const at::Tensor& tensor) { items.add_tensor(tensor); });
       is_written.resize(items.size(), has(written, i));
     }
   if (!items.size())
-    return;
+    return false;
   static thread_local std::vector<uint8_t> replace;
   replace.assign(items.size(), 0);
   core->operands(level, items.data(), items.size(), replace.data());
@@ -98,12 +101,13 @@ void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
     any |= replace[i] != kAsItIs;
   }
   if (!any)
-    return;
+    return false;
   std::vector<uint8_t> flags = replace; // patching may come back here
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i))
       substitute(level, frame, values[i], flags, at);
+  return true;
 }
 
 } // namespace graphpatch

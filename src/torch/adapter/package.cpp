@@ -6,11 +6,13 @@
 // a runner alone). Our function takes that method's place in the runner's table, for good, and calls libtorch's own one.
 #include "adapter.h"
 
+#include <c10/util/hash.h>
 #include <torch/library.h>
 
 #if __has_include(<torch/csrc/inductor/aoti_runner/model_container_runner.h>)
 #include <torch/csrc/inductor/aoti_runner/model_container_runner.h>
 
+#include <cstddef>
 #include <dlfcn.h>
 #include <link.h>
 #include <sys/mman.h>
@@ -81,9 +83,31 @@ std::string name_of(const Runner& runner) {
   return inside == std::string::npos ? path : path.substr(inside) + " of its package";
 }
 
-void tell(const Runner& runner, const char* what) {
-  const std::string text = "a model that AOTInductor has compiled (" + name_of(runner) + ") " + what;
-  core->note(gp_str(text));
+// How many objects the dynamic linker has ever removed. As long as none is removed, none takes the address of another.
+uint64_t objects_removed() {
+  uint64_t removed = 0;
+  core->lock_enter(); // a lock of the dynamic linker's is taken, and a fork has to find it free
+  dl_iterate_phdr(
+      [](dl_phdr_info* object, size_t size, void* removed) {
+        if (size >= offsetof(dl_phdr_info, dlpi_subs) + sizeof(object->dlpi_subs))
+          *static_cast<uint64_t*>(removed) = object->dlpi_subs;
+        return 1;
+      },
+      &removed);
+  core->lock_leave();
+  return removed;
+}
+
+// What a run of such a model is told of, once for each session and model.
+enum class Told : uint8_t { kOneOperation, kOutside };
+
+void tell(const Runner& runner, Told which, const char* what) {
+  if (!core->first_note(c10::get_hash(Loaded::entry(runner), objects_removed(), static_cast<uint8_t>(which))))
+    return;
+  has_memory_for([&] {
+    const std::string text = "a model that AOTInductor has compiled (" + name_of(runner) + ") " + what;
+    core->note(gp_str(text));
+  });
 }
 
 // Whether anything is wanted of what this thread computes now.
@@ -97,10 +121,15 @@ bool is_armed() {
 
 std::vector<at::Tensor> run_as_operation(Runner* runner, Handles& handles, void* stream) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("graphpatch::aoti_model", "");
-  c10::List<at::Tensor> inputs;
-  for (AtenTensorHandle handle : handles)
-    inputs.push_back(tensor_of(handle));
-  torch::jit::Stack stack{c10::IValue(std::move(inputs))};
+  torch::jit::Stack stack;
+  const bool ready = has_memory_for([&] {
+    c10::List<at::Tensor> inputs;
+    for (AtenTensorHandle handle : handles)
+      inputs.push_back(tensor_of(handle));
+    stack.emplace_back(std::move(inputs));
+  });
+  if (!ready)
+    return own_run()(runner, handles, stream);
   Call now{runner, &handles, stream};
   call = &now;
   try {
@@ -120,13 +149,15 @@ std::vector<at::Tensor> run(Runner* runner, Handles& handles, void* stream) {
   if (!is_looked_at(thread))
     return own_run()(runner, handles, stream);
   if (is_armed()) {
-    tell(*runner, "is one operation, `aoti_model`: its outputs can be seen and patched, what it computes inside cannot. "
-                  "To see that, run the exported program or the model that it was compiled from");
+    tell(*runner, Told::kOneOperation,
+         "is one operation, `aoti_model`: its outputs can be seen and patched, what it computes inside cannot. "
+         "To see that, run the exported program or the model that it was compiled from");
     return run_as_operation(runner, handles, stream);
   }
   if (!thread.run)
-    tell(*runner, "was run outside of every call of a module: nothing of it was seen. Call it in the forward of a module to "
-                  "see its outputs");
+    tell(*runner, Told::kOutside,
+         "was run outside of every call of a module: nothing of it was seen. Call it in the forward of a module to "
+         "see its outputs");
   return own_run()(runner, handles, stream);
 }
 
@@ -136,6 +167,7 @@ bool is_sealed(uintptr_t address) {
     uintptr_t address;
     bool found;
   } search{address, false};
+  core->lock_enter(); // as above
   dl_iterate_phdr(
       [](dl_phdr_info* object, size_t, void* data) {
         auto& search = *static_cast<Search*>(data);
@@ -148,6 +180,7 @@ bool is_sealed(uintptr_t address) {
         return search.found ? 1 : 0;
       },
       &search);
+  core->lock_leave();
   return search.found;
 }
 

@@ -25,15 +25,10 @@ private:
   std::optional<c10::impl::ExcludeDispatchKeyGuard> front_, back_;
 };
 
-static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
-  at::Tensor tensor = std::move(slot).toTensor();
-  slot = c10::IValue();
+static uint32_t patched_tensor(const GpTarget& target, at::Tensor& tensor, bool shared, Ownership how) {
   uint32_t answer;
-  if (target.action != GP_CUSTOM_TORCH && loses_gradient(tensor)) {
-    answer = elsewhere(target, kLosesGradient, &tensor);
-    slot = std::move(tensor);
-    return verdict(answer);
-  }
+  if (target.action != GP_CUSTOM_TORCH && loses_gradient(tensor))
+    return elsewhere(target, kLosesGradient, &tensor);
   // Whether nobody else sees the tensor's memory.
   const bool sole = (how == Ownership::Result || how == Ownership::Owned) && !shared && is_memory(tensor) &&
                     only_ours(tensor, how == Ownership::Owned ? 2 : 1);
@@ -62,11 +57,8 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
         target.tensor && target.tensor->foreign && static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
     bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
     // Python's factories (torch.full) call their operator below autograd, and drop the history of its result afterwards.
-    if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality)) {
-      answer = elsewhere(target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
-      slot = std::move(tensor);
-      return verdict(answer);
-    }
+    if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality))
+      return elsewhere(target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
     const bool in_place = how == Ownership::InPlace || (sole && !differentiable && is_plain(tensor));
     if (in_place) {
       answer = write(target, tensor, differentiable);
@@ -78,10 +70,10 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
       flush_device();
       const std::string why = reason([&] { copy = copy_of(tensor); });
       answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
-      // The copy of a tensor that overlaps itself has other strides. If the patch changed no element, the tensor itself is
-      // kept.
-      const bool unchanged = answer == GP_APPLIED && !differentiable && is_plain(tensor) && tensor.device().is_cpu() &&
-                             may_overlap(tensor) && same_bits(copy, tensor);
+      // If the patch changed no element, the tensor itself is kept: models ask whether two values are one (`key is value`),
+      // and the copy of a tensor that overlaps itself has other strides.
+      const bool unchanged = answer == GP_APPLIED && !differentiable && how != Ownership::Parameter && is_plain(tensor) &&
+                             tensor.device().is_cpu() && same_bits(copy, tensor);
       if (answer == GP_APPLIED && !unchanged) {
         if (!sole)
           mirror(tensor, copy);
@@ -91,6 +83,20 @@ static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared,
   }
   if (answer == GP_APPLIED && target.action != GP_CUSTOM_TORCH)
     patched_without_history(target, tensor);
+  return answer;
+}
+
+static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
+  // Out of the slot, so that a tensor that nobody else holds can be written in place.
+  at::Tensor tensor = std::move(slot).toTensor();
+  slot = c10::IValue();
+  uint32_t answer = GP_APPLIED;
+  try {
+    answer = patched_tensor(target, tensor, shared, how);
+  } catch (...) {
+    slot = std::move(tensor);
+    throw;
+  }
   slot = std::move(tensor);
   verdict(answer);
 }
@@ -206,6 +212,12 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
   no_element(target, "the value in this run has no such element");
 }
 
+static c10::IValue tuple_of(const c10::ivalue::Tuple& like, std::vector<c10::IValue> elements) {
+  const auto type = like.type<c10::TupleType>();
+  return type && type->schema() ? c10::IValue(c10::ivalue::Tuple::createNamed(std::move(elements), type))
+                                : c10::IValue(c10::ivalue::Tuple::create(std::move(elements)));
+}
+
 // Follows the dig from `slot`. Containers on the way that others hold are rebuilt, so that they do not change for those others.
 static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
   if (depth == target.dig_len) {
@@ -227,28 +239,29 @@ static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, 
   const auto missing = [&] { no_element(target, "the value in this run has no such element"); };
   if (slot.isTuple()) {
     auto tuple = std::move(slot).toTuple();
-    bool held = tuple.use_count() > 1;
-    size_t size = tuple->elements().size();
-    if (step.index < 0 || static_cast<size_t>(step.index) >= size) {
-      slot = std::move(tuple);
+    slot = tuple;
+    const size_t index = static_cast<size_t>(step.index);
+    if (step.index < 0 || index >= tuple->elements().size())
       return missing();
+    const bool held = tuple.use_count() > 2; // the slot and this function
+    if (held) {
+      slot = tuple_of(*tuple, tuple->elements().vec());
+      tuple = slot.toTuple();
     }
-    std::vector<c10::IValue> elements =
-        held ? tuple->elements().vec() : std::vector<c10::IValue>(std::move(*tuple).elements().vec());
-    auto rebuild = [&] {
-      auto type = tuple->type<c10::TupleType>();
-      slot = (type && type->schema()) ? c10::IValue(c10::ivalue::Tuple::createNamed(std::move(elements), type))
-                                      : c10::IValue(c10::ivalue::Tuple::create(std::move(elements)));
-    };
-    if (!held)
-      tuple->setElements(std::vector<c10::IValue>(size));
+    // Out of the tuple, so that a tensor that nobody else holds can be written in place.
+    c10::IValue element = tuple->elements()[index];
+    tuple->unsafeSetElement(index, c10::IValue());
+    const bool was_none = element.isNone();
     try {
-      patch_slot(target, depth + 1, elements[step.index], shared || held, how);
+      patch_slot(target, depth + 1, element, shared || held, how);
     } catch (...) {
-      rebuild();
+      tuple->unsafeSetElement(index, std::move(element));
       throw;
     }
-    rebuild();
+    const bool same_type = element.isNone() == was_none;
+    tuple->unsafeSetElement(index, std::move(element));
+    if (!same_type) // a tuple remembers its type
+      slot = tuple_of(*tuple, tuple->elements().vec());
   } else if (slot.isList()) {
     c10::List<c10::IValue> list = std::move(slot).toList();
     bool held = list.use_count() > 1 && how != Ownership::InPlace;
@@ -256,8 +269,11 @@ static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, 
       slot = std::move(list);
       return missing();
     }
-    if (held)
+    if (held) {
+      slot = list; // there may be no memory for the copy
       list = list.copy();
+      slot = c10::IValue();
+    }
     c10::IValue element = list.extract(step.index);
     try {
       patch_slot(target, depth + 1, element, shared || held, how);
@@ -343,7 +359,17 @@ void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, si
   if (wanted & GP_VALUE_TARGETS) {
     Targets targets;
     targets.size = core->value_targets(&token, &targets.owner, &targets.data);
+    // An operation may hand back its operand (`to`), which is no plain tensor in Python, perhaps.
+    std::optional<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> known;
+    const auto tensor = [&] { return n == 1 && values[0].isTensor() ? values[0].toTensor() : at::Tensor(); };
+    if (targets.size && how == Ownership::Result && tensor().defined() && is_known_to_python(tensor()))
+      known.emplace(tensor().getIntrusivePtr());
     apply_targets(targets.data, targets.size, values, n, how);
+    const at::Tensor before = known ? at::Tensor(known->lock()) : at::Tensor();
+    if (at::Tensor after = tensor(); before.defined() && after.defined() && !after.is_same(before)) {
+      keep_class(before, after);
+      values[0] = std::move(after);
+    }
     // A tensor that a function of Python's has seen has a Python object, which cannot get another class.
     if (rewrapped && targets.size && n == 1 && values[0].isTensor() && is_memory(values[0].toTensor()))
       values[0] = at::alias(values[0].toTensor());

@@ -14,7 +14,8 @@ std::atomic<uint64_t> registry_generation{0};
 
 static std::mutex registry_mutex;
 // Kept as long as the process lives, since threads may still call operations while the process ends.
-static auto& registry = *new std::shared_ptr<const Registry>;
+static Lasting<std::shared_ptr<const Registry>> lasting;
+static auto& registry = lasting.value;
 static size_t models = 0;
 
 static GpRoot* define_root(const std::vector<std::string>& paths) {

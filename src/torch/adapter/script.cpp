@@ -150,8 +150,10 @@ static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& c
     core->note(gp_str("a call runs untouched: there was no memory to begin a run with"));
     return nullptr;
   } catch (const std::exception& error) {
-    const std::string why = std::string("a call runs untouched: ") + error.what();
-    core->note(gp_str(why));
+    has_memory_for([&] {
+      const std::string why = std::string("a call runs untouched: ") + error.what();
+      core->note(gp_str(why));
+    });
     return nullptr;
   }
 }
@@ -164,8 +166,10 @@ static void on_end(const at::RecordFunction& record, at::ObserverContext* observ
   if (context->waits && waiting_call() == context->call)
     waiting_call() = std::move(context->outer);
   if (context->first && !call.ours && !call.declined) {
-    const std::string why = std::string(record.name()) + ": its first call came from Python and is not seen";
-    core->note(gp_str(why));
+    has_memory_for([&] {
+      const std::string why = std::string(record.name()) + ": its first call came from Python and is not seen";
+      core->note(gp_str(why));
+    });
   }
   call.end();
 }

@@ -13,7 +13,7 @@ static void tap(const c10::OperatorHandle&, torch::jit::Stack* stack) {
   if (!is_inside(this_thread()) || value.toTensor().is_meta() || !core->tap(gp_str(path.toStringRef()), &token))
     return;
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  handle_value(token, GP_VALUE_TARGETS, &value, 1, Ownership::InPlace);
+  has_memory_for([&] { handle_value(token, GP_VALUE_TARGETS, &value, 1, Ownership::InPlace); });
 }
 
 void register_tap() {

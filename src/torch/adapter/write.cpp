@@ -6,6 +6,8 @@
 #include <ATen/TensorIndexing.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 
 namespace graphpatch {
 
@@ -35,6 +37,8 @@ bool may_overlap(const at::Tensor& tensor) {
 }
 
 bool same_bits(const at::Tensor& left, const at::Tensor& right) {
+  if (left.is_non_overlapping_and_dense() && left.strides() == right.strides())
+    return !left.numel() || std::memcmp(left.const_data_ptr(), right.const_data_ptr(), left.nbytes()) == 0;
   const auto bits = [](const at::Tensor& tensor) {
     const at::Tensor plain = tensor.is_complex() ? at::view_as_real(tensor) : tensor;
     switch (plain.element_size()) {
@@ -102,6 +106,20 @@ static auto python_forgot(const Slot& slot, int) -> decltype(slot.has_unique_ref
 template <class Slot>
 static bool python_forgot(const Slot& /*slot*/, long) {
   return false;
+}
+
+// 2.10 and later have the first of these members, older libtorch the second.
+template <class Slot>
+static auto has_object(const Slot& slot, int) -> decltype(slot.load_pyobj() != nullptr) {
+  return slot.load_pyobj() != nullptr;
+}
+template <class Slot>
+static auto has_object(const Slot& slot, long) -> decltype(slot._unchecked_untagged_pyobj() != nullptr) {
+  return slot._unchecked_untagged_pyobj() != nullptr;
+}
+
+bool is_known_to_python(const at::Tensor& tensor) {
+  return has_object(*tensor.unsafeGetTensorImpl()->pyobj_slot(), 0);
 }
 
 static bool has_one_holder(const at::TensorBase& tensor) {
@@ -224,20 +242,43 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   return result;
 }
 
-// The same with libtorch's own tensor, so that gradients go through the function.
-static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part) {
+// Calls a function of the host's with libtorch's own tensor. Returns an undefined tensor if it made none.
+static at::Tensor call_host(const void* callback, void* user, const at::Tensor& part) {
   const void* made = nullptr;
   const void* shown = part.defined() ? part.unsafeGetTensorImpl() : nullptr;
   int status;
   {
     Apart apart;
-    status = reinterpret_cast<int (*)(void*, const void*, const void**)>(target.callback)(target.user, shown, &made);
+    status = reinterpret_cast<int (*)(void*, const void*, const void**)>(const_cast<void*>(callback))(user, shown, &made);
   }
   TORCH_CHECK(status == 0, "the function returned ", status);
   if (!made)
     return at::Tensor();
   auto* impl = static_cast<c10::TensorImpl*>(const_cast<void*>(made));
   return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
+}
+
+// The same as call_user, but gradients go through the function.
+static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part) {
+  return call_host(target.callback, target.user, part);
+}
+
+// The function of Python's that keep_class calls, or null.
+static std::atomic<const void*> class_keeper{nullptr};
+
+void keep_classes_by(const void* callback) {
+  class_keeper = callback;
+}
+
+void keep_class(const at::Tensor& before, at::Tensor& after) {
+  const void* callback = class_keeper;
+  if (!callback)
+    return;
+  at::Tensor made;
+  const std::string why = reason([&] { made = call_host(callback, after.unsafeGetTensorImpl(), before); });
+  TORCH_CHECK(why.empty(), "graphpatch: patch of a value with a class of its own: ", why);
+  if (made.defined())
+    after = made;
 }
 
 const char* const kLosesGradient =

@@ -36,6 +36,11 @@ bool is_alike(const at::Tensor& one, const at::Tensor& other);
 // Calls the user's function with libtorch's own tensor. The tensor that it returns takes the tensor's place. With `keeps_kind`,
 // it must have the same shape and dtype.
 uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps_kind);
+// A patch has put another tensor in the place of one that Python knows: gives it an object of the same class.
+void keep_class(const at::Tensor& before, at::Tensor& after);
+void keep_classes_by(const void* callback);
+// Whether Python has an object of the tensor's.
+bool is_known_to_python(const at::Tensor& tensor);
 // Shows the core a tensor to keep a copy of.
 void keep_tensor(const GpTarget& target, const at::Tensor& tensor);
 

@@ -1,7 +1,8 @@
 //! Applies patches to a value that the adapter lends, and reports the result.
 
+use super::guard::guard;
 use super::lent::{array, borrowed, text, view};
-use super::{guard, raw};
+use crate::seam_generated as raw;
 use graphpatch_apply::{Scalar, View};
 use graphpatch_session::{Run, Verdict, thread};
 

@@ -3,8 +3,9 @@
 use std::ffi::c_void;
 
 use super::definitions::share;
+use super::guard::guard;
 use super::lent::{array, frames};
-use super::{guard, raw};
+use crate::seam_generated as raw;
 use graphpatch_session::{Root, Scope, Wants, thread};
 
 pub(super) extern "C" fn this_thread() -> *mut raw::GpThread {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::guard::guard;
 use super::lent::{array, text};
-use super::{guard, raw};
+use crate::seam_generated as raw;
 use graphpatch_session::{Root, Scope, family_bit, ops};
 
 pub(super) unsafe extern "C" fn op_define(name: raw::GpStr, family: *mut u64) -> u32 {

@@ -1,7 +1,7 @@
 //! CUDA values across the seam: targets on device memory, and copies that the adapter keeps for us.
 
 use super::apply::verdict;
-use super::guard;
+use super::guard::guard;
 use super::lent::{array, dtype};
 use crate::foreign::DeviceCopy;
 use crate::seam_generated as raw;

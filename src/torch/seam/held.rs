@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use super::guard;
+use super::guard::guard;
 use crate::table::started;
 use graphpatch_session::held::{Address, Held};
 use graphpatch_session::thread;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::guard;
+use super::guard::guard;
 use super::lent::{borrowed, dtype_code};
 use crate::foreign::{NativeFunction, Takes, TorchTensor};
 use crate::seam_generated as raw;

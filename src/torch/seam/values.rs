@@ -2,9 +2,10 @@
 
 use std::ffi::c_void;
 
+use super::guard::guard;
 use super::lent::{elements, frames};
 use super::targets::give_targets;
-use super::{guard, raw};
+use crate::seam_generated as raw;
 use graphpatch_core::path::Name;
 use graphpatch_session::{Run, Token, ValueKind, thread};
 

@@ -521,7 +521,7 @@ static void check_host(gp_session *session) {
   refused(GP_STATUS_TORCH, gp_run_parameters(tensors, 1));
   refused(GP_STATUS_TORCH, gp_run_snapshot(&snapshot));
   refused(GP_STATUS_TORCH, gp_run_named(&paths));
-  refused(GP_STATUS_TORCH, gp_run_patched(&paths));
+  refused(GP_STATUS_TORCH, gp_run_patched(&fits, &paths));
   refused(GP_STATUS_TORCH, gp_run_computes("add\nlinear", &fits));
   require(!fits, "no run is open");
   refused(GP_STATUS_TORCH, gp_live_start(NULL));
@@ -639,6 +639,7 @@ static void check_null(gp_session *session, const char *file) {
   gp_root *root;
   gp_scope *scope;
   bool fits;
+  char *patched;
   uint32_t number;
   gp_root_free(NULL);
   gp_scope_free(NULL);
@@ -659,7 +660,7 @@ static void check_null(gp_session *session, const char *file) {
   null(gp_run_open(session, NULL, &number, NULL)), null(gp_run_open(session, root, NULL, NULL));
   null(gp_run_parameters(NULL, 1));
   null(gp_run_snapshot(NULL));
-  null(gp_run_named(NULL)), null(gp_run_patched(NULL));
+  null(gp_run_named(NULL)), null(gp_run_patched(NULL, &patched)), null(gp_run_patched(&fits, NULL));
   null(gp_run_computes(NULL, &fits)), null(gp_run_computes("add", NULL));
   null(gp_run_resume(NULL, false, &number, NULL));
   null(gp_scope_open(NULL, &number)), null(gp_scope_open(scope, NULL));

@@ -7,7 +7,7 @@ use graphpatch_core::patch::PatchSpec;
 use graphpatch_protocol::live::{PatchState, Request, RootTree, Statistics};
 use serde_json::Value;
 
-use super::Command;
+use super::arguments::Command;
 use super::connection::{Connection, read};
 use crate::patch_arguments::absolute;
 use crate::voice::{Stop, say};

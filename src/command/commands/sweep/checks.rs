@@ -1,7 +1,5 @@
 //! The checks of a sweep's arguments before anything runs.
 
-use std::path::PathBuf;
-
 use graphpatch_core::graph::Graph;
 use graphpatch_core::patch::PatchSpec;
 
@@ -14,9 +12,6 @@ use crate::launch::outputs::{self, Content, Input, Output};
 use crate::launch::start;
 use crate::patch_arguments::values_of;
 use crate::voice::Stop;
-
-/// The table's file if -o names none.
-const TABLE: &str = "sweep.csv";
 
 impl Sweep {
     pub(super) fn check(&self, each: &Each) -> Result<(), Stop> {
@@ -100,16 +95,5 @@ impl Sweep {
         let specs: Vec<PatchSpec> = self.always()?.into_iter().chain(keepers).collect();
         check::against(graphs, specs)?;
         Ok(())
-    }
-}
-
-/// The file of a table whose name was not given. An existing file is never overwritten by it.
-pub(super) fn unnamed() -> Result<PathBuf, Stop> {
-    let table = PathBuf::from(TABLE);
-    match table.symlink_metadata() {
-        Err(_) => Ok(table),
-        Ok(_) => Err(Stop::usage(format!(
-            "{TABLE} is there already, and no -o names another table: give -o FILE (-o {TABLE} replaces it)"
-        ))),
     }
 }

@@ -18,6 +18,7 @@ mod pool;
 mod results;
 mod svg;
 pub mod table;
+mod unnamed;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -103,7 +104,7 @@ pub struct Sweep {
 impl Sweep {
     pub fn run(mut self) -> Result<u8, Stop> {
         if self.output.is_empty() {
-            self.output.push(checks::unnamed()?);
+            self.output.push(unnamed::file()?);
         }
         let each = Each::new(&self.patch, &self.slice, self.runs)?;
         let always = self.always()?;

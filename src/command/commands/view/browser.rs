@@ -1,13 +1,13 @@
 //! Opening a page in the user's browser.
 
-use std::ffi::OsString;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
 use std::process::{Command, Stdio};
 
 use graphpatch_loader::find_in_path;
 
-/// Starts the browser that $BROWSER names, or the desktop's own; false where there is none. Nothing waits for it.
-pub fn open(page: &Path) -> bool {
+/// Starts the browser that $BROWSER names, or the desktop's own, with a file or an address; false where there is none. Nothing
+/// waits for it.
+pub fn open(page: impl AsRef<OsStr>) -> bool {
     let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));

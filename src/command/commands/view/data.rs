@@ -6,6 +6,7 @@ use graphpatch_core::graph::{Graph, Kind, Node, TensorInfo, Value};
 use graphpatch_core::path::NodePath;
 use serde::Serialize;
 
+use super::compared::Compared;
 use super::flow::Flow;
 use super::sweep::Sweep;
 use super::values::Statistics;
@@ -21,6 +22,8 @@ pub struct Data {
     graphs: Vec<Rows>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sweep: Option<Sweep>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<Compared>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +60,9 @@ struct Row {
     uses: Vec<(usize, usize, usize)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     values: Vec<Statistics>,
+    /// Those of the other recording.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Statistics>,
 }
 
 #[derive(Default)]
@@ -102,6 +108,7 @@ impl Data {
             texts: texts.all,
             graphs,
             sweep: None,
+            compared: None,
         };
         let keys = values.iter().map(|value| &value.key);
         let lost = keys.filter(|key| !placed.contains(*key)).cloned().collect();
@@ -110,6 +117,23 @@ impl Data {
 
     pub fn with_sweep(self, sweep: Option<Sweep>) -> Data {
         Data { sweep, ..self }
+    }
+
+    /// With what differs in another recording, and the statistics of its values at the nodes of these graphs.
+    pub fn with_compared(
+        mut self,
+        compared: Option<Compared>,
+        graphs: &[Graph],
+        values: &[Statistics],
+    ) -> Data {
+        for (rows, graph) in self.graphs.iter_mut().zip(graphs) {
+            let mut kept = by_path(graph, values, &mut HashSet::new());
+            for row in &mut rows.nodes {
+                row.others = kept.remove(&row.path).unwrap_or_default();
+            }
+        }
+        self.compared = compared;
+        self
     }
 }
 
@@ -120,15 +144,7 @@ fn rows(
     texts: &mut Texts,
 ) -> Rows {
     let flow = Flow::of(graph);
-    let mut kept: HashMap<String, Vec<Statistics>> = HashMap::new();
-    for value in values {
-        if let Some(path) = value.path(graph) {
-            placed.insert(value.key.clone());
-            kept.entry(path.to_string())
-                .or_default()
-                .push(value.clone());
-        }
-    }
+    let mut kept = by_path(graph, values, placed);
     let mut nodes: Vec<Row> = Vec::with_capacity(flow.nodes.len());
     let mut at = Vec::with_capacity(flow.nodes.len());
     for node in &flow.nodes {
@@ -164,6 +180,24 @@ fn rows(
     }
 }
 
+/// The statistics by the paths of their nodes. Adds the keys of those that have a node to `placed`.
+fn by_path(
+    graph: &Graph,
+    values: &[Statistics],
+    placed: &mut HashSet<String>,
+) -> HashMap<String, Vec<Statistics>> {
+    let mut kept: HashMap<String, Vec<Statistics>> = HashMap::new();
+    for value in values {
+        if let Some(path) = value.path(graph) {
+            placed.insert(value.key.clone());
+            kept.entry(path.to_string())
+                .or_default()
+                .push(value.clone());
+        }
+    }
+    kept
+}
+
 fn row(graph: &Graph, node: &Node, path: &NodePath, texts: &mut Texts) -> Row {
     let mut files: Vec<usize> = Vec::new();
     for frame in &node.frames {
@@ -185,6 +219,7 @@ fn row(graph: &Graph, node: &Node, path: &NodePath, texts: &mut Texts) -> Row {
         files,
         uses: Vec::new(),
         values: Vec::new(),
+        others: Vec::new(),
     }
 }
 
@@ -206,6 +241,7 @@ fn elements(value: &Value, path: &NodePath, texts: &mut Texts, nodes: &mut Vec<R
             files: Vec::new(),
             uses: Vec::new(),
             values: Vec::new(),
+            others: Vec::new(),
         });
         elements(&element, &path, texts, nodes);
     }

@@ -1,13 +1,16 @@
 //! `graphpatch view`: a saved graph as one page for a browser, or as Graphviz text.
 //!
-//! `flow.rs` finds the data flow; `data.rs`, `values.rs` and `sweep.rs` make what the page shows, `page.rs` the page, from
-//! the files in `page/`; `dot.rs` writes Graphviz, `explorer.rs` what Model Explorer reads.
+//! `contents.rs` says what a page is made of; `flow.rs` finds the data flow; `data.rs`, `values.rs` and `sweep.rs` make what the
+//! page shows, `page.rs` the page, from the files in `page/`; `dot.rs` writes Graphviz, `explorer.rs` what Model Explorer reads.
 
-mod browser;
+pub mod browser;
+mod compared;
+pub mod contents;
 mod data;
 mod dot;
 mod explorer;
 mod flow;
+pub mod names;
 mod page;
 mod sweep;
 mod values;
@@ -20,14 +23,13 @@ use graphpatch_core::graph::{Graph, GraphFile};
 use graphpatch_core::output::replace;
 use graphpatch_core::path::NodePath;
 
-use crate::commands::show::hint;
 use crate::commands::sweep::table::Table;
 use crate::launch::outputs::{self, Content, Input, Output};
 use crate::terminal;
 use crate::voice::{Stop, print, say};
-use data::Data;
+use contents::Contents;
 use flow::Flow;
-use sweep::Sweep;
+use names::name_of;
 use values::Statistics;
 
 /// A saved graph as one page for a browser: tree, search, code, data flow
@@ -48,6 +50,12 @@ pub struct View {
     /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
     #[arg(long, value_name = "TABLE", conflicts_with = "dot")]
     sweep: Option<PathBuf>,
+    /// Another recording of the model: what differs there, in the tree and beside each node
+    #[arg(long, value_name = "GRAPH", conflicts_with_all = ["dot", "model_explorer", "statistics"])]
+    compare: Option<PathBuf>,
+    /// With --compare: the values that were saved with it, beside those of --values
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    compare_values: Option<PathBuf>,
     /// For Google's Model Explorer, instead of a page: the graph as JSON; with --values and --sweep also FILE's overlays beside it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dot", "output"])]
     model_explorer: Option<PathBuf>,
@@ -71,44 +79,26 @@ impl View {
         }
         self.check_files()?;
         let file = GraphFile::load(&self.graph)?;
-        let known = self.known(&file)?;
         if self.dot {
-            let text = self.graphviz(&known)?;
+            let name = self.graph.display().to_string();
+            let contents = self.contents(&name, &file.graphs);
+            let text = self.graphviz(&contents.known()?)?;
             return match &self.output {
                 Some(output) => write(output, &text),
                 None => print(&text),
             }
             .map(|()| 0);
         }
-        let values = match &self.values {
-            Some(file) => values::load(file)?,
-            None => Vec::new(),
-        };
-        let name = match self.graph.file_name() {
-            Some(name) => name.to_string_lossy().into_owned(),
-            None => self.graph.display().to_string(),
-        };
         if let Some(file) = &self.statistics {
-            return write_bytes(file, &table(&file.display(), &values)?).map(|()| 0);
+            return write_bytes(file, &table(&file.display(), &self.load_values()?)?).map(|()| 0);
         }
+        let name = name_of(&self.graph);
         if let Some(output) = &self.model_explorer {
-            return self.explore(output, &name, &file.graphs, &values);
+            return self.explore(output, &name, &file.graphs, &self.load_values()?);
         }
-        let start = known
-            .first()
-            .map_or_else(NodePath::root, |graph| graph.canonical(&self.path));
-        let (data, lost) = Data::new(name.clone(), &start, &file.graphs, &values);
-        if let Some(file) = self.values.as_ref().filter(|_| lost.len() == values.len()) {
-            let why = "none of its keys is the path of a node of this graph";
-            return Err(Stop::usage(format!("{}: {why}", file.display())));
-        }
-        for key in lost {
-            say(format!(
-                "{key}: no node of this graph; its values are left out"
-            ));
-        }
-        let data = data.with_sweep(self.swept(&file.graphs)?);
-        let html = page::html(&name, &data)?;
+        let page = self.contents(&name, &file.graphs).page()?;
+        page.notes.iter().for_each(say);
+        let html = page.html;
         let Some(output) = &self.output else {
             return print(&html).map(|()| 0);
         };
@@ -150,6 +140,8 @@ impl View {
         let mut inputs = vec![Input::new("the same command", &self.graph)];
         inputs.extend(values.map(|file| Input::new("--values", file)));
         inputs.extend(sweep.map(|file| Input::new("--sweep", file)));
+        let others = self.compare.iter().chain(&self.compare_values);
+        inputs.extend(others.map(|file| Input::new("--compare", file)));
         outputs::check(&output.collect::<Vec<_>>(), &inputs)
     }
 
@@ -186,36 +178,23 @@ impl View {
         Ok(0)
     }
 
-    fn swept(&self, graphs: &[Graph]) -> Result<Option<Sweep>, Stop> {
-        let Some(file) = &self.sweep else {
-            return Ok(None);
-        };
-        let (sweep, lost) = Sweep::of(&Table::load(file)?, graphs);
-        if sweep.is_empty() {
-            let why = "none of its nodes is a node of this graph";
-            return Err(Stop::usage(format!("{}: {why}", file.display())));
+    fn contents<'a>(&'a self, name: &'a str, graphs: &'a [Graph]) -> Contents<'a> {
+        Contents {
+            name,
+            graphs,
+            start: &self.path,
+            values: self.values.as_deref(),
+            sweep: self.sweep.as_deref(),
+            compare: self.compare.as_deref(),
+            compare_values: self.compare_values.as_deref(),
         }
-        for node in lost {
-            say(format!(
-                "{node}: no node of this graph; its cell is left out"
-            ));
-        }
-        Ok(Some(sweep))
     }
 
-    /// The graphs that have the node.
-    fn known<'a>(&self, file: &'a GraphFile) -> Result<Vec<&'a Graph>, Stop> {
-        let exists = |graph: &&Graph| match self.path.dig.is_empty() {
-            true => graph.node(&self.path).is_some(),
-            false => graph.value(&self.path).is_some(),
-        };
-        let known: Vec<&Graph> = file.graphs.iter().filter(exists).collect();
-        if known.is_empty() && !self.path.is_root() {
-            let hint = hint(&file.graphs, &self.path);
-            let file = self.graph.display();
-            return Err(Stop::usage(format!("{file}: no node {}{hint}", self.path)));
+    fn load_values(&self) -> Result<Vec<Statistics>, Stop> {
+        match &self.values {
+            Some(file) => Ok(values::load(file)?),
+            None => Ok(Vec::new()),
         }
-        Ok(known)
     }
 
     fn graphviz(&self, graphs: &[&Graph]) -> Result<String, Stop> {

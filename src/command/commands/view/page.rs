@@ -6,7 +6,7 @@ use crate::voice::Stop;
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
 /// The parts of the page's script, in this order. Together they are the body of one function.
-const SCRIPT: [&str; 9] = [
+const SCRIPT: [&str; 13] = [
     include_str!("page/model.js"),
     include_str!("page/elements.js"),
     include_str!("page/tree.js"),
@@ -14,7 +14,11 @@ const SCRIPT: [&str; 9] = [
     include_str!("page/layout.js"),
     include_str!("page/drawing.js"),
     include_str!("page/details.js"),
+    include_str!("page/patching.js"),
     include_str!("page/sweep.js"),
+    include_str!("page/tint.js"),
+    include_str!("page/compare.js"),
+    include_str!("page/help.js"),
     include_str!("page/main.js"),
 ];
 

@@ -462,7 +462,7 @@ unsafe extern "C" {
     pub fn gp_scope_script(scope: *const gp_scope, depth: *mut u32) -> gp_status;
     pub fn gp_scope_unwind(depth: u32) -> gp_status;
     pub fn gp_run_named(paths: *mut *mut ::std::os::raw::c_char) -> gp_status;
-    pub fn gp_run_patched(paths: *mut *mut ::std::os::raw::c_char) -> gp_status;
+    pub fn gp_run_patched(any: *mut bool, paths: *mut *mut ::std::os::raw::c_char) -> gp_status;
     pub fn gp_run_computes(names: *const ::std::os::raw::c_char, fits: *mut bool) -> gp_status;
     pub fn gp_scope_input(
         index: u32,

@@ -13,6 +13,7 @@ function showDetails(node) {
     ...links("Producers", producers(node), (use) => use.from, node),
     ...links("Consumers", consumers(node), (use) => use.by, node),
     ...valuesOf(node),
+    ...comparisonOf(node),
     ...sweepOf(node),
     ...codeOf(node),
   );
@@ -20,7 +21,7 @@ function showDetails(node) {
 
 function pathLine(node) {
   const button = element("button", { class: "copy", type: "button", title: "Copy the path (c)", onclick: copyPath }, "Copy");
-  return element("div", { class: "path" }, element("code", { id: "path" }, titleOf(node)), button);
+  return element("div", { class: "path" }, element("code", { id: "path" }, titleOf(node)), button, ...patchButtons(node));
 }
 
 async function copyPath() {
@@ -69,17 +70,22 @@ function codeOf(node) {
 
 function valuesOf(node) {
   if (!node.values.length) return [];
-  const more = node.values.length - MOST_VALUES;
+  // Of very many, those around the step that the slider is at.
+  const step = node.values.indexOf(atStep(node.values));
+  const first = Math.max(0, Math.min(step - MOST_VALUES / 2, node.values.length - MOST_VALUES));
+  const shown = node.values.slice(first, first + MOST_VALUES);
+  const more = node.values.length - shown.length;
   return [
-    element("h3", {}, "Values"),
-    ...node.values.slice(0, MOST_VALUES).map(valueOf),
-    more > 0 ? element("p", {}, `… and ${more} more`) : "",
+    element("div", { id: "values" },
+      element("h3", {}, "Values"),
+      ...shown.map((value) => valueOf(value, node.values.length > 1 && value === node.values[step])),
+      more > 0 ? element("p", {}, `… and ${more} more`) : ""),
   ];
 }
 
 const short = (number) => (number === null ? "–" : Number(number.toPrecision(5)).toString());
 
-function valueOf(value) {
+function valueOf(value, isCurrent = false) {
   const list = element("dl");
   for (const [name, number] of [["min", value.min], ["max", value.max], ["mean", value.mean], ["std", value.std], ["L2", value.l2]]) {
     list.append(element("dt", {}, name), element("dd", { "data-statistic": name }, short(number)));
@@ -87,7 +93,7 @@ function valueOf(value) {
   for (const [name, count] of [["NaN", value.nan], ["Inf", value.inf]]) {
     if (count) list.append(element("dt", { class: "warning" }, name), element("dd", { class: "warning", "data-statistic": name }, String(count)));
   }
-  return element("div", { class: "value", "data-key": value.key },
+  return element("div", { class: "value", "data-key": value.key, "aria-current": isCurrent ? "step" : null },
     element("h4", {}, value.key),
     element("p", { class: "ends" }, `${value.dtype} [${value.shape.join(", ")}], ${value.count.toLocaleString("en")} elements`),
     list, ...histogramOf(value));

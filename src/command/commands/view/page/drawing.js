@@ -88,6 +88,7 @@ function drawScope(scope, chosen) {
       shape("path", { class: "tip", d: "M0 0.5 L8 4 L0 7.5 Z" }))),
     layer,
   );
+  tintBoxes();
   fit();
 }
 
@@ -113,16 +114,18 @@ const round = (number) => Math.round(number * 10) / 10;
 
 function drawBox(item) {
   const { node, x, y, width, height } = item;
+  const said = [titleOf(node), node.label, node.target, node.kind === "scope" ? "double click: inside" : ""].filter(Boolean).join("\n");
   return shape(
     "g",
     {
       class: `box ${node.kind}${item.isOutside ? " outside" : ""}`,
       transform: `translate(${round(x - width / 2)} ${round(y - height / 2)})`,
       "data-path": node.path,
+      "data-said": said,
       onclick: () => onChoose(node, { keepDrawing: !item.isOutside }),
       ondblclick: () => node.kind === "scope" && onChoose(node),
     },
-    shape("title", {}, [titleOf(node), node.label, node.target, node.kind === "scope" ? "double click: inside" : ""].filter(Boolean).join("\n")),
+    shape("title", {}, said),
     shape("rect", { width, height, rx: node.kind === "op" ? 4 : node.kind === "scope" ? 8 : 20 }),
     shape("text", { x: width / 2, y: 17 }, item.name),
     shape("text", { class: "label", x: width / 2, y: 31 }, item.label),

@@ -41,6 +41,8 @@ function showGraph(number) {
   open.clear();
   openFirst(state.graph.root);
   byId("graphs").value = number;
+  startTints();
+  drawComparison();
   const { nodes, runs } = state.graph;
   const count = nodes.filter((node) => node.kind !== "element").length;
   byId("counts").textContent = `${count.toLocaleString("en")} nodes, ${runs.toLocaleString("en")} ${runs === 1 ? "run" : "runs"}`;
@@ -110,9 +112,21 @@ function start() {
       event.preventDefault();
       search.focus();
       search.select();
-    } else if (event.key === "c") {
-      copyPath();
+      return;
     }
+    const keys = {
+      c: copyPath,
+      p: () => copyBy("patch"),
+      y: () => copyBy("python"),
+      "+": () => zoom(scale * 1.25),
+      "-": () => zoom(scale / 1.25),
+      f: fit,
+      t: () => tint.focus(),
+      "[": () => moveStep(-1),
+      "]": () => moveStep(1),
+      "?": () => help.showModal(),
+    };
+    if (!help.open) keys[event.key]?.();
   });
   startSweep();
   readAddress();

@@ -3,6 +3,10 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const text = (at) => (at === undefined ? "" : data.texts[at]);
 
+// The values of a record have their numbers behind `#`.
+const numberOf = (value) => Number(value.key.match(/#(\d+)$/)?.[1] ?? 0);
+const inOrder = (values) => values.sort((a, b) => numberOf(a) - numberOf(b));
+
 function readGraph(raw, number) {
   const nodes = raw.nodes.map((row, at) => ({
     at,
@@ -15,7 +19,8 @@ function readGraph(raw, number) {
     module: text(row.module),
     code: (row.code || []).map(text),
     files: (row.files || []).map(text),
-    values: row.values || [],
+    values: inOrder(row.values || []),
+    others: inOrder(row.others || []),
     uses: [],
     usedBy: [],
     children: [],

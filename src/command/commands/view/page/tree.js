@@ -56,6 +56,7 @@ function drawRow(node, at, chosen) {
     element("span", { class: "twist", "aria-hidden": "true" }, twist),
     dot(node),
     heatOf(node),
+    markOf(node),
     element("span", { class: "name" }, node.name),
     element("span", { class: "label" }, node.label),
   );

@@ -5,32 +5,22 @@ were right, wrong and hung, in one line of JSON. `bare` imports nothing of libgr
 """
 
 import json
-import os
-import signal
 import sys
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 import torch
 from torch import nn
 
+from threads_and_children import Net, ends, fork, join, once, start
+
 SECONDS, THREADS, BARE = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["bare"]
-# Seconds that a child may take. It needs milliseconds, but the machine may be busy.
-PATIENCE = 120.0
 
 torch.set_num_threads(1)
 if not BARE:
     from libgraphpatch import AddPatch, PatchableGraph, ProbePatch, ZeroPatch
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu(self.first(x)))
 
 
 counts: Counter[str] = Counter()
@@ -79,37 +69,21 @@ class Member:
 
     def fork(self) -> None:
         with forking:
-            pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                status = 0 if self.child() else 2
-            finally:
-                os._exit(status)
-        end = time.monotonic() + PATIENCE
-        while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return count("children right" if status == 0 else "children wrong")
-            if time.monotonic() > end:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return count("children hung")
-            time.sleep(0.002)
+            child = fork(self.child)
+        for end in ends([child]):
+            count(f"children {end}")
 
     def work(self, end: float) -> None:
-        # Outside of inference mode libtorch itself locks a mutex of each parameter, which a child may inherit locked.
-        with torch.inference_mode():
-            turn = self.number
-            while time.monotonic() < end:
-                turn += 1
-                if turn % 50 == 1:
-                    self.fork()
-                elif BARE:
-                    count("right" if torch.equal(self.net(self.x), self.net(self.x)) else "wrong")
-                else:
-                    right = self.own_session() if turn % 2 else self.shared_session()
-                    count("right" if right else "wrong")
+        turn = self.number
+        while time.monotonic() < end:
+            turn += 1
+            if turn % 50 == 1:
+                self.fork()
+            elif BARE:
+                count("right" if torch.equal(self.net(self.x), self.net(self.x)) else "wrong")
+            else:
+                right = self.own_session() if turn % 2 else self.shared_session()
+                count("right" if right else "wrong")
 
 
 def main() -> None:
@@ -117,11 +91,7 @@ def main() -> None:
     x, shared = torch.ones(2, 4), Net()
     pg = None if BARE else PatchableGraph(shared, x)
     members = [Member(number, shared, pg, x) for number in range(THREADS)]
-    # At the first use of an operation libtorch fills caches under its own locks, which a child could inherit locked.
-    with torch.inference_mode():
-        members[0].child()
-        members[0].expected(members[0].net)
-        str(x.sum())
+    once([members[0].child, lambda: members[0].expected(members[0].net), lambda: str(x.sum())])
     end = time.monotonic() + SECONDS
 
     def work(member: Member) -> None:
@@ -131,11 +101,7 @@ def main() -> None:
             count("failed")
             print(f"thread {member.number}: {why!r}", file=sys.stderr)
 
-    threads = [threading.Thread(target=work, args=(member,)) for member in members]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    join(start(partial(work, member) for member in members))
     print(json.dumps(counts))
 
 

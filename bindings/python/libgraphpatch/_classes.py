@@ -1,0 +1,57 @@
+"""Values of a class of their own: a Parameter, or a class of the user's. What a patch puts in the place of such a value
+is an object of the same class: the model may ask for it, and a module takes no plain tensor as a parameter."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._header import gp_torch_callback
+from ._operators import operator
+from ._thread import thread
+
+_plain: Any = Tensor
+
+
+def in_class_of(before: Tensor, after: Tensor) -> Tensor:
+    """``after``, which takes the place of ``before``, in the class of that, with its attributes. A tensor that already
+    has a class of its own stays as it is, and so does what replaces a wrapper: wrappers hold other tensors."""
+    kind: Any = type(before)
+    if kind is Tensor or type(after) is not Tensor or kind.__torch_dispatch__ is not _plain.__torch_dispatch__:
+        return after
+    made = after.as_subclass(kind)
+    vars(made).update(vars(before))
+    if not torch.is_grad_enabled() and before.requires_grad and made.is_leaf and not made.is_inference():
+        made.requires_grad_()
+    return made
+
+
+def _call(after: int, before: int | None, replacement: Any) -> int:
+    """A gp_torch_callback: gives the tensor at ``after`` the class of the one at ``before``."""
+    frame, apart, thread.frame, thread.apart = thread.frame, thread.apart, None, True
+    try:
+        tensor_at = operator("tensor_at")
+        made = in_class_of(tensor_at(before), tensor_at(after))
+        replacement[0] = made._cdata
+        thread.held = made  # until libtorch has its own reference
+        return 0
+    except BaseException as error:  # kept, and raised again in Python when libtorch has returned
+        thread.error = error
+        return 1
+    finally:
+        thread.frame, thread.apart = frame, apart
+
+
+_CALLBACK = gp_torch_callback(_call)
+_told = False
+
+
+def keep_classes() -> None:
+    """Has the library call us for results of operations. The adapter must be loaded."""
+    global _told
+    if not _told:
+        operator("keep_classes")(ctypes.cast(_CALLBACK, ctypes.c_void_p).value)
+        _told = True

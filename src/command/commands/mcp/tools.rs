@@ -1,0 +1,513 @@
+//! The tools. One table says what each parameter is called, what a client is told of it, and which part of the command line it
+//! becomes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+/// How long a call may take that asks for nothing else, in seconds.
+const LIMIT: f64 = 300.0;
+
+pub struct Tool {
+    pub name: &'static str,
+    about: &'static str,
+    /// The subcommand, with the options that always hold.
+    command: &'static [&'static str],
+    parameters: &'static [Parameter],
+    /// Whether it only reads files.
+    pub reads: bool,
+    /// What is said where the command says nothing.
+    silence: &'static str,
+    /// The highest exit code that means no error.
+    highest: i32,
+}
+
+struct Parameter {
+    name: &'static str,
+    about: &'static str,
+    kind: Kind,
+    place: Place,
+    is_required: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Text,
+    Texts,
+    /// Two texts.
+    Pair,
+    Count,
+    Number,
+    Flag,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// `--name=value`, again for each of several.
+    Option(&'static str),
+    /// Behind the options.
+    Operand,
+    /// The folder that the command runs in.
+    Folder,
+    /// The seconds that it may take.
+    Limit,
+}
+
+/// A call that is ready to be made.
+#[derive(Debug, PartialEq)]
+pub struct Call {
+    pub arguments: Vec<String>,
+    pub folder: Option<PathBuf>,
+    pub limit: Duration,
+    pub silence: &'static str,
+    pub highest: i32,
+}
+
+const fn needed(name: &'static str, kind: Kind, about: &'static str) -> Parameter {
+    Parameter {
+        name,
+        about,
+        kind,
+        place: Place::Operand,
+        is_required: true,
+    }
+}
+
+const fn operand(name: &'static str, about: &'static str) -> Parameter {
+    Parameter {
+        is_required: false,
+        ..needed(name, Kind::Text, about)
+    }
+}
+
+const fn option(
+    name: &'static str,
+    kind: Kind,
+    option: &'static str,
+    about: &'static str,
+) -> Parameter {
+    at(name, kind, Place::Option(option), about)
+}
+
+const fn at(name: &'static str, kind: Kind, place: Place, about: &'static str) -> Parameter {
+    Parameter {
+        name,
+        about,
+        kind,
+        place,
+        is_required: false,
+    }
+}
+
+const GRAPH: Parameter = needed("graph", Kind::Text, "a graph file that `run` has saved");
+const PATH: Parameter = operand(
+    "path",
+    "the node to begin at, such as encoder.layer_0.attention; left out: the whole graph",
+);
+const PATCHES: &str = "patches, such as 'encoder.layer_0.output[..., 0]=zero', 'fc.output=add:0.5', \
+                       'fc.output=replace:@value.npy'; a path may be a pattern: 'layer_*.mlp.output=zero'";
+
+pub const ALL: [Tool; 6] = [
+    Tool {
+        name: "tree",
+        about: "The tree of a saved graph, or of the part below a node: every input, parameter, operation and output with its shape. \
+                Neighbors that look the same are drawn once.",
+        command: &["show", "--fold", "--counts"],
+        parameters: &[
+            GRAPH,
+            PATH,
+            option(
+                "depth",
+                Kind::Count,
+                "--depth",
+                "not more than so many levels; 2 is a good beginning",
+            ),
+        ],
+        reads: true,
+        silence: "the graph is empty",
+        highest: 0,
+    },
+    Tool {
+        name: "find",
+        about: "The nodes of a saved graph by text or by shape, one a line with its path, shape and operation.",
+        command: &["show"],
+        parameters: &[
+            GRAPH,
+            PATH,
+            option(
+                "text",
+                Kind::Text,
+                "--find",
+                "what the path, operation, module class or source file has in it, or a pattern of a path (with * or ?)",
+            ),
+            option(
+                "shape",
+                Kind::Text,
+                "--shape",
+                "a shape such as '*,768', '1,5..128,...' or '()': * is any size, ... any number of them",
+            ),
+            option(
+                "source",
+                Kind::Flag,
+                "--source",
+                "also where each was called",
+            ),
+        ],
+        reads: true,
+        silence: "nothing was found",
+        highest: 1,
+    },
+    Tool {
+        name: "code",
+        about: "A module's call as a readable function of its operations; for an operation, the lines of source that called it.",
+        command: &["show", "--code"],
+        parameters: &[GRAPH, PATH],
+        reads: true,
+        silence: "the node has no code",
+        highest: 0,
+    },
+    Tool {
+        name: "check",
+        about: "Whether patches, probes and records fit a saved graph, without running anything: paths, slices and shapes. A wrong \
+                path is answered with the nearest ones.",
+        command: &["check"],
+        parameters: &[
+            GRAPH,
+            option("patches", Kind::Texts, "--patch", PATCHES),
+            option(
+                "probes",
+                Kind::Texts,
+                "--probe",
+                "paths whose last value is to be kept",
+            ),
+            option(
+                "records",
+                Kind::Texts,
+                "--record",
+                "paths whose every value is to be kept",
+            ),
+        ],
+        reads: true,
+        silence: "everything fits",
+        highest: 0,
+    },
+    Tool {
+        name: "diff",
+        about: "What differs between two saved graphs, and between the values that were saved with them.",
+        command: &["diff"],
+        parameters: &[
+            needed("a", Kind::Text, "a saved graph"),
+            needed("b", Kind::Text, "another saved graph"),
+            option(
+                "code",
+                Kind::Flag,
+                "--code",
+                "also what nodes are computed from",
+            ),
+            option(
+                "values",
+                Kind::Pair,
+                "--values",
+                "two safetensors files that `run` has saved, one with each graph",
+            ),
+            option(
+                "tolerance",
+                Kind::Number,
+                "--tolerance",
+                "with values: elements are equal if they are not further apart",
+            ),
+        ],
+        reads: true,
+        silence: "nothing differs",
+        highest: 1,
+    },
+    Tool {
+        name: "run",
+        about: "Runs a program that uses libtorch, records its graph, patches values on the way and keeps some. Says what the program \
+                printed, and how often each patch was applied. Exit code 3: a patch never matched or failed.",
+        command: &["run", "--summary"],
+        parameters: &[
+            needed(
+                "command",
+                Kind::Texts,
+                "the program and its arguments, such as [\"python\", \"script.py\"]; no shell reads it",
+            ),
+            option("patches", Kind::Texts, "--patch", PATCHES),
+            option(
+                "probes",
+                Kind::Texts,
+                "--probe",
+                "paths whose last value is kept; needs save",
+            ),
+            option(
+                "records",
+                Kind::Texts,
+                "--record",
+                "paths whose every value is kept; needs save",
+            ),
+            option(
+                "save",
+                Kind::Text,
+                "--save",
+                "the safetensors file for what probes and records keep",
+            ),
+            option(
+                "graph",
+                Kind::Text,
+                "--graph",
+                "the file that the recorded graph is saved to",
+            ),
+            option(
+                "against",
+                Kind::Text,
+                "--against",
+                "a saved graph that the patches are checked against before the program starts",
+            ),
+            at(
+                "folder",
+                Kind::Text,
+                Place::Folder,
+                "the folder that the program runs in",
+            ),
+            at(
+                "timeout_seconds",
+                Kind::Number,
+                Place::Limit,
+                "after so many seconds the program is ended; 300 if nothing is said",
+            ),
+        ],
+        reads: false,
+        silence: "the program printed nothing",
+        highest: 0,
+    },
+];
+
+impl Tool {
+    /// What `tools/list` says of it.
+    pub fn description(&self) -> Value {
+        let of = |parameter: &Parameter| (parameter.name.to_owned(), parameter.schema());
+        let properties: Map<String, Value> = self.parameters.iter().map(of).collect();
+        let required = self
+            .parameters
+            .iter()
+            .filter(|parameter| parameter.is_required);
+        json!({
+            "name": self.name,
+            "description": self.about,
+            "inputSchema": {
+                "type": "object",
+                "properties": properties,
+                "required": required.map(|parameter| parameter.name).collect::<Vec<_>>(),
+                "additionalProperties": false,
+            },
+            "annotations": {"readOnlyHint": self.reads, "openWorldHint": !self.reads},
+        })
+    }
+
+    /// The call with these arguments, or what is wrong with them.
+    pub fn call(&self, arguments: &Value) -> Result<Call, String> {
+        let none = Map::new();
+        let given = match arguments {
+            Value::Object(given) => given,
+            Value::Null => &none,
+            _ => return Err(format!("{}: the arguments are to be an object", self.name)),
+        };
+        for name in given.keys() {
+            if !self
+                .parameters
+                .iter()
+                .any(|parameter| parameter.name == name)
+            {
+                let names: Vec<&str> = self
+                    .parameters
+                    .iter()
+                    .map(|parameter| parameter.name)
+                    .collect();
+                return Err(format!(
+                    "{}: no argument {name:?}; there is {}",
+                    self.name,
+                    names.join(", ")
+                ));
+            }
+        }
+        let mut call = Call {
+            arguments: self.command.iter().map(|word| (*word).to_owned()).collect(),
+            folder: None,
+            limit: Duration::from_secs_f64(LIMIT),
+            silence: self.silence,
+            highest: self.highest,
+        };
+        let mut operands = vec!["--".to_owned()];
+        for parameter in self.parameters {
+            let value = given.get(parameter.name).filter(|value| !value.is_null());
+            let words = match value {
+                Some(value) => parameter.words(value).ok_or_else(|| {
+                    format!(
+                        "{}: {} is to be {}",
+                        self.name,
+                        parameter.name,
+                        parameter.kind.name()
+                    )
+                })?,
+                None if parameter.is_required => {
+                    return Err(format!(
+                        "{}: {} is missing: {}",
+                        self.name, parameter.name, parameter.about
+                    ));
+                }
+                None => continue,
+            };
+            match parameter.place {
+                Place::Operand => operands.extend(words),
+                Place::Folder => call.folder = words.first().map(PathBuf::from),
+                Place::Limit => {
+                    let seconds = words.first().and_then(|word| word.parse().ok());
+                    let limit =
+                        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                    call.limit = limit.unwrap_or(Duration::MAX);
+                }
+                Place::Option(option) if parameter.kind == Kind::Pair => {
+                    call.arguments.push(option.to_owned());
+                    call.arguments.extend(words);
+                }
+                Place::Option(option) if parameter.kind == Kind::Flag => {
+                    call.arguments
+                        .extend(words.iter().map(|_| option.to_owned()));
+                }
+                Place::Option(option) => {
+                    call.arguments
+                        .extend(words.iter().map(|word| format!("{option}={word}")));
+                }
+            }
+        }
+        call.arguments.extend(operands);
+        Ok(call)
+    }
+}
+
+impl Parameter {
+    fn schema(&self) -> Value {
+        let mut schema = match self.kind {
+            Kind::Text => json!({"type": "string"}),
+            Kind::Texts => json!({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+            Kind::Pair => {
+                json!({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2})
+            }
+            Kind::Count => json!({"type": "integer", "minimum": 0}),
+            Kind::Number => json!({"type": "number", "minimum": 0}),
+            Kind::Flag => json!({"type": "boolean"}),
+        };
+        schema["description"] = self.about.into();
+        schema
+    }
+
+    /// The words that the value becomes; `None` if it is of another kind.
+    fn words(&self, value: &Value) -> Option<Vec<String>> {
+        let texts = || -> Option<Vec<String>> {
+            let items = value.as_array()?.iter();
+            items.map(|item| item.as_str().map(str::to_owned)).collect()
+        };
+        match self.kind {
+            Kind::Text => Some(vec![value.as_str()?.to_owned()]),
+            Kind::Texts => texts().filter(|texts| !texts.is_empty()),
+            Kind::Pair => texts().filter(|texts| texts.len() == 2),
+            Kind::Count => Some(vec![value.as_u64()?.to_string()]),
+            Kind::Number => Some(vec![
+                value.as_f64().filter(|number| *number >= 0.0)?.to_string(),
+            ]),
+            // A flag that is off is no word.
+            Kind::Flag => Some(vec![String::new(); usize::from(value.as_bool()?)]),
+        }
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Text => "a text",
+            Kind::Texts => "a list of texts, at least one",
+            Kind::Pair => "a list of two texts",
+            Kind::Count => "a whole number, at least 0",
+            Kind::Number => "a number, at least 0",
+            Kind::Flag => "true or false",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(name: &str) -> &'static Tool {
+        ALL.iter().find(|tool| tool.name == name).expect("a tool")
+    }
+
+    #[test]
+    fn arguments_become_a_command_line() {
+        let arguments = json!({
+            "command": ["./infer", "-x"], "patches": ["a=zero", "b[0]=zero"], "graph": "-g.json", "folder": "/tmp",
+            "timeout_seconds": 2.5, "save": null,
+        });
+        let call = tool("run").call(&arguments).expect("a call");
+        let line = call.arguments.join(" ");
+        let expected =
+            "run --summary --patch=a=zero --patch=b[0]=zero --graph=-g.json -- ./infer -x";
+        assert_eq!(line, expected);
+        assert_eq!(call.folder, Some("/tmp".into()));
+        assert_eq!(call.limit, Duration::from_millis(2500));
+        let call = tool("find")
+            .call(&json!({"graph": "g", "text": "x", "source": false}))
+            .expect("a call");
+        assert_eq!(call.arguments.join(" "), "show --find=x -- g");
+        let call = tool("diff")
+            .call(&json!({"a": "a", "b": "b", "values": ["v", "w"], "code": true}))
+            .expect("a call");
+        assert_eq!(call.arguments.join(" "), "diff --code --values v w -- a b");
+    }
+
+    #[test]
+    fn wrong_arguments_are_told() {
+        let why = |name: &str, arguments: Value| tool(name).call(&arguments).expect_err("refused");
+        assert!(why("tree", json!({})).starts_with("tree: graph is missing"));
+        assert!(
+            why("tree", json!({"graph": "g", "depht": 2})).contains("there is graph, path, depth")
+        );
+        assert_eq!(
+            why("tree", json!({"graph": 1})),
+            "tree: graph is to be a text"
+        );
+        assert_eq!(
+            why("tree", json!({"graph": "g", "depth": -1})),
+            "tree: depth is to be a whole number, at least 0"
+        );
+        assert!(why("run", json!({"command": []})).contains("at least one"));
+        assert!(why("diff", json!({"a": "a", "b": "b", "values": ["v"]})).contains("two texts"));
+        assert!(why("tree", json!([])).contains("an object"));
+    }
+
+    #[test]
+    fn every_option_of_the_table_is_one_of_the_command() {
+        use clap::CommandFactory;
+        let command = crate::Cli::command();
+        for tool in &ALL {
+            let sub = command
+                .find_subcommand(tool.command[0])
+                .expect("a subcommand");
+            let is_known = |option: &str| {
+                sub.get_arguments()
+                    .any(|known| known.get_long() == option.strip_prefix("--"))
+            };
+            let options = tool
+                .parameters
+                .iter()
+                .filter_map(|parameter| match parameter.place {
+                    Place::Option(option) => Some(option),
+                    _ => None,
+                });
+            for option in options.chain(tool.command[1..].iter().copied()) {
+                assert!(is_known(option), "{}: {option}", tool.name);
+            }
+        }
+    }
+}

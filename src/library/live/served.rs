@@ -1,0 +1,67 @@
+//! What this process serves: the one state, behind one lock.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use graphpatch_locks::Mutex;
+use graphpatch_session::Session;
+
+/// What is served.
+pub(super) struct Served {
+    pub(super) session: Arc<Session>,
+    pub(super) file: PathBuf,
+    /// The process that the file belongs to.
+    pub(super) owner: u32,
+    /// All sockets of the thread: a forked child closes them. Each is opened and closed under this lock, which a fork waits for.
+    pub(super) open: Vec<RawFd>,
+    /// Tells a thread that has been stopped from the next one.
+    pub(super) number: u64,
+}
+
+/// Whether, and what, this process serves.
+pub(super) static SERVED: Mutex<State> = Mutex::new(State {
+    served: None,
+    started: 0,
+    own: None,
+});
+
+pub(super) struct State {
+    pub(super) served: Option<Served>,
+    /// How many threads were started.
+    pub(super) started: u64,
+    /// The session that was attached only for live control. It stays attached, idle, when live control has stopped.
+    pub(super) own: Option<Arc<Session>>,
+}
+
+/// Called by the thread at its end. `sockets` closes its sockets; the lock is held meanwhile, so that a fork waits for that.
+pub(super) fn done(number: u64, sockets: impl FnOnce()) {
+    let mut state = SERVED.lock();
+    sockets();
+    if state
+        .served
+        .as_ref()
+        .is_some_and(|served| served.number == number)
+        && let Some(served) = state.served.take()
+    {
+        served.remove_file();
+    }
+}
+
+/// Opens or closes sockets of the thread, under the lock. `change` updates the list of the open ones.
+pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
+    let mut state = SERVED.lock();
+    if let Some(served) = &mut state.served
+        && served.number == number
+    {
+        change(&mut served.open);
+    }
+}
+
+impl Served {
+    pub(super) fn remove_file(&self) {
+        if self.owner == std::process::id() {
+            let _ = std::fs::remove_file(&self.file);
+        }
+    }
+}

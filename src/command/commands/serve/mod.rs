@@ -14,7 +14,7 @@ use crate::commands::view::browser;
 use crate::terminal;
 use crate::voice::{Stop, print, say};
 use http::Door;
-use source::Source;
+use source::{Origin, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,7 +56,14 @@ pub struct Serve {
 impl Serve {
     /// Serves until the command is ended.
     pub fn run(self) -> Result<u8, Stop> {
-        let source = Source::of(&self)?;
+        let source = Source {
+            origin: Origin::of(self.what)?,
+            start: self.path,
+            values: self.values,
+            sweep: self.sweep,
+            compare: self.compare,
+            compare_values: self.compare_values,
+        };
         // What is wrong now is told before anybody waits for a page.
         source.page()?.notes.iter().for_each(say);
         let door = Door::open((Ipv4Addr::LOCALHOST, self.port).into())?;

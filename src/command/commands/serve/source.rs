@@ -9,58 +9,52 @@ use graphpatch_protocol::live::Request;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Serve;
 use crate::commands::live::connection::Connection;
 use crate::commands::live::processes;
-use crate::commands::view::contents::{Contents, Page};
-use crate::commands::view::name_of;
+use crate::commands::view::contents::{Contents, Page, name_of};
 use crate::voice::{Stop, say};
 
 pub struct Source {
-    from: From,
-    start: NodePath,
-    values: Option<PathBuf>,
-    sweep: Option<PathBuf>,
-    compare: Option<PathBuf>,
-    compare_values: Option<PathBuf>,
+    pub origin: Origin,
+    /// The node to begin at.
+    pub start: NodePath,
+    pub values: Option<PathBuf>,
+    pub sweep: Option<PathBuf>,
+    pub compare: Option<PathBuf>,
+    pub compare_values: Option<PathBuf>,
 }
 
-enum From {
+/// Where the graphs come from.
+pub enum Origin {
     File(PathBuf),
     /// Its runs are recorded as long as the connection is there.
     Process(Mutex<Connection>),
 }
 
-impl Source {
+impl Origin {
     /// A file, or, where there is no such file and it is a number, a process.
-    pub fn of(asked: &Serve) -> Result<Source, Stop> {
-        let number = asked.what.to_str().and_then(|text| text.parse().ok());
-        let from = match number.filter(|_| !asked.what.exists()) {
-            Some(pid) => From::Process(Mutex::new(recording(pid)?)),
-            None => From::File(asked.what.clone()),
-        };
-        Ok(Source {
-            from,
-            start: asked.path.clone(),
-            values: asked.values.clone(),
-            sweep: asked.sweep.clone(),
-            compare: asked.compare.clone(),
-            compare_values: asked.compare_values.clone(),
-        })
+    pub fn of(what: PathBuf) -> Result<Origin, Stop> {
+        let number = what.to_str().and_then(|text| text.parse().ok());
+        match number.filter(|_| !what.exists()) {
+            Some(pid) => Ok(Origin::Process(Mutex::new(recording(pid)?))),
+            None => Ok(Origin::File(what)),
+        }
     }
+}
 
+impl Source {
     pub fn name(&self) -> String {
-        match &self.from {
-            From::File(file) => name_of(file),
-            From::Process(connection) => format!("process {}", connection.lock().process.pid),
+        match &self.origin {
+            Origin::File(file) => name_of(file),
+            Origin::Process(connection) => format!("process {}", connection.lock().process.pid),
         }
     }
 
     /// The page as it is now.
     pub fn page(&self) -> Result<Page, Stop> {
-        let graphs = match &self.from {
-            From::File(file) => GraphFile::load(file)?,
-            From::Process(connection) => recorded(&mut connection.lock())?,
+        let graphs = match &self.origin {
+            Origin::File(file) => GraphFile::load(file)?,
+            Origin::Process(connection) => recorded(&mut connection.lock())?,
         };
         let contents = Contents {
             name: &self.name(),

@@ -26,7 +26,7 @@ use crate::commands::sweep::table::Table;
 use crate::launch::outputs::{self, Content, Input, Output};
 use crate::terminal;
 use crate::voice::{Stop, print, say};
-use contents::Contents;
+use contents::{Contents, name_of};
 use flow::Flow;
 use values::Statistics;
 
@@ -209,14 +209,6 @@ impl View {
             }
         }
         Ok(text)
-    }
-}
-
-/// The name of a file, without the folder.
-pub fn name_of(file: &Path) -> String {
-    match file.file_name() {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None => file.display().to_string(),
     }
 }
 

@@ -120,7 +120,7 @@ fn only_the_library_exports() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Sources and tests contain no network address and no path of a particular machine.
+/// Sources and tests contain no network address and no path of a particular machine. The loopback address is every machine's.
 #[test]
 fn nothing_names_a_machine() {
     // In two parts, so that this file does not contain them itself.
@@ -133,10 +133,12 @@ fn nothing_names_a_machine() {
     ]
     .map(|w| w.concat());
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let loopback = ["htt", "p://127.0.0.1"].concat();
     let mut all = files("src", &["rs", "h", "cpp"]);
     all.extend(files("tests", &["rs", "py", "cpp", "c", "h", "sh", "txt"]));
     for (path, text) in all {
         for (line, text) in text.lines().enumerate() {
+            let text = text.replace(&loopback, "");
             for word in &words {
                 assert!(
                     !text.contains(word),

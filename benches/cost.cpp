@@ -153,7 +153,10 @@ int run(int argc, char** argv) {
     // The second subject gets a session of its own: in the old one, its paths would be checked against the first one's graph.
     ok(gp_session_open(&session));
     ok(gp_session_attach(session));
-    eager.measure(session, kEager, {{"idle"}, {"one patch that matches elsewhere", {"mul=zero"}}}, rounds);
+    eager.measure(
+        session, kEager,
+        {{"idle"}, {"one patch that matches elsewhere", {"mul=zero"}}, {"one patch of a later add", {"add_99999999=zero"}}},
+        rounds);
     eager.measure(session, kEager, {{"idle"}, {"recording", {}, true}}, rounds);
     gp_session_close(session);
     return 0;

@@ -28,3 +28,4 @@ pub mod path;
 pub mod plain;
 pub mod tensor;
 pub mod whole;
+mod work_folder;

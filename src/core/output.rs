@@ -6,6 +6,8 @@ use std::io::{Error, Result, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::work_folder::WorkFolder;
+
 /// The most symbolic links that are followed one behind the other, as in the kernel.
 const MOST_LINKS: usize = 40;
 
@@ -74,9 +76,7 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
     match Destination::of(path) {
         Destination::File(file) => replace_file(&file, write),
         Destination::Stream(stream) => {
-            let folder = tempfile::Builder::new()
-                .permissions(only_ours())
-                .tempdir()?;
+            let folder = WorkFolder::new_in(&std::env::temp_dir())?;
             let whole = folder.path().join("whole");
             write(&whole)?;
             std::io::copy(&mut File::open(&whole)?, &mut open_stream(&stream)?).map(drop)
@@ -94,10 +94,7 @@ fn replace_file(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
     }
     // The new file has a folder of its own, so that a half-written file is removed with it when the disk is full. Nobody else
     // can read the new file before it has the permissions of the old one.
-    let part = tempfile::Builder::new()
-        .prefix(".graphpatch-")
-        .permissions(only_ours())
-        .tempdir_in(folder_of(file))?;
+    let part = WorkFolder::new_in(folder_of(file))?;
     let new = part.path().join("new");
     write(&new)?;
     let mode = match std::fs::metadata(file) {
@@ -106,11 +103,6 @@ fn replace_file(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
     };
     std::fs::set_permissions(&new, mode)?;
     std::fs::rename(&new, file)
-}
-
-/// The permissions of a folder that nobody else may look into.
-fn only_ours() -> Permissions {
-    Permissions::from_mode(0o700)
 }
 
 /// The permissions that an ordinary new file gets: the umask is applied to them.

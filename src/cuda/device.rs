@@ -1,6 +1,6 @@
 //! The devices of the process: what each can do, the module on it (loaded once, under a lock), and launches.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
@@ -8,8 +8,18 @@ use once_cell::sync::OnceCell;
 use super::driver::{Answer, Arguments, Driver, Facts, Launch};
 use super::work::{Batch, Kernel, Path, Picks, THREADS, UNROLL, WORKS, Work};
 
-/// The kernels, made by `.ci/kernels`.
-pub const IMAGE: &str = concat!(include_str!("../../kernels/graphpatch.ptx"), "\0");
+/// The kernels, made by `.ci/kernels`, packed by `build.rs`.
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ptx.deflate"));
+
+/// The kernels as PTX.
+///
+/// # Errors
+///
+/// This library's file is damaged.
+pub fn image() -> Result<CString, String> {
+    let text = miniz_oxide::inflate::decompress_to_vec(PACKED).map_err(|why| why.to_string())?;
+    CString::new(text).map_err(|why| why.to_string())
+}
 
 /// The PTX says ISA 7.0.
 pub const OLDEST_DRIVER: i32 = 11000;
@@ -170,10 +180,10 @@ impl Cuda {
             functions: [0; Kernel::ALL.len()],
             stream: 0,
         };
-        let image = CStr::from_bytes_with_nul(IMAGE.as_bytes()).map_err(|why| why.to_string())?;
+        let image = image()?;
         let (functions, stream) = {
             let _entered = self.enter(&device).map_err(explain)?;
-            self.relaxed(|| Ok((self.driver.load(image)?, self.driver.stream()?)))
+            self.relaxed(|| Ok((self.driver.load(&image)?, self.driver.stream()?)))
                 .map_err(explain)?
         };
         device.functions = functions;

@@ -313,9 +313,10 @@ fn a_fault_of_a_launch_is_the_patchs() {
 
 #[test]
 fn the_ptx_is_for_what_the_status_asks() {
-    use super::device::{IMAGE, OLDEST_CARD, OLDEST_DRIVER};
+    use super::device::{OLDEST_CARD, OLDEST_DRIVER, image};
     // PTX ISA 7.0 came with CUDA 11.0.
-    assert!(IMAGE.contains("\n.version 7.0\n.target sm_75\n"));
+    let image = image().unwrap().into_string().unwrap();
+    assert!(image.contains("\n.version 7.0\n.target sm_75\n"));
     assert_eq!((OLDEST_DRIVER, OLDEST_CARD), (11000, (7, 5)));
 }
 

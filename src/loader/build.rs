@@ -200,7 +200,7 @@ fn build(
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(dir)
         .map_err(|why| file_error(dir, &why))?;
-    for (name, text) in sources::ADAPTER_SOURCES {
+    for (name, text) in sources::files()? {
         let path = work.path().join(name);
         let parent = path.parent().unwrap_or(work.path());
         std::fs::create_dir_all(parent)

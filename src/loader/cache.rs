@@ -16,7 +16,7 @@ pub fn file_name(libtorch: &Libtorch) -> String {
 
 /// How many adapters in `dir` are of another source than ours: left by other versions of libgraphpatch.
 pub fn outdated(dir: &Path) -> usize {
-    let ours = format!("s{}-{:016x}", sources::seam_version(), sources::hash());
+    let ours = format!("s{}-{}", sources::SEAM_VERSION, sources::HASH);
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| Name::parse(&entry.path()))
@@ -52,7 +52,7 @@ impl Name {
                 .collect()
         };
         Name {
-            source: format!("s{}-{:016x}", sources::seam_version(), sources::hash()),
+            source: format!("s{}-{}", sources::SEAM_VERSION, sources::HASH),
             version: plain(&libtorch.version),
             build_id: plain(&libtorch.build_id),
             abi: if libtorch.cxx11_abi { "cxx11" } else { "pre11" }.into(),

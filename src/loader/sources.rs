@@ -1,174 +1,43 @@
-//! The adapter's C++ source, embedded. `adapter.cpp` is the one translation unit; it includes the others.
+//! The adapter's C++ source, embedded by `pack.rs`. `adapter.cpp` is the one translation unit; it includes the others.
 
-use std::hash::Hasher;
-
-use fnv::FnvHasher;
+use graphpatch_core::error::{Error, Result};
 
 /// The file that is compiled.
 pub const MAIN: &str = "adapter/adapter.cpp";
 
-/// Every file of the adapter: its path below `src/torch`, and its text. A new file is one new line here.
-pub const ADAPTER_SOURCES: &[(&str, &str)] = &[
-    ("seam.h", include_str!("../torch/seam.h")),
-    (
-        "adapter/adapter.cpp",
-        include_str!("../torch/adapter/adapter.cpp"),
-    ),
-    (
-        "adapter/adapter.h",
-        include_str!("../torch/adapter/adapter.h"),
-    ),
-    (
-        "adapter/args.cpp",
-        include_str!("../torch/adapter/args.cpp"),
-    ),
-    (
-        "adapter/cell.cpp",
-        include_str!("../torch/adapter/cell.cpp"),
-    ),
-    ("adapter/cell.h", include_str!("../torch/adapter/cell.h")),
-    (
-        "adapter/device.cpp",
-        include_str!("../torch/adapter/device.cpp"),
-    ),
-    (
-        "adapter/device.h",
-        include_str!("../torch/adapter/device.h"),
-    ),
-    (
-        "adapter/dlpack_abi.h",
-        include_str!("../torch/adapter/dlpack_abi.h"),
-    ),
-    (
-        "adapter/executor.cpp",
-        include_str!("../torch/adapter/executor.cpp"),
-    ),
-    (
-        "adapter/executor.h",
-        include_str!("../torch/adapter/executor.h"),
-    ),
-    (
-        "adapter/fallback.cpp",
-        include_str!("../torch/adapter/fallback.cpp"),
-    ),
-    (
-        "adapter/flat.cpp",
-        include_str!("../torch/adapter/flat.cpp"),
-    ),
-    (
-        "adapter/gradients.cpp",
-        include_str!("../torch/adapter/gradients.cpp"),
-    ),
-    (
-        "adapter/gradients.h",
-        include_str!("../torch/adapter/gradients.h"),
-    ),
-    (
-        "adapter/instrument.cpp",
-        include_str!("../torch/adapter/instrument.cpp"),
-    ),
-    (
-        "adapter/instrument.h",
-        include_str!("../torch/adapter/instrument.h"),
-    ),
-    (
-        "adapter/geometry.h",
-        include_str!("../torch/adapter/geometry.h"),
-    ),
-    (
-        "adapter/mirror.cpp",
-        include_str!("../torch/adapter/mirror.cpp"),
-    ),
-    (
-        "adapter/mirror.h",
-        include_str!("../torch/adapter/mirror.h"),
-    ),
-    (
-        "adapter/operands.cpp",
-        include_str!("../torch/adapter/operands.cpp"),
-    ),
-    (
-        "adapter/patch.cpp",
-        include_str!("../torch/adapter/patch.cpp"),
-    ),
-    (
-        "adapter/package.cpp",
-        include_str!("../torch/adapter/package.cpp"),
-    ),
-    (
-        "adapter/registry.cpp",
-        include_str!("../torch/adapter/registry.cpp"),
-    ),
-    (
-        "adapter/registry.h",
-        include_str!("../torch/adapter/registry.h"),
-    ),
-    (
-        "adapter/script.cpp",
-        include_str!("../torch/adapter/script.cpp"),
-    ),
-    (
-        "adapter/host_values.cpp",
-        include_str!("../torch/adapter/host_values.cpp"),
-    ),
-    (
-        "adapter/source.cpp",
-        include_str!("../torch/adapter/source.cpp"),
-    ),
-    (
-        "adapter/source.h",
-        include_str!("../torch/adapter/source.h"),
-    ),
-    ("adapter/tap.cpp", include_str!("../torch/adapter/tap.cpp")),
-    (
-        "adapter/thread.cpp",
-        include_str!("../torch/adapter/thread.cpp"),
-    ),
-    (
-        "adapter/value.cpp",
-        include_str!("../torch/adapter/value.cpp"),
-    ),
-    (
-        "adapter/write.cpp",
-        include_str!("../torch/adapter/write.cpp"),
-    ),
-    ("adapter/write.h", include_str!("../torch/adapter/write.h")),
-];
-
-/// The seam's version, as `seam.h` has it.
-pub fn seam_version() -> u32 {
-    let header = ADAPTER_SOURCES
-        .iter()
-        .find(|(name, _)| *name == "seam.h")
-        .map_or("", |(_, text)| text);
-    header
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("#define GP_SEAM_VERSION")?
-                .trim()
-                .trim_end_matches(['u', 'U'])
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0)
+mod packed {
+    include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 }
 
-/// A hash over all files, so that a changed source makes another adapter. FNV-1a gives the same number on every machine and in
-/// every version of this library, which the standard library's hashers do not promise.
-pub fn hash() -> u64 {
-    let mut hash = FnvHasher::default();
-    for (name, text) in ADAPTER_SOURCES {
-        for part in [name, text] {
-            hash.write(&(part.len() as u64).to_le_bytes());
-            hash.write(part.as_bytes());
+/// The texts of all files, one behind another.
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sources.deflate"));
+
+/// The seam's version, as `seam.h` has it.
+pub const SEAM_VERSION: &str = env!("GRAPHPATCH_SEAM");
+
+/// A hash over all files, so that a changed source makes another adapter.
+pub const HASH: &str = env!("GRAPHPATCH_SOURCES");
+
+/// Every file of the adapter: its path below `src/torch`, and its text.
+pub fn files() -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let bad = || Error::Internal("the adapter's source is damaged".into());
+    let mut rest = miniz_oxide::inflate::decompress_to_vec(PACKED).map_err(|_| bad())?;
+    let mut files = Vec::new();
+    for (name, length) in packed::FILES {
+        if rest.len() < *length {
+            return Err(bad());
         }
+        let behind = rest.split_off(*length);
+        files.push((*name, std::mem::replace(&mut rest, behind)));
     }
-    hash.finish()
+    Ok(files)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fnv::FnvHasher;
+    use std::hash::Hasher;
 
     /// The names and seals of adapters in users' caches contain hashes of this kind, so the algorithm must not change.
     #[test]
@@ -176,22 +45,27 @@ mod tests {
         let mut hash = FnvHasher::default();
         hash.write(b"foobar");
         assert_eq!(hash.finish(), 0x8594_4171_f739_67e8);
+        let mut hash = FnvHasher::default();
+        for (name, text) in files().unwrap() {
+            for part in [name.as_bytes(), &text] {
+                hash.write(&(part.len() as u64).to_le_bytes());
+                hash.write(part);
+            }
+        }
+        assert_eq!(format!("{:016x}", hash.finish()), HASH);
     }
 
     #[test]
     fn sources_are_complete() {
-        assert!(seam_version() > 0, "seam.h defines GP_SEAM_VERSION");
-        assert!(ADAPTER_SOURCES.iter().any(|(name, _)| *name == MAIN));
-        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../torch/adapter");
-        for entry in std::fs::read_dir(here)
-            .expect("adapter directory")
-            .flatten()
-        {
-            let name = format!("adapter/{}", entry.file_name().to_string_lossy());
-            assert!(
-                ADAPTER_SOURCES.iter().any(|(listed, _)| *listed == name),
-                "{name} is missing in ADAPTER_SOURCES"
-            );
+        assert!(SEAM_VERSION.parse::<u32>().unwrap() > 0);
+        let files = files().unwrap();
+        assert!(files.iter().any(|(name, _)| *name == MAIN));
+        let torch = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../torch");
+        let mut there = std::fs::read_dir(torch.join("adapter")).unwrap().count();
+        for (name, text) in files {
+            assert_eq!(std::fs::read(torch.join(name)).unwrap(), text, "{name}");
+            there -= usize::from(name.starts_with("adapter/"));
         }
+        assert_eq!(there, 0);
     }
 }

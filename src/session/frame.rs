@@ -22,7 +22,8 @@ pub(crate) struct Frame {
     /// See [`Scope::base`].
     pub(crate) base: Arc<str>,
     pub(crate) site: Option<u32>,
-    pub(crate) names: Namespace,
+    names: Namespace,
+    quiet: SmallVec<[Quiet; 2]>,
     /// Parameters that have a node already: index in the root, name.
     pub(crate) parameters: SmallVec<[(u32, Name); 4]>,
     /// What is wanted of the scope, as long as neither the root's parameters nor the recording change.
@@ -36,6 +37,22 @@ pub(crate) struct Frame {
     /// Families of operations' names that need not be counted any more, since all names in them that patches use have been
     /// given; see also [`crate::flat::Flat`].
     pub(crate) past: SmallVec<[Base; 2]>,
+}
+
+/// Operations of one name that no patch of the scope can mean. They are only counted, and named when a name is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    base: Base,
+    /// How many names from the first on no patch uses, and how many of them have been given.
+    free: u32,
+    given: u32,
+}
+
+impl Quiet {
+    /// In how many names of operations a scope looks ahead.
+    const MOST_NAMES: usize = 8;
+    /// How far it looks ahead.
+    const FURTHEST: u32 = 1 << 20;
 }
 
 /// One of 64 bits for a [`Name::family`]. If a scope's bits do not have the bit of an operation, no patch of the scope needs to
@@ -63,6 +80,7 @@ impl Frame {
                 Some(prepared) => prepared.names.clone(),
                 None => Namespace::new(),
             },
+            quiet: SmallVec::new(),
             prepared,
             base,
             site,
@@ -79,6 +97,43 @@ impl Frame {
     /// A key that is the same for every call of the scope. The frame keeps the scope alive, so its address is not used again.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.scope).addr()
+    }
+
+    /// The names given in the scope so far.
+    pub(crate) fn names(&mut self) -> &mut Namespace {
+        for quiet in self.quiet.drain(..) {
+            self.names.skip(quiet.base, quiet.given);
+        }
+        &mut self.names
+    }
+
+    /// Whether the next name for `base` is one that no patch uses. It is given then.
+    pub(crate) fn passes(&mut self, base: Base) -> bool {
+        let quiet = self.quiet.iter_mut().find(|quiet| quiet.base == base);
+        let Some(quiet) = quiet.filter(|quiet| quiet.given < quiet.free) else {
+            return false;
+        };
+        quiet.given += 1;
+        true
+    }
+
+    /// An operation has got the name `given` in a run that is not recorded: looks for the next one of that base that a patch uses.
+    pub(crate) fn look_ahead(&mut self, plan: &Plan, family: Base, given: Name) {
+        let Some(site) = self.site else { return };
+        // Other names of the family would count on from other numbers; and of a single operation nothing comes behind.
+        let room = self.quiet.len() < Quiet::MOST_NAMES;
+        if family != given.base || given.num <= 0 || !room || plan.is_open(site, false) {
+            return;
+        }
+        if self.names().rises_from(given.base) == Some(given.num) {
+            let next = plan.next_number(site, family, given.num);
+            let free = next.map_or(u32::MAX, |next| next.abs_diff(given.num) - 1);
+            self.quiet.push(Quiet {
+                base: given.base,
+                free: free.min(Quiet::FURTHEST),
+                given: 0,
+            });
+        }
     }
 
     /// Finds out what is wanted of the scope, under these patches.
@@ -137,7 +192,8 @@ impl Frame {
         if plan.is_open(site, false) {
             return;
         }
-        if !plan.all_of(site, family, |name| self.names.is_used(name)) {
+        let names = self.names();
+        if !plan.all_of(site, family, |name| names.is_used(name)) {
             return;
         }
         self.past.push(family);
@@ -149,7 +205,9 @@ impl Frame {
 
     /// Gives a name to the parameters that became known after this scope was entered.
     pub(crate) fn learn(&mut self, root: &Root) {
-        let Some(old) = &self.prepared else { return };
+        let Some(old) = self.prepared.clone() else {
+            return;
+        };
         let new = self.scope.prepared(root, &self.base);
         let mut missing: Vec<(u32, (Name, bool))> = new
             .parameters
@@ -163,7 +221,7 @@ impl Frame {
         missing.sort_unstable_by_key(|(index, _)| *index);
         let mut parameters = old.parameters.clone();
         for (index, (name, own)) in missing {
-            let name = if own { self.names.create(name) } else { name };
+            let name = if own { self.names().create(name) } else { name };
             parameters.insert(index, (name, own));
         }
         self.prepared = Some(Arc::new(old.with_parameters(parameters)));

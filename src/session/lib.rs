@@ -44,6 +44,8 @@ mod missed_tests;
 #[cfg(test)]
 mod proportion_tests;
 #[cfg(test)]
+mod quiet_tests;
+#[cfg(test)]
 mod run_tests;
 #[cfg(test)]
 mod thread_tests;

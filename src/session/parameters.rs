@@ -53,7 +53,11 @@ impl Run {
         if let Some((_, name)) = frame.parameters.iter().find(|known| known.0 == index) {
             return Some(*name);
         }
-        let name = if own { name } else { frame.names.create(name) };
+        let name = if own {
+            name
+        } else {
+            frame.names().create(name)
+        };
         frame.parameters.push((index, name));
         if let Some(recorder) = &mut self.recorder {
             let value = std::slice::from_ref(element);

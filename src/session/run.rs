@@ -244,7 +244,7 @@ impl Run {
             });
         }
         let name = match self.frames.last_mut() {
-            Some(frame) => frame.names.create(scope.candidate()),
+            Some(frame) => frame.names().create(scope.candidate()),
             None => scope.candidate(),
         };
         let site = self.site(0, name);

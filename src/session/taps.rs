@@ -51,14 +51,14 @@ impl Run {
         };
         let fresh = frame
             .prepared
-            .as_ref()
-            .is_some_and(|known| known.names == frame.names);
+            .clone()
+            .is_some_and(|known| known.names == *frame.names());
         if recorded || self.cold > 0 || !fresh {
             return false;
         }
         for name in names.iter().map(|name| Name::parse(name)) {
             if site.is_some_and(|site| plan.concerns(site, name.family())) {
-                frame.names.create_exact(name);
+                frame.names().create_exact(name);
             }
         }
         true

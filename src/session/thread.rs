@@ -37,15 +37,7 @@ use crate::wants::Wants;
 use edge::edge;
 
 thread_local! {
-    static STATE: RefCell<State> = first_state();
-}
-
-/// The state of a thread that comes here for the first time.
-fn first_state() -> RefCell<State> {
-    // Rust makes this handle by the C library's allocator and not by ours, which has a reserve. Making files with random names
-    // needs it, and a report is written when a run ends: then there may be no memory left.
-    let _ = std::thread::current();
-    RefCell::default()
+    static STATE: RefCell<State> = RefCell::default();
 }
 
 /// The run that operations and scopes of this thread belong to.

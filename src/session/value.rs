@@ -51,23 +51,34 @@ impl Run {
     /// A value is about to appear in the innermost scope, and gets its name here. `None` if nothing is wanted of it.
     pub fn value_begin(&mut self, kind: ValueKind) -> Option<(Token, ValueWants)> {
         let operation = match kind {
-            ValueKind::Op(id) => Some(ops::get(id).filter(|op| self.concerns(op.family))?),
+            ValueKind::Op(id) => Some(ops::get(id)?),
             _ => None,
         };
+        // Where nothing but patches wants to know of operations, most only have to be counted.
+        let counts = self.recorder.is_none() && self.times.is_none() && self.named.is_none();
+        if let Some(op) = operation
+            && (counts && self.frames.last_mut()?.passes(op.name.base) || !self.concerns(op.family))
+        {
+            return None;
+        }
         let frame = self.frames.last_mut()?;
-        let prepared = frame.prepared.as_ref()?;
+        let prepared = frame.prepared.as_deref()?;
         let name = match (kind, operation) {
             (ValueKind::Input(index), _) => prepared.inputs.get(index as usize).copied()?,
-            (_, Some(op)) => frame.names.create(op.name),
-            _ => prepared.output,
+            (_, None) => prepared.output,
+            (_, Some(op)) => frame.names().create(op.name),
         };
         self.tell_name(name);
         let site = self.site(0, name);
-        if let (Some(operation), Some(plan), Some(_), None) =
-            (operation, &self.plan, site, &self.recorder)
+        if let (Some(operation), Some(plan), None) = (operation, &self.plan, &self.recorder)
             && let Some(frame) = self.frames.last_mut()
         {
-            frame.met(plan, operation.family);
+            if site.is_some() {
+                frame.met(plan, operation.family);
+            }
+            if counts {
+                frame.look_ahead(plan, operation.family, name);
+            }
         }
         let wants = ValueWants {
             elements: self.recorder.is_some(),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 MODEL_LIBRARY = HERE.parents[1] / "build/libmodel.so"
-SOURCES = ["ends.c", "processes.c", "files.c", "threads.c", "signals.c", "memory.c", "loading.c", "language.cpp"]
+SOURCES = ["ends.c", "processes.c", "files.c", "threads.c", "signals.c", "memory.c", "loading.c", "rights.c", "language.cpp"]
 
 
 def compile_program(source: Path, out: Path, *flags: str) -> Path:

@@ -28,7 +28,9 @@ def told(command: list[str], environment: dict[str, str]) -> str:
 
 def test_threads_of_python() -> None:
     environment = {"PYTHONPATH": str(ROOT / "bindings/python"), "GRAPHPATCH_LIBRARY": str(LIBRARY)}
-    counts = json.loads(told([sys.executable, str(ROOT / "tests/programs/python/crowd.py"), SECONDS, THREADS], environment))
+    counts = json.loads(
+        told([sys.executable, str(ROOT / "tests/programs/python/crowd.py"), SECONDS, THREADS], environment)
+    )
     assert counts.pop("right") > 100 and counts.pop("children right") > 0 and not counts, counts
 
 

@@ -11,7 +11,7 @@ from compiling import HERE, compile_program
 from hosting import GRAPHPATCH, Left, run
 
 # A sample; all of them would take hours.
-TIMES = 300 if os.environ.get("HOSTS") == "all" else 6
+TIMES = int(os.environ.get("TIMES", 300 if os.environ.get("HOSTS") == "all" else 6))
 OPTIONS = ["--tree", "--probe", "sub_2.linear", "--patch", "sub_0.linear[0:0]=zero", "--save", "probes.safetensors"]
 
 

@@ -38,7 +38,10 @@ def nested() -> tuple[Any, Any, Inner, Tensor]:
 def test_patches_of_a_program_hold_inside_another_roots_run(nested: tuple[Any, Any, Inner, Tensor]) -> None:
     outer, inner, model, x = nested
     up = model.up(x) + 1
-    with inner.patch({"up.output": [AddPatch(value=1.0), probe := ProbePatch()]}), outer.patch({"mul": AddPatch(value=3.0)}):
+    with (
+        inner.patch({"up.output": [AddPatch(value=1.0), probe := ProbePatch()]}),
+        outer.patch({"mul": AddPatch(value=3.0)}),
+    ):
         assert torch.equal(outer(x), model.down(torch.relu(up)) * 2 + 3)
     assert torch.equal(probe.activation, up)
     assert torch.equal(outer(x), model(x) * 2)

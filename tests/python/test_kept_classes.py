@@ -1,5 +1,5 @@
-"""Where a patch puts another tensor in the place of a Parameter, or of a tensor of a class of the user's, the model gets an
-object of the same class."""
+"""Where a patch puts another tensor in the place of a Parameter, or of a tensor of a class of the user's, the model gets
+an object of the same class."""
 
 from __future__ import annotations
 

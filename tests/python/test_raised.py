@@ -1,5 +1,5 @@
-"""An error of a patch goes away with the last who holds it. Until then it holds the frames of the model, with what the model
-has switched on there."""
+"""An error of a patch goes away with the last who holds it. Until then it holds the frames of the model, with what the
+model has switched on there."""
 
 from __future__ import annotations
 

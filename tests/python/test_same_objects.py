@@ -1,4 +1,4 @@
-"""Models that ask whether two values are one object: where a patch changes no bit, each stays the object that it was."""
+"""Models that ask whether two values are one object: where a patch changes no bit, each stays what it was."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from support import GRAPHPATCH, PROGRAMS, run_process
 
-CASES = ["around", "inside", "last", "noted_only", "without_autograd"]
+CASES = ["around", "inside", "last", "noted_only", "parameter", "without_autograd"]
 
 
 def test_every_case_is_run() -> None:

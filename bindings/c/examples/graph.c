@@ -30,7 +30,7 @@ static int find(const gp_graphs* graphs, const char* pattern) {
 }
 
 static int check(const gp_graphs* graphs, const char* path) {
-    /* The message names every bad path, with the nearest ones that are there. */
+  /* The message names every bad path, with the nearest ones that are there. */
   if (gp_graphs_check(graphs, &path, 1) != GP_STATUS_OK)
     return failed(path);
   printf("\na patch may stand at %s\n", path);

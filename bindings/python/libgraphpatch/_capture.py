@@ -36,9 +36,9 @@ def install_first() -> None:
 
 
 def install() -> None:
-    """Makes each captured graph a :class:`Captured` from now on. Code that was compiled before is compiled again when it
-    is called next. If torch.compile is not in use yet, this waits until it is: a model may use it without being compiled,
-    as ``torch.cond`` does."""
+    """Makes each captured graph a :class:`Captured` from now on. Code that was compiled before is compiled again when
+    it is called next. If torch.compile is not in use yet, this waits until it is: a model may use it without being
+    compiled, as ``torch.cond`` does."""
     global _waiting
     if _install():
         torch._dynamo.reset()

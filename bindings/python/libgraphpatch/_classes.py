@@ -1,5 +1,5 @@
-"""Values of a class of their own: a Parameter, or a class of the user's. What a patch puts in the place of such a value is
-an object of the same class: the model may ask for it, and a module takes no plain tensor as a parameter."""
+"""Values of a class of their own: a Parameter, or a class of the user's. What a patch puts in the place of such a value
+is an object of the same class: the model may ask for it, and a module takes no plain tensor as a parameter."""
 
 from __future__ import annotations
 

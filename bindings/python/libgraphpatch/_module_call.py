@@ -25,7 +25,7 @@ from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
 from ._hooked import GLOBAL, is_hooked
 from ._library import fail
 from ._locks import new_lock
-from ._modules import class_name, is_handlers, is_script, note
+from ._modules import class_name, is_handlers, note
 from ._native import native
 from ._own_call import own_calls
 from ._part import in_method_of, run_part

@@ -2,9 +2,10 @@
 the gradient.
 
 So ``apply`` is defined once in a base class of ``torch.autograd.Function``, to which every call comes: a program often
-keeps ``Function.apply`` under a name of its own before this module is imported, which would go past another ``apply`` in
-its place. If such a function is called in a run with a value that requires grad, the library is told, and refuses patches
-of values that the forward computes. Checkpoints are exempt, since they compute their forward again with the patches.
+keeps ``Function.apply`` under a name of its own before this module is imported, which would go past another ``apply``
+in its place. If such a function is called in a run with a value that requires grad, the library is told, and refuses
+patches of values that the forward computes. Checkpoints are exempt, since they compute their forward again with the
+patches.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ def raise_cause(error: BaseException) -> None:
         if cause is not None:
             raise cause from None
     finally:
-        # An exception holds the frames that it passed through. If one of them holds the exception, all of them stay until
-        # the garbage collector comes by, and with them the frames of the model: hooks that it has set would stay on.
+        # An exception holds the frames that it passed through. If one of them holds the exception, all of them stay
+        # until the garbage collector comes by, and with them the frames of the model: hooks that it has set stay on.
         del cause, error
 
 

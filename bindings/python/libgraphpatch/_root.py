@@ -112,8 +112,8 @@ class Root:
         # The modules whose classes were looked at for a `__call__` of their own.
         self.known_classes: ModuleTree | None = None
         self._members: dict[int, weakref.ref[Module]] | None = None
-        # The function that makes the call of its module in a run that shows its inside, if that is not the function that
-        # the call came by.
+        # The function that makes the call of its module in a run that shows its inside, if that is not the function
+        # that the call came by.
         self.inner: Callable[..., Any] | None = None
         # How many patches hold that may change a value, without those of the attached session.
         self.changes = 0

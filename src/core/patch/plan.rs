@@ -89,6 +89,14 @@ impl Plan {
         self.names_of(site, family, last).unwrap_or(Name::NO_NUM)
     }
 
+    /// The lowest number above `number` of a named child of this family. Where [`Plan::is_open`], a pattern may match others.
+    pub fn next_number(&self, site: u32, family: Base, number: i32) -> Option<i32> {
+        self.names_of(site, family, |names| {
+            let above = names.partition_point(|name| name.num > number);
+            Some(names.get(above.checked_sub(1)?)?.num)
+        })
+    }
+
     /// Whether `holds` is true of all named children of this family. Where [`Plan::is_open`], a pattern may match further ones.
     /// The highest number is asked for first: numbers rise while names are given, so the first answer mostly decides.
     pub fn all_of(&self, site: u32, family: Base, holds: impl Fn(Name) -> bool) -> bool {
@@ -308,6 +316,17 @@ pub(super) mod tests {
         assert!(plan.all_of(Plan::ROOT, family, |_| true));
         let none = Name::parse("mul").family();
         assert_eq!(plan.last_number(Plan::ROOT, none), Name::NO_NUM);
+    }
+
+    #[test]
+    fn the_next_number_is_the_lowest_above() {
+        let plan = plan(&["add_7=zero", "add=zero", "add_3=zero", "mul_1=zero"]);
+        let family = Name::parse("add").family();
+        let next = |number| plan.next_number(Plan::ROOT, family, number);
+        assert_eq!(
+            [-2, -1, 2, 3, 6, 7].map(next),
+            [Some(-1), Some(3), Some(3), Some(7), Some(7), None]
+        );
     }
 
     #[test]

@@ -6,13 +6,12 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobMatcher};
 use graphpatch_locks::RwLock;
 use rustc_hash::FxHashMap;
 
 use super::Patch;
 use super::target::{Target, steps};
-use crate::path::{Base, Name, base_str};
+use crate::path::{Base, Glob, Name, base_str};
 
 /// Answers for names with higher numbers are not kept: a program without modules can give names without end.
 const MOST_KNOWN: i32 = 4096;
@@ -23,7 +22,7 @@ enum Part {
     /// This name.
     One(Name),
     /// All names that match; every one of them begins with this text.
-    Some(GlobMatcher, String),
+    Some(Glob, String),
     /// Any number of names.
     Rest,
 }
@@ -221,9 +220,8 @@ fn part(name: &str) -> Part {
     if name == "**" {
         return Part::Rest;
     }
-    let built = GlobBuilder::new(name).empty_alternates(true).build();
-    match built {
-        Ok(glob) => Part::Some(glob.compile_matcher(), name[..special].to_owned()),
+    match Glob::new(name, false) {
+        Ok(glob) => Part::Some(glob, name[..special].to_owned()),
         // Such a patch is refused when it is registered.
         Err(_) => Part::One(Name::parse(name)),
     }

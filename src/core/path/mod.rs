@@ -4,6 +4,7 @@
 //! in their scope the way torch.fx does. [`NodePath`]s, [`Pattern`]s and [`Slice`]s come from the user; a slice becomes a
 //! [`Region`](crate::layout::Region) only when a value's sizes and strides are at hand.
 
+mod glob;
 pub mod name;
 pub mod namespace;
 pub mod node_path;
@@ -11,6 +12,7 @@ mod pattern;
 mod root_name;
 pub mod slice;
 
+pub use glob::Glob;
 pub use name::{Base, Name, base_str, family_text, intern, sanitize};
 pub use namespace::Namespace;
 pub use node_path::NodePath;

@@ -11,8 +11,54 @@ use super::name::{Base, ILLEGAL, Name, lookup};
 /// called twice gives `layers_0` and `layers_1`, and a `layers_1` called after that gives `layers_2`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
-    used: FxHashSet<Name>,
-    counts: FxHashMap<Base, i32>,
+    numbers: FxHashMap<Base, Numbers>,
+}
+
+/// The names of one base that are taken. Nearly always their numbers rise by one, so most are kept as a range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Numbers {
+    /// The count that a collision continues from.
+    count: i32,
+    /// The base without a number.
+    plain: bool,
+    /// The base with the number 0.
+    zero: bool,
+    /// The numbers from 1 to this one.
+    upto: i32,
+    /// Numbers behind `upto`, with a gap before each run of them.
+    more: FxHashSet<i32>,
+}
+
+impl Numbers {
+    fn has(&self, num: i32) -> bool {
+        match num {
+            ..0 => self.plain,
+            0 => self.zero,
+            _ => num <= self.upto || self.more.contains(&num),
+        }
+    }
+
+    /// Takes a number; `false` if it was taken.
+    fn take(&mut self, num: i32) -> bool {
+        match num {
+            ..0 => !std::mem::replace(&mut self.plain, true),
+            0 => !std::mem::replace(&mut self.zero, true),
+            _ if num <= self.upto => false,
+            _ if num > self.upto + 1 => self.more.insert(num),
+            _ => {
+                self.upto = num;
+                while !self.more.is_empty() && self.more.remove(&(self.upto + 1)) {
+                    self.upto += 1;
+                }
+                true
+            }
+        }
+    }
+
+    /// Whether the next name continues the range, and all behind it are free.
+    fn is_even(&self) -> bool {
+        self.count == self.upto && self.more.is_empty()
+    }
 }
 
 impl Namespace {
@@ -23,8 +69,7 @@ impl Namespace {
 
     /// Forgets all names and keeps the memory.
     pub fn clear(&mut self) {
-        self.used.clear();
-        self.counts.clear();
+        self.numbers.clear();
     }
 
     /// The next free name for an operation, a scope or a parameter; never one that shadows a Python keyword or builtin.
@@ -39,42 +84,68 @@ impl Namespace {
 
     /// Marks a name as taken.
     pub fn reserve(&mut self, name: Name) {
-        self.used.insert(name);
+        self.numbers.entry(name.base).or_default().take(name.num);
     }
 
     /// Whether a name is taken.
     pub fn is_used(&self, name: Name) -> bool {
-        self.used.contains(&name)
+        let numbers = self.numbers.get(&name.base);
+        numbers.is_some_and(|numbers| numbers.has(name.num))
+    }
+
+    /// The number of the name that [`Namespace::create`] gave last for `base` without a number, if the names that it gives
+    /// next have the numbers that follow, without a gap.
+    pub fn rises_from(&self, base: Base) -> Option<i32> {
+        let numbers = self.numbers.get(&base)?;
+        let named = numbers.plain || base < ILLEGAL.1;
+        (named && numbers.is_even()).then_some(numbers.count)
+    }
+
+    /// The same as `n` calls of [`Namespace::create`] for `base` without a number.
+    pub fn skip(&mut self, base: Base, n: u32) {
+        if self.rises_from(base).is_some()
+            && let Some(numbers) = self.numbers.get_mut(&base)
+            && let Some(count) = i32::try_from(n)
+                .ok()
+                .and_then(|n| numbers.count.checked_add(n))
+        {
+            numbers.count = count;
+            numbers.upto = count;
+            return;
+        }
+        for _ in 0..n {
+            self.create(Name::of(base));
+        }
     }
 
     /// As `create_name`; bases below `legal` get a number from the start.
     fn create_above(&mut self, candidate: Name, legal: Base) -> Name {
         let mut name = candidate;
         let mut num = candidate.num;
-        if num < 0 || self.used.contains(&candidate) {
+        if num >= 0 && self.is_used(candidate) {
             num = self.count(candidate);
-            if candidate.num < 0 && candidate.base < legal {
+        }
+        let numbers = self.numbers.entry(candidate.base).or_default();
+        if candidate.num < 0 {
+            num = numbers.count;
+            if candidate.base < legal {
                 num += 1;
                 name.num = num;
             }
         }
-        while !self.used.insert(name) {
+        while !numbers.take(name.num) {
             num = num.saturating_add(1);
             name.num = num;
         }
-        self.counts.insert(name.base, num);
+        numbers.count = num;
         name
     }
 
-    /// The count under the candidate's whole text, which differs from its base when it has a number.
+    /// The count under the text of a candidate that has a number. It is that of another base, or none.
     fn count(&self, candidate: Name) -> i32 {
-        let key = match candidate.num {
-            ..0 => Some(candidate.base),
-            0.. => lookup(&candidate.to_string()),
-        };
-        key.and_then(|base| self.counts.get(&base))
-            .copied()
-            .unwrap_or(0)
+        let key = lookup(&candidate.to_string());
+        let numbers = key.and_then(|base| self.numbers.get(&base));
+        numbers.map_or(0, |numbers| numbers.count)
     }
 }
 
@@ -145,5 +216,37 @@ mod tests {
         space.clear();
         assert!(!space.is_used(output));
         assert_eq!(space.create(output), output);
+    }
+
+    /// Names that are skipped are taken as those that are given, whatever was there before.
+    #[test]
+    fn skipping_is_giving() {
+        for before in [
+            "",
+            "add",
+            "add add_1",
+            "add_3 add",
+            "add_0 add add_2 add_5",
+            "sum",
+            "sum sum_4",
+            "add_1 add_1 sum_1",
+        ] {
+            for base in ["add", "sum"] {
+                for n in [0, 1, 2, 7] {
+                    let mut given = Namespace::new();
+                    for name in before.split_whitespace() {
+                        given.create(Name::candidate(name));
+                    }
+                    let mut skipped = given.clone();
+                    let base = Name::candidate(base);
+                    (0..n).for_each(|_| _ = given.create(base));
+                    skipped.skip(base.base, n);
+                    assert_eq!(given, skipped, "{before}, {n}");
+                    if let Some(last) = given.rises_from(base.base) {
+                        assert_eq!(given.create(base).num, last + 1, "{before}, {n}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use globset::{GlobBuilder, GlobMatcher};
-
+use super::glob::Glob;
 use super::{NodePath, names_root};
 use crate::error::Error;
 
@@ -13,7 +12,7 @@ use crate::error::Error;
 pub struct Pattern {
     text: String,
     root: Option<String>,
-    glob: GlobMatcher,
+    glob: Glob,
 }
 
 impl FromStr for Pattern {
@@ -46,16 +45,11 @@ impl FromStr for Pattern {
             }
             escaped = c == '\\' && !escaped;
         }
-        let built = GlobBuilder::new(&glob)
-            .literal_separator(true)
-            .backslash_escape(true)
-            .empty_alternates(true)
-            .build()
-            .map_err(|why| fail(0, why.kind().to_string()))?;
+        let glob = Glob::new(&glob, true).map_err(|why| fail(0, why))?;
         Ok(Pattern {
             text: text.to_owned(),
             root,
-            glob: built.compile_matcher(),
+            glob,
         })
     }
 }
@@ -78,7 +72,7 @@ impl Pattern {
             text += "/|";
             text += key;
         }
-        self.glob.is_match(text)
+        self.glob.is_match(&text)
     }
 
     /// Whether it means the path in the root with this name.

@@ -3,6 +3,7 @@
 use super::Dtype;
 use crate::error::{Error, Result};
 use crate::layout;
+use crate::path::Slice;
 
 /// Its memory is aligned to 16 bytes, enough for every dtype.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +59,18 @@ impl HostTensor {
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+    }
+
+    /// What `tensor[slice]` is, as a tensor of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Slice`] where the slice does not fit.
+    pub fn sliced(&self, slice: &Slice) -> Result<HostTensor> {
+        let region = slice.region(&self.shape, &layout::dense_strides(&self.shape))?;
+        let mut part = HostTensor::zeros(self.dtype, &region.sizes)?;
+        part.gather(self.bytes(), region.offset, &region.strides);
+        Ok(part)
     }
 
     /// Takes its elements from memory in which they lie with these strides, counted in elements, from element `first` on. What

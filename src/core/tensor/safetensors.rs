@@ -1,11 +1,12 @@
 //! safetensors files: tensors by key, behind a header in JSON.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo, View};
+use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo};
 
 use super::input::{Fault, fill, open};
 use super::missing::missing;
@@ -157,31 +158,6 @@ fn tensor(
     Ok(tensor)
 }
 
-/// A tensor as the format takes it.
-struct Given<'a> {
-    dtype: Stored,
-    shape: Vec<usize>,
-    bytes: &'a [u8],
-}
-
-impl View for Given<'_> {
-    fn dtype(&self) -> Stored {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
 /// Writes the file as a whole or not at all: a reader never sees half of it.
 ///
 /// # Errors
@@ -192,7 +168,7 @@ pub fn save<T: Borrow<HostTensor>>(file: &Path, tensors: &[(String, T)]) -> Resu
         file: file.to_owned(),
         why,
     };
-    let mut given = Vec::with_capacity(tensors.len());
+    let mut given: Vec<(Stored, &str, &HostTensor)> = Vec::with_capacity(tensors.len());
     let mut seen = HashSet::new();
     for (key, tensor) in tensors {
         let tensor: &HostTensor = tensor.borrow();
@@ -203,21 +179,41 @@ pub fn save<T: Borrow<HostTensor>>(file: &Path, tensors: &[(String, T)]) -> Resu
             let name = tensor.dtype().name();
             return Err(fail(format!("key {key:?}: safetensors cannot hold {name}")));
         };
-        let shape = tensor.shape().iter().map(|n| *n as usize).collect();
-        let bytes = tensor.bytes();
-        given.push((
-            key,
-            Given {
-                dtype,
-                shape,
-                bytes,
-            },
-        ));
+        given.push((dtype, key, tensor));
     }
-    replace_with(file, |new| {
-        ::safetensors::serialize_to_file(given, None, new).map_err(as_file_error)
-    })
-    .map_err(|why| fail(why.to_string()))
+    // The format's order: wide dtypes first, so that all data is aligned; then by name.
+    given.sort_by(|left, right| right.0.cmp(&left.0).then(left.1.cmp(right.1)));
+    replace_with(file, |new| write(new, &given)).map_err(|why| fail(why.to_string()))
+}
+
+/// Writes the tensors in this order. The crate's own function for files makes them by `tempfile` (see [`WorkFolder`]).
+///
+/// [`WorkFolder`]: crate::work_folder::WorkFolder
+fn write(file: &Path, tensors: &[(Stored, &str, &HostTensor)]) -> std::io::Result<()> {
+    let mut end = 0;
+    let mut place = |bytes: &[u8]| {
+        let start = end;
+        end += bytes.len();
+        (start, end)
+    };
+    let infos = tensors.iter().map(|(dtype, key, tensor)| {
+        let info = TensorInfo {
+            dtype: *dtype,
+            shape: tensor.shape().iter().map(|n| *n as usize).collect(),
+            data_offsets: place(tensor.bytes()),
+        };
+        ((*key).to_owned(), info)
+    });
+    let header = Metadata::new(None, infos.collect()).map_err(as_file_error)?;
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut out = BufWriter::new(File::create(file)?);
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    for (_, _, tensor) in tensors {
+        out.write_all(tensor.bytes())?;
+    }
+    out.flush()
 }
 
 #[cfg(test)]

@@ -27,8 +27,6 @@ pub fn open() {
         return;
     }
     table::look_up();
-    // The last report may be written by this thread and without memory (see `thread::first_state` of the session).
-    let _ = std::thread::current();
     loader::message::begin();
     let options = match Options::load(Path::new(&file)) {
         Ok(options) => options,

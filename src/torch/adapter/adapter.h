@@ -105,8 +105,24 @@ void keep_if(std::vector<T>& elements, Stays stays) {
 
 // ---- thread.cpp: the state of this thread, and what is kept alive for its run ----
 
+// What is asked for at every operation. It stands in one place, so that it costs one look-up of thread-local memory.
+struct Here {
+  GpThread* thread = nullptr;
+  // Who wants the key included on this thread: the core, or the copies whose writes must be seen. A third reason is
+  // watches_scope: values that are computed without history after a patch.
+  bool core = false;
+  bool mirrors = false;
+};
+
+// A plain object without a first-use guard, which each marker and operation would have to look at.
+static thread_local Here here;
+
 // The core writes this, except for `cold`.
-GpThread& this_thread();
+inline GpThread& this_thread() {
+  if (!here.thread)
+    here.thread = core->thread();
+  return *here.thread;
+}
 
 // Whether a scope is open in which something matters.
 inline bool is_inside(const GpThread& thread) {
@@ -159,7 +175,6 @@ void keep_addresses(const void* const* identities, size_t n);
 void arm(uint32_t on);
 void watch(bool on);
 void rearm();
-bool is_watching();
 // Whether this thread computes the forward of a function with a backward of its own, through which gradients will go. The
 // setter returns the value before.
 bool set_own_backward(bool on);
@@ -259,8 +274,8 @@ void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, si
 // Handles an input (from the scope's caller) or the output of the present scope.
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how);
 // Shows the tensors among `values` to the core, except the `unseen` ones, and replaces patched parameters by patched copies,
-// except those that are `written`. `unseen` and `written` have one bit for each index.
-void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
+// except those that are `written`. `unseen` and `written` have one bit for each index. Returns whether any was replaced.
+bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen = 0, uint64_t written = 0);
 
 // ---- args.cpp: what a value that is about to appear is made from, and where ----
 
@@ -324,10 +339,25 @@ inline uint64_t written_by(const OpInfo& info, const c10::IValue* arguments) {
   return info.written | info.statistics;
 }
 
+// A call of an operation that has come to the fallback.
+struct Dispatched {
+  const c10::OperatorHandle& op;
+  c10::DispatchKeySet keys; // those below ours
+  torch::jit::Stack* stack;
+  // Goes on with the call. It is not called anew: profilers and other observers have been told of it already.
+  void run() const {
+    op.redispatchBoxed(keys, stack);
+  }
+  // The same if operands have been replaced, which may be of another kind.
+  void run_anew() const {
+    op.callBoxed(stack);
+  }
+};
+
 // Runs one operation of the present scope: shows its operands, except the `unseen` ones, calls it, and handles its result.
-void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen);
+void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& info, uint64_t unseen);
 // The same for an operation outside of other runs, on a thread with a flat run.
-void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info);
+void intercept_flat(const Dispatched& call, const OpInfo& info);
 
 void start_fallback();
 void start_script();

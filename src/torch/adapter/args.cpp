@@ -3,7 +3,7 @@
 #include "adapter.h"
 #include "source.h"
 
-#include <deque>
+#include <list>
 
 namespace graphpatch {
 
@@ -66,8 +66,9 @@ static std::string number_text(const at::Tensor& tensor) {
   }
 }
 
-// Texts that items borrow while the core reads them.
-static thread_local std::deque<std::string> texts;
+// Texts that items borrow while the core reads them. An empty list, unlike an empty deque, has asked for no memory, so neither
+// making nor moving one can fail.
+static thread_local std::list<std::string> texts;
 
 void Items::add_argument(const c10::Argument& argument, const c10::IValue& value, bool by_keyword) {
   const size_t at = items_.size();

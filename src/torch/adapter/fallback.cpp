@@ -158,31 +158,34 @@ static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::
   return operands;
 }
 
-void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info, uint64_t unseen) {
-  const GpThread& thread = this_thread();
+void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& info, uint64_t unseen) {
+  torch::jit::Stack* stack = call.stack;
   if (thread.held && at::GradMode::is_enabled())
     refuse_gradients(held());
   // The stack may hold other values of the caller's below the arguments.
-  if (thread.wants & GP_WANTS_OPERANDS) {
+  bool replaced = thread.wants & GP_WANTS_OPERANDS; // or some of them, if memory ran out
+  if (replaced) {
     c10::IValue* arguments = stack->data() + (stack->size() - info.n_arguments);
-    has_memory_for([&] { handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
+    has_memory_for([&] { replaced = handle_operands(0, arguments, info.n_arguments, unseen, written_by(info, arguments)); });
   }
   GpToken token;
   const bool matters = (thread.families & info.family) && !info.cast;
   const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
+  const auto run = [&] { replaced ? call.run_anew() : call.run(); };
   const auto results = [&] { return stack->data() + (stack->size() - info.n_returns); };
   if (!wanted) {
-    op.callBoxed(stack);
-    came_to_be(results(), info.n_returns);
+    run();
+    if (thread.held)
+      came_to_be(results(), info.n_returns);
     return;
   }
   const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
-  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, op.schema(), arguments); });
+  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, call.op.schema(), arguments); });
   std::vector<c10::IValue> operands;
   if (info.n_returns == 0 && info.written)
     has_memory_for([&] { operands = written_operands(info, arguments); });
   try {
-    op.callBoxed(stack);
+    run();
   } catch (...) {
     core->value_abandon(&token);
     throw;
@@ -195,11 +198,11 @@ void intercept(const c10::OperatorHandle& op, torch::jit::Stack* stack, const Op
     core->value_abandon(&token);
   if (!(thread.wants & GP_WANTS_OPERATIONS)) // it was the last one that matters here
     watch_rest_of_scope();
-  came_to_be(results(), info.n_returns);
+  if (thread.held)
+    came_to_be(results(), info.n_returns);
 }
 
-static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const GpThread& thread = this_thread();
+static void handle(const GpThread& thread, const Dispatched& call) {
   const bool flat = thread.flat && !thread.run;
   // A thread with a flat run beside another run is armed in every scope of the other run.
   const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
@@ -207,35 +210,37 @@ static void handle(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     const bool watched = !flat && watches_scope();
     if (watched && at::GradMode::is_enabled())
       refuse_gradients(held());
-    op.callBoxed(stack);
+    call.run();
     if (watched) {
-      const size_t n = op.schema().returns().size();
-      came_to_be(stack->data() + (stack->size() - n), n);
+      const size_t n = call.op.schema().returns().size();
+      came_to_be(call.stack->data() + (call.stack->size() - n), n);
     }
     return;
   }
-  const OpInfo* info = known_info(op);
+  const OpInfo* info = known_info(call.op);
   if (!info || info->query || is_tracing()) {
-    op.callBoxed(stack);
+    call.run();
   } else if (flat) {
-    intercept_flat(op, stack, *info);
+    intercept_flat(call, *info);
   } else if (is_engines(thread)) {
-    op.callBoxed(stack);
+    call.run();
   } else {
-    intercept(op, stack, *info, 0);
+    intercept(thread, call, *info, 0);
   }
 }
 
-static void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+static void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
-  if (!has_mirrors() || is_tracing())
-    return handle(op, stack);
+  const Dispatched call{op, keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey), stack};
+  const GpThread& thread = this_thread();
+  if (!here.mirrors || is_tracing())
+    return handle(thread, call);
   // Some operators change only how their tensor views memory (`t_`), or its place in autograd's graph (`detach_`).
   const bool stores = !op.hasTag(at::Tag::inplace_view);
   std::optional<Writes> writes;
   if (const OpInfo* info = known_info(op))
     has_memory_for([&] { writes.emplace(*info, stack->data() + (stack->size() - info->n_arguments), stores); });
-  handle(op, stack);
+  handle(thread, call);
   if (writes)
     has_memory_for([&] { writes->reflect(); });
 }

@@ -131,9 +131,10 @@ struct Ender {
 
 static thread_local uint32_t own_calls = 0;
 
-void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, const OpInfo& info) {
+void intercept_flat(const Dispatched& call, const OpInfo& info) {
+  const torch::jit::Stack* stack = call.stack;
   if (own_calls || at::in_parallel_region() || backward_node()) {
-    op.callBoxed(stack);
+    call.run();
     return;
   }
   const auto has_run = [] { return this_thread().flat == 2; };
@@ -144,11 +145,11 @@ void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, con
     learn();
     registry = known().registry;
     place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
-    if (starts().empty() ? !has_run() : starts_run(op.schema(), info, place))
+    if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, place))
       begin();
   });
   if (!ready) {
-    op.callBoxed(stack);
+    call.run();
     return;
   }
   if (!has_run() || core->flat_next() == GP_NEXT_OVER) {
@@ -156,15 +157,15 @@ void intercept_flat(const c10::OperatorHandle& op, torch::jit::Stack* stack, con
       core->flat_thread(0);
     else
       core->flat_end();
-    op.callBoxed(stack);
+    call.run();
     return;
   }
   {
     Now now(place);
     if (is_inside(this_thread()))
-      intercept(op, stack, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
+      intercept(this_thread(), call, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
     else
-      op.callBoxed(stack);
+      call.run();
   }
   static thread_local Ender ender;
   ender.touched = true;

@@ -305,10 +305,6 @@ bool is_memory(const at::Tensor& tensor) {
          !tensor.is_meta() && !at::isTensorSubclassLike(tensor) && !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
 }
 
-bool has_mirrors() {
-  return is_watching();
-}
-
 void prune_mirrors() {
   mirrors().prune();
   watch(!mirrors().empty());

@@ -14,9 +14,6 @@ void mirror(const at::Tensor& original, const at::Tensor& copy);
 // Whether the tensor has memory in which its elements can be found by strides.
 bool is_memory(const at::Tensor& tensor);
 
-// Whether this thread has such copies.
-bool has_mirrors();
-
 // The tensors that an operation is about to write. When it has returned, `reflect` repeats the write in their mirrors.
 class Writes {
 public:

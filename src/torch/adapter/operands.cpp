@@ -75,10 +75,10 @@ static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const
   }
 }
 
-void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
+bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
   const GpThread& thread = this_thread();
   if (!((level ? thread.outer_wants : thread.wants) & GP_WANTS_OPERANDS))
-    return;
+    return false;
   const uint32_t frame = level ? thread.outer_frame : thread.frame;
   static thread_local Items items;
   items.clear();
@@ -91,7 +91,7 @@ void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
       is_written.resize(items.size(), has(written, i));
     }
   if (!items.size())
-    return;
+    return false;
   static thread_local std::vector<uint8_t> replace;
   replace.assign(items.size(), 0);
   core->operands(level, items.data(), items.size(), replace.data());
@@ -101,12 +101,13 @@ void handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
     any |= replace[i] != kAsItIs;
   }
   if (!any)
-    return;
+    return false;
   std::vector<uint8_t> flags = replace; // patching may come back here
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i))
       substitute(level, frame, values[i], flags, at);
+  return true;
 }
 
 } // namespace graphpatch

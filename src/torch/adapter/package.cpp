@@ -151,13 +151,13 @@ std::vector<at::Tensor> run(Runner* runner, Handles& handles, void* stream) {
   if (is_armed()) {
     tell(*runner, Told::kOneOperation,
          "is one operation, `aoti_model`: its outputs can be seen and patched, what it computes inside cannot. "
-                  "To see that, run the exported program or the model that it was compiled from");
+         "To see that, run the exported program or the model that it was compiled from");
     return run_as_operation(runner, handles, stream);
   }
   if (!thread.run)
     tell(*runner, Told::kOutside,
          "was run outside of every call of a module: nothing of it was seen. Call it in the forward of a module to "
-                  "see its outputs");
+         "see its outputs");
   return own_run()(runner, handles, stream);
 }
 

@@ -6,29 +6,8 @@
 
 namespace graphpatch {
 
-GpThread& this_thread() {
-  // A plain pointer without a first-use guard, which would cost each marker and operation one more look-up of thread-local
-  // memory.
-  static thread_local GpThread* thread = nullptr;
-  if (!thread)
-    thread = core->thread();
-  return *thread;
-}
-
-// Who wants the key included on this thread: the core, or the copies whose writes must be seen. A third reason is
-// watches_scope: values that are computed without history after a patch.
-struct Wanted {
-  bool core = false;
-  bool mirrors = false;
-};
-
-static Wanted& wanted() {
-  static thread_local Wanted wanted;
-  return wanted;
-}
-
 static void include() {
-  c10::impl::tls_set_dispatch_key_included(kKey, wanted().core || wanted().mirrors || watches_scope());
+  c10::impl::tls_set_dispatch_key_included(kKey, here.core || here.mirrors || watches_scope());
 }
 
 void rearm() {
@@ -36,22 +15,17 @@ void rearm() {
 }
 
 void arm(uint32_t on) {
-  wanted().core = on;
+  here.core = on;
   include();
 }
 
 void watch(bool on) {
-  Wanted& now = wanted();
-  if (now.mirrors == on)
+  if (here.mirrors == on)
     return;
-  if (on && !now.core)
-    now.core = c10::impl::tls_is_dispatch_key_included(kKey); // another thread's dispatch state may have been copied here
-  now.mirrors = on;
+  if (on && !here.core)
+    here.core = c10::impl::tls_is_dispatch_key_included(kKey); // another thread's dispatch state may have been copied here
+  here.mirrors = on;
   include();
-}
-
-bool is_watching() {
-  return wanted().mirrors;
 }
 
 static thread_local bool own_backward = false;
@@ -65,7 +39,7 @@ bool has_own_backward() {
 }
 
 uint32_t suspend() {
-  const uint32_t included = wanted().mirrors ? wanted().core : c10::impl::tls_is_dispatch_key_included(kKey);
+  const uint32_t included = here.mirrors ? here.core : c10::impl::tls_is_dispatch_key_included(kKey);
   const uint32_t excluded = c10::impl::tls_is_dispatch_key_excluded(kKey);
   c10::impl::tls_set_dispatch_key_included(kKey, false);
   c10::impl::tls_set_dispatch_key_excluded(kKey, false);

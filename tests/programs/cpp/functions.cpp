@@ -44,6 +44,17 @@ struct Tracked : torch::nn::Module {
     }
 };
 
+// The weight is read outside of the function first, where its patched copy is made.
+struct WeightedImpl : torch::nn::Module {
+    WeightedImpl() : w(register_parameter("w", torch::tensor({1.0, 2.0, -3.0}))) {}
+    Tensor forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        return scope.output(x * w + Square::apply(w));
+    }
+    Tensor w;
+};
+TORCH_MODULE(Weighted);
+
 Tensor numbers() { return torch::tensor({1.0, -2.0, 3.0}); }
 
 Tensor leaf() { return numbers().requires_grad_(); }
@@ -128,6 +139,20 @@ void around() {
     require(session.notes().empty(), "there is nothing to say");
 }
 
+// A patched parameter is refused inside as any other value, though its copy is older than the function.
+void parameter() {
+    Weighted net;
+    gp::Session session;
+    gp::Root root(net, "Weighted");
+    auto patch = session.patch(gp::add("w", 1.0));
+    const auto w = net->w.detach();
+    const auto y = net->forward(numbers());
+    same(y.detach(), numbers() * (w + 1) + (w + 1).square());
+    throws<std::exception>([&] { y.sum().backward(); }, kWhy);
+    torch::NoGradGuard none;
+    same(net->forward(numbers()), numbers() * (w + 1) + (w + 1).square());
+}
+
 // A patch of a value that autograd has not seen is applied, and the gradient stays right.
 void without_autograd() {
     const auto net = std::make_shared<Tracked>();
@@ -141,7 +166,8 @@ void without_autograd() {
 }
 
 const std::map<std::string, void (*)()> kChecks = {
-    {"inside", inside}, {"noted_only", noted_only}, {"last", last}, {"around", around}, {"without_autograd", without_autograd},
+    {"inside", inside}, {"noted_only", noted_only}, {"last", last},
+    {"around", around}, {"parameter", parameter},   {"without_autograd", without_autograd},
 };
 
 }  // namespace

@@ -12,8 +12,9 @@ from collections import Counter
 from functools import partial
 
 import torch
-from threads_and_children import Net, ends, fork, join, once, start
 from torch import nn
+
+from threads_and_children import Net, ends, fork, join, once, start
 
 SECONDS, THREADS, BARE = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["bare"]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+
 from threads_and_children import Net, ends, fork, join, once, start
 
 CHILDREN = 100

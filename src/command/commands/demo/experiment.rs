@@ -114,6 +114,7 @@ impl Measured<'_> {
         let parts = self.experiment.cases.iter().zip(&self.values[1..]);
         let row = |(case, value): (&Case, &f64)| {
             Some(Row {
+                place: None,
                 node: case.path.parse::<NodePath>().ok()?,
                 why: None,
                 values: vec![(*value).into()],

@@ -5,16 +5,14 @@ mod http;
 mod source;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
 use clap::Args;
-use graphpatch_core::path::NodePath;
 
 use crate::commands::view::browser;
 use crate::terminal;
 use crate::voice::{Stop, print, say};
 use http::Door;
-use source::{Origin, Source};
+use source::{Asked, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,24 +25,8 @@ Examples:
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Serve {
-    /// A graph saved by `graphpatch run --graph`, or the number of a process that `graphpatch live` lists
-    #[arg(value_name = "GRAPH|PID")]
-    what: PathBuf,
-    /// The node to begin at
-    #[arg(default_value = "")]
-    path: NodePath,
-    /// Values that `graphpatch run --probe --save` wrote: norms and histograms in the page
-    #[arg(long, value_name = "FILE")]
-    values: Option<PathBuf>,
-    /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
-    #[arg(long, value_name = "TABLE")]
-    sweep: Option<PathBuf>,
-    /// Another recording of the model: what differs there, in the tree and beside each node
-    #[arg(long, value_name = "GRAPH")]
-    compare: Option<PathBuf>,
-    /// With --compare: the values that were saved with it, beside those of --values
-    #[arg(long, value_name = "FILE", requires = "compare")]
-    compare_values: Option<PathBuf>,
+    #[command(flatten)]
+    asked: Asked,
     /// The port; by default one that is free
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
@@ -56,14 +38,7 @@ pub struct Serve {
 impl Serve {
     /// Serves until the command is ended.
     pub fn run(self) -> Result<u8, Stop> {
-        let source = Source {
-            origin: Origin::of(self.what)?,
-            start: self.path,
-            values: self.values,
-            sweep: self.sweep,
-            compare: self.compare,
-            compare_values: self.compare_values,
-        };
+        let source = Source::of(self.asked)?;
         // What is wrong now is told before anybody waits for a page.
         source.page()?.notes.iter().for_each(say);
         let door = Door::open((Ipv4Addr::LOCALHOST, self.port).into())?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use graphpatch_core::error::Error;
 use graphpatch_core::graph::GraphFile;
 use graphpatch_core::path::NodePath;
@@ -11,59 +12,76 @@ use serde_json::Value;
 
 use crate::commands::live::connection::Connection;
 use crate::commands::live::processes;
-use crate::commands::view::contents::{Contents, Page, name_of};
+use crate::commands::view::contents::{Contents, Page};
+use crate::commands::view::names::name_of;
 use crate::voice::{Stop, say};
 
-pub struct Source {
-    pub origin: Origin,
-    /// The node to begin at.
-    pub start: NodePath,
-    pub values: Option<PathBuf>,
-    pub sweep: Option<PathBuf>,
-    pub compare: Option<PathBuf>,
-    pub compare_values: Option<PathBuf>,
+/// What the page is asked to show.
+#[derive(Args)]
+pub struct Asked {
+    /// A graph saved by `graphpatch run --graph`, or the number of a process that `graphpatch live` lists
+    #[arg(value_name = "GRAPH|PID")]
+    what: PathBuf,
+    /// The node to begin at
+    #[arg(default_value = "")]
+    path: NodePath,
+    /// Values that `graphpatch run --probe --save` wrote: norms and histograms in the page
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+    /// A table that `graphpatch sweep -o TABLE.json` wrote: its heat map in the page
+    #[arg(long, value_name = "TABLE")]
+    sweep: Option<PathBuf>,
+    /// Another recording of the model: what differs there, in the tree and beside each node
+    #[arg(long, value_name = "GRAPH")]
+    compare: Option<PathBuf>,
+    /// With --compare: the values that were saved with it, beside those of --values
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    compare_values: Option<PathBuf>,
 }
 
-/// Where the graphs come from.
-pub enum Origin {
+pub struct Source {
+    from: From,
+    asked: Asked,
+}
+
+enum From {
     File(PathBuf),
     /// Its runs are recorded as long as the connection is there.
     Process(Mutex<Connection>),
 }
 
-impl Origin {
-    /// A file, or, where there is no such file and it is a number, a process.
-    pub fn of(what: PathBuf) -> Result<Origin, Stop> {
-        let number = what.to_str().and_then(|text| text.parse().ok());
-        match number.filter(|_| !what.exists()) {
-            Some(pid) => Ok(Origin::Process(Mutex::new(recording(pid)?))),
-            None => Ok(Origin::File(what)),
-        }
-    }
-}
-
 impl Source {
+    /// A file, or, where there is no such file and it is a number, a process.
+    pub fn of(asked: Asked) -> Result<Source, Stop> {
+        let number = asked.what.to_str().and_then(|text| text.parse().ok());
+        let from = match number.filter(|_| !asked.what.exists()) {
+            Some(pid) => From::Process(Mutex::new(recording(pid)?)),
+            None => From::File(asked.what.clone()),
+        };
+        Ok(Source { from, asked })
+    }
+
     pub fn name(&self) -> String {
-        match &self.origin {
-            Origin::File(file) => name_of(file),
-            Origin::Process(connection) => format!("process {}", connection.lock().process.pid),
+        match &self.from {
+            From::File(file) => name_of(file),
+            From::Process(connection) => format!("process {}", connection.lock().process.pid),
         }
     }
 
     /// The page as it is now.
     pub fn page(&self) -> Result<Page, Stop> {
-        let graphs = match &self.origin {
-            Origin::File(file) => GraphFile::load(file)?,
-            Origin::Process(connection) => recorded(&mut connection.lock())?,
+        let graphs = match &self.from {
+            From::File(file) => GraphFile::load(file)?,
+            From::Process(connection) => recorded(&mut connection.lock())?,
         };
         let contents = Contents {
             name: &self.name(),
             graphs: &graphs.graphs,
-            start: &self.start,
-            values: self.values.as_deref(),
-            sweep: self.sweep.as_deref(),
-            compare: self.compare.as_deref(),
-            compare_values: self.compare_values.as_deref(),
+            start: &self.asked.path,
+            values: self.asked.values.as_deref(),
+            sweep: self.asked.sweep.as_deref(),
+            compare: self.asked.compare.as_deref(),
+            compare_values: self.asked.compare_values.as_deref(),
         };
         contents.page()
     }

@@ -1,5 +1,5 @@
 //! A sweep as a heat map: what is measured at each node, in rows of nodes that differ in one number (`layer_0.output`,
-//! `layer_1.output`).
+//! `layer_1.output`); or, where the slice has an axis, a row for each node and a column for each place.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,19 +9,55 @@ use graphpatch_core::path::NodePath;
 
 use crate::terminal;
 
-use super::table::{Column, Measure, Table};
+use super::table::{Column, Measure, Row, Table};
 
 /// At which row and column of the heat map each of a table's rows stands.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Grid {
-    /// The numbers, ascending. `None` comes first; it is the column of paths without a number.
-    pub columns: Vec<Option<u64>>,
-    /// The paths with `*` in place of the number, in the table's order; for each column, the index of the table's row.
+    /// The headings: numbers, ascending, behind `–`, the column of paths without a number; or the places.
+    pub columns: Vec<String>,
+    /// The paths, with `*` in place of the number, in the table's order; for each column, the index of the table's row.
     pub rows: Vec<(String, Vec<Option<usize>>)>,
 }
 
 impl Grid {
-    pub fn of<'a>(nodes: impl Iterator<Item = &'a NodePath>) -> Grid {
+    /// Of the nodes and places of rows.
+    pub fn of<'a>(rows: impl Iterator<Item = (&'a NodePath, &'a Row)>) -> Grid {
+        let rows: Vec<_> = rows.collect();
+        if rows.iter().any(|(_, row)| row.place.is_some()) {
+            return Grid::of_places(&rows);
+        }
+        Grid::of_nodes(rows.into_iter().map(|(node, _)| node))
+    }
+
+    fn of_places(rows: &[(&NodePath, &Row)]) -> Grid {
+        let mut grid = Grid {
+            columns: Vec::new(),
+            rows: Vec::new(),
+        };
+        for (_, row) in rows {
+            let place = row.place.clone().unwrap_or_default();
+            if !grid.columns.contains(&place) {
+                grid.columns.push(place);
+            }
+        }
+        for (number, (node, row)) in rows.iter().enumerate() {
+            let label = node.to_string();
+            let known = grid.rows.iter().position(|(known, _)| *known == label);
+            let line = known.unwrap_or_else(|| {
+                grid.rows.push((label, vec![None; grid.columns.len()]));
+                grid.rows.len() - 1
+            });
+            let place = row.place.as_deref().unwrap_or_default();
+            let column = grid.columns.iter().position(|known| known == place);
+            if let Some(cell) = column.and_then(|column| grid.rows[line].1.get_mut(column)) {
+                *cell = Some(number);
+            }
+        }
+        grid
+    }
+
+    fn of_nodes<'a>(nodes: impl Iterator<Item = &'a NodePath>) -> Grid {
         let nodes: Vec<String> = nodes.map(NodePath::to_string).collect();
         let numbers: Vec<_> = nodes.iter().map(|node| numbers(node)).collect();
         // The place of the first number in which any two paths differ: the second one for `encoder_1.layer_0` and
@@ -64,11 +100,12 @@ impl Grid {
             });
             rows[row].1[column] = Some(i);
         }
-        Grid { columns, rows }
-    }
-
-    pub fn heading(column: Option<u64>) -> String {
-        column.map_or("–".to_owned(), |number| number.to_string())
+        let heading =
+            |column: Option<u64>| column.map_or("–".into(), |number| number.to_string());
+        Grid {
+            columns: columns.into_iter().map(heading).collect(),
+            rows,
+        }
     }
 }
 
@@ -184,7 +221,7 @@ const WIDTH: usize = 120;
 
 /// The heat maps of all metrics, for a terminal or a file.
 pub fn text(table: &Table, colors: bool) -> String {
-    let grid = Grid::of(table.rows.iter().map(|row| &row.node));
+    let grid = Grid::of(table.rows.iter().map(|row| (&row.node, row)));
     let maps = (0..table.metrics.len()).map(|metric| one(table, &grid, metric, colors));
     maps.collect::<Vec<_>>().join("\n")
 }
@@ -207,10 +244,7 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
     };
     let all = grid.rows.iter().flat_map(|(_, cells)| cells);
     let digits = all.map(|row| cell(*row).0.len()).max().unwrap_or(0);
-    let heads = grid
-        .columns
-        .iter()
-        .map(|head| Grid::heading(*head).chars().count());
+    let heads = grid.columns.iter().map(|head| head.chars().count());
     // A shade or a colored margin stands in front of the number, a space behind it.
     let width = digits.max(heads.max().unwrap_or(0)) + 2;
     let labels = grid.rows.iter().map(|(label, _)| label.chars().count());
@@ -221,7 +255,7 @@ fn one(table: &Table, grid: &Grid, metric: usize, colors: bool) -> String {
         let end = (start + fit).min(grid.columns.len());
         let _ = write!(text, "{:margin$}", "");
         for head in &grid.columns[start..end] {
-            let _ = write!(text, " {:>width$}", Grid::heading(*head));
+            let _ = write!(text, " {head:>width$}");
         }
         text.push('\n');
         for (label, cells) in &grid.rows {
@@ -277,7 +311,7 @@ mod tests {
             .iter()
             .map(|path| path.parse().expect("path"))
             .collect();
-        Grid::of(paths.iter())
+        Grid::of_nodes(paths.iter())
     }
 
     #[test]
@@ -289,7 +323,7 @@ mod tests {
             "m_1.a_9.x",
             "head",
         ]);
-        assert_eq!(found.columns, [None, Some(0), Some(9), Some(10)]);
+        assert_eq!(found.columns, ["–", "0", "9", "10"]);
         let rows = [
             ("m_1.a_*.x", vec![None, Some(0), Some(3), Some(2)]),
             ("m_1.a_*.y_2", vec![None, Some(1), None, None]),
@@ -304,6 +338,31 @@ mod tests {
         assert_eq!(grid(&["t|sub_0", "t|sub_1", "a_1b"]).rows[0].0, "t|sub_*");
         assert_eq!(grid(&["a_3.x"]).rows, [("a_*.x".to_owned(), vec![Some(0)])]);
         assert!(grid(&[]).rows.is_empty());
+    }
+
+    #[test]
+    fn places_are_columns() {
+        let mut table = sample();
+        table.rows.truncate(3);
+        for (row, (node, place)) in
+            table
+                .rows
+                .iter_mut()
+                .zip([("a_0", "3"), ("a_1", "10"), ("a_0", "10")])
+        {
+            row.node = node.parse().expect("path");
+            row.place = Some(place.into());
+        }
+        let found = Grid::of(table.rows.iter().map(|row| (&row.node, row)));
+        assert_eq!(found.columns, ["3", "10"]);
+        let rows = [
+            ("a_0", vec![Some(0), Some(2)]),
+            ("a_1", vec![None, Some(1)]),
+        ];
+        assert_eq!(
+            found.rows,
+            rows.map(|(label, cells)| (label.to_owned(), cells))
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use graphpatch_core::graph::Graph;
 use graphpatch_core::patch::PatchSpec;
 
+use super::each::Experiment;
 use super::metric::{Bare, Metric};
 use super::once::{Done, Program};
 use super::table::{Column, Row};
@@ -29,6 +30,16 @@ impl BareRun {
     /// The graphs that it recorded; none if it did not record.
     pub fn graphs(&self) -> Vec<Graph> {
         self.done.graphs()
+    }
+
+    /// Whether the program ended with code 0.
+    pub fn ended_well(&self) -> bool {
+        self.done.ended_well()
+    }
+
+    /// The last lines that the program wrote, each in a line below a heading; empty if it wrote no more than one.
+    pub fn last_lines(&self) -> String {
+        self.done.last_lines()
     }
 }
 
@@ -68,10 +79,10 @@ impl<'a> Measurements<'a> {
         self.metrics.iter().map(read).collect()
     }
 
-    /// Runs the program with this patch as well, and measures. `None` if a signal asks the sweep to end.
-    pub fn at(&self, patch: &PatchSpec, bare: &[Bare]) -> Result<Option<Row>, Stop> {
+    /// Runs the program with this experiment's patch as well, and measures. `None` if a signal asks the sweep to end.
+    pub fn at(&self, experiment: &Experiment, bare: &[Bare]) -> Result<Option<Row>, Stop> {
         let mut patches = self.always.clone();
-        patches.push(patch.clone());
+        patches.push(experiment.patch.clone());
         patches.extend(self.keepers.iter().cloned());
         let Some(done) = self.program.run(false, &patches)? else {
             return Ok(None);
@@ -88,7 +99,8 @@ impl<'a> Measurements<'a> {
             Err(why) => (Vec::new(), Some(why)),
         };
         Ok(Some(Row {
-            node: patch.path.clone(),
+            node: experiment.patch.path.clone(),
+            place: experiment.place.clone(),
             why,
             values,
             seconds: done.seconds,

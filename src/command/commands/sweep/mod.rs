@@ -1,10 +1,11 @@
 //! `graphpatch sweep`: runs the program once for each of many nodes, patched there, and measures what that changes.
 //!
-//! `checks.rs` refuses bad arguments. `nodes.rs` finds the nodes, and `each.rs` makes the patch at each of them. `once.rs`
-//! runs the program once, `measure.rs` measures that run by the metrics of `metric.rs`, and `pool.rs` makes all runs.
+//! `checks.rs` refuses bad arguments. `nodes.rs` finds the nodes, and `each.rs` makes the patch at each of them, in each place
+//! of the slice's axis (`axis.rs`). `once.rs` runs the program once, `measure.rs` measures that run by the metrics of `metric.rs`, and `pool.rs` makes all runs.
 //! `journal.rs` keeps what was measured so far, `table.rs` is the result, `heat.rs` and `svg.rs` draw it, and `results.rs`
 //! saves it.
 
+mod axis;
 mod checks;
 mod each;
 pub mod heat;
@@ -27,19 +28,19 @@ use std::time::Duration;
 use crate::launch::batch::Interrupts;
 use clap::Args;
 use graphpatch_core::graph::GraphFile;
-use graphpatch_core::patch::{PatchSpec, RunRange};
-use graphpatch_core::path::{NodePath, Pattern};
+use graphpatch_core::patch::RunRange;
+use graphpatch_core::path::Pattern;
 
 use crate::launch::start;
 use crate::run_options::RunOptions;
 use crate::terminal::Color;
 use crate::voice::{Stop, say};
-use each::Each;
+use each::{Each, Experiment};
 use journal::Journal;
 use measure::Measurements;
 use metric::Metric;
 use once::Program;
-use table::{Row, Table};
+use table::{Key, Row, Table};
 
 /// Run PROGRAM once for each node of a pattern, patched there, and measure what that changes
 #[derive(Args)]
@@ -50,7 +51,8 @@ pub struct Sweep {
     /// What is done at each: zero | add:VALUE | replace:VALUE; in the key of a safetensors file {} stands for the node's path
     #[arg(long, value_name = "PATCH", default_value = "zero")]
     patch: String,
-    /// To which part of the value, as in Python: '[..., 0]'
+    /// To which part of the value, as in Python: '[..., 0]'; '[:, {0..11}]' sweeps over [:, 0] to [:, 11] as well, and so does
+    /// a list: '[:, {0,4,1:3}]'. A value whose key has {} is then sliced like the node's
     #[arg(
         long,
         value_name = "SLICE",
@@ -124,33 +126,41 @@ impl Sweep {
         };
         let graphs = saved.map_or_else(|| bare_run.graphs(), |saved| saved.graphs);
         if let Some(why) = &bare_run.fault {
-            // If a path was mistyped, a message about the path is more useful than one about a patch that never matched.
-            self.check_paths(&graphs)?;
-            return Err(Stop::usage(format!("the bare run: {why}")));
+            // If a path was mistyped, a message about the path is more useful than one about a patch that never matched. Of a
+            // program that failed, the graph may lack what would have come.
+            if bare_run.ended_well() {
+                self.check_paths(&graphs)?;
+            }
+            let said = bare_run.last_lines();
+            return Err(Stop::usage(format!("the bare run: {why}{said}")));
         }
         let bare = measurements.of_bare(&bare_run)?;
         drop(bare_run);
 
         let nodes = nodes::matching(&graphs, &self.nodes)?;
-        let patches = each.at_all(&nodes)?;
+        let experiments = each.at_all(&nodes, dir.path())?;
         let (mut journal, mut rows) = self.measured_before()?;
-        let left = left(&patches, &rows);
-        let measure = |patch: &PatchSpec| measurements.at(patch, &bare);
+        let left = left(&experiments, &rows);
+        let measure = |experiment: &Experiment| measurements.at(experiment, &bare);
         pool::run(&left, self.jobs(), measure, |row| {
             journal.add(&row)?;
-            rows.insert(row.node.clone(), row);
+            rows.insert(row.key(), row);
             Ok(())
         })?;
         if interrupts.came().is_some() {
             let so_far = format!(
-                "{} of {} nodes are measured; the same command goes on with the others",
+                "{} of {} {} are measured; the same command goes on with the others",
                 rows.len(),
-                nodes.len()
+                experiments.len(),
+                what(&experiments)
             );
             return interrupted(&interrupts, &so_far);
         }
 
-        let rows = nodes.iter().filter_map(|node| rows.remove(node)).collect();
+        let rows = experiments
+            .iter()
+            .filter_map(|experiment| rows.remove(&experiment.key()))
+            .collect();
         let table = Table::new(self.settings(), measurements.columns(&bare), rows);
         self.save(&table)?;
         journal.remove();
@@ -169,10 +179,10 @@ impl Sweep {
     }
 
     /// Opens the journal, and returns it with the rows that an interrupted sweep has measured.
-    fn measured_before(&self) -> Result<(Journal, HashMap<NodePath, Row>), Stop> {
+    fn measured_before(&self) -> Result<(Journal, HashMap<Key, Row>), Stop> {
         let (journal, known) = Journal::open(self.journal(), &self.settings(), self.restart)?;
         let good = known.into_iter().filter(|row| row.why.is_none());
-        Ok((journal, good.map(|row| (row.node.clone(), row)).collect()))
+        Ok((journal, good.map(|row| (row.key(), row)).collect()))
     }
 
     fn jobs(&self) -> usize {
@@ -190,18 +200,25 @@ impl Sweep {
     }
 }
 
-/// The patches at nodes that are still to be measured.
-fn left<'a>(patches: &'a [PatchSpec], rows: &HashMap<NodePath, Row>) -> Vec<&'a PatchSpec> {
-    let is_left = |patch: &&PatchSpec| !rows.contains_key(&patch.path);
-    let left: Vec<&PatchSpec> = patches.iter().filter(is_left).collect();
-    if left.len() < patches.len() {
+/// The experiments that are still to be measured.
+fn left<'a>(experiments: &'a [Experiment], rows: &HashMap<Key, Row>) -> Vec<&'a Experiment> {
+    let is_left = |experiment: &&Experiment| !rows.contains_key(&experiment.key());
+    let left: Vec<&Experiment> = experiments.iter().filter(is_left).collect();
+    if left.len() < experiments.len() {
         say(format!(
-            "{} of {} nodes were measured before",
-            patches.len() - left.len(),
-            patches.len()
+            "{} of {} {} were measured before",
+            experiments.len() - left.len(),
+            experiments.len(),
+            what(experiments)
         ));
     }
     left
+}
+
+/// What is counted in messages.
+fn what(experiments: &[Experiment]) -> &'static str {
+    let places = experiments.iter().any(|each| each.place.is_some());
+    if places { "places" } else { "nodes" }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

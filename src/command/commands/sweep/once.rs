@@ -15,6 +15,9 @@ use crate::launch::start;
 use crate::run_options::RunOptions;
 use crate::voice::Stop;
 
+/// How many lines of a program that failed are repeated.
+const LAST_LINES: usize = 8;
+
 /// What all runs of a sweep have in common.
 pub struct Program<'a> {
     pub argv: &'a [OsString],
@@ -121,6 +124,31 @@ impl Done {
         }
         let never = counts.iter().find(|patch| patch.matched == 0)?;
         Some(format!("{} never matched", never.text))
+    }
+
+    pub fn ended_well(&self) -> bool {
+        matches!(self.ended, Ended::With(status) if status.success())
+    }
+
+    /// The last lines of stderr, or of stdout where that is empty, as the rest of a message that has the very last one;
+    /// empty without others, and where the program ended well.
+    pub fn last_lines(&self) -> String {
+        if self.ended_well() {
+            return String::new();
+        }
+        let written = [("stderr", &self.stderr), ("stdout", &self.stdout)];
+        let lines = written.map(|(name, text)| {
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            (name, lines.collect::<Vec<&str>>())
+        });
+        let Some((name, lines)) = lines.into_iter().find(|(_, lines)| !lines.is_empty()) else {
+            return String::new();
+        };
+        if name == "stderr" && lines.len() == 1 {
+            return String::new();
+        }
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        format!("\nits last lines on {name}:\n  {}", last.join("\n  "))
     }
 
     /// The last value that was kept of a path, or with `all` every one, over all processes.

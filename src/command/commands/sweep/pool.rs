@@ -4,33 +4,32 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use graphpatch_core::patch::PatchSpec;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
 use super::table::Row;
 use crate::voice::{Stop, say};
 
-/// Measures with each of the patches, `jobs` at a time, and hands the rows to `take` on this thread as they come. Begins no
+/// Measures each of the experiments, `jobs` at a time, and hands the rows to `take` on this thread as they come. Begins no
 /// further run once `measure` has returned `None` (the sweep is to end) or an error, or `take` has failed.
-pub fn run(
-    patches: &[&PatchSpec],
+pub fn run<E: Sync>(
+    experiments: &[&E],
     jobs: usize,
-    measure: impl Fn(&PatchSpec) -> Result<Option<Row>, Stop> + Sync,
+    measure: impl Fn(&E) -> Result<Option<Row>, Stop> + Sync,
     mut take: impl FnMut(Row) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    let left = Mutex::new(patches.iter());
+    let left = Mutex::new(experiments.iter());
     let next = || left.lock().next();
     let stop = || left.lock().by_ref().for_each(drop);
-    let bar = bar(patches.len() as u64, jobs);
+    let bar = bar(experiments.len() as u64, jobs);
     let (sender, rows) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..jobs.min(patches.len()) {
+        for _ in 0..jobs.min(experiments.len()) {
             let sender = sender.clone();
             let (next, stop, measure) = (&next, &stop, &measure);
             scope.spawn(move || {
-                while let Some(patch) = next() {
-                    let row = measure(patch).transpose();
+                while let Some(experiment) = next() {
+                    let row = measure(experiment).transpose();
                     let last = row.as_ref().is_none_or(Result::is_err);
                     if last {
                         stop();
@@ -89,6 +88,7 @@ pub fn bare() -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graphpatch_core::patch::PatchSpec;
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -101,6 +101,7 @@ mod tests {
     fn row(patch: &PatchSpec) -> Row {
         Row {
             node: patch.path.clone(),
+            place: None,
             why: None,
             values: vec![],
             seconds: 0.0,

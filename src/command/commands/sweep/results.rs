@@ -3,7 +3,6 @@
 use graphpatch_core::error::Error;
 use graphpatch_core::output::replace;
 use graphpatch_core::patch::RunRange;
-use graphpatch_core::path::NodePath;
 
 use super::Sweep;
 use super::table::{Settings, Table};
@@ -63,10 +62,10 @@ impl Sweep {
     /// Prints the heat map on stdout and the failures on stderr.
     pub(super) fn tell(&self, table: &Table) -> Result<u8, Stop> {
         print(&heat::text(table, self.color.is_on()))?;
-        let failed: Vec<(&NodePath, &String)> = table
+        let failed: Vec<(String, &String)> = table
             .rows
             .iter()
-            .filter_map(|row| Some((&row.node, row.why.as_ref()?)))
+            .filter_map(|row| Some((row.label(), row.why.as_ref()?)))
             .collect();
         for (node, why) in failed.iter().take(TOLD) {
             say(format!("{node}: {why}"));

@@ -14,7 +14,7 @@ const GREY: &str = "#bbb";
 
 /// The maps of all metrics, one below the other.
 pub fn picture(table: &Table) -> String {
-    let grid = Grid::of(table.rows.iter().map(|row| &row.node));
+    let grid = Grid::of(table.rows.iter().map(|row| (&row.node, row)));
     let labels = grid.rows.iter().map(|(label, _)| label.chars().count());
     let margin = labels.max().unwrap_or(0) * LETTER + 2 * GAP;
     let map_height = (grid.rows.len() + 3) * CELL.1 + 2 * GAP;
@@ -51,7 +51,7 @@ fn map(table: &Table, grid: &Grid, metric: usize, margin: usize) -> Group {
     let x = |column: usize| margin + column * CELL.0;
     let y = |row: usize| (row + 2) * CELL.1;
     for (i, head) in grid.columns.iter().enumerate() {
-        let head = words(Grid::heading(*head), x(i) + CELL.0 / 2, y(0) - 6);
+        let head = words(head.as_str(), x(i) + CELL.0 / 2, y(0) - 6);
         group = group.add(head.set("text-anchor", "middle"));
     }
     for (i, (label, cells)) in grid.rows.iter().enumerate() {
@@ -59,7 +59,7 @@ fn map(table: &Table, grid: &Grid, metric: usize, margin: usize) -> Group {
         group = group.add(label.set("text-anchor", "end"));
         for (j, row) in cells.iter().enumerate() {
             let Some(row) = *row else { continue };
-            let node = &table.rows[row].node;
+            let node = table.rows[row].label();
             let color = value(row).and_then(|value| scale.position(value)).map(rgb);
             let fill = color.map_or(GREY.to_owned(), hex);
             let (text, more) = match value(row) {

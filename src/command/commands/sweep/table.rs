@@ -60,12 +60,32 @@ pub enum Measure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub node: NodePath,
+    /// Where the slice has an axis: the item in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// Why there is no measurement.
     pub why: Option<String>,
     /// One for each metric; none where it failed.
     pub values: Vec<Reading>,
     /// How long the program ran.
     pub seconds: f64,
+}
+
+/// By what a row is found: its node and its place.
+pub type Key = (NodePath, Option<String>);
+
+impl Row {
+    pub fn key(&self) -> Key {
+        (self.node.clone(), self.place.clone())
+    }
+
+    /// The node and the place, as text.
+    pub fn label(&self) -> String {
+        let place = self.place.as_ref();
+        place.map_or(self.node.to_string(), |place| {
+            format!("{} {{{place}}}", self.node)
+        })
+    }
 }
 
 /// A measured number. In JSON it may also be `"nan"`, `"inf"` or `"-inf"`.
@@ -178,6 +198,9 @@ impl Table {
             |of: fn(&Row) -> Option<String>| Cells::Texts(self.rows.iter().map(of).collect());
         let mut table = Columns::default();
         table.add("node", texts(|row| Some(row.node.to_string())));
+        if self.has_places() {
+            table.add("place", texts(|row| row.place.clone()));
+        }
         table.add("failed", texts(|row| row.why.clone()));
         let seconds = self.rows.iter().map(|row| Some(row.seconds));
         table.add("seconds", Cells::Numbers(seconds.collect()));
@@ -199,9 +222,17 @@ impl Table {
         table
     }
 
+    /// Whether the slice had an axis.
+    fn has_places(&self) -> bool {
+        self.rows.iter().any(|row| row.place.is_some())
+    }
+
     fn csv(&self) -> Result<Vec<u8>, csv::Error> {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let mut header = vec!["node".to_owned(), "failed".into(), "seconds".into()];
+        let places = self.has_places();
+        let mut header = vec!["node".to_owned()];
+        header.extend(places.then(|| "place".into()));
+        header.extend(["failed".into(), "seconds".into()]);
         for column in &self.metrics {
             header.push(column.name.clone());
             if column.measure == Measure::Regex {
@@ -210,8 +241,10 @@ impl Table {
         }
         writer.write_record(&header)?;
         for row in &self.rows {
-            let why = row.why.clone().unwrap_or_default();
-            let mut record = vec![row.node.to_string(), why, format!("{:.3}", row.seconds)];
+            let mut record = vec![row.node.to_string()];
+            record.extend(places.then(|| row.place.clone().unwrap_or_default()));
+            record.push(row.why.clone().unwrap_or_default());
+            record.push(format!("{:.3}", row.seconds));
             for (i, column) in self.metrics.iter().enumerate() {
                 let value = row.values.get(i).map(|Reading(value)| *value);
                 let text = |value: Option<f64>| value.map_or(String::new(), |x| x.to_string());
@@ -281,6 +314,7 @@ pub mod tests {
     fn row(node: &str, values: &[f64]) -> Row {
         Row {
             node: node.parse().expect("path"),
+            place: None,
             why: values
                 .is_empty()
                 .then(|| "it ended, with \"code\" 1".into()),

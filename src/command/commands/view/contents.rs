@@ -7,6 +7,7 @@ use graphpatch_core::path::NodePath;
 
 use super::compared::Compared;
 use super::data::Data;
+use super::names::name_of;
 use super::sweep::Sweep;
 use super::{page, values};
 use crate::commands::show::hint;
@@ -106,13 +107,5 @@ impl Contents<'_> {
         let line = |node: &_| format!("{node}: no node of this graph; its cell is left out");
         notes.extend(lost.iter().map(line));
         Ok(Some(sweep))
-    }
-}
-
-/// The name of a file, without the folder.
-pub fn name_of(file: &Path) -> String {
-    match file.file_name() {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None => file.display().to_string(),
     }
 }

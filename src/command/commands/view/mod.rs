@@ -10,6 +10,7 @@ mod data;
 mod dot;
 mod explorer;
 mod flow;
+pub mod names;
 mod page;
 mod sweep;
 mod values;
@@ -26,8 +27,9 @@ use crate::commands::sweep::table::Table;
 use crate::launch::outputs::{self, Content, Input, Output};
 use crate::terminal;
 use crate::voice::{Stop, print, say};
-use contents::{Contents, name_of};
+use contents::Contents;
 use flow::Flow;
+use names::name_of;
 use values::Statistics;
 
 /// A saved graph as one page for a browser: tree, search, code, data flow

@@ -78,7 +78,7 @@ impl Sweep {
                 None => lost.push(row.node.clone()),
             }
         }
-        let grid = Grid::of(known.iter().map(|(path, _)| path));
+        let grid = Grid::of(known.iter().map(|(path, row)| (path, *row)));
         let rows: Vec<&Row> = known.iter().map(|(_, row)| *row).collect();
         let maps = table.metrics.iter().enumerate();
         let sweep = Sweep {
@@ -86,7 +86,7 @@ impl Sweep {
                 "" => table.settings.patch.clone(),
                 slice => format!("{slice}={}", table.settings.patch),
             },
-            columns: grid.columns.into_iter().map(Grid::heading).collect(),
+            columns: grid.columns,
             rows: grid
                 .rows
                 .into_iter()

@@ -47,7 +47,7 @@ pub fn call(command: &mut Command, limit: Duration, cancelled: &Receiver<()>) ->
         .spawn()?;
     let stdout = Stream::of(child.stdout.take());
     let stderr = Stream::of(child.stderr.take());
-    let how = wait(&mut child, Instant::now() + limit, cancelled)?;
+    let how = wait(&mut child, Instant::now().checked_add(limit), cancelled)?;
     Ok(Ended {
         how,
         stdout: stdout.text(),
@@ -55,13 +55,15 @@ pub fn call(command: &mut Command, limit: Duration, cancelled: &Receiver<()>) ->
     })
 }
 
-fn wait(child: &mut Child, end: Instant, cancelled: &Receiver<()>) -> io::Result<How> {
+/// Waits for the process's end, which is forced when the time is over. `None` is a time that never comes.
+fn wait(child: &mut Child, end: Option<Instant>, cancelled: &Receiver<()>) -> io::Result<How> {
+    let has_time = || end.is_none_or(|end| Instant::now() < end);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(How::By(status));
         }
         let how = match cancelled.recv_timeout(STEP) {
-            Err(RecvTimeoutError::Timeout) if Instant::now() < end => continue,
+            Err(RecvTimeoutError::Timeout) if has_time() => continue,
             Err(RecvTimeoutError::Timeout) => How::TimedOut,
             Ok(()) | Err(RecvTimeoutError::Disconnected) => How::Cancelled,
         };
@@ -181,7 +183,8 @@ mod tests {
     #[test]
     fn output_and_code_come_back() {
         let (_hold, cancelled) = mpsc::channel();
-        let ended = call(&mut shell("echo a; echo b >&2; exit 3"), LONG, &cancelled).expect("sh");
+        let mut command = shell("echo a; echo b >&2; exit 3");
+        let ended = call(&mut command, Duration::MAX, &cancelled).expect("sh");
         assert_eq!((&*ended.stdout, &*ended.stderr), ("a\n", "b\n"));
         assert!(matches!(ended.how, How::By(status) if status.code() == Some(3)));
     }

@@ -125,7 +125,6 @@ _TORCH: dict[str, str] = {
     "folder_removed": "import os; os.mkdir('d'); os.chdir('d'); os.rmdir('../d'); show(net(x))",
     "module_call": "import inspect, torch.nn as n\nnet(x)\nc = n.Module.__call__\nprint(c.__name__, c.__module__, c.__doc__, inspect.signature(c), inspect.isfunction(c))\nprint([a[1:3] for a in inspect.classify_class_attrs(n.Module) if a.name == '__call__'], type(net.__call__))",
     "module_call_pickled": "import pickle, copy, functools, inspect, torch.nn as n\nnet(x)\nc = n.Module.__call__\nw = functools.wraps(c)(lambda *a: 1)\nprint(pickle.loads(pickle.dumps(c)) is c, copy.deepcopy(c) is c, w.__name__, inspect.signature(w), n.Linear.__call__ is c)",
-    "module_call_annotations": "import typing, torch.nn as n\nnet(x)\nc = n.Module.__call__\nprint(typing.get_type_hints(c), c.__defaults__, c.__kwdefaults__, sorted(vars(n.Module))[:60])",
 }
 
 TORCH = {name: _NET + text for name, text in _TORCH.items()}

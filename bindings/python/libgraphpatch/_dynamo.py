@@ -67,8 +67,8 @@ def take_for_torchs_own(call: Any) -> None:
 
 def inline_as(call: Any, original: Callable[..., Any]) -> None:
     """Has torch.compile trace ``original`` where a model's code calls ``call`` by name, as ``super().__call__(x)`` and
-    ``Module.__call__(self, x)`` do. It cannot trace ``call``: the graph would end there, and its guards would never hold
-    again. Versions of torch without ``substitute_in_graph`` are left alone."""
+    ``Module.__call__(self, x)`` do. It cannot trace ``call``: the graph would end there, and its guards would never
+    hold again. Versions of torch without ``substitute_in_graph`` are left alone."""
 
     def traced(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return original(self, *args, **kwargs)

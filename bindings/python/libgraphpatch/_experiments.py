@@ -218,8 +218,8 @@ class Experiments(Recorded):
         >>> found = eager.first_divergence(compiled, ids)
         >>> assert found, found
 
-        Both run twice, without gradients and from the same random numbers: once as they are, and once with the values of
-        all nodes that both graphs have. Of code that torch.compile made, these are the values that the code itself
+        Both run without gradients and from the same random numbers: once as they are, and then with the values of all
+        nodes that both graphs have. Of code that torch.compile made, these are the values that the code itself
         computes; it is compiled once more for them, and nodes that it has no values for are left out. Patches that hold
         for one of the two hold in its runs.
 

@@ -152,8 +152,8 @@ class Taps:
         return fits.value
 
     def _find(self, frame: Frame, replay: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str] | None:
-        """The paths that the patches name in the graph; None if one cannot be tapped, or if patterns name them. Where only
-        the values of the compiled code are asked for, paths that cannot be tapped are left out."""
+        """The paths that the patches name in the graph; None if one cannot be tapped, or if patterns name them. Where
+        only the values of the compiled code are asked for, paths that cannot be tapped are left out."""
         names = self._names
         if names is None:
             names = self._names = learn(frame.module, self._marked, self._layout, replay, args)

@@ -45,11 +45,12 @@ class Statistics:
         wide = _wide(value)
         wide = wide.abs() if wide.is_complex() else wide
         finite = wide[wide.isfinite()]
-        numbers = [math.nan] * 4
+        low = high = mean = norm = math.nan
         if finite.numel():
-            numbers = [each.item() for each in (finite.min(), finite.max(), finite.mean(), finite.norm())]
-        nan = int(wide.isnan().sum())
-        return cls(tuple(value.shape), value.dtype, *numbers, nan, int(wide.isinf().sum()))
+            low, high = finite.min().item(), finite.max().item()
+            mean, norm = finite.mean().item(), finite.norm().item()
+        nan, inf = int(wide.isnan().sum()), int(wide.isinf().sum())
+        return cls(tuple(value.shape), value.dtype, low, high, mean, norm, nan, inf)
 
     def __str__(self) -> str:
         shape = ", ".join(map(str, self.shape))
@@ -87,14 +88,14 @@ class Divergence:
     """What :meth:`PatchableGraph.first_divergence` found. True if no value and no result differs.
 
     Attributes:
-        first: The first node, in the order of the first graph, whose values differ by more than the tolerances; where there
-            is none and the results differ, the first one of ``unlike``; else None.
+        first: The first node, in the order of the first graph, whose values differ by more than the tolerances; where
+            there is none and the results differ, the first one of ``unlike``; else None.
         differences: All of these nodes, in that order.
         agree: The paths whose values agree.
-        unlike: The nodes of the same path whose values have different sizes. Compiled code often computes a few such values,
-            masks for instance, in another way than the model; they are no differences where the results agree.
-        only_one, only_other: The paths that only the one or only the other run computed a value for. Those that compiled
-            code has no value for are among them.
+        unlike: The nodes of the same path whose values have different sizes. Compiled code often computes a few such
+            values, masks for instance, in another way than the model; they are no differences where the results agree.
+        only_one, only_other: The paths that only the one or only the other run computed a value for. Those that
+            compiled code has no value for are among them.
         results_agree: Whether what the two runs returned agrees, also without anybody looking inside.
         notes: What else there is to know.
     """
@@ -153,7 +154,7 @@ def first_divergence(
     found = Divergence()
     with torch.no_grad(), _same_random_numbers() as again:
         results = []
-        kept = []
+        kept: list[ActivationCache] = []
         for pg, given in ((one, call), (other, call_of_other)):
             again()
             results.append(_copies(pg(*given.args, **given.kwargs)))
@@ -163,18 +164,18 @@ def first_divergence(
     if nodes is None:
         found.only_one += [path for path in mine if path not in theirs]
         found.only_other += [path for path in paths_of(other, None) if path not in set(mine)]
-    found.results_agree = _all_agree(*results, rtol, atol)
+    found.results_agree = _all_agree(results[0], results[1], rtol, atol)
     for which, bare, cache in zip(("first", "second"), results, kept, strict=True):
         if not _all_agree(bare, _copies(cache.output), rtol, atol):
             found.notes.append(
-                f"the {which} model's result is another one while its values are looked at: its compiler makes other code"
-                " then. Name fewer nodes."
+                f"the {which} model's result is another one while its values are looked at: its compiler makes other"
+                " code then. Name fewer nodes."
             )
     return found
 
 
 def _values(pg: Recorded, call: Call, paths: list[str], again: Callable[[], None], notes: list[str]) -> ActivationCache:
-    """The values of a run. Parameters are read in a run of their own: with probes at them, compiled code has no taps."""
+    """The values of a run. Parameters are read in a run of their own, as compiled code has no taps beside these."""
     parameters = [path for path in paths if pg._recorder.graph().node(path).kind == GP_NODE_KIND_PARAMETER]
     computed = [path for path in paths if path not in set(parameters)]
     again()
@@ -249,7 +250,7 @@ def _values_of_compiled_code(notes: list[str]) -> Iterator[None]:
     try:
         yield
         notes += [
-            f"{name}: its compiled code cannot have taps here, so that the values are those of its operations one by one"
+            f"{name}: its compiled code cannot have taps, so that the values are those of its operations one by one"
             for name in sorted(thread.only_taps or ())
         ]
     finally:

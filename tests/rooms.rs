@@ -133,10 +133,13 @@ fn nothing_names_a_machine() {
     ]
     .map(|w| w.concat());
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let loopback = format!("{}127.0.0.1:", words[0]);
     let mut all = files("src", &["rs", "h", "cpp"]);
     all.extend(files("tests", &["rs", "py", "cpp", "c", "h", "sh", "txt"]));
     for (path, text) in all {
         for (line, text) in text.lines().enumerate() {
+            // An address of whatever machine the program runs on names none.
+            let text = text.replace(&loopback, "");
             for word in &words {
                 assert!(
                     !text.contains(word),

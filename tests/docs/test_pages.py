@@ -20,8 +20,16 @@ import pytest
 
 from support import ENVIRONMENT, GRAPHPATCH, ROOT
 
-# Those whose snippets have a test of their own: test_moving.py, test_readme.py (Python), test_cpp.py.
-OTHERS = ["moving.md", "agreement.md", "house.md", "reference/python.md", "reference/cpp.md", "reference/c.md"]
+# Those whose snippets have a test of their own: test_moving.py, test_interventions.py, test_readme.py (Python), test_cpp.py.
+OTHERS = [
+    "moving.md",
+    "agreement.md",
+    "interventions.md",
+    "house.md",
+    "reference/python.md",
+    "reference/cpp.md",
+    "reference/c.md",
+]
 PAGES = [ROOT / "README.md"] + [
     page for page in sorted((ROOT / "docs").rglob("*.md")) if str(page.relative_to(ROOT / "docs")) not in OTHERS
 ]

@@ -177,7 +177,7 @@ test-hosts: venv build build/libmodel.so ## a part of them
 .PHONY: test-pythons
 test-pythons: venv build ## the Python package with the newest Python that torch has wheels for (tests/pythons)
 	@$(PYTHON) tests/pythons/fetch.py build/python-3.14
-	PYTHONPATH=build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
+	PYTHONPATH=$(CURDIR)/build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
 	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
 
 .PHONY: agreement

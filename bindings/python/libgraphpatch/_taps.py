@@ -139,10 +139,10 @@ class Taps:
             what = f"{class_name(frame.module)}: its compiled code cannot have taps, and patches in it run operation by"
             note(root.session, f"{what} operation: {type(error).__name__}: {error}".splitlines()[0])
             return None
-        may = changes or thread.only_taps is not None or (tapped is not None and tapped.may_look())
-        if tapped is None or not may or not self._fits():
+        only_looks = not changes and thread.only_taps is None
+        if tapped is None or (only_looks and not tapped.may_look()):
             return None
-        return tapped
+        return tapped if self._fits() else None
 
     def _fits(self) -> bool:
         """Whether the values would get the same names in this run as before. If so, these names are then in use."""

@@ -144,7 +144,7 @@ def first_divergence(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if math.isnan(tolerance) or tolerance < 0:
             raise ValueError(f"{name}={tolerance}: expected a number of at least 0")
-    mine, theirs = paths_of(one, nodes), set(paths_of(other, None))
+    mine, theirs = paths_of(one, nodes), dict.fromkeys(paths_of(other, None))
     if nodes is not None:
         for path in mine:
             one.graph[path]  # raises KeyError for a path that the graph does not have
@@ -162,8 +162,9 @@ def first_divergence(
     for path in shared:
         _compare(found, path, kept[0].get(path), kept[1].get(path), rtol, atol, one)
     if nodes is None:
-        found.only_one += [path for path in mine if path not in theirs]
-        found.only_other += [path for path in paths_of(other, None) if path not in set(mine)]
+        common = set(shared)
+        found.only_one += [path for path in mine if path not in common]
+        found.only_other += [path for path in theirs if path not in common]
     found.results_agree = _all_agree(results[0], results[1], rtol, atol)
     for which, bare, cache in zip(("first", "second"), results, kept, strict=True):
         if not _all_agree(bare, _copies(cache.output), rtol, atol):
@@ -176,8 +177,11 @@ def first_divergence(
 
 def _values(pg: Recorded, call: Call, paths: list[str], again: Callable[[], None], notes: list[str]) -> ActivationCache:
     """The values of a run. Parameters are read in a run of their own, as compiled code has no taps beside these."""
-    parameters = [path for path in paths if pg._recorder.graph().node(path).kind == GP_NODE_KIND_PARAMETER]
-    computed = [path for path in paths if path not in set(parameters)]
+    graph = pg._recorder.graph()
+    parameters: list[str] = []
+    computed: list[str] = []
+    for path in paths:
+        (parameters if graph.node(path).kind == GP_NODE_KIND_PARAMETER else computed).append(path)
     again()
     read = keep(pg, call.args, call.kwargs, parameters, None, None, missing="ignore")
     again()

@@ -217,11 +217,12 @@ fn node_of(key: &str) -> Option<NodePath> {
     key[..end].parse().ok()
 }
 
-/// The graph that a path means, and the path in it.
-fn graph_of<'a>(graphs: &'a [Graph], path: &NodePath) -> Option<&'a Graph> {
+/// The graph that a path means, and its number.
+fn graph_of<'a>(graphs: &'a [Graph], path: &NodePath) -> Option<(usize, &'a Graph)> {
     graphs
         .iter()
-        .find(|graph| path.means(&graph.name) && graph.node(&path.without_root()).is_some())
+        .enumerate()
+        .find(|(_, graph)| path.means(&graph.name) && graph.node(&path.without_root()).is_some())
 }
 
 /// The reports in the order in which the values' nodes were computed; at the end those of unknown nodes.
@@ -235,8 +236,7 @@ fn in_order(mut reports: Vec<ValueReport>, graphs: &[Graph]) -> Vec<ValueReport>
     }
     let place = |report: &ValueReport| {
         let path = node_of(&report.key)?;
-        let graph = graph_of(graphs, &path)?;
-        let number = graphs.iter().position(|known| std::ptr::eq(known, graph))?;
+        let (number, _) = graph_of(graphs, &path)?;
         let whole = NodePath {
             dig: Vec::new(),
             ..path.without_root()
@@ -253,7 +253,7 @@ fn first(reports: Vec<ValueReport>, graphs: &[Graph]) -> Vec<ValueReport> {
     let mut found = reports.into_iter().find(both);
     if let Some(report) = &mut found {
         report.code = node_of(&report.key).and_then(|path| {
-            let graph = graph_of(graphs, &path)?;
+            let (_, graph) = graph_of(graphs, &path)?;
             graph.code(&path.without_root()).ok()
         });
     }

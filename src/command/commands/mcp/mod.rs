@@ -3,7 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `message` | the messages of JSON-RPC |
-//! | `tools` | the tools: what each is told, and the command line that it comes down to |
+//! | `tools` | the tools: what a client is told of each, and the command line that a call becomes |
+//! | `tools::table` | which tools and parameters there are |
 //! | `process` | one call: this command as a child process, its bounded output, its end |
 //! | `serving` | requests in, answers out, and the calls that are under way |
 //!
@@ -37,7 +38,9 @@ impl Mcp {
     pub fn run(self) -> Result<u8, Stop> {
         let program = std::env::current_exe()
             .map_err(|why| Stop::usage(format!("this command does not find itself: {why}")))?;
-        let tools = tools::ALL.iter().filter(|tool| !self.no_run || tool.reads);
+        let tools = tools::table::ALL
+            .iter()
+            .filter(|tool| !self.no_run || tool.reads);
         serving::serve(&program, &tools.collect::<Vec<_>>())
     }
 }

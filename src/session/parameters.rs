@@ -58,6 +58,9 @@ impl Run {
 
     /// Whether something below this scope, which is about to open, may read a parameter that a scope around it has patches of.
     pub(crate) fn reads_patched(&mut self, scope: &Scope) -> bool {
+        if self.plan.is_none() {
+            return false;
+        }
         if self.frames.iter().any(|frame| frame.may_patch_any) {
             return true;
         }

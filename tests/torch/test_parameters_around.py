@@ -20,18 +20,30 @@ class Gives(nn.Module):
         return self.w
 
 
+@torch.jit.script
+class Box:
+    def __init__(self, held: Tensor):
+        self.held = held
+
+
+class Opens(nn.Module):
+    def forward(self, x: Tensor, box: Box) -> Tensor:
+        return x @ box.held
+
+
 class Reads(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.before = nn.Linear(3, 3)
         self.deep = nn.Sequential(nn.Linear(3, 3))
         self.gives = Gives()
+        self.opens = Opens()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         first = x @ self.before.weight
         second = self.before(x)
         third = self.deep(x) + self.deep[0].bias
-        return first, second, third, x @ self.gives(x)
+        return first, second, third, x @ self.gives(x), self.opens(x, Box(self.before.weight))
 
 
 def test_a_patch_holds_in_the_scope_that_its_path_names_and_below(tmp_path: Path) -> None:
@@ -42,7 +54,7 @@ def test_a_patch_holds_in_the_scope_that_its_path_names_and_below(tmp_path: Path
 
     def check(patches: list[str], read: Tensor, own: Tensor, bias: Tensor, given: Tensor) -> None:
         third = F.linear(X, module.deep[0].weight.detach(), b) + bias
-        expected = X @ read, F.linear(X, own, module.before.bias.detach()), third, X @ given
+        expected = X @ read, F.linear(X, own, module.before.bias.detach()), third, X @ given, X @ read
         for found in saved.run("--runs", 2, patches=patches, tree=False).ok().outputs[0]:
             assert same_bits(found, expected), patches
 

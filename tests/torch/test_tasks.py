@@ -1,12 +1,13 @@
 """TorchScript models with parallel tasks (`torch.jit.fork`): what the tasks do is not seen, and the program runs as it does."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from support import KINDS, leaves, same_bits, save
+from support import GRAPHPATCH, KINDS, leaves, run_process, same_bits, save
 
 
 class Block(nn.Module):
@@ -35,6 +36,35 @@ class Tasks(nn.Module):
 
 
 X = torch.arange(6.0).view(2, 3) / 4
+
+
+PROGRAM = """
+import sys, torch
+torch.set_num_threads(1)
+tasks, plain = (torch.jit.load(sys.argv[i]) for i in (1, 2))
+x = torch.arange(6.0).view(2, 3) / 4
+with torch.no_grad():
+    for _ in range(3):
+        print(tasks(x).tolist())
+    print(plain(x).tolist())
+"""
+
+
+def test_python_calls_a_model_with_tasks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Tasks().eval()
+    tasks, plain = save(module, (X,), tmp_path / "tasks"), save(module.lin, (X,), tmp_path / "plain")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, program, tasks.model, plain.model]
+    bare = run_process(command).ok().stdout.splitlines()
+    run = run_process([GRAPHPATCH, "run", "--patch", "Linear:output=add:1", "--summary", "--", *command]).ok()
+    # The model is not seen, and what comes after it on the same thread is.
+    *before, last = run.stdout.splitlines()
+    assert before == bare[:3]
+    with torch.no_grad():
+        assert last == str((module.lin(X) + 1).tolist())
+    assert "forward: a call from Python that waits for parallel tasks is not seen" in run.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)

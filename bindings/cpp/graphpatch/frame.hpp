@@ -35,7 +35,7 @@ private:
     template <class T>
     static Taken take(void* address, detail::Leaves& leaves, const char*) {
         T& value = *static_cast<T*>(address);
-        if constexpr (std::is_copy_constructible_v<T> && !std::is_array_v<T>) {
+        if constexpr (detail::CanCopy<T>::value) {
             T before = value;
             if (!detail::StructureOf<T>::take(value, leaves)) return nullptr;
             return std::make_unique<detail::PutBackOf<T>>(value, std::move(before));
@@ -47,7 +47,7 @@ private:
     template <class T>
     static Taken refuse(void* value, detail::Leaves& leaves, const char* name) {
         bool changed = false;
-        if constexpr (std::is_copy_constructible_v<T> && !std::is_array_v<T>) {
+        if constexpr (detail::CanCopy<T>::value) {
             T copy = *static_cast<T*>(value);
             changed = detail::StructureOf<T>::take(copy, leaves);
         } else {

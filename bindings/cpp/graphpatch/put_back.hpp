@@ -1,7 +1,8 @@
 // Takes patched values of inputs out of the program's variables again when their call ends.
 //
-// A patch of an input holds inside the call. An input that is a reference (`std::vector<Tensor>& cache`) is a variable of the caller's,
-// which must find there what it would find without the patch: what it has put there itself, and what the call has put there.
+// A patch of an input holds inside the call. An input that is a reference (`std::vector<Tensor>& cache`) is a variable of the
+// caller's, which must find there what it would find without the patch: what it has put there itself, and what the call has put
+// there.
 #pragma once
 
 #include "structure.hpp"
@@ -11,6 +12,12 @@
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 namespace detail {
+
+// Whether values of this type can be copied. A map of what cannot be copied says that it can.
+template <class T, class = void>
+struct CanCopy : std::bool_constant<std::is_copy_constructible_v<T> && !std::is_array_v<T>> {};
+template <class T>
+struct CanCopy<T, std::void_t<typename T::mapped_type>> : std::is_copy_constructible<typename T::mapped_type> {};
 
 // `put_back(now, after, before)`: where `now` still is what the patches have left (`after`), it becomes what it was before.
 template <class T, class = void>
@@ -88,7 +95,8 @@ struct UnpatchedMap {
         }
     }
 };
-template <class T, class... R> struct Unpatched<std::map<std::string, T, R...>> : UnpatchedMap<std::map<std::string, T, R...>> {};
+template <class T, class... R> struct Unpatched<std::map<std::string, T, R...>> : UnpatchedMap<std::map<std::string, T, R...>> {
+};
 template <class T, class... R>
 struct Unpatched<std::unordered_map<std::string, T, R...>> : UnpatchedMap<std::unordered_map<std::string, T, R...>> {};
 

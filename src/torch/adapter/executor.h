@@ -13,6 +13,7 @@ namespace graphpatch {
 // A function whose calls may be runs: its instrumented plan, and the core's handle for it. Never changed after it was made.
 struct ScriptRoot {
   std::string note; // a note for the user; empty if there is none
+  bool waits = false; // for parallel tasks: what follows may run on another thread
   torch::jit::ExecutionPlan plan;
   std::shared_ptr<Scope> scope;
   std::vector<std::shared_ptr<Scope>> scopes; // all that the plan names: a task's code (fork) is made when the task starts

@@ -259,6 +259,7 @@ private:
         walk(graph->block(), inner, absolute);
         node->g_(attr::Subgraph, graph);
       } else {
+        forks = forks || node->kind() == aten::wait; // for a task that somebody else has started
         differentiates = differentiates || node->kind() == symbols().grad || node->kind() == symbols().backward;
         if (node->kind() == prim::Constant && node->hasAttribute(attr::value) &&
             node->kindOf(attr::value) == AttributeKind::t && node->t(attr::value).dim() > 0)
@@ -354,7 +355,7 @@ private:
 } // namespace
 
 std::shared_ptr<Graph> instrument(GraphFunction& function, const c10::ClassTypePtr& type, std::shared_ptr<Scope>& root,
-                                  std::vector<std::shared_ptr<Scope>>& keep, std::string& lost) {
+                                  std::vector<std::shared_ptr<Scope>>& keep, std::string& lost, bool& waits) {
   Instrumenter instrumenter;
   auto graph = instrumenter.root(function, type, root);
   bool parameters = false;
@@ -369,7 +370,8 @@ std::shared_ptr<Graph> instrument(GraphFunction& function, const c10::ClassTypeP
     say("its graph has operations that were handed to oneDNN, whose values are not visible");
   if (instrumenter.behind_interface)
     say("a module is called through an interface: its operations are listed flat in its scope");
-  if (instrumenter.forks)
+  waits = instrumenter.forks;
+  if (waits)
     say("parts of it run as parallel tasks (fork): what they do, and what follows a wait for them, is not seen");
   if (instrumenter.differentiates)
     say(std::string("it takes gradients itself; ") + kOtherFormulas);

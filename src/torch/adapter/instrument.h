@@ -29,10 +29,10 @@ private:
 };
 
 // Sets `root` to the function's own scope, and `lost` to a note about what the graph no longer shows, if anything. `keep` gets
-// all scopes; they must live until code is made from the graph, which then keeps them.
+// all scopes; they must live as long as the graph may be compiled. `waits` is set if it waits for parallel tasks.
 std::shared_ptr<torch::jit::Graph> instrument(torch::jit::GraphFunction& function, const c10::ClassTypePtr& type,
                                               std::shared_ptr<Scope>& root, std::vector<std::shared_ptr<Scope>>& keep,
-                                              std::string& lost);
+                                              std::string& lost, bool& waits);
 
 void register_markers();
 

@@ -127,6 +127,12 @@ static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& reco
     return nullptr;
   context->call = std::make_shared<Call>(root);
   context->waits = !currentCallstack().empty();
+  if (context->waits && root->waits) {
+    // The callback at the end comes on the thread that has ended the last task. So nobody would end the run on this thread.
+    const std::string why = std::string(record.name()) + ": a call from Python that waits for parallel tasks is not seen";
+    core->note(gp_str(why));
+    return nullptr;
+  }
   if (context->waits)
     context->outer = std::exchange(waiting_call(), context->call);
   else

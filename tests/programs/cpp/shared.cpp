@@ -1,5 +1,5 @@
-// Parameters, lists and variables that several modules see: each check on models of its own. Values are compared with what plain
-// libtorch computes.
+// Parameters, lists and variables that several modules see: each check on models of its own. Values are compared with what
+// plain libtorch computes.
 //
 //   shared CASE        runs one check; without CASE lists them
 #include <graphpatch.hpp>
@@ -114,7 +114,8 @@ namespace {
 
 struct FillsImpl : torch::nn::Module {
     Tensor forward(Tensor& x, std::vector<Tensor>& cache, std::map<std::string, Tensor>& named, State& state) {
-        gp::Scope scope(this, {{"x", x}, {"cache", cache}, {"named", named}, {"state", state}});
+        std::map<std::string, std::unique_ptr<int>> others; // of a type that cannot be copied
+        gp::Scope scope(this, {{"x", x}, {"cache", cache}, {"named", named}, {"state", state}, {"others", others}});
         auto y = x + cache[0] + named["a"] + state.hidden * state.steps;
         cache.push_back(x * 2);
         std::swap(cache[0], cache[1]);
@@ -254,8 +255,10 @@ void called_twice_and_cloned() {
 }
 
 const std::map<std::string, void (*)()> kChecks = {
-    {"read_around", read_around},       {"handed", handed},
-    {"filled_by_reference", filled_by_reference}, {"written_by_out", written_by_out},
+    {"read_around", read_around},
+    {"handed", handed},
+    {"filled_by_reference", filled_by_reference},
+    {"written_by_out", written_by_out},
     {"called_twice_and_cloned", called_twice_and_cloned},
 };
 

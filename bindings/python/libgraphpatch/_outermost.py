@@ -7,7 +7,10 @@ model that is being traced, exported or compiled is left alone, since such a cal
 
 from __future__ import annotations
 
+import json
+import os
 import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from ._dispatch_modes import mode_on
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
+from ._thread import Thread, thread
 from .errors import GraphPatchError
 
 _tracing = torch._C._get_tracing_state
@@ -51,10 +55,22 @@ def install() -> None:
         _source.install(None)
     except GraphPatchError:
         return
+    if _asks_for_compiled_values():
+        Thread.compiled_values = True
+        thread.only_taps = set()
     _dynamo.skip_package()
     _dynamo.before_the_first_compilation(_capture.install_first)
     _checkpoint.install()
     _module_call.watch_outermost(_root_of)
+
+
+def _asks_for_compiled_values() -> bool:
+    """Whether the command wants values as code of torch.compile computes them (`graphpatch bisect`)."""
+    try:
+        text = Path(os.environ["GRAPHPATCH_OPTIONS"]).read_text("utf-8")
+        return bool(json.loads(text).get("compiled_values"))
+    except (KeyError, OSError, ValueError):
+        return False
 
 
 def _root_of(module: Module) -> Any:

@@ -32,6 +32,7 @@ from ._part import in_method_of, run_part
 from ._root import Cold, Root
 from ._run import (
     COUNTS,
+    Settle,
     begin,
     changed_inputs,
     changed_output,
@@ -187,9 +188,10 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
         if prepared(self):
             return script_scope(frame, self, args, kwargs, original)
         wants, signature = enter(frame, self)
+        over: Settle = None
         try:
             if wants & GP_WANTS_INPUTS:
-                args, kwargs = show_inputs(frame, self, signature, args, kwargs)
+                args, kwargs, over = show_inputs(frame, self, signature, args, kwargs)
             if wants & GP_WANTS_OUTPUT and is_hooked(self):
                 return hooked(frame, self, args, kwargs, original)
             output = self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
@@ -200,6 +202,8 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
                 output = show_output(frame, output, owned)
             return output
         finally:
+            if over is not None:
+                over()
             leave(frame)
 
     return call

@@ -12,6 +12,7 @@
 
 #include "args.cpp"
 #include "cell.cpp"
+#include "containers.cpp"
 #include "device.cpp"
 #include "executor.cpp"
 #include "fallback.cpp"

@@ -2,6 +2,7 @@
 // modules: `enter` before a callee's first node, `input` on each of its arguments, `leave` on its result. The chain of
 // attribute look-ups behind a call gives the module's full path, which libtorch's own inlining forgets.
 #include "instrument.h"
+#include "containers.h"
 #include "gradients.h"
 #include "source.h"
 
@@ -120,6 +121,8 @@ static Operation leave_marker(const Node* node) {
     if (is_inside(thread)) {
       c10::impl::ExcludeDispatchKeyGuard outside(kKey);
       handle_scope_value(GP_VALUE_OUTPUT, 0, &stack.back(), Ownership::Result);
+      if (thread.held)
+        has_memory_for([&] { settle_containers(held(), thread.frame, thread.outer_frame); });
     }
     core->scope_leave();
   };

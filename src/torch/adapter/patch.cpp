@@ -1,5 +1,6 @@
 // Applies the targets of a value: follows the dig to the leaf, and decides whether the leaf is changed in place or on a copy.
 #include "cell.h"
+#include "containers.h"
 #include "device.h"
 #include "gradients.h"
 #include "mirror.h"
@@ -274,6 +275,7 @@ static bool patch_in_list(const GpTarget& target, size_t depth, c10::IValue& slo
     slot = std::move(list);
     return false;
   }
+  const c10::List<c10::IValue> own = list;
   if (held) {
     slot = list; // there may be no memory for the copy
     list = list.copy();
@@ -287,8 +289,9 @@ static bool patch_in_list(const GpTarget& target, size_t depth, c10::IValue& slo
     slot = std::move(list);
     throw;
   }
+  const bool unchanged = held && element.is(own.get(step.index));
   list.set(step.index, std::move(element));
-  slot = std::move(list);
+  slot = unchanged ? own : std::move(list);
   return true;
 }
 
@@ -302,6 +305,8 @@ static bool patch_in_dict(const GpTarget& target, size_t depth, c10::IValue& slo
   dict = dict.copy();
   c10::IValue element = found->value();
   patch_slot(target, depth + 1, element, true, how);
+  if (element.is(found->value()))
+    return true;
   dict.insert_or_assign(key, element);
   slot = dict;
   return true;
@@ -363,6 +368,8 @@ void remember(const c10::IValue& value) {
 }
 
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how) {
+  // Only where others hold a list or dict does it matter whether it is copied.
+  const c10::IValue before = is_shared_container(*value) ? *value : c10::IValue();
   has_memory_for([&] { handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, value, 1); });
   GpToken token;
   const uint32_t wanted = core->value_begin(kind, index, &token);
@@ -374,6 +381,8 @@ void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Owner
   const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for(give_own);
   if (wanted && (!told || !has_memory_for([&] { handle_value(token, wanted, value, 1, how); })))
     core->value_abandon(&token);
+  const GpThread& thread = this_thread();
+  has_memory_for([&] { note_copies(kind == GP_VALUE_INPUT ? thread.frame : thread.outer_frame, before, *value); });
   came_to_be(value, 1);
 }
 

@@ -18,6 +18,7 @@ import torch
 from torch.nn import Module
 
 from ._classes import keep_classes
+from ._distributed import tell_adapter
 from ._dispatch_key import hide
 from ._dynamo import show_operations
 from ._header import (
@@ -163,6 +164,7 @@ def _begin_run(root: Root, module: Module) -> int:
             check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
         if thread.wants.value:
             keep_classes()
+            tell_adapter()
         return thread.wants.value
     except Exception as error:
         spare(root, module, error)

@@ -9,14 +9,16 @@ use crate::scope::Scope;
 
 impl Run {
     /// Sets which tensors the root's parameters are: their identities in the root's order, 0 where there is no tensor. No other
-    /// tensor may get one of these identities while the run lasts.
+    /// tensor may get one of these identities while the run lasts. A host may call this again in the run, where parameters
+    /// become other tensors.
     pub fn set_parameters(&mut self, identities: impl Iterator<Item = usize>) {
+        self.tied = None;
         for (index, identity) in identities.enumerate() {
             if identity != 0 {
-                self.parameters
-                    .entry(identity)
-                    .or_default()
-                    .push(index as u32);
+                let indices = self.parameters.entry(identity).or_default();
+                if !indices.contains(&(index as u32)) {
+                    indices.push(index as u32);
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _dynamo, _own_backward
+from . import _distributed, _dynamo, _own_backward
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_key import let_higher_order_through
@@ -93,6 +93,7 @@ def install() -> None:
             return
         _original = Module.__call__
         _own_backward.install()
+        _distributed.install()
         if native is not None:
             _configure()
         call = _call = _seeing(_original)

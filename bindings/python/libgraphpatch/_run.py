@@ -21,6 +21,7 @@ from torch.nn import Module
 from ._classes import keep_classes
 from ._copied import Copied
 from ._dispatch_key import hide
+from ._distributed import tell_adapter
 from ._dynamo import show_operations
 from ._header import (
     GP_WANTS_IGNORED,
@@ -167,6 +168,7 @@ def _begin_run(root: Root, module: Module) -> int:
             check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
         if thread.wants.value:
             keep_classes()
+            tell_adapter()
         return thread.wants.value
     except Exception as error:
         spare(root, module, error)

@@ -2,6 +2,7 @@
 #include "cell.h"
 #include "containers.h"
 #include "device.h"
+#include "distributed.h"
 #include "gradients.h"
 #include "mirror.h"
 #include "write.h"
@@ -52,6 +53,16 @@ static uint32_t patched_tensor(const GpTarget& target, at::Tensor& tensor, bool 
       before.copy_(tensor);
       tensor = before;
     }
+  } else if (const Part part = part_of(tensor); part.known) {
+    flush_device();
+    const std::string why = reason([&] {
+      at::Tensor made = written_in_parts(part, tensor, target, at::GradMode::is_enabled());
+      if (how == Ownership::InPlace) // the caller returns its own argument, whatever value we leave here
+        tensor.copy_(made);
+      else
+        tensor = std::move(made);
+    });
+    answer = elsewhere(target, why, &tensor);
   } else {
     const OutsideTransforms outside(tensor);
     const bool gradient =

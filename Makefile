@@ -165,6 +165,16 @@ build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@rm -rf build/zoo && $(INSTALL_INTO) build/zoo -r $<
 	@cp $< $@
 
+# All of it takes some minutes of two cores, most of them in Inductor. CI runs a part: MODELS='BERT LSTM' FORMS='compiled exported'
+# COMPILER=aot_eager.
+.PHONY: test-forms
+test-forms: venv build build/cpp_transformer ## six models in TorchScript, compiled, exported, AOTInductor and C++ form, node by node (tests/forms)
+	$(PYTHON) -m pytest -W ignore::UserWarning tests/forms -q $(T)
+
+.PHONY: forms
+forms: venv build build/cpp_transformer ## how many of eager's operations each form has: docs/reference/forms.md
+	$(PYTHON) -W ignore::UserWarning tests/forms/page.py
+
 # CI runs a part of the host programs in a minute or two. All of them, each bare and instrumented, take half an hour of two cores.
 .PHONY: hosts
 hosts: venv build build/libmodel.so ## every host program bare and under `graphpatch run`; T='-k ends' passes arguments to pytest
@@ -360,7 +370,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter bench test test-view test-hosts hosts stress build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter bench test test-view test-hosts test-forms forms hosts stress build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 

@@ -5,6 +5,7 @@
 //! of that number, and the thread returns into the frame that restores it.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 use libc::user_regs_struct;
@@ -12,7 +13,7 @@ use libc::user_regs_struct;
 use super::frame::Frame;
 use super::ground::{Ground, read, write};
 use super::hunt::{self, Found};
-use super::image::{Image, seen_by};
+use super::image::offset_of;
 use super::maps;
 use super::process::Process;
 use super::tracee::{Stop, Tracee, keep_news};
@@ -41,6 +42,16 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
         named("dlerror")?,
         named("__errno_location")?,
     ];
+    // Reading files takes time, so it comes before a thread stands still.
+    let unknown = || {
+        format!(
+            "cannot have {} loaded: it lacks {}",
+            call.library.display(),
+            call.entry
+        )
+    };
+    let offset = offset_of(call.library, call.entry).ok_or_else(unknown)?;
+    let inode = call.library.metadata().map_err(|_| unknown())?.ino();
     keep_news();
     let begin = Instant::now();
     let found = hunt::find(&ground, begin + call.limit)?;
@@ -48,11 +59,17 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
     let library = call.library.to_string_lossy();
     let borrowed = Borrowed::begin(&ground, found, &[&library, call.request], call)
         .map_err(|why| format!("is as it was: {why}"))?;
-    borrowed.load_and_enter(functions, call)?;
+    borrowed.load_and_enter(functions, Entry { offset, inode })?;
     Ok(Called {
         searched,
         stalled: since.elapsed(),
     })
+}
+
+/// Where the library's function will be: so far behind the beginning of the file of this inode.
+struct Entry {
+    offset: u64,
+    inode: u64,
 }
 
 /// A thread with a frame on its stack.
@@ -128,8 +145,8 @@ impl Borrowed<'_> {
     }
 
     /// Loads the library, and calls its function. In all cases the thread goes on as it was.
-    fn load_and_enter(mut self, functions: [u64; 3], call: &Call<'_>) -> Result<(), String> {
-        let done = self.calls(functions, call);
+    fn load_and_enter(mut self, functions: [u64; 3], entry: Entry) -> Result<(), String> {
+        let done = self.calls(functions, entry);
         match done {
             // A call that is under way ends by itself.
             Err(Lost::Late) => {
@@ -150,7 +167,7 @@ impl Borrowed<'_> {
     fn calls(
         &mut self,
         [dlopen, dlerror, errno]: [u64; 3],
-        call: &Call<'_>,
+        entry: Entry,
     ) -> Result<Result<(), String>, Lost> {
         let errno = self.call(errno, [0, 0])?;
         let mut before = [0; 4];
@@ -161,7 +178,7 @@ impl Borrowed<'_> {
                 let text = self.call(dlerror, [0, 0])?;
                 Err(format!("did not load the library: {}", self.text(text)))
             }
-            _ => match self.entry(call) {
+            _ => match self.place_of(entry) {
                 Some(entry) => match self.call(entry, [request, 0])? {
                     DONE => Ok(()),
                     _ => Err("has the library, but no thread of it could begin".into()),
@@ -174,14 +191,10 @@ impl Borrowed<'_> {
     }
 
     /// Where the library's function is in the process.
-    fn entry(&self, call: &Call<'_>) -> Option<u64> {
+    fn place_of(&self, entry: Entry) -> Option<u64> {
         let all = maps::of(self.ground.pid).ok()?;
-        let file = std::os::unix::fs::MetadataExt::ino(
-            &seen_by(self.ground.pid, call.library).metadata().ok()?,
-        );
-        let first = all.iter().find(|one| one.inode == file)?;
-        let image = Image::read(self.ground.pid, &all, first).ok()?;
-        image.function(call.entry)
+        let first = all.iter().find(|one| one.inode == entry.inode)?;
+        Some(first.range.start + entry.offset)
     }
 
     fn text(&self, at: u64) -> String {

@@ -29,7 +29,7 @@ struct Segment {
 }
 
 /// `path` as the process sees it.
-pub fn seen_by(pid: u32, path: &Path) -> PathBuf {
+fn seen_by(pid: u32, path: &Path) -> PathBuf {
     let below = path.strip_prefix("/").unwrap_or(path);
     PathBuf::from(format!("/proc/{pid}/root")).join(below)
 }
@@ -107,6 +107,22 @@ impl Image {
     }
 }
 
+/// How far behind the beginning of a file's mapping the function lies that it exports under this name.
+pub fn offset_of(file: &Path, name: &str) -> Option<u64> {
+    let bytes = std::fs::read(file).ok()?;
+    let elf = ElfFile64::<Endianness>::parse(&*bytes).ok()?;
+    let endian = elf.endian();
+    let begin = elf
+        .elf_program_headers()
+        .iter()
+        .find(|header| header.p_type(endian) == object::elf::PT_LOAD)?
+        .p_vaddr(endian);
+    let found = elf
+        .dynamic_symbols()
+        .find(|symbol| symbol.is_definition() && symbol.name() == Ok(name))?;
+    found.address().checked_sub(begin & !0xfff)
+}
+
 fn segments(elf: &ElfFile64<'_, Endianness>, first: &Mapping) -> Option<(Vec<Segment>, u64)> {
     let endian = elf.endian();
     let loaded: Vec<Segment> = elf
@@ -158,6 +174,9 @@ mod tests {
         if libc.code.contains(&known) {
             assert_eq!(known, found);
         }
+        let offset = offset_of(&first.path, "getppid").expect("offset");
+        assert_eq!(first.range.start + offset, found);
+        assert_eq!(offset_of(&first.path, "no_such_function"), None);
         let call = libc.instructions(&[0x0f, 0x05, 0xc3], Some(found));
         assert!(call.is_some_and(|at| at - found < 32));
     }

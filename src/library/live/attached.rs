@@ -47,16 +47,24 @@ fn run(text: &[u8]) {
         ..Attached::default()
     };
     let begun = catch_unwind(AssertUnwindSafe(|| begin(&request)));
-    match begun.unwrap_or_else(|_| Err(Error::Internal("a panic while attaching".into()))) {
-        Err(why) => answer.error = Some(why.to_string()),
-        Ok(()) => {
-            if let Some(file) = &request.python {
-                answer.python = python::begin(file, &request.library).err();
-            }
-        }
+    if let Err(why) =
+        begun.unwrap_or_else(|_| Err(Error::Internal("a panic while attaching".into())))
+    {
+        answer.error = Some(why.to_string());
     }
-    // The command has gone, and nobody waits for it.
-    let _ = answer.save(&request.answer);
+    let listens = answer.error.is_none();
+    // If the command has gone, nobody waits for the answer.
+    let then = move |why| {
+        let answer = Attached {
+            python: why,
+            ..answer
+        };
+        let _ = answer.save(&request.answer);
+    };
+    match (listens, request.python.clone()) {
+        (true, Some(file)) => python::begin(&file, &request.library, then),
+        _ => then(None),
+    }
 }
 
 fn begin(request: &Attach) -> Result<()> {

@@ -112,9 +112,7 @@ pub fn keep(session: &Arc<Session>) {
 fn detached() {
     SERVED.lock().own = None;
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        let _ = quiet::spawn(python::end);
-    }
+    python::end();
 }
 
 /// Stops listening. Waits until the thread has removed the patches that came by the socket, for `PATIENCE` at most, as

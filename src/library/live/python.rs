@@ -1,73 +1,228 @@
 //! Has calls of modules known in a Python program that runs already: a thread of ours takes Python's lock and runs a file of
 //! ours there, in variables of its own.
+//!
+//! Python ends a thread by `pthread_exit` if it asks for the lock when Python itself is finished, be it in the middle of our
+//! file. This unwinds the stack to the thread's beginning, so all frames below a call of Python's hold plain values only, and what
+//! they need lies in a [`Job`].
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
 use graphpatch_loader::trust::Folder;
 
-/// How long an `import torch` that is under way is waited for.
+use super::quiet;
+
+/// How long an `import torch` that is under way is waited for, and how often it is looked at.
 const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE_NS: libc::c_long = 20_000_000;
 /// What Python's grammar calls a whole file.
 const FILE_INPUT: c_int = 257;
 /// The file is larger than this only if it is not ours.
 const LONGEST: u64 = 1 << 20;
+/// The most bytes of what the file says that are kept.
+const MOST_SAID: usize = 1000;
 
-type Object = *mut c_void;
-
-/// The functions of CPython that are needed, all of its stable ABI.
-struct Interpreter {
-    is_initialized: unsafe extern "C" fn() -> c_int,
-    ensure: unsafe extern "C" fn() -> c_int,
-    release: unsafe extern "C" fn(c_int),
-    compile: unsafe extern "C" fn(*const c_char, *const c_char, c_int) -> Object,
-    evaluate: unsafe extern "C" fn(Object, Object, Object) -> Object,
-    builtins: unsafe extern "C" fn() -> Object,
-    text: unsafe extern "C" fn(*const c_char) -> Object,
-    chars: unsafe extern "C" fn(Object, *mut isize) -> *const c_char,
-    new_dict: unsafe extern "C" fn() -> Object,
-    set: unsafe extern "C" fn(Object, *const c_char, Object) -> c_int,
-    get: unsafe extern "C" fn(Object, *const c_char) -> Object,
-    decrease: unsafe extern "C" fn(Object),
-    clear: unsafe extern "C" fn(),
-}
-
-/// Runs the file to its end. An error says why calls of modules are not seen.
-pub fn begin(file: &Path, library: &Path) -> Result<(), String> {
-    let Some(python) = Interpreter::find() else {
-        return Ok(());
-    };
-    let code = read(file)?;
-    let place = file.to_string_lossy();
-    let library = library.to_string_lossy();
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let said = python.run(
-            &code,
-            &place,
-            &[("__file__", &place), ("library", &library)],
-        )?;
-        match said.as_str() {
-            "" => return Ok(()),
-            "later" if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
-            "later" => return Err("torch is still being imported".into()),
-            why => return Err(why.into()),
-        }
-    }
-}
-
-/// Has modules called as they were before [`begin`]. Does nothing where there was none.
-pub fn end() {
-    const CODE: &str = "\
+const END: &CStr = c"\
 import sys
 _outermost = sys.modules.get('libgraphpatch._outermost')
 if _outermost is not None:
     _outermost.uninstall()
 ";
+
+type Object = *mut c_void;
+
+/// The functions of CPython that are needed, all of its stable ABI.
+#[derive(Clone, Copy)]
+struct Interpreter {
+    is_initialized: unsafe extern "C-unwind" fn() -> c_int,
+    ensure: unsafe extern "C-unwind" fn() -> c_int,
+    release: unsafe extern "C-unwind" fn(c_int),
+    compile: unsafe extern "C-unwind" fn(*const c_char, *const c_char, c_int) -> Object,
+    evaluate: unsafe extern "C-unwind" fn(Object, Object, Object) -> Object,
+    builtins: unsafe extern "C-unwind" fn() -> Object,
+    text: unsafe extern "C-unwind" fn(*const c_char) -> Object,
+    chars: unsafe extern "C-unwind" fn(Object, *mut isize) -> *const c_char,
+    new_dict: unsafe extern "C-unwind" fn() -> Object,
+    set: unsafe extern "C-unwind" fn(Object, *const c_char, Object) -> c_int,
+    get: unsafe extern "C-unwind" fn(Object, *const c_char) -> Object,
+    decrease: unsafe extern "C-unwind" fn(Object),
+    clear: unsafe extern "C-unwind" fn(),
+}
+
+/// What is to be run, and what came of it.
+struct Job {
+    python: Interpreter,
+    code: CString,
+    place: CString,
+    library: CString,
+    until: Instant,
+    said: [u8; MOST_SAID],
+    length: usize,
+    then: Box<dyn FnOnce(Option<String>) + Send>,
+}
+
+/// Runs the file on a thread of its own, and then `then`, with the reason why calls of modules are not seen. A program without
+/// Python has none to see. `then` does not come if Python is finished first.
+pub fn begin(file: &Path, library: &Path, then: impl FnOnce(Option<String>) + Send + 'static) {
+    let Some(python) = Interpreter::find() else {
+        return then(None);
+    };
+    let text = |text: &[u8]| CString::new(text).map_err(|_| "our file has a zero in it".to_owned());
+    let made = || {
+        Ok::<_, String>((
+            text(&read(file)?)?,
+            text(file.as_os_str().as_encoded_bytes())?,
+            text(library.as_os_str().as_encoded_bytes())?,
+        ))
+    };
+    match made() {
+        Ok((code, place, library)) => spawn(Job {
+            python,
+            code,
+            place,
+            library,
+            until: Instant::now() + PATIENCE,
+            said: [0; MOST_SAID],
+            length: 0,
+            then: Box::new(then),
+        }),
+        Err(why) => then(Some(why)),
+    }
+}
+
+/// Has modules called as they were before [`begin`], soon. Does nothing where there was none. If it fails, each call of a module goes
+/// on to cost a test.
+pub fn end() {
     if let Some(python) = Interpreter::find() {
-        // It was of use as long as it was there; what failed here costs one test for each call of a module.
-        let _ = python.run(CODE.as_bytes(), "libgraphpatch", &[]);
+        spawn(Job {
+            python,
+            code: END.to_owned(),
+            place: c"libgraphpatch".to_owned(),
+            library: CString::default(),
+            until: Instant::now(),
+            said: [0; MOST_SAID],
+            length: 0,
+            then: Box::new(|_| ()),
+        });
+    }
+}
+
+fn spawn(job: Job) {
+    let job = Box::into_raw(Box::new(job));
+    if !quiet::spawn_that_may_exit(start, job.cast()) {
+        // SAFETY: made above; no thread has taken it.
+        let job = unsafe { Box::from_raw(job) };
+        (job.then)(Some("there can be no further thread".into()));
+    }
+}
+
+extern "C-unwind" fn start(job: *mut c_void) -> *mut c_void {
+    let job = job.cast::<Job>();
+    // SAFETY: made by `spawn` for this thread alone.
+    unsafe { run(&mut *job) };
+    let finish = || {
+        // SAFETY: as above; the borrow has ended.
+        let job = unsafe { Box::from_raw(job) };
+        let said = String::from_utf8_lossy(&job.said[..job.length]).into_owned();
+        (job.then)((!said.is_empty()).then_some(said));
+    };
+    let _ = catch_unwind(AssertUnwindSafe(finish));
+    null_mut()
+}
+
+/// Runs the code until it says something other than `later`.
+///
+/// # Safety
+///
+/// The interpreter's functions are those of this process.
+unsafe fn run(job: &mut Job) {
+    loop {
+        // SAFETY: the interpreter is initialized; this thread holds its lock until the release.
+        unsafe {
+            let state = (job.python.ensure)();
+            run_locked(job);
+            (job.python.clear)();
+            (job.python.release)(state);
+        }
+        if &job.said[..job.length] != b"later" {
+            return;
+        }
+        if Instant::now() >= job.until {
+            return job.say(b"torch is still being imported");
+        }
+        let pause = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: PAUSE_NS,
+        };
+        // SAFETY: the time is a local, and nobody asks for what is left.
+        unsafe { libc::nanosleep(&raw const pause, null_mut()) };
+    }
+}
+
+/// # Safety
+///
+/// This thread holds the interpreter's lock. Each object that is made here is released here, and NULL is checked before use.
+unsafe fn run_locked(job: &mut Job) {
+    job.say(b"Python refused to run our file");
+    let python = job.python;
+    // SAFETY: as the caller's; all texts end with a zero and stay.
+    unsafe {
+        let variables = (python.new_dict)();
+        if variables.is_null() {
+            return;
+        }
+        (python.set)(variables, c"__builtins__".as_ptr(), (python.builtins)());
+        for (name, value) in [(c"__file__", &job.place), (c"library", &job.library)] {
+            let value = (python.text)(value.as_ptr());
+            if !value.is_null() {
+                (python.set)(variables, name.as_ptr(), value);
+                (python.decrease)(value);
+            }
+        }
+        let compiled = (python.compile)(job.code.as_ptr(), job.place.as_ptr(), FILE_INPUT);
+        if !compiled.is_null() {
+            let result = (python.evaluate)(compiled, variables, variables);
+            (python.decrease)(compiled);
+            if !result.is_null() {
+                (python.decrease)(result);
+                keep_said(job, variables);
+            }
+        }
+        (python.decrease)(variables);
+    }
+}
+
+/// Copies the text that the code has left in `said`.
+///
+/// # Safety
+///
+/// As [`run_locked`]; `variables` is a dict.
+unsafe fn keep_said(job: &mut Job, variables: Object) {
+    job.length = 0;
+    // SAFETY: as the caller's; the dict holds the text while it is copied.
+    unsafe {
+        let value = (job.python.get)(variables, c"said".as_ptr());
+        if value.is_null() {
+            return;
+        }
+        let mut length = 0;
+        let chars = (job.python.chars)(value, &raw mut length);
+        if !chars.is_null() {
+            job.say(std::slice::from_raw_parts(
+                chars.cast::<u8>(),
+                length as usize,
+            ));
+        }
+    }
+}
+
+impl Job {
+    fn say(&mut self, text: &[u8]) {
+        self.length = text.len().min(MOST_SAID);
+        self.said[..self.length].copy_from_slice(&text[..self.length]);
     }
 }
 
@@ -109,85 +264,6 @@ impl Interpreter {
         };
         // SAFETY: this one may be called at any time.
         (unsafe { (found.is_initialized)() } != 0).then_some(found)
-    }
-
-    /// Runs code with these variables, and returns the text that it leaves in `said`.
-    fn run(&self, code: &[u8], place: &str, variables: &[(&str, &str)]) -> Result<String, String> {
-        let zero =
-            |text: &[u8]| CString::new(text).map_err(|_| "a path has a zero in it".to_owned());
-        let (code, place) = (zero(code)?, zero(place.as_bytes())?);
-        let mut named = Vec::new();
-        for (name, value) in variables {
-            named.push((zero(name.as_bytes())?, zero(value.as_bytes())?));
-        }
-        // SAFETY: the interpreter is initialized; this thread holds its lock until the release. All texts end with a zero;
-        // each object that is made here is released here, and NULL is checked before use.
-        unsafe {
-            let state = (self.ensure)();
-            let said = self.run_locked(&code, &place, &named);
-            (self.clear)();
-            (self.release)(state);
-            said
-        }
-    }
-
-    /// # Safety
-    ///
-    /// This thread holds the interpreter's lock.
-    unsafe fn run_locked(
-        &self,
-        code: &CStr,
-        place: &CStr,
-        named: &[(CString, CString)],
-    ) -> Result<String, String> {
-        let failed = || "Python refused to run our file".to_owned();
-        // SAFETY: as the caller's.
-        unsafe {
-            let variables = (self.new_dict)();
-            if variables.is_null() {
-                return Err(failed());
-            }
-            (self.set)(variables, c"__builtins__".as_ptr(), (self.builtins)());
-            for (name, value) in named {
-                let value = (self.text)(value.as_ptr());
-                if !value.is_null() {
-                    (self.set)(variables, name.as_ptr(), value);
-                    (self.decrease)(value);
-                }
-            }
-            let compiled = (self.compile)(code.as_ptr(), place.as_ptr(), FILE_INPUT);
-            let mut said = Err(failed());
-            if !compiled.is_null() {
-                let result = (self.evaluate)(compiled, variables, variables);
-                (self.decrease)(compiled);
-                if !result.is_null() {
-                    (self.decrease)(result);
-                    said = Ok(self.text_in(variables, c"said"));
-                }
-            }
-            (self.decrease)(variables);
-            said
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As [`Self::run_locked`]; `variables` is a dict.
-    unsafe fn text_in(&self, variables: Object, name: &CStr) -> String {
-        // SAFETY: as the caller's; the dict holds the text while it is copied.
-        unsafe {
-            let value = (self.get)(variables, name.as_ptr());
-            if value.is_null() {
-                return String::new();
-            }
-            let mut length = 0;
-            let chars = (self.chars)(value, &raw mut length);
-            if chars.is_null() {
-                return String::new();
-            }
-            let bytes = std::slice::from_raw_parts(chars.cast::<u8>(), length as usize);
-            String::from_utf8_lossy(bytes).into_owned()
-        }
     }
 }
 

@@ -18,7 +18,7 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/served build/endings build/flat build/packaged build/plugin.so build/late build/dynamics build/square_op.so
+PLAIN_PROGRAMS := build/infer build/runner build/served build/steady build/endings build/flat build/packaged build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
@@ -121,6 +121,10 @@ sanitize: build ## the C programs that need no libtorch, under the address, unde
 .PHONY: stress
 stress: venv build build/libmodel.so ## 64 threads that record, patch, fork and end sessions, in C and in Python: five minutes each, or SECONDS_OF_STRESS
 	SECONDS_OF_STRESS=$(or $(SECONDS_OF_STRESS),300) $(PYTHON) -m pytest tests/hosts/test_crowds.py -q -s $(T)
+
+.PHONY: stress-attach
+stress-attach: venv build build/steady build/served ## 100 attaches each to programs that compute and serve, or ATTACHES; prints how long each took
+	ATTACHES=$(or $(ATTACHES),100) $(PYTHON) -m pytest tests/torch/test_attach.py -q -s $(T)
 
 # Inputs that fail are written to build/fuzz. Add such an input to tests/fuzz/seeds, which tests/damaged.rs reads on every run.
 # MALLOC_PERTURB_ overwrites freed memory, so that a use after free shows.
@@ -384,7 +388,7 @@ build/libtorch.hpp.gch: build/torch.mk
 	@printf '#include <torch/%s.h>\n' script torch > build/libtorch.hpp
 	@$(HOST_CXX) -x c++-header build/libtorch.hpp -o $@
 
-build/infer build/runner build/served build/endings build/flat build/packaged build/dynamics: build/%: tests/programs/cpp/%.cpp tests/programs/cpp/include/host.h \
+build/infer build/runner build/served build/steady build/endings build/flat build/packaged build/dynamics: build/%: tests/programs/cpp/%.cpp tests/programs/cpp/include/host.h \
     build/libtorch.hpp.gch
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)

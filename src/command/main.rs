@@ -22,7 +22,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use commands::{check, complete, demo, diff, doctor, live, mcp, run, serve, show, sweep, view};
+use commands::{
+    attach, check, complete, demo, diff, doctor, live, mcp, run, serve, show, sweep, view,
+};
 use voice::{USAGE, finish, print, say};
 
 const EXAMPLES: &str = "\
@@ -59,6 +61,7 @@ struct Cli {
 enum Sub {
     Run(run::Run),
     Live(live::Live),
+    Attach(attach::Attach),
     Sweep(sweep::Sweep),
     Show(show::Show),
     View(view::View),
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
     finish(match cli.command {
         Sub::Run(arguments) => arguments.run(),
         Sub::Live(arguments) => arguments.run(),
+        Sub::Attach(arguments) => arguments.run(),
         Sub::Sweep(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
         Sub::View(arguments) => arguments.run(),

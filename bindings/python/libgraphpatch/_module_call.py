@@ -87,8 +87,9 @@ def install() -> None:
     global _call, _original
     with _lock:
         if _original is not None:
-            # Another package has replaced `__call__` for a while, and then put back the function that it had looked up.
-            if vars(Module)["__call__"] is _call.__get__(None, Module):
+            # Another package has replaced `__call__` for a while, and then put back the function that it had looked up; or
+            # `uninstall` has put back the original.
+            if vars(Module)["__call__"] in (_call.__get__(None, Module), _original):
                 Module.__call__ = _call
             return
         _original = Module.__call__
@@ -104,6 +105,14 @@ def install() -> None:
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
         _dynamo.inline_as(call, _original)
+
+
+def uninstall() -> None:
+    """Puts torch's own ``__call__`` back, unless another package has replaced ours or a root is watched. Does nothing
+    before :func:`install`."""
+    with _lock:
+        if _original is not None and vars(Module)["__call__"] is _call and not watched.any:
+            Module.__call__ = _original
 
 
 def is_seen(function: Any) -> bool:

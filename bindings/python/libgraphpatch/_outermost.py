@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _capture, _checkpoint, _dynamo, _exported, _module_call, _source
+from . import _capture, _checkpoint, _dynamo, _exported, _forward_scope, _module_call, _source
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_modes import mode_on
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
+from ._watched import watched
 from .errors import GraphPatchError
 
 _tracing = torch._C._get_tracing_state
@@ -55,6 +56,17 @@ def install() -> None:
     _dynamo.before_the_first_compilation(_capture.install_first)
     _checkpoint.install()
     _module_call.watch_outermost(_root_of)
+
+
+def uninstall() -> None:
+    """Ends what :func:`install` began. Roots of the program's own stay watched."""
+    watched.make_roots(None)
+    with _lock:
+        _known.clear()
+        _numbers.clear()
+    if not watched.any:
+        _forward_scope.uninstall()
+    _module_call.uninstall()
 
 
 def _root_of(module: Module) -> Any:

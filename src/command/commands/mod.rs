@@ -1,5 +1,6 @@
 //! The subcommands. Each takes its own flags and answers with an exit code.
 
+pub mod attach;
 pub mod check;
 pub mod complete;
 pub mod demo;

@@ -42,6 +42,7 @@ pub fn ask(connection: &mut Connection, command: &Command) -> Result<Value, Stop
             Request::Save { file }
         }
         Command::Stop => Request::Stop {},
+        Command::Detach => Request::Detach {},
     };
     connection.ask(&request)
 }
@@ -127,9 +128,11 @@ pub fn text(command: &Command, answer: &Value) -> Result<String, Stop> {
             part("values"),
             read::<String>(part("file"))?
         ),
-        Command::Off { .. } | Command::On { .. } | Command::Remove { .. } | Command::Stop => {
-            String::new()
-        }
+        Command::Off { .. }
+        | Command::On { .. }
+        | Command::Remove { .. }
+        | Command::Stop
+        | Command::Detach => String::new(),
     })
 }
 

@@ -24,8 +24,9 @@ C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
 ALONE_PROGRAMS := build/c_alone build/c_handles
 # The programs that use the C++ binding; the first one needs no libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_transformer build/cpp_scopes build/card/card
-PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_transformer build/card/card
+# Those that take longest to compile come first.
+PROGRAMS := build/cpp_scopes $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
 help: ## list the targets
@@ -167,6 +168,16 @@ build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@echo "zoo: installing its packages into build/zoo (40 MB to load)" >&2
 	@rm -rf build/zoo && $(INSTALL_INTO) build/zoo -r $<
 	@cp $< $@
+
+# All of it takes some minutes of two cores, most of them in Inductor. CI runs a part: MODELS='BERT LSTM' FORMS='compiled exported'
+# COMPILER=aot_eager.
+.PHONY: test-forms
+test-forms: venv build build/cpp_transformer ## six models in TorchScript, compiled, exported, AOTInductor and C++ form, node by node (tests/forms)
+	$(PYTHON) -m pytest -W ignore::UserWarning tests/forms -q $(T)
+
+.PHONY: forms
+forms: venv build build/cpp_transformer ## how many of eager's operations each form has: docs/reference/forms.md
+	$(PYTHON) -W ignore::UserWarning tests/forms/page.py
 
 # CI runs a part of the host programs in a minute or two. All of them, each bare and instrumented, take half an hour of two cores.
 .PHONY: hosts
@@ -367,13 +378,13 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter bench test test-view test-hosts hosts stress build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter bench test test-view test-hosts test-forms forms hosts stress build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 
-# libtorch's headers, compiled once for all programs with these flags (0.9 GB). Tests look for source lines (-g), and some programs
+# libtorch's headers, compiled once for all programs with these flags (0.7 GB). Tests look for source lines (-g1), and some programs
 # are shared objects (-fPIC).
-HOST_CXX = $(CXX) $(CXXFLAGS) -g -fPIC $(TORCH_CXXFLAGS) $(CPP_INCLUDE)
+HOST_CXX = $(CXX) $(CXXFLAGS) -g1 -fPIC $(TORCH_CXXFLAGS) $(CPP_INCLUDE)
 WITH_TORCH := -include build/libtorch.hpp
 
 build/libtorch.hpp.gch: build/torch.mk

@@ -5,17 +5,20 @@ use graphpatch_core::path::Name;
 
 use crate::record::{Element, Tag};
 use crate::run::Run;
+use crate::scope::Scope;
 
 impl Run {
     /// Sets which tensors the root's parameters are: their identities in the root's order, 0 where there is no tensor. No other
-    /// tensor may get one of these identities while the run lasts.
+    /// tensor may get one of these identities while the run lasts. A host may call this again in the run, where parameters
+    /// become other tensors.
     pub fn set_parameters(&mut self, identities: impl Iterator<Item = usize>) {
+        self.tied = None;
         for (index, identity) in identities.enumerate() {
             if identity != 0 {
-                self.parameters
-                    .entry(identity)
-                    .or_default()
-                    .push(index as u32);
+                let indices = self.parameters.entry(identity).or_default();
+                if !indices.contains(&(index as u32)) {
+                    indices.push(index as u32);
+                }
             }
         }
     }
@@ -32,12 +35,59 @@ impl Run {
             if element.tag != Tag::Tensor || !self.parameters.contains_key(&element.identity) {
                 continue;
             }
-            if let Some(name) = self.parameter(level, element)
-                && self.has_targets(self.site(level, name))
-            {
+            let name = self.parameter(level, element);
+            let here = name.is_some_and(|name| self.has_targets(self.site(level, name)));
+            if here || self.is_patched_around(level, element.identity) {
                 replace(index);
             }
         }
+    }
+
+    /// Whether a scope around the one at `level` has read this parameter and has patches of it, which hold for everything
+    /// inside that scope.
+    fn is_patched_around(&self, level: usize, identity: usize) -> bool {
+        let Some(indices) = self.parameters.get(&identity) else {
+            return false;
+        };
+        (level + 1..self.frames.len()).any(|outer| {
+            let known = self.frame(outer).filter(|frame| frame.copies);
+            let mut read = known.iter().flat_map(|frame| &frame.parameters);
+            read.any(|(index, name)| {
+                indices.contains(index) && self.has_targets(self.site(outer, *name))
+            })
+        })
+    }
+
+    /// Whether something below this scope, which is about to open, may read a parameter that a scope around it has patches of.
+    pub(crate) fn reads_patched(&mut self, scope: &Scope) -> bool {
+        if self.frames.iter().any(|frame| frame.may_patch_any) {
+            return true;
+        }
+        if self.frames.iter().all(|frame| frame.patched.is_empty()) {
+            return false;
+        }
+        let Run {
+            root,
+            parameters,
+            tied,
+            frames,
+            ..
+        } = self;
+        let tied = tied.get_or_insert_with(|| {
+            let several = parameters.values().filter(|indices| indices.len() > 1);
+            several.cloned().collect()
+        });
+        let base = frames.last().map(|frame| frame.base.clone());
+        let path = scope.path(&base.unwrap_or_default());
+        let below = |index: &u32| {
+            let rest = root.parameters[*index as usize].strip_prefix(&path);
+            path.is_empty() || rest.is_some_and(|rest| rest.starts_with('.'))
+        };
+        let mut patched = frames.iter().flat_map(|frame| &frame.patched);
+        patched.any(|index| {
+            let mut same = tied.iter().filter(|indices| indices.contains(index));
+            below(index) || same.any(|indices| indices.iter().any(below))
+        })
     }
 
     /// The name, in the scope at `level`, of the parameter that this tensor is. Gives the parameter a node if it has none yet.

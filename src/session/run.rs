@@ -45,6 +45,8 @@ pub struct Run {
     pub(crate) holding: Vec<bool>,
     /// The parameters that a tensor is, by the tensor's identity.
     pub(crate) parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
+    /// The parameters that are one tensor under several paths, once somebody has asked for them.
+    pub(crate) tied: Option<Vec<SmallVec<[u32; 1]>>>,
     /// The arguments of values that are about to appear, by the serial numbers of their tokens.
     pub(crate) made_from: Vec<(u32, Args)>,
     pub(crate) failure: String,
@@ -147,6 +149,7 @@ impl Run {
             nodes: 0,
             holding: Vec::new(),
             parameters: FxHashMap::default(),
+            tied: None,
             made_from: Vec::new(),
             failure: String::new(),
             named: None,
@@ -236,10 +239,11 @@ impl Run {
             return quiet(Wants::NOTHING);
         }
         let handed = self.wants().has(Wants::OPERANDS);
+        let reads = self.reads_patched(&scope);
         if !self.concerns(scope.family()) {
             self.open(None, scope, None, None);
-            return quiet(match handed {
-                true => self.want_inputs(),
+            return quiet(match handed || reads {
+                true => self.want_parameters(reads),
                 false => Wants::NOTHING.with(Wants::IGNORED, true),
             });
         }
@@ -269,8 +273,8 @@ impl Run {
             }
         }
         let mut wants = self.open(Some(name), scope, site, event);
-        if handed {
-            wants = self.want_inputs();
+        if handed || reads {
+            wants = self.want_parameters(reads);
         }
         Entered {
             wants: wants.with(Wants::SOURCE, unknown.is_some()),
@@ -278,14 +282,19 @@ impl Run {
         }
     }
 
-    /// The innermost scope may be given a patched parameter of the scope around it. So its inputs have to be shown, even if
-    /// nothing else is wanted of it.
-    fn want_inputs(&mut self) -> Wants {
+    /// The innermost scope may be given a parameter that is patched in the scope around it. So its inputs have to be shown, even
+    /// if nothing else is wanted of it. If it `reads` such a parameter itself, its operands are wanted, and its output, which
+    /// may be the parameter.
+    fn want_parameters(&mut self, reads: bool) -> Wants {
         if let Some(frame) = self.frames.last_mut() {
-            frame.wants = frame
-                .wants
-                .with(Wants::INPUTS, true)
-                .with(Wants::INSIDE, true);
+            let mut wants = frame.wants;
+            for bit in [Wants::INPUTS, Wants::INSIDE] {
+                wants = wants.with(bit, true);
+            }
+            for bit in [Wants::OUTPUT, Wants::OPERANDS, Wants::OPERATIONS] {
+                wants = wants.with(bit, reads && !frame.scope.opaque || wants.has(bit));
+            }
+            frame.wants = wants;
         }
         self.wants()
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use graphpatch_locks::{Mutex, OnceLock};
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name, Namespace, family_text, sanitize};
@@ -56,11 +57,11 @@ pub struct Prepared {
     parameter_names: OnceLock<ParameterNames>,
 }
 
-/// The names that parameters may have in a scope: names of the module's own parameters, and families of the others' names.
+/// Which parameters may have a name in a scope: by the names of the module's own ones, and by the families of the others' names.
 #[derive(Debug, Default)]
 struct ParameterNames {
-    own: FxHashSet<Name>,
-    families: FxHashSet<Base>,
+    own: FxHashMap<Name, u32>,
+    families: FxHashMap<Base, SmallVec<[u32; 1]>>,
 }
 
 impl Prepared {
@@ -75,20 +76,26 @@ impl Prepared {
         }
     }
 
-    /// Whether a parameter may have this name.
-    pub fn may_be_parameter(&self, name: Name) -> bool {
+    /// The indices of the parameters that may have this name.
+    pub fn parameters_named(&self, name: Name) -> impl Iterator<Item = u32> {
         let known = self.parameter_names.get_or_init(|| {
             let mut known = ParameterNames::default();
-            for (name, own) in self.parameters.values() {
-                match own {
-                    true => known.own.insert(*name),
-                    false => known.families.insert(name.family()),
-                };
+            for (index, (name, own)) in &self.parameters {
+                if *own {
+                    known.own.insert(*name, *index);
+                } else {
+                    let family = known.families.entry(name.family());
+                    family.or_default().push(*index);
+                }
             }
             known
         });
-        known.own.contains(&name)
-            || !known.families.is_empty() && known.families.contains(&name.family())
+        let others = match known.families.is_empty() {
+            true => None,
+            false => known.families.get(&name.family()),
+        };
+        let own = known.own.get(&name).into_iter();
+        own.chain(others.into_iter().flatten()).copied()
     }
 }
 
@@ -170,10 +177,15 @@ impl Scope {
         others.entry(here()).or_insert_with(make).clone()
     }
 
-    fn prepare(&self, root: &Root, base: &str) -> Prepared {
+    /// The module's attribute path below the root; `base` is that of the scope around it.
+    pub(crate) fn path(&self, base: &str) -> String {
         let parts = [if self.relative { base } else { "" }, &self.absolute_path];
         let path: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-        let path = path.join(".");
+        path.join(".")
+    }
+
+    fn prepare(&self, root: &Root, base: &str) -> Prepared {
+        let path = self.path(base);
         let mut names = Namespace::new();
         let inputs = self
             .inputs

@@ -111,11 +111,7 @@ def _new(module: Module) -> Root:
     tell_of_absent_parameters(root)
     if root.why_opaque:
         note(None, f"{name}: its inside is not visible: {root.why_opaque}")
-    if any(
-        kind.__name__ in ("FullyShardedDataParallel", "FSDPModule")
-        for _, part in below(module)
-        for kind in type(part).__mro__
-    ):
+    if any(kind.__name__ == "FullyShardedDataParallel" for _, part in below(module) for kind in type(part).__mro__):
         note(
             None,
             f"{name}: its parameters are sharded by FSDP; outside of the calls that gather them, a parameter's node is"

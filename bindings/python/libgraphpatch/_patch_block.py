@@ -216,6 +216,10 @@ class PatchBlock(contextlib.ContextDecorator):
                     undo.callback(place.done.close)
             self._recorder.want(1)
             undo.callback(self._recorder.want, -1)
+            if self._recorder.root.has_parts:
+                # What is computed from parts of DTensors is known only where all operations are seen.
+                self._recorder.record(1)
+                undo.callback(self._recorder.record, -1)
             undo.callback(self._recorder.root.retire, opened.held)
             specs = opened._specs()
             opened.undo = undo.pop_all()

@@ -119,6 +119,9 @@ class Root:
         self.changes = 0
         # How many of these patches are functions of the user's.
         self.functions = 0
+        # Whether a run has seen a plain tensor that is this rank's part of a DTensor. What is computed from it is
+        # known only where all operations are seen.
+        self.has_parts = False
         # `open` has one element for each run that is under way. `running` counts these runs, and snapshots of runs,
         # from which a part may be computed again. `retired` holds objects that such a run may still use.
         self.open: list[None] = []

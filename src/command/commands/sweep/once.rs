@@ -21,7 +21,7 @@ const LAST_LINES: usize = 8;
 /// What all runs of a sweep have in common.
 pub struct Program<'a> {
     pub argv: &'a [OsString],
-    pub manner: &'a RunOptions,
+    pub options: &'a RunOptions,
     pub library: PathBuf,
     /// The directory in which each run has a directory of its own while it lasts.
     pub dir: &'a Path,
@@ -39,7 +39,7 @@ impl Program<'_> {
         let fail = |why: std::io::Error| Stop::usage(format!("{}: {why}", dir.path().display()));
         std::fs::create_dir(&reports).map_err(fail)?;
         let options = self
-            .manner
+            .options
             .options(record, patches, &reports, OnError::Raise)?;
         let mut command = start::command(self.argv, &options, &self.library)?;
         if let Some(threads) = self.threads {

@@ -348,6 +348,10 @@ bench: venv build build/bench/cost build/bench/patch build/bench/modules build/b
 bench-python: venv build ## the same for eager Python, next to hooks and to the libraries that GRAPHPATCH_PEERS has
 	$(PYTHON) benches/python.py --rounds $(or $(ROUNDS),40)
 
+.PHONY: bench-attach
+bench-attach: venv build build/steady ## what attaching to a running program costs it
+	$(PYTHON) benches/attach.py --rounds $(or $(ROUNDS),10)
+
 # Needs no Rust and no .venv: copy target/release/libgraphpatch.so to the machine with the card. If it has no C++ compiler, copy an
 # adapter from `graphpatch doctor --build` too, and name its folder in GRAPHPATCH_ADAPTER_DIR.
 .PHONY: gpu-check

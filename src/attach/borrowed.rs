@@ -17,7 +17,7 @@ use super::image::offset_of;
 use super::maps;
 use super::process::Process;
 use super::tracee::{Stop, Tracee, keep_news};
-use super::{Call, Called, DONE};
+use super::{Call, Called};
 
 /// Signals that an instruction causes. They are never blocked: the kernel would take the program's handler away.
 const CAUSED: [libc::c_int; 6] = [
@@ -59,7 +59,14 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
     let library = call.library.to_string_lossy();
     let borrowed = Borrowed::begin(&ground, found, &[&library, call.request], call)
         .map_err(|why| format!("is as it was: {why}"))?;
-    borrowed.load_and_enter(functions, Entry { offset, inode })?;
+    borrowed.load_and_enter(
+        functions,
+        Entry {
+            offset,
+            inode,
+            done: call.done,
+        },
+    )?;
     Ok(Called {
         searched,
         stalled: since.elapsed(),
@@ -70,6 +77,7 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
 struct Entry {
     offset: u64,
     inode: u64,
+    done: u64,
 }
 
 /// A thread with a frame on its stack.
@@ -178,9 +186,9 @@ impl Borrowed<'_> {
                 let text = self.call(dlerror, [0, 0])?;
                 Err(format!("did not load the library: {}", self.text(text)))
             }
-            _ => match self.place_of(entry) {
-                Some(entry) => match self.call(entry, [request, 0])? {
-                    DONE => Ok(()),
+            _ => match self.place_of(&entry) {
+                Some(function) => match self.call(function, [request, 0])? {
+                    answer if answer == entry.done => Ok(()),
                     _ => Err("has the library, but no thread of it could begin".into()),
                 },
                 None => Err("has another version of the library loaded: restart it".into()),
@@ -191,7 +199,7 @@ impl Borrowed<'_> {
     }
 
     /// Where the library's function is in the process.
-    fn place_of(&self, entry: Entry) -> Option<u64> {
+    fn place_of(&self, entry: &Entry) -> Option<u64> {
         let all = maps::of(self.ground.pid).ok()?;
         let first = all.iter().find(|one| one.inode == entry.inode)?;
         Some(first.range.start + entry.offset)

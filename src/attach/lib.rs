@@ -45,17 +45,15 @@ pub use process::Process;
 pub struct Call<'a> {
     /// The library, by a path at which the process sees the same file.
     pub library: &'a Path,
-    /// The function in it. It takes one text, copies it, returns soon, and answers [`DONE`].
+    /// The function in it. It takes one text, copies it, and returns soon.
     pub entry: &'a str,
+    /// What it answers when it has done what it was called for.
+    pub done: u64,
     /// The text.
     pub request: &'a str,
     /// How long a thread is looked for, and how long one call may take.
     pub limit: Duration,
 }
-
-/// The answer of a function that has done what it was called for. A thread that nobody watches any more takes the answer for
-/// the number of a system call, so it is one that no kernel knows.
-pub const DONE: u64 = 0x7fff_fff0;
 
 /// How the call went.
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,11 @@ use graphpatch_core::error::{Error, Result};
 /// The library's function that takes the request. It is no part of the C ABI.
 pub const ENTRY: &str = "graphpatch_attach_begin";
 
+/// What that function answers when a thread of the library's has begun, and what else. A borrowed thread that nobody watches any
+/// more takes the answer for the number of a system call, so each is one that no kernel knows.
+pub const DONE: u64 = 0x7fff_fff0;
+pub const FAILED: u64 = DONE + 1;
+
 /// The request. The process's own environment is not asked: another user or shell may have made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {

@@ -11,6 +11,7 @@ import torch
 from models import TupleOutputModule
 from support import ENVIRONMENT, GRAPHPATCH, TIMEOUT, Saved, wait_until
 
+
 class Served:
     """A program that runs its model once for each `run` on its stdin."""
 

@@ -87,14 +87,13 @@ class Steady:
         self.counts = folder / "counts"
         self.threads = threads + (first == "computes")
         program = [PROGRAMS / "steady", *saved.args(), self.counts, threads, first]
-        # Its threads leave the cores to whom they serve.
-        nice = lambda: os.nice(19)  # noqa: E731
+        # Its threads leave the cores to whoever else works here.
         self.process = subprocess.Popen(
             [str(word) for word in program],
             env={**ENVIRONMENT, **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=nice,
+            preexec_fn=lambda: os.nice(19),
         )
         self.every_thread_has_done(1)
 
@@ -243,9 +242,7 @@ def test_threads_that_make_no_system_call(
     assert program.end() == (b"", 7)
 
 
-def test_a_python_server(
-    folder: Path, tuple_output: Callable[[str], Saved], started: list[subprocess.Popen]
-) -> None:
+def test_a_python_server(folder: Path, tuple_output: Callable[[str], Saved], started: list[subprocess.Popen]) -> None:
     saved = tuple_output("scripted")
     bare, patched, _ = expected(saved)
     file = folder / "served.py"
@@ -277,9 +274,7 @@ def test_a_python_server(
 
 
 @pytest.mark.parametrize("call", ["epoll_wait", "poll", "read", "select"])
-def test_a_call_that_waits_is_not_broken_off(
-    call: str, folder: Path, started: list[subprocess.Popen]
-) -> None:
+def test_a_call_that_waits_is_not_broken_off(call: str, folder: Path, started: list[subprocess.Popen]) -> None:
     """Also if the command is killed at any moment: then the next one finds the program as it was."""
     calls = {
         "epoll_wait": "libc.epoll_wait(group, events, 1, -1)",
@@ -336,7 +331,8 @@ def test_plain_cpp_says_what_it_cannot_see(folder: Path, started: list[subproces
     assert program.poll() is None
 
 
-def python(code: str, **more: Any) -> list[Any]:
+def python(code: str) -> list[Any]:
+    """A Python program that does this, says so, and waits."""
     return [sys.executable, "-c", f"import os, sys, time, ctypes\n{code}\nprint('ready', flush=True)\ntime.sleep(1000)"]
 
 
@@ -410,7 +406,9 @@ def attach_with_torch(started: list[subprocess.Popen], folder: Path, **environme
 
 def test_a_static_program_is_refused(folder: Path, started: list[subprocess.Popen]) -> None:
     source, program = folder / "static.c", folder / "static"
-    source.write_text('#include <stdio.h>\n#include <unistd.h>\nint main(void) { puts("ready"); fflush(stdout); pause(); }\n')
+    source.write_text(
+        '#include <stdio.h>\n#include <unistd.h>\nint main(void) { puts("ready"); fflush(stdout); pause(); }\n'
+    )
     subprocess.run(["cc", "-static", "-o", program, source], check=True)
     process = begin(started, [program])
     assert "linked statically" in attach(process.pid, code=2)

@@ -87,8 +87,8 @@ def install() -> None:
     global _call, _original
     with _lock:
         if _original is not None:
-            # Another package has replaced `__call__` for a while, and then put back the function that it had looked up; or
-            # `uninstall` has put back the original.
+            # Another package has replaced `__call__` for a while, and then put back the function that it had looked
+            # up; or `uninstall` has put back the original.
             if vars(Module)["__call__"] in (_call.__get__(None, Module), _original):
                 Module.__call__ = _call
             return

@@ -13,7 +13,7 @@ use graphpatch_loader::trust::Folder;
 use graphpatch_loader::{
     self as loader, DISABLE_VARIABLE, Libtorch, build, check_library, is_libtorch_cpu, sockets,
 };
-use graphpatch_protocol::attach::{Attach as Request, Attached, ENTRY};
+use graphpatch_protocol::attach::{Attach as Request, Attached, DONE, ENTRY};
 use graphpatch_protocol::live::Request as Live;
 use serde_json::json;
 
@@ -195,6 +195,7 @@ impl Attach {
             &Call {
                 library: &request.library,
                 entry: ENTRY,
+                done: DONE,
                 request: &text,
                 limit: limit()?,
             },

@@ -8,16 +8,11 @@ use std::sync::Arc;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::OnError;
 use graphpatch_loader::{imports, is_disabled, prefer_adapter};
-use graphpatch_protocol::attach::{Attach, Attached};
+use graphpatch_protocol::attach::{Attach, Attached, DONE, FAILED};
 use graphpatch_session::Session;
 
 use super::{keep, known, python, quiet, start_in};
 use crate::{fork, inside};
-
-/// What `graphpatch_attach::DONE` is: the command sees it where the call returns. Nothing else that this function answers, and
-/// not this either, is the number of a system call.
-const DONE: u64 = 0x7fff_fff0;
-const FAILED: u64 = DONE + 1;
 
 /// Called by `graphpatch attach` on a borrowed thread: has a thread of ours do what the request says, and returns at once.
 ///

@@ -34,22 +34,46 @@ if _outermost is not None:
 
 type Object = *mut c_void;
 
-/// The functions of CPython that are needed, all of its stable ABI.
-#[derive(Clone, Copy)]
-struct Interpreter {
-    is_initialized: unsafe extern "C-unwind" fn() -> c_int,
-    ensure: unsafe extern "C-unwind" fn() -> c_int,
-    release: unsafe extern "C-unwind" fn(c_int),
-    compile: unsafe extern "C-unwind" fn(*const c_char, *const c_char, c_int) -> Object,
-    evaluate: unsafe extern "C-unwind" fn(Object, Object, Object) -> Object,
-    builtins: unsafe extern "C-unwind" fn() -> Object,
-    text: unsafe extern "C-unwind" fn(*const c_char) -> Object,
-    chars: unsafe extern "C-unwind" fn(Object, *mut isize) -> *const c_char,
-    new_dict: unsafe extern "C-unwind" fn() -> Object,
-    set: unsafe extern "C-unwind" fn(Object, *const c_char, Object) -> c_int,
-    get: unsafe extern "C-unwind" fn(Object, *const c_char) -> Object,
-    decrease: unsafe extern "C-unwind" fn(Object),
-    clear: unsafe extern "C-unwind" fn(),
+macro_rules! interpreter {
+    ($($field:ident = $symbol:literal: ($($argument:ty),*) -> $result:ty;)*) => {
+        /// The functions of CPython that are needed, all of its stable ABI.
+        #[derive(Clone, Copy)]
+        struct Interpreter {
+            $($field: unsafe extern "C-unwind" fn($($argument),*) -> $result,)*
+        }
+
+        impl Interpreter {
+            fn find() -> Option<Interpreter> {
+                let found = Interpreter {
+                    $($field: {
+                        let symbol = find($symbol)?;
+                        // SAFETY: CPython declares the function with this signature since 3.2.
+                        unsafe {
+                            std::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn($($argument),*) -> $result>(symbol)
+                        }
+                    },)*
+                };
+                // SAFETY: this one may be called at any time.
+                (unsafe { (found.is_initialized)() } != 0).then_some(found)
+            }
+        }
+    };
+}
+
+interpreter! {
+    is_initialized = c"Py_IsInitialized": () -> c_int;
+    ensure = c"PyGILState_Ensure": () -> c_int;
+    release = c"PyGILState_Release": (c_int) -> ();
+    compile = c"Py_CompileString": (*const c_char, *const c_char, c_int) -> Object;
+    evaluate = c"PyEval_EvalCode": (Object, Object, Object) -> Object;
+    builtins = c"PyEval_GetBuiltins": () -> Object;
+    text = c"PyUnicode_FromString": (*const c_char) -> Object;
+    chars = c"PyUnicode_AsUTF8AndSize": (Object, *mut isize) -> *const c_char;
+    new_dict = c"PyDict_New": () -> Object;
+    set = c"PyDict_SetItemString": (Object, *const c_char, Object) -> c_int;
+    get = c"PyDict_GetItemString": (Object, *const c_char) -> Object;
+    decrease = c"Py_DecRef": (Object) -> ();
+    clear = c"PyErr_Clear": () -> ();
 }
 
 /// What is to be run, and what came of it.
@@ -237,34 +261,6 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::io::Read::read_to_end(&mut std::io::Read::take(open, LONGEST), &mut code)
         .map_err(|why| format!("{}: {why}", file.display()))?;
     Ok(code)
-}
-
-impl Interpreter {
-    fn find() -> Option<Interpreter> {
-        macro_rules! function {
-            ($name:literal) => {
-                // SAFETY: CPython declares the function with the signature of its field since 3.2.
-                unsafe { std::mem::transmute(find($name)?) }
-            };
-        }
-        let found = Interpreter {
-            is_initialized: function!(c"Py_IsInitialized"),
-            ensure: function!(c"PyGILState_Ensure"),
-            release: function!(c"PyGILState_Release"),
-            compile: function!(c"Py_CompileString"),
-            evaluate: function!(c"PyEval_EvalCode"),
-            builtins: function!(c"PyEval_GetBuiltins"),
-            text: function!(c"PyUnicode_FromString"),
-            chars: function!(c"PyUnicode_AsUTF8AndSize"),
-            new_dict: function!(c"PyDict_New"),
-            set: function!(c"PyDict_SetItemString"),
-            get: function!(c"PyDict_GetItemString"),
-            decrease: function!(c"Py_DecRef"),
-            clear: function!(c"PyErr_Clear"),
-        };
-        // SAFETY: this one may be called at any time.
-        (unsafe { (found.is_initialized)() } != 0).then_some(found)
-    }
 }
 
 fn find(name: &CStr) -> Option<*mut c_void> {

@@ -4,9 +4,9 @@
 //   steady MODEL.pt INPUTS.pt COUNTS THREADS waits|computes
 //
 // COUNTS is a file of 8-byte words: whether to end (written by the test), the longest forward in nanoseconds, how many forwards
-// each of up to 16 threads has done, then pairs of an output's hash (FNV-1a over the bytes of its tensors) and its count. While the threads run, the first one
-// waits in a sleep again and again, or computes as well. Nothing is printed, and a forward that finds enough memory makes no system call. At the
-// end the program returns 7.
+// each of up to 16 threads has done, then pairs of an output's hash (FNV-1a over the bytes of its tensors) and its count. While
+// the threads run, the first one waits in a sleep again and again, or computes as well. Nothing is printed, and a forward that
+// finds enough memory makes no system call. At the end the program returns 7.
 
 #include "host.h"
 
@@ -72,7 +72,8 @@ void run(torch::jit::Module module, const std::vector<c10::IValue>& inputs, Coun
         const auto output = module.forward(inputs);
         const uint64_t took = std::chrono::nanoseconds(Clock::now() - begin).count();
         uint64_t longest = counts.longest;
-        while (took > longest && !counts.longest.compare_exchange_weak(longest, took)) {}
+        while (took > longest && !counts.longest.compare_exchange_weak(longest, took)) {
+        }
         count(counts, hash(output, 14695981039346656037u));
         ++counts.forwards[thread];
     }
@@ -90,8 +91,7 @@ int main(int argc, char** argv) {
     const size_t others = std::stoul(argv[4]);
     if (others >= kThreads) return 2;
     for (size_t i = 0; i < others; ++i) threads.emplace_back([&, i] { run(module, inputs, counts, i); });
-    if (std::string(argv[5]) == "computes")
-        run(module, inputs, counts, others);
+    if (std::string(argv[5]) == "computes") run(module, inputs, counts, others);
     else
         while (counts.end == 0) usleep(10000);
     for (auto& thread : threads) thread.join();

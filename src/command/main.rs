@@ -22,7 +22,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use commands::{check, complete, demo, diff, doctor, live, mcp, run, serve, show, sweep, view};
+use commands::{
+    check, complete, demo, diff, doctor, live, mcp, merge, run, serve, show, sweep, view,
+};
 use voice::{USAGE, finish, print, say};
 
 const EXAMPLES: &str = "\
@@ -65,6 +67,7 @@ enum Sub {
     Serve(serve::Serve),
     Complete(complete::Complete),
     Diff(diff::Diff),
+    Merge(merge::Merge),
     Check(check::Check),
     Doctor(doctor::Doctor),
     Mcp(mcp::Mcp),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Sub::Serve(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(Cli::command()),
         Sub::Diff(arguments) => arguments.run(),
+        Sub::Merge(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
         Sub::Mcp(arguments) => arguments.run(),

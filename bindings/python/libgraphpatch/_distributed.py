@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from ._dispatch_key import hidden
 from ._header import gp_torch_callback
@@ -41,15 +43,28 @@ class _Request(ctypes.Structure):
 
 # torch.distributed.tensor._api, when the program has imported it.
 _api: Any = None
+_installed = False
 # The names of the autograd functions by which DTensors are made, sent and given away.
 _MOVING = frozenset(("_FromTorchTensor", "_ToTorchTensor", "Redistribute"))
 
 
 def install() -> None:
-    """Sees DTensors from now on, if the program ever uses them. To be called once."""
-    if torch.distributed.is_available():
+    """Sees DTensors from now on, if the program ever uses them. Later calls do
+    nothing."""
+    global _installed
+    if not _installed and torch.distributed.is_available():
+        _installed = True
         behind("torch.distributed.tensor._api", _see)
         behind("torch.distributed.fsdp._fully_shard._fsdp_param_group", _see_groups)
+
+
+def holds(module: Module) -> bool:
+    """Whether parameters or buffers below the module are DTensors."""
+    install()
+    if _api is None:
+        return False
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return any(isinstance(tensor, _api.DTensor) for tensor in tensors)
 
 
 def is_moving(function: type) -> bool:

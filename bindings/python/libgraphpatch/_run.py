@@ -32,6 +32,7 @@ from ._header import (
     GP_WANTS_RECORD,
 )
 from ._hooked import call_hooked, is_hooked
+from ._generation import located
 from ._library import check, fail, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import raise_cause
@@ -54,6 +55,13 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes a call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
+    if root.limits:
+        with located(root, module, args, kwargs):
+            return _run(root, module, args, kwargs, call)
+    return _run(root, module, args, kwargs, call)
+
+
+def _run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     why = why_opaque(module)
     if root.why_opaque is None and why is not None:
         raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")

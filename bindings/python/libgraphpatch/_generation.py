@@ -1,7 +1,7 @@
 """Which part of a text a call of a model computes: the step of the generation, and the positions of its tokens.
 
-``generate()`` of transformers calls the model once for the prompt, which is step 0, and once more for each further token.
-With a cache such a call gets only the tokens that are new, without one all of them.
+``generate()`` of transformers calls the model once for the prompt, which is step 0, and once more for each further
+token. With a cache such a call gets only the tokens that are new, without one all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def located(root: Any, module: Module, args: Any, kwargs: Any) -> Iterator[None]
 
 def _locate(module: Module, args: Any, kwargs: Any, last: Place | None) -> Place | None:
     try:
-        given = _signature(type(module)).bind_partial(module, *args, **kwargs).arguments
+        given = _signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
     except (TypeError, ValueError):
         return None
     given = {**given, **given.get("kwargs", {})}
@@ -97,8 +97,8 @@ def _locate(module: Module, args: Any, kwargs: Any, last: Place | None) -> Place
 
 
 @functools.lru_cache(maxsize=64)
-def _signature(kind: type[Module]) -> inspect.Signature:
-    return inspect.signature(kind.forward)
+def _signature(forward: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(forward)
 
 
 def _cached(given: dict[str, Any]) -> int:

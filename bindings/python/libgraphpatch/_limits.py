@@ -68,8 +68,8 @@ def _has(name: str, given: Any, index: int) -> bool:
 
 
 def selected(patch: Any, value: Any) -> Tensor | None:
-    """Which elements of the value the patch means in the call that is under way: a mask that broadcasts to the value. None
-    if it means none of them."""
+    """Which elements of the value the patch means in the call that is under way: a mask that broadcasts to the value.
+    None if it means none of them."""
     where = place()
     if patch.steps is not None:
         if where is None or where.step is None:
@@ -90,7 +90,8 @@ def _mask(patch: Any, value: Tensor, where: Place | None) -> Tensor:
     # Some operations are given the tokens of all texts in one dimension.
     flat = where is not None and where.length > 1 and value.shape[0] == batch * where.length
     if value.shape[0] != batch and not flat and patch.rows is not None:
-        raise ValueError(f"rows={patch.rows!r}: the call has {batch} rows, and the value's shape is {tuple(value.shape)}")
+        shape = tuple(value.shape)
+        raise ValueError(f"rows={patch.rows!r}: the call has {batch} rows, and the value's shape is {shape}")
     rows = torch.ones(1, dtype=torch.bool) if patch.rows is None else _numbers("rows", patch.rows, batch)
     if patch.positions is None and not flat:
         return rows.reshape(-1, *ones)
@@ -100,14 +101,14 @@ def _mask(patch: Any, value: Tensor, where: Place | None) -> Tensor:
         positions = _positions(patch.positions, where)
     if flat:
         return (rows.expand(batch)[:, None] & positions).reshape(-1, *ones)
-    shape = [1] * value.dim()
-    shape[_dimension(value, where, patch)] = -1
-    return rows.reshape(-1, *ones) & positions.reshape(shape)
+    sizes = [1] * value.dim()
+    sizes[_dimension(value, where, patch)] = -1
+    return rows.reshape(-1, *ones) & positions.reshape(sizes)
 
 
 def _unknown(where: Place | None) -> str:
     if where is None:
-        return "this call of the model has no tokens (input_ids, inputs_embeds, or a first argument with two dimensions)"
+        return "this call of the model has no tokens: neither input_ids nor a tensor with two dimensions"
     return "the patch was placed in the middle of a generation, whose first call was not seen"
 
 
@@ -132,8 +133,8 @@ def _dimension(value: Tensor, where: Place | None, patch: Any) -> int:
         return found[0]
     why = "none" if not found else f"{len(found)}"
     raise ValueError(
-        f"positions={patch.positions!r}: the call has {length} tokens, and {why} of the value's dimensions {tuple(value.shape)}"
-        " behind the batch has that size: use slice="
+        f"positions={patch.positions!r}: the call has {length} tokens, and {why} of the value's dimensions"
+        f" {tuple(value.shape)} behind the batch has that size: use slice="
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, NoReturn
 from ._graphs import is_number
 from ._handle import Handle
 from ._header import gp_patch_counts
-from ._limits import is_limited
 from ._library import check, fail, lib, made, message
+from ._limits import is_limited
 from ._native import method, native
 from ._patch_function import Function
 from ._place import Placed
@@ -285,10 +285,12 @@ class PatchBlock(contextlib.ContextDecorator):
         if self._on_missing == "ignore":
             return ""
         pairs = zip(self._places, opened.counts(), strict=True)
-        all_counts = list(pairs)
+        all_counts = [*pairs]
         paths = [place.path for place, counts in all_counts if not counts.matched]
         unused = [
-            place.path for place, counts in all_counts if is_limited(place.done) and counts.matched and not any(counts[1:])
+            place.path
+            for place, counts in all_counts
+            if is_limited(place.done) and not counts.applied and not counts.failed
         ]
         if not paths and unused:
             return f"the rows, positions or steps of a patch never came: {', '.join(dict.fromkeys(unused))}"

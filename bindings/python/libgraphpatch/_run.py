@@ -18,9 +18,10 @@ import torch
 from torch.nn import Module
 
 from ._classes import keep_classes
-from ._distributed import tell_adapter
 from ._dispatch_key import hide
+from ._distributed import tell_adapter
 from ._dynamo import show_operations
+from ._generation import located
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -32,7 +33,6 @@ from ._header import (
     GP_WANTS_RECORD,
 )
 from ._hooked import call_hooked, is_hooked
-from ._generation import located
 from ._library import check, fail, lib
 from ._modules import class_name, is_script, note, note_failure, why_opaque
 from ._raised import raise_cause

@@ -26,10 +26,8 @@ pub(crate) struct Frame {
     quiet: SmallVec<[Quiet; 2]>,
     /// Parameters that have a node already: index in the root, name.
     pub(crate) parameters: SmallVec<[(u32, Name); 4]>,
-    /// Indices of the parameters that patches of the scope name.
-    pub(crate) patched: SmallVec<[u32; 2]>,
-    /// Whether a pattern may name any of its parameters.
-    pub(crate) may_patch_any: bool,
+    /// Whether patches of the scope may name a parameter.
+    pub(crate) patches_parameters: bool,
     /// What is wanted of the scope, as long as neither the root's parameters nor the recording change.
     pub(crate) wants: Wants,
     /// Bits of the families of operations whose names have to be counted, see [`family_bit`].
@@ -89,8 +87,7 @@ impl Frame {
             base,
             site,
             parameters: SmallVec::new(),
-            patched: SmallVec::new(),
-            may_patch_any: false,
+            patches_parameters: false,
             wants: Wants::NOTHING,
             families: 0,
             event: None,
@@ -148,26 +145,24 @@ impl Frame {
             self.wants = Wants::NOTHING;
             return;
         };
-        let (mut inputs, mut output, mut parameters) = (record, record, record);
-        self.patched.clear();
-        self.may_patch_any = false;
+        let (mut inputs, mut output, mut parameters) = (record, record, false);
         let operations = self.look_for_operations(plan, record);
         if let (Some(plan), Some(site)) = (plan, self.site) {
             for name in plan.patched_names(site) {
                 inputs |= prepared.inputs.contains(&name);
                 output |= prepared.output == name;
-                self.patched.extend(prepared.parameters_named(name));
+                parameters = parameters || prepared.may_be_parameter(name);
             }
             if plan.is_open(site, false) {
                 let mut given = prepared.inputs.iter();
                 inputs = inputs || given.any(|name| plan.is_patched(site, *name));
                 output = output || plan.is_patched(site, prepared.output);
-                self.may_patch_any = plan.is_open(site, true);
+                parameters = parameters || plan.is_open(site, true);
             }
         }
-        parameters = parameters || self.may_patch_any || !self.patched.is_empty();
-        // A scope may return a parameter.
-        output = output || parameters;
+        self.patches_parameters = parameters;
+        parameters |= record;
+        output |= parameters; // the scope may return one
         let visible = !self.scope.opaque;
         self.wants = Wants::new(Wants::INSIDE)
             .with(Wants::INPUTS, inputs)

@@ -5,7 +5,6 @@ use graphpatch_core::path::Name;
 
 use crate::record::{Element, Tag};
 use crate::run::Run;
-use crate::scope::Scope;
 
 impl Run {
     /// Sets which tensors the root's parameters are: their identities in the root's order, 0 where there is no tensor. No other
@@ -55,38 +54,6 @@ impl Run {
             read.any(|(index, name)| {
                 indices.contains(index) && self.has_targets(self.site(outer, *name))
             })
-        })
-    }
-
-    /// Whether something below this scope, which is about to open, may read a parameter that a scope around it has patches of.
-    pub(crate) fn reads_patched(&mut self, scope: &Scope) -> bool {
-        if self.frames.iter().any(|frame| frame.may_patch_any) {
-            return true;
-        }
-        if self.frames.iter().all(|frame| frame.patched.is_empty()) {
-            return false;
-        }
-        let Run {
-            root,
-            parameters,
-            tied,
-            frames,
-            ..
-        } = self;
-        let tied = tied.get_or_insert_with(|| {
-            let several = parameters.values().filter(|indices| indices.len() > 1);
-            several.cloned().collect()
-        });
-        let base = frames.last().map(|frame| frame.base.clone());
-        let path = scope.path(&base.unwrap_or_default());
-        let below = |index: &u32| {
-            let rest = root.parameters[*index as usize].strip_prefix(&path);
-            path.is_empty() || rest.is_some_and(|rest| rest.starts_with('.'))
-        };
-        let mut patched = frames.iter().flat_map(|frame| &frame.patched);
-        patched.any(|index| {
-            let mut same = tied.iter().filter(|indices| indices.contains(index));
-            below(index) || same.any(|indices| indices.iter().any(below))
         })
     }
 

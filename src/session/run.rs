@@ -45,8 +45,6 @@ pub struct Run {
     pub(crate) holding: Vec<bool>,
     /// The parameters that a tensor is, by the tensor's identity.
     pub(crate) parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
-    /// The parameters that are one tensor under several paths, once somebody has asked for them.
-    pub(crate) tied: Option<Vec<SmallVec<[u32; 1]>>>,
     /// The arguments of values that are about to appear, by the serial numbers of their tokens.
     pub(crate) made_from: Vec<(u32, Args)>,
     pub(crate) failure: String,
@@ -149,7 +147,6 @@ impl Run {
             nodes: 0,
             holding: Vec::new(),
             parameters: FxHashMap::default(),
-            tied: None,
             made_from: Vec::new(),
             failure: String::new(),
             named: None,
@@ -239,7 +236,7 @@ impl Run {
             return quiet(Wants::NOTHING);
         }
         let handed = self.wants().has(Wants::OPERANDS);
-        let reads = self.reads_patched(&scope);
+        let reads = self.frames.iter().any(|frame| frame.patches_parameters);
         if !self.concerns(scope.family()) {
             self.open(None, scope, None, None);
             return quiet(match handed || reads {
@@ -282,9 +279,9 @@ impl Run {
         }
     }
 
-    /// The innermost scope may be given a parameter that is patched in the scope around it. So its inputs have to be shown, even
-    /// if nothing else is wanted of it. If it `reads` such a parameter itself, its operands are wanted, and its output, which
-    /// may be the parameter.
+    /// The innermost scope may be given a parameter by the scope around it. So its inputs have to be shown, even if nothing else is
+    /// wanted of it. If a scope around it has patches of a parameter, it may read that one by itself, wherever it has it from, and it
+    /// may return it: then its operands and its output are wanted, too.
     fn want_parameters(&mut self, reads: bool) -> Wants {
         if let Some(frame) = self.frames.last_mut() {
             let mut wants = frame.wants;

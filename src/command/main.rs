@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use commands::{
-    attach, check, complete, demo, diff, doctor, live, mcp, run, serve, show, sweep, view,
+    attach, check, complete, demo, diff, doctor, live, mcp, merge, run, serve, show, sweep, view,
 };
 use voice::{USAGE, finish, print, say};
 
@@ -68,6 +68,7 @@ enum Sub {
     Serve(serve::Serve),
     Complete(complete::Complete),
     Diff(diff::Diff),
+    Merge(merge::Merge),
     Check(check::Check),
     Doctor(doctor::Doctor),
     Mcp(mcp::Mcp),
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         Sub::Serve(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(Cli::command()),
         Sub::Diff(arguments) => arguments.run(),
+        Sub::Merge(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
         Sub::Mcp(arguments) => arguments.run(),

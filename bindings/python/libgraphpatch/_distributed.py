@@ -1,20 +1,22 @@
 """Values of which each rank of a program holds a part: DTensors, and the plain tensors that they give away
 (``to_local``).
 
-A patch means the whole value: every rank changes what lies in its own part, and none has to wait for another. What torch
-does to make DTensors, to give away their parts and to send them elsewhere is no operation of the model.
+A patch means the whole value: every rank changes what lies in its own part, and none has to wait for another. What
+torch does to make DTensors, to give away their parts and to send them elsewhere is no operation of the model.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from ._dispatch_key import hidden
 from ._header import gp_torch_callback
@@ -41,15 +43,27 @@ class _Request(ctypes.Structure):
 
 # torch.distributed.tensor._api, when the program has imported it.
 _api: Any = None
+_installed = False
 # The names of the autograd functions by which DTensors are made, sent and given away.
 _MOVING = frozenset(("_FromTorchTensor", "_ToTorchTensor", "Redistribute"))
 
 
 def install() -> None:
-    """Sees DTensors from now on, if the program ever uses them. To be called once."""
-    if torch.distributed.is_available():
+    """Sees DTensors from now on, if the program ever uses them. Later calls do nothing."""
+    global _installed
+    if not _installed and torch.distributed.is_available():
+        _installed = True
         behind("torch.distributed.tensor._api", _see)
         behind("torch.distributed.fsdp._fully_shard._fsdp_param_group", _see_groups)
+
+
+def holds(module: Module) -> bool:
+    """Whether parameters or buffers below the module are DTensors."""
+    install()
+    if _api is None:
+        return False
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return any(isinstance(tensor, _api.DTensor) for tensor in tensors)
 
 
 def is_moving(function: type) -> bool:
@@ -104,7 +118,9 @@ def _giving(original: Callable[..., Any]) -> Callable[..., Any]:
         """Notes, inside of a run, that the tensor is this rank's part of a DTensor."""
         local = original(self, *args, **kwargs)
         frame = thread.frame
-        if frame is not None and not torch.compiler.is_compiling() and not all(p.is_replicate() for p in self.placements):
+        if frame is None or torch.compiler.is_compiling():
+            return local
+        if not all(placement.is_replicate() for placement in self.placements):
             with hidden(True):
                 operator("part")(local, _empty_like(self))
             if type(frame) is Frame:
@@ -117,7 +133,7 @@ def _giving(original: Callable[..., Any]) -> Callable[..., Any]:
 def _empty_like(value: Any) -> Tensor:
     """A DTensor of the same placements and global shape that holds no data."""
     empty: Any = _api.DTensor(torch.empty(0, dtype=value.dtype), value._spec, requires_grad=False)
-    return empty  # type: ignore[no-any-return]
+    return empty
 
 
 def _whole(value: Tensor, like: Any) -> Any:
@@ -132,7 +148,7 @@ def _from_local(local: Tensor, mesh: Any, placements: Any, shape: Any, stride: A
     return _api.DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
-class _OnFirst(torch.autograd.Function):
+class _OnFirst(torch.autograd.Function):  # type: ignore[misc]
     """Zeros in the place of a summand that the first rank adds. The gradient of the sum is that of each rank's
     summand."""
 
@@ -163,9 +179,9 @@ def _summand(values: Tensor, mesh: Any, placements: Any) -> Tensor:
             continue
         how = getattr(placement, "reduce_op", "") if type(placement).__name__ == "Partial" else ""
         if how not in ("sum", "avg", "max", "min"):
-            raise ValueError(f"its placement is {placement}, which only the next operation puts together: patch that one")
+            raise ValueError(f"its placement is {placement!r}, which only the next operation reduces: patch that one")
         if how == "sum" and mesh.get_coordinate()[dimension] != 0:
-            return _OnFirst.apply(values)  # type: ignore[no-any-return,no-untyped-call]
+            return _OnFirst.apply(values)
     return values
 
 
@@ -210,7 +226,8 @@ def _layout(value: Any, like: Any) -> bytes:
 
 
 def _name(placement: Any) -> str:
-    return f"Shard({placement.dim})" if type(placement).__name__ == "Shard" else str(placement)
+    kind = type(placement).__name__
+    return f"Shard({placement.dim})" if kind == "Shard" else kind if kind == "Replicate" else repr(placement)
 
 
 def _answer(request: Any, value: Any) -> Any:

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _capture, _checkpoint, _dynamo, _exported, _forward_scope, _module_call, _source
+from . import _capture, _checkpoint, _distributed, _dynamo, _exported, _forward_scope, _module_call, _source
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_modes import mode_on
+from ._library import check, lib
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
@@ -109,6 +110,9 @@ def _new(module: Module) -> Root:
     _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
     see_direct_calls(root, _module_call.call_module)
     tell_of_absent_parameters(root)
+    if _distributed.holds(module):
+        # What is computed from this rank's part of a DTensor is known only where all operations are seen.
+        check(lib.gp_session_record(None, True))
     if root.why_opaque:
         note(None, f"{name}: its inside is not visible: {root.why_opaque}")
     if any(kind.__name__ == "FullyShardedDataParallel" for _, part in below(module) for kind in type(part).__mro__):

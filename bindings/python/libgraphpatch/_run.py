@@ -23,6 +23,7 @@ from ._copied import Copied
 from ._dispatch_key import hide
 from ._distributed import tell_adapter
 from ._dynamo import show_operations
+from ._generation import located
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -58,6 +59,13 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes a call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
+    if root.limits:
+        with located(root, module, args, kwargs):
+            return _run(root, module, args, kwargs, call)
+    return _run(root, module, args, kwargs, call)
+
+
+def _run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     why = why_opaque(module)
     if root.why_opaque is None and why is not None:
         raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")

@@ -8,6 +8,7 @@ pub mod diff;
 pub mod doctor;
 pub mod live;
 pub mod mcp;
+pub mod merge;
 pub mod run;
 pub mod serve;
 pub mod show;

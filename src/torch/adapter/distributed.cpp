@@ -99,7 +99,9 @@ const char* part_layout(const at::Tensor& tensor) {
 static void remember_part(const at::Tensor& tensor, const at::Tensor& like) {
   if (!this_thread().held || !tensor.defined())
     return;
-  held().parts.insert_or_assign(tensor.unsafeGetTensorImpl(), Held::Part{c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr()), like});
+  held().parts.insert_or_assign(
+      tensor.unsafeGetTensorImpl(),
+      Held::Part{c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr()), like});
 }
 
 // The sizes of the whole value.

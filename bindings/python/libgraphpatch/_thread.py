@@ -123,6 +123,8 @@ class Thread(threading.local):
         # What the function of a patch raised, and what it returned. Both are kept until the next function is called.
         self.error: BaseException | None = None
         self.held: torch.Tensor | None = None
+        # The text of the last answer about a DTensor, while the adapter reads it.
+        self.text = b""
 
     def in_compiled(self, began: tuple[types.FrameType, bool] | None) -> None:
         """Notes that compiled code begins or ends. The extension leaves calls in compiled code to Python."""

@@ -59,7 +59,7 @@ pub struct Bisect {
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
-    manner: RunOptions,
+    options: RunOptions,
     /// Both programs with their arguments, `--against --` between them
     #[arg(last = true, required = true, value_name = "PROGRAMS")]
     command: Vec<OsString>,
@@ -106,7 +106,7 @@ impl Bisect {
         let (one, other) = self.programs()?;
         start::check_program(one)?;
         start::check_program(other)?;
-        self.manner.check()?;
+        self.options.check()?;
         let interrupts = Interrupts::catch();
         let dir = start::directory()?;
         let library = start::library(dir.path())?;
@@ -149,7 +149,7 @@ impl Bisect {
             name,
             program: Program {
                 argv,
-                manner: &self.manner,
+                options: &self.options,
                 library: PathBuf::from(library),
                 dir,
                 threads: None,

@@ -24,7 +24,7 @@ const LAST_LINES: usize = 8;
 /// What all runs of a program have in common.
 pub struct Program<'a> {
     pub argv: &'a [OsString],
-    pub manner: &'a RunOptions,
+    pub options: &'a RunOptions,
     pub library: PathBuf,
     /// The directory in which each run has a directory of its own while it lasts.
     pub dir: &'a Path,
@@ -46,7 +46,7 @@ impl Program<'_> {
         let options = Options {
             compiled_values: self.compiled_values,
             ..self
-                .manner
+                .options
                 .options(record, patches, &reports, OnError::Raise)?
         };
         let mut command = start::command(self.argv, &options, &self.library)?;

@@ -2,6 +2,8 @@
 #include "gradients.h"
 #include "write.h"
 
+#include <c10/util/SmallVector.h>
+
 #include <algorithm>
 
 namespace graphpatch {
@@ -18,6 +20,15 @@ static Held::Copy* copy_for(uint32_t frame, const void* identity) {
     if (copy.frame == frame && copy.parameter == identity)
       return &copy;
   return nullptr;
+}
+
+// The patched copy that a scope around this frame has made: what is inside of that scope reads it as well.
+static const Held::Copy* copy_around(uint32_t frame, const void* identity) {
+  const Held::Copy* innermost = nullptr;
+  for (const Held::Copy& copy : held().copies)
+    if (copy.frame < frame && copy.parameter == identity && (!innermost || innermost->frame < copy.frame))
+      innermost = &copy;
+  return innermost;
 }
 
 // The patched copy of a parameter for the frame at `level`. It is made once for each frame.
@@ -43,18 +54,19 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   const auto writes = [](const GpTarget& target) { return target.action <= GP_REPLACE; };
   if (how == kLookedAt && std::any_of(targets.data, targets.data + targets.size, writes))
     return parameter;
-  c10::IValue value(parameter);
+  const Held::Copy* around = copy_around(frame, identity);
+  c10::IValue value(around ? around->patched : parameter);
   apply_targets(targets.data, targets.size, &value, 1, Ownership::Parameter);
   at::Tensor patched = value.toTensor();
   if (how == kLookedAt && !patched.is_same(parameter))
     return parameter; // a function that changes the value is called again after the operation has written
-  if (keep)
+  if (keep && targets.size)
     held().copies.push_back({frame, identity, memory, patched});
   return patched;
 }
 
 // Walks the tensors in the same order as `for_each_tensor`.
-static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const std::vector<uint8_t>& replace, size_t& at) {
+static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const uint8_t* replace, size_t& at) {
   if (value.isTensor()) {
     const auto how = value.toTensor().defined() ? static_cast<Operand>(replace[at++]) : kAsItIs;
     if (how != kAsItIs)
@@ -64,7 +76,7 @@ static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const
     for (c10::IValue& element : elements)
       substitute(level, frame, element, replace, at);
     value = c10::ivalue::Tuple::create(std::move(elements));
-  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+  } else if (may_hold_tensors(value)) {
     c10::List<c10::IValue> list = value.toList().copy();
     for (size_t i = 0; i < list.size(); ++i) {
       c10::IValue element = list.get(i);
@@ -72,7 +84,43 @@ static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const
       list.set(i, std::move(element));
     }
     value = std::move(list);
+  } else if (value.isGenericDict()) {
+    auto dict = value.toGenericDict().copy();
+    for (const auto& entry : value.toGenericDict()) {
+      c10::IValue element = entry.value();
+      substitute(level, frame, element, replace, at);
+      dict.insert_or_assign(entry.key(), std::move(element));
+    }
+    value = std::move(dict);
   }
+}
+
+// The number by which the core knows a tensor; NULL for one that is no parameter of which it could know anything.
+static const void* identity_of(const at::Tensor& tensor) {
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  return tensor.is_nested() || impl->has_symbolic_sizes_strides() ? nullptr : impl;
+}
+
+// Bit `i` of the bits for an operation's arguments.
+static bool has(uint64_t bits, size_t i) {
+  return i < 64 && (bits >> i & 1);
+}
+
+// Tells the core what it asks about parameters that are to be recorded.
+static void describe(uint32_t level, const c10::IValue* values, size_t n, uint64_t unseen, uint8_t* answers) {
+  static thread_local Items items;
+  size_t at = 0;
+  const auto tell = [&](const at::Tensor& tensor) {
+    uint8_t& answer = answers[at++];
+    if (answer != GP_OPERAND_UNDESCRIBED)
+      return;
+    items.clear();
+    items.add_tensor(tensor);
+    answer = static_cast<uint8_t>(core->operand(level, items.data()));
+  };
+  for (size_t i = 0; i < n; ++i)
+    if (!has(unseen, i))
+      for_each_tensor(values[i], tell);
 }
 
 bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
@@ -80,33 +128,32 @@ bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
   if (!((level ? thread.outer_wants : thread.wants) & GP_WANTS_OPERANDS))
     return false;
   const uint32_t frame = level ? thread.outer_frame : thread.frame;
-  static thread_local Items items;
-  items.clear();
-  const auto has = [](uint64_t bits, size_t i) { return i < 64 && (bits >> i & 1); };
-  static thread_local std::vector<uint8_t> is_written; // of each item
-  is_written.clear();
+  c10::SmallVector<const void*, 16> identities;
+  c10::SmallVector<uint8_t, 16> is_written; // of each identity
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i)) {
-      for_each_tensor(values[i], [](const at::Tensor& tensor) { items.add_tensor(tensor); });
-      is_written.resize(items.size(), has(written, i));
+      for_each_tensor(values[i], [&](const at::Tensor& tensor) { identities.push_back(identity_of(tensor)); });
+      is_written.resize(identities.size(), has(written, i));
     }
-  if (!items.size())
+  if (identities.empty())
     return false;
-  static thread_local std::vector<uint8_t> replace;
-  replace.assign(items.size(), 0);
-  core->operands(level, items.data(), items.size(), replace.data());
+  c10::SmallVector<uint8_t, 16> operands(identities.size(), GP_OPERAND_PLAIN);
+  core->operands(level, identities.data(), identities.size(), operands.data());
+  const auto is_plain_operand = [](uint8_t operand) { return operand == GP_OPERAND_PLAIN; };
+  if (std::all_of(operands.begin(), operands.end(), is_plain_operand))
+    return false;
+  describe(level, values, n, unseen, operands.data());
   bool any = false;
-  for (size_t i = 0; i < items.size(); ++i) {
-    replace[i] = !replace[i] ? kAsItIs : is_written[i] ? kLookedAt : kPatched;
-    any |= replace[i] != kAsItIs;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    operands[i] = operands[i] != GP_OPERAND_PATCHED ? kAsItIs : is_written[i] ? kLookedAt : kPatched;
+    any |= operands[i] != kAsItIs;
   }
   if (!any)
     return false;
-  std::vector<uint8_t> flags = replace; // patching may come back here
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i))
-      substitute(level, frame, values[i], flags, at);
+      substitute(level, frame, values[i], operands.data(), at);
   return true;
 }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::launch::batch::Interrupts;
 use crate::launch::once::Program;
 use clap::Args;
-use graphpatch_core::graph::GraphFile;
+use graphpatch_core::graph::{Graph, GraphFile};
 use graphpatch_core::patch::RunRange;
 use graphpatch_core::path::Pattern;
 
@@ -37,7 +37,7 @@ use crate::terminal::Color;
 use crate::voice::{Stop, say};
 use each::{Each, Experiment};
 use journal::Journal;
-use measure::Measurements;
+use measure::{BareRun, Measurements};
 use metric::Metric;
 use table::{Key, Row, Table};
 
@@ -91,7 +91,7 @@ pub struct Sweep {
     #[arg(long)]
     restart: bool,
     #[command(flatten)]
-    manner: RunOptions,
+    options: RunOptions,
     /// When to color the heat map
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
@@ -124,15 +124,7 @@ impl Sweep {
             return interrupted(&interrupts, "nothing was measured yet");
         };
         let graphs = saved.map_or_else(|| bare_run.graphs(), |saved| saved.graphs);
-        if let Some(why) = &bare_run.fault {
-            // If a path was mistyped, a message about the path is more useful than one about a patch that never matched. Of a
-            // program that failed, the graph may lack what would have come.
-            if bare_run.ended_well() {
-                self.check_paths(&graphs)?;
-            }
-            let said = bare_run.last_lines();
-            return Err(Stop::usage(format!("the bare run: {why}{said}")));
-        }
+        self.accept(&bare_run, &graphs)?;
         let bare = measurements.of_bare(&bare_run)?;
         drop(bare_run);
 
@@ -166,10 +158,24 @@ impl Sweep {
         self.tell(&table)
     }
 
+    /// Refuses a bare run that failed: there is nothing to compare experiments with.
+    fn accept(&self, bare_run: &BareRun, graphs: &[Graph]) -> Result<(), Stop> {
+        let Some(why) = &bare_run.fault else {
+            return Ok(());
+        };
+        // If a path was mistyped, a message about the path is more useful than one about a patch that never matched. Of a
+        // program that failed, the graph may lack what would have come.
+        if bare_run.ended_well() {
+            self.check_paths(graphs)?;
+        }
+        let said = bare_run.last_lines();
+        Err(Stop::usage(format!("the bare run: {why}{said}")))
+    }
+
     fn program<'a>(&'a self, dir: &'a Path) -> Result<Program<'a>, Stop> {
         Ok(Program {
             argv: &self.command,
-            manner: &self.manner,
+            options: &self.options,
             library: start::library(dir)?,
             dir,
             threads: self.threads(),

@@ -68,7 +68,10 @@ def test_it_is_used_by_keys(served: Served, screen: Screen, tuple_output: Callab
     assert served.run() == bare
     screen.press("\t/nowhere\r")
     screen.wait_for("no path contains nowhere")
-    screen.press("p\x1b")
+    screen.press("p")
+    screen.wait_for("patch: ")
+    screen.press("\x1b")
+    screen.wait_for("q quit")
     screen.press("q")
     assert screen.end() == 0 and screen.is_as_before()
     # What it watched and recorded for has gone with it.

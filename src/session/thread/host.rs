@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::edge::{edge, ready};
-use super::{Current, State, adapter, arm, is_inside, suspend, take_up, with, with_run};
+use super::{Current, State, adapter, arm, is_inside, suspend, take_up, with, with_place};
 use crate::run::Run;
 use crate::scope::{Root, Scope};
 use crate::session::Session;
@@ -71,7 +71,7 @@ pub fn resume(from: &Snapshot, record: bool) -> Result<Option<Opened>> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
     ready()?;
-    Ok(with_run(|run| Arc::new(run.snapshot())))
+    Ok(with_place(|run| Arc::new(run.snapshot())))
 }
 
 /// See [`Run::named`]; empty outside a run.
@@ -81,7 +81,7 @@ pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn named() -> Result<String> {
     ready()?;
-    Ok(with_run(Run::named).unwrap_or_default())
+    Ok(with_place(Run::named).unwrap_or_default())
 }
 
 /// See [`Run::patched`]; empty outside a run.
@@ -91,7 +91,7 @@ pub fn named() -> Result<String> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn patched() -> Result<Option<String>> {
     ready()?;
-    Ok(with_run(|run| run.patched()).unwrap_or_else(|| Some(String::new())))
+    Ok(with_place(|run| run.patched()).unwrap_or_else(|| Some(String::new())))
 }
 
 /// See [`Run::computes`]; false outside a run.
@@ -101,7 +101,7 @@ pub fn patched() -> Result<Option<String>> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn computes(names: &[&str]) -> Result<bool> {
     ready()?;
-    Ok(with_run(|run| run.computes(names)).unwrap_or_default())
+    Ok(with_place(|run| run.computes(names)).unwrap_or_default())
 }
 
 /// Ends this thread's run and the scopes that are open in it. The run that it suspended goes on.

@@ -145,7 +145,8 @@ private:
       made->path = below;
       made->name = underscored(one.module);
       GpScopeInfo info{gp_str(one.module), gp_str(below), gp_str(one.class_name), nullptr, 0};
-      made->scope = core->scope_define(&info);
+      uint64_t family;
+      made->scope = core->scope_define(&info, &family);
       place = made;
     }
     return place;

@@ -145,7 +145,8 @@ impl Frame {
             self.wants = Wants::NOTHING;
             return;
         };
-        let (mut inputs, mut output, mut parameters) = (record, record, record);
+        let (mut inputs, mut output) = (record, record);
+        let mut parameters = record && !prepared.parameters.is_empty();
         self.scopes = 0;
         let operations = self.look_for_operations(plan, record);
         if let (Some(plan), Some(site)) = (plan, self.site) {

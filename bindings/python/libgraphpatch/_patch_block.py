@@ -269,8 +269,8 @@ class PatchBlock(contextlib.ContextDecorator):
         missing = ""
         stopped = isinstance(error, Stopped) and any(place.patch is error.patch for place in self._places)
         opened.undo.close()
-        # If the block ends by an exception, a patch may be missing only because of that, so it is not reported. The counts
-        # were read and kept when the patches were removed.
+        # If the block ends by an exception, a patch may be missing only because of that, so it is not reported. The
+        # counts were read and kept when the patches were removed.
         if kind is None:
             missing = self._missing(opened)
         if missing and self._on_missing == "raise":

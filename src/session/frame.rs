@@ -32,6 +32,8 @@ pub(crate) struct Frame {
     pub(crate) wants: Wants,
     /// Bits of the families of operations whose names have to be counted, see [`family_bit`].
     pub(crate) families: u64,
+    /// The same for the families of the scopes that are called in it.
+    pub(crate) scopes: u64,
     /// The tape's event with which the scope begins.
     pub(crate) event: Option<usize>,
     /// Whether patched copies of parameters were made for it.
@@ -90,6 +92,7 @@ impl Frame {
             patches_parameters: false,
             wants: Wants::NOTHING,
             families: 0,
+            scopes: 0,
             event: None,
             copies: false,
             past: SmallVec::new(),
@@ -146,6 +149,7 @@ impl Frame {
             return;
         };
         let (mut inputs, mut output, mut parameters) = (record, record, false);
+        self.scopes = 0;
         let operations = self.look_for_operations(plan, record);
         if let (Some(plan), Some(site)) = (plan, self.site) {
             for name in plan.patched_names(site) {
@@ -161,8 +165,11 @@ impl Frame {
             }
         }
         self.patches_parameters = parameters;
-        parameters |= record;
+        parameters |= record && !prepared.parameters.is_empty();
         output |= parameters; // the scope may return one
+        if parameters {
+            self.scopes = u64::MAX; // the scopes that are called may be given patched parameters
+        }
         let visible = !self.scope.opaque;
         self.wants = Wants::new(Wants::INSIDE)
             .with(Wants::INPUTS, inputs)
@@ -173,19 +180,24 @@ impl Frame {
             .at(self.site);
     }
 
-    /// Finds out which operations' names have to be counted, and returns whether there are any.
+    /// Finds out which names of operations and scopes have to be counted, and returns whether there are any of operations.
     fn look_for_operations(&mut self, plan: Option<&Plan>, record: bool) -> bool {
         self.families = if record { u64::MAX } else { 0 };
+        self.scopes |= self.families;
         let mut operations = record;
         if let (Some(plan), Some(site)) = (plan, self.site) {
-            let past = &self.past;
-            for family in plan.families(site).filter(|family| !past.contains(family)) {
+            for family in plan.families(site) {
+                self.scopes |= family_bit(family);
+                if self.past.contains(&family) {
+                    continue;
+                }
                 operations = operations || ops::is_family(family);
                 self.families |= family_bit(family);
             }
             if plan.is_open(site, false) {
                 operations = true;
                 self.families = u64::MAX;
+                self.scopes = u64::MAX;
             }
         }
         operations

@@ -34,7 +34,7 @@ pub struct Run {
     /// The times of what happens in the run, if they are wanted.
     pub(crate) times: Option<Arc<Mutex<Times>>>,
     pub(crate) frames: Vec<Frame>,
-    /// How many scopes are open below a frame of which nothing is wanted. These scopes have no frames.
+    /// How many scopes of which nothing is wanted are open inside the innermost frame's scope. These scopes have no frames.
     pub(crate) cold: u32,
     /// How many frames have been opened so far.
     pub(crate) met: u32,
@@ -197,6 +197,12 @@ impl Run {
         }
     }
 
+    /// 1 if nothing is wanted of the innermost frame's scope itself, else 0.
+    pub(crate) fn cold_frames(&self) -> u32 {
+        let frame = self.frames.last();
+        u32::from(frame.is_none_or(|frame| frame.wants.is_cold()))
+    }
+
     /// How many scopes are open, the root's included.
     pub fn depth(&self) -> u32 {
         self.frames.len() as u32 + self.cold
@@ -238,17 +244,29 @@ impl Run {
         let handed = self.wants().has(Wants::OPERANDS);
         let reads = self.frames.iter().any(|frame| frame.patches_parameters);
         if !self.concerns(scope.family()) {
-            self.open(None, scope, None, None);
-            return quiet(match handed || reads {
-                true => self.want_parameters(reads),
-                false => Wants::NOTHING.with(Wants::IGNORED, true),
-            });
+            if handed || reads {
+                self.open(None, scope, None, None);
+                return quiet(self.want_parameters(reads));
+            }
+            self.cold += 1;
+            return quiet(Wants::NOTHING.with(Wants::IGNORED, true));
         }
         let name = match self.frames.last_mut() {
             Some(frame) => frame.names().create(scope.candidate()),
             None => scope.candidate(),
         };
         let site = self.site(0, name);
+        // A flat run enters the same scope again, which then has the same name.
+        if site.is_none()
+            && self.recorder.is_none()
+            && self.times.is_none()
+            && self.modules
+            && !handed
+            && !reads
+        {
+            self.cold += 1;
+            return quiet(Wants::NOTHING);
+        }
         if let Some(times) = &self.times {
             times.lock().enter(name, &scope.class_name);
         }
@@ -292,6 +310,9 @@ impl Run {
                 wants = wants.with(bit, reads && !frame.scope.opaque || wants.has(bit));
             }
             frame.wants = wants;
+            if reads {
+                frame.scopes = u64::MAX; // so may each scope that is called here
+            }
         }
         self.wants()
     }

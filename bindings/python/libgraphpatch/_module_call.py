@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _dynamo, _own_backward
+from . import _distributed, _dynamo, _own_backward
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_key import let_higher_order_through
@@ -87,12 +87,14 @@ def install() -> None:
     global _call, _original
     with _lock:
         if _original is not None:
-            # Another package has replaced `__call__` for a while, and then put back the function that it had looked up.
-            if vars(Module)["__call__"] is _call.__get__(None, Module):
+            # Another package has replaced `__call__` for a while, and then put back the function that it had looked
+            # up; or `uninstall` has put back the original.
+            if vars(Module)["__call__"] in (_call.__get__(None, Module), _original):
                 Module.__call__ = _call
             return
         _original = Module.__call__
         _own_backward.install()
+        _distributed.install()
         if native is not None:
             _configure()
         call = _call = _seeing(_original)
@@ -103,6 +105,14 @@ def install() -> None:
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
         _dynamo.inline_as(call, _original)
+
+
+def uninstall() -> None:
+    """Puts torch's own ``__call__`` back, unless another package has replaced ours or a root is watched. Does nothing
+    before :func:`install`."""
+    with _lock:
+        if _original is not None and vars(Module)["__call__"] is _call and not watched.any:
+            Module.__call__ = _original
 
 
 def is_seen(function: Any) -> bool:

@@ -21,7 +21,9 @@ from torch.nn import Module
 from ._classes import keep_classes
 from ._copied import Copied
 from ._dispatch_key import hide
+from ._distributed import tell_adapter
 from ._dynamo import show_operations
+from ._generation import located
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -57,6 +59,13 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes a call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
+    if root.limits:
+        with located(root, module, args, kwargs):
+            return _run(root, module, args, kwargs, call)
+    return _run(root, module, args, kwargs, call)
+
+
+def _run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     why = why_opaque(module)
     if root.why_opaque is None and why is not None:
         raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")
@@ -167,6 +176,7 @@ def _begin_run(root: Root, module: Module) -> int:
             check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
         if thread.wants.value:
             keep_classes()
+            tell_adapter()
         return thread.wants.value
     except Exception as error:
         spare(root, module, error)

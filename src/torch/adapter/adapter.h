@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -117,7 +118,7 @@ struct Here {
 // A plain object without a first-use guard, which each marker and operation would have to look at.
 static thread_local Here here;
 
-// The core writes this, except for `cold`.
+// The core writes this, except where a scope is entered of which nothing is wanted (instrument.cpp).
 inline GpThread& this_thread() {
   if (!here.thread)
     here.thread = core->thread();
@@ -161,6 +162,12 @@ struct Held {
   // The number of operations that autograd had counted on this thread when the root was called.
   uint64_t history = 0;
   std::unique_ptr<WithoutHistory> without_history;
+  // Plain tensors that are this rank's part of a DTensor, or computed from one; see distributed.h.
+  struct Part {
+    c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+    at::Tensor like;
+  };
+  std::unordered_map<const void*, Part> parts;
   // The leaves of the value that the host has shown last.
   std::vector<Leaf> shown;
   // Expires when the run ends.

@@ -202,8 +202,7 @@ impl Attach {
         )
         .map_err(|why| {
             self.refuse(format!(
-                "{why} ({} seconds, {LIMIT}); it goes on as before",
-                limit().unwrap_or(USUAL_LIMIT).as_secs_f64()
+                "{why}; it goes on as before ({LIMIT} gives it more time)"
             ))
         })
     }

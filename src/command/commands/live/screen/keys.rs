@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::contents::{Contents, Entry, Focus};
 use crate::voice::Stop;
 
-pub const HELP: &str = "q quit  / search  n N next  Enter fold, switch  p patch  x remove  w watch  r record  Tab tree, patches";
+pub const HELP: &str = "q quit  / search  n next  Enter fold, switch  p patch  w watch  r record  Tab patches  x remove";
 const PAGE: isize = 20;
 
 /// Does what the key says. A break ends the screen.

@@ -30,6 +30,8 @@ how many of eager's operations each form has under eager's path:
 
 * A form may have more operations than eager: TorchScript writes `x[:, 0]` as two slices, eager as one. The names of the others stay.
 * The linear layers of libtorch's C++ API call `t`, `matmul` and `add_` where Python's call `linear`.
+* `to` returns its operand where nothing is to be converted. `torch.export` then has the program read the result of `to` wherever the model
+  goes on with the operand: of the exported Llama, a zero at the five `to` of its norms reaches more than in eager.
 * `torch.compile` leaves a model with an `nn.LSTM` alone as a whole, and what its `forward` calls beside modules is then
   [not seen](../limits.md#compiled-code). Here it is told to compile it: `torch._dynamo.config.allow_rnn = True`.
 

@@ -15,6 +15,10 @@ FACTOR, LEAST = 8, 1e-6
 # The share that a form must have at least. That of AOTInductor is to come: docs/limits.md.
 AT_LEAST = {"TorchScript": 1.0, "compiled": 0.95, "exported": 1.0}
 
+# Operations where zero does something else in a form, by the model and the form. `to` returns its operand where nothing is to be
+# converted; torch.export then lets the program read the result of `to` wherever the model goes on with the operand.
+OTHERWISE = {("Llama", "exported"): "to"}
+
 
 def test_a_form(model: Model, form: str) -> None:
     if not model.has(form):
@@ -30,6 +34,9 @@ def test_a_form(model: Model, form: str) -> None:
     changed = 0
     for path in made.shared:
         wanted, found = model.zeroed(path), made.zeroed(model.operations[path])
+        if path.rpartition(".")[2] == OTHERWISE.get((model.name, form)):
+            assert not same(wanted, found), f"{path}: it is no longer otherwise"
+            continue
         assert same(wanted, found) if made.exact else distance(wanted, found) <= allowed, path
         changed += not same(wanted, model.bare)
     assert changed >= count // 2

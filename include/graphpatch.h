@@ -350,10 +350,12 @@ gp_status gp_session_attach(const gp_session *session);
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_session_detach(const gp_session *session);
 
-// Whether runs that begin from now on are recorded into the session's graphs.
+// Whether runs that begin from now on are recorded into the session's graphs. A NULL session stands for the attached one;
+// GP_STATUS_STATE without.
 //
-// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
-gp_status gp_session_record(const gp_session *session, bool on);
+// Thread: any. NULL: session. Errors: GP_STATUS_STATE. Since 0.1.0.
+gp_status gp_session_record(const gp_session *session,
+                            bool on);
 
 // What patches that cannot be applied do (a gp_on_error), for runs that begin from now on. GP_ON_ERROR_RAISE at first.
 //

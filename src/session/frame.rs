@@ -165,7 +165,7 @@ impl Frame {
             }
         }
         self.patches_parameters = parameters;
-        parameters |= record;
+        parameters |= record && !prepared.parameters.is_empty();
         output |= parameters; // the scope may return one
         if parameters {
             self.scopes = u64::MAX; // the scopes that are called may be given patched parameters

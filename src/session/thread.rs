@@ -23,8 +23,8 @@ pub use flat::{
 };
 pub use function::{begin_function, end_function};
 pub use host::{
-    Opened, Place, call_next, close_scope, computes, end_run, go_back, named, open_run, open_scope,
-    patched, place, resume, snapshot, unwind,
+    Opened, Position, call_next, close_scope, computes, end_run, go_back, named, open_run,
+    open_scope, patched, position, resume, snapshot, unwind,
 };
 pub(crate) use shown::SHOWN;
 pub use shown::{Shown, shown};

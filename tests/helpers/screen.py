@@ -64,10 +64,16 @@ class Screen:
         """Whether the program has left the terminal as it was: its settings, the main screen, a cursor that is seen."""
         return termios.tcgetattr(self.theirs) == self.before and not self.modes & {"?1049", "cursor hidden"}
 
+    def hang_up(self) -> None:
+        """Takes the terminal away, as closing its window does."""
+        os.close(self.ours)
+        self.ours = -1
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self.ours)
+        if self.ours >= 0:
+            os.close(self.ours)
         os.close(self.theirs)
 
     def _take(self, text: str) -> None:

@@ -25,9 +25,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         )
         for rank in range(2)
     ]
-    for process in ranks:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+    try:
+        said = [process.communicate(timeout=300)[1] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [0, 0], "\n".join(said)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -69,3 +72,7 @@ def test_parts_that_are_not_known_are_refused(results: Results) -> None:
 
 def test_parameters_of_fsdp(results: Results) -> None:
     check(results, "fsdp:", 4 * 22)
+
+
+def test_patches_that_python_computes(results: Results) -> None:
+    check(results, "in Python:", 15)

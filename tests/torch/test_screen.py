@@ -9,7 +9,7 @@ import pytest
 
 from screen import Screen
 from served import Served, expected
-from support import GRAPHPATCH, PROGRAMS, Saved, wait_until
+from support import GRAPHPATCH, PROGRAMS, TIMEOUT, Saved, wait_until
 
 LIVE = (GRAPHPATCH, "run", "--live", "--")
 
@@ -109,3 +109,9 @@ def test_the_programs_end_ends_it(served: Served, screen: Screen) -> None:
 
 def test_without_a_terminal_the_processes_are_listed(served: Served) -> None:
     assert str(served.pid()) in served.live()
+
+
+def test_it_ends_when_its_terminal_is_gone(screen: Screen) -> None:
+    screen.wait_for("waiting for the next run")
+    screen.hang_up()
+    screen.process.wait(TIMEOUT)

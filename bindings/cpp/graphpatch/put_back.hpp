@@ -1,7 +1,8 @@
 // Takes patched values of inputs out of the program's variables again when their call ends.
 //
-// A patch of an input holds inside the call. An input that is a reference (`std::vector<Tensor>& cache`) is a variable of the caller's,
-// which must find there what it would find without the patch: what it has put there itself, and what the call has put there.
+// A patch of an input holds inside the call. An input that is a reference (`std::vector<Tensor>& cache`) is a variable of the
+// caller's, which must find there what it would find without the patch: what it has put there itself, and what the call has put
+// there.
 #pragma once
 
 #include "structure.hpp"
@@ -88,7 +89,8 @@ struct UnpatchedMap {
         }
     }
 };
-template <class T, class... R> struct Unpatched<std::map<std::string, T, R...>> : UnpatchedMap<std::map<std::string, T, R...>> {};
+template <class T, class... R> struct Unpatched<std::map<std::string, T, R...>> : UnpatchedMap<std::map<std::string, T, R...>> {
+};
 template <class T, class... R>
 struct Unpatched<std::unordered_map<std::string, T, R...>> : UnpatchedMap<std::unordered_map<std::string, T, R...>> {};
 

@@ -217,6 +217,15 @@ def _take(whole: Any, made: Any) -> Any:
     return moved
 
 
+def on_whole(value: Any, function: Callable[[Any], Any]) -> Any:
+    """What ``function`` returns for the value. For a DTensor it is called with the gathered value, on all ranks, and what
+    it returns is placed as the DTensor is: torch forgets what is written into a slice of a DTensor."""
+    if _api is None or not isinstance(value, _api.DTensor):
+        return function(value)
+    with hidden(True):
+        return _take(value, function(value.full_tensor().clone()))
+
+
 def _layout(value: Any, like: Any) -> bytes:
     spec = (value if like is None else like)._spec
     pairs = zip(spec.placements, spec.mesh.shape, strict=True)
@@ -266,7 +275,9 @@ def _call(request_at: int, address: int | None, replacement: Any) -> int:
             replacement[0] = made._cdata
             thread.held = made  # until libtorch has its own reference
         return 0
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            thread.error = error  # raised again in Python when libtorch has returned
         thread.text = request.text = f"{type(error).__name__}: {error}".encode()
         return 1
     finally:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 from torch import Tensor
 
 from . import _limits
+from ._distributed import on_whole
 from ._handle import Handle
 from ._index import add_index, as_key
 from ._library import check, lib
@@ -169,6 +170,9 @@ class Limited(Function):
         super().__init__(spec, self._call)
 
     def _call(self, value: Any) -> Any:
+        return on_whole(value, self._call_whole)
+
+    def _call_whole(self, value: Any) -> Any:
         mask = _limits.selected(self._patch, value)
         if mask is None:
             self.left += 1
@@ -201,8 +205,11 @@ class ZeroPatch(Patch[PatchableValue]):
         """Writes zeros into a tensor and returns it; 0 for a plain number."""
         if not isinstance(original_output, Tensor):
             return type(original_output)(0)
-        original_output[as_key(self.slice)] = 0
-        return original_output
+        return on_whole(original_output, self._write)
+
+    def _write(self, tensor: Tensor) -> Tensor:
+        tensor[as_key(self.slice)] = 0
+        return tensor
 
     def _describe(self, spec: Handle) -> Function | None:
         if not self._is_own(ZeroPatch):
@@ -223,8 +230,11 @@ class AddPatch(Patch[PatchableValue]):
         """Adds into a tensor and returns it; the sum for a plain number."""
         if not isinstance(original_output, Tensor):
             return original_output + self.value
-        original_output[as_key(self.slice)] += self.value
-        return original_output
+        return on_whole(original_output, self._write)
+
+    def _write(self, tensor: Tensor) -> Tensor:
+        tensor[as_key(self.slice)] += self.value
+        return tensor
 
     def _describe(self, spec: Handle) -> Function | None:
         if not self._is_own(AddPatch):
@@ -246,8 +256,11 @@ class ReplacePatch(Patch[PatchableValue]):
         """Writes into a tensor and returns it; ``value`` itself for a plain number."""
         if not isinstance(original_output, Tensor):
             return self.value
-        original_output[as_key(self.slice)] = self.value
-        return original_output
+        return on_whole(original_output, self._write)
+
+    def _write(self, tensor: Tensor) -> Tensor:
+        tensor[as_key(self.slice)] = self.value
+        return tensor
 
     def _describe(self, spec: Handle) -> Function | None:
         if not self._is_own(ReplacePatch):
@@ -289,6 +302,9 @@ class CustomPatch(Patch[T]):
     def _on_gradient(self, gradient: Tensor) -> Tensor:
         if self.slice is None:
             return super()._on_gradient(gradient)
+        return on_whole(gradient, self._on_gradient_slice)
+
+    def _on_gradient_slice(self, gradient: Tensor) -> Tensor:
         key, changed = as_key(self.slice), gradient.clone()
         part: Any = changed[key].clone()
         changed[key] = self(part)

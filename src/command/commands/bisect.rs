@@ -31,7 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   graphpatch bisect -- ./infer old.pt --against -- ./infer new.pt        two files of one model
   graphpatch bisect -- ./before x.pt --against -- ./after x.pt           two builds of a program
-  graphpatch bisect -- python eager.py --against -- python compiled.py   a model, and what torch.compile makes of it
+  graphpatch bisect -- python eager.py --against -- python compiled.py   a model and its compiled form
   graphpatch bisect --nodes 'layers_*.output' -- ./infer --against -- env OMP_NUM_THREADS=1 ./infer
 Both programs must compute the same on every run: random numbers need a seed.
 Exit codes: 0 where all values agree, 1 where some do not, 2 for an error.";

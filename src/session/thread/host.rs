@@ -200,7 +200,7 @@ pub fn unwind(wanted: u32) -> Result<()> {
 
 /// The position of a thread among runs and scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// How many runs are suspended, and whether one is open.
     suspended: usize,
     open: bool,
@@ -209,13 +209,13 @@ pub struct Place {
 }
 
 /// The position of this thread.
-pub fn place() -> Place {
-    let look = |state: &mut State| Place {
+pub fn position() -> Position {
+    let look = |state: &mut State| Position {
         suspended: state.outer.len(),
         open: state.level.current.is_some(),
         depth: depth(state),
     };
-    with(look).unwrap_or(Place {
+    with(look).unwrap_or(Position {
         suspended: 0,
         open: false,
         depth: 0,
@@ -227,18 +227,18 @@ pub fn place() -> Place {
 /// # Errors
 ///
 /// [`Error::Torch`] before the adapter has started.
-pub fn go_back(to: Place) -> Result<()> {
+pub fn go_back(to: Position) -> Result<()> {
     loop {
-        let now = place();
+        let now = position();
         if now.suspended <= to.suspended && (to.open || !now.open) {
             break;
         }
         end_run()?;
-        if place() == now {
+        if position() == now {
             break;
         }
     }
-    if to.open && place().depth > to.depth {
+    if to.open && position().depth > to.depth {
         unwind(to.depth)?;
     }
     Ok(())

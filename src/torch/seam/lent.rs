@@ -77,14 +77,16 @@ pub(super) unsafe fn with_elements<T>(
     n: usize,
     act: impl FnOnce(&[Element<'_>]) -> T,
 ) -> T {
-    // SAFETY: by this function's contract, here and below.
+    // SAFETY: by this function's contract.
     let items = unsafe { array(items, n) };
     // Nearly every value is one tensor. Elements are large, so they are not moved.
     if let [item] = items {
+        // SAFETY: as above.
         return act(&[unsafe { element(item) }]);
     }
-    let elements: Vec<Element<'_>> = items.iter().map(|item| unsafe { element(item) }).collect();
-    act(&elements)
+    // SAFETY: as above.
+    let all = items.iter().map(|item| unsafe { element(item) });
+    act(&all.collect::<Vec<Element<'_>>>())
 }
 
 /// # Safety

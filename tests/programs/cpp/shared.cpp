@@ -1,5 +1,5 @@
-// Parameters, lists and variables that several modules see: each check on models of its own. Values are compared with what plain
-// libtorch computes.
+// Parameters, lists and variables that several modules see: each check on models of its own. Values are compared with what
+// plain libtorch computes.
 //
 //   shared CASE        runs one check; without CASE lists them
 #include <graphpatch.hpp>
@@ -254,8 +254,10 @@ void called_twice_and_cloned() {
 }
 
 const std::map<std::string, void (*)()> kChecks = {
-    {"read_around", read_around},       {"handed", handed},
-    {"filled_by_reference", filled_by_reference}, {"written_by_out", written_by_out},
+    {"read_around", read_around},
+    {"handed", handed},
+    {"filled_by_reference", filled_by_reference},
+    {"written_by_out", written_by_out},
     {"called_twice_and_cloned", called_twice_and_cloned},
 };
 

@@ -5,7 +5,9 @@ results lie apart. Writes a JSON object: the name of each case, and the largest 
 """
 
 import json
+import os
 import sys
+import traceback
 import warnings
 from typing import Any
 
@@ -144,8 +146,36 @@ def gradients(results: dict[str, Any], whole: Any, parts: Any, x: Tensor) -> Non
             value = torch.full((4,), 0.5, requires_grad=True)
             patched(pg, path, gp.AddPatch(value=value, slice=(..., slice(0, 4))), x).square().sum().backward()
             found.append(value.grad)
-            pg.zero_grad() if hasattr(pg, "zero_grad") else None
         results[f"gradient: {path}"] = (found[1] - found[0]).abs().max().item()
+
+
+def in_python(results: dict[str, Any], whole: Any, parts: Any, x: Tensor) -> None:
+    """Patches that Python computes: those on gradients, those that are limited to rows, and those of a class of its own."""
+
+    class Own(gp.AddPatch):
+        def op(self, original_output: Any) -> Any:
+            return super().op(original_output)
+
+    slice_ = (..., slice(0, 3))
+    for name, make in (
+        ("own", lambda: Own(value=1.0, slice=slice_)),
+        ("rows", lambda: gp.AddPatch(value=1.0, slice=slice_, rows=[0, 2])),
+        ("positions", lambda: gp.ReplacePatch(value=1.0, positions="2..4")),
+    ):
+        for path in ("h_0.mlp.up.linear", "h_0.mlp.act.gelu", "h_0.mlp.down.linear"):
+            want = patched(whole, path, make(), x)
+            results[f"in Python: {path}={name}"] = (patched(parts, path, make(), x) - want).abs().max().item()
+    for path in ("h_0.mlp.up.linear", "h_0.mlp.act.gelu", "h_0.mlp.down.output"):
+        for make in (
+            lambda: gp.AddPatch(on="grad", value=0.5, slice=slice_),
+            lambda: gp.CustomPatch(on="grad", custom_op=lambda value: value * 3, slice=slice_),
+        ):
+            found = []
+            for pg in (whole, parts):
+                given = x.clone().requires_grad_()
+                patched(pg, path, make(), given).square().sum().backward()
+                found.append(given.grad)
+            results[f"in Python: gradient of {path}: {make()}"] = (found[1] - found[0]).abs().max().item()
 
 
 def manual(results: dict[str, Any], mesh: DeviceMesh, x: Tensor) -> None:
@@ -200,6 +230,7 @@ def main(rank: int, store: str, out: str) -> None:
                 compare(f"{name} without gradients", results, whole, parts, PATHS[1::3], x)
             probes(results, whole, parts, x)
             gradients(results, whole, parts, x)
+            in_python(results, whole, parts, x)
     manual(results, mesh, x)
     fsdp(results, whole, mesh, x)
     with open(out, "w") as file:
@@ -213,4 +244,9 @@ def names(pg: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    try:
+        main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # the process group waits for the other rank, which may be gone

@@ -51,7 +51,10 @@ pub fn show(connection: Connection) -> Result<u8, Stop> {
             terminal
                 .draw(|frame| draw::draw(&mut contents, frame))
                 .map_err(failed)?;
-            if !poll(PAUSE).or_else(interrupted).map_err(failed)? {
+            if waited() == Waited::TerminalGone {
+                break;
+            }
+            if !poll(Duration::ZERO).or_else(interrupted).map_err(failed)? {
                 continue;
             }
             if let Event::Key(key) = read().map_err(failed)?
@@ -65,6 +68,29 @@ pub fn show(connection: Connection) -> Result<u8, Stop> {
     })();
     ratatui::restore();
     done
+}
+
+#[derive(PartialEq)]
+enum Waited {
+    /// There may be a key, or the pause is over.
+    Enough,
+    TerminalGone,
+}
+
+/// Waits for a key, but not longer than the pause. The library that reads keys would read for ever from a terminal that is gone.
+fn waited() -> Waited {
+    let mut terminal = libc::pollfd {
+        fd: libc::STDIN_FILENO,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one struct, which is this function's own.
+    let found = unsafe { libc::poll(&raw mut terminal, 1, PAUSE.as_millis() as libc::c_int) };
+    let gone = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
+    match found > 0 && terminal.revents & gone != 0 {
+        true => Waited::TerminalGone,
+        false => Waited::Enough,
+    }
 }
 
 /// A signal that came while we waited is no failure.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use libc::user_regs_struct;
 
+use super::asked::{Call, Called};
 use super::frame::Frame;
 use super::ground::{Ground, read, write};
 use super::hunt::{self, Found};
@@ -17,7 +18,6 @@ use super::image::offset_of;
 use super::maps;
 use super::process::Process;
 use super::tracee::{Stop, Tracee, keep_news};
-use super::{Call, Called};
 
 /// Signals that an instruction causes. They are never blocked: the kernel would take the program's handler away.
 const CAUSED: [libc::c_int; 6] = [

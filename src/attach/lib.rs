@@ -6,6 +6,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `asked` | what is to be called, and how the call went |
 //! | `process` | what is known of the process before anything is touched, and each reason to refuse it |
 //! | `maps` | which files a process has mapped, and where |
 //! | `image` | the symbols and some instructions of a file that is mapped |
@@ -19,6 +20,7 @@
 //! The borrowed thread returns by a signal frame of its own: if this process is killed at any moment, the thread
 //! finishes the call that it was in and goes on where it was. Only x86-64 Linux with glibc is known.
 
+mod asked;
 mod process;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -36,33 +38,8 @@ mod maps;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tracee;
 
-use std::path::Path;
-use std::time::Duration;
-
+pub use asked::{Call, Called};
 pub use process::Process;
-
-/// What is to be called in the process.
-pub struct Call<'a> {
-    /// The library, by a path at which the process sees the same file.
-    pub library: &'a Path,
-    /// The function in it. It takes one text, copies it, and returns soon.
-    pub entry: &'a str,
-    /// What it answers when it has done what it was called for.
-    pub done: u64,
-    /// The text.
-    pub request: &'a str,
-    /// How long a thread is looked for, and how long one call may take.
-    pub limit: Duration,
-}
-
-/// How the call went.
-#[derive(Clone, Copy, Debug)]
-pub struct Called {
-    /// How long no thread was found that could be borrowed.
-    pub searched: Duration,
-    /// How long the borrowed thread was kept from its own work.
-    pub stalled: Duration,
-}
 
 /// Makes the call. When it fails, the process goes on as it was; the text says why, and ends a sentence that begins with the
 /// process.

@@ -123,7 +123,14 @@ pub struct Statistics {
     pub mean: Option<f64>,
     pub min: Option<f64>,
     pub max: Option<f64>,
+    /// How many finite elements lie in each of [`PARTS`] equal parts between the smallest and the largest; empty where there is
+    /// none.
+    #[serde(default)]
+    pub histogram: Vec<u64>,
 }
+
+/// The parts of a histogram.
+pub const PARTS: usize = 16;
 
 impl Statistics {
     pub fn of(numbers: &[f64]) -> Statistics {
@@ -143,8 +150,28 @@ impl Statistics {
             mean: any(finite.iter().map(|x| x / count).sum()),
             min: finite.iter().copied().reduce(f64::min),
             max: finite.iter().copied().reduce(f64::max),
+            histogram: histogram(&finite, PARTS),
         }
     }
+}
+
+/// How many of these numbers lie in each of so many equal parts between the smallest and the largest; empty where there is none.
+/// If all are equal, they are in the first part.
+pub fn histogram(finite: &[f64], parts: usize) -> Vec<u64> {
+    let (Some(min), Some(max)) = (
+        finite.iter().copied().reduce(f64::min),
+        finite.iter().copied().reduce(f64::max),
+    ) else {
+        return Vec::new();
+    };
+    let mut counts = vec![0; parts];
+    for x in finite {
+        // Each is halved, so that the difference of large ones is not infinite.
+        let place = (x / 2.0 - min / 2.0) / (max / 2.0 - min / 2.0) * parts as f64;
+        let part = if place.is_finite() { place as usize } else { 0 };
+        counts[part.min(parts - 1)] += 1;
+    }
+    counts
 }
 
 #[cfg(test)]
@@ -162,6 +189,16 @@ mod tests {
         assert_eq!(Statistics::of(&[]).norm, None);
         assert_eq!(Statistics::of(&[0.0]).norm, Some(0.0));
         assert_eq!(Statistics::of(&[1e300]).norm, Some(1e300));
+        let mut parts = vec![0; PARTS];
+        (parts[0], parts[PARTS - 1]) = (1, 1);
+        assert_eq!(found.histogram, parts);
+        assert_eq!(Statistics::of(&[f64::MIN, f64::MAX]).histogram, parts);
+        assert!(Statistics::of(&[f64::NAN]).histogram.is_empty());
+        (parts[0], parts[PARTS - 1]) = (2, 0);
+        assert_eq!(Statistics::of(&[7.0, 7.0]).histogram, parts);
+        let counts = Statistics::of(&(0..160).map(f64::from).collect::<Vec<_>>()).histogram;
+        assert_eq!(counts.iter().sum::<u64>(), 160);
+        assert!(counts.iter().all(|count| *count == 10), "{counts:?}");
     }
 
     #[test]

@@ -77,7 +77,8 @@ def test_it_is_used_by_keys(served: Served, screen: Screen, tuple_output: Callab
     # What it watched and recorded for has gone with it.
     wait_until(lambda: served.live("counts") == "", "the probe's end")
     assert served.run() == bare
-    assert served.end() == ("", "", 7)
+    stdout, _, code = served.end()
+    assert (stdout, code) == ("", 7)
 
 
 def test_a_patch_that_is_refused_is_told_of(served: Served, screen: Screen) -> None:

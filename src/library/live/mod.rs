@@ -112,14 +112,6 @@ pub fn keep(session: &Arc<Session>) {
     SERVED.lock().own = Some(Arc::clone(session));
 }
 
-/// The session that was attached only for live control is attached no more. Calls of modules in Python are as they were, as soon
-/// as Python lets a thread of ours have its lock.
-fn detached() {
-    SERVED.lock().own = None;
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    python::end();
-}
-
 /// Stops listening. Waits until the thread has removed the patches that came by the socket, for `PATIENCE` at most, as
 /// the thread may be busy with a request.
 pub fn stop() {

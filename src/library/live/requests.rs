@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::served::detached;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph::{GraphFile, TreeStyle};
 use graphpatch_core::patch::{Kind, PatchSpec};
@@ -128,7 +129,7 @@ impl Serving {
         self.take_all_away();
         self.session.detach();
         self.stopped = true;
-        super::detached();
+        detached();
         Ok(json!({}))
     }
 

@@ -4,6 +4,8 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use super::python;
 use graphpatch_locks::Mutex;
 use graphpatch_session::Session;
 
@@ -56,6 +58,14 @@ pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
     {
         change(&mut served.open);
     }
+}
+
+/// The session that was attached only for live control is attached no more. Calls of modules in Python are as they were, as soon
+/// as Python lets a thread of ours have its lock.
+pub(super) fn detached() {
+    SERVED.lock().own = None;
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    python::end();
 }
 
 impl Served {

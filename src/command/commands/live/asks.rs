@@ -162,15 +162,29 @@ fn number(number: Option<f64>) -> String {
     number.map_or("-".into(), |number| format!("{number:.6}"))
 }
 
+/// A histogram as a row of bars. A part with any element at all is not empty.
+fn bars(counts: &[u64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = counts.iter().copied().max().unwrap_or(1).max(1);
+    let bar = |count: &u64| match *count {
+        0 => ' ',
+        count => {
+            BARS[((count * BARS.len() as u64).div_ceil(most) as usize).clamp(1, BARS.len()) - 1]
+        }
+    };
+    counts.iter().map(bar).collect()
+}
+
 /// The statistics as text. The counts of NaN and infinities come first, as they show what is wrong with a value.
 pub fn statistics(of: &Statistics) -> String {
     format!(
-        "nan {}  inf {}  norm {}  mean {}  min {}  max {}",
+        "nan {}  inf {}  norm {}  mean {}  min {}  |{}|  max {}",
         of.nan,
         of.inf,
         number(of.norm),
         number(of.mean),
         number(of.min),
+        bars(&of.histogram),
         number(of.max)
     )
 }

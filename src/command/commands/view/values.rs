@@ -6,6 +6,7 @@ use graphpatch_core::error::Result;
 use graphpatch_core::graph::Graph;
 use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{HostTensor, safetensors};
+use graphpatch_protocol::live::histogram;
 use serde::Serialize;
 
 use crate::columns::{Cells, Columns};
@@ -29,7 +30,7 @@ pub struct Statistics {
     pub std: Option<f64>,
     pub l2: Option<f64>,
     /// How many finite elements lie in each of equal parts of `min..=max`.
-    pub histogram: Vec<usize>,
+    pub histogram: Vec<u64>,
 }
 
 /// The statistics of every tensor of a safetensors file.
@@ -90,7 +91,7 @@ impl Statistics {
             mean: some(mean),
             std: some((squares / (n - 1.0)).sqrt()),
             l2: some(finite.iter().map(|x| x * x).sum::<f64>().sqrt()),
-            histogram: histogram(&finite, min, max),
+            histogram: histogram(&finite, BINS),
         }
     }
 
@@ -107,17 +108,6 @@ impl Statistics {
             text = digits.strip_suffix(['#', '~', '@'])?;
         }
     }
-}
-
-fn histogram(finite: &[f64], min: f64, max: f64) -> Vec<usize> {
-    let mut bins = vec![0; if finite.is_empty() { 0 } else { BINS }];
-    for x in finite {
-        let share = (x - min) / (max - min);
-        // If all elements are equal, or the range is too large for a float, all elements are counted in the first part.
-        let share = if share.is_finite() { share } else { 0.0 };
-        bins[((share * BINS as f64) as usize).min(BINS - 1)] += 1;
-    }
-    bins
 }
 
 #[cfg(test)]

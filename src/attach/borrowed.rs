@@ -54,7 +54,7 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
     let inode = call.library.metadata().map_err(|_| unknown())?.ino();
     keep_news();
     let begin = Instant::now();
-    let found = hunt::find(&ground, begin + call.limit)?;
+    let found = hunt::find(&ground, call.limit)?;
     let (searched, since) = (begin.elapsed(), found.since);
     let library = call.library.to_string_lossy();
     let borrowed = Borrowed::begin(&ground, found, &[&library, call.request], call)

@@ -2,7 +2,7 @@
 //! touching them. Only if none of them can be borrowed, those that compute are followed to the end of their next system calls.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libc::user_regs_struct;
 
@@ -20,12 +20,13 @@ pub struct Found {
     pub since: Instant,
 }
 
-/// Looks until `end`.
+/// Looks for so long.
 ///
 /// # Errors
 ///
 /// Where the threads stood.
-pub fn find(ground: &Ground, end: Instant) -> Result<Found, String> {
+pub fn find(ground: &Ground, limit: Duration) -> Result<Found, String> {
+    let end = Instant::now() + limit;
     let mut followed: Vec<Tracee> = Vec::new();
     let mut rounds = 0;
     loop {
@@ -56,7 +57,7 @@ pub fn find(ground: &Ground, end: Instant) -> Result<Found, String> {
             return Ok(found);
         }
         if Instant::now() >= end {
-            return Err(said(&seen));
+            return Err(said(&seen, limit));
         }
         rounds += 1;
         wait_for_child(end);
@@ -173,13 +174,14 @@ fn at_end_of_call(tracee: &Tracee) -> Option<user_regs_struct> {
     (is_call && !begins && !is_broken_off(&registers)).then_some(registers)
 }
 
-fn said(seen: &BTreeMap<Unfit, usize>) -> String {
+fn said(seen: &BTreeMap<Unfit, usize>, limit: Duration) -> String {
     let parts: Vec<String> = seen
         .iter()
         .map(|(why, count)| format!("{count} {}", why.text()))
         .collect();
     format!(
-        "has no thread that can be borrowed: of its threads, {}",
+        "has had no thread that could be borrowed for {} seconds: of its threads, {}",
+        limit.as_secs_f64(),
         parts.join(", ")
     )
 }
@@ -192,8 +194,8 @@ mod tests {
     fn reasons_are_counted() {
         let seen = BTreeMap::from([(Unfit::Computes, 3), (Unfit::Waits, 1)]);
         assert_eq!(
-            said(&seen),
-            "has no thread that can be borrowed: of its threads, 3 computed without a system call, 1 waited for a lock"
+            said(&seen, Duration::from_millis(500)),
+            "has had no thread that could be borrowed for 0.5 seconds: of its threads, 3 computed without a system call, 1 waited for a lock"
         );
     }
 }

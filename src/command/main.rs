@@ -23,7 +23,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use commands::{
-    attach, check, complete, demo, diff, doctor, live, mcp, merge, run, serve, show, sweep, view,
+    attach, bisect, check, complete, demo, diff, doctor, live, mcp, merge, run, serve, show, sweep,
+    view,
 };
 use voice::{USAGE, finish, print, say};
 
@@ -69,6 +70,7 @@ enum Sub {
     Complete(complete::Complete),
     Diff(diff::Diff),
     Merge(merge::Merge),
+    Bisect(bisect::Bisect),
     Check(check::Check),
     Doctor(doctor::Doctor),
     Mcp(mcp::Mcp),
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Sub::Complete(arguments) => arguments.run(Cli::command()),
         Sub::Diff(arguments) => arguments.run(),
         Sub::Merge(arguments) => arguments.run(),
+        Sub::Bisect(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
         Sub::Mcp(arguments) => arguments.run(),

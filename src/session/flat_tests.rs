@@ -50,7 +50,7 @@ fn forwards(session: &Arc<Session>) -> Vec<bool> {
     for _ in 0..2 {
         assert_eq!(run.advance().0, Next::GoOn);
         run.enter(fc.clone());
-        run.run().operands(0, &[tensor(7)], |_| {});
+        run.run().operand(0, 7, Some(&tensor(7)));
         met.push(op(&mut run, linear));
         run.leave();
         met.push(op(&mut run, add));

@@ -26,14 +26,14 @@ pub(crate) struct Frame {
     quiet: SmallVec<[Quiet; 2]>,
     /// Parameters that have a node already: index in the root, name.
     pub(crate) parameters: SmallVec<[(u32, Name); 4]>,
-    /// Indices of the parameters that patches of the scope name.
-    pub(crate) patched: SmallVec<[u32; 2]>,
-    /// Whether a pattern may name any of its parameters.
-    pub(crate) may_patch_any: bool,
+    /// Whether patches of the scope may name a parameter.
+    pub(crate) patches_parameters: bool,
     /// What is wanted of the scope, as long as neither the root's parameters nor the recording change.
     pub(crate) wants: Wants,
     /// Bits of the families of operations whose names have to be counted, see [`family_bit`].
     pub(crate) families: u64,
+    /// The same for the families of the scopes that are called in it.
+    pub(crate) scopes: u64,
     /// The tape's event with which the scope begins.
     pub(crate) event: Option<usize>,
     /// Whether patched copies of parameters were made for it.
@@ -89,10 +89,10 @@ impl Frame {
             base,
             site,
             parameters: SmallVec::new(),
-            patched: SmallVec::new(),
-            may_patch_any: false,
+            patches_parameters: false,
             wants: Wants::NOTHING,
             families: 0,
+            scopes: 0,
             event: None,
             copies: false,
             past: SmallVec::new(),
@@ -148,26 +148,28 @@ impl Frame {
             self.wants = Wants::NOTHING;
             return;
         };
-        let (mut inputs, mut output, mut parameters) = (record, record, record);
-        self.patched.clear();
-        self.may_patch_any = false;
+        let (mut inputs, mut output, mut parameters) = (record, record, false);
+        self.scopes = 0;
         let operations = self.look_for_operations(plan, record);
         if let (Some(plan), Some(site)) = (plan, self.site) {
             for name in plan.patched_names(site) {
                 inputs |= prepared.inputs.contains(&name);
                 output |= prepared.output == name;
-                self.patched.extend(prepared.parameters_named(name));
+                parameters = parameters || prepared.may_be_parameter(name);
             }
             if plan.is_open(site, false) {
                 let mut given = prepared.inputs.iter();
                 inputs = inputs || given.any(|name| plan.is_patched(site, *name));
                 output = output || plan.is_patched(site, prepared.output);
-                self.may_patch_any = plan.is_open(site, true);
+                parameters = parameters || plan.is_open(site, true);
             }
         }
-        parameters = parameters || self.may_patch_any || !self.patched.is_empty();
-        // A scope may return a parameter.
-        output = output || parameters;
+        self.patches_parameters = parameters;
+        parameters |= record && !prepared.parameters.is_empty();
+        output |= parameters; // the scope may return one
+        if parameters {
+            self.scopes = u64::MAX; // the scopes that are called may be given patched parameters
+        }
         let visible = !self.scope.opaque;
         self.wants = Wants::new(Wants::INSIDE)
             .with(Wants::INPUTS, inputs)
@@ -178,19 +180,24 @@ impl Frame {
             .at(self.site);
     }
 
-    /// Finds out which operations' names have to be counted, and returns whether there are any.
+    /// Finds out which names of operations and scopes have to be counted, and returns whether there are any of operations.
     fn look_for_operations(&mut self, plan: Option<&Plan>, record: bool) -> bool {
         self.families = if record { u64::MAX } else { 0 };
+        self.scopes |= self.families;
         let mut operations = record;
         if let (Some(plan), Some(site)) = (plan, self.site) {
-            let past = &self.past;
-            for family in plan.families(site).filter(|family| !past.contains(family)) {
+            for family in plan.families(site) {
+                self.scopes |= family_bit(family);
+                if self.past.contains(&family) {
+                    continue;
+                }
                 operations = operations || ops::is_family(family);
                 self.families |= family_bit(family);
             }
             if plan.is_open(site, false) {
                 operations = true;
                 self.families = u64::MAX;
+                self.scopes = u64::MAX;
             }
         }
         operations

@@ -55,6 +55,7 @@ pub use attached::{
 };
 pub use frame::family_bit;
 pub use keyed::{Keyed, keyed};
+pub use parameters::Operand;
 pub use patches::KeptValues;
 pub use run::{OWN_RUNS, Run};
 pub use scope::{Root, Scope};

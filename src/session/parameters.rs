@@ -3,16 +3,25 @@
 use graphpatch_core::graph::Kind;
 use graphpatch_core::path::Name;
 
-use crate::record::{Element, Tag};
+use crate::record::Element;
 use crate::run::Run;
-use crate::scope::Scope;
+
+/// What an operand is for the scope that reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// Nothing is to be done.
+    Plain,
+    /// A parameter that has patches.
+    Patched,
+    /// A parameter that is to be recorded: [`Run::operand`] has to be called again with its value.
+    Undescribed,
+}
 
 impl Run {
     /// Sets which tensors the root's parameters are: their identities in the root's order, 0 where there is no tensor. No other
     /// tensor may get one of these identities while the run lasts. A host may call this again in the run, where parameters
     /// become other tensors.
     pub fn set_parameters(&mut self, identities: impl Iterator<Item = usize>) {
-        self.tied = None;
         for (index, identity) in identities.enumerate() {
             if identity != 0 {
                 let indices = self.parameters.entry(identity).or_default();
@@ -23,23 +32,33 @@ impl Run {
         }
     }
 
-    /// The scope at `level` is about to read these tensors. Parameters among them get their node now. Calls `replace` with the
-    /// index of each parameter that has patches.
-    pub fn operands(
+    /// The scope at `level` is about to read the tensor with this identity. A parameter gets its node now, for which a run that is
+    /// recorded needs the tensor itself as `value`.
+    pub fn operand(
         &mut self,
         level: usize,
-        tensors: &[Element<'_>],
-        mut replace: impl FnMut(usize),
-    ) {
-        for (index, element) in tensors.iter().enumerate() {
-            if element.tag != Tag::Tensor || !self.parameters.contains_key(&element.identity) {
-                continue;
-            }
-            let name = self.parameter(level, element);
-            let here = name.is_some_and(|name| self.has_targets(self.site(level, name)));
-            if here || self.is_patched_around(level, element.identity) {
-                replace(index);
-            }
+        identity: usize,
+        value: Option<&Element<'_>>,
+    ) -> Operand {
+        // Nearly all operands are no parameters.
+        if !self.parameters.contains_key(&identity) {
+            return Operand::Plain;
+        }
+        let mut is_patched = false;
+        if let Some((index, name, own)) = self.parameter(level, identity) {
+            let frame = self.frame(level);
+            let known =
+                frame.and_then(|frame| frame.parameters.iter().find(|known| known.0 == index));
+            let name = match (known, value) {
+                (Some((_, name)), _) => *name,
+                (None, None) if self.recorder.is_some() => return Operand::Undescribed,
+                (None, _) => self.add_parameter(level, index, (name, own), value),
+            };
+            is_patched = self.has_targets(self.site(level, name));
+        }
+        match is_patched || self.is_patched_around(level, identity) {
+            true => Operand::Patched,
+            false => Operand::Plain,
         }
     }
 
@@ -58,72 +77,47 @@ impl Run {
         })
     }
 
-    /// Whether something below this scope, which is about to open, may read a parameter that a scope around it has patches of.
-    pub(crate) fn reads_patched(&mut self, scope: &Scope) -> bool {
-        if self.frames.iter().any(|frame| frame.may_patch_any) {
-            return true;
-        }
-        if self.frames.iter().all(|frame| frame.patched.is_empty()) {
-            return false;
-        }
-        let Run {
-            root,
-            parameters,
-            tied,
-            frames,
-            ..
-        } = self;
-        let tied = tied.get_or_insert_with(|| {
-            let several = parameters.values().filter(|indices| indices.len() > 1);
-            several.cloned().collect()
-        });
-        let base = frames.last().map(|frame| frame.base.clone());
-        let path = scope.path(&base.unwrap_or_default());
-        let below = |index: &u32| {
-            let rest = root.parameters[*index as usize].strip_prefix(&path);
-            path.is_empty() || rest.is_some_and(|rest| rest.starts_with('.'))
-        };
-        let mut patched = frames.iter().flat_map(|frame| &frame.patched);
-        patched.any(|index| {
-            let mut same = tied.iter().filter(|indices| indices.contains(index));
-            below(index) || same.any(|indices| indices.iter().any(below))
+    /// The parameter with this identity, if the scope at `level` may read it: its index in the root, the name it asks for, and
+    /// whether it is the module's own.
+    fn parameter(&self, level: usize, identity: usize) -> Option<(u32, Name, bool)> {
+        let indices = self.parameters.get(&identity)?;
+        let prepared = self.frame(level)?.prepared.as_ref()?;
+        indices.iter().find_map(|index| {
+            let (name, own) = *prepared.parameters.get(index)?;
+            Some((*index, name, own))
         })
     }
 
-    /// The name, in the scope at `level`, of the parameter that this tensor is. Gives the parameter a node if it has none yet.
-    fn parameter(&mut self, level: usize, element: &Element<'_>) -> Option<Name> {
-        let at = self.frames.len().checked_sub(level + 1)?;
+    /// Gives a node to a parameter that has none yet in the scope at `level`, and returns the node's name.
+    fn add_parameter(
+        &mut self,
+        level: usize,
+        index: u32,
+        (name, own): (Name, bool),
+        value: Option<&Element<'_>>,
+    ) -> Name {
+        let at = self.frames.len() - level - 1;
         let frame = &mut self.frames[at];
-        let prepared = frame.prepared.as_ref()?;
-        let (index, (name, own)) = self
-            .parameters
-            .get(&element.identity)?
-            .iter()
-            .find_map(|index| Some((*index, *prepared.parameters.get(index)?)))?;
-        if let Some((_, name)) = frame.parameters.iter().find(|known| known.0 == index) {
-            return Some(*name);
-        }
         let name = if own {
             name
         } else {
             frame.names().create(name)
         };
         frame.parameters.push((index, name));
-        if let Some(recorder) = &mut self.recorder {
-            let value = std::slice::from_ref(element);
+        if let (Some(recorder), Some(value)) = (&mut self.recorder, value) {
             recorder.tape().leaf(
                 level,
                 Kind::Parameter,
                 name,
                 &self.root.target(index),
-                value,
+                std::slice::from_ref(value),
                 None,
             );
         }
-        Some(name)
+        name
     }
 
-    /// The site of a parameter that [`Run::operands`] asked to replace. The frame is marked as one with patched copies.
+    /// The site of a parameter that is [`Operand::Patched`]. The frame is marked as one with patched copies.
     pub fn parameter_site(&mut self, level: usize, identity: usize) -> Option<u32> {
         let at = self.frames.len().checked_sub(level + 1)?;
         let frame = self.frames.get_mut(at)?;

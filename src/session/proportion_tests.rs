@@ -44,7 +44,7 @@ fn first_run(n: usize) -> u64 {
         let mut targeted = Vec::new();
         for (at, layer) in layers.iter().enumerate() {
             run.enter(layer.clone());
-            run.operands(0, &[tensor(at + 1, &[4])], |_| {});
+            run.operand(0, at + 1, Some(&tensor(at + 1, &[4])));
             value(
                 &mut run,
                 add,

@@ -34,7 +34,7 @@ pub struct Run {
     /// The times of what happens in the run, if they are wanted.
     pub(crate) times: Option<Arc<Mutex<Times>>>,
     pub(crate) frames: Vec<Frame>,
-    /// How many scopes are open below a frame of which nothing is wanted. These scopes have no frames.
+    /// How many scopes of which nothing is wanted are open inside the innermost frame's scope. These scopes have no frames.
     pub(crate) cold: u32,
     /// How many frames have been opened so far.
     pub(crate) met: u32,
@@ -45,8 +45,6 @@ pub struct Run {
     pub(crate) holding: Vec<bool>,
     /// The parameters that a tensor is, by the tensor's identity.
     pub(crate) parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
-    /// The parameters that are one tensor under several paths, once somebody has asked for them.
-    pub(crate) tied: Option<Vec<SmallVec<[u32; 1]>>>,
     /// The arguments of values that are about to appear, by the serial numbers of their tokens.
     pub(crate) made_from: Vec<(u32, Args)>,
     pub(crate) failure: String,
@@ -149,7 +147,6 @@ impl Run {
             nodes: 0,
             holding: Vec::new(),
             parameters: FxHashMap::default(),
-            tied: None,
             made_from: Vec::new(),
             failure: String::new(),
             named: None,
@@ -200,6 +197,12 @@ impl Run {
         }
     }
 
+    /// 1 if nothing is wanted of the innermost frame's scope itself, else 0.
+    pub(crate) fn cold_frames(&self) -> u32 {
+        let frame = self.frames.last();
+        u32::from(frame.is_none_or(|frame| frame.wants.is_cold()))
+    }
+
     /// How many scopes are open, the root's included.
     pub fn depth(&self) -> u32 {
         self.frames.len() as u32 + self.cold
@@ -239,19 +242,31 @@ impl Run {
             return quiet(Wants::NOTHING);
         }
         let handed = self.wants().has(Wants::OPERANDS);
-        let reads = self.reads_patched(&scope);
+        let reads = self.frames.iter().any(|frame| frame.patches_parameters);
         if !self.concerns(scope.family()) {
-            self.open(None, scope, None, None);
-            return quiet(match handed || reads {
-                true => self.want_parameters(reads),
-                false => Wants::NOTHING.with(Wants::IGNORED, true),
-            });
+            if handed || reads {
+                self.open(None, scope, None, None);
+                return quiet(self.want_parameters(reads));
+            }
+            self.cold += 1;
+            return quiet(Wants::NOTHING.with(Wants::IGNORED, true));
         }
         let name = match self.frames.last_mut() {
             Some(frame) => frame.names().create(scope.candidate()),
             None => scope.candidate(),
         };
         let site = self.site(0, name);
+        // A flat run enters the same scope again, which then has the same name.
+        if site.is_none()
+            && self.recorder.is_none()
+            && self.times.is_none()
+            && self.modules
+            && !handed
+            && !reads
+        {
+            self.cold += 1;
+            return quiet(Wants::NOTHING);
+        }
         if let Some(times) = &self.times {
             times.lock().enter(name, &scope.class_name);
         }
@@ -282,9 +297,9 @@ impl Run {
         }
     }
 
-    /// The innermost scope may be given a parameter that is patched in the scope around it. So its inputs have to be shown, even
-    /// if nothing else is wanted of it. If it `reads` such a parameter itself, its operands are wanted, and its output, which
-    /// may be the parameter.
+    /// The innermost scope may be given a parameter by the scope around it. So its inputs have to be shown, even if nothing else is
+    /// wanted of it. If a scope around it has patches of a parameter, it may read that one by itself, wherever it has it from, and it
+    /// may return it: then its operands and its output are wanted, too.
     fn want_parameters(&mut self, reads: bool) -> Wants {
         if let Some(frame) = self.frames.last_mut() {
             let mut wants = frame.wants;
@@ -295,6 +310,9 @@ impl Run {
                 wants = wants.with(bit, reads && !frame.scope.opaque || wants.has(bit));
             }
             frame.wants = wants;
+            if reads {
+                frame.scopes = u64::MAX; // so may each scope that is called here
+            }
         }
         self.wants()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use graphpatch_locks::Mutex;
 
-use super::{Root, Run, Scope, Session, ValueKind, Verdict, Wants, ops};
+use super::{Operand, Root, Run, Scope, Session, ValueKind, Verdict, Wants, ops};
 use crate::record::{Element, Tag};
 use graphpatch_apply::{Scalar, View};
 use graphpatch_core::patch::OnError;
@@ -74,9 +74,16 @@ fn call_linear(run: &mut Run, model: &Model, all: &mut Vec<Wants>, out: &mut Tar
         value(run, ValueKind::Input(0), "input", tensor(1, &[3, 2]), out);
         if wants.has(Wants::OPERANDS) {
             let operands = [tensor(1, &[3, 2]), tensor(100, &[3, 2]), tensor(101, &[3])];
-            run.operands(0, &operands, |index| {
-                out.push(["?", "weight", "bias"][index])
-            });
+            for (operand, name) in operands.iter().zip(["?", "weight", "bias"]) {
+                let mut answer = run.operand(0, operand.identity, None);
+                if answer == Operand::Undescribed {
+                    assert!(run.recorder.is_some());
+                    answer = run.operand(0, operand.identity, Some(operand));
+                }
+                if answer == Operand::Patched {
+                    out.push(name);
+                }
+            }
         }
         if wants.has(Wants::OPERATIONS) {
             value(

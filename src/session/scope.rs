@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use graphpatch_locks::{Mutex, OnceLock};
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
 use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name, Namespace, family_text, sanitize};
@@ -57,11 +56,11 @@ pub struct Prepared {
     parameter_names: OnceLock<ParameterNames>,
 }
 
-/// Which parameters may have a name in a scope: by the names of the module's own ones, and by the families of the others' names.
+/// The names that parameters may have in a scope: names of the module's own parameters, and families of the others' names.
 #[derive(Debug, Default)]
 struct ParameterNames {
-    own: FxHashMap<Name, u32>,
-    families: FxHashMap<Base, SmallVec<[u32; 1]>>,
+    own: FxHashSet<Name>,
+    families: FxHashSet<Base>,
 }
 
 impl Prepared {
@@ -76,26 +75,20 @@ impl Prepared {
         }
     }
 
-    /// The indices of the parameters that may have this name.
-    pub fn parameters_named(&self, name: Name) -> impl Iterator<Item = u32> {
+    /// Whether a parameter may have this name.
+    pub fn may_be_parameter(&self, name: Name) -> bool {
         let known = self.parameter_names.get_or_init(|| {
             let mut known = ParameterNames::default();
-            for (index, (name, own)) in &self.parameters {
-                if *own {
-                    known.own.insert(*name, *index);
-                } else {
-                    let family = known.families.entry(name.family());
-                    family.or_default().push(*index);
-                }
+            for (name, own) in self.parameters.values() {
+                match own {
+                    true => known.own.insert(*name),
+                    false => known.families.insert(name.family()),
+                };
             }
             known
         });
-        let others = match known.families.is_empty() {
-            true => None,
-            false => known.families.get(&name.family()),
-        };
-        let own = known.own.get(&name).into_iter();
-        own.chain(others.into_iter().flatten()).copied()
+        known.own.contains(&name)
+            || !known.families.is_empty() && known.families.contains(&name.family())
     }
 }
 
@@ -177,15 +170,10 @@ impl Scope {
         others.entry(here()).or_insert_with(make).clone()
     }
 
-    /// The module's attribute path below the root; `base` is that of the scope around it.
-    pub(crate) fn path(&self, base: &str) -> String {
+    fn prepare(&self, root: &Root, base: &str) -> Prepared {
         let parts = [if self.relative { base } else { "" }, &self.absolute_path];
         let path: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-        path.join(".")
-    }
-
-    fn prepare(&self, root: &Root, base: &str) -> Prepared {
-        let path = self.path(base);
+        let path = path.join(".");
         let mut names = Namespace::new();
         let inputs = self
             .inputs

@@ -22,6 +22,8 @@ pub struct Snapshot {
     recording: bool,
     root: Arc<Root>,
     frames: Vec<Frame>,
+    /// See [`Run::cold`].
+    cold: u32,
     holding: Vec<bool>,
     parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     /// Keeps the parameters alive, so that their addresses are not used again.
@@ -37,6 +39,7 @@ impl Run {
             recording: self.recorder.is_some(),
             root: self.root.clone(),
             frames: self.frames.clone(),
+            cold: self.cold,
             holding: self.holding.clone(),
             parameters: self.parameters.clone(),
             held: self.held.iter().chain(&self.origin).cloned().collect(),
@@ -63,6 +66,7 @@ impl Run {
         let run = Run {
             met: frames.iter().map(|frame| frame.serial).max().unwrap_or(0),
             frames,
+            cold: from.cold,
             holding: from.holding.clone(),
             parameters: from.parameters.clone(),
             resumed: true,

@@ -29,7 +29,8 @@ impl Run {
     /// The paths, in the innermost scope and below, of the values that this run's patches name, one a line, counted from that
     /// scope. `None` if a patch's path is a pattern, since any value may be meant then.
     pub fn patched(&self) -> Option<String> {
-        let site = self.frames.last().and_then(|frame| frame.site);
+        let frame = self.frames.last().filter(|_| self.cold == 0);
+        let site = frame.and_then(|frame| frame.site);
         match (&self.plan, site) {
             (Some(plan), Some(site)) => {
                 let paths = plan.paths(site)?;

@@ -23,8 +23,8 @@ pub use flat::{
 };
 pub use function::{begin_function, end_function};
 pub use host::{
-    Opened, Place, call_next, close_scope, computes, end_run, go_back, named, open_run, open_scope,
-    patched, place, resume, snapshot, unwind,
+    Opened, Position, call_next, close_scope, computes, end_run, go_back, named, open_run,
+    open_scope, patched, position, resume, snapshot, unwind,
 };
 pub(crate) use shown::SHOWN;
 pub use shown::{Shown, shown};
@@ -113,7 +113,8 @@ impl State {
     /// Reads the count of scopes that the adapter has changed without a call.
     fn count_cold(&mut self, shown: &Shown) {
         if let Some(current) = &mut self.level.current {
-            current.run().cold = shown.cold.get().saturating_sub(1);
+            let run = current.run();
+            run.cold = shown.cold.get().saturating_sub(run.cold_frames());
         }
     }
 
@@ -155,14 +156,16 @@ impl State {
         let run = current.run();
         let wants = run.wants();
         shown.wants.set(wants.bits());
-        shown
-            .cold
-            .set(if wants.is_cold() { run.cold + 1 } else { 0 });
+        shown.cold.set(run.cold + run.cold_frames());
         let armed = wants.has(Wants::OPERATIONS) || level.flat.on;
         shown.armed.set(armed.into());
-        let (inner, outer) = (run.frame(0), run.frame(1));
+        let (inner, outer) = match run.cold {
+            0 => (run.frame(0), run.frame(1)),
+            _ => (None, None),
+        };
         shown.frame.set(inner.map_or(0, |frame| frame.serial));
         shown.families.set(inner.map_or(0, |frame| frame.families));
+        shown.scopes.set(inner.map_or(0, |frame| frame.scopes));
         shown
             .outer_wants
             .set(outer.map_or(0, |frame| frame.wants.bits()));
@@ -197,7 +200,8 @@ fn change<T>(
     STATE.try_with(look).ok().flatten()
 }
 
-/// Calls `body` with this thread's run. `None` outside of one.
+/// Calls `body` with this thread's run. `None` outside of one. Scopes that the adapter has entered without a call are not
+/// counted yet; see [`with_place`].
 pub fn with_run<T>(body: impl FnOnce(&mut Run) -> T) -> Option<T> {
     let look = |state: &RefCell<State>| {
         let mut state = state.try_borrow_mut().ok()?;
@@ -208,6 +212,11 @@ pub fn with_run<T>(body: impl FnOnce(&mut Run) -> T) -> Option<T> {
             .map(|current| body(current.run()))
     };
     STATE.try_with(look).ok().flatten()
+}
+
+/// The same for a body that depends on the scope that the run is in.
+fn with_place<T>(body: impl FnOnce(&mut Run) -> T) -> Option<T> {
+    with(|state| state.level.current.as_mut().map(|run| body(run.run()))).flatten()
 }
 
 /// The same, but `body` can tell a flat run from others.

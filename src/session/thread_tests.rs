@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::run_tests::ATTACH;
 use super::thread::{self, Edge, SHOWN};
-use super::{Root, Scope, Session, Token, ValueKind, ValueWants, Wants, family_bit, ops};
+use super::{Root, Run, Scope, Session, Token, ValueKind, ValueWants, Wants, family_bit, ops};
 use crate::record::{Element, Tag};
 use graphpatch_core::path::NodePath;
 
@@ -280,6 +280,66 @@ fn operations_of_other_families_need_no_call() {
     assert_eq!(shown(), u64::MAX);
     thread::end_run().unwrap();
     assert_eq!(shown() & bit("relu"), 0, "nothing is left of a run");
+}
+
+/// The adapter enters a scope of which nothing is wanted without a call, and reports its end.
+#[test]
+fn scopes_of_other_families_need_no_call() {
+    let session = patching("inner_1.relu=zero");
+    thread::open_run(Some(&session), &root("families of scopes")).unwrap();
+    let shown = || SHOWN.with(|shown| (shown.cold.get(), shown.scopes.get()));
+    let bit = |name: &str| family_bit(scope(name).family());
+    assert_eq!(shown(), (0, bit("inner")));
+    let other = (0..).map(|i| format!("other{i}x"));
+    let other = other.into_iter().find(|name| bit(name) != bit("inner"));
+    let enter_other = || {
+        SHOWN.with(|shown| {
+            shown.cold.set(1);
+            shown.wants.set(0);
+            shown.scopes.set(0);
+        });
+    };
+    enter_other();
+    let nothing = Some(String::new());
+    assert_eq!(
+        thread::patched().unwrap(),
+        nothing,
+        "nothing is patched in it"
+    );
+    assert!(thread::snapshot().unwrap().is_some_and(|here| {
+        let (resumed, wants) = Run::resume(&here, false).unwrap();
+        wants.is_cold() && resumed.depth() == 2
+    }));
+    enter_other();
+    assert_eq!(
+        thread::enter(scope("inner")),
+        Some(Wants::NOTHING),
+        "a scope below"
+    );
+    assert_eq!(shown(), (2, 0));
+    thread::leave();
+    thread::leave();
+    assert_eq!(shown(), (0, bit("inner")));
+    // One that the adapter reports all the same is treated alike.
+    assert!(
+        thread::enter(scope(&other.unwrap()))
+            .unwrap()
+            .has(Wants::IGNORED)
+    );
+    assert_eq!(shown(), (1, 0));
+    thread::leave();
+    assert!(
+        thread::enter(scope("inner")).unwrap().is_cold(),
+        "the first call of two"
+    );
+    thread::leave();
+    assert!(!thread::enter(scope("inner")).unwrap().is_cold());
+    thread::end_run().unwrap();
+    let session = recording();
+    thread::open_run(Some(&session), &root("all scopes")).unwrap();
+    assert_eq!(shown(), (0, u64::MAX));
+    thread::end_run().unwrap();
+    assert_eq!(shown(), (0, 0), "nothing is left of a run");
 }
 
 #[test]

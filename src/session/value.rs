@@ -50,6 +50,9 @@ pub struct Token {
 impl Run {
     /// A value is about to appear in the innermost scope, and gets its name here. `None` if nothing is wanted of it.
     pub fn value_begin(&mut self, kind: ValueKind) -> Option<(Token, ValueWants)> {
+        if self.cold > 0 {
+            return None;
+        }
         let operation = match kind {
             ValueKind::Op(id) => Some(ops::get(id)?),
             _ => None,

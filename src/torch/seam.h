@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 9u
+#define GP_SEAM_VERSION 10u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -221,24 +221,27 @@ enum GpWants {
  * in the same way, as long as the plan stays the same. */
 #define GP_WANTS_SITE_SHIFT 16
 
-/* The state of a thread. The core owns and writes it, on that thread alone; the adapter only reads it, except that it changes
- * `cold`. */
+/* The state of a thread. The core owns and writes it, on that thread alone; the adapter only reads it, except where it enters
+ * or leaves a scope of which nothing is wanted. */
 typedef struct GpThread {
   uint32_t run;         /* 1: a run is open */
   uint32_t wants;       /* GpWants of the innermost scope; 0 before the root's code has begun, and where nothing is wanted */
   uint32_t frame;       /* a number that no other scope of the run has */
   uint32_t outer_wants; /* GpWants of the scope around, and its number */
   uint32_t outer_frame;
-  uint32_t cold;        /* 0: something is wanted of the innermost scope, or none is open. Otherwise 1 more than the number of
-                  * scopes open below one of which nothing is wanted: to enter or leave one of them, the adapter
+  uint32_t cold; /* 0: something is wanted of the innermost scope, or none is open. Otherwise the number of open scopes of
+                  * which nothing is wanted: to enter a further one, and to leave any but the first, the adapter
                   * adds or takes 1 and makes no call */
-  uint32_t armed;       /* 1: operations of the innermost scope are to be intercepted */
-  uint64_t families;    /* bits of op_define: an operation whose bit is not among them needs no value_begin */
-  uint32_t declined;    /* 1: inside a call of a root of which nothing is wanted */
-  uint32_t flat;        /* 1: operations outside of other runs are in flat runs; 2: the same, and one is open */
-  uint32_t flat_now;    /* 1: the run is the flat one, for the time of one operation */
-  const void* node;     /* the node of the backward pass in which the run began, or NULL */
-  void* held;           /* what the adapter has given to `hold` for this run, or NULL */
+  uint32_t armed; /* 1: operations of the innermost scope are to be intercepted */
+  uint64_t families; /* bits of op_define: an operation whose bit is not among them needs no value_begin */
+  uint64_t scopes; /* bits of scope_define: nothing is wanted of a scope whose bit is not among them. The adapter may enter
+                    * it without a call: it sets `cold` to 1, this struct's other fields about the innermost scope to
+                    * 0, and lets operations pass where no flat run wants them. scope_leave ends that */
+  uint32_t declined; /* 1: inside a call of a root of which nothing is wanted */
+  uint32_t flat; /* 1: operations outside of other runs are in flat runs; 2: the same, and one is open */
+  uint32_t flat_now; /* 1: the run is the flat one, for the time of one operation */
+  const void* node; /* the node of the backward pass in which the run began, or NULL */
+  void* held; /* what the adapter has given to `hold` for this run, or NULL */
 } GpThread;
 
 /* A value that has begun. It belongs to the run and the scope in which it began, whatever is called before it appears. */
@@ -250,7 +253,7 @@ typedef struct GpToken {
   uint32_t id;
   uint32_t base; /* its name: the base, and the number or -1 */
   int32_t number;
-  uint32_t site;  /* its place among the patches, counted from 1; 0: none */
+  uint32_t site; /* its place among the patches, counted from 1; 0: none */
   uint32_t reserved;
 } GpToken;
 
@@ -262,12 +265,19 @@ enum GpNext {
 
 /* Answers of value_begin: what is wanted of the value that is about to appear. */
 enum GpValueFlags {
-  GP_VALUE_ITEMS = 1,  /* call value_items with the (patched) value */
+  GP_VALUE_ITEMS = 1, /* call value_items with the (patched) value */
   GP_VALUE_TARGETS = 2, /* apply the targets that value_targets gives */
-  GP_VALUE_ARGS = 4     /* call value_args before the value appears */
+  GP_VALUE_ARGS = 4 /* call value_args before the value appears */
 };
 
 enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2, GP_VALUE_INPUTS = 3 /* for `value` only */ };
+
+/* What an operand is for the scope that reads it. */
+enum GpOperand {
+  GP_OPERAND_PLAIN = 0,
+  GP_OPERAND_PATCHED = 1, /* a parameter that the core has patches for: see parameter_targets */
+  GP_OPERAND_UNDESCRIBED = 2 /* a parameter that is to be recorded: call `operand` */
+};
 
 enum GpVerdict {
   GP_APPLIED = 0,
@@ -278,14 +288,14 @@ enum GpVerdict {
 
 enum GpActive {
   GP_DETACHED = 0, /* no session */
-  GP_IDLE = 1,     /* a session that neither records nor patches */
+  GP_IDLE = 1, /* a session that neither records nor patches */
   GP_WANTED = 2
 };
 
 /* What the core offers to the adapter. */
 typedef struct GpCore {
   uint32_t version; /* GP_SEAM_VERSION */
-  uint32_t size;    /* sizeof(GpCore) */
+  uint32_t size; /* sizeof(GpCore) */
 
   /* A GpActive. A process in which nothing is wanted looks at nothing else. */
   const uint32_t* active;
@@ -295,7 +305,8 @@ typedef struct GpCore {
   uint32_t (*op_define)(GpStr schema_name, uint64_t* family);
   /* Notes that this process has an operator, defined or not: its name with its namespace, without its overload. */
   void (*op_exists)(GpStr name);
-  GpScope* (*scope_define)(const GpScopeInfo* info);
+  /* Sets `family` to the bit of the scope's family (see GpThread). */
+  GpScope* (*scope_define)(const GpScopeInfo* info, uint64_t* family);
   void (*scope_free)(GpScope* scope);
   GpRoot* (*root_define)(const GpRootInfo* info);
   void (*root_free)(GpRoot* root);
@@ -323,9 +334,11 @@ typedef struct GpCore {
   /* The place that the innermost scope is called from, innermost frame last. */
   void (*scope_source)(const GpFrame* frames, size_t n_frames);
 
-  /* Operands that are about to be read, tensors only. Sets replace[i] to 1 if operand i is a parameter that the core has
-   * patches for. level 0 is the present scope, level 1 the scope around it (for an input that is being passed in). */
-  void (*operands)(uint32_t level, const GpItem* items, size_t n, uint8_t* replace);
+  /* Operands that are about to be read: the identities of tensors. Sets answers[i] to a GpOperand. level 0 is the present
+   * scope, level 1 the scope around it (for an input that is being passed in). */
+  void (*operands)(uint32_t level, const void* const* identities, size_t n, uint8_t* answers);
+  /* An operand that was GP_OPERAND_UNDESCRIBED, in the order of the operands. Returns what it is now. */
+  uint32_t (*operand)(uint32_t level, const GpItem* tensor);
   /* The targets for the parameter `identity` in the scope at `level`; as value_targets. */
   size_t (*parameter_targets)(uint32_t level, const void* identity, GpTargets** owner, const GpTarget** targets);
 

@@ -45,6 +45,7 @@ pub static CORE: Core = Core(raw::GpCore {
     scope_leave: Some(calls::scope_leave),
     scope_source: Some(calls::scope_source),
     operands: Some(values::operands),
+    operand: Some(values::operand),
     parameter_targets: Some(values::parameter_targets),
     value_begin: Some(values::value_begin),
     value_args: Some(values::value_args),
@@ -94,7 +95,7 @@ const _: () = {
             $(assert!(std::mem::offset_of!(Shown, $field) == std::mem::offset_of!(raw::GpThread, $field));)*
         };
     }
-    same_place!(run wants frame outer_wants outer_frame cold armed families declined flat flat_now node held);
+    same_place!(run wants frame outer_wants outer_frame cold armed families scopes declined flat flat_now node held);
 };
 
 unsafe extern "C" fn lock_enter() {

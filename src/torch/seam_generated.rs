@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 9;
+pub const GP_SEAM_VERSION: u32 = 10;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -498,6 +498,7 @@ pub struct GpThread {
     pub cold: u32,
     pub armed: u32,
     pub families: u64,
+    pub scopes: u64,
     pub declined: u32,
     pub flat: u32,
     pub flat_now: u32,
@@ -506,7 +507,7 @@ pub struct GpThread {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpThread"][::std::mem::size_of::<GpThread>() - 72usize];
+    ["Size of GpThread"][::std::mem::size_of::<GpThread>() - 80usize];
     ["Alignment of GpThread"][::std::mem::align_of::<GpThread>() - 8usize];
     ["Offset of field: GpThread::run"][::std::mem::offset_of!(GpThread, run) - 0usize];
     ["Offset of field: GpThread::wants"][::std::mem::offset_of!(GpThread, wants) - 4usize];
@@ -518,11 +519,12 @@ const _: () = {
     ["Offset of field: GpThread::cold"][::std::mem::offset_of!(GpThread, cold) - 20usize];
     ["Offset of field: GpThread::armed"][::std::mem::offset_of!(GpThread, armed) - 24usize];
     ["Offset of field: GpThread::families"][::std::mem::offset_of!(GpThread, families) - 32usize];
-    ["Offset of field: GpThread::declined"][::std::mem::offset_of!(GpThread, declined) - 40usize];
-    ["Offset of field: GpThread::flat"][::std::mem::offset_of!(GpThread, flat) - 44usize];
-    ["Offset of field: GpThread::flat_now"][::std::mem::offset_of!(GpThread, flat_now) - 48usize];
-    ["Offset of field: GpThread::node"][::std::mem::offset_of!(GpThread, node) - 56usize];
-    ["Offset of field: GpThread::held"][::std::mem::offset_of!(GpThread, held) - 64usize];
+    ["Offset of field: GpThread::scopes"][::std::mem::offset_of!(GpThread, scopes) - 40usize];
+    ["Offset of field: GpThread::declined"][::std::mem::offset_of!(GpThread, declined) - 48usize];
+    ["Offset of field: GpThread::flat"][::std::mem::offset_of!(GpThread, flat) - 52usize];
+    ["Offset of field: GpThread::flat_now"][::std::mem::offset_of!(GpThread, flat_now) - 56usize];
+    ["Offset of field: GpThread::node"][::std::mem::offset_of!(GpThread, node) - 64usize];
+    ["Offset of field: GpThread::held"][::std::mem::offset_of!(GpThread, held) - 72usize];
 };
 impl Default for GpThread {
     fn default() -> Self {
@@ -572,6 +574,10 @@ pub const GP_VALUE_INPUT: GpValueKind = 1;
 pub const GP_VALUE_OUTPUT: GpValueKind = 2;
 pub const GP_VALUE_INPUTS: GpValueKind = 3;
 pub type GpValueKind = ::std::os::raw::c_uint;
+pub const GP_OPERAND_PLAIN: GpOperand = 0;
+pub const GP_OPERAND_PATCHED: GpOperand = 1;
+pub const GP_OPERAND_UNDESCRIBED: GpOperand = 2;
+pub type GpOperand = ::std::os::raw::c_uint;
 pub const GP_APPLIED: GpVerdict = 0;
 pub const GP_SKIPPED: GpVerdict = 1;
 pub const GP_RAISE: GpVerdict = 2;
@@ -590,8 +596,9 @@ pub struct GpCore {
     pub op_define:
         ::std::option::Option<unsafe extern "C" fn(schema_name: GpStr, family: *mut u64) -> u32>,
     pub op_exists: ::std::option::Option<unsafe extern "C" fn(name: GpStr)>,
-    pub scope_define:
-        ::std::option::Option<unsafe extern "C" fn(info: *const GpScopeInfo) -> *mut GpScope>,
+    pub scope_define: ::std::option::Option<
+        unsafe extern "C" fn(info: *const GpScopeInfo, family: *mut u64) -> *mut GpScope,
+    >,
     pub scope_free: ::std::option::Option<unsafe extern "C" fn(scope: *mut GpScope)>,
     pub root_define:
         ::std::option::Option<unsafe extern "C" fn(info: *const GpRootInfo) -> *mut GpRoot>,
@@ -612,8 +619,15 @@ pub struct GpCore {
     pub scope_source:
         ::std::option::Option<unsafe extern "C" fn(frames: *const GpFrame, n_frames: usize)>,
     pub operands: ::std::option::Option<
-        unsafe extern "C" fn(level: u32, items: *const GpItem, n: usize, replace: *mut u8),
+        unsafe extern "C" fn(
+            level: u32,
+            identities: *const *const ::std::os::raw::c_void,
+            n: usize,
+            answers: *mut u8,
+        ),
     >,
+    pub operand:
+        ::std::option::Option<unsafe extern "C" fn(level: u32, tensor: *const GpItem) -> u32>,
     pub parameter_targets: ::std::option::Option<
         unsafe extern "C" fn(
             level: u32,
@@ -704,7 +718,7 @@ pub struct GpCore {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 392usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 400usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -735,48 +749,49 @@ const _: () = {
     ["Offset of field: GpCore::scope_source"]
         [::std::mem::offset_of!(GpCore, scope_source) - 152usize];
     ["Offset of field: GpCore::operands"][::std::mem::offset_of!(GpCore, operands) - 160usize];
+    ["Offset of field: GpCore::operand"][::std::mem::offset_of!(GpCore, operand) - 168usize];
     ["Offset of field: GpCore::parameter_targets"]
-        [::std::mem::offset_of!(GpCore, parameter_targets) - 168usize];
+        [::std::mem::offset_of!(GpCore, parameter_targets) - 176usize];
     ["Offset of field: GpCore::value_begin"]
-        [::std::mem::offset_of!(GpCore, value_begin) - 176usize];
-    ["Offset of field: GpCore::value_args"][::std::mem::offset_of!(GpCore, value_args) - 184usize];
+        [::std::mem::offset_of!(GpCore, value_begin) - 184usize];
+    ["Offset of field: GpCore::value_args"][::std::mem::offset_of!(GpCore, value_args) - 192usize];
     ["Offset of field: GpCore::value_targets"]
-        [::std::mem::offset_of!(GpCore, value_targets) - 192usize];
+        [::std::mem::offset_of!(GpCore, value_targets) - 200usize];
     ["Offset of field: GpCore::targets_free"]
-        [::std::mem::offset_of!(GpCore, targets_free) - 200usize];
+        [::std::mem::offset_of!(GpCore, targets_free) - 208usize];
     ["Offset of field: GpCore::value_items"]
-        [::std::mem::offset_of!(GpCore, value_items) - 208usize];
+        [::std::mem::offset_of!(GpCore, value_items) - 216usize];
     ["Offset of field: GpCore::value_abandon"]
-        [::std::mem::offset_of!(GpCore, value_abandon) - 216usize];
-    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 224usize];
+        [::std::mem::offset_of!(GpCore, value_abandon) - 224usize];
+    ["Offset of field: GpCore::apply"][::std::mem::offset_of!(GpCore, apply) - 232usize];
     ["Offset of field: GpCore::keep_wanted"]
-        [::std::mem::offset_of!(GpCore, keep_wanted) - 232usize];
-    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 240usize];
+        [::std::mem::offset_of!(GpCore, keep_wanted) - 240usize];
+    ["Offset of field: GpCore::keep"][::std::mem::offset_of!(GpCore, keep) - 248usize];
     ["Offset of field: GpCore::apply_scalar"]
-        [::std::mem::offset_of!(GpCore, apply_scalar) - 248usize];
+        [::std::mem::offset_of!(GpCore, apply_scalar) - 256usize];
     ["Offset of field: GpCore::applied_elsewhere"]
-        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 256usize];
-    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 264usize];
-    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 272usize];
-    ["Offset of field: GpCore::first_note"][::std::mem::offset_of!(GpCore, first_note) - 280usize];
+        [::std::mem::offset_of!(GpCore, applied_elsewhere) - 264usize];
+    ["Offset of field: GpCore::failure"][::std::mem::offset_of!(GpCore, failure) - 272usize];
+    ["Offset of field: GpCore::note"][::std::mem::offset_of!(GpCore, note) - 280usize];
+    ["Offset of field: GpCore::first_note"][::std::mem::offset_of!(GpCore, first_note) - 288usize];
     ["Offset of field: GpCore::apply_on_device"]
-        [::std::mem::offset_of!(GpCore, apply_on_device) - 288usize];
+        [::std::mem::offset_of!(GpCore, apply_on_device) - 296usize];
     ["Offset of field: GpCore::flush_device"]
-        [::std::mem::offset_of!(GpCore, flush_device) - 296usize];
+        [::std::mem::offset_of!(GpCore, flush_device) - 304usize];
     ["Offset of field: GpCore::keep_on_device"]
-        [::std::mem::offset_of!(GpCore, keep_on_device) - 304usize];
+        [::std::mem::offset_of!(GpCore, keep_on_device) - 312usize];
     ["Offset of field: GpCore::is_capturing"]
-        [::std::mem::offset_of!(GpCore, is_capturing) - 312usize];
+        [::std::mem::offset_of!(GpCore, is_capturing) - 320usize];
     ["Offset of field: GpCore::flat_thread"]
-        [::std::mem::offset_of!(GpCore, flat_thread) - 320usize];
-    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 328usize];
-    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 336usize];
-    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 344usize];
-    ["Offset of field: GpCore::flat_now"][::std::mem::offset_of!(GpCore, flat_now) - 352usize];
-    ["Offset of field: GpCore::flat_end"][::std::mem::offset_of!(GpCore, flat_end) - 360usize];
-    ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 368usize];
-    ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 376usize];
-    ["Offset of field: GpCore::tap"][::std::mem::offset_of!(GpCore, tap) - 384usize];
+        [::std::mem::offset_of!(GpCore, flat_thread) - 328usize];
+    ["Offset of field: GpCore::flat_begin"][::std::mem::offset_of!(GpCore, flat_begin) - 336usize];
+    ["Offset of field: GpCore::flat_next"][::std::mem::offset_of!(GpCore, flat_next) - 344usize];
+    ["Offset of field: GpCore::flat_root"][::std::mem::offset_of!(GpCore, flat_root) - 352usize];
+    ["Offset of field: GpCore::flat_now"][::std::mem::offset_of!(GpCore, flat_now) - 360usize];
+    ["Offset of field: GpCore::flat_end"][::std::mem::offset_of!(GpCore, flat_end) - 368usize];
+    ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 376usize];
+    ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 384usize];
+    ["Offset of field: GpCore::tap"][::std::mem::offset_of!(GpCore, tap) - 392usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

@@ -47,10 +47,19 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
     )
 
 
+def largest(result: list[Tensor]) -> float:
+    return max(tensor.abs().max().item() for tensor in result)
+
+
 def distance(one: list[Tensor], other: list[Tensor]) -> float:
-    """The largest distance of two elements, relative to the largest element of the first result."""
-    largest = max(tensor.abs().max().item() for tensor in one)
-    return max((a - b).abs().max().item() for a, b in zip(one, other, strict=True)) / largest
+    """The largest distance of two elements; NaN is the same as NaN, and as nothing else."""
+    return max(_distance(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    alike = (one == other) | (one.isnan() & other.isnan())
+    apart = (one - other).abs().nan_to_num(nan=float("inf"))
+    return apart.masked_fill(alike, 0.0).max().item()
 
 
 def operations(pg: PatchableGraph) -> dict[str, list[str]]:

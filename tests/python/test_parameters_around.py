@@ -144,3 +144,35 @@ def test_a_parameter_that_is_handed_on_in_a_container(wrap: Callable[[Tensor], o
     with torch.no_grad(), pg.patch({"w": AddPatch(value=1.0)}, on_missing="raise"):
         for _ in range(2):
             assert torch.equal(pg(X), X @ (module.w + 1) + (module.w + 1).sum())
+
+
+class Keeps(nn.Module):
+    """Has its weight from another module, in a list that torch does not look into."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.kept = [weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.kept[0]
+
+
+class Shares(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.arange(9.0).view(3, 3))
+        self.keeps = nn.Sequential(Keeps(self.w))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.keeps(x), x @ self.w, self.keeps(x)
+
+
+def test_a_module_that_has_the_parameter_by_a_way_of_its_own() -> None:
+    module = Shares()
+    w = module.w.detach()
+    pg = PatchableGraph(module, X)
+    with torch.no_grad(), pg.patch({"w": AddPatch(value=1.0)}, on_missing="raise"):
+        for _ in range(2):
+            # The first call comes before the module itself has read the parameter.
+            for found, weight in zip(pg(X), (w, w + 1, w + 1), strict=True):
+                assert torch.equal(found, X @ weight)

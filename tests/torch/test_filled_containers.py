@@ -1,7 +1,6 @@
 """TorchScript: a list or dict that a module fills for its caller is filled also where a patch stands at one of its elements."""
 
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ X = torch.tensor([[1.0, -2.0]])
 
 
 class Appends(nn.Module):
-    def forward(self, x: Tensor, found: List[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, found: list[Tensor]) -> Tensor:
         found.append(x * 2)
         return found[0] + 1
 
@@ -22,14 +21,14 @@ class Deep(nn.Module):
         super().__init__()
         self.inner = Appends()
 
-    def forward(self, x: Tensor, found: List[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, found: list[Tensor]) -> Tensor:
         y = self.inner(x, found)
         found[1] = found[1] * 10
         return y
 
 
 class Puts(nn.Module):
-    def forward(self, x: Tensor, found: Dict[str, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, found: dict[str, Tensor]) -> Tensor:
         found["new"] = x * 2
         found["old"] = found["old"] + x
         found.pop("gone")
@@ -39,7 +38,7 @@ class Puts(nn.Module):
 class Sets(nn.Module):
     """Returns the list that it was given."""
 
-    def forward(self, found: List[Tensor]) -> List[Tensor]:
+    def forward(self, found: list[Tensor]) -> list[Tensor]:
         found[0] = found[0] * 3
         return found
 
@@ -52,7 +51,7 @@ class Net(nn.Module):
         self.sets = Sets()
         self.w = nn.Parameter(torch.tensor([[4.0, 5.0]]))
 
-    def forward(self, x: Tensor) -> Tuple[List[Tensor], Dict[str, Tensor], List[Tensor], Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor], list[Tensor], Tensor, Tensor]:
         a = [x + 1, self.w]
         y = self.deep(x, a)
         b = {"old": x + 1, "kept": x + 2, "gone": x + 3}
@@ -63,7 +62,7 @@ class Net(nn.Module):
         return a, b, c, y, z
 
 
-def run(saved: Saved, *patches: str) -> Tuple[List[Tensor], Dict[str, Tensor], List[Tensor], Tensor, Tensor]:
+def run(saved: Saved, *patches: str) -> tuple[list[Tensor], dict[str, Tensor], list[Tensor], Tensor, Tensor]:
     result = saved.run("--runs", 2, patches=patches, tree=False, extra=["--on-error", "raise"]).ok()
     assert same_bits(*result.outputs[0])
     return result.output

@@ -1,7 +1,6 @@
 """TorchScript models with parallel tasks (`torch.jit.fork`): what the tasks do is not seen, and the program runs as it does."""
 
 from pathlib import Path
-from typing import List
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ class Tasks(nn.Module):
         self.lin = nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        tasks: List[torch.jit.Future[Tensor]] = []
+        tasks: list[torch.jit.Future[Tensor]] = []
         for block in self.blocks:
             tasks.append(torch.jit.fork(block, x))
         y = self.lin(x)

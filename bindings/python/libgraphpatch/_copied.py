@@ -37,7 +37,7 @@ class CopiedList:
 
 
 class CopiedDict:
-    """The same for a dict or for an object with fields: ``items`` lists what it holds, ``put`` and ``remove`` change it."""
+    """The same for a dict or an object with fields. ``items`` lists what it holds; ``put`` and ``remove`` change it."""
 
     def __init__(
         self,

@@ -7,7 +7,10 @@ model that is being traced, exported or compiled is left alone, since such a cal
 
 from __future__ import annotations
 
+import json
+import os
 import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from ._library import check, lib
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
+from ._thread import Thread, thread
 from ._watched import watched
 from .errors import GraphPatchError
 
@@ -53,6 +57,9 @@ def install() -> None:
         _source.install(None)
     except GraphPatchError:
         return
+    if _asks_for_compiled_values():
+        Thread.compiled_values = True
+        thread.only_taps = set()
     _dynamo.skip_package()
     _dynamo.before_the_first_compilation(_capture.install_first)
     _checkpoint.install()
@@ -68,6 +75,15 @@ def uninstall() -> None:
     if not watched.any:
         _forward_scope.uninstall()
     _module_call.uninstall()
+
+
+def _asks_for_compiled_values() -> bool:
+    """Whether the command wants values as code of torch.compile computes them (`graphpatch bisect`)."""
+    try:
+        text = Path(os.environ["GRAPHPATCH_OPTIONS"]).read_text("utf-8")
+        return bool(json.loads(text).get("compiled_values"))
+    except (KeyError, OSError, ValueError):
+        return False
 
 
 def _root_of(module: Module) -> Any:

@@ -100,8 +100,8 @@ class Opened:
         with self.recorder.root.beginning:
             total = self.before
             for numbers in self._registered():
-                pairs = zip(total, numbers, strict=True)
-                total = [_sum(before, _counts(self.recorder.session, number)) for before, number in pairs]
+                pairs = zip(total, _counts(self.recorder.session, numbers), strict=True)
+                total = [_sum(before, now) for before, now in pairs]
             return total
 
     def _registered(self) -> list[Any]:
@@ -268,12 +268,11 @@ class PatchBlock(contextlib.ContextDecorator):
         opened = self._open.pop()
         missing = ""
         stopped = isinstance(error, Stopped) and any(place.patch is error.patch for place in self._places)
-        try:
-            # If the block ends by an exception, a patch may be missing only because of that, so it is not reported.
-            if kind is None:
-                missing = self._missing(opened)
-        finally:
-            opened.undo.close()
+        opened.undo.close()
+        # If the block ends by an exception, a patch may be missing only because of that, so it is not reported. The
+        # counts were read and kept when the patches were removed.
+        if kind is None:
+            missing = self._missing(opened)
         if missing and self._on_missing == "raise":
             raise PatchError(missing)
         if missing:
@@ -379,15 +378,21 @@ def _finish(recorder: Recorder) -> None:
         opened.undo.close()
 
 
-def _counts(session: Handle, number: int) -> Counts:
+def _counts(session: Handle, numbers: Any) -> list[Counts]:
+    """The counts of the patches with these numbers; zeros for one that is not registered."""
     counts = gp_patch_counts()
     counts.size = ctypes.sizeof(counts)
-    if lib.gp_patch_get_counts(session, number, ctypes.byref(counts)):
-        return Counts()
-    return Counts(counts.matched, counts.applied, counts.failed)
+    place = ctypes.byref(counts)
+    get = lib.gp_patch_get_counts
+    return [
+        Counts() if get(session, number, place) else Counts(counts.matched, counts.applied, counts.failed)
+        for number in numbers
+    ]
 
 
 def _sum(one: Counts, other: Counts) -> Counts:
+    if not any(one):
+        return other
     return Counts(*(first + second for first, second in zip(one, other, strict=True)))
 
 

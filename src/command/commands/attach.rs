@@ -64,7 +64,7 @@ impl Attach {
             processes::choose(Some(self.pid))?.ask(&Live::Detach {})?;
             return self.tell_of_detaching();
         }
-        let outcome = match processes::find(self.pid)? {
+        let outcome = match processes::only(Some(self.pid))? {
             Some(_) => Outcome {
                 listened_before: true,
                 ..Outcome::default()
@@ -202,8 +202,7 @@ impl Attach {
         )
         .map_err(|why| {
             self.refuse(format!(
-                "{why} ({} seconds, {LIMIT}); it goes on as before",
-                limit().unwrap_or(USUAL_LIMIT).as_secs_f64()
+                "{why}; it goes on as before ({LIMIT} gives it more time)"
             ))
         })
     }
@@ -222,7 +221,7 @@ impl Attach {
             std::thread::sleep(Duration::from_millis(2));
         }
         // The socket is there before Python is asked.
-        match processes::find(self.pid)? {
+        match processes::only(Some(self.pid))? {
             Some(_) => Ok(Attached {
                 python: Some("Python has not let us in yet".into()),
                 ..Attached::default()

@@ -1,6 +1,7 @@
 //! The subcommands. Each takes its own flags and answers with an exit code.
 
 pub mod attach;
+pub mod bisect;
 pub mod check;
 pub mod complete;
 pub mod demo;

@@ -61,7 +61,12 @@ pub fn start(session: &Arc<Session>) -> Result<()> {
 fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
     let mut state = SERVED.lock();
     if let Some(served) = &state.served {
+        let elsewhere = folder.is_some_and(|folder| served.file.parent() != Some(folder));
         return match Arc::ptr_eq(&served.session, session) {
+            true if elsewhere => Err(Error::State(format!(
+                "it listens already, at {}: name the folder above it in XDG_RUNTIME_DIR",
+                served.file.display()
+            ))),
             true => Ok(()),
             false => Err(Error::State(format!(
                 "this process serves another session already, at {}; end that with gp_live_stop",

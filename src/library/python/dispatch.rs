@@ -8,19 +8,19 @@ use super::run;
 use super::scope;
 use super::state::{ANY, SEVERAL, state};
 use super::thread;
-use graphpatch_session::thread::{go_back, place};
+use graphpatch_session::thread::{go_back, position};
 use std::sync::atomic::Ordering;
 
 /// Closes the runs and scopes that `body` has left open when it raises. A signal handler may raise between any two Python
 /// instructions, so also between the beginning of a run and the `try` that would end it.
 fn whole(body: impl FnOnce() -> Result<Object>) -> Result<Object> {
-    let (frame, place) = (thread::frame(), place());
+    let (frame, at) = (thread::frame(), position());
     let output = body();
     if output.is_err() {
         super::object::saved(|| {
             thread::set_frame(frame);
             // An error means that no adapter is loaded. Then there are no runs to close.
-            let _ = go_back(place);
+            let _ = go_back(at);
         });
     }
     output

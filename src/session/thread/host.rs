@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::edge::{edge, ready};
-use super::{Current, State, adapter, arm, is_inside, suspend, take_up, with, with_run};
+use super::{Current, State, adapter, arm, is_inside, suspend, take_up, with, with_place};
 use crate::run::Run;
 use crate::scope::{Root, Scope};
 use crate::session::Session;
@@ -71,7 +71,7 @@ pub fn resume(from: &Snapshot, record: bool) -> Result<Option<Opened>> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
     ready()?;
-    Ok(with_run(|run| Arc::new(run.snapshot())))
+    Ok(with_place(|run| Arc::new(run.snapshot())))
 }
 
 /// See [`Run::named`]; empty outside a run.
@@ -81,7 +81,7 @@ pub fn snapshot() -> Result<Option<Arc<Snapshot>>> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn named() -> Result<String> {
     ready()?;
-    Ok(with_run(Run::named).unwrap_or_default())
+    Ok(with_place(Run::named).unwrap_or_default())
 }
 
 /// See [`Run::patched`]; empty outside a run.
@@ -91,7 +91,7 @@ pub fn named() -> Result<String> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn patched() -> Result<Option<String>> {
     ready()?;
-    Ok(with_run(|run| run.patched()).unwrap_or_else(|| Some(String::new())))
+    Ok(with_place(|run| run.patched()).unwrap_or_else(|| Some(String::new())))
 }
 
 /// See [`Run::computes`]; false outside a run.
@@ -101,7 +101,7 @@ pub fn patched() -> Result<Option<String>> {
 /// [`Error::Torch`] before the adapter has started.
 pub fn computes(names: &[&str]) -> Result<bool> {
     ready()?;
-    Ok(with_run(|run| run.computes(names)).unwrap_or_default())
+    Ok(with_place(|run| run.computes(names)).unwrap_or_default())
 }
 
 /// Ends this thread's run and the scopes that are open in it. The run that it suspended goes on.
@@ -200,7 +200,7 @@ pub fn unwind(wanted: u32) -> Result<()> {
 
 /// The position of a thread among runs and scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// How many runs are suspended, and whether one is open.
     suspended: usize,
     open: bool,
@@ -209,13 +209,13 @@ pub struct Place {
 }
 
 /// The position of this thread.
-pub fn place() -> Place {
-    let look = |state: &mut State| Place {
+pub fn position() -> Position {
+    let look = |state: &mut State| Position {
         suspended: state.outer.len(),
         open: state.level.current.is_some(),
         depth: depth(state),
     };
-    with(look).unwrap_or(Place {
+    with(look).unwrap_or(Position {
         suspended: 0,
         open: false,
         depth: 0,
@@ -227,18 +227,18 @@ pub fn place() -> Place {
 /// # Errors
 ///
 /// [`Error::Torch`] before the adapter has started.
-pub fn go_back(to: Place) -> Result<()> {
+pub fn go_back(to: Position) -> Result<()> {
     loop {
-        let now = place();
+        let now = position();
         if now.suspended <= to.suspended && (to.open || !now.open) {
             break;
         }
         end_run()?;
-        if place() == now {
+        if position() == now {
             break;
         }
     }
-    if to.open && place().depth > to.depth {
+    if to.open && position().depth > to.depth {
         unwind(to.depth)?;
     }
     Ok(())

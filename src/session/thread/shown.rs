@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use crate::held::Address;
 
-/// What the adapter reads about a thread. Only the thread's state writes it, except `cold`. It is `GpThread` in the seam.
+/// What the adapter reads about a thread. Only the thread's state writes it, except where the adapter enters a scope of which
+/// nothing is wanted. It is `GpThread` in the seam.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Shown {
@@ -17,13 +18,15 @@ pub struct Shown {
     /// The same for the scope around the innermost one.
     pub outer_wants: Cell<u32>,
     pub outer_frame: Cell<u32>,
-    /// The adapter writes this one, too. 0: something is wanted of the innermost scope, or no scope is open. Otherwise: 1 more
-    /// than the number of scopes that are open below a scope of which nothing is wanted, which are counted without a call.
+    /// The adapter writes this one, too. 0: something is wanted of the innermost scope, or no scope is open. Otherwise: how many
+    /// scopes are open of which nothing is wanted. All but the first are counted without a call.
     pub cold: Cell<u32>,
     /// 1: operations of the innermost scope are to be intercepted.
     pub armed: Cell<u32>,
     /// Which operations of the innermost scope may have a name that matters: see [`crate::family_bit`].
     pub families: Cell<u64>,
+    /// The same for scopes that are called in it. Nothing is wanted of a scope whose bit is not among these.
+    pub scopes: Cell<u64>,
     /// 1: inside a call of a root of which nothing is wanted.
     pub declined: Cell<u32>,
     /// 1: operations that are in no other run belong to flat runs; 2: the same, and a flat run is open.
@@ -43,6 +46,7 @@ impl Shown {
             cell.set(0);
         }
         self.families.set(0);
+        self.scopes.set(0);
     }
 
     /// Shows that no run is open.
@@ -65,6 +69,7 @@ thread_local! {
             cold: Cell::new(0),
             armed: Cell::new(0),
             families: Cell::new(0),
+            scopes: Cell::new(0),
             declined: Cell::new(0),
             flat: Cell::new(0),
             flat_now: Cell::new(0),

@@ -118,7 +118,7 @@ struct Here {
 // A plain object without a first-use guard, which each marker and operation would have to look at.
 static thread_local Here here;
 
-// The core writes this, except for `cold`.
+// The core writes this, except where a scope is entered of which nothing is wanted (instrument.cpp).
 inline GpThread& this_thread() {
   if (!here.thread)
     here.thread = core->thread();

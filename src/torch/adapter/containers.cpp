@@ -1,5 +1,6 @@
-// A patched element stands in a copy of its list or dict, since others who hold the container must not see it. What the scope that
-// got the copy then appends, sets or removes belongs to the original, too: models fill a cache or a list of results that way.
+// A patched element stands in a copy of its list or dict, since others who hold the container must not see it. What the scope
+// that got the copy then appends, sets or removes belongs to the original, too: models fill a cache or a list of results that
+// way.
 #include "containers.h"
 
 #include <algorithm>
@@ -57,7 +58,8 @@ void note_copies(uint32_t frame, const c10::IValue& before, const c10::IValue& a
     held().containers.push_back({frame, before, after, std::move(held_elements), std::move(given)});
 }
 
-// What the original has to hold for an element that the copy has now, at `index`: a patched one stands for what it was made from.
+// What the original has to hold for an element that the copy has now, at `index`: a patched one stands for what it was made
+// from.
 static c10::IValue unpatched(const CopiedContainer& container, size_t index, const c10::IValue& element) {
   if (index < container.given.size() && container.given[index].is(element))
     return container.held[index];
@@ -101,7 +103,8 @@ void settle_containers(Held& held, uint32_t frame, uint32_t outer) {
     container.given = elements_of(container.copy);
   }
   // A copy that the scope has returned is written into by the scope around it.
-  keep_if(held.containers, [&](const CopiedContainer& container) { return container.frame != outer || container.copy.use_count() > 1; });
+  keep_if(held.containers,
+          [&](const CopiedContainer& container) { return container.frame != outer || container.copy.use_count() > 1; });
 }
 
 void settle_all_containers(Held& held) {

@@ -21,8 +21,8 @@ bool is_shared_container(const c10::IValue& value);
 // The scope with this number got `after` instead of `before`: notes the lists and dicts that differ.
 void note_copies(uint32_t frame, const c10::IValue& before, const c10::IValue& after);
 
-// The scope ends, and `outer` is the one around it: what it has put into copied lists and dicts, or taken out of them, is put into
-// or taken out of the originals, too.
+// The scope ends, and `outer` is the one around it: what it has put into copied lists and dicts, or taken out of them, is put
+// into or taken out of the originals, too.
 void settle_containers(Held& held, uint32_t frame, uint32_t outer);
 void settle_all_containers(Held& held);
 

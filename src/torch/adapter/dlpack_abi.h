@@ -3,6 +3,7 @@
 
 #include "adapter.h"
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -75,7 +76,7 @@ struct Kind {
   X(Float8_e5m2fnuz, GP_F8_E5M2FNUZ, "float8_e5m2fnuz", 13, 8)
 
 #define GP_KIND(type, seam, name, code, bits) {c10::ScalarType::type, seam, name, code, bits},
-inline const Kind kKinds[] = {GP_FOR_EACH_DTYPE(GP_KIND)};
+constexpr Kind kKinds[] = {GP_FOR_EACH_DTYPE(GP_KIND)};
 #undef GP_KIND
 
 #define GP_CHECK_BITS(type, seam, name, code, bits)                                                                            \
@@ -87,10 +88,16 @@ static_assert(sizeof(kKinds) / sizeof(Kind) == GP_F8_E5M2FNUZ, "the seam has mor
 
 // NULL for a dtype that we do not know.
 inline const Kind* find_kind(c10::ScalarType type) {
-  for (const Kind& known : kKinds)
-    if (known.type == type)
-      return &known;
-  return nullptr;
+  constexpr size_t kTypes = static_cast<size_t>(c10::ScalarType::NumOptions);
+  // By libtorch's number, since it is asked for at every recorded value.
+  static constexpr auto kByType = [] {
+    std::array<const Kind*, kTypes> all{};
+    for (const Kind& known : kKinds)
+      all[static_cast<size_t>(known.type)] = &known;
+    return all;
+  }();
+  const size_t at = static_cast<size_t>(type);
+  return at < kTypes ? kByType[at] : nullptr;
 }
 
 // A tensor lent to a function for the length of its call.

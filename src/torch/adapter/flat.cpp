@@ -44,45 +44,45 @@ bool may_start_run(const c10::FunctionSchema& schema) {
   return false;
 }
 
-static bool starts_run(const c10::FunctionSchema& schema, const OpInfo& info, const Place* place) {
+static bool starts_run(const c10::FunctionSchema& schema, const OpInfo& info, const Owner* owner) {
   if (!info.starts)
     return false;
   const std::string op = base_name(schema);
   for (const Start& start : starts())
-    if (start.op == op && (start.module.empty() || (place && place->name == start.module)))
+    if (start.op == op && (start.module.empty() || (owner && owner->name == start.module)))
       return true;
   return false;
 }
 
 // The module whose parameters the value's tensors are. Returns false if they belong to several modules, or to none in
 // particular.
-static bool find_place(const Registry& registry, const c10::IValue& value, const Place*& place) {
+static bool find_owner(const Registry& registry, const c10::IValue& value, const Owner*& owner) {
   if (value.isTensor()) {
     const auto found = registry.tensors.find(value.toTensor().unsafeGetTensorImpl());
     if (found == registry.tensors.end())
       return true;
-    const Place* own = found->second.place.get();
-    const bool same = own && (!place || place == own);
-    place = own;
+    const Owner* own = found->second.owner.get();
+    const bool same = own && (!owner || owner == own);
+    owner = own;
     return same;
   }
   if (value.isTensorList() || value.isOptionalTensorList())
     for (const c10::IValue& element : value.toListRef())
-      if (!find_place(registry, element, place))
+      if (!find_owner(registry, element, owner))
         return false;
   return true;
 }
 
-static const Place* place_of(const Registry& registry, const OpInfo& info, const c10::IValue* values) {
+static const Owner* owner_of(const Registry& registry, const OpInfo& info, const c10::IValue* values) {
   if (registry.tensors.empty())
     return nullptr;
-  const Place* place = nullptr;
+  const Owner* owner = nullptr;
   for (size_t i = 0; i < info.n_arguments; ++i) {
     const bool written = i < 64 && (info.written >> i & 1);
-    if (!written && !find_place(registry, values[i], place))
+    if (!written && !find_owner(registry, values[i], owner))
       return nullptr;
   }
-  return place;
+  return owner;
 }
 
 static void begin() {
@@ -105,10 +105,10 @@ static void learn() {
 // For one operation, makes the flat run the thread's run, and enters the scope of the module whose parameters it reads.
 class Now {
 public:
-  explicit Now(const Place* place) : entered_(place) {
+  explicit Now(const Owner* owner) : entered_(owner) {
     core->flat_now(1);
-    if (place)
-      core->scope_enter(place->scope);
+    if (owner)
+      core->scope_enter(owner->scope);
   }
   ~Now() {
     if (entered_)
@@ -140,12 +140,12 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
   const auto has_run = [] { return this_thread().flat == 2; };
   // Held while the operation runs, since the operation may make another registry known.
   std::shared_ptr<const Registry> registry;
-  const Place* place = nullptr;
+  const Owner* owner = nullptr;
   const bool ready = has_memory_for([&] {
     learn();
     registry = known().registry;
-    place = place_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
-    if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, place))
+    owner = owner_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
+    if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, owner))
       begin();
   });
   if (!ready) {
@@ -161,7 +161,7 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
     return;
   }
   {
-    Now now(place);
+    Now now(owner);
     if (is_inside(this_thread()))
       intercept(this_thread(), call, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
     else

@@ -23,7 +23,7 @@ Scope::Scope(const std::string& module_path, const std::string& absolute_path, c
   for (const std::string& input : inputs)
     names.push_back(gp_str(input));
   GpScopeInfo info{gp_str(module_path), gp_str(absolute_path), gp_str(class_name), names.data(), names.size()};
-  handle_ = core->scope_define(&info);
+  handle_ = core->scope_define(&info, &family_);
 }
 
 Scope::~Scope() {
@@ -86,12 +86,25 @@ static Operation enter_root_marker(const Node* node) {
   };
 }
 
+// Nothing is wanted of the scope that begins, so the core need not be asked. It takes over when the scope is left.
+static void enter_cold(GpThread& thread) {
+  thread.cold = 1;
+  thread.wants = thread.frame = thread.outer_wants = thread.outer_frame = 0;
+  thread.families = thread.scopes = 0;
+  if (thread.armed && !thread.flat) {
+    thread.armed = 0;
+    arm(0);
+  }
+}
+
 static Operation enter_marker(const Node* node) {
-  return [scope = scope_of(node)](Stack& stack) {
+  return [scope = scope_of(node), family = scope_of(node)->family()](Stack& stack) {
     stack.back() = c10::IValue();
     GpThread& thread = this_thread();
     if (thread.cold)
       ++thread.cold;
+    else if (is_inside(thread) && !(thread.scopes & family))
+      enter_cold(thread);
     else if (thread.run)
       told_source(core->scope_enter(scope->handle()));
   };

@@ -23,9 +23,14 @@ public:
   GpScope* handle() const {
     return handle_;
   }
+  // Its bit among GpThread's scopes.
+  uint64_t family() const {
+    return family_;
+  }
 
 private:
   GpScope* handle_;
+  uint64_t family_ = 0;
 };
 
 // Sets `root` to the function's own scope, and `lost` to a note about what the graph no longer shows, if anything. `keep` gets

@@ -2,6 +2,8 @@
 #include "gradients.h"
 #include "write.h"
 
+#include <c10/util/SmallVector.h>
+
 #include <algorithm>
 
 namespace graphpatch {
@@ -64,7 +66,7 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
 }
 
 // Walks the tensors in the same order as `for_each_tensor`.
-static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const std::vector<uint8_t>& replace, size_t& at) {
+static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const uint8_t* replace, size_t& at) {
   if (value.isTensor()) {
     const auto how = value.toTensor().defined() ? static_cast<Operand>(replace[at++]) : kAsItIs;
     if (how != kAsItIs)
@@ -93,38 +95,65 @@ static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const
   }
 }
 
+// The number by which the core knows a tensor; NULL for one that is no parameter of which it could know anything.
+static const void* identity_of(const at::Tensor& tensor) {
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  return tensor.is_nested() || impl->has_symbolic_sizes_strides() ? nullptr : impl;
+}
+
+// Bit `i` of the bits for an operation's arguments.
+static bool has(uint64_t bits, size_t i) {
+  return i < 64 && (bits >> i & 1);
+}
+
+// Tells the core what it asks about parameters that are to be recorded.
+static void describe(uint32_t level, const c10::IValue* values, size_t n, uint64_t unseen, uint8_t* answers) {
+  static thread_local Items items;
+  size_t at = 0;
+  const auto tell = [&](const at::Tensor& tensor) {
+    uint8_t& answer = answers[at++];
+    if (answer != GP_OPERAND_UNDESCRIBED)
+      return;
+    items.clear();
+    items.add_tensor(tensor);
+    answer = static_cast<uint8_t>(core->operand(level, items.data()));
+  };
+  for (size_t i = 0; i < n; ++i)
+    if (!has(unseen, i))
+      for_each_tensor(values[i], tell);
+}
+
 bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
   const GpThread& thread = this_thread();
   if (!((level ? thread.outer_wants : thread.wants) & GP_WANTS_OPERANDS))
     return false;
   const uint32_t frame = level ? thread.outer_frame : thread.frame;
-  static thread_local Items items;
-  items.clear();
-  const auto has = [](uint64_t bits, size_t i) { return i < 64 && (bits >> i & 1); };
-  static thread_local std::vector<uint8_t> is_written; // of each item
-  is_written.clear();
+  c10::SmallVector<const void*, 16> identities;
+  c10::SmallVector<uint8_t, 16> is_written; // of each identity
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i)) {
-      for_each_tensor(values[i], [](const at::Tensor& tensor) { items.add_tensor(tensor); });
-      is_written.resize(items.size(), has(written, i));
+      for_each_tensor(values[i], [&](const at::Tensor& tensor) { identities.push_back(identity_of(tensor)); });
+      is_written.resize(identities.size(), has(written, i));
     }
-  if (!items.size())
+  if (identities.empty())
     return false;
-  static thread_local std::vector<uint8_t> replace;
-  replace.assign(items.size(), 0);
-  core->operands(level, items.data(), items.size(), replace.data());
+  c10::SmallVector<uint8_t, 16> operands(identities.size(), GP_OPERAND_PLAIN);
+  core->operands(level, identities.data(), identities.size(), operands.data());
+  const auto is_plain_operand = [](uint8_t operand) { return operand == GP_OPERAND_PLAIN; };
+  if (std::all_of(operands.begin(), operands.end(), is_plain_operand))
+    return false;
+  describe(level, values, n, unseen, operands.data());
   bool any = false;
-  for (size_t i = 0; i < items.size(); ++i) {
-    replace[i] = !replace[i] ? kAsItIs : is_written[i] ? kLookedAt : kPatched;
-    any |= replace[i] != kAsItIs;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    operands[i] = operands[i] != GP_OPERAND_PATCHED ? kAsItIs : is_written[i] ? kLookedAt : kPatched;
+    any |= operands[i] != kAsItIs;
   }
   if (!any)
     return false;
-  std::vector<uint8_t> flags = replace; // patching may come back here
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
     if (!has(unseen, i))
-      substitute(level, frame, values[i], flags, at);
+      substitute(level, frame, values[i], operands.data(), at);
   return true;
 }
 

@@ -102,7 +102,7 @@ static std::string class_of_root(const torch::nn::Module& module, const std::vec
 // Makes the registry that replaces `old`, in which one model is read anew.
 class Update {
 public:
-  // Takes over from the old registry: paths and their indices, places, and the living tensors of the other models.
+  // Takes over from the old registry: paths and their indices, owners, and the living tensors of the other models.
   Update(const Registry& old, size_t model, const std::string& prefix)
       : next_(std::make_shared<Registry>()), model_(model), prefix_(prefix) {
     next_->paths = old.paths;
@@ -110,8 +110,8 @@ public:
       indices_.emplace(next_->paths[i], i);
     for (const auto& entry : old.tensors) {
       const Registered& known = entry.second;
-      if (known.place)
-        places_[known.place->path] = known.place;
+      if (known.owner)
+        owners_[known.owner->path] = known.owner;
       if (known.model != model && !known.tensor.expired())
         next_->tensors.emplace(entry.first, known);
     }
@@ -119,15 +119,15 @@ public:
 
   void add(const Parameter& one) {
     const std::string below = joined(prefix_, one.module);
-    const auto place = place_of(one, below);
+    const auto owner = owner_of(one, below);
     const std::string path = joined(below, one.name);
     const auto index = indices_.emplace(path, next_->paths.size());
     if (index.second)
       next_->paths.push_back(path);
-    Registered entry{index.first->second, place, model_, decltype(Registered::tensor)(one.tensor.getIntrusivePtr())};
+    Registered entry{index.first->second, owner, model_, decltype(Registered::tensor)(one.tensor.getIntrusivePtr())};
     const auto added = next_->tensors.emplace(one.tensor.unsafeGetTensorImpl(), entry);
-    if (!added.second && added.first->second.place != place)
-      added.first->second.place = nullptr; // several modules share it, so the one that is at work cannot be known
+    if (!added.second && added.first->second.owner != owner)
+      added.first->second.owner = nullptr; // several modules share it, so the one that is at work cannot be known
   }
 
   std::shared_ptr<Registry> finish() {
@@ -138,24 +138,25 @@ public:
   }
 
 private:
-  std::shared_ptr<const Place> place_of(const Parameter& one, const std::string& below) {
-    auto& place = places_[below];
-    if (!place && !one.module.empty()) {
-      auto made = std::make_shared<Place>();
+  std::shared_ptr<const Owner> owner_of(const Parameter& one, const std::string& below) {
+    auto& owner = owners_[below];
+    if (!owner && !one.module.empty()) {
+      auto made = std::make_shared<Owner>();
       made->path = below;
       made->name = underscored(one.module);
       GpScopeInfo info{gp_str(one.module), gp_str(below), gp_str(one.class_name), nullptr, 0};
-      made->scope = core->scope_define(&info);
-      place = made;
+      uint64_t family;
+      made->scope = core->scope_define(&info, &family);
+      owner = made;
     }
-    return place;
+    return owner;
   }
 
   std::shared_ptr<Registry> next_;
   size_t model_;
   std::string prefix_;
   std::unordered_map<std::string, size_t> indices_;
-  std::unordered_map<std::string, std::shared_ptr<const Place>> places_;
+  std::unordered_map<std::string, std::shared_ptr<const Owner>> owners_;
 };
 
 void register_module(const void* pointer) {

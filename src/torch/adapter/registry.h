@@ -12,11 +12,11 @@
 namespace graphpatch {
 
 // A module with parameters or buffers of its own; the scope of the operations that read them.
-struct Place {
+struct Owner {
   GpScope* scope = nullptr;
   std::string path; // below the root: layers.0.fc
   std::string name; // as node paths have it: layers_0_fc
-  ~Place() {
+  ~Owner() {
     if (scope)
       core->scope_free(scope);
   }
@@ -24,7 +24,7 @@ struct Place {
 
 struct Registered {
   size_t index = 0;                   // among the root's parameters
-  std::shared_ptr<const Place> place; // null: the root's own, or one that several modules share
+  std::shared_ptr<const Owner> owner; // null: the root's own, or one that several modules share
   size_t model = 0;
   // Weak, but keeps the address from being used again.
   c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;

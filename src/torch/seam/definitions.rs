@@ -22,7 +22,10 @@ pub(super) unsafe extern "C" fn op_exists(name: raw::GpStr) {
     guard((), || ops::exists(unsafe { text(name) }));
 }
 
-pub(super) unsafe extern "C" fn scope_define(info: *const raw::GpScopeInfo) -> *mut raw::GpScope {
+pub(super) unsafe extern "C" fn scope_define(
+    info: *const raw::GpScopeInfo,
+    family: *mut u64,
+) -> *mut raw::GpScope {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the adapter lends the struct and what it points to for this call.
         let scope = unsafe {
@@ -36,6 +39,8 @@ pub(super) unsafe extern "C" fn scope_define(info: *const raw::GpScopeInfo) -> *
             )
             .relative()
         };
+        // SAFETY: a place for the answer.
+        unsafe { *family = family_bit(scope.family()) };
         Arc::into_raw(Arc::new(scope)).cast_mut().cast()
     })
 }

@@ -1,7 +1,5 @@
 //! The structs that the adapter lends for a call, as safe values.
 
-use smallvec::SmallVec;
-
 use crate::seam_generated as raw;
 use graphpatch_apply::View;
 use graphpatch_core::graph::SourceLine;
@@ -49,6 +47,19 @@ pub(super) unsafe fn array<'a, T>(data: *const T, n: usize) -> &'a [T] {
     unsafe { std::slice::from_raw_parts(data, n) }
 }
 
+/// The same, to be written.
+///
+/// # Safety
+///
+/// `data` points to `n` elements that outlive `'a` and that nobody else reads or writes meanwhile.
+pub(super) unsafe fn array_mut<'a, T>(data: *mut T, n: usize) -> &'a mut [T] {
+    if data.is_null() || n == 0 {
+        return &mut [];
+    }
+    // SAFETY: by this function's contract.
+    unsafe { std::slice::from_raw_parts_mut(data, n) }
+}
+
 pub(super) fn borrowed(text: &str) -> raw::GpStr {
     raw::GpStr {
         data: text.as_ptr().cast(),
@@ -56,61 +67,75 @@ pub(super) fn borrowed(text: &str) -> raw::GpStr {
     }
 }
 
-/// The adapter's items as elements.
+/// Calls `act` with the adapter's items as elements.
 ///
 /// # Safety
 ///
 /// `items` points to `n` items as `seam.h` says, lent for the call.
-pub(super) unsafe fn elements<'a>(
+pub(super) unsafe fn with_elements<T>(
     items: *const raw::GpItem,
     n: usize,
-) -> SmallVec<[Element<'a>; 8]> {
+    act: impl FnOnce(&[Element<'_>]) -> T,
+) -> T {
     // SAFETY: by this function's contract.
-    let items: &'a [raw::GpItem] = unsafe { array(items, n) };
-    let element = |item: &raw::GpItem| {
-        let tag = match u32::from(item.tag) {
-            raw::GP_TENSOR => Tag::Tensor,
-            raw::GP_UNDEFINED => Tag::Undefined,
-            raw::GP_BOOL => Tag::Bool,
-            raw::GP_INT => Tag::Int,
-            raw::GP_FLOAT => Tag::Float,
-            raw::GP_COMPLEX => Tag::Complex,
-            raw::GP_STR => Tag::Str,
-            raw::GP_TUPLE => Tag::Tuple,
-            raw::GP_LIST => Tag::List,
-            raw::GP_DICT => Tag::Dict,
-            raw::GP_OTHER => Tag::Other,
-            _ => Tag::None,
-        };
-        let number = match tag {
-            Tag::Bool => Number::Bool(item.number.i != 0),
-            Tag::Float => Number::Float(item.number.re),
-            Tag::Complex => Number::Complex(item.number.re, item.number.im),
-            _ => Number::Int(item.number.i),
-        };
-        let rank = if tag == Tag::Tensor {
-            item.count as usize
-        } else {
-            0
-        };
-        // SAFETY: `sizes` has the tensor's rank; names are static, texts lent (seam.h).
-        unsafe {
-            Element {
-                tag,
-                count: item.count as usize,
-                sizes: array(item.sizes, rank),
-                identity: item.identity.addr(),
-                dtype: static_text(item.dtype_name),
-                device: static_text(item.device),
-                device_index: (item.device_index >= 0).then_some(item.device_index),
-                layout: static_text(item.layout),
-                key: text(item.key),
-                text: text(item.text),
-                number,
-            }
-        }
+    let items = unsafe { array(items, n) };
+    // Nearly every value is one tensor. Elements are large, so they are not moved.
+    if let [item] = items {
+        // SAFETY: as above.
+        return act(&[unsafe { element(item) }]);
+    }
+    // SAFETY: as above.
+    let all = items.iter().map(|item| unsafe { element(item) });
+    act(&all.collect::<Vec<Element<'_>>>())
+}
+
+/// # Safety
+///
+/// The item is as `seam.h` says, and what it points to outlives `'a`.
+unsafe fn element<'a>(item: &'a raw::GpItem) -> Element<'a> {
+    let tag = match u32::from(item.tag) {
+        raw::GP_TENSOR => Tag::Tensor,
+        raw::GP_UNDEFINED => Tag::Undefined,
+        raw::GP_BOOL => Tag::Bool,
+        raw::GP_INT => Tag::Int,
+        raw::GP_FLOAT => Tag::Float,
+        raw::GP_COMPLEX => Tag::Complex,
+        raw::GP_STR => Tag::Str,
+        raw::GP_TUPLE => Tag::Tuple,
+        raw::GP_LIST => Tag::List,
+        raw::GP_DICT => Tag::Dict,
+        raw::GP_OTHER => Tag::Other,
+        _ => Tag::None,
     };
-    items.iter().map(element).collect()
+    let number = match tag {
+        Tag::Bool => Number::Bool(item.number.i != 0),
+        Tag::Float => Number::Float(item.number.re),
+        Tag::Complex => Number::Complex(item.number.re, item.number.im),
+        _ => Number::Int(item.number.i),
+    };
+    let rank = match tag {
+        Tag::Tensor => item.count as usize,
+        _ => 0,
+    };
+    // SAFETY: `sizes` has the tensor's rank; names are static, texts lent (seam.h).
+    unsafe {
+        Element {
+            tag,
+            count: item.count as usize,
+            sizes: array(item.sizes, rank),
+            identity: item.identity.addr(),
+            dtype: match dtype(item.dtype) {
+                Some(known) if tag == Tag::Tensor => known.name(),
+                _ => static_text(item.dtype_name),
+            },
+            device: static_text(item.device),
+            device_index: (item.device_index >= 0).then_some(item.device_index),
+            layout: static_text(item.layout),
+            key: text(item.key),
+            text: text(item.text),
+            number,
+        }
+    }
 }
 
 /// The adapter's frames as source places.

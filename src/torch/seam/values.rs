@@ -3,28 +3,50 @@
 use std::ffi::c_void;
 
 use super::guard::guard;
-use super::lent::{elements, frames};
+use super::lent::{array, array_mut, frames, with_elements};
 use super::targets::give_targets;
 use crate::seam_generated as raw;
 use graphpatch_core::path::Name;
-use graphpatch_session::{Run, Token, ValueKind, thread};
+use graphpatch_session::{Operand, Run, Token, ValueKind, thread};
 
 pub(super) unsafe extern "C" fn operands(
     level: u32,
-    items: *const raw::GpItem,
+    identities: *const *const c_void,
     n: usize,
-    replace: *mut u8,
+    answers: *mut u8,
 ) {
     guard((), || {
-        // SAFETY: items lent for this call.
-        let tensors = unsafe { elements(items, n) };
+        // SAFETY: both arrays are lent for this call.
+        let (identities, answers) = unsafe { (array(identities, n), array_mut(answers, n)) };
         thread::with_run(|run| {
-            run.operands(level as usize, &tensors, |index| {
-                // SAFETY: `replace` has `n` places and `index` is one of them.
-                unsafe { *replace.add(index) = 1 }
-            });
+            for (identity, answer) in identities.iter().zip(answers) {
+                *answer = raw_operand(run.operand(level as usize, identity.addr(), None)) as u8;
+            }
         });
     });
+}
+
+pub(super) unsafe extern "C" fn operand(level: u32, tensor: *const raw::GpItem) -> u32 {
+    guard(raw::GP_OPERAND_PLAIN, || {
+        // SAFETY: an item lent for this call.
+        let answer = unsafe {
+            with_elements(tensor, 1, |tensor| {
+                let tensor = tensor.first()?;
+                let known =
+                    |run: &mut Run| run.operand(level as usize, tensor.identity, Some(tensor));
+                thread::with_run(known)
+            })
+        };
+        raw_operand(answer.unwrap_or(Operand::Plain))
+    })
+}
+
+fn raw_operand(operand: Operand) -> u32 {
+    match operand {
+        Operand::Plain => raw::GP_OPERAND_PLAIN,
+        Operand::Patched => raw::GP_OPERAND_PATCHED,
+        Operand::Undescribed => raw::GP_OPERAND_UNDESCRIBED,
+    }
 }
 
 pub(super) unsafe extern "C" fn parameter_targets(
@@ -108,9 +130,10 @@ pub(super) unsafe extern "C" fn value_args(
 ) {
     guard((), || {
         // SAFETY: a token of `value_begin`'s; items and frames lent for this call.
-        let (value, given, source) =
-            unsafe { (token(value), elements(items, n), frames(source, n_source)) };
-        thread::value_args(&value, &given, source);
+        unsafe {
+            let (value, source) = (token(value), frames(source, n_source));
+            with_elements(items, n, |given| thread::value_args(&value, given, source));
+        }
     });
 }
 
@@ -134,8 +157,12 @@ pub(super) unsafe extern "C" fn value_items(
 ) {
     guard((), || {
         // SAFETY: a token of `value_begin`'s; items lent for this call.
-        let (value, given) = unsafe { (token(value), elements(items, n)) };
-        thread::with_run(|run| run.value(&value, &given));
+        unsafe {
+            let value = token(value);
+            with_elements(items, n, |given| {
+                thread::with_run(|run| run.value(&value, given))
+            });
+        }
     });
 }
 

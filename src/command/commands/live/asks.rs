@@ -48,7 +48,7 @@ pub fn ask(connection: &mut Connection, command: &Command) -> Result<Value, Stop
 }
 
 /// The request for a patch. Files in it are named by absolute paths, as the process may run in another directory.
-fn add(patch: &str) -> Result<Request, Stop> {
+pub fn add(patch: &str) -> Result<Request, Stop> {
     let spec: PatchSpec = patch.parse()?;
     let spec = absolute(&[spec])?
         .pop()

@@ -49,9 +49,13 @@ fn number_of(file: &Path) -> Option<u32> {
         .ok()
 }
 
-/// That process, if it listens.
-pub fn find(pid: u32) -> Result<Option<Connection>, Stop> {
-    Ok(all(Some(pid))?.pop())
+/// The process that is meant, if only one can be.
+pub fn only(pid: Option<u32>) -> Result<Option<Connection>, Stop> {
+    let mut found = all(pid)?;
+    Ok(match found.len() {
+        1 => found.pop(),
+        _ => None,
+    })
 }
 
 /// The process that is meant.

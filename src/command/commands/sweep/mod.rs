@@ -1,7 +1,7 @@
 //! `graphpatch sweep`: runs the program once for each of many nodes, patched there, and measures what that changes.
 //!
 //! `checks.rs` refuses bad arguments. `nodes.rs` finds the nodes, and `each.rs` makes the patch at each of them, in each place
-//! of the slice's axis (`axis.rs`). `once.rs` runs the program once, `measure.rs` measures that run by the metrics of `metric.rs`, and `pool.rs` makes all runs.
+//! of the slice's axis (`axis.rs`). `measure.rs` measures one run by the metrics of `metric.rs`, and `pool.rs` makes all runs.
 //! `journal.rs` keeps what was measured so far, `table.rs` is the result, `heat.rs` and `svg.rs` draw it, and `results.rs`
 //! saves it.
 
@@ -13,7 +13,6 @@ mod journal;
 mod measure;
 mod metric;
 mod nodes;
-mod once;
 mod pool;
 mod results;
 mod svg;
@@ -26,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::launch::batch::Interrupts;
+use crate::launch::once::Program;
 use clap::Args;
 use graphpatch_core::graph::{Graph, GraphFile};
 use graphpatch_core::patch::RunRange;
@@ -39,7 +39,6 @@ use each::{Each, Experiment};
 use journal::Journal;
 use measure::{BareRun, Measurements};
 use metric::Metric;
-use once::Program;
 use table::{Key, Row, Table};
 
 /// Run PROGRAM once for each node of a pattern, patched there, and measure what that changes
@@ -181,6 +180,7 @@ impl Sweep {
             dir,
             threads: self.threads(),
             limit: self.timeout,
+            compiled_values: false,
         })
     }
 

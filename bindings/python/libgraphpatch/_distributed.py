@@ -218,8 +218,8 @@ def _take(whole: Any, made: Any) -> Any:
 
 
 def on_whole(value: Any, function: Callable[[Any], Any]) -> Any:
-    """What ``function`` returns for the value. For a DTensor it is called with the gathered value, on all ranks, and what
-    it returns is placed as the DTensor is: torch forgets what is written into a slice of a DTensor."""
+    """What ``function`` returns for the value. For a DTensor it is called with the gathered value, on all ranks, and
+    what it returns is placed as the DTensor is: torch forgets what is written into a slice of a DTensor."""
     if _api is None or not isinstance(value, _api.DTensor):
         return function(value)
     with hidden(True):

@@ -18,14 +18,15 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/served build/endings build/flat build/packaged build/plugin.so build/late build/dynamics build/square_op.so
+PLAIN_PROGRAMS := build/infer build/runner build/served build/steady build/endings build/flat build/packaged build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
 ALONE_PROGRAMS := build/c_alone build/c_handles
 # The programs that use the C++ binding; the first one needs no libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_transformer build/cpp_scopes build/card/card
-PROGRAMS := $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_transformer build/card/card
+# Those that take longest to compile come first.
+PROGRAMS := build/cpp_scopes $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
 help: ## list the targets
@@ -121,6 +122,10 @@ sanitize: build ## the C programs that need no libtorch, under the address, unde
 stress: venv build build/libmodel.so ## 64 threads that record, patch, fork and end sessions, in C and in Python: five minutes each, or SECONDS_OF_STRESS
 	SECONDS_OF_STRESS=$(or $(SECONDS_OF_STRESS),300) $(PYTHON) -m pytest tests/hosts/test_crowds.py -q -s $(T)
 
+.PHONY: stress-attach
+stress-attach: venv build build/steady build/served ## 100 attaches each to programs that compute and serve, or ATTACHES; prints how long each took
+	ATTACHES=$(or $(ATTACHES),100) $(PYTHON) -m pytest tests/torch/test_attach.py -q -s $(T)
+
 # Inputs that fail are written to build/fuzz. Add such an input to tests/fuzz/seeds, which tests/damaged.rs reads on every run.
 # MALLOC_PERTURB_ overwrites freed memory, so that a use after free shows.
 FUZZ = cd tests/fuzz && MALLOC_PERTURB_=165 TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) cargo run --release --locked --quiet
@@ -163,6 +168,16 @@ build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@echo "zoo: installing its packages into build/zoo (40 MB to load)" >&2
 	@rm -rf build/zoo && $(INSTALL_INTO) build/zoo -r $<
 	@cp $< $@
+
+# All of it takes some minutes of two cores, most of them in Inductor. CI runs a part: MODELS='BERT LSTM' FORMS='compiled exported'
+# COMPILER=aot_eager.
+.PHONY: test-forms
+test-forms: venv build build/cpp_transformer ## six models in TorchScript, compiled, exported, AOTInductor and C++ form, node by node (tests/forms)
+	$(PYTHON) -m pytest -W ignore::UserWarning tests/forms -q $(T)
+
+.PHONY: forms
+forms: venv build build/cpp_transformer ## how many of eager's operations each form has: docs/reference/forms.md
+	$(PYTHON) -W ignore::UserWarning tests/forms/page.py
 
 # CI runs a part of the host programs in a minute or two. All of them, each bare and instrumented, take half an hour of two cores.
 .PHONY: hosts
@@ -299,9 +314,10 @@ docs: $(MDBOOK)/bin/mdbook ## the documentation as a site with a search: build/b
 	$(MDBOOK)/bin/mdbook build docs
 	@echo "open build/book/index.html" >&2
 
+# Unoptimized: it compiles in half the time, and the site is made in seconds.
 $(MDBOOK)/bin/mdbook:
 	@echo "docs: installing mdBook into $(MDBOOK) (a few minutes, once)" >&2
-	cargo install mdbook --version $(MDBOOK:target/tools/mdbook-%=%) --locked --no-default-features --features search --root $(MDBOOK)
+	CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug mdbook --version $(MDBOOK:target/tools/mdbook-%=%) --locked --no-default-features --features search --root $(MDBOOK)
 
 # The pictures in README. A Chromium (CHROMIUM=/path) takes them of the demo's output and of the page that the demo makes.
 .PHONY: screenshots
@@ -333,6 +349,10 @@ bench: venv build build/bench/cost build/bench/patch build/bench/modules build/b
 bench-python: venv build ## the same for eager Python, next to hooks and to the libraries that GRAPHPATCH_PEERS has
 	$(PYTHON) benches/python.py --rounds $(or $(ROUNDS),40)
 
+.PHONY: bench-attach
+bench-attach: venv build build/steady ## what attaching to a running program costs it
+	$(PYTHON) benches/attach.py --rounds $(or $(ROUNDS),10)
+
 # Needs no Rust and no .venv: copy target/release/libgraphpatch.so to the machine with the card. If it has no C++ compiler, copy an
 # adapter from `graphpatch doctor --build` too, and name its folder in GRAPHPATCH_ADAPTER_DIR.
 .PHONY: gpu-check
@@ -359,13 +379,13 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter bench test test-view test-hosts hosts stress build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter bench test test-view test-hosts test-forms forms hosts stress build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 
-# libtorch's headers, compiled once for all programs with these flags (0.9 GB). Tests look for source lines (-g), and some programs
+# libtorch's headers, compiled once for all programs with these flags (0.7 GB). Tests look for source lines (-g1), and some programs
 # are shared objects (-fPIC).
-HOST_CXX = $(CXX) $(CXXFLAGS) -g -fPIC $(TORCH_CXXFLAGS) $(CPP_INCLUDE)
+HOST_CXX = $(CXX) $(CXXFLAGS) -g1 -fPIC $(TORCH_CXXFLAGS) $(CPP_INCLUDE)
 WITH_TORCH := -include build/libtorch.hpp
 
 build/libtorch.hpp.gch: build/torch.mk
@@ -373,7 +393,7 @@ build/libtorch.hpp.gch: build/torch.mk
 	@printf '#include <torch/%s.h>\n' script torch > build/libtorch.hpp
 	@$(HOST_CXX) -x c++-header build/libtorch.hpp -o $@
 
-build/infer build/runner build/served build/endings build/flat build/packaged build/dynamics: build/%: tests/programs/cpp/%.cpp tests/programs/cpp/include/host.h \
+build/infer build/runner build/served build/steady build/endings build/flat build/packaged build/dynamics: build/%: tests/programs/cpp/%.cpp tests/programs/cpp/include/host.h \
     build/libtorch.hpp.gch
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)
@@ -429,7 +449,7 @@ build/cpp_alone: tests/programs/cpp/alone.cpp tests/programs/cpp/include/check.h
 	@echo "programs: compiling cpp_alone" >&2
 	@$(CXX) -std=c++17 $(CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK)
 
-build/cpp_modules build/cpp_functions build/cpp_reused: build/cpp_%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,check.hpp square.hpp) \
+build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared: build/cpp_%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,check.hpp square.hpp) \
     $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)

@@ -22,7 +22,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use commands::{check, complete, demo, diff, doctor, live, mcp, run, serve, show, sweep, view};
+use commands::{
+    attach, bisect, check, complete, demo, diff, doctor, live, mcp, merge, run, serve, show, sweep,
+    view,
+};
 use voice::{USAGE, finish, print, say};
 
 const EXAMPLES: &str = "\
@@ -59,12 +62,15 @@ struct Cli {
 enum Sub {
     Run(run::Run),
     Live(live::Live),
+    Attach(attach::Attach),
     Sweep(sweep::Sweep),
     Show(show::Show),
     View(view::View),
     Serve(serve::Serve),
     Complete(complete::Complete),
     Diff(diff::Diff),
+    Merge(merge::Merge),
+    Bisect(bisect::Bisect),
     Check(check::Check),
     Doctor(doctor::Doctor),
     Mcp(mcp::Mcp),
@@ -85,12 +91,15 @@ fn main() -> ExitCode {
     finish(match cli.command {
         Sub::Run(arguments) => arguments.run(),
         Sub::Live(arguments) => arguments.run(),
+        Sub::Attach(arguments) => arguments.run(),
         Sub::Sweep(arguments) => arguments.run(),
         Sub::Show(arguments) => arguments.run(),
         Sub::View(arguments) => arguments.run(),
         Sub::Serve(arguments) => arguments.run(),
         Sub::Complete(arguments) => arguments.run(Cli::command()),
         Sub::Diff(arguments) => arguments.run(),
+        Sub::Merge(arguments) => arguments.run(),
+        Sub::Bisect(arguments) => arguments.run(),
         Sub::Check(arguments) => arguments.run(),
         Sub::Doctor(arguments) => arguments.run(),
         Sub::Mcp(arguments) => arguments.run(),

@@ -101,6 +101,7 @@ impl RunOptions {
             },
             run_at: self.run_at.clone(),
             live: false,
+            compiled_values: false,
             report_dir: report_dir.to_path_buf(),
         })
     }

@@ -33,14 +33,13 @@ use std::path::{Path, PathBuf};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use graphpatch_core::error::{Error, Result};
-use libtorch::is_libtorch_cpu;
 use trust::{Sound, Unfit};
 
 pub use disable::{DISABLE_VARIABLE, is_disabled};
-pub use libtorch::{Libtorch, in_directory};
+pub use libtorch::{Libtorch, in_directory, is_libtorch_cpu};
 pub use message::say;
 pub use program::{Found, find_for_program, find_in_path};
-pub use shipped::Shipped;
+pub use shipped::{Shipped, prefer_adapter};
 pub use unfit::{check_library, why_not_preloaded};
 pub use versions::{ANYWAY, NEWEST, OLDEST, supported};
 

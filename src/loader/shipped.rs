@@ -5,11 +5,21 @@
 
 use std::path::{Path, PathBuf};
 
+use graphpatch_locks::OnceLock;
+
 use super::cache::Name;
 use super::{Libtorch, build, environment};
 
 /// The folder beside the library.
 pub const FOLDER: &str = "graphpatch-adapters";
+
+/// An adapter that `graphpatch attach` has built: the environment of the process may name another cache.
+static PREFERRED: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on this adapter comes before all others where it fits. The first call counts.
+pub fn prefer_adapter(file: &Path) {
+    let _ = PREFERRED.set(file.to_path_buf());
+}
 
 /// What the folders of built adapters have for one libtorch.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,6 +36,9 @@ impl Shipped {
     /// Looks for the adapter of `libtorch` where `library` (a path of libgraphpatch) and the environment say.
     pub fn find(libtorch: &Libtorch, library: Option<&Path>) -> Shipped {
         let mut shipped = Shipped::default();
+        if let Some(preferred) = PREFERRED.get() {
+            shipped.look_at(&Name::of(libtorch), preferred.clone());
+        }
         if let Some(named) = environment::variable("GRAPHPATCH_ADAPTER_DIR") {
             let dir = PathBuf::from(named);
             if dir.is_dir() {
@@ -47,22 +60,26 @@ impl Shipped {
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         files.sort();
         for file in files {
-            let Some(name) = Name::parse(&file) else {
-                continue;
-            };
-            match unfit(&name, &wanted) {
-                None => match build::sound(&file) {
-                    Ok(_) => self.fits.push(file),
-                    Err(why) => self.near.push(format!("{} {}", file.display(), why.why())),
-                },
-                Some(why) if name.version == wanted.version => {
-                    self.near.push(format!("{} {why}", file.display()));
-                }
-                Some(_) => self.others.push(name.version),
-            }
+            self.look_at(&wanted, file);
         }
         self.others.sort();
         self.others.dedup();
+    }
+
+    fn look_at(&mut self, wanted: &Name, file: PathBuf) {
+        let Some(name) = Name::parse(&file) else {
+            return;
+        };
+        match unfit(&name, wanted) {
+            None => match build::sound(&file) {
+                Ok(_) => self.fits.push(file),
+                Err(why) => self.near.push(format!("{} {}", file.display(), why.why())),
+            },
+            Some(why) if name.version == wanted.version => {
+                self.near.push(format!("{} {why}", file.display()));
+            }
+            Some(_) => self.others.push(name.version),
+        }
     }
 
     /// A message for the case that none could be used; empty if there is nothing to say.

@@ -77,6 +77,8 @@ pub enum Request {
     },
     /// Removes everything that came by the socket, and stops listening.
     Stop {},
+    /// The same, and nothing of the library is in the way of runs any more.
+    Detach {},
 }
 
 /// Which process it is.

@@ -42,6 +42,10 @@ pub struct Options {
     /// Listen for live control.
     #[serde(default)]
     pub live: bool,
+    /// Probes in code of `torch.compile` keep what that code computes, and never what its operations compute one by one. Our
+    /// Python package reads this.
+    #[serde(default)]
+    pub compiled_values: bool,
     /// Where reports go.
     pub report_dir: PathBuf,
 }
@@ -94,6 +98,7 @@ mod tests {
             operations: Operations::Always,
             run_at: vec!["wte.embedding".into()],
             live: true,
+            compiled_values: true,
             report_dir: dir.path().into(),
         };
         options.save(&file).expect("save");

@@ -26,6 +26,8 @@ pub(crate) struct Frame {
     quiet: SmallVec<[Quiet; 2]>,
     /// Parameters that have a node already: index in the root, name.
     pub(crate) parameters: SmallVec<[(u32, Name); 4]>,
+    /// Whether patches of the scope may name a parameter.
+    pub(crate) patches_parameters: bool,
     /// What is wanted of the scope, as long as neither the root's parameters nor the recording change.
     pub(crate) wants: Wants,
     /// Bits of the families of operations whose names have to be counted, see [`family_bit`].
@@ -87,6 +89,7 @@ impl Frame {
             base,
             site,
             parameters: SmallVec::new(),
+            patches_parameters: false,
             wants: Wants::NOTHING,
             families: 0,
             scopes: 0,
@@ -145,8 +148,7 @@ impl Frame {
             self.wants = Wants::NOTHING;
             return;
         };
-        let (mut inputs, mut output) = (record, record);
-        let mut parameters = record && !prepared.parameters.is_empty();
+        let (mut inputs, mut output, mut parameters) = (record, record, false);
         self.scopes = 0;
         let operations = self.look_for_operations(plan, record);
         if let (Some(plan), Some(site)) = (plan, self.site) {
@@ -162,6 +164,9 @@ impl Frame {
                 parameters = parameters || plan.is_open(site, true);
             }
         }
+        self.patches_parameters = parameters;
+        parameters |= record && !prepared.parameters.is_empty();
+        output |= parameters; // the scope may return one
         if parameters {
             self.scopes = u64::MAX; // the scopes that are called may be given patched parameters
         }

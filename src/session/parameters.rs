@@ -19,14 +19,15 @@ pub enum Operand {
 
 impl Run {
     /// Sets which tensors the root's parameters are: their identities in the root's order, 0 where there is no tensor. No other
-    /// tensor may get one of these identities while the run lasts.
+    /// tensor may get one of these identities while the run lasts. A host may call this again in the run, where parameters
+    /// become other tensors.
     pub fn set_parameters(&mut self, identities: impl Iterator<Item = usize>) {
         for (index, identity) in identities.enumerate() {
             if identity != 0 {
-                self.parameters
-                    .entry(identity)
-                    .or_default()
-                    .push(index as u32);
+                let indices = self.parameters.entry(identity).or_default();
+                if !indices.contains(&(index as u32)) {
+                    indices.push(index as u32);
+                }
             }
         }
     }
@@ -39,26 +40,46 @@ impl Run {
         identity: usize,
         value: Option<&Element<'_>>,
     ) -> Operand {
-        let Some((index, name, own)) = self.parameter(level, identity) else {
+        // Nearly all operands are no parameters.
+        if !self.parameters.contains_key(&identity) {
             return Operand::Plain;
-        };
-        let frame = self.frame(level);
-        let known = frame.and_then(|frame| frame.parameters.iter().find(|known| known.0 == index));
-        let name = match (known, value) {
-            (Some((_, name)), _) => *name,
-            (None, None) if self.recorder.is_some() => return Operand::Undescribed,
-            (None, _) => self.add_parameter(level, index, (name, own), value),
-        };
-        match self.has_targets(self.site(level, name)) {
+        }
+        let mut is_patched = false;
+        if let Some((index, name, own)) = self.parameter(level, identity) {
+            let frame = self.frame(level);
+            let known =
+                frame.and_then(|frame| frame.parameters.iter().find(|known| known.0 == index));
+            let name = match (known, value) {
+                (Some((_, name)), _) => *name,
+                (None, None) if self.recorder.is_some() => return Operand::Undescribed,
+                (None, _) => self.add_parameter(level, index, (name, own), value),
+            };
+            is_patched = self.has_targets(self.site(level, name));
+        }
+        match is_patched || self.is_patched_around(level, identity) {
             true => Operand::Patched,
             false => Operand::Plain,
         }
     }
 
+    /// Whether a scope around the one at `level` has read this parameter and has patches of it, which hold for everything
+    /// inside that scope.
+    fn is_patched_around(&self, level: usize, identity: usize) -> bool {
+        let Some(indices) = self.parameters.get(&identity) else {
+            return false;
+        };
+        (level + 1..self.frames.len()).any(|outer| {
+            let known = self.frame(outer).filter(|frame| frame.copies);
+            let mut read = known.iter().flat_map(|frame| &frame.parameters);
+            read.any(|(index, name)| {
+                indices.contains(index) && self.has_targets(self.site(outer, *name))
+            })
+        })
+    }
+
     /// The parameter with this identity, if the scope at `level` may read it: its index in the root, the name it asks for, and
     /// whether it is the module's own.
     fn parameter(&self, level: usize, identity: usize) -> Option<(u32, Name, bool)> {
-        // Nearly all operands are no parameters.
         let indices = self.parameters.get(&identity)?;
         let prepared = self.frame(level)?.prepared.as_ref()?;
         indices.iter().find_map(|index| {

@@ -242,10 +242,11 @@ impl Run {
             return quiet(Wants::NOTHING);
         }
         let handed = self.wants().has(Wants::OPERANDS);
+        let reads = self.frames.iter().any(|frame| frame.patches_parameters);
         if !self.concerns(scope.family()) {
-            if handed {
+            if handed || reads {
                 self.open(None, scope, None, None);
-                return quiet(self.want_inputs());
+                return quiet(self.want_parameters(reads));
             }
             self.cold += 1;
             return quiet(Wants::NOTHING.with(Wants::IGNORED, true));
@@ -261,6 +262,7 @@ impl Run {
             && self.times.is_none()
             && self.modules
             && !handed
+            && !reads
         {
             self.cold += 1;
             return quiet(Wants::NOTHING);
@@ -286,8 +288,8 @@ impl Run {
             }
         }
         let mut wants = self.open(Some(name), scope, site, event);
-        if handed {
-            wants = self.want_inputs();
+        if handed || reads {
+            wants = self.want_parameters(reads);
         }
         Entered {
             wants: wants.with(Wants::SOURCE, unknown.is_some()),
@@ -295,14 +297,22 @@ impl Run {
         }
     }
 
-    /// The innermost scope may be given a patched parameter of the scope around it. So its inputs have to be shown, even if
-    /// nothing else is wanted of it.
-    fn want_inputs(&mut self) -> Wants {
+    /// The innermost scope may be given a parameter by the scope around it. So its inputs have to be shown, even if nothing else is
+    /// wanted of it. If a scope around it has patches of a parameter, it may read that one by itself, wherever it has it from, and it
+    /// may return it: then its operands and its output are wanted, too.
+    fn want_parameters(&mut self, reads: bool) -> Wants {
         if let Some(frame) = self.frames.last_mut() {
-            frame.wants = frame
-                .wants
-                .with(Wants::INPUTS, true)
-                .with(Wants::INSIDE, true);
+            let mut wants = frame.wants;
+            for bit in [Wants::INPUTS, Wants::INSIDE] {
+                wants = wants.with(bit, true);
+            }
+            for bit in [Wants::OUTPUT, Wants::OPERANDS, Wants::OPERATIONS] {
+                wants = wants.with(bit, reads && !frame.scope.opaque || wants.has(bit));
+            }
+            frame.wants = wants;
+            if reads {
+                frame.scopes = u64::MAX; // so may each scope that is called here
+            }
         }
         self.wants()
     }

@@ -98,6 +98,11 @@ impl Session {
         })
     }
 
+    /// Whether it was attached from outside of the program, beside the program's own.
+    pub fn is_for_command(&self) -> bool {
+        self.for_command
+    }
+
     pub fn is_recording(&self) -> bool {
         self.recording.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-"""The library exports the header's calls, the preload's hooks, Python's extension, and nothing else."""
+"""The library exports the header's calls, the preload's hooks, Python's extension, the entry for `graphpatch attach`, and nothing else."""
 
 import ctypes
 import re
@@ -15,6 +15,8 @@ MEMBERS = set(re.findall(r'"(_ZN?K?5torch\w+)"', TABLE))
 HOOKS = LIBC | MEMBERS
 # The entry point by which Python imports the library as an extension module.
 EXTENSION = {"PyInit__native"}
+# What `graphpatch attach` calls in a process that runs already.
+ATTACHED = {"graphpatch_attach_begin"}
 
 
 def test_exports_are_the_calls_the_hooks_and_the_extension() -> None:
@@ -23,7 +25,7 @@ def test_exports_are_the_calls_the_hooks_and_the_extension() -> None:
         ["nm", "-D", "--defined-only", "--with-symbol-versions", LIBRARY], capture_output=True, text=True, check=True
     ).stdout
     exported = [line.split()[-1] for line in listed.splitlines()]
-    assert sorted(exported) == sorted(set(read(HEADER)["functions"]) | HOOKS | EXTENSION)
+    assert sorted(exported) == sorted(set(read(HEADER)["functions"]) | HOOKS | EXTENSION | ATTACHED)
 
 
 def test_the_librarys_version_is_the_headers() -> None:

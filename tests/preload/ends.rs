@@ -196,6 +196,7 @@ fn reports_hold_what_the_process_is() {
         record: true,
         trace: false,
         live: false,
+        compiled_values: false,
         patches: vec![],
         on_error: graphpatch_core::patch::OnError::Raise,
         report_dir: reports.clone(),

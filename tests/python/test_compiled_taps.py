@@ -268,3 +268,33 @@ def test_the_operator_is_quiet_outside_of_runs() -> None:
     x = torch.ones(3)
     torch.ops.graphpatch.tap(x, "layers_0.softmax")
     assert same(x, torch.ones(3))
+
+
+class InPlace(nn.Module):
+    """Operations that return the operand that they have written into, and a norm that only reads its statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.norm(self.conv(x)))
+        y += y.flip(0)
+        return y.mul_(2).sum(-1)
+
+
+def test_written_operands_have_taps(replays: list[Replay]) -> None:
+    model, x = InPlace().eval(), torch.randn(2, 3, 6)
+    pg, eager = PatchableGraph(compiled(model), x), PatchableGraph(model, x)
+    bare = eager(x)
+    pg(x)
+    replays.clear()
+    for path in ("conv.conv1d", "norm.batch_norm", "relu.relu_", "add_", "mul_", "sum_1"):
+        for patch in (ZeroPatch(slice=0), AddPatch(value=1.0, slice=(..., 0))):
+            kept = [ProbePatch[Tensor]() for _ in range(2)]
+            with pg.patch({path: [kept[0], patch]}, on_missing="raise"):
+                found = pg(x)
+            with eager.patch({path: [kept[1], patch]}, on_missing="raise"):
+                assert same(found, eager(x)) and not same(found, bare), path
+            assert same(kept[0].activation, kept[1].activation), path
+    assert not replays and same(pg(x), bare)

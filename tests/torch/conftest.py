@@ -18,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "infer",
         "runner",
         "served",
+        "steady",
         "endings",
         "flat",
         "packaged",

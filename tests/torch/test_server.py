@@ -44,6 +44,12 @@ class Client:
         return int(words[1]), torch.tensor([float(word) for word in words[2:]])
 
 
+def listens(path: Path) -> bool:
+    """Whether a server accepts connections at a path. Between its `bind` and its `listen` the file is there, and connections are refused."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def close_to(row: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether two rows agree up to rounding: sums in a batch may have another order than sums of a single row."""
     return torch.allclose(row, expected.flatten(), rtol=0, atol=1e-5)
@@ -74,7 +80,7 @@ def test_every_answer_is_bare_or_patched(way: str, moved: Path, tmp_path: Path) 
         env=clean(tmp_path / "home"),
     )
     try:
-        wait_until(lambda: path.exists() or process.poll() is not None, "the server's socket")
+        wait_until(lambda: listens(path) or process.poll() is not None, "the server")
         assert process.poll() is None, process.communicate()
         control = Client(path)
         assert control.ask("tree").startswith("error nothing has run")

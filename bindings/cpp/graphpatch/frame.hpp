@@ -1,10 +1,12 @@
 // The open calls of this thread, from the root's to the innermost one, and what the library wants of each.
 #pragma once
 
+#include "put_back.hpp"
 #include "structure.hpp"
 #include "tree.hpp"
 
 #include <initializer_list>
+#include <memory>
 
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
@@ -19,20 +21,31 @@ public:
 
     const char* name() const noexcept { return name_; }
     void add(detail::Structure& out) const { add_(value_, out); }
-    void take(detail::Leaves& leaves) const { take_(value_, leaves, name_); }
+    // Writes what patches have changed into the value. Returns what makes up for that when the call ends; empty if nothing
+    // changed.
+    std::unique_ptr<detail::PutBack> take(detail::Leaves& leaves) const { return take_(value_, leaves, name_); }
 
 private:
+    using Taken = std::unique_ptr<detail::PutBack>;
     template <class T>
     static void add(void* value, detail::Structure& out) {
         if constexpr (std::is_array_v<T>) detail::StructureOf<std::string>::add(static_cast<const char*>(value), out);
         else detail::StructureOf<std::remove_const_t<T>>::add(*static_cast<T*>(value), out);
     }
     template <class T>
-    static void take(void* value, detail::Leaves& leaves, const char*) {
-        detail::StructureOf<T>::take(*static_cast<T*>(value), leaves);
+    static Taken take(void* address, detail::Leaves& leaves, const char*) {
+        T& value = *static_cast<T*>(address);
+        if constexpr (std::is_copy_constructible_v<T> && !std::is_array_v<T>) {
+            T before = value;
+            if (!detail::StructureOf<T>::take(value, leaves)) return nullptr;
+            return std::make_unique<detail::PutBackOf<T>>(value, std::move(before));
+        } else {
+            detail::StructureOf<T>::take(value, leaves);
+            return nullptr;
+        }
     }
     template <class T>
-    static void refuse(void* value, detail::Leaves& leaves, const char* name) {
+    static Taken refuse(void* value, detail::Leaves& leaves, const char* name) {
         bool changed = false;
         if constexpr (std::is_copy_constructible_v<T> && !std::is_array_v<T>) {
             T copy = *static_cast<T*>(value);
@@ -43,12 +56,13 @@ private:
         if (changed)
             throw Error(GP_STATUS_REFUSED, std::string("graphpatch: a patch changed the input ") + name +
                                                ", which is const where its Scope is: take it by value there");
+        return nullptr;
     }
 
     const char* name_;
     void* value_;
     void (*add_)(void*, detail::Structure&);
-    void (*take_)(void*, detail::Leaves&, const char*);
+    Taken (*take_)(void*, detail::Leaves&, const char*);
 };
 
 namespace detail {
@@ -125,6 +139,8 @@ public:
 
     void end() noexcept {
         if (open_ == Open::No) return;
+        for (const auto& input : inputs_) input->now();
+        inputs_.clear();
         if (current == &frame_) current = frame_.outer;
         if (open_ == Open::Scope) gp_scope_leave();
         else if (open_ == Open::Run) gp_run_end();
@@ -229,13 +245,15 @@ private:
         uint32_t changed = 0;
         check(gp_scope_inputs(structure.text.c_str(), structure.tensors.data(), structure.tensors.size(), &changed));
         Leaves leaves;
-        for (size_t i = 0; changed && i < n; ++i) inputs[i].take(leaves);
+        for (size_t i = 0; changed && i < n; ++i)
+            if (auto input = inputs[i].take(leaves)) inputs_.push_back(std::move(input));
     }
 
     Open open_ = Open::No;
     Frame frame_;
     std::shared_ptr<Tree> tree_;
     std::shared_ptr<ScopeEntry> scope_;
+    std::vector<std::unique_ptr<PutBack>> inputs_;
 };
 
 } // namespace detail

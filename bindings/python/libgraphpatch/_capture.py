@@ -20,7 +20,7 @@ from ._dynamo import before_the_first_compilation, skip_package
 from ._forward_scope import give_back
 from ._locks import new_lock
 from ._module_call import call_module, is_seen
-from ._modules import see_compiled
+from ._modules import is_handlers, note, see_compiled
 from ._thread import Frame, thread
 from ._watched import watched
 
@@ -125,10 +125,25 @@ def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with hidden(True):
                 return original(*args, **kwargs)
+        except Exception as error:
+            if not is_handlers(error) and not frame.seen:
+                _tell_of_uncompiled(frame, args[0] if args else None, error)
+            raise
         finally:
             thread.frame = frame
 
     return compile_frame
+
+
+def _tell_of_uncompiled(frame: Frame, code: Any, error: Exception) -> None:
+    """torch.compile has given up a function as a whole: Python runs it, and our dispatch key is hidden."""
+    name = getattr(code, "co_qualname", getattr(code, "co_name", "a function"))
+    why = str(error).partition("\n")[0]
+    note(
+        frame.root.session,
+        f"{name}: torch.compile does not compile it ({why}); modules that it calls are seen, but operations that it"
+        " calls itself are not",
+    )
 
 
 def _around(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

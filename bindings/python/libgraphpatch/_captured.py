@@ -18,12 +18,12 @@ from torch import Tensor, fx
 from . import _marks
 from ._dispatch_key import hidden
 from ._header import GP_WANTS_RECORD
-from ._modules import class_name, is_handlers, note_failure
+from ._modules import class_name, is_handlers, note, note_failure
 from ._replay import Replay
 from ._run import spare
 from ._side_effects import Before
 from ._tapped_graph import Layout
-from ._taps import Taps
+from ._taps import ONE_BY_ONE, Taps
 from ._thread import Frame, thread
 from ._watched import watched
 from .errors import PatchError
@@ -102,8 +102,9 @@ class Captured:
             done = self._by_taps(frame, args, changes)
             if done is not None:
                 return done[0]
-            if thread.only_taps is not None:
-                thread.only_taps.add(class_name(frame.module))
+            # Parameters have no taps; they are read by a run of their own.
+            if thread.only_taps is not None and not frame.root.by_parameter:
+                self._tell_of_replay(frame, thread.only_taps)
         if changes:
             return self._replay(_marks.Modules(_caller()), args)
         if frame.plan or records:
@@ -114,6 +115,14 @@ class Captured:
                 return self._compiled(*args)
         finally:
             thread.frame = frame
+
+    def _tell_of_replay(self, frame: Frame, told: set[str]) -> None:
+        """The values of compiled code were asked for, and cannot be had."""
+        name = class_name(frame.module)
+        told.add(name)
+        if frame.root.session is None:
+            why = "; taps need torch.no_grad()" if torch.is_grad_enabled() else ""
+            note(None, f"{name}: {ONE_BY_ONE}{why}")
 
     def _by_taps(self, frame: Frame, args: tuple[Any, ...], changes: bool) -> tuple[Any] | None:
         """The result of compiled code that applies the run's patches by taps; None if there is no such code."""

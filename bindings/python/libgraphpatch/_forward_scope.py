@@ -97,12 +97,22 @@ def give_back() -> None:
         return
     with _lock:
         _compiles = True
-        for holder in _holders:
-            standing = vars(holder).get("forward")
-            if type(standing) is Forward:
-                holder.forward = standing.function  # type: ignore[attr-defined]
-        _holders.clear()
-        _forwards.forget()
+        _restore()
+
+
+def uninstall() -> None:
+    """Gives every class its original function back, until the next :func:`install`."""
+    with _lock:
+        _restore()
+
+
+def _restore() -> None:
+    for holder in _holders:
+        standing = vars(holder).get("forward")
+        if type(standing) is Forward:
+            holder.forward = standing.function  # type: ignore[attr-defined]
+    _holders.clear()
+    _forwards.forget()
 
 
 def _has_compiled() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -21,9 +22,9 @@ SizedStruct = TypeVar("SizedStruct", bound=ctypes.Structure)
 
 
 def _candidates() -> Iterator[Path]:
-    """Where the library may lie: at the path that the user names, else beside this file (an installed package) or in
-    the build folder of a checkout."""
-    named = os.environ.get("GRAPHPATCH_LIBRARY")
+    """Where the library may lie: where `graphpatch attach` says that it is loaded already, or at the path that the user
+    names, else beside this file (an installed package) or in the build folder of a checkout."""
+    named = getattr(sys.modules.get(__package__), "LIBRARY", None) or os.environ.get("GRAPHPATCH_LIBRARY")
     if named:
         yield Path(named)
         return

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _dynamo, _own_backward
+from . import _distributed, _dynamo, _own_backward
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_key import let_higher_order_through
@@ -32,6 +32,7 @@ from ._part import in_method_of, run_part
 from ._root import Cold, Root
 from ._run import (
     COUNTS,
+    Settle,
     begin,
     changed_inputs,
     changed_output,
@@ -86,12 +87,14 @@ def install() -> None:
     global _call, _original
     with _lock:
         if _original is not None:
-            # Another package has replaced `__call__` for a while, and then put back the function that it had looked up.
-            if vars(Module)["__call__"] is _call.__get__(None, Module):
+            # Another package has replaced `__call__` for a while, and then put back the function that it had looked
+            # up; or `uninstall` has put back the original.
+            if vars(Module)["__call__"] in (_call.__get__(None, Module), _original):
                 Module.__call__ = _call
             return
         _original = Module.__call__
         _own_backward.install()
+        _distributed.install()
         if native is not None:
             _configure()
         call = _call = _seeing(_original)
@@ -102,6 +105,14 @@ def install() -> None:
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
         _dynamo.inline_as(call, _original)
+
+
+def uninstall() -> None:
+    """Puts torch's own ``__call__`` back, unless another package has replaced ours or a root is watched. Does nothing
+    before :func:`install`."""
+    with _lock:
+        if _original is not None and vars(Module)["__call__"] is _call and not watched.any:
+            Module.__call__ = _original
 
 
 def is_seen(function: Any) -> bool:
@@ -187,9 +198,10 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
         if prepared(self):
             return script_scope(frame, self, args, kwargs, original)
         wants, signature = enter(frame, self)
+        over: Settle = None
         try:
             if wants & GP_WANTS_INPUTS:
-                args, kwargs = show_inputs(frame, self, signature, args, kwargs)
+                args, kwargs, over = show_inputs(frame, self, signature, args, kwargs)
             if wants & GP_WANTS_OUTPUT and is_hooked(self):
                 return hooked(frame, self, args, kwargs, original)
             output = self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
@@ -200,6 +212,8 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
                 output = show_output(frame, output, owned)
             return output
         finally:
+            if over is not None:
+                over()
             leave(frame)
 
     return call

@@ -7,19 +7,25 @@ model that is being traced, exported or compiled is left alone, since such a cal
 
 from __future__ import annotations
 
+import json
+import os
 import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import Module
 
-from . import _capture, _checkpoint, _dynamo, _exported, _module_call, _source
+from . import _capture, _checkpoint, _distributed, _dynamo, _exported, _forward_scope, _module_call, _source
 from ._absent import tell_of_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_modes import mode_on
+from ._library import check, lib
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
+from ._thread import Thread, thread
+from ._watched import watched
 from .errors import GraphPatchError
 
 _tracing = torch._C._get_tracing_state
@@ -51,10 +57,33 @@ def install() -> None:
         _source.install(None)
     except GraphPatchError:
         return
+    if _asks_for_compiled_values():
+        Thread.compiled_values = True
+        thread.only_taps = set()
     _dynamo.skip_package()
     _dynamo.before_the_first_compilation(_capture.install_first)
     _checkpoint.install()
     _module_call.watch_outermost(_root_of)
+
+
+def uninstall() -> None:
+    """Ends what :func:`install` began. Roots of the program's own stay watched."""
+    watched.make_roots(None)
+    with _lock:
+        _known.clear()
+        _numbers.clear()
+    if not watched.any:
+        _forward_scope.uninstall()
+    _module_call.uninstall()
+
+
+def _asks_for_compiled_values() -> bool:
+    """Whether the command wants values as code of torch.compile computes them (`graphpatch bisect`)."""
+    try:
+        text = Path(os.environ["GRAPHPATCH_OPTIONS"]).read_text("utf-8")
+        return bool(json.loads(text).get("compiled_values"))
+    except (KeyError, OSError, ValueError):
+        return False
 
 
 def _root_of(module: Module) -> Any:
@@ -97,13 +126,12 @@ def _new(module: Module) -> Root:
     _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
     see_direct_calls(root, _module_call.call_module)
     tell_of_absent_parameters(root)
+    if _distributed.holds(module):
+        # What is computed from this rank's part of a DTensor is known only where all operations are seen.
+        check(lib.gp_session_record(None, True))
     if root.why_opaque:
         note(None, f"{name}: its inside is not visible: {root.why_opaque}")
-    if any(
-        kind.__name__ in ("FullyShardedDataParallel", "FSDPModule")
-        for _, part in below(module)
-        for kind in type(part).__mro__
-    ):
+    if any(kind.__name__ == "FullyShardedDataParallel" for _, part in below(module) for kind in type(part).__mro__):
         note(
             None,
             f"{name}: its parameters are sharded by FSDP; outside of the calls that gather them, a parameter's node is"

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointFunction
 
+from ._dispatch_key import hidden
+from ._distributed import is_moving
 from ._operators import operator
 from ._thread import Frame, thread
 
@@ -25,7 +27,12 @@ def install() -> None:
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         original = super(base, cls).apply
-        if type(thread.frame) is not Frame or not _needs_gradient(cls, args):
+        if type(thread.frame) is not Frame:
+            return original(*args, **kwargs)
+        if is_moving(cls):
+            with hidden(True):
+                return original(*args, **kwargs)
+        if not _needs_gradient(cls, args):
             return original(*args, **kwargs)
         switch = operator("own_backward")
         before = switch(True)

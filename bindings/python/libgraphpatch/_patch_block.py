@@ -12,6 +12,7 @@ from ._graphs import is_number
 from ._handle import Handle
 from ._header import gp_patch_counts
 from ._library import check, fail, lib, made, message
+from ._limits import is_limited
 from ._native import method, native
 from ._patch_function import Function
 from ._place import Placed
@@ -19,6 +20,7 @@ from ._recorder import Recorder
 from ._root import Closes
 from .errors import MissingPatchWarning, PatchError, Stopped
 from .flow import Skipping, StopPatch
+from .patches import Limited
 
 
 class Counts(NamedTuple):
@@ -37,10 +39,12 @@ class Opened:
     def __init__(self, recorder: Recorder, places: list[Placed], runs: str | None, this_thread: bool) -> None:
         self.recorder, self.places, self.runs, self.this_thread = recorder, places, runs, this_thread
         self.held: list[Closes | None] = []
+        self.parts: list[tuple[int, Limited]] = []  # the functions of limited patches, by the number of the patch
         self.begun = 0  # how many runs had begun before
         self.changes = sum(not place.done._only_looks() for place in places)
         # How many of the patches are functions of the user's, whose result may be of another type than the value.
         self.functions = sum(place.done._is_function() for place in places)
+        self.limited = sum(is_limited(place.done) for place in places)
         self.before = [Counts() for _ in places]  # the counts of patches that are no longer registered
         # The numbers of the registered patches. `_replaced` has those of earlier versions of them, from before a patch
         # was changed, as long as a run may still use and count these.
@@ -62,6 +66,8 @@ class Opened:
         recorder.opened.append(self)
         root.changes += self.changes
         root.functions += self.functions
+        root.limited += bool(self.limited and not root.limits)
+        root.limits += self.limited
         for place in self.places:
             place.patch._held(self, place.path)
         return self._arguments(specs)
@@ -73,11 +79,23 @@ class Opened:
         with recorder.root.beginning:
             later = recorder.opened[recorder.opened.index(self) :]
             specs = [(opened, opened._specs()) for opened in later]
+            for opened in later:
+                limited = sum(is_limited(place.done) for place in opened.places)
+                recorder.root.limited += bool(limited and not recorder.root.limits)
+                recorder.root.limits += limited - opened.limited
+                opened.limited = limited
             for opened, made_anew in specs:
                 opened._replace(made_anew)
 
     def counts(self) -> list[Counts]:
         """The counts of each patch so far."""
+        counts = self._counts_of_calls()
+        for number, limited in self.parts:
+            counts[number] = counts[number]._replace(applied=counts[number].applied - limited.left)
+        return counts
+
+    def _counts_of_calls(self) -> list[Counts]:
+        """The same, with calls of a limited patch of whose value it meant nothing."""
         # Another thread that enters a block may remove patches of a block that has ended, and save their counts.
         with self.recorder.root.beginning:
             total = self.before
@@ -90,12 +108,14 @@ class Opened:
         return self._replaced if self._numbers is None else [*self._replaced, self._numbers]
 
     def _specs(self) -> list[Handle]:
-        return [self._spec(place) for place in self.places]
+        return [self._spec(number, place) for number, place in enumerate(self.places)]
 
-    def _spec(self, place: Placed) -> Handle:
+    def _spec(self, number: int, place: Placed) -> Handle:
         spec = Handle(lib.gp_spec_free, made(lib.gp_spec_new, place.leaf.encode()))
         living = place.done._describe(spec)
         self.held.append(living)
+        if isinstance(living, Limited):
+            self.parts.append((number, living))
         if isinstance(living, Function) and is_number(self.recorder.graph().node(place.leaf)):
             living.take_number()
         if self.runs is not None:
@@ -133,7 +153,7 @@ class Opened:
             self._numbers = current
 
     def _remove(self) -> None:
-        self.before = self.counts()
+        self.before = self._counts_of_calls()
         for numbers in self._registered():
             lib.gp_patch_remove_all(self.recorder.session, numbers, len(numbers))
         self._replaced, self._numbers = [], None
@@ -146,6 +166,7 @@ class Opened:
             if self in self.recorder.opened:
                 self.recorder.root.changes -= self.changes
                 self.recorder.root.functions -= self.functions
+                self.recorder.root.limits -= self.limited
                 self.recorder.opened.remove(self)
                 for place in self.places:
                     place.patch._let_go(self)
@@ -216,6 +237,10 @@ class PatchBlock(contextlib.ContextDecorator):
                     undo.callback(place.done.close)
             self._recorder.want(1)
             undo.callback(self._recorder.want, -1)
+            if self._recorder.root.has_parts:
+                # What is computed from parts of DTensors is known only where all operations are seen.
+                self._recorder.record(1)
+                undo.callback(self._recorder.record, -1)
             undo.callback(self._recorder.root.retire, opened.held)
             specs = opened._specs()
             opened.undo = undo.pop_all()
@@ -259,7 +284,15 @@ class PatchBlock(contextlib.ContextDecorator):
         if self._on_missing == "ignore":
             return ""
         pairs = zip(self._places, opened.counts(), strict=True)
-        paths = [place.path for place, counts in pairs if not counts.matched]
+        all_counts = [*pairs]
+        paths = [place.path for place, counts in all_counts if not counts.matched]
+        unused = [
+            place.path
+            for place, counts in all_counts
+            if is_limited(place.done) and not counts.applied and not counts.failed
+        ]
+        if not paths and unused:
+            return f"the rows, positions or steps of a patch never came: {', '.join(dict.fromkeys(unused))}"
         if not paths:
             return ""
         what = f"{'a patch' if len(paths) == 1 else 'patches'} never matched: {', '.join(dict.fromkeys(paths))}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from . import _capture, _exported
+from . import _capture, _distributed, _exported
 from ._graphs import Graph, Graphs
 from ._handle import Handle
 from ._header import GP_ON_ERROR_RAISE, GP_ON_ERROR_SKIP
@@ -33,6 +33,7 @@ class Recorder:
         self.session = Handle(lib.gp_session_close, made(lib.gp_session_open))
         self.root = Root(module, f"{_exported.class_of(module)}.forward", self.session)
         _exported.prepare(self.root)
+        self.root.has_parts = _distributed.holds(module)
         self.lock = new_lock()
         self._wanted = self._recordings = 0
         self._skips: set[Any] = set()

@@ -119,6 +119,13 @@ class Root:
         self.changes = 0
         # How many of these patches are functions of the user's.
         self.functions = 0
+        # Whether a run has seen a plain tensor that is this rank's part of a DTensor. What is computed from it is
+        # known only where all operations are seen.
+        self.has_parts = False
+        # How many patches hold that are limited to rows, positions or steps.
+        self.limits = 0
+        # How often such patches began to hold where there were none. What is known of earlier calls ends there.
+        self.limited = 0
         # `open` has one element for each run that is under way. `running` counts these runs, and snapshots of runs,
         # from which a part may be computed again. `retired` holds objects that such a run may still use.
         self.open: list[None] = []
@@ -129,7 +136,8 @@ class Root:
         """Whether a call of ``module`` is a run of this root, and torch's own call of the module is all that happens in
         it. The extension makes such calls without Python."""
         own = self.module() is module and not is_script(module)
-        return own and self.inner is None and not self.why_opaque and module._compiled_call_impl is None
+        watched = self.inner is not None or bool(self.limits) or module._compiled_call_impl is not None
+        return own and not watched and not self.why_opaque
 
     def refresh(self) -> None:
         """Updates the tree if modules or parameters were added, removed or moved."""

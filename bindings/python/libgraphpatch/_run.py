@@ -12,14 +12,18 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import Module
 
 from ._classes import keep_classes
+from ._copied import Copied
 from ._dispatch_key import hide
+from ._distributed import tell_adapter
 from ._dynamo import show_operations
+from ._generation import located
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -43,6 +47,8 @@ from ._thread import Frame, thread
 from .errors import GraphPatchError, PatchError
 
 Call = Callable[..., Any]
+# What has to be called when a call is over, if anything.
+Settle = Callable[[], None] | None
 
 # Whether ``sys.getrefcount`` tells how many references to an object exist. From Python 3.14 on, and without a GIL, some
 # references are not counted. There a value counts as held by others, too, and is copied before it is changed.
@@ -53,6 +59,13 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes a call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
+    if root.limits:
+        with located(root, module, args, kwargs):
+            return _run(root, module, args, kwargs, call)
+    return _run(root, module, args, kwargs, call)
+
+
+def _run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     why = why_opaque(module)
     if root.why_opaque is None and why is not None:
         raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")
@@ -163,6 +176,7 @@ def _begin_run(root: Root, module: Module) -> int:
             check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
         if thread.wants.value:
             keep_classes()
+            tell_adapter()
         return thread.wants.value
     except Exception as error:
         spare(root, module, error)
@@ -289,11 +303,16 @@ def _inside(
     frame: Frame, module: Module, signature: Signature | None, wants: int, args: Any, kwargs: Any, call: Call
 ) -> Any:
     """Shows the inputs, makes the call, and shows the output. ``frame`` is the frame around it, or the root's own."""
+    over: Settle = None
     if wants & GP_WANTS_INPUTS:
-        args, kwargs = show_inputs(frame, module, signature, args, kwargs)
-    if wants & GP_WANTS_OUTPUT and is_hooked(module):
-        return hooked(frame, module, args, kwargs, call)
-    output = call(module, *args, **kwargs)
+        args, kwargs, over = show_inputs(frame, module, signature, args, kwargs)
+    try:
+        if wants & GP_WANTS_OUTPUT and is_hooked(module):
+            return hooked(frame, module, args, kwargs, call)
+        output = call(module, *args, **kwargs)
+    finally:
+        if over is not None:
+            over()
     if wants & GP_WANTS_OUTPUT:
         owned = COUNTS and type(output) is torch.Tensor and sys.getrefcount(output) <= 2
         output = show_output(frame, output, owned)
@@ -327,13 +346,26 @@ def changed_output(frame: Frame, output: Any) -> Any:
 
 def changed_inputs(
     frame: Frame, module: Module, signature: Signature, args: Any, kwargs: Any, values: tuple[Any, ...]
-) -> tuple[Any, Any]:
-    """The arguments as patches left them, after they were shown as ``values``."""
+) -> tuple[Any, Any, Settle]:
+    """The arguments as patches left them, after they were shown as ``values``; and what has to be called when the call
+    is over, if anything."""
     try:
-        return signature.scatter(args, kwargs, values, changed(values))
+        copies: list[Copied] = []
+        left = changed(values, copies)
+        over = partial(_settle, frame, module, copies) if copies else None
+        return *signature.scatter(args, kwargs, values, left), over
     except Exception as error:
         spare(frame.root, module, error)
-        return args, kwargs
+        return args, kwargs, None
+
+
+def _settle(frame: Frame, module: Module, copies: list[Copied]) -> None:
+    """The call is over that got these copies of containers; the inner ones come first."""
+    for copied in copies:
+        try:
+            copied.settle()
+        except Exception as error:
+            spare(frame.root, module, error)
 
 
 def fail_value(frame: Frame, status: int) -> None:
@@ -344,18 +376,22 @@ def fail_value(frame: Frame, status: int) -> None:
         spare(frame.root, frame.module, error)
 
 
-def show_inputs(frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Shows the arguments of the innermost scope's call to the library, and returns them as patches left them."""
+def show_inputs(
+    frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any
+) -> tuple[Any, Any, Settle]:
+    """Shows the arguments of the innermost scope's call to the library. Returns what `changed_inputs` returns."""
     if signature is None or (not module._forward_pre_hooks and signature.lacks(args, kwargs)):
-        return args, kwargs
+        return args, kwargs, None
     try:
         values = signature.gather(args, kwargs)
         structure, tensors = flatten(values)
         check(lib.gp_scope_inputs(structure, _addresses(tensors), len(tensors), thread.wants_at))
-        return signature.scatter(args, kwargs, values, changed(values)) if thread.wants.value else (args, kwargs)
     except Exception as error:
         spare(frame.root, module, error)
-        return args, kwargs
+        return args, kwargs, None
+    if not thread.wants.value:
+        return args, kwargs, None
+    return changed_inputs(frame, module, signature, args, kwargs, values)
 
 
 def _addresses(tensors: list[torch.Tensor]) -> Any:

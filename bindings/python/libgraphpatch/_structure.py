@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 from torch import Tensor
 
 from ._classes import in_class_of
+from ._copied import Copied, CopiedDict, CopiedList
 from ._header import gp_leaf
 from ._library import check, lib, sized
 from ._operators import operator
@@ -138,20 +139,24 @@ class _Leaves:
         return leaf.real if leaf.number == b"f" else leaf.integer
 
 
-def changed(value: Any) -> Any:
+def changed(value: Any, copies: list[Copied] | None = None) -> Any:
     """``value`` with those leaves replaced that the patches changed, after it was shown on this thread. Containers that
-    hold such a leaf are copied; what the caller holds stays as it is."""
-    return _changed(value, _Leaves(), 0)
+    hold such a leaf are copied; what the caller holds stays as it is. ``copies`` gets those that can be written into,
+    the inner ones first."""
+    return _changed(value, _Leaves(), 0, [] if copies is None else copies)
 
 
-def _changed(value: Any, leaves: _Leaves, depth: int) -> Any:
+def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> Any:
     if depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
-        elements = [_changed(element, leaves, depth + 1) for element in value]
+        elements = [_changed(element, leaves, depth + 1, copies) for element in value]
         if all(new is old for new, old in zip(elements, value, strict=True)):
             return value
-        return _rebuilt(value, elements)
+        rebuilt = _rebuilt(value, elements)
+        if isinstance(value, list):
+            copies.append(CopiedList(value, rebuilt))
+        return rebuilt
     if depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
-        return _changed_fields(value, leaves, depth)
+        return _changed_fields(value, leaves, depth, copies)
     return leaves.next(value)
 
 
@@ -176,11 +181,11 @@ def _rebuilt(value: Any, elements: list[Any]) -> Any:
     return made
 
 
-def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
+def _changed_fields(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> Any:
     new: dict[Any, Any] = {}
     for _, key in _fields(value):
         old = _element(value, key)
-        element = _changed(old, leaves, depth + 1)
+        element = _changed(old, leaves, depth + 1, copies)
         if element is not old:
             new[key] = element
     if not new:
@@ -189,11 +194,30 @@ def _changed_fields(value: Any, leaves: _Leaves, depth: int) -> Any:
         copied = _copied_dict(value)
         for key, element in new.items():
             copied[key] = element
+        copies.append(CopiedDict(value, copied, _items, _set_item, _delete_item))
         return copied
     copied = copy.copy(value)  # the constructor is not called, as it may compute fields again
     for key, element in new.items():
         object.__setattr__(copied, key, element)  # works for frozen dataclasses, too
+    copies.append(CopiedDict(value, copied, _attributes, object.__setattr__, object.__delattr__))
     return copied
+
+
+def _items(value: dict[Any, Any]) -> dict[Any, Any]:
+    return dict(dict.items(value))
+
+
+def _set_item(value: dict[Any, Any], key: Any, element: Any) -> None:
+    value[key] = element
+
+
+def _delete_item(value: dict[Any, Any], key: Any) -> None:
+    dict.__delitem__(value, key)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    names = [*getattr(value, "__dict__", ()), *(field.name for field in dataclasses.fields(value))]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _copied_dict(value: dict[Any, Any]) -> dict[Any, Any]:

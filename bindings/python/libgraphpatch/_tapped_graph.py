@@ -29,8 +29,9 @@ class Layout:
 
     Attributes:
         tensors: For each mark, the tensors among its leaves.
-        in_place: For each value that may be tapped, whether no other value shares its memory, so that the tap may write
-            into it. A value that shares memory is copied; the tap writes into the copy, which is used instead of it.
+        in_place: For each value that may be tapped, whether the tap may write into it: no other value shares its
+            memory, or the operation has just written into the operand that it returns. Any other value that shares
+            memory is copied; the tap writes into the copy, which is used instead of it.
         dynamic: Whether a size of an input may differ from call to call.
     """
 
@@ -51,12 +52,10 @@ class Layout:
             transforms += _nesting(node)
             if transforms:
                 pass  # the tap's operator has no rule for the batches of vmap, or for the levels of grad and jvp
-            elif node.op in ("call_function", "call_method") and not _marks.is_mark(node) and not _writes(node):
-                fresh = not memory & seen
-                if _is_plain(node.meta.get("example_value")) and (
-                    fresh or all(written.get(m, -1) < at for m in memory)
-                ):
-                    self.in_place[node] = fresh
+            elif _is_plain(node.meta.get("example_value")):
+                in_place = _in_place(node, not memory & seen, all(written.get(m, -1) < at for m in memory))
+                if in_place is not None:
+                    self.in_place[node] = in_place
             seen |= memory
 
     def output(self, begin: fx.Node) -> fx.Node | None:
@@ -142,6 +141,36 @@ def _last_writes(nodes: list[fx.Node]) -> dict[int, int]:
     return last
 
 
+def _in_place(node: fx.Node, fresh: bool, kept: bool) -> bool | None:
+    """Whether a tap at the node may write into its value; None if there can be no tap.
+
+    Args:
+        fresh: Whether no earlier value has the same memory.
+        kept: Whether nothing is written into that memory from here on.
+    """
+    if node.op not in ("call_function", "call_method") or _marks.is_mark(node):
+        return None
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return None
+    if fresh:
+        return True
+    if _writes(node):
+        return True if _is_first_operand(node) else None
+    return False if kept else None
+
+
+def _is_first_operand(node: fx.Node) -> bool:
+    """Whether the operation returns its first operand as it is, as operations do that write into it."""
+    operand = node.args[0] if node.args else None
+    if not isinstance(operand, fx.Node):
+        return False
+    value, given = node.meta.get("example_value"), operand.meta.get("example_value")
+    if not isinstance(value, Tensor) or not isinstance(given, Tensor):
+        return False
+    places = [(*_memory(each), each.shape, each.stride(), each.storage_offset()) for each in (value, given)]
+    return places[0] == places[1]
+
+
 def _writes(node: fx.Node) -> bool:
     """Whether the operation may write into what it is given."""
     if node.op not in ("call_function", "call_method") or _marks.is_mark(node):
@@ -153,7 +182,16 @@ def _writes(node: fx.Node) -> bool:
     if isinstance(node.target, torch._ops.HigherOrderOperator):
         return True
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "_")
-    return (name.endswith("_") and not name.endswith("__")) or name in ("__setitem__", "batch_norm", "instance_norm")
+    if name in ("batch_norm", "instance_norm"):
+        return not _is_inference(node)
+    return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
+
+
+def _is_inference(node: fx.Node) -> bool:
+    """Whether a norm reads the statistics that it is given, and does not write into them."""
+    fifth = node.args[5] if len(node.args) > 5 else None
+    training = node.kwargs.get("training", node.kwargs.get("use_input_stats", fifth))
+    return getattr(node.target, "__module__", "") == "torch.nn.functional" and training is False
 
 
 def _is_inplace(node: fx.Node) -> bool:

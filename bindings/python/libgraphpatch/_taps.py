@@ -43,6 +43,9 @@ _ENOUGH = 3
 # For how many kinds of inputs, and for how many plans, compiled code and names are kept.
 _KINDS, _PLANS = 8, 64
 
+# Ends a sentence about code of which the values themselves are asked for.
+ONE_BY_ONE = "its compiled code cannot have taps, so that the values are those of its operations one by one"
+
 # Stands for the values that are wanted under a plan that was not met yet.
 _UNKNOWN: frozenset[str] = frozenset(("?",))
 

@@ -98,6 +98,8 @@ class Thread(threading.local):
 
     # The innermost open scope. None outside of runs, and a root's ``cold`` where nothing that happens matters.
     frame: Frame | Cold | None = None if native is None else native.ThreadFrame()
+    # Whether the values of compiled code itself are asked for on all threads that begin from now on.
+    compiled_values = False
 
     def __init__(self) -> None:
         # The root whose PatchableGraph is being called, where its module may have several.
@@ -115,12 +117,14 @@ class Thread(threading.local):
         self.caller: types.FrameType | None = None
         # While the values of compiled code itself are asked for: the classes of the modules whose code ran operation by
         # operation all the same.
-        self.only_taps: set[str] | None = None
+        self.only_taps: set[str] | None = set() if self.compiled_values else None
         # Whether the function of a patch is running. Modules that it calls do not belong to the run.
         self.apart = False
         # What the function of a patch raised, and what it returned. Both are kept until the next function is called.
         self.error: BaseException | None = None
         self.held: torch.Tensor | None = None
+        # The text of the last answer about a DTensor, while the adapter reads it.
+        self.text = b""
 
     def in_compiled(self, began: tuple[types.FrameType, bool] | None) -> None:
         """Notes that compiled code begins or ends. The extension leaves calls in compiled code to Python."""

@@ -50,8 +50,8 @@ class Watched:
                         del self.roots[key]
             self._count()
 
-    def make_roots(self, make: Callable[[Module], Root | None]) -> None:
-        """From now on ``make`` is asked for a root of every module that is called outside of a run."""
+    def make_roots(self, make: Callable[[Module], Root | None] | None) -> None:
+        """From now on ``make`` is asked for a root of every module that is called outside of a run; None ends that."""
         with self._lock:
             self.outermost = make
             self._count()

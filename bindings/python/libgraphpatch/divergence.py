@@ -16,6 +16,7 @@ from ._call import Call
 from ._header import GP_NODE_KIND_PARAMETER
 from ._recorded import Recorded
 from ._run_kept import Nodes, keep, paths_of
+from ._taps import ONE_BY_ONE
 from ._thread import thread
 from .cache import ActivationCache
 
@@ -253,10 +254,7 @@ def _values_of_compiled_code(notes: list[str]) -> Iterator[None]:
     before, thread.only_taps = thread.only_taps, set()
     try:
         yield
-        notes += [
-            f"{name}: its compiled code cannot have taps, so that the values are those of its operations one by one"
-            for name in sorted(thread.only_taps or ())
-        ]
+        notes += [f"{name}: {ONE_BY_ONE}" for name in sorted(thread.only_taps or ())]
     finally:
         thread.only_taps = before
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ._forward_scope import direct_call
+from ._limits import is_limited
 from ._signature import Signature
 from .errors import Stopped
 from .patches import Patch
@@ -52,6 +53,10 @@ class SkipPatch(Patch[Any]):
 
     value: str | Tensor | Callable[..., Any] | Any
     requires_clone: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if is_limited(self):
+            raise ValueError(f"{type(self).__name__} skips a whole call: it takes no rows, positions or steps")
 
 
 @dataclass(kw_only=True)

@@ -9,12 +9,13 @@ slice and are converted, or refused, as PyTorch would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from . import _limits
 from ._handle import Handle
 from ._index import add_index, as_key
 from ._library import check, lib
@@ -23,6 +24,7 @@ from ._patch_value import patch_value
 
 T = TypeVar("T")
 PatchableValue: TypeAlias = Tensor | float | int | bool
+Limit: TypeAlias = "int | str | slice[Any, Any, Any] | range | Sequence[int] | Tensor | None"
 
 
 class Holder(Protocol):
@@ -41,17 +43,25 @@ class Patch(Generic[T]):
     Attributes:
         on: ``"value"``, or ``"grad"``: :meth:`op` is then called in the backward pass, with the gradient of the value
             that comes after this node, of the value's shape. A run without gradients raises ValueError.
+        rows: The rows of the batch to which the patch is limited: a number, a list of numbers, a range, a slice, or a
+            text such as ``"5.."`` or ``"2..6"`` (without 6). With beams, each beam of a text is a row.
+        positions: The positions in the text to which it is limited, counted from the first token of the prompt, in
+            every call of a generation alike; also ``"prompt"`` or ``"generated"``.
+        steps: The steps of a generation to which it is limited. The call with the prompt is step 0.
         requires_clone: :meth:`op` gets a copy, which it may write. Without, it gets the model's own tensor, which it
             must leave as it is.
         path: Where in a container the patch stands in the block that was opened last: what follows the ``|``.
     """
 
     on: Literal["value", "grad"] = "value"
+    rows: Limit = field(default=None, repr=False)
+    positions: Limit = field(default=None, repr=False)
+    steps: Limit = field(default=None, repr=False)
     requires_clone: bool = field(default=True, init=False)
     path: str | None = field(default=None, init=False, compare=False, repr=False)
 
     # The attributes that the library knows of a registered patch. If one changes, the patch is registered anew.
-    _told: ClassVar[frozenset[str]] = frozenset(("value", "slice", "on"))
+    _told: ClassVar[frozenset[str]] = frozenset(("value", "slice", "on", *_limits.NAMES))
 
     def op(self, original_output: T) -> T:
         """Returns the value that takes the place of the one that the model computed. Gradients go through it."""
@@ -88,9 +98,10 @@ class Patch(Generic[T]):
             vars(self)["_holders"] = holders
 
     def _is_own(self, kind: type[Patch[Any]]) -> bool:
-        """Whether the patch does exactly what patches of class ``kind`` do, so that the library can do it itself."""
+        """Whether the patch does exactly what patches of class ``kind`` do, to the whole value or slice, so that the
+        library can do it itself."""
         own = type(self).op is kind.op and type(self).__call__ is Patch.__call__ and "op" not in vars(self)
-        return own and self.on == "value"
+        return own and self.on == "value" and not _limits.is_limited(self)
 
     def _only_looks(self) -> bool:
         """Whether the patch changes nothing that is computed."""
@@ -110,28 +121,61 @@ class Patch(Generic[T]):
     def _describe(self, spec: Handle) -> Function | None:
         """Describes in ``spec`` what the patch does. Returns an object that must be kept as long as the patch is
         registered."""
-        if self.on == "grad":
-            return Function(spec, self._show_gradient)
-        if self.on != "value":
+        if self.on not in ("value", "grad"):
             raise ValueError(f"a patch is on 'value' or on 'grad', not on {self.on!r}")
-        return Function(spec, self._call)
+        if _limits.is_limited(self):
+            _limits.check(self)
+            return Limited(spec, self)
+        return Function(spec, self._show_gradient if self.on == "grad" else self._call)
 
     def _call(self, value: Any) -> Any:
         return self(value.clone() if self.requires_clone and isinstance(value, Tensor) else value)
 
-    def _show_gradient(self, value: Any) -> Any:
+    def _call_part(self, value: Any, mask: Tensor) -> Any:
+        """The value with the result of the patch where the mask holds."""
+        return _limits.joined(mask, self(value.clone() if isinstance(value, Tensor) else value), value)
+
+    def _show_gradient(self, value: Any, mask: Tensor | None = None) -> Any:
         if not isinstance(value, Tensor) or not value.requires_grad:
             raise ValueError(
                 f"{type(self).__name__}(on='grad'): the value has no gradient in this run: gradients are off, or"
                 " neither parameters nor inputs before it require them"
             )
         shown = value.clone()  # the copy's gradient comes only from what is computed after this node
-        shown.register_hook(self._on_gradient)
+        if mask is None:
+            shown.register_hook(self._on_gradient)
+        else:
+            shown.register_hook(lambda gradient: self._on_gradient_part(gradient, mask))
         return shown
+
+    def _on_gradient_part(self, gradient: Tensor, mask: Tensor) -> Tensor:
+        after: Tensor = _limits.joined(mask, self._on_gradient(gradient), gradient)
+        return after
 
     def _on_gradient(self, gradient: Tensor) -> Tensor:
         changed: Any = self
         return _as_tensor(changed(gradient.clone() if self.requires_clone else gradient), gradient)
+
+
+class Limited(Function):
+    """The function of a patch that is limited to rows, positions or steps.
+
+    Attributes:
+        left: How often it was called with a value of which the patch means nothing.
+    """
+
+    def __init__(self, spec: Handle, patch: Patch[Any]) -> None:
+        self._patch, self.left = patch, 0
+        super().__init__(spec, self._call)
+
+    def _call(self, value: Any) -> Any:
+        mask = _limits.selected(self._patch, value)
+        if mask is None:
+            self.left += 1
+            return value
+        if self._patch.on == "grad":
+            return self._patch._show_gradient(value, mask)
+        return self._patch._call_part(value, mask)
 
 
 def _as_tensor(result: Any, gradient: Tensor) -> Tensor:
@@ -230,9 +274,17 @@ class CustomPatch(Patch[T]):
         return self.custom_op(original_output)
 
     def _describe(self, spec: Handle) -> Function | None:
-        if self.on == "value":
+        if self.on == "value" and not _limits.is_limited(self):
             add_index(spec, self.slice)
         return super()._describe(spec)
+
+    def _call_part(self, value: Any, mask: Tensor) -> Any:
+        if self.slice is None:
+            return super()._call_part(value, mask)
+        key, changed = as_key(self.slice), value.clone()
+        part: Any = changed[key].clone()
+        changed[key] = self(part)
+        return _limits.joined(mask, changed, value)
 
     def _on_gradient(self, gradient: Tensor) -> Tensor:
         if self.slice is None:

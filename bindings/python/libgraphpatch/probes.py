@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ._cell import Keeping, Kept
 from ._handle import Handle
+from ._limits import is_limited, kept
 from ._patch_function import Function
-from .patches import Patch
+from .patches import Limit, Patch
 
 V = TypeVar("V")
 
@@ -36,8 +37,19 @@ class ProbePatch(Patch[V], Generic[V]):
     requires_clone: bool = field(default=False, init=False)
     activation: V | None = field(default=None, init=False, compare=False)
 
-    def __init__(self, *, grad: bool = False, on: Any = "value") -> None:
+    def __init__(
+        self,
+        *,
+        grad: bool = False,
+        on: Any = "value",
+        rows: Limit = None,
+        positions: Limit = None,
+        steps: Limit = None,
+    ) -> None:
         self.on, self.keeps_gradient, self.requires_clone = on, grad, False
+        self.rows, self.positions, self.steps = rows, positions, steps
+        if grad and is_limited(self):
+            raise ValueError("ProbePatch(grad=True) keeps the whole value: it takes no rows, positions or steps")
         self.path = self.activation = None
         if grad and on == "grad":
             raise ValueError("a probe of gradients has no gradient of its own: give either grad=True or on='grad'")
@@ -45,8 +57,15 @@ class ProbePatch(Patch[V], Generic[V]):
     def _only_looks(self) -> bool:
         return self._is_own(ProbePatch) and not self.keeps_gradient
 
+    def _changes(self) -> bool:
+        return self.keeps_gradient or not _is_keeping(self, ProbePatch)
+
     def _describe(self, spec: Handle) -> Function | None:
         return Keeping(spec, self) if self._only_looks() else super()._describe(spec)
+
+    def _call_part(self, value: Any, mask: Tensor) -> Any:
+        self(kept(mask, value))
+        return value
 
     def __getstate__(self) -> dict[str, Any]:
         """The attributes without the cell. A copy of the probe gets a cell of its own."""
@@ -102,10 +121,22 @@ class RecordPatch(Patch[V], Generic[V]):
     def _only_looks(self) -> bool:
         return self._is_own(RecordPatch)
 
+    def _changes(self) -> bool:
+        return not _is_keeping(self, RecordPatch)
+
+    def _call_part(self, value: Any, mask: Tensor) -> Any:
+        self(kept(mask, value))
+        return value
+
     def op(self, original_output: V) -> V:
         if self.limit is None or len(self.activations) < self.limit:
             self.activations.append(copy_of(original_output))
         return original_output
+
+
+def _is_keeping(patch: Any, kind: Any) -> bool:
+    """Whether the patch does what patches of class ``kind`` do, to the whole value or a part of it."""
+    return type(patch).op is kind.op and type(patch).__call__ is Patch.__call__ and patch.on == "value"
 
 
 def copy_of(value: V) -> V:

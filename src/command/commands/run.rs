@@ -50,7 +50,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", help_heading = "What to see")]
     trace: Option<PathBuf>,
     #[command(flatten)]
-    manner: RunOptions,
+    options: RunOptions,
     /// Print a table of the patches: matched, applied, failed, kept
     #[arg(long, help_heading = "What to see")]
     summary: bool,
@@ -74,7 +74,7 @@ impl Run {
         let graph = self.named(&self.graph, "graph.json");
         let save = self.named(&self.save, "safetensors");
         check_save(&patches, save.as_deref())?;
-        self.manner.check()?;
+        self.options.check()?;
         self.check_files(&patches, graph.as_deref(), save.as_deref())?;
         if let Some(file) = &self.against {
             patches = check::against(&GraphFile::load(file)?.graphs, patches)?;
@@ -90,7 +90,7 @@ impl Run {
             live: self.live,
             trace: self.trace.is_some(),
             ..self
-                .manner
+                .options
                 .options(record, &patches, dir.path(), OnError::Skip)?
         };
         let library = start::library(dir.path())?;
@@ -107,7 +107,7 @@ impl Run {
             trace: self.trace,
             patches,
             program,
-            run_at: self.manner.run_at,
+            run_at: self.options.run_at,
         };
         let outcome = Outcome::read(dir.path());
         outcome.tell(&wanted, start::exit_code(status))

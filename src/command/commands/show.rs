@@ -5,16 +5,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 use graphpatch_core::error::Error;
-use graphpatch_core::graph::{self, Graph, GraphFile, Node, Query, ShapePattern, TreeStyle, Value};
+use graphpatch_core::graph::{self, Graph, Node, Query, ShapePattern, TreeStyle, Value};
 use graphpatch_core::path::NodePath;
 
+use crate::commands::merge;
 use crate::terminal::{self, Color, PATH, styled};
 use crate::voice::{Stop, print};
 
 /// The tree of a saved graph, or of the part below PATH
 #[derive(Args)]
 pub struct Show {
-    /// A graph saved by `graphpatch run --graph`
+    /// A graph saved by `graphpatch run --graph`; a pattern such as 'g.rank*.json' stands for the graphs of all ranks
     graph: PathBuf,
     /// Where to begin; a pattern such as 'h_*.mlp.output' shows one line for each node that it means
     #[arg(default_value = "")]
@@ -56,7 +57,7 @@ pub struct Show {
 impl Show {
     pub fn run(mut self) -> Result<u8, Stop> {
         let pattern = self.pattern()?;
-        let file = GraphFile::load(&self.graph)?;
+        let file = merge::load(&self.graph)?;
         if self.json && self.path.is_root() {
             return print(&json(&file)?).map(|()| 0);
         }

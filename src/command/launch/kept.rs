@@ -9,6 +9,15 @@ use graphpatch_protocol::Report;
 
 /// Saves the values of these processes in one file. Returns a text for each value that could not be read or kept.
 pub fn save<'a>(reports: impl Iterator<Item = &'a Report>, file: &Path) -> Result<Vec<String>> {
+    let (tensors, lost) = collect(reports);
+    safetensors::save(file, &tensors)?;
+    Ok(lost)
+}
+
+/// The values of these processes under unique keys, and a text for each that could not be read or kept.
+pub fn collect<'a>(
+    reports: impl Iterator<Item = &'a Report>,
+) -> (Vec<(String, HostTensor)>, Vec<String>) {
     let (mut all, mut lost) = (Keys::default(), Vec::new());
     for report in reports {
         lost.extend(report.unsaved.iter().cloned());
@@ -20,8 +29,7 @@ pub fn save<'a>(reports: impl Iterator<Item = &'a Report>, file: &Path) -> Resul
             Err(why) => lost.push(format!("the values of process {}: {why}", report.pid)),
         }
     }
-    safetensors::save(file, &all.tensors)?;
-    Ok(lost)
+    (all.tensors, lost)
 }
 
 /// Tensors under unique keys.

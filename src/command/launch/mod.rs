@@ -5,6 +5,7 @@
 //! | [`start`] | one program, from its name to its end |
 //! | [`process`] | a child process, waited for; signals are passed on |
 //! | [`batch`] | the same for many programs at a time |
+//! | [`once`] | one of these, with its output and what it has reported |
 //! | [`library`] | where `libgraphpatch.so` is |
 //! | [`python`], [`python_package`] | the environment and the files by which Python programs tell of their modules |
 //! | [`outputs`] | the files to be written, checked before anything starts |
@@ -14,6 +15,7 @@
 pub mod batch;
 pub mod kept;
 pub mod library;
+pub mod once;
 pub mod outcome;
 pub mod outputs;
 pub mod preload;

@@ -63,13 +63,13 @@ pub fn survive_file_limits() {
 
 /// The dispositions from before, restored when dropped. A signal that was ignored (nohup, a background job) stays ignored,
 /// here and in the program.
-pub(super) struct Signals(Vec<(libc::c_int, libc::sigaction)>);
+pub struct Signals(Vec<(libc::c_int, libc::sigaction)>);
 
 /// A handler as SA_SIGINFO wants it. It must be async-signal-safe.
-pub(super) type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+pub type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
 impl Signals {
-    pub(super) fn catch(signals: &[libc::c_int], handler: Handler) -> Signals {
+    pub fn catch(signals: &[libc::c_int], handler: Handler) -> Signals {
         let mut before = Vec::new();
         for signal in signals {
             // SAFETY: sigaction structs are valid when zero; the handler has the SA_SIGINFO signature and is

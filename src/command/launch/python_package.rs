@@ -23,20 +23,32 @@ const HOOK: (&str, &str) = (
     include_str!("python/sitecustomize.py"),
 );
 
+/// What a thread of the library's runs in a Python program that runs already.
+const ATTACHED: (&str, &str) = ("attach/attached.py", include_str!("python/attached.py"));
+
 fn files() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    std::iter::once(&HOOK).chain(PACKAGE)
+    [&HOOK, &ATTACHED].into_iter().chain(PACKAGE)
 }
 
-/// The folder for `PYTHONPATH`, in the cache, or below `fallback` (a private folder) where that cannot be used.
+/// The folder for `PYTHONPATH`.
 pub fn place(fallback: &Path) -> Result<PathBuf> {
+    Ok(placed(fallback)?.join("site"))
+}
+
+/// The file for a Python program that runs already.
+pub fn place_for_attached(fallback: &Path) -> Result<PathBuf> {
+    Ok(placed(fallback)?.join(ATTACHED.0))
+}
+
+/// The folder with all files, in the cache, or below `fallback` (a private folder) where that cannot be used.
+fn placed(fallback: &Path) -> Result<PathBuf> {
     let cached = cache::directory().and_then(|dir| place_in(&dir));
-    let placed = cached.or_else(|why| {
+    cached.or_else(|why| {
         say(format!(
             "{why}; the Python package is written anew, for this run alone"
         ));
         place_in(fallback)
-    })?;
-    Ok(placed.join("site"))
+    })
 }
 
 fn place_in(dir: &Path) -> Result<PathBuf> {

@@ -64,16 +64,8 @@ impl GraphFile {
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<GraphFile, Fault> {
-        let foreign = |place: &str, why: &str| {
-            Err(Fault::at(
-                place,
-                format!(
-                    "not a graph saved by graphpatch: {why}; `graphpatch run --graph FILE -- PROGRAM` saves one"
-                ),
-            ))
-        };
         if let Some(what) = other_kind(bytes) {
-            return foreign("the beginning", &format!("it is {what}"));
+            return Err(foreign("the beginning", &format!("it is {what}")));
         }
         let too_deep = || Fault::at("the beginning", "it nests more deeply than any graph");
         let read = |mut json: serde_json::Deserializer<_>| {
@@ -83,28 +75,7 @@ impl GraphFile {
         let any = nested::read(bytes, read)
             .ok_or_else(too_deep)?
             .map_err(Fault::json)?;
-        let Some(object) = any.as_object() else {
-            return foreign("the beginning", "it is not a JSON object");
-        };
-        match object.get("format").map(serde_json::Value::as_u64) {
-            None => return foreign("`format`", "it is missing"),
-            Some(None | Some(0)) => return foreign("`format`", "it is not a version number"),
-            Some(Some(format)) if format > u64::from(FORMAT) => {
-                let why = format!(
-                    "the file has format {format}; this version of graphpatch ({}) reads up to format {FORMAT}: use a newer \
-                     graphpatch, or record the graph again with this one",
-                    env!("CARGO_PKG_VERSION")
-                );
-                return Err(Fault::at("`format`", why));
-            }
-            Some(Some(_)) => {}
-        }
-        if !object
-            .get("graphs")
-            .is_some_and(serde_json::Value::is_array)
-        {
-            return foreign("`graphs`", "it is missing or not a list");
-        }
+        is_graph_file(&any)?;
         let read = |mut json| serde_path_to_error::deserialize(&mut json);
         let saved: Result<GraphFile, serde_path_to_error::Error<serde_json::Error>> =
             nested::read(bytes, read).ok_or_else(too_deep)?;
@@ -124,6 +95,39 @@ impl GraphFile {
         }
         Ok(saved)
     }
+}
+
+/// Checks that JSON is a graph file of a format that this version reads. What is in the graphs is not looked at.
+fn is_graph_file(json: &serde_json::Value) -> Result<(), Fault> {
+    let Some(object) = json.as_object() else {
+        return Err(foreign("the beginning", "it is not a JSON object"));
+    };
+    match object.get("format").map(serde_json::Value::as_u64) {
+        None => return Err(foreign("`format`", "it is missing")),
+        Some(None | Some(0)) => return Err(foreign("`format`", "it is not a version number")),
+        Some(Some(format)) if format > u64::from(FORMAT) => {
+            let why = format!(
+                "the file has format {format}; this version of graphpatch ({}) reads up to format {FORMAT}: use a newer \
+                 graphpatch, or record the graph again with this one",
+                env!("CARGO_PKG_VERSION")
+            );
+            return Err(Fault::at("`format`", why));
+        }
+        Some(Some(_)) => {}
+    }
+    match object.get("graphs") {
+        Some(graphs) if graphs.is_array() => Ok(()),
+        _ => Err(foreign("`graphs`", "it is missing or not a list")),
+    }
+}
+
+fn foreign(place: &str, why: &str) -> Fault {
+    Fault::at(
+        place,
+        format!(
+            "not a graph saved by graphpatch: {why}; `graphpatch run --graph FILE -- PROGRAM` saves one"
+        ),
+    )
 }
 
 /// Where and why a file is refused.

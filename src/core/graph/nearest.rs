@@ -37,25 +37,47 @@ pub fn nearest_line(graphs: &[Graph], path: &NodePath, indent: &str) -> String {
     )
 }
 
+/// A leaf that a message may offer.
+struct Candidate {
+    text: String,
+    /// How many last names it shares with the bad path.
+    last: usize,
+    likeness: f64,
+}
+
+impl Candidate {
+    fn continues(&self) -> bool {
+        self.likeness >= GOES_ON
+    }
+}
+
 /// The leaves below the deepest scope of the path that a graph knows. Leaves whose path continues the bad path are taken alone,
 /// in the graph's order with outputs first. If there are none, similar leaves are taken: first those that share the last names,
 /// then by similarity.
 fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
+    let mut found = candidates(graphs, path);
+    if found.iter().any(Candidate::continues) {
+        found.retain(Candidate::continues);
+    } else {
+        found.retain(|candidate| candidate.likeness >= LEAST_ALIKE);
+        found.sort_by(|a, b| b.last.cmp(&a.last).then(b.likeness.total_cmp(&a.likeness)));
+    }
+    let mut seen = HashSet::new();
+    found
+        .into_iter()
+        .map(|candidate| candidate.text)
+        .filter(|text| seen.insert(text.clone()))
+        .collect()
+}
+
+/// The leaves below the deepest scope that any graph knows of the path.
+fn candidates(graphs: &[Graph], path: &NodePath) -> Vec<Candidate> {
     let mut deepest = 0;
     let mut candidates = Vec::new();
     let root = path.root.clone();
     for graph in graphs.iter().filter(|graph| path.means(&graph.name)) {
         let path = graph.canonical(path);
-        let mut depth = graph
-            .walk(&path.names)
-            .map_or_else(|(_, depth)| depth, |_| path.names.len());
-        let scope = loop {
-            match path.names.get(..depth).map(|names| graph.walk(names)) {
-                Some(Ok(node)) if !node.is_scope() && depth > 0 => depth -= 1,
-                Some(Ok(node)) => break node,
-                _ => break &graph.root,
-            }
-        };
+        let (scope, depth) = deepest_scope(graph, &path);
         let names = path.names.get(..depth).unwrap_or_default().to_vec();
         let found = leaves(
             scope,
@@ -72,35 +94,36 @@ fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
         }
         deepest = depth;
         let typed = path.to_string();
-        candidates.extend(found.into_iter().map(|leaf| {
-            let text = leaf.to_string();
-            let rest = text
-                .strip_prefix(&typed)
-                .map(|rest| rest.starts_with(['.', '|']) || typed.is_empty());
-            let likeness = if rest == Some(true) {
-                GOES_ON
-            } else {
-                similarity(behind(&typed, depth), behind(&text, depth))
-            };
-            let last = same_last_names(&path, &leaf);
-            ((last, likeness), leaf.in_root(root.clone()).to_string())
+        candidates.extend(found.into_iter().map(|leaf| Candidate {
+            last: same_last_names(&path, &leaf),
+            likeness: likeness(&typed, &leaf.to_string(), depth),
+            text: leaf.in_root(root.clone()).to_string(),
         }));
     }
-    let goes_on = |likeness: f64| likeness >= GOES_ON;
-    let any = candidates.iter().any(|((_, it), _)| goes_on(*it));
-    candidates.retain(|((_, likeness), _)| match any {
-        true => goes_on(*likeness),
-        false => *likeness >= LEAST_ALIKE,
-    });
-    if !any {
-        candidates.sort_by(|((n, a), _), ((m, b), _)| m.cmp(n).then(b.total_cmp(a)));
-    }
-    let mut seen = HashSet::new();
     candidates
-        .into_iter()
-        .map(|(_, text)| text)
-        .filter(|text| seen.insert(text.clone()))
-        .collect()
+}
+
+/// The deepest scope of a graph on the way of a path, and how many names of the path lead there.
+fn deepest_scope<'a>(graph: &'a Graph, path: &NodePath) -> (&'a Node, usize) {
+    let mut depth = graph
+        .walk(&path.names)
+        .map_or_else(|(_, depth)| depth, |_| path.names.len());
+    loop {
+        match path.names.get(..depth).map(|names| graph.walk(names)) {
+            Some(Ok(node)) if !node.is_scope() && depth > 0 => depth -= 1,
+            Some(Ok(node)) => return (node, depth),
+            _ => return (&graph.root, depth),
+        }
+    }
+}
+
+/// How near a leaf is to the path that was typed, of which the first `depth` names are right.
+fn likeness(typed: &str, leaf: &str, depth: usize) -> f64 {
+    let rest = leaf.strip_prefix(typed);
+    if rest.is_some_and(|rest| typed.is_empty() || rest.starts_with(['.', '|'])) {
+        return GOES_ON;
+    }
+    similarity(behind(typed, depth), behind(leaf, depth))
 }
 
 /// The text after the first `names` names of a path.

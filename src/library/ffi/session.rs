@@ -94,13 +94,14 @@ pub extern "C" fn gp_session_detach(session: *const gp_session) -> Status {
     })
 }
 
-/// Whether runs that begin from now on are recorded into the session's graphs.
+/// Whether runs that begin from now on are recorded into the session's graphs. A NULL session stands for the attached one;
+/// GP_STATUS_STATE without.
 ///
-/// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
+/// Thread: any. NULL: session. Errors: GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_session_record(session: *const gp_session, on: bool) -> Status {
     guard(|| {
-        share(session)?.set_recording(on);
+        named_or_attached(session)?.set_recording(on);
         Ok(())
     })
 }

@@ -138,7 +138,9 @@ impl Process {
         }
         session.set_recording(self.options.record);
         session.set_timing(self.options.trace);
-        session.set_surveying(!self.options.patches.is_empty() || self.options.live);
+        // A run that is recorded has compiled code run operation by operation.
+        let named = !self.options.patches.is_empty() && !self.options.compiled_values;
+        session.set_surveying(named || self.options.live);
         session.set_observer(Arc::new(|news| self.on_news(news)));
         let _ = self.session.set(session.clone());
         graphpatch_torch::attach(&session)?;

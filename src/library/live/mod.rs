@@ -9,22 +9,32 @@
 //! | `serve` | the thread: it waits, reads lines, writes answers |
 //! | `client` | one client: its lines, and what ends when it disconnects |
 //! | `requests` | what each request does with the session |
+//! | `quiet` | threads that no signal reaches |
+//! | `attached` | how a process begins that `graphpatch attach` has had load the library |
+//! | `python` | has calls of modules known, in a Python program that runs already |
 //!
 //! The thread calls the session only, never libtorch. It blocks all signals, takes no name of its own, and keeps no process
 //! alive. A forked child closes the sockets that it inherited; the socket's file stays the parent's.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod attached;
 mod client;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod python;
+mod quiet;
 mod requests;
 mod serve;
 mod served;
 mod socket;
 
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use graphpatch_core::error::{Error, Result};
+use graphpatch_loader::sockets;
 use graphpatch_session::Session;
 use served::{SERVED, Served};
 
@@ -34,12 +44,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Whether the handler that removes the file at the end is there.
 static AT_END: AtomicBool = AtomicBool::new(false);
 
-/// Begins to serve a session.
+/// Begins to serve a session, by a socket in the folder that the environment names.
+///
+/// # Errors
+///
+/// As [`start_in`].
+pub fn start(session: &Arc<Session>) -> Result<()> {
+    start_in(session, None)
+}
+
+/// Begins to serve a session, by a socket in `folder`, or in the one that the environment names.
 ///
 /// # Errors
 ///
 /// [`Error::State`] when another session is served; [`Error::File`] when there can be no socket.
-pub fn start(session: &Arc<Session>) -> Result<()> {
+fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
     let mut state = SERVED.lock();
     if let Some(served) = &state.served {
         return match Arc::ptr_eq(&served.session, session) {
@@ -50,7 +69,10 @@ pub fn start(session: &Arc<Session>) -> Result<()> {
             ))),
         };
     }
-    let (listener, file) = socket::listen()?;
+    let (listener, file) = match folder {
+        Some(folder) => socket::listen(folder)?,
+        None => socket::listen(&sockets::folder()?)?,
+    };
     state.started += 1;
     let number = state.started;
     state.served = Some(Served {
@@ -83,6 +105,14 @@ pub fn known() -> Option<Arc<Session>> {
 /// Remembers a session that was attached only for live control.
 pub fn keep(session: &Arc<Session>) {
     SERVED.lock().own = Some(Arc::clone(session));
+}
+
+/// The session that was attached only for live control is attached no more. Calls of modules in Python are as they were, as soon
+/// as Python lets a thread of ours have its lock.
+fn detached() {
+    SERVED.lock().own = None;
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    python::end();
 }
 
 /// Stops listening. Waits until the thread has removed the patches that came by the socket, for `PATIENCE` at most, as

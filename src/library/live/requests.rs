@@ -115,7 +115,21 @@ impl Serving {
                 self.stopped = true;
                 Ok(json!({}))
             }
+            Request::Detach {} => self.detach(),
         }
+    }
+
+    fn detach(&mut self) -> Result<Value> {
+        if !self.session.is_for_command() {
+            return Err(Error::State(
+                "the program has attached this session itself: `stop` takes away what came by the socket".into(),
+            ));
+        }
+        self.take_all_away();
+        self.session.detach();
+        self.stopped = true;
+        super::detached();
+        Ok(json!({}))
     }
 
     fn hello(&self) -> Result<Value> {

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use super::client::Client;
+use super::quiet;
 use super::requests::Serving;
 use super::served::{change, done};
 use super::socket;
@@ -16,25 +17,13 @@ const MOST_CLIENTS: usize = 32;
 /// How often, in milliseconds, the thread looks whether all other threads have ended.
 const PATIENCE: libc::c_int = 1000;
 
-/// Starts the thread. It inherits the calling thread's name. It blocks all signals, so that it never runs a handler of the
-/// program's.
+/// Starts the thread.
 ///
 /// # Errors
 ///
 /// [`Error::State`] when there can be no thread.
 pub fn spawn(listener: UnixListener, session: Arc<Session>, number: u64) -> Result<()> {
-    // SAFETY: sets are valid when zero; all pointers are to locals.
-    let before = unsafe {
-        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        before
-    };
-    let thread = std::thread::Builder::new().spawn(move || serve(listener, session, number));
-    // SAFETY: the mask that this thread had.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    thread
-        .map(drop)
+    quiet::spawn(move || serve(listener, session, number))
         .map_err(|why| Error::State(format!("no thread for live control: {why}")))
 }
 

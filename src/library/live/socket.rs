@@ -7,15 +7,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use graphpatch_core::error::{Error, Result};
-use graphpatch_loader::{sockets, trust};
+use graphpatch_loader::trust;
 
-/// Opens this process's socket. Its file is named after the process; one that an earlier process of this number left is replaced.
+/// Opens this process's socket in `folder`. Its file is named after the process; one that an earlier process of this number
+/// left is replaced.
 ///
 /// # Errors
 ///
 /// [`Error::File`] naming what stands in the way.
-pub fn listen() -> Result<(UnixListener, PathBuf)> {
-    let file = sockets::folder()?.join(format!("{}.sock", std::process::id()));
+pub fn listen(folder: &Path) -> Result<(UnixListener, PathBuf)> {
+    let file = folder.join(format!("{}.sock", std::process::id()));
     let fail = |why: std::io::Error| Error::File {
         file: file.clone(),
         why: format!("no socket for live control: {why}"),

@@ -1,7 +1,7 @@
 //! A module that is called inside a run: a scope of the library's, whose inputs and output are shown to it.
 
 use super::call::Call;
-use super::object::{Object, Raised, Result, boolean, dict, id, number, tuple};
+use super::object::{Object, Raised, Result, boolean, dict, id, number, saved, tuple};
 use super::raw::python;
 use super::record::{self, Record, frame, known};
 use super::shown::{show_inputs, show_output};
@@ -163,25 +163,52 @@ pub fn shown(
         None => None,
         Some(signature) => show_inputs(state, outer, module, signature, arguments, call)?,
     };
-    if wants & OUTPUT != 0 && is_hooked(state, module)? {
-        let (args, kwargs) = match changed {
-            None => (call.args()?, call.kwargs()?),
-            Some(changed) => (changed.element(0)?, changed.element(1)?),
-        };
-        let all = [outer, module, &args, &kwargs, call.original];
-        return state.hooked.call(&tuple(all.into_iter())?, None);
-    }
-    let output = match changed {
-        None => call.go(state, module)?,
-        Some(changed) => {
-            let (args, kwargs) = (changed.element(0)?, changed.element(1)?);
-            call.go_with(state, module, &args, &kwargs)?
+    let hooked = wants & OUTPUT != 0 && is_hooked(state, module)?;
+    let output = match (&changed, hooked) {
+        (None, false) => call.go(state, module)?,
+        (None, true) => {
+            let (args, kwargs) = (call.args()?, call.kwargs()?);
+            let all = [outer, module, &args, &kwargs, call.original];
+            state.hooked.call(&tuple(all.into_iter())?, None)?
         }
+        (Some(changed), _) => call_changed(state, outer, module, changed, hooked, call)?,
     };
     match wants & OUTPUT {
         0 => Ok(output),
+        _ if hooked => Ok(output),
         _ => show_output(state, outer, output),
     }
+}
+
+/// The call itself, with the arguments as patches left them: `(args, kwargs, what has to be called when it is over)`.
+fn call_changed(
+    state: &State,
+    outer: &Object,
+    module: &Object,
+    changed: &Object,
+    hooked: bool,
+    call: &Call<'_>,
+) -> Result<Object> {
+    let (args, kwargs, over) = (
+        changed.element(0)?,
+        changed.element(1)?,
+        changed.element(2)?,
+    );
+    let output = match hooked {
+        false => call.go_with(state, module, &args, &kwargs),
+        true => {
+            let all = [outer, module, &args, &kwargs, call.original];
+            state.hooked.call(&tuple(all.into_iter())?, None)
+        }
+    };
+    if !over.is_none() {
+        match &output {
+            Ok(_) => drop(over.call_bare()?),
+            // The exception of the model is the one that counts.
+            Err(Raised) => saved(|| drop(over.call_bare())),
+        }
+    }
+    output
 }
 
 /// Whether hooks of the user's may change the output inside the module's call. `_hooked.py` asks the same.

@@ -10,7 +10,7 @@ use super::values::{Flat, Stop};
 use crate::ffi::shown::{gp_scope_inputs, gp_scope_output};
 use crate::ffi::status::Status;
 
-/// Shows the arguments of the call to the library. Returns the changed call if patches have changed an argument.
+/// Shows the arguments of the call to the library. If patches have changed one, returns what the package's `changed_inputs` does.
 pub fn show_inputs(
     state: &State,
     outer: &Object,

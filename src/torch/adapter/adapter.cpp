@@ -12,7 +12,9 @@
 
 #include "args.cpp"
 #include "cell.cpp"
+#include "containers.cpp"
 #include "device.cpp"
+#include "distributed.cpp"
 #include "executor.cpp"
 #include "fallback.cpp"
 #include "flat.cpp"
@@ -43,8 +45,8 @@ static GpStr answer(const std::string& text) {
 
 // If a step fails, the core may call this again. The steps that were done are then not repeated.
 static GpStr start() {
-  static void (*const kSteps[])() = {start_fallback, start_script, register_doors,
-                                     register_cells, register_tap, register_packages};
+  static void (*const kSteps[])() = {start_fallback, start_script,      register_doors, register_cells,
+                                     register_tap,   register_packages, register_parts};
   static size_t done = 0; // the core calls from one thread at a time
   GpStr why = gp_str("there was no memory for it");
   without_exceptions([&] {

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -138,6 +139,9 @@ struct Leaf {
 // See gradients.cpp: patches that may have been applied inside of a C++ function with a backward of its own.
 struct WithoutHistory;
 
+// See containers.h.
+struct CopiedContainer;
+
 // Objects that belong to one run. They are freed when the last one who uses them is gone.
 struct Held {
   Held();
@@ -154,9 +158,16 @@ struct Held {
     uint64_t noted = 0; // see loses_history
   };
   std::vector<Copy> copies;
+  std::vector<CopiedContainer> containers;
   // The number of operations that autograd had counted on this thread when the root was called.
   uint64_t history = 0;
   std::unique_ptr<WithoutHistory> without_history;
+  // Plain tensors that are this rank's part of a DTensor, or computed from one; see distributed.h.
+  struct Part {
+    c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+    at::Tensor like;
+  };
+  std::unordered_map<const void*, Part> parts;
   // The leaves of the value that the host has shown last.
   std::vector<Leaf> shown;
   // Expires when the run ends.
@@ -222,7 +233,12 @@ private:
   std::vector<GpItem> items_;
 };
 
-// Calls `visit` for each defined tensor of a value, in order: the value itself, or those in its tuples and lists of tensors.
+// Whether this is a list whose elements may be tensors, or containers of tensors.
+inline bool may_hold_tensors(const c10::IValue& value) {
+  return value.isList() && !value.isIntList() && !value.isDoubleList() && !value.isBoolList();
+}
+
+// Calls `visit` for each defined tensor of a value, in order: the value itself, or those in its tuples, lists and dicts.
 template <class Visit>
 void for_each_tensor(const c10::IValue& value, const Visit& visit) {
   if (value.isTensor()) {
@@ -231,9 +247,12 @@ void for_each_tensor(const c10::IValue& value, const Visit& visit) {
   } else if (value.isTuple()) {
     for (const c10::IValue& element : value.toTupleRef().elements())
       for_each_tensor(element, visit);
-  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+  } else if (may_hold_tensors(value)) {
     for (const c10::IValue& element : value.toListRef())
       for_each_tensor(element, visit);
+  } else if (value.isGenericDict()) {
+    for (const auto& entry : value.toGenericDict())
+      for_each_tensor(entry.value(), visit);
   }
 }
 

@@ -1,4 +1,5 @@
 #include "cell.h"
+#include "distributed.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -70,7 +71,7 @@ static bool is_observed() {
 
 bool keep_in_cell(const GpTarget& target, const at::Tensor& tensor) {
   if (target.action != GP_CUSTOM_TORCH || target.callback != reinterpret_cast<void*>(&call_function) || target.slice_len ||
-      !tensor.defined() || !is_plain(tensor) || is_observed())
+      !tensor.defined() || !is_plain(tensor) || is_observed() || part_of(tensor).known)
     return false;
   auto& cell = *static_cast<Cell*>(target.user);
   try {

@@ -90,9 +90,7 @@ std::shared_ptr<const ScriptRoot> make_root(GraphFunction& function, const c10::
   const std::string name = qualified(type) + "." + function.name();
   try {
     std::string lost;
-    // The plan's code keeps the scopes alive through its markers. Until it is made, this variable does.
-    std::vector<std::shared_ptr<Scope>> keep;
-    auto graph = instrument(function, type, root->scope, keep, lost);
+    auto graph = instrument(function, type, root->scope, root->scopes, lost);
     // The same passes as in libtorch's own preparation. They fold things that are not operations (flags, None checks, loop
     // bounds), and additions of the tracer. No pass is run that drops, merges or replaces operations.
     ConstantPropagationImmutableTypes(graph);

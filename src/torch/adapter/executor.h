@@ -15,6 +15,7 @@ struct ScriptRoot {
   std::string note; // a note for the user; empty if there is none
   torch::jit::ExecutionPlan plan;
   std::shared_ptr<Scope> scope;
+  std::vector<std::shared_ptr<Scope>> scopes; // all that the plan names: a task's code (fork) is made when the task starts
   GpRoot* handle = nullptr; // NULL: the function could not be instrumented, and runs untouched
   std::vector<std::vector<size_t>> parameters; // slots to walk from the module, in the order given to root_define
 

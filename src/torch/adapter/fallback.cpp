@@ -1,5 +1,6 @@
 // The boxed fallback. Every dispatcher call of a thread whose scope is armed comes through here, above autograd and autocast,
 // as the model wrote it. Calls inside of an operation are not seen, because the key is excluded while it runs.
+#include "distributed.h"
 #include "gradients.h"
 #include "mirror.h"
 
@@ -173,8 +174,13 @@ void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& inf
   const uint32_t wanted = matters ? core->value_begin(GP_VALUE_OP, info.id, &token) : 0;
   const auto run = [&] { replaced ? call.run_anew() : call.run(); };
   const auto results = [&] { return stack->data() + (stack->size() - info.n_returns); };
+  std::optional<Parts> parts;
+  if (has_parts())
+    has_memory_for([&] { parts.emplace(call.op, stack->data() + (stack->size() - info.n_arguments), info.n_arguments); });
   if (!wanted) {
     run();
+    if (parts)
+      has_memory_for([&] { parts->follow(results(), info.n_returns); });
     if (thread.held)
       came_to_be(results(), info.n_returns);
     return;
@@ -194,6 +200,8 @@ void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& inf
   const Ownership how = writes ? Ownership::InPlace : Ownership::Result;
   c10::IValue* values = operands.empty() ? results() : operands.data();
   const size_t n = operands.empty() ? info.n_returns : operands.size();
+  if (parts)
+    has_memory_for([&] { parts->follow(values, n); });
   if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how, info.rewrapped); }))
     core->value_abandon(&token);
   if (!(thread.wants & GP_WANTS_OPERATIONS)) // it was the last one that matters here

@@ -2,6 +2,7 @@
 // modules: `enter` before a callee's first node, `input` on each of its arguments, `leave` on its result. The chain of
 // attribute look-ups behind a call gives the module's full path, which libtorch's own inlining forgets.
 #include "instrument.h"
+#include "containers.h"
 #include "gradients.h"
 #include "source.h"
 
@@ -133,6 +134,8 @@ static Operation leave_marker(const Node* node) {
     if (is_inside(thread)) {
       c10::impl::ExcludeDispatchKeyGuard outside(kKey);
       handle_scope_value(GP_VALUE_OUTPUT, 0, &stack.back(), Ownership::Result);
+      if (thread.held)
+        has_memory_for([&] { settle_containers(held(), thread.frame, thread.outer_frame); });
     }
     core->scope_leave();
   };
@@ -183,11 +186,16 @@ private:
     return type->name() ? type->name()->qualifiedName() : std::string();
   }
 
-  // A call of a module, as opposed to a helper method of it. Traced modules called twice have forward1, forward2 ...
-  static bool is_forward(const std::string& method) {
-    if (method.compare(0, 7, "forward") != 0)
+  // A call of a module, as opposed to a helper method of it. Traced modules called twice have forward1, forward2 ... An
+  // overloaded forward, as nn.LSTM has, is forward__0, forward__1 ...
+  static bool is_forward(std::string_view method) {
+    constexpr std::string_view kForward = "forward", kOverload = "__";
+    if (method.substr(0, kForward.size()) != kForward)
       return false;
-    return method.find_first_not_of("0123456789", 7) == std::string::npos;
+    method.remove_prefix(kForward.size());
+    if (method.size() > kOverload.size() && method.substr(0, kOverload.size()) == kOverload)
+      method.remove_prefix(kOverload.size());
+    return method.find_first_not_of("0123456789") == std::string_view::npos;
   }
 
   static std::vector<std::string> input_names(const Function& function, const c10::ClassTypePtr& type) {

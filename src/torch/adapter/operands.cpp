@@ -22,6 +22,15 @@ static Held::Copy* copy_for(uint32_t frame, const void* identity) {
   return nullptr;
 }
 
+// The patched copy that a scope around this frame has made: what is inside of that scope reads it as well.
+static const Held::Copy* copy_around(uint32_t frame, const void* identity) {
+  const Held::Copy* innermost = nullptr;
+  for (const Held::Copy& copy : held().copies)
+    if (copy.frame < frame && copy.parameter == identity && (!innermost || innermost->frame < copy.frame))
+      innermost = &copy;
+  return innermost;
+}
+
 // The patched copy of a parameter for the frame at `level`. It is made once for each frame.
 static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Tensor& parameter, Operand how) {
   const void* identity = parameter.unsafeGetTensorImpl();
@@ -45,12 +54,13 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   const auto writes = [](const GpTarget& target) { return target.action <= GP_REPLACE; };
   if (how == kLookedAt && std::any_of(targets.data, targets.data + targets.size, writes))
     return parameter;
-  c10::IValue value(parameter);
+  const Held::Copy* around = copy_around(frame, identity);
+  c10::IValue value(around ? around->patched : parameter);
   apply_targets(targets.data, targets.size, &value, 1, Ownership::Parameter);
   at::Tensor patched = value.toTensor();
   if (how == kLookedAt && !patched.is_same(parameter))
     return parameter; // a function that changes the value is called again after the operation has written
-  if (keep)
+  if (keep && targets.size)
     held().copies.push_back({frame, identity, memory, patched});
   return patched;
 }
@@ -66,7 +76,7 @@ static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const
     for (c10::IValue& element : elements)
       substitute(level, frame, element, replace, at);
     value = c10::ivalue::Tuple::create(std::move(elements));
-  } else if (value.isTensorList() || value.isOptionalTensorList()) {
+  } else if (may_hold_tensors(value)) {
     c10::List<c10::IValue> list = value.toList().copy();
     for (size_t i = 0; i < list.size(); ++i) {
       c10::IValue element = list.get(i);
@@ -74,6 +84,14 @@ static void substitute(uint32_t level, uint32_t frame, c10::IValue& value, const
       list.set(i, std::move(element));
     }
     value = std::move(list);
+  } else if (value.isGenericDict()) {
+    auto dict = value.toGenericDict().copy();
+    for (const auto& entry : value.toGenericDict()) {
+      c10::IValue element = entry.value();
+      substitute(level, frame, element, replace, at);
+      dict.insert_or_assign(entry.key(), std::move(element));
+    }
+    value = std::move(dict);
   }
 }
 

@@ -1,6 +1,8 @@
 // Applies the targets of a value: follows the dig to the leaf, and decides whether the leaf is changed in place or on a copy.
 #include "cell.h"
+#include "containers.h"
 #include "device.h"
+#include "distributed.h"
 #include "gradients.h"
 #include "mirror.h"
 #include "write.h"
@@ -51,6 +53,16 @@ static uint32_t patched_tensor(const GpTarget& target, at::Tensor& tensor, bool 
       before.copy_(tensor);
       tensor = before;
     }
+  } else if (const Part part = part_of(tensor); part.known) {
+    flush_device();
+    const std::string why = reason([&] {
+      at::Tensor made = written_in_parts(part, tensor, target, at::GradMode::is_enabled());
+      if (how == Ownership::InPlace) // the caller returns its own argument, whatever value we leave here
+        tensor.copy_(made);
+      else
+        tensor = std::move(made);
+    });
+    answer = elsewhere(target, why, &tensor);
   } else {
     const OutsideTransforms outside(tensor);
     const bool gradient =
@@ -218,86 +230,112 @@ static c10::IValue tuple_of(const c10::ivalue::Tuple& like, std::vector<c10::IVa
                                 : c10::IValue(c10::ivalue::Tuple::create(std::move(elements)));
 }
 
-// Follows the dig from `slot`. Containers on the way that others hold are rebuilt, so that they do not change for those others.
-static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
-  if (depth == target.dig_len) {
-    if (slot.isTensor() && keep_in_cell(target, slot.toTensor()))
-      verdict(elsewhere(target, "", &slot.toTensor()));
-    else if (slot.isTensor())
-      patch_tensor(target, slot, shared, how);
-    else if (target.tensors)
-      return; // a pattern means tensors only
-    else if (slot.isBool() || slot.isInt() || slot.isDouble())
-      patch_number(target, slot);
-    else if (slot.isNone())
-      patch_none(target, slot);
-    else
-      verdict(elsewhere(target, no_leaf(slot), nullptr));
-    return;
-  }
+static void patch_leaf(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
+  if (slot.isTensor() && keep_in_cell(target, slot.toTensor()))
+    verdict(elsewhere(target, "", &slot.toTensor()));
+  else if (slot.isTensor())
+    patch_tensor(target, slot, shared, how);
+  else if (target.tensors)
+    return; // a pattern means tensors only
+  else if (slot.isBool() || slot.isInt() || slot.isDouble())
+    patch_number(target, slot);
+  else if (slot.isNone())
+    patch_none(target, slot);
+  else
+    verdict(elsewhere(target, no_leaf(slot), nullptr));
+}
+
+static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how);
+
+// Returns false if the tuple has no such element.
+static bool patch_in_tuple(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
   const GpStep& step = target.dig[depth];
-  const auto missing = [&] { no_element(target, "the value in this run has no such element"); };
-  if (slot.isTuple()) {
-    auto tuple = std::move(slot).toTuple();
-    slot = tuple;
-    const size_t index = static_cast<size_t>(step.index);
-    if (step.index < 0 || index >= tuple->elements().size())
-      return missing();
-    const bool held = tuple.use_count() > 2; // the slot and this function
-    if (held) {
-      slot = tuple_of(*tuple, tuple->elements().vec());
-      tuple = slot.toTuple();
-    }
-    // Out of the tuple, so that a tensor that nobody else holds can be written in place.
-    c10::IValue element = tuple->elements()[index];
-    tuple->unsafeSetElement(index, c10::IValue());
-    const bool was_none = element.isNone();
-    try {
-      patch_slot(target, depth + 1, element, shared || held, how);
-    } catch (...) {
-      tuple->unsafeSetElement(index, std::move(element));
-      throw;
-    }
-    const bool same_type = element.isNone() == was_none;
+  auto tuple = std::move(slot).toTuple();
+  slot = tuple;
+  const size_t index = static_cast<size_t>(step.index);
+  if (step.index < 0 || index >= tuple->elements().size())
+    return false;
+  const bool held = tuple.use_count() > 2; // the slot and this function
+  if (held) {
+    slot = tuple_of(*tuple, tuple->elements().vec());
+    tuple = slot.toTuple();
+  }
+  // Out of the tuple, so that a tensor that nobody else holds can be written in place.
+  c10::IValue element = tuple->elements()[index];
+  tuple->unsafeSetElement(index, c10::IValue());
+  const bool was_none = element.isNone();
+  try {
+    patch_slot(target, depth + 1, element, shared || held, how);
+  } catch (...) {
     tuple->unsafeSetElement(index, std::move(element));
-    if (!same_type) // a tuple remembers its type
-      slot = tuple_of(*tuple, tuple->elements().vec());
-  } else if (slot.isList()) {
-    c10::List<c10::IValue> list = std::move(slot).toList();
-    bool held = list.use_count() > 1 && how != Ownership::InPlace;
-    if (step.index < 0 || static_cast<size_t>(step.index) >= list.size()) {
-      slot = std::move(list);
-      return missing();
-    }
-    if (held) {
-      slot = list; // there may be no memory for the copy
-      list = list.copy();
-      slot = c10::IValue();
-    }
-    c10::IValue element = list.extract(step.index);
-    try {
-      patch_slot(target, depth + 1, element, shared || held, how);
-    } catch (...) {
-      list.set(step.index, std::move(element));
-      slot = std::move(list);
-      throw;
-    }
+    throw;
+  }
+  const bool same_type = element.isNone() == was_none;
+  tuple->unsafeSetElement(index, std::move(element));
+  if (!same_type) // a tuple remembers its type
+    slot = tuple_of(*tuple, tuple->elements().vec());
+  return true;
+}
+
+// Returns false if the list has no such element.
+static bool patch_in_list(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
+  const GpStep& step = target.dig[depth];
+  c10::List<c10::IValue> list = std::move(slot).toList();
+  const bool held = list.use_count() > 1 && how != Ownership::InPlace;
+  if (step.index < 0 || static_cast<size_t>(step.index) >= list.size()) {
+    slot = std::move(list);
+    return false;
+  }
+  const c10::List<c10::IValue> own = list;
+  if (held) {
+    slot = list; // there may be no memory for the copy
+    list = list.copy();
+    slot = c10::IValue();
+  }
+  c10::IValue element = list.extract(step.index);
+  try {
+    patch_slot(target, depth + 1, element, shared || held, how);
+  } catch (...) {
     list.set(step.index, std::move(element));
     slot = std::move(list);
-  } else if (slot.isGenericDict()) {
-    auto dict = slot.toGenericDict();
-    c10::IValue key(to_string(step.key));
-    auto found = dict.find(key);
-    if (found == dict.end())
-      return missing();
-    dict = dict.copy();
-    c10::IValue element = found->value();
-    patch_slot(target, depth + 1, element, true, how);
-    dict.insert_or_assign(key, element);
-    slot = dict;
-  } else {
-    missing();
+    throw;
   }
+  const bool unchanged = held && element.is(own.get(step.index));
+  list.set(step.index, std::move(element));
+  slot = unchanged ? own : std::move(list);
+  return true;
+}
+
+// Returns false if the dict has no such key.
+static bool patch_in_dict(const GpTarget& target, size_t depth, c10::IValue& slot, Ownership how) {
+  auto dict = slot.toGenericDict();
+  c10::IValue key(to_string(target.dig[depth].key));
+  auto found = dict.find(key);
+  if (found == dict.end())
+    return false;
+  dict = dict.copy();
+  c10::IValue element = found->value();
+  patch_slot(target, depth + 1, element, true, how);
+  if (element.is(found->value()))
+    return true;
+  dict.insert_or_assign(key, element);
+  slot = dict;
+  return true;
+}
+
+// Follows the dig from `slot`. Containers on the way that others hold are rebuilt, so that they do not change for those others.
+static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how) {
+  if (depth == target.dig_len)
+    return patch_leaf(target, slot, shared, how);
+  bool found = false;
+  if (slot.isTuple())
+    found = patch_in_tuple(target, depth, slot, shared, how);
+  else if (slot.isList())
+    found = patch_in_list(target, depth, slot, shared, how);
+  else if (slot.isGenericDict())
+    found = patch_in_dict(target, depth, slot, how);
+  if (!found)
+    no_element(target, "the value in this run has no such element");
 }
 
 void apply_targets(const GpTarget* targets, size_t n_targets, c10::IValue* values, size_t n, Ownership how) {
@@ -341,6 +379,8 @@ void remember(const c10::IValue& value) {
 }
 
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how) {
+  // Only where others hold a list or dict does it matter whether it is copied.
+  const c10::IValue before = is_shared_container(*value) ? *value : c10::IValue();
   has_memory_for([&] { handle_operands(kind == GP_VALUE_INPUT ? 1 : 0, value, 1); });
   GpToken token;
   const uint32_t wanted = core->value_begin(kind, index, &token);
@@ -352,6 +392,8 @@ void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Owner
   const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for(give_own);
   if (wanted && (!told || !has_memory_for([&] { handle_value(token, wanted, value, 1, how); })))
     core->value_abandon(&token);
+  const GpThread& thread = this_thread();
+  has_memory_for([&] { note_copies(kind == GP_VALUE_INPUT ? thread.frame : thread.outer_frame, before, *value); });
   came_to_be(value, 1);
 }
 

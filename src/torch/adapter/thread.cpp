@@ -1,5 +1,6 @@
 // The state of this thread, as the core shows it; the dispatch key, which only libtorch's side can switch; and the objects that
 // are kept alive for a run.
+#include "containers.h"
 #include "gradients.h"
 
 #include <torch/csrc/autograd/function.h>
@@ -75,6 +76,7 @@ void held_end(void* pointer) {
   without_exceptions([&] {
     auto& held = *static_cast<Held*>(pointer);
     refuse_gradients(held);
+    settle_all_containers(held);
     const auto copies = std::move(held.copies);
     const auto shown = std::move(held.shown);
     if (held.life) {

@@ -1,5 +1,5 @@
 // Values of libtorch as structs of the seam. Nothing here changes a value.
-#include "adapter.h"
+#include "distributed.h"
 #include "dlpack_abi.h"
 
 #include <ATen/TensorSubclassLikeUtils.h>
@@ -102,7 +102,8 @@ void Items::add_tensor(const at::Tensor& tensor) {
     item.device_index = tensor.device().has_index() ? tensor.device().index() : -1;
     // A tensor that vmap has wrapped shows the shape that the model's code sees, which is the shape of one example.
     const bool is_batched = tensor.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::FuncTorchBatched);
-    item.layout = is_batched ? "batched" : layout_name(tensor.layout());
+    const char* part = part_layout(tensor);
+    item.layout = part ? part : is_batched ? "batched" : layout_name(tensor.layout());
   }
   items_.push_back(item);
 }

@@ -303,20 +303,22 @@ uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps
         tensor = made;
       return;
     }
-    Index where = index_of(target, tensor);
-    made = call_user_torch(target, target.slice_len ? tensor.index(where.items) : tensor);
-    if (!made.defined() || (!target.slice_len && made.is_same(tensor)))
+    const Part part = part_of(tensor);
+    const at::Tensor shown = part.known ? shown_whole(part, tensor, target.slice_len != 0) : tensor;
+    Index where = index_of(target, shown);
+    made = call_user_torch(target, target.slice_len ? shown.index(where.items) : shown);
+    if (!made.defined() || (!target.slice_len && made.is_same(shown)))
       return;
     TORCH_CHECK(!loses_gradient(tensor), kLosesGradient);
-    TORCH_CHECK(target.slice_len || !keeps_kind || is_alike(made, tensor), "the function returned a ", made.scalar_type(),
+    TORCH_CHECK(target.slice_len || !keeps_kind || is_alike(made, shown), "the function returned a ", made.scalar_type(),
                 " tensor of shape ", made.sizes(), " for one of ", tensor.scalar_type(), " and ", tensor.sizes(),
                 ", which is written where it lies");
     if (target.slice_len) {
-      at::Tensor copy = copy_of(tensor);
+      at::Tensor copy = copy_of(shown);
       copy.index_put_(where.items, made.to(tensor.device()));
       made = copy;
     }
-    tensor = made;
+    tensor = part.known ? taken_apart(part, tensor, made) : made;
   });
   return elsewhere(target, why, &tensor);
 }
@@ -353,6 +355,28 @@ static void apply_with_libtorch(at::Tensor& tensor, const GpTarget& target, bool
         tensor.index_put_(where.items, part);
     }
   }
+}
+
+void mark(const GpTarget& target, at::Tensor& mask) {
+  mask.index_put_(index_of(target, mask).items, c10::Scalar(true));
+}
+
+at::Tensor values_for(const GpTarget& target, at::IntArrayRef sizes, const at::TensorOptions& options, bool differentiable) {
+  const auto dtype = c10::typeMetaToScalarType(options.dtype());
+  if (target.action == GP_ZERO)
+    return at::zeros({}, options);
+  if (!target.tensor)
+    return target.action == GP_ADD ? at::scalar_tensor(scalar(target.value), options.dtype(scalar(target.value).type()))
+                                   : at::empty({}, options).fill_(scalar(target.value));
+  // A sum is computed in the wider dtype of the two, and then converted.
+  auto wide = dtype;
+  if (target.action == GP_ADD) {
+    const auto sum = c10::promoteTypes(dtype, tensor_of(*target.tensor, at::empty({}, options), false).scalar_type());
+    wide = c10::canCast(sum, dtype) ? sum : dtype;
+  }
+  at::Tensor values = at::zeros(sizes, options.dtype(wide));
+  apply_with_libtorch(values, target, differentiable);
+  return values;
 }
 
 uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Tensor* tensor) {
@@ -402,10 +426,16 @@ void keep_tensor(const GpTarget& target, const at::Tensor& tensor) {
     return keep_on_device(target, tensor);
   at::Tensor plain = tensor;
   std::string why = tensor.defined() ? "" : "there is no tensor here in this run";
-  if (why.empty() && !is_plain_cpu(tensor)) {
+  if (const Part part = part_of(tensor); part.known) {
+    // The ranks do not wait for each other here: one of them may be the only one that was asked for the value.
+    why = reason([&] { plain = local_part(part, tensor); });
+    const char* layout = part_layout(tensor);
+    core->note(gp_str(to_string(target.text) + ": what is kept is this rank's part: " + (layout ? layout : "of a DTensor")));
+  }
+  if (why.empty() && !is_plain_cpu(plain)) {
     why = reason([&] {
       TORCH_CHECK(!tensor.is_meta(), "a ", kind_of(tensor), " tensor cannot be kept");
-      plain = tensor.detach().resolve_conj().resolve_neg().to(c10::kCPU);
+      plain = plain.detach().resolve_conj().resolve_neg().to(c10::kCPU);
       TORCH_CHECK(is_plain_cpu(plain), "a ", kind_of(tensor), " tensor cannot be kept");
     });
   }

@@ -1,7 +1,7 @@
 // One target on one tensor: who shares its memory, how it is copied and written, and how a copy of it is kept.
 #pragma once
 
-#include "adapter.h"
+#include "distributed.h"
 
 namespace graphpatch {
 
@@ -29,6 +29,10 @@ bool is_forgotten(const at::Tensor& tensor);
 bool loses_gradient(const at::Tensor& tensor);
 extern const char* const kLosesGradient;
 
+// Sets the elements of `mask` that the target's slice means.
+void mark(const GpTarget& target, at::Tensor& mask);
+// What the target writes, or adds, into a value of these sizes: a tensor without dimensions, or one of the sizes.
+at::Tensor values_for(const GpTarget& target, at::IntArrayRef sizes, const at::TensorOptions& options, bool differentiable);
 // Applies the target. With `differentiable`, through autograd.
 uint32_t write(const GpTarget& target, at::Tensor& tensor, bool differentiable);
 // Whether two tensors have the same shape and dtype.

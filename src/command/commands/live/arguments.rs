@@ -57,4 +57,6 @@ pub(super) enum Command {
     },
     /// Take away everything that came by `graphpatch live`; the process listens no more
     Stop,
+    /// The same, and take every hook away: the program runs as it did before `graphpatch attach`
+    Detach,
 }

@@ -42,12 +42,13 @@ pub fn ask(connection: &mut Connection, command: &Command) -> Result<Value, Stop
             Request::Save { file }
         }
         Command::Stop => Request::Stop {},
+        Command::Detach => Request::Detach {},
     };
     connection.ask(&request)
 }
 
 /// The request for a patch. Files in it are named by absolute paths, as the process may run in another directory.
-fn add(patch: &str) -> Result<Request, Stop> {
+pub fn add(patch: &str) -> Result<Request, Stop> {
     let spec: PatchSpec = patch.parse()?;
     let spec = absolute(&[spec])?
         .pop()
@@ -127,9 +128,11 @@ pub fn text(command: &Command, answer: &Value) -> Result<String, Stop> {
             part("values"),
             read::<String>(part("file"))?
         ),
-        Command::Off { .. } | Command::On { .. } | Command::Remove { .. } | Command::Stop => {
-            String::new()
-        }
+        Command::Off { .. }
+        | Command::On { .. }
+        | Command::Remove { .. }
+        | Command::Stop
+        | Command::Detach => String::new(),
     })
 }
 

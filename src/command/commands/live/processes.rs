@@ -9,7 +9,7 @@ use super::connection::Connection;
 use crate::commands::show::json;
 use crate::voice::{Stop, print, say};
 
-const HOW: &str = "start it with `graphpatch run --live -- PROGRAM`, or have it call gp_live_start (Python: libgraphpatch.live())";
+const HOW: &str = "start it with `graphpatch run --live -- PROGRAM`, attach to it with `graphpatch attach PID`, or have it call gp_live_start (Python: libgraphpatch.live())";
 
 /// Connections to all processes that listen, or only to `pid`, in the order of their process ids.
 fn all(pid: Option<u32>) -> Result<Vec<Connection>, Stop> {
@@ -47,6 +47,15 @@ fn number_of(file: &Path) -> Option<u32> {
         .strip_suffix(".sock")?
         .parse()
         .ok()
+}
+
+/// The process that is meant, if only one can be.
+pub fn only(pid: Option<u32>) -> Result<Option<Connection>, Stop> {
+    let mut found = all(pid)?;
+    Ok(match found.len() {
+        1 => found.pop(),
+        _ => None,
+    })
 }
 
 /// The process that is meant.

@@ -28,7 +28,7 @@ struct Parameter {
     name: &'static str,
     about: &'static str,
     kind: Kind,
-    place: Place,
+    to: Destination,
     is_required: bool,
 }
 
@@ -44,7 +44,7 @@ enum Kind {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum Destination {
     /// `--name=value`, again for each of several.
     Option(&'static str),
     /// Behind the options.
@@ -95,24 +95,7 @@ impl Tool {
             Value::Null => &none,
             _ => return Err(format!("{}: the arguments are to be an object", self.name)),
         };
-        for name in given.keys() {
-            if !self
-                .parameters
-                .iter()
-                .any(|parameter| parameter.name == name)
-            {
-                let names: Vec<&str> = self
-                    .parameters
-                    .iter()
-                    .map(|parameter| parameter.name)
-                    .collect();
-                return Err(format!(
-                    "{}: no argument {name:?}; there is {}",
-                    self.name,
-                    names.join(", ")
-                ));
-            }
-        }
+        self.knows(given)?;
         let mut call = Call {
             arguments: self.command.iter().map(|word| (*word).to_owned()).collect(),
             folder: None,
@@ -122,42 +105,27 @@ impl Tool {
         };
         let mut operands = vec!["--".to_owned()];
         for parameter in self.parameters {
-            let value = given.get(parameter.name).filter(|value| !value.is_null());
-            let words = match value {
-                Some(value) => parameter.words(value).ok_or_else(|| {
-                    format!(
-                        "{}: {} is to be {}",
-                        self.name,
-                        parameter.name,
-                        parameter.kind.name()
-                    )
-                })?,
-                None if parameter.is_required => {
-                    return Err(format!(
-                        "{}: {} is missing: {}",
-                        self.name, parameter.name, parameter.about
-                    ));
-                }
-                None => continue,
+            let Some(words) = self.words(parameter, given)? else {
+                continue;
             };
-            match parameter.place {
-                Place::Operand => operands.extend(words),
-                Place::Folder => call.folder = words.first().map(PathBuf::from),
-                Place::Limit => {
+            match parameter.to {
+                Destination::Operand => operands.extend(words),
+                Destination::Folder => call.folder = words.first().map(PathBuf::from),
+                Destination::Limit => {
                     let seconds = words.first().and_then(|word| word.parse().ok());
                     let limit =
                         seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                     call.limit = limit.unwrap_or(Duration::MAX);
                 }
-                Place::Option(option) if parameter.kind == Kind::Pair => {
+                Destination::Option(option) if parameter.kind == Kind::Pair => {
                     call.arguments.push(option.to_owned());
                     call.arguments.extend(words);
                 }
-                Place::Option(option) if parameter.kind == Kind::Flag => {
+                Destination::Option(option) if parameter.kind == Kind::Flag => {
                     call.arguments
                         .extend(words.iter().map(|_| option.to_owned()));
                 }
-                Place::Option(option) => {
+                Destination::Option(option) => {
                     call.arguments
                         .extend(words.iter().map(|word| format!("{option}={word}")));
                 }
@@ -165,6 +133,39 @@ impl Tool {
         }
         call.arguments.extend(operands);
         Ok(call)
+    }
+
+    /// Refuses arguments that the tool does not have.
+    fn knows(&self, given: &Map<String, Value>) -> Result<(), String> {
+        let names: Vec<&str> = self.parameters.iter().map(|each| each.name).collect();
+        match given.keys().find(|name| !names.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "{}: no argument {name:?}; there is {}",
+                self.name,
+                names.join(", ")
+            )),
+        }
+    }
+
+    /// What the command gets for a parameter; none if an optional one was not given.
+    fn words(
+        &self,
+        parameter: &Parameter,
+        given: &Map<String, Value>,
+    ) -> Result<Option<Vec<String>>, String> {
+        let name = parameter.name;
+        match given.get(name).filter(|value| !value.is_null()) {
+            Some(value) => parameter.words(value).map(Some).ok_or_else(|| {
+                let kind = parameter.kind.name();
+                format!("{}: {name} is to be {kind}", self.name)
+            }),
+            None if parameter.is_required => Err(format!(
+                "{}: {name} is missing: {}",
+                self.name, parameter.about
+            )),
+            None => Ok(None),
+        }
     }
 }
 
@@ -284,8 +285,8 @@ mod tests {
             let options = tool
                 .parameters
                 .iter()
-                .filter_map(|parameter| match parameter.place {
-                    Place::Option(option) => Some(option),
+                .filter_map(|parameter| match parameter.to {
+                    Destination::Option(option) => Some(option),
                     _ => None,
                 });
             for option in options.chain(tool.command[1..].iter().copied()) {

@@ -45,7 +45,7 @@ impl Sweep {
             kept.push(keeper);
         }
         self.check_files(each)?;
-        self.manner.check()?;
+        self.options.check()?;
         start::check_program(&self.command)
     }
 

@@ -5,8 +5,8 @@ use graphpatch_core::patch::PatchSpec;
 
 use super::each::Experiment;
 use super::metric::{Bare, Metric};
-use super::once::{Done, Program};
 use super::table::{Column, Row};
+use crate::launch::once::{Done, Program};
 use crate::voice::Stop;
 
 /// The measurements of a sweep.

@@ -8,8 +8,8 @@ use graphpatch_core::path::{NodePath, Slice};
 use graphpatch_core::tensor::HostTensor;
 use regex::Regex;
 
-use super::once::Done;
 use super::table::{Column, Measure};
+use crate::launch::once::Done;
 
 /// A metric: `regex:PATTERN`, `distance:PATH` or `mean-distance:PATH`, with `NAME=` in front if it is to be called so.
 #[derive(Clone, Debug)]

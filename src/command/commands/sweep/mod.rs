@@ -1,7 +1,7 @@
 //! `graphpatch sweep`: runs the program once for each of many nodes, patched there, and measures what that changes.
 //!
 //! `checks.rs` refuses bad arguments. `nodes.rs` finds the nodes, and `each.rs` makes the patch at each of them, in each place
-//! of the slice's axis (`axis.rs`). `once.rs` runs the program once, `measure.rs` measures that run by the metrics of `metric.rs`, and `pool.rs` makes all runs.
+//! of the slice's axis (`axis.rs`). `measure.rs` measures one run by the metrics of `metric.rs`, and `pool.rs` makes all runs.
 //! `journal.rs` keeps what was measured so far, `table.rs` is the result, `heat.rs` and `svg.rs` draw it, and `results.rs`
 //! saves it.
 
@@ -13,7 +13,6 @@ mod journal;
 mod measure;
 mod metric;
 mod nodes;
-mod once;
 mod pool;
 mod results;
 mod svg;
@@ -26,8 +25,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::launch::batch::Interrupts;
+use crate::launch::once::Program;
 use clap::Args;
-use graphpatch_core::graph::GraphFile;
+use graphpatch_core::graph::{Graph, GraphFile};
 use graphpatch_core::patch::RunRange;
 use graphpatch_core::path::Pattern;
 
@@ -37,9 +37,8 @@ use crate::terminal::Color;
 use crate::voice::{Stop, say};
 use each::{Each, Experiment};
 use journal::Journal;
-use measure::Measurements;
+use measure::{BareRun, Measurements};
 use metric::Metric;
-use once::Program;
 use table::{Key, Row, Table};
 
 /// Run PROGRAM once for each node of a pattern, patched there, and measure what that changes
@@ -92,7 +91,7 @@ pub struct Sweep {
     #[arg(long)]
     restart: bool,
     #[command(flatten)]
-    manner: RunOptions,
+    options: RunOptions,
     /// When to color the heat map
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
@@ -125,15 +124,7 @@ impl Sweep {
             return interrupted(&interrupts, "nothing was measured yet");
         };
         let graphs = saved.map_or_else(|| bare_run.graphs(), |saved| saved.graphs);
-        if let Some(why) = &bare_run.fault {
-            // If a path was mistyped, a message about the path is more useful than one about a patch that never matched. Of a
-            // program that failed, the graph may lack what would have come.
-            if bare_run.ended_well() {
-                self.check_paths(&graphs)?;
-            }
-            let said = bare_run.last_lines();
-            return Err(Stop::usage(format!("the bare run: {why}{said}")));
-        }
+        self.accept(&bare_run, &graphs)?;
         let bare = measurements.of_bare(&bare_run)?;
         drop(bare_run);
 
@@ -167,14 +158,29 @@ impl Sweep {
         self.tell(&table)
     }
 
+    /// Refuses a bare run that failed: there is nothing to compare experiments with.
+    fn accept(&self, bare_run: &BareRun, graphs: &[Graph]) -> Result<(), Stop> {
+        let Some(why) = &bare_run.fault else {
+            return Ok(());
+        };
+        // If a path was mistyped, a message about the path is more useful than one about a patch that never matched. Of a
+        // program that failed, the graph may lack what would have come.
+        if bare_run.ended_well() {
+            self.check_paths(graphs)?;
+        }
+        let said = bare_run.last_lines();
+        Err(Stop::usage(format!("the bare run: {why}{said}")))
+    }
+
     fn program<'a>(&'a self, dir: &'a Path) -> Result<Program<'a>, Stop> {
         Ok(Program {
             argv: &self.command,
-            manner: &self.manner,
+            options: &self.options,
             library: start::library(dir)?,
             dir,
             threads: self.threads(),
             limit: self.timeout,
+            compiled_values: false,
         })
     }
 

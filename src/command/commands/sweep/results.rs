@@ -35,7 +35,7 @@ impl Sweep {
                 .map(RunRange::to_string)
                 .unwrap_or_default(),
             always: self.always.clone(),
-            manner: self.manner.to_string(),
+            options: self.options.to_string(),
             metrics: self
                 .metric
                 .iter()

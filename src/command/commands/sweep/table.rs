@@ -35,7 +35,7 @@ pub struct Settings {
     /// Patches of every run.
     pub always: Vec<String>,
     /// `--on-error`, `--operations` and `--run-at`.
-    pub manner: String,
+    pub options: String,
     pub metrics: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ mod flow;
 pub mod names;
 mod page;
 mod sweep;
-mod values;
+pub mod values;
 
 use std::path::{Path, PathBuf};
 

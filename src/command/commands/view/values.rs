@@ -68,7 +68,7 @@ pub fn columns(values: &[Statistics]) -> Columns {
 }
 
 impl Statistics {
-    fn of(key: String, tensor: &HostTensor) -> Statistics {
+    pub fn of(key: String, tensor: &HostTensor) -> Statistics {
         let numbers = tensor.numbers();
         let finite: Vec<f64> = numbers.iter().copied().filter(|x| x.is_finite()).collect();
         let nan = numbers.iter().filter(|x| x.is_nan()).count();

@@ -1,14 +1,14 @@
 //! The table: what each parameter of each tool is called, what a client is told of it, and which part of the command line it
 //! becomes.
 
-use super::{Kind, Parameter, Place, Tool};
+use super::{Destination, Kind, Parameter, Tool};
 
 const fn needed(name: &'static str, kind: Kind, about: &'static str) -> Parameter {
     Parameter {
         name,
         about,
         kind,
-        place: Place::Operand,
+        to: Destination::Operand,
         is_required: true,
     }
 }
@@ -26,15 +26,15 @@ const fn option(
     option: &'static str,
     about: &'static str,
 ) -> Parameter {
-    at(name, kind, Place::Option(option), about)
+    at(name, kind, Destination::Option(option), about)
 }
 
-const fn at(name: &'static str, kind: Kind, place: Place, about: &'static str) -> Parameter {
+const fn at(name: &'static str, kind: Kind, to: Destination, about: &'static str) -> Parameter {
     Parameter {
         name,
         about,
         kind,
-        place,
+        to,
         is_required: false,
     }
 }
@@ -206,13 +206,13 @@ pub const ALL: [Tool; 6] = [
             at(
                 "folder",
                 Kind::Text,
-                Place::Folder,
+                Destination::Folder,
                 "the folder that the program runs in",
             ),
             at(
                 "timeout_seconds",
                 Kind::Number,
-                Place::Limit,
+                Destination::Limit,
                 "after so many seconds the program is ended; 300 if nothing is said",
             ),
         ],

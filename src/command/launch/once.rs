@@ -1,14 +1,17 @@
-//! One run of the program in a sweep: it is started and waited for, and its results are read.
+//! One run of a program whose results are wanted: it is started and waited for, its output is kept, its reports are read.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::launch::batch::{self, Ended};
+use crate::launch::kept;
 use graphpatch_core::graph::Graph;
 use graphpatch_core::patch::{OnError, PatchSpec};
 use graphpatch_core::tensor::HostTensor;
+use graphpatch_protocol::Options;
 
 use crate::launch::outcome::Outcome;
 use crate::launch::start;
@@ -18,29 +21,34 @@ use crate::voice::Stop;
 /// How many lines of a program that failed are repeated.
 const LAST_LINES: usize = 8;
 
-/// What all runs of a sweep have in common.
+/// What all runs of a program have in common.
 pub struct Program<'a> {
     pub argv: &'a [OsString],
-    pub manner: &'a RunOptions,
+    pub options: &'a RunOptions,
     pub library: PathBuf,
     /// The directory in which each run has a directory of its own while it lasts.
     pub dir: &'a Path,
     /// What `OMP_NUM_THREADS` is set to.
     pub threads: Option<usize>,
     pub limit: Option<Duration>,
+    /// Whether probes keep the values that code of `torch.compile` itself computes.
+    pub compiled_values: bool,
 }
 
 impl Program<'_> {
-    /// Runs the program to its end. `None` if a signal asks the sweep to end.
+    /// Runs the program to its end. `None` if a signal asks the command to end.
     pub fn run(&self, record: bool, patches: &[PatchSpec]) -> Result<Option<Done>, Stop> {
         let dir = tempfile::tempdir_in(self.dir)
             .map_err(|why| Stop::usage(format!("{}: {why}", self.dir.display())))?;
         let reports = dir.path().join("reports");
         let fail = |why: std::io::Error| Stop::usage(format!("{}: {why}", dir.path().display()));
         std::fs::create_dir(&reports).map_err(fail)?;
-        let options = self
-            .manner
-            .options(record, patches, &reports, OnError::Raise)?;
+        let options = Options {
+            compiled_values: self.compiled_values,
+            ..self
+                .options
+                .options(record, patches, &reports, OnError::Raise)?
+        };
         let mut command = start::command(self.argv, &options, &self.library)?;
         if let Some(threads) = self.threads {
             command.env("OMP_NUM_THREADS", threads.to_string());
@@ -126,6 +134,22 @@ impl Done {
         Some(format!("{} never matched", never.text))
     }
 
+    /// How it ended, if that was not well.
+    pub fn failure(&self) -> Option<String> {
+        if let Some(error) = self.outcome.error() {
+            return Some(format!("it ran untouched: {error}"));
+        }
+        match self.ended {
+            Ended::With(status) if status.success() => None,
+            Ended::With(status) => {
+                let code = start::exit_code(status);
+                let last = self.last_lines();
+                Some(format!("it ended with code {code}{last}"))
+            }
+            Ended::TooLong | Ended::Interrupted => Some("it was ended".to_owned()),
+        }
+    }
+
     pub fn ended_well(&self) -> bool {
         matches!(self.ended, Ended::With(status) if status.success())
     }
@@ -154,6 +178,19 @@ impl Done {
     /// The last value that was kept of a path, or with `all` every one, over all processes.
     pub fn kept(&self, path: &str, all: bool) -> Result<Vec<HostTensor>, String> {
         self.outcome.kept(path, all)
+    }
+
+    /// All values that were kept, by their keys, and a text for each that was lost.
+    pub fn values(&self) -> (Vec<(String, HostTensor)>, Vec<String>) {
+        kept::collect(self.outcome.reports.iter())
+    }
+
+    /// What the processes noted, each once.
+    pub fn notes(&self) -> BTreeSet<&str> {
+        let reports = self.outcome.reports.iter();
+        reports
+            .flat_map(|report| report.notes.iter().map(String::as_str))
+            .collect()
     }
 
     #[cfg(test)]

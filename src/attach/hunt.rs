@@ -1,0 +1,199 @@
+//! Finds a thread that can be borrowed. Threads that wait in a system call come first: `/proc` tells where they stand without
+//! touching them. Only if none of them can be borrowed, those that compute are followed to the end of their next system calls.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use libc::user_regs_struct;
+
+use super::ground::{Ground, Point, Unfit};
+use super::tracee::{Stop, Tracee, begun_anew, is_broken_off, wait_for_child};
+
+/// At most so many computing threads are followed.
+const MOST_FOLLOWED: usize = 32;
+
+/// A thread that stands still and can be borrowed, with the registers by which it goes on.
+pub struct Found {
+    pub tracee: Tracee,
+    pub registers: user_regs_struct,
+    /// When it was stopped.
+    pub since: Instant,
+}
+
+/// Looks until `end`.
+///
+/// # Errors
+///
+/// Where the threads stood.
+pub fn find(ground: &Ground, end: Instant) -> Result<Found, String> {
+    let mut followed: Vec<Tracee> = Vec::new();
+    let mut rounds = 0;
+    loop {
+        let mut seen = BTreeMap::new();
+        for tid in threads(ground.pid) {
+            if followed.iter().any(|tracee| tracee.tid() == tid) {
+                *seen.entry(Unfit::Computes).or_insert(0) += 1;
+                continue;
+            }
+            match point_of(tid).map_or(Some(Unfit::Computes), |at| ground.why_not(&at)) {
+                None => {
+                    if let Some(found) = take(ground, tid, end)? {
+                        return Ok(found);
+                    }
+                }
+                // In the first round, those that wait come before those that compute.
+                Some(Unfit::Computes) if rounds > 0 && followed.len() < MOST_FOLLOWED => {
+                    *seen.entry(Unfit::Computes).or_insert(0) += 1;
+                    followed.extend(follow(tid)?);
+                }
+                Some(why) => *seen.entry(why).or_insert(0) += 1,
+            }
+        }
+        if seen.is_empty() && threads(ground.pid).is_empty() {
+            return Err("has ended meanwhile".into());
+        }
+        if let Some(found) = look_at(ground, &mut followed) {
+            return Ok(found);
+        }
+        if Instant::now() >= end {
+            return Err(said(&seen));
+        }
+        rounds += 1;
+        wait_for_child(end);
+    }
+}
+
+fn threads(pid: u32) -> Vec<i32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let names = entries.into_iter().flatten().flatten();
+    names
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Where a thread that waits in a system call stands; none where it computes.
+fn point_of(tid: i32) -> Option<Point> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let number = |at: usize| {
+        let word = words.get(at)?;
+        u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()
+    };
+    Some(Point {
+        call: words.first()?.parse().ok().filter(|call| *call >= 0)?,
+        second: number(2)?,
+        stack: number(7)?,
+        place: number(8)?,
+    })
+}
+
+fn point_at(registers: &user_regs_struct) -> Point {
+    Point {
+        call: registers.orig_rax as i64,
+        second: registers.rsi,
+        place: registers.rip,
+        stack: registers.rsp,
+    }
+}
+
+fn seize(tid: i32) -> Result<Option<Tracee>, String> {
+    match Tracee::seize(tid) {
+        Ok(tracee) => Ok(Some(tracee)),
+        Err(why) if why.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(why) => Err(format!("may not be traced: {why}")),
+    }
+}
+
+/// Stops a thread that waits, and looks at it once more. One that has gone on meanwhile is given back.
+fn take(ground: &Ground, tid: i32, end: Instant) -> Result<Option<Found>, String> {
+    let Some(mut tracee) = seize(tid)? else {
+        return Ok(None);
+    };
+    let since = Instant::now();
+    if tracee.interrupt().is_err() || tracee.wait(end) != Some(Stop::Interrupted) {
+        return Ok(None);
+    }
+    let Ok(now) = tracee.registers() else {
+        return Ok(None);
+    };
+    let registers = begun_anew(tid, now);
+    // The kernel has broken the call off, and makes it anew when the thread goes on.
+    let waits = is_broken_off(&now) || registers != now;
+    let fits = waits && ground.why_not(&point_at(&now)).is_none();
+    Ok(fits.then_some(Found {
+        tracee,
+        registers,
+        since,
+    }))
+}
+
+/// Follows a thread that computes: it runs on, and stops at the beginning and the end of its system calls.
+fn follow(tid: i32) -> Result<Option<Tracee>, String> {
+    let tracee = seize(tid)?;
+    Ok(tracee.filter(|tracee| tracee.interrupt().is_ok()))
+}
+
+/// Looks at those that have stopped. They go on, but for one that can be borrowed, which leaves the list.
+fn look_at(ground: &Ground, followed: &mut Vec<Tracee>) -> Option<Found> {
+    let mut at = 0;
+    while at < followed.len() {
+        let since = Instant::now();
+        let tracee = &mut followed[at];
+        let stop = tracee.look();
+        if stop == Some(Stop::Gone) {
+            followed.swap_remove(at);
+            continue;
+        }
+        if stop == Some(Stop::Call)
+            && let Some(registers) = at_end_of_call(tracee)
+            && ground.why_not(&point_at(&registers)).is_none()
+        {
+            let tracee = followed.swap_remove(at);
+            return Some(Found {
+                tracee,
+                registers,
+                since,
+            });
+        }
+        if stop.is_some() {
+            // It has been killed if this fails, which the next look tells.
+            let _ = tracee.resume(true);
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The registers, if the thread stands at the end of a system call that is whole.
+fn at_end_of_call(tracee: &Tracee) -> Option<user_regs_struct> {
+    let registers = tracee.registers().ok()?;
+    // At the beginning the kernel has put this error there.
+    let begins = registers.rax as i64 == -i64::from(libc::ENOSYS);
+    let is_call = (registers.orig_rax as i64) >= 0;
+    (is_call && !begins && !is_broken_off(&registers)).then_some(registers)
+}
+
+fn said(seen: &BTreeMap<Unfit, usize>) -> String {
+    let parts: Vec<String> = seen
+        .iter()
+        .map(|(why, count)| format!("{count} {}", why.text()))
+        .collect();
+    format!(
+        "has no thread that can be borrowed: of its threads, {}",
+        parts.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_counted() {
+        let seen = BTreeMap::from([(Unfit::Computes, 3), (Unfit::Waits, 1)]);
+        assert_eq!(
+            said(&seen),
+            "has no thread that can be borrowed: of its threads, 3 computed without a system call, 1 waited for a lock"
+        );
+    }
+}

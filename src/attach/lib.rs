@@ -1,0 +1,86 @@
+//! Has another process load the library and call one function of it: the only crate that stops threads of another process and
+//! writes into its memory.
+//!
+//! Data flow: a process id → [`Process`] (what `/proc` says, or why it cannot be used) → a thread that stands at a harmless
+//! system call ([`hunt`]) → calls on that thread (`dlopen`, then the library's own function) → the thread as it was before.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `process` | what is known of the process before anything is touched, and each reason to refuse it |
+//! | `maps` | which files a process has mapped, and where |
+//! | `image` | the symbols and some instructions of a file that is mapped |
+//! | `ground` | at which system calls a thread may be borrowed |
+//! | `tracee` | one thread of the process under ptrace |
+//! | `hunt` | finding a thread that can be borrowed |
+//! | `frame` | what the kernel would write on a thread's stack for a signal; it restores the thread even without us |
+//! | `borrowed` | calls of functions on the thread, and giving it back |
+//!
+//! Nothing is written into the process's code. Only one thread is borrowed, for some milliseconds, and the other threads run on.
+//! The borrowed thread returns by a signal frame of its own: if this process is killed at any moment, the thread
+//! finishes the call that it was in and goes on where it was. Only x86-64 Linux with glibc is known.
+
+mod process;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod borrowed;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod frame;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod ground;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod hunt;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod image;
+#[cfg(target_os = "linux")]
+mod maps;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tracee;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub use process::Process;
+
+/// What is to be called in the process.
+pub struct Call<'a> {
+    /// The library, by a path at which the process sees the same file.
+    pub library: &'a Path,
+    /// The function in it. It takes one text, copies it, and returns soon.
+    pub entry: &'a str,
+    /// What it answers when it has done what it was called for.
+    pub done: u64,
+    /// The text.
+    pub request: &'a str,
+    /// How long a thread is looked for, and how long one call may take.
+    pub limit: Duration,
+}
+
+/// How the call went.
+#[derive(Clone, Copy, Debug)]
+pub struct Called {
+    /// How long no thread was found that could be borrowed.
+    pub searched: Duration,
+    /// How long the borrowed thread was kept from its own work.
+    pub stalled: Duration,
+}
+
+/// Makes the call. When it fails, the process goes on as it was; the text says why, and ends a sentence that begins with the
+/// process.
+///
+/// # Errors
+///
+/// Why the process cannot be used, or what the dynamic linker said.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
+    borrowed::call(process, call)
+}
+
+/// See the other one.
+///
+/// # Errors
+///
+/// Always.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub fn call(_: &Process, _: &Call<'_>) -> Result<Called, String> {
+    Err(process::FOREIGN.into())
+}

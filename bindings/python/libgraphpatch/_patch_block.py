@@ -89,7 +89,7 @@ class Opened:
 
     def counts(self) -> list[Counts]:
         """The counts of each patch so far."""
-        counts = self._counts_of_calls()
+        counts = [*self._counts_of_calls()]  # those from before stay as they are
         for number, limited in self.parts:
             counts[number] = counts[number]._replace(applied=counts[number].applied - limited.left)
         return counts

@@ -16,10 +16,10 @@ from torch.nn import Module
 from . import _marks
 from ._captured import Captured
 from ._dispatch_key import hidden, hide, key
-from ._dynamo import before_the_first_compilation, skip_package
+from ._dynamo import before_the_first_compilation, skip_package, trace_hooked_modules
 from ._forward_scope import give_back
 from ._locks import new_lock
-from ._module_call import call_module, is_seen
+from ._module_call import call_module, is_seen, stands_for_torchs_own
 from ._modules import is_handlers, note, see_compiled
 from ._thread import Frame, thread
 from ._watched import watched
@@ -62,6 +62,7 @@ def _install() -> bool:
             optimized, set_eval_frame = contexts.OptimizedModule, contexts._maybe_set_eval_frame
             frames: Any = importlib.import_module("torch._dynamo.convert_frame")
             capture, compile_frame = outputs.call_user_compiler, frames._compile
+            trace_hooked_modules(stands_for_torchs_own)  # what the marks stand around
             _marks.install()
         except (ImportError, AttributeError):
             return False  # this version of torch is built differently: the inside of compiled modules stays unseen

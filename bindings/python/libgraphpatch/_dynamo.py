@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import types
@@ -63,6 +64,52 @@ def take_for_torchs_own(call: Any) -> None:
     behind("torch._dynamo.utils", take)
     if "torch._dynamo.variables.nn_module" in sys.modules:
         take(sys.modules["torch._dynamo.variables.nn_module"])
+
+
+_traces_hooked = False
+
+
+def trace_hooked_modules(is_ours: Callable[[Any], bool]) -> None:
+    """Has torch.compile trace torch's own call of a module with hooks, where it would trace ``Module.__call__``, which
+    is ours. A module without hooks needs none: torch.compile goes on with its ``forward``. Later calls do nothing."""
+    global _traces_hooked
+    if _traces_hooked:
+        return
+    _traces_hooked = True
+
+    def take(holder: types.ModuleType) -> None:
+        variable = getattr(holder, "UnspecializedNNModuleVariable", None)
+        located = getattr(holder, "record_nn_module_stack", None)
+        if variable is None or located is None or not hasattr(variable, "get_nn_module_stack_source"):
+            return
+        original = variable.call_function
+
+        @functools.wraps(original)
+        def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+            module = self.value
+            if isinstance(module, torch.fx.GraphModule) or not (_is_hooked(module) and is_ours(type(module).__call__)):
+                return original(self, tx, args, kwargs)
+            where: Any = contextlib.nullcontext()
+            if self.source:
+                where = located(str(id(module)), self.get_nn_module_stack_source(), tx, module)
+            with where:
+                return self.call_method(tx, "_wrapped_call_impl", args, kwargs)
+
+        variable.call_function = call_function
+
+    behind("torch._dynamo.variables.nn_module", take)
+
+
+def _is_hooked(module: Any) -> bool:
+    """Whether more than ``forward`` is called where the module is."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    everywhere = (f"_global{name}" for name in hooks)
+    anywhere = torch.nn.modules.module
+    return (
+        "forward" in vars(module)
+        or any(getattr(module, name, None) for name in hooks)
+        or any(getattr(anywhere, name, None) for name in everywhere)
+    )
 
 
 def inline_as(call: Any, original: Callable[..., Any]) -> None:

@@ -105,6 +105,7 @@ def install() -> None:
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
         _dynamo.inline_as(call, _original)
+        _dynamo.trace_hooked_modules(stands_for_torchs_own)
 
 
 def uninstall() -> None:
@@ -117,7 +118,12 @@ def uninstall() -> None:
 
 def is_seen(function: Any) -> bool:
     """Whether ``function``, which is the ``__call__`` of some module, is ours, so that calls by it are seen."""
-    return function is not None and function in (_call, _call.__get__(None, Module))
+    return None not in (function, _call) and function in (_call, _call.__get__(None, Module))
+
+
+def stands_for_torchs_own(function: Any) -> bool:
+    """Whether ``function`` is ours, and calls what torch has as ``Module.__call__``."""
+    return is_seen(function) and _original is vars(Module).get(_TORCHS)
 
 
 def _configure() -> None:

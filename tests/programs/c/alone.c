@@ -576,7 +576,7 @@ static void check_null(gp_session *session, const char *file) {
   says("out");
   null(gp_session_attach(NULL));
   null(gp_session_detach(NULL));
-  null(gp_session_record(NULL, true));
+  refused(GP_STATUS_STATE, gp_session_record(NULL, true)); // NULL is the attached session, and there is none
   null(gp_session_on_error(NULL, 0));
   null(gp_session_runs(NULL, &id)), null(gp_session_runs(session, NULL));
   null(gp_session_notes(NULL, &text)), null(gp_session_notes(session, NULL));

@@ -225,10 +225,12 @@ def test_fully_sharded_parameters(group: None) -> None:
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)
     pg = PatchableGraph(net, x)
-    # The weights are new tensors in each call, so they have no nodes and cannot be patched.
-    assert dir(pg.graph.blocks_0.up) == ["_code", "_shape", "input", "linear", "output"]
-    with pytest.raises(KeyError, match="blocks_0.up.weight"):
-        pg.patch({"blocks_0.up.weight": ZeroPatch()})
+    # The weights are new tensors in each call. Each has its node all the same.
+    assert repr(pg.graph.blocks_0.up) == repr(PatchableGraph(plain, x).graph.blocks_0.up)
+    with pg.patch({"blocks_0.up.weight": ZeroPatch()}):
+        patched = pg(x)
+    with PatchableGraph(plain, x).patch({"blocks_0.up.weight": ZeroPatch()}):
+        assert torch.allclose(patched, plain(x)) and not torch.allclose(patched, pg(x))
     for path in ("blocks_0.output", "blocks_0.up.output", "blocks_0.sigmoid", "blocks_1.x"):
         with pg.patch({path: AddPatch(value=1.0)}), PatchableGraph(plain, x).patch({path: AddPatch(value=1.0)}):
             assert torch.allclose(pg(x), plain(x)), path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -66,38 +67,25 @@ def take_for_torchs_own(call: Any) -> None:
         take(sys.modules["torch._dynamo.variables.nn_module"])
 
 
-_traces_hooked = False
-
-
 def trace_hooked_modules(is_ours: Callable[[Any], bool]) -> None:
     """Has torch.compile trace torch's own call of a module with hooks, where it would trace ``Module.__call__``, which
-    is ours. A module without hooks needs none: torch.compile goes on with its ``forward``. Later calls do nothing."""
-    global _traces_hooked
-    if _traces_hooked:
-        return
-    _traces_hooked = True
+    is ours. A module without hooks needs none: torch.compile goes on with its ``forward``. To be called once."""
+    holder: Any = importlib.import_module("torch._dynamo.variables.nn_module")
+    variable, located = holder.UnspecializedNNModuleVariable, holder.record_nn_module_stack
+    original = variable.call_function
 
-    def take(holder: types.ModuleType) -> None:
-        variable = getattr(holder, "UnspecializedNNModuleVariable", None)
-        located = getattr(holder, "record_nn_module_stack", None)
-        if variable is None or located is None or not hasattr(variable, "get_nn_module_stack_source"):
-            return
-        original = variable.call_function
+    @functools.wraps(original)
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        module = self.value
+        if isinstance(module, torch.fx.GraphModule) or not (_is_hooked(module) and is_ours(type(module).__call__)):
+            return original(self, tx, args, kwargs)
+        where: Any = contextlib.nullcontext()
+        if self.source:
+            where = located(str(id(module)), self.get_nn_module_stack_source(), tx, module)
+        with where:
+            return self.call_method(tx, "_wrapped_call_impl", args, kwargs)
 
-        @functools.wraps(original)
-        def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-            module = self.value
-            if isinstance(module, torch.fx.GraphModule) or not (_is_hooked(module) and is_ours(type(module).__call__)):
-                return original(self, tx, args, kwargs)
-            where: Any = contextlib.nullcontext()
-            if self.source:
-                where = located(str(id(module)), self.get_nn_module_stack_source(), tx, module)
-            with where:
-                return self.call_method(tx, "_wrapped_call_impl", args, kwargs)
-
-        variable.call_function = call_function
-
-    behind("torch._dynamo.variables.nn_module", take)
+    variable.call_function = call_function
 
 
 def _is_hooked(module: Any) -> bool:

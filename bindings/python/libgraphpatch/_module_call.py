@@ -105,7 +105,6 @@ def install() -> None:
         let_higher_order_through()
         _dynamo.take_for_torchs_own(call)
         _dynamo.inline_as(call, _original)
-        _dynamo.trace_hooked_modules(stands_for_torchs_own)
 
 
 def uninstall() -> None:

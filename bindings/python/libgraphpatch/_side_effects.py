@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch.nn import Module
@@ -24,22 +25,32 @@ def unchanged(module: Module) -> Iterator[None]:
                 buffer.restore()
 
 
+class RandomNumbers:
+    """The state of the generators of random numbers at one time: the CPU's, and those of CUDA devices."""
+
+    def __init__(self, devices: Iterable[Any]) -> None:
+        self._cpu = torch.get_rng_state()
+        self._cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        for device, state in self._cuda.items():
+            torch.cuda.set_rng_state(state, device)
+
+
 class Before:
     """The content of tensors, and the state of the random numbers, at one time. Leaves that require gradients are left
     out."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         self._values = [_Value(tensor) for tensor in tensors if not (tensor.requires_grad and tensor.is_leaf)]
-        self._devices = {value.tensor.device for value in self._values if value.tensor.is_cuda}
-        self._random = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in self._devices]
+        self._random = RandomNumbers({value.tensor.device for value in self._values if value.tensor.is_cuda})
 
     def restore(self) -> None:
         """Restores that content and that state."""
         for value in self._values:
             value.restore()
-        torch.set_rng_state(self._random[0])
-        for device, state in zip(self._devices, self._random[1], strict=True):
-            torch.cuda.set_rng_state(state, device)
+        self._random.restore()
 
 
 class _Value:

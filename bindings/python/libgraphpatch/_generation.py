@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ def text_part() -> TextPart | None:
 
 
 @contextlib.contextmanager
-def located(root: Any, module: Module, args: Any, kwargs: Any) -> Iterator[None]:
+def located(root: Any, module: Module, args: Any, kwargs: Any) -> Generator[None, None, None]:
     """While the block runs, :func:`text_part` is that of this call of ``module``."""
     outer = _state.part
     since, last = _state.last.get(root, (0, None))

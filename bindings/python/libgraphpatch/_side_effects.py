@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 
 @contextlib.contextmanager
-def unchanged(module: Module) -> Iterator[None]:
+def unchanged(module: Module) -> Generator[None, None, None]:
     """Restores the buffers of the module and the random numbers after the block. Buffers of inference mode, without
     data, and of kinds that libtorch cannot copy are left out."""
     buffers = [_Buffer(below, name, buffer) for below in module.modules() for name, buffer in _with_data(below)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -250,7 +250,7 @@ def _copies(result: Any) -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def _values_of_compiled_code(notes: list[str]) -> Iterator[None]:
+def _values_of_compiled_code(notes: list[str]) -> Generator[None, None, None]:
     """Compiled code is looked into by taps only, and never replaced by a run operation by operation."""
     before, thread.only_taps = thread.only_taps, set()
     try:
@@ -261,7 +261,7 @@ def _values_of_compiled_code(notes: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_random_numbers() -> Iterator[Callable[[], None]]:
+def _same_random_numbers() -> Generator[Callable[[], None], None, None]:
     """A function that sets the generators back to their present state. At the end they have it again, too."""
     now = RandomNumbers(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ())
     try:

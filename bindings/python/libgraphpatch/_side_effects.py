@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable
-from typing import Any
 
 import torch
 from torch.nn import Module
@@ -28,7 +27,7 @@ def unchanged(module: Module) -> Generator[None, None, None]:
 class RandomNumbers:
     """The state of the generators of random numbers at one time: the CPU's, and those of CUDA devices."""
 
-    def __init__(self, devices: Iterable[Any]) -> None:
+    def __init__(self, devices: Iterable[int | torch.device]) -> None:
         self._cpu = torch.get_rng_state()
         self._cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -262,8 +262,9 @@ def _values_of_compiled_code(notes: list[str]) -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _same_random_numbers() -> Generator[Callable[[], None], None, None]:
-    """A function that sets the generators back to their present state. At the end they have it again, too."""
-    now = RandomNumbers(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ())
+    """A function that sets the generators back to where they are now. They are there again at the end, too."""
+    devices: Iterable[int] = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    now = RandomNumbers(devices)
     try:
         yield now.restore
     finally:

@@ -484,13 +484,14 @@ build/cpp_scopes: tests/programs/cpp/scopes.cpp $(wildcard $(TRANSFORMER)/*) $(C
 
 comma := ,
 
-build/bench/cost build/bench/patch: build/bench/%: benches/%.cpp include/graphpatch.h build/torch.mk
+build/bench/cost build/bench/patch: build/bench/%: benches/%.cpp benches/quantile.hpp include/graphpatch.h \
+    $(addprefix tests/programs/cpp/include/,abi.h host.h) build/torch.mk
 	@mkdir -p build/bench
 	@echo "bench: compiling $*" >&2
-	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) -Iinclude $< -o $@ \
+	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) -Iinclude $(CPP_INCLUDE) $< -o $@ \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release) $(TORCH_LDFLAGS)
 
-build/bench/modules: benches/modules.cpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
+build/bench/modules: benches/modules.cpp benches/quantile.hpp $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/torch.mk
 	@mkdir -p build/bench
 	@echo "bench: compiling modules" >&2
 	@$(CXX) -O2 -Wall $(TORCH_CXXFLAGS) $(CPP_USE) -I$(TRANSFORMER) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)

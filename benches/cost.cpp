@@ -7,11 +7,12 @@
 // mode's median, its ratio to idle, its quartiles, its difference from idle per operation, and what a target asks for, if the
 // mode has one: at most so many times bare, or so many nanoseconds per operation. "MISSED" stands where the median misses it.
 
-#include <graphpatch.h>
+#include "abi.h"
+#include "host.h"
+#include "quantile.hpp"
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -21,19 +22,12 @@
 
 namespace {
 
-void ok(gp_status status) {
-    if (status != GP_STATUS_OK) throw std::runtime_error(gp_last_error());
-}
+using abi::check;
 
 double seconds(const std::function<void()>& body) {
     auto begin = std::chrono::steady_clock::now();
     body();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double quantile(std::vector<double> times, double q) {
-    std::sort(times.begin(), times.end());
-    return times[static_cast<size_t>(q * (times.size() - 1))];
 }
 
 // What a mode may cost at most; 0 where nothing is asked for.
@@ -69,16 +63,16 @@ public:
         for (int i = 0; i < rounds + 2; ++i) {
             for (auto& mode : modes) {
                 std::vector<uint64_t> ids;
-                for (const auto& patch : mode.patches) ok(gp_patch_add(session, patch.c_str(), &ids.emplace_back()));
-                ok(gp_session_record(session, mode.recording));
+                for (const auto& patch : mode.patches) check(gp_patch_add(session, patch.c_str(), &ids.emplace_back()));
+                check(gp_session_record(session, mode.recording));
                 body_();  // not measured: the first run after a change is slower
                 double t = seconds([&] {
                                for (int r = 0; r < repeats_; ++r) body_();
                            }) /
                            repeats_;
                 if (i >= 2) mode.times.push_back(t);
-                ok(gp_session_record(session, false));
-                for (uint64_t id : ids) ok(gp_patch_remove(session, id));
+                check(gp_session_record(session, false));
+                for (uint64_t id : ids) check(gp_patch_remove(session, id));
             }
         }
         std::printf("\n%s: %d operations, %d rounds of %d\n", name_.c_str(), operations_, rounds, repeats_);
@@ -109,12 +103,12 @@ private:
 
 // Counts the operation nodes of a recorded run of `body`.
 int count_operations(gp_session* session, const std::function<void()>& body, const std::string& file) {
-    ok(gp_session_record(session, true));
+    check(gp_session_record(session, true));
     body();
-    ok(gp_session_record(session, false));
+    check(gp_session_record(session, false));
     gp_graphs* graphs = nullptr;
-    ok(gp_session_graphs(session, &graphs));
-    ok(gp_graphs_save(graphs, file.c_str()));
+    check(gp_session_graphs(session, &graphs));
+    check(gp_graphs_save(graphs, file.c_str()));
     gp_graphs_free(graphs);
     std::ifstream in(file);
     std::string json((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
@@ -135,9 +129,9 @@ int run(int argc, char** argv) {
         for (int i = 0; i < kEager; ++i) b = at::add(a, a);
     };
     Subject eager("add of 4 floats, called from C++", 5, [&] {
-        ok(gp_run_begin("eager"));
+        check(gp_run_begin("eager"));
         adds();
-        ok(gp_run_end());
+        check(gp_run_end());
     });
     auto module = torch::jit::load(argv[1]);
     std::vector<c10::IValue> inputs{torch::arange(16).unsqueeze(0)};
@@ -149,8 +143,8 @@ int run(int argc, char** argv) {
     eager.bare(rounds, adds);
 
     gp_session* session = nullptr;
-    ok(gp_session_open(&session));
-    ok(gp_session_attach(session));
+    check(gp_session_open(&session));
+    check(gp_session_attach(session));
     int operations = count_operations(session, forward, std::string(argv[1]) + ".graph.json");
     script.measure(session, operations,
                    {{"idle", {}, false, {1.005, 0}},
@@ -164,8 +158,8 @@ int run(int argc, char** argv) {
     gp_session_close(session);
 
     // The second subject gets a session of its own: in the old one, its paths would be checked against the first one's graph.
-    ok(gp_session_open(&session));
-    ok(gp_session_attach(session));
+    check(gp_session_open(&session));
+    check(gp_session_attach(session));
     eager.measure(session, kEager,
                   {{"idle"},
                    {"one patch that matches elsewhere", {"mul=zero"}, false, {0, 150}},
@@ -179,10 +173,5 @@ int run(int argc, char** argv) {
 } // namespace
 
 int main(int argc, char** argv) {
-    try {
-        return run(argc, argv);
-    } catch (const std::exception& e) {
-        std::fprintf(stderr, "cost: %s\n", e.what());
-        return 1;
-    }
+    return host::guarded("cost", [&] { return run(argc, argv); });
 }

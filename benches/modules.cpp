@@ -6,11 +6,11 @@
 // "bare" computes the same with a forward that is written again below, without Scope lines. All modes take turns, round by
 // round. The table has each mode's median, its quartiles, and the median's ratio to bare.
 
+#include "quantile.hpp"
 #include "transformer.hpp"
 
 #include <ATen/Parallel.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
@@ -44,11 +44,6 @@ struct Mode {
     bool recording = false, session = true, scopes = true;
     std::vector<double> times = {};
 };
-
-double median(std::vector<double> times, double q = 0.5) {
-    std::sort(times.begin(), times.end());
-    return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1))];
-}
 
 }  // namespace
 
@@ -87,7 +82,8 @@ int main(int argc, char** argv) {
     std::printf("torch::nn transformer, 6 layers 64 wide, 16 tokens: %d rounds of %d\n", rounds, repeats);
     std::printf("%-44s %10s %18s %8s\n", "", "median us", "quartiles us", "/ bare");
     for (const Mode& mode : modes)
-        std::printf("%-44s %10.1f %8.1f .. %6.1f %8.3f\n", mode.name, median(mode.times) * 1e6, median(mode.times, 0.25) * 1e6,
-                    median(mode.times, 0.75) * 1e6, median(mode.times) / median(modes[0].times));
+        std::printf("%-44s %10.1f %8.1f .. %6.1f %8.3f\n", mode.name, quantile(mode.times, 0.5) * 1e6,
+                    quantile(mode.times, 0.25) * 1e6, quantile(mode.times, 0.75) * 1e6,
+                    quantile(mode.times, 0.5) / quantile(modes[0].times, 0.5));
     return 0;
 }

@@ -11,7 +11,9 @@
 // nothing is allocated): what is left to compare is finding and applying the patch against calling ATen. "op alone" is the
 // operation in its run without either; it is in both sides.
 
-#include <graphpatch.h>
+#include "abi.h"
+#include "host.h"
+#include "quantile.hpp"
 
 #include <ATen/DLConvertor.h>
 #include <ATen/Parallel.h>
@@ -27,17 +29,11 @@
 
 namespace {
 
-void ok(gp_status status) {
-    if (status != GP_STATUS_OK) throw std::runtime_error(gp_last_error());
-}
+using abi::check;
 
 struct Times {
     std::vector<double> all = {};
-    double quantile(double q) const {
-        auto sorted = all;
-        std::sort(sorted.begin(), sorted.end());
-        return sorted[static_cast<size_t>(q * (sorted.size() - 1))];
-    }
+    double quantile(double q) const { return ::quantile(all, q); }
 };
 
 struct Layout {
@@ -68,8 +64,8 @@ double seconds(int repeats, Body body) {
 class Bench {
 public:
     explicit Bench(int rounds) : rounds_(rounds) {
-        ok(gp_session_open(&session_));
-        ok(gp_session_attach(session_));
+        check(gp_session_open(&session_));
+        check(gp_session_attach(session_));
     }
     ~Bench() { gp_session_close(session_); }
 
@@ -82,14 +78,14 @@ public:
             auto patched = [&] {
                 uint64_t id = add(kind, "detach_", value);
                 one = run(repeats, [&] { tensor.detach_(); });
-                ok(gp_patch_remove(session_, id));
+                check(gp_patch_remove(session_, id));
             };
             auto by_hand = [&] {
                 // A session without patches opens no run, so this side registers a patch of an operation that is never called.
                 uint64_t id = add(kind, "relu", value);
                 other = run(repeats, [&] { tensor.detach_(); }, [&] { kind.expression(tensor, value); });
                 none = run(repeats, [&] { tensor.detach_(); });
-                ok(gp_patch_remove(session_, id));
+                check(gp_patch_remove(session_, id));
             };
             // The side that comes second finds warm caches and a raised clock, so the order changes every round.
             if (round % 2) by_hand();
@@ -101,7 +97,7 @@ public:
             alone.all.push_back(none);
             ratios.all.push_back(one / other);
         }
-        check(kind, value, tensor);
+        verify(kind, value, tensor);
         std::printf("%-42s %11.2f %10.2f ..%10.2f %11.2f %10.2f ..%10.2f %9.2f %7.3f %6.3f ..%6.3f\n", name.c_str(),
                     us(ours, 0.5), us(ours, 0.25), us(ours, 0.75), us(aten, 0.5), us(aten, 0.25), us(aten, 0.75),
                     us(alone, 0.5), ratios.quantile(0.5), ratios.quantile(0.25), ratios.quantile(0.75));
@@ -115,9 +111,9 @@ private:
     uint64_t add(const Kind& kind, const char* path, const at::Tensor& value) {
         gp_spec* spec = nullptr;
         uint64_t id = 0;
-        ok(gp_spec_new(path, &spec));
+        check(gp_spec_new(path, &spec));
         kind.patch(spec, value);
-        ok(gp_patch_register(session_, spec, &id));
+        check(gp_patch_register(session_, spec, &id));
         gp_spec_free(spec);
         return id;
     }
@@ -126,9 +122,9 @@ private:
     template <class Body, class Behind>
     double run(int repeats, Body body, Behind behind) {
         return seconds(repeats, [&] {
-            ok(gp_run_begin("bench"));
+            check(gp_run_begin("bench"));
             body();
-            ok(gp_run_end());
+            check(gp_run_end());
             behind();
         });
     }
@@ -138,15 +134,15 @@ private:
     }
 
     // Checks that both sides compute the same.
-    void check(const Kind& kind, const at::Tensor& value, at::Tensor& tensor) {
+    void verify(const Kind& kind, const at::Tensor& value, at::Tensor& tensor) {
         tensor.copy_(at::arange(tensor.numel(), at::kFloat).reshape(tensor.sizes()));
         auto expected = tensor.clone();
         kind.expression(expected, value);
         uint64_t id = add(kind, "detach_", value);
         run(1, [&] { tensor.detach_(); });
         gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
-        ok(gp_patch_get_counts(session_, id, &counts));
-        ok(gp_patch_remove(session_, id));
+        check(gp_patch_get_counts(session_, id, &counts));
+        check(gp_patch_remove(session_, id));
         if (counts.applied != 1 || !at::equal(tensor, expected)) throw std::runtime_error("the two sides differ");
     }
 
@@ -156,15 +152,15 @@ private:
 
 void set(gp_spec* spec, const char* number, bool add) {
     gp_value* value = nullptr;
-    ok(gp_value_text(number, &value));
-    ok(add ? gp_spec_add(spec, value) : gp_spec_replace(spec, value));
+    check(gp_value_text(number, &value));
+    check(add ? gp_spec_add(spec, value) : gp_spec_replace(spec, value));
     gp_value_free(value);
 }
 
 void set(gp_spec* spec, const at::Tensor& tensor, bool add) {
     gp_value* value = nullptr;
-    ok(gp_value_dlpack(at::toDLPackVersioned(tensor), true, &value));
-    ok(add ? gp_spec_add(spec, value) : gp_spec_replace(spec, value));
+    check(gp_value_dlpack(at::toDLPackVersioned(tensor), true, &value));
+    check(add ? gp_spec_add(spec, value) : gp_spec_replace(spec, value));
     gp_value_free(value);
 }
 
@@ -180,7 +176,7 @@ int run(int argc, char** argv) {
     torch::NoGradGuard no_grad;
 
     const std::vector<Kind> kinds = {
-        {"zero", [](gp_spec* s, const at::Tensor&) { ok(gp_spec_zero(s)); },
+        {"zero", [](gp_spec* s, const at::Tensor&) { check(gp_spec_zero(s)); },
          [](at::Tensor& t, const at::Tensor&) { t.index_put_({Ellipsis}, at::Scalar(0)); }},
         {"add number", [](gp_spec* s, const at::Tensor&) { set(s, "0.5", true); },
          [](at::Tensor& t, const at::Tensor&) { t.index({Ellipsis}).add_(at::Scalar(0.5)); }},
@@ -226,10 +222,5 @@ int run(int argc, char** argv) {
 } // namespace
 
 int main(int argc, char** argv) {
-    try {
-        return run(argc, argv);
-    } catch (const std::exception& e) {
-        std::fprintf(stderr, "patch: %s\n", e.what());
-        return 1;
-    }
+    return host::guarded("patch", [&] { return run(argc, argv); });
 }

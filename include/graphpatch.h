@@ -123,13 +123,13 @@ enum gp_wants
   GP_WANTS_INPUTS = 1,
   // Show its output: gp_scope_output.
   GP_WANTS_OUTPUT = 2,
-  // Something in it or below it matters: tell of calls in it.
+  // Something in it or below it matters: report calls in it.
   GP_WANTS_INSIDE = 4,
   // Of a run: gp_run_parameters.
   GP_WANTS_PARAMETERS = 8,
   // The run is recorded.
   GP_WANTS_RECORD = 16,
-  // Its operations are intercepted. Calls in it must be told of, whether they matter or not.
+  // Its operations are intercepted. Report calls in it, whether they matter or not.
   GP_WANTS_OPERATIONS = 32,
   // No call of this module from the same scope matters, as long as the patches stay as they are.
   GP_WANTS_IGNORED = 64,
@@ -240,7 +240,7 @@ typedef struct {
 
 // A function of the user's. `value` is the picked part of the tensor, read-only and borrowed for the call; in
 // `replacement` the function may leave a tensor that broadcasts to it, which is then written in its place (and whose
-// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure, and so is
+// deleter is called when it is no longer needed), or NULL to leave the value alone. Anything but 0 is a failure, and so is
 // a C++ exception of any type, whose text becomes the patch's message. It is called on the thread that runs the model,
 // perhaps on several at once. Since 0.1.0.
 typedef int32_t (*gp_callback)(void *user,
@@ -261,11 +261,11 @@ typedef int32_t (*gp_torch_callback)(void *user, const void *tensor, const void 
 // Since 0.1.0.
 typedef void (*gp_release)(void *user);
 
-// How often a patch met its node, changed the value there, or could not. Since 0.1.0.
+// How often a patch's node was reached, and how often the patch changed the value there, or could not. Since 0.1.0.
 typedef struct {
   // To be set by the caller: sizeof(gp_patch_counts).
   size_t size;
-  // How often a run came by the patch's node.
+  // How often a run reached the patch's node.
   uint64_t matched;
   // How often the patch changed (or kept, or was shown) the value there.
   uint64_t applied;
@@ -340,7 +340,7 @@ void gp_session_close(gp_session *session);
 //
 // Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
 // another session is attached. In a program that `graphpatch run` has started, the command's session is attached
-// beside this one: it sees only the runs that this session does not use, and tells its user so.
+// beside this one: it sees only the runs that this session does not use, and says so to its user.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_session_attach(const gp_session *session);
@@ -375,16 +375,16 @@ gp_status gp_session_runs(const gp_session *session, uint64_t *out);
 gp_status gp_session_note(const gp_session *session,
                           const char *note);
 
-// What a person should know of the runs so far (what a frozen graph no longer tells, say), one note a line. `out`
+// Notes on the runs so far for a person, one on each line: what a frozen graph no longer shows, for example. `out`
 // receives new text; free it with gp_string_free.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_session_notes(const gp_session *session,
                            char **out);
 
-// The patches that no run came by so far, one a line, each as the text that registers it: first those that were taken
-// away (of many, the first hundred), then those that are registered. Empty if there are none. Ask before
-// gp_session_close, which tells nobody. `out` receives new text; free it with gp_string_free.
+// The patches whose node no run has reached so far, one on each line, as the text that registers it: first those that were
+// removed (of many, the first hundred), then those that are registered. Empty if there are none. Ask before
+// gp_session_close, which reports nothing. `out` receives new text; free it with gp_string_free.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_session_missed(const gp_session *session,
@@ -735,13 +735,13 @@ gp_status gp_patch_add(const gp_session *session,
                        const char *patch,
                        uint64_t *id);
 
-// Takes a patch away, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
+// Removes a patch, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_patch_remove(const gp_session *session, uint64_t id);
 
-// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
-// not registered; the others are taken away nevertheless.
+// Removes `n` patches at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
+// not registered; the others are removed nevertheless.
 //
 // Thread: any. NULL: refused, but for ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_patch_remove_all(const gp_session *session,
@@ -755,14 +755,14 @@ gp_status gp_patch_enable(const gp_session *session,
                           uint64_t id,
                           bool on);
 
-// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
+// Opens a set: patches registered from now on belong to it, until gp_set_end removes them together. Sets nest.
 // `set` receives its number.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 gp_status gp_set_begin(const gp_session *session,
                        uint64_t *set);
 
-// Takes away all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
+// Removes all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
 // set is not open.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
@@ -792,7 +792,7 @@ gp_status gp_kept_count(const gp_session *session,
 
 // Value number `index` that the probe or record `id` has kept: a plain number as a tensor without dimensions. `out`
 // receives a new, read-only, row-major tensor in CPU memory (a CUDA value is read back now; on its own device after
-// gp_spec_keep_on_device), which stays valid whatever becomes of the patch; call its deleter to free it.
+// gp_spec_keep_on_device), which stays valid after the patch is gone; call its deleter to free it.
 // GP_STATUS_ARGUMENT when there are not so many values.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_STATE, GP_STATUS_REFUSED. Since 0.1.0.
@@ -931,7 +931,7 @@ gp_status gp_run_resume(const gp_snapshot *snapshot,
 gp_status gp_scope_open(const gp_scope *scope,
                         uint32_t *wants);
 
-// Instead of gp_scope_open: the next TorchScript module called on this thread, which tells of its calls itself, is
+// Instead of gp_scope_open: the next TorchScript module called on this thread, which reports its calls itself, is
 // called as `scope`, which must live so long. `depth` receives what gp_scope_unwind takes.
 //
 // Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.
@@ -1081,7 +1081,7 @@ gp_status gp_patch_set_value(const gp_session *session,
 // Thread: any. NULL: session. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE, GP_STATUS_FILE. Since 0.1.0.
 gp_status gp_live_start(const gp_session *session);
 
-// Listens no more: the thread ends soon after, and takes away the patches that came by the socket. Nothing happens where
+// Stops listening: the thread ends soon after, and removes the patches that came by the socket. Nothing happens where
 // nobody listens.
 //
 // Thread: any. Errors: none of its own. Since 0.1.0.

@@ -1,4 +1,4 @@
-// What all kernels share: the one struct that a launch is told everything by, and how a thread finds its elements.
+// What all kernels share: the struct that describes a launch, and how a thread finds its elements.
 //
 // The host (src/cuda/work.rs, the same layout) has merged neighbouring dimensions and chosen the unit: 16 bytes where
 // everything is aligned for it, else one element. No header is included, so that NVRTC compiles these files as they
@@ -87,8 +87,8 @@ static_assert(sizeof(Dim) == 24 && sizeof(Live) == 56, "src/cuda/work.rs has the
 static_assert(sizeof(Work) == 80 + 24 * GP_DIMS && sizeof(Picks) == 24 + 24 * GP_DIMS, "src/cuda/work.rs has the same layout");
 static_assert(sizeof(Batch) == 40 + sizeof(Work) * GP_WORKS, "src/cuda/work.rs has the same layout");
 
-// Which part of a launch this thread is.
-struct Place {
+// Where a thread stands in its launch, or in the part of a launch that does one work.
+struct GridPosition {
   u64 block, blocks, thread, threads;
 };
 
@@ -154,7 +154,7 @@ DEVICE void fence() {
 #endif
 }
 
-// Whether the patch is on, and its number.
+// Whether the patch is on, and its number, when the kernel begins.
 struct Start {
   bool on;
   Pack number;
@@ -204,47 +204,47 @@ DEVICE Offsets locate(const Work& work, u32 index, const i64* list_step) {
 
 // Calls `body(offsets)` for this thread's units.
 template <class Body>
-DEVICE void each_unit(const Work& work, const Place& place, const i64* list_step, Body body) {
-  const u64 step = place.blocks * place.threads;
-  for (u64 i = place.block * place.threads + place.thread; i < work.units; i += step)
+DEVICE void each_unit(const Work& work, const GridPosition& position, const i64* list_step, Body body) {
+  const u64 step = position.blocks * position.threads;
+  for (u64 i = position.block * position.threads + position.thread; i < work.units; i += step)
     body(locate(work, static_cast<u32>(i), list_step));
 }
 
 // A region without gaps. An Action has pack(Pack old, Pack value) and element(char* data, const char* value); READS says
 // whether it looks at the old value, VALUE whether there is a tensor for a value.
 template <class Action>
-DEVICE void dense(const Work& work, const Place& place, const Action& action) {
+DEVICE void dense(const Work& work, const GridPosition& position, const Action& action) {
   char* data = reinterpret_cast<char*>(work.data);
   const char* value = reinterpret_cast<const char*>(work.value);
-  if (place.block == 0) {
+  if (position.block == 0) {
     const u64 size = work.element;
-    if (place.thread < work.head)
-      action.element(data + place.thread * size, value + place.thread * size);
-    if (place.thread < work.tail) {
-      const u64 at = (work.head + place.thread) * size + work.units * 16;
+    if (position.thread < work.head)
+      action.element(data + position.thread * size, value + position.thread * size);
+    if (position.thread < work.tail) {
+      const u64 at = (work.head + position.thread) * size + work.units * 16;
       action.element(data + at, value + at);
     }
   }
   const u64 begin = static_cast<u64>(work.head) * work.element;
   data += begin;
   value += begin;
-  const u64 tile = place.threads * GP_UNROLL;
-  for (u64 first = place.block * tile; first < work.units; first += place.blocks * tile) {
-    const u64 own = first + place.thread;
+  const u64 tile = position.threads * GP_UNROLL;
+  for (u64 first = position.block * tile; first < work.units; first += position.blocks * tile) {
+    const u64 own = first + position.thread;
     if (first + tile <= work.units) {
       Pack old[GP_UNROLL], with[GP_UNROLL];
 #pragma unroll
       for (int k = 0; k < GP_UNROLL; ++k) {
-        const u64 at = (own + k * place.threads) * 16;
+        const u64 at = (own + k * position.threads) * 16;
         old[k] = Action::READS ? load16(data + at) : Pack{};
         with[k] = Action::VALUE ? load16(value + at) : Pack{};
       }
 #pragma unroll
       for (int k = 0; k < GP_UNROLL; ++k)
-        store16(data + (own + k * place.threads) * 16, action.pack(old[k], with[k]));
+        store16(data + (own + k * position.threads) * 16, action.pack(old[k], with[k]));
     } else {
 #pragma unroll 1
-      for (u64 unit = own; unit < work.units; unit += place.threads) {
+      for (u64 unit = own; unit < work.units; unit += position.threads) {
         const Pack old = Action::READS ? load16(data + unit * 16) : Pack{};
         const Pack with = Action::VALUE ? load16(value + unit * 16) : Pack{};
         store16(data + unit * 16, action.pack(old, with));
@@ -255,11 +255,11 @@ DEVICE void dense(const Work& work, const Place& place, const Action& action) {
 
 // Any strides; a unit is 16 bytes or one element.
 template <class Action>
-DEVICE void strided(const Work& work, const Place& place, const Action& action) {
+DEVICE void strided(const Work& work, const GridPosition& position, const Action& action) {
   char* data = reinterpret_cast<char*>(work.data);
   const char* value = reinterpret_cast<const char*>(work.value);
   const bool packs = work.unit != work.element;
-  each_unit(work, place, nullptr, [&](const Offsets& at) {
+  each_unit(work, position, nullptr, [&](const Offsets& at) {
     char* here = data + at.data;
     if (packs) {
       const Pack old = Action::READS ? load16(here) : Pack{};

@@ -269,7 +269,7 @@ DEVICE float as_float(const Number& n) {
   return n.kind == 1 ? static_cast<float>(static_cast<u64>(n.whole)) : static_cast<float>(n.whole);
 }
 
-// Real numbers are cut towards zero; what no 64-bit integer holds is anybody's guess, as in libtorch.
+// Real numbers are cut towards zero. The result for one that no 64-bit integer holds is undefined, as in libtorch.
 DEVICE i64 as_integer(const Number& n) {
   if (n.kind < 2)
     return n.whole;

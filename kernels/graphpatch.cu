@@ -11,56 +11,56 @@
 #include "replace.cuh"
 #include "zero.cuh"
 
-DEVICE Place here() {
+DEVICE GridPosition here() {
   return {blockIdx.x, gridDim.x, threadIdx.x, blockDim.x};
 }
 
 struct Dense {
   template <class Action>
-  DEVICE void operator()(const Work& work, const Place& place, const Action& action) const {
-    dense(work, place, action);
+  DEVICE void operator()(const Work& work, const GridPosition& position, const Action& action) const {
+    dense(work, position, action);
   }
 };
 struct Strided {
   template <class Action>
-  DEVICE void operator()(const Work& work, const Place& place, const Action& action) const {
-    strided(work, place, action);
+  DEVICE void operator()(const Work& work, const GridPosition& position, const Action& action) const {
+    strided(work, position, action);
   }
 };
 
 // `Walk` goes over the region: Dense or Strided.
 template <class Walk>
-DEVICE void zero(const Work& work, const Place& place) {
+DEVICE void zero(const Work& work, const GridPosition& position) {
   if (begin(work).on)
-    Walk()(work, place, Zero{work.element});
+    Walk()(work, position, Zero{work.element});
 }
 
 template <class Walk>
-DEVICE void replace(const Work& work, const Place& place) {
+DEVICE void replace(const Work& work, const GridPosition& position) {
   const Start start = begin(work);
   if (start.on && work.value)
-    Walk()(work, place, Copy{work.element});
+    Walk()(work, position, Copy{work.element});
   else if (start.on)
-    Walk()(work, place, Fill{work.element, start.number});
+    Walk()(work, position, Fill{work.element, start.number});
 }
 
 template <class Walk>
-DEVICE void add(const Work& work, const Place& place) {
+DEVICE void add(const Work& work, const GridPosition& position) {
   const Start start = begin(work);
   if (start.on && work.value)
-    with_sum<true>(work.dtype, work.element, start.number, [&](const auto& sum) { Walk()(work, place, sum); });
+    with_sum<true>(work.dtype, work.element, start.number, [&](const auto& sum) { Walk()(work, position, sum); });
   else if (start.on)
-    with_sum<false>(work.dtype, work.element, start.number, [&](const auto& sum) { Walk()(work, place, sum); });
+    with_sum<false>(work.dtype, work.element, start.number, [&](const auto& sum) { Walk()(work, position, sum); });
 }
 
 // Element by element, with conversion; and through index lists, if there are any.
-DEVICE void any(const Work& work, const Place& place, const Picks& picks) {
+DEVICE void any(const Work& work, const GridPosition& position, const Picks& picks) {
   const Start start = begin(work);
   if (!start.on)
     return;
   char* data = reinterpret_cast<char*>(work.data);
   const char* value = reinterpret_cast<const char*>(work.value);
-  each_unit(work, place, picks.list_step, [&](const Offsets& at) {
+  each_unit(work, position, picks.list_step, [&](const Offsets& at) {
     char* here = data + at.data;
     const i64* lists = reinterpret_cast<const i64*>(picks.lists) + at.list;
 #pragma unroll 1
@@ -112,13 +112,13 @@ KERNEL gp_batch(const Batch batch) {
     ++i;
   const Work& work = batch.works[i];
   const u32 first = i ? batch.end[i - 1] : 0;
-  const Place place = {blockIdx.x - first, batch.end[i] - first, threadIdx.x, blockDim.x};
+  const GridPosition position = {blockIdx.x - first, batch.end[i] - first, threadIdx.x, blockDim.x};
   switch (work.op) {
     case OP_ZERO:
-      return zero<Strided>(work, place);
+      return zero<Strided>(work, position);
     case OP_REPLACE:
-      return replace<Strided>(work, place);
+      return replace<Strided>(work, position);
     default:
-      return add<Strided>(work, place);
+      return add<Strided>(work, position);
   }
 }

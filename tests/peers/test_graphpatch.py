@@ -447,7 +447,7 @@ def test_unused_submodule_module() -> None:
 
 def test_extract_with_opaque_modules() -> None:
     module = Contained()
-    graphpatch.options._told.clear()
+    graphpatch.options._warned.clear()
     with pytest.warns(graphpatch.OptionWarning, match="classes_to_skip_compiling"):
         pg = made(module, SQUARE, classes_to_skip_compiling={nn.Linear})
     assert pg(SQUARE).equal(module(SQUARE)) and "linear.linear" in pg.graph

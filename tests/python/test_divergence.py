@@ -164,7 +164,7 @@ def test_a_compiled_model_that_is_right(anew: None) -> None:
     assert len(found.agree) > 2 * len(found.only_one)
 
 
-def test_code_that_cannot_have_taps_is_told_of(anew: None) -> None:
+def test_code_that_cannot_have_taps_is_reported(anew: None) -> None:
     def backend(graph: torch.fx.GraphModule, examples: Any) -> Any:
         if any("gp_" in str(node.target) or "tap" in str(node.target) for node in graph.graph.nodes):
             raise ValueError("this compiler knows no such operators")

@@ -223,7 +223,7 @@ def test_edits_close_in_any_order(pg: PatchableGraph) -> None:
     assert torch.equal(pg(X), plain)
 
 
-def test_an_edit_that_no_run_came_by_is_told_of(pg: PatchableGraph) -> None:
+def test_an_edit_that_no_run_reached_is_reported(pg: PatchableGraph) -> None:
     with pytest.warns(MissingPatchWarning, match="never matched: output"):
         pg.edit({"output": ZeroPatch()}).close()
     with pytest.raises(PatchError, match="never matched: output"):

@@ -14,12 +14,9 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import linear
 
 from libgraphpatch import AddPatch, PatchableGraph, PatchError, ProbePatch
+from nets import names
 
 COMPILED = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-
-
-def names(scope: Any) -> list[str]:
-    return [str(node).rsplit(".", 1)[-1] for node in scope]
 
 
 class Cond(nn.Module):

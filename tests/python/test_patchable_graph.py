@@ -14,27 +14,8 @@ from torch import Tensor, nn
 from libgraphpatch import AddPatch, ExtractionOptions, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch, load_graph
 from libgraphpatch._library import check, lib, made, text
 from libgraphpatch._script import call_script
+from models import TUPLE_OUTPUT_TREE
 from nets import Calls, Net, TupleOutputModule, same
-
-SPEC_TREE = """\
-<root>: Graph(5)
-├─x: Tensor(3, 2)
-├─linear: Graph(5)
-│ ├─input: Tensor(3, 2)
-│ ├─weight: Tensor(3, 2)
-│ ├─bias: Tensor(3)
-│ ├─linear: Tensor(3, 3)
-│ └─output: Tensor(3, 3)
-├─add: Tensor(3, 2)
-├─linear_1: Graph(5)
-│ ├─input: Tensor(3, 2)
-│ ├─weight: Tensor(3, 2)
-│ ├─bias: Tensor(3)
-│ ├─linear: Tensor(3, 3)
-│ └─output: Tensor(3, 3)
-└─output: tuple(2)
-  ├─sub_0: Tensor(3, 3)
-  └─sub_1: Tensor(3, 3)"""
 
 
 def script_tree(module: torch.jit.ScriptModule, *args: Any) -> str:
@@ -56,7 +37,7 @@ def script_tree(module: torch.jit.ScriptModule, *args: Any) -> str:
 def test_the_tree_is_the_specs_and_that_of_torchscript() -> None:
     module, x = TupleOutputModule(), torch.randn(3, 2)
     tree = repr(PatchableGraph(module, x).graph)
-    assert tree == SPEC_TREE
+    assert tree == TUPLE_OUTPUT_TREE.rstrip()
     assert tree == script_tree(torch.jit.script(module), x)
 
 

@@ -1,4 +1,4 @@
-"""A function that torch.compile gives up as a whole is told of: what it calls itself is not seen."""
+"""A note names a function that torch.compile gives up as a whole: what it calls itself is not seen."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def compiled(model: nn.Module) -> PatchableGraph:
 
 
 @pytest.mark.parametrize("kind", [Recurrent, Looping])
-def test_it_is_told_where_operations_are_not_seen(kind: type[nn.Module]) -> None:
+def test_a_note_says_where_operations_are_not_seen(kind: type[nn.Module]) -> None:
     pg = compiled(kind())
     assert pg.graph.get("tanh") is None
     told = [text for text in pg.notes if "torch.compile does not compile it" in text]
@@ -57,6 +57,6 @@ def test_it_is_told_where_operations_are_not_seen(kind: type[nn.Module]) -> None
     assert pg.graph.get("head.linear" if kind is Recurrent else "step.linear") is not None
 
 
-def test_nothing_is_told_where_they_are() -> None:
+def test_there_is_no_note_where_they_are() -> None:
     pg = compiled(Whole())
     assert pg.graph.get("tanh") is not None and not pg.notes

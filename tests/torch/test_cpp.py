@@ -61,6 +61,14 @@ def test_without_libtorch(case: str, tuple_output: Callable[[str], Saved], tmp_p
     assert result.stdout == "all as it must be\n"
 
 
+def test_the_binding_and_the_adapter_have_the_same_dtypes() -> None:
+    """The table of the adapter is compared with the core's by a Rust test."""
+    adapter = (ROOT / "src/torch/adapter/dlpack_abi.h").read_text("utf-8")
+    rows = re.findall(r'^  X\((\w+), \w+, "\w+", (\d+), (\d+)\)', adapter, re.M)
+    binding = re.findall(r"\{(\d+), (\d+), at::k(\w+)\}", (BINDING / "graphpatch/value.hpp").read_text("utf-8"))
+    assert rows and sorted(rows) == sorted((name, code, bits) for code, bits, name in binding)
+
+
 def compiles(source: Path, standard: str, *flags: Any) -> None:
     done = subprocess.run(
         [

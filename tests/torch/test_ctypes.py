@@ -605,10 +605,10 @@ def main() -> None:
     check_cuda(p)
     check_graphs(p, folder)
     gp.session_close(p.session)
-    import told
+    import reported_calls
 
-    told.gp = gp
-    told.check_modules(folder)
+    reported_calls.gp = gp
+    reported_calls.check_modules(folder)
     missing = set(gp.declared) - gp.used
     assert not missing, f"not used: {sorted(missing)}"
     print("all as it must be")

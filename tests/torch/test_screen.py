@@ -81,7 +81,7 @@ def test_it_is_used_by_keys(served: Served, screen: Screen, tuple_output: Callab
     assert (stdout, code) == ("", 7)
 
 
-def test_a_patch_that_is_refused_is_told_of(served: Served, screen: Screen) -> None:
+def test_a_patch_that_is_refused_is_reported(served: Served, screen: Screen) -> None:
     screen.wait_for("waiting for the next run")
     screen.press("p")
     screen.wait_for("patch: =zero_")

@@ -7,7 +7,7 @@ from ._modules import held_tensor, note
 from ._root import Root
 
 
-def tell_of_absent_parameters(root: Root) -> None:
+def note_absent_parameters(root: Root) -> None:
     """Notes the first parameter or buffer without values, and how many there are. A hook that loads their values during
     the call puts other tensors in their place, and the library cannot know which parameters these are."""
     absent = [

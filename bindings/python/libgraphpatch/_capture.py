@@ -128,7 +128,7 @@ def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
                 return original(*args, **kwargs)
         except Exception as error:
             if not is_handlers(error) and not frame.seen:
-                _tell_of_uncompiled(frame, args[0] if args else None, error)
+                _note_uncompiled(frame, args[0] if args else None, error)
             raise
         finally:
             thread.frame = frame
@@ -136,7 +136,7 @@ def _apart(original: Callable[..., Any]) -> Callable[..., Any]:
     return compile_frame
 
 
-def _tell_of_uncompiled(frame: Frame, code: Any, error: Exception) -> None:
+def _note_uncompiled(frame: Frame, code: Any, error: Exception) -> None:
     """torch.compile has given up a function as a whole: Python runs it, and our dispatch key is hidden."""
     name = getattr(code, "co_qualname", getattr(code, "co_name", "a function"))
     why = str(error).partition("\n")[0]

@@ -104,7 +104,7 @@ class Captured:
                 return done[0]
             # Parameters have no taps; they are read by a run of their own.
             if thread.only_taps is not None and not frame.root.by_parameter:
-                self._tell_of_replay(frame, thread.only_taps)
+                self._note_replay(frame, thread.only_taps)
         if changes:
             return self._replay(_marks.Modules(_caller()), args)
         if frame.plan or records:
@@ -116,10 +116,10 @@ class Captured:
         finally:
             thread.frame = frame
 
-    def _tell_of_replay(self, frame: Frame, told: set[str]) -> None:
+    def _note_replay(self, frame: Frame, noted: set[str]) -> None:
         """The values of compiled code were asked for, and cannot be had."""
         name = class_name(frame.module)
-        told.add(name)
+        noted.add(name)
         if frame.root.session is None:
             why = "; taps need torch.no_grad()" if torch.is_grad_enabled() else ""
             note(None, f"{name}: {ONE_BY_ONE}{why}")

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._header import gp_torch_callback
+from ._callback import torch_callback
 from ._operators import operator
-from ._thread import thread
 
 _plain: Any = Tensor
 
@@ -29,29 +28,20 @@ def in_class_of(before: Tensor, after: Tensor) -> Tensor:
     return made
 
 
-def _call(after: int, before: int | None, replacement: Any) -> int:
-    """A gp_torch_callback: gives the tensor at ``after`` the class of the one at ``before``."""
-    frame, apart, thread.frame, thread.apart = thread.frame, thread.apart, None, True
-    try:
-        tensor_at = operator("tensor_at")
-        made = in_class_of(tensor_at(before), tensor_at(after))
-        replacement[0] = made._cdata
-        thread.held = made  # until libtorch has its own reference
-        return 0
-    except BaseException as error:  # kept, and raised again in Python when libtorch has returned
-        thread.error = error
-        return 1
-    finally:
-        thread.frame, thread.apart = frame, apart
+def _at_addresses(after: int, before: int) -> Tensor:
+    """The same for tensors at these addresses."""
+    tensor_at = operator("tensor_at")
+    return in_class_of(tensor_at(before), tensor_at(after))
 
 
-_CALLBACK = gp_torch_callback(_call)
-_told = False
+_CALLBACK = torch_callback(_at_addresses)
+# Whether the adapter has the callback.
+_registered = False
 
 
 def keep_classes() -> None:
     """Has the library call us for results of operations. The adapter must be loaded."""
-    global _told
-    if not _told:
+    global _registered
+    if not _registered:
         operator("keep_classes")(ctypes.cast(_CALLBACK, ctypes.c_void_p).value)
-        _told = True
+        _registered = True

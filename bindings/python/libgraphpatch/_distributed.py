@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ._callback import torch_callback
 from ._dispatch_key import hidden
-from ._header import gp_torch_callback
-from ._imports import behind
+from ._imports import after_import
 from ._library import check, lib
 from ._operators import operator
 from ._thread import Frame, thread
@@ -53,8 +53,8 @@ def install() -> None:
     global _installed
     if not _installed and torch.distributed.is_available():
         _installed = True
-        behind("torch.distributed.tensor._api", _see)
-        behind("torch.distributed.fsdp._fully_shard._fsdp_param_group", _see_groups)
+        after_import("torch.distributed.tensor._api", _see)
+        after_import("torch.distributed.fsdp._fully_shard._fsdp_param_group", _see_groups)
 
 
 def holds(module: Module) -> bool:
@@ -264,24 +264,14 @@ def _answer(request: Any, value: Any) -> Any:
     return made if like is None else made.to_local()
 
 
-def _call(request_at: int, address: int | None, replacement: Any) -> int:
-    """A gp_torch_callback, whose user's pointer is a request."""
-    frame, apart, thread.frame, thread.apart = thread.frame, thread.apart, None, True
-    request = _Request.from_address(request_at)
-    try:
-        with hidden(True):
-            made = _answer(request, operator("tensor_at")(address))
-        if made is not None:
-            replacement[0] = made._cdata
-            thread.held = made  # until libtorch has its own reference
-        return 0
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            thread.error = error  # raised again in Python when libtorch has returned
-        thread.text = request.text = f"{type(error).__name__}: {error}".encode()
-        return 1
-    finally:
-        thread.frame, thread.apart = frame, apart
+def _call(request_at: int, address: int) -> Any:
+    with hidden(True):
+        return _answer(_Request.from_address(request_at), operator("tensor_at")(address))
 
 
-_CALLBACK = gp_torch_callback(_call)
+def _refused(request_at: int, error: BaseException) -> None:
+    thread.text = _Request.from_address(request_at).text = f"{type(error).__name__}: {error}".encode()
+
+
+# The user's pointer is that of a request.
+_CALLBACK = torch_callback(_call, _refused)

@@ -14,7 +14,7 @@ import torch
 
 from ._code import nested
 from ._dispatch_key import hide
-from ._imports import behind
+from ._imports import after_import
 from ._thread import Frame, thread
 
 
@@ -62,7 +62,7 @@ def take_for_torchs_own(call: Any) -> None:
             vars(holder)["unpatched_nn_module_call"] = call
 
     # The second module has imported the name from the first, so both are set.
-    behind("torch._dynamo.utils", take)
+    after_import("torch._dynamo.utils", take)
     if "torch._dynamo.variables.nn_module" in sys.modules:
         take(sys.modules["torch._dynamo.variables.nn_module"])
 
@@ -113,7 +113,7 @@ def inline_as(call: Any, original: Callable[..., Any]) -> None:
         if substitute is not None:
             substitute(call, skip_signature_check=True)(traced)
 
-    behind("torch._dynamo.decorators", register)
+    after_import("torch._dynamo.decorators", register)
 
 
 # Every compilation goes through one of these functions: `torch.compile` calls the first one, which calls the second
@@ -128,7 +128,7 @@ def before_the_first_compilation(action: Callable[[], None]) -> None:
         for name in _COMPILERS:
             _before_first_call(holder, name, action)
 
-    behind("torch._dynamo.convert_frame", wait)
+    after_import("torch._dynamo.convert_frame", wait)
 
 
 def _before_first_call(holder: types.ModuleType, name: str, action: Callable[[], None]) -> None:

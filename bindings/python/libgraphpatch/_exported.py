@@ -86,7 +86,7 @@ class _Program:
             note(
                 self._session,
                 f"{class_name(module)}: its operations were reordered across modules, so that its scopes cannot be"
-                " told: they are listed one after the other",
+                " found: they are listed one after the other",
             )
             marked = _flat(module)
         flat_inputs, parts = _flat_inputs(module), self._parts

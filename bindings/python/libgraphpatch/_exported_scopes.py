@@ -12,7 +12,7 @@ class ScopeCall:
     """One call of a module.
 
     Args:
-        key: Tells it from other calls of the same module.
+        key: Distinguishes it from other calls of the same module.
         path: The module's attribute path below the model's.
         kind: The full name of its class.
     """
@@ -67,14 +67,14 @@ def _common(opened: list[ScopeCall], stack: list[tuple[str, str, str]]) -> int:
 
 
 def _stack(node: fx.Node) -> list[tuple[str, str, str]] | None:
-    """The calls in which a node was made, outermost first, without the model's own. None if the node does not tell."""
-    told: dict[str, Any] = node.meta.get("nn_module_stack") or {}
+    """The calls in which a node was made, outermost first, without the model's own. None if the node does not say."""
+    modules: dict[str, Any] = node.meta.get("nn_module_stack") or {}
     found = []
-    for key, (path, kind) in told.items():
+    for key, (path, kind) in modules.items():
         if key.startswith("_empty_nn_module_stack"):
             return None
         name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
         # A list of modules is never called itself.
         if path and not name.endswith((".ModuleList", ".ModuleDict")):
             found.append((str(key), str(path), name))
-    return found if told else None
+    return found if modules else None

@@ -25,7 +25,7 @@ def shown(function: Any) -> Any:
     return _seen.get(function, function) if type(function) is types.FunctionType else function
 
 
-def behind(function: Any) -> Any:
+def original(function: Any) -> Any:
     """The function of the class to which a shown function belongs."""
     own = getattr(function, "__wrapped__", None)
     return own if own is not None and shown(own) is function else function

@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ _TOKENS = ("decoder_input_ids", "decoder_inputs_embeds", "input_ids", "inputs_em
 
 
 @dataclass
-class Place:
-    """Where a call stands in its text.
+class TextPart:
+    """The part of a text that a call computes.
 
     Attributes:
         first: The position of its first token.
@@ -45,35 +45,35 @@ class Place:
 
 class _State(threading.local):
     def __init__(self) -> None:
-        self.place: Place | None = None
+        self.part: TextPart | None = None
         # The last call of each root, and since when its calls are looked at.
-        self.last: weakref.WeakKeyDictionary[Any, tuple[int, Place]] = weakref.WeakKeyDictionary()
+        self.last: weakref.WeakKeyDictionary[Any, tuple[int, TextPart]] = weakref.WeakKeyDictionary()
 
 
 _state = _State()
 
 
-def place() -> Place | None:
-    """Where the call that is under way on this thread stands. None where no call has tokens."""
-    return _state.place
+def text_part() -> TextPart | None:
+    """The part that the call computes that is under way on this thread. None where no call has tokens."""
+    return _state.part
 
 
 @contextlib.contextmanager
-def located(root: Any, module: Module, args: Any, kwargs: Any) -> Iterator[None]:
-    """While the block runs, :func:`place` tells where this call of ``module`` stands."""
-    outer = _state.place
+def located(root: Any, module: Module, args: Any, kwargs: Any) -> Generator[None, None, None]:
+    """While the block runs, :func:`text_part` is that of this call of ``module``."""
+    outer = _state.part
     since, last = _state.last.get(root, (0, None))
     found = _locate(module, args, kwargs, last if since == root.limited else None)
     if found is not None:
         _state.last[root] = root.limited, found
-    _state.place = found
+    _state.part = found
     try:
         yield
     finally:
-        _state.place = outer
+        _state.part = outer
 
 
-def _locate(module: Module, args: Any, kwargs: Any, last: Place | None) -> Place | None:
+def _locate(module: Module, args: Any, kwargs: Any, last: TextPart | None) -> TextPart | None:
     try:
         given = _signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
     except (TypeError, ValueError):
@@ -90,10 +90,10 @@ def _locate(module: Module, args: Any, kwargs: Any, last: Place | None) -> Place
         # The cache goes on from the call before; if that was not seen, nobody knows where the prompt ended.
         follows = last is not None and last.first + last.length == first and last.step is not None
         prompt, step = (last.prompt, (last.step or 0) + 1) if last is not None and follows else (None, None)
-        return Place(first, batch, length, prompt, step, known)
+        return TextPart(first, batch, length, prompt, step, known)
     if last is not None and last.first == 0 and _is_longer(known, last.tokens):
-        return Place(0, batch, length, last.prompt, None if last.step is None else last.step + 1, known)
-    return Place(0, batch, length, length, 0, known)
+        return TextPart(0, batch, length, last.prompt, None if last.step is None else last.step + 1, known)
+    return TextPart(0, batch, length, length, 0, known)
 
 
 @functools.lru_cache(maxsize=64)

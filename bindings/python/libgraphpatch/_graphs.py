@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from ._handle import Handle
@@ -22,6 +22,15 @@ def is_number(node: gp_node) -> bool:
     """Whether a leaf was a plain number whenever it was seen, or None."""
     numbers = node.seen & ~GP_VALUE_KIND_NONE
     return bool(numbers) and not numbers & ~_NUMBERS
+
+
+def nodes_below(node: dict[str, Any], around: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
+    """All nodes below one of a graph as a file has it, in order: the path of each, the node, and the path of its scope
+    with a dot behind it."""
+    for child in node.get("children", []):
+        path = around + child["name"]
+        yield path, child, around
+        yield from nodes_below(child, f"{path}.")
 
 
 class Graphs:

@@ -21,7 +21,7 @@ _waiting: dict[str, list[Action]] = {}
 _finders: list[Any] = []
 
 
-def behind(name: str, action: Action) -> None:
+def after_import(name: str, action: Action) -> None:
     """Calls ``action`` with the module of that name: now, if it was imported, or right after its import.
 
     The module must lie below a package that was imported, in the folder that its name tells.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._generation import Place, place
+from ._generation import TextPart, text_part
 
 _RANGE = re.compile(r"\s*(\d*)\s*\.\.\s*(\d*)\s*|\s*(\d+)\s*")
 # The names of the limits, as attributes of a patch.
@@ -70,7 +70,7 @@ def _has(name: str, given: Any, index: int) -> bool:
 def selected(patch: Any, value: Any) -> Tensor | None:
     """Which elements of the value the patch means in the call that is under way: a mask that broadcasts to the value.
     None if it means none of them."""
-    where = place()
+    where = text_part()
     if patch.steps is not None:
         if where is None or where.step is None:
             raise ValueError(f"steps={patch.steps!r}: {_unknown(where)}")
@@ -84,7 +84,7 @@ def selected(patch: Any, value: Any) -> Tensor | None:
     return mask.to(value.device) if bool(mask.any()) else None
 
 
-def _mask(patch: Any, value: Tensor, where: Place | None) -> Tensor:
+def _mask(patch: Any, value: Tensor, where: TextPart | None) -> Tensor:
     ones = (1,) * (value.dim() - 1)
     batch = value.shape[0] if where is None else where.batch
     # Some operations are given the tokens of all texts in one dimension.
@@ -106,13 +106,13 @@ def _mask(patch: Any, value: Tensor, where: Place | None) -> Tensor:
     return rows.reshape(-1, *ones) & positions.reshape(sizes)
 
 
-def _unknown(where: Place | None) -> str:
+def _unknown(where: TextPart | None) -> str:
     if where is None:
         return "this call of the model has no tokens: neither input_ids nor a tensor with two dimensions"
     return "the patch was placed in the middle of a generation, whose first call was not seen"
 
 
-def _positions(given: Any, where: Place | None) -> Tensor:
+def _positions(given: Any, where: TextPart | None) -> Tensor:
     """Which of the call's tokens the positions mean."""
     if where is None:
         raise ValueError(f"positions={given!r}: {_unknown(where)}")
@@ -123,7 +123,7 @@ def _positions(given: Any, where: Place | None) -> Tensor:
     return _numbers("positions", given, where.first + where.length)[where.first :]
 
 
-def _dimension(value: Tensor, where: Place | None, patch: Any) -> int:
+def _dimension(value: Tensor, where: TextPart | None, patch: Any) -> int:
     """The dimension of the value in which its tokens lie: the second, or the only other one of their number."""
     length = 0 if where is None else where.length
     found = [d for d in range(1, value.dim()) if value.shape[d] == length]

@@ -18,7 +18,7 @@ import torch
 from torch.nn import Module
 
 from . import _distributed, _dynamo, _own_backward
-from ._absent import tell_of_absent_parameters
+from ._absent import note_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
@@ -72,7 +72,7 @@ def watch(root: Root) -> None:
         root.refresh()  # the `__call__` of its class may have been replaced
         root.known_classes = root.tree
         see_direct_calls(root, call_module)
-        tell_of_absent_parameters(root)
+        note_absent_parameters(root)
     watched.add(root)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import Module
 
 from . import _capture, _checkpoint, _distributed, _dynamo, _exported, _forward_scope, _module_call, _source
-from ._absent import tell_of_absent_parameters
+from ._absent import note_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_modes import mode_on
 from ._library import check, lib
@@ -39,7 +39,7 @@ _lock = new_lock()
 
 
 class _Script:
-    """Stands for the root of a scripted module, which tells of its runs itself."""
+    """Stands for the root of a scripted module, which reports its runs itself."""
 
     __slots__ = ("module",)
 
@@ -125,7 +125,7 @@ def _new(module: Module) -> Root:
     _exported.prepare(root)
     _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
     see_direct_calls(root, _module_call.call_module)
-    tell_of_absent_parameters(root)
+    note_absent_parameters(root)
     if _distributed.holds(module):
         # What is computed from this rank's part of a DTensor is known only where all operations are seen.
         check(lib.gp_session_record(None, True))

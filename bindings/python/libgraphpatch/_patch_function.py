@@ -11,44 +11,32 @@ from typing import Any
 
 import torch
 
+from ._callback import torch_callback
 from ._handle import Handle
-from ._header import gp_torch_callback
 from ._library import check, lib
 from ._patch_value import as_tensor
 from ._run import COUNTS
 from ._structure import tensor_at
-from ._thread import thread
 
 # The functions, by the number that the library passes back. An entry lives as long as its patch is registered.
 functions: dict[int, Callable[[Any], Any]] = {}
 numbers = itertools.count(1)
 
-# The results of a gp_torch_callback. Anything but the first is a failure.
-_DONE, _FAILED = 0, 1
 
-
-def _call(number: int, address: int | None, replacement: Any) -> int:
-    """Calls function ``number`` with the tensor at ``address``, or with None: a gp_torch_callback. Models that the
-    function calls are no part of the run."""
-    frame, apart, thread.frame, thread.apart = thread.frame, thread.apart, None, True
-    try:
-        value = tensor_at(address) if address else None
-        result = functions[number](value)
-        if result is None and value is not None:
-            raise TypeError("the function of a patch returned None; return the value, changed or not")
-        if result is not None and result is not value:
-            result = as_tensor(result)
-            # The model may write into the value later, which must not change a tensor of the user's. So that is copied.
-            if not COUNTS or sys.getrefcount(result) > 2 or _is_shared(result):
-                result = result.clone()
-            replacement[0] = result._cdata
-            thread.held = result
-        return _DONE
-    except BaseException as error:  # kept, and raised again in Python when libtorch has returned
-        thread.error = error
-        return _FAILED
-    finally:
-        thread.frame, thread.apart = frame, apart
+def _call(number: int, address: int | None) -> torch.Tensor | None:
+    """Calls function ``number`` with the tensor at ``address``, or with None. Returns the tensor that takes its place,
+    if that is another one."""
+    value = tensor_at(address) if address else None
+    result = functions[number](value)
+    if result is None and value is not None:
+        raise TypeError("the function of a patch returned None; return the value, changed or not")
+    if result is None or result is value:
+        return None
+    result = as_tensor(result)
+    # The model may write into the value later, which must not change a tensor of the user's. So that is copied.
+    if not COUNTS or sys.getrefcount(result) > 2 or _is_shared(result):
+        result = result.clone()
+    return result
 
 
 _storage_holders = getattr(torch._C, "_storage_Use_Count", None)
@@ -65,7 +53,7 @@ def _is_shared(tensor: torch.Tensor) -> bool:
     return bool(_storage_holders(storage._cdata) > 2)  # the tensor, and this storage
 
 
-_TORCH_CALLBACK = gp_torch_callback(_call)
+_TORCH_CALLBACK = torch_callback(_call)
 CALLBACK = ctypes.cast(_TORCH_CALLBACK, ctypes.c_void_p)
 
 

@@ -9,8 +9,8 @@ _PREFIX = "graphpatch: "
 
 
 def raise_cause(error: BaseException) -> None:
-    """Raises the cause of an error that passed through libtorch, if it has another one: see behind()."""
-    cause = behind(error) if isinstance(error, RuntimeError) else None
+    """Raises the cause of an error that passed through libtorch, if it has another one: see cause_of()."""
+    cause = cause_of(error) if isinstance(error, RuntimeError) else None
     try:
         if cause is not None:
             raise cause from None
@@ -20,7 +20,7 @@ def raise_cause(error: BaseException) -> None:
         del cause, error
 
 
-def behind(error: RuntimeError) -> BaseException | None:
+def cause_of(error: RuntimeError) -> BaseException | None:
     """The cause of an error that passed through libtorch: the exception that a function of the user's raised, or a
     PatchError for a patch that cannot be applied. None for an error of the model's own."""
     text = str(error)

@@ -16,7 +16,8 @@ from ._dispatch_key import hidden
 from ._module_call import call_module
 from ._thread import thread
 
-Place = tuple[str, int, str, str]
+# File, line, function and text.
+SourceLine = tuple[str, int, str, str]
 
 _LINE = re.compile(r'^ *File "(.*)", line (\d+), in (.*)\n(?: *(.*)\n)?', re.MULTILINE)
 
@@ -116,8 +117,8 @@ def _last_uses(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     return done
 
 
-def places(trace: str, is_users: Callable[[str], bool]) -> list[Place]:
-    """File, line, function and text of the user's lines in a node's stack trace, innermost last."""
+def source_lines(trace: str, is_users: Callable[[str], bool]) -> list[SourceLine]:
+    """The user's lines in a node's stack trace, innermost last."""
     found = []
     for file, line, function, text in _LINE.findall(trace):
         if is_users(file):

@@ -93,7 +93,7 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
     return path, Attribute(at(above, holder), name)
 
 
-class _Places:
+class _ScopeSlots:
     """The attributes of a scope that the extension reads."""
 
     __slots__ = ("address", "arguments", "forward", "held_as", "holder", "is_plain", "kind", "module", "signature")
@@ -110,7 +110,7 @@ class _Places:
 
 
 if TYPE_CHECKING or native is None:
-    _Base = _Places
+    _Base = _ScopeSlots
 else:
     _Base = native.ScopeBase
 

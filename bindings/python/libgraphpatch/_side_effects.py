@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import torch
 from torch.nn import Module
@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 
 @contextlib.contextmanager
-def unchanged(module: Module) -> Iterator[None]:
+def unchanged(module: Module) -> Generator[None, None, None]:
     """Restores the buffers of the module and the random numbers after the block. Buffers of inference mode, without
     data, and of kinds that libtorch cannot copy are left out."""
     buffers = [_Buffer(below, name, buffer) for below in module.modules() for name, buffer in _with_data(below)]
@@ -24,22 +24,32 @@ def unchanged(module: Module) -> Iterator[None]:
                 buffer.restore()
 
 
+class RandomNumbers:
+    """The state of the generators of random numbers at one time: the CPU's, and those of CUDA devices."""
+
+    def __init__(self, devices: Iterable[int | torch.device]) -> None:
+        self._cpu = torch.get_rng_state()
+        self._cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        for device, state in self._cuda.items():
+            torch.cuda.set_rng_state(state, device)
+
+
 class Before:
     """The content of tensors, and the state of the random numbers, at one time. Leaves that require gradients are left
     out."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         self._values = [_Value(tensor) for tensor in tensors if not (tensor.requires_grad and tensor.is_leaf)]
-        self._devices = {value.tensor.device for value in self._values if value.tensor.is_cuda}
-        self._random = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in self._devices]
+        self._random = RandomNumbers({value.tensor.device for value in self._values if value.tensor.is_cuda})
 
     def restore(self) -> None:
         """Restores that content and that state."""
         for value in self._values:
             value.restore()
-        torch.set_rng_state(self._random[0])
-        for device, state in zip(self._devices, self._random[1], strict=True):
-            torch.cuda.set_rng_state(state, device)
+        self._random.restore()
 
 
 class _Value:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from ._forwards import behind
+from ._forwards import original
 from ._modules import is_script
 from ._own_call import entry
 
@@ -137,4 +137,4 @@ def _looked_up(forward: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _function(method: Any) -> Any:
-    return behind(getattr(method, "__func__", method))
+    return original(getattr(method, "__func__", method))

@@ -16,7 +16,7 @@ import torch
 from ._handle import Handle
 from ._header import gp_source_callback
 from ._library import check, lib
-from ._replay import Replay, places
+from ._replay import Replay, source_lines
 from ._run import BEGINNING
 from ._thread import thread
 
@@ -40,7 +40,7 @@ def frames() -> list[tuple[str, int, str, str]]:
     found: list[tuple[str, int, str, str]] = []
     frame: types.FrameType | None = sys._getframe(1)
     if thread.called_from is not None:  # in a captured graph: the operation's own lines, and those that call the graph
-        found += places(thread.called_from, _is_users)[::-1]
+        found += source_lines(thread.called_from, _is_users)[::-1]
         while frame is not None and frame.f_code is not REPLAY:
             frame = frame.f_back
         # Further out are the functions that call the graph, and the code that torch.compile has made of the user's
@@ -60,12 +60,12 @@ def frames() -> list[tuple[str, int, str, str]]:
     return found[::-1]
 
 
-def _tell(_user: int | None, told: int | None) -> None:
+def _add_frames(_user: int | None, out: int | None) -> None:
     for file, line, function, code in frames():
-        lib.gp_frames_add(told, file.encode(), line, function.encode(), code.encode())
+        lib.gp_frames_add(out, file.encode(), line, function.encode(), code.encode())
 
 
-_CALLBACK = ctypes.cast(gp_source_callback(_tell), ctypes.c_void_p)
+_CALLBACK = ctypes.cast(gp_source_callback(_add_frames), ctypes.c_void_p)
 
 
 def install(session: Handle | None) -> None:

@@ -19,7 +19,7 @@ from ._scope import Attribute, Scope, find
 from ._signature import Signature
 
 
-class _Places:
+class _FrameSlots:
     """The attributes of a frame."""
 
     __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "seen", "wants")
@@ -38,7 +38,7 @@ class _Places:
 
 
 if TYPE_CHECKING or native is None:
-    _Base = _Places
+    _Base = _FrameSlots
 else:
     _Base = native.FrameBase
 

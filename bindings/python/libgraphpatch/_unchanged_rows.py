@@ -8,13 +8,14 @@ by bit.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ._graphs import nodes_below
 from ._header import GP_NODE_KIND_INPUT, GP_NODE_KIND_OUTPUT, GP_NODE_KIND_PARAMETER
 from ._patch_block import PatchBlock
 from ._place import Placed, module_of, skipped
@@ -99,7 +100,7 @@ def unchanged_rows(recorder: Recorder, nodes: list[str]) -> tuple[PatchBlock, di
     if root is not None and not any(graph.node(path).kind == GP_NODE_KIND_PARAMETER for path in inside):
         # As much memory as the parameters take.
         budget = Budget(max(_LEAST, sum(parameter.nbytes for parameter in root.parameters())))
-        for scope in _scopes(graph.whole(), ""):
+        for scope in [path for path, node, _ in nodes_below(graph.whole()) if node["kind"] == "scope"]:
             module = module_of(graph, root, scope)
             if module is None or id(module) in taken or not _is_linear(module):
                 continue
@@ -129,12 +130,3 @@ def _is_linear(module: nn.Module) -> bool:
         return False
     # A weight of another class, a quantized one say, may be multiplied in another way.
     return "forward" not in vars(module) and type(module.weight) in (Tensor, nn.Parameter)
-
-
-def _scopes(node: dict[str, Any], around: str) -> Iterator[str]:
-    """The calls of modules below a node, by path."""
-    for child in node.get("children", []):
-        if child["kind"] == "scope":
-            path = around + child["name"]
-            yield path
-            yield from _scopes(child, f"{path}.")

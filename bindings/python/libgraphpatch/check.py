@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _trees
+from ._graphs import nodes_below
 
 # Operations whose results are uninitialised memory.
 _UNDEFINED = ("aten::empty", "aten::new_empty", "aten::empty_like", "aten::empty_strided", "aten::resize")
@@ -53,8 +54,9 @@ def check(whole: dict[str, Any], values: Mapping[str, Tensor], rtol: float, atol
         values: The values of its nodes, in the run that was recorded.
     """
     checked = Checked()
-    undefined = {path for path, node, _ in _operations(whole, "") if node["target"].startswith(_UNDEFINED)}
-    for path, node, scope in _operations(whole, ""):
+    operations = [found for found in nodes_below(whole) if found[1]["kind"] == "op"]
+    undefined = {path for path, node, _ in operations if node["target"].startswith(_UNDEFINED)}
+    for path, node, scope in operations:
         recorded = _recorded(path, values)
         try:
             if path in undefined or any(scope + name in undefined for name in _nodes(node.get("args") or [])):
@@ -70,15 +72,6 @@ def check(whole: dict[str, Any], values: Mapping[str, Tensor], rtol: float, atol
         else:
             checked.compared.append(path)
     return checked
-
-
-def _operations(scope: dict[str, Any], around: str) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """The path and the node of each operation, and the path of its scope with a dot behind it."""
-    for child in scope.get("children", []):
-        path = around + child["name"]
-        if child["kind"] == "op":
-            yield path, child, around
-        yield from _operations(child, f"{path}.")
 
 
 def _recorded(path: str, values: Mapping[str, Tensor]) -> list[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from ._call import Call
 from ._header import GP_NODE_KIND_PARAMETER
 from ._recorded import Recorded
 from ._run_kept import Nodes, keep, paths_of
+from ._side_effects import RandomNumbers
 from ._taps import ONE_BY_ONE
 from ._thread import thread
 from .cache import ActivationCache
@@ -249,7 +250,7 @@ def _copies(result: Any) -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def _values_of_compiled_code(notes: list[str]) -> Iterator[None]:
+def _values_of_compiled_code(notes: list[str]) -> Generator[None, None, None]:
     """Compiled code is looked into by taps only, and never replaced by a run operation by operation."""
     before, thread.only_taps = thread.only_taps, set()
     try:
@@ -260,17 +261,11 @@ def _values_of_compiled_code(notes: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_random_numbers() -> Iterator[Callable[[], None]]:
+def _same_random_numbers() -> Generator[Callable[[], None], None, None]:
     """A function that sets the generators back to where they are now. They are there again at the end, too."""
     devices: Iterable[int] = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    here, there = torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
-
-    def again() -> None:
-        torch.set_rng_state(here)
-        for device, state in there.items():
-            torch.cuda.set_rng_state(state, device)
-
+    now = RandomNumbers(devices)
     try:
-        yield again
+        yield now.restore
     finally:
-        again()
+        now.restore()

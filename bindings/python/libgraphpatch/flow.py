@@ -70,7 +70,7 @@ class KeepPatch(SkipPatch):
 
 class Skipping(Patch[Any]):
     """A :class:`SkipPatch` at one scope. It is registered at one of the scope's inputs. When a run reaches that input,
-    it tells the module's forward, which is called right after that on the same thread, to skip the call.
+    the module's forward, which is called right after that on the same thread, skips the call.
 
     While it is open, the module's ``forward`` is replaced on the object.
 

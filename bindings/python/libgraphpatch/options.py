@@ -15,7 +15,7 @@ from ._modules import below, is_script, why_opaque
 from .errors import OptionWarning
 
 # Options of which the user was warned already.
-_told: set[str] = set()
+_warned: set[str] = set()
 
 # Containers that are never called themselves.
 _CONTAINERS = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.ParameterList, torch.nn.ParameterDict)
@@ -55,13 +55,13 @@ class ExtractionOptions:
         if self.allow_unused_submodules is None:
             self.allow_unused_submodules = not self.error_on_compilation_failure
         if self.classes_to_skip_compiling:
-            _tell("classes_to_skip_compiling", "nothing is compiled: the inside of these modules is seen, too")
+            _warn("classes_to_skip_compiling", "nothing is compiled: the inside of these modules is seen, too")
         if self.skip_compilation:
-            _tell("skip_compilation", "nothing is compiled: the inside of every module is seen, too")
+            _warn("skip_compilation", "nothing is compiled: the inside of every module is seen, too")
         if not self.copy_transformers_generation_config:
-            _tell("copy_transformers_generation_config", "generate() is the module's own")
+            _warn("copy_transformers_generation_config", "generate() is the module's own")
         if self.postprocessing_function and not self.custom_extraction_functions:
-            _tell("postprocessing_function", "without custom_extraction_functions there is no torch.fx.GraphModule")
+            _warn("postprocessing_function", "without custom_extraction_functions there is no torch.fx.GraphModule")
 
     def prepared(self, module: Module) -> Module:
         """The module that these options ask for: itself, or a copy in which some of its modules are replaced by
@@ -110,9 +110,9 @@ def _is_container(module: Module) -> bool:
     return isinstance(module, _CONTAINERS) or type(module).forward is Module.forward
 
 
-def _tell(option: str, why: str) -> None:
-    if option not in _told:
-        _told.add(option)
+def _warn(option: str, why: str) -> None:
+    if option not in _warned:
+        _warned.add(option)
         warnings.warn(f"ExtractionOptions({option}=...) has no effect: {why}", OptionWarning, stacklevel=4)
 
 

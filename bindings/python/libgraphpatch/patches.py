@@ -62,7 +62,7 @@ class Patch(Generic[T]):
     path: str | None = field(default=None, init=False, compare=False, repr=False)
 
     # The attributes that the library knows of a registered patch. If one changes, the patch is registered anew.
-    _told: ClassVar[frozenset[str]] = frozenset(("value", "slice", "on", *_limits.NAMES))
+    _registered: ClassVar[frozenset[str]] = frozenset(("value", "slice", "on", *_limits.NAMES))
 
     def op(self, original_output: T) -> T:
         """Returns the value that takes the place of the one that the model computed. Gradients go through it."""
@@ -74,7 +74,7 @@ class Patch(Generic[T]):
     def __setattr__(self, name: str, value: Any) -> None:
         before = vars(self).get(name)
         object.__setattr__(self, name, value)
-        if name not in self._told or "_holders" not in vars(self) or value is before:
+        if name not in self._registered or "_holders" not in vars(self) or value is before:
             return
         try:
             for holder in [*vars(self)["_holders"]]:

@@ -34,13 +34,13 @@ pub enum gp_wants {
     Inputs = 1,
     /// Show its output: gp_scope_output.
     Output = 2,
-    /// Something in it or below it matters: tell of calls in it.
+    /// Something in it or below it matters: report calls in it.
     Inside = 4,
     /// Of a run: gp_run_parameters.
     Parameters = 8,
     /// The run is recorded.
     Record = 16,
-    /// Its operations are intercepted. Calls in it must be told of, whether they matter or not.
+    /// Its operations are intercepted. Report calls in it, whether they matter or not.
     Operations = 32,
     /// No call of this module from the same scope matters, as long as the patches stay as they are.
     Ignored = 64,
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn gp_scope_open(scope: *const gp_scope, wants: *mut u32) 
     })
 }
 
-/// Instead of gp_scope_open: the next TorchScript module called on this thread, which tells of its calls itself, is
+/// Instead of gp_scope_open: the next TorchScript module called on this thread, which reports its calls itself, is
 /// called as `scope`, which must live so long. `depth` receives what gp_scope_unwind takes.
 ///
 /// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH. Since 0.1.0.

@@ -14,7 +14,7 @@ use graphpatch_torch::{NativeFunction, Takes};
 
 /// A function of the user's. `value` is the picked part of the tensor, read-only and borrowed for the call; in
 /// `replacement` the function may leave a tensor that broadcasts to it, which is then written in its place (and whose
-/// deleter is called when it is needed no more), or NULL to leave the value alone. Anything but 0 is a failure, and so is
+/// deleter is called when it is no longer needed), or NULL to leave the value alone. Anything but 0 is a failure, and so is
 /// a C++ exception of any type, whose text becomes the patch's message. It is called on the thread that runs the model,
 /// perhaps on several at once. Since 0.1.0.
 pub type gp_callback = Option<

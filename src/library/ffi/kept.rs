@@ -51,7 +51,7 @@ pub unsafe extern "C" fn gp_kept_count(
 
 /// Value number `index` that the probe or record `id` has kept: a plain number as a tensor without dimensions. `out`
 /// receives a new, read-only, row-major tensor in CPU memory (a CUDA value is read back now; on its own device after
-/// gp_spec_keep_on_device), which stays valid whatever becomes of the patch; call its deleter to free it.
+/// gp_spec_keep_on_device), which stays valid after the patch is gone; call its deleter to free it.
 /// GP_STATUS_ARGUMENT when there are not so many values.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE, GP_STATUS_REFUSED. Since 0.1.0.

@@ -37,7 +37,7 @@ pub unsafe extern "C" fn gp_live_start(session: *const gp_session) -> Status {
     })
 }
 
-/// Listens no more: the thread ends soon after, and takes away the patches that came by the socket. Nothing happens where
+/// Stops listening: the thread ends soon after, and removes the patches that came by the socket. Nothing happens where
 /// nobody listens.
 ///
 /// Thread: any. Errors: none of its own. Since 0.1.0.

@@ -8,13 +8,13 @@ use super::session::gp_session;
 use super::sized::{self, Grows};
 use super::{Status, guard, string};
 
-/// How often a patch met its node, changed the value there, or could not. Since 0.1.0.
+/// How often a patch's node was reached, and how often the patch changed the value there, or could not. Since 0.1.0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gp_patch_counts {
     /// To be set by the caller: sizeof(gp_patch_counts).
     pub size: usize,
-    /// How often a run came by the patch's node.
+    /// How often a run reached the patch's node.
     pub matched: u64,
     /// How often the patch changed (or kept, or was shown) the value there.
     pub applied: u64,
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn gp_patch_add(
     })
 }
 
-/// Takes a patch away, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
+/// Removes a patch, for runs that begin from now on. GP_STATUS_STATE when there is no such patch.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -62,8 +62,8 @@ pub extern "C" fn gp_patch_remove(session: *const gp_session, id: u64) -> Status
     guard(|| share(session)?.remove_patch(id))
 }
 
-/// Takes `n` patches away all at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
-/// not registered; the others are taken away nevertheless.
+/// Removes `n` patches at once: a run begins with all of them or with none. GP_STATUS_STATE when there is one that is
+/// not registered; the others are removed nevertheless.
 ///
 /// Thread: any. NULL: refused, but for ids where n is 0. Errors: GP_STATUS_ARGUMENT, GP_STATUS_STATE. Since 0.1.0.
 ///
@@ -94,7 +94,7 @@ pub extern "C" fn gp_patch_enable(session: *const gp_session, id: u64, on: bool)
     guard(|| share(session)?.enable_patch(id, on))
 }
 
-/// Opens a set: patches registered from now on belong to it, until gp_set_end takes them away together. Sets nest.
+/// Opens a set: patches registered from now on belong to it, until gp_set_end removes them together. Sets nest.
 /// `set` receives its number.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn gp_set_begin(session: *const gp_session, set: *mut u64)
     })
 }
 
-/// Takes away all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
+/// Removes all patches that were registered since the set was opened, inner sets with it. GP_STATUS_STATE when the
 /// set is not open.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.

@@ -75,7 +75,7 @@ pub extern "C" fn gp_session_close(session: *mut gp_session) {
 ///
 /// Errors: GP_STATUS_TORCH without libtorch, GP_STATUS_ADAPTER when the adapter cannot be had, GP_STATUS_STATE when
 /// another session is attached. In a program that `graphpatch run` has started, the command's session is attached
-/// beside this one: it sees only the runs that this session does not use, and tells its user so.
+/// beside this one: it sees only the runs that this session does not use, and says so to its user.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_ADAPTER, GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -163,7 +163,7 @@ pub unsafe extern "C" fn gp_session_note(
     })
 }
 
-/// What a person should know of the runs so far (what a frozen graph no longer tells, say), one note a line. `out`
+/// Notes on the runs so far for a person, one on each line: what a frozen graph no longer shows, for example. `out`
 /// receives new text; free it with gp_string_free.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
@@ -185,9 +185,9 @@ pub unsafe extern "C" fn gp_session_notes(
     })
 }
 
-/// The patches that no run came by so far, one a line, each as the text that registers it: first those that were taken
-/// away (of many, the first hundred), then those that are registered. Empty if there are none. Ask before
-/// gp_session_close, which tells nobody. `out` receives new text; free it with gp_string_free.
+/// The patches whose node no run has reached so far, one on each line, as the text that registers it: first those that were
+/// removed (of many, the first hundred), then those that are registered. Empty if there are none. Ask before
+/// gp_session_close, which reports nothing. `out` receives new text; free it with gp_string_free.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
 ///

@@ -13,6 +13,7 @@
 #include "args.cpp"
 #include "cell.cpp"
 #include "containers.cpp"
+#include "copy.cpp"
 #include "device.cpp"
 #include "distributed.cpp"
 #include "executor.cpp"
@@ -21,6 +22,7 @@
 #include "gradients.cpp"
 #include "host_values.cpp"
 #include "instrument.cpp"
+#include "leaf.cpp"
 #include "mirror.cpp"
 #include "operands.cpp"
 #include "package.cpp"
@@ -37,15 +39,9 @@ namespace graphpatch {
 
 const GpCore* core = nullptr;
 
-static GpStr answer(const std::string& text) {
-  static thread_local std::string last;
-  last = text;
-  return gp_str(last);
-}
-
 // If a step fails, the core may call this again. The steps that were done are then not repeated.
 static GpStr start() {
-  static void (*const kSteps[])() = {start_fallback, start_script,      register_doors, register_cells,
+  static void (*const kSteps[])() = {start_fallback, start_script,      register_host_operators, register_cells,
                                      register_tap,   register_packages, register_parts};
   static size_t done = 0; // the core calls from one thread at a time
   GpStr why = gp_str("there was no memory for it");
@@ -65,10 +61,8 @@ static GpStr start() {
 static void* tensor_from_torch(const void* impl) {
   if (!impl)
     return nullptr;
-  auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
   at::Tensor* made = nullptr;
-  without_exceptions(
-      [&] { made = new at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor)); });
+  without_exceptions([&] { made = new at::Tensor(tensor_at(impl)); });
   return made;
 }
 

@@ -53,8 +53,33 @@ inline GpStr gp_str(const char* s) {
 inline std::string to_string(GpStr s) {
   return std::string(s.data, s.size);
 }
+// A text that is returned to the core. It lasts until the thread's next answer.
+inline GpStr answer(std::string text) {
+  static thread_local std::string last;
+  last = std::move(text);
+  return gp_str(last);
+}
 
-inline void tell_of_no_memory() {
+// Keeps the address of a tensor from being used again, without keeping its memory.
+using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
+
+// A new reference to the tensor whose at::TensorImpl lies there; an undefined tensor for NULL.
+inline at::Tensor tensor_at(const void* impl) {
+  if (!impl)
+    return at::Tensor();
+  auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+}
+
+// gp_torch_callback of the C header.
+using TorchCallback = int (*)(void* user, const void* tensor, const void** replacement);
+
+// Bit `i` of the bits that an operator has for its arguments. Arguments from the 65th on have none.
+inline bool has_bit(uint64_t bits, size_t i) {
+  return i < 64 && (bits >> i & 1);
+}
+
+inline void note_no_memory() {
   core->note(gp_str("there was no memory to record or patch a value with: it was left alone"));
 }
 
@@ -65,7 +90,7 @@ bool has_memory_for(Body body) {
     body();
     return true;
   } catch (const std::bad_alloc&) {
-    tell_of_no_memory();
+    note_no_memory();
     return false;
   }
 }
@@ -87,11 +112,11 @@ bool without_exceptions(Body body) noexcept {
 // A static that is never destroyed, since a program's own statics may still run a model when ours would be gone. It lies in
 // static memory: an allocation that fails while the adapter is being loaded would end the process.
 template <class T>
-union Lasting {
+union NeverDestroyed {
   T value;
-  Lasting() : value() {
+  NeverDestroyed() : value() {
   }
-  ~Lasting() {
+  ~NeverDestroyed() {
   }
 };
 
@@ -130,6 +155,11 @@ inline bool is_inside(const GpThread& thread) {
   return thread.wants & GP_WANTS_INSIDE;
 }
 
+// Whether the call that this thread is about to make is a run, a part of one, or may become a run.
+inline bool may_matter(const GpThread& thread) {
+  return thread.run ? !thread.cold : *core->active == GP_WANTED && !thread.declined;
+}
+
 // A leaf of a value that a host has shown. `value` is empty if the leaf did not change.
 struct Leaf {
   bool changed = false;
@@ -148,7 +178,7 @@ struct Held {
   ~Held();
   // Weak references that keep addresses from being used again, since the run knows tensors by address: parameters and, while
   // recording, all tensors that were seen.
-  std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> seen;
+  std::vector<WeakTensor> seen;
   // Patched copies of parameters, by the frame that reads them.
   struct Copy {
     uint32_t frame;
@@ -164,7 +194,7 @@ struct Held {
   std::unique_ptr<WithoutHistory> without_history;
   // Plain tensors that are this rank's part of a DTensor, or computed from one; see distributed.h.
   struct Part {
-    c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+    WeakTensor tensor;
     at::Tensor like;
   };
   std::unordered_map<const void*, Part> parts;
@@ -256,13 +286,17 @@ void for_each_tensor(const c10::IValue& value, const Visit& visit) {
   }
 }
 
+// A plain number as the seam has it, and back. The tag says what it is, also where it is no number.
+GpScalar number_of(const c10::IValue& value);
+c10::IValue value_of(const GpScalar& number);
+
 uint8_t dtype_code(c10::ScalarType type);
 c10::ScalarType dtype_of(uint8_t code);
 const char* dtype_name(c10::ScalarType type); // "float32"
 // True if the tensor is plain strided memory: no subclass, no functorch wrapper, no conj or neg bit, no other layout.
 bool is_plain(const at::Tensor& tensor);
 
-// ---- patch.cpp, operands.cpp: applying the targets of a value, and of the operands that an operation reads ----
+// ---- patch.cpp, leaf.cpp, operands.cpp: applying the targets of a value, and of the operands that an operation reads ----
 
 enum class Ownership {
   InPlace, // an in-place or out= operator wrote it: the value is the operand
@@ -308,7 +342,7 @@ void give_op_args(const GpToken& token, const c10::FunctionSchema& schema, const
 
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed);
 uint32_t shown_leaf(size_t index, GpLeaf* out);
-void register_doors();
+void register_host_operators();
 
 // ---- tap.cpp: the operator by which compiled code reports a value ----
 
@@ -327,56 +361,7 @@ bool may_start_run(const c10::FunctionSchema& schema);
 void own_enter();
 void own_leave(const void* module);
 
-// ---- fallback.cpp, script.cpp: the two ways in which operations are seen ----
-
-struct OpInfo {
-  bool query = false; // only looks at what a tensor is; no node
-  bool cast = false; // put there by TorchScript's own autocast pass; no node
-  uint32_t id = 0;
-  uint64_t family = 0; // its bit among GpThread's families
-  uint32_t n_arguments = 0;
-  uint32_t n_returns = 0;
-  bool in_place = false; // its results are operands that it wrote into
-  uint64_t written = 0; // bits of the arguments that it writes into
-  uint64_t statistics = 0; // bits of those that it writes into without its schema saying so,
-  int training = -1; // if this argument is true, or there is none
-  bool reaches = false; // it may read what lies between the elements of its first argument
-  bool rewrapped = false; // Python makes an object of another class of its result (a Parameter, say)
-  bool starts = false; // a flat run may begin with it
-
-  // Compares everything that does not follow from the operator's name.
-  bool same_facts(const OpInfo& other) const {
-    return n_arguments == other.n_arguments && n_returns == other.n_returns && in_place == other.in_place &&
-           written == other.written && statistics == other.statistics && training == other.training;
-  }
-};
-
-// Bits of the arguments that this call writes into.
-inline uint64_t written_by(const OpInfo& info, const c10::IValue* arguments) {
-  if (!info.statistics || (info.training >= 0 && !(arguments[info.training].isBool() && arguments[info.training].toBool())))
-    return info.written;
-  return info.written | info.statistics;
-}
-
-// A call of an operation that has come to the fallback.
-struct Dispatched {
-  const c10::OperatorHandle& op;
-  c10::DispatchKeySet keys; // those below ours
-  torch::jit::Stack* stack;
-  // Goes on with the call. It is not called anew: profilers and other observers have been told of it already.
-  void run() const {
-    op.redispatchBoxed(keys, stack);
-  }
-  // The same if operands have been replaced, which may be of another kind.
-  void run_anew() const {
-    op.callBoxed(stack);
-  }
-};
-
-// Runs one operation of the present scope: shows its operands, except the `unseen` ones, calls it, and handles its result.
-void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& info, uint64_t unseen);
-// The same for an operation outside of other runs, on a thread with a flat run.
-void intercept_flat(const Dispatched& call, const OpInfo& info);
+// ---- fallback.cpp, script.cpp: the two ways in which operations are seen; see operation.h ----
 
 void start_fallback();
 void start_script();

@@ -13,8 +13,6 @@
 
 namespace graphpatch {
 
-using Callback = int (*)(void*, const void*, const void**);
-
 // Whether a clone of the value would have the memory layout of the copy, and copying would use no other thread.
 static bool fits(const at::Tensor& copy, const at::Tensor& value) {
   constexpr size_t kSerial = 1 << 17; // libtorch copies more than this on several threads, if it may
@@ -34,7 +32,7 @@ static void write_differences(char* to, const char* from, size_t bytes) {
 }
 
 struct Cell {
-  Callback function; // called for tensors that the cell does not keep
+  TorchCallback function; // called for tensors that the cell does not keep
   void* user;
   std::mutex mutex;
   at::Tensor value;
@@ -100,7 +98,7 @@ void register_cells() {
           "graphpatch::cell(int function, int user) -> int",
           [](Stack& stack) {
             void* const user = pointer<void>(torch::jit::pop(stack).toInt());
-            const auto function = reinterpret_cast<Callback>(torch::jit::pop(stack).toInt());
+            const auto function = reinterpret_cast<TorchCallback>(torch::jit::pop(stack).toInt());
             stack.emplace_back(reinterpret_cast<int64_t>(new Cell{function, user, {}, {}}));
           },
           alias),

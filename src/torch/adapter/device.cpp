@@ -145,7 +145,6 @@ static void wait_for(Kept& kept) {
 }
 
 GpStr kept_read(void* handle, void* bytes, size_t size) {
-  static thread_local std::string last;
   auto& kept = *static_cast<Kept*>(handle);
   const auto read_it = [&] {
     TORCH_CHECK(
@@ -158,8 +157,9 @@ GpStr kept_read(void* handle, void* bytes, size_t size) {
     if (size)
       std::memcpy(bytes, read.const_data_ptr(), size);
   };
-  const bool told = without_exceptions([&] { last = reason(read_it); });
-  return told ? gp_str(last) : gp_str("there was no memory to read it with");
+  GpStr why = gp_str("there was no memory to read it with");
+  without_exceptions([&] { why = answer(reason(read_it)); });
+  return why;
 }
 
 // A DLPack tensor that holds a reference of its own. Its reader may read on the stream that is current when the tensor is lent,

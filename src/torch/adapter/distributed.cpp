@@ -30,19 +30,17 @@ struct Request {
   const char* text; // the answer's text, or why there is none
 };
 
-static std::atomic<const void*> answerer{nullptr};
+static std::atomic<TorchCallback> answerer{nullptr};
 
 static at::Tensor ask(Request& request, const at::Tensor& tensor) {
   const void* made = nullptr;
   int status;
   {
     Apart apart;
-    const auto call = reinterpret_cast<int (*)(void*, const void*, const void**)>(const_cast<void*>(answerer.load()));
-    status = call(&request, tensor.unsafeGetTensorImpl(), &made);
+    status = answerer.load()(&request, tensor.unsafeGetTensorImpl(), &made);
   }
   TORCH_CHECK(status == 0, request.text ? request.text : "the DTensor could not be taken apart");
-  auto* impl = static_cast<c10::TensorImpl*>(const_cast<void*>(made));
-  return made ? at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl)) : at::Tensor();
+  return tensor_at(made);
 }
 
 static const void* address(const at::Tensor& tensor) {
@@ -99,9 +97,7 @@ const char* part_layout(const at::Tensor& tensor) {
 static void remember_part(const at::Tensor& tensor, const at::Tensor& like) {
   if (!this_thread().held || !tensor.defined())
     return;
-  held().parts.insert_or_assign(
-      tensor.unsafeGetTensorImpl(),
-      Held::Part{c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr()), like});
+  held().parts.insert_or_assign(tensor.unsafeGetTensorImpl(), Held::Part{WeakTensor(tensor.getIntrusivePtr()), like});
 }
 
 // The sizes of the whole value.
@@ -208,7 +204,7 @@ void register_parts() {
       // The address of Python's function, a gp_torch_callback whose user's pointer is a Request.
       Operator(
           "graphpatch::distribute(int callback) -> ()",
-          [](Stack& stack) { answerer = reinterpret_cast<const void*>(torch::jit::pop(stack).toInt()); }, alias),
+          [](Stack& stack) { answerer = reinterpret_cast<TorchCallback>(torch::jit::pop(stack).toInt()); }, alias),
       // `part` is this rank's part of a DTensor; `like` is a DTensor with its placements and its global shape.
       Operator(
           "graphpatch::part(Tensor part, Tensor like) -> ()",

@@ -29,7 +29,7 @@ public:
   }
 
   const ExecutionPlan& getPlanFor(Stack& stack, std::optional<size_t> remaining_bailout_depth) override {
-    return root_->handle && is_wanted() ? root_->plan : own_->getPlanFor(stack, remaining_bailout_depth);
+    return root_->handle && may_matter(this_thread()) ? root_->plan : own_->getPlanFor(stack, remaining_bailout_depth);
   }
   GraphExecutorState getDebugState() override {
     return own_->getDebugState();
@@ -42,14 +42,6 @@ public:
   }
 
 private:
-  // Whether this thread's call is a run, a part of one, or may become a run.
-  static bool is_wanted() {
-    const GpThread& thread = this_thread();
-    if (thread.run)
-      return !thread.cold;
-    return *core->active == GP_WANTED && !thread.declined;
-  }
-
   const std::shared_ptr<GraphExecutorImplBase> own_;
   const std::shared_ptr<const ScriptRoot> root_;
 };

@@ -3,6 +3,7 @@
 #include "distributed.h"
 #include "gradients.h"
 #include "mirror.h"
+#include "operation.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
@@ -153,8 +154,8 @@ static bool is_engines(const GpThread& thread) {
 // have none.
 static std::vector<c10::IValue> written_operands(const OpInfo& info, const c10::IValue* arguments) {
   std::vector<c10::IValue> operands;
-  for (uint32_t i = 0; i < info.n_arguments && i < 64; ++i)
-    if (info.written >> i & 1)
+  for (uint32_t i = 0; i < info.n_arguments; ++i)
+    if (has_bit(info.written, i))
       operands.push_back(arguments[i]);
   return operands;
 }
@@ -186,7 +187,7 @@ void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& inf
     return;
   }
   const auto* arguments = stack->data() + (stack->size() - info.n_arguments);
-  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, call.op.schema(), arguments); });
+  const bool described = !(wanted & GP_VALUE_ARGS) || has_memory_for([&] { give_op_args(token, call.op.schema(), arguments); });
   std::vector<c10::IValue> operands;
   if (info.n_returns == 0 && info.written)
     has_memory_for([&] { operands = written_operands(info, arguments); });
@@ -202,7 +203,7 @@ void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& inf
   const size_t n = operands.empty() ? info.n_returns : operands.size();
   if (parts)
     has_memory_for([&] { parts->follow(values, n); });
-  if (!told || !has_memory_for([&] { handle_value(token, wanted, values, n, how, info.rewrapped); }))
+  if (!described || !has_memory_for([&] { handle_value(token, wanted, values, n, how, info.rewrapped); }))
     core->value_abandon(&token);
   if (!(thread.wants & GP_WANTS_OPERATIONS)) // it was the last one that matters here
     watch_rest_of_scope();
@@ -255,7 +256,7 @@ static void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
 
 // Reports every operator to the core, present or registered later. Operations have to be counted only in scopes in which a
 // patched name could be the name of an operation.
-class Existing : public c10::OpRegistrationListener {
+class OperatorListener : public c10::OpRegistrationListener {
 public:
   void onOperatorRegistered(const c10::OperatorHandle& op) override {
     const std::string& name = op.operator_name().name;
@@ -268,12 +269,12 @@ public:
 };
 
 // Never removed, like the fallback below: at any time some thread may be inside the dispatcher.
-c10::RegistrationHandleRAII* existing = nullptr;
+c10::RegistrationHandleRAII* listener = nullptr;
 
 void start_fallback() {
-  if (!existing)
-    existing =
-        new c10::RegistrationHandleRAII(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Existing>()));
+  if (!listener)
+    listener = new c10::RegistrationHandleRAII(
+        c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<OperatorListener>()));
   // Kept as long as the process lives: at any time some thread may be inside a run.
   static auto* library = new torch::Library(torch::Library::IMPL, "_", std::make_optional(kKey), __FILE__, __LINE__);
   library->fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());

@@ -1,6 +1,7 @@
 // Flat runs: operations of a thread outside of all runs that a host reports. The thread stays armed. Its run begins at its
 // first operation (or anew at each operation that the user has named) and ends with the thread. An operation that reads
 // parameters of one registered module belongs to that module's scope, which is entered for this operation alone.
+#include "operation.h"
 #include "registry.h"
 
 #include <ATen/Parallel.h>
@@ -78,8 +79,7 @@ static const Owner* owner_of(const Registry& registry, const OpInfo& info, const
     return nullptr;
   const Owner* owner = nullptr;
   for (size_t i = 0; i < info.n_arguments; ++i) {
-    const bool written = i < 64 && (info.written >> i & 1);
-    if (!written && !find_owner(registry, values[i], owner))
+    if (!has_bit(info.written, i) && !find_owner(registry, values[i], owner))
       return nullptr;
   }
   return owner;
@@ -103,14 +103,14 @@ static void learn() {
 }
 
 // For one operation, makes the flat run the thread's run, and enters the scope of the module whose parameters it reads.
-class Now {
+class FlatOperation {
 public:
-  explicit Now(const Owner* owner) : entered_(owner) {
+  explicit FlatOperation(const Owner* owner) : entered_(owner) {
     core->flat_now(1);
     if (owner)
       core->scope_enter(owner->scope);
   }
-  ~Now() {
+  ~FlatOperation() {
     if (entered_)
       core->scope_leave();
     core->flat_now(0);
@@ -161,7 +161,7 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
     return;
   }
   {
-    Now now(owner);
+    const FlatOperation operation(owner);
     if (is_inside(this_thread()))
       intercept(this_thread(), call, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
     else

@@ -19,7 +19,7 @@ void begin_gradients() {
 }
 
 static void watch_tensor(const at::Tensor& tensor, const std::string& function) {
-  if (!tensor.defined() || !tensor.requires_grad())
+  if (!tensor.requires_grad())
     return;
   // A leaf, or a tensor that the caller has computed, is not a result of the function.
   const auto node = tensor.grad_fn();
@@ -33,24 +33,9 @@ static void watch_tensor(const at::Tensor& tensor, const std::string& function) 
   });
 }
 
-static void watch_all(const c10::IValue& value, const std::string& function) {
-  if (value.isTensor()) {
-    watch_tensor(value.toTensor(), function);
-  } else if (value.isTuple()) {
-    for (const c10::IValue& element : value.toTupleRef().elements())
-      watch_all(element, function);
-  } else if (value.isList()) {
-    for (const c10::IValue& element : value.toListRef())
-      watch_all(element, function);
-  } else if (value.isGenericDict()) {
-    for (const auto& entry : value.toGenericDict())
-      watch_all(entry.value(), function);
-  }
-}
-
-void tell_of_gradients(const c10::IValue& result, const std::string& function) {
+void watch_gradients(const c10::IValue& result, const std::string& function) {
   if (at::GradMode::is_enabled())
-    has_memory_for([&] { watch_all(result, function); });
+    has_memory_for([&] { for_each_tensor(result, [&](const at::Tensor& tensor) { watch_tensor(tensor, function); }); });
 }
 
 // ---- functions of C++ with a backward of their own ----
@@ -66,7 +51,7 @@ struct WithoutHistory {
     bool raises;
   };
   struct Value {
-    c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+    WeakTensor tensor;
     uint64_t node; // the tensor's node when it appeared: an operand that was written into has one already
     size_t patches; // how many were applied before
   };
@@ -135,8 +120,7 @@ static void note_values(const c10::IValue* values, size_t n) {
     if (!tensor.defined())
       return;
     const auto node = node_of(tensor);
-    known.push_back(
-        {decltype(WithoutHistory::Value::tensor)(tensor.getIntrusivePtr()), node ? node->sequence_nr() : kNoNode, before});
+    known.push_back({WeakTensor(tensor.getIntrusivePtr()), node ? node->sequence_nr() : kNoNode, before});
   };
   for (size_t i = 0; i < n; ++i) {
     if (values[i].isTensor())

@@ -16,7 +16,7 @@ constexpr const char* kOtherFormulas =
 void begin_gradients();
 
 // The function is about to return `result`. If a gradient comes back through it, a note says by which formulas it is computed.
-void tell_of_gradients(const c10::IValue& result, const std::string& function);
+void watch_gradients(const c10::IValue& result, const std::string& function);
 
 // Patches that are applied where autograd is off. A torch::autograd::Function of C++ computes its forward there, and gives its
 // results a backward of its own, which does not know the patch. Such a gradient is refused.

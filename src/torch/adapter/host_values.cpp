@@ -8,11 +8,6 @@
 
 namespace graphpatch {
 
-static at::Tensor tensor_at(const void* impl) {
-  auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
-  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
-}
-
 // Builds the value that `items` describe from index `at` on.
 static c10::IValue build(const GpItem* items, size_t n, size_t& at) {
   TORCH_CHECK(at < n, "a value that ends in the middle");
@@ -23,13 +18,10 @@ static c10::IValue build(const GpItem* items, size_t n, size_t& at) {
     case GP_UNDEFINED:
       return at::Tensor();
     case GP_BOOL:
-      return item.number.i != 0;
     case GP_INT:
-      return item.number.i;
     case GP_FLOAT:
-      return item.number.re;
     case GP_COMPLEX:
-      return c10::complex<double>(item.number.re, item.number.im);
+      return value_of(item.number);
     case GP_STR:
       return to_string(item.text);
     case GP_TUPLE: {
@@ -131,12 +123,6 @@ static void handle_shown(uint32_t kind, uint32_t index, c10::IValue& value, cons
     core->value_abandon(&token);
 }
 
-static GpStr answer_with(const std::string& text) {
-  static thread_local std::string last;
-  last = text;
-  return gp_str(last);
-}
-
 GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, uint32_t owned, uint32_t* changed) {
   *changed = 0;
   // Without memory for our own work, the value is shown as one that nothing has changed.
@@ -167,12 +153,12 @@ GpStr show_value(uint32_t kind, uint32_t index, const GpItem* items, size_t n, u
     held().shown = std::move(leaves);
     return gp_str("");
   } catch (const std::bad_alloc&) {
-    tell_of_no_memory();
+    note_no_memory();
     return unchanged();
   } catch (const c10::Error& error) {
-    return answer_with(error.what_without_backtrace());
+    return answer(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    return answer_with(error.what());
+    return answer(error.what());
   }
 }
 
@@ -182,22 +168,14 @@ uint32_t shown_leaf(size_t index, GpLeaf* out) {
   const Leaf& leaf = held().shown[index];
   *out = GpLeaf{};
   out->changed = leaf.changed;
-  if (leaf.value.isTensor()) {
+  if (leaf.value.isTensor())
     out->tensor = leaf.value.toTensor().unsafeGetTensorImpl();
-  } else if (leaf.value.isBool()) {
-    out->number.tag = GP_BOOL;
-    out->number.i = leaf.value.toBool();
-  } else if (leaf.value.isInt()) {
-    out->number.tag = GP_INT;
-    out->number.i = leaf.value.toInt();
-  } else if (leaf.value.isDouble()) {
-    out->number.tag = GP_FLOAT;
-    out->number.re = leaf.value.toDouble();
-  }
+  else if (!leaf.value.isNone())
+    out->number = number_of(leaf.value);
   return 1;
 }
 
-void register_doors() {
+void register_host_operators() {
   using torch::jit::Operator;
   using torch::jit::Stack;
   const auto alias = c10::AliasAnalysisKind::CONSERVATIVE;
@@ -232,7 +210,7 @@ void register_doors() {
       // class of another one.
       Operator(
           "graphpatch::keep_classes(int callback) -> ()",
-          [](Stack& stack) { keep_classes_by(reinterpret_cast<const void*>(torch::jit::pop(stack).toInt())); }, alias),
+          [](Stack& stack) { keep_classes_by(reinterpret_cast<TorchCallback>(torch::jit::pop(stack).toInt())); }, alias),
       // Called around the forward of a torch.autograd.Function, through whose own backward gradients will go.
       Operator(
           "graphpatch::own_backward(bool on) -> bool",

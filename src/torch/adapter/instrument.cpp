@@ -52,7 +52,7 @@ static const Symbols& symbols() {
 
 // Nodes carry numbers only; the scopes behind them live as long as any code made from the nodes.
 static std::mutex scopes_mutex;
-static Lasting<std::unordered_map<int64_t, std::weak_ptr<Scope>>> scopes;
+static NeverDestroyed<std::unordered_map<int64_t, std::weak_ptr<Scope>>> scopes;
 
 static int64_t number_of(const std::shared_ptr<Scope>& scope) {
   static int64_t next = 0;
@@ -69,7 +69,7 @@ static std::shared_ptr<Scope> scope_of(const Node* node) {
   return scope;
 }
 
-static void told_source(uint32_t wants) {
+static void give_wanted_source(uint32_t wants) {
   if (wants & GP_WANTS_SOURCE)
     has_memory_for(give_scope_source);
 }
@@ -81,7 +81,7 @@ static Operation enter_root_marker(const Node* node) {
       begin_waiting(scope->handle(), module);
     if (!this_thread().run)
       return;
-    told_source(core->root_enter(scope->handle()));
+    give_wanted_source(core->root_enter(scope->handle()));
     begin_gradients();
   };
 }
@@ -106,7 +106,7 @@ static Operation enter_marker(const Node* node) {
     else if (is_inside(thread) && !(thread.scopes & family))
       enter_cold(thread);
     else if (thread.run)
-      told_source(core->scope_enter(scope->handle()));
+      give_wanted_source(core->scope_enter(scope->handle()));
   };
 }
 
@@ -124,7 +124,7 @@ static Operation leave_marker(const Node* node) {
   return [function = node->s(symbols().function)](Stack& stack) {
     GpThread& thread = this_thread();
     if (thread.run && !function.empty())
-      tell_of_gradients(stack.back(), function);
+      watch_gradients(stack.back(), function);
     if (thread.cold > 1) {
       --thread.cold;
       return;
@@ -177,10 +177,6 @@ public:
 
 private:
   using Paths = std::unordered_map<Value*, std::string>; // paths below the called module, of values that are modules
-
-  static std::string join(const std::string& left, const std::string& right) {
-    return left.empty() ? right : right.empty() ? left : left + "." + right;
-  }
 
   static std::string class_name(const c10::ClassTypePtr& type) {
     return type->name() ? type->name()->qualifiedName() : std::string();
@@ -255,7 +251,7 @@ private:
       if (node->kind() == prim::GetAttr) {
         auto found = paths.find(node->input());
         if (found != paths.end())
-          paths[node->output()] = join(found->second, node->s(attr::name));
+          paths[node->output()] = join_path(found->second, node->s(attr::name));
       } else if (node->kind() == prim::CallMethod) {
         call_method(node, paths, absolute);
       } else if (node->kind() == prim::CallFunction) {
@@ -321,7 +317,7 @@ private:
       return;
     }
     const std::string path = known ? found->second : type->name()->name();
-    const std::string below = join(absolute, path);
+    const std::string below = join_path(absolute, path);
     auto scope = std::make_shared<Scope>(path, below, class_name(type), input_names(*callee, type));
     keep_.push_back(scope);
     walk(graph->block(), {{graph->inputs().at(0), ""}}, below);
@@ -339,7 +335,7 @@ private:
           names.push_back(schema->arguments()[i].name());
     while (names.size() + 1 < node->inputs().size())
       names.push_back("argument_" + std::to_string(names.size()));
-    auto scope = std::make_shared<Scope>(path, join(absolute, path), "", names);
+    auto scope = std::make_shared<Scope>(path, join_path(absolute, path), "", names);
     keep_.push_back(scope);
     const int64_t number = number_of(scope);
     Node* enter = create_enter(graph, symbols().enter, number, node->input(0));

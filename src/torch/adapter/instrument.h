@@ -12,6 +12,11 @@
 
 namespace graphpatch {
 
+// An attribute path below another one; either may be empty.
+inline std::string join_path(const std::string& above, const std::string& below) {
+  return above.empty() ? below : below.empty() ? above : above + "." + below;
+}
+
 // The core's description of a scope, shared by the graph's markers and the root.
 class Scope {
 public:

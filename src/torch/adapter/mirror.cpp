@@ -17,7 +17,6 @@ namespace graphpatch {
 namespace mirroring {
 
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
-using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
 
 // A copy and its original.
 struct Edge {
@@ -71,7 +70,7 @@ at::Tensor elements_at(c10::StorageImpl* memory, const Geometry& where, int64_t 
 }
 
 // How a write is passed on: as bits, in units of some size, or as a part of autograd's graph.
-struct Manner {
+struct Transfer {
   bool graph;
   int64_t unit;
   at::ScalarType type;
@@ -81,12 +80,12 @@ struct Manner {
 struct End {
   c10::StorageImpl* memory;
   at::Tensor tensor; // undefined if only its memory still exists
-  Manner manner;
+  Transfer transfer;
 
   at::Tensor at(const Geometry& where) const {
-    const int64_t unit = manner.unit;
-    if (!manner.graph || !tensor.defined())
-      return elements_at(memory, where, unit, manner.type);
+    const int64_t unit = transfer.unit;
+    if (!transfer.graph || !tensor.defined())
+      return elements_at(memory, where, unit, transfer.type);
     const Geometry counted = where.in_units(unit);
     return tensor.as_strided(counted.sizes, counted.strides, counted.offset);
   }
@@ -95,7 +94,7 @@ struct End {
   }
   // Autograd does not see that bits were written. If it has saved this memory, it has to notice the change.
   void bump() const {
-    if (!manner.graph && tensor.defined() && !tensor.is_inference())
+    if (!transfer.graph && tensor.defined() && !tensor.is_inference())
       tensor.unsafeGetTensorImpl()->bump_version();
   }
 };
@@ -127,7 +126,7 @@ bool pass(Written& written, const Geometry& from, const End& end, const Geometry
   }
   // A picture of the affected part of the memory: what was written, and where.
   const int64_t first = std::min(written.where.offset, from.offset);
-  const int64_t unit = end.manner.unit;
+  const int64_t unit = end.transfer.unit;
   const int64_t size = (std::max(written.where.end(), from.end()) - first) / unit;
   const auto at = [&](const at::Tensor& picture, const Geometry& where) {
     const Geometry counted = where.moved(-first).in_units(unit);
@@ -230,14 +229,14 @@ public:
     if (reached.edges.empty() || !tensor.numel())
       return;
     c10::StorageImpl* memory = tensor.storage().unsafeGetStorageImpl();
-    const Manner manner = manner_of(reached.edges, tensor);
+    const Transfer transfer = transfer_of(reached.edges, tensor);
     const Geometry where(tensor);
-    const at::Tensor values = manner.graph ? tensor : elements_at(memory, where, manner.unit, manner.type);
-    pass_on(reached, {memory, where, values, {}}, nullptr, manner);
+    const at::Tensor values = transfer.graph ? tensor : elements_at(memory, where, transfer.unit, transfer.type);
+    pass_on(reached, {memory, where, values, {}}, nullptr, transfer);
   }
 
 private:
-  static Manner manner_of(const std::vector<Edge>& edges, const at::Tensor& written) {
+  static Transfer transfer_of(const std::vector<Edge>& edges, const at::Tensor& written) {
     const Geometry where(written);
     const bool graph = at::GradMode::is_enabled() &&
                        (written.requires_grad() || std::any_of(edges.begin(), edges.end(),
@@ -254,8 +253,8 @@ private:
     return {true, where.element, written.scalar_type()};
   }
 
-  static void pass_on(const Reached& reached, const Written& written, const Edge* came_by, const Manner& manner) {
-    const c10::AutoGradMode mode(manner.graph);
+  static void pass_on(const Reached& reached, const Written& written, const Edge* came_by, const Transfer& transfer) {
+    const c10::AutoGradMode mode(transfer.graph);
     for (size_t i = 0; i < reached.edges.size(); ++i) {
       const Edge& edge = reached.edges[i];
       const auto copy = edge.memory.lock();
@@ -264,17 +263,17 @@ private:
         continue;
       Written further = written;
       bool passed = false;
-      End end{original, edge.original, manner};
+      End end{original, edge.original, transfer};
       if (copy.get() == written.memory) {
         passed = pass(further, edge.in_copy, end, edge.in_original, {});
       } else if (original == written.memory) {
-        end = {copy.get(), at::Tensor(edge.copy.lock()), manner};
+        end = {copy.get(), at::Tensor(edge.copy.lock()), transfer};
         passed = pass(further, edge.in_original, end, edge.in_copy, reached.stay[i]);
       }
       if (!passed)
         continue;
       end.bump();
-      pass_on(reached, further, &edge, manner);
+      pass_on(reached, further, &edge, transfer);
     }
   }
 
@@ -331,7 +330,7 @@ Writes::Writes(const OpInfo& info, const c10::IValue* arguments, bool stores) {
     mirrors().fill_gaps(arguments[0].toTensor());
   const uint64_t written = stores ? written_by(info, arguments) : 0;
   for (size_t i = 0; i < 64 && written >> i; ++i)
-    if (written >> i & 1)
+    if (has_bit(written, i))
       for_each_tensor(arguments[i], [&](const at::Tensor& tensor) {
         if (is_memory(tensor))
           written_.push_back(tensor);

@@ -1,7 +1,7 @@
 // Mirrors: a patched copy stands for memory that others see, too. So a write into either of the two is repeated in the other.
 #pragma once
 
-#include "adapter.h"
+#include "operation.h"
 
 #include <c10/util/SmallVector.h>
 

@@ -101,16 +101,11 @@ static const void* identity_of(const at::Tensor& tensor) {
   return tensor.is_nested() || impl->has_symbolic_sizes_strides() ? nullptr : impl;
 }
 
-// Bit `i` of the bits for an operation's arguments.
-static bool has(uint64_t bits, size_t i) {
-  return i < 64 && (bits >> i & 1);
-}
-
-// Tells the core what it asks about parameters that are to be recorded.
+// Describes to the core the parameters that are to be recorded.
 static void describe(uint32_t level, const c10::IValue* values, size_t n, uint64_t unseen, uint8_t* answers) {
   static thread_local Items items;
   size_t at = 0;
-  const auto tell = [&](const at::Tensor& tensor) {
+  const auto describe_tensor = [&](const at::Tensor& tensor) {
     uint8_t& answer = answers[at++];
     if (answer != GP_OPERAND_UNDESCRIBED)
       return;
@@ -119,8 +114,8 @@ static void describe(uint32_t level, const c10::IValue* values, size_t n, uint64
     answer = static_cast<uint8_t>(core->operand(level, items.data()));
   };
   for (size_t i = 0; i < n; ++i)
-    if (!has(unseen, i))
-      for_each_tensor(values[i], tell);
+    if (!has_bit(unseen, i))
+      for_each_tensor(values[i], describe_tensor);
 }
 
 bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
@@ -131,9 +126,9 @@ bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
   c10::SmallVector<const void*, 16> identities;
   c10::SmallVector<uint8_t, 16> is_written; // of each identity
   for (size_t i = 0; i < n; ++i)
-    if (!has(unseen, i)) {
+    if (!has_bit(unseen, i)) {
       for_each_tensor(values[i], [&](const at::Tensor& tensor) { identities.push_back(identity_of(tensor)); });
-      is_written.resize(identities.size(), has(written, i));
+      is_written.resize(identities.size(), has_bit(written, i));
     }
   if (identities.empty())
     return false;
@@ -152,7 +147,7 @@ bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
     return false;
   size_t at = 0;
   for (size_t i = 0; i < n; ++i)
-    if (!has(unseen, i))
+    if (!has_bit(unseen, i))
       substitute(level, frame, values[i], operands.data(), at);
   return true;
 }

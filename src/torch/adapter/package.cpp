@@ -110,11 +110,6 @@ void tell(const Runner& runner, Told which, const char* what) {
   });
 }
 
-// Whether anything is wanted of what this thread computes now.
-bool is_looked_at(const GpThread& thread) {
-  return thread.run ? !thread.cold : *core->active == GP_WANTED && !thread.declined;
-}
-
 bool is_armed() {
   return c10::impl::tls_is_dispatch_key_included(kKey) && !c10::impl::tls_is_dispatch_key_excluded(kKey);
 }
@@ -146,7 +141,7 @@ std::vector<at::Tensor> run_as_operation(Runner* runner, Handles& handles, void*
 
 std::vector<at::Tensor> run(Runner* runner, Handles& handles, void* stream) {
   const GpThread& thread = this_thread();
-  if (!is_looked_at(thread))
+  if (!may_matter(thread))
     return own_run()(runner, handles, stream);
   if (is_armed()) {
     tell(*runner, Told::kOneOperation,

@@ -1,5 +1,4 @@
-// Applies the targets of a value: follows the dig to the leaf, and decides whether the leaf is changed in place or on a copy.
-#include "cell.h"
+// Applies the targets of a value: follows the dig to the leaf, and rebuilds the containers on the way that others hold.
 #include "containers.h"
 #include "device.h"
 #include "distributed.h"
@@ -7,175 +6,7 @@
 #include "mirror.h"
 #include "write.h"
 
-#include <ATen/core/grad_mode.h>
-
 namespace graphpatch {
-
-// While it lives, operations run outside of all functorch transforms, so that a tensor that no transform has wrapped (a weight
-// inside `grad`, say) can be copied and written.
-class OutsideTransforms {
-public:
-  explicit OutsideTransforms(const at::Tensor& tensor) {
-    constexpr auto kFront = c10::DispatchKey::FuncTorchDynamicLayerFrontMode;
-    if (c10::impl::tls_is_dispatch_key_included(kFront) && is_plain(tensor)) {
-      front_.emplace(kFront);
-      back_.emplace(c10::DispatchKey::FuncTorchDynamicLayerBackMode);
-    }
-  }
-
-private:
-  std::optional<c10::impl::ExcludeDispatchKeyGuard> front_, back_;
-};
-
-static uint32_t patched_tensor(const GpTarget& target, at::Tensor& tensor, bool shared, Ownership how) {
-  uint32_t answer;
-  if (target.action != GP_CUSTOM_TORCH && loses_gradient(tensor))
-    return elsewhere(target, kLosesGradient, &tensor);
-  // Whether nobody else sees the tensor's memory.
-  const bool sole = (how == Ownership::Result || how == Ownership::Owned) && !shared && is_memory(tensor) &&
-                    only_ours(tensor, how == Ownership::Owned ? 2 : 1);
-  if (!tensor.defined() && target.action != GP_CUSTOM_TORCH) {
-    answer = elsewhere(target, "there is no tensor here in this run", nullptr);
-  } else if (target.action == GP_CUSTOM_TORCH) {
-    const at::Tensor before = tensor;
-    answer = show_to_function(target, tensor, how == Ownership::InPlace);
-    const bool changed = !tensor.is_same(before);
-    if (changed && tensor.defined())
-      patched_without_history(target, tensor);
-    if (!sole && how != Ownership::InPlace && changed && is_memory(before) && is_memory(tensor) && is_alike(tensor, before)) {
-      // The function may have returned a tensor of the user's, which must not change together with the original.
-      if (!target.slice_len)
-        tensor = copy_of(before, tensor);
-      mirror(before, tensor);
-    }
-    // The unboxed caller of an in-place operator returns its own argument, whatever value we leave here.
-    if (how == Ownership::InPlace && changed) {
-      before.copy_(tensor);
-      tensor = before;
-    }
-  } else if (const Part part = part_of(tensor); part.known) {
-    flush_device();
-    const std::string why = reason([&] {
-      at::Tensor made = written_in_parts(part, tensor, target, at::GradMode::is_enabled());
-      if (how == Ownership::InPlace) // the caller returns its own argument, whatever value we leave here
-        tensor.copy_(made);
-      else
-        tensor = std::move(made);
-    });
-    answer = elsewhere(target, why, &tensor);
-  } else {
-    const OutsideTransforms outside(tensor);
-    const bool gradient =
-        target.tensor && target.tensor->foreign && static_cast<const at::Tensor*>(target.tensor->foreign)->requires_grad();
-    bool differentiable = at::GradMode::is_enabled() && (tensor.requires_grad() || gradient);
-    // Python's factories (torch.full) call their operator below autograd, and drop the history of its result afterwards.
-    if (gradient && differentiable && c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality))
-      return elsewhere(target, "no gradient can reach the patch's value here, below autograd: detach it", &tensor);
-    const bool in_place = how == Ownership::InPlace || (sole && !differentiable && is_plain(tensor));
-    if (in_place) {
-      answer = write(target, tensor, differentiable);
-      // Autograd may have saved this memory, which has changed now. The new version number lets it report that.
-      if (how == Ownership::InPlace && answer == GP_APPLIED && !differentiable && !tensor.is_inference())
-        tensor.unsafeGetTensorImpl()->bump_version();
-    } else {
-      at::Tensor copy;
-      flush_device();
-      const std::string why = reason([&] { copy = copy_of(tensor); });
-      answer = copy.defined() ? write(target, copy, differentiable) : elsewhere(target, why, &tensor);
-      // If the patch changed no element, the tensor itself is kept: models ask whether two values are one (`key is value`),
-      // and the copy of a tensor that overlaps itself has other strides.
-      const bool unchanged = answer == GP_APPLIED && !differentiable && how != Ownership::Parameter && is_plain(tensor) &&
-                             tensor.device().is_cpu() && same_bits(copy, tensor);
-      if (answer == GP_APPLIED && !unchanged) {
-        if (!sole)
-          mirror(tensor, copy);
-        tensor = std::move(copy);
-      }
-    }
-  }
-  if (answer == GP_APPLIED && target.action != GP_CUSTOM_TORCH)
-    patched_without_history(target, tensor);
-  return answer;
-}
-
-static void patch_tensor(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
-  // Out of the slot, so that a tensor that nobody else holds can be written in place.
-  at::Tensor tensor = std::move(slot).toTensor();
-  slot = c10::IValue();
-  uint32_t answer = GP_APPLIED;
-  try {
-    answer = patched_tensor(target, tensor, shared, how);
-  } catch (...) {
-    slot = std::move(tensor);
-    throw;
-  }
-  slot = std::move(tensor);
-  verdict(answer);
-}
-
-static void patch_number(const GpTarget& target, c10::IValue& slot) {
-  if (target.action == GP_KEEP && !core->keep_wanted(&target))
-    return;
-  if (target.action == GP_CUSTOM_TORCH) { // the function sees the number as a tensor without dimensions
-    const auto dtype = slot.isBool() ? at::kBool : slot.isInt() ? at::kLong : at::kDouble;
-    at::Tensor tensor = at::scalar_tensor(slot.toScalar(), dtype);
-    verdict(show_to_function(target, tensor, true));
-    if (slot.isBool())
-      slot = tensor.item<bool>();
-    else if (slot.isInt())
-      slot = tensor.item<int64_t>();
-    else
-      slot = tensor.item<double>();
-    return;
-  }
-  if (target.action == GP_CUSTOM) {
-    verdict(elsewhere(target, "a plain number cannot be shown to a function", nullptr));
-    return;
-  }
-  GpScalar number{};
-  if (slot.isBool()) {
-    number.tag = GP_BOOL;
-    number.i = slot.toBool();
-  } else if (slot.isInt()) {
-    number.tag = GP_INT;
-    number.i = slot.toInt();
-  } else {
-    number.tag = GP_FLOAT;
-    number.re = slot.toDouble();
-  }
-  uint32_t answer = core->apply_scalar(&target, &number);
-  verdict(answer);
-  if (answer != GP_APPLIED)
-    return;
-  if (number.tag == GP_BOOL)
-    slot = number.i != 0;
-  else if (number.tag == GP_INT)
-    slot = number.i;
-  else
-    slot = number.re;
-}
-
-// Why a value is no leaf, with the same reason as a check of the path gives.
-static std::string no_leaf(const c10::IValue& value) {
-  const auto container = [](const char* kind, size_t size, const std::string& first) {
-    const std::string what = std::string("the value in this run is a ") + kind + "(" + std::to_string(size) + ")";
-    return size ? what + ", not one value: choose an element after `|`, as in |" + first : what + ", which is empty";
-  };
-  if (value.isTuple())
-    return container("tuple", value.toTupleRef().elements().size(), "sub_0");
-  if (value.isList())
-    return container("list", value.toListRef().size(), "sub_0");
-  if (value.isGenericDict()) {
-    const auto dict = value.toGenericDict();
-    const auto first = dict.begin();
-    const bool named = first != dict.end() && first->key().isString();
-    return container("dict", dict.size(), named ? first->key().toStringRef() : "KEY");
-  }
-  if (value.isString())
-    return "the value in this run is a str, which no patch can keep or change";
-  const std::string kind = value.isCapsule() ? "foreign object" : value.tagKind();
-  return "the value in this run is a " + kind + ", not a tensor or plain value";
-}
 
 // The element is missing. That is a failure unless the path is a pattern, which means only nodes that have the element.
 static void no_element(const GpTarget& target, const char* why) {
@@ -183,32 +14,10 @@ static void no_element(const GpTarget& target, const char* why) {
     verdict(elsewhere(target, why, nullptr));
 }
 
-// For a value that is None: a function may look at it and return a tensor. No other patch can be applied.
-static void patch_none(const GpTarget& target, c10::IValue& slot) {
-  if (target.action != GP_CUSTOM_TORCH)
-    return verdict(elsewhere(target, "the value in this run is None", nullptr));
-  at::Tensor tensor;
-  verdict(show_to_function(target, tensor, false));
-  if (tensor.defined())
-    slot = std::move(tensor);
-}
-
 // Follows the dig from `value` to a leaf and keeps a copy of the leaf. Changes nothing.
 static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& value) {
-  if (depth == target.dig_len) {
-    c10::IValue leaf = value;
-    if (leaf.isTensor())
-      keep_tensor(target, leaf.toTensor());
-    else if (target.tensors)
-      return;
-    else if (leaf.isBool() || leaf.isInt() || leaf.isDouble())
-      patch_number(target, leaf);
-    else if (leaf.isNone()) // there is nothing to keep
-      verdict(elsewhere(target, "", nullptr));
-    else
-      verdict(elsewhere(target, no_leaf(leaf), nullptr));
-    return;
-  }
+  if (depth == target.dig_len)
+    return keep_leaf(target, value);
   const GpStep& step = target.dig[depth];
   const size_t index = static_cast<size_t>(step.index);
   if (value.isTuple() && step.index >= 0 && index < value.toTupleRef().elements().size())
@@ -228,21 +37,6 @@ static c10::IValue tuple_of(const c10::ivalue::Tuple& like, std::vector<c10::IVa
   const auto type = like.type<c10::TupleType>();
   return type && type->schema() ? c10::IValue(c10::ivalue::Tuple::createNamed(std::move(elements), type))
                                 : c10::IValue(c10::ivalue::Tuple::create(std::move(elements)));
-}
-
-static void patch_leaf(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how) {
-  if (slot.isTensor() && keep_in_cell(target, slot.toTensor()))
-    verdict(elsewhere(target, "", &slot.toTensor()));
-  else if (slot.isTensor())
-    patch_tensor(target, slot, shared, how);
-  else if (target.tensors)
-    return; // a pattern means tensors only
-  else if (slot.isBool() || slot.isInt() || slot.isDouble())
-    patch_number(target, slot);
-  else if (slot.isNone())
-    patch_none(target, slot);
-  else
-    verdict(elsewhere(target, no_leaf(slot), nullptr));
 }
 
 static void patch_slot(const GpTarget& target, size_t depth, c10::IValue& slot, bool shared, Ownership how);
@@ -367,15 +161,7 @@ static Items& scratch() {
 }
 
 void remember(const c10::IValue& value) {
-  if (value.isTensor() && value.toTensor().defined()) {
-    held().seen.emplace_back(value.toTensor().getIntrusivePtr());
-  } else if (value.isTuple()) {
-    for (const c10::IValue& element : value.toTupleRef().elements())
-      remember(element);
-  } else if (value.isList()) {
-    for (const c10::IValue& element : value.toListRef())
-      remember(element);
-  }
+  for_each_tensor(value, [](const at::Tensor& tensor) { held().seen.emplace_back(tensor.getIntrusivePtr()); });
 }
 
 void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Ownership how) {
@@ -389,8 +175,8 @@ void handle_scope_value(uint32_t kind, uint32_t index, c10::IValue* value, Owner
     items.add(*value);
     give_args(token, items, Called::Nowhere);
   };
-  const bool told = !(wanted & GP_VALUE_ARGS) || has_memory_for(give_own);
-  if (wanted && (!told || !has_memory_for([&] { handle_value(token, wanted, value, 1, how); })))
+  const bool described = !(wanted & GP_VALUE_ARGS) || has_memory_for(give_own);
+  if (wanted && (!described || !has_memory_for([&] { handle_value(token, wanted, value, 1, how); })))
     core->value_abandon(&token);
   const GpThread& thread = this_thread();
   has_memory_for([&] { note_copies(kind == GP_VALUE_INPUT ? thread.frame : thread.outer_frame, before, *value); });
@@ -402,7 +188,7 @@ void handle_value(const GpToken& token, uint32_t wanted, c10::IValue* values, si
     Targets targets;
     targets.size = core->value_targets(&token, &targets.owner, &targets.data);
     // An operation may hand back its operand (`to`), which is no plain tensor in Python, perhaps.
-    std::optional<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> known;
+    std::optional<WeakTensor> known;
     const auto tensor = [&] { return n == 1 && values[0].isTensor() ? values[0].toTensor() : at::Tensor(); };
     if (targets.size && how == Ownership::Result && tensor().defined() && is_known_to_python(tensor()))
       known.emplace(tensor().getIntrusivePtr());

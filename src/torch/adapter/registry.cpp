@@ -14,8 +14,8 @@ std::atomic<uint64_t> registry_generation{0};
 
 static std::mutex registry_mutex;
 // Kept as long as the process lives, since threads may still call operations while the process ends.
-static Lasting<std::shared_ptr<const Registry>> lasting;
-static auto& registry = lasting.value;
+static NeverDestroyed<std::shared_ptr<const Registry>> storage;
+static auto& registry = storage.value;
 static size_t models = 0;
 
 static GpRoot* define_root(const std::vector<std::string>& paths) {
@@ -56,10 +56,6 @@ static std::vector<Parameter> read(const torch::nn::Module& root) {
       },
       std::string());
   return held;
-}
-
-static std::string joined(const std::string& left, const std::string& right) {
-  return left.empty() ? right : right.empty() ? left : left + "." + right;
 }
 
 static std::string underscored(std::string path) {
@@ -118,13 +114,13 @@ public:
   }
 
   void add(const Parameter& one) {
-    const std::string below = joined(prefix_, one.module);
+    const std::string below = join_path(prefix_, one.module);
     const auto owner = owner_of(one, below);
-    const std::string path = joined(below, one.name);
+    const std::string path = join_path(below, one.name);
     const auto index = indices_.emplace(path, next_->paths.size());
     if (index.second)
       next_->paths.push_back(path);
-    Registered entry{index.first->second, owner, model_, decltype(Registered::tensor)(one.tensor.getIntrusivePtr())};
+    Registered entry{index.first->second, owner, model_, WeakTensor(one.tensor.getIntrusivePtr())};
     const auto added = next_->tensors.emplace(one.tensor.unsafeGetTensorImpl(), entry);
     if (!added.second && added.first->second.owner != owner)
       added.first->second.owner = nullptr; // several modules share it, so the one that is at work cannot be known

@@ -27,7 +27,7 @@ struct Registered {
   std::shared_ptr<const Owner> owner; // null: the root's own, or one that several modules share
   size_t model = 0;
   // Weak, but keeps the address from being used again.
-  c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+  WeakTensor tensor;
 };
 
 // The known modules at one time. Never changed after it was made; a thread keeps the registry that it began with.

@@ -96,10 +96,8 @@ void keep_addresses(const void* const* identities, size_t n) {
   without_exceptions([&] {
     auto& seen = held().seen;
     for (size_t i = 0; i < n; ++i)
-      if (identities[i]) {
-        auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(identities[i]));
-        seen.emplace_back(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
-      }
+      if (identities[i])
+        seen.emplace_back(tensor_at(identities[i]).getIntrusivePtr());
   });
 }
 

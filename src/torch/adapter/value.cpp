@@ -139,6 +139,35 @@ static uint8_t plain_tag(const c10::IValue& value) {
   return GP_OTHER;
 }
 
+GpScalar number_of(const c10::IValue& value) {
+  GpScalar number{};
+  number.tag = plain_tag(value);
+  if (number.tag == GP_BOOL) {
+    number.i = value.toBool();
+  } else if (number.tag == GP_INT) {
+    number.i = value.toInt();
+  } else if (number.tag == GP_FLOAT) {
+    number.re = value.toDouble();
+  } else if (number.tag == GP_COMPLEX) {
+    number.re = value.toComplexDouble().real();
+    number.im = value.toComplexDouble().imag();
+  }
+  return number;
+}
+
+c10::IValue value_of(const GpScalar& number) {
+  switch (number.tag) {
+    case GP_BOOL:
+      return number.i != 0;
+    case GP_INT:
+      return number.i;
+    case GP_COMPLEX:
+      return c10::complex<double>(number.re, number.im);
+    default:
+      return number.re;
+  }
+}
+
 void Items::add(const c10::IValue& value) {
   if (value.isTensor()) {
     add_tensor(value.toTensor());
@@ -173,22 +202,12 @@ void Items::add(const c10::IValue& value) {
       ++items_[head].count;
     }
   } else {
-    item.tag = plain_tag(value);
-    item.number.tag = item.tag;
-    if (item.tag == GP_BOOL) {
-      item.number.i = value.toBool();
-    } else if (item.tag == GP_INT) {
-      item.number.i = value.toInt();
-    } else if (item.tag == GP_FLOAT) {
-      item.number.re = value.toDouble();
-    } else if (item.tag == GP_COMPLEX) {
-      item.number.re = value.toComplexDouble().real();
-      item.number.im = value.toComplexDouble().imag();
-    } else if (item.tag == GP_STR) {
+    item.number = number_of(value);
+    item.tag = item.number.tag;
+    if (item.tag == GP_STR)
       item.text = gp_str(value.toStringRef());
-    } else if (item.tag == GP_OTHER) {
+    else if (item.tag == GP_OTHER)
       item.text = gp_str("object");
-    }
     items_.push_back(item);
   }
 }

@@ -5,9 +5,7 @@
 
 #include <ATen/TensorIndexing.h>
 
-#include <algorithm>
 #include <atomic>
-#include <cstring>
 
 namespace graphpatch {
 
@@ -20,141 +18,8 @@ void verdict(uint32_t answer) {
     raise();
 }
 
-// Whether two elements may lie at the same place. libtorch's own test gives no answer for tensors that are not dense.
-bool may_overlap(const at::Tensor& tensor) {
-  std::vector<std::pair<int64_t, int64_t>> steps; // stride and size, of dimensions that have more than one element
-  for (int64_t d = 0; d < tensor.dim(); ++d)
-    if (tensor.size(d) > 1)
-      steps.emplace_back(tensor.stride(d), tensor.size(d));
-  std::sort(steps.begin(), steps.end());
-  int64_t reach = 1; // distance that all dimensions with smaller strides reach together
-  for (const auto& [stride, size] : steps) {
-    if (stride < reach)
-      return true;
-    reach += (size - 1) * stride;
-  }
-  return false;
-}
-
-bool same_bits(const at::Tensor& left, const at::Tensor& right) {
-  if (left.is_non_overlapping_and_dense() && left.strides() == right.strides())
-    return !left.numel() || std::memcmp(left.const_data_ptr(), right.const_data_ptr(), left.nbytes()) == 0;
-  const auto bits = [](const at::Tensor& tensor) {
-    const at::Tensor plain = tensor.is_complex() ? at::view_as_real(tensor) : tensor;
-    switch (plain.element_size()) {
-      case 1:
-        return plain.view(at::kByte);
-      case 2:
-        return plain.view(at::kShort);
-      case 4:
-        return plain.view(at::kInt);
-      default:
-        return plain.view(at::kLong);
-    }
-  };
-  at::NoGradGuard none;
-  return at::equal(bits(left), bits(right));
-}
-
-// How far apart the first and the last element of a tensor without overlap lie, in elements.
-static int64_t span_of(const at::Tensor& tensor) {
-  int64_t span = 1;
-  for (int64_t d = 0; d < tensor.dim(); ++d)
-    span += (tensor.size(d) - 1) * tensor.stride(d);
-  return span;
-}
-
-// Memory that kernels treat like the tensor's own. They choose their path, and with it the last bits of their result, by
-// strides and by the position of the first element in its cache line.
-static at::Tensor empty_like_in_memory(const at::Tensor& tensor) {
-  constexpr uintptr_t kLine = 64;
-  const auto size = static_cast<int64_t>(tensor.element_size());
-  const auto place = static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % kLine);
-  const int64_t lead = place / size;
-  const at::Tensor memory = at::empty({lead + span_of(tensor)}, tensor.options());
-  at::Tensor copy = at::empty({0}, tensor.options());
-  c10::TensorImpl* impl = copy.unsafeGetTensorImpl();
-  impl->set_storage_keep_dtype(memory.storage());
-  impl->set_sizes_and_strides(tensor.sizes(), tensor.strides(), lead);
-  return copy;
-}
-
-at::Tensor copy_of(const at::Tensor& tensor) {
-  return copy_of(tensor, tensor);
-}
-
-at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
-  // The copy keeps these bits: whoever reads it resolves them or not, as for the tensor itself.
-  if (tensor.layout() == c10::kStrided && tensor.is_conj())
-    return at::conj(copy_of(at::conj(tensor), at::conj(values)));
-  if (tensor.layout() == c10::kStrided && tensor.is_neg())
-    return at::_neg_view(copy_of(at::_neg_view(tensor), at::_neg_view(values)));
-  const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);
-  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(values) : values.clone();
-  // `linear` and `matmul` look at requires_grad even if no gradient is wanted.
-  if (!at::GradMode::is_enabled() && tensor.requires_grad() && !copy.is_inference())
-    copy.set_requires_grad(true);
-  return copy;
-}
-
-// From 2.10 on a tensor and its Python object hold each other. Of a tensor that Python has forgotten, only the tensor itself
-// holds the object.
-template <class Slot>
-static auto python_forgot(const Slot& slot, int) -> decltype(slot.has_unique_reference()) {
-  return slot.has_unique_reference();
-}
-template <class Slot>
-static bool python_forgot(const Slot& /*slot*/, long) {
-  return false;
-}
-
-// 2.10 and later have the first of these members, older libtorch the second.
-template <class Slot>
-static auto has_object(const Slot& slot, int) -> decltype(slot.load_pyobj() != nullptr) {
-  return slot.load_pyobj() != nullptr;
-}
-template <class Slot>
-static auto has_object(const Slot& slot, long) -> decltype(slot._unchecked_untagged_pyobj() != nullptr) {
-  return slot._unchecked_untagged_pyobj() != nullptr;
-}
-
-bool is_known_to_python(const at::Tensor& tensor) {
-  return has_object(*tensor.unsafeGetTensorImpl()->pyobj_slot(), 0);
-}
-
-static bool has_one_holder(const at::TensorBase& tensor) {
-  const size_t holders = tensor.use_count();
-  return holders == 1 || (holders == 2 && python_forgot(*tensor.unsafeGetTensorImpl()->pyobj_slot(), 0));
-}
-
-// Whether only this tensor uses its memory. For a view, autograd keeps the tensor that it was made of, which nobody else may
-// hold. Memory that libtorch did not allocate (from_blob, shared, mapped) may have readers that no count shows.
-static bool has_own_memory(const at::Tensor& tensor) {
-  if (!tensor.has_storage() || tensor.storage().allocator() == nullptr || !tensor.storage().resizable())
-    return false;
-  const size_t holders = tensor.storage().use_count();
-  return holders == 1 || (holders == 2 && tensor.is_view() && has_one_holder(tensor._base()));
-}
-
-bool only_ours(const at::Tensor& tensor, size_t holders) {
-  return tensor.use_count() == holders && has_own_memory(tensor) && !may_overlap(tensor);
-}
-
-bool is_forgotten(const at::Tensor& tensor) {
-  return has_one_holder(tensor) && has_own_memory(tensor);
-}
-
 static c10::Scalar scalar(const GpScalar& number) {
-  switch (number.tag) {
-    case GP_BOOL:
-      return c10::Scalar(number.i != 0);
-    case GP_INT:
-      return c10::Scalar(number.i);
-    case GP_COMPLEX:
-      return c10::Scalar(c10::complex<double>(number.re, number.im));
-    default:
-      return c10::Scalar(number.re);
-  }
+  return value_of(number).toScalar();
 }
 
 // The core's tensor as one of libtorch's. Unless `owned`, it borrows the core's memory for this call.
@@ -243,35 +108,32 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
 }
 
 // Calls a function of the host's with libtorch's own tensor. Returns an undefined tensor if it made none.
-static at::Tensor call_host(const void* callback, void* user, const at::Tensor& part) {
+static at::Tensor call_host(TorchCallback callback, void* user, const at::Tensor& part) {
   const void* made = nullptr;
   const void* shown = part.defined() ? part.unsafeGetTensorImpl() : nullptr;
   int status;
   {
     Apart apart;
-    status = reinterpret_cast<int (*)(void*, const void*, const void**)>(const_cast<void*>(callback))(user, shown, &made);
+    status = callback(user, shown, &made);
   }
   TORCH_CHECK(status == 0, "the function returned ", status);
-  if (!made)
-    return at::Tensor();
-  auto* impl = static_cast<c10::TensorImpl*>(const_cast<void*>(made));
-  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
+  return tensor_at(made);
 }
 
 // The same as call_user, but gradients go through the function.
 static at::Tensor call_user_torch(const GpTarget& target, const at::Tensor& part) {
-  return call_host(target.callback, target.user, part);
+  return call_host(reinterpret_cast<TorchCallback>(target.callback), target.user, part);
 }
 
 // The function of Python's that keep_class calls, or null.
-static std::atomic<const void*> class_keeper{nullptr};
+static std::atomic<TorchCallback> class_keeper{nullptr};
 
-void keep_classes_by(const void* callback) {
+void keep_classes_by(TorchCallback callback) {
   class_keeper = callback;
 }
 
 void keep_class(const at::Tensor& before, at::Tensor& after) {
-  const void* callback = class_keeper;
+  const TorchCallback callback = class_keeper;
   if (!callback)
     return;
   at::Tensor made;

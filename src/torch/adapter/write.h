@@ -10,6 +10,8 @@ void verdict(uint32_t answer);
 // Tells the core that libtorch has applied the target or, if `why` is not empty, why it could not.
 uint32_t elsewhere(const GpTarget& target, const std::string& why, const at::Tensor* tensor);
 
+// ---- copy.cpp ----
+
 // A copy that code which reads it treats like the value: it has the same strides, place in a cache line, conj and neg bits, and
 // `requires_grad`. The copy of a tensor that overlaps itself (`expand`) is dense.
 at::Tensor copy_of(const at::Tensor& tensor);
@@ -24,6 +26,11 @@ bool same_bits(const at::Tensor& left, const at::Tensor& right);
 bool only_ours(const at::Tensor& tensor, size_t holders);
 // Whether only the given reference sees the tensor or its memory.
 bool is_forgotten(const at::Tensor& tensor);
+
+// Whether Python has an object of the tensor's.
+bool is_known_to_python(const at::Tensor& tensor);
+
+// ---- write.cpp ----
 
 // Whether a gradient would be computed as if the patch had not been applied.
 bool loses_gradient(const at::Tensor& tensor);
@@ -42,11 +49,16 @@ bool is_alike(const at::Tensor& one, const at::Tensor& other);
 uint32_t show_to_function(const GpTarget& target, at::Tensor& tensor, bool keeps_kind);
 // A patch has put another tensor in the place of one that Python knows: gives it an object of the same class.
 void keep_class(const at::Tensor& before, at::Tensor& after);
-void keep_classes_by(const void* callback);
-// Whether Python has an object of the tensor's.
-bool is_known_to_python(const at::Tensor& tensor);
+void keep_classes_by(TorchCallback callback);
 // Shows the core a tensor to keep a copy of.
 void keep_tensor(const GpTarget& target, const at::Tensor& tensor);
+
+// ---- leaf.cpp ----
+
+// Applies the target to a leaf, a tensor or a plain value. `shared`: others hold a container that the leaf stands in.
+void patch_leaf(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how);
+// Keeps a copy of a leaf for the target. Changes nothing.
+void keep_leaf(const GpTarget& target, const c10::IValue& leaf);
 
 // Runs `body`. Returns the text of an exception, as the reason of a failure.
 template <class Body>

@@ -46,11 +46,5 @@ void run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    try {
-        run(argc, argv);
-        return 0;
-    } catch (const std::exception& e) {
-        std::fprintf(stderr, "dynamics: %s\n", e.what());
-        return 1;
-    }
+    return host::guarded("dynamics", [&] { return run(argc, argv); });
 }

@@ -119,10 +119,5 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    try {
-        return run(argc, argv);
-    } catch (const std::exception& e) {
-        std::fprintf(stderr, "runner: %s\n", e.what());
-        return 1;
-    }
+    return host::guarded("runner", [&] { return run(argc, argv); });
 }

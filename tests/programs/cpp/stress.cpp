@@ -115,10 +115,5 @@ int run(int argc, char** argv) {
 } // namespace
 
 int main(int argc, char** argv) {
-    try {
-        return run(argc, argv);
-    } catch (const std::exception& e) {
-        std::fprintf(stderr, "stress: %s\n", e.what());
-        return 1;
-    }
+    return host::guarded("stress", [&] { return run(argc, argv); });
 }

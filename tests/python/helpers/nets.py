@@ -15,6 +15,17 @@ def name_of(case: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", str(case))
 
 
+def names(scope: Any) -> list[str]:
+    """The names of the nodes in a scope of the graph."""
+    return [str(node).rsplit(".", 1)[-1] for node in scope]
+
+
+def define(library: Any, schema: str, function: Any) -> None:
+    """Defines an operator of torch.library."""
+    library.define(schema)
+    library.impl(schema.split("(")[0].split(".")[0], function, "CompositeExplicitAutograd")
+
+
 class TupleOutputModule(nn.Module):
     """One Linear called twice, with a tuple as output."""
 

@@ -3,8 +3,10 @@
 
 #include <torch/script.h>
 
+#include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <type_traits>
 
 namespace host {
 
@@ -57,6 +59,18 @@ inline c10::IValue snapshot(const c10::IValue& value) {
         return tuple(std::move(pairs));
     }
     return value;
+}
+
+// What main returns: the result of `run`, or 0 if it has none. An exception ends the program with its message and code 1.
+template <class Run>
+int guarded(const char* program, Run run) {
+    try {
+        if constexpr (std::is_void_v<decltype(run())>) return run(), 0;
+        else return run();
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", program, error.what());
+        return 1;
+    }
 }
 
 }  // namespace host

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from abi import CALLBACK, SOURCE, Counts, Failure, Leaf, Library, texts
+from reported_model import TREE, computed, equal, make_model
 
 gp: Library
 
@@ -73,14 +74,14 @@ def operator(name: str) -> Callable[..., Any]:
 INPUTS, OUTPUT, PARAMETERS, OPERATIONS = 1, 2, 8, 32
 
 
-class Told:
+class Reporter:
     """Reports a module's calls as runs and those of the modules below it as scopes, with the values that are wanted."""
 
     def __init__(self, module: Any, session: Any) -> None:
         self.module, self.session, self.plan, self.wants = module, session, 0, c_uint32()
         self.parameters = [*module.named_parameters(), *module.named_buffers()]
         names = texts([name for name, _ in self.parameters])
-        self.root = gp.new("root_new", "told", type(module).__name__, texts(["x"]), 1, names, len(names), False)
+        self.root = gp.new("root_new", "reported", type(module).__name__, texts(["x"]), 1, names, len(names), False)
         self.scopes: dict[Any, Any] = {}
         for path, below in module.named_modules():
             if path:
@@ -148,105 +149,22 @@ class Told:
             gp.run_end()
 
 
-LINEAR = """{0}: Graph(5)
-{1}├─input: Tensor(3, 4)
-{1}├─weight: Tensor(4, 4)
-{1}├─bias: Tensor(4)
-{1}├─linear: Tensor(3, 4)
-{1}└─output: Tensor(3, 4)
-"""
-TREE = f"""<root>: Graph(5)
-├─x: Tensor(3, 4)
-├─{LINEAR.format("first", "│ ")}├─script: Graph(5)
-│ ├─input: Tensor(3, 4)
-│ ├─{LINEAR.format("fc", "│ │ ")}│ ├─relu: Tensor(3, 4)
-│ ├─add: Tensor(3, 4)
-│ └─output: Tensor(3, 4)
-├─{LINEAR.format("last", "│ ")}└─output: dict(6)
-  ├─y: Tensor(3, 4)
-  ├─parts: list(2)
-  │ ├─sub_0: Tensor(3, 4)
-  │ └─sub_1: int
-  ├─flag: bool
-  ├─name: str
-  ├─none: NoneType
-  └─scale: float
-"""
-
-
-def make_model() -> Any:
-    """A module that calls an eager one and a scripted one; its output has every kind of container."""
-
-    class Inner(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = torch.nn.Linear(4, 4)
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
-            return torch.relu(self.fc(input)) + 1
-
-    class Outer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = torch.nn.Linear(4, 4)
-            self.script = torch.jit.script(Inner())
-            self.last = torch.nn.Linear(4, 4)
-
-        def forward(self, x: Any) -> Any:
-            y = self.script(self.first(x))
-            return {"y": self.last(y), "parts": [y, 2], "flag": True, "name": "größe", "none": None, "scale": 0.5}
-
-    torch.manual_seed(0)
-    return Outer().eval()
-
-
-def computed(model: Any, x: Any, patched: str = "", change: Callable[[Any], Any] = lambda value: value) -> Any:
-    """The model in plain torch, with the value at one path changed."""
-
-    def at(path: str, value: Any) -> Any:
-        return change(value) if path == patched else value
-
-    linear, inner, first, last = torch.nn.functional.linear, model.script.fc, model.first, model.last
-    t = at("first.input", at("x", x))
-    t = at("first.output", at("first.linear", linear(t, at("first.weight", first.weight), first.bias)))
-    s = at("script.fc.input", at("script.input", t))
-    s = at("script.fc.output", at("script.fc.linear", linear(s, at("script.fc.weight", inner.weight), inner.bias)))
-    s = at("script.output", at("script.add", at("script.relu", torch.relu(s)) + 1))
-    y = at("last.output", linear(s, last.weight, at("last.bias", last.bias)))
-    return {
-        "y": at("output|y", y),
-        "parts": [at("output|parts.sub_0", s), at("output|parts.sub_1", 2)],
-        "flag": at("output|flag", True),
-        "name": "größe",
-        "none": None,
-        "scale": at("output|scale", 0.5),
-    }
-
-
-def equal(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return all(map(equal, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else type(a) is type(b) and a == b
-
-
 def check_modules(folder: Path) -> None:
     gp.torch_load()
     session, model, x = gp.new("session_open"), make_model(), torch.randn(3, 4)
-    told = Told(model, session)
-    assert equal(told(x), model(x)) and told.wants.value == 0 and told.plan == 0, "nothing is wanted"
-    check_graph(session, told, x, folder)
+    reporter = Reporter(model, session)
+    assert equal(reporter(x), model(x)) and reporter.wants.value == 0 and reporter.plan == 0, "nothing is wanted"
+    check_graph(session, reporter, x, folder)
     with torch.no_grad():
-        check_patches(session, told, x)
-    check_torch_function(session, told, x)
-    check_again(told, x)
-    check_thrown(told, x)
-    told.free()
+        check_patches(session, reporter, x)
+    check_torch_function(session, reporter, x)
+    check_again(reporter, x)
+    check_thrown(reporter, x)
+    reporter.free()
     gp.session_close(session)
 
 
-def check_graph(session: Any, told: Told, x: Any, folder: Path) -> None:
+def check_graph(session: Any, reporter: Reporter, x: Any, folder: Path) -> None:
     asked: list[int] = []
 
     @SOURCE
@@ -255,12 +173,12 @@ def check_graph(session: Any, told: Told, x: Any, folder: Path) -> None:
         asked.append(user)
         gp.frames_add(frames, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, "the line")
 
-    bare = told.module(x)
+    bare = reporter.module(x)
     gp.session_source(session, source, 4711)
     gp.session_record(session, True)
-    assert equal(told(x), bare) and asked and set(asked) == {4711}
+    assert equal(reporter(x), bare) and asked and set(asked) == {4711}
     once = len(asked)
-    assert equal(told(x), bare) and len(asked) == once, "nobody is asked again for what is known"
+    assert equal(reporter(x), bare) and len(asked) == once, "nobody is asked again for what is known"
     gp.session_record(session, False)
     gp.session_source(session, SOURCE(), None)
 
@@ -271,16 +189,16 @@ def check_graph(session: Any, told: Told, x: Any, folder: Path) -> None:
     assert re.fullmatch(r'File ".*linear\.py", line \d+, in forward\n    the line\n', code), code
     assert "script = self.script(first" in gp.text("graphs_code", graphs, 0, None)
     graph = json.loads(gp.text("graphs_json", graphs, 0))
-    gp.graphs_save(graphs, str(folder / "told.json"))
-    assert json.loads((folder / "told.json").read_text(encoding="utf-8"))["graphs"] == [graph]
+    gp.graphs_save(graphs, str(folder / "reported.json"))
+    assert json.loads((folder / "reported.json").read_text(encoding="utf-8"))["graphs"] == [graph]
     gp.graphs_free(graphs)
     gp.session_note(session, "seen")
     assert gp.text("session_notes", session) == "seen"
 
 
-def check_patches(session: Any, told: Told, x: Any) -> None:
-    bare = computed(told.module, x)
-    assert equal(bare, told.module(x)), "the same computation"
+def check_patches(session: Any, reporter: Reporter, x: Any) -> None:
+    bare = computed(reporter.module, x)
+    assert equal(bare, reporter.module(x)), "the same computation"
     for path in [
         "x",
         "first.input",
@@ -308,17 +226,17 @@ def check_patches(session: Any, told: Told, x: Any) -> None:
             changes += [("add:2", lambda v: v + 2), ("replace:3", lambda v: v * 0 + 3)]
         for text, change in changes:
             identity = gp.number("patch_add", session, f"{path}={text}")
-            out, expected = told(x), computed(told.module, x, path, change)
+            out, expected = reporter(x), computed(reporter.module, x, path, change)
             assert equal(out, expected), (path, text, out, expected)
             counts = Counts(ctypes.sizeof(Counts))
             gp.patch_get_counts(session, identity, byref(counts))
             assert (counts.matched, counts.applied, counts.failed) == (1, 1, 0), (path, text)
-            assert told.plan and told.wants.value & 0xFFFF
+            assert reporter.plan and reporter.wants.value & 0xFFFF
             gp.patch_remove(session, identity)
-            assert equal(told(x), bare) and told.plan == 0
+            assert equal(reporter(x), bare) and reporter.plan == 0
 
 
-def check_torch_function(session: Any, told: Told, x: Any) -> None:
+def check_torch_function(session: Any, reporter: Reporter, x: Any) -> None:
     """Patches with a function that receives libtorch's own tensor."""
     held: list[Any] = [None]
     answers: list[Any] = []
@@ -340,49 +258,49 @@ def check_torch_function(session: Any, told: Told, x: Any) -> None:
         gp.spec_free(made)
         return identity
 
-    model = told.module
+    model = reporter.module
     bare = model(x)["y"]
     for path in ["last.linear", "last.output", "output|y"]:
         identity = register(path)
         answers.append((0, lambda tensor: tensor * tensor))
-        out = told(x)["y"]
+        out = reporter(x)["y"]
         assert torch.equal(out, bare * bare)
         # Gradients flow through the function.
         given = torch.autograd.grad(out.sum(), model.first.weight)[0]
         assert torch.equal(given, torch.autograd.grad((model(x)["y"] ** 2).sum(), model.first.weight)[0])
         answers.append((0, lambda tensor: None))
-        assert torch.equal(told(x)["y"], bare)
+        assert torch.equal(reporter(x)["y"], bare)
         answers.append((5, lambda tensor: None))
         try:
-            told(x)
+            reporter(x)
         except (Failure, RuntimeError) as error:
             assert "returned 5" in str(error), str(error)
         else:
             raise AssertionError("nothing was thrown")
         if path == "output|y":  # the last value: no later operation depends on its shape
             answers.append((0, lambda tensor: tensor[0]))
-            assert torch.equal(told(x)["y"], bare[0])
+            assert torch.equal(reporter(x)["y"], bare[0])
         gp.patch_remove(session, identity)
         identity = register(path, "[1:, 0]")
         answers.append((0, lambda tensor: tensor + 1))
         expected = bare.clone()
         expected[1:, 0] += 1
-        assert torch.equal(told(x)["y"], expected)
+        assert torch.equal(reporter(x)["y"], expected)
         gp.patch_remove(session, identity)
     identity = register("output|scale")
     answers.append((0, lambda tensor: tensor * 3))
-    assert told(x)["scale"] == 1.5
+    assert reporter(x)["scale"] == 1.5
     gp.patch_remove(session, identity)
 
 
-def check_again(told: Told, x: Any) -> None:
+def check_again(reporter: Reporter, x: Any) -> None:
     """Computes a part of a run again after the run has ended, on this thread and on another one."""
     other = gp.new("session_open")
     for text in ["first.relu=replace:1", "first.relu_1=replace:2"]:
         gp.number("patch_add", other, text)
-    first = told.scopes[told.module.first]
-    gp.run_open(other, told.root, byref(told.wants), None)
-    gp.scope_open(first, byref(told.wants))
+    first = reporter.scopes[reporter.module.first]
+    gp.run_open(other, reporter.root, byref(reporter.wants), None)
+    gp.scope_open(first, byref(reporter.wants))
     assert torch.equal(torch.relu(x), torch.full_like(x, 1))
     snapshot = gp.new("run_snapshot")
     gp.run_end()
@@ -405,13 +323,13 @@ def check_again(told: Told, x: Any) -> None:
     gp.snapshot_free(snapshot)
 
 
-def check_thrown(told: Told, x: Any) -> None:
+def check_thrown(reporter: Reporter, x: Any) -> None:
     """After an exception inside TorchScript, which leaves scopes open, the run continues in its root."""
-    session, inner = gp.new("session_open"), told.module.script
+    session, inner = gp.new("session_open"), reporter.module.script
     gp.number("patch_add", session, "relu=replace:7")
-    gp.run_open(session, told.root, byref(told.wants), None)
+    gp.run_open(session, reporter.root, byref(reporter.wants), None)
     try:
-        told.call_script(inner, torch.ones(2, 3))
+        reporter.call_script(inner, torch.ones(2, 3))
     except RuntimeError as error:
         assert "shapes" in str(error), str(error)
     else:

@@ -380,6 +380,7 @@ void intercept_flat(const Dispatched& call, const OpInfo& info);
 
 void start_fallback();
 void start_script();
+void listen(uint32_t on);
 // Makes the next calls of the module's forward visible to us. Returns false if that is not possible.
 bool prepare_script(const c10::IValue& module);
 

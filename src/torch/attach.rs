@@ -10,12 +10,16 @@ use super::seam_generated as raw;
 use super::table::{publish, started};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader as loader;
-use graphpatch_session::{Session, thread};
+use graphpatch_session::{self as session, Session, thread};
 
 /// Held while the adapter is started, so that one thread does it and others wait. The adapter is loaded before, without this
 /// lock, since loading may include a build of half a minute and a fork should not wait for that; the loader itself lets only
 /// one build run at a time.
 static STARTING: Mutex<()> = Mutex::new(());
+
+/// Whether libtorch tells the adapter of calls of TorchScript functions. Held while a session is attached or detached, so that
+/// it does so whenever one is attached.
+static LISTENS: Mutex<bool> = Mutex::new(true);
 
 /// Makes `session` the one that this process's runs belong to. Loads the adapter if it is not loaded yet.
 ///
@@ -25,9 +29,33 @@ static STARTING: Mutex<()> = Mutex::new(());
 /// [`Error::State`] when another session is attached.
 pub fn attach(session: &Arc<Session>) -> Result<()> {
     start()?;
-    session.make_current()?;
+    {
+        let mut listens = LISTENS.lock();
+        session.make_current()?;
+        listen(&mut listens, true);
+    }
     session.warm_devices();
     Ok(())
+}
+
+/// Detaches `session` from the process. Runs that have begun end as they began. With the last session, libtorch stops telling
+/// us of its calls: from then on the program runs as if it had never had one.
+pub fn detach(session: &Arc<Session>) {
+    let mut listens = LISTENS.lock();
+    session.detach();
+    if session::attached().is_none() {
+        listen(&mut listens, false);
+    }
+}
+
+fn listen(listens: &mut bool, on: bool) {
+    if let Some(listen) = started().and_then(|adapter| adapter.listen)
+        && *listens != on
+    {
+        // SAFETY: a call of the adapter's table. LISTENS is held, so one thread calls it at a time.
+        unsafe { listen(on.into()) };
+        *listens = on;
+    }
 }
 
 /// Loads the adapter for the process's libtorch, if it is not loaded yet.

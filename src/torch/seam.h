@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 10u
+#define GP_SEAM_VERSION 11u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -417,6 +417,9 @@ typedef struct GpAdapter {
   /* Called when the first session attaches, and again until it succeeds once. Installs the hooks, which stay as long as the
    * process. */
   GpStr (*start)(void);
+  /* Sets whether libtorch tells of calls of TorchScript functions, on every thread; on at first. A process in which no session
+   * is attached pays nothing for them. */
+  void (*listen)(uint32_t on);
   /* Sets whether operations of this thread are intercepted from now on. */
   void (*arm)(uint32_t on);
   /* Lets all operations of this thread pass, also inside an operation that is intercepted. Returns the state before. */

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 10;
+pub const GP_SEAM_VERSION: u32 = 11;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -809,6 +809,7 @@ pub struct GpAdapter {
     pub size: u32,
     pub libtorch_version: GpStr,
     pub start: ::std::option::Option<unsafe extern "C" fn() -> GpStr>,
+    pub listen: ::std::option::Option<unsafe extern "C" fn(on: u32)>,
     pub arm: ::std::option::Option<unsafe extern "C" fn(on: u32)>,
     pub suspend: ::std::option::Option<unsafe extern "C" fn() -> u32>,
     pub resume: ::std::option::Option<unsafe extern "C" fn(before: u32)>,
@@ -858,46 +859,47 @@ pub struct GpAdapter {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 192usize];
+    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 200usize];
     ["Alignment of GpAdapter"][::std::mem::align_of::<GpAdapter>() - 8usize];
     ["Offset of field: GpAdapter::version"][::std::mem::offset_of!(GpAdapter, version) - 0usize];
     ["Offset of field: GpAdapter::size"][::std::mem::offset_of!(GpAdapter, size) - 4usize];
     ["Offset of field: GpAdapter::libtorch_version"]
         [::std::mem::offset_of!(GpAdapter, libtorch_version) - 8usize];
     ["Offset of field: GpAdapter::start"][::std::mem::offset_of!(GpAdapter, start) - 24usize];
-    ["Offset of field: GpAdapter::arm"][::std::mem::offset_of!(GpAdapter, arm) - 32usize];
-    ["Offset of field: GpAdapter::suspend"][::std::mem::offset_of!(GpAdapter, suspend) - 40usize];
-    ["Offset of field: GpAdapter::resume"][::std::mem::offset_of!(GpAdapter, resume) - 48usize];
-    ["Offset of field: GpAdapter::node"][::std::mem::offset_of!(GpAdapter, node) - 56usize];
+    ["Offset of field: GpAdapter::listen"][::std::mem::offset_of!(GpAdapter, listen) - 32usize];
+    ["Offset of field: GpAdapter::arm"][::std::mem::offset_of!(GpAdapter, arm) - 40usize];
+    ["Offset of field: GpAdapter::suspend"][::std::mem::offset_of!(GpAdapter, suspend) - 48usize];
+    ["Offset of field: GpAdapter::resume"][::std::mem::offset_of!(GpAdapter, resume) - 56usize];
+    ["Offset of field: GpAdapter::node"][::std::mem::offset_of!(GpAdapter, node) - 64usize];
     ["Offset of field: GpAdapter::held_leave"]
-        [::std::mem::offset_of!(GpAdapter, held_leave) - 64usize];
-    ["Offset of field: GpAdapter::held_end"][::std::mem::offset_of!(GpAdapter, held_end) - 72usize];
+        [::std::mem::offset_of!(GpAdapter, held_leave) - 72usize];
+    ["Offset of field: GpAdapter::held_end"][::std::mem::offset_of!(GpAdapter, held_end) - 80usize];
     ["Offset of field: GpAdapter::held_free"]
-        [::std::mem::offset_of!(GpAdapter, held_free) - 80usize];
+        [::std::mem::offset_of!(GpAdapter, held_free) - 88usize];
     ["Offset of field: GpAdapter::keep_addresses"]
-        [::std::mem::offset_of!(GpAdapter, keep_addresses) - 88usize];
-    ["Offset of field: GpAdapter::value"][::std::mem::offset_of!(GpAdapter, value) - 96usize];
-    ["Offset of field: GpAdapter::leaf"][::std::mem::offset_of!(GpAdapter, leaf) - 104usize];
+        [::std::mem::offset_of!(GpAdapter, keep_addresses) - 96usize];
+    ["Offset of field: GpAdapter::value"][::std::mem::offset_of!(GpAdapter, value) - 104usize];
+    ["Offset of field: GpAdapter::leaf"][::std::mem::offset_of!(GpAdapter, leaf) - 112usize];
     ["Offset of field: GpAdapter::tensor_from_torch"]
-        [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 112usize];
+        [::std::mem::offset_of!(GpAdapter, tensor_from_torch) - 120usize];
     ["Offset of field: GpAdapter::tensor_free"]
-        [::std::mem::offset_of!(GpAdapter, tensor_free) - 120usize];
+        [::std::mem::offset_of!(GpAdapter, tensor_free) - 128usize];
     ["Offset of field: GpAdapter::kept_read"]
-        [::std::mem::offset_of!(GpAdapter, kept_read) - 128usize];
+        [::std::mem::offset_of!(GpAdapter, kept_read) - 136usize];
     ["Offset of field: GpAdapter::kept_lend"]
-        [::std::mem::offset_of!(GpAdapter, kept_lend) - 136usize];
+        [::std::mem::offset_of!(GpAdapter, kept_lend) - 144usize];
     ["Offset of field: GpAdapter::kept_free"]
-        [::std::mem::offset_of!(GpAdapter, kept_free) - 144usize];
+        [::std::mem::offset_of!(GpAdapter, kept_free) - 152usize];
     ["Offset of field: GpAdapter::flat_start"]
-        [::std::mem::offset_of!(GpAdapter, flat_start) - 152usize];
+        [::std::mem::offset_of!(GpAdapter, flat_start) - 160usize];
     ["Offset of field: GpAdapter::flat_thread"]
-        [::std::mem::offset_of!(GpAdapter, flat_thread) - 160usize];
+        [::std::mem::offset_of!(GpAdapter, flat_thread) - 168usize];
     ["Offset of field: GpAdapter::flat_forked"]
-        [::std::mem::offset_of!(GpAdapter, flat_forked) - 168usize];
+        [::std::mem::offset_of!(GpAdapter, flat_forked) - 176usize];
     ["Offset of field: GpAdapter::own_enter"]
-        [::std::mem::offset_of!(GpAdapter, own_enter) - 176usize];
+        [::std::mem::offset_of!(GpAdapter, own_enter) - 184usize];
     ["Offset of field: GpAdapter::own_leave"]
-        [::std::mem::offset_of!(GpAdapter, own_leave) - 184usize];
+        [::std::mem::offset_of!(GpAdapter, own_leave) - 192usize];
 };
 impl Default for GpAdapter {
     fn default() -> Self {

@@ -62,7 +62,7 @@ pub unsafe extern "C" fn gp_session_open(out: *mut *mut gp_session) -> Status {
 pub extern "C" fn gp_session_close(session: *mut gp_session) {
     guard(|| {
         if let Some(session) = take_share(session)? {
-            session.detach();
+            graphpatch_torch::detach(&session);
         }
         Ok(())
     });
@@ -89,7 +89,7 @@ pub extern "C" fn gp_session_attach(session: *const gp_session) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_session_detach(session: *const gp_session) -> Status {
     guard(|| {
-        share(session)?.detach();
+        graphpatch_torch::detach(&*share(session)?);
         Ok(())
     })
 }

@@ -127,7 +127,7 @@ impl Serving {
             ));
         }
         self.take_all_away();
-        self.session.detach();
+        graphpatch_torch::detach(&self.session);
         self.stopped = true;
         detached();
         Ok(json!({}))

@@ -81,6 +81,7 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.size = sizeof(GpAdapter);
   table.libtorch_version = graphpatch::gp_str(TORCH_VERSION);
   table.start = graphpatch::start;
+  table.listen = graphpatch::listen;
   table.arm = graphpatch::arm;
   table.suspend = graphpatch::suspend;
   table.resume = graphpatch::resume;

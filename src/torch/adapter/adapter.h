@@ -365,6 +365,7 @@ void own_leave(const void* module);
 
 void start_fallback();
 void start_script();
+void listen(uint32_t on);
 // Makes the next calls of the module's forward visible to us. Returns false if that is not possible.
 bool prepare_script(const c10::IValue& module);
 

@@ -9,6 +9,7 @@
 
 #include <ATen/record_function.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 
@@ -192,10 +193,25 @@ bool prepare_script(const c10::IValue& module) {
   return root_of(toGraphFunction(*method), type, is_new) != nullptr;
 }
 
+// 0 before the start, and at the end of the process, when libtorch's list of callbacks may be gone.
+static std::atomic<at::CallbackHandle> callback{0};
+
 void start_script() {
   register_markers();
-  at::addGlobalCallback(
+  callback = at::addGlobalCallback(
       at::RecordFunctionCallback(on_start, on_end).scopes({at::RecordScope::TORCHSCRIPT_FUNCTION}).needsInputs(true));
+  // Made after that list, and so destroyed before it.
+  static const struct AtExit {
+    ~AtExit() {
+      callback = 0;
+    }
+  } at_exit;
+}
+
+// A call that has begun keeps its callbacks until it ends. The core calls this from one thread at a time.
+void listen(uint32_t on) {
+  if (const at::CallbackHandle handle = callback)
+    without_exceptions([&] { on ? at::reenableCallback(handle) : at::disableCallback(handle); });
 }
 
 } // namespace graphpatch

@@ -323,6 +323,29 @@ void one_value_serves_many_patches() {
     EXPECT(is(out.select(1, 0), 1) && is(out.select(1, 1), 2));
 }
 
+// libtorch looks for callbacks at each call of a TorchScript function. A process without a session has none of ours.
+void without_a_session_nothing_is_told() {
+    auto is_told = [] { return at::getStepCallbacksUnlessEmpty(at::RecordScope::TORCHSCRIPT_FUNCTION).has_value(); };
+    torch::jit::Module doubles("doubles");
+    doubles.define("def forward(self, x):\n    return x * 2\n");
+    auto call = [&] { return doubles.forward({at::ones(2)}).toTensor(); };
+    {
+        Session session;
+        session.add("mul=zero");
+        EXPECT(is_told() && is(call(), 0));
+        abi::check(gp_session_detach(session.raw()));
+        EXPECT(!is_told() && is(call(), 2));
+        abi::check(gp_session_detach(session.raw()));
+        EXPECT(!is_told());
+        abi::check(gp_session_attach(session.raw()));
+        EXPECT(is_told() && is(call(), 0));
+        bool on_another = false;
+        std::thread([&] { on_another = is_told(); }).join();
+        EXPECT(on_another);
+    }
+    EXPECT(!is_told() && is(call(), 2));
+}
+
 const std::vector<std::pair<const char*, std::function<void()>>> kChecks = {
 #define NAMED(name) {#name, name}
     NAMED(a_probe_sees_what_is_there_at_its_place),
@@ -340,6 +363,7 @@ const std::vector<std::pair<const char*, std::function<void()>>> kChecks = {
     NAMED(changes_hold_from_the_next_run),
     NAMED(a_spec_may_be_registered_again),
     NAMED(one_value_serves_many_patches),
+    NAMED(without_a_session_nothing_is_told),
 };
 
 }  // namespace

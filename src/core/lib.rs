@@ -18,7 +18,10 @@
 //! | [`error`] | the one error type |
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod as_text;
 pub mod error;
+mod fault;
 pub mod graph;
 pub mod layout;
 pub mod nested;

@@ -26,6 +26,9 @@ pub const OLDEST_DRIVER: i32 = 11000;
 /// The PTX says sm_75.
 pub const OLDEST_CARD: (i32, i32) = (7, 5);
 
+/// Why there is no device although there is a driver.
+pub(super) const NO_DEVICE: &str = "the driver shows no device: no card, an empty CUDA_VISIBLE_DEVICES, or a MIG card without an instance";
+
 /// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -92,10 +95,7 @@ impl Cuda {
         }
         let count = driver.devices().map_err(|fault| fault.to_string())?;
         if count == 0 {
-            return Err(
-                "the driver shows no device: no card, an empty CUDA_VISIBLE_DEVICES, or a MIG card without an instance"
-                    .into(),
-            );
+            return Err(NO_DEVICE.to_owned());
         }
         let devices = (0..count).map(|_| OnceCell::new()).collect();
         Ok(Arc::new(Cuda { driver, devices }))

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use adapter::{
     begin_call, called_from, end_call, enter, enter_root, hold, leave, tap, value_args, value_begin,
 };
-pub use edge::{Edge, set_edge};
+pub use edge::{Edge, not_started, set_edge};
 pub use flat::{
     flat_begin, flat_end, flat_next, flat_now, flat_parameters, flat_root, flat_thread,
 };

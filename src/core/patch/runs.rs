@@ -92,19 +92,7 @@ impl fmt::Display for RunRange {
     }
 }
 
-impl TryFrom<String> for RunRange {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<RunRange, Error> {
-        text.parse()
-    }
-}
-
-impl From<RunRange> for String {
-    fn from(runs: RunRange) -> String {
-        runs.to_string()
-    }
-}
+as_text!(RunRange);
 
 #[cfg(test)]
 pub(super) mod tests {

@@ -55,19 +55,7 @@ impl From<Number> for Value {
     }
 }
 
-impl TryFrom<String> for Value {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Value, Error> {
-        text.parse()
-    }
-}
-
-impl From<Value> for String {
-    fn from(value: Value) -> String {
-        value.to_string()
-    }
-}
+as_text!(Value);
 
 #[cfg(test)]
 pub(super) mod tests {

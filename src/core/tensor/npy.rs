@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::input::{Fault, fill, open};
+use super::input::{fill, open};
 use super::npy_header::Header;
 use super::{Dtype, HostTensor};
 use crate::error::Result;
+use crate::fault::Fault;
 use crate::layout;
 
 const MAGIC: &[u8] = b"\x93NUMPY";

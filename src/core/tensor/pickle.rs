@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::input::Fault;
+use crate::fault::Fault;
 
 /// An object, by its place in [`Objects`]: a list or dict may be in several places, and in itself.
 pub(super) type Id = usize;

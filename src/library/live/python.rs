@@ -11,6 +11,7 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
+use crate::python::find_symbol;
 use graphpatch_loader::trust::Folder;
 
 use super::quiet;
@@ -46,7 +47,7 @@ macro_rules! interpreter {
             fn find() -> Option<Interpreter> {
                 let found = Interpreter {
                     $($field: {
-                        let symbol = find($symbol)?;
+                        let symbol = find_symbol($symbol)?;
                         // SAFETY: CPython declares the function with this signature since 3.2.
                         unsafe {
                             std::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn($($argument),*) -> $result>(symbol)
@@ -261,10 +262,4 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::io::Read::read_to_end(&mut std::io::Read::take(open, LONGEST), &mut code)
         .map_err(|why| format!("{}: {why}", file.display()))?;
     Ok(code)
-}
-
-fn find(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: a look-up in the process's global scope.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
 }

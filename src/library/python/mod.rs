@@ -22,6 +22,8 @@ mod state;
 mod thread;
 mod values;
 
+pub(crate) use raw::find_symbol;
+
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 

@@ -187,6 +187,11 @@ pub fn rgb(position: f64) -> [u8; 3] {
     end.map(|end| (255.0 + (end - 255.0) * far).round() as u8)
 }
 
+/// A color as CSS and SVG write it.
+pub fn hex([red, green, blue]: [u8; 3]) -> String {
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}
+
 /// Whether black text can be read on that color; if not, white text can.
 pub fn is_light([red, green, blue]: [u8; 3]) -> bool {
     0.299 * f64::from(red) + 0.587 * f64::from(green) + 0.114 * f64::from(blue) > 140.0

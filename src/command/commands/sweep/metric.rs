@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use graphpatch_core::error::Error;
-use graphpatch_core::patch::{Kind, PatchSpec, RunRange};
-use graphpatch_core::path::{NodePath, Slice};
+use graphpatch_core::patch::{Kind, PatchSpec};
+use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::HostTensor;
 use regex::Regex;
 
@@ -93,12 +93,7 @@ impl Metric {
             What::Distance(_) => Kind::Probe,
             What::MeanDistance(_) => Kind::Record { limit: None },
         };
-        Some(PatchSpec {
-            path: self.path()?.clone(),
-            slice: Slice::whole(),
-            kind,
-            runs: RunRange::default(),
-        })
+        Some(PatchSpec::whole(self.path()?.clone(), kind))
     }
 
     /// Reads the metric's result of the bare run, with which other runs are compared.

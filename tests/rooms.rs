@@ -67,9 +67,9 @@ fn offenders(files: &[(PathBuf, String)], words: &[&str], allowed: &[&str]) -> V
 #[test]
 fn safe_crates_say_so() {
     for name in ["core", "session", "protocol"] {
-        let door = fs::read_to_string(root().join(format!("src/{name}/lib.rs"))).unwrap();
+        let lib = fs::read_to_string(root().join(format!("src/{name}/lib.rs"))).unwrap();
         assert!(
-            door.contains("#![forbid(unsafe_code)]"),
+            lib.contains("#![forbid(unsafe_code)]"),
             "src/{name} may be unsafe"
         );
     }

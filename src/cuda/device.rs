@@ -31,7 +31,7 @@ pub(super) const NO_DEVICE: &str = "the driver shows no device: no card, an empt
 
 /// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum DeviceError {
     /// The device can never be used, so libtorch does the work. The text is for people.
     Unusable(String),
     /// The device cannot be used now: something has to be done first, or the driver answered an error.
@@ -114,20 +114,19 @@ impl Cuda {
     ///
     /// # Errors
     ///
-    /// See [`Why`].
-    pub fn device(&self, number: u32, stream: Option<usize>) -> Result<&Device, Why> {
-        let slot = self
-            .devices
-            .get(number as usize)
-            .ok_or_else(|| Why::Unusable(format!("this process sees no CUDA device {number}")))?;
+    /// See [`DeviceError`].
+    pub fn device(&self, number: u32, stream: Option<usize>) -> Result<&Device, DeviceError> {
+        let slot = self.devices.get(number as usize).ok_or_else(|| {
+            DeviceError::Unusable(format!("this process sees no CUDA device {number}"))
+        })?;
         if slot.get().is_none() {
             if let Some(stream) = stream
                 && self
                     .driver
                     .is_capturing(stream)
-                    .map_err(|fault| Why::Failed(fault.to_string()))?
+                    .map_err(|fault| DeviceError::Failed(fault.to_string()))?
             {
-                return Err(Why::Failed(format!(
+                return Err(DeviceError::Failed(format!(
                     "the kernels are not loaded on CUDA device {number} yet, which cannot be done during a capture: call \
                      gp_cuda_prepare, or run once, before it"
                 )));
@@ -136,8 +135,8 @@ impl Cuda {
         }
         match slot.get() {
             Some(Ok(device)) => Ok(device),
-            Some(Err(why)) => Err(Why::Unusable(why.clone())),
-            None => Err(Why::Failed("the device is being opened".into())),
+            Some(Err(why)) => Err(DeviceError::Unusable(why.clone())),
+            None => Err(DeviceError::Failed("the device is being opened".into())),
         }
     }
 

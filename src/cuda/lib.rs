@@ -40,7 +40,7 @@ pub mod recording;
 use graphpatch_locks::OnceLock;
 use std::sync::Arc;
 
-pub use device::{Cuda, Why};
+pub use device::{Cuda, DeviceError};
 pub use entry::Tensor;
 pub use plan::Value;
 pub use queue::{Planned, Queue};

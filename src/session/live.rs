@@ -7,12 +7,12 @@ use super::Session;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::Patch;
 use graphpatch_core::patch::action::{Action, Operand};
-use graphpatch_cuda::{self as cuda, Why};
+use graphpatch_cuda::{self as cuda, DeviceError};
 use graphpatch_locks::OnceLock;
 
-fn text(why: Why) -> Error {
+fn text(why: DeviceError) -> Error {
     match why {
-        Why::Unusable(why) | Why::Failed(why) => Error::Refused(why),
+        DeviceError::Unusable(why) | DeviceError::Failed(why) => Error::Refused(why),
     }
 }
 

@@ -71,7 +71,7 @@ impl Run {
             (_, None) => prepared.output,
             (_, Some(op)) => frame.names().create(op.name),
         };
-        self.tell_name(name);
+        self.note_name(name);
         let site = self.site(0, name);
         if let (Some(operation), Some(plan), None) = (operation, &self.plan, &self.recorder)
             && let Some(frame) = self.frames.last_mut()

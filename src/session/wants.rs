@@ -27,7 +27,7 @@ impl Wants {
     pub const SITE_SHIFT: u32 = 16;
 
     /// What a host is told: all but the bits that are for the adapter alone.
-    const TOLD: u32 = !(Wants::OPERANDS | Wants::SOURCE);
+    const FOR_HOSTS: u32 = !(Wants::OPERANDS | Wants::SOURCE);
 
     /// Nothing at all.
     pub const NOTHING: Wants = Wants(0);
@@ -41,8 +41,8 @@ impl Wants {
     }
 
     /// The bits for a host that knows no libtorch.
-    pub fn told(self) -> u32 {
-        self.0 & Wants::TOLD
+    pub fn for_hosts(self) -> u32 {
+        self.0 & Wants::FOR_HOSTS
     }
 
     pub fn has(self, bit: u32) -> bool {

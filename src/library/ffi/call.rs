@@ -59,7 +59,7 @@ const _: () = {
 };
 
 fn wants(wants: Option<Wants>) -> u32 {
-    wants.map_or(0, Wants::told)
+    wants.map_or(0, Wants::for_hosts)
 }
 
 /// Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.

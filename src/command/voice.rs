@@ -1,4 +1,4 @@
-//! How the command speaks: results on stdout, messages on stderr behind `graphpatch: `, and exit codes.
+//! Results on stdout, messages on stderr after `graphpatch: `, and exit codes.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

@@ -268,7 +268,7 @@ impl Entered<'_> {
         Ok(())
     }
 
-    /// Sets a mark behind the work that the stream has now. `None` on a device where freeing memory waits for all work anyway.
+    /// Sets a mark after the work that the stream has now. `None` on a device where freeing memory waits for all work anyway.
     pub fn mark(&self, mark: Option<usize>, stream: usize) -> Answer<Option<usize>> {
         if self.pool().is_none() {
             return Ok(None);

@@ -134,7 +134,7 @@ fn is_row(work: &Work, axis: &Axis<3>) -> bool {
     axis.steps[MEMORY] == element && (work.value == 0 || axis.steps[VALUE] == element)
 }
 
-/// The work on one row of neighbours, in units of 16 bytes, with single elements before the first unit and behind the last one.
+/// The work on one row of neighbours, in units of 16 bytes, with single elements before the first unit and after the last one.
 /// `None` for anything else, and if memory and value are aligned differently.
 fn flat(mut work: Work, axes: &[Axis<3>]) -> Option<Work> {
     let [row] = axes else {

@@ -229,7 +229,7 @@ impl<'a> Planning<'a> {
         })
     }
 
-    /// The action on the region; gives the region's axes the value's steps.
+    /// The action on the region. Gives the region's axes the value's steps.
     fn region_action<'b>(
         &self,
         given: KernelValue<'b>,

@@ -31,7 +31,7 @@ pub struct Buffer {
 #[derive(Debug, Default)]
 struct Readers(Mutex<Vec<Reader>>);
 
-/// A stream, and the mark behind its last launch. Without a mark nobody knows when that launch is done.
+/// A stream, and the mark after its last launch. Without a mark it is not known when that launch is done.
 #[derive(Debug)]
 struct Reader {
     cuda: Arc<Cuda>,

@@ -1,4 +1,4 @@
-//! What a person or a program may want to know about CUDA, and preparations before the first patch.
+//! Whether and how CUDA can be used here, as text, and preparations before the first patch.
 
 use std::ops::ControlFlow;
 use std::path::Path;

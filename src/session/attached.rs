@@ -1,7 +1,7 @@
 //! The sessions that this process's runs belong to, and the switch that every caller reads first.
 //!
 //! At most two sessions are attached: one of the program's own, and beside it the one of `graphpatch run`. Patches and
-//! recording are switched in a session; [`ACTIVE`] says at once whether any attached session wants runs.
+//! recording are switched in a session; [`ACTIVE`] says in one load whether any attached session wants runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

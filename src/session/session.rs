@@ -1,4 +1,4 @@
-//! The session that a user opens: its settings, what it has recorded, its notes, and its observer.
+//! The session that a user opens: its settings, its graphs, its notes, and its observer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use graphpatch_native::{SourceReader, Stack};
 type Observer = Arc<dyn Fn(News) + Send + Sync>;
 type SourceFunction = Box<dyn Fn() -> Vec<SourceLine> + Send + Sync>;
 
-/// What an observer is told.
+/// What an observer is called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// Only counts have changed.

@@ -1,4 +1,4 @@
-//! When things happened: the scopes, operations and patches of runs, for `graphpatch run --trace`.
+//! When the scopes, operations and patches of runs began and ended, for `graphpatch run --trace`.
 //!
 //! Times are those of the host. On a device, the time is when an operation was handed to it; the work may be done later.
 
@@ -12,7 +12,7 @@ use graphpatch_locks::{Mutex, OnceLock};
 /// How many spans of a run wait to be taken at most. More are lost, and a note says so.
 const MOST: usize = 1 << 20;
 
-/// The kind of thing that a [`Span`] describes.
+/// What a [`Span`] is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
     Run,

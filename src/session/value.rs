@@ -122,7 +122,7 @@ impl Run {
         })
     }
 
-    /// What the value is made from, and the lines of source behind it, if libtorch knows them.
+    /// What the value is made from, and the lines of source that called the operation, if libtorch knows them.
     pub fn args(
         &mut self,
         token: &Token,

@@ -26,7 +26,7 @@ impl Wants {
     /// Where the number of the place begins. Places are counted from 1; 0 is none.
     pub const SITE_SHIFT: u32 = 16;
 
-    /// What a host is told: all but the bits that are for the adapter alone.
+    /// The bits that a host gets: all but those that are for the adapter alone.
     const FOR_HOSTS: u32 = !(Wants::OPERANDS | Wants::SOURCE);
 
     /// Nothing at all.

@@ -1,5 +1,4 @@
-//! The part of libtorch's side that a host needs which reports its modules by calls (C++, Python): its values, and the
-//! addresses of its parameters. All its other calls go to the session ([`graphpatch_session::thread`]).
+//! Calls of a host (C++, Python) that need libtorch: showing its values, and the addresses of its parameters. All its other calls go to the session ([`graphpatch_session::thread`]).
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -93,7 +92,7 @@ pub unsafe fn run_parameters(identities: &[*const c_void]) -> Result<()> {
     Ok(())
 }
 
-/// The value of the present scope that is shown.
+/// Which value of the innermost scope a host shows.
 #[derive(Clone, Copy, Debug)]
 pub enum HostValue {
     /// The argument at this index.

@@ -1,7 +1,7 @@
-//! The core's side of the seam: takes raw structs and makes safe calls of [`graphpatch_session`].
+//! The Rust half of the seam: takes raw structs and makes safe calls of [`graphpatch_session`].
 //!
-//! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
-//! disables the library and the host goes on.
+//! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends here: it
+//! disables the library, and the program goes on.
 
 mod apply;
 mod calls;

@@ -50,7 +50,7 @@ pub struct Attach {
     json: bool,
 }
 
-/// What came of it.
+/// What was done, for `--json` and for the messages.
 #[derive(Default)]
 struct Outcome {
     listened_before: bool,

@@ -131,7 +131,7 @@ fn foreign(place: &str, why: &str) -> Fault {
     )
 }
 
-/// Puts the node's path behind the place that the JSON reader names.
+/// Appends the node's path to the place that the JSON reader names.
 fn within(fault: Fault, place: &str, any: &serde_json::Value) -> Fault {
     let known = if place == "." || place == "?" {
         ""
@@ -165,7 +165,7 @@ fn of_json(error: serde_json::Error) -> Fault {
     }
 }
 
-/// The kind of a file that is not JSON, told by its first bytes.
+/// The kind of a file that is not JSON, recognized by its first bytes.
 fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 6] = [
         (b"\x89PNG", "a PNG image"),

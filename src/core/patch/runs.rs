@@ -12,7 +12,7 @@ use crate::error::Error;
 #[serde(try_from = "String", into = "String")]
 pub struct RunRange {
     pub from: u64,
-    /// The first run behind the range; without it the range has no end.
+    /// The first run after the range; without it the range has no end.
     pub until: Option<u64>,
 }
 

@@ -25,7 +25,7 @@ impl FromStr for Value {
         if !begin.starts_with('@') {
             return text.parse().map(Value::Number);
         }
-        // The name of a file, or its key, may end in a space, so nothing is trimmed behind it.
+        // The name of a file, or its key, may end in a space, so nothing is trimmed at the end.
         let before = text.chars().count() - begin.chars().count();
         match begin.parse() {
             Ok(file) => Ok(Value::File(file)),

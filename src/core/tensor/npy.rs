@@ -1,4 +1,4 @@
-//! NumPy's npy files (`np.lib.format`): one array behind a header, which `npy_header.rs` reads.
+//! NumPy's npy files (`np.lib.format`): a header, which `npy_header.rs` reads, and one array.
 
 use std::io::Read;
 use std::path::Path;

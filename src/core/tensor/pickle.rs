@@ -1,7 +1,7 @@
-//! Python's pickles, read without running anything: what they say becomes plain data.
+//! Python's pickles, read without running anything: they become plain data.
 //!
 //! A pickle is a program that may call any function. Here a call is only noted: what was called, and with what. `saved.rs` knows
-//! the few calls by which PyTorch writes a tensor; everything else stays an unknown thing, which nobody can use as a tensor.
+//! the few calls by which PyTorch writes a tensor; everything else stays an unknown object, which cannot be used as a tensor.
 
 use std::collections::HashMap;
 

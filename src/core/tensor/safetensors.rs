@@ -1,4 +1,4 @@
-//! safetensors files: tensors by key, behind a header in JSON.
+//! safetensors files: a header in JSON, then tensors by key.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;

@@ -107,7 +107,7 @@ unsafe fn began(run: Option<Opened>, wants: *mut u32, plan: *mut u64) -> Result<
 }
 
 /// Which tensors the root's parameters are in this run: their at::TensorImpl, in the order of gp_root_new; NULL for one
-/// that is not there. To be called behind gp_run_open, where it is wanted.
+/// that is not there. To be called after gp_run_open, where it is wanted.
 ///
 /// Thread: its own. NULL: tensors with `n` 0, and any of them. Errors: GP_STATUS_TORCH. Since 0.1.0.
 ///

@@ -36,7 +36,7 @@ unsafe impl Grows for gp_leaf {
 /// Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is,
 /// in preorder: `T` a tensor (the next one of `tensors`; NULL for an undefined one), `N` None, `B0;` and `B1;` a bool,
 /// `I3;` an integer, `F0.5;` a float, `S5:hello` a string, `O4:Type` anything else by its type, and `(2;`, `[2;`, `{2;`
-/// a tuple, list or dict with so many elements behind it; a dict's elements have their key in front, as `3:key`.
+/// a tuple, list or dict with so many elements after it; a dict's elements have their key in front, as `3:key`.
 /// `changed` receives how many leaves its patches changed: gp_scope_leaf has them. GP_STATUS_PARSE; GP_STATUS_REFUSED
 /// for a patch that cannot be applied.
 ///

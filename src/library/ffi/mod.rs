@@ -1,7 +1,7 @@
-//! The C ABI: a thin edge over [`graphpatch_session`] and [`graphpatch_core::graph`]. One file per C noun.
+//! The C ABI: a thin layer over [`graphpatch_session`] and [`graphpatch_core::graph`]. One file per C noun.
 //!
-//! Each call checks its pointers, runs its body behind `guard`, and answers with a [`Status`]; the message behind
-//! it waits in a thread-local. No logic lives here. `include/graphpatch.h` is generated from these files.
+//! Each call checks its pointers, runs its body in `guard`, and answers with a [`Status`]; the message of an error is kept in a
+//! thread-local. No logic lives here. `include/graphpatch.h` is generated from these files.
 #![allow(non_camel_case_types)] // the C names are the types' names
 
 mod arguments;

@@ -1,4 +1,4 @@
-//! The object that takes the place of `torch.nn.Module.__call__`. It looks like a function to everything but calls. A look-up
+//! The object that takes the place of `torch.nn.Module.__call__`. To everything but calls it looks like a function. A look-up
 //! of the attribute in the class gives the Python function that does the same (`fallback`). A look-up in a module gives a
 //! method of the object itself, which has all attributes of that function. So `inspect`, `pickle` and `torch.compile`
 //! see a Python function.

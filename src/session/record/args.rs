@@ -5,7 +5,7 @@ use graphpatch_core::graph::{Arg, SourceLine};
 use graphpatch_core::tensor::Number;
 use graphpatch_native::Stack;
 
-/// The arguments behind one value, and the place in the user's source.
+/// The arguments that one value was made from, and the place in the user's source.
 #[derive(Clone, Debug, Default)]
 pub struct Args {
     /// Keyword (empty: by position), and what was given.
@@ -43,7 +43,7 @@ enum Argument {
 const LONGEST: usize = 60;
 
 impl Args {
-    /// From arguments in preorder, one behind the other.
+    /// From arguments in preorder, one after the other.
     pub fn new(elements: &[Element<'_>], source: Source) -> Args {
         let mut rest = elements;
         let mut given = Vec::new();

@@ -1,10 +1,10 @@
-//! What the adapter reads about a thread without a call.
+//! The part of a thread's state that the adapter reads without a call.
 
 use std::cell::Cell;
 
 use crate::held::Address;
 
-/// What the adapter reads about a thread. Only the thread's state writes it, except where the adapter enters a scope of which
+/// The part of a thread's state that the adapter reads. Only the thread's state writes it, except where the adapter enters a scope of which
 /// nothing is wanted. It is `GpThread` in the seam.
 #[repr(C)]
 #[derive(Debug, Default)]

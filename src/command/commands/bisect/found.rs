@@ -150,7 +150,7 @@ impl First {
     }
 }
 
-/// A value in one line.
+/// The statistics of a value in one line.
 fn summary(value: &Statistics) -> String {
     let sizes: Vec<String> = value.shape.iter().map(i64::to_string).collect();
     let mut text = format!("Tensor({}) {}", sizes.join(", "), value.dtype);

@@ -11,7 +11,7 @@ mod sources;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use object::read::elf::{Dyn, ElfFile64, FileHeader, SectionHeader};
 use object::{Object, ObjectSymbol};

@@ -27,34 +27,6 @@ pub struct Kind {
     numbers: [&'static CStr; 2],
 }
 
-impl Kind {
-    /// The place of the field for an object that has this name. A name that there is not fails to compile.
-    const fn object(&self, name: &CStr) -> usize {
-        place(self.objects, name)
-    }
-
-    /// The same for a number.
-    const fn number(&self, name: &CStr) -> usize {
-        place(&self.numbers, name)
-    }
-}
-
-const fn place(names: &[&CStr], name: &CStr) -> usize {
-    let mut at = 0;
-    while !same(names[at].to_bytes(), name.to_bytes()) {
-        at += 1;
-    }
-    at
-}
-
-const fn same(a: &[u8], b: &[u8]) -> bool {
-    let mut at = 0;
-    while at < a.len() && at < b.len() && a[at] == b[at] {
-        at += 1;
-    }
-    at == a.len() && at == b.len()
-}
-
 /// A scope that is open; `Frame` in `_thread.py` describes its fields.
 pub const FRAME: Kind = Kind {
     name: c"libgraphpatch._native.FrameBase",
@@ -62,16 +34,14 @@ pub const FRAME: Kind = Kind {
     numbers: [c"wants", c"plan"],
 };
 
-/// The places of a frame's fields.
+/// The places of a frame.
 pub mod frame {
-    use super::FRAME;
-
-    pub const ROOT: usize = FRAME.object(c"root");
-    pub const MODULE: usize = FRAME.object(c"module");
-    pub const IGNORED: usize = FRAME.object(c"ignored");
-    pub const COLD: usize = FRAME.object(c"cold");
-    pub const WANTS: usize = FRAME.number(c"wants");
-    pub const PLAN: usize = FRAME.number(c"plan");
+    pub const ROOT: usize = 0;
+    pub const MODULE: usize = 1;
+    pub const IGNORED: usize = 3;
+    pub const COLD: usize = 4;
+    pub const WANTS: usize = 0;
+    pub const PLAN: usize = 1;
 }
 
 /// A module as it is called from another one; `Scope` in `_scope.py` describes its fields.
@@ -89,19 +59,17 @@ pub const KNOWN: Kind = Kind {
     numbers: [c"address", c"is_plain"],
 };
 
-/// The places of a scope's fields.
+/// The places of a scope.
 pub mod known {
-    use super::KNOWN;
-
-    pub const MODULE: usize = KNOWN.object(c"module");
-    pub const KIND: usize = KNOWN.object(c"kind");
-    pub const HOLDER: usize = KNOWN.object(c"holder");
-    pub const HELD_AS: usize = KNOWN.object(c"held_as");
-    pub const FORWARD: usize = KNOWN.object(c"forward");
-    pub const SIGNATURE: usize = KNOWN.object(c"signature");
-    pub const ARGUMENTS: usize = KNOWN.object(c"arguments");
-    pub const ADDRESS: usize = KNOWN.number(c"address");
-    pub const IS_PLAIN: usize = KNOWN.number(c"is_plain");
+    pub const MODULE: usize = 0;
+    pub const KIND: usize = 1;
+    pub const HOLDER: usize = 2;
+    pub const HELD_AS: usize = 3;
+    pub const FORWARD: usize = 4;
+    pub const SIGNATURE: usize = 5;
+    pub const ARGUMENTS: usize = 6;
+    pub const ADDRESS: usize = 0;
+    pub const IS_PLAIN: usize = 1;
 }
 
 impl Record {

@@ -470,7 +470,7 @@ gp_status gp_graphs_json(const gp_graphs *graphs,
                          size_t index,
                          char **out);
 
-// What may come next behind `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`
+// What may come next after `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`
 // receives new text; free it with gp_string_free.
 //
 // Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.
@@ -523,7 +523,7 @@ gp_status gp_graphs_child(const gp_graphs *graphs,
 
 // The path, as the graph itself writes it, of what `below` names as seen from the node at `path` (NULL or "": the root) in
 // graph number `index`: `linear_0`, the first call of a module that was called more than once, becomes `linear`. Names
-// behind a container's are those of elements, whether a `|` or a `.` stands before them. `out` receives new text; free
+// after a container's are those of elements, whether a `|` or a `.` stands before them. `out` receives new text; free
 // it with gp_string_free. GP_STATUS_PATH says what there is instead.
 //
 // Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.
@@ -724,7 +724,7 @@ gp_status gp_patch_register_all(const gp_session *session,
                                 uint64_t *ids);
 
 // Registers a patch, `PATH[SLICE]=zero`, `...=add:VALUE` or `...=replace:VALUE`, `PATH=probe` or `PATH=record:LIMIT`,
-// behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
+// after the existing ones. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
 // `id` receives its number. What text cannot say, a gp_spec can.
 //
 // Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf; GP_STATUS_FILE and
@@ -896,7 +896,7 @@ gp_status gp_run_open(const gp_session *session,
                       uint64_t *plan);
 
 // Which tensors the root's parameters are in this run: their at::TensorImpl, in the order of gp_root_new; NULL for one
-// that is not there. To be called behind gp_run_open, where it is wanted.
+// that is not there. To be called after gp_run_open, where it is wanted.
 //
 // Thread: its own. NULL: tensors with `n` 0, and any of them. Errors: GP_STATUS_TORCH. Since 0.1.0.
 gp_status gp_run_parameters(const void *const *tensors,
@@ -970,7 +970,7 @@ gp_status gp_run_computes(const char *names,
 // Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is,
 // in preorder: `T` a tensor (the next one of `tensors`; NULL for an undefined one), `N` None, `B0;` and `B1;` a bool,
 // `I3;` an integer, `F0.5;` a float, `S5:hello` a string, `O4:Type` anything else by its type, and `(2;`, `[2;`, `{2;`
-// a tuple, list or dict with so many elements behind it; a dict's elements have their key in front, as `3:key`.
+// a tuple, list or dict with so many elements after it; a dict's elements have their key in front, as `3:key`.
 // `changed` receives how many leaves its patches changed: gp_scope_leaf has them. GP_STATUS_PARSE; GP_STATUS_REFUSED
 // for a patch that cannot be applied.
 //

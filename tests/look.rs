@@ -6,99 +6,19 @@
     reason = "a test"
 )]
 
+mod saved_graphs;
+
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use graphpatch_core::graph::{Dim, Graph, GraphFile, Kind, Node, TensorInfo, Value};
-use graphpatch_core::tensor::{Dtype, HostTensor, safetensors};
-
-fn tensor(shape: &[i64]) -> Value {
-    Value::Tensor(TensorInfo {
-        shape: shape.iter().map(|size| Dim::of(*size)).collect(),
-        dtype: "float32".into(),
-        device: "cpu".into(),
-        layout: "strided".into(),
-    })
-}
-
-fn block(name: &str, operations: usize) -> Node {
-    let mut children = vec![Node::new(Kind::Input, "x").with_value(tensor(&[2, 768]))];
-    for n in 0..operations {
-        let mut add = Node::new(Kind::Op, format!("add_{n}")).with_value(tensor(&[2, 768]));
-        add.target = "aten::add.Tensor".into();
-        children.push(add);
-    }
-    children.push(Node::new(Kind::Output, "output").with_value(tensor(&[2, 768])));
-    let mut block = Node::new(Kind::Scope, name).with_children(children);
-    (block.target, block.module_path) = ("net.Block".into(), name.replacen('_', ".", 1));
-    block
-}
-
-fn model(blocks: usize, operations: usize) -> Graph {
-    let mut graph = Graph::new("net.Model.forward");
-    graph.root.children = vec![Node::new(Kind::Input, "x").with_value(tensor(&[2, 768]))];
-    let blocks = (0..blocks).map(|n| block(&format!("layers_{n}"), operations));
-    graph.root.children.extend(blocks);
-    let output = Value::Tuple(vec![tensor(&[2, 768]), tensor(&[2])]);
-    graph
-        .root
-        .children
-        .push(Node::new(Kind::Output, "output").with_value(output));
-    graph
-}
-
-struct Desk(tempfile::TempDir);
-
-impl Desk {
-    fn new() -> Desk {
-        Desk(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn save(&self, name: &str, graphs: Vec<Graph>) -> PathBuf {
-        let file = self.path(name);
-        GraphFile::new(graphs).save(&file).expect("saved");
-        file
-    }
-
-    fn values(&self, name: &str, tensors: &[(&str, &[f32])]) -> PathBuf {
-        let tensors: Vec<(String, HostTensor)> = tensors
-            .iter()
-            .map(|(key, values)| {
-                let shape = [values.len() as i64 / 2, 2];
-                let mut tensor = HostTensor::zeros(Dtype::F32, &shape).expect("a tensor");
-                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-                tensor.bytes_mut().copy_from_slice(&bytes);
-                (key.to_string(), tensor)
-            })
-            .collect();
-        let file = self.path(name);
-        safetensors::save(&file, &tensors).expect("saved");
-        file
-    }
-}
-
-fn graphpatch(command: &str, files: &[&Path], options: &[&str]) -> Output {
-    let mut graphpatch = Command::new(env!("CARGO_BIN_EXE_graphpatch"));
-    graphpatch.arg(command).args(files).args(options);
-    graphpatch.output().expect("graphpatch starts")
-}
-
-/// The stdout of a process, which must have ended with `code`.
-fn said(output: &Output, code: i32) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use graphpatch_core::graph::Graph;
+use saved_graphs::{Folder, graphpatch, model, said, tensor};
 
 #[test]
 fn a_tree_in_a_pipe_is_the_specs_text_unless_asked() {
-    let desk = Desk::new();
-    let file = desk.save("g.json", vec![model(3, 1)]);
+    let folder = Folder::new();
+    let file = folder.save("g.json", vec![model(3, 1)]);
     let show = |options: &[&str]| said(&graphpatch("show", &[&file], options), 0);
     let plain = show(&[]);
     let path = graphpatch_core::path::NodePath::root();
@@ -130,8 +50,8 @@ fn a_tree_in_a_pipe_is_the_specs_text_unless_asked() {
 
 #[test]
 fn nodes_are_found() {
-    let desk = Desk::new();
-    let file = desk.save("g.json", vec![model(2, 1)]);
+    let folder = Folder::new();
+    let file = folder.save("g.json", vec![model(2, 1)]);
     let show = |options: &[&str]| said(&graphpatch("show", &[&file], options), 0);
     assert_eq!(
         show(&["--find", "ADD.tensor"]),
@@ -174,8 +94,8 @@ fn nodes_are_found() {
 /// `graphpatch show g.json | head`.
 #[test]
 fn a_closed_pipe_is_quiet_and_many_nodes_are_quick() {
-    let desk = Desk::new();
-    let file = desk.save("g.json", vec![model(100, 100)]);
+    let folder = Folder::new();
+    let file = folder.save("g.json", vec![model(100, 100)]);
     // The limit counts processor time, so that a busy machine does not matter.
     let limited = Command::new("sh")
         .args(["-c", r#"ulimit -t 2; exec "$0" show "$1""#])
@@ -205,8 +125,8 @@ fn a_closed_pipe_is_quiet_and_many_nodes_are_quick() {
 
 #[test]
 fn completes_paths_and_options() {
-    let desk = Desk::new();
-    let file = desk.save("g.json", vec![model(2, 1)]);
+    let folder = Folder::new();
+    let file = folder.save("g.json", vec![model(2, 1)]);
     let names = said(&graphpatch("complete", &[&file], &["layers_1."]), 0);
     assert_eq!(names, "layers_1.x\nlayers_1.add_0\nlayers_1.output\n");
     for shell in ["bash", "zsh", "fish"] {
@@ -221,15 +141,15 @@ fn completes_paths_and_options() {
 
 #[test]
 fn graphs_are_compared() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let (a, same) = (
-        desk.save("a.json", vec![model(2, 1)]),
-        desk.save("same.json", vec![model(2, 1)]),
+        folder.save("a.json", vec![model(2, 1)]),
+        folder.save("same.json", vec![model(2, 1)]),
     );
     let mut other = model(2, 2);
     other.root.children[1].children[1].value = tensor(&[2, 64]);
     other.root.children.remove(0);
-    let b = desk.save("b.json", vec![other]);
+    let b = folder.save("b.json", vec![other]);
     assert_eq!(said(&graphpatch("diff", &[&a, &same], &["--code"]), 0), "");
     let expected = "\
 # net.Model.forward
@@ -249,20 +169,20 @@ fn graphs_are_compared() {
         (first["difference"].as_str(), first["path"].as_str()),
         (Some("only_a"), Some("x"))
     );
-    let two = desk.save("two.json", vec![model(2, 1), Graph::new("extra")]);
+    let two = folder.save("two.json", vec![model(2, 1), Graph::new("extra")]);
     assert_eq!(
         said(&graphpatch("diff", &[&a, &two], &[]), 1),
         "+ # extra\n"
     );
-    let absent = desk.path("absent.json");
+    let absent = folder.path("absent.json");
     assert_eq!(said(&graphpatch("diff", &[&a, &absent], &[]), 2), "");
 }
 
 #[test]
 fn values_are_compared() {
-    let desk = Desk::new();
-    let graph = desk.save("a.json", vec![model(1, 1)]);
-    let a = desk.values(
+    let folder = Folder::new();
+    let graph = folder.save("a.json", vec![model(1, 1)]);
+    let a = folder.values(
         "a.safetensors",
         &[
             ("add", &[1.0, 2.0, 3.0, 4.0]),
@@ -270,7 +190,7 @@ fn values_are_compared() {
             ("long", &[0.0, 0.0]),
         ],
     );
-    let b = desk.values(
+    let b = folder.values(
         "b.safetensors",
         &[
             ("add", &[1.0, 2.0, 3.5, 4.0]),
@@ -299,7 +219,7 @@ fn values_are_compared() {
     assert_eq!(json["values"][0]["max_abs"], 0.5);
     // JSON cannot express infinite distances.
     for far in [f32::NAN, f32::INFINITY] {
-        let far = desk.values("far.safetensors", &[("add", &[1.0, far, 3.0, 4.0])]);
+        let far = folder.values("far.safetensors", &[("add", &[1.0, far, 3.0, 4.0])]);
         let json: serde_json::Value =
             serde_json::from_str(&said(&diff(&far, &["--json"]), 1)).expect("JSON");
         let of = |what: &str| json["values"][0][what].clone();
@@ -312,8 +232,8 @@ fn values_are_compared() {
 
 #[test]
 fn the_first_difference_in_the_order_of_the_nodes() {
-    let desk = Desk::new();
-    let graph = desk.save("a.json", vec![model(2, 11)]);
+    let folder = Folder::new();
+    let graph = folder.save("a.json", vec![model(2, 11)]);
     let graph = graph.display().to_string();
     // The file has its keys in the order of their letters, in which add_10 is in front of add_9.
     let keys = [
@@ -329,7 +249,7 @@ fn the_first_difference_in_the_order_of_the_nodes() {
         let value = |key: &str| [1.0, if changed.contains(&key) { 3.0 } else { 2.0 }];
         let all = keys.map(|key| (key, value(key)));
         let all: Vec<_> = all.iter().map(|(key, value)| (*key, &value[..])).collect();
-        desk.values(name, &all).display().to_string()
+        folder.values(name, &all).display().to_string()
     };
     let a = values("a.safetensors", &[]);
     let diff = |changed: &[&str], more: &[&str]| {
@@ -386,10 +306,10 @@ fn the_first_difference_in_the_order_of_the_nodes() {
 
 #[test]
 fn files_that_are_no_graphs_are_told_what_they_are() {
-    let desk = Desk::new();
-    let whole = std::fs::read(desk.save("g.json", vec![model(2, 1)])).expect("read");
+    let folder = Folder::new();
+    let whole = std::fs::read(folder.save("g.json", vec![model(2, 1)])).expect("read");
     let text = String::from_utf8(whole.clone()).expect("text");
-    let values = desk.values("values.safetensors", &[("a", &[1.0, 2.0])]);
+    let values = folder.values("values.safetensors", &[("a", &[1.0, 2.0])]);
     let cases: [(&str, Vec<u8>, &[&str]); 7] = [
         (
             "cut.json",
@@ -424,7 +344,7 @@ fn files_that_are_no_graphs_are_told_what_they_are() {
         ("empty", Vec::new(), &["it is empty"]),
     ];
     for (name, bytes, words) in cases {
-        let file = desk.path(name);
+        let file = folder.path(name);
         std::fs::write(&file, bytes).expect("written");
         for (command, files) in [
             ("show", vec![&*file]),

@@ -7,69 +7,22 @@
     reason = "a test"
 )]
 
+mod sources;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use object::read::elf::{Dyn, ElfFile64, FileHeader, SectionHeader};
 use object::{Object, ObjectSymbol};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// Every file below a folder of the repository, with its text.
-fn files(below: &str, extensions: &[&str]) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders = vec![root().join(below)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if extensions
-                .iter()
-                .any(|e| path.extension().is_some_and(|x| x == *e))
-            {
-                let text = fs::read_to_string(&path).unwrap();
-                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
-            }
-        }
-    }
-    assert!(!found.is_empty(), "{below} has no such files");
-    found
-}
-
-/// The lines of code with their numbers, without comments.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.split("//").next().unwrap_or("")))
-}
-
-fn offenders(files: &[(PathBuf, String)], words: &[&str], allowed: &[&str]) -> Vec<String> {
-    let mut out = Vec::new();
-    for (path, text) in files {
-        if allowed.iter().any(|prefix| path.starts_with(prefix)) {
-            continue;
-        }
-        for (line, code) in code(text) {
-            for word in words {
-                if code.contains(word) {
-                    out.push(format!("{}:{line}: {word}", path.display()));
-                }
-            }
-        }
-    }
-    out
-}
+use sources::{code, files, offenders, root};
 
 #[test]
 fn safe_crates_say_so() {
     for name in ["core", "session", "protocol"] {
-        let door = fs::read_to_string(root().join(format!("src/{name}/lib.rs"))).unwrap();
+        let lib = fs::read_to_string(root().join(format!("src/{name}/lib.rs"))).unwrap();
         assert!(
-            door.contains("#![forbid(unsafe_code)]"),
+            lib.contains("#![forbid(unsafe_code)]"),
             "src/{name} may be unsafe"
         );
     }

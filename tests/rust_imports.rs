@@ -18,8 +18,8 @@ fn without_tests(text: &str) -> &str {
 
 /// Whether this is the program that Cargo runs before it builds the crate, rather than a module of that name.
 fn is_build_script(path: &Path) -> bool {
-    let door = fs::read_to_string(path.with_file_name("lib.rs")).unwrap_or_default();
-    path.ends_with("build.rs") && !door.contains("mod build;")
+    let lib = fs::read_to_string(path.with_file_name("lib.rs")).unwrap_or_default();
+    path.ends_with("build.rs") && !lib.contains("mod build;")
 }
 
 /// The Rust files below a crate's folder, without unit tests, by the path of their module. The path of `lib.rs` is empty.

@@ -1,15 +1,15 @@
-//! What is to be called in the process, and how the call went.
+//! The call that is to be made in the process, and how long it took.
 
 use std::path::Path;
 use std::time::Duration;
 
-/// What is to be called in the process.
+/// The call that is to be made in the process.
 pub struct Call<'a> {
     /// The library, by a path at which the process sees the same file.
     pub library: &'a Path,
     /// The function in it. It takes one text, copies it, and returns soon.
     pub entry: &'a str,
-    /// What it answers when it has done what it was called for.
+    /// Its result when it has succeeded.
     pub done: u64,
     /// The text.
     pub request: &'a str,
@@ -17,7 +17,7 @@ pub struct Call<'a> {
     pub limit: Duration,
 }
 
-/// How the call went.
+/// How long a call took.
 #[derive(Clone, Copy, Debug)]
 pub struct Called {
     /// How long no thread was found that could be borrowed.

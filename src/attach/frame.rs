@@ -7,7 +7,7 @@ use super::tracee::is_broken_off;
 
 /// The part of the stack below its pointer that a function may use without moving the pointer.
 const RED_ZONE: u64 = 128;
-/// The kernel's `ucontext` without the registers of XSAVE, and the `siginfo` behind it.
+/// The kernel's `ucontext` without the registers of XSAVE, and the `siginfo` after it.
 const CONTEXT: u64 = 304;
 const SIGNAL: u64 = 128;
 /// Where the kernel finds the size of what XSAVE has written, in the part of the area that hardware leaves to software.
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(at(frame.texts[1], 4), b"two\0");
         let word = |place: u64| u64::from_le_bytes(at(place, 8).try_into().expect("8 bytes"));
         assert_eq!((word(frame.at), word(frame.at + 8)), (1, 2));
-        // The stack pointer is register 15 behind the five first words; the pointer to the area comes at its place.
+        // The stack pointer is register 15 after the first five words; the pointer to the area comes at its place.
         assert_eq!(word(frame.at + 16 + 40 + 15 * 8), registers.rsp);
         let saved = word(frame.at + 16 + 40 + 23 * 8);
         assert_eq!(saved % 64, 0);

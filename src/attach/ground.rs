@@ -1,4 +1,5 @@
-//! At which system calls a thread may be borrowed: where it can hold no lock that loading a library takes.
+//! The safe points of a process: the system calls at which a thread can hold no lock that loading a library takes, so that it
+//! may be borrowed there.
 //!
 //! The locks are those of the C library's memory and of the dynamic linker. Neither is held during the system calls listed
 //! here, with three exceptions, which the thread's stack tells: a `futex` by which the C library waits for a lock of its own, a

@@ -107,7 +107,7 @@ impl Image {
     }
 }
 
-/// How far behind the beginning of a file's mapping the function lies that it exports under this name.
+/// How far from the beginning of a file's mapping the function lies that it exports under this name.
 pub fn offset_of(file: &Path, name: &str) -> Option<u64> {
     let bytes = std::fs::read(file).ok()?;
     let elf = ElfFile64::<Endianness>::parse(&*bytes).ok()?;

@@ -1,4 +1,4 @@
-//! Has another process load the library and call one function of it: the only crate that stops threads of another process and
+//! Makes another process load the library and call one function of it: the only crate that stops threads of another process and
 //! writes into its memory.
 //!
 //! Data flow: a process id → [`Process`] (what `/proc` says, or why it cannot be used) → a thread that stands at a harmless
@@ -52,7 +52,7 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
     borrowed::call(process, call)
 }
 
-/// See the other one.
+/// The same on other machines, where nothing can be attached to.
 ///
 /// # Errors
 ///

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, value_parser};
 use graphpatch_core::error::{Error, Result as GpResult};
-use graphpatch_core::patch::{Kind, PatchSpec, RunRange, Value, toml};
-use graphpatch_core::path::{NodePath, Slice};
+use graphpatch_core::patch::{Kind, PatchSpec, Value, toml};
+use graphpatch_core::path::NodePath;
 
 use crate::launch::outputs::Input;
 use crate::voice::Stop;
@@ -95,12 +95,7 @@ fn keeping(text: &str, kind: Kind) -> GpResult<PatchSpec> {
             why: "the path is missing".to_owned(),
         });
     }
-    Ok(PatchSpec {
-        path,
-        slice: Slice::whole(),
-        kind,
-        runs: RunRange::default(),
-    })
+    Ok(PatchSpec::whole(path, kind))
 }
 
 /// The same patches with absolute file names, since the processes may run in other directories.

@@ -1,7 +1,8 @@
-//! How the command speaks: results on stdout, messages on stderr behind `graphpatch: `, and exit codes.
+//! Results on stdout, messages on stderr after `graphpatch: `, and exit codes.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use graphpatch_core::plain::plain;
@@ -25,6 +26,11 @@ impl Stop {
             message: message.to_string(),
             code: USAGE,
         }
+    }
+
+    /// A file or folder that cannot be written.
+    pub fn not_written(file: &Path, why: impl Display) -> Stop {
+        Stop::usage(format!("{}: cannot be written: {why}", file.display()))
     }
 }
 

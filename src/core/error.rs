@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-/// Everything that can go wrong, with what, where and what to do in its message. The causes and cures are a page of the
-/// documentation, `docs/reference/errors.md`, which `make generate` makes of them.
+/// Everything that can go wrong, with what, where and what to do in its message. `make generate` writes the causes
+/// and cures below into a page of the documentation, `docs/reference/errors.md`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Text that is no path, slice, patch or value.
@@ -94,7 +94,7 @@ pub enum Error {
     /// Cure: Correct the argument that the message names.
     #[error("argument {name}: {why}")]
     Argument { name: &'static str, why: String },
-    /// A bug of ours, caught at the edge.
+    /// A bug of this library, caught before it reached the caller.
     ///
     /// Cause: A fault of libgraphpatch.
     ///

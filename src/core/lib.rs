@@ -1,6 +1,6 @@
-//! The words of libgraphpatch: what a path, a tensor, a graph and a patch are.
+//! The data types of libgraphpatch: what a path, a tensor, a graph and a patch are.
 //!
-//! Owns the data that all other crates speak of, and what can be done with it without a process to look at: parsing,
+//! Owns the data that all other crates use, and everything that can be done with it outside of a running model: parsing,
 //! checking, merging, printing, saving and loading. In come texts, files and recorded values; out go graphs, plans of patches
 //! and errors. It knows neither libtorch nor CUDA nor an operating system, and has no unsafe code.
 //!
@@ -14,11 +14,14 @@
 //! | [`nested`] | JSON as deep as models nest |
 //! | [`output`] | files that are written as a whole or not at all |
 //! | [`whole`] | files that are read as a whole, and how much of them |
-//! | [`plain`] | text of strangers, for a terminal |
+//! | [`plain`] | text from models, files and other programs, made safe for a terminal |
 //! | [`error`] | the one error type |
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod as_text;
 pub mod error;
+mod fault;
 pub mod graph;
 pub mod layout;
 pub mod nested;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::work_folder::WorkFolder;
 
-/// The most symbolic links that are followed one behind the other, as in the kernel.
+/// The most symbolic links that are followed one after the other, as in the kernel.
 const MOST_LINKS: usize = 40;
 
 /// Where bytes for a path are written.

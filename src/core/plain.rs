@@ -1,4 +1,4 @@
-//! Text that comes from elsewhere (a model's names, a file, another program's message), made fit for a terminal.
+//! Text that comes from elsewhere (a model's names, a file, another program's message), made safe for a terminal.
 
 use std::borrow::Cow;
 

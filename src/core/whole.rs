@@ -15,7 +15,7 @@ const MOST_OF_STREAM: u64 = 256 << 20;
 ///
 /// # Errors
 ///
-/// [`Error::File`]: it cannot be read, or has no end within what is taken.
+/// [`Error::File`]: it cannot be read, or is larger than the limit.
 pub fn read(file: &Path) -> Result<Vec<u8>> {
     let fail = |why: String| Error::File {
         file: file.to_owned(),

@@ -26,9 +26,12 @@ pub const OLDEST_DRIVER: i32 = 11000;
 /// The PTX says sm_75.
 pub const OLDEST_CARD: (i32, i32) = (7, 5);
 
+/// Why there is no device although there is a driver.
+pub(super) const NO_DEVICE: &str = "the driver shows no device: no card, an empty CUDA_VISIBLE_DEVICES, or a MIG card without an instance";
+
 /// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum DeviceError {
     /// The device can never be used, so libtorch does the work. The text is for people.
     Unusable(String),
     /// The device cannot be used now: something has to be done first, or the driver answered an error.
@@ -92,10 +95,7 @@ impl Cuda {
         }
         let count = driver.devices().map_err(|fault| fault.to_string())?;
         if count == 0 {
-            return Err(
-                "the driver shows no device: no card, an empty CUDA_VISIBLE_DEVICES, or a MIG card without an instance"
-                    .into(),
-            );
+            return Err(NO_DEVICE.to_owned());
         }
         let devices = (0..count).map(|_| OnceCell::new()).collect();
         Ok(Arc::new(Cuda { driver, devices }))
@@ -114,20 +114,19 @@ impl Cuda {
     ///
     /// # Errors
     ///
-    /// See [`Why`].
-    pub fn device(&self, number: u32, stream: Option<usize>) -> Result<&Device, Why> {
-        let slot = self
-            .devices
-            .get(number as usize)
-            .ok_or_else(|| Why::Unusable(format!("this process sees no CUDA device {number}")))?;
+    /// See [`DeviceError`].
+    pub fn device(&self, number: u32, stream: Option<usize>) -> Result<&Device, DeviceError> {
+        let slot = self.devices.get(number as usize).ok_or_else(|| {
+            DeviceError::Unusable(format!("this process sees no CUDA device {number}"))
+        })?;
         if slot.get().is_none() {
             if let Some(stream) = stream
                 && self
                     .driver
                     .is_capturing(stream)
-                    .map_err(|fault| Why::Failed(fault.to_string()))?
+                    .map_err(|fault| DeviceError::Failed(fault.to_string()))?
             {
-                return Err(Why::Failed(format!(
+                return Err(DeviceError::Failed(format!(
                     "the kernels are not loaded on CUDA device {number} yet, which cannot be done during a capture: call \
                      gp_cuda_prepare, or run once, before it"
                 )));
@@ -136,8 +135,8 @@ impl Cuda {
         }
         match slot.get() {
             Some(Ok(device)) => Ok(device),
-            Some(Err(why)) => Err(Why::Unusable(why.clone())),
-            None => Err(Why::Failed("the device is being opened".into())),
+            Some(Err(why)) => Err(DeviceError::Unusable(why.clone())),
+            None => Err(DeviceError::Failed("the device is being opened".into())),
         }
     }
 
@@ -269,7 +268,7 @@ impl Entered<'_> {
         Ok(())
     }
 
-    /// Sets a mark behind the work that the stream has now. `None` on a device where freeing memory waits for all work anyway.
+    /// Sets a mark after the work that the stream has now. `None` on a device where freeing memory waits for all work anyway.
     pub fn mark(&self, mark: Option<usize>, stream: usize) -> Answer<Option<usize>> {
         if self.pool().is_none() {
             return Ok(None);

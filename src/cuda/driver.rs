@@ -78,7 +78,7 @@ pub trait Driver: Send + Sync {
     fn upload(&self, address: u64, bytes: &[u8], stream: usize) -> Answer<()>;
     /// A mark that can be set in a stream.
     fn event(&self) -> Answer<usize>;
-    /// Sets the mark behind the work that the stream has now.
+    /// Sets the mark after the work that the stream has now.
     fn record(&self, event: usize, stream: usize) -> Answer<()>;
     /// Makes the stream's later work wait for the mark; the host does not wait.
     fn wait(&self, stream: usize, event: usize) -> Answer<()>;

@@ -69,7 +69,7 @@ fn runner(cases: u32) -> TestRunner {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum What {
+enum PatchKind {
     Zero,
     Add(Number),
     Replace(Number),
@@ -77,7 +77,7 @@ enum What {
     ReplaceTensor,
 }
 
-fn what() -> impl Strategy<Value = What> {
+fn what() -> impl Strategy<Value = PatchKind> {
     // Only numbers that a 16-bit float can hold: the CPU rounds a number to 16 bits before it adds, a card does not.
     let number = || {
         prop_oneof![
@@ -87,11 +87,11 @@ fn what() -> impl Strategy<Value = What> {
         ]
     };
     prop_oneof![
-        Just(What::Zero),
-        number().prop_map(What::Add),
-        number().prop_map(What::Replace),
-        Just(What::AddTensor),
-        Just(What::ReplaceTensor),
+        Just(PatchKind::Zero),
+        number().prop_map(PatchKind::Add),
+        number().prop_map(PatchKind::Replace),
+        Just(PatchKind::AddTensor),
+        Just(PatchKind::ReplaceTensor),
     ]
 }
 
@@ -139,11 +139,11 @@ fn random_patches_are_the_references_to_the_byte() {
                     Operand::Host(Arc::new(value))
                 };
                 let action = match what {
-                    What::Zero => Action::Zero,
-                    What::Add(n) => Action::Add(Operand::Number(n)),
-                    What::Replace(n) => Action::Replace(Operand::Number(n)),
-                    What::AddTensor => Action::Add(tensor()),
-                    What::ReplaceTensor => Action::Replace(tensor()),
+                    PatchKind::Zero => Action::Zero,
+                    PatchKind::Add(n) => Action::Add(Operand::Number(n)),
+                    PatchKind::Replace(n) => Action::Replace(Operand::Number(n)),
+                    PatchKind::AddTensor => Action::Add(tensor()),
+                    PatchKind::ReplaceTensor => Action::Replace(tensor()),
                 };
                 let mut expected = before.clone();
                 let outcome = reference(&mut expected, &memory, &parsed, &action);
@@ -159,7 +159,10 @@ fn random_patches_are_the_references_to_the_byte() {
                     done.set(done.get() + 1);
                     tensors.set(
                         tensors.get()
-                            + i32::from(matches!(what, What::AddTensor | What::ReplaceTensor)),
+                            + i32::from(matches!(
+                                what,
+                                PatchKind::AddTensor | PatchKind::ReplaceTensor
+                            )),
                     );
                     prop_assert!(same(dtype, &after, &expected), "{after:?}\n{expected:?}");
                 }

@@ -6,7 +6,7 @@ use super::bench::{patch, sliced};
 use super::recording::{self, Call, Recording, State};
 use super::status;
 use super::work::{Kernel, Path};
-use super::{Cuda, Planned, Queue, Tensor, Why};
+use super::{Cuda, DeviceError, Planned, Queue, Tensor};
 use graphpatch_core::patch::Number;
 use graphpatch_core::patch::Patch;
 use graphpatch_core::patch::action::{Action, Operand, Pick};
@@ -289,7 +289,7 @@ fn a_fault_of_a_launch_is_the_patchs() {
     assert!(queue.flush(&cuda).is_empty());
     // A slice that does not fit the shape gives the same message as on the CPU.
     match queue.push(&cuda, &sliced("[7]", Action::Zero), &at, None) {
-        Err(Why::Failed(why)) => {
+        Err(DeviceError::Failed(why)) => {
             assert_eq!(why, "index 7 is out of bounds for dimension 0 with size 4")
         }
         other => panic!("{other:?}"),
@@ -354,7 +354,7 @@ fn the_status_says_what_is_wrong() {
     let mut queue = Queue::default();
     assert!(matches!(
         queue.push(&cuda, &sliced("", Action::Zero), &at, None),
-        Err(Why::Unusable(_))
+        Err(DeviceError::Unusable(_))
     ));
     // On every machine the status says something, and the call does not crash.
     assert!(!super::status().is_empty());

@@ -40,7 +40,7 @@ pub mod recording;
 use graphpatch_locks::OnceLock;
 use std::sync::Arc;
 
-pub use device::{Cuda, Why};
+pub use device::{Cuda, DeviceError};
 pub use entry::Tensor;
 pub use plan::Value;
 pub use queue::{Planned, Queue};
@@ -62,8 +62,7 @@ pub fn cuda() -> Result<&'static Arc<Cuda>, &'static str> {
         let driver = real::Real::open().map_err(|fault| match fault.code {
             0 => fault.text,
             // CUDA_ERROR_NO_DEVICE
-            100 => "the driver shows no device: no card, an empty CUDA_VISIBLE_DEVICES, or a MIG card without an instance"
-                .to_owned(),
+            100 => device::NO_DEVICE.to_owned(),
             _ => fault.to_string(),
         })?;
         Cuda::new(Box::new(driver))

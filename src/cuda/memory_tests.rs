@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::bench::sliced;
 use super::launch_tests::{host, one, tensor};
 use super::recording::{self, Call};
-use super::{Queue, Tensor, Why, resident, status};
+use super::{DeviceError, Queue, Tensor, resident, status};
 use graphpatch_core::patch::action::{Action, NewPatch, Operand};
 use graphpatch_core::patch::{Number, Patch};
 use graphpatch_core::tensor::Dtype;
@@ -19,7 +19,7 @@ fn the_module_is_loaded_once_per_device_and_never_in_a_capture() {
     state.capturing.store(true, Ordering::Relaxed);
     let mut queue = Queue::default();
     match queue.push(&cuda, &zero, &at, None) {
-        Err(Why::Failed(why)) => assert!(why.contains("during a capture"), "{why}"),
+        Err(DeviceError::Failed(why)) => assert!(why.contains("during a capture"), "{why}"),
         other => panic!("{other:?}"),
     }
     let value = sliced("", Action::Replace(host(Dtype::F32, &[4])));
@@ -41,7 +41,7 @@ fn the_module_is_loaded_once_per_device_and_never_in_a_capture() {
         &at,
         None,
     ) {
-        Err(Why::Failed(why)) => {
+        Err(DeviceError::Failed(why)) => {
             assert!(why.contains("its value is not on CUDA device 0"), "{why}")
         }
         other => panic!("{other:?}"),
@@ -148,7 +148,7 @@ fn streams_of_other_contexts_are_left_to_libtorch() {
         ..tensor(&[4], &[1], Dtype::F32)
     };
     match Queue::default().push(&cuda, &zero, &at(50), None) {
-        Err(Why::Unusable(why)) => assert!(why.contains("green context"), "{why}"),
+        Err(DeviceError::Unusable(why)) => assert!(why.contains("green context"), "{why}"),
         other => panic!("{other:?}"),
     }
     // These two work: a stream of the primary context, and the default stream before there is a context.
@@ -161,7 +161,7 @@ fn streams_of_other_contexts_are_left_to_libtorch() {
     };
     assert!(matches!(
         Queue::default().push(&cuda, &zero, &other, None),
-        Err(Why::Unusable(_))
+        Err(DeviceError::Unusable(_))
     ));
 }
 
@@ -213,7 +213,7 @@ fn a_replay_sees_the_switch_and_the_number_of_a_live_patch() {
     own.switch(true).unwrap();
     assert_eq!(replay([1.0; 4]), [4.0; 4]);
     match own.change_number(Number::Complex(0.0, 1.0)) {
-        Err(Why::Failed(why)) => assert!(why.contains("float32"), "{why}"),
+        Err(DeviceError::Failed(why)) => assert!(why.contains("float32"), "{why}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(replay([2.0; 4]), [5.0; 4]);

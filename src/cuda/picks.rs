@@ -17,7 +17,7 @@ pub struct Lists {
     /// The shape that all lists have.
     shape: Dims,
     pub length: usize,
-    /// The entries of all lists, one list behind the other.
+    /// The entries of all lists, one list after the other.
     pub entries: Vec<i64>,
     /// Smallest and largest entry of each list.
     bounds: Vec<(i64, i64)>,

@@ -29,7 +29,7 @@ pub struct Value<'a> {
 
 /// An action on a region, in the terms of the kernels.
 #[derive(Clone, Copy, Debug)]
-pub struct Deed<'a> {
+pub struct RegionAction<'a> {
     pub op: Op,
     pub dtype: Dtype,
     /// In the form in which the kernels take it.
@@ -72,28 +72,28 @@ pub fn broadcast(axes: &mut Axes, value: &Value<'_>, leading: LeadingOnes) -> Op
     Some(())
 }
 
-/// The launches of a deed on the region that begins at `address`; none for an empty region. With `picked`, index lists say
+/// The launches of an action on the region that begins at `address`; none for an empty region. With `picked`, index lists say
 /// where the elements lie. `None` if the kernels do not support that many dimensions, or the alignment.
-pub fn plan(deed: &Deed<'_>, address: u64, region: &Axes, picked: bool) -> Option<Steps> {
+pub fn plan(action: &RegionAction<'_>, address: u64, region: &Axes, picked: bool) -> Option<Steps> {
     let mut steps = Steps::new();
     if layout::is_empty(region) {
         return Some(steps);
     }
     let axes = layout::merge_sorted(region.iter().copied());
-    if axes.len() > DIMS || !address.is_multiple_of(deed.dtype.size() as u64) {
+    if axes.len() > DIMS || !address.is_multiple_of(action.dtype.size() as u64) {
         return None;
     }
-    let mut work = work(deed, address)?;
-    let one_dtype =
-        deed.common == deed.dtype && deed.value.is_none_or(|value| value.dtype == deed.dtype);
+    let mut work = work(action, address)?;
+    let one_dtype = action.common == action.dtype
+        && action.value.is_none_or(|value| value.dtype == action.dtype);
     if picked || !one_dtype {
         work.path = Path::Any as u8;
         split(&work, Kernel::Any, &axes, &mut steps);
         return Some(steps);
     }
-    let axes = layout::at_least_one(axes, deed.dtype.size() as i64);
+    let axes = layout::at_least_one(axes, action.dtype.size() as i64);
     if let Some(flat) = flat(work, &axes) {
-        let kernel = Kernel::of(deed.op, Path::Dense);
+        let kernel = Kernel::of(action.op, Path::Dense);
         steps.push(Step {
             kernel,
             work: flat,
@@ -102,18 +102,23 @@ pub fn plan(deed: &Deed<'_>, address: u64, region: &Axes, picked: bool) -> Optio
         return Some(steps);
     }
     let axes = in_units(&mut work, axes)?;
-    split(&work, Kernel::of(deed.op, Path::Strided), &axes, &mut steps);
+    split(
+        &work,
+        Kernel::of(action.op, Path::Strided),
+        &axes,
+        &mut steps,
+    );
     Some(steps)
 }
 
 /// The work on memory at `address`, without its dimensions. `None` for a value that is not aligned for its dtype.
-fn work(deed: &Deed<'_>, address: u64) -> Option<Work> {
-    let mut work = Work::empty(deed.op, deed.dtype);
+fn work(action: &RegionAction<'_>, address: u64) -> Option<Work> {
+    let mut work = Work::empty(action.op, action.dtype);
     work.data = address;
-    work.number = deed.number;
-    work.live = deed.live;
-    work.common = deed.common as u8;
-    if let Some(value) = &deed.value {
+    work.number = action.number;
+    work.live = action.live;
+    work.common = action.common as u8;
+    if let Some(value) = &action.value {
         if !value.address.is_multiple_of(value.dtype.size() as u64) {
             return None;
         }
@@ -129,7 +134,7 @@ fn is_row(work: &Work, axis: &Axis<3>) -> bool {
     axis.steps[MEMORY] == element && (work.value == 0 || axis.steps[VALUE] == element)
 }
 
-/// The work on one row of neighbours, in units of 16 bytes, with single elements before the first unit and behind the last one.
+/// The work on one row of neighbours, in units of 16 bytes, with single elements before the first unit and after the last one.
 /// `None` for anything else, and if memory and value are aligned differently.
 fn flat(mut work: Work, axes: &[Axis<3>]) -> Option<Work> {
     let [row] = axes else {

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::device::{Cuda, Why};
+use super::device::{Cuda, DeviceError};
 use super::entry::{Entry, Tensor};
 use super::picks::PickedRegion;
-use super::plan::{self, Axes, Deed, Value};
+use super::plan::{self, Axes, RegionAction, Value};
 use super::promote;
 use super::resident::{self, Resident, Use};
 use super::work::{Op, Picks};
@@ -39,7 +39,7 @@ struct Location {
 }
 
 /// The value of a patch as a kernel takes it.
-enum Given<'a> {
+enum KernelValue<'a> {
     Nothing,
     Number(Number),
     Tensor(Value<'a>),
@@ -64,7 +64,7 @@ impl<'a> Planning<'a> {
         cuda: &'a Arc<Cuda>,
         patch: &'a Arc<Patch>,
         tensor: &'a Tensor<'a>,
-    ) -> Result<Option<Planning<'a>>, Why> {
+    ) -> Result<Option<Planning<'a>>, DeviceError> {
         let Some((op, operand)) = op(&patch.patch.action) else {
             return Ok(None);
         };
@@ -72,9 +72,9 @@ impl<'a> Planning<'a> {
             return Ok(None);
         };
         let device = cuda.device(tensor.device, Some(tensor.stream))?;
-        let failed = |fault: super::driver::Fault| Why::Failed(fault.to_string());
+        let failed = |fault: super::driver::Fault| DeviceError::Failed(fault.to_string());
         if !cuda.reaches(device, tensor.stream).map_err(failed)? {
-            return Err(Why::Unusable(format!(
+            return Err(DeviceError::Unusable(format!(
                 "the stream belongs to another context than the primary one of CUDA device {}, for instance to a green context",
                 tensor.device
             )));
@@ -102,8 +102,8 @@ impl<'a> Planning<'a> {
     ///
     /// # Errors
     ///
-    /// [`Why::Failed`] for a slice that does not fit, and where something cannot be uploaded.
-    pub fn entry(&self, foreign: Option<Value<'a>>) -> Result<Option<Entry>, Why> {
+    /// [`DeviceError::Failed`] for a slice that does not fit, and where something cannot be uploaded.
+    pub fn entry(&self, foreign: Option<Value<'a>>) -> Result<Option<Entry>, DeviceError> {
         let found = match &self.patch.slice {
             Some(slice) => Some(self.sliced(slice)?),
             None => self.picked()?,
@@ -117,23 +117,23 @@ impl<'a> Planning<'a> {
         else {
             return Ok(None);
         };
-        let Some(given) = self.given(foreign, axes.is_empty())? else {
+        let Some(given) = self.kernel_value(foreign, axes.is_empty())? else {
             return Ok(None);
         };
         let picked = picks.count > 0;
-        let Some(mut deed) = self.deed(given, &mut axes, picked) else {
+        let Some(mut action) = self.region_action(given, &mut axes, picked) else {
             return Ok(None);
         };
         if self.patch.patch.live {
             let on = self.patch.is_enabled();
             let (op, dtype) = (self.op, self.tensor.dtype);
-            deed.live = self
-                .resident
-                .live(self.cuda, self.usage, on, op, dtype, deed.number)?;
+            action.live =
+                self.resident
+                    .live(self.cuda, self.usage, on, op, dtype, action.number)?;
         }
         let bytes = offset.wrapping_mul(self.tensor.dtype.size() as i64);
         let address = self.tensor.address.wrapping_add_signed(bytes);
-        let steps = plan::plan(&deed, address, &axes, picked);
+        let steps = plan::plan(&action, address, &axes, picked);
         Ok(steps.map(|steps| Entry {
             patch: self.patch.clone(),
             reads: self.reads,
@@ -144,12 +144,12 @@ impl<'a> Planning<'a> {
     }
 
     /// The elements that a slice names.
-    fn sliced(&self, slice: &Slice) -> Result<Location, Why> {
+    fn sliced(&self, slice: &Slice) -> Result<Location, DeviceError> {
         let selection = slice
             .select(self.tensor.sizes, self.tensor.strides)
             .map_err(|error| match error {
-                Error::Slice { why, .. } => Why::Failed(why),
-                other => Why::Failed(other.to_string()),
+                Error::Slice { why, .. } => DeviceError::Failed(why),
+                other => DeviceError::Failed(other.to_string()),
             })?;
         let region = selection.region();
         Ok(Location {
@@ -161,7 +161,7 @@ impl<'a> Planning<'a> {
     }
 
     /// The elements that index tensors name.
-    fn picked(&self) -> Result<Option<Location>, Why> {
+    fn picked(&self) -> Result<Option<Location>, DeviceError> {
         let Some((lists, address)) = self.resident.lists(self.cuda, self.usage, self.patch)? else {
             return Ok(None);
         };
@@ -198,7 +198,11 @@ impl<'a> Planning<'a> {
     }
 
     /// The patch's value. With `scalar`, the region has no dimensions.
-    fn given<'b>(&self, foreign: Option<Value<'b>>, scalar: bool) -> Result<Option<Given<'b>>, Why>
+    fn kernel_value<'b>(
+        &self,
+        foreign: Option<Value<'b>>,
+        scalar: bool,
+    ) -> Result<Option<KernelValue<'b>>, DeviceError>
     where
         'a: 'b,
     {
@@ -207,13 +211,13 @@ impl<'a> Planning<'a> {
         let is_like_a_number =
             |sizes: &[i64], own| self.op == Op::Add && sizes.is_empty() && own != dtype;
         Ok(match self.operand {
-            None => Some(Given::Nothing),
-            Some(Operand::Number(number)) => Some(Given::Number(*number)),
+            None => Some(KernelValue::Nothing),
+            Some(Operand::Number(number)) => Some(KernelValue::Number(*number)),
             Some(Operand::Host(value)) if is_like_a_number(value.shape(), value.dtype()) => {
                 let number = promote::number_of(value).filter(|_| !scalar);
-                number.map(Given::Number)
+                number.map(KernelValue::Number)
             }
-            Some(Operand::Host(value)) => Some(Given::Tensor(Value {
+            Some(Operand::Host(value)) => Some(KernelValue::Tensor(Value {
                 address: self.resident.value(self.cuda, self.usage, value)?,
                 dtype: value.dtype(),
                 sizes: value.shape(),
@@ -221,14 +225,19 @@ impl<'a> Planning<'a> {
             })),
             Some(Operand::Foreign(_)) => foreign
                 .filter(|value| !is_like_a_number(value.sizes, value.dtype))
-                .map(Given::Tensor),
+                .map(KernelValue::Tensor),
         })
     }
 
-    /// The deed for the region; gives the region's axes the value's steps.
-    fn deed<'b>(&self, given: Given<'b>, axes: &mut Axes, picked: bool) -> Option<Deed<'b>> {
+    /// The action on the region. Gives the region's axes the value's steps.
+    fn region_action<'b>(
+        &self,
+        given: KernelValue<'b>,
+        axes: &mut Axes,
+        picked: bool,
+    ) -> Option<RegionAction<'b>> {
         let dtype = self.tensor.dtype;
-        let mut deed = Deed {
+        let mut action = RegionAction {
             op: self.op,
             dtype,
             number: [0; 2],
@@ -237,16 +246,16 @@ impl<'a> Planning<'a> {
             common: dtype,
         };
         let value = match given {
-            Given::Nothing => return Some(deed),
-            Given::Number(number) => {
-                deed.number = promote::number(self.op, dtype, number)?;
-                return Some(deed);
+            KernelValue::Nothing => return Some(action),
+            KernelValue::Number(number) => {
+                action.number = promote::number(self.op, dtype, number)?;
+                return Some(action);
             }
-            Given::Tensor(value) => value,
+            KernelValue::Tensor(value) => value,
         };
         let leading = match self.op {
             Op::Add => {
-                deed.common = promote::common(dtype, value.dtype)?;
+                action.common = promote::common(dtype, value.dtype)?;
                 LeadingOnes::Refused
             }
             // libtorch converts no dtype when it writes through index tensors.
@@ -256,7 +265,7 @@ impl<'a> Planning<'a> {
             Op::Zero => return None,
         };
         plan::broadcast(axes, &value, leading)?;
-        deed.value = Some(value);
-        Some(deed)
+        action.value = Some(value);
+        Some(action)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::device::{Cuda, Entered, Why};
+use super::device::{Cuda, DeviceError, Entered};
 use super::entry::{Entry, Tensor};
 use super::plan::Value;
 use super::planning::Planning;
@@ -45,14 +45,15 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`Why::Unusable`] if libtorch has to apply this patch and all others on the device, [`Why::Failed`] if the patch fails.
+    /// [`DeviceError::Unusable`] if libtorch has to apply this patch and all others on the device, [`DeviceError::Failed`] if
+    /// the patch fails.
     pub fn push(
         &mut self,
         cuda: &Arc<Cuda>,
         patch: &Arc<Patch>,
         tensor: &Tensor<'_>,
         foreign: Option<Value<'_>>,
-    ) -> Result<Planned, Why> {
+    ) -> Result<Planned, DeviceError> {
         let Some(planning) = Planning::begin(cuda, patch, tensor)? else {
             return Ok(Planned::Elsewhere);
         };
@@ -108,7 +109,7 @@ fn together(entries: &[Entry]) -> usize {
 fn launch(cuda: &Arc<Cuda>, device: u32, stream: usize, entries: &[Entry]) -> Result<(), String> {
     let device = match cuda.device(device, None) {
         Ok(device) => device,
-        Err(Why::Unusable(why) | Why::Failed(why)) => return Err(why),
+        Err(DeviceError::Unusable(why) | DeviceError::Failed(why)) => return Err(why),
     };
     let entered = cuda.enter(device).map_err(|fault| fault.to_string())?;
     launch_on(&entered, stream, entries)?;

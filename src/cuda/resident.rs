@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use graphpatch_locks::Mutex;
 
-use super::device::{Cuda, Entered, Why};
+use super::device::{Cuda, DeviceError, Entered};
 use super::picks::Lists;
 use super::promote;
 use super::work::{Live, LiveState, Op};
@@ -31,7 +31,7 @@ pub struct Buffer {
 #[derive(Debug, Default)]
 struct Readers(Mutex<Vec<Reader>>);
 
-/// A stream, and the mark behind its last launch. Without a mark nobody knows when that launch is done.
+/// A stream, and the mark after its last launch. Without a mark it is not known when that launch is done.
 #[derive(Debug)]
 struct Reader {
     cuda: Arc<Cuda>,
@@ -54,8 +54,8 @@ impl Buffer {
         device: u32,
         bytes: &[u8],
         readers: &Arc<Readers>,
-    ) -> Result<Buffer, Why> {
-        let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
+    ) -> Result<Buffer, DeviceError> {
+        let fail = |fault: super::driver::Fault| DeviceError::Failed(fault.to_string());
         let entered = cuda.enter(cuda.device(device, None)?).map_err(fail)?;
         let address = cuda
             .relaxed(|| entered.alloc(bytes.len().max(1)))
@@ -72,8 +72,8 @@ impl Buffer {
         Ok(buffer)
     }
 
-    fn write(&self, at: usize, bytes: &[u8]) -> Result<(), Why> {
-        let fail = |fault: super::driver::Fault| Why::Failed(fault.to_string());
+    fn write(&self, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        let fail = |fault: super::driver::Fault| DeviceError::Failed(fault.to_string());
         let entered = self
             .cuda
             .enter(self.cuda.device(self.device, None)?)
@@ -117,7 +117,7 @@ struct Slot {
 
 impl Slot {
     /// Replaces the state. A kernel that runs meanwhile reads either the old state or the new one.
-    fn change(&mut self, state: LiveState) -> Result<(), Why> {
+    fn change(&mut self, state: LiveState) -> Result<(), DeviceError> {
         let version = self.content.version.wrapping_add(1);
         let other = version as usize % 2;
         let at = offset_of!(Live, states) + other * size_of::<LiveState>();
@@ -159,9 +159,9 @@ pub struct Use {
 }
 
 impl Use {
-    fn may_upload(self, what: &str) -> Result<(), Why> {
+    fn may_upload(self, what: &str) -> Result<(), DeviceError> {
         if self.capturing {
-            return Err(Why::Failed(format!(
+            return Err(DeviceError::Failed(format!(
                 "{what} is not on CUDA device {} yet, and nothing can be copied there during a capture: call \
                  gp_cuda_prepare, or run once, before it",
                 self.device
@@ -186,7 +186,7 @@ fn buffer(
     usage: Use,
     what: &str,
     bytes: impl FnOnce() -> Vec<u8>,
-) -> Result<u64, Why> {
+) -> Result<u64, DeviceError> {
     if !list.iter().any(|(device, _)| *device == usage.device) {
         usage.may_upload(what)?;
         let made = Buffer::new(cuda, usage.device, &bytes(), readers)?;
@@ -227,7 +227,12 @@ impl Resident {
     }
 
     /// The address of the patch's tensor value on the device.
-    pub fn value(&self, cuda: &Arc<Cuda>, usage: Use, tensor: &HostTensor) -> Result<u64, Why> {
+    pub fn value(
+        &self,
+        cuda: &Arc<Cuda>,
+        usage: Use,
+        tensor: &HostTensor,
+    ) -> Result<u64, DeviceError> {
         let list = &mut self.inner.lock().values;
         buffer(list, &self.readers, cuda, usage, "its value", || {
             tensor.bytes().to_vec()
@@ -240,7 +245,7 @@ impl Resident {
         cuda: &Arc<Cuda>,
         usage: Use,
         patch: &Patch,
-    ) -> Result<Option<(Arc<Lists>, u64)>, Why> {
+    ) -> Result<Option<(Arc<Lists>, u64)>, DeviceError> {
         let mut inner = self.inner.lock();
         let made = inner
             .lists
@@ -263,7 +268,7 @@ impl Resident {
         op: Op,
         dtype: Dtype,
         number: [u64; 2],
-    ) -> Result<u64, Why> {
+    ) -> Result<u64, DeviceError> {
         let mut inner = self.inner.lock();
         let is = |slot: &&Slot| slot.device == usage.device && slot.op == op && slot.dtype == dtype;
         if !inner.slots.iter().any(|slot| is(&slot)) {
@@ -287,7 +292,7 @@ impl Resident {
     }
 
     /// Turns the patch on or off in device memory, for graphs that were captured with it.
-    pub fn switch(&self, on: bool) -> Result<(), Why> {
+    pub fn switch(&self, on: bool) -> Result<(), DeviceError> {
         for slot in &mut self.inner.lock().slots {
             slot.change(LiveState::new(on, slot.state().number))?;
         }
@@ -295,10 +300,10 @@ impl Resident {
     }
 
     /// Replaces the number: for all dtypes in use or, if one of them refuses it, for none.
-    pub fn change_number(&self, number: Number) -> Result<(), Why> {
+    pub fn change_number(&self, number: Number) -> Result<(), DeviceError> {
         let mut inner = self.inner.lock();
         let refused = |slot: &Slot| {
-            Why::Failed(format!(
+            DeviceError::Failed(format!(
                 "{number} cannot be converted to {} as the patch needs it",
                 slot.dtype.name()
             ))
@@ -318,7 +323,7 @@ impl Resident {
     }
 
     /// Replaces the tensor by another one of the same shape and dtype.
-    pub fn change_tensor(&self, tensor: &HostTensor) -> Result<(), Why> {
+    pub fn change_tensor(&self, tensor: &HostTensor) -> Result<(), DeviceError> {
         for (_, buffer) in &self.inner.lock().values {
             buffer.write(0, tensor.bytes())?;
         }
@@ -326,7 +331,7 @@ impl Resident {
     }
 
     /// Uploads what can be uploaded before the value's dtype is known.
-    pub fn prepare(&self, cuda: &Arc<Cuda>, device: u32, patch: &Patch) -> Result<(), Why> {
+    pub fn prepare(&self, cuda: &Arc<Cuda>, device: u32, patch: &Patch) -> Result<(), DeviceError> {
         let usage = Use {
             device,
             capturing: false,

@@ -1,10 +1,10 @@
-//! What a person or a program may want to know about CUDA, and preparations before the first patch.
+//! Whether and how CUDA can be used here, as text, and preparations before the first patch.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::device::{Cuda, Why};
+use super::device::{Cuda, DeviceError};
 use super::{cuda, resident};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::Patch;
@@ -93,7 +93,7 @@ pub fn prepare(device: u32, patches: &[Arc<Patch>]) -> Result<()> {
 
 pub(super) fn prepare_on(cuda: &Arc<Cuda>, device: u32, patches: &[Arc<Patch>]) -> Result<()> {
     let text = |why| match why {
-        Why::Unusable(why) | Why::Failed(why) => Error::State(why),
+        DeviceError::Unusable(why) | DeviceError::Failed(why) => Error::State(why),
     };
     cuda.device(device, None).map_err(text)?;
     for patch in patches {

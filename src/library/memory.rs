@@ -1,4 +1,4 @@
-//! The library's allocator: the C library's, with a reserve behind it.
+//! The library's allocator: the C library's, and a reserve for when that has no memory.
 //!
 //! Rust ends the process when an allocation fails, but the process belongs to the user's program. So a block that the C
 //! library refuses comes from the reserve instead, and recording and patching end ([`graphpatch_session::out_of_memory`]). The

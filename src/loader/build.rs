@@ -320,12 +320,12 @@ fn compile(compiler: &Compiler, arguments: &[OsString], target: &Path, built: &P
         "the adapter does not compile with {}; the full log is in {}, it says\n{}",
         compiler.program.display(),
         log_of(target).display(),
-        telling_lines(&text)
+        error_lines(&text)
     )))
 }
 
 /// The first lines with an error in them and the last lines of all, which is where compilers and linkers say why.
-fn telling_lines(log: &str) -> String {
+fn error_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let errors = lines
         .iter()
@@ -355,12 +355,12 @@ mod tests {
         for line in 0..100 {
             log += &format!("note {line}\n");
         }
-        let told = telling_lines(&log);
+        let told = error_lines(&log);
         assert!(
             told.starts_with("  a.h:1: error: first\n  note 94") && told.ends_with("note 99"),
             "{told}"
         );
-        assert_eq!(telling_lines(""), "");
+        assert_eq!(error_lines(""), "");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The variable by which a user or an operator switches us off, in a process and in all that it starts.
+//! The environment variable by which a user or an operator switches the library off, in a process and in all that it starts.
 
 use std::ffi::OsStr;
 
 /// The environment variable. Empty and `0` mean that nothing is switched off.
 pub const DISABLE_VARIABLE: &str = "GRAPHPATCH_DISABLE";
 
-/// Whether nothing of ours is to run in this process.
+/// Whether the library is switched off in this process.
 pub fn is_disabled() -> bool {
     means_yes(std::env::var_os(DISABLE_VARIABLE).as_deref())
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use fnv::FnvHasher;
 
-/// Writes all files one behind another, compressed, and beside them their names and lengths, the version of the seam, and a hash,
+/// Writes all files one after another, compressed, and beside them their names and lengths, the version of the seam, and a hash,
 /// so that a changed source makes another adapter. FNV-1a gives the same number on every machine and in every version of this
 /// library, which the standard library's hashers do not promise.
 fn main() {

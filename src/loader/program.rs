@@ -118,7 +118,7 @@ struct Search {
 }
 
 /// A library or program met on the way, with the RPATHs that it inherits from those that loaded it.
-struct Met {
+struct Visited {
     path: PathBuf,
     dynamic: Dynamic,
     inherited: Vec<PathBuf>,
@@ -153,7 +153,7 @@ impl Search {
         let path = program
             .canonicalize()
             .unwrap_or_else(|_| program.to_path_buf());
-        queue.push_back(Met {
+        queue.push_back(Visited {
             path,
             dynamic,
             inherited: Vec::new(),
@@ -186,7 +186,7 @@ impl Search {
                 let Some(dynamic) = elf::dynamic(&path) else {
                     continue;
                 };
-                queue.push_back(Met {
+                queue.push_back(Visited {
                     path,
                     dynamic,
                     inherited: rpaths.clone(),

@@ -1,4 +1,4 @@
-//! The seal of an adapter's file: a last line behind the ELF data, with a hash over all before it and the file's name.
+//! The seal of an adapter's file: a last line after the ELF data, with a hash over all before it and the file's name.
 //!
 //! A file that was cut short, overwritten, stripped or renamed for another libtorch has no seal, or one that does not fit.
 //! So it is refused before any of its code runs. The seal guards against accidents only. Against other users, the owner

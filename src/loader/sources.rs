@@ -9,7 +9,7 @@ mod packed {
     include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 }
 
-/// The texts of all files, one behind another.
+/// The texts of all files, one after another.
 const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sources.deflate"));
 
 /// The seam's version, as `seam.h` has it.

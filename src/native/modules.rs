@@ -52,7 +52,7 @@ impl Modules {
     /// The user's addresses on a stack, innermost last.
     pub fn addresses(&self, stack: &Stack) -> Vec<CodeAddress> {
         let locate = |address: &usize| {
-            // The return address lies behind the call, so the byte before it belongs to the call's own line.
+            // The return address lies after the call, so the byte before it belongs to the call's own line.
             let address = (*address as u64).checked_sub(1)?;
             let module = self.0.iter().find(|module| module.holds(address))?;
             module.users.then(|| CodeAddress {

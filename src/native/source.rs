@@ -1,4 +1,4 @@
-//! Adds to a graph what only files on this machine tell of its source: the lines of native code, and the text of lines.
+//! Adds to a graph what has to be read from files on this machine: the lines of native code, and the text of source lines.
 
 use rustc_hash::FxHashMap;
 

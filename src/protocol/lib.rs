@@ -1,8 +1,9 @@
 //! What the command and the processes that it starts tell each other, by files in a private folder.
 //!
-//! Owns the formats: [`Options`] goes in (written by the command, read by the preloaded library, which finds the file by
-//! [`OPTIONS_VARIABLE`]; a process that runs already is given an [`attach::Attach`] instead); a [`Report`] comes out of each process (written by the library, read by the command). The lines that
-//! go through the socket of a process that listens are those of [`live`].
+//! Owns the formats. [`Options`] goes in: the command writes it, and the preloaded library, which finds the file by
+//! [`OPTIONS_VARIABLE`], reads it. A process that runs already is given an [`attach::Attach`] instead. A [`Report`] comes out of
+//! each process: the library writes it, and the command reads it. The lines that go through the socket of a process that listens
+//! are those of [`live`].
 #![forbid(unsafe_code)]
 
 pub mod attach;

@@ -99,7 +99,7 @@ pub struct RootTree {
     pub tree: String,
 }
 
-/// What became of one patch.
+/// The state of one patch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PatchState {
     pub number: u64,

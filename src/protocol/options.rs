@@ -35,7 +35,7 @@ pub struct Options {
     pub patches: Vec<PatchSpec>,
     /// What happens where a patch cannot be applied.
     pub on_error: OnError,
-    /// What becomes of operations outside of runs.
+    /// Whether operations outside of runs are listed.
     pub operations: Operations,
     /// The operations at whose calls such runs begin. If there are none, a run begins with its thread.
     pub run_at: Vec<String>,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// What an event is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum EventKind {
     Run,
     Scope,
     Operation,
@@ -22,7 +22,7 @@ pub enum What {
 pub struct Event {
     pub pid: u32,
     pub thread: i32,
-    pub what: What,
+    pub what: EventKind,
     /// The path of the node; empty for a run.
     pub path: String,
     /// The class of a scope, the schema of an operation, the text of a patch, the name of a run's root.
@@ -83,7 +83,7 @@ mod tests {
         let event = |begin, end| Event {
             pid: 7,
             thread: 8,
-            what: What::Operation,
+            what: EventKind::Operation,
             path: "a.b".into(),
             detail: "aten::add.Tensor".into(),
             begin,

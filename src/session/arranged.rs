@@ -1,4 +1,4 @@
-//! The plan of runs that begin now, while patches change.
+//! The plan that runs get which begin now, and whether it is out of date.
 
 use std::sync::Arc;
 

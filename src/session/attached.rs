@@ -1,7 +1,7 @@
 //! The sessions that this process's runs belong to, and the switch that every caller reads first.
 //!
 //! At most two sessions are attached: one of the program's own, and beside it the one of `graphpatch run`. Patches and
-//! recording are switched in a session; [`ACTIVE`] says at once whether any attached session wants runs.
+//! recording are switched in a session; [`ACTIVE`] says in one load whether any attached session wants runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -54,7 +54,7 @@ impl Attached {
     }
 
     /// Sets [`ACTIVE`] to what the attached sessions want.
-    fn tell(&self) {
+    fn store_active(&self) {
         let wants = |session: &Arc<Session>| session.wants_runs();
         set_active(if is_disabled() || self.all().next().is_none() {
             Active::Detached
@@ -139,7 +139,7 @@ impl Session {
             ));
         }
         *slot = Some(self.clone());
-        attached.tell();
+        attached.store_active();
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl Session {
         let slot = attached.slot(self);
         if slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, self)) {
             *slot = None;
-            attached.tell();
+            attached.store_active();
         }
     }
 
@@ -162,7 +162,7 @@ impl Session {
     pub(crate) fn update_active(self: &Arc<Self>) {
         let attached = ATTACHED.read();
         if attached.all().any(|other| Arc::ptr_eq(other, self)) {
-            attached.tell();
+            attached.store_active();
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Run, Verdict};
 use graphpatch_core::patch::action::Action;
 use graphpatch_core::patch::kept::OnDevice;
-use graphpatch_cuda::{self as cuda, Planned, Tensor, Value, Why};
+use graphpatch_cuda::{self as cuda, DeviceError, Planned, Tensor, Value};
 
 impl Run {
     /// Applies patch `index` to a CUDA tensor; `foreign` is the patch's value if that is a tensor of libtorch's. If `more`
@@ -32,8 +32,8 @@ impl Run {
                 Verdict::Raise => Verdict::Raise,
                 _ => Verdict::Elsewhere,
             },
-            Err(Why::Unusable(why)) => self.without_kernels(&why),
-            Err(Why::Failed(why)) => {
+            Err(DeviceError::Unusable(why)) => self.without_kernels(&why),
+            Err(DeviceError::Failed(why)) => {
                 let before = self.flush_device();
                 let now = self.failed(&patch, &why, Some(tensor.sizes));
                 if before == Verdict::Raise {

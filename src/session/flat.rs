@@ -46,7 +46,7 @@ pub struct Flat {
     parked: FxHashMap<usize, Frame>,
     calls: u64,
     /// How many nodes there were when a report was last asked for.
-    told: usize,
+    reported: usize,
 }
 
 impl Flat {
@@ -71,7 +71,7 @@ impl Flat {
             epoch,
             parked: FxHashMap::default(),
             calls: 0,
-            told: 0,
+            reported: 0,
         };
         Some((flat, wants))
     }
@@ -88,7 +88,7 @@ impl Flat {
         let mut news = None;
         if calls.is_power_of_two() || calls.is_multiple_of(PERIOD) {
             let nodes = self.run.nodes;
-            let grown = std::mem::replace(&mut self.told, nodes) != nodes;
+            let grown = std::mem::replace(&mut self.reported, nodes) != nodes;
             news = Some(match grown {
                 true => News::Grown,
                 false => News::Counts,

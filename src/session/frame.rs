@@ -126,7 +126,7 @@ impl Frame {
     /// An operation has got the name `given` in a run that is not recorded: looks for the next one of that base that a patch uses.
     pub(crate) fn look_ahead(&mut self, plan: &Plan, family: Base, given: Name) {
         let Some(site) = self.site else { return };
-        // Other names of the family would count on from other numbers; and of a single operation nothing comes behind.
+        // Other names of the family would count on from other numbers; and nothing follows a single operation.
         let room = self.quiet.len() < Quiet::MOST_NAMES;
         if family != given.base || given.num <= 0 || !room || plan.is_open(site, false) {
             return;

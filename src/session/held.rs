@@ -1,4 +1,4 @@
-//! What the host's side keeps alive for a run.
+//! The objects of the adapter that a run keeps alive.
 
 use std::ffi::c_void;
 use std::fmt::Debug;

@@ -1,4 +1,4 @@
-//! What a user opens: recording, patches, and the graphs of all runs. Here record and patch meet.
+//! The session that a user opens: recording, patches, and the graphs of all runs.
 //!
 //! A session is *off* (nothing is wanted), *recording*, *patching* or both, or *disabled* after a bug of ours. One session of
 //! the program's own at a time is attached to the process, and beside it the one of `graphpatch run`. A call of a root looks
@@ -9,6 +9,7 @@
 mod arranged;
 mod attached;
 mod device;
+mod enter;
 pub mod flat;
 mod fork;
 mod frame;

@@ -1,4 +1,5 @@
-//! Patches that captured CUDA graphs can be told about: their switch and value in device memory; and getting CUDA ready.
+//! Live patches, whose switch and value lie in device memory, so that captured CUDA graphs follow a change; and preparing
+//! CUDA.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,12 +8,12 @@ use super::Session;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::Patch;
 use graphpatch_core::patch::action::{Action, Operand};
-use graphpatch_cuda::{self as cuda, Why};
+use graphpatch_cuda::{self as cuda, DeviceError};
 use graphpatch_locks::OnceLock;
 
-fn text(why: Why) -> Error {
+fn text(why: DeviceError) -> Error {
     match why {
-        Why::Unusable(why) | Why::Failed(why) => Error::Refused(why),
+        DeviceError::Unusable(why) | DeviceError::Failed(why) => Error::Refused(why),
     }
 }
 
@@ -98,8 +99,8 @@ impl Session {
         }
     }
 
-    /// Whether to look for devices before run number `run` of a root with patches: before the first runs, then ever more
-    /// rarely.
+    /// Whether to look for devices before run number `run` of a root with patches: before the first runs, then less and
+    /// less often.
     pub(crate) fn warms_before(run: u64) -> bool {
         run == 0 || run.is_power_of_two()
     }

@@ -1,4 +1,4 @@
-//! Whether memory for this library could not be allocated. The allocator tells of it, so nothing here takes a lock or allocates.
+//! Whether memory for this library could not be allocated. The allocator calls this, so nothing here takes a lock or allocates.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

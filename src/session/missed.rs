@@ -33,7 +33,7 @@ impl MissedPatches {
         let settled = self.0.iter().filter(|patch| patch.is_settled());
         let settled: HashSet<String> = settled.map(|patch| patch.text.clone()).collect();
         for patch in gone.iter().filter(|patch| patch.reached().missed()) {
-            // If another patch of the same text will stay missed, the text is told anyway.
+            // If another patch of the same text stays missed, the text is reported anyway.
             if self.0.len() < KEPT && !settled.contains(&patch.text) {
                 self.0.push(MissedPatch {
                     text: patch.text.clone(),

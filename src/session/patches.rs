@@ -94,7 +94,7 @@ impl Session {
         arranged.plan.clone()
     }
 
-    /// Registers a patch behind those that are there, from the next run on. Returns its number.
+    /// Registers a patch after the existing ones, from the next run on. Returns its number.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ impl Session {
         for id in ids {
             if let Ok(patch) = find(&patches, *id) {
                 patch.set_enabled(false);
-                // If the device cannot be told now, the next plan tells it.
+                // If the device's memory cannot be written now, the next plan switches the patch off.
                 let _ = live::switch(patch, false);
             }
         }

@@ -9,12 +9,11 @@ use smallvec::SmallVec;
 use crate::attached::{attached_ones, is_disabled};
 use crate::frame::Frame;
 use crate::held::Held;
-use crate::record::{Args, Recorder, Source};
+use crate::record::{Args, Recorder};
 use crate::scope::{Root, Scope};
 use crate::session::Session;
 use crate::times::Times;
 use crate::wants::Wants;
-use graphpatch_core::graph::SourceLine as Line;
 use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name};
 use graphpatch_locks::Mutex;
@@ -165,7 +164,8 @@ impl Run {
         self.recorder.is_some() || self.plan.as_ref().is_some_and(patched)
     }
 
-    fn open(
+    /// Opens a scope. A scope without a name is open only for parameters that patches may change in it.
+    pub(crate) fn open(
         &mut self,
         name: Option<Name>,
         scope: Arc<Scope>,
@@ -229,131 +229,6 @@ impl Run {
             .len()
             .checked_sub(level + 1)
             .map(|at| &self.frames[at])
-    }
-
-    /// A module is called from the innermost scope.
-    pub fn enter(&mut self, scope: Arc<Scope>) -> Entered {
-        let quiet = |wants| Entered {
-            wants,
-            unknown: None,
-        };
-        if self.wants().is_cold() {
-            self.cold += 1;
-            return quiet(Wants::NOTHING);
-        }
-        let handed = self.wants().has(Wants::OPERANDS);
-        let reads = self.frames.iter().any(|frame| frame.patches_parameters);
-        if !self.concerns(scope.family()) {
-            if handed || reads {
-                self.open(None, scope, None, None);
-                return quiet(self.want_parameters(reads));
-            }
-            self.cold += 1;
-            return quiet(Wants::NOTHING.with(Wants::IGNORED, true));
-        }
-        let name = match self.frames.last_mut() {
-            Some(frame) => frame.names().create(scope.candidate()),
-            None => scope.candidate(),
-        };
-        let site = self.site(0, name);
-        // A flat run enters the same scope again, which then has the same name.
-        if site.is_none()
-            && self.recorder.is_none()
-            && self.times.is_none()
-            && self.modules
-            && !handed
-            && !reads
-        {
-            self.cold += 1;
-            return quiet(Wants::NOTHING);
-        }
-        if let Some(times) = &self.times {
-            times.lock().enter(name, &scope.class_name);
-        }
-        let (mut event, mut unknown) = (None, None);
-        if let Some(recorder) = &mut self.recorder {
-            let mut tape = recorder.tape();
-            let known = tape.knows_scope(name);
-            let at = tape.enter(
-                name,
-                &scope.class_name,
-                &scope.module_path,
-                Source::default(),
-            );
-            event = Some(at);
-            // In a flat run no call of a module is seen: the scope stands for operations on its parameters, so it has no place
-            // of its own.
-            if !known && self.modules {
-                unknown = Some((at, scope.is_script()));
-            }
-        }
-        let mut wants = self.open(Some(name), scope, site, event);
-        if handed || reads {
-            wants = self.want_parameters(reads);
-        }
-        Entered {
-            wants: wants.with(Wants::SOURCE, unknown.is_some()),
-            unknown,
-        }
-    }
-
-    /// The innermost scope may be given a parameter by the scope around it. So its inputs have to be shown, even if nothing else is
-    /// wanted of it. If a scope around it has patches of a parameter, it may read that one by itself, wherever it has it from, and it
-    /// may return it: then its operands and its output are wanted, too.
-    fn want_parameters(&mut self, reads: bool) -> Wants {
-        if let Some(frame) = self.frames.last_mut() {
-            let mut wants = frame.wants;
-            for bit in [Wants::INPUTS, Wants::INSIDE] {
-                wants = wants.with(bit, true);
-            }
-            for bit in [Wants::OUTPUT, Wants::OPERANDS, Wants::OPERATIONS] {
-                wants = wants.with(bit, reads && !frame.scope.opaque || wants.has(bit));
-            }
-            frame.wants = wants;
-            if reads {
-                frame.scopes = u64::MAX; // so may each scope that is called here
-            }
-        }
-        self.wants()
-    }
-
-    /// Notes where the scope was called that began with this event of the tape.
-    pub(crate) fn locate(&mut self, event: usize, source: Source) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.tape().locate(event, source);
-        }
-    }
-
-    /// The lines of TorchScript source from which the innermost scope was called.
-    pub fn called_from(&mut self, frames: Vec<Line>) {
-        if let Some(event) = self.frames.last().and_then(|frame| frame.event) {
-            let source = Source {
-                frames,
-                ..Source::default()
-            };
-            self.locate(event, source);
-        }
-    }
-
-    /// The innermost module has returned. Returns its frame, if it had one; the root's frame stays open.
-    pub(crate) fn leave(&mut self) -> Option<Frame> {
-        if self.cold > 0 {
-            self.cold -= 1;
-            return None;
-        }
-        if self.frames.len() <= 1 {
-            return None;
-        }
-        let frame = self.frames.pop()?;
-        if let (Some(times), Some(_)) = (&self.times, frame.name) {
-            times.lock().leave();
-        }
-        if let Some(recorder) = &mut self.recorder
-            && frame.name.is_some()
-        {
-            recorder.tape().leave();
-        }
-        Some(frame)
     }
 
     pub(crate) fn has_targets(&self, site: Option<u32>) -> bool {

@@ -1,4 +1,4 @@
-//! The session that a user opens: its settings, what it has recorded, its notes, and its observer.
+//! The session that a user opens: its settings, its graphs, its notes, and its observer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,15 +11,15 @@ use crate::graphs::Recorded;
 use crate::missed::MissedPatches;
 use crate::open_tapes::{self, OpenTapes};
 use crate::record::Source;
-use crate::times::{Slice, Timeline};
+use crate::times::{Span, Timeline};
 use graphpatch_core::graph::{Graph, SourceLine};
 use graphpatch_core::patch::{OnError, Patch};
 use graphpatch_native::{SourceReader, Stack};
 
 type Observer = Arc<dyn Fn(News) + Send + Sync>;
-type Asked = Box<dyn Fn() -> Vec<SourceLine> + Send + Sync>;
+type SourceFunction = Box<dyn Fn() -> Vec<SourceLine> + Send + Sync>;
 
-/// What an observer is told.
+/// What an observer is called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// Only counts have changed.
@@ -59,7 +59,7 @@ pub struct Session {
     /// How often the process was forked off.
     pub(crate) epoch: AtomicU64,
     pub(crate) observer: RwLock<Option<Observer>>,
-    pub(crate) source: RwLock<Option<Arc<Asked>>>,
+    pub(crate) source: RwLock<Option<Arc<SourceFunction>>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -75,14 +75,14 @@ impl Session {
     }
 
     /// What happened since the last call: run by run, not sorted by time.
-    pub fn take_times(&self) -> Vec<Slice> {
-        let (slices, lost) = self.timeline.take();
+    pub fn take_times(&self) -> Vec<Span> {
+        let (spans, lost) = self.timeline.take();
         if lost {
             self.note(
                 "the trace is not complete: a run had more operations than were kept at a time",
             );
         }
-        slices
+        spans
     }
 
     /// A session that is off and attached to nothing.
@@ -209,7 +209,7 @@ impl Session {
 
     /// Sets the function that says where in the user's source the thread is, innermost frame last. It is called while
     /// recording, and only for nodes that were not recorded before.
-    pub fn set_source(&self, source: Option<Asked>) {
+    pub fn set_source(&self, source: Option<SourceFunction>) {
         let before = std::mem::replace(&mut *self.source.write(), source.map(Arc::new));
         drop(before);
     }

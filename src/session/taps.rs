@@ -14,7 +14,7 @@ impl Run {
     }
 
     /// A value of the innermost scope is called `name`.
-    pub(crate) fn tell_name(&mut self, name: Name) {
+    pub(crate) fn note_name(&mut self, name: Name) {
         let Some(named) = &mut self.named else { return };
         let scopes = self.frames.iter().filter_map(|frame| frame.name);
         let names = scopes.chain([name]).map(|name| name.to_string());

@@ -9,7 +9,7 @@ mod edge;
 mod flat;
 mod function;
 mod host;
-mod shown;
+mod view;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use adapter::{
     begin_call, called_from, end_call, enter, enter_root, hold, leave, tap, value_args, value_begin,
 };
-pub use edge::{Edge, set_edge};
+pub use edge::{Edge, not_started, set_edge};
 pub use flat::{
     flat_begin, flat_end, flat_next, flat_now, flat_parameters, flat_root, flat_thread,
 };
@@ -26,8 +26,8 @@ pub use host::{
     Opened, Position, call_next, close_scope, computes, end_run, go_back, named, open_run,
     open_scope, patched, position, resume, snapshot, unwind,
 };
-pub(crate) use shown::SHOWN;
-pub use shown::{Shown, shown};
+pub(crate) use view::VIEW;
+pub use view::{ThreadView, view};
 
 use crate::flat::Flat;
 use crate::held::Address;
@@ -104,72 +104,69 @@ struct State {
 impl Drop for State {
     /// The thread ends: code that still runs on it is neither recorded nor patched.
     fn drop(&mut self) {
-        SHOWN.with(Shown::forget_run);
-        SHOWN.with(|shown| shown.flat.set(0));
+        VIEW.with(ThreadView::forget_run);
+        VIEW.with(|view| view.flat.set(0));
     }
 }
 
 impl State {
     /// Reads the count of scopes that the adapter has changed without a call.
-    fn count_cold(&mut self, shown: &Shown) {
+    fn count_cold(&mut self, view: &ThreadView) {
         if let Some(current) = &mut self.level.current {
             let run = current.run();
-            run.cold = shown.cold.get().saturating_sub(run.cold_frames());
+            run.cold = view.cold.get().saturating_sub(run.cold_frames());
         }
     }
 
     /// Writes the state to where the adapter reads it.
-    fn show(&mut self, shown: &Shown) {
+    fn show(&mut self, view: &ThreadView) {
         let level = &mut self.level;
-        shown.declined.set(level.declined.into());
+        view.declined.set(level.declined.into());
         let flat_now = matches!(level.current, Some(Current::Flat(_)));
         let open = level.flat.idle.is_some() || flat_now;
-        shown
-            .flat
+        view.flat
             .set(u32::from(level.flat.on) * (1 + u32::from(open)));
-        shown.flat_now.set(flat_now.into());
-        shown.node.set(level.node);
+        view.flat_now.set(flat_now.into());
+        view.node.set(level.node);
         match &mut level.current {
             None => {
-                shown.forget_run();
-                shown.armed.set(level.flat.on.into());
+                view.forget_run();
+                view.armed.set(level.flat.on.into());
             }
             Some(current) => {
                 let held = current.run().held.as_ref();
-                shown
-                    .held
+                view.held
                     .set(held.map_or(Address::NONE, |held| held.address()));
-                shown.run.set(1);
-                self.show_scope(shown);
+                view.run.set(1);
+                self.show_scope(view);
             }
         }
     }
 
     /// The same if only the innermost scope has changed.
-    fn show_scope(&mut self, shown: &Shown) {
+    fn show_scope(&mut self, view: &ThreadView) {
         let level = &mut self.level;
         let Some(current) = level.current.as_mut().filter(|_| level.entered) else {
-            shown.leave_scopes();
-            shown.armed.set(level.flat.on.into());
+            view.leave_scopes();
+            view.armed.set(level.flat.on.into());
             return;
         };
         let run = current.run();
         let wants = run.wants();
-        shown.wants.set(wants.bits());
-        shown.cold.set(run.cold + run.cold_frames());
+        view.wants.set(wants.bits());
+        view.cold.set(run.cold + run.cold_frames());
         let armed = wants.has(Wants::OPERATIONS) || level.flat.on;
-        shown.armed.set(armed.into());
+        view.armed.set(armed.into());
         let (inner, outer) = match run.cold {
             0 => (run.frame(0), run.frame(1)),
             _ => (None, None),
         };
-        shown.frame.set(inner.map_or(0, |frame| frame.serial));
-        shown.families.set(inner.map_or(0, |frame| frame.families));
-        shown.scopes.set(inner.map_or(0, |frame| frame.scopes));
-        shown
-            .outer_wants
+        view.frame.set(inner.map_or(0, |frame| frame.serial));
+        view.families.set(inner.map_or(0, |frame| frame.families));
+        view.scopes.set(inner.map_or(0, |frame| frame.scopes));
+        view.outer_wants
             .set(outer.map_or(0, |frame| frame.wants.bits()));
-        shown.outer_frame.set(outer.map_or(0, |frame| frame.serial));
+        view.outer_frame.set(outer.map_or(0, |frame| frame.serial));
     }
 }
 
@@ -186,14 +183,14 @@ fn with_scope<T>(body: impl FnOnce(&mut State) -> T) -> Option<T> {
 
 fn change<T>(
     body: impl FnOnce(&mut State) -> T,
-    show: impl FnOnce(&mut State, &Shown),
+    show: impl FnOnce(&mut State, &ThreadView),
 ) -> Option<T> {
     let look = |state: &RefCell<State>| {
         let mut state = state.try_borrow_mut().ok()?;
-        SHOWN.with(|shown| {
-            state.count_cold(shown);
+        VIEW.with(|view| {
+            state.count_cold(view);
             let answer = body(&mut state);
-            show(&mut state, shown);
+            show(&mut state, view);
             Some(answer)
         })
     };
@@ -230,7 +227,7 @@ fn with_current<T>(body: impl FnOnce(&mut Current) -> T) -> Option<T> {
 
 /// Tells libtorch whether the operations of the innermost scope are to be intercepted.
 fn arm() {
-    let on = SHOWN.with(|shown| shown.armed.get()) != 0;
+    let on = VIEW.with(|view| view.armed.get()) != 0;
     edge(|edge| edge.arm(on));
 }
 

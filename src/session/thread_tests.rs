@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::run_tests::ATTACH;
-use super::thread::{self, Edge, SHOWN};
+use super::thread::{self, Edge, VIEW};
 use super::{Root, Run, Scope, Session, Token, ValueKind, ValueWants, Wants, family_bit, ops};
 use crate::record::{Element, Tag};
 use graphpatch_core::path::NodePath;
@@ -231,12 +231,12 @@ fn patching(patch: &str) -> Arc<Session> {
 fn what_the_adapter_counts_without_a_call_counts() {
     let session = patching("inner.relu=zero");
     thread::open_run(Some(&session), &root("outer")).unwrap();
-    let cold = || SHOWN.with(|shown| shown.cold.get());
+    let cold = || VIEW.with(|shown| shown.cold.get());
     assert_eq!(cold(), 0);
     assert!(thread::enter(scope("cold")).unwrap().is_cold());
     assert_eq!(cold(), 1);
     // The markers of a TorchScript graph count like this: two scopes begin, and one ends.
-    SHOWN.with(|shown| shown.cold.set(shown.cold.get() + 2 - 1));
+    VIEW.with(|shown| shown.cold.set(shown.cold.get() + 2 - 1));
     let called = scope("called");
     assert_eq!(
         thread::call_next(&called).unwrap(),
@@ -262,7 +262,7 @@ fn what_the_adapter_counts_without_a_call_counts() {
 fn operations_of_other_families_need_no_call() {
     let session = patching("relu_3=zero");
     thread::open_run(Some(&session), &root("families")).unwrap();
-    let shown = || SHOWN.with(|shown| shown.families.get());
+    let shown = || VIEW.with(|shown| shown.families.get());
     let bit = |name: &str| {
         let id = ops::define(&format!("aten::{name}"));
         family_bit(ops::get(id).unwrap().family)
@@ -287,13 +287,13 @@ fn operations_of_other_families_need_no_call() {
 fn scopes_of_other_families_need_no_call() {
     let session = patching("inner_1.relu=zero");
     thread::open_run(Some(&session), &root("families of scopes")).unwrap();
-    let shown = || SHOWN.with(|shown| (shown.cold.get(), shown.scopes.get()));
+    let shown = || VIEW.with(|shown| (shown.cold.get(), shown.scopes.get()));
     let bit = |name: &str| family_bit(scope(name).family());
     assert_eq!(shown(), (0, bit("inner")));
     let other = (0..).map(|i| format!("other{i}x"));
     let other = other.into_iter().find(|name| bit(name) != bit("inner"));
     let enter_other = || {
-        SHOWN.with(|shown| {
+        VIEW.with(|shown| {
             shown.cold.set(1);
             shown.wants.set(0);
             shown.scopes.set(0);

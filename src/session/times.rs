@@ -1,4 +1,4 @@
-//! When things happened: the scopes, operations and patches of runs, for `graphpatch run --trace`.
+//! When the scopes, operations and patches of runs began and ended, for `graphpatch run --trace`.
 //!
 //! Times are those of the host. On a device, the time is when an operation was handed to it; the work may be done later.
 
@@ -9,12 +9,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use graphpatch_core::path::Name;
 use graphpatch_locks::{Mutex, OnceLock};
 
-/// How many slices of a run wait to be taken at most. More are lost, and a note says so.
+/// How many spans of a run wait to be taken at most. More are lost, and a note says so.
 const MOST: usize = 1 << 20;
 
-/// The kind of thing that a [`Slice`] describes.
+/// What a [`Span`] is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum SpanKind {
     Run,
     Scope,
     Operation,
@@ -23,8 +23,8 @@ pub enum What {
 
 /// Something that took time. A patch begins and ends at the same moment.
 #[derive(Clone, Debug)]
-pub struct Slice {
-    pub what: What,
+pub struct Span {
+    pub what: SpanKind,
     /// The path of the scope around it; for a scope, its own path.
     pub scope: Arc<str>,
     /// The name that an operation, or the node of a patch, has in the scope.
@@ -54,7 +54,7 @@ pub(crate) struct Times {
     open: Vec<Open>,
     /// Operations that have begun, by their tokens' numbers.
     begun: Vec<(u32, u64)>,
-    slices: Vec<Slice>,
+    spans: Vec<Span>,
     lost: bool,
 }
 
@@ -77,7 +77,7 @@ impl Clock {
 pub(crate) struct Timeline {
     on: AtomicBool,
     clock: OnceLock<Clock>,
-    /// The runs that may have more slices.
+    /// The runs that may have more spans.
     pub(crate) runs: Mutex<Vec<Arc<Mutex<Times>>>>,
 }
 
@@ -98,7 +98,7 @@ impl Timeline {
             thread: rustix::thread::gettid().as_raw_nonzero().get(),
             open: vec![root],
             begun: Vec::new(),
-            slices: Vec::new(),
+            spans: Vec::new(),
             lost: false,
         }));
         self.runs.lock().push(times.clone());
@@ -116,23 +116,23 @@ impl Timeline {
     }
 
     /// What happened since the last call, run by run, and whether more happened than was kept.
-    pub(crate) fn take(&self) -> (Vec<Slice>, bool) {
-        let mut slices = Vec::new();
+    pub(crate) fn take(&self) -> (Vec<Span>, bool) {
+        let mut spans = Vec::new();
         let mut lost = false;
         self.runs.lock().retain(|run| {
             let mut run = run.lock();
-            slices.append(&mut run.slices);
+            spans.append(&mut run.spans);
             lost |= std::mem::take(&mut run.lost);
             !run.open.is_empty()
         });
-        (slices, lost)
+        (spans, lost)
     }
 }
 
 impl Times {
-    fn push(&mut self, slice: Slice) {
-        match self.slices.len() < MOST {
-            true => self.slices.push(slice),
+    fn push(&mut self, span: Span) {
+        match self.spans.len() < MOST {
+            true => self.spans.push(span),
             false => self.lost = true,
         }
     }
@@ -156,12 +156,12 @@ impl Times {
         if self.open.len() > 1
             && let Some(open) = self.open.pop()
         {
-            self.close(open, What::Scope);
+            self.close(open, SpanKind::Scope);
         }
     }
 
-    fn close(&mut self, open: Open, what: What) {
-        let slice = Slice {
+    fn close(&mut self, open: Open, what: SpanKind) {
+        let span = Span {
             what,
             scope: open.path,
             name: None,
@@ -170,15 +170,15 @@ impl Times {
             end: self.clock.now(),
             thread: self.thread,
         };
-        self.push(slice);
+        self.push(span);
     }
 
     /// The run is over.
     pub(crate) fn end(&mut self) {
         while let Some(open) = self.open.pop() {
             let what = match self.open.is_empty() {
-                true => What::Run,
-                false => What::Scope,
+                true => SpanKind::Run,
+                false => SpanKind::Scope,
             };
             self.close(open, what);
         }
@@ -206,8 +206,8 @@ impl Times {
     /// An operation has returned.
     pub(crate) fn returned(&mut self, serial: u32, depth: u32, name: Name, schema: &Arc<str>) {
         if let Some(begin) = self.take(serial) {
-            let slice = Slice {
-                what: What::Operation,
+            let span = Span {
+                what: SpanKind::Operation,
                 scope: self.scope(depth),
                 name: Some(name),
                 detail: schema.clone(),
@@ -215,15 +215,15 @@ impl Times {
                 end: self.clock.now(),
                 thread: self.thread,
             };
-            self.push(slice);
+            self.push(span);
         }
     }
 
     /// A patch has met a value.
     pub(crate) fn patched(&mut self, depth: u32, name: Name, text: &str) {
         let now = self.clock.now();
-        let slice = Slice {
-            what: What::Patch,
+        let span = Span {
+            what: SpanKind::Patch,
             scope: self.scope(depth),
             name: Some(name),
             detail: text.into(),
@@ -231,6 +231,6 @@ impl Times {
             end: now,
             thread: self.thread,
         };
-        self.push(slice);
+        self.push(span);
     }
 }

@@ -71,7 +71,7 @@ impl Run {
             (_, None) => prepared.output,
             (_, Some(op)) => frame.names().create(op.name),
         };
-        self.tell_name(name);
+        self.note_name(name);
         let site = self.site(0, name);
         if let (Some(operation), Some(plan), None) = (operation, &self.plan, &self.recorder)
             && let Some(frame) = self.frames.last_mut()
@@ -122,7 +122,7 @@ impl Run {
         })
     }
 
-    /// What the value is made from, and the lines of source behind it, if libtorch knows them.
+    /// What the value is made from, and the lines of source that called the operation, if libtorch knows them.
     pub fn args(
         &mut self,
         token: &Token,

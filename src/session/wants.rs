@@ -26,8 +26,8 @@ impl Wants {
     /// Where the number of the place begins. Places are counted from 1; 0 is none.
     pub const SITE_SHIFT: u32 = 16;
 
-    /// What a host is told: all but the bits that are for the adapter alone.
-    const TOLD: u32 = !(Wants::OPERANDS | Wants::SOURCE);
+    /// The bits that a host gets: all but those that are for the adapter alone.
+    const FOR_HOSTS: u32 = !(Wants::OPERANDS | Wants::SOURCE);
 
     /// Nothing at all.
     pub const NOTHING: Wants = Wants(0);
@@ -41,8 +41,8 @@ impl Wants {
     }
 
     /// The bits for a host that knows no libtorch.
-    pub fn told(self) -> u32 {
-        self.0 & Wants::TOLD
+    pub fn for_hosts(self) -> u32 {
+        self.0 & Wants::FOR_HOSTS
     }
 
     pub fn has(self, bit: u32) -> bool {

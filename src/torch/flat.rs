@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::seam_generated as raw;
-use super::table::adapter;
-use graphpatch_core::error::{Error, Result};
+use super::table::{adapter, missing};
+use graphpatch_core::error::Result;
 
 /// Whether some threads have flat runs. If so, the adapter is loaded.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -18,7 +18,7 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 /// [`Error::Torch`] before any session was attached.
 pub fn flat_start(run_at: &[String]) -> Result<()> {
     let start = adapter()?.flat_start;
-    let start = start.ok_or_else(|| Error::Internal("the adapter lacks a call".into()))?;
+    let start = start.ok_or_else(missing)?;
     let names: Vec<raw::GpStr> = run_at
         .iter()
         .map(|name| raw::GpStr {

@@ -1,4 +1,4 @@
-//! Things of the other side that patches hold: tensors of libtorch's, functions of the user's, and copies on devices. The core
+//! Objects of libtorch and of the user that patches hold: tensors, functions, and copies on devices. The crate `graphpatch-core`
 //! knows them only as traits; their pointers are here.
 
 use std::any::Any;

@@ -1,5 +1,4 @@
-//! The part of libtorch's side that a host needs which reports its modules by calls (C++, Python): its values, and the
-//! addresses of its parameters. All its other calls go to the session ([`graphpatch_session::thread`]).
+//! Calls of a host (C++, Python) that need libtorch: showing its values, and the addresses of its parameters. All its other calls go to the session ([`graphpatch_session::thread`]).
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -93,9 +92,9 @@ pub unsafe fn run_parameters(identities: &[*const c_void]) -> Result<()> {
     Ok(())
 }
 
-/// The value of the present scope that is shown.
+/// Which value of the innermost scope a host shows.
 #[derive(Clone, Copy, Debug)]
-pub enum Shown {
+pub enum HostValue {
     /// The argument at this index.
     Input(u32),
     /// All arguments, as a tuple.
@@ -150,12 +149,12 @@ fn item(element: &Element<'_>) -> raw::GpItem {
 /// # Safety
 ///
 /// Each tensor's identity is the address of a live `at::TensorImpl` of this process's libtorch.
-pub unsafe fn show(shown: Shown, elements: &[Element<'_>]) -> Result<u32> {
+pub unsafe fn show(shown: HostValue, elements: &[Element<'_>]) -> Result<u32> {
     let show = adapter()?.value.ok_or_else(missing)?;
     let (kind, index, owned) = match shown {
-        Shown::Input(index) => (raw::GP_VALUE_INPUT, index, false),
-        Shown::Inputs => (raw::GP_VALUE_INPUTS, 0, false),
-        Shown::Output { owned } => (raw::GP_VALUE_OUTPUT, 0, owned),
+        HostValue::Input(index) => (raw::GP_VALUE_INPUT, index, false),
+        HostValue::Inputs => (raw::GP_VALUE_INPUTS, 0, false),
+        HostValue::Output { owned } => (raw::GP_VALUE_OUTPUT, 0, owned),
     };
     let items: Vec<raw::GpItem> = elements.iter().map(item).collect();
     let mut changed = 0;

@@ -21,4 +21,4 @@ mod table;
 pub use attach::{attach, detach, start};
 pub use flat::{OwnCall, flat_forked, flat_start, flat_thread, is_flat};
 pub use foreign::{NativeFunction, Takes, foreign, lend};
-pub use host_calls::{Leaf, Shown, leaf, run_begin, run_parameters, scope_enter, show};
+pub use host_calls::{HostValue, Leaf, leaf, run_begin, run_parameters, scope_enter, show};

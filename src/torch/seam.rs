@@ -1,7 +1,7 @@
-//! The core's side of the seam: takes raw structs and makes safe calls of [`graphpatch_session`].
+//! The Rust half of the seam: takes raw structs and makes safe calls of [`graphpatch_session`].
 //!
-//! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends at this edge: it
-//! disables the library and the host goes on.
+//! Every function here is called by the adapter (see `seam.h` for the contract). A panic ends here: it
+//! disables the library, and the program goes on.
 
 mod apply;
 mod calls;
@@ -18,7 +18,7 @@ use guard::guard;
 use lent::text;
 
 use super::seam_generated as raw;
-use graphpatch_session::thread::Shown;
+use graphpatch_session::thread::ThreadView;
 use graphpatch_session::{self as session, Wants};
 
 /// The table that the adapter gets; lives as long as the process.
@@ -88,11 +88,11 @@ const _: () = {
     assert!(Wants::OPERANDS == raw::GP_WANTS_OPERANDS);
     assert!(Wants::SOURCE == raw::GP_WANTS_SOURCE);
     assert!(Wants::SITE_SHIFT == raw::GP_WANTS_SITE_SHIFT);
-    assert!(size_of::<Shown>() == size_of::<raw::GpThread>());
-    assert!(align_of::<Shown>() == align_of::<raw::GpThread>());
+    assert!(size_of::<ThreadView>() == size_of::<raw::GpThread>());
+    assert!(align_of::<ThreadView>() == align_of::<raw::GpThread>());
     macro_rules! same_place {
         ($($field:ident)*) => {
-            $(assert!(std::mem::offset_of!(Shown, $field) == std::mem::offset_of!(raw::GpThread, $field));)*
+            $(assert!(std::mem::offset_of!(ThreadView, $field) == std::mem::offset_of!(raw::GpThread, $field));)*
         };
     }
     same_place!(run wants frame outer_wants outer_frame cold armed families scopes declined flat flat_now node held);

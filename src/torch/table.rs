@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use super::seam_generated as raw;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_locks::OnceLock;
+use graphpatch_session::thread::not_started;
 
 /// Set once, when the adapter has started, and kept as long as the process lives. It is read without a lock, because every
 /// value and scope of a host is looked up here.
@@ -32,12 +33,7 @@ pub(crate) fn started() -> Option<&'static raw::GpAdapter> {
 ///
 /// [`Error::Torch`] before the adapter was loaded.
 pub(crate) fn adapter() -> Result<&'static raw::GpAdapter> {
-    started().ok_or_else(|| {
-        Error::Torch(
-            "no session was attached to libtorch in this process yet, nor was the adapter loaded"
-                .into(),
-        )
-    })
+    started().ok_or_else(not_started)
 }
 
 /// Makes the table public. Called when the adapter in this library has started.

@@ -50,7 +50,7 @@ pub struct Attach {
     json: bool,
 }
 
-/// What came of it.
+/// What was done, for `--json` and for the messages.
 #[derive(Default)]
 struct Outcome {
     listened_before: bool,
@@ -62,7 +62,7 @@ impl Attach {
     pub fn run(self) -> Result<u8, Stop> {
         if self.detach {
             processes::choose(Some(self.pid))?.ask(&Live::Detach {})?;
-            return self.tell_of_detaching();
+            return self.report_detached();
         }
         let outcome = match processes::only(Some(self.pid))? {
             Some(_) => Outcome {
@@ -71,7 +71,7 @@ impl Attach {
             },
             None => self.attach()?,
         };
-        self.tell(&outcome)
+        self.report(&outcome)
     }
 
     fn attach(&self) -> Result<Outcome, Stop> {
@@ -233,7 +233,7 @@ impl Attach {
         }
     }
 
-    fn tell(&self, outcome: &Outcome) -> Result<u8, Stop> {
+    fn report(&self, outcome: &Outcome) -> Result<u8, Stop> {
         let Attached {
             python,
             tells_of_runs,
@@ -271,7 +271,7 @@ impl Attach {
         Ok(0)
     }
 
-    fn tell_of_detaching(&self) -> Result<u8, Stop> {
+    fn report_detached(&self) -> Result<u8, Stop> {
         print(&match self.json {
             true => format!("{}\n", json!({"pid": self.pid, "detached": true})),
             false => format!("process {} listens no more, and runs as before\n", self.pid),

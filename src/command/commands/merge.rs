@@ -41,7 +41,7 @@ impl Merge {
         }
         let merged = merge(&files)?;
         merged.save(&self.output)?;
-        print(&told(&merged.graphs)).map(|()| 0)
+        print(&differences(&merged.graphs)).map(|()| 0)
     }
 }
 
@@ -112,7 +112,7 @@ fn expand(pattern: &Path) -> Result<Vec<PathBuf>, Stop> {
 }
 
 /// What differs between the ranks, one node a line.
-fn told(graphs: &[Graph]) -> String {
+fn differences(graphs: &[Graph]) -> String {
     let mut text = String::new();
     for graph in graphs {
         let mut lines = Vec::new();

@@ -6,7 +6,7 @@ use std::path::Path;
 use graphpatch_core::error::Error;
 use graphpatch_core::output::replace;
 use graphpatch_protocol::Report;
-use graphpatch_protocol::trace::{Event, What};
+use graphpatch_protocol::trace::{Event, EventKind};
 use serde_json::{Value, json};
 
 /// Writes the trace.
@@ -45,10 +45,10 @@ fn one(event: &Event, first: u64) -> Value {
     let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
     let last = || event.path.rsplit('.').next().unwrap_or_default();
     let (category, name, about) = match event.what {
-        What::Run => ("run", &*event.detail, "root"),
-        What::Scope => ("scope", last(), "class"),
-        What::Operation => ("operation", last(), "schema"),
-        What::Patch => ("patch", &*event.detail, "patch"),
+        EventKind::Run => ("run", &*event.detail, "root"),
+        EventKind::Scope => ("scope", last(), "class"),
+        EventKind::Operation => ("operation", last(), "schema"),
+        EventKind::Patch => ("patch", &*event.detail, "patch"),
     };
     let mut shown = json!({
         "cat": category,
@@ -59,7 +59,7 @@ fn one(event: &Event, first: u64) -> Value {
         "args": { "path": event.path, about: event.detail },
     });
     match event.what {
-        What::Patch => {
+        EventKind::Patch => {
             shown["ph"] = json!("i");
             shown["s"] = json!("t");
         }

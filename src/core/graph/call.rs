@@ -1,4 +1,5 @@
-//! How a node came about: what was called, with what, and from where. A node that differed between runs has several.
+//! The calls that led to a node: what was called, with which arguments, and from where. A node that was called differently in
+//! different runs has several.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ pub(super) const MOST_CALLS: usize = 8;
 /// What is written for an argument that was not recorded.
 const UNKNOWN: &str = "...";
 
-/// How one run, or several, came to a node.
+/// One way in which runs called a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     pub kind: Kind,
@@ -31,7 +32,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// How the first run that had the node came to it.
+    /// The call of the first run that had the node.
     pub fn first(node: &Node) -> Call {
         let kwargs = match node.is_scope() && node.other_calls.is_empty() {
             true => inputs(node),
@@ -99,12 +100,12 @@ fn inputs(scope: &Node) -> Vec<(String, Arg)> {
 }
 
 impl Node {
-    /// Every way in which runs came to the node, that of the first run first.
+    /// Every way in which runs called the node, that of the first run first.
     pub fn calls(&self) -> impl Iterator<Item = Call> {
         std::iter::once(Call::first(self)).chain(self.other_calls.iter().cloned())
     }
 
-    /// Notes how another graph's runs came to this node, before anything of them is merged into it.
+    /// Adds the calls of another graph's runs, before anything else of that graph is merged into this node.
     pub(super) fn merge_calls(&mut self, other: &Node) {
         let first = Call::first(self);
         for mut call in other.calls() {

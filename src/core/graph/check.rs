@@ -9,7 +9,7 @@ use crate::path::{NodePath, Pattern};
 pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
     let mut bad = Vec::new();
     for path in paths {
-        // The graph that knows most of the path gives the reason.
+        // The reason is that of the graph which has the longest part of the path.
         let meant = || graphs.iter().filter(|graph| path.means(&graph.name));
         if let Some(root) = &path.root
             && !graphs.is_empty()

@@ -43,7 +43,7 @@ impl Node {
         self.lines().join(&format!(" {OTHER_RUNS}"))
     }
 
-    /// The line of each way in which runs came to the node, that of the first run first.
+    /// The line of each way in which runs called the node, that of the first run first.
     fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for call in self.calls() {

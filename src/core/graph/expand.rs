@@ -1,4 +1,4 @@
-//! What patterns mean in recorded graphs: their tensors, and patches at each of these.
+//! Patterns in recorded graphs: the tensors that they match, and a patch at each of these.
 
 use std::collections::HashSet;
 
@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::patch::PatchSpec;
 use crate::path::{NodePath, Pattern};
 
-/// The tensors that the patterns mean, each once, in the order of the graphs.
+/// The tensors that the patterns match, each once, in the order of the graphs.
 ///
 /// # Errors
 ///
-/// [`Error::Path`] for the first pattern that means none, with what may have been meant.
+/// [`Error::Path`] for the first pattern that matches none, with similar paths.
 pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>> {
     let tensors = tensors(graphs)?;
     for pattern in patterns {
@@ -28,7 +28,7 @@ pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>>
 ///
 /// # Errors
 ///
-/// [`Error::Path`] names all patterns that mean no tensor, with what may have been meant.
+/// [`Error::Path`] names all patterns that match no tensor, with similar paths.
 pub fn expand(graphs: &[Graph], patches: Vec<PatchSpec>) -> Result<Vec<PatchSpec>> {
     if !patches.iter().any(|patch| is_pattern(graphs, &patch.path)) {
         return Ok(patches);
@@ -56,7 +56,7 @@ pub fn expand(graphs: &[Graph], patches: Vec<PatchSpec>) -> Result<Vec<PatchSpec
     }
 }
 
-/// Whether the path means several nodes, and none of the graphs has a key of a dict that is written so.
+/// Whether the path is a pattern. It is none if a graph has a key of a dict that is written so.
 fn is_pattern(graphs: &[Graph], path: &NodePath) -> bool {
     path.is_pattern() && !graphs.iter().any(|graph| graph.value(path).is_some())
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::nested;
 use crate::output::replace;
 use crate::whole;
@@ -74,14 +75,14 @@ impl GraphFile {
         };
         let any = nested::read(bytes, read)
             .ok_or_else(too_deep)?
-            .map_err(Fault::json)?;
+            .map_err(of_json)?;
         is_graph_file(&any)?;
         let read = |mut json| serde_path_to_error::deserialize(&mut json);
         let saved: Result<GraphFile, serde_path_to_error::Error<serde_json::Error>> =
             nested::read(bytes, read).ok_or_else(too_deep)?;
         let saved = saved.map_err(|error| {
             let place = error.path().to_string();
-            Fault::json(error.into_inner()).within(&place, &any)
+            within(of_json(error.into_inner()), &place, &any)
         })?;
         for (i, graph) in saved.graphs.iter().enumerate() {
             let place = format!("graphs[{i}].root");
@@ -130,57 +131,41 @@ fn foreign(place: &str, why: &str) -> Fault {
     )
 }
 
-/// Where and why a file is refused.
-pub(super) struct Fault {
-    place: String,
-    why: String,
-}
-
-impl Fault {
-    fn at(place: impl Into<String>, why: impl Into<String>) -> Fault {
-        Fault {
-            place: place.into(),
-            why: why.into(),
-        }
-    }
-
-    /// Puts the node's path behind the place that the JSON reader names.
-    fn within(self, place: &str, any: &serde_json::Value) -> Fault {
-        let known = if place == "." || place == "?" {
-            ""
-        } else {
-            place
-        };
-        let comma = if known.is_empty() { "" } else { ", " };
-        Fault {
-            place: format!("{}{comma}{known}{}", self.place, node_at(known, any)),
-            ..self
-        }
-    }
-
-    fn json(error: serde_json::Error) -> Fault {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        let text = error.to_string();
-        let why = text
-            .rsplit_once(" at line ")
-            .map_or(&*text, |(why, _)| why)
-            .to_owned();
-        match error.classify() {
-            serde_json::error::Category::Data => Fault { place, why },
-            serde_json::error::Category::Eof => Fault {
-                place,
-                why: "damaged, it ends too early: copy it again, or record the graph again"
-                    .to_owned(),
-            },
-            _ => Fault {
-                place,
-                why: format!("damaged, not valid JSON: {why}"),
-            },
-        }
+/// Appends the node's path to the place that the JSON reader names.
+fn within(fault: Fault, place: &str, any: &serde_json::Value) -> Fault {
+    let known = if place == "." || place == "?" {
+        ""
+    } else {
+        place
+    };
+    let comma = if known.is_empty() { "" } else { ", " };
+    Fault {
+        place: format!("{}{comma}{known}{}", fault.place, node_at(known, any)),
+        ..fault
     }
 }
 
-/// The kind of a file that is not JSON, told by its first bytes.
+fn of_json(error: serde_json::Error) -> Fault {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let text = error.to_string();
+    let why = text
+        .rsplit_once(" at line ")
+        .map_or(&*text, |(why, _)| why)
+        .to_owned();
+    match error.classify() {
+        serde_json::error::Category::Data => Fault { place, why },
+        serde_json::error::Category::Eof => Fault {
+            place,
+            why: "damaged, it ends too early: copy it again, or record the graph again".to_owned(),
+        },
+        _ => Fault {
+            place,
+            why: format!("damaged, not valid JSON: {why}"),
+        },
+    }
+}
+
+/// The kind of a file that is not JSON, recognized by its first bytes.
 fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 6] = [
         (b"\x89PNG", "a PNG image"),

@@ -229,7 +229,7 @@ fn child_or_alias<'a>(scope: &'a Node, name: &str) -> Option<&'a Node> {
 }
 
 /// Whether a call is the first of several calls of its module in the scope. The later calls need not be named like the first
-/// one with a number behind: the later calls of `layers_0` are `layers_1` and so on, whichever number is free.
+/// one with a number at the end: the later calls of `layers_0` are `layers_1` and so on, whichever number is free.
 fn is_first_of_several(scope: &Node, call: &Node) -> bool {
     let is_call = |node: &&Node| {
         node.is_scope() && node.module_path == call.module_path && node.target == call.target

@@ -1,6 +1,6 @@
 //! Merging a further run into a graph, by path.
 //!
-//! A node that only the new run has is put behind the sibling that it followed in that run, and before `output`. A node that
+//! A node that only the new run has is put after the sibling that it followed in that run, and before `output`. A node that
 //! only one side has is marked. How a node was called (target, args, frames) stays as the first run had it; the calls of other
 //! runs are kept beside it (`call.rs`).
 
@@ -21,7 +21,7 @@ impl Graph {
         self.runs += other.runs;
     }
 
-    /// Adds what a run that still goes on has seen.
+    /// Adds what an unfinished run has seen so far.
     pub fn merge_open(&mut self, other: Graph) {
         self.root.merge(other.root, false);
         self.runs += other.runs;

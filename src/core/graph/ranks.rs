@@ -51,7 +51,7 @@ pub fn merge_ranks(ranks: Vec<RankGraphs>) -> Vec<Graph> {
                     .iter()
                     .map(|(rank, value)| (*rank, value))
                     .collect();
-                tell_ranks(value, &of_ranks, has_root.len(), &names);
+                note_ranks(value, &of_ranks, has_root.len(), &names);
             }
         });
     }
@@ -97,7 +97,7 @@ fn whole(info: &TensorInfo) -> Option<(Vec<Dim>, String)> {
 }
 
 /// Notes in a merged value what differs between the ranks.
-fn tell_ranks(value: &mut Value, of_ranks: &[(usize, &Value)], all: usize, names: &[String]) {
+fn note_ranks(value: &mut Value, of_ranks: &[(usize, &Value)], all: usize, names: &[String]) {
     let elements = |at: usize| -> Vec<(usize, &Value)> {
         let found = of_ranks.iter();
         found
@@ -105,21 +105,21 @@ fn tell_ranks(value: &mut Value, of_ranks: &[(usize, &Value)], all: usize, names
             .collect()
     };
     match value {
-        Value::Tensor(info) => tell_shapes(info, of_ranks, all, names),
+        Value::Tensor(info) => note_shapes(info, of_ranks, all, names),
         Value::Tuple(values) | Value::List(values) => {
             for (at, value) in values.iter_mut().enumerate() {
-                tell_ranks(value, &elements(at), all, names);
+                note_ranks(value, &elements(at), all, names);
             }
         }
         Value::Dict(values) => {
             for (at, (_, value)) in values.iter_mut().enumerate() {
-                tell_ranks(value, &elements(at), all, names);
+                note_ranks(value, &elements(at), all, names);
             }
         }
         Value::Mixed(kinds) => {
             for kind in kinds {
                 if let Value::Tensor(info) = kind {
-                    tell_shapes(info, of_ranks, all, names);
+                    note_shapes(info, of_ranks, all, names);
                 }
             }
         }
@@ -135,7 +135,7 @@ fn element(value: &Value, at: usize) -> Option<&Value> {
     }
 }
 
-fn tell_shapes(info: &mut TensorInfo, of_ranks: &[(usize, &Value)], all: usize, names: &[String]) {
+fn note_shapes(info: &mut TensorInfo, of_ranks: &[(usize, &Value)], all: usize, names: &[String]) {
     let shapes: Vec<(usize, &[Dim])> = of_ranks
         .iter()
         .filter_map(|(rank, value)| match value {
@@ -149,7 +149,7 @@ fn tell_shapes(info: &mut TensorInfo, of_ranks: &[(usize, &Value)], all: usize, 
     if !differ && shapes.len() == all {
         return;
     }
-    let told: Vec<String> = shapes
+    let parts: Vec<String> = shapes
         .iter()
         .map(|(rank, shape)| {
             let sizes: Vec<String> = shape.iter().map(Dim::to_string).collect();
@@ -157,7 +157,7 @@ fn tell_shapes(info: &mut TensorInfo, of_ranks: &[(usize, &Value)], all: usize, 
         })
         .collect();
     let only = if shapes.len() == all { "" } else { "only " };
-    info.layout = format!("{}; {only}{}", info.layout, told.join(", ")).into();
+    info.layout = format!("{}; {only}{}", info.layout, parts.join(", ")).into();
 }
 
 #[cfg(test)]

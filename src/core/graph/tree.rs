@@ -1,5 +1,5 @@
-//! The tree as text: in the plain form that the tests below fix, and as a person at a terminal may want it: cut, folded, counted,
-//! colored.
+//! The tree as text: in a plain form that other programs may read, and for a terminal, with limited depth, folded neighbours,
+//! counts and colors.
 
 use super::counts::Counts;
 use super::{Graph, Kind, Node, Value};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::path::NodePath;
 use crate::plain::plain_line;
 
-/// The part that a piece of a tree's text plays, for a caller that colors it.
+/// What a piece of a tree's text is, for a caller that colors it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The lines of the tree itself.
@@ -19,7 +19,7 @@ pub enum Part {
     Output,
     /// An element of a container.
     Element,
-    /// The type behind a name.
+    /// The type after a name.
     Label,
     /// A note about a scope: its counts, or which scope it repeats.
     Remark,
@@ -183,7 +183,7 @@ fn branch(indent: &str, last: bool) -> (String, String) {
     }
 }
 
-/// How many of the scopes behind the first one look exactly like it.
+/// How many of the scopes after the first one look exactly like it.
 fn repeats(siblings: &[Node]) -> usize {
     let Some((first, others)) = siblings.split_first() else {
         return 0;

@@ -66,7 +66,7 @@ impl std::fmt::Display for Dim {
     }
 }
 
-/// A text that is the same for most values, and takes no memory of its own then.
+/// A text that is usually one of a few constants, which need no memory of their own.
 pub type Text = Cow<'static, str>;
 
 /// A tensor without its data. Where runs differed, dtype, device and layout hold all that was seen, as `a|b`.

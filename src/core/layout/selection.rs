@@ -46,7 +46,7 @@ pub struct Selection {
 }
 
 /// What is selected, in the order of dimensions, each with the number of the slice's item that selects it. The number is `None`
-/// for a dimension that an ellipsis stands for, or that lies behind the last item.
+/// for a dimension that an ellipsis stands for, or that comes after the last item.
 type List = SmallVec<[(Option<usize>, Selected); 8]>;
 
 impl Slice {
@@ -99,7 +99,7 @@ fn selected(items: &[Item], sizes: &[i64]) -> Result<List, String> {
         return Err(format!("too many indices for tensor of dimension {rank}"));
     };
     let mut out = List::new();
-    // The tensor's dimension that comes next; beyond the last one behind a second ellipsis.
+    // The tensor's dimension that comes next; beyond the last one after a second ellipsis.
     let mut next = 0;
     for (number, item) in items.iter().enumerate() {
         let past_the_end = match item {
@@ -150,7 +150,7 @@ impl Selection {
         for (_, selected) in &self.selected {
             let indices = match selected {
                 Selected::NewAxis => {
-                    // PyTorch's unsqueeze gives it the stride of a dimension around the one behind it.
+                    // PyTorch's unsqueeze gives it the stride of a dimension around the next one.
                     let stride = dims.peek().map_or(1, |(n, step)| n.wrapping_mul(**step));
                     region.sizes.push(1);
                     region.strides.push(stride);

@@ -1,4 +1,4 @@
-//! What a registered patch does when its value is at hand: the spec with its files read and its numbers checked.
+//! What a registered patch does to its value: the spec, after its files were read and its numbers checked.
 
 use std::any::Any;
 use std::fmt;
@@ -20,12 +20,12 @@ pub enum Operand {
     Foreign(Arc<dyn ForeignTensor>),
 }
 
-/// A tensor that the crate at the edge to libtorch holds for a patch; only that crate can look into it.
+/// A tensor of libtorch that a patch holds; only the crate `graphpatch-torch` can look into it.
 ///
 /// Dropping it may run code of the user's. So it is never dropped while a lock of ours is held.
 pub trait ForeignTensor: Any + Send + Sync + fmt::Debug {}
 
-/// A function of the user's that changes a value; only the crate at the edge that calls it can look into it.
+/// A function of the user's that changes a value; only the crate that calls it can look into it.
 ///
 /// Dropping it may run code of the user's. So it is never dropped while a lock of ours is held.
 pub trait UserFunction: Any + Send + Sync + fmt::Debug {}

@@ -11,7 +11,7 @@ use once_cell::sync::OnceCell;
 use crate::error::Result;
 use crate::tensor::{Dtype, HostTensor};
 
-/// A copy in the memory of a device, held by the crate at the edge that made it.
+/// A copy in the memory of a device; only the crate that made it can look into it.
 ///
 /// Dropping it may run code of the user's. So it is never dropped while a lock of ours is held.
 pub trait Remote: Any + Send + Sync + fmt::Debug {

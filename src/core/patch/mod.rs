@@ -78,3 +78,15 @@ pub struct PatchSpec {
     #[serde(default, skip_serializing_if = "RunRange::is_all")]
     pub runs: RunRange,
 }
+
+impl PatchSpec {
+    /// A patch of this kind at the whole value, in all runs.
+    pub fn whole(path: NodePath, kind: Kind) -> PatchSpec {
+        PatchSpec {
+            path,
+            slice: Slice::whole(),
+            kind,
+            runs: RunRange::default(),
+        }
+    }
+}

@@ -44,7 +44,7 @@ pub struct Patch {
     pub resident: OnceLock<Arc<dyn PatchMemory>>,
 }
 
-/// How often runs came by a patch, and what happened there. It outlives the patch where somebody still wants to know.
+/// How often runs reached a patch, and what happened there. It may outlive the patch: see [`Patch::reached`].
 #[derive(Debug, Default)]
 pub struct Reached {
     matched: AtomicU64,
@@ -130,7 +130,7 @@ impl Patch {
         self.reached.matched.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Who wants to know this after the patch has been taken away keeps it: a run that began before may still come by.
+    /// Shared, so that it can be read after the patch was taken away: a run that began before may still reach the patch.
     pub fn reached(&self) -> &Arc<Reached> {
         &self.reached
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 #[serde(try_from = "String", into = "String")]
 pub struct RunRange {
     pub from: u64,
-    /// The first run behind the range; without it the range has no end.
+    /// The first run after the range; without it the range has no end.
     pub until: Option<u64>,
 }
 
@@ -92,19 +92,7 @@ impl fmt::Display for RunRange {
     }
 }
 
-impl TryFrom<String> for RunRange {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<RunRange, Error> {
-        text.parse()
-    }
-}
-
-impl From<RunRange> for String {
-    fn from(runs: RunRange) -> String {
-        runs.to_string()
-    }
-}
+as_text!(RunRange);
 
 #[cfg(test)]
 pub(super) mod tests {

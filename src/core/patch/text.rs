@@ -73,7 +73,7 @@ impl FromStr for PatchSpec {
     }
 }
 
-/// Reads what stands behind the `=`, which begins at byte `from`.
+/// Reads what follows the `=`, which begins at byte `from`.
 fn kind(text: &str, from: usize) -> Result<Kind, Error> {
     let action = text.get(from..).unwrap_or_default();
     let (word, value) = match action.split_once(':') {

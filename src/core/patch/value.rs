@@ -25,7 +25,7 @@ impl FromStr for Value {
         if !begin.starts_with('@') {
             return text.parse().map(Value::Number);
         }
-        // The name of a file, or its key, may end in a space, so nothing is trimmed behind it.
+        // The name of a file, or its key, may end in a space, so nothing is trimmed at the end.
         let before = text.chars().count() - begin.chars().count();
         match begin.parse() {
             Ok(file) => Ok(Value::File(file)),
@@ -55,19 +55,7 @@ impl From<Number> for Value {
     }
 }
 
-impl TryFrom<String> for Value {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Value, Error> {
-        text.parse()
-    }
-}
-
-impl From<Value> for String {
-    fn from(value: Value) -> String {
-        value.to_string()
-    }
-}
+as_text!(Value);
 
 #[cfg(test)]
 pub(super) mod tests {

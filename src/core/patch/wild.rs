@@ -170,7 +170,7 @@ impl Wild {
         self.paths.get(patch as usize)?.0.get(at as usize)
     }
 
-    /// The site for these cursors. `**` may also match no name at all, so the part behind it is added.
+    /// The site for these cursors. `**` may also match no name at all, so the part after it is added.
     fn site_of(&self, mut cursors: Vec<Cursor>) -> u32 {
         let mut at = 0;
         while let Some((patch, part)) = cursors.get(at).copied() {

@@ -41,7 +41,7 @@ enum Part {
 
 impl Glob {
     /// With `by_names` the text is divided into names by [`SEPARATOR`], and only `**` means several of them. `\` takes the meaning
-    /// from the character behind it.
+    /// from the character after it.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Glob {
         self.follow(&self.parts, &text, at).last() == Some(&true)
     }
 
-    /// From the places of the text that have been reached, those that are reached behind these parts.
+    /// From the places of the text that have been reached, those that are reached after these parts.
     fn follow(&self, parts: &[Part], text: &[char], from: Vec<bool>) -> Vec<bool> {
         parts.iter().fold(from, |from, part| match part {
             Part::One(c) => step(&from, |at| text[at] == *c),
@@ -189,7 +189,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads what a `*` begins. Returns whether a separator behind it was read, too.
+    /// Reads what a `*` begins. Returns whether a separator after it was read, too.
     fn star(&mut self) -> bool {
         if self.chars.next_if_eq(&'*').is_none() {
             self.push(Part::Some);

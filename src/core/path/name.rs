@@ -87,7 +87,7 @@ pub(super) fn lookup(text: &str) -> Option<Base> {
     INTERNER.read().ids.get(text).copied()
 }
 
-/// The text behind a base; empty for a number that [`intern`] never gave.
+/// The text of a base; empty for a number that [`intern`] never gave.
 pub fn base_str(base: Base) -> Arc<str> {
     match INTERNER.read().texts.get(base as usize) {
         Some(text) => text.clone(),
@@ -173,7 +173,7 @@ fn split_number(text: &str) -> Option<(&str, i32)> {
     }
 }
 
-/// The text behind [`Name::family`] of the name that this text is; nothing is interned.
+/// The text of the [`Name::family`] that this name has; nothing is interned.
 pub fn family_text(mut text: &str) -> &str {
     while let Some((base, _)) = split_number(text) {
         text = base;

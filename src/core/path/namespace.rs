@@ -25,7 +25,7 @@ struct Numbers {
     zero: bool,
     /// The numbers from 1 to this one.
     upto: i32,
-    /// Numbers behind `upto`, with a gap before each run of them.
+    /// Numbers above `upto`, with a gap before each sequence of them.
     more: FxHashSet<i32>,
 }
 
@@ -55,7 +55,7 @@ impl Numbers {
         }
     }
 
-    /// Whether the next name continues the range, and all behind it are free.
+    /// Whether the next name continues the range, and all after it are free.
     fn is_even(&self) -> bool {
         self.count == self.upto && self.more.is_empty()
     }

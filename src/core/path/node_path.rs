@@ -233,19 +233,7 @@ impl fmt::Display for NodePath {
     }
 }
 
-impl TryFrom<String> for NodePath {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<NodePath, Error> {
-        text.parse()
-    }
-}
-
-impl From<NodePath> for String {
-    fn from(path: NodePath) -> String {
-        path.to_string()
-    }
-}
+as_text!(NodePath);
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Patterns over paths: what stands where several nodes are meant.
+//! Patterns over paths, each of which matches several nodes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -35,7 +35,7 @@ impl FromStr for Pattern {
             }
             _ => (None, text),
         };
-        // Names become the parts of a file's path, which is what globs know.
+        // Names become the parts of a file's path, since globs match such paths.
         let (mut glob, mut escaped) = (String::new(), false);
         for c in names.chars() {
             match c {
@@ -65,7 +65,7 @@ impl Pattern {
         self.root.as_deref()
     }
 
-    /// Whether it means the path, whatever its root.
+    /// Whether it matches the path, whatever its root.
     pub fn fits(&self, path: &NodePath) -> bool {
         let mut text = path.names.join("/");
         for key in &path.dig {
@@ -75,13 +75,13 @@ impl Pattern {
         self.glob.is_match(&text)
     }
 
-    /// Whether it means the path in the root with this name.
+    /// Whether it matches the path in the root with this name.
     pub fn takes(&self, root: &str, path: &NodePath) -> bool {
         let given = self.root.as_deref();
         given.is_none_or(|given| names_root(given, root)) && self.fits(path)
     }
 
-    /// The same pattern with something behind it.
+    /// The same pattern with a text appended.
     pub fn with(&self, end: &str) -> Option<Pattern> {
         format!("{}{end}", self.text).parse().ok()
     }

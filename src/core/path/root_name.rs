@@ -3,7 +3,7 @@
 /// Whether `given` names the root `name`, such as `GPT2LMHeadModel.forward#2`.
 ///
 /// The parts of a name stand between dots. The last part is the method, which may be left out: `Decoder.forward` and `Decoder`
-/// both name `translator.Decoder.forward`. A second living model of the same class has a number behind `#`, which is never left
+/// both name `translator.Decoder.forward`. A second living model of the same class has a number after `#`, which is never left
 /// out: `Decoder` means the first model.
 pub fn names_root(given: &str, name: &str) -> bool {
     if given == name {

@@ -211,19 +211,7 @@ impl fmt::Display for Slice {
     }
 }
 
-impl TryFrom<String> for Slice {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Slice, Error> {
-        text.parse()
-    }
-}
-
-impl From<Slice> for String {
-    fn from(slice: Slice) -> String {
-        slice.to_string()
-    }
-}
+as_text!(Slice);
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -9,7 +9,7 @@ use super::{HostTensor, gguf, npy, safetensors, saved};
 use crate::error::{Error, Result};
 
 /// `@file.npy`, `@file.safetensors#key`, `@file.gguf#key`, `@file.pt` or `@file.pt#key`. In the name of the file a `\` takes
-/// away the meaning of the character behind it (`@a\#b.npy`); the key is everything behind the `#`, as it is.
+/// away the meaning of the character after it (`@a\#b.npy`); the key is everything after the `#`, as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileValue {
     pub file: PathBuf,

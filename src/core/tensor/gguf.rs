@@ -6,10 +6,11 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::input::{Fault, fill, open};
+use super::input::{fill, open};
 use super::missing::missing;
 use super::{Dtype, HostTensor};
 use crate::error::Result;
+use crate::fault::Fault;
 
 const MAGIC: &[u8] = b"GGUF";
 /// Limits for the numbers in a file, so that a damaged file cannot ask for endless memory.

@@ -1,34 +1,11 @@
-//! An open file that a tensor is read from, and what is wrong with it: what the readers of all formats share.
+//! An open file that a tensor is read from: what the readers of all formats share.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-
-/// Where and why a file is refused.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub place: String,
-    pub why: String,
-}
-
-impl Fault {
-    pub fn at(place: impl Into<String>, why: impl Into<String>) -> Fault {
-        Fault {
-            place: place.into(),
-            why: why.into(),
-        }
-    }
-
-    pub fn of(self, file: &Path) -> Error {
-        Error::Format {
-            file: file.to_owned(),
-            place: self.place,
-            why: self.why,
-        }
-    }
-}
+use crate::fault::Fault;
 
 /// Opens a file and gives its length. Only regular files are taken: others could block, or give their bytes only once.
 pub(super) fn open(file: &Path) -> Result<(File, u64)> {

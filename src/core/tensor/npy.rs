@@ -1,12 +1,13 @@
-//! NumPy's npy files (`np.lib.format`): one array behind a header, which `npy_header.rs` reads.
+//! NumPy's npy files (`np.lib.format`): a header, which `npy_header.rs` reads, and one array.
 
 use std::io::Read;
 use std::path::Path;
 
-use super::input::{Fault, fill, open};
+use super::input::{fill, open};
 use super::npy_header::Header;
 use super::{Dtype, HostTensor};
 use crate::error::Result;
+use crate::fault::Fault;
 use crate::layout;
 
 const MAGIC: &[u8] = b"\x93NUMPY";

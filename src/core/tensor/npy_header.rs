@@ -3,7 +3,7 @@
 //! This is no parser of Python: it takes what NumPy writes, in any spacing, and nothing that could nest.
 
 use super::Dtype;
-use super::input::Fault;
+use crate::fault::Fault;
 
 /// What the header says.
 pub(super) struct Header {

@@ -103,19 +103,7 @@ impl fmt::Display for Number {
     }
 }
 
-impl TryFrom<String> for Number {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Number, Error> {
-        text.parse()
-    }
-}
-
-impl From<Number> for String {
-    fn from(number: Number) -> String {
-        number.to_string()
-    }
-}
+as_text!(Number);
 
 #[cfg(test)]
 pub(crate) mod tests {

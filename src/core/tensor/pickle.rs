@@ -1,11 +1,11 @@
-//! Python's pickles, read without running anything: what they say becomes plain data.
+//! Python's pickles, read without running anything: they become plain data.
 //!
 //! A pickle is a program that may call any function. Here a call is only noted: what was called, and with what. `saved.rs` knows
-//! the few calls by which PyTorch writes a tensor; everything else stays an unknown thing, which nobody can use as a tensor.
+//! the few calls by which PyTorch writes a tensor; everything else stays an unknown object, which cannot be used as a tensor.
 
 use std::collections::HashMap;
 
-use super::input::Fault;
+use crate::fault::Fault;
 
 /// An object, by its place in [`Objects`]: a list or dict may be in several places, and in itself.
 pub(super) type Id = usize;

@@ -1,4 +1,4 @@
-//! safetensors files: tensors by key, behind a header in JSON.
+//! safetensors files: a header in JSON, then tensors by key.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -8,10 +8,11 @@ use std::path::Path;
 
 use ::safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo};
 
-use super::input::{Fault, fill, open};
+use super::input::{fill, open};
 use super::missing::missing;
 use super::{Dtype, HostTensor};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::output::{as_file_error, replace_with};
 
 /// The format's own limit.

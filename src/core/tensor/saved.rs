@@ -9,11 +9,12 @@ use zip::ZipArchive;
 use zip::read::ZipFile;
 use zip::result::ZipError;
 
-use super::input::{Fault, fill, open};
+use super::input::{fill, open};
 use super::missing::missing;
 use super::pickle::{self, Id, Object, Objects};
 use super::{Dtype, HostTensor};
 use crate::error::Result;
+use crate::fault::Fault;
 
 /// The description of a large model's state dict has a few MiB.
 const LONGEST_PICKLE: u64 = 64 << 20;

@@ -59,7 +59,7 @@ const _: () = {
 };
 
 fn wants(wants: Option<Wants>) -> u32 {
-    wants.map_or(0, Wants::told)
+    wants.map_or(0, Wants::for_hosts)
 }
 
 /// Begins a run of `root` on this thread, until gp_run_end, for `session`, or for the attached one if that is NULL.
@@ -107,7 +107,7 @@ unsafe fn began(run: Option<Opened>, wants: *mut u32, plan: *mut u64) -> Result<
 }
 
 /// Which tensors the root's parameters are in this run: their at::TensorImpl, in the order of gp_root_new; NULL for one
-/// that is not there. To be called behind gp_run_open, where it is wanted.
+/// that is not there. To be called after gp_run_open, where it is wanted.
 ///
 /// Thread: its own. NULL: tensors with `n` 0, and any of them. Errors: GP_STATUS_TORCH. Since 0.1.0.
 ///

@@ -289,7 +289,7 @@ pub(super) fn no_node(graph: &Graph, path: &NodePath) -> Error {
     }
 }
 
-/// What may come next behind `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`
+/// What may come next after `prefix` (a beginning of a path) in any of the graphs, one full path a line. `out`
 /// receives new text; free it with gp_string_free.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.

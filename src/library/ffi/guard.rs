@@ -1,4 +1,4 @@
-//! The edge itself: panics end here, errors become a status and a message.
+//! What the body of each call runs in: panics end here, errors become a status and a message.
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char};

@@ -33,7 +33,7 @@ pub(super) enum Shared {}
 /// The library owns the value, and lends it for the length of a callback.
 pub(super) enum Lent {}
 
-/// How values lie behind their pointers.
+/// How the value of a pointer is owned.
 pub(super) trait Owns<T> {
     /// What is handed over.
     type Owned;
@@ -105,7 +105,7 @@ fn end<C: Handle>(value: Option<*mut ()>) {
     }
 }
 
-/// What a refused pointer's caller is told.
+/// The error for a refused pointer.
 fn refused<C: Handle>(why: Refusal) -> Error {
     let ours = C::KIND.name();
     let why = match why {

@@ -1,7 +1,7 @@
-//! The C ABI: a thin edge over [`graphpatch_session`] and [`graphpatch_core::graph`]. One file per C noun.
+//! The C ABI: a thin layer over [`graphpatch_session`] and [`graphpatch_core::graph`]. One file per C noun.
 //!
-//! Each call checks its pointers, runs its body behind `guard`, and answers with a [`Status`]; the message behind
-//! it waits in a thread-local. No logic lives here. `include/graphpatch.h` is generated from these files.
+//! Each call checks its pointers, runs its body in `guard`, and answers with a [`Status`]; the message of an error is kept in a
+//! thread-local. No logic lives here. `include/graphpatch.h` is generated from these files.
 #![allow(non_camel_case_types)] // the C names are the types' names
 
 mod arguments;
@@ -13,6 +13,7 @@ pub mod function;
 pub mod graphs;
 pub mod guard;
 mod handle;
+pub mod host_values;
 pub mod kept;
 pub mod live;
 pub mod module;
@@ -21,7 +22,6 @@ pub mod patch;
 pub mod register;
 pub mod run;
 pub mod session;
-pub mod shown;
 mod sized;
 mod slots;
 pub mod source;

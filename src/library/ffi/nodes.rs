@@ -251,7 +251,7 @@ pub unsafe extern "C" fn gp_graphs_child(
 
 /// The path, as the graph itself writes it, of what `below` names as seen from the node at `path` (NULL or "": the root) in
 /// graph number `index`: `linear_0`, the first call of a module that was called more than once, becomes `linear`. Names
-/// behind a container's are those of elements, whether a `|` or a `.` stands before them. `out` receives new text; free
+/// after a container's are those of elements, whether a `|` or a `.` stands before them. `out` receives new text; free
 /// it with gp_string_free. GP_STATUS_PATH says what there is instead.
 ///
 /// Thread: any. NULL: path. Errors: GP_STATUS_PARSE, GP_STATUS_PATH. Since 0.1.0.

@@ -28,7 +28,7 @@ unsafe impl Grows for gp_patch_counts {
 }
 
 /// Registers a patch, `PATH[SLICE]=zero`, `...=add:VALUE` or `...=replace:VALUE`, `PATH=probe` or `PATH=record:LIMIT`,
-/// behind those that are there. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
+/// after the existing ones. VALUE is as in gp_value_text. It holds for runs that begin from now on, on any thread.
 /// `id` receives its number. What text cannot say, a gp_spec can.
 ///
 /// Errors: GP_STATUS_PARSE; GP_STATUS_PATH when graphs were recorded and none has such a leaf; GP_STATUS_FILE and

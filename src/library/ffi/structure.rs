@@ -41,7 +41,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// The text up to `end`. The reader goes on behind `end`.
+    /// The text up to `end`. The reader goes on after `end`.
     fn until(&mut self, end: char) -> Result<&'a str> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let length = rest

@@ -1,4 +1,4 @@
-//! The C library's functions behind our hooks.
+//! The C library's own functions, which our hooks call.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -10,7 +10,7 @@ static OWN_DLSYM: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
-/// A function of libc behind ours, looked up once.
+/// The function of libc that a hook stands before, looked up once.
 pub(super) struct Real {
     name: &'static CStr,
     address: AtomicPtr<c_void>,

@@ -1,6 +1,6 @@
 //! All hooks: the functions of the C library, and the members of libtorch, before which the library's own stand.
 //!
-//! This list is the only one. From it are made the look-ups of the functions behind ours ([`Real`]) and the members' exported
+//! This list is the only one. From it are made the look-ups of the C library's own functions ([`Real`]) and the members' exported
 //! functions; `tests/abi/test_exports.py` compares it with what the built library exports.
 
 use super::real::Real;

@@ -2,37 +2,37 @@
 
 use std::path::Path;
 
-use graphpatch_protocol::trace::{self, Event, What};
+use graphpatch_protocol::trace::{self, Event, EventKind};
 use graphpatch_session::Session;
-use graphpatch_session::times::{self, Slice};
+use graphpatch_session::times::{self, Span};
 
 /// Appends the times that were noted since the last call.
 pub(super) fn write(session: &Session, pid: u32, file: &Path) -> std::io::Result<()> {
-    let slices = session.take_times();
-    if slices.is_empty() {
+    let spans = session.take_times();
+    if spans.is_empty() {
         return Ok(());
     }
-    trace::append(file, slices.into_iter().map(|slice| event(pid, &slice)))
+    trace::append(file, spans.into_iter().map(|span| event(pid, &span)))
 }
 
-fn event(pid: u32, slice: &Slice) -> Event {
-    let path = match (&*slice.scope, slice.name) {
+fn event(pid: u32, span: &Span) -> Event {
+    let path = match (&*span.scope, span.name) {
         (scope, None) => scope.to_owned(),
         ("", Some(name)) => name.to_string(),
         (scope, Some(name)) => format!("{scope}.{name}"),
     };
     Event {
         pid,
-        thread: slice.thread,
-        what: match slice.what {
-            times::What::Run => What::Run,
-            times::What::Scope => What::Scope,
-            times::What::Operation => What::Operation,
-            times::What::Patch => What::Patch,
+        thread: span.thread,
+        what: match span.what {
+            times::SpanKind::Run => EventKind::Run,
+            times::SpanKind::Scope => EventKind::Scope,
+            times::SpanKind::Operation => EventKind::Operation,
+            times::SpanKind::Patch => EventKind::Patch,
         },
         path,
-        detail: slice.detail.to_string(),
-        begin: slice.begin,
-        end: slice.end,
+        detail: span.detail.to_string(),
+        begin: span.begin,
+        end: span.end,
     }
 }

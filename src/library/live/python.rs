@@ -1,5 +1,5 @@
-//! Has calls of modules known in a Python program that runs already: a thread of ours takes Python's lock and runs a file of
-//! ours there, in variables of its own.
+//! Lets the library see calls of modules in a Python program that runs already: a thread of ours takes Python's lock and runs
+//! a file of ours there, in variables of its own.
 //!
 //! Python ends a thread by `pthread_exit` if it asks for the lock when Python itself is finished, be it in the middle of our
 //! file. This unwinds the stack to the thread's beginning, so all frames below a call of Python's hold plain values only, and what
@@ -11,6 +11,7 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
+use crate::python::find_symbol;
 use graphpatch_loader::trust::Folder;
 
 use super::quiet;
@@ -20,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE_NS: libc::c_long = 20_000_000;
 /// What Python's grammar calls a whole file.
 const FILE_INPUT: c_int = 257;
-/// The file is larger than this only if it is not ours.
+/// Our file is smaller than this.
 const LONGEST: u64 = 1 << 20;
-/// The most bytes of what the file says that are kept.
+/// The most bytes of the result's text that are kept.
 const MOST_SAID: usize = 1000;
 
 const END: &CStr = c"\
@@ -46,7 +47,7 @@ macro_rules! interpreter {
             fn find() -> Option<Interpreter> {
                 let found = Interpreter {
                     $($field: {
-                        let symbol = find($symbol)?;
+                        let symbol = find_symbol($symbol)?;
                         // SAFETY: CPython declares the function with this signature since 3.2.
                         unsafe {
                             std::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn($($argument),*) -> $result>(symbol)
@@ -76,7 +77,7 @@ interpreter! {
     clear = c"PyErr_Clear": () -> ();
 }
 
-/// What is to be run, and what came of it.
+/// The code to be run, and its result.
 struct Job {
     python: Interpreter,
     code: CString,
@@ -261,10 +262,4 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::io::Read::read_to_end(&mut std::io::Read::take(open, LONGEST), &mut code)
         .map_err(|why| format!("{}: {why}", file.display()))?;
     Ok(code)
-}
-
-fn find(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: a look-up in the process's global scope.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
 }

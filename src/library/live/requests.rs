@@ -7,7 +7,7 @@ use super::served::detached;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph::{GraphFile, TreeStyle};
 use graphpatch_core::patch::{Kind, PatchSpec};
-use graphpatch_core::path::{NodePath, Slice};
+use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{HostTensor, safetensors};
 use graphpatch_protocol::live::{Hello, PROTOCOL, PatchState, Request, RootTree, Statistics};
 use graphpatch_session::{Session, keyed};
@@ -292,12 +292,7 @@ fn read(line: &[u8]) -> Result<(Option<Value>, Result<Request>), String> {
 }
 
 fn keeping(path: &str, kind: Kind) -> Result<PatchSpec> {
-    Ok(PatchSpec {
-        path: path.parse()?,
-        slice: Slice::default(),
-        kind,
-        runs: Default::default(),
-    })
+    Ok(PatchSpec::whole(path.parse()?, kind))
 }
 
 fn whole(what: impl serde::Serialize) -> Result<Value> {

@@ -66,7 +66,7 @@ impl Call<'_> {
         self.original.call(&tuple(all.iter())?, Some(kwargs))
     }
 
-    /// The arguments behind the module, as a tuple.
+    /// The arguments after the module, as a tuple.
     pub fn args(&self) -> Result<Object> {
         tuple(self.arguments.get(1..).unwrap_or_default().iter())
     }

@@ -10,17 +10,19 @@
 mod block;
 mod call;
 mod dispatch;
-mod door;
+mod host_values;
+mod module_call;
 mod object;
 mod owner;
 mod raw;
 mod record;
 mod run;
 mod scope;
-mod shown;
 mod state;
 mod thread;
 mod values;
+
+pub(crate) use raw::find_symbol;
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
@@ -118,7 +120,7 @@ fn fill_module(module: &Object) -> Result<()> {
         (c"FrameBase", record::make_type(&record::FRAME)?),
         (c"ScopeBase", record::make_type(&record::KNOWN)?),
         (c"ThreadFrame", thread::make_type()?),
-        (c"ModuleCall", door::make_type()?),
+        (c"ModuleCall", module_call::make_type()?),
         (c"Owner", owner::make_type()?),
     ];
     for (name, part) in parts {
@@ -160,7 +162,7 @@ unsafe extern "C" fn in_compiled(_: *mut PyObject, arguments: *mut PyObject) -> 
 }
 
 unsafe extern "C" fn module_call(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
-    function(arguments, door::make)
+    function(arguments, module_call::make)
 }
 
 unsafe extern "C" fn enter(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {

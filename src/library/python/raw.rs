@@ -100,7 +100,7 @@ pub const VARARGS: c_int = 1;
 pub const OFFSET: usize = 1 << (usize::BITS - 1);
 
 /// Where CPython's `symbol` lies, if the process has it.
-fn find(symbol: &CStr) -> Option<*mut c_void> {
+pub(crate) fn find_symbol(symbol: &CStr) -> Option<*mut c_void> {
     // SAFETY: a look-up in the process's global scope, where an interpreter's own symbols are.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) };
     (!found.is_null()).then_some(found)
@@ -121,13 +121,13 @@ macro_rules! table {
                 Some(Table {
                     $($name: {
                         let name = concat!(stringify!($name), "\0");
-                        let symbol = find(CStr::from_bytes_with_nul(name.as_bytes()).ok()?)?;
+                        let symbol = find_symbol(CStr::from_bytes_with_nul(name.as_bytes()).ok()?)?;
                         // SAFETY: CPython declares the function with this signature since 3.10.
                         unsafe {
                             std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> $result>(symbol)
                         }
                     },)*
-                    $($kind: find($kind_symbol)?.cast(),)*
+                    $($kind: find_symbol($kind_symbol)?.cast(),)*
                 })
             }
         }

@@ -1,10 +1,10 @@
 //! A module that is called inside a run: a scope of the library's, whose inputs and output are shown to it.
 
 use super::call::Call;
+use super::host_values::{show_inputs, show_output};
 use super::object::{Object, Raised, Result, boolean, dict, id, number, saved, tuple};
 use super::raw::python;
 use super::record::{self, Record, frame, known};
-use super::shown::{show_inputs, show_output};
 use super::state::State;
 use super::thread;
 use crate::ffi::call::{gp_scope_open, gp_wants};

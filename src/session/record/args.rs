@@ -5,11 +5,11 @@ use graphpatch_core::graph::{Arg, SourceLine};
 use graphpatch_core::tensor::Number;
 use graphpatch_native::Stack;
 
-/// The arguments behind one value, and the place in the user's source.
+/// The arguments that one value was made from, and the place in the user's source.
 #[derive(Clone, Debug, Default)]
 pub struct Args {
     /// Keyword (empty: by position), and what was given.
-    given: Vec<(String, Given)>,
+    given: Vec<(String, Argument)>,
     pub source: Source,
 }
 
@@ -30,20 +30,20 @@ impl Source {
 
 /// One argument.
 #[derive(Clone, Debug)]
-enum Given {
+enum Argument {
     /// A tensor: its identity, and the text to write if nobody knows which node it came from.
     Tensor(usize, String),
     Const(String),
-    List(Vec<Given>),
-    Tuple(Vec<Given>),
-    Dict(Vec<(String, Given)>),
+    List(Vec<Argument>),
+    Tuple(Vec<Argument>),
+    Dict(Vec<(String, Argument)>),
 }
 
 /// Strings in code are cut here: they may be whole documents.
 const LONGEST: usize = 60;
 
 impl Args {
-    /// From arguments in preorder, one behind the other.
+    /// From arguments in preorder, one after the other.
     pub fn new(elements: &[Element<'_>], source: Source) -> Args {
         let mut rest = elements;
         let mut given = Vec::new();
@@ -67,17 +67,17 @@ impl Args {
     }
 }
 
-impl Given {
+impl Argument {
     fn resolve(&self, name: &dyn Fn(usize) -> Option<Arg>) -> Arg {
-        let all = |list: &[Given]| list.iter().map(|given| given.resolve(name)).collect();
+        let all = |list: &[Argument]| list.iter().map(|given| given.resolve(name)).collect();
         match self {
-            Given::Tensor(identity, label) => {
+            Argument::Tensor(identity, label) => {
                 name(*identity).unwrap_or_else(|| Arg::Const(label.clone()))
             }
-            Given::Const(text) => Arg::Const(text.clone()),
-            Given::List(list) => Arg::List(all(list)),
-            Given::Tuple(list) => Arg::Tuple(all(list)),
-            Given::Dict(entries) => Arg::Dict(
+            Argument::Const(text) => Arg::Const(text.clone()),
+            Argument::List(list) => Arg::List(all(list)),
+            Argument::Tuple(list) => Arg::Tuple(all(list)),
+            Argument::Dict(entries) => Arg::Dict(
                 entries
                     .iter()
                     .map(|(key, given)| (key.clone(), given.resolve(name)))
@@ -88,9 +88,9 @@ impl Given {
 }
 
 /// Takes one value from the front of the list.
-fn read(rest: &mut &[Element<'_>]) -> Given {
+fn read(rest: &mut &[Element<'_>]) -> Argument {
     let Some((first, others)) = rest.split_first() else {
-        return Given::Const("None".into());
+        return Argument::Const("None".into());
     };
     *rest = others;
     let n = first.count;
@@ -101,16 +101,16 @@ fn read(rest: &mut &[Element<'_>]) -> Given {
                 true => format!("<Tensor({})>", sizes.join(", ")),
                 false => first.text.to_owned(),
             };
-            Given::Tensor(first.identity, label)
+            Argument::Tensor(first.identity, label)
         }
-        Tag::Undefined | Tag::None => Given::Const("None".into()),
-        Tag::Bool | Tag::Int | Tag::Float | Tag::Complex => Given::Const(number(&first.number)),
-        Tag::Str => Given::Const(quoted(first.text)),
-        Tag::Other if first.text.contains('.') => Given::Const(first.text.to_owned()),
-        Tag::Other => Given::Const(format!("<{}>", first.text)),
-        Tag::List => Given::List((0..n).map(|_| read(rest)).collect()),
-        Tag::Tuple => Given::Tuple((0..n).map(|_| read(rest)).collect()),
-        Tag::Dict => Given::Dict(
+        Tag::Undefined | Tag::None => Argument::Const("None".into()),
+        Tag::Bool | Tag::Int | Tag::Float | Tag::Complex => Argument::Const(number(&first.number)),
+        Tag::Str => Argument::Const(quoted(first.text)),
+        Tag::Other if first.text.contains('.') => Argument::Const(first.text.to_owned()),
+        Tag::Other => Argument::Const(format!("<{}>", first.text)),
+        Tag::List => Argument::List((0..n).map(|_| read(rest)).collect()),
+        Tag::Tuple => Argument::Tuple((0..n).map(|_| read(rest)).collect()),
+        Tag::Dict => Argument::Dict(
             (0..n)
                 .map(|_| {
                     let key = rest.first().map_or("", |next| next.key).to_owned();

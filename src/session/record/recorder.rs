@@ -1,4 +1,4 @@
-//! What a run writes on.
+//! The tape of a run, and the lock that a report may share it by.
 
 use std::sync::Arc;
 

@@ -186,7 +186,7 @@ impl Builder {
         scope.node.children.push(leaf);
     }
 
-    /// What the scope at `place` calls a tensor.
+    /// The name of a tensor in the scope at `place`.
     fn name(&self, place: usize, identity: usize) -> Option<Arg> {
         if identity == 0 {
             return None;

@@ -137,7 +137,7 @@ pub fn tap(path: &str) -> Option<Token> {
     with_run(|run| run.tap(path)).flatten()
 }
 
-/// What the value is made from, and the lines of source behind it, if libtorch knows them.
+/// What the value is made from, and the lines of source that called the operation, if libtorch knows them.
 pub fn value_args(token: &Token, elements: &[Element<'_>], lines: Vec<Line>) {
     let asked = with_run(|run| run.source_of(token)).flatten();
     // This may call code of the user's, so the state is not borrowed.

@@ -35,9 +35,14 @@ pub(super) fn edge(act: impl FnOnce(&dyn Edge)) {
 pub(super) fn ready() -> Result<()> {
     match EDGE.get() {
         Some(_) => Ok(()),
-        None => Err(Error::Torch(
-            "no session was attached to libtorch in this process yet, nor was the adapter loaded"
-                .into(),
-        )),
+        None => Err(not_started()),
     }
+}
+
+/// The error for a call that needs the adapter before it has started.
+pub fn not_started() -> Error {
+    Error::Torch(
+        "no session was attached to libtorch in this process yet, nor was the adapter loaded"
+            .into(),
+    )
 }

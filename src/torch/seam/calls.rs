@@ -10,7 +10,7 @@ use graphpatch_session::{Root, Scope, Wants, thread};
 
 pub(super) extern "C" fn this_thread() -> *mut raw::GpThread {
     // Its fields are cells, so the adapter may write them, too.
-    thread::shown().cast_mut().cast()
+    thread::view().cast_mut().cast()
 }
 
 pub(super) unsafe extern "C" fn call_begin(root: *mut raw::GpRoot) -> u32 {

@@ -13,8 +13,8 @@ use std::sync::LazyLock;
 
 use super::ffi::status::Status;
 use super::ffi::{
-    call, cuda, graphs, guard, kept, module, nodes, patch, register, session, shown, spec, string,
-    text, value,
+    call, cuda, graphs, guard, host_values, kept, module, nodes, patch, register, session, spec,
+    string, text, value,
 };
 use super::objects::{Bytes, Objects, Type, Worth};
 
@@ -383,11 +383,15 @@ impl Caller {
                 }
                 1 => call::gp_scope_open(self.objects.choose(Type::Scope, bytes), &raw mut wants),
                 2 => call::gp_scope_script(self.objects.choose(Type::Scope, bytes), &raw mut wants),
-                3 => {
-                    shown::gp_scope_input(0, any_text(bytes), [null()].as_ptr(), 1, &raw mut wants)
-                }
-                4 => shown::gp_scope_inputs(any_text(bytes), null(), 0, &raw mut wants),
-                5 => shown::gp_scope_output(any_text(bytes), null(), 0, true, &raw mut wants),
+                3 => host_values::gp_scope_input(
+                    0,
+                    any_text(bytes),
+                    [null()].as_ptr(),
+                    1,
+                    &raw mut wants,
+                ),
+                4 => host_values::gp_scope_inputs(any_text(bytes), null(), 0, &raw mut wants),
+                5 => host_values::gp_scope_output(any_text(bytes), null(), 0, true, &raw mut wants),
                 _ => call::gp_scope_unwind(wants),
             }
         };
@@ -420,7 +424,7 @@ impl Caller {
                 }
                 3 => {
                     let mut wants = 0;
-                    return self.judge(shown::gp_scope_inputs(
+                    return self.judge(host_values::gp_scope_inputs(
                         own.as_ptr(),
                         null(),
                         0,

@@ -101,12 +101,12 @@ impl Found {
             let _ = writeln!(
                 text,
                 "  first program:  {}",
-                styled(&told(&first.one), LEFT, color)
+                styled(&summary(&first.one), LEFT, color)
             );
             let _ = writeln!(
                 text,
                 "  second program: {}",
-                styled(&told(&first.other), RIGHT, color)
+                styled(&summary(&first.other), RIGHT, color)
             );
             for line in first.report.code.iter().flat_map(|code| code.lines()) {
                 let _ = writeln!(text, "    {line}");
@@ -150,8 +150,8 @@ impl First {
     }
 }
 
-/// A value in one line.
-fn told(value: &Statistics) -> String {
+/// The statistics of a value in one line.
+fn summary(value: &Statistics) -> String {
     let sizes: Vec<String> = value.shape.iter().map(i64::to_string).collect();
     let mut text = format!("Tensor({}) {}", sizes.join(", "), value.dtype);
     let numbers = [

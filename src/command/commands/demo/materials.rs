@@ -1,7 +1,6 @@
 //! What the demo runs: the encoder, its sentences, and a program.
 
 use std::ffi::OsStr;
-use std::fmt::Display;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,7 +25,7 @@ impl Materials {
         python: &OsStr,
         program: Option<&Path>,
     ) -> Result<Materials, Stop> {
-        std::fs::create_dir_all(folder).map_err(|why| fail(folder, &why))?;
+        std::fs::create_dir_all(folder).map_err(|why| Stop::not_written(folder, why))?;
         for (name, content) in [
             ("encoder.zip", TEMPLATE),
             ("encoder.py", ENCODER.as_bytes()),
@@ -63,16 +62,12 @@ fn first_two(text: &'static str) -> [&'static str; 2] {
     [(); 2].map(|()| lines.next().unwrap_or_default())
 }
 
-fn fail(file: &Path, why: &dyn Display) -> Stop {
-    Stop::usage(format!("{}: cannot be written: {why}", file.display()))
-}
-
 /// Writes a file, unless it is there with this content already.
 fn keep(file: &Path, content: &[u8]) -> Result<(), Stop> {
     if std::fs::read(file).is_ok_and(|found| found == content) {
         return Ok(());
     }
-    replace(file, content).map_err(|why| fail(file, &why))
+    replace(file, content).map_err(|why| Stop::not_written(file, why))
 }
 
 fn encode(folder: &Path, python: &OsStr) -> Result<(), Stop> {
@@ -98,7 +93,7 @@ fn link(folder: &Path, program: &Path) -> Result<(), Stop> {
     let part = beside(&to);
     symlink(&program, &part)
         .and_then(|()| std::fs::rename(&part, &to))
-        .map_err(|why| fail(&to, &why))
+        .map_err(|why| Stop::not_written(&to, why))
 }
 
 /// A temporary name in the same folder that no other demo uses. The file is renamed when it is complete, as another demo may
@@ -119,5 +114,5 @@ fn script(folder: &Path, python: &OsStr) -> Result<(), Stop> {
     std::fs::write(&part, text)
         .and_then(|()| std::fs::set_permissions(&part, PermissionsExt::from_mode(0o755)))
         .and_then(|()| std::fs::rename(&part, &file))
-        .map_err(|why| fail(&file, &why))
+        .map_err(|why| Stop::not_written(&file, why))
 }

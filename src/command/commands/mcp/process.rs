@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How long a stream is read after the process's end: what the process has started may keep it open.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What became of a process.
+/// How a process ended, and its output.
 pub struct Ended {
     pub how: How,
     pub stdout: String,

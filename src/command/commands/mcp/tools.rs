@@ -47,7 +47,7 @@ enum Kind {
 enum Destination {
     /// `--name=value`, again for each of several.
     Option(&'static str),
-    /// Behind the options.
+    /// After the options.
     Operand,
     /// The folder that the command runs in.
     Folder,

@@ -22,7 +22,7 @@ const HEADERS: [(&str, &str); 5] = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
 ];
 
-pub struct Door {
+pub struct PageServer {
     server: Server,
     port: u16,
     token: String,
@@ -37,9 +37,9 @@ impl Answer {
     }
 }
 
-impl Door {
+impl PageServer {
     /// Listens at the address; at a free port if it is 0.
-    pub fn open(at: SocketAddr) -> Result<Door, Stop> {
+    pub fn open(at: SocketAddr) -> Result<PageServer, Stop> {
         let fail = |why: &dyn std::fmt::Display| Stop::usage(format!("{at}: cannot listen: {why}"));
         let server = Server::http(at).map_err(|why| fail(&why))?;
         let ip = server.server_addr().to_ip();
@@ -47,7 +47,7 @@ impl Door {
             .ok_or_else(|| fail(&"not an address of the internet"))?
             .port();
         let token = token().map_err(|why| fail(&why))?;
-        Ok(Door {
+        Ok(PageServer {
             server,
             port,
             token,

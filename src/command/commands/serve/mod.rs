@@ -11,8 +11,8 @@ use clap::Args;
 use crate::commands::view::browser;
 use crate::terminal;
 use crate::voice::{Stop, print, say};
-use http::Door;
-use source::{Asked, Source};
+use http::PageServer;
+use source::{Arguments, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +26,7 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub struct Serve {
     #[command(flatten)]
-    asked: Asked,
+    arguments: Arguments,
     /// The port; by default one that is free
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
@@ -38,12 +38,12 @@ pub struct Serve {
 impl Serve {
     /// Serves until the command is ended.
     pub fn run(self) -> Result<u8, Stop> {
-        let source = Source::of(self.asked)?;
+        let source = Source::of(self.arguments)?;
         // What is wrong now is told before anybody waits for a page.
         source.page()?.notes.iter().for_each(say);
-        let door = Door::open((Ipv4Addr::LOCALHOST, self.port).into())?;
-        print(&format!("{}\n", door.address()))?;
-        let opened = !self.no_browser && terminal::is_terminal() && browser::open(door.address());
+        let server = PageServer::open((Ipv4Addr::LOCALHOST, self.port).into())?;
+        print(&format!("{}\n", server.address()))?;
+        let opened = !self.no_browser && terminal::is_terminal() && browser::open(server.address());
         let how = if opened {
             "a browser opens it"
         } else {
@@ -53,6 +53,6 @@ impl Serve {
             "{} is served there; {how}; Ctrl-C ends it",
             source.name()
         ));
-        door.serve(|| source.page().map(|page| page.html))
+        server.serve(|| source.page().map(|page| page.html))
     }
 }

@@ -18,7 +18,7 @@ use crate::voice::{Stop, say};
 
 /// What the page is asked to show.
 #[derive(Args)]
-pub struct Asked {
+pub struct Arguments {
     /// A graph saved by `graphpatch run --graph`, or the number of a process that `graphpatch live` lists
     #[arg(value_name = "GRAPH|PID")]
     what: PathBuf,
@@ -41,7 +41,7 @@ pub struct Asked {
 
 pub struct Source {
     from: From,
-    asked: Asked,
+    arguments: Arguments,
 }
 
 enum From {
@@ -52,13 +52,13 @@ enum From {
 
 impl Source {
     /// A file, or, where there is no such file and it is a number, a process.
-    pub fn of(asked: Asked) -> Result<Source, Stop> {
-        let number = asked.what.to_str().and_then(|text| text.parse().ok());
-        let from = match number.filter(|_| !asked.what.exists()) {
+    pub fn of(arguments: Arguments) -> Result<Source, Stop> {
+        let number = arguments.what.to_str().and_then(|text| text.parse().ok());
+        let from = match number.filter(|_| !arguments.what.exists()) {
             Some(pid) => From::Process(Mutex::new(recording(pid)?)),
-            None => From::File(asked.what.clone()),
+            None => From::File(arguments.what.clone()),
         };
-        Ok(Source { from, asked })
+        Ok(Source { from, arguments })
     }
 
     pub fn name(&self) -> String {
@@ -77,11 +77,11 @@ impl Source {
         let contents = Contents {
             name: &self.name(),
             graphs: &graphs.graphs,
-            start: &self.asked.path,
-            values: self.asked.values.as_deref(),
-            sweep: self.asked.sweep.as_deref(),
-            compare: self.asked.compare.as_deref(),
-            compare_values: self.asked.compare_values.as_deref(),
+            start: &self.arguments.path,
+            values: self.arguments.values.as_deref(),
+            sweep: self.arguments.sweep.as_deref(),
+            compare: self.arguments.compare.as_deref(),
+            compare_values: self.arguments.compare_values.as_deref(),
         };
         contents.page()
     }

@@ -1,4 +1,4 @@
-//! What is measured: of the bare run, and of a run with a patch at one node.
+//! The measurements of the bare run, and of a run with a patch at one node.
 
 use graphpatch_core::graph::Graph;
 use graphpatch_core::patch::PatchSpec;

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use graphpatch_core::error::Error;
-use graphpatch_core::patch::{Kind, PatchSpec, RunRange};
-use graphpatch_core::path::{NodePath, Slice};
+use graphpatch_core::patch::{Kind, PatchSpec};
+use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::HostTensor;
 use regex::Regex;
 
@@ -16,11 +16,11 @@ use crate::launch::once::Done;
 pub struct Metric {
     /// The name that the user gave, or else the metric's text.
     pub name: String,
-    what: What,
+    what: MetricKind,
 }
 
 #[derive(Clone, Debug)]
-enum What {
+enum MetricKind {
     /// The last match in stdout, or else in stderr: its first group, or all of it.
     Regex(Regex),
     /// The norm of the difference to the bare run of the last value of a path.
@@ -39,7 +39,7 @@ impl FromStr for Metric {
             at,
             why,
         };
-        let parse = |text: &str| -> Result<Option<What>, Error> {
+        let parse = |text: &str| -> Result<Option<MetricKind>, Error> {
             let Some((kind, rest)) = text.split_once(':') else {
                 return Ok(None);
             };
@@ -50,14 +50,14 @@ impl FromStr for Metric {
                 path => path,
             };
             Ok(Some(match kind {
-                "regex" => What::Regex(
+                "regex" => MetricKind::Regex(
                     regex::RegexBuilder::new(rest)
                         .multi_line(true)
                         .build()
                         .map_err(|why| fail(kind.len() + 1, why.to_string()))?,
                 ),
-                "distance" => What::Distance(path()?),
-                "mean-distance" => What::MeanDistance(path()?),
+                "distance" => MetricKind::Distance(path()?),
+                "mean-distance" => MetricKind::MeanDistance(path()?),
                 _ => return Ok(None),
             }))
         };
@@ -81,24 +81,19 @@ impl Metric {
     /// The path of the value that has to be kept for it.
     pub fn path(&self) -> Option<&NodePath> {
         match &self.what {
-            What::Regex(_) => None,
-            What::Distance(path) | What::MeanDistance(path) => Some(path),
+            MetricKind::Regex(_) => None,
+            MetricKind::Distance(path) | MetricKind::MeanDistance(path) => Some(path),
         }
     }
 
     /// The patch that keeps that value.
     pub fn keeper(&self) -> Option<PatchSpec> {
         let kind = match &self.what {
-            What::Regex(_) => return None,
-            What::Distance(_) => Kind::Probe,
-            What::MeanDistance(_) => Kind::Record { limit: None },
+            MetricKind::Regex(_) => return None,
+            MetricKind::Distance(_) => Kind::Probe,
+            MetricKind::MeanDistance(_) => Kind::Record { limit: None },
         };
-        Some(PatchSpec {
-            path: self.path()?.clone(),
-            slice: Slice::whole(),
-            kind,
-            runs: RunRange::default(),
-        })
+        Some(PatchSpec::whole(self.path()?.clone(), kind))
     }
 
     /// Reads the metric's result of the bare run, with which other runs are compared.
@@ -108,8 +103,8 @@ impl Metric {
     /// The output or the value that the metric needs was not there.
     pub fn of_bare(&self, done: &Done) -> Result<Bare, String> {
         Ok(match &self.what {
-            What::Regex(pattern) => Bare::Number(number(pattern, done)?),
-            What::Distance(path) | What::MeanDistance(path) => {
+            MetricKind::Regex(pattern) => Bare::Number(number(pattern, done)?),
+            MetricKind::Distance(path) | MetricKind::MeanDistance(path) => {
                 Bare::Values(self.values(path, done)?)
             }
         })
@@ -122,8 +117,8 @@ impl Metric {
     /// The output or the value that the metric needs was not there, or cannot be compared with the bare run's.
     pub fn of(&self, done: &Done, bare: &Bare) -> Result<f64, String> {
         match (&self.what, bare) {
-            (What::Regex(pattern), _) => number(pattern, done),
-            (What::Distance(path) | What::MeanDistance(path), Bare::Values(before)) => {
+            (MetricKind::Regex(pattern), _) => number(pattern, done),
+            (MetricKind::Distance(path) | MetricKind::MeanDistance(path), Bare::Values(before)) => {
                 mean_distance(before, &self.values(path, done)?)
                     .map_err(|why| format!("{path}: {why}"))
             }
@@ -132,7 +127,7 @@ impl Metric {
     }
 
     fn values(&self, path: &NodePath, done: &Done) -> Result<Vec<HostTensor>, String> {
-        let all = matches!(self.what, What::MeanDistance(_));
+        let all = matches!(self.what, MetricKind::MeanDistance(_));
         let values = done.kept(&path.to_string(), all)?;
         match values.is_empty() {
             true => Err(format!("{path}: there was no such value")),
@@ -211,7 +206,9 @@ mod tests {
         assert_eq!(metric("regex:loss=(.*)").name, "regex:loss=(.*)");
         let named = metric("loss=regex:a:b=(.*)");
         assert_eq!(named.name, "loss");
-        assert!(matches!(&named.what, What::Regex(pattern) if pattern.as_str() == "a:b=(.*)"));
+        assert!(
+            matches!(&named.what, MetricKind::Regex(pattern) if pattern.as_str() == "a:b=(.*)")
+        );
         let distance = metric("distance:a.b|sub_0");
         assert_eq!(
             distance.keeper().expect("probe").to_string(),

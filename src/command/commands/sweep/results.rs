@@ -12,7 +12,7 @@ use crate::voice::{Stop, print, say};
 /// The exit code when some nodes could not be measured.
 const FAILED: u8 = 3;
 /// At most this many failed nodes are printed. The table has all of them.
-const TOLD: usize = 5;
+const MOST_PRINTED: usize = 5;
 
 impl Sweep {
     /// The settings of this sweep, which the table and the journal contain.
@@ -67,11 +67,11 @@ impl Sweep {
             .iter()
             .filter_map(|row| Some((row.label(), row.why.as_ref()?)))
             .collect();
-        for (node, why) in failed.iter().take(TOLD) {
+        for (node, why) in failed.iter().take(MOST_PRINTED) {
             say(format!("{node}: {why}"));
         }
-        if failed.len() > TOLD {
-            let more = failed.len() - TOLD;
+        if failed.len() > MOST_PRINTED {
+            let more = failed.len() - MOST_PRINTED;
             say(format!(
                 "{more} more could not be measured; {} says why",
                 self.output[0].display()

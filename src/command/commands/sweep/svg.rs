@@ -3,7 +3,7 @@
 use svg::Document;
 use svg::node::element::{Group, Rectangle, Text, Title};
 
-use super::heat::{Grid, Scale, is_light, rgb, short};
+use super::heat::{Grid, Scale, hex, is_light, rgb, short};
 use super::table::{Measure, Table};
 
 const CELL: (usize, usize) = (58, 26);
@@ -115,10 +115,6 @@ fn rectangle(x: usize, y: usize, width: usize, height: usize, fill: &str) -> Rec
         .set("width", width)
         .set("height", height)
         .set("fill", fill)
-}
-
-fn hex([red, green, blue]: [u8; 3]) -> String {
-    format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub struct Placed<'a> {
 pub struct Use {
     /// The node that it came from.
     pub from: usize,
-    /// Which element of that node's container, as the path's part behind `|`.
+    /// Which element of that node's container, as the path's part after `|`.
     pub dig: String,
     /// Which argument it is: a position, or a keyword.
     pub argument: String,

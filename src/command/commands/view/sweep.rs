@@ -5,7 +5,7 @@ use graphpatch_core::graph::Graph;
 use graphpatch_core::path::NodePath;
 use serde::Serialize;
 
-use crate::commands::sweep::heat::{Grid, Scale, is_light, rgb, short};
+use crate::commands::sweep::heat::{Grid, Scale, hex, is_light, rgb, short};
 use crate::commands::sweep::table::{Column, Measure, Row, Table};
 
 /// How many colors a legend shows.
@@ -143,10 +143,6 @@ fn map(metric: &Column, at: usize, rows: &[&Row]) -> Map {
 fn signed_short(value: f64) -> String {
     let plus = if value > 0.0 { "+" } else { "" };
     format!("{plus}{}", short(value))
-}
-
-fn hex([red, green, blue]: [u8; 3]) -> String {
-    format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Statistics {
         }
     }
 
-    /// The path in a graph that the value was kept at: the key without what `run --save` puts behind it (`#0`, `~2`,
+    /// The path in a graph that the value was kept at: the key without what `run --save` appends to it (`#0`, `~2`,
     /// `@PID`).
     pub fn path(&self, graph: &Graph) -> Option<NodePath> {
         let mut text = self.key.as_str();

@@ -7,7 +7,7 @@ use super::object::{Object, Raised, Result, boolean, dict, number, tuple};
 use super::raw::python;
 use super::state::State;
 use super::values::{Flat, Stop};
-use crate::ffi::shown::{gp_scope_inputs, gp_scope_output};
+use crate::ffi::host_values::{gp_scope_inputs, gp_scope_output};
 use crate::ffi::status::Status;
 
 /// Shows the arguments of the call to the library. If patches have changed one, returns what the package's `changed_inputs` does.

@@ -8,7 +8,7 @@ use super::{Status, guard, structure};
 use graphpatch_core::error::Result;
 use graphpatch_core::tensor::Number;
 use graphpatch_session::record::Tag;
-use graphpatch_torch::{self as torch, Leaf, Shown};
+use graphpatch_torch::{self as torch, HostValue, Leaf};
 
 /// A leaf of a value that was shown, as its patches left it. Since 0.1.0.
 #[repr(C)]
@@ -36,7 +36,7 @@ unsafe impl Grows for gp_leaf {
 /// Shows input number `index` of the innermost scope, before the module's code reads it. `structure` says what it is,
 /// in preorder: `T` a tensor (the next one of `tensors`; NULL for an undefined one), `N` None, `B0;` and `B1;` a bool,
 /// `I3;` an integer, `F0.5;` a float, `S5:hello` a string, `O4:Type` anything else by its type, and `(2;`, `[2;`, `{2;`
-/// a tuple, list or dict with so many elements behind it; a dict's elements have their key in front, as `3:key`.
+/// a tuple, list or dict with so many elements after it; a dict's elements have their key in front, as `3:key`.
 /// `changed` receives how many leaves its patches changed: gp_scope_leaf has them. GP_STATUS_PARSE; GP_STATUS_REFUSED
 /// for a patch that cannot be applied.
 ///
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn gp_scope_input(
     changed: *mut u32,
 ) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { show(Shown::Input(index), structure, tensors, n, changed) })
+    guard(|| unsafe { show(HostValue::Input(index), structure, tensors, n, changed) })
 }
 
 /// Shows all inputs of the innermost scope at once: `structure` is a tuple of them, in order. Leaves are counted over
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn gp_scope_inputs(
     changed: *mut u32,
 ) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { show(Shown::Inputs, structure, tensors, n, changed) })
+    guard(|| unsafe { show(HostValue::Inputs, structure, tensors, n, changed) })
 }
 
 /// Shows what the innermost scope returns, before its caller sees it. `owned` says that the program holds each tensor
@@ -98,14 +98,14 @@ pub unsafe extern "C" fn gp_scope_output(
     changed: *mut u32,
 ) -> Status {
     // SAFETY: by this function's contract.
-    guard(|| unsafe { show(Shown::Output { owned }, structure, tensors, n, changed) })
+    guard(|| unsafe { show(HostValue::Output { owned }, structure, tensors, n, changed) })
 }
 
 /// # Safety
 ///
 /// As gp_scope_input.
 unsafe fn show(
-    shown: Shown,
+    shown: HostValue,
     structure: *const c_char,
     tensors: *const *const c_void,
     n: usize,
@@ -119,7 +119,7 @@ unsafe fn show(
         let tuple = elements
             .first()
             .is_some_and(|first| first.tag == Tag::Tuple);
-        if matches!(shown, Shown::Inputs) && !tuple {
+        if matches!(shown, HostValue::Inputs) && !tuple {
             return Err(wrong("structure", "is no tuple of the scope's inputs"));
         }
         answer(changed, "changed", torch::show(shown, &elements)?)

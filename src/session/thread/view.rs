@@ -1,14 +1,14 @@
-//! What the adapter reads about a thread without a call.
+//! The part of a thread's state that the adapter reads without a call.
 
 use std::cell::Cell;
 
 use crate::held::Address;
 
-/// What the adapter reads about a thread. Only the thread's state writes it, except where the adapter enters a scope of which
+/// The part of a thread's state that the adapter reads. Only the thread's state writes it, except where the adapter enters a scope of which
 /// nothing is wanted. It is `GpThread` in the seam.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub struct Shown {
+pub struct ThreadView {
     /// 1: a run is open.
     pub run: Cell<u32>,
     /// [`Wants`] of the innermost scope; 0 before the root's code has begun.
@@ -39,7 +39,7 @@ pub struct Shown {
     pub held: Cell<Address>,
 }
 
-impl Shown {
+impl ThreadView {
     /// Shows that no scope is open.
     pub(super) fn leave_scopes(&self) {
         for cell in [&self.wants, &self.outer_wants, &self.cold, &self.armed] {
@@ -59,8 +59,8 @@ impl Shown {
 
 thread_local! {
     /// This has no destructor, so the adapter may read it as long as the thread lives.
-    pub(crate) static SHOWN: Shown = const {
-        Shown {
+    pub(crate) static VIEW: ThreadView = const {
+        ThreadView {
             run: Cell::new(0),
             wants: Cell::new(0),
             frame: Cell::new(0),
@@ -80,6 +80,6 @@ thread_local! {
 }
 
 /// What the adapter reads of this thread, valid as long as the thread lives.
-pub fn shown() -> *const Shown {
-    SHOWN.with(std::ptr::from_ref)
+pub fn view() -> *const ThreadView {
+    VIEW.with(std::ptr::from_ref)
 }

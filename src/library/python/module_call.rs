@@ -1,4 +1,4 @@
-//! The object that takes the place of `torch.nn.Module.__call__`. It looks like a function to everything but calls. A look-up
+//! The object that takes the place of `torch.nn.Module.__call__`. To everything but calls it looks like a function. A look-up
 //! of the attribute in the class gives the Python function that does the same (`fallback`). A look-up in a module gives a
 //! method of the object itself, which has all attributes of that function. So `inspect`, `pickle` and `torch.compile`
 //! see a Python function.
@@ -14,7 +14,7 @@ use super::raw::{self, Member, PyObject, VectorCall, Visit, python};
 use super::record::{free, new_type, visit_all};
 
 #[repr(C)]
-struct Door {
+struct ModuleCall {
     base: PyObject,
     vectorcall: VectorCall,
     original: Option<Object>,
@@ -27,7 +27,7 @@ pub fn make_type() -> Result<Object> {
         Member {
             name: c"__vectorcalloffset__".as_ptr(),
             kind: raw::MEMBER_SIZE,
-            offset: offset_of!(Door, vectorcall) as isize,
+            offset: offset_of!(ModuleCall, vectorcall) as isize,
             flags: raw::READ_ONLY,
             about: std::ptr::null(),
         },
@@ -54,7 +54,7 @@ pub fn make_type() -> Result<Object> {
     let flags = raw::FLAG_DEFAULT | raw::FLAG_GC | raw::FLAG_VECTORCALL | raw::FLAG_METHOD;
     new_type(
         c"libgraphpatch._native.ModuleCall",
-        size_of::<Door>(),
+        size_of::<ModuleCall>(),
         flags,
         &slots,
     )
@@ -68,16 +68,16 @@ pub fn make(given: &Object) -> Result<Object> {
     // SAFETY: the type of `make_type`; the allocation is cleared.
     let made = unsafe { Object::made((python().PyType_GenericAlloc)(kind.address(), 0)) }?;
     // SAFETY: nobody else has seen it, and the type's objects are such.
-    let door = unsafe { &mut *made.address().cast::<Door>() };
-    door.vectorcall = called;
-    door.original = Some(original);
-    door.fallback = Some(fallback);
-    door.is_torchs = is_torchs;
+    let callable = unsafe { &mut *made.address().cast::<ModuleCall>() };
+    callable.vectorcall = called;
+    callable.original = Some(original);
+    callable.fallback = Some(fallback);
+    callable.is_torchs = is_torchs;
     Ok(made)
 }
 
 unsafe extern "C" fn called(
-    door: *mut PyObject,
+    callable: *mut PyObject,
     arguments: *const *mut PyObject,
     flags: usize,
     names: *mut PyObject,
@@ -86,7 +86,7 @@ unsafe extern "C" fn called(
         // SAFETY: Python calls it with an object of the type, and with as many arguments as it says, positional ones first;
         // all are alive during the call.
         let call = unsafe {
-            let door = &*door.cast::<Door>();
+            let callable = &*callable.cast::<ModuleCall>();
             let names = Object::borrowed(&names);
             let named = names.map_or(Ok(0), Object::tuple_length)?;
             let positional = flags & !raw::OFFSET;
@@ -96,9 +96,9 @@ unsafe extern "C" fn called(
             };
             let (arguments, named) = all.split_at_checked(positional).unwrap_or_default();
             Call {
-                original: door.original.as_ref().ok_or_else(gone)?,
-                fallback: door.fallback.as_ref().ok_or_else(gone)?,
-                is_torchs: door.is_torchs,
+                original: callable.original.as_ref().ok_or_else(gone)?,
+                fallback: callable.fallback.as_ref().ok_or_else(gone)?,
+                is_torchs: callable.is_torchs,
                 arguments,
                 flags,
                 names,
@@ -119,7 +119,7 @@ fn gone() -> super::object::Raised {
 
 /// A look-up in a class gives the Python function. A look-up in a module gives a method of this object.
 unsafe extern "C" fn bind(
-    door: *mut PyObject,
+    callable: *mut PyObject,
     object: *mut PyObject,
     _: *mut PyObject,
 ) -> *mut PyObject {
@@ -127,8 +127,8 @@ unsafe extern "C" fn bind(
         // SAFETY: Python calls it with living objects; NULL and None stand for a look-up in the class.
         unsafe {
             match Object::borrowed(&object).filter(|object| !object.is_none()) {
-                None => fallback(door).cloned(),
-                Some(object) => Object::made((python().PyMethod_New)(door, object.address())),
+                None => fallback(callable).cloned(),
+                Some(object) => Object::made((python().PyMethod_New)(callable, object.address())),
             }
         }
     };
@@ -139,20 +139,20 @@ unsafe extern "C" fn bind(
 ///
 /// # Safety
 ///
-/// `door` is one, and alive as long as `'a`.
-unsafe fn fallback<'a>(door: *mut PyObject) -> Result<&'a Object> {
+/// `callable` is a [`ModuleCall`], and alive as long as `'a`.
+unsafe fn fallback<'a>(callable: *mut PyObject) -> Result<&'a Object> {
     // SAFETY: by this function's contract.
-    let door = unsafe { &*door.cast::<Door>() };
-    door.fallback.as_ref().ok_or_else(gone)
+    let callable = unsafe { &*callable.cast::<ModuleCall>() };
+    callable.fallback.as_ref().ok_or_else(gone)
 }
 
 /// All attributes are those of the Python function, also `__class__`.
-unsafe extern "C" fn attribute(door: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn attribute(callable: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
     let work = || {
         // SAFETY: Python holds both during the call.
         unsafe {
             let name = Object::borrowed(&name).ok_or_else(gone)?;
-            fallback(door)?.attribute(name)
+            fallback(callable)?.attribute(name)
         }
     };
     answer(work())
@@ -160,15 +160,15 @@ unsafe extern "C" fn attribute(door: *mut PyObject, name: *mut PyObject) -> *mut
 
 /// The object equals the Python function, and has the same hash.
 unsafe extern "C" fn compare(
-    door: *mut PyObject,
+    callable: *mut PyObject,
     other: *mut PyObject,
     how: c_int,
 ) -> *mut PyObject {
     let work = || {
         // SAFETY: Python holds both during the call; a function of CPython's compares what they stand for.
         unsafe {
-            let own = fallback(door)?;
-            let other = match (*other).kind == (*door).kind {
+            let own = fallback(callable)?;
+            let other = match (*other).kind == (*callable).kind {
                 true => fallback(other)?.address(),
                 false => other,
             };
@@ -178,41 +178,41 @@ unsafe extern "C" fn compare(
     answer(work())
 }
 
-unsafe extern "C" fn hash(door: *mut PyObject) -> isize {
+unsafe extern "C" fn hash(callable: *mut PyObject) -> isize {
     // SAFETY: Python holds it during the call.
-    match unsafe { fallback(door) } {
+    match unsafe { fallback(callable) } {
         // SAFETY: alive.
         Ok(function) => unsafe { (python().PyObject_Hash)(function.address()) },
         Err(_) => -1,
     }
 }
 
-unsafe extern "C" fn traverse(door: *mut PyObject, visit: Visit, to: *mut c_void) -> c_int {
+unsafe extern "C" fn traverse(callable: *mut PyObject, visit: Visit, to: *mut c_void) -> c_int {
     // SAFETY: Python calls it with an object of the type and a visitor of its own.
     unsafe {
-        let (kind, door) = ((*door).kind, &*door.cast::<Door>());
-        let held = door.original.iter().chain(door.fallback.as_ref());
+        let (kind, callable) = ((*callable).kind, &*callable.cast::<ModuleCall>());
+        let held = callable.original.iter().chain(callable.fallback.as_ref());
         visit_all(held, kind, visit, to)
     }
 }
 
-unsafe extern "C" fn clear(door: *mut PyObject) -> c_int {
-    let door = door.cast::<Door>();
+unsafe extern "C" fn clear(callable: *mut PyObject) -> c_int {
+    let callable = callable.cast::<ModuleCall>();
     // SAFETY: Python calls it with an object of the type. Each place is empty before what it held is let go.
     unsafe {
-        let original = (*door).original.take();
+        let original = (*callable).original.take();
         drop(original);
-        let fallback = (*door).fallback.take();
+        let fallback = (*callable).fallback.take();
         drop(fallback);
     }
     0
 }
 
-unsafe extern "C" fn deallocate(door: *mut PyObject) {
+unsafe extern "C" fn deallocate(callable: *mut PyObject) {
     // SAFETY: Python calls it with an object of the type that nobody holds.
     unsafe {
-        (python().PyObject_GC_UnTrack)(door.cast());
-        clear(door);
-        free(door);
+        (python().PyObject_GC_UnTrack)(callable.cast());
+        clear(callable);
+        free(callable);
     }
 }

@@ -196,16 +196,17 @@ bool prepare_script(const c10::IValue& module) {
 // 0 before the start, and at the end of the process, when libtorch's list of callbacks may be gone.
 static std::atomic<at::CallbackHandle> callback{0};
 
+struct ForgetsCallback {
+  ~ForgetsCallback() {
+    callback = 0;
+  }
+};
+
 void start_script() {
   register_markers();
   callback = at::addGlobalCallback(
       at::RecordFunctionCallback(on_start, on_end).scopes({at::RecordScope::TORCHSCRIPT_FUNCTION}).needsInputs(true));
-  // Made after that list, and so destroyed before it.
-  static const struct AtExit {
-    ~AtExit() {
-      callback = 0;
-    }
-  } at_exit;
+  static const ForgetsCallback at_exit; // made after that list, and so destroyed before it
 }
 
 // A call that has begun keeps its callbacks until it ends. The core calls this from one thread at a time.

@@ -237,7 +237,9 @@ def test_what_fails_is_a_row(program: list[Any], tmp_path: Path) -> None:
     # Where it fits nowhere, nothing is measured.
     table.unlink()
     result = sweep(program, table, *options)
-    assert result.code == 2 and "the patch fits at no node: head.output: slice [:, 9] does not fit" in result.stderr
+    assert (
+        result.code == 2 and "--patch zero: it fits at no node: head.output: slice [:, 9] does not fit" in result.stderr
+    )
     assert not table.exists()
 
 

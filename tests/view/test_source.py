@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 PACKAGE = "/opt/venv/lib/python3.12/site-packages/zoo/model.py"
-OWN, LOOP = "/home/me/train.py", "/home/me/loop.py"
+OWN, LOOP = "/mine/train.py", "/mine/loop.py"
 
 
 def frame(file: str, line: int) -> dict[str, Any]:

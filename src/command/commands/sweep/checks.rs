@@ -96,19 +96,26 @@ impl Sweep {
         check::against(graphs, specs)?;
         Ok(())
     }
-}
 
-/// Refuses a patch that fits at none of its nodes, by what the graph knows of their shapes: every run of the program would be in vain.
-/// Where it fits at some, the others are rows that say why.
-pub(super) fn some_fit(graphs: &[Graph], experiments: &[Experiment]) -> Result<(), Stop> {
-    let mut first = None;
-    for experiment in experiments {
-        match check::against(graphs, vec![experiment.patch.clone()]) {
-            Ok(_) => return Ok(()),
-            Err(why) => first = first.or(Some(why)),
+    /// Refuses a patch that fits at none of its nodes, by what the graph knows of their shapes: every run of the program would be in
+    /// vain. Where it fits at some, the others are rows that say why.
+    pub(super) fn check_fit(
+        &self,
+        graphs: &[Graph],
+        experiments: &[Experiment],
+    ) -> Result<(), Stop> {
+        let mut first = None;
+        for experiment in experiments {
+            match check::against(graphs, vec![experiment.patch.clone()]) {
+                Ok(_) => return Ok(()),
+                Err(why) => first = first.or(Some(why)),
+            }
         }
+        first.map_or(Ok(()), |why| {
+            Err(Stop::usage(format!(
+                "--patch {}: it fits at no node: {why}",
+                self.patch
+            )))
+        })
     }
-    first.map_or(Ok(()), |why| {
-        Err(Stop::usage(format!("the patch fits at no node: {why}")))
-    })
 }

@@ -130,7 +130,7 @@ impl Sweep {
 
         let nodes = nodes::matching(&graphs, &self.nodes)?;
         let experiments = each.at_all(&nodes, dir.path())?;
-        checks::some_fit(&graphs, &experiments)?;
+        self.check_fit(&graphs, &experiments)?;
         let (mut journal, mut rows) = self.measured_before()?;
         let left = left(&experiments, &rows);
         let measure = |experiment: &Experiment| measurements.at(experiment, &bare);

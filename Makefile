@@ -240,19 +240,35 @@ install: $(if $(shell command -v cargo),build) ## library, headers, command, man
 uninstall: ## take away what `make install` with the same variables has put there
 	@packaging/install.sh --uninstall
 
-# Release products name their commit. The wheel contains the adapter for the interpreter's libtorch, and all others that are in
-# build/dist/adapters: `graphpatch doctor --build --torch DIR --into build/dist/adapters`.
+# Release products name their commit, and run with glibc 2.28 (manylinux_2_28): rustc calls the linker as `cc`, and finds the one
+# that older_glibc.sh makes. cargo does not know of that, so the two products are made anew in any case.
+# The wheel contains the adapter for the interpreter's libtorch, and all others that are in build/dist/adapters:
+# `graphpatch doctor --build --torch DIR --into build/dist/adapters`, with CXX=build/older-glibc/c++.
+# RELEASE= leaves the commit out.
+RELEASE ?= 1
+ifneq ($(RELEASE),)
 wheel dist: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+endif
+OLDER := $(abspath build/older-glibc)
+WHERE_ADAPTERS_ARE_MADE := build/dist/made
+
+.PHONY: for-older-glibc
+for-older-glibc:
+	@PYTHON=$(or $(GRAPHPATCH_PYTHON),python3) packaging/older_glibc.sh $(OLDER)
+	@touch src/library/lib.rs src/command/main.rs
+	PATH=$(OLDER):$$PATH cargo build --release --quiet
 
 .PHONY: wheel
-wheel: venv build ## build/dist/libgraphpatch-*.whl: library, command, package, headers, manual, an adapter; needs no compiler where it is used
-	@mkdir -p build/dist/adapters
-	$(GRAPHPATCH) doctor --build --into build/dist/adapters --torch \
+wheel: venv for-older-glibc ## build/dist/libgraphpatch-*.whl: library, command, package, headers, manual, an adapter; needs no compiler where it is used
+	@mkdir -p build/dist/adapters $(WHERE_ADAPTERS_ARE_MADE)
+	CXX=$(OLDER)/c++ GRAPHPATCH_CACHE=$(abspath $(WHERE_ADAPTERS_ARE_MADE)) \
+	    $(GRAPHPATCH) doctor --build --into build/dist/adapters --torch \
 	    "$$($(PYTHON) -c 'import importlib.util; print(importlib.util.find_spec("torch").submodule_search_locations[0])')"
-	$(PYTHON) packaging/wheel.py build/dist/adapters build/dist
+	@rm -f build/dist/*.whl
+	$(PYTHON) packaging/wheel.py build/dist/adapters build/dist 2.28
 
 .PHONY: dist
-dist: build ## build/dist/libgraphpatch-*.tar.gz: what `make install` installs, with checksums and a bill of materials
+dist: for-older-glibc ## build/dist/libgraphpatch-*.tar.gz: what `make install` installs, with checksums and a bill of materials
 	@packaging/dist.sh
 
 .PHONY: venv
@@ -325,7 +341,8 @@ screenshots: demo ## docs/images, from the demo's own output
 	$(or $(GRAPHPATCH_PYTHON),python3) docs/images/take.py
 
 .PHONY: test-docs
-test-docs: venv build ## README and docs: every command and program in them is run, and links are checked; T='-k start'
+test-docs: venv ## README and docs: every command and program in them is run, and links are checked; the wheel; T='-k start'
+	@$(MAKE) --no-print-directory wheel RELEASE=
 	$(PYTEST) tests/docs -q $(T)
 
 .PHONY: generate
@@ -433,12 +450,21 @@ $(ALONE_PROGRAMS): build/c_%: tests/programs/c/%.c $(C_HEADERS)
 	@$(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE) $< -o $@ -pthread \
 	    -Ltarget/release -lgraphpatch -Wl,-rpath,$(abspath target/release)
 
-# The first time takes a minute of two cores, for libtorch's headers and the 21,000 lines of C++ in tch. FORCE leaves it to cargo
-# to decide what has to be compiled again.
+# The first time takes a minute of two cores, for libtorch's headers and the 21,000 lines of C++ in tch, which all programs share.
+# FORCE leaves it to cargo to decide what has to be compiled again.
+RUST_FOR_TORCH = LIBTORCH=$(TORCH_FOLDER) LIBTORCH_CXX11_ABI=$(TORCH_CXX11_ABI) CXXFLAGS=-O0
+
 build/languages/rust/debug/tch-session: FORCE build/torch.mk
 	@echo "programs: compiling tch-session (about a minute the first time)" >&2
 	@cd tests/programs/rust && cargo fmt --check && \
-	    LIBTORCH=$(TORCH_FOLDER) LIBTORCH_CXX11_ABI=$(TORCH_CXX11_ABI) CXXFLAGS=-O0 cargo build --locked --quiet
+	    $(RUST_FOR_TORCH) GRAPHPATCH_LIB=$(abspath target/release) cargo build --locked --quiet
+
+# Against an installed libgraphpatch, as pkg-config finds it.
+.PHONY: build/languages/rust/examples
+build/languages/rust/examples: build/torch.mk
+	@echo "programs: compiling the examples of bindings/rust" >&2
+	@cd bindings/rust && cargo fmt --check && \
+	    $(RUST_FOR_TORCH) CARGO_TARGET_DIR=$(abspath build/languages/rust) cargo build --locked --quiet --examples
 
 CPP_HEADERS := bindings/cpp/graphpatch.hpp $(wildcard bindings/cpp/graphpatch/*.hpp) include/graphpatch.h
 CPP_USE := -Wpedantic -Iinclude -Ibindings/cpp $(CPP_INCLUDE)

@@ -1,10 +1,11 @@
 """Makes a wheel for every Python 3 from what `make build` has built: the package, the library, the command, headers,
 completions, the manual's pages, and adapters that were built ahead.
 
-    python wheel.py ADAPTERS OUT_FOLDER
+    python wheel.py ADAPTERS OUT_FOLDER [GLIBC]
 
-A wheel is a zip file with a list of what is in it, so the standard library is enough. Its platform is the oldest glibc
-that has all symbols which its programs ask for.
+A wheel is a zip file with a list of what is in it, so the standard library is enough. Its platform is the oldest one
+whose C and C++ libraries have all symbols that its programs ask for. Where GLIBC is given, as 2.28, a program that asks
+for more is an error.
 """
 
 from __future__ import annotations
@@ -23,17 +24,51 @@ BUILT = ROOT / "target/release"
 # Every file has this time, so that the same files make the same wheel.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
+Version = tuple[int, ...]
+# The platforms by their glibc, and the newest symbols of the C++ library that each has (as auditwheel knows them).
+PLATFORMS: dict[Version, Version] = {
+    (2, 17): (3, 4, 19),
+    (2, 28): (3, 4, 24),
+    (2, 31): (3, 4, 28),
+    (2, 34): (3, 4, 29),
+    (2, 35): (3, 4, 30),
+    (2, 39): (3, 4, 33),
+}
+
 
 def version() -> str:
     (found,) = re.findall(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text("utf-8"), re.M)[:1]
     return found
 
 
-def glibc(binary: Path) -> tuple[int, int]:
-    """The newest version among its symbols."""
+def asked(binary: Path) -> list[tuple[str, Version, str]]:
+    """The symbols with a version that it asks for: of which library, the version, the name."""
     listed = subprocess.run(["objdump", "-T", binary], capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"\(?GLIBC_(\d+)\.(\d+)", listed)
-    return max(((int(major), int(minor)) for major, minor in found), default=(2, 17))
+    found = re.findall(r"\*UND\*.*?\b(GLIBC|GLIBCXX)_([\d.]+)\)?\s+(\S+)$", listed, re.M)
+    return [(library, tuple(map(int, version.split("."))), name) for library, version, name in found]
+
+
+def has(platform: Version, library: str, version: Version) -> bool:
+    return version <= (platform if library == "GLIBC" else PLATFORMS[platform])
+
+
+def platform_of(binaries: list[Path], most: Version | None) -> str:
+    """The name of the oldest platform that has all symbols."""
+    if most and most not in PLATFORMS:
+        sys.exit(f"there is no platform with glibc {'.'.join(map(str, most))} in PLATFORMS")
+    for binary in binaries if most else []:
+        lacking = sorted(
+            f"{name}@{library}_{'.'.join(map(str, version))}"
+            for library, version, name in asked(binary)
+            if not has(most, library, version)
+        )
+        if lacking:
+            sys.exit(f"{binary} does not run with glibc {'.'.join(map(str, most))}: it asks for {', '.join(lacking)}")
+    symbols = [symbol for binary in binaries for symbol in asked(binary)]
+    for platform in PLATFORMS:
+        if all(has(platform, library, version) for library, version, _ in symbols):
+            return "manylinux_{}_{}_x86_64".format(*platform)
+    sys.exit("a program asks for symbols that are newer than all platforms known here: add the newest one to PLATFORMS")
 
 
 def without_debug(binary: Path, folder: Path) -> Path:
@@ -100,12 +135,12 @@ def metadata() -> str:
 
 def main() -> None:
     adapters, out = Path(sys.argv[1]), Path(sys.argv[2])
+    most = tuple(map(int, sys.argv[3].split("."))) if len(sys.argv) > 3 else None
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         found = {name: file.read_bytes() for name, file in files(adapters, Path(scratch)).items()}
-        binaries = [BUILT / "libgraphpatch.so", BUILT / "graphpatch", *adapters.glob("adapter-*.so")]
-        major, minor = max(map(glibc, binaries))
-    platform = f"manylinux_{major}_{minor}_x86_64"
+    binaries = [BUILT / "libgraphpatch.so", BUILT / "graphpatch", *adapters.glob("adapter-*.so")]
+    platform = platform_of(binaries, most)
     info = f"libgraphpatch-{version()}.dist-info"
     found[f"{info}/METADATA"] = metadata().encode()
     kind = f"Root-Is-Purelib: false\nTag: py3-none-{platform}\n"

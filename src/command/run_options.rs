@@ -1,4 +1,4 @@
-//! How `run` and `sweep` treat the program: what a patch does that cannot be applied, and where operations outside of
+//! How `run`, `sweep` and `bisect` treat the program: what a patch does that cannot be applied, and where operations outside of
 //! models are listed.
 
 use std::fmt;
@@ -16,6 +16,13 @@ pub struct RunOptions {
     /// What to do when a patch cannot be applied: `run` skips it unless told otherwise, `sweep` raises
     #[arg(long, value_enum, value_name = "WHAT", help_heading = "How")]
     on_error: Option<Answer>,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+/// Those of them that concern the program alone, which `bisect` has, too: it has no patches of the user's.
+#[derive(Args)]
+pub struct Listing {
     /// List operations that are called outside of all models, flat, in runs of a root `operations`
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Flat::Auto, help_heading = "How")]
     operations: Flat,
@@ -49,15 +56,25 @@ impl fmt::Display for RunOptions {
             "on-error {}, operations {:?}",
             self.on_error
                 .map_or("unset".into(), |answer| format!("{answer:?}")),
-            self.operations
+            self.listing.operations
         )?;
-        self.run_at
-            .iter()
-            .try_for_each(|name| write!(out, ", run-at {name}"))
+        let mut names = self.listing.run_at.iter();
+        names.try_for_each(|name| write!(out, ", run-at {name}"))
     }
 }
 
 impl RunOptions {
+    /// What happens with a patch that cannot be applied; `otherwise`, if the user did not say it.
+    pub fn on_error(&self, otherwise: OnError) -> OnError {
+        match self.on_error {
+            Some(Answer::Raise) => OnError::Raise,
+            Some(Answer::Skip) => OnError::Skip,
+            None => otherwise,
+        }
+    }
+}
+
+impl Listing {
     pub fn check(&self) -> Result<(), Stop> {
         let is_name =
             |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
@@ -76,24 +93,19 @@ impl RunOptions {
         }
     }
 
-    /// The options for the program's processes. Their reports go to `report_dir`. `otherwise` says what happens with a patch
-    /// that cannot be applied, if the user did not.
+    /// The options for the program's processes. Their reports go to `report_dir`.
     pub fn options(
         &self,
         record: bool,
         patches: &[PatchSpec],
         report_dir: &Path,
-        otherwise: OnError,
+        on_error: OnError,
     ) -> Result<Options, Stop> {
         Ok(Options {
             record,
             trace: false,
             patches: absolute(patches)?,
-            on_error: match self.on_error {
-                Some(Answer::Raise) => OnError::Raise,
-                Some(Answer::Skip) => OnError::Skip,
-                None => otherwise,
-            },
+            on_error,
             operations: match self.operations {
                 Flat::Auto => Operations::Auto,
                 Flat::Always => Operations::Always,

@@ -1,6 +1,8 @@
-"""The C ABI from Rust: a program runs libtorch by the crate tch, and its results are compared with PyTorch's."""
+"""The Rust crates: programs run libtorch by the crate tch, and their results are compared with PyTorch's."""
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from installed import TORCH, VERSION, clean, good, make, run, tool
 from models import TupleOutputModule
-from support import ROOT, run_process, same_bits
+from support import ROOT, graphpatch, run_process, same_bits
 
 PROGRAM = ROOT / "build/languages/rust/debug/tch-session"
+EXAMPLES = ROOT / "bindings/rust/graphpatch-tch/examples"
+STEPS = ["01-script", "02-scopes", "03-values"]
 
 
 class Net(nn.Module):
@@ -114,3 +119,100 @@ def test_trees(ran: tuple[nn.Module, nn.Module, dict[str, Tensor], Path]) -> Non
     for module, given, file in [(script, "x", "script.txt"), (net, "y", "net.txt")]:
         expected = repr(PatchableGraph(module, values[given]).graph)
         assert (out / file).read_text().rstrip("\n") == expected.rstrip("\n")
+
+
+# --- the examples, built against an installed tree ------------------------------------------------------------------------
+
+
+class Mlp(nn.Module):
+    """The model of the examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.relu(self.up(x)))
+
+
+@pytest.fixture(scope="module")
+def mlp() -> Mlp:
+    torch.manual_seed(5)
+    return Mlp().eval()
+
+
+@pytest.fixture(scope="module")
+def said(mlp: Mlp, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Runs an example, with its files by name, and answers what it prints."""
+    folder, prefix = tmp_path_factory.mktemp("examples"), tmp_path_factory.mktemp("install") / "tree"
+    torch.jit.script(mlp).save(str(folder / "mlp.pt"))
+    save_file(mlp.state_dict(), folder / "mlp.safetensors")
+    make("install", f"PREFIX={prefix}")
+    graphpatch("doctor", "--build", "--torch", TORCH, "--into", prefix / "lib/graphpatch-adapters").ok()
+    found = {"PKG_CONFIG": tool("pkg-config"), "PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")}
+    good(run(["make", "build/languages/rust/examples"], cwd=ROOT, env={**os.environ, **found}))
+
+    def call(step: str, *files: str) -> str:
+        program = ROOT / "build/languages/rust/debug/examples" / step
+        environment = clean(folder / "home", OMP_NUM_THREADS=1)
+        return good(run([program, *(folder / file for file in files)], env=environment))
+
+    setattr(call, "folder", folder)
+    return call
+
+
+def numbers(text: str) -> dict[str, float]:
+    """The lines that end with a number."""
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if " " in line]
+    return {name: float(number) for name, number in lines if number.replace(".", "").lstrip("-").isdigit()}
+
+
+def test_every_example_is_tried() -> None:
+    assert [file.stem for file in sorted(EXAMPLES.glob("*.rs"))] == STEPS
+    versions = (ROOT / "bindings/rust/Cargo.toml").read_text()
+    assert f'version = "{VERSION}"' in versions, "the crates have the library's version"
+
+
+def test_a_script_as_it_is(mlp: Mlp, said: Callable[..., str]) -> None:
+    text = said("01-script", "mlp.pt", "g.json")
+    tree = graphpatch("show", getattr(said, "folder") / "g.json").ok().stdout
+    assert tree in text and '["up.linear", "down.linear"]' in text
+    with torch.no_grad():
+        hidden = torch.relu(mlp.up(torch.ones(2, 4)))
+        bare = mlp.down(hidden).sum().item()
+        hidden[:, :8] = 0
+        patched = mlp.down(hidden).sum().item()
+    assert numbers(text) == pytest.approx({"bare": bare, "patched": patched, "switched off": bare}, abs=2e-5)
+    assert "kept [2, 16], 1 applied" in text and "relu" in text.split("refused: ")[1]
+
+
+def test_scopes_in_rust(mlp: Mlp, said: Callable[..., str]) -> None:
+    text = said("02-scopes", "mlp.safetensors")
+    assert "├─up: Graph(5)" in text and "└─output: Tensor(2, 4)" in text
+    with torch.no_grad():
+        up = mlp.up(torch.ones(2, 4))
+        bare = mlp.down(torch.relu(up)).sum().item()
+        up[:, :8] = 0
+        expected = {
+            "bare": bare,
+            "up.output[:, :8]=zero": mlp.down(torch.relu(up)).sum().item(),
+            "down.weight=zero": 2 * mlp.down.bias.sum().item(),
+            "output=add:0.5": bare + 4,
+            "bare again": bare,
+        }
+    assert numbers(text) == pytest.approx(expected, abs=2e-5)
+
+
+def test_values_and_functions(mlp: Mlp, said: Callable[..., str]) -> None:
+    text = said("03-values", "mlp.pt")
+    with torch.no_grad():
+        hidden = torch.relu(mlp.up(torch.ones(2, 4)))
+        steered = hidden.clone()
+        steered[0] += 0.25
+        halved = mlp.down(hidden * 0.5).sum().item()
+        gradient = 2 * mlp.down.weight.sum().item()
+    found = numbers(text)
+    assert found == pytest.approx({"steered": mlp.down(steered).sum().item(), "gradient": gradient}, abs=2e-5)
+    last = text.splitlines()[-1]
+    assert float(last.split()[1].rstrip(",")) == pytest.approx(halved, abs=2e-5)
+    assert last.endswith("Counts { matched: 1, applied: 1, failed: 0 }")

@@ -113,6 +113,7 @@ WRONG: dict[str, tuple[list[str], list[str], list[str] | None, str]] = {
     "no such program": ([], ["true"], ["./absent"], "./absent: no such program"),
     "no model": ([], ["true"], ["true"], "the first program: no libtorch model ran in it"),
     "a program that fails": ([], ["sh", "-c", "echo oh no >&2; exit 7"], ["true"], "ended with code 7"),
+    "patches, which it has none of": (["--on-error", "skip"], ["true"], ["true"], "unexpected argument '--on-error'"),
     "a tolerance": (["--tolerance=-1"], ["true"], ["true"], "--tolerance: expected a number of at least 0"),
 }
 

@@ -37,14 +37,21 @@ def test_the_tree_is_saved_for_the_command_and_for_c(series: Path, moved: Path, 
             env=clean(tmp_path / "home", PKG_CONFIG_PATH=moved / "lib/pkgconfig"),
         )
     ).split()
-    source = ROOT / "bindings/c/examples/graph.c"
     strict = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-Wl,-rpath,{moved / 'lib'}"]
-    good(run(["cc", source, "-o", tmp_path / "graph", *strict, *flags]))
+    sources = sorted((ROOT / "bindings/c/examples").glob("*.c"))
+    assert [source.stem for source in sources] == ["01-graph", "02-patches"]
+    for source, name in zip(sources, ["graph", "patches"], strict=True):
+        good(run(["cc", source, "-o", tmp_path / name, *strict, *flags]))
     shown = good(run([tmp_path / "graph", graph, "*.addmm", "down.addmm"]))
     assert shown == f"{tree}\n*.addmm:\nup.addmm\ndown.addmm\n\na patch may stand at down.addmm\n"
     refused = run([tmp_path / "graph", graph, "*", "down.adm"])
     assert refused.returncode == 1 and "down.addmm" in refused.stderr
     assert run([tmp_path / "graph", tmp_path / "absent.json"]).returncode == 1
+
+    printed = good(run([tmp_path / "patches", "relu", "[:, 3]"]))
+    assert printed.startswith("[:, 3] picks 162 elements\napplied 0 times\n") and "relu[:, 3]=add:0.5\n" in printed
+    refused = run([tmp_path / "patches", "relu", "[:, 30]"])
+    assert refused.returncode == 1 and "index 30 is out of bounds for dimension 1" in refused.stderr
 
 
 def test_patches_do_what_pytorch_computes(series: Path) -> None:

@@ -231,19 +231,16 @@ def test_what_fails_is_a_row(program: list[Any], tmp_path: Path) -> None:
         assert f"graphpatch: {node}: {node}[:, 9]=zero failed: " in result.stderr
     assert "failed" in result.stdout
     # With --on-error skip the program goes on, but the row has still failed.
-    result = sweep(
-        program,
-        table,
-        "--nodes",
-        "head.output",
-        "--slice",
-        "[:, 9]",
-        "--metric",
-        "distance:output",
-        "--on-error",
-        "skip",
-    )
+    options = ["--nodes", "head.output", "--slice", "[:, 9]", "--metric", "distance:output"]
+    result = sweep(program, table, *options, "--nodes", "blocks_0.up.output", "--on-error", "skip")
     assert result.code == 3 and "head.output[:, 9]=zero failed: " in result.stderr
+    # Where it fits nowhere, nothing is measured.
+    table.unlink()
+    result = sweep(program, table, *options)
+    assert (
+        result.code == 2 and "--patch zero: it fits at no node: head.output: slice [:, 9] does not fit" in result.stderr
+    )
+    assert not table.exists()
 
 
 def test_programs_that_end_badly_or_never(program: list[Any], tmp_path: Path) -> None:

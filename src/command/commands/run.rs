@@ -74,7 +74,7 @@ impl Run {
         let graph = self.named(&self.graph, "graph.json");
         let save = self.named(&self.save, "safetensors");
         check_save(&patches, save.as_deref())?;
-        self.options.check()?;
+        self.options.listing.check()?;
         self.check_files(&patches, graph.as_deref(), save.as_deref())?;
         if let Some(file) = &self.against {
             patches = check::against(&GraphFile::load(file)?.graphs, patches)?;
@@ -89,9 +89,12 @@ impl Run {
         let options = Options {
             live: self.live,
             trace: self.trace.is_some(),
-            ..self
-                .options
-                .options(record, &patches, dir.path(), OnError::Skip)?
+            ..self.options.listing.options(
+                record,
+                &patches,
+                dir.path(),
+                self.options.on_error(OnError::Skip),
+            )?
         };
         let library = start::library(dir.path())?;
         let mut command = start::command(&self.command, &options, &library)?;
@@ -107,7 +110,7 @@ impl Run {
             trace: self.trace,
             patches,
             program,
-            run_at: self.options.run_at,
+            run_at: self.options.listing.run_at,
         };
         let outcome = Outcome::read(dir.path());
         outcome.tell(&wanted, start::exit_code(status))

@@ -237,7 +237,7 @@ impl Show {
 
 /// The lines of an error message that suggest similar paths; empty if there are none.
 pub fn hint(graphs: &[Graph], path: &NodePath) -> String {
-    graph::nearest_line(graphs, path, "  ")
+    graph::nearest_line(graphs, path, graph::Offer::Nodes, "  ")
 }
 
 /// The text, with a newline at its end.

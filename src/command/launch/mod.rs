@@ -10,9 +10,10 @@
 //! | [`python`], [`python_package`] | the environment and the files by which Python programs tell of their modules |
 //! | [`outputs`] | the files to be written, checked before anything starts |
 //! | [`outcome`], [`kept`] | the reports of all its processes, as one, and what is saved of them |
-//! | [`wanted`], [`telling`], [`summary`] | what the user wants to see, and what is said when the program has ended |
+//! | [`wanted`], [`telling`], [`summary`], [`failure`] | what the user wants to see, and what is said when the program has ended |
 
 pub mod batch;
+pub mod failure;
 pub mod kept;
 pub mod library;
 pub mod once;

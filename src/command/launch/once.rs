@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::launch::batch::{self, Ended};
+use crate::launch::failure::{folded, why_failed};
 use crate::launch::kept;
 use graphpatch_core::graph::Graph;
 use graphpatch_core::patch::{OnError, PatchSpec};
@@ -15,7 +16,7 @@ use graphpatch_protocol::Options;
 
 use crate::launch::outcome::Outcome;
 use crate::launch::start;
-use crate::run_options::RunOptions;
+use crate::run_options::Listing;
 use crate::voice::Stop;
 
 /// How many lines of a program that failed are repeated.
@@ -24,7 +25,9 @@ const LAST_LINES: usize = 8;
 /// What all runs of a program have in common.
 pub struct Program<'a> {
     pub argv: &'a [OsString],
-    pub options: &'a RunOptions,
+    pub options: &'a Listing,
+    /// What a patch does that cannot be applied.
+    pub on_error: OnError,
     pub library: PathBuf,
     /// The directory in which each run has a directory of its own while it lasts.
     pub dir: &'a Path,
@@ -47,7 +50,7 @@ impl Program<'_> {
             compiled_values: self.compiled_values,
             ..self
                 .options
-                .options(record, patches, &reports, OnError::Raise)?
+                .options(record, patches, &reports, self.on_error)?
         };
         let mut command = start::command(self.argv, &options, &self.library)?;
         if let Some(threads) = self.threads {
@@ -108,10 +111,11 @@ impl Done {
             return Some(format!("it ran untouched: {error}"));
         }
         let counts = self.outcome.patches(patches);
-        for patch in &counts {
+        for (spec, patch) in patches.iter().zip(&counts) {
             if patch.failed > 0 {
-                let why = patch.last_error.as_deref().unwrap_or("for no known reason");
-                return Some(format!("{} failed: {why}", patch.text));
+                let why = patch.last_error.as_deref();
+                let why = why_failed(spec, why.unwrap_or("for no known reason"));
+                return Some(format!("{} failed{why}", patch.text));
             }
         }
         let ended = match self.ended {
@@ -161,9 +165,10 @@ impl Done {
             return String::new();
         }
         let written = [("stderr", &self.stderr), ("stdout", &self.stdout)];
-        let lines = written.map(|(name, text)| {
+        let written = written.map(|(name, text)| (name, folded(text)));
+        let lines = written.each_ref().map(|(name, text)| {
             let lines = text.lines().filter(|line| !line.trim().is_empty());
-            (name, lines.collect::<Vec<&str>>())
+            (*name, lines.collect::<Vec<&str>>())
         });
         let Some((name, lines)) = lines.into_iter().find(|(_, lines)| !lines.is_empty()) else {
             return String::new();

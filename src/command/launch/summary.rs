@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use graphpatch_core::patch::PatchSpec;
 use graphpatch_protocol::PatchReport;
 
+use crate::launch::failure::last_error;
 use crate::terminal;
 
 /// The patch as text, with the runs that it is for.
@@ -15,7 +16,8 @@ pub fn title(spec: &PatchSpec) -> String {
     }
 }
 
-/// One line for each patch; a column for kept values where something is kept. Empty without patches.
+/// One line for each patch; a column for kept values where something is kept, and one for errors where there are some. Empty
+/// without patches.
 pub fn table(specs: &[PatchSpec], patches: &[PatchReport]) -> String {
     if patches.is_empty() {
         return String::new();
@@ -28,10 +30,10 @@ pub fn table(specs: &[PatchSpec], patches: &[PatchReport]) -> String {
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(width);
     }
-    let mut header = vec!["patch", "matched", "applied", "failed", "last error"];
-    if keeps {
-        header.insert(4, "kept");
-    }
+    let fails = patches.iter().any(|patch| patch.last_error.is_some());
+    let mut header = vec!["patch", "matched", "applied", "failed"];
+    header.extend(keeps.then_some("kept"));
+    header.extend(fails.then_some("last error"));
     table.set_header(header);
     for (spec, patch) in specs.iter().zip(patches) {
         let mut row = vec![patch.text.clone()];
@@ -39,7 +41,10 @@ pub fn table(specs: &[PatchSpec], patches: &[PatchReport]) -> String {
         if keeps {
             row.push(kept(spec, patch));
         }
-        row.push(patch.last_error.clone().unwrap_or_default());
+        if fails {
+            let error = patch.last_error.as_deref();
+            row.push(error.map_or(String::new(), |error| last_error(spec, error)));
+        }
         table.add_row(row);
     }
     format!("{table}\n")
@@ -74,6 +79,11 @@ mod tests {
         }
         let zero = table(&specs[..1], &reports[..1]);
         assert!(zero.contains("a=zero") && !zero.contains("kept"), "{zero}");
+        assert!(!zero.contains("last error"), "{zero}");
+        reports[0].last_error =
+            Some("graphpatch: patch \"a=zero\" cannot be applied at a: too few".into());
+        let failed = table(&specs[..1], &reports[..1]);
+        assert!(failed.contains("│ too few"), "{failed}");
         assert!(table(&[], &[]).is_empty());
     }
 }

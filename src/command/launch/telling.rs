@@ -14,6 +14,7 @@ use graphpatch_protocol::{PatchReport, Report};
 
 use crate::commands::check;
 use crate::commands::show::lines;
+use crate::launch::failure::why_failed;
 use crate::launch::outcome::{Outcome, not_written};
 use crate::launch::summary;
 use crate::launch::trace;
@@ -252,19 +253,6 @@ fn complain(specs: &[PatchSpec], patches: &[PatchReport], graphs: &[Graph]) -> b
     good
 }
 
-/// The end of the sentence that a patch failed. The error, which was made for the program's own streams, begins with the patch and
-/// its node; here the patch has just been named, so only a node of a pattern is.
-fn why_failed(spec: &PatchSpec, error: &str) -> String {
-    let known = error.split_once(" cannot be applied at ");
-    let Some((node, why)) = known.and_then(|(_, rest)| rest.split_once(": ")) else {
-        return format!(": {error}");
-    };
-    match spec.path.to_string() == node {
-        true => format!(": {why}"),
-        false => format!(", last at {node}: {why}"),
-    }
-}
-
 fn reason(spec: &PatchSpec, graphs: &[Graph]) -> String {
     if graphs.is_empty() {
         return " (run with --tree to see the names)".into();
@@ -300,17 +288,6 @@ mod tests {
             patches: vec![patch],
             ..Report::default()
         }
-    }
-
-    #[test]
-    fn why_a_patch_failed_is_short() {
-        let error = "graphpatch: patch \"a.*[9]=zero\" cannot be applied at a.b: index 9 is out of bounds: (3)";
-        let why =
-            |path: &str| why_failed(&format!("{path}[9]=zero").parse().expect("patch"), error);
-        assert_eq!(why("a.b"), ": index 9 is out of bounds: (3)");
-        assert_eq!(why("a.*"), ", last at a.b: index 9 is out of bounds: (3)");
-        let spec: PatchSpec = "a=zero".parse().expect("patch");
-        assert_eq!(why_failed(&spec, "no room"), ": no room");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Refuses paths that name no leaf. One error lists them all, before anything runs, with the nearest valid paths of each.
 
-use super::nearest::nearest_line;
+use super::nearest::{Offer, nearest_line};
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
 use crate::path::{NodePath, Pattern};
@@ -66,7 +66,7 @@ pub(super) fn complain(what: &str, graphs: &[Graph], bad: &[(&NodePath, String)]
             path.to_string()
         };
         text.push_str(&format!("\n  {name}: {why}"));
-        text.push_str(&nearest_line(graphs, path, "    "));
+        text.push_str(&nearest_line(graphs, path, Offer::Leaves, "    "));
     }
     text
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::nearest::nearest_line;
+use super::nearest::{Offer, nearest_line};
 use super::{Graph, Query};
 use crate::error::{Error, Result};
 use crate::patch::PatchSpec;
@@ -103,9 +103,10 @@ fn means_none(graphs: &[Graph], pattern: &Pattern, tensors: &Tensors<'_>) -> Str
     let anywhere = format!("**.{text}").parse::<Pattern>().ok();
     let hint = match longer.chain(anywhere).find(finds) {
         Some(other) => format!("; '{other}' does"),
-        None => text
-            .parse::<NodePath>()
-            .map_or_else(|_| String::new(), |path| nearest_line(graphs, &path, "  ")),
+        None => text.parse::<NodePath>().map_or_else(
+            |_| String::new(),
+            |path| nearest_line(graphs, &path, Offer::Leaves, "  "),
+        ),
     };
     let hint = match hint.as_str() {
         "" => "; `graphpatch run --tree` shows the names",

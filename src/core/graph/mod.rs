@@ -32,7 +32,7 @@ pub use counts::Counts;
 pub use diff::{Difference, diff};
 pub use expand::{expand, matching};
 pub use file::{FORMAT, GraphFile};
-pub use nearest::{nearest, nearest_line};
+pub use nearest::{Offer, nearest, nearest_line};
 pub use ranks::{RankGraphs, merge_ranks};
 pub use search::{Hit, Query, ShapePattern};
 pub use tree::{Part, TreeStyle};

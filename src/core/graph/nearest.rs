@@ -16,14 +16,23 @@ const MOST_COMPARED: usize = 20_000;
 
 /// The valid paths nearest to a bad one, best first, at most five.
 pub fn nearest(graphs: &[Graph], path: &NodePath) -> Vec<String> {
-    let mut found = ranked(graphs, path);
+    let mut found = ranked(graphs, path, Offer::Leaves);
     found.truncate(MOST_SHOWN);
     found
 }
 
+/// What a message may offer.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Offer {
+    /// What a patch may stand at.
+    Leaves,
+    /// Scopes as well.
+    Nodes,
+}
+
 /// The line of a message that names the nearest paths, one below the other; empty where nothing is near.
-pub fn nearest_line(graphs: &[Graph], path: &NodePath, indent: &str) -> String {
-    let mut found = ranked(graphs, path);
+pub fn nearest_line(graphs: &[Graph], path: &NodePath, offer: Offer, indent: &str) -> String {
+    let mut found = ranked(graphs, path, offer);
     if found.len() > MOST_SHOWN {
         found.truncate(MOST_SHOWN);
         found.push("...".to_owned());
@@ -51,11 +60,11 @@ impl Candidate {
     }
 }
 
-/// The leaves below the deepest scope of the path that a graph knows. Leaves whose path continues the bad path are taken alone,
+/// What there is below the deepest scope of the path that a graph knows. Leaves whose path continues the bad path are taken alone,
 /// in the graph's order with outputs first. If there are none, similar leaves are taken: first those that share the last names,
 /// then by similarity.
-fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
-    let mut found = candidates(graphs, path);
+fn ranked(graphs: &[Graph], path: &NodePath, offer: Offer) -> Vec<String> {
+    let mut found = candidates(graphs, path, offer);
     if found.iter().any(Candidate::continues) {
         found.retain(Candidate::continues);
     } else {
@@ -70,8 +79,8 @@ fn ranked(graphs: &[Graph], path: &NodePath) -> Vec<String> {
         .collect()
 }
 
-/// The leaves below the deepest scope that any graph knows of the path.
-fn candidates(graphs: &[Graph], path: &NodePath) -> Vec<Candidate> {
+/// What there is below the deepest scope that any graph knows of the path.
+fn candidates(graphs: &[Graph], path: &NodePath, offer: Offer) -> Vec<Candidate> {
     let mut deepest = 0;
     let mut candidates = Vec::new();
     let root = path.root.clone();
@@ -79,12 +88,13 @@ fn candidates(graphs: &[Graph], path: &NodePath) -> Vec<Candidate> {
         let path = graph.canonical(path);
         let (scope, depth) = deepest_scope(graph, &path);
         let names = path.names.get(..depth).unwrap_or_default().to_vec();
-        let found = leaves(
+        let found = below(
             scope,
             NodePath {
                 names,
                 ..NodePath::default()
             },
+            offer,
         );
         if found.is_empty() || (depth < deepest && !candidates.is_empty()) {
             continue;
@@ -123,7 +133,14 @@ fn likeness(typed: &str, leaf: &str, depth: usize) -> f64 {
     if rest.is_some_and(|rest| typed.is_empty() || rest.starts_with(['.', '|'])) {
         return GOES_ON;
     }
-    similarity(behind(typed, depth), behind(leaf, depth))
+    let (typed, leaf) = (behind(typed, depth), behind(leaf, depth));
+    let similar = similarity(typed, leaf);
+    // The end of a path is near, however much of its beginning was left out.
+    let before = leaf.strip_suffix(typed);
+    match before.is_some_and(|before| before.ends_with('.')) {
+        true => similar.max(LEAST_ALIKE),
+        false => similar,
+    }
 }
 
 /// The text after the first `names` names of a path.
@@ -161,8 +178,8 @@ fn similarity(typed: &str, text: &str) -> f64 {
     (prefix + strsim::normalized_levenshtein(typed, text)) / 2.0
 }
 
-/// The paths of all leaves below a scope, level by level, `output` first in each scope.
-fn leaves(scope: &Node, at: NodePath) -> Vec<NodePath> {
+/// The paths of all that may be offered below a scope, level by level, `output` first in each scope.
+fn below(scope: &Node, at: NodePath, offer: Offer) -> Vec<NodePath> {
     let mut found = Vec::new();
     let mut queue = VecDeque::from([(scope, at)]);
     while let Some((scope, at)) = queue.pop_front() {
@@ -173,6 +190,7 @@ fn leaves(scope: &Node, at: NodePath) -> Vec<NodePath> {
         for node in outputs.into_iter().chain(others) {
             let path = at.child(&node.name);
             if node.is_scope() {
+                found.extend((offer == Offer::Nodes).then(|| path.clone()));
                 queue.push_back((node, path));
             } else {
                 value_leaves(&node.value, path, &mut found);
@@ -248,11 +266,24 @@ mod tests {
             ["layer_3.softmax", "layer_30.softmax"]
         );
         assert_eq!(
-            nearest_line(&graphs, &"layer_3.softmaxx".parse().unwrap(), "  "),
+            nearest_line(
+                &graphs,
+                &"layer_3.softmaxx".parse().unwrap(),
+                Offer::Leaves,
+                "  "
+            ),
             "\n  nearest: layer_3.softmax\n           layer_3.sftmax"
         );
+        let offered = |offer| nearest_line(&graphs, &"layer_33".parse().unwrap(), offer, "");
+        assert!(offered(Offer::Nodes).starts_with("\nnearest: layer_3\n         layer_30\n"));
+        assert!(offered(Offer::Leaves).starts_with("\nnearest: layer_3"));
+        // The end of a path, without its beginning.
         assert_eq!(
-            nearest_line(&graphs, &"quite.other".parse().unwrap(), ""),
+            nearest(&graphs, &"softmax".parse().unwrap()),
+            ["layer_3.softmax", "layer_30.softmax"]
+        );
+        assert_eq!(
+            nearest_line(&graphs, &"quite.other".parse().unwrap(), Offer::Leaves, ""),
             ""
         );
         assert!(nearest(&[], &"x".parse().unwrap()).is_empty());

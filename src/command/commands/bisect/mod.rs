@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use graphpatch_core::graph::{self, Graph, Kind};
-use graphpatch_core::patch::{self, PatchSpec, RunRange};
+use graphpatch_core::patch::{self, OnError, PatchSpec, RunRange};
 use graphpatch_core::path::{NodePath, Pattern, Slice};
 
 use crate::commands::diff::values::{Dtypes, ValueReport, compare, graph_of};
@@ -20,7 +20,7 @@ use crate::commands::show::json;
 use crate::launch::batch::Interrupts;
 use crate::launch::once::{Done, Program};
 use crate::launch::start;
-use crate::run_options::RunOptions;
+use crate::run_options::Listing;
 use crate::terminal::Color;
 use crate::voice::{Stop, print, say};
 use found::{Found, Values};
@@ -57,7 +57,7 @@ pub struct Bisect {
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
-    options: RunOptions,
+    options: Listing,
     /// Both programs with their arguments, `--against --` between them
     #[arg(last = true, required = true, value_name = "PROGRAMS")]
     command: Vec<OsString>,
@@ -121,6 +121,7 @@ impl Bisect {
             program: Program {
                 argv,
                 options: &self.options,
+                on_error: OnError::Raise,
                 library: PathBuf::from(library),
                 dir,
                 threads: None,

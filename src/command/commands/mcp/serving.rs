@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::message::{self, Code, LONGEST, Message};
 use super::process::{self, Ended, How};
 use super::tools::{Call, Tool};
+use crate::launch::failure::folded;
 use crate::voice::Stop;
 
 /// The versions of the protocol that begin with `initialize`, the newest last. A client that knows other ones, too, falls back
@@ -189,7 +190,7 @@ fn result(text: &str, is_error: bool) -> Value {
 fn of_process(call: &Call, ended: &Ended) -> Value {
     let mut parts = vec![ended.stdout.trim_end().to_owned()];
     if !ended.stderr.trim().is_empty() {
-        parts.push(format!("stderr:\n{}", ended.stderr.trim_end()));
+        parts.push(format!("stderr:\n{}", folded(ended.stderr.trim_end())));
     }
     let code = match ended.how {
         How::By(status) => status.code(),

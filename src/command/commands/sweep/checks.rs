@@ -4,7 +4,7 @@ use graphpatch_core::graph::Graph;
 use graphpatch_core::patch::PatchSpec;
 
 use super::Sweep;
-use super::each::{self, Each};
+use super::each::{self, Each, Experiment};
 use super::metric::Metric;
 use super::table::Format;
 use crate::commands::check;
@@ -45,7 +45,7 @@ impl Sweep {
             kept.push(keeper);
         }
         self.check_files(each)?;
-        self.options.check()?;
+        self.options.listing.check()?;
         start::check_program(&self.command)
     }
 
@@ -95,5 +95,27 @@ impl Sweep {
         let specs: Vec<PatchSpec> = self.always()?.into_iter().chain(keepers).collect();
         check::against(graphs, specs)?;
         Ok(())
+    }
+
+    /// Refuses a patch that fits at none of its nodes, by what the graph knows of their shapes: every run of the program would be in
+    /// vain. Where it fits at some, the others are rows that say why.
+    pub(super) fn check_fit(
+        &self,
+        graphs: &[Graph],
+        experiments: &[Experiment],
+    ) -> Result<(), Stop> {
+        let mut first = None;
+        for experiment in experiments {
+            match check::against(graphs, vec![experiment.patch.clone()]) {
+                Ok(_) => return Ok(()),
+                Err(why) => first = first.or(Some(why)),
+            }
+        }
+        first.map_or(Ok(()), |why| {
+            Err(Stop::usage(format!(
+                "--patch {}: it fits at no node: {why}",
+                self.patch
+            )))
+        })
     }
 }

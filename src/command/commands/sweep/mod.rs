@@ -28,7 +28,7 @@ use crate::launch::batch::Interrupts;
 use crate::launch::once::Program;
 use clap::Args;
 use graphpatch_core::graph::{Graph, GraphFile};
-use graphpatch_core::patch::RunRange;
+use graphpatch_core::patch::{OnError, RunRange};
 use graphpatch_core::path::Pattern;
 
 use crate::launch::start;
@@ -130,6 +130,7 @@ impl Sweep {
 
         let nodes = nodes::matching(&graphs, &self.nodes)?;
         let experiments = each.at_all(&nodes, dir.path())?;
+        self.check_fit(&graphs, &experiments)?;
         let (mut journal, mut rows) = self.measured_before()?;
         let left = left(&experiments, &rows);
         let measure = |experiment: &Experiment| measurements.at(experiment, &bare);
@@ -175,7 +176,8 @@ impl Sweep {
     fn program<'a>(&'a self, dir: &'a Path) -> Result<Program<'a>, Stop> {
         Ok(Program {
             argv: &self.command,
-            options: &self.options,
+            options: &self.options.listing,
+            on_error: self.options.on_error(OnError::Raise),
             library: start::library(dir)?,
             dir,
             threads: self.threads(),

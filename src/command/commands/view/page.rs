@@ -6,13 +6,14 @@ use crate::voice::Stop;
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
 /// The parts of the page's script, in this order. Together they are the body of one function.
-const SCRIPT: [&str; 13] = [
+const SCRIPT: [&str; 14] = [
     include_str!("page/model.js"),
     include_str!("page/elements.js"),
     include_str!("page/tree.js"),
     include_str!("page/search.js"),
     include_str!("page/layout.js"),
     include_str!("page/drawing.js"),
+    include_str!("page/source.js"),
     include_str!("page/details.js"),
     include_str!("page/patching.js"),
     include_str!("page/sweep.js"),

@@ -62,12 +62,6 @@ function links(title, uses, end, around) {
   return [element("h3", {}, title), list];
 }
 
-function codeOf(node) {
-  if (!node.code.length) return [];
-  const title = node.kind === "scope" ? "Code" : node.files.length || /^File "/.test(node.code[0]) ? "Source" : "Code";
-  return [element("h3", {}, title), element("pre", { id: "code", tabindex: "0" }, ...node.code.map((line) => element("div", {}, line || "\n")))];
-}
-
 function valuesOf(node) {
   if (!node.values.length) return [];
   // Of very many, those around the step that the slider is at.

@@ -1,7 +1,7 @@
-/* Reads a saved graph: prints its first tree, the nodes that fit a pattern, and whether a patch may stand at a
+/* 01: reads a saved graph: prints its first tree, the nodes that fit a pattern, and whether a patch may stand at a
  * path.
  *
- *   graph GRAPH.json [PATTERN [PATH]]
+ *   01-graph GRAPH.json [PATTERN [PATH]]
  *
  * Every call that may fail returns a status; the message of the last failure on this thread is gp_last_error().
  */
@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 static int failed(const char* what) {
-  fprintf(stderr, "graph: %s: %s\n", what, gp_last_error());
+  fprintf(stderr, "01-graph: %s: %s\n", what, gp_last_error());
   return 1;
 }
 

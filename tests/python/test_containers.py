@@ -1,6 +1,6 @@
 """Values in containers of other classes: what a patch does not change in them stays the same."""
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from dataclasses import dataclass
 
 import pytest
@@ -80,6 +80,130 @@ def test_a_patched_dict_keeps_its_class_its_order_and_its_attributes(make):
         assert all(new is not None for new in patched.to_tuple())
         assert torch.equal(patched[1], bare[1])
         assert torch.equal(patched.last, bare.last + 10.0)
+
+
+class NamedTuple(namedtuple("Base", "left right")):
+    def __new__(cls, left):
+        return super().__new__(cls, left, left * 2)
+
+
+class ReasonedTuple(tuple):
+    def __new__(cls, elements, reason):
+        made = super().__new__(cls, elements)
+        made.reason = reason
+        return made
+
+
+class SlottedList(list):
+    __slots__ = ("reason",)
+
+    def __init__(self, elements, reason):
+        super().__init__(elements)
+        self.reason = reason
+
+
+class NewList(list):
+    def __new__(cls, elements, reason):
+        return super().__new__(cls)
+
+    def __init__(self, elements, reason):
+        super().__init__(elements)
+        self.reason = reason
+
+
+class ClosedList(list):
+    """Cannot be copied or set, and shows something else than it holds."""
+
+    def __setitem__(self, index, value):
+        raise TypeError("closed")
+
+    def __copy__(self):
+        raise TypeError("closed")
+
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        return iter((1, 2, 3))
+
+
+class NewDict(dict):
+    __slots__ = ("reason",)
+
+    def __new__(cls, *, reason):
+        return super().__new__(cls)
+
+    def __init__(self, *, reason):
+        self.reason = reason
+
+
+class ClosedDict(dict):
+    def __setitem__(self, key, value):
+        raise TypeError("closed")
+
+
+class DoubledDict(dict):
+    def __getitem__(self, key):
+        return dict.__getitem__(self, key) * 2
+
+
+def filled_by_dict(value, x):
+    dict.update(value, {"first": x * 1, "second": x * 2})
+    return value
+
+
+# Each makes a container of two tensors, of which the first one is patched at this element.
+CLASSES = {
+    "named tuple": (NamedTuple, "sub_0"),
+    "tuple": (lambda x: ReasonedTuple([x * 1, x * 2], "because"), "sub_0"),
+    "slotted list": (lambda x: SlottedList([x * 1, x * 2], "because"), "sub_0"),
+    "list with arguments": (lambda x: NewList([x * 1, x * 2], "because"), "sub_0"),
+    "closed list": (lambda x: ClosedList([x * 1, x * 2]), "sub_0"),
+    "dict with arguments": (lambda x: filled_by_dict(NewDict(reason="because"), x), "first"),
+    "closed dict": (lambda x: filled_by_dict(ClosedDict(), x), "first"),
+    "doubled dict": (lambda x: filled_by_dict(DoubledDict(), x), "first"),
+    "NUL": (lambda x: {"a\0b": x * 1, "c": x * 2}, "a b"),
+    "lone surrogate": (lambda x: {"a\ud800": x * 1, "c": x * 2}, "a?"),
+}
+
+
+def stored(value):
+    kind = next(kind for kind in (tuple, list, dict) if isinstance(value, kind))
+    return list(dict.values(value) if kind is dict else kind.__iter__(value))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("inside", [False, True], ids=["output", "input"])
+def test_a_container_of_any_class_is_patched(name, inside):
+    make, element = CLASSES[name]
+    x = torch.ones(2)
+
+    class Hands(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.identity = nn.Identity()
+
+        def forward(self, x):
+            return self.identity(make(x))
+
+    pg = PatchableGraph(Hands(), x)
+    bare = make(x)
+    path = f"identity.input|{element}" if inside else f"output|{element}"
+    with pg.patch({path: AddPatch(value=10.0)}, on_missing="raise"):
+        patched = pg(x)
+    assert type(patched) is type(bare) and getattr(patched, "reason", None) == getattr(bare, "reason", None)
+    assert [value.tolist() for value in stored(patched)] == [[11.0, 11.0], [2.0, 2.0]]
+    if isinstance(bare, dict):
+        assert list(dict.keys(patched)) == list(dict.keys(bare))
+
+
+@pytest.mark.parametrize("keys", [("a\0", "a "), ("\ud800", "\udfff"), (1, "1")])
+def test_keys_that_look_the_same_are_not_looked_into(keys):
+    x = torch.ones(2)
+    pg = PatchableGraph(Model(lambda x: dict(zip(keys, (x * 1, x * 2), strict=True))), x)
+    with pytest.raises(KeyError, match="output: is a dict"):
+        pg.patch({"output": ZeroPatch()}).__enter__()
+    assert list(pg(x)) == list(keys)
 
 
 class Texts(nn.Module):

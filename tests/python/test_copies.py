@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -85,9 +86,10 @@ def test_conj_and_neg_bits_stay() -> None:
         torch.testing.assert_close(pg(x), conj.sum() + conj.imag.sum())
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("rows", [1, 7])
-def test_a_parameter_keeps_its_flag_without_gradients(rows: int) -> None:
-    """matmul folds a batch depending on requires_grad, even under no_grad, which may change the last bits."""
+def test_a_parameter_keeps_its_flag_without_gradients(rows: int, mode: Callable[[], Any]) -> None:
+    """matmul folds a batch depending on requires_grad, even without gradients, which may change the last bits."""
     flags: list[bool] = []
 
     def read(weight: Tensor) -> Tensor:
@@ -105,7 +107,7 @@ def test_a_parameter_keeps_its_flag_without_gradients(rows: int) -> None:
 
     x = torch.randn(5, rows, 33)
     pg = PatchableGraph(Net(), x)
-    with torch.no_grad():
+    with mode():
         bare = pg(x)
         with pg.patch({"weight": AddPatch(value=-0.0)}):
             assert torch.equal(pg(x), bare)

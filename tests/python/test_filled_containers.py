@@ -165,3 +165,92 @@ def test_the_roots_own_caller_gets_it_too() -> None:
     with pg.patch({"found|sub_0": AddPatch(value=100.0)}, on_missing="raise"):
         pg(X, given)
     assert same(tuple(given), (X + 1, (X + 101) * 2))
+
+
+class Keeps(nn.Module):
+    """Holds what it returns."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.kept: Any = None
+
+    def forward(self, x: Tensor) -> Any:
+        if self.kind == "list":
+            self.kept = [x + 1, x + 2]
+        elif self.kind == "dict":
+            self.kept = {"first": x + 1, "second": x + 2}
+        else:
+            self.kept = State(x + 1, [x + 2])
+        return self.kept if self.kind != "inner list" else (x, self.kept)
+
+    def grow(self, x: Tensor) -> None:
+        steps = self.kept.steps if isinstance(self.kept, State) else self.kept
+        if isinstance(steps, dict):
+            steps["grown"] = x * 7
+        else:
+            steps.append(x * 7)
+
+
+class Grows(nn.Module):
+    def __init__(self, keeps: Keeps) -> None:
+        super().__init__()
+        self.held = [keeps]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.held[0].grow(x)
+        return x + 0
+
+
+def elements(value: Any) -> list[Tensor]:
+    if isinstance(value, State):
+        return [value.hidden, *value.steps]
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+class Fills(nn.Module):
+    """Puts something into what a module has returned, and lets the module put something into what it holds."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.keeps = Keeps(kind)
+        self.grows = Grows(self.keeps)
+        self.identity = nn.Identity()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        returned: Any = self.keeps(x)
+        got = returned[1] if isinstance(returned, tuple) else returned
+        if isinstance(got, dict):
+            got["put"] = x * 5
+            got["second"] = got["second"] * 2
+        elif isinstance(got, State):
+            got.steps.append(x * 5)
+            got.hidden = got.hidden * 2
+        else:
+            got.append(x * 5)
+            got[1] = got[1] * 2
+        self.identity(x)
+        held = elements(self.keeps.kept)
+        self.grows(x)
+        return [*held, *elements(got), *elements(self.keeps.kept)]
+
+
+FIRST = {"list": "|sub_0", "dict": "|first", "object": "|steps.sub_0", "inner list": "|sub_1.steps.sub_0"}
+
+
+@pytest.mark.parametrize("kind", FIRST)
+def test_what_is_put_into_a_returned_container_is_in_the_one_that_the_module_holds(kind: str) -> None:
+    net = Fills(kind)
+    bare = net(X)
+    path = "keeps.output" + FIRST[kind]
+    pg = PatchableGraph(net, X)
+    with pg.patch({path: AddPatch(value=-0.0)}, on_missing="raise"):
+        assert same(tuple(pg(X)), tuple(bare))
+    with pg.patch({path: AddPatch(value=100.0)}, on_missing="raise"):
+        patched = pg(X)
+    # Only the caller sees the patch: its own container is the middle one of the three.
+    added = {"list": 0, "dict": 0, "object": 1, "inner list": 1}[kind]
+    expected = list(bare)
+    expected[(len(bare) - 1) // 3 + added] = bare[(len(bare) - 1) // 3 + added] + 100
+    assert same(tuple(patched), tuple(expected)), (patched, expected)
+    assert same(tuple(pg(X)), tuple(bare))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from libgraphpatch import AddPatch, PatchableGraph, PatchError, ProbePatch, ZeroPatch
+from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, PatchError, ProbePatch, RecordPatch, ZeroPatch
 
 X = torch.ones(4, 4)
 SMALL = (
@@ -73,6 +73,45 @@ def test_what_cannot_be_patched_says_so_at_its_node(kind):
     with (
         pytest.raises(PatchError, match=r"output\|sub_1.*libtorch cannot do this to a"),
         pg.patch({"output|sub_1": AddPatch(value=1.0)}),
+    ):
+        pg(X)
+    assert torch.equal(pg(X)[0], X * 2)
+
+
+class Parametrized(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.held = nn.Parameter(value, requires_grad=False)
+
+    def forward(self, x):
+        return x * 2, self.held
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in ("lazy", "nested", "jagged", "quantized by channel")]
+)
+@pytest.mark.parametrize("module", [Holding, Parametrized])
+def test_a_function_gets_a_value_of_any_kind(module, kind):
+    """Sparse parameters were once refused a class, and small dtypes a copy."""
+    pg = PatchableGraph(module(KINDS[kind]()), X)
+    seen = []
+
+    def function(value):
+        seen.append(value)
+        return value
+
+    with pg.patch({"output|sub_1": CustomPatch(custom_op=function)}, on_missing="raise"):
+        assert torch.equal(pg(X)[0], X * 2)
+    assert seen[0].dtype == pg._module.held.dtype and seen[0].layout == pg._module.held.layout
+
+
+@pytest.mark.parametrize("kind", ["lazy", "quantized by channel"])
+@pytest.mark.parametrize("patch", [RecordPatch(), CustomPatch(custom_op=lambda value: value)])
+def test_what_cannot_be_copied_says_so_at_its_node(kind, patch):
+    pg = PatchableGraph(Holding(KINDS[kind]()), X)
+    with (
+        pytest.raises(PatchError, match=r"output\|sub_1.*(cannot copy|cannot be kept|clone)"),
+        pg.patch({"output|sub_1": patch}),
     ):
         pg(X)
     assert torch.equal(pg(X)[0], X * 2)

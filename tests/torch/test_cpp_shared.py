@@ -1,4 +1,4 @@
-"""C++: parameters, lists and variables that several modules see."""
+"""C++: values that several modules see, modules that are not called as others are, and what a patched copy keeps."""
 
 import subprocess
 
@@ -6,15 +6,27 @@ import pytest
 
 from support import PROGRAMS, run_process
 
-CASES = ["called_twice_and_cloned", "filled_by_reference", "handed", "read_around", "written_by_out"]
+CASES = {
+    "cpp_calls": ["branches", "direct_forward", "other_methods", "unregistered"],
+    "cpp_copies": ["conjugates", "kinds", "memory_formats", "names", "parameters", "strides"],
+    "cpp_shared": [
+        "called_twice_and_cloned",
+        "filled_by_reference",
+        "filled_ivalues",
+        "handed",
+        "read_around",
+        "written_by_out",
+    ],
+}
 
 
-def test_every_case_is_run() -> None:
-    listed = subprocess.run([PROGRAMS / "cpp_shared"], capture_output=True, text=True, check=True)
-    assert sorted(listed.stdout.split()) == CASES
+@pytest.mark.parametrize("program", CASES)
+def test_every_case_is_run(program: str) -> None:
+    listed = subprocess.run([PROGRAMS / program], capture_output=True, text=True, check=True)
+    assert sorted(listed.stdout.split()) == CASES[program]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_shared(case: str) -> None:
-    result = run_process([PROGRAMS / "cpp_shared", case]).ok()
+@pytest.mark.parametrize("program, case", [(program, case) for program, cases in CASES.items() for case in cases])
+def test_case(program: str, case: str) -> None:
+    result = run_process([PROGRAMS / program, case]).ok()
     assert result.stdout == "all as it must be\n"

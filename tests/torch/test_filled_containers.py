@@ -87,3 +87,45 @@ def test_what_a_module_puts_into_a_container_is_in_the_callers(tmp_path: Path) -
     _, b, _, _, z = run(saved, "puts.found|kept=add:100", "puts.found|gone=zero")
     assert same_bits((dict(b), z), ({"old": x + 1 + x, "kept": x + 2, "new": x * 2}, x + 103))
     assert same_bits(run(saved, "sets.found|sub_0=add:100")[2], ((x + 101) * 3, (x + 2) * 10))
+
+
+class Keeps(nn.Module):
+    """Holds the list that it returns."""
+
+    kept: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = []
+
+    def forward(self, x: Tensor, grow: bool = False) -> list[Tensor]:
+        if grow:
+            self.kept.append(x * 7)
+        else:
+            self.kept = [x + 1, x + 2]
+        return self.kept
+
+
+class Fills(nn.Module):
+    """Puts something into what a module has returned, and has the module put something into what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeps = Keeps()
+        self.identity = nn.Identity()
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        got = self.keeps(x)
+        got.append(x * 5)
+        got[1] = got[1] * 2
+        self.identity(x)
+        held = self.keeps.kept[:]
+        self.keeps(x, True)
+        return held, got, self.keeps.kept
+
+
+def test_what_is_put_into_a_returned_list_is_in_the_one_that_the_module_holds(tmp_path: Path) -> None:
+    saved = save(Fills(), (X,), tmp_path)
+    held, got, kept = saved.bare().ok().output
+    patched = saved.run(patches=["keeps.output|sub_0=add:100"], tree=False, extra=["--on-error", "raise"]).ok().output
+    assert same_bits(patched, (held, (got[0] + 100, *got[1:]), kept))

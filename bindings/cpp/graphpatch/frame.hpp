@@ -6,6 +6,7 @@
 #include "tree.hpp"
 
 #include <initializer_list>
+#include <iterator>
 #include <memory>
 
 namespace graphpatch {
@@ -76,6 +77,7 @@ struct Frame {
     uint32_t wants = 0;
     bool cold = false;    // nothing that happens inside is recorded or patched
     bool by_call = false;  // opened by call(); a Scope line of the same module means the same call and opens no other
+    Copies copies;         // of containers, which this call was given, or got from a call in it
 };
 
 // The innermost open call of this thread.
@@ -94,6 +96,7 @@ public:
 
     // A call of `module`, with the arguments' values or only their names.
     void begin(const Module& module, const Input* inputs, size_t n, bool by_call) {
+        if (current) settle(current->copies);
         Names names;
         for (size_t i = 0; i < n; ++i) names.push_back(inputs[i].name());
         if (!current) {
@@ -134,14 +137,17 @@ public:
         check(gp_scope_output(structure.text.c_str(), structure.tensors.data(), structure.tensors.size(), owned, &changed));
         Leaves leaves;
         if (changed) StructureOf<Value>::take(result, leaves);
+        if (frame_.outer) move(leaves.copies, *frame_.outer);
         return result;
     }
 
     void end() noexcept {
         if (open_ == Open::No) return;
+        settle(frame_.copies);
         for (const auto& input : inputs_) input->now();
         inputs_.clear();
         if (current == &frame_) current = frame_.outer;
+        if (current) settle(current->copies);
         if (open_ == Open::Scope) gp_scope_leave();
         else if (open_ == Open::Run) gp_run_end();
         open_ = Open::No;
@@ -247,6 +253,11 @@ private:
         Leaves leaves;
         for (size_t i = 0; changed && i < n; ++i)
             if (auto input = inputs[i].take(leaves)) inputs_.push_back(std::move(input));
+        move(leaves.copies, frame_);
+    }
+
+    static void move(Copies& copies, Frame& frame) {
+        std::move(copies.begin(), copies.end(), std::back_inserter(frame.copies));
     }
 
     Open open_ = Open::No;

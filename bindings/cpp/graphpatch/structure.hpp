@@ -9,6 +9,7 @@
 //   };
 #pragma once
 
+#include "copied.hpp"
 #include "value.hpp"
 
 #include <ATen/core/Dict.h>
@@ -104,6 +105,7 @@ struct Structure {
 // The leaves of the value that this thread showed last, one after the other.
 struct Leaves {
     size_t index = 0;
+    Copies copies; // the containers that were copied for them
     gp_leaf next() {
         gp_leaf leaf = GP_LEAF_INIT;
         check(gp_scope_leaf(index++, &leaf));
@@ -290,7 +292,7 @@ struct StructureOf<T, std::void_t<decltype(Fields<T>::of(std::declval<T&>()))>> 
     }
 };
 
-// TorchScript's value. Changed containers are new objects: other references to the old ones see no change.
+// TorchScript's value. Changed containers are new objects, which are settled with the old ones: see copied.hpp.
 template <>
 struct StructureOf<c10::IValue> {
     static void add(const c10::IValue& value, Structure& out) {
@@ -333,14 +335,14 @@ struct StructureOf<c10::IValue> {
                 if (!std::exchange(changed, true)) list = list.copy();
                 list.set(i, std::move(element));
             }
-            if (changed) value = list;
+            if (changed) leaves.copies.emplace_back(value, list), value = list;
         } else if (is_dict(value)) {
             auto dict = value.toGenericDict().copy();
             for (const auto& entry : dict) {
                 c10::IValue element = entry.value();
                 if (take(element, leaves)) entry.setValue(std::move(element)), changed = true;
             }
-            if (changed) value = dict;
+            if (changed) leaves.copies.emplace_back(value, dict), value = dict;
         } else {
             changed = take_leaf(value, leaves.next());
         }

@@ -91,10 +91,14 @@ public:
     // The library's root for the module with these inputs and the parameters at these paths. `parameters` is NULL if nobody has
     // looked them up; then those of the last root are taken.
     std::shared_ptr<const RootEntry> root(const Names& inputs, const std::vector<std::string>* parameters) {
-        std::lock_guard<std::mutex> lock(mutex_);
-        if (root_ && same_names(root_->inputs, inputs) && (!parameters || *parameters == root_->parameters)) return root_;
         auto entry = std::make_shared<RootEntry>();
-        entry->parameters = parameters ? *parameters : root_ ? root_->parameters : this->parameters().first;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (root_ && same_names(root_->inputs, inputs) && (!parameters || *parameters == root_->parameters)) return root_;
+            if (root_) entry->parameters = root_->parameters;
+        }
+        if (parameters) entry->parameters = *parameters;
+        else if (entry->parameters.empty()) entry->parameters = this->parameters().first;
         entry->inputs.assign(inputs.begin(), inputs.end());
         std::vector<const char*> paths;
         for (const std::string& path : entry->parameters) paths.push_back(path.c_str());
@@ -105,13 +109,16 @@ public:
                                    false, out);
             },
             gp_root_free);
+        std::lock_guard<std::mutex> lock(mutex_);
         return root_ = entry;
     }
 
     // All parameters and buffers as they are now: attribute paths, and tensors.
     std::pair<std::vector<std::string>, std::vector<const void*>> parameters() const {
+        const auto foreign = living();
         std::pair<std::vector<std::string>, std::vector<const void*>> found;
         add_parameters(*module_, "", found);
+        for (const auto& [path, module] : foreign) add_parameters(*module, path + ".", found);
         return found;
     }
 
@@ -140,7 +147,7 @@ public:
             path = otherwise.empty() ? short_name(module) : otherwise;
             if (otherwise.empty()) note(path);
         }
-        if (absolute.empty()) absolute = path;
+        if (absolute.empty()) absolute = foreign_path(module, path);
         const std::string class_name = detail::class_name(module);
         entry->handle = made<gp_scope>(
             [&](gp_scope** out) {
@@ -164,6 +171,38 @@ private:
         // If no shared_ptr owns the module, it may be gone, and another module may lie at its address.
         return entry.owned && !entry.module.expired() && same_names(entry.inputs, inputs) &&
                (entry.run == 0 || entry.run == run);
+    }
+    // The path of a module that is not below the root's, for its parameters, which are known from the next run on: `name`, or
+    // that with a number. A module that no shared_ptr owns may be gone at any time, so that nothing is kept of it.
+    std::string foreign_path(const Module& module, const std::string& name) {
+        const auto foreign = living();
+        std::vector<std::string> used;
+        for (const auto& child : module_->named_children()) used.push_back(child.key());
+        for (const auto& [path, held] : foreign) {
+            if (held.get() == &module) return path;
+            const std::string inner = find_below(*held, &module);
+            if (!inner.empty()) return path + "." + inner;
+            used.push_back(path);
+        }
+        const auto owner = module.weak_from_this();
+        if (owner.expired()) return name;
+        std::string path = name;
+        for (int number = 1; std::find(used.begin(), used.end(), path) != used.end(); ++number)
+            path = name + "_" + std::to_string(number);
+        std::lock_guard<std::mutex> lock(mutex_);
+        foreign_.erase(
+            std::remove_if(foreign_.begin(), foreign_.end(), [](const auto& known) { return known.second.expired(); }),
+            foreign_.end());
+        foreign_.emplace_back(path, owner);
+        return path;
+    }
+    // Held by the answer, since a module's destructor is code of the program's, and must not run under the lock.
+    std::vector<std::pair<std::string, std::shared_ptr<const Module>>> living() const {
+        std::vector<std::pair<std::string, std::shared_ptr<const Module>>> found;
+        std::lock_guard<std::mutex> lock(mutex_);
+        for (const auto& [path, owner] : foreign_)
+            if (auto module = owner.lock()) found.emplace_back(path, std::move(module));
+        return found;
     }
     // Removes the entries of modules that are gone.
     void forget() {
@@ -190,8 +229,10 @@ private:
     std::weak_ptr<const Module> owner_;
     bool owned_ = false;
 
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     std::shared_ptr<const RootEntry> root_;
+    // Modules that runs call although they are not below the root's module, each with the path that it was given.
+    std::vector<std::pair<std::string, std::weak_ptr<const Module>>> foreign_;
     std::unordered_map<ScopeKey, std::shared_ptr<ScopeEntry>, ScopeKeyHash> scopes_;
     size_t most_ = 64;
     std::atomic<uint64_t> runs_{0};

@@ -21,7 +21,10 @@ def in_class_of(before: Tensor, after: Tensor) -> Tensor:
     kind: Any = type(before)
     if kind is Tensor or type(after) is not Tensor or kind.__torch_dispatch__ is not _plain.__torch_dispatch__:
         return after
-    made = after.as_subclass(kind)
+    try:
+        made = after.as_subclass(kind)
+    except (NotImplementedError, RuntimeError):  # libtorch gives a sparse or mkldnn tensor no class
+        return after
     vars(made).update(vars(before))
     if not torch.is_grad_enabled() and before.requires_grad and made.is_leaf and not made.is_inference():
         made.requires_grad_()

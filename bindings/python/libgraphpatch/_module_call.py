@@ -141,6 +141,7 @@ def _configure() -> None:
             fail_value,
             hooked,
             GLOBAL,
+            thread.settle,
         ),
     )
 
@@ -191,15 +192,19 @@ def _seeing_in_python(original: Callable[..., Any]) -> Any:
             if root is not None:
                 return _call_root(root, frame, self, args, kwargs, original)
         if type(frame) is not Frame:
+            if frame is not None:
+                thread.settle()
             return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
         known = frame.ignored.get(id(self))
         is_ignored = known is not None and known[0] is self and known[1].get(known[2]) is self
         if is_ignored:
+            thread.settle()
             thread.frame = frame.root.cold
             try:
                 return self._call_impl(*args, **kwargs) if direct else original(self, *args, **kwargs)
             finally:
                 thread.frame = frame
+                thread.settle()
         if prepared(self):
             return script_scope(frame, self, args, kwargs, original)
         wants, signature = enter(frame, self)

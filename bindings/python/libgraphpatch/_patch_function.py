@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ._callback import torch_callback
+from ._clone import clone
 from ._handle import Handle
 from ._library import check, lib
 from ._patch_value import as_tensor
@@ -35,7 +36,7 @@ def _call(number: int, address: int | None) -> torch.Tensor | None:
     result = as_tensor(result)
     # The model may write into the value later, which must not change a tensor of the user's. So that is copied.
     if not COUNTS or sys.getrefcount(result) > 2 or _is_shared(result):
-        result = result.clone()
+        result = clone(result)
     return result
 
 

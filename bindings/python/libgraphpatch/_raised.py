@@ -6,6 +6,7 @@ from ._thread import thread
 from .errors import PatchError
 
 _PREFIX = "graphpatch: "
+_FUNCTION_FAILED = "the function returned 1"
 
 
 def raise_cause(error: BaseException) -> None:
@@ -27,9 +28,12 @@ def cause_of(error: RuntimeError) -> BaseException | None:
     at = text.find(_PREFIX + "patch ")
     if at < 0 and not isinstance(error, PatchError):
         return None
-    if "the function returned 1" in text and thread.error is not None:
+    if _FUNCTION_FAILED in text and thread.error is not None:
         cause, thread.error = thread.error, None
-        return cause
-    if isinstance(error, PatchError):
+        if not isinstance(cause, PatchError):
+            return cause
+        # A patch of the package's own says why it cannot be applied; the library says where.
+        text = text.replace(_FUNCTION_FAILED, str(cause))
+    elif isinstance(error, PatchError):
         return None
-    return PatchError(text[at + len(_PREFIX) :].splitlines()[0])
+    return PatchError((text[at + len(_PREFIX) :] if at >= 0 else text).splitlines()[0])

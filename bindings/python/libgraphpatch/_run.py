@@ -7,7 +7,6 @@ In all functions here, ``call`` is the function that makes the call in the end: 
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import sysconfig
 import types
@@ -42,7 +41,7 @@ from ._root import Cold, ModuleTree, Root
 from ._scope import Scope
 from ._script import prepared, run_script, script_scope
 from ._signature import Signature
-from ._structure import changed, flatten
+from ._structure import addresses, changed, flatten
 from ._thread import Frame, thread
 from .errors import GraphPatchError, PatchError
 
@@ -251,6 +250,7 @@ def scope(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> A
 def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
     """Opens the scope of a module that is called in the scope ``frame``. Returns what is wanted of its inputs and its
     output, and its signature."""
+    thread.settle()
     root = frame.root
     try:
         known = frame.scope(module)
@@ -283,6 +283,7 @@ def leave(frame: Frame) -> None:
     """Closes the scope of the module that was called in ``frame``, when it has returned or raised."""
     thread.frame = frame
     lib.gp_scope_leave()
+    thread.settle()
     if thread.compiled is not None:
         hide(not frame.seen)
 
@@ -328,17 +329,21 @@ def show_output(frame: Frame, output: Any, owned: bool) -> Any:
     """Shows what the innermost scope returns to the library, and returns it as patches left it."""
     try:
         structure, tensors = flatten(output)
-        check(lib.gp_scope_output(structure, _addresses(tensors), len(tensors), owned, thread.wants_at))
-        return changed(output) if thread.wants.value else output
+        check(lib.gp_scope_output(structure, addresses(tensors), len(tensors), owned, thread.wants_at))
     except Exception as error:
         spare(frame.root, frame.module, error)
         return output
+    return changed_output(frame, output) if thread.wants.value else output
 
 
 def changed_output(frame: Frame, output: Any) -> Any:
     """The output as patches left it, after it was shown."""
     try:
-        return changed(output)
+        copies: list[Copied] = []
+        left = changed(output, copies)
+        if copies:  # the module may hold the originals
+            thread.settle_later(partial(_settle, frame, frame.module, copies))
+        return left
     except Exception as error:
         spare(frame.root, frame.module, error)
         return output
@@ -360,7 +365,7 @@ def changed_inputs(
 
 
 def _settle(frame: Frame, module: Module, copies: list[Copied]) -> None:
-    """The call is over that got these copies of containers; the inner ones come first."""
+    """Settles copies of containers with their originals; the inner ones come first."""
     for copied in copies:
         try:
             copied.settle()
@@ -385,14 +390,10 @@ def show_inputs(
     try:
         values = signature.gather(args, kwargs)
         structure, tensors = flatten(values)
-        check(lib.gp_scope_inputs(structure, _addresses(tensors), len(tensors), thread.wants_at))
+        check(lib.gp_scope_inputs(structure, addresses(tensors), len(tensors), thread.wants_at))
     except Exception as error:
         spare(frame.root, module, error)
         return args, kwargs, None
     if not thread.wants.value:
         return args, kwargs, None
     return changed_inputs(frame, module, signature, args, kwargs, values)
-
-
-def _addresses(tensors: list[torch.Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*[tensor._cdata for tensor in tensors])

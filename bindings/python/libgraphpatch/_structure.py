@@ -7,9 +7,11 @@ by their type.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import dataclasses
+import types
 from collections import OrderedDict, defaultdict
 from typing import Any, TypeGuard
 
@@ -42,6 +44,11 @@ def flatten(value: Any) -> tuple[bytes, list[Tensor]]:
     return "".join(parts).encode(), tensors
 
 
+def addresses(tensors: list[Tensor]) -> Any:
+    """Where libtorch's tensors lie, for a call of the library."""
+    return (ctypes.c_void_p * len(tensors))(*[tensor._cdata for tensor in tensors])
+
+
 def _sized(text: str) -> str:
     return f"{len(text.encode())}:{text}"
 
@@ -50,12 +57,21 @@ def _fields(value: Any) -> list[tuple[str, Any]]:
     """Pairs of a name and a key: for a dict its keys, for a dataclass its fields that are set. Outputs of transformers'
     models leave out fields that are None."""
     if isinstance(value, dict):
-        return [(_key_text(key), key) for key in value]
+        return [(_key_text(key), key) for key in _keys(value)]
     return [(field.name, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]
 
 
+def _keys(value: dict[Any, Any]) -> list[Any]:
+    """The keys of a dict in their order, whatever its class makes of that where it is iterated over."""
+    return list(_base(value).keys(value))
+
+
+def _base(value: dict[Any, Any]) -> Any:
+    return OrderedDict if isinstance(value, OrderedDict) else dict
+
+
 def _element(value: Any, key: Any) -> Any:
-    return value[key] if isinstance(value, dict) else getattr(value, key)
+    return dict.__getitem__(value, key) if isinstance(value, dict) else getattr(value, key)
 
 
 def _is_record(value: Any) -> bool:
@@ -65,9 +81,9 @@ def _is_record(value: Any) -> bool:
 def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
     """Whether the value is a dict whose keys can be used in a path: texts and integers, of which no two look the
     same."""
-    if not isinstance(value, dict) or not all(type(key) is int or isinstance(key, str) for key in value):
+    if not isinstance(value, dict) or not all(type(key) is int or isinstance(key, str) for key in _keys(value)):
         return False
-    return len({_key_text(key) for key in value}) == len(value)
+    return len({_key_text(key) for key in _keys(value)}) == len(_keys(value))
 
 
 def _clean(text: str) -> str:
@@ -79,9 +95,15 @@ def _key_text(key: int | str) -> str:
     return _clean(str(key))
 
 
+def _elements(value: tuple[Any, ...] | list[Any]) -> list[Any]:
+    """What is stored in a tuple or list, whatever its class makes of that where it is iterated over."""
+    return list(list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value))
+
+
 def _is_long(value: tuple[Any, ...] | list[Any]) -> bool:
     """Whether the value is a long list or tuple of plain numbers, texts or None. Such a value is one leaf."""
-    return len(value) > _LONGEST and _PLAIN.issuperset(map(type, value))
+    elements = _elements(value)
+    return len(elements) > _LONGEST and _PLAIN.issuperset(map(type, elements))
 
 
 def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) -> None:
@@ -99,8 +121,9 @@ def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) ->
     elif isinstance(value, str):
         parts.append("S" + _sized(_clean(value[:200])))
     elif depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
-        parts.append(f"{'(' if isinstance(value, tuple) else '['}{len(value)};")
-        for element in value:
+        elements = _elements(value)
+        parts.append(f"{'(' if isinstance(value, tuple) else '['}{len(elements)};")
+        for element in elements:
             _flatten(element, parts, tensors, depth + 1)
     elif depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
         fields = _fields(value)
@@ -148,8 +171,9 @@ def changed(value: Any, copies: list[Copied] | None = None) -> Any:
 
 def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> Any:
     if depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
-        elements = [_changed(element, leaves, depth + 1, copies) for element in value]
-        if all(new is old for new, old in zip(elements, value, strict=True)):
+        before = _elements(value)
+        elements = [_changed(element, leaves, depth + 1, copies) for element in before]
+        if all(new is old for new, old in zip(elements, before, strict=True)):
             return value
         rebuilt = _rebuilt(value, elements)
         if isinstance(value, list):
@@ -161,24 +185,32 @@ def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> A
 
 
 def _rebuilt(value: Any, elements: list[Any]) -> Any:
-    """A tuple or list of the same class as ``value``, with these elements. The constructor of a derived class is not
-    called, since it may take other arguments."""
+    """A tuple or list of the same class as ``value``, with these elements and the same attributes. No function of the
+    class is called: its constructor may take other arguments, and its methods may do other things."""
     kind = type(value)
     if kind is tuple or kind is list:
         return kind(elements)
     if isinstance(value, list):
-        copied = copy.copy(value)
-        copied[:] = elements
-        return copied
-    if hasattr(value, "_make"):
-        return value._make(elements)
-    try:
-        made = tuple.__new__(kind, elements)
-    except TypeError:  # a class that is written in C
-        return kind(elements)
+        made: Any = list.__new__(kind)
+        list.extend(made, elements)
+    else:
+        try:
+            made = tuple.__new__(kind, elements)
+        except TypeError:  # a class that is written in C
+            return kind(elements)
+    _copy_attributes(value, made)
+    return made
+
+
+def _copy_attributes(value: Any, made: Any) -> None:
     if hasattr(value, "__dict__"):
         vars(made).update(vars(value))
-    return made
+    for kind in type(value).__mro__:
+        slots = vars(kind).values() if "__slots__" in vars(kind) else ()
+        for slot in slots:
+            if isinstance(slot, types.MemberDescriptorType):
+                with contextlib.suppress(AttributeError):  # it is not set
+                    slot.__set__(made, slot.__get__(value))
 
 
 def _changed_fields(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> Any:
@@ -193,7 +225,7 @@ def _changed_fields(value: Any, leaves: _Leaves, depth: int, copies: list[Copied
     if isinstance(value, dict):
         copied = _copied_dict(value)
         for key, element in new.items():
-            copied[key] = element
+            _set_item(copied, key, element)
         copies.append(CopiedDict(value, copied, _items, _set_item, _delete_item))
         return copied
     copied = copy.copy(value)  # the constructor is not called, as it may compute fields again
@@ -208,7 +240,10 @@ def _items(value: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _set_item(value: dict[Any, Any], key: Any, element: Any) -> None:
-    value[key] = element
+    with contextlib.suppress(Exception):
+        value[key] = element  # outputs of transformers keep it in two places
+    if dict.get(value, key) is not element:  # the class does not let anyone set it, or stores another value
+        dict.__setitem__(value, key, element)
 
 
 def _delete_item(value: dict[Any, Any], key: Any) -> None:
@@ -226,12 +261,11 @@ def _copied_dict(value: dict[Any, Any]) -> dict[Any, Any]:
     kind = type(value)
     if kind is dict:
         return dict(value)
-    base: Any = OrderedDict if isinstance(value, OrderedDict) else dict
-    copied = kind.__new__(kind)
+    base = _base(value)
+    copied: dict[Any, Any] = base.__new__(kind)
     if isinstance(value, defaultdict) and isinstance(copied, defaultdict):
         copied.default_factory = value.default_factory
-    for name, attribute in getattr(value, "__dict__", {}).items():
-        copied.__dict__[name] = attribute
+    _copy_attributes(value, copied)
     for key, element in base.items(value):
         base.__setitem__(copied, key, element)
     return copied

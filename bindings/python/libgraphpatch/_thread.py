@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import types
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -125,6 +126,8 @@ class Thread(threading.local):
         self.held: torch.Tensor | None = None
         # The text of the last answer about a DTensor, while the adapter reads it.
         self.text = b""
+        # Each settles the copies of containers that a call of the present run has returned with the originals.
+        self.settling: list[Callable[[], None]] = []
 
     def in_compiled(self, began: tuple[types.FrameType, bool] | None) -> None:
         """Notes that compiled code begins or ends. The extension leaves calls in compiled code to Python."""
@@ -132,10 +135,27 @@ class Thread(threading.local):
         if native is not None:
             native.in_compiled(began is not None)
 
+    def settle_later(self, settle: Callable[[], None]) -> None:
+        """Has this called when a call of a module begins or ends, until the outermost run has ended."""
+        self.settling.append(settle)
+        if native is not None:
+            native.settling(True)
+
+    def settle(self) -> None:
+        """Called when a call of a module begins or ends, if something is to be settled."""
+        for settle in self.settling:
+            settle()
+
     def let_go(self) -> None:
         """Called when the outermost run has ended. What functions of patches raised and returned is not needed any
         more."""
         self.error = self.held = None
+        if self.settling:
+            settling, self.settling = self.settling, []
+            if native is not None:
+                native.settling(False)
+            for settle in settling:
+                settle()
 
 
 thread = Thread()

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 from torch import Tensor
 
 from . import _limits
+from ._clone import clone
 from ._distributed import on_whole
 from ._handle import Handle
 from ._index import add_index, as_key
@@ -130,11 +131,11 @@ class Patch(Generic[T]):
         return Function(spec, self._show_gradient if self.on == "grad" else self._call)
 
     def _call(self, value: Any) -> Any:
-        return self(value.clone() if self.requires_clone and isinstance(value, Tensor) else value)
+        return self(clone(value) if self.requires_clone and isinstance(value, Tensor) else value)
 
     def _call_part(self, value: Any, mask: Tensor) -> Any:
         """The value with the result of the patch where the mask holds."""
-        return _limits.joined(mask, self(value.clone() if isinstance(value, Tensor) else value), value)
+        return _limits.joined(mask, self(clone(value) if isinstance(value, Tensor) else value), value)
 
     def _show_gradient(self, value: Any, mask: Tensor | None = None) -> Any:
         if not isinstance(value, Tensor) or not value.requires_grad:

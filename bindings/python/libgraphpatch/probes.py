@@ -7,8 +7,10 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 from ._cell import Keeping, Kept
+from ._clone import clone
 from ._handle import Handle
 from ._limits import is_limited, kept
 from ._patch_function import Function
@@ -152,8 +154,4 @@ def _copy_of_tensor(value: Tensor) -> Tensor:
         value = functions.get_unwrapped(value)
         value = value.movedim(mapped, 0) if mapped >= 0 else value
     with torch._C._DisableFuncTorch():  # the copy must not belong to a transform, as it outlives it
-        value = value.detach()
-        try:
-            return value.clone()
-        except NotImplementedError:  # a dtype of fewer than eight bits, which libtorch only stores
-            return value.view(torch.uint8).clone().view(value.dtype)
+        return clone(value if isinstance(value, UninitializedTensorMixin) else value.detach())

@@ -2,11 +2,11 @@
 //! calls. All other calls are left to the functions of the package that [`State`](super::state::State) names.
 
 use super::call::Call;
-use super::object::{Object, Result, id, tuple};
+use super::object::{Object, Result, id, saved, tuple};
 use super::record::{Record, frame};
 use super::run;
 use super::scope;
-use super::state::{ANY, SEVERAL, state};
+use super::state::{ANY, SEVERAL, State, state};
 use super::thread;
 use graphpatch_session::thread::{go_back, position};
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ fn whole(body: impl FnOnce() -> Result<Object>) -> Result<Object> {
     let (frame, at) = (thread::frame(), position());
     let output = body();
     if output.is_err() {
-        super::object::saved(|| {
+        saved(|| {
             thread::set_frame(frame);
             // An error means that no adapter is loaded. Then there are no runs to close.
             let _ = go_back(at);
@@ -48,6 +48,27 @@ pub fn call(call: &Call<'_>) -> Result<Object> {
     let Some(current) = thread::frame() else {
         return whole(|| run::call(state, module, call));
     };
+    settle(state)?;
+    let output = in_run(state, &current, module, call);
+    match output {
+        Ok(output) => settle(state).map(|()| output),
+        Err(raised) => {
+            saved(|| drop(settle(state))); // the exception of the model is the one that counts
+            Err(raised)
+        }
+    }
+}
+
+/// Settles copies of containers that a call has returned, if there are any, before and after another call.
+fn settle(state: &State) -> Result<()> {
+    if thread::is_settling() {
+        state.settle.call(&tuple([].into_iter())?, None)?;
+    }
+    Ok(())
+}
+
+/// The call of a module inside a run.
+fn in_run(state: &State, current: &Object, module: &Object, call: &Call<'_>) -> Result<Object> {
     if SEVERAL.load(Ordering::Relaxed) && state.roots.value(&id(module)?)?.is_some() {
         return leave_to_python(call);
     }
@@ -55,15 +76,15 @@ pub fn call(call: &Call<'_>) -> Result<Object> {
         return call.go(state, module);
     }
     // SAFETY: just seen to be of the class that derives from it.
-    let record = unsafe { Record::of(&current) };
+    let record = unsafe { Record::of(current) };
     if is_ignored(record, module)? {
         thread::set_frame(record.object(frame::COLD).cloned());
         let output = call.go(state, module);
-        thread::set_frame(Some(current));
+        thread::set_frame(Some(current.clone()));
         return output;
     }
-    match scope::known(state, &current, record, module, call.is_torchs)? {
-        Some(known) => scope::call(state, &current, record, module, &known, call),
+    match scope::known(state, current, record, module, call.is_torchs)? {
+        Some(known) => scope::call(state, current, record, module, &known, call),
         None => leave_to_python(call),
     }
 }

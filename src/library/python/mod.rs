@@ -32,7 +32,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package checks this number. It rises with each change of what the extension takes or returns.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.
@@ -55,6 +55,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
         method(c"configure", configure as *mut c_void),
         method(c"watching", watching as *mut c_void),
         method(c"in_compiled", in_compiled as *mut c_void),
+        method(c"settling", settling as *mut c_void),
         method(c"module_call", module_call as *mut c_void),
         method(c"enter", enter as *mut c_void),
         method(c"leave", leave as *mut c_void),
@@ -159,6 +160,10 @@ unsafe extern "C" fn in_compiled(_: *mut PyObject, arguments: *mut PyObject) -> 
     function(arguments, |given| {
         thread::in_compiled(given).map(|()| none())
     })
+}
+
+unsafe extern "C" fn settling(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, |given| thread::settling(given).map(|()| none()))
 }
 
 unsafe extern "C" fn module_call(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {

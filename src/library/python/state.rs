@@ -88,6 +88,8 @@ pub struct State {
     pub hooked: Object,
     /// The dicts of the hooks of all modules.
     pub hooks: [Object; 3],
+    /// `()`: settles copies of containers, when a call of a module begins or ends.
+    pub settle: Object,
 }
 
 // SAFETY: it is used by threads that hold the GIL only.
@@ -131,6 +133,7 @@ pub fn configure(given: &Object) -> Result<()> {
             let all = given.element(19)?;
             [all.element(0)?, all.element(1)?, all.element(2)?]
         },
+        settle: given.element(20)?,
     };
     STATE
         .set(state)

@@ -15,6 +15,8 @@ thread_local! {
     static FRAME: Cell<*mut PyObject> = const { Cell::new(null_mut()) };
     /// Whether this thread runs code that `torch.compile` has made.
     static COMPILED: Cell<bool> = const { Cell::new(false) };
+    /// Whether `Thread.settle` of `_thread.py` has something to do on this thread.
+    static SETTLING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The scope that this thread is in; `None` outside of runs.
@@ -38,6 +40,16 @@ pub fn is_in_compiled() -> bool {
 /// `in_compiled(on)`.
 pub fn in_compiled(given: &Object) -> Result<()> {
     COMPILED.set(given.element(0)?.is_true()?);
+    Ok(())
+}
+
+pub fn is_settling() -> bool {
+    SETTLING.get()
+}
+
+/// `settling(on)`.
+pub fn settling(given: &Object) -> Result<()> {
+    SETTLING.set(given.element(0)?.is_true()?);
     Ok(())
 }
 

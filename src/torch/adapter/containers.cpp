@@ -1,6 +1,6 @@
-// A patched element stands in a copy of its list or dict, since others who hold the container must not see it. What the scope
-// that got the copy then appends, sets or removes belongs to the original, too: models fill a cache or a list of results that
-// way.
+// A patched element stands in a copy of its list or dict, since others who hold the container must not see it. What is then
+// appended, set or removed in the copy belongs to the original, too, and the other way round: models fill a cache or a list of
+// results that way. Both are looked at when scopes begin and end.
 #include "containers.h"
 
 #include <algorithm>
@@ -58,58 +58,84 @@ void note_copies(uint32_t frame, const c10::IValue& before, const c10::IValue& a
     held().containers.push_back({frame, before, after, std::move(held_elements), std::move(given)});
 }
 
-// What the original has to hold for an element that the copy has now, at `index`: a patched one stands for what it was made
-// from.
-static c10::IValue unpatched(const CopiedContainer& container, size_t index, const c10::IValue& element) {
-  if (index < container.given.size() && container.given[index].is(element))
-    return container.held[index];
+// What the other one of the two has to hold for an element that one has now, at `index`: a patched element stands for what it
+// was made from.
+static c10::IValue counterpart(const std::vector<c10::IValue>& before, const std::vector<c10::IValue>& others, size_t index,
+                               const c10::IValue& element) {
+  if (index < before.size() && before[index].is(element))
+    return others[index];
   if (element.isTensor() || is_container(element))
-    for (size_t i = 0; i < container.given.size(); ++i)
-      if (container.given[i].is(element))
-        return container.held[i];
+    for (size_t i = 0; i < before.size(); ++i)
+      if (before[i].is(element))
+        return others[i];
   return element;
 }
 
-static void settle(const CopiedContainer& container) {
-  const std::vector<c10::IValue> now = elements_of(container.copy);
-  if (same(now, container.given))
-    return;
-  if (container.original.isList()) {
-    c10::List<c10::IValue> list = container.original.toList();
+// Gives `other` what one of the two holds `now`. When they were last settled, they held `others` and `before`.
+static void carry(const std::vector<c10::IValue>& now, const std::vector<c10::IValue>& before,
+                  const std::vector<c10::IValue>& others, const c10::IValue& other) {
+  if (other.isList()) {
+    c10::List<c10::IValue> list = other.toList();
     list.clear();
     for (size_t i = 0; i < now.size(); ++i)
-      list.push_back(unpatched(container, i, now[i]));
+      list.push_back(counterpart(before, others, i, now[i]));
     return;
   }
-  auto dict = container.original.toGenericDict();
-  const auto copy = container.copy.toGenericDict();
-  for (size_t i = 0; i < container.given.size(); i += 2)
-    if (!copy.contains(container.given[i]))
-      dict.erase(container.given[i]);
+  auto dict = other.toGenericDict();
+  const auto is_key = [&](const c10::IValue& key) {
+    for (size_t i = 0; i < now.size(); i += 2)
+      if (now[i] == key)
+        return true;
+    return false;
+  };
+  for (size_t i = 0; i < before.size(); i += 2)
+    if (!is_key(before[i]))
+      dict.erase(before[i]);
   for (size_t i = 0; i < now.size(); i += 2)
-    dict.insert_or_assign(now[i], unpatched(container, i + 1, now[i + 1]));
+    dict.insert_or_assign(now[i], counterpart(before, others, i + 1, now[i + 1]));
 }
 
-void settle_containers(Held& held, uint32_t frame, uint32_t outer) {
-  if (held.containers.empty())
-    return;
-  // The inner containers come first: they stand in the outer ones.
-  for (CopiedContainer& container : held.containers) {
-    if (container.frame != frame)
-      continue;
-    settle(container);
-    container.frame = outer;
-    container.held = elements_of(container.original);
-    container.given = elements_of(container.copy);
+// Makes the changes that were made in one of the two since the last time in the other one; where both were changed, those in
+// the copy count.
+static void settle(CopiedContainer& container) {
+  std::vector<c10::IValue> now = elements_of(container.copy);
+  if (!same(now, container.given)) {
+    carry(now, container.given, container.held, container.original);
+  } else {
+    now = elements_of(container.original);
+    if (same(now, container.held))
+      return;
+    carry(now, container.held, container.given, container.copy);
   }
+  container.held = elements_of(container.original);
+  container.given = elements_of(container.copy);
+}
+
+static void settle_each(Held& held) {
+  // The inner containers come first: they stand in the outer ones.
+  for (CopiedContainer& container : held.containers)
+    settle(container);
+}
+
+void settle_containers() {
+  if (this_thread().held)
+    has_memory_for([] { settle_each(held()); });
+}
+
+void leave_containers(uint32_t frame, uint32_t outer) {
+  settle_containers();
+  if (!this_thread().held)
+    return;
+  for (CopiedContainer& container : held().containers)
+    if (container.frame == frame)
+      container.frame = outer;
   // A copy that the scope has returned is written into by the scope around it.
-  keep_if(held.containers,
+  keep_if(held().containers,
           [&](const CopiedContainer& container) { return container.frame != outer || container.copy.use_count() > 1; });
 }
 
 void settle_all_containers(Held& held) {
-  for (const CopiedContainer& container : held.containers)
-    settle(container);
+  settle_each(held);
   held.containers.clear();
 }
 

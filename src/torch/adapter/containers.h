@@ -10,7 +10,7 @@ struct CopiedContainer {
   uint32_t frame; // the scope that got the copy
   c10::IValue original;
   c10::IValue copy;
-  // The elements of both when the copy was made, those of a dict as keys and values in turn.
+  // The elements of both when they were last settled, those of a dict as keys and values in turn.
   std::vector<c10::IValue> held;
   std::vector<c10::IValue> given;
 };
@@ -21,9 +21,11 @@ bool is_shared_container(const c10::IValue& value);
 // The scope with this number got `after` instead of `before`: notes the lists and dicts that differ.
 void note_copies(uint32_t frame, const c10::IValue& before, const c10::IValue& after);
 
-// The scope ends, and `outer` is the one around it: what it has put into copied lists and dicts, or taken out of them, is put
-// into or taken out of the originals, too.
-void settle_containers(Held& held, uint32_t frame, uint32_t outer);
+// What was put into one of the two since the last time, or taken out, is put into or taken out of the other one.
+void settle_containers();
+// The same when a scope ends: the copies that it got belong to the one around it (`outer`) now, if that holds them.
+void leave_containers(uint32_t frame, uint32_t outer);
+// The same when the run ends, which forgets them all.
 void settle_all_containers(Held& held);
 
 } // namespace graphpatch

@@ -1,8 +1,12 @@
 // Copies of tensors, and who shares the memory of a tensor: together they decide whether a value may be written in place.
 #include "write.h"
 
+#include <ATen/core/NamedTensor.h>
+#include <c10/core/InferenceMode.h>
+
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 namespace graphpatch {
 
@@ -39,6 +43,7 @@ bool same_bits(const at::Tensor& left, const at::Tensor& right) {
     }
   };
   at::NoGradGuard none;
+  at::NoNamesGuard unnamed; // a tensor with names cannot be seen as one of another dtype
   return at::equal(bits(left), bits(right));
 }
 
@@ -65,6 +70,11 @@ static at::Tensor empty_like_in_memory(const at::Tensor& tensor) {
   return copy;
 }
 
+// Whether libtorch only stores this dtype, as those of fewer than eight bits, so that its copies are made byte by byte.
+static bool is_stored_only(const at::Tensor& tensor) {
+  return dtype_code(tensor.scalar_type()) == GP_DTYPE_OTHER && !tensor.is_quantized() && tensor.element_size() == 1;
+}
+
 at::Tensor copy_of(const at::Tensor& tensor) {
   return copy_of(tensor, tensor);
 }
@@ -76,7 +86,22 @@ at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
   if (tensor.layout() == c10::kStrided && tensor.is_neg())
     return at::_neg_view(copy_of(at::_neg_view(tensor), at::_neg_view(values)));
   const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);
-  at::Tensor copy = strided ? empty_like_in_memory(tensor).copy_(values) : values.clone();
+  // In inference mode, the copy of a tensor from outside has to be such a tensor, too, since it could not require grad
+  // otherwise.
+  std::optional<c10::InferenceMode> outside;
+  std::optional<at::NoGradGuard> without_history;
+  if (c10::InferenceMode::is_enabled() && !tensor.is_inference()) {
+    outside.emplace(false);
+    without_history.emplace();
+  }
+  at::Tensor copy;
+  if (!strided) {
+    copy = values.clone();
+  } else if (copy = empty_like_in_memory(tensor); is_stored_only(tensor)) {
+    copy.view(at::kByte).copy_(values.view(at::kByte));
+  } else {
+    copy.copy_(values);
+  }
   // `linear` and `matmul` look at requires_grad even if no gradient is wanted.
   if (!at::GradMode::is_enabled() && tensor.requires_grad() && !copy.is_inference())
     copy.set_requires_grad(true);

@@ -101,6 +101,7 @@ static Operation enter_marker(const Node* node) {
   return [scope = scope_of(node), family = scope_of(node)->family()](Stack& stack) {
     stack.back() = c10::IValue();
     GpThread& thread = this_thread();
+    settle_containers();
     if (thread.cold)
       ++thread.cold;
     else if (is_inside(thread) && !(thread.scopes & family))
@@ -134,8 +135,7 @@ static Operation leave_marker(const Node* node) {
     if (is_inside(thread)) {
       c10::impl::ExcludeDispatchKeyGuard outside(kKey);
       handle_scope_value(GP_VALUE_OUTPUT, 0, &stack.back(), Ownership::Result);
-      if (thread.held)
-        has_memory_for([&] { settle_containers(held(), thread.frame, thread.outer_frame); });
+      leave_containers(thread.frame, thread.outer_frame);
     }
     core->scope_leave();
   };

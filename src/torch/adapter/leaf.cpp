@@ -31,15 +31,21 @@ private:
 // Shows the tensor to a function of the host's, whose result takes its place. `sole`: nobody else sees the tensor's memory.
 static uint32_t patch_by_function(const GpTarget& target, at::Tensor& tensor, bool sole, Ownership how) {
   const at::Tensor before = tensor;
-  const uint32_t answer = show_to_function(target, tensor, how == Ownership::InPlace);
+  uint32_t answer = show_to_function(target, tensor, how == Ownership::InPlace);
   const bool changed = !tensor.is_same(before);
   if (changed && tensor.defined())
     patched_without_history(target, tensor);
   if (!sole && how != Ownership::InPlace && changed && is_memory(before) && is_memory(tensor) && is_alike(tensor, before)) {
-    // The function may have returned a tensor of the user's, which must not change together with the original.
-    if (!target.slice_len)
-      tensor = copy_of(before, tensor);
-    mirror(before, tensor);
+    const std::string why = reason([&] {
+      // The function may have returned a tensor of the user's, which must not change together with the original.
+      if (!target.slice_len)
+        tensor = copy_of(before, tensor);
+      mirror(before, tensor);
+    });
+    if (!why.empty()) {
+      tensor = before;
+      answer = elsewhere(target, why, &tensor);
+    }
   }
   // The unboxed caller of an in-place operator returns its own argument, whatever value we leave here.
   if (how == Ownership::InPlace && changed) {

@@ -165,6 +165,69 @@ void filled_by_reference() {
     expect({gp::add("fills.state|steps", 10)}, all(x + (x + 1) + (x + 3) + (x + 4) * 12, x * 2, (x + 3) * 3, 13));
 }
 
+// Fills a list of TorchScript's type, which others hold; and holds the one that it returns.
+struct PutsImpl : torch::nn::Module {
+    Tensor forward(Tensor x, c10::IValue found) {
+        gp::Scope scope(this, {{"x", x}, {"found", found}});
+        auto list = found.toTuple()->elements()[0].toTensorList();
+        list.push_back(x * 2);
+        list[1] = list.get(1) * 10;
+        return scope.output(list.get(0) + 1);
+    }
+};
+TORCH_MODULE(Puts);
+struct KeepsImpl : torch::nn::Module {
+    c10::IValue forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        c10::Dict<std::string, Tensor> dict;
+        dict.insert("first", x + 1), dict.insert("second", x + 2);
+        kept = dict;
+        return scope.output(kept);
+    }
+    c10::IValue kept;
+};
+TORCH_MODULE(Keeps);
+struct ListsImpl : torch::nn::Module {
+    ListsImpl() : puts(register_module("puts", Puts())), keeps(register_module("keeps", Keeps())) {}
+    std::vector<Tensor> forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        c10::List<Tensor> found({x + 1, x + 2});
+        auto y = puts(x, c10::IValue(c10::ivalue::Tuple::create({found})));
+        std::vector<Tensor> out{y};
+        for (const Tensor& element : found.vec()) out.push_back(element);
+        auto dict = keeps(x).toGenericDict();
+        dict.insert("put", x * 5);
+        puts(x, c10::IValue(c10::ivalue::Tuple::create({c10::List<Tensor>({x, x})})));
+        for (const auto& entry : keeps->kept.toGenericDict()) out.push_back(entry.value().toTensor());
+        for (const auto& entry : dict) out.push_back(entry.value().toTensor());
+        return scope.output(out);
+    }
+    Puts puts;
+    Keeps keeps;
+};
+TORCH_MODULE(Lists);
+
+void filled_ivalues() {
+    Lists net;
+    const auto x = torch::randn({2, 3});
+    const std::vector<Tensor> bare = net(x);
+    require(bare.size() == 10, "as many values");
+    gp::Session session;
+    gp::Root root(net, "Lists");
+    const auto expect = [&](const gp::Spec& spec, size_t at, const Tensor& value) {
+        auto patch = session.patch(spec);
+        const auto found = net(x);
+        require(patch.counts().applied == 1 && found.size() == bare.size(), "it is applied");
+        for (size_t i = 0; i < bare.size(); ++i) same(found[i], i == at ? value : bare[i]);
+    };
+    expect(gp::add("puts.found|sub_0.sub_0", -0.0), 0, bare[0]);
+    expect(gp::add("puts.found|sub_0.sub_0", 100), 0, x + 1 + 100 + 1);
+    expect(gp::add("puts.found|sub_0.sub_1", 100), 2, (x + 2 + 100) * 10);
+    // Only the caller of the module sees it.
+    expect(gp::add("keeps.output|first", 100), 7, x + 1 + 100);
+    for (size_t i = 0; i < bare.size(); ++i) same(net(x)[i], bare[i]);
+}
+
 // A Sequential of modules with Scope lines, which is called twice, and a clone of the whole.
 struct BlockImpl : torch::nn::Module {
     BlockImpl() : linear(register_module("linear", Linear(3, 3))) {}
@@ -218,8 +281,12 @@ void written_by_out() {
                            torch::tensor({1.0, 0.0, 0.0}));
     }
     {
-        auto patch = session.patch(gp::add("slice", 5)); // written through to `y`, which the patch of the view does not change
-        same(block(x), by_hand(weight, weight));
+        // What is written into the patched copy of the view is written into `y` as well.
+        auto patch = session.patch(gp::add("slice_1", 5));
+        auto expected = torch::relu(torch::addmm(block->linear->bias, x, weight.t()));
+        expected.slice(1, 0, 1).add_(5).add_(weight[0].sum());
+        same(block(x), expected);
+        require(patch.counts().applied == 1, "the view is patched");
     }
 }
 
@@ -258,6 +325,7 @@ const std::map<std::string, void (*)()> kChecks = {
     {"read_around", read_around},
     {"handed", handed},
     {"filled_by_reference", filled_by_reference},
+    {"filled_ivalues", filled_ivalues},
     {"written_by_out", written_by_out},
     {"called_twice_and_cloned", called_twice_and_cloned},
 };

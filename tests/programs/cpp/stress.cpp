@@ -6,6 +6,9 @@
 // With --reattach the module is optimized and running before any session exists, and every change opens a session and
 // closes it again.
 //
+// The third thread runs the module as well: while the patch holds its output must be the patched one, and otherwise the bare
+// one.
+//
 // Prints how many outputs were bare and how many patched; ends with code 1 when one was neither, or a run failed.
 
 #include "abi.h"
@@ -16,6 +19,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <thread>
 
@@ -34,10 +38,16 @@ struct Runner {
     std::string error;
 };
 
+// What the thread that changes patches has computed while the patch held, and while it did not.
+struct Seen {
+    std::vector<torch::Tensor> patched, bare;
+};
+
 // Adds and removes the patch until the runners are done; they go on until it has done so a hundred times. Both states last
 // about as long as a run, so that the runners meet both. The path is checked against whole runs only, so that it is accepted
 // even while the runners' first runs are not complete.
-void change(const std::string& patch, bool record, bool reattach, const std::atomic<int>& running, std::atomic<int>& changes) {
+void change(const std::string& patch, bool record, bool reattach, const std::function<torch::Tensor()>& forward,
+            const std::atomic<int>& running, std::atomic<int>& changes, Seen& seen) {
     std::unique_ptr<abi::Session> session;
     for (; running > 0; ++changes) {
         if (!session) {
@@ -45,10 +55,12 @@ void change(const std::string& patch, bool record, bool reattach, const std::ato
             session->record(record);
         }
         auto added = session->add(patch);
-        std::this_thread::sleep_for(std::chrono::microseconds(changes % 500));
+        if (changes % 2) seen.patched.push_back(forward());
+        else std::this_thread::sleep_for(std::chrono::microseconds(changes % 500));
         session->remove(added);
         if (reattach) session.reset();
-        std::this_thread::sleep_for(std::chrono::microseconds(changes % 700));
+        if (changes % 2) seen.bare.push_back(forward());
+        else std::this_thread::sleep_for(std::chrono::microseconds(changes % 700));
     }
 }
 
@@ -79,8 +91,9 @@ int run(int argc, char** argv) {
             --running;
         });
     std::string error;
+    Seen seen;
     try {
-        change(patch, record, reattach, running, changes);
+        change(patch, record, reattach, [&] { return forward(module, inputs); }, running, changes, seen);
     } catch (const std::exception& e) {
         error = std::string("changing patches failed: ") + e.what();
         changes = kChanges;
@@ -97,6 +110,10 @@ int run(int argc, char** argv) {
     if (bare.equal(patched)) throw std::runtime_error("the patch changes nothing, so the test would prove nothing");
     if (!forward(module, inputs).equal(bare)) throw std::runtime_error("the removed patch still acts");
 
+    for (const auto& output : seen.patched)
+        if (!output.equal(patched)) throw std::runtime_error("an output was not patched while the patch held");
+    for (const auto& output : seen.bare)
+        if (!output.equal(bare)) throw std::runtime_error("an output was patched while no patch held");
     int n_bare = 0, n_patched = 0, neither = 0;
     for (const auto& state : states) {
         if (!state.error.empty()) throw std::runtime_error("a run failed: " + state.error);

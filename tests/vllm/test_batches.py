@@ -74,7 +74,7 @@ BAD = {
     "a key that is none": (patch(value=1, where=3), "where: is not known"),
     "no value": (patch("add"), "takes a value"),
     "positions that are none": (patch(value=1, positions="first"), "positions='first'"),
-    "a parameter": (patch("zero", "model.layers_2.mlp.down_proj.weight"), "which all requests share"),
+    "a parameter": (patch("zero", "model.embed_tokens.weight"), "which all requests share"),
     "a slice that does not fit": (patch("zero", slice="[999]"), "999"),
 }
 

@@ -58,9 +58,14 @@ class Steering:
         self._holds = False
 
     def warmed_up(self) -> None:
-        """Writes what was recorded, for the processes that take requests. Raises OSError: such a server must not start."""
+        """Writes what was recorded, for the processes that take requests. Raises OSError, so that no server starts
+        without it."""
         if not self._written:
             self._write()
+
+    def pause(self) -> None:
+        """To be called before a call of the model that is for no request."""
+        self._place([], 0)
 
     def _write(self) -> None:
         if lib.gp_graphs_count(Graphs(made(lib.gp_session_graphs, self._recorder.session)).handle):

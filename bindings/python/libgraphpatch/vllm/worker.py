@@ -32,6 +32,8 @@ def install(folder: Folder) -> None:
     @functools.wraps(dummy)
     def _dummy_run(self: Any, *args: Any, **kwargs: Any) -> Any:
         steering = _steering(self, folder)
+        if steering is not None:
+            steering.pause()
         result = dummy(self, *args, **kwargs)
         if steering is not None:
             steering.warmed_up()

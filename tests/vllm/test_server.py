@@ -31,8 +31,8 @@ class Server:
         command = [
             sys.executable,
             "-m",
-            "vllm.entrypoints.cli.main",
-            "serve",
+            "vllm.entrypoints.openai.api_server",  # what `vllm serve` runs
+            "--model",
             model,
             "--served-model-name",
             "tiny",

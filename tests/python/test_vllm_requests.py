@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from libgraphpatch import PatchableGraph, load_tensor
 from libgraphpatch.vllm.asked import asked
 from libgraphpatch.vllm.checked import places
 from libgraphpatch.vllm.folder import VARIABLE, Folder
+from libgraphpatch.vllm.refusals import why_refused
 from libgraphpatch.vllm.steering import Part, Steering
 from libgraphpatch.vllm.wire import Wire
 
@@ -185,6 +187,21 @@ def test_what_fails_is_reported_and_the_others_go_on(server: Server) -> None:
     assert told is not None and told["patches"][0] == {"path": NODE, "kind": "zero", "applied": 1, "failed": 0}
 
 
+@pytest.mark.parametrize("path", ["a..b", None])
+def test_a_request_that_nobody_has_checked_harms_no_other(server: Server, path: str | None) -> None:
+    extra: dict[str, Any] = server.extra(patch(value=1))
+    if path is None:
+        extra["graphpatch"] = [patch(value=1)]  # as the client wrote it
+    else:
+        extra["graphpatch"]["places"][0][0] = path
+    parts = [Part("a", 0, 0, 3, extra), Part("b", 3, 3, 3, server.extra(patch("zero")))]
+    expected = server.by_hand(TOKENS, POSITIONS, lambda value: torch.cat([value[:3], 0 * value[3:]]))
+    for _ in range(2):
+        assert torch.equal(server.call(parts, TOKENS, POSITIONS), expected)
+    told = server.steering.report("a", 4, True)
+    assert told is not None and len(told["errors"]) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
@@ -256,6 +273,39 @@ def test_a_file_that_changes_is_read_again(server: Server, tmp_path: Path) -> No
     assert torch.equal(server.folder.tensor("@v.pt"), VECTOR)
     torch.save(torch.zeros(9), tmp_path / "v.pt")
     assert torch.equal(server.folder.tensor("@v.pt"), torch.zeros(9))
+
+
+def config(**more: Any) -> Any:
+    """What of a server's configuration matters."""
+    parallel = {"tensor_parallel_size": 1, "pipeline_parallel_size": 1, "use_ubatching": False}
+    return SimpleNamespace(
+        model_config=SimpleNamespace(enforce_eager=more.pop("enforce_eager", True)),
+        speculative_config=more.pop("speculative_config", None),
+        parallel_config=SimpleNamespace(**parallel | more),
+    )
+
+
+@pytest.mark.parametrize(
+    ("server_has", "request_has", "why"),
+    [
+        ({}, {}, ""),
+        ({"enforce_eager": False}, {}, "--enforce-eager"),
+        ({"tensor_parallel_size": 2}, {}, "--tensor-parallel-size"),
+        ({"pipeline_parallel_size": 2}, {}, "--pipeline-parallel-size"),
+        ({"use_ubatching": True}, {}, "--enable-dbo"),
+        ({"speculative_config": object()}, {}, "--speculative-config"),
+        ({}, {"n": 2}, "leave out n"),
+        ({}, {"stop": ["."]}, "stop_token_ids"),
+        ({}, {"resumable": True}, "whose prompt goes on"),
+    ],
+)
+def test_what_a_server_cannot_do_is_said(server_has: dict[str, Any], request_has: dict[str, Any], why: str) -> None:
+    sampling = SimpleNamespace(n=request_has.get("n", 1), stop=request_has.get("stop"))
+    request = SimpleNamespace(resumable=request_has.get("resumable", False))
+    said = why_refused(config(**server_has), sampling, request, True)
+    assert said == "" if not why else why in said
+    if "n" in request_has or "stop" in request_has:
+        assert why_refused(config(), sampling, request, False) == "", "without probes it is fine"
 
 
 class Compiled:

@@ -50,9 +50,9 @@ def _tell(engine: Any, known: dict[str, Any], output: Any) -> None:
     """Puts what came of the request's patches into its output. An error of ours must not end the engine: it is told
     instead."""
     request, ended = known[output.request_id], output.finish_reason is not None
-    if not ended and not request.sampling_params.extra_args[KEY]["reports"]:
-        return
     try:
+        if not ended and not request.sampling_params.extra_args[KEY]["reports"]:
+            return
         arguments = output.request_id, request.num_tokens, ended
         (told,) = engine.model_executor.collective_rpc(report_of, args=arguments)
     except Exception as error:

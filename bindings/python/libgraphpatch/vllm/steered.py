@@ -42,13 +42,20 @@ class Steered:
         self._placed: list[int] = []
         self._numbers: Any = None
         self._functions: list[Function] = []
+        self._failed = False
+
+    def fail(self, error: Exception) -> None:
+        """Takes the patches away for good; the report says why."""
+        self._failed = True
+        self.errors[f"{type(error).__name__}: {error}"] = None
+        self.remove()
 
     def place(self, start: int, first: int, count: int, total: int) -> None:
         """Has the patches hold for a batch of ``total`` tokens, in which row ``start`` is the token at position
         ``first`` of this request, and ``count`` rows are its own."""
         self._offset = first - start
         now = total, [_rows(place, start, first, count) for place in self.wire.places]
-        if now == self._now:
+        if now == self._now or self._failed:
             return  # as for most steps: one token, in the same row
         self.remove()
         self._now = now
@@ -68,19 +75,20 @@ class Steered:
     def remove(self) -> None:
         """Takes the patches away, and counts what they did."""
         self._now = 0, []
-        if self._numbers is None:
-            return
         numbers, self._numbers = self._numbers, None
+        if numbers is not None:
+            self._count(numbers)
+            lib.gp_patch_remove_all(self._session, numbers, len(numbers))
+        while self._functions:
+            self._functions.pop().close()
+
+    def _count(self, numbers: Any) -> None:
         for place, number, new in zip(self._placed, numbers, counts_of(self._session, numbers), strict=True):
             self._counts[place] = Counts(*map(sum, zip(self._counts[place], new, strict=True)))
             if new.failed:
                 self.errors[text(lib.gp_patch_last_error, self._session, number)] = None
             elif not new.matched:
                 self.errors[f"{self.wire.places[place].path}: the model's call did not come by there"] = None
-        lib.gp_patch_remove_all(self._session, numbers, len(numbers))
-        for function in self._functions:
-            function.close()
-        self._functions = []
 
     def report(self) -> dict[str, Any]:
         """What came of the patches so far."""
@@ -98,8 +106,9 @@ class Steered:
             positions = sorted(position for position in rows if position < tokens)
             if place.kind != "probe" or not positions:
                 continue
-            found[_new(place.path, found)] = torch.stack([rows[position] for position in positions])
-            found[f"{_last(found)}#positions"] = torch.tensor(positions)
+            key = _new(place.path, found)
+            found[key] = torch.stack([rows[position] for position in positions])
+            found[f"{key}#positions"] = torch.tensor(positions)
         return found
 
     def _spec(self, number: int) -> Handle:
@@ -159,7 +168,3 @@ def _new(path: str, found: dict[str, Tensor]) -> str:
     while (key := path if number == 1 else f"{path}~{number}") in found:
         number += 1
     return key
-
-
-def _last(found: dict[str, Tensor]) -> str:
-    return [*found][-1]

@@ -101,8 +101,7 @@ class Steering:
         _log.error("libgraphpatch: no request of a batch was patched", exc_info=error)
         for part in parts:
             if steered := self._requests.get(part.request):
-                steered.errors[f"{type(error).__name__}: {error}"] = None
-                steered.remove()
+                steered.fail(error)
 
     def _place(self, parts: list[Part], total: int) -> None:
         present = set()
@@ -111,10 +110,13 @@ class Steering:
             if steered is None:
                 if not part.extra or KEY not in part.extra:
                     continue
-                wire = Wire.unpacked(part.extra[KEY])
-                steered = self._requests[part.request] = Steered(wire, self._recorder.session, self._device)
+                steered = self._requests[part.request] = self._begin(part.extra[KEY])
             present.add(part.request)
-            steered.place(part.start, part.first, part.tokens, total)
+            try:
+                steered.place(part.start, part.first, part.tokens, total)
+            except Exception as error:
+                _log.error("libgraphpatch: request %s is not patched", part.request, exc_info=error)
+                steered.fail(error)
         for request, steered in self._requests.items():
             if request not in present:
                 steered.remove()
@@ -122,6 +124,14 @@ class Steering:
         if holds != self._holds:
             self._holds = holds
             self._recorder.want(1 if holds else -1)
+
+    def _begin(self, carried: Any) -> Steered:
+        try:
+            return Steered(Wire.unpacked(carried), self._recorder.session, self._device)
+        except Exception as error:  # it came by a way that checks nothing
+            steered = Steered(Wire([]), self._recorder.session, self._device)
+            steered.fail(error)
+            return steered
 
     def _forget(self, living: Container[str]) -> None:
         for request in [request for request in self._requests if request not in living]:

@@ -179,6 +179,16 @@ test-forms: venv build build/cpp_transformer ## six models in TorchScript, compi
 forms: venv build build/cpp_transformer ## how many of eager's operations each form has: docs/reference/forms.md
 	$(PYTHON) -W ignore::UserWarning tests/forms/page.py
 
+# Not part of CI: vLLM is 0.3 GB to load, and each start of its engine takes half a minute of two cores.
+.PHONY: test-vllm
+test-vllm: venv build build/vllm-tests/installed.txt ## requests with patches in the batches of a real vLLM, offline and as a server (tests/vllm)
+	$(PYTHON) -m pytest tests/vllm -q $(T)
+
+build/vllm-tests/installed.txt: tests/vllm/requirements.txt | venv
+	@echo "vllm: installing vLLM for CPUs into build/vllm-tests" >&2
+	@rm -rf build/vllm-tests && $(INSTALL_INTO) build/vllm-tests -r $<
+	@cp $< $@
+
 # CI runs a part of the host programs in a minute or two. All of them, each bare and instrumented, take half an hour of two cores.
 .PHONY: hosts
 hosts: venv build build/libmodel.so ## every host program bare and under `graphpatch run`; T='-k ends' passes arguments to pytest

@@ -604,6 +604,14 @@ gp_status gp_value_dlpack(struct DLManagedTensorVersioned *tensor,
 gp_status gp_value_torch(const void *tensor_impl,
                          gp_value **out);
 
+// The tensor of a value that gp_value_text has read from a file or gp_value_dlpack has copied. `out` receives a new, read-only,
+// row-major tensor in CPU memory, which stays valid when the value is freed; call its deleter to free it. GP_STATUS_REFUSED
+// for a number, and for a tensor of libtorch's own, which its owner has.
+//
+// Thread: any. NULL: refused. Errors: GP_STATUS_REFUSED. Since 0.1.0.
+gp_status gp_value_tensor(const gp_value *value,
+                          struct DLManagedTensorVersioned **out);
+
 // Frees a value. NULL is fine.
 //
 // Thread: the last. NULL: fine. Since 0.1.0.

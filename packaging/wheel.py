@@ -80,7 +80,8 @@ def without_debug(binary: Path, folder: Path) -> Path:
 def files(adapters: Path, folder: Path) -> dict[str, Path]:
     """Name in the wheel to file."""
     package = ROOT / "bindings/python/libgraphpatch"
-    found = {f"libgraphpatch/{file.name}": file for file in sorted(package.glob("*.py"))}
+    modules = [*sorted(package.rglob("*.py")), package.with_name("graphpatch_vllm.py")]
+    found = {str(file.relative_to(package.parent)): file for file in modules}
     found["libgraphpatch/py.typed"] = package / "py.typed"
     for name in ("libgraphpatch.so", "graphpatch"):
         found[f"libgraphpatch/{name}"] = without_debug(BUILT / name, folder)
@@ -133,6 +134,13 @@ def metadata() -> str:
     return "\n".join(lines) + "\n\n" + readme
 
 
+def entry_points() -> str:
+    """The groups of entry points of the package, which have the same form in both files."""
+    project = (ROOT / "bindings/python/pyproject.toml").read_text("utf-8")
+    groups = re.findall(r'^\[project\.entry-points\."(.*)"\]\n((?:\w.*\n)+)', project, re.M)
+    return "".join(f"[{group}]\n{points.replace(chr(34), '')}" for group, points in groups)
+
+
 def main() -> None:
     adapters, out = Path(sys.argv[1]), Path(sys.argv[2])
     most = tuple(map(int, sys.argv[3].split("."))) if len(sys.argv) > 3 else None
@@ -143,6 +151,7 @@ def main() -> None:
     platform = platform_of(binaries, most)
     info = f"libgraphpatch-{version()}.dist-info"
     found[f"{info}/METADATA"] = metadata().encode()
+    found[f"{info}/entry_points.txt"] = entry_points().encode()
     kind = f"Root-Is-Purelib: false\nTag: py3-none-{platform}\n"
     found[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: packaging/wheel.py\n{kind}".encode()
     record = ""

@@ -95,18 +95,26 @@ fn python_import(line: &str, more: &str) -> Vec<String> {
 fn no_python_module_imports_itself() {
     let mut imports = Imports::new();
     let package = root().join("bindings/python/libgraphpatch");
-    for entry in fs::read_dir(package).unwrap().flatten() {
-        let path = entry.path();
-        if path.extension().is_none_or(|x| x != "py") || path.ends_with("__init__.py") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let mut rest = &*text;
-        while let Some((line, more)) = rest.split_once('\n') {
-            let names = python_import(line, more);
-            imports.entry(name.clone()).or_default().extend(names);
-            rest = more;
+    for (folder, below) in [(package.clone(), ""), (package.join("vllm"), "vllm.")] {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|x| x != "py") || path.ends_with("__init__.py") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let name = format!("{below}{}", path.file_stem().unwrap().to_string_lossy());
+            let mut rest = &*text;
+            while let Some((line, more)) = rest.split_once('\n') {
+                let names = match line.trim_start().strip_prefix("from ..") {
+                    Some(outer) => python_import(&format!("from .{outer}"), more),
+                    None => python_import(line, more)
+                        .iter()
+                        .map(|name| format!("{below}{name}"))
+                        .collect(),
+                };
+                imports.entry(name.clone()).or_default().extend(names);
+                rest = more;
+            }
         }
     }
     assert!(imports.len() > 30, "{imports:?}");

@@ -214,6 +214,13 @@ def check_values(p: Patched, folder: Path) -> None:
     delta = np.arange(12, dtype=np.float32).reshape(3, 4)
     np.save(folder / "delta.npy", delta)
     p.gives(spec("add", gp.new("value_text", f"@{folder / 'delta.npy'}")), bare + torch.from_numpy(delta))
+    of_file = gp.new("value_text", f"@{folder / 'delta.npy'}")
+    read = np.from_dlpack(Lent(gp.new("value_tensor", of_file)))
+    gp.value_free(of_file)
+    assert np.array_equal(read, delta) and not read.flags.writeable, "it outlives the value"
+    for number in ["value_int", "value_float"]:
+        with refused("REFUSED", "a number is no tensor"):
+            gp.new("value_tensor", gp.new(number, 2))
 
     # From torch and numpy, of several dtypes and layouts, broadcast.
     for array in [

@@ -21,6 +21,7 @@ from ._library import lib as _lib
 from ._library import made as _made
 from ._live import live, stop_live
 from ._patch_block import Counts, Edit
+from ._value_file import load_tensor
 from .cache import ActivationCache
 from .check import Checked
 from .divergence import Divergence
@@ -77,6 +78,7 @@ __all__ = [
     "ZeroPatch",
     "live",
     "load_graph",
+    "load_tensor",
     "stop_live",
     "__version__",
 ]

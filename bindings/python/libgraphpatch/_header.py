@@ -185,6 +185,7 @@ CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "gp_value_float": (c_int32, [c_double, c_void_p]),
     "gp_value_dlpack": (c_int32, [c_void_p, c_bool, c_void_p]),
     "gp_value_torch": (c_int32, [c_void_p, c_void_p]),
+    "gp_value_tensor": (c_int32, [c_void_p, c_void_p]),
     "gp_value_free": (None, [c_void_p]),
     "gp_spec_new": (c_int32, [c_char_p, c_void_p]),
     "gp_spec_free": (None, [c_void_p]),

@@ -58,6 +58,15 @@ def _numbers(name: str, given: Any, size: int) -> Tensor:
     return mask
 
 
+def spans(name: str, given: Any, size: int) -> list[tuple[int, int]]:
+    """The indices below ``size`` that a limit means, as ranges without their ends. Raises a ValueError if it is
+    none."""
+    none = torch.zeros(1, dtype=torch.int8)
+    steps = torch.diff(_numbers(name, given, size).to(torch.int8), prepend=none, append=none)
+    edges = steps.nonzero()[:, 0].tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def _wrong(name: str, given: Any) -> ValueError:
     words = ", 'prompt', 'generated'" if name == "positions" else ""
     return ValueError(f"{name}={given!r}: give a number, a list of numbers, a range, a slice, '5..', '2..6'{words}")

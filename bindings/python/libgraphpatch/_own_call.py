@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import types
 from collections.abc import Callable
 from typing import Any
@@ -33,10 +34,23 @@ def own_calls(module: Module, seeing: Callable[[Any], Any]) -> None:
         if holder is Module or holder.__module__.startswith("torch.") or not isinstance(own, types.FunctionType):
             continue
         with _lock:
-            if own not in _seen and "__call__" not in own.__code__.co_names:
+            if own not in _seen and not _calls_torchs(own):
                 seen = seeing(own)
                 setattr(holder, "__call__", seen)  # noqa: B010
                 _seen.add(seen)
+
+
+def _calls_torchs(own: types.FunctionType) -> bool:
+    """Whether a ``__call__`` may call torch's. One that it looks up in a class that is no module's (as vLLM's wrapper
+    of compiled code) is not torch's."""
+    holder: Any = None
+    for instruction in dis.get_instructions(own):
+        if instruction.argval == "__call__" and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            named = own.__globals__.get(holder) if isinstance(holder, str) else None
+            if not isinstance(named, type) or issubclass(Module, named) or issubclass(named, Module):
+                return True
+        holder = instruction.argval if instruction.opname == "LOAD_GLOBAL" else None
+    return False
 
 
 def entry(module: Module) -> Any:

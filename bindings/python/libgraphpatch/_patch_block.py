@@ -100,7 +100,7 @@ class Opened:
         with self.recorder.root.beginning:
             total = self.before
             for numbers in self._registered():
-                pairs = zip(total, _counts(self.recorder.session, numbers), strict=True)
+                pairs = zip(total, counts_of(self.recorder.session, numbers), strict=True)
                 total = [_sum(before, now) for before, now in pairs]
             return total
 
@@ -378,7 +378,7 @@ def _finish(recorder: Recorder) -> None:
         opened.undo.close()
 
 
-def _counts(session: Handle, numbers: Any) -> list[Counts]:
+def counts_of(session: Handle, numbers: Any) -> list[Counts]:
     """The counts of the patches with these numbers; zeros for one that is not registered."""
     counts = gp_patch_counts()
     counts.size = ctypes.sizeof(counts)

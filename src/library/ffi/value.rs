@@ -3,11 +3,12 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use super::arguments::text;
+use super::arguments::{answer, null, text};
 use super::dlpack::{self, DLManagedTensorVersioned};
-use super::handle::{Boxed, Handle, free, give};
+use super::handle::{Boxed, Handle, free, give, reference};
 use super::slots::Kind;
 use super::{Status, guard};
+use graphpatch_core::error::Error;
 use graphpatch_core::patch::action::Operand;
 use graphpatch_core::patch::{Number, Value};
 
@@ -107,6 +108,39 @@ pub unsafe extern "C" fn gp_value_torch(
         let tensor = graphpatch_torch::foreign(tensor_impl)?;
         give(out, Box::new(Operand::Foreign(tensor)))
     })
+}
+
+/// The tensor of a value that gp_value_text has read from a file or gp_value_dlpack has copied. `out` receives a new, read-only,
+/// row-major tensor in CPU memory, which stays valid when the value is freed; call its deleter to free it. GP_STATUS_REFUSED
+/// for a number, and for a tensor of libtorch's own, which its owner has.
+///
+/// Thread: any. NULL: refused. Errors: GP_STATUS_REFUSED. Since 0.1.0.
+///
+/// # Safety
+///
+/// `out` is NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_value_tensor(
+    value: *const gp_value,
+    out: *mut *mut DLManagedTensorVersioned,
+) -> Status {
+    // SAFETY: by this function's contract.
+    guard(|| unsafe {
+        if out.is_null() {
+            return Err(null("out"));
+        }
+        let host = match &*reference(value)? {
+            Operand::Host(host) => Arc::clone(host),
+            Operand::Number(_) => return Err(refused("a number is no tensor")),
+            Operand::Foreign(_) => return Err(refused("libtorch's own tensor is not copied")),
+        };
+        let tensor = dlpack::give(host);
+        answer(out, "out", tensor).inspect_err(|_| dlpack::take_back(tensor))
+    })
+}
+
+fn refused(why: &str) -> Error {
+    Error::Refused(why.to_owned())
 }
 
 /// Frees a value. NULL is fine.

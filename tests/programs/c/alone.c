@@ -321,6 +321,16 @@ static void check_values_and_specs(gp_session *session, const char *folder) {
   snprintf(at_file, sizeof at_file, "@%s", path_in(folder, "delta.npy"));
   write_npy(at_file + 1, delta, 3, 2);
   ok(gp_value_text(at_file, &value));
+  DLManagedTensorVersioned *read;
+  ok(gp_value_tensor(value, &read));
+  require((read->flags & DL_READ_ONLY) && read->dl_tensor.ndim == 2 && read->dl_tensor.shape[0] == 3, "the file's sizes");
+  require(memcmp(read->dl_tensor.data, delta, sizeof delta) == 0, "the file's numbers");
+  end_tensor(read);
+  gp_value *plain;
+  ok(gp_value_int(1, &plain));
+  refused(GP_STATUS_REFUSED, gp_value_tensor(plain, &read));
+  says("a number is no tensor");
+  gp_value_free(plain);
 
   refused(GP_STATUS_PARSE, gp_spec_new("a..b", &spec));
   ok(gp_spec_new("linear.output", &spec));
@@ -597,6 +607,7 @@ static void check_null(gp_session *session, const char *file) {
   null(gp_value_int(1, NULL));
   null(gp_value_float(1, NULL));
   null(gp_value_dlpack(NULL, true, &value)), null(gp_value_dlpack(NULL, false, &value));
+  null(gp_value_tensor(NULL, &tensor)), null(gp_value_tensor(value, NULL));
   null(gp_spec_new(NULL, &spec)), null(gp_spec_new("x", NULL));
   null(gp_spec_slice(NULL, "[0]")), null(gp_spec_slice(spec, NULL));
   null(gp_spec_index(NULL, 0));

@@ -84,6 +84,7 @@ static void each_call_refuses(objects wrong, objects good, const char *words) {
 
   bad(gp_spec_slice(wrong.spec, "[0]")), bad(gp_spec_index(wrong.spec, 0)), bad(gp_spec_zero(wrong.spec));
   bad(gp_spec_add(wrong.spec, good.value)), bad(gp_spec_add(good.spec, wrong.value));
+  bad(gp_value_tensor(wrong.value, &tensor));
   bad(gp_spec_replace(wrong.spec, good.value)), bad(gp_spec_replace(good.spec, wrong.value));
   bad(gp_spec_probe(wrong.spec)), bad(gp_spec_record(wrong.spec, 1)), bad(gp_spec_custom(wrong.spec, called, NULL));
   bad(gp_spec_runs(wrong.spec, "0")), bad(gp_spec_this_thread(wrong.spec, true)), bad(gp_spec_live(wrong.spec, true));

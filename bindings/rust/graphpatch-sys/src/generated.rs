@@ -340,6 +340,10 @@ unsafe extern "C" {
         tensor_impl: *const ::std::os::raw::c_void,
         out: *mut *mut gp_value,
     ) -> gp_status;
+    pub fn gp_value_tensor(
+        value: *const gp_value,
+        out: *mut *mut DLManagedTensorVersioned,
+    ) -> gp_status;
     pub fn gp_value_free(value: *mut gp_value);
     pub fn gp_spec_new(path: *const ::std::os::raw::c_char, out: *mut *mut gp_spec) -> gp_status;
     pub fn gp_spec_free(spec: *mut gp_spec);

@@ -370,6 +370,7 @@ bench: venv build build/bench/cost build/bench/patch build/bench/modules build/b
 	PYTHON=$(PYTHON) benches/run.sh
 	$(PYTHON) benches/python.py --rounds $(or $(ROUNDS),40)
 	PYTHONPATH=bindings/python $(PYTHON) benches/compiled.py --rounds $(or $(ROUNDS),400)
+	PYTHONPATH=bindings/python $(PYTHON) benches/packages.py --rounds $(or $(ROUNDS),400)
 	PYTHONPATH=bindings/python $(PYTHON) benches/sweep.py
 
 .PHONY: bench-python

@@ -37,6 +37,8 @@ pub mod verdict;
 pub mod wants;
 
 #[cfg(test)]
+mod computed_tests;
+#[cfg(test)]
 mod device_tests;
 #[cfg(test)]
 mod flat_tests;
@@ -62,6 +64,7 @@ pub use run::{OWN_RUNS, Run};
 pub use scope::{Root, Scope};
 pub use session::{News, Session};
 pub use snapshot::Snapshot;
+pub use taps::{Inner, Place};
 pub use value::{Token, ValueKind};
 pub use verdict::Verdict;
 pub use wants::{ValueWants, Wants};

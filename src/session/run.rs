@@ -12,6 +12,7 @@ use crate::held::Held;
 use crate::record::{Args, Recorder};
 use crate::scope::{Root, Scope};
 use crate::session::Session;
+use crate::taps::Inner;
 use crate::times::Times;
 use crate::wants::Wants;
 use graphpatch_core::patch::Plan;
@@ -46,6 +47,8 @@ pub struct Run {
     pub(crate) parameters: FxHashMap<usize, SmallVec<[u32; 1]>>,
     /// The arguments of values that are about to appear, by the serial numbers of their tokens.
     pub(crate) made_from: Vec<(u32, Args)>,
+    /// The same for the scopes around values of compiled code.
+    pub(crate) inside: Vec<(u32, Arc<[Inner]>)>,
     pub(crate) failure: String,
     /// The paths of values, if a host asked for them: see [`Run::named`].
     pub(crate) named: Option<String>,
@@ -147,6 +150,7 @@ impl Run {
             holding: Vec::new(),
             parameters: FxHashMap::default(),
             made_from: Vec::new(),
+            inside: Vec::new(),
             failure: String::new(),
             named: None,
             queue: graphpatch_cuda::Queue::default(),

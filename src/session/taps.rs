@@ -1,10 +1,29 @@
 //! Values that compiled code computes. None of its operations is seen. Which values there are, and what they are called, was
 //! found out by a run of the same operations one by one; the compiled code then reports each wanted value when it is computed.
 
+use std::sync::Arc;
+
 use graphpatch_core::path::{Name, NodePath};
 
 use crate::run::Run;
 use crate::value::{Token, ValueKind};
+use crate::wants::ValueWants;
+
+/// Where compiled code computes a value, counted from the scope that the code is called in.
+#[derive(Debug)]
+pub struct Place {
+    /// The scopes around the value, from the outside.
+    pub scopes: Arc<[Inner]>,
+    pub name: Name,
+}
+
+/// A scope of a [`Place`].
+#[derive(Debug)]
+pub struct Inner {
+    pub name: Name,
+    pub class_name: Arc<str>,
+    pub module_path: Arc<str>,
+}
 
 impl Run {
     /// The paths of the values that have appeared since the last call, one a line, counted from the root. Paths are kept from
@@ -84,5 +103,47 @@ impl Run {
             name: name?,
             site: Some(site),
         })
+    }
+
+    /// The result of operation number `id` at `place` has been computed. `None` if nothing is wanted of it. Its name is given, not
+    /// found out, and the code enters no scope.
+    pub fn computed(&mut self, place: &Place, id: u32) -> Option<(Token, ValueWants)> {
+        if self.cold > 0 {
+            return None;
+        }
+        let frame = self.frames.last()?;
+        let scopes = place.scopes.iter().map(|scope| scope.name);
+        let child = |site, name| self.plan.as_ref()?.child(site, name);
+        let site = scopes
+            .chain([place.name])
+            .fold(frame.site, |site, name| child(site?, name));
+        let wants = ValueWants {
+            elements: self.recorder.is_some(),
+            targets: self.has_targets(site),
+            args: false,
+        };
+        if wants == ValueWants::default() {
+            return None;
+        }
+        self.values += 1;
+        let token = Token {
+            run: self.id,
+            serial: self.values,
+            depth: self.frames.len() as u32,
+            kind: ValueKind::Op(id),
+            name: place.name,
+            site,
+        };
+        if wants.elements {
+            self.inside.push((token.serial, place.scopes.clone()));
+        }
+        Some((token, wants))
+    }
+
+    /// The scopes around a value that compiled code has computed.
+    pub(crate) fn take_inside(&mut self, token: &Token) -> Option<Arc<[Inner]>> {
+        let known = |(serial, _): &(u32, _)| *serial == token.serial;
+        let at = self.inside.iter().rposition(known)?;
+        Some(self.inside.swap_remove(at).1)
     }
 }

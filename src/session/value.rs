@@ -151,6 +151,7 @@ impl Run {
             return;
         }
         let args = self.take_args(token);
+        let inside = self.take_inside(token).unwrap_or_default();
         let level = self.frames.len() - token.depth as usize;
         let operation = match token.kind {
             ValueKind::Op(id) => ops::get(id),
@@ -166,7 +167,18 @@ impl Run {
         }
         if let Some(recorder) = &mut self.recorder {
             let mut tape = recorder.tape();
+            for scope in &*inside {
+                tape.enter(
+                    scope.name,
+                    &scope.class_name,
+                    &scope.module_path,
+                    Source::default(),
+                );
+            }
             tape.leaf(level, token.kind.into(), token.name, target, elements, args);
+            for _ in &*inside {
+                tape.leave();
+            }
             self.nodes += 1;
         }
     }
@@ -175,6 +187,7 @@ impl Run {
     pub fn abandon(&mut self, token: &Token) {
         if self.has(token) {
             self.take_args(token);
+            self.take_inside(token);
             if let Some(times) = &self.times {
                 times.lock().take(token.serial);
             }

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 11u
+#define GP_SEAM_VERSION 12u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -292,6 +292,55 @@ enum GpActive {
   GP_WANTED = 2
 };
 
+/* How a call of a compiled model gives a value: its argument is the address of the data, the handle of a tensor, or the address
+ * where the call stores such a handle. */
+enum GpHow { GP_HOW_DATA = 0, GP_HOW_HANDLE = 1, GP_HOW_RESULT = 2 };
+
+/* An argument of a call of a compiled model that is a value when the call has returned. */
+typedef struct GpOutput {
+  uint8_t how; /* GpHow */
+  uint32_t position; /* among the arguments that are passed as integers or pointers */
+} GpOutput;
+
+enum GpShows {
+  GP_SHOWS_ALL = 0, /* the outputs of the call */
+  GP_SHOWS_ONE = 1, /* one of them */
+  GP_SHOWS_NOTHING = 2 /* the value was fused away, as `text` says */
+};
+
+/* A node of a compiled model. */
+typedef struct GpNode {
+  const void* place; /* the core's */
+  uint32_t operation; /* op_define */
+  uint8_t shows; /* GpShows */
+  uint8_t reshaped; /* 1: the value has `sizes` in the model; a number n below 0 is the size of an input: its dimension
+                     * (-1 - n) % 64 of input (-1 - n) / 64 */
+  uint32_t output;
+  const int64_t* sizes;
+  size_t rank;
+  GpStr text; /* what became of a value that was fused away */
+} GpNode;
+
+/* A call that a compiled model makes in a run. */
+typedef struct GpCall {
+  GpStr symbol;
+  uint32_t integers; /* how many arguments are passed as integers or pointers, and as floating-point numbers */
+  uint32_t floats;
+  const GpOutput* outputs;
+  size_t n_outputs;
+  const GpNode* nodes;
+  size_t n_nodes;
+} GpCall;
+
+/* The inside of a model that AOTInductor has compiled, as the sources in its package tell it. Lives as long as the process. */
+typedef struct GpPackage {
+  GpRoot* root;
+  GpScope* scope; /* the root's; it is entered where the model is called inside a run */
+  const GpCall* calls; /* in the order of the model's run */
+  size_t n_calls;
+  size_t n_inputs;
+} GpPackage;
+
 /* What the core offers to the adapter. */
 typedef struct GpCore {
   uint32_t version; /* GP_SEAM_VERSION */
@@ -407,6 +456,12 @@ typedef struct GpCore {
   /* Compiled code has computed the value at this path, counted from the innermost scope. Returns 0 if no patch of the run names
    * the value; otherwise `token` stands for it, and only value_targets may be called with that token. */
   uint32_t (*tap)(GpStr path, GpToken* token);
+
+  /* Reads the sources beside the library of a model that AOTInductor has compiled. NULL if its inside cannot be seen: then
+   * `why` is set, which stays until the thread calls this again. */
+  const GpPackage* (*package_read)(GpStr library, GpStr* why);
+  /* The model has computed the value of this node. Answers as value_begin; the node's name needs no finding out. */
+  uint32_t (*computed)(const GpNode* node, GpToken* token);
 } GpCore;
 
 /* What the adapter offers to the core. */

@@ -11,6 +11,7 @@ mod flat;
 mod guard;
 mod held;
 mod lent;
+mod packages;
 mod targets;
 mod values;
 
@@ -74,6 +75,8 @@ pub static CORE: Core = Core(raw::GpCore {
     lock_enter: Some(lock_enter),
     lock_leave: Some(lock_leave),
     tap: Some(values::tap),
+    package_read: Some(packages::package_read),
+    computed: Some(packages::computed),
 });
 
 // The session's numbers must be those of the seam.

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 11;
+pub const GP_SEAM_VERSION: u32 = 12;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -587,6 +587,121 @@ pub const GP_DETACHED: GpActive = 0;
 pub const GP_IDLE: GpActive = 1;
 pub const GP_WANTED: GpActive = 2;
 pub type GpActive = ::std::os::raw::c_uint;
+pub const GP_HOW_DATA: GpHow = 0;
+pub const GP_HOW_HANDLE: GpHow = 1;
+pub const GP_HOW_RESULT: GpHow = 2;
+pub type GpHow = ::std::os::raw::c_uint;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct GpOutput {
+    pub how: u8,
+    pub position: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpOutput"][::std::mem::size_of::<GpOutput>() - 8usize];
+    ["Alignment of GpOutput"][::std::mem::align_of::<GpOutput>() - 4usize];
+    ["Offset of field: GpOutput::how"][::std::mem::offset_of!(GpOutput, how) - 0usize];
+    ["Offset of field: GpOutput::position"][::std::mem::offset_of!(GpOutput, position) - 4usize];
+};
+pub const GP_SHOWS_ALL: GpShows = 0;
+pub const GP_SHOWS_ONE: GpShows = 1;
+pub const GP_SHOWS_NOTHING: GpShows = 2;
+pub type GpShows = ::std::os::raw::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GpNode {
+    pub place: *const ::std::os::raw::c_void,
+    pub operation: u32,
+    pub shows: u8,
+    pub reshaped: u8,
+    pub output: u32,
+    pub sizes: *const i64,
+    pub rank: usize,
+    pub text: GpStr,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpNode"][::std::mem::size_of::<GpNode>() - 56usize];
+    ["Alignment of GpNode"][::std::mem::align_of::<GpNode>() - 8usize];
+    ["Offset of field: GpNode::place"][::std::mem::offset_of!(GpNode, place) - 0usize];
+    ["Offset of field: GpNode::operation"][::std::mem::offset_of!(GpNode, operation) - 8usize];
+    ["Offset of field: GpNode::shows"][::std::mem::offset_of!(GpNode, shows) - 12usize];
+    ["Offset of field: GpNode::reshaped"][::std::mem::offset_of!(GpNode, reshaped) - 13usize];
+    ["Offset of field: GpNode::output"][::std::mem::offset_of!(GpNode, output) - 16usize];
+    ["Offset of field: GpNode::sizes"][::std::mem::offset_of!(GpNode, sizes) - 24usize];
+    ["Offset of field: GpNode::rank"][::std::mem::offset_of!(GpNode, rank) - 32usize];
+    ["Offset of field: GpNode::text"][::std::mem::offset_of!(GpNode, text) - 40usize];
+};
+impl Default for GpNode {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GpCall {
+    pub symbol: GpStr,
+    pub integers: u32,
+    pub floats: u32,
+    pub outputs: *const GpOutput,
+    pub n_outputs: usize,
+    pub nodes: *const GpNode,
+    pub n_nodes: usize,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpCall"][::std::mem::size_of::<GpCall>() - 56usize];
+    ["Alignment of GpCall"][::std::mem::align_of::<GpCall>() - 8usize];
+    ["Offset of field: GpCall::symbol"][::std::mem::offset_of!(GpCall, symbol) - 0usize];
+    ["Offset of field: GpCall::integers"][::std::mem::offset_of!(GpCall, integers) - 16usize];
+    ["Offset of field: GpCall::floats"][::std::mem::offset_of!(GpCall, floats) - 20usize];
+    ["Offset of field: GpCall::outputs"][::std::mem::offset_of!(GpCall, outputs) - 24usize];
+    ["Offset of field: GpCall::n_outputs"][::std::mem::offset_of!(GpCall, n_outputs) - 32usize];
+    ["Offset of field: GpCall::nodes"][::std::mem::offset_of!(GpCall, nodes) - 40usize];
+    ["Offset of field: GpCall::n_nodes"][::std::mem::offset_of!(GpCall, n_nodes) - 48usize];
+};
+impl Default for GpCall {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GpPackage {
+    pub root: *mut GpRoot,
+    pub scope: *mut GpScope,
+    pub calls: *const GpCall,
+    pub n_calls: usize,
+    pub n_inputs: usize,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GpPackage"][::std::mem::size_of::<GpPackage>() - 40usize];
+    ["Alignment of GpPackage"][::std::mem::align_of::<GpPackage>() - 8usize];
+    ["Offset of field: GpPackage::root"][::std::mem::offset_of!(GpPackage, root) - 0usize];
+    ["Offset of field: GpPackage::scope"][::std::mem::offset_of!(GpPackage, scope) - 8usize];
+    ["Offset of field: GpPackage::calls"][::std::mem::offset_of!(GpPackage, calls) - 16usize];
+    ["Offset of field: GpPackage::n_calls"][::std::mem::offset_of!(GpPackage, n_calls) - 24usize];
+    ["Offset of field: GpPackage::n_inputs"][::std::mem::offset_of!(GpPackage, n_inputs) - 32usize];
+};
+impl Default for GpPackage {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GpCore {
@@ -715,10 +830,16 @@ pub struct GpCore {
     pub lock_enter: ::std::option::Option<unsafe extern "C" fn()>,
     pub lock_leave: ::std::option::Option<unsafe extern "C" fn()>,
     pub tap: ::std::option::Option<unsafe extern "C" fn(path: GpStr, token: *mut GpToken) -> u32>,
+    pub package_read: ::std::option::Option<
+        unsafe extern "C" fn(library: GpStr, why: *mut GpStr) -> *const GpPackage,
+    >,
+    pub computed: ::std::option::Option<
+        unsafe extern "C" fn(node: *const GpNode, token: *mut GpToken) -> u32,
+    >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 400usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 416usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -792,6 +913,9 @@ const _: () = {
     ["Offset of field: GpCore::lock_enter"][::std::mem::offset_of!(GpCore, lock_enter) - 376usize];
     ["Offset of field: GpCore::lock_leave"][::std::mem::offset_of!(GpCore, lock_leave) - 384usize];
     ["Offset of field: GpCore::tap"][::std::mem::offset_of!(GpCore, tap) - 392usize];
+    ["Offset of field: GpCore::package_read"]
+        [::std::mem::offset_of!(GpCore, package_read) - 400usize];
+    ["Offset of field: GpCore::computed"][::std::mem::offset_of!(GpCore, computed) - 408usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

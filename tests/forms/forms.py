@@ -19,6 +19,7 @@ from architectures import MODELS
 from cpp_models import state
 from libgraphpatch import Patch, PatchableGraph, ZeroPatch, _taps
 from libgraphpatch._replay import Replay
+from libgraphpatch.packages import name_package
 from support import GRAPHPATCH, PROGRAMS, run_process
 
 # The path of the model inside a module that calls it, where the form itself cannot be the root.
@@ -94,10 +95,10 @@ class Form:
 class Inside(Form):
     """A form in this process."""
 
-    def __init__(self, module: nn.Module, model: Model) -> None:
+    def __init__(self, module: nn.Module, model: Model, before: str = HELD) -> None:
         self._x = model.x
         self._pg = PatchableGraph(module, model.x)
-        self._before = HELD if isinstance(module, Holder) else ""
+        self._before = before if isinstance(module, Holder) else ""
         paths = {path.removeprefix(self._before) for path in operations(self._pg)}
         super().__init__(paths, model.operations, tensors(module(model.x)))
 
@@ -185,7 +186,10 @@ def _package(model: Model) -> Form:
     program = torch.export.export(model.module, (model.x,))
     with tempfile.TemporaryDirectory() as folder:
         file = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/model.pt2")
-        form = Inside(Holder(torch._inductor.aoti_load_package(file)), model)
+        named = f"{folder}/named.pt2"
+        names = name_package(program, file, model.x, output=named).names
+        form = Inside(Holder(torch._inductor.aoti_load_package(named)), model, "aoti_model.")
+    form.shared = [path for path in form.shared if path in names]
     form.exact = False
     return form
 

@@ -25,10 +25,12 @@ how many of eager's operations each form has under eager's path:
 | compiled | `torch.compile(model, fullgraph=True)`, patched at once: its graph runs operation by operation | eager's result, bit for bit |
 | taps | the same code, compiled once more with [taps](../limits.md#compiled-code) where patches stand: what of it has taps | eager's result, to rounding |
 | exported | `torch.export.export(model, (x,)).module()` | eager's result, bit for bit |
-| AOTInductor | a package of `aoti_compile_and_package`, loaded and called by a module | nothing yet: a run of it is one operation, `aoti_model`, as [limits](../limits.md#models-compiled-ahead) says |
+| AOTInductor | a package of `aoti_compile_and_package`, named by the exported program, loaded and called by a module: the values that it [keeps in memory](../limits.md#models-compiled-ahead) | eager's result, to rounding |
 | C++ | the program `bindings/cpp/examples/transformer`, of `torch::nn` modules, under `graphpatch run` | eager's result, bit for bit |
 
 * A form may have more operations than eager: TorchScript writes `x[:, 0]` as two slices, eager as one. The names of the others stay.
+* AOTInductor: of the GPT, every linear, matmul, softmax, gelu and layer norm is among them. What is missing was fused into kernels, and its
+  node says so. The other models of this column have not been measured since packages show their inside: `make forms` does that.
 * The linear layers of libtorch's C++ API call `t`, `matmul` and `add_` where Python's call `linear`.
 * `to` returns its operand where nothing is to be converted. `torch.export` then has the program read the result of `to` wherever the model
   goes on with the operand: of the exported Llama, a zero at the five `to` of its norms reaches more than in eager.

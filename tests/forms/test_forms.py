@@ -12,7 +12,7 @@ from forms import FORMS, Model, distance, largest, same
 # allowed at least, as a share of the largest element.
 FACTOR, LEAST = 8, 1e-6
 
-# The share that a form must have at least. That of AOTInductor is to come: docs/limits.md.
+# The share that a form must have at least.
 AT_LEAST = {"TorchScript": 1.0, "compiled": 0.95, "exported": 1.0}
 
 # Operations where zero does something else in a form, by the model and the form. `to` returns its operand where nothing is to be

@@ -1,4 +1,5 @@
-"""Finished packages of AOTInductor, in C++ and Python: one run of such a model is one operation, and a note says so."""
+"""Finished packages of AOTInductor whose sources are gone, in C++ and Python: one run of such a model is one operation, and a note
+says so. Those with sources: test_package_inside.py."""
 
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aoti import without_sources
 from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Result, run_process, same_bits, tree_in
 
 INSIDE = "is one operation, `aoti_model`"
@@ -66,7 +68,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     places = [str(ROOT / "tests/torch"), str(ROOT / "tests/helpers")]
     command = [sys.executable, "-c", code, str(folder), *places]
     subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT, env=ENVIRONMENT)
-    return Package(folder / "tiny.pt2", folder / "inputs.pt", x)
+    return Package(without_sources(folder / "tiny.pt2", folder / "bare.pt2"), folder / "inputs.pt", x)
 
 
 @pytest.mark.parametrize("options", [(), ("--runner",)])
@@ -79,6 +81,7 @@ def test_a_run_is_one_operation(package: Package, tmp_path: Path, options: tuple
         assert f"├─{node} list(2)\n│ ├─sub_0: Tensor(2, 3)\n│ └─sub_1: Tensor(8)\n" in tree, tree
     # Operations that the model's kernels call inside must not appear.
     assert not any(name in tree for name in ("resolve_conj", "expand", "addmm", "mm:")), tree
+    assert "because its source has no function `run_impl`" in done.stderr
     assert done.stderr.count(INSIDE) == 1 and "data/aotinductor/model/" in done.stderr, done.stderr
 
 

@@ -20,8 +20,17 @@ struct Open {
     path: String,
     /// The scope's index among its siblings, if it was entered before.
     place: Option<usize>,
-    /// The closed scopes inside this one, by name: their index, and the names that tensors have in them.
-    closed: FxHashMap<String, (usize, FxHashMap<usize, String>)>,
+    /// The closed scopes inside this one, by name.
+    closed: FxHashMap<String, Closed>,
+}
+
+/// A scope that was closed, and may be entered again.
+struct Closed {
+    /// Its index among its siblings.
+    place: usize,
+    /// See [`Open`].
+    names: FxHashMap<usize, String>,
+    closed: FxHashMap<String, Closed>,
 }
 
 impl Tape {
@@ -122,13 +131,14 @@ impl Builder {
         let around = self.open.last().map_or("", |open| open.path.as_str());
         let path = format!("{around}{}.", scope.name);
         let mut open = Open::new(scope, path);
-        // In a flat run a scope is entered again and again. Names are unique, so a closed scope of this name is the same scope.
+        // In a flat run, and by compiled code, a scope is entered again and again. Names are unique, so a closed scope of this name is the same scope.
         if let Some(around) = self.open.last_mut()
-            && let Some((place, names)) = around.closed.remove(&open.node.name)
+            && let Some(before) = around.closed.remove(&open.node.name)
         {
-            std::mem::swap(&mut open.node, &mut around.node.children[place]);
-            open.names = names;
-            open.place = Some(place);
+            std::mem::swap(&mut open.node, &mut around.node.children[before.place]);
+            open.names = before.names;
+            open.closed = before.closed;
+            open.place = Some(before.place);
         }
         self.open.push(open);
     }
@@ -142,9 +152,12 @@ impl Builder {
                 around.names.insert(identity, dug(&done.node.name, &dig));
             }
             let place = done.place.unwrap_or(around.node.children.len());
-            around
-                .closed
-                .insert(done.node.name.clone(), (place, done.names));
+            let closed = Closed {
+                place,
+                names: done.names,
+                closed: done.closed,
+            };
+            around.closed.insert(done.node.name.clone(), closed);
             match around.node.children.get_mut(place) {
                 Some(before) => *before = done.node,
                 None => around.node.children.push(done.node),

@@ -227,3 +227,35 @@ fn a_tape_knows_what_an_earlier_one_came_to_on_the_same_way() {
         "shapes do not matter"
     );
 }
+
+#[test]
+fn scopes_that_are_entered_again_are_the_same_all_the_way_down() {
+    let text = |t: &str| -> Arc<str> { t.into() };
+    let mut tape = Tape::new(Vec::new());
+    for op in ["linear", "add", "mul"] {
+        for scope in ["h.0", "attn"] {
+            tape.enter(
+                Name::candidate(scope),
+                &text("M"),
+                &text(scope),
+                Source::default(),
+            );
+        }
+        tape.leaf(
+            0,
+            Kind::Op,
+            Name::candidate(op),
+            &text(""),
+            &[tensor(&[2])],
+            None,
+        );
+        tape.leave();
+        tape.leave();
+    }
+    let root = tape.tree("Root");
+    assert_eq!(root.children.len(), 1);
+    assert_eq!(root.children[0].children.len(), 1);
+    let inner = root.children[0].children[0].children.iter();
+    let names: Vec<&str> = inner.map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["linear", "add", "mul"]);
+}

@@ -8,6 +8,7 @@ use crate::held::Held;
 use crate::record::{Element, Source};
 use crate::run::Run;
 use crate::scope::{Root, Scope};
+use crate::taps::Place;
 use crate::value::{Token, ValueKind};
 use crate::wants::{ValueWants, Wants};
 use graphpatch_core::graph::SourceLine as Line;
@@ -135,6 +136,11 @@ pub fn value_begin(kind: ValueKind) -> Option<(Token, ValueWants)> {
 /// Compiled code has computed the value at `path`, see [`Run::tap`]. `None`: nothing is wanted of it.
 pub fn tap(path: &str) -> Option<Token> {
     with_run(|run| run.tap(path)).flatten()
+}
+
+/// Compiled code has computed the value at `place`, see [`Run::computed`]. `None`: nothing is wanted of it.
+pub fn computed(place: &Place, id: u32) -> Option<(Token, ValueWants)> {
+    with_run(|run| run.computed(place, id)).flatten()
 }
 
 /// What the value is made from, and the lines of source that called the operation, if libtorch knows them.

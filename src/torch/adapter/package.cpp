@@ -1,6 +1,8 @@
-// Models that AOTInductor has compiled to machine code. They call kernels, not the dispatcher, so one run of such a model is
-// one operation here, `aoti_model`. Its outputs are seen and patched like those of any other operation. Calls that its kernels
-// make into libtorch go through libtorch's C functions and give no nodes.
+// Models that AOTInductor has compiled to machine code. They call kernels, not the dispatcher. Where the sources in the package
+// tell which ones, a run of such a model is a run of a root, or a scope in another run, and each value that its kernels leave
+// in memory is a node; see package_values.cpp. Otherwise a run is one operation, `aoti_model`, whose outputs are seen and
+// patched like those of any other operation. Calls that its kernels make into libtorch go through libtorch's C functions and
+// give no nodes.
 //
 // libtorch's runner has one virtual method by which every host reaches the model (the loader of packages in Python and C++, or
 // a runner alone). Our function takes that method's place in the runner's table, for good, and calls libtorch's own one.
@@ -12,11 +14,15 @@
 #if __has_include(<torch/csrc/inductor/aoti_runner/model_container_runner.h>)
 #include <torch/csrc/inductor/aoti_runner/model_container_runner.h>
 
-#include <cstddef>
+#include "package.h"
+
 #include <dlfcn.h>
-#include <link.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include <mutex>
+#include <unordered_map>
+
+#include "package_hooks.cpp"
+#include "package_slots.cpp"
+#include "package_values.cpp"
 
 // These are NULL in a libtorch without the runner, or whose runner has no such method. A table ends where the next one begins.
 // The method stands behind the two entries of the type and the two destructors.
@@ -54,6 +60,11 @@ at::Tensor& tensor_of(AtenTensorHandle handle) {
   return *reinterpret_cast<at::Tensor*>(handle);
 }
 
+void delete_all(const Handles& handles) {
+  for (AtenTensorHandle handle : handles)
+    delete &tensor_of(handle);
+}
+
 // The operator's kernel: runs the model itself, with the inputs that patches may have changed.
 void run_taken(const c10::OperatorHandle&, torch::jit::Stack* stack) {
   Call* now = std::exchange(call, nullptr);
@@ -83,25 +94,10 @@ std::string name_of(const Runner& runner) {
   return inside == std::string::npos ? path : path.substr(inside) + " of its package";
 }
 
-// How many objects the dynamic linker has ever removed. As long as none is removed, none takes the address of another.
-uint64_t objects_removed() {
-  uint64_t removed = 0;
-  core->lock_enter(); // a lock of the dynamic linker's is taken, and a fork has to find it free
-  dl_iterate_phdr(
-      [](dl_phdr_info* object, size_t size, void* removed) {
-        if (size >= offsetof(dl_phdr_info, dlpi_subs) + sizeof(object->dlpi_subs))
-          *static_cast<uint64_t*>(removed) = object->dlpi_subs;
-        return 1;
-      },
-      &removed);
-  core->lock_leave();
-  return removed;
-}
-
 // What a run of such a model is told of, once for each session and model.
 enum class Told : uint8_t { kOneOperation, kOutside };
 
-void tell(const Runner& runner, Told which, const char* what) {
+void tell(const Runner& runner, Told which, const std::string& what) {
   if (!core->first_note(c10::get_hash(Loaded::entry(runner), objects_removed(), static_cast<uint8_t>(which))))
     return;
   has_memory_for([&] {
@@ -132,21 +128,140 @@ std::vector<at::Tensor> run_as_operation(Runner* runner, Handles& handles, void*
   } catch (...) {
     call = nullptr;
     if (!now.taken)
-      for (AtenTensorHandle handle : handles)
-        delete &tensor_of(handle);
+      delete_all(handles);
     throw;
   }
   return stack.back().toTensorVector();
+}
+
+// What is known of the inside of a model.
+struct Known {
+  std::string library;
+  uint64_t removed = 0; // 1 more than objects_removed() when this was found
+  std::shared_ptr<const Inside> inside; // NULL if it cannot be seen
+  std::string why;
+};
+
+Known look_inside(const void* entry, const std::string& library) {
+  Known known{library, 0, nullptr, ""};
+  GpStr why{};
+  const GpPackage* package = core->package_read(gp_str(library), &why);
+  if (package)
+    known.inside = hook(package, entry, known.why);
+  else
+    known.why = to_string(why);
+  return known;
+}
+
+// The inside of the runner's model, which is looked for in its first run.
+Known known_of(const Runner& runner) {
+  static std::mutex mutex;
+  static auto& all = *new std::unordered_map<const void*, Known>;
+  const void* entry = Loaded::entry(runner);
+  const Lock lock(mutex);
+  Known& known = all[entry];
+  const uint64_t removed = objects_removed();
+  if (known.removed == removed + 1)
+    return known;
+  Dl_info info{};
+  const bool found = entry && dladdr(entry, &info) && info.dli_fname;
+  const std::string library = found ? info.dli_fname : "";
+  // Another library may have taken the place of one that was removed.
+  if (known.library != library || !known.inside || !is_hooked(*known.inside))
+    known = look_inside(entry, library);
+  known.removed = removed + 1;
+  return known;
+}
+
+// The root's run, or the scope in another run, that a run of a model is.
+class Open {
+public:
+  explicit Open(const GpPackage& package) {
+    nested_ = this_thread().run;
+    if (!nested_)
+      declined_ = core->call_begin(package.root) == 0;
+    if (!declined_)
+      core->root_enter(package.scope);
+  }
+  ~Open() {
+    if (nested_)
+      core->scope_leave();
+    else if (declined_)
+      core->call_end();
+    else
+      core->run_end();
+  }
+  Open(const Open&) = delete;
+  Open& operator=(const Open&) = delete;
+
+private:
+  bool nested_ = false;
+  bool declined_ = false;
+};
+
+void show_inputs(Handles& handles) {
+  try {
+    for (size_t i = 0; i < handles.size(); ++i) {
+      c10::IValue value(tensor_of(handles[i]));
+      handle_scope_value(GP_VALUE_INPUT, static_cast<uint32_t>(i), &value, Ownership::Borrowed);
+      tensor_of(handles[i]) = std::move(value).toTensor();
+    }
+  } catch (const std::bad_alloc&) { // the model runs nevertheless
+    throw;
+  } catch (...) {
+    delete_all(handles);
+    throw;
+  }
+}
+
+// The model takes the handles over, whether or not it comes to its end.
+std::vector<at::Tensor> run_open(const Inside& inside, Runner* runner, Handles& handles, void* stream) {
+  const bool shown = has_memory_for([&] { show_inputs(handles); });
+  std::vector<at::Tensor> results;
+  {
+    Running now(inside, handles);
+    results = own_run()(runner, handles, stream);
+    now.end();
+  }
+  if (shown)
+    has_memory_for([&] {
+      std::vector<c10::IValue> values(results.begin(), results.end());
+      results.clear(); // so that a result that nobody else holds can be written in place
+      c10::IValue value =
+          values.size() == 1 ? std::move(values[0]) : c10::IValue(c10::ivalue::Tuple::create(std::move(values)));
+      handle_scope_value(GP_VALUE_OUTPUT, 0, &value, Ownership::Result);
+      if (value.isTensor())
+        results.push_back(std::move(value).toTensor());
+      else
+        for (const c10::IValue& element : value.toTupleRef().elements())
+          results.push_back(element.toTensor());
+    });
+  return results;
+}
+
+std::vector<at::Tensor> run_inside(const Inside& inside, Runner* runner, Handles& handles, void* stream) {
+  const Open open(*inside.package);
+  if (!is_inside(this_thread()))
+    return own_run()(runner, handles, stream);
+  c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+  return run_open(inside, runner, handles, stream);
 }
 
 std::vector<at::Tensor> run(Runner* runner, Handles& handles, void* stream) {
   const GpThread& thread = this_thread();
   if (!may_matter(thread))
     return own_run()(runner, handles, stream);
+  Known known;
+  if (!has_memory_for([&] { known = known_of(*runner); }))
+    return own_run()(runner, handles, stream);
+  if (known.inside && handles.size() == known.inside->package->n_inputs)
+    return run_inside(*known.inside, runner, handles, stream);
   if (is_armed()) {
-    tell(*runner, Told::kOneOperation,
-         "is one operation, `aoti_model`: its outputs can be seen and patched, what it computes inside cannot. "
-         "To see that, run the exported program or the model that it was compiled from");
+    const std::string what =
+        "is one operation, `aoti_model`: its outputs can be seen and patched, what it computes inside cannot, "
+        "because " +
+        known.why + ". To see that, run the exported program or the model that it was compiled from";
+    tell(*runner, Told::kOneOperation, what);
     return run_as_operation(runner, handles, stream);
   }
   if (!thread.run)
@@ -154,44 +269,6 @@ std::vector<at::Tensor> run(Runner* runner, Handles& handles, void* stream) {
          "was run outside of every call of a module: nothing of it was seen. Call it in the forward of a module to "
          "see its outputs");
   return own_run()(runner, handles, stream);
-}
-
-// Whether the dynamic linker made these bytes read-only after it had written them.
-bool is_sealed(uintptr_t address) {
-  struct Search {
-    uintptr_t address;
-    bool found;
-  } search{address, false};
-  core->lock_enter(); // as above
-  dl_iterate_phdr(
-      [](dl_phdr_info* object, size_t, void* data) {
-        auto& search = *static_cast<Search*>(data);
-        for (size_t i = 0; i < object->dlpi_phnum; ++i) {
-          const auto& part = object->dlpi_phdr[i];
-          const uintptr_t begin = object->dlpi_addr + part.p_vaddr;
-          if (part.p_type == PT_GNU_RELRO && begin <= search.address && search.address < begin + part.p_memsz)
-            search.found = true;
-        }
-        return search.found ? 1 : 0;
-      },
-      &search);
-  core->lock_leave();
-  return search.found;
-}
-
-// Replaces the entry. Returns false if the system does not allow that.
-bool replace(void** entry) {
-  const auto address = reinterpret_cast<uintptr_t>(entry);
-  const uintptr_t size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  void* page = reinterpret_cast<void*>(address & ~(size - 1));
-  const bool sealed = is_sealed(address);
-  if (sealed && mprotect(page, size, PROT_READ | PROT_WRITE) != 0)
-    return false;
-  // Other threads may be reading it.
-  __atomic_store_n(entry, reinterpret_cast<void*>(&run), __ATOMIC_RELEASE);
-  if (sealed)
-    mprotect(page, size, PROT_READ);
-  return true;
 }
 
 } // namespace packages
@@ -205,7 +282,7 @@ void register_packages() {
   for (void** table : {graphpatch_runner_table, graphpatch_cpu_runner_table}) {
     if (!table || !&graphpatch_runner_run || table[packages::kRunEntry] != reinterpret_cast<void*>(&graphpatch_runner_run))
       continue;
-    if (!packages::replace(table + packages::kRunEntry))
+    if (!packages::replace_word(table + packages::kRunEntry, reinterpret_cast<void*>(&packages::run)))
       core->note(gp_str("models that AOTInductor has compiled are not seen: the table of their runner cannot be written"));
   }
 }

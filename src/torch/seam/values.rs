@@ -7,7 +7,7 @@ use super::lent::{array, array_mut, frames, with_elements};
 use super::targets::give_targets;
 use crate::seam_generated as raw;
 use graphpatch_core::path::Name;
-use graphpatch_session::{Operand, Run, Token, ValueKind, thread};
+use graphpatch_session::{Operand, Run, Token, ValueKind, ValueWants, thread};
 
 pub(super) unsafe extern "C" fn operands(
     level: u32,
@@ -115,10 +115,14 @@ pub(super) unsafe extern "C" fn value_begin(kind: u32, id: u32, out: *mut raw::G
         };
         // SAFETY: a place for the answer.
         unsafe { *out = raw_token(&token) };
-        (u32::from(wants.elements) * raw::GP_VALUE_ITEMS)
-            | (u32::from(wants.targets) * raw::GP_VALUE_TARGETS)
-            | (u32::from(wants.args) * raw::GP_VALUE_ARGS)
+        raw_wants(wants)
     })
+}
+
+pub(super) fn raw_wants(wants: ValueWants) -> u32 {
+    (u32::from(wants.elements) * raw::GP_VALUE_ITEMS)
+        | (u32::from(wants.targets) * raw::GP_VALUE_TARGETS)
+        | (u32::from(wants.args) * raw::GP_VALUE_ARGS)
 }
 
 pub(super) unsafe extern "C" fn value_args(

@@ -104,6 +104,13 @@ miri: ## the table of C's objects, and the writing of values, under Miri: undefi
 	MIRIFLAGS='-Zmiri-disable-isolation' CARGO_TARGET_DIR=target/miri \
 	    cargo +nightly miri test --target x86_64-unknown-linux-musl -p graphpatch-apply --lib
 
+# Needs a nightly compiler, which brings the sanitizer's runtime. The crates with `unsafe` whose tests need no libtorch.
+SANITIZED ?= -p graphpatch-apply -p graphpatch-locks
+.PHONY: sanitize-rust
+sanitize-rust: ## Rust code under the address sanitizer; SANITIZED='-p graphpatch-objects'
+	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
+	    cargo +nightly test --quiet --target x86_64-unknown-linux-gnu --lib $(SANITIZED)
+
 # Only the C programs are compiled with sanitizers, not the library. The first program asks for more memory than any machine has,
 # so the allocator must return NULL.
 SANITIZE = $(CC) -std=c99 -pedantic -Werror $(CFLAGS) -Iinclude $(C_INCLUDE)

@@ -4,6 +4,7 @@
 //! stops, and the answer is read. The number of the call is then replaced by none. If nobody watches any more, the kernel knows no call
 //! of that number, and the thread returns into the frame that restores it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use super::frame::Frame;
 use super::ground::{Ground, read, write};
 use super::hunt::{self, Found};
 use super::image::offset_of;
-use super::maps;
+use super::maps::{self, Mapping};
 use super::process::Process;
 use super::tracee::{Stop, Tracee, keep_news};
 
@@ -51,7 +52,9 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
         )
     };
     let offset = offset_of(call.library, call.entry).ok_or_else(unknown)?;
-    let inode = call.library.metadata().map_err(|_| unknown())?.ino();
+    // A mapping is named after the file itself, whatever links lead there.
+    let file = call.library.canonicalize().map_err(|_| unknown())?;
+    let inode = file.metadata().map_err(|_| unknown())?.ino();
     keep_news();
     let begin = Instant::now();
     let found = hunt::find(&ground, call.limit)?;
@@ -64,6 +67,7 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
         Entry {
             offset,
             inode,
+            name: file.file_name().unwrap_or_default(),
             done: call.done,
         },
     )?;
@@ -73,11 +77,21 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
     })
 }
 
-/// Where the library's function will be: so far behind the beginning of the file of this inode.
-struct Entry {
+/// Where the library's function will be: so far behind the beginning of the file of this name and inode. Files on other file systems
+/// may have the same inode.
+struct Entry<'a> {
     offset: u64,
     inode: u64,
+    name: &'a OsStr,
     done: u64,
+}
+
+impl Entry<'_> {
+    fn place_in(&self, all: &[Mapping]) -> Option<u64> {
+        let is_it =
+            |one: &&Mapping| one.inode == self.inode && one.path.file_name() == Some(self.name);
+        Some(all.iter().find(is_it)?.range.start + self.offset)
+    }
 }
 
 /// A thread with a frame on its stack.
@@ -153,7 +167,7 @@ impl Borrowed<'_> {
     }
 
     /// Loads the library, and calls its function. In all cases the thread goes on as it was.
-    fn load_and_enter(mut self, functions: [u64; 3], entry: Entry) -> Result<(), String> {
+    fn load_and_enter(mut self, functions: [u64; 3], entry: Entry<'_>) -> Result<(), String> {
         let done = self.calls(functions, entry);
         match done {
             // A call that is under way ends by itself.
@@ -175,7 +189,7 @@ impl Borrowed<'_> {
     fn calls(
         &mut self,
         [dlopen, dlerror, errno]: [u64; 3],
-        entry: Entry,
+        entry: Entry<'_>,
     ) -> Result<Result<(), String>, Lost> {
         let errno = self.call(errno, [0, 0])?;
         let mut before = [0; 4];
@@ -199,10 +213,8 @@ impl Borrowed<'_> {
     }
 
     /// Where the library's function is in the process.
-    fn place_of(&self, entry: &Entry) -> Option<u64> {
-        let all = maps::of(self.ground.pid).ok()?;
-        let first = all.iter().find(|one| one.inode == entry.inode)?;
-        Some(first.range.start + entry.offset)
+    fn place_of(&self, entry: &Entry<'_>) -> Option<u64> {
+        entry.place_in(&maps::of(self.ground.pid).ok()?)
     }
 
     fn text(&self, at: u64) -> String {
@@ -288,5 +300,36 @@ impl Borrowed<'_> {
     fn resume_silently(&mut self) -> io::Result<()> {
         self.tracee.forget_signal();
         self.tracee.resume(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two file systems number their files on their own.
+    #[test]
+    fn a_file_of_the_same_inode_is_not_the_library() {
+        let mapping = |start: u64, inode: u64, path: &str| Mapping {
+            range: start..start + 0x1000,
+            executable: true,
+            writable: false,
+            offset: 0,
+            inode,
+            path: path.into(),
+        };
+        let all = [
+            mapping(0x1000, 57, "/usr/lib/libc.so.6"),
+            mapping(0x5000, 57, "/opt/libgraphpatch.so"),
+            mapping(0x6000, 57, "/opt/libgraphpatch.so"),
+        ];
+        let entry = |inode| Entry {
+            offset: 0x10,
+            inode,
+            name: OsStr::new("libgraphpatch.so"),
+            done: 1,
+        };
+        assert_eq!(entry(57).place_in(&all), Some(0x5010));
+        assert_eq!(entry(58).place_in(&all), None);
     }
 }

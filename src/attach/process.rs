@@ -23,6 +23,7 @@ impl Process {
     ///
     /// Why it cannot be used.
     pub fn look(pid: u32) -> Result<Process, String> {
+        check_numbers()?;
         let status =
             Status::of(&format!("/proc/{pid}/status")).ok_or_else(|| "is not there".to_owned())?;
         status.check(pid)?;
@@ -110,6 +111,8 @@ struct Status {
     filters: u32,
     capabilities: u64,
     shadow_stack: bool,
+    /// Its number in a PID namespace of its own.
+    inner: Option<u32>,
 }
 
 impl Status {
@@ -140,6 +143,7 @@ impl Status {
                     let word = words.first().copied().unwrap_or_default();
                     found.capabilities = u64::from_str_radix(word, 16).unwrap_or_default();
                 }
+                "NSpid" => found.inner = (words.len() > 1).then(|| number(words.len() - 1)),
                 "x86_Thread_features" => found.shadow_stack = words.contains(&"shstk"),
                 _ => (),
             }
@@ -169,8 +173,28 @@ impl Status {
                  --live`, or without the tunable glibc.cpu.x86_shstk"
                     .into(),
             ),
-            _ => Ok(()),
+            _ => self.inner.map_or(Ok(()), |inner| {
+                // Its socket would have that number.
+                Err(format!(
+                    "has another number, {inner}, in its own PID namespace (a container): run `graphpatch attach {inner}` \
+                     inside that container"
+                ))
+            }),
         }
+    }
+}
+
+/// Whether `/proc` numbers processes as the kernel does for this command. Else it tells of another process than the one that would be
+/// stopped.
+fn check_numbers() -> Result<(), String> {
+    let own = std::fs::read_link("/proc/self").unwrap_or_default();
+    match own.as_os_str().as_encoded_bytes() == std::process::id().to_string().as_bytes() {
+        true => Ok(()),
+        false => Err(
+            "cannot be looked for: /proc is not there, or is that of another PID namespace; mount it anew (unshare \
+             --mount-proc)"
+                .into(),
+        ),
     }
 }
 
@@ -264,7 +288,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "Name:\ta b\nState:\tS (sleeping)\nTgid:\t7\nTracerPid:\t0\nUid:\t1\t2\t3\t4\nCapEff:\t0000000000080000\n\
-                        Seccomp:\t2\nSeccomp_filters:\t1\nx86_Thread_features:\tshstk wrss\n";
+                        NSpid:\t7\nSeccomp:\t2\nSeccomp_filters:\t1\nx86_Thread_features:\tshstk wrss\n";
 
     #[test]
     fn status_is_read() {
@@ -291,6 +315,7 @@ mod tests {
         assert!(why("State:\tZ (zombie)").contains("has ended"));
         assert!(why("State:\tT (stopped)").contains("kill -CONT 7"));
         assert!(why("TracerPid:\t1").contains("traced by process 1"));
+        assert!(why("NSpid:\t7\t3\t1").contains("attach 1` inside"));
         assert_eq!(read("State:\tR (running)").check(7), Ok(()));
         let filtered = |count: u32| Status {
             seccomp: 2,

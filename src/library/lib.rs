@@ -4,6 +4,7 @@
 //! * [`inside`] is the life of a preloaded process: `graphpatch run` puts this library into a program, and it takes options in
 //!   and gives reports out.
 //! * [`python`] is Python's side of the C ABI for the calls that come most often: calls of modules.
+//! * `filter` tells whether a program limits its own system calls.
 //! * `fork` keeps all of these usable in forked children.
 //! * `live` is the socket by which other programs look at this one and patch it.
 //! * `memory` is the allocator. It keeps the library from ending a program that has no memory left.
@@ -11,6 +12,7 @@
 //! They only call the session; none holds logic of its own.
 
 pub mod ffi;
+mod filter;
 mod fork;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod inside;

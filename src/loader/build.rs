@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::cache::{self, CacheDirectory};
 use super::compiler::{self, Compiler};
+use super::held::Held;
 use super::lock::Lock;
 use super::message::say;
 use super::trust::{Folder, Sound, Unfit};
@@ -29,6 +30,7 @@ use graphpatch_core::error::{Error, Result};
 /// built, or if reading the cached file fails.
 pub fn cached_or_built(libtorch: &Libtorch, again: bool) -> Result<Sound> {
     libtorch.check_version()?;
+    let _held = Held::new();
     let cache = cache::choose()?;
     let name = cache::file_name(libtorch);
     let target = cache.path.join(&name);

@@ -11,6 +11,7 @@ pub mod compiler;
 mod disable;
 mod elf;
 mod environment;
+pub mod held;
 pub mod imports;
 mod libtorch;
 mod limited;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use super::held::Held;
 use graphpatch_core::plain::plain;
 use graphpatch_locks::OnceLock;
 
@@ -17,14 +18,32 @@ pub fn begin() {
     let _ = AT_START.set(stderr());
 }
 
-/// One line for the person at the terminal; a closed stderr is no error.
+/// To be called in a process that somebody attaches to, unless it uses the library itself: nothing is said there. Whoever attaches gets
+/// an answer.
+pub fn silence() {
+    let _ = AT_START.set(None);
+}
+
+/// One line for the person at the terminal. A closed stderr is no error, nor is a pipe that nobody reads any more; where writing
+/// would wait (a full pipe, a terminal that stands still), nothing is said: the program would wait with us.
 pub fn say(text: &str) {
-    if AT_START
-        .get()
-        .is_none_or(|at_start| at_start.is_some() && *at_start == stderr())
-    {
-        let _ = writeln!(std::io::stderr(), "graphpatch: {}", plain(text));
+    let is_same = |at_start: &Option<_>| at_start.is_some() && *at_start == stderr();
+    if AT_START.get().is_none_or(is_same) && takes_more() {
+        let _held = Held::new();
+        let line = format!("graphpatch: {}\n", plain(text));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
+}
+
+/// Whether writing to stderr goes on at once. A pipe that says so has room for a page.
+fn takes_more() -> bool {
+    let mut poll = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one place, which is a local.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLOUT != 0 }
 }
 
 fn stderr() -> Option<(u64, u64)> {

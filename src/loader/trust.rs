@@ -13,6 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
+/// The user as whom the kernel shows everybody whom a user namespace does not know, be it this process's own user.
+const NOBODY: u32 = 65534;
+
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
 
@@ -274,10 +277,29 @@ fn check_file(found: &Stat) -> Result<(), String> {
 }
 
 fn check_user(found: &Stat) -> Result<(), String> {
-    match found.st_uid == user() || found.st_uid == 0 {
-        true => Ok(()),
-        false => Err(format!("belongs to another user ({})", found.st_uid)),
+    if found.st_uid != user() && found.st_uid != 0 {
+        return Err(format!("belongs to another user ({})", found.st_uid));
     }
+    let map = || std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    match found.st_uid != NOBODY || is_mapped(&map(), NOBODY) {
+        true => Ok(()),
+        false => Err(format!(
+            "belongs to a user whom this user namespace does not know (shown as {NOBODY})"
+        )),
+    }
+}
+
+/// Whether a user namespace with this map (see user_namespaces(7)) knows the user.
+fn is_mapped(map: &str, user: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(first)), _, Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
+        user >= first && user - first < count
+    })
 }
 
 fn check_passing(found: &Stat) -> Result<(), String> {

@@ -131,3 +131,12 @@ fn a_folder_that_was_renamed_is_still_the_one_that_was_checked() {
     assert!(path.ends_with("code.so"));
     assert_eq!(std::fs::read(path).expect("read"), b"good");
 }
+
+#[test]
+fn a_user_namespace_knows_whom_it_maps() {
+    let everybody = "         0          0 4294967295\n";
+    assert!(is_mapped(everybody, NOBODY) && is_mapped(everybody, 0));
+    let some = "0 1000 1\n1 100000 65536\n";
+    assert!(is_mapped(some, 0) && is_mapped(some, 65536) && !is_mapped(some, 65537));
+    assert!(!is_mapped("0 1000 1\n", NOBODY) && !is_mapped("", NOBODY) && !is_mapped("x", 0));
+}

@@ -1,5 +1,7 @@
 //! What `graphpatch attach` gives the library in a process that runs already, and what comes back: each a JSON object.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -53,8 +55,11 @@ impl Attached {
         };
         let text = serde_json::to_vec(self).map_err(|why| Error::Internal(why.to_string()))?;
         let part = file.with_extension("part");
-        std::fs::write(&part, text).map_err(fail)?;
-        std::fs::rename(&part, file).map_err(fail)
+        match std::fs::write(&part, &text) {
+            Ok(()) => std::fs::rename(&part, file).map_err(fail),
+            // A process that may write no file (`ulimit -f 0`) may still make a link: the text is where it leads.
+            Err(_) => std::os::unix::fs::symlink(OsStr::from_bytes(&text), file).map_err(fail),
+        }
     }
 
     /// Reads the file; none while it is not there.
@@ -63,8 +68,12 @@ impl Attached {
     ///
     /// [`Error::Format`].
     pub fn load(file: &Path) -> Result<Option<Attached>> {
-        let Ok(text) = std::fs::read(file) else {
-            return Ok(None);
+        let text = match std::fs::read_link(file) {
+            Ok(target) => target.into_os_string().into_vec(),
+            Err(_) => match std::fs::read(file) {
+                Ok(text) => text,
+                Err(_) => return Ok(None),
+            },
         };
         let answer = serde_json::from_slice(&text).map_err(|why| Error::Format {
             file: file.into(),
@@ -94,5 +103,9 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 1);
         std::fs::write(&file, "{").expect("write");
         assert!(Attached::load(&file).is_err());
+        std::fs::remove_file(&file).expect("removed");
+        std::os::unix::fs::symlink("{\"error\": \"why\"}", &file).expect("a link");
+        let answer = Attached::load(&file).expect("read").expect("there");
+        assert_eq!(answer.error.as_deref(), Some("why"));
     }
 }

@@ -1,9 +1,10 @@
-"""README.md and docs/: links lead somewhere, the book has every page, and targets of make are there."""
+"""README.md and docs/: links lead somewhere, tables are whole, the book has every page, and targets of make are there."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             lost.append(link)
     assert not lost
+
+
+def cells(row: str) -> int:
+    """A bar is part of a cell's text where a backslash stands before it."""
+    return len(re.findall(r"(?<!\\)\|", row))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_whole(page: Path) -> None:
+    """An empty line ends a table: rows after it are none, and all rows have as many cells as the heading."""
+    lines = text(page).splitlines()
+    tables = [list(rows) for is_row, rows in groupby(lines, lambda line: line.lstrip().startswith("|")) if is_row]
+    for table in tables:
+        assert len(table) > 1 and re.fullmatch(r"\s*\|( *:?-+:? *\|)+", table[1]), f"no heading: {table[0]}"
+        for row in table:
+            assert cells(row) == cells(table[1]), row
 
 
 def test_the_book_has_every_page() -> None:

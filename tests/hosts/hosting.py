@@ -7,6 +7,7 @@ import re
 import signal
 import stat
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Left:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> Left:
+def run(command: list[str], folder: Path, environment: dict[str, str], pass_fds: Sequence[int] = ()) -> Left:
     """Runs the command in a folder and a session of its own. The code of a signal is 128 + its number."""
     work = folder / "work"
     work.mkdir(parents=True)
@@ -54,6 +55,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> Left:
             stdout=out,
             stderr=err,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         try:
             code: int | str = process.wait(PATIENCE)

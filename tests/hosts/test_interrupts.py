@@ -1,16 +1,21 @@
-"""A signal handler may raise an exception at any instruction. Afterwards every call works, no patch outlives its block, and the
-exception has not ended in one of our functions, where Python prints and drops it ("Exception ignored in")."""
+"""A signal handler may raise an exception at any instruction, and so may another thread. Afterwards every call works, no patch outlives
+its block, and the exception has not ended in one of our functions, where Python prints and drops it ("Exception ignored in").
+A handler or a finalizer may run a model itself, in the middle of another one's call: each gives its own result."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from compiling import HERE
 from hosting import ENVIRONMENT, GRAPHPATCH, ROOT
 
-TIMES = 100_000 if os.environ.get("HOSTS") == "all" else 2000
+ALL = os.environ.get("HOSTS") == "all"
+TIMES = 100_000 if ALL else 2000
 PROGRAM = str(HERE / "programs/interrupts.py")
+IN_THE_MIDDLE = str(HERE / "programs/handlers.py")
 PATHS = {
     "PYTHONPATH": str(ROOT / "bindings/python"),
     "GRAPHPATCH_LIBRARY": str(ROOT / "target/release/libgraphpatch.so"),
@@ -46,3 +51,27 @@ def test_a_program_that_is_only_watched(tmp_path: Path) -> None:
     ]
     interrupted, wrong = answer([*run, "--", sys.executable, PROGRAM, str(TIMES), "alone"], {}, tmp_path)
     assert interrupted > TIMES // 10 and wrong == 0, (interrupted, wrong)
+
+
+@pytest.mark.parametrize("way", ["signal", "finalizer", "exception"])
+def test_models_in_the_middle_of_another(way: str, tmp_path: Path) -> None:
+    times = TIMES // 10
+    came, wrong = answer([sys.executable, IN_THE_MIDDLE, way, str(times)], PATHS, tmp_path)
+    assert came > times // 10 and wrong == 0, (came, wrong)
+
+
+@pytest.mark.parametrize("way", ["signal", "finalizer", "exception"] if ALL else ["signal"])
+def test_models_in_the_middle_of_one_that_is_only_watched(way: str, tmp_path: Path) -> None:
+    times = TIMES // 10
+    run = [
+        str(GRAPHPATCH),
+        "run",
+        "--patch",
+        "first.output=add:1",
+        "--probe",
+        "second.output",
+        "--save",
+        "probes.safetensors",
+    ]
+    came, wrong = answer([*run, "--", sys.executable, IN_THE_MIDDLE, way, str(times), "alone"], {}, tmp_path)
+    assert came > times // 10 and wrong == 0, (came, wrong)

@@ -17,6 +17,7 @@ mod ends;
 mod loading;
 mod lost;
 mod many;
+mod namespaces;
 mod others;
 mod outputs;
 mod shop;

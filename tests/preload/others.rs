@@ -4,46 +4,23 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-use graphpatch_loader::seal;
 
 use crate::shop::*;
 use crate::stand_ins::*;
 
 /// Any user but root.
 const OTHER: u32 = 12345;
-const FOREIGN: &str = "foreign code";
 
 fn chmod(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("chmod");
 }
 
-fn need_root() {
+pub fn need_root() {
     // SAFETY: geteuid has no preconditions.
     let user = unsafe { libc::geteuid() };
     assert_eq!(user, 0, "only root can give files to another user");
-}
-
-/// An adapter with the right name and seal, which prints that foreign code was run.
-fn foreign_adapter(shop: &Shop, folder: &str, name: &str) -> PathBuf {
-    let file = shop.shared(
-        &format!(
-            "#include <stdio.h>\n__attribute__((constructor)) static void f(void) {{ fputs(\"{FOREIGN}\\n\", stderr); }}"
-        ),
-        &format!("{folder}/{name}"),
-        &[],
-    );
-    seal::seal(&file, name).expect("seal");
-    file
-}
-
-/// The file name of the adapter for the program's libtorch.
-fn adapter_name(setup: &Setup) -> String {
-    setup.said(|_| {});
-    let adapter = adapters(&setup.cache).remove(0);
-    adapter.file_name().expect("name").to_string_lossy().into()
 }
 
 #[test]

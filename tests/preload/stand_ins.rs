@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use graphpatch_loader::seal;
+
 use crate::shop::*;
 
 /// A compiler that logs its arguments and compiles an empty adapter.
@@ -17,6 +19,9 @@ pub const COMPILER: &str = r#"#!/bin/sh
     sleep 0.3
     echo 'int none;' | cc -shared -fPIC -x c - -o "$2"
     "#;
+
+/// What [`foreign_adapter`] prints.
+pub const FOREIGN: &str = "foreign code";
 
 /// The message of a process that has loaded an adapter of the stand-in.
 pub const LOADED: &str = "the adapter has no entry";
@@ -156,4 +161,24 @@ pub fn adapters(folder: &Path) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
+}
+
+/// An adapter with the right name and seal, which prints that foreign code was run.
+pub fn foreign_adapter(shop: &Shop, folder: &str, name: &str) -> PathBuf {
+    let file = shop.shared(
+        &format!(
+            "#include <stdio.h>\n__attribute__((constructor)) static void f(void) {{ fputs(\"{FOREIGN}\\n\", stderr); }}"
+        ),
+        &format!("{folder}/{name}"),
+        &[],
+    );
+    seal::seal(&file, name).expect("seal");
+    file
+}
+
+/// The file name of the adapter for the program's libtorch.
+pub fn adapter_name(setup: &Setup) -> String {
+    setup.said(|_| {});
+    let adapter = adapters(&setup.cache).remove(0);
+    adapter.file_name().expect("name").to_string_lossy().into()
 }

@@ -1,32 +1,26 @@
-//! A program may limit its own system calls by a filter (seccomp). Such a filter may end the program at the first system
+//! A filter of a program's own (see [`crate::filter`]) may end the program at the first system
 //! call that writes a report. So under a new filter nothing is written. A page of memory that is shared with the command
 //! says so, since writing to it takes no system call.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 
+use crate::filter::Filter;
 use graphpatch_protocol::seal::{CHILD, OWN, SIZE};
 
 /// What is known of the filters of this process.
 pub(super) struct Seal {
-    /// The process began under a filter, as in most containers. That filter is known to let reports be written.
-    began_filtered: bool,
+    filter: Filter,
     /// The shared page, of [`SIZE`] bytes; null: none yet.
     page: AtomicPtr<u8>,
     /// The page is the parent's: this is a forked child that has no page of its own yet.
     inherited: AtomicBool,
 }
 
-/// Whether this thread runs under a filter.
-fn is_filtered() -> bool {
-    // SAFETY: asks for a number.
-    unsafe { libc::prctl(libc::PR_GET_SECCOMP) > 0 }
-}
-
 impl Seal {
     pub(super) fn begin() -> Seal {
         Seal {
-            began_filtered: is_filtered(),
+            filter: Filter::begin(),
             page: AtomicPtr::new(std::ptr::null_mut()),
             inherited: AtomicBool::new(false),
         }
@@ -39,7 +33,7 @@ impl Seal {
 
     /// Whether this thread must write no files. If so, the page tells the command.
     pub(super) fn is_closed(&self) -> bool {
-        let closed = !self.began_filtered && is_filtered();
+        let closed = self.filter.is_closed();
         if closed {
             self.mark(true);
         }
@@ -67,7 +61,7 @@ impl Seal {
     /// Makes the page, in a new file. If that fails, the command cannot be told. Called by one thread at a time.
     pub(super) fn prepare(&self, file: &Path) {
         let none = self.page.load(Ordering::Relaxed).is_null();
-        if self.began_filtered || !(none || self.inherited.load(Ordering::Relaxed)) {
+        if self.filter.began || !(none || self.inherited.load(Ordering::Relaxed)) {
             return;
         }
         let Some(page) = shared(file) else { return };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::patch::OnError;
-use graphpatch_loader::{imports, is_disabled, prefer_adapter};
+use graphpatch_loader::{imports, is_disabled, message, prefer_adapter};
 use graphpatch_protocol::attach::{Attach, Attached, DONE, FAILED};
 use graphpatch_session::Session;
 
@@ -69,6 +69,9 @@ fn begin(request: &Attach) -> Result<()> {
         ));
     }
     fork::install();
+    if known().is_none() {
+        message::silence();
+    }
     let session = session(request)?;
     start_in(&session, Some(&request.sockets))
 }

@@ -2,16 +2,16 @@
 //! the client disconnects.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::requests::{Held, Serving};
+use super::socket::{Own, Place};
 use graphpatch_protocol::live::LONGEST;
 
 /// One client.
 pub struct Client {
-    stream: UnixStream,
+    stream: Own<UnixStream>,
     input: Vec<u8>,
     output: Vec<u8>,
     held: Held,
@@ -25,7 +25,7 @@ impl Client {
     pub fn new(stream: UnixStream) -> std::io::Result<Client> {
         stream.set_nonblocking(true)?;
         Ok(Client {
-            stream,
+            stream: Own::new(stream)?,
             input: Vec::new(),
             output: Vec::new(),
             held: Held::default(),
@@ -34,8 +34,8 @@ impl Client {
         })
     }
 
-    pub fn descriptor(&self) -> RawFd {
-        self.stream.as_raw_fd()
+    pub fn place(&self) -> Place {
+        self.stream.place
     }
 
     /// The event to poll for. A client may send more only once it has read its answers.
@@ -70,7 +70,11 @@ impl Client {
 
     fn read(&mut self) {
         let mut piece = [0; 1 << 16];
-        match self.stream.read(&mut piece) {
+        let Some(stream) = self.stream.get() else {
+            self.gone = true;
+            return;
+        };
+        match stream.read(&mut piece) {
             Ok(0) => self.gone = true,
             Ok(count) => self
                 .input
@@ -95,7 +99,11 @@ impl Client {
 
     fn write(&mut self) {
         while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
+            let Some(stream) = self.stream.get() else {
+                self.gone = true;
+                return;
+            };
+            match stream.write(&self.output) {
                 Ok(count) if count > 0 => drop(self.output.drain(..count)),
                 Err(why) if is_later(&why) => return,
                 _ => {
@@ -108,9 +116,11 @@ impl Client {
 
     /// Writes what is left, for a second at most.
     pub fn finish(&mut self) {
-        let _ = self.stream.set_nonblocking(false);
-        let _ = self.stream.set_write_timeout(Some(Duration::from_secs(1)));
-        let _ = self.stream.write_all(&self.output);
+        if let Some(stream) = self.stream.get() {
+            let _ = stream.set_nonblocking(false);
+            let _ = stream.set_write_timeout(Some(Duration::from_secs(1)));
+            let _ = stream.write_all(&self.output);
+        }
     }
 }
 

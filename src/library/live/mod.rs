@@ -27,15 +27,16 @@ mod serve;
 mod served;
 mod socket;
 
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::filter::Filter;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader::sockets;
 use graphpatch_session::Session;
+use requests::Serving;
 use served::{SERVED, Served};
 
 /// How long [`stop`] waits.
@@ -78,20 +79,22 @@ fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
         Some(folder) => socket::listen(folder)?,
         None => socket::listen(&sockets::folder()?)?,
     };
+    let filter = Filter::begin();
     state.started += 1;
     let number = state.started;
     state.served = Some(Served {
         session: Arc::clone(session),
         file: file.clone(),
         owner: std::process::id(),
-        open: vec![listener.as_raw_fd()],
+        open: vec![listener.place],
+        filter,
         number,
     });
     if !AT_END.swap(true, Ordering::AcqRel) {
         // SAFETY: a function of this library; the C library calls it before it unloads the library.
         unsafe { libc::atexit(at_exit) };
     }
-    let started = serve::spawn(listener, Arc::clone(session), number);
+    let started = serve::spawn(listener, Serving::new(Arc::clone(session), filter), number);
     if started.is_err() {
         state.served = None;
         drop(state);
@@ -135,9 +138,9 @@ pub fn stop() {
 fn wake() -> Option<u64> {
     let state = SERVED.lock();
     let served = state.served.as_ref()?;
-    for descriptor in &served.open {
+    for place in served.open.iter().filter(|place| place.is_ours()) {
         // SAFETY: it is open while it is listed. The thread that waits at it wakes up.
-        unsafe { libc::shutdown(*descriptor, libc::SHUT_RDWR) };
+        unsafe { libc::shutdown(place.descriptor, libc::SHUT_RDWR) };
     }
     Some(served.number)
 }
@@ -148,9 +151,9 @@ pub fn forget_in_child() {
     if let Some(mut state) = SERVED.try_lock()
         && let Some(served) = state.served.take()
     {
-        for descriptor in &served.open {
+        for place in served.open.iter().filter(|place| place.is_ours()) {
             // SAFETY: the child's copy, which nobody else in it knows.
-            unsafe { libc::close(*descriptor) };
+            unsafe { libc::close(place.descriptor) };
         }
         // It is leaked on purpose, so that no destructor runs in the child.
         std::mem::forget(served);

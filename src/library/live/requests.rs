@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::served::detached;
+use crate::filter::Filter;
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph::{GraphFile, TreeStyle};
-use graphpatch_core::patch::{Kind, PatchSpec};
+use graphpatch_core::patch::{Kind, PatchSpec, Value as PatchValue};
 use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{HostTensor, safetensors};
 use graphpatch_protocol::live::{Hello, PROTOCOL, PatchState, Request, RootTree, Statistics};
@@ -30,17 +31,37 @@ pub struct Serving {
     holders: usize,
     recording: bool,
     stopped: bool,
+    filter: Filter,
+    /// The words of the program's command line, with a zero after each.
+    command: Vec<u8>,
 }
 
 impl Serving {
-    pub fn new(session: Arc<Session>) -> Serving {
+    /// The thread that answers opens no file later unless it is asked for one.
+    pub fn new(session: Arc<Session>, filter: Filter) -> Serving {
         Serving {
+            filter,
+            command: std::fs::read("/proc/self/cmdline").unwrap_or_default(),
             recorded: session.is_recording(),
             session,
             added: Vec::new(),
             holders: 0,
             recording: false,
             stopped: false,
+        }
+    }
+
+    /// Whether a file may be opened: a filter of system calls that the program has given itself meanwhile may punish that by death.
+    pub fn may_open(&self) -> bool {
+        !self.filter.is_closed()
+    }
+
+    fn check_opening(&self, what: &str) -> Result<()> {
+        match self.may_open() {
+            true => Ok(()),
+            false => Err(Error::Refused(format!(
+                "{what}: the program limits its own system calls (seccomp), and opening a file might end it"
+            ))),
         }
     }
 
@@ -104,6 +125,7 @@ impl Serving {
             Request::Counts {} => self.counts(),
             Request::Notes {} => Ok(json!({"notes": session.notes()})),
             Request::Save { file } => {
+                self.check_opening("nothing is saved")?;
                 let kept = keyed(&session.kept());
                 if !kept.unsaved.is_empty() {
                     return Err(Error::Refused(kept.unsaved.join("; ")));
@@ -129,13 +151,13 @@ impl Serving {
         self.take_all_away();
         graphpatch_torch::detach(&self.session);
         self.stopped = true;
-        detached();
+        detached(self.filter);
         Ok(json!({}))
     }
 
     fn hello(&self) -> Result<Value> {
-        let command = std::fs::read("/proc/self/cmdline").unwrap_or_default();
-        let words = command
+        let words = self
+            .command
             .split(|byte| *byte == 0)
             .filter(|word| !word.is_empty());
         whole(Hello {
@@ -174,6 +196,9 @@ impl Serving {
     }
 
     fn add(&mut self, spec: PatchSpec, hold: bool, held: &mut Held) -> Result<Value> {
+        if let Kind::Add(PatchValue::File(_)) | Kind::Replace(PatchValue::File(_)) = &spec.kind {
+            self.check_opening("no patch is added")?;
+        }
         let number = self.session.add_patch(spec)?;
         self.added.push(number);
         if hold {

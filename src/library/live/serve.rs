@@ -1,16 +1,13 @@
 //! The thread: it waits for clients and for their lines.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 
 use super::client::Client;
 use super::quiet;
 use super::requests::Serving;
 use super::served::{change, done};
-use super::socket;
+use super::socket::{self, Own};
 use graphpatch_core::error::{Error, Result};
-use graphpatch_session::Session;
 
 /// The most clients at a time. A program that opens more connections has most likely a bug.
 const MOST_CLIENTS: usize = 32;
@@ -22,20 +19,19 @@ const PATIENCE: libc::c_int = 1000;
 /// # Errors
 ///
 /// [`Error::State`] when there can be no thread.
-pub fn spawn(listener: UnixListener, session: Arc<Session>, number: u64) -> Result<()> {
-    quiet::spawn(move || serve(listener, session, number))
+pub fn spawn(listener: Own<UnixListener>, serving: Serving, number: u64) -> Result<()> {
+    quiet::spawn(move || serve(listener, serving, number))
         .map_err(|why| Error::State(format!("no thread for live control: {why}")))
 }
 
-fn serve(listener: UnixListener, session: Arc<Session>, number: u64) {
-    let mut serving = Serving::new(session);
+fn serve(mut listener: Own<UnixListener>, mut serving: Serving, number: u64) {
     let mut clients: Vec<Client> = Vec::new();
     while !serving.is_stopped() {
-        let mut waiting = vec![poll_for(listener.as_raw_fd(), libc::POLLIN)];
+        let mut waiting = vec![poll_for(listener.place.descriptor, libc::POLLIN)];
         waiting.extend(
             clients
                 .iter()
-                .map(|client| poll_for(client.descriptor(), client.wants())),
+                .map(|client| poll_for(client.place().descriptor, client.wants())),
         );
         // SAFETY: the list is a local of that length.
         let ready = unsafe {
@@ -46,7 +42,8 @@ fn serve(listener: UnixListener, session: Arc<Session>, number: u64) {
             )
         };
         let seen = |at: usize| waiting.get(at).map_or(0, |poll| poll.revents);
-        if seen(0) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 || is_alone() {
+        let is_closed = seen(0) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0;
+        if is_closed || !listener.place.is_ours() || (serving.may_open() && is_alone()) {
             break;
         }
         if ready <= 0 {
@@ -59,7 +56,7 @@ fn serve(listener: UnixListener, session: Arc<Session>, number: u64) {
         }
         let_go(&mut clients, &mut serving, number, Client::is_gone);
         if seen(0) & libc::POLLIN != 0 {
-            accept(&listener, &mut clients, number);
+            accept(&mut listener, &mut clients, number);
         }
     }
     // A client that has asked for the end gets its answer.
@@ -80,16 +77,16 @@ fn poll_for(fd: libc::c_int, events: libc::c_short) -> libc::pollfd {
 }
 
 /// Accepts the next client, if its process runs as this user or as root.
-fn accept(listener: &UnixListener, clients: &mut Vec<Client>, number: u64) {
+fn accept(listener: &mut Own<UnixListener>, clients: &mut Vec<Client>, number: u64) {
     change(number, |open| {
-        let Ok((stream, _)) = listener.accept() else {
+        let Some(Ok((stream, _))) = listener.get().map(|listener| listener.accept()) else {
             return;
         };
-        if clients.len() >= MOST_CLIENTS || !socket::is_ours(&stream) {
+        if clients.len() >= MOST_CLIENTS || !socket::is_users(&stream) {
             return;
         }
         if let Ok(client) = Client::new(stream) {
-            open.push(client.descriptor());
+            open.push(client.place());
             clients.push(client);
         }
     });
@@ -105,10 +102,10 @@ fn let_go(
     let (gone, left): (Vec<_>, Vec<_>) = clients.drain(..).partition(|client| which(client));
     *clients = left;
     for client in gone {
-        let descriptor = client.descriptor();
+        let place = client.place();
         let held = client.held();
         change(number, |open| {
-            open.retain(|one| *one != descriptor);
+            open.retain(|one| *one != place);
             drop(client);
         });
         serving.release(held);

@@ -1,11 +1,12 @@
 //! What this process serves: the one state, behind one lock.
 
-use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use super::python;
+use super::socket::Place;
+use crate::filter::Filter;
 use graphpatch_locks::Mutex;
 use graphpatch_session::Session;
 
@@ -16,7 +17,8 @@ pub(super) struct Served {
     /// The process that the file belongs to.
     pub(super) owner: u32,
     /// All sockets of the thread: a forked child closes them. Each is opened and closed under this lock, which a fork waits for.
-    pub(super) open: Vec<RawFd>,
+    pub(super) open: Vec<Place>,
+    pub(super) filter: Filter,
     /// Tells a thread that has been stopped from the next one.
     pub(super) number: u64,
 }
@@ -51,7 +53,7 @@ pub(super) fn done(number: u64, sockets: impl FnOnce()) {
 }
 
 /// Opens or closes sockets of the thread, under the lock. `change` updates the list of the open ones.
-pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
+pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<Place>)) {
     let mut state = SERVED.lock();
     if let Some(served) = &mut state.served
         && served.number == number
@@ -62,15 +64,17 @@ pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<RawFd>)) {
 
 /// The session that was attached only for live control is attached no more. Calls of modules in Python are as they were, as soon
 /// as Python lets a thread of ours have its lock.
-pub(super) fn detached() {
+pub(super) fn detached(filter: Filter) {
     SERVED.lock().own = None;
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    python::end();
+    if !filter.is_closed() {
+        python::end();
+    }
 }
 
 impl Served {
     pub(super) fn remove_file(&self) {
-        if self.owner == std::process::id() {
+        if self.owner == std::process::id() && !self.filter.is_closed() {
             let _ = std::fs::remove_file(&self.file);
         }
     }

@@ -1,7 +1,7 @@
 //! The socket: a file that this user alone can open, in a folder that this user alone can enter.
 
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,101 @@ use std::path::{Path, PathBuf};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_loader::trust;
 
+/// The lowest numbers of descriptors that a socket is moved to, the first one that the process's limit allows. Programs count on
+/// low numbers: where one has closed its standard streams, what it prints would go into a socket that took their place.
+const PLACES: [libc::c_int; 3] = [500, 100, 3];
+
+/// A descriptor of ours, as it was when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub descriptor: RawFd,
+    /// By which the kernel tells sockets apart. A program's own filter of system calls may forbid `fstat`, but hardly this question.
+    cookie: u64,
+}
+
+impl Place {
+    fn of(descriptor: RawFd) -> Option<Place> {
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: both pointers are to locals of the sizes that are told.
+        let answer = unsafe {
+            libc::getsockopt(
+                descriptor,
+                libc::SOL_SOCKET,
+                libc::SO_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        (answer == 0).then_some(Place { descriptor, cookie })
+    }
+
+    /// Whether the socket is still there. A program may close every descriptor, and open files of its own under their numbers.
+    pub fn is_ours(&self) -> bool {
+        Place::of(self.descriptor) == Some(*self)
+    }
+}
+
+/// A socket of ours, which is closed only where it is still there.
+pub struct Own<T: AsRawFd + IntoRawFd> {
+    socket: Option<T>,
+    pub place: Place,
+}
+
+impl<T: AsRawFd + IntoRawFd + From<OwnedFd>> Own<T>
+where
+    OwnedFd: From<T>,
+{
+    /// Moves the socket to where it is in nobody's way.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn new(socket: T) -> std::io::Result<Own<T>> {
+        let low = OwnedFd::from(socket);
+        // SAFETY: plain numbers.
+        let moved = |to: &libc::c_int| unsafe {
+            checked(libc::fcntl(low.as_raw_fd(), libc::F_DUPFD_CLOEXEC, *to))
+        };
+        let high = PLACES
+            .iter()
+            .find_map(|to| moved(to).ok())
+            .ok_or_else(std::io::Error::last_os_error)?;
+        // SAFETY: just opened, by nobody else known.
+        let socket = T::from(unsafe { OwnedFd::from_raw_fd(high) });
+        let place = Place::of(high).ok_or_else(std::io::Error::last_os_error)?;
+        Ok(Own {
+            socket: Some(socket),
+            place,
+        })
+    }
+}
+
+impl<T: AsRawFd + IntoRawFd> Own<T> {
+    /// The socket; none where the program has closed it.
+    pub fn get(&mut self) -> Option<&mut T> {
+        self.socket.as_mut().filter(|_| self.place.is_ours())
+    }
+}
+
+impl<T: AsRawFd + IntoRawFd> Drop for Own<T> {
+    fn drop(&mut self) {
+        if !self.place.is_ours()
+            && let Some(socket) = self.socket.take()
+        {
+            // The number is the program's now.
+            let _ = socket.into_raw_fd();
+        }
+    }
+}
+
 /// Opens this process's socket in `folder`. Its file is named after the process; one that an earlier process of this number
 /// left is replaced.
 ///
 /// # Errors
 ///
 /// [`Error::File`] naming what stands in the way.
-pub fn listen(folder: &Path) -> Result<(UnixListener, PathBuf)> {
+pub fn listen(folder: &Path) -> Result<(Own<UnixListener>, PathBuf)> {
     let file = folder.join(format!("{}.sock", std::process::id()));
     let fail = |why: std::io::Error| Error::File {
         file: file.clone(),
@@ -40,7 +128,8 @@ pub fn listen(folder: &Path) -> Result<(UnixListener, PathBuf)> {
             .and_then(|_| checked(libc::listen(raw, 16)))
     };
     bound.map_err(fail)?;
-    Ok((UnixListener::from(socket), file))
+    let listener = Own::new(UnixListener::from(socket)).map_err(fail)?;
+    Ok((listener, file))
 }
 
 fn checked(answer: libc::c_int) -> std::io::Result<RawFd> {
@@ -66,7 +155,7 @@ fn address(file: &Path) -> Option<libc::sockaddr_un> {
 }
 
 /// Whether the process at the other end runs as this user, or as root.
-pub fn is_ours(stream: &UnixStream) -> bool {
+pub fn is_users(stream: &UnixStream) -> bool {
     let mut peer = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -99,6 +188,24 @@ mod tests {
     #[test]
     fn a_peer_of_this_user_is_ours() {
         let (one, _other) = UnixStream::pair().expect("sockets");
-        assert!(is_ours(&one));
+        assert!(is_users(&one));
+    }
+
+    #[test]
+    fn a_number_that_the_program_has_taken_is_not_closed() {
+        let (one, _other) = UnixStream::pair().expect("sockets");
+        let mut own = Own::new(one).expect("moved");
+        let number = own.place.descriptor;
+        assert!(number >= 3 && own.get().is_some());
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        // SAFETY: the program's part in this test: the number is replaced by a copy of another file.
+        assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), number) }, number);
+        assert!(own.get().is_none());
+        drop(own);
+        // SAFETY: asks for a number; then the test's own copy is closed.
+        unsafe {
+            assert!(libc::fcntl(number, libc::F_GETFD) >= 0);
+            libc::close(number);
+        }
     }
 }

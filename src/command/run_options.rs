@@ -102,6 +102,7 @@ impl RunOptions {
             run_at: self.run_at.clone(),
             live: false,
             compiled_values: false,
+            fork: None,
             report_dir: report_dir.to_path_buf(),
         })
     }

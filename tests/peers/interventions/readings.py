@@ -167,3 +167,54 @@ add(
     TransformerLens='with model.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda v, hook: v * 0)]):\n'
     '    y = model.run_with_cache(x)[1]["blocks.1.hook_mlp_out"]',
 )
+add(
+    "read",
+    "the attention patterns of all layers",
+    'y = pg.cache(x, "transformer.h_*.attn.softmax").stack()',
+    "y = torch.stack(model(x, output_attentions=True).attentions)",
+    nnsight="with model.trace(x, output_attentions=True):\n    y = torch.stack(model.output.attentions).save()",
+    TransformerLens='y = model.run_with_cache(x)[1].stack_activation("pattern")',
+)
+add(
+    "read",
+    "how spread out each head's attention is (entropy)",
+    'y = pg.cache(x, "transformer.h_*.attn.softmax").map(lambda p: torch.special.entr(p).sum(-1)).stack()',
+    "y = torch.special.entr(torch.stack(model(x, output_attentions=True).attentions)).sum(-1)",
+    nnsight="with model.trace(x, output_attentions=True):\n"
+    "    y = torch.special.entr(torch.stack(model.output.attentions)).sum(-1).save()",
+    TransformerLens='y = torch.special.entr(model.run_with_cache(x)[1].stack_activation("pattern")).sum(-1)',
+)
+add(
+    "read",
+    "what each MLP writes in the direction of one token's logit",
+    'y = pg.cache(x, "transformer.h_*.mlp.output").stack() @ model.lm_head.weight[7]',
+    "kept = []\nhooks = [h.mlp.register_forward_hook(lambda m, i, o: kept.append(o)) for h in H]\nmodel(x)\n"
+    "for hook in hooks:\n    hook.remove()\ny = torch.stack(kept) @ model.lm_head.weight[7]",
+    nnsight="with model.trace(x):\n"
+    "    y = (torch.stack([h.mlp.output for h in model.transformer.h]) @ model.lm_head.weight[7]).save()",
+    TransformerLens='y = model.run_with_cache(x)[1].stack_activation("mlp_out") @ model.W_U[:, 7]',
+    baukit='with TraceDict(model, [f"transformer.h.{n}.mlp" for n in range(2)]) as ret:\n    model(x)\n'
+    "y = torch.stack([r.output for r in ret.values()]) @ model.lm_head.weight[7]",
+)
+add(
+    "gradients",
+    "saliency: how much each token's embedding matters",
+    'y = pg.cache(x, "transformer.wte.output", grads=metric).grads.norms().stack()[0]',
+    "kept = []\nwith model.transformer.wte.register_forward_hook(lambda m, i, o: kept.append(o)):\n"
+    "    loss = metric(model(x))\ny = torch.autograd.grad(loss, kept[0])[0].norm(dim=-1)",
+    nnsight="with model.trace(x):\n    hidden = model.transformer.wte.output\n"
+    "    with metric(model.output).backward():\n        y = hidden.grad.norm(dim=-1).save()",
+    baukit='with Trace(model, "transformer.wte", retain_grad=True) as ret:\n    metric(model(x)).backward()\n'
+    "y = ret.output.grad.norm(dim=-1)",
+)
+add(
+    "gradients",
+    "a scaled gradient",
+    'y = torch.autograd.grad(metric(pg.run_with({"transformer.h_1.mlp.output": '
+    'CustomPatch(custom_op=lambda g: g * 3, on="grad")}, x)), H[0].mlp.c_fc.weight)[0]',
+    "kept = []\nwith H[1].mlp.register_forward_hook(lambda m, i, o: o.register_hook(lambda g: g * 3) and None):\n"
+    "    loss = metric(model(x))\ny = torch.autograd.grad(loss, H[0].mlp.c_fc.weight)[0]",
+    nnsight="with model.trace(x):\n    mlp = model.transformer.h[1].mlp.output\n"
+    "    with metric(model.output).backward():\n        mlp.grad = mlp.grad * 3\n"
+    "y = model.transformer.h[0].mlp.c_fc.weight.grad",
+)

@@ -178,3 +178,20 @@ change(
     ),
     TransformerLens=lens("ln_final.hook_scale", "v * 0 + 2"),
 )
+change(
+    "another input of a module",
+    "transformer.h_1.mlp.hidden_states",
+    "AddPatch(value=vector)",
+    "with H[1].mlp.register_forward_pre_hook(lambda m, i: i[0] + vector):\n    y = model(x).logits",
+    nnsight=sight("mlp = model.transformer.h[1].mlp", "mlp.input = mlp.input + vector"),
+    TransformerLens=lens("blocks.1.ln2.hook_normalized", "v + vector"),
+)
+change(
+    "a value taken through a bottleneck of two directions",
+    MLP,
+    "CustomPatch(custom_op=lambda v: v @ basis @ basis.T)",
+    hooked("H[0].mlp", "o @ basis @ basis.T"),
+    nnsight=sight("mlp = model.transformer.h[0].mlp", "mlp.output = mlp.output @ basis @ basis.T"),
+    TransformerLens=lens("blocks.0.hook_mlp_out", "v @ basis @ basis.T"),
+    baukit=edited("transformer.h.0.mlp", "o @ basis @ basis.T"),
+)

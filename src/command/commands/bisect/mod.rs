@@ -126,6 +126,7 @@ impl Bisect {
                 threads: None,
                 limit: None,
                 compiled_values: true,
+                forks: None,
             },
         }
     }

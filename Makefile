@@ -204,6 +204,22 @@ test-pythons: venv build ## the Python package with the newest Python that torch
 	PYTHONPATH=$(CURDIR)/build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
 	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
 
+# Each is installed without what it needs, and then what it needs beside what the environment has. 250 MB on disk.
+PEERS := nnsight==0.8.1 transformer-lens==2.18.0 pyvene==0.1.8 torchlens==2.36.1
+PEERS_NEED := jaxtyping beartype fancy_einsum einops better-abc pandas rich typeguard wadler-lindig astor cloudpickle httpx pydantic \
+    pydantic-core annotated-types typing-inspection accelerate psutil msgspec sentencepiece anyio httpcore h11 sniffio zstandard greenlet \
+    websocket-client datasets==3.6.0 dill xxhash multiprocess pyarrow aiohttp aiosignal frozenlist multidict yarl propcache attrs \
+    aiohappyeyeballs graphviz wandb gitpython sentry-sdk platformdirs click markdown-it-py mdurl protobuf python-socketio \
+    python-engineio bidict toml ipython idna
+.PHONY: peers
+peers: venv build build/peers ## the interventions as other packages spell them, run in these packages, against plain PyTorch
+	GRAPHPATCH_PEERS=$(CURDIR)/build/peers $(PYTHON) -m pytest -q -W ignore tests/peers/test_real_peers.py $(T)
+
+build/peers: | venv
+	@echo "peers: installing the packages into $@" >&2
+	@rm -rf $@.part && $(INSTALL_INTO) $@.part $(PEERS) $(PEERS_NEED)
+	@mv $@.part $@
+
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
 	$(PYTHON) tests/python/helpers/agreement.py --markdown docs/agreement.md

@@ -60,7 +60,9 @@ def vit() -> nn.Module:
 
 
 FAMILIES = {
-    "GPT-2": Family(gpt2, CLEAN, CORRUPTED, "transformer.h", "mlp", lambda m, h: m.lm_head(m.transformer.ln_f(h)), CAUSAL),
+    "GPT-2": Family(
+        gpt2, CLEAN, CORRUPTED, "transformer.h", "mlp", lambda m, h: m.lm_head(m.transformer.ln_f(h)), CAUSAL
+    ),
     "Llama": Family(llama, CLEAN, CORRUPTED, "model.layers", "mlp", lambda m, h: m.lm_head(m.model.norm(h)), CAUSAL),
     "BERT": Family(bert, CLEAN, CORRUPTED, "bert.encoder.layer", "output.dense", lambda m, h: m.cls(h)),
     "ViT": Family(

@@ -48,7 +48,7 @@ def eager(family: Family) -> tuple[nn.Module, str]:
 
 
 def compiled(family: Family) -> tuple[Any, str]:
-    return torch.compile(made(family), backend=os.environ.get("COMPILER", "inductor")), ""
+    return torch.compile(made(family), backend=os.environ.get("COMPILER", "aot_eager")), ""
 
 
 def exported(family: Family) -> tuple[nn.Module, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 from pathlib import Path
 
@@ -52,3 +53,10 @@ def result(method: str, family: str, host: str) -> str:
         assert one.shape == other.shape and other.abs().max() > 0, (one.shape, other.shape)
         worst = max(worst, ((one - other).abs().max() / other.abs().max()).item())
     return "equal" if worst <= 1e-5 else f"off by {worst:.1e}"
+
+
+def chosen(variable: str, known: list[str]) -> list[str]:
+    names = os.environ.get(variable, "").split() or known
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"{variable}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    return names

@@ -1,23 +1,14 @@
 """Seven methods of interpretability × four families of models × every host: each result equals that of plain PyTorch with
-hooks, or the host refuses the method. `FAMILIES='GPT-2 ViT'` and `HOSTS='eager C++'` choose some, and `COMPILER=aot_eager` has
-torch.compile make no code, which is faster."""
+hooks, or the host refuses the method. `FAMILIES='GPT-2 ViT'` and `HOSTS='eager C++'` choose some, and `COMPILER=inductor` has
+torch.compile make code, which is slower."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
 from families import FAMILIES
 from page import cell
-from results import HOSTS, METHODS, result
-
-
-def chosen(variable: str, known: list[str]) -> list[str]:
-    names = os.environ.get(variable, "").split() or known
-    if unknown := [name for name in names if name not in known]:
-        raise pytest.UsageError(f"{variable}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
-    return names
+from results import HOSTS, METHODS, chosen, result
 
 
 @pytest.mark.parametrize("method", METHODS)

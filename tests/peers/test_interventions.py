@@ -80,7 +80,7 @@ def page() -> str:
         "count statements, of",
         "the same intervention in PyTorch and in five packages; `–` stands where none is given.",
         "What is made once is not counted: a `PatchableGraph`, nnsight's or TransformerLens's model. The packages' own spellings",
-        "are written after their documentation, and not run. `tests/peers/test_interventions.py` compares, counts, and makes "
+        "are written after their documentation; `make peers` runs them. `tests/peers/test_interventions.py` compares, counts, and makes "
         "this page.",
         "",
         f"| intervention | libgraphpatch | PyTorch | {' | '.join(PEERS)} |",

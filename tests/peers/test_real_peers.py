@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from real_peers import UNLIKE, namespace
+from real_peers import namespace, why_not
 from scene import scene
 
 import test_interventions as table
@@ -53,7 +53,7 @@ def test_a_peer_gives_what_plain_pytorch_gives(
         except ModuleNotFoundError as why:
             pytest.skip(str(why))
         peers[peer] = namespace(peer, module, scene())
-    why = UNLIKE.get((peer, intervention.name))
+    why = why_not(peer, intervention.peers[peer])
     if why is not None:
         pytest.skip(why)
     expected = table.result(intervention.torch, scene())

@@ -79,6 +79,25 @@ def test_completion_and_errors_offer_them(pg: PatchableGraph) -> None:
         pass
 
 
+def test_a_variable_of_which_it_is_not_certain_is_none() -> None:
+    """What takes elements apart, or computes nothing, has a number in the package graphpatch, but no operation here."""
+
+    class Taken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            one, two = x.chunk(2)
+            one = one * 2
+            two = two.contiguous()
+            three = (one + two).contiguous()
+            three = three.tanh()
+            four = three.exp()
+            return four + two.sigmoid()
+
+    pg = PatchableGraph(Taken(), X)
+    assert str(pg.graph.four) == "exp"
+    assert not any(name in pg.graph for name in ("one", "one_1", "two", "two_1"))
+    assert str(pg.graph.three_1) == "tanh"
+
+
 def test_a_node_comes_before_an_alias() -> None:
     class Same(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -113,8 +113,6 @@ exchange(
     "        def put(m, i, o):\n            h = o[0].clone()\n            h[:, at] = kept[layer][:, at]\n"
     "            return (h, *o[1:])\n        with H[layer].register_forward_hook(put):\n"
     "            rows.append(metric(model(corrupted)))\ny = torch.stack(rows).reshape(2, 8)",
-    TransformerLens="_, cache = model.run_with_cache(clean)\n"
-    "y = patching.get_act_patch_resid_post(model, corrupted, cache, metric)",
 )
 exchange(
     "path patching, from a layer's MLP to the next one's",
@@ -245,7 +243,7 @@ add(
     nnsight="with model.generate(x, max_new_tokens=4, do_sample=False) as tracer:\n    with tracer.all():\n"
     "        model.transformer.h[0].output[0][:] += vector\n    y = model.generator.output.save()",
     TransformerLens='with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda v, hook: v + vector)]):\n'
-    "    y = model.generate(x, max_new_tokens=4, do_sample=False)",
+    "    y = model.generate(x, max_new_tokens=4, do_sample=False, stop_at_eos=False)",
     baukit='with Trace(model, "transformer.h.0", edit_output=lambda o: (o[0] + vector, *o[1:])):\n'
     "    y = model.generate(x, max_new_tokens=4, do_sample=False)",
 )

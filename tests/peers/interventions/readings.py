@@ -79,7 +79,7 @@ add(
     nnsight="with model.trace(x):\n"
     "    hidden = torch.stack([h.output[0] for h in model.transformer.h])\n"
     "    y = model.lm_head(model.transformer.ln_f(hidden)).save()",
-    TransformerLens="y = model.unembed(model.ln_final(model.run_with_cache(x)[1].accumulated_resid()))",
+    TransformerLens='y = model.unembed(model.ln_final(model.run_with_cache(x)[1].stack_activation("resid_post")))',
 )
 
 # --- gradients ---
@@ -93,7 +93,7 @@ add(
     nnsight="with model.trace(x):\n    hidden = model.transformer.h[0].mlp.output\n"
     "    with metric(model.output).backward():\n        y = hidden.grad.save()",
     TransformerLens='kept = {}\nmodel.add_hook("blocks.0.hook_mlp_out", lambda g, hook: kept.update(y=g), dir="bwd")\n'
-    "metric(model(x)).backward()",
+    'metric(model(x)).backward()\ny = kept["y"]',
     baukit='with Trace(model, "transformer.h.0.mlp", retain_grad=True) as ret:\n    metric(model(x)).backward()\n'
     "y = ret.output.grad",
 )
@@ -151,7 +151,7 @@ add(
     "what one layer adds to the residual stream",
     'y = pg.cache(x, "transformer.h_1.{hidden_states,output|sub_0}").stack().diff(dim=0)[0]',
     "kept = []\nwith H[1].register_forward_hook(lambda m, i, o: kept.append(o[0] - i[0])):\n    model(x)\ny = kept[0]",
-    nnsight="with model.trace(x):\n    h = model.transformer.h[1]\n    y = (h.output[0] - h.input).save()",
+    nnsight="with model.trace(x):\n    h = model.transformer.h[1]\n    y = (-h.input + h.output[0]).save()",
     TransformerLens="_, cache = model.run_with_cache(x)\n"
     'y = cache["blocks.1.hook_resid_post"] - cache["blocks.1.hook_resid_pre"]',
 )

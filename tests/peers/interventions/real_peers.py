@@ -7,8 +7,23 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-# Spellings whose result differs for a reason, by the package and the intervention's name.
-UNLIKE: dict[tuple[str, str], str] = {}
+# Parts of spellings that cannot be run on this model, with the reason.
+NEEDS = {
+    "tracer.invoke": "several invokes need nnsight's LanguageModel, which needs a tokenizer",
+    "model.generate": "it needs nnsight's LanguageModel, which needs a tokenizer",
+    "source.nn_functional_softmax_0": "the operation's name in nnsight depends on the version of transformers",
+    ".grad = 0": "a gradient of nnsight is set inside of its backward block since 0.5",
+    "model.edit()": "an edited model of nnsight computes the same output as it was here",
+    "for h in reversed(hidden)": "nnsight has no block for the backward of a metric that keeps nothing else",
+}
+
+
+def why_not(peer: str, spelling: str) -> str | None:
+    """Why a spelling is not run; None if it is."""
+    if peer == "TorchLens":
+        return "it is spelled for TorchLens before 2.0"
+    reasons = (why for part, why in NEEDS.items() if peer == "nnsight" and part in spelling)
+    return next(reasons, None)
 
 
 def namespace(peer: str, module: ModuleType, scene: dict[str, Any]) -> Callable[[], dict[str, Any]]:
@@ -40,7 +55,6 @@ def transformer_lens(module: Any, model: Any, scene: dict[str, Any]) -> dict[str
     lens.load_state_dict(convert_gpt2_weights(model, config), strict=False)
     return {
         "model": lens.eval(),
-        "patching": __import__("transformer_lens.patching", fromlist=["patching"]),
         "metric": lambda logits: logits[:, -1, 7].sum(),
     }
 

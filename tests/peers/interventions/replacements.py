@@ -60,10 +60,6 @@ change(
     'y = model.run_with_hooks(x, fwd_hooks=[("hook_embed", corrupt)])',
     baukit="def corrupt(o):\n    o[:, 1:4] += noise\n    return o\n"
     'with Trace(model, "transformer.wte", edit_output=corrupt):\n    y = model(x).logits',
-    pyvene="class Noise(pv.ConstantSourceIntervention):\n    def forward(self, base, **kwargs):\n"
-    "        base[:, 1:4] += noise\n        return base\n"
-    'config = pv.IntervenableConfig([{"component": "transformer.wte.output", "intervention_type": Noise}])\n'
-    "y = pv.IntervenableModel(config, model)(base={'input_ids': x})[1].logits",
 )
 change(
     "another attention pattern",

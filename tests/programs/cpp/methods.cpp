@@ -86,8 +86,8 @@ int main(int argc, char** argv) {
         } else {
             std::ifstream in(experiments);
             for (std::string line; std::getline(in, line);)
-                all.push_back(experiment(model, inputs, line, gradients,
-                                         files[2] + "." + std::to_string(all.size()) + ".safetensors"));
+                all.push_back(
+                    experiment(model, inputs, line, gradients, files[2] + "." + std::to_string(all.size()) + ".safetensors"));
         }
         host::write_bytes(files[2], torch::jit::pickle_save(host::tuple(std::move(all))));
     } catch (const std::exception& error) {

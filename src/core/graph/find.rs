@@ -168,8 +168,8 @@ fn is_first_of_several(scope: &Node, call: &Node) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{tensor, tuple_output};
     use super::super::Value;
+    use super::super::samples::{tensor, tuple_output};
     use super::*;
 
     fn path(text: &str) -> NodePath {

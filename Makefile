@@ -24,7 +24,7 @@ C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
 ALONE_PROGRAMS := build/c_alone build/c_handles
 # The programs that use the C++ binding; the first one needs no libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_calls build/cpp_copies build/cpp_transformer build/card/card
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_calls build/cpp_copies build/cpp_methods build/cpp_transformer build/card/card
 # Those that take longest to compile come first.
 PROGRAMS := build/cpp_scopes $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
@@ -196,6 +196,15 @@ build/vllm-tests/installed.txt: tests/vllm/requirements.txt | venv
 	@rm -rf build/vllm-tests && $(INSTALL_INTO) build/vllm-tests -r $<
 	@cp $< $@
 
+# CI runs one family. All of them take some minutes: FAMILIES='ViT BERT' HOSTS='eager command'.
+.PHONY: test-matrix
+test-matrix: venv build build/cpp_methods ## seven methods x four families of models x every host, against plain PyTorch (tests/matrix)
+	$(PYTHON) -m pytest -W ignore::UserWarning tests/matrix -q $(T)
+
+.PHONY: matrix
+matrix: venv build build/cpp_methods ## what equals plain PyTorch: docs/matrix.md
+	$(PYTHON) -W ignore::UserWarning tests/matrix/page.py
+
 # CI runs a part of the host programs in a minute or two. All of them, each bare and instrumented, take half an hour of two cores.
 .PHONY: hosts
 hosts: venv build build/libmodel.so ## every host program bare and under `graphpatch run`; T='-k ends' passes arguments to pytest
@@ -211,6 +220,22 @@ test-pythons: venv build ## the Python package with the newest Python that torch
 	@$(PYTHON) tests/pythons/fetch.py build/python-3.14
 	PYTHONPATH=$(CURDIR)/build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
 	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
+
+# Each is installed without what it needs, and then what it needs beside what the environment has. 250 MB on disk.
+PEERS := nnsight==0.8.1 transformer-lens==2.18.0 pyvene==0.1.8 torchlens==2.36.1
+PEERS_NEED := jaxtyping beartype fancy_einsum einops better-abc pandas rich typeguard wadler-lindig astor cloudpickle httpx pydantic \
+    pydantic-core annotated-types typing-inspection accelerate psutil msgspec sentencepiece anyio httpcore h11 sniffio zstandard greenlet \
+    websocket-client datasets==3.6.0 dill xxhash multiprocess pyarrow aiohttp aiosignal frozenlist multidict yarl propcache attrs \
+    aiohappyeyeballs graphviz wandb gitpython sentry-sdk platformdirs click markdown-it-py mdurl protobuf python-socketio \
+    python-engineio bidict toml ipython idna
+.PHONY: peers
+peers: venv build build/peers ## the interventions as other packages spell them, run in these packages, against plain PyTorch
+	GRAPHPATCH_PEERS=$(CURDIR)/build/peers $(PYTHON) -m pytest -q -W ignore tests/peers/test_real_peers.py $(T)
+
+build/peers: | venv
+	@echo "peers: installing the packages into $@" >&2
+	@rm -rf $@.part && $(INSTALL_INTO) $@.part $(PEERS) $(PEERS_NEED)
+	@mv $@.part $@
 
 .PHONY: agreement
 agreement: venv build ## how far paths agree with the package graphpatch: docs/agreement.md
@@ -297,7 +322,7 @@ programs: venv build ## the C++ programs of demo and tests, in build/
 	@$(MAKE) --no-print-directory -j$(JOBS) $(PROGRAMS)
 
 PYTHON_TOOLS := target/tools/python
-PYTHON_TOOLS_READY := $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1
+PYTHON_TOOLS_READY := $(PYTHON_TOOLS)/ruff-0.17.6-mypy-2.4.1-pyright-1.40.2
 CLANG_FORMAT := target/tools/clang-format-22.1.5
 
 .PHONY: fmt
@@ -329,15 +354,16 @@ $(CLANG_FORMAT):
 PYTHON_FOLDERS := .ci benches bindings docs packaging tests
 
 .PHONY: lint-python
-lint-python: $(PYTHON_TOOLS_READY) ## the Python code: format and lint by ruff, and the package's types by mypy --strict
+lint-python: $(PYTHON_TOOLS_READY) ## the Python code: format and lint by ruff, and the package's types by mypy --strict and pyright
 	$(PYTHON_TOOLS)/bin/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
 	$(PYTHON_TOOLS)/bin/ruff format --quiet --check $(PYTHON_FOLDERS)
 	cd bindings/python && ../../$(PYTHON_TOOLS)/bin/mypy --no-error-summary --cache-dir=../../target/mypy
+	cd bindings/python && ../../$(PYTHON_TOOLS)/bin/basedpyright --pythonpath ../../$(PYTHON_TOOLS)/bin/python >&2
 
 $(PYTHON_TOOLS_READY):
-	@echo "lint-python: installing ruff and mypy into $(PYTHON_TOOLS) (once)" >&2
+	@echo "lint-python: installing ruff, mypy and pyright into $(PYTHON_TOOLS) (once)" >&2
 	@rm -rf $(PYTHON_TOOLS) && $(or $(GRAPHPATCH_PYTHON),python3) -m venv $(PYTHON_TOOLS) && \
-	    $(PYTHON_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input ruff==0.17.6 mypy==2.4.1
+	    $(PYTHON_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input ruff==0.17.6 mypy==2.4.1 basedpyright==1.40.2
 	@touch $@
 
 MDBOOK := target/tools/mdbook-0.5.4
@@ -516,6 +542,10 @@ build/card/card: tests/programs/cpp/card.cpp $(CARD)/device.h tests/programs/cpp
 	    -Wl,--no-as-needed build/card/libc10_cuda.so build/card/libcuda.so.1
 
 TRANSFORMER := bindings/cpp/examples/transformer
+
+build/cpp_methods: tests/programs/cpp/methods.cpp tests/programs/cpp/include/host.h $(CPP_HEADERS) build/libtorch.hpp.gch
+	@echo "programs: compiling cpp_methods" >&2
+	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)
 
 build/cpp_transformer: $(wildcard $(TRANSFORMER)/*) $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_transformer" >&2

@@ -114,6 +114,7 @@ impl Listing {
             run_at: self.run_at.clone(),
             live: false,
             compiled_values: false,
+            fork: None,
             report_dir: report_dir.to_path_buf(),
         })
     }

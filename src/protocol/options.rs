@@ -11,6 +11,9 @@ use graphpatch_core::patch::{OnError, PatchSpec};
 /// The environment variable that names the options file. Children inherit it.
 pub const OPTIONS_VARIABLE: &str = "GRAPHPATCH_OPTIONS";
 
+/// The name of the options file, which lies beside the reports.
+pub const OPTIONS_FILE: &str = "options.json";
+
 /// Whether operations outside of all runs that a host tells of are listed, flat, in runs of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +49,9 @@ pub struct Options {
     /// Python package reads this.
     #[serde(default)]
     pub compiled_values: bool,
+    /// Wait before the first run, and fork there for each job that comes to this folder: see [`crate::forks::Meeting`].
+    #[serde(default)]
+    pub fork: Option<PathBuf>,
     /// Where reports go.
     pub report_dir: PathBuf,
 }
@@ -99,6 +105,7 @@ mod tests {
             run_at: vec!["wte.embedding".into()],
             live: true,
             compiled_values: true,
+            fork: Some("/x/meeting".into()),
             report_dir: dir.path().into(),
         };
         options.save(&file).expect("save");

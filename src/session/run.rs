@@ -95,6 +95,7 @@ impl Run {
         if is_disabled() {
             return None;
         }
+        session.run_begins();
         let number = session.next_run(&root.name);
         let tape = session.new_tape(&root.name);
         let mut plan = session.plan();

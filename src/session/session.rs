@@ -17,6 +17,7 @@ use graphpatch_core::patch::{OnError, Patch};
 use graphpatch_native::{SourceReader, Stack};
 
 type Observer = Arc<dyn Fn(News) + Send + Sync>;
+type Once = Box<dyn FnOnce() + Send>;
 type SourceFunction = Box<dyn Fn() -> Vec<SourceLine> + Send + Sync>;
 
 /// What an observer is called with.
@@ -59,6 +60,7 @@ pub struct Session {
     /// How often the process was forked off.
     pub(crate) epoch: AtomicU64,
     pub(crate) observer: RwLock<Option<Observer>>,
+    pub(crate) before_first_run: Mutex<Option<Once>>,
     pub(crate) source: RwLock<Option<Arc<SourceFunction>>>,
 }
 
@@ -205,6 +207,21 @@ impl Session {
     pub fn set_observer(&self, observer: Observer) {
         let before = self.observer.write().replace(observer);
         drop(before);
+    }
+
+    /// Sets a function that is called once, on the thread of the first run that is wanted, right before that run begins. It may
+    /// change all settings of the session.
+    pub fn set_before_first_run(&self, action: Once) {
+        let before = self.before_first_run.lock().replace(action);
+        drop(before);
+    }
+
+    pub(crate) fn run_begins(&self) {
+        // No lock is held while it is called.
+        let action = self.before_first_run.lock().take();
+        if let Some(action) = action {
+            action();
+        }
     }
 
     /// Sets the function that says where in the user's source the thread is, innermost frame last. It is called while

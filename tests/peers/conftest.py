@@ -2,13 +2,14 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from checkout import ROOT
 
 PACKAGE = str(ROOT / "bindings" / "python")
-sys.path.insert(0, PACKAGE)
+sys.path[:0] = [PACKAGE, str(Path(__file__).resolve().parent / "interventions")]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, os.environ.get("PYTHONPATH")]))
 
 import torch

@@ -22,12 +22,9 @@ import exchanges
 import readings
 import replacements
 import torch
+from scene import scene
 from spelling import FOUND, Intervention
-from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
-
-import libgraphpatch
-from libgraphpatch import PatchableGraph
+from torch import Tensor
 
 MODULES = (readings, ablations, replacements, exchanges)  # each adds to FOUND
 KINDS = ("read", "gradients", "ablate", "change", "exchange", "hold")
@@ -42,24 +39,7 @@ def lines(source: str) -> int:
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=2, n_embd=32, n_head=2, n_positions=24, vocab_size=48, attn_implementation="eager", eos_token_id=None
-    )
-    model = GPT2LMHeadModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    x, clean, corrupted = torch.randint(1, 47, (3, 2, 8))
-    vector = torch.nn.functional.normalize(torch.randn(32), dim=0)
-    return {
-        "torch": torch,
-        **{name: getattr(libgraphpatch, name) for name in libgraphpatch.__all__},
-        **{"model": model, "H": model.transformer.h, "pg": PatchableGraph(model, x)},
-        **{"x": x, "clean": clean, "corrupted": corrupted, "vector": vector, "noise": torch.randn(2, 3, 32)},
-        **{"sae": nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)), "lora": nn.Linear(32, 32)},
-        "metric": lambda output: output.logits[:, -1, 7].sum(),
-    }
+    return scene()
 
 
 def result(source: str, names: dict[str, Any]) -> list[Tensor]:
@@ -100,7 +80,7 @@ def page() -> str:
         "count statements, of",
         "the same intervention in PyTorch and in five packages; `–` stands where none is given.",
         "What is made once is not counted: a `PatchableGraph`, nnsight's or TransformerLens's model. The packages' own spellings",
-        "are written after their documentation, and not run. `tests/peers/test_interventions.py` compares, counts, and makes "
+        "are written after their documentation; `make peers` runs them. `tests/peers/test_interventions.py` compares, counts, and makes "
         "this page.",
         "",
         f"| intervention | libgraphpatch | PyTorch | {' | '.join(PEERS)} |",

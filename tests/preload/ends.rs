@@ -197,6 +197,7 @@ fn reports_hold_what_the_process_is() {
         trace: false,
         live: false,
         compiled_values: false,
+        fork: None,
         patches: vec![],
         on_error: graphpatch_core::patch::OnError::Raise,
         report_dir: reports.clone(),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from support import GRAPHPATCH, KINDS, Saved, graphpatch, run_process, same_bits, save
+from support import GRAPHPATCH, KINDS, PROGRAMS, Saved, graphpatch, run_process, same_bits, save
 from sweep_model import INPUT, Net, net
 
 SCRIPT = """
@@ -190,3 +190,30 @@ def test_a_patch_file_has_patterns(programs: Any, tmp_path: Path) -> None:
     result = programs("traced").run(tree=False, extra=["--patches", file])
     assert result.code == 0, result.stderr
     assert same_bits(result.outputs[0][0], expected(zero_downs))
+
+
+def test_patterns_where_graphs_are_looked_at(tmp_path: Path) -> None:
+    """In `complete`, `view` and `diff`; what means nothing is refused, with what may have been meant."""
+    graphs = []
+    for rows in (2, 3):
+        saved = save(net(), (INPUT[:1].expand(rows, -1).clone(),), tmp_path / str(rows))
+        graphs.append(tmp_path / f"{rows}.json")
+        graphpatch("run", "--graph", graphs[-1], "--", PROGRAMS / "runner", *saved.args(), tmp_path / "out.pt").ok()
+    graph = graphs[0]
+    assert graphpatch("complete", graph, "blocks_*.u").ok().stdout == "blocks_*.up\n"
+    assert set(graphpatch("complete", graph, "blocks_[12].up.").ok().stdout.split()) >= {"blocks_[12].up.weight"}
+    assert graphpatch("complete", graph, "blocs_*.").ok().stdout == ""
+
+    drawn = graphpatch("view", graph, "blocks_{1,2}", "--dot").ok().stdout
+    one = [graphpatch("view", graph, f"blocks_{number}", "--dot").ok().stdout for number in (1, 2)]
+    assert drawn == "".join(one)
+    page = graphpatch("view", graph, "blocks_*.up", "-o", tmp_path / "g.html").ok()
+    assert "the pattern means 4 nodes; the page begins at blocks_0.up" in page.stderr
+    refused = graphpatch("view", graph, "blocs_*", "--dot")
+    assert refused.code == 2 and "no scope that 'blocs_*' means" in refused.stderr and "blocks_0" in refused.stderr
+
+    found = graphpatch("diff", *graphs, "--nodes", "blocks_*.up.output")
+    assert found.code == 1 and found.stdout.count("~ ") == 4 and found.stdout.count(".up.output: ") == 4
+    assert graphpatch("diff", *graphs, "--nodes", "**.weight").code == 0
+    refused = graphpatch("diff", *graphs, "--nodes", "blocs_*")
+    assert refused.code == 2 and "--nodes blocs_*: neither graph has such a node" in refused.stderr

@@ -20,7 +20,8 @@ from ._library import __version__
 from ._library import lib as _lib
 from ._library import made as _made
 from ._live import live, stop_live
-from ._patch_block import Counts, Edit
+from ._opened import Counts
+from ._patch_block import Edit
 from ._value_file import load_tensor
 from .cache import ActivationCache
 from .check import Checked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ def hide(on: bool) -> None:
 
 
 @contextlib.contextmanager
-def hidden(on: bool) -> Iterator[None]:
+def hidden(on: bool) -> Generator[None, None, None]:
     """Hides operations on this thread from its run inside the block, or shows them. After the block it is as before."""
     before = torch._C._dispatch_tls_is_dispatch_key_excluded(key())
     hide(on)

@@ -77,7 +77,9 @@ def trace_hooked_modules(is_ours: Callable[[Any], bool]) -> None:
     @functools.wraps(original)
     def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         module = self.value
-        if isinstance(module, torch.fx.GraphModule) or not (_is_hooked(module) and is_ours(type(module).__call__)):
+        if isinstance(module, torch.fx.GraphModule) or not (
+            _calls_more_than_forward(module) and is_ours(type(module).__call__)
+        ):
             return original(self, tx, args, kwargs)
         where: Any = contextlib.nullcontext()
         if self.source:
@@ -88,7 +90,7 @@ def trace_hooked_modules(is_ours: Callable[[Any], bool]) -> None:
     variable.call_function = call_function
 
 
-def _is_hooked(module: Any) -> bool:
+def _calls_more_than_forward(module: Any) -> bool:
     """Whether more than ``forward`` is called where the module is."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     everywhere = (f"_global{name}" for name in hooks)

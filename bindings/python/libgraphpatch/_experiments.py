@@ -194,7 +194,7 @@ class Experiments(Recorded):
         Args:
             rtol, atol: The tolerances, as for ``torch.allclose``.
         """
-        made: Callable[..., Experiments] = type(self)
+        made: Any = type(self)
         once = made(self.module, *inputs, **kwargs)
         with torch.no_grad():
             values = once.cache(*inputs, nodes=once.graph.find(shape="..."), **kwargs)

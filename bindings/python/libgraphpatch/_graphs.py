@@ -58,6 +58,11 @@ class Graphs:
         return graph
 
 
+def _root_of(graph: str) -> dict[str, Any]:
+    root: dict[str, Any] = json.loads(graph)["root"]
+    return root
+
+
 class Graph:
     """One graph. Each call raises :class:`libgraphpatch.errors.PathError`, a KeyError, for a path that is not there,
     and ValueError for text that is no path."""
@@ -70,9 +75,10 @@ class Graph:
 
     def whole(self) -> dict[str, Any]:
         """The root and all below it, as a file has them: nodes with ``name``, ``kind``, ``target``, ``args`` ..."""
-        if self._whole is None:
-            self._whole = json.loads(text(lib.gp_graphs_json, self.graphs.handle, self.index))["root"]
-        return self._whole
+        whole = self._whole
+        if whole is None:
+            whole = self._whole = _root_of(text(lib.gp_graphs_json, self.graphs.handle, self.index))
+        return whole
 
     def node(self, path: str) -> gp_node:
         """What is known of the node, or of the element."""

@@ -24,7 +24,7 @@ SizedStruct = TypeVar("SizedStruct", bound=ctypes.Structure)
 def _candidates() -> Iterator[Path]:
     """Where the library may lie: where `graphpatch attach` says that it is loaded already, or at the path that the user
     names, else beside this file (an installed package) or in the build folder of a checkout."""
-    named = getattr(sys.modules.get(__package__), "LIBRARY", None) or os.environ.get("GRAPHPATCH_LIBRARY")
+    named = getattr(sys.modules.get(__package__ or ""), "LIBRARY", None) or os.environ.get("GRAPHPATCH_LIBRARY")
     if named:
         yield Path(named)
         return

@@ -47,7 +47,8 @@ def _numbers(name: str, given: Any, size: int) -> Tensor:
         mask[given] = True
         return mask
     if isinstance(given, Tensor):
-        given = given.tolist()
+        elements: Any = given
+        given = elements.tolist()
     if not isinstance(given, Iterable):
         raise _wrong(name, given)
     for index in given:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch.nn import Module
 
+from ._aliases import aliases, meant
 from ._graphs import Graph
 from ._header import GP_NODE_KIND_INPUT, GP_NODE_KIND_SCOPE, GP_VALUE_KIND_TENSOR, GP_VALUE_KIND_TUPLE
 from ._library import check, lib, message
@@ -50,8 +52,20 @@ def placed(patches: Any, graph: Graph, root: Module | None) -> list[Placed]:
     status = graph.graphs.check(plain)
     if wrong:
         raise PathError("\n".join([*dict.fromkeys(wrong), *([message()] if status else [])]))
+    if status and (meant_too := _near_aliases(graph, plain)):
+        raise PathError(f"{message()}\n{meant_too}")
     check(status)
     return found
+
+
+def _near_aliases(graph: Graph, paths: list[str]) -> str:
+    """The names of local variables that paths without a node may have meant."""
+    near: list[str] = []
+    for path in paths:
+        scope, dot, name = path.partition("|")[0].rpartition(".")
+        found = difflib.get_close_matches(name, [*aliases(graph, scope)], n=3)
+        near += [f"{scope}{dot}{alias}" for alias in found if known(graph, path) == path]
+    return f"  by local variables: {', '.join(dict.fromkeys(near))}" if near else ""
 
 
 class Weights:
@@ -105,12 +119,21 @@ def is_pattern(graph: Graph, path: str) -> bool:
     return False
 
 
+def known(graph: Graph, path: str) -> str:
+    """The path, or the one that it means where it has the name of a local variable."""
+    try:
+        graph.node(path)
+    except PathError:
+        return meant(graph, path) or path
+    return path
+
+
 def leaves(graph: Graph, path: str) -> list[str]:
     """The paths of the tensors that match a pattern, at least one. A well-formed path is returned as it is."""
     if not is_pattern(graph, path):
         if lib.gp_path_parse(path.encode(), None):
             raise PathError(message())
-        return [path]
+        return [known(graph, path)]
     found = _search(graph, path, "...")
     if not found:
         raise _means_none(graph, path, "tensor", "...")

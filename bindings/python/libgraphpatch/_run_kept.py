@@ -72,12 +72,13 @@ def keep(
         if len(last) != 1:
             raise PathError(f"until={str(until)!r} means {len(last)} nodes; a run ends at one")
         patches.setdefault(last[0], []).append(StopPatch())
-    output = None
+    output: Any = None
     missing = missing or ("ignore" if nodes is None or until is not None else "warn")
     with torch.set_grad_enabled(grads is not None or torch.is_grad_enabled()):
         with pg.patch(patches, on_missing=missing):
             output = pg(*args, **kwargs)
-        kept = {path: probe.activation for path, probe in probes.items() if isinstance(probe.activation, Tensor)}
+        values: dict[str, Any] = {path: probe.activation for path, probe in probes.items()}
+        kept = {path: value for path, value in values.items() if isinstance(value, Tensor)}
         gradients = {} if grads is None else _gradients(kept, grads(output))
     return ActivationCache({path: value.detach() for path, value in kept.items()}, output=output, grads=gradients)
 

@@ -114,9 +114,9 @@ def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Par
     if is_script(module):  # the Python signature of a traced module has no names
         names = [argument.name for argument in module._c._get_method("forward").schema.arguments[1:]]
         return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
-    if type(forward) is not types.MethodType or type(forward.__func__) is not types.FunctionType:
+    function: Any = getattr(forward, "__func__", None)
+    if type(forward) is not types.MethodType or type(function) is not types.FunctionType:
         return _looked_up(forward)
-    function: Any = forward.__func__
     if vars(function) or function.__kwdefaults__:  # perhaps a wrapper, or defaults that may be changed in place
         return _looked_up(forward)
     known = _known.get(function)

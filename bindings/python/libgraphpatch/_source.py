@@ -22,7 +22,7 @@ from ._thread import thread
 
 REPLAY = Replay.run.__code__
 
-_OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, torch.__file__))
+_OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, str(torch.__file__)))
 
 # For each file name, whether the file is the user's.
 _users: dict[str, bool] = {}

@@ -161,7 +161,7 @@ def _in_place(node: fx.Node, fresh: bool, kept: bool) -> bool | None:
 
 def _is_first_operand(node: fx.Node) -> bool:
     """Whether the operation returns its first operand as it is, as operations do that write into it."""
-    operand = node.args[0] if node.args else None
+    operand: Any = node.args[0] if node.args else None
     if not isinstance(operand, fx.Node):
         return False
     value, given = node.meta.get("example_value"), operand.meta.get("example_value")

@@ -6,7 +6,7 @@ A module may be the root of several PatchableGraphs. Only roots of whose runs so
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from torch.nn import Module
 
@@ -63,7 +63,7 @@ class Watched:
             native.watching(self.any, self.several)
 
     @contextlib.contextmanager
-    def in_a_run(self, key: object) -> Iterator[None]:
+    def in_a_run(self, key: object) -> Generator[None, None, None]:
         """Inside the block, calls of modules are looked at even if no root is watched, as a run is open already."""
         with self._lock:
             self.roots[id(key)] = ()
@@ -97,7 +97,7 @@ watched = Watched()
 
 
 @contextlib.contextmanager
-def asking(root: Root) -> Iterator[None]:
+def asking(root: Root) -> Generator[None, None, None]:
     """Inside the block, calls of the root's module on this thread are runs of this root, also if the module has
     others."""
     outer, thread.asked = thread.asked, root

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class GraphPatchError(RuntimeError):
     """A call of the library failed; the message says what, where and what to do."""
@@ -12,8 +14,9 @@ class PatchError(GraphPatchError):
     the path and the shape. If PyTorch has an exception class for such an error, this error is of that class, too."""
 
     def __new__(cls, *said: object) -> PatchError:
-        kind = _kind(str(said[0])) if cls is PatchError and said else cls
-        return super().__new__(kind)
+        kind: type[Any] = _kind(str(said[0])) if cls is PatchError and said else cls
+        made: PatchError = super().__new__(kind)
+        return made
 
 
 class PatchIndexError(PatchError, IndexError):

@@ -9,6 +9,7 @@ import torch
 from torch.nn import Module
 
 from . import _html
+from ._aliases import aliases, meant
 from ._graphs import Graph
 from ._header import (
     GP_NODE_KIND_SCOPE,
@@ -69,16 +70,30 @@ class NodePath:
                 raise AttributeError(name)
             return NodePath(self._graph, path)
         try:
-            return NodePath(self._graph, self._graph.find(self._path, name))
+            return NodePath(self._graph, self._found(name))
         except PathError as why:
             raise AttributeError(str(why)) from None
 
     def __getitem__(self, path: str) -> NodePath:
         """The node at a path below this one, such as ``"layers_0.mlp.output|sub_0"``. Raises KeyError."""
         try:
-            return NodePath(self._graph, self._graph.find(self._path, path))
+            return NodePath(self._graph, self._found(path))
         except ValueError as why:  # a text that is not a path names nothing
             raise PathError(str(why)) from None
+
+    def _found(self, below: str) -> str:
+        """The path of what ``below`` names. Names of local variables are read as aliases where no node has them."""
+        try:
+            return self._graph.find(self._path, below)
+        except PathError as why:
+            whole = f"{self._path}.{below}" if self._path else below
+            path = meant(self._graph, whole)
+            if path is not None:
+                return self._graph.find("", path)
+            also = [*aliases(self._graph, self._path)]
+            if not also:
+                raise
+            raise PathError(f"{why}; and, by local variables, {', '.join(also)}") from None
 
     def find(
         self,
@@ -153,7 +168,14 @@ class NodePath:
         return _html.tree_of_lines(lines)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return [str(node) for node in self.find()] if not self._path else self.keys()
+        if self._path:
+            return [*self.keys(), *aliases(self._graph, self._path)]
+        nodes = self.find()
+        found = [str(node) for node in nodes]
+        for scope in (self, *nodes):
+            before = f"{scope}." if scope._path else ""
+            found += [before + alias for alias in aliases(self._graph, scope._path)]
+        return found
 
     def to_path(self) -> str:
         """The path as text."""

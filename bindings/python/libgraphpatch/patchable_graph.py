@@ -174,7 +174,7 @@ class PatchableGraph(Experiments):
         refuse(type(self._module).__name__, "torch.jit.script()")
 
     @property  # type: ignore[misc]
-    def __class__(self) -> type[Any]:
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The module's class, so that ``isinstance`` regards this as a module; ``type()`` tells the difference."""
         return type(self._module)
 

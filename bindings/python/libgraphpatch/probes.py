@@ -77,7 +77,7 @@ class ProbePatch(Patch[V], Generic[V]):
 
     @property
     def grad(self) -> Tensor | None:
-        kept = self.activation
+        kept: Any = self.activation
         return kept.grad if self.keeps_gradient and isinstance(kept, Tensor) else None
 
     def op(self, original_output: V) -> V:

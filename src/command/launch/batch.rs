@@ -14,7 +14,7 @@ use super::process::Signals;
 const CAUGHT: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
 /// How often a program's state is checked, and how long a program may take to end after SIGTERM.
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 const GRACE: Duration = Duration::from_secs(2);
 
 static CAME: AtomicI32 = AtomicI32::new(0);
@@ -41,7 +41,7 @@ extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
     CAME.store(signal, Ordering::SeqCst);
 }
 
-fn came() -> Option<i32> {
+pub(super) fn came() -> Option<i32> {
     Some(CAME.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
 }
 
@@ -63,20 +63,12 @@ pub enum Ended {
 ///
 /// The command cannot be started or waited for.
 pub fn run(command: &mut Command, limit: Option<Duration>) -> io::Result<Ended> {
-    command.stdin(Stdio::null()).process_group(0);
-    // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            Ok(())
-        });
-    }
     let start = Instant::now();
-    let mut child = command.spawn()?;
+    let mut child = spawn(command)?;
     loop {
         if let Some(status) = child.try_wait()? {
             // Processes that the program has left running are ended, too.
-            signal_group(&child, libc::SIGTERM);
+            send(group_of(&child), libc::SIGTERM);
             return Ok(Ended::With(status));
         }
         let ended = match came() {
@@ -92,26 +84,49 @@ pub fn run(command: &mut Command, limit: Option<Duration>) -> io::Result<Ended> 
     }
 }
 
+/// Starts the command with an empty stdin, in a process group of its own. It is ended if this thread ends before it.
+pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+    command.stdin(Stdio::null()).process_group(0);
+    // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        });
+    }
+    command.spawn()
+}
+
 /// Asks the group to end, and kills it if it does not.
 fn end(child: &mut Child) -> io::Result<()> {
-    signal_group(child, libc::SIGTERM);
-    let asked = Instant::now();
-    while asked.elapsed() < GRACE {
-        if child.try_wait()?.is_some() {
-            break;
-        }
-        sleep(LOOK);
-    }
-    signal_group(child, libc::SIGKILL);
+    end_group(group_of(child), || Ok(child.try_wait()?.is_some()))?;
     child.wait().map(|_| ())
 }
 
-fn signal_group(child: &Child, signal: libc::c_int) {
-    if let Ok(group) = i32::try_from(child.id())
-        && group > 1
-    {
-        // SAFETY: the group was made by `run`; its number is not given away while a member lives. Where none does, there
-        // is no such group.
+/// The same for a group whose first process `is_over` asks about.
+pub(super) fn end_group(
+    group: i32,
+    mut is_over: impl FnMut() -> io::Result<bool>,
+) -> io::Result<()> {
+    send(group, libc::SIGTERM);
+    let asked = Instant::now();
+    while asked.elapsed() < GRACE && !is_over()? {
+        sleep(LOOK);
+    }
+    send(group, libc::SIGKILL);
+    Ok(())
+}
+
+/// The group that [`spawn`] has made.
+pub(super) fn group_of(child: &Child) -> i32 {
+    i32::try_from(child.id()).unwrap_or(0)
+}
+
+/// Sends a signal to a group that was made for a program.
+pub(super) fn send(group: i32, signal: libc::c_int) {
+    if group > 1 {
+        // SAFETY: the group was made by this command, or for a job of it; its number is not given away while a member lives.
+        // Where none does, there is no such group.
         unsafe { libc::killpg(group, signal) };
     }
 }

@@ -5,6 +5,7 @@
 //! | [`start`] | one program, from its name to its end |
 //! | [`process`] | a child process, waited for; signals are passed on |
 //! | [`batch`] | the same for many programs at a time |
+//! | [`forks`] | a program that is forked for each of its runs |
 //! | [`once`] | one of these, with its output and what it has reported |
 //! | [`library`] | where `libgraphpatch.so` is |
 //! | [`python`], [`python_package`] | the environment and the files by which Python programs tell of their modules |
@@ -14,6 +15,7 @@
 
 pub mod batch;
 pub mod failure;
+pub mod forks;
 pub mod kept;
 pub mod library;
 pub mod once;

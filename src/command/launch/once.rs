@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::launch::batch::{self, Ended};
 use crate::launch::failure::{folded, why_failed};
+use crate::launch::forks::Forks;
 use crate::launch::kept;
 use graphpatch_core::graph::Graph;
 use graphpatch_core::patch::{OnError, PatchSpec};
 use graphpatch_core::tensor::HostTensor;
-use graphpatch_protocol::Options;
+use graphpatch_protocol::forks::RunFolder;
+use graphpatch_protocol::{OPTIONS_FILE, Options};
 
 use crate::launch::outcome::Outcome;
 use crate::launch::start;
@@ -36,54 +39,91 @@ pub struct Program<'a> {
     pub limit: Option<Duration>,
     /// Whether probes keep the values that code of `torch.compile` itself computes.
     pub compiled_values: bool,
+    /// Where it is started once, and forked for each run.
+    pub forks: Option<Forks>,
 }
 
 impl Program<'_> {
+    /// Starts the program, and has it forked for each run from now on.
+    pub fn start_once(&mut self) -> Result<(), Stop> {
+        let folder = RunFolder(self.dir.join("forked"));
+        let fail =
+            |why: std::io::Error| Stop::usage(format!("{}: {why}", self.argv[0].to_string_lossy()));
+        std::fs::create_dir_all(folder.reports()).map_err(fail)?;
+        // Recording makes all runs wanted, so that the first one is not missed. It is each fork's own matter what it keeps.
+        let options = Options {
+            fork: Some(folder.0.clone()),
+            ..self
+                .options
+                .options(true, &[], &folder.reports(), OnError::Raise)?
+        };
+        let command = self.command(&options)?;
+        self.forks = Some(Forks::start(command, folder).map_err(fail)?);
+        Ok(())
+    }
+
     /// Runs the program to its end. `None` if a signal asks the command to end.
     pub fn run(&self, record: bool, patches: &[PatchSpec]) -> Result<Option<Done>, Stop> {
         let dir = tempfile::tempdir_in(self.dir)
             .map_err(|why| Stop::usage(format!("{}: {why}", self.dir.display())))?;
-        let reports = dir.path().join("reports");
+        let folder = RunFolder(dir.path().to_owned());
         let fail = |why: std::io::Error| Stop::usage(format!("{}: {why}", dir.path().display()));
-        std::fs::create_dir(&reports).map_err(fail)?;
+        std::fs::create_dir(folder.reports()).map_err(fail)?;
         let options = Options {
             compiled_values: self.compiled_values,
             ..self
                 .options
-                .options(record, patches, &reports, self.on_error)?
+                .options(record, patches, &folder.reports(), self.on_error)?
         };
-        let mut command = start::command(self.argv, &options, &self.library)?;
-        if let Some(threads) = self.threads {
-            command.env("OMP_NUM_THREADS", threads.to_string());
-        }
-        let [stdout, stderr] = ["stdout", "stderr"].map(|name| dir.path().join(name));
-        command.stdout(File::create(&stdout).map_err(fail)?);
-        command.stderr(File::create(&stderr).map_err(fail)?);
+        let [stdout, stderr] = [folder.stdout(), folder.stderr()];
+        let outputs = [File::create(&stdout), File::create(&stderr)];
+        let [stdout_file, stderr_file] = outputs.map(|file| file.map_err(fail));
         let began = Instant::now();
-        let ended = batch::run(&mut command, self.limit).map_err(|why| {
-            Stop::usage(format!(
-                "{}: {why}",
-                command.get_program().to_string_lossy()
-            ))
-        })?;
+        let ended = match &self.forks {
+            Some(forks) => {
+                options.save(&folder.reports().join(OPTIONS_FILE))?;
+                forks.run(&folder, self.limit)?
+            }
+            None => {
+                let mut command = self.command(&options)?;
+                command.stdout(stdout_file?).stderr(stderr_file?);
+                batch::run(&mut command, self.limit).map_err(|why| {
+                    let name = command.get_program().to_string_lossy();
+                    Stop::usage(format!("{name}: {why}"))
+                })?
+            }
+        };
         if ended == Ended::Interrupted {
             return Ok(None);
         }
         let seconds = began.elapsed().as_secs_f64();
-        let text = |file: &Path| {
-            std::fs::read(file)
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                .map_err(fail)
+        let before = self.forks.as_ref().map(Forks::written);
+        let text = |before: Option<PathBuf>, file: &Path| {
+            let mut bytes = match before {
+                Some(before) => std::fs::read(before).map_err(fail)?,
+                None => Vec::new(),
+            };
+            bytes.extend(std::fs::read(file).map_err(fail)?);
+            Ok::<String, Stop>(String::from_utf8_lossy(&bytes).into_owned())
         };
         Ok(Some(Done {
             ended,
             seconds,
-            stdout: text(&stdout)?,
-            stderr: text(&stderr)?,
-            outcome: Outcome::read(&reports),
+            stdout: text(before.map(RunFolder::stdout), &stdout)?,
+            stderr: text(before.map(RunFolder::stderr), &stderr)?,
+            outcome: Outcome::read(&folder.reports()),
             limit: self.limit,
             _dir: Some(dir),
         }))
+    }
+
+    /// The command that starts the program with these options.
+    fn command(&self, options: &Options) -> Result<Command, Stop> {
+        let mut command = start::command(self.argv, options, &self.library)?;
+        if let Some(threads) = self.threads {
+            command.env("OMP_NUM_THREADS", threads.to_string());
+        }
+        Ok(command)
     }
 }
 

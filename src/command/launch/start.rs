@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus};
 
 use graphpatch_loader::trust::Folder;
 use graphpatch_loader::{DISABLE_VARIABLE, check_library, find_in_path, is_disabled};
-use graphpatch_protocol::{OPTIONS_VARIABLE, Options};
+use graphpatch_protocol::{OPTIONS_FILE, OPTIONS_VARIABLE, Options};
 use tempfile::TempDir;
 
 use crate::launch::{library, preload, python};
@@ -61,7 +61,7 @@ pub fn command(argv: &[OsString], options: &Options, library: &Path) -> Result<C
         )));
     }
     let dir = &options.report_dir;
-    let options_file = dir.join("options.json");
+    let options_file = dir.join(OPTIONS_FILE);
     options.save(&options_file)?;
     let mut command = Command::new(program);
     command

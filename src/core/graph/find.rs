@@ -1,4 +1,4 @@
-//! Looking up nodes by path, and completing what the user has typed.
+//! Looking up nodes by path.
 
 use std::borrow::Cow;
 
@@ -122,68 +122,8 @@ impl Graph {
         Ok(node)
     }
 
-    /// What may come next: all paths that complete the last name (or the last key of a dig) of `prefix`.
-    ///
-    /// If only one path matches and the prefix names it fully, what lies below that path is given instead: `linear` gives
-    /// `linear.input` and so on, the path of a container gives its elements.
-    pub fn completions(&self, prefix: &str) -> Vec<String> {
-        if let (Some(_), rest) = NodePath::split_root(prefix) {
-            let begin = &prefix[..prefix.len() - rest.len()];
-            let meant = begin.parse::<NodePath>();
-            if !meant.is_ok_and(|path| path.means(&self.name)) {
-                return Vec::new();
-            }
-            let found = self.completions(rest);
-            return found.iter().map(|path| format!("{begin}{path}")).collect();
-        }
-        let stops = ['.', '|'];
-        let (head, tail) = match NodePath::rfind_unescaped(prefix, &stops) {
-            Some(at) => (&prefix[..at], &prefix[at + 1..]),
-            None => ("", prefix),
-        };
-        let digging = NodePath::find_unescaped(prefix, &['|']).is_some();
-        let (Ok(head), Some(tail)) = (head.parse::<NodePath>(), unescape(tail)) else {
-            return Vec::new();
-        };
-        let head = self.canonical(&head);
-        let next = if digging {
-            self.digs(&head)
-        } else {
-            self.names(&head)
-        };
-        let last = |path: &NodePath| {
-            path.dig
-                .last()
-                .or(path.names.last())
-                .cloned()
-                .unwrap_or_default()
-        };
-        let mut found: Vec<NodePath> = next
-            .into_iter()
-            .filter(|path| last(path).starts_with(&tail))
-            .collect();
-        if let [only] = &found[..]
-            && last(only) == tail
-        {
-            let names = if digging {
-                Vec::new()
-            } else {
-                self.names(only)
-            };
-            let inner = if names.is_empty() {
-                self.digs(only)
-            } else {
-                names
-            };
-            if !inner.is_empty() {
-                found = inner;
-            }
-        }
-        found.iter().map(NodePath::to_string).collect()
-    }
-
     /// The paths of a scope's children.
-    fn names(&self, scope: &NodePath) -> Vec<NodePath> {
+    pub(super) fn names(&self, scope: &NodePath) -> Vec<NodePath> {
         match self.node(scope) {
             Some(node) if scope.dig.is_empty() => node
                 .children
@@ -195,7 +135,7 @@ impl Graph {
     }
 
     /// The paths of a container's elements.
-    fn digs(&self, container: &NodePath) -> Vec<NodePath> {
+    pub(super) fn digs(&self, container: &NodePath) -> Vec<NodePath> {
         match self.value(container) {
             Some(value) => value
                 .elements()
@@ -204,18 +144,6 @@ impl Graph {
                 .collect(),
             None => Vec::new(),
         }
-    }
-}
-
-/// A name that the user has only begun to type, without its escapes.
-fn unescape(tail: &str) -> Option<String> {
-    match tail {
-        "" => Some(String::new()),
-        // Keys may hold spaces, names may not: read it as a key.
-        _ => format!("x|{tail}")
-            .parse::<NodePath>()
-            .ok()
-            .and_then(|path| path.dig.into_iter().next()),
     }
 }
 
@@ -240,8 +168,8 @@ fn is_first_of_several(scope: &Node, call: &Node) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{leaf, tensor, tuple_output};
-    use super::super::{Kind, Value};
+    use super::super::Value;
+    use super::super::samples::{tensor, tuple_output};
     use super::*;
 
     fn path(text: &str) -> NodePath {
@@ -356,43 +284,5 @@ mod tests {
         assert_eq!(below("add"), Some(0));
         assert_eq!(below("nothing"), None);
         assert_eq!(below("linear|x"), None);
-    }
-
-    #[test]
-    fn completes_names_scopes_and_digs() {
-        let mut graph = tuple_output();
-        assert_eq!(
-            graph.completions(""),
-            ["x", "linear", "add", "linear_1", "output"]
-        );
-        assert_eq!(graph.completions("lin"), ["linear", "linear_1"]);
-        assert_eq!(graph.completions("linear"), ["linear", "linear_1"]);
-        assert_eq!(graph.completions("linear_1.b"), ["linear_1.bias"]);
-        assert_eq!(graph.completions("linear_0.b"), ["linear.bias"]);
-        assert_eq!(graph.completions("linear_1").len(), 5);
-        assert_eq!(
-            graph.completions("output"),
-            ["output|sub_0", "output|sub_1"]
-        );
-        assert_eq!(
-            graph.completions("output|"),
-            ["output|sub_0", "output|sub_1"]
-        );
-        assert_eq!(graph.completions("output|sub_1"), ["output|sub_1"]);
-        assert_eq!(graph.completions("x"), ["x"]);
-        for none in ["nothing", "x.", "x|", "..", "a|b|c", "linear|", "\\"] {
-            assert!(graph.completions(none).is_empty(), "{none}");
-        }
-        let dict = Value::Dict(vec![
-            ("a.b".into(), Value::List(vec![tensor(&[1])])),
-            ("a c".into(), Value::Int),
-        ]);
-        graph.root.children[4] = leaf(Kind::Output, "output", dict);
-        assert_eq!(
-            graph.completions("output|a"),
-            ["output|a\\.b", "output|a c"]
-        );
-        assert_eq!(graph.completions("output|a\\.b"), ["output|a\\.b.sub_0"]);
-        assert_eq!(graph.completions("output|a\\.b."), ["output|a\\.b.sub_0"]);
     }
 }

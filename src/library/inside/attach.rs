@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use super::process::{self, Process};
 use super::written::Reports;
-use super::{lost, reports, table};
+use super::{forks, lost, reports, table};
 use crate::fork;
 use crate::live;
 use graphpatch_core::error::Result;
 use graphpatch_loader::{self as loader, imports};
 use graphpatch_locks::OnceLock;
+use graphpatch_protocol::forks::Meeting;
 use graphpatch_protocol::options::{OPTIONS_VARIABLE, Operations, Options};
 use graphpatch_session::Session;
 
@@ -132,17 +133,10 @@ pub fn attach_if_loaded() -> bool {
 impl Process {
     fn attach(&'static self) -> Result<()> {
         let session = Session::open_for_command();
-        session.set_on_error(self.options.on_error);
-        for patch in &self.options.patches {
-            session.add_patch(patch.clone())?;
+        self.configure(&session)?;
+        if let Some(folder) = self.options.fork.clone() {
+            session.set_before_first_run(Box::new(move || forks::wait(self, Meeting(folder))));
         }
-        session.set_recording(self.options.record);
-        session.set_timing(self.options.trace);
-        // A run that is recorded has compiled code run operation by operation.
-        let named = !self.options.patches.is_empty() && !self.options.compiled_values;
-        session.set_surveying(named || self.options.live);
-        session.set_observer(Arc::new(|news| self.on_news(news)));
-        let _ = self.session.set(session.clone());
         graphpatch_torch::attach(&session)?;
         if self.is_flat() {
             graphpatch_torch::flat_start(&self.options.run_at)?;
@@ -151,6 +145,22 @@ impl Process {
                     "threads that ran before libtorch was loaded: their operations are not listed",
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Makes this session the process's, with the settings and patches of the options.
+    pub(super) fn configure(&'static self, session: &Arc<Session>) -> Result<()> {
+        let _ = self.session.set(session.clone());
+        session.set_observer(Arc::new(|news| self.on_news(news)));
+        session.set_on_error(self.options.on_error);
+        session.set_recording(self.options.record);
+        session.set_timing(self.options.trace);
+        // A run that is recorded has compiled code run operation by operation.
+        let named = !self.options.patches.is_empty() && !self.options.compiled_values;
+        session.set_surveying(named || self.options.live);
+        for patch in &self.options.patches {
+            session.add_patch(patch.clone())?;
         }
         Ok(())
     }
@@ -181,7 +191,7 @@ impl Process {
 }
 
 /// How many threads the process has.
-fn threads() -> usize {
+pub(super) fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 

@@ -12,6 +12,7 @@
 //! | `seal` | whether a filter of system calls (seccomp) forbids reports, and the page that tells the command so |
 //! | `reports` | when reports are written, and what is in them |
 //! | `forked` | what a forked child begins with |
+//! | `forks` | a process that waits at its first run, and is forked there for each run of a sweep |
 //! | `table` | the list of all hooks |
 //! | `real` | the C library's functions behind them |
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
@@ -39,6 +40,7 @@
 mod attach;
 mod exec;
 mod forked;
+mod forks;
 mod hooks;
 mod lost;
 mod members;

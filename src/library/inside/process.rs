@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 use super::written::Reports;
 use graphpatch_locks::OnceLock;
@@ -19,7 +19,8 @@ const ATTACHING: u8 = 2;
 const ATTACHED: u8 = 3;
 
 static STATE: AtomicU8 = AtomicU8::new(CLOSED);
-static PROCESS: OnceLock<Process> = OnceLock::new();
+/// Leaked: it lives as long as the process.
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
 
 /// What is known of a preloaded process.
 pub(super) struct Process {
@@ -41,7 +42,8 @@ pub(super) struct Process {
 
 /// The process, if it is a preloaded one.
 pub(super) fn get() -> Option<&'static Process> {
-    PROCESS.get()
+    // SAFETY: null, or a leaked box.
+    unsafe { PROCESS.load(Ordering::Acquire).as_ref() }
 }
 
 /// The session that `graphpatch run` has attached to this process.
@@ -65,11 +67,22 @@ pub fn is_attached_here() -> bool {
 
 /// Notes that this process is a preloaded one. False if that was noted before.
 pub(super) fn begin(process: Process) -> bool {
-    let is_first = PROCESS.set(process).is_ok();
-    if is_first {
-        STATE.store(WAITING, Ordering::Release);
+    let process = Box::into_raw(Box::new(process));
+    let none = std::ptr::null_mut();
+    let first = PROCESS.compare_exchange(none, process, Ordering::AcqRel, Ordering::Acquire);
+    match first {
+        Ok(_) => STATE.store(WAITING, Ordering::Release),
+        // SAFETY: made above, and given to nobody.
+        Err(_) => drop(unsafe { Box::from_raw(process) }),
     }
-    is_first
+    first.is_ok()
+}
+
+/// This process, forked from an attached one, goes on with options of its own.
+pub(super) fn replace(process: Process) -> &'static Process {
+    let process: &'static Process = Box::leak(Box::new(process));
+    PROCESS.store(std::ptr::from_ref(process).cast_mut(), Ordering::Release);
+    process
 }
 
 /// Whether the caller is the one that attaches: it calls [`attached`] at the end.

@@ -79,7 +79,7 @@ add(
     nnsight="with model.trace(x):\n"
     "    hidden = torch.stack([h.output[0] for h in model.transformer.h])\n"
     "    y = model.lm_head(model.transformer.ln_f(hidden)).save()",
-    TransformerLens="y = model.unembed(model.ln_final(model.run_with_cache(x)[1].accumulated_resid()))",
+    TransformerLens='y = model.unembed(model.ln_final(model.run_with_cache(x)[1].stack_activation("resid_post")))',
 )
 
 # --- gradients ---
@@ -93,7 +93,7 @@ add(
     nnsight="with model.trace(x):\n    hidden = model.transformer.h[0].mlp.output\n"
     "    with metric(model.output).backward():\n        y = hidden.grad.save()",
     TransformerLens='kept = {}\nmodel.add_hook("blocks.0.hook_mlp_out", lambda g, hook: kept.update(y=g), dir="bwd")\n'
-    "metric(model(x)).backward()",
+    'metric(model(x)).backward()\ny = kept["y"]',
     baukit='with Trace(model, "transformer.h.0.mlp", retain_grad=True) as ret:\n    metric(model(x)).backward()\n'
     "y = ret.output.grad",
 )
@@ -151,7 +151,7 @@ add(
     "what one layer adds to the residual stream",
     'y = pg.cache(x, "transformer.h_1.{hidden_states,output|sub_0}").stack().diff(dim=0)[0]',
     "kept = []\nwith H[1].register_forward_hook(lambda m, i, o: kept.append(o[0] - i[0])):\n    model(x)\ny = kept[0]",
-    nnsight="with model.trace(x):\n    h = model.transformer.h[1]\n    y = (h.output[0] - h.input).save()",
+    nnsight="with model.trace(x):\n    h = model.transformer.h[1]\n    y = (-h.input + h.output[0]).save()",
     TransformerLens="_, cache = model.run_with_cache(x)\n"
     'y = cache["blocks.1.hook_resid_post"] - cache["blocks.1.hook_resid_pre"]',
 )
@@ -166,4 +166,55 @@ add(
     "    y = model.transformer.h[1].mlp.output.save()",
     TransformerLens='with model.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda v, hook: v * 0)]):\n'
     '    y = model.run_with_cache(x)[1]["blocks.1.hook_mlp_out"]',
+)
+add(
+    "read",
+    "the attention patterns of all layers",
+    'y = pg.cache(x, "transformer.h_*.attn.softmax").stack()',
+    "y = torch.stack(model(x, output_attentions=True).attentions)",
+    nnsight="with model.trace(x, output_attentions=True):\n    y = torch.stack(model.output.attentions).save()",
+    TransformerLens='y = model.run_with_cache(x)[1].stack_activation("pattern")',
+)
+add(
+    "read",
+    "how spread out each head's attention is (entropy)",
+    'y = pg.cache(x, "transformer.h_*.attn.softmax").map(lambda p: torch.special.entr(p).sum(-1)).stack()',
+    "y = torch.special.entr(torch.stack(model(x, output_attentions=True).attentions)).sum(-1)",
+    nnsight="with model.trace(x, output_attentions=True):\n"
+    "    y = torch.special.entr(torch.stack(model.output.attentions)).sum(-1).save()",
+    TransformerLens='y = torch.special.entr(model.run_with_cache(x)[1].stack_activation("pattern")).sum(-1)',
+)
+add(
+    "read",
+    "what each MLP writes in the direction of one token's logit",
+    'y = pg.cache(x, "transformer.h_*.mlp.output").stack() @ model.lm_head.weight[7]',
+    "kept = []\nhooks = [h.mlp.register_forward_hook(lambda m, i, o: kept.append(o)) for h in H]\nmodel(x)\n"
+    "for hook in hooks:\n    hook.remove()\ny = torch.stack(kept) @ model.lm_head.weight[7]",
+    nnsight="with model.trace(x):\n"
+    "    y = (torch.stack([h.mlp.output for h in model.transformer.h]) @ model.lm_head.weight[7]).save()",
+    TransformerLens='y = model.run_with_cache(x)[1].stack_activation("mlp_out") @ model.W_U[:, 7]',
+    baukit='with TraceDict(model, [f"transformer.h.{n}.mlp" for n in range(2)]) as ret:\n    model(x)\n'
+    "y = torch.stack([r.output for r in ret.values()]) @ model.lm_head.weight[7]",
+)
+add(
+    "gradients",
+    "saliency: how much each token's embedding matters",
+    'y = pg.cache(x, "transformer.wte.output", grads=metric).grads.norms().stack()[0]',
+    "kept = []\nwith model.transformer.wte.register_forward_hook(lambda m, i, o: kept.append(o)):\n"
+    "    loss = metric(model(x))\ny = torch.autograd.grad(loss, kept[0])[0].norm(dim=-1)",
+    nnsight="with model.trace(x):\n    hidden = model.transformer.wte.output\n"
+    "    with metric(model.output).backward():\n        y = hidden.grad.norm(dim=-1).save()",
+    baukit='with Trace(model, "transformer.wte", retain_grad=True) as ret:\n    metric(model(x)).backward()\n'
+    "y = ret.output.grad.norm(dim=-1)",
+)
+add(
+    "gradients",
+    "a scaled gradient",
+    'y = torch.autograd.grad(metric(pg.run_with({"transformer.h_1.mlp.output": '
+    'CustomPatch(custom_op=lambda g: g * 3, on="grad")}, x)), H[0].mlp.c_fc.weight)[0]',
+    "kept = []\nwith H[1].mlp.register_forward_hook(lambda m, i, o: o.register_hook(lambda g: g * 3) and None):\n"
+    "    loss = metric(model(x))\ny = torch.autograd.grad(loss, H[0].mlp.c_fc.weight)[0]",
+    nnsight="with model.trace(x):\n    mlp = model.transformer.h[1].mlp.output\n"
+    "    with metric(model.output).backward():\n        mlp.grad = mlp.grad * 3\n"
+    "y = model.transformer.h[0].mlp.c_fc.weight.grad",
 )

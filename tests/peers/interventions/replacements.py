@@ -60,10 +60,6 @@ change(
     'y = model.run_with_hooks(x, fwd_hooks=[("hook_embed", corrupt)])',
     baukit="def corrupt(o):\n    o[:, 1:4] += noise\n    return o\n"
     'with Trace(model, "transformer.wte", edit_output=corrupt):\n    y = model(x).logits',
-    pyvene="class Noise(pv.ConstantSourceIntervention):\n    def forward(self, base, **kwargs):\n"
-    "        base[:, 1:4] += noise\n        return base\n"
-    'config = pv.IntervenableConfig([{"component": "transformer.wte.output", "intervention_type": Noise}])\n'
-    "y = pv.IntervenableModel(config, model)(base={'input_ids': x})[1].logits",
 )
 change(
     "another attention pattern",
@@ -177,4 +173,21 @@ change(
         "f = model.transformer.ln_f", "f.output = (f.input - f.input.mean(-1, True)) / 2 * f.weight + f.bias"
     ),
     TransformerLens=lens("ln_final.hook_scale", "v * 0 + 2"),
+)
+change(
+    "another input of a module",
+    "transformer.h_1.mlp.hidden_states",
+    "AddPatch(value=vector)",
+    "with H[1].mlp.register_forward_pre_hook(lambda m, i: i[0] + vector):\n    y = model(x).logits",
+    nnsight=sight("mlp = model.transformer.h[1].mlp", "mlp.input = mlp.input + vector"),
+    TransformerLens=lens("blocks.1.ln2.hook_normalized", "v + vector"),
+)
+change(
+    "a value taken through a bottleneck of two directions",
+    MLP,
+    "CustomPatch(custom_op=lambda v: v @ basis @ basis.T)",
+    hooked("H[0].mlp", "o @ basis @ basis.T"),
+    nnsight=sight("mlp = model.transformer.h[0].mlp", "mlp.output = mlp.output @ basis @ basis.T"),
+    TransformerLens=lens("blocks.0.hook_mlp_out", "v @ basis @ basis.T"),
+    baukit=edited("transformer.h.0.mlp", "o @ basis @ basis.T"),
 )

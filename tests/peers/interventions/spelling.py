@@ -4,7 +4,7 @@ The first two are run and compared. The peers' spellings are only counted: they 
 shortest form.
 
 Names that all of them may use: `model` (GPT-2 with two layers), `H` (its blocks), `x`, `clean`, `corrupted` (token ids),
-`metric` (a number of an output), `vector` (a direction), `noise`, `sae` and `lora` (modules). `y` is the result.
+`metric` (a number of an output), `vector` (a direction), `basis` (two directions), `noise`, `sae` and `lora` (modules). `y` is the result.
 """
 
 from __future__ import annotations

@@ -645,7 +645,9 @@ def markdown(result: dict[str, Any]) -> str:
     extra = Counter(kind for fixture in fixtures.values() if "found" in fixture for kind in fixture["extra"].values())
     same_, renamed, total = counts["same"], counts["unassigned"], len(found)
     elsewhere = total - same_ - renamed - nowhere - counts["unexplained"]
-    first = sum(what["result"] == "same" and path != what["ours"] for _, path, what in found)
+    other = [(path, what["ours"]) for _, path, what in found if what["result"] == "same" and path != what["ours"]]
+    # Of these, either a scope has another name, or the result of an operation.
+    first = sum(path.split(".")[-1] == ours.split(".")[-1] for path, ours in other)
     gp, ours = result["versions"]["graphpatch"], result["versions"]["libgraphpatch"]
 
     def paragraph(text: str) -> list[str]:
@@ -680,12 +682,13 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *paragraph(
             f"- {first} paths of the first row are read by the rule that `linear_0` is `linear`, the first call of a"
-            " module that is called more than once."
+            f" module that is called more than once; {len(other) - first} by the names of local variables."
         )[:-1],
         *paragraph(
             "- The second row is a habit of `torch.compile` in torch 2.5: the result of `hidden = self.act(x)` is named"
             " after the local variable, `hidden`. graphpatch compiles the model, so it has that name; libgraphpatch"
-            " names the operation. What the path would be without this habit was recorded too."
+            " names the operation, and knows the variable's name as an alias where the source says which it is. What"
+            " the path would be without this habit was recorded too; the second row counts those without the alias."
         )[:-1],
         *paragraph(
             f"- {sum(misleading.values())} paths name a tensor in both packages, but not the same one. They count as"

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._handle import Handle
 from .._index import add_index
 from .._library import check, lib, made, text
-from .._patch_block import Counts, counts_of
+from .._opened import Counts, counts_of
 from .._patch_function import Function
 from .._patch_value import patch_value
 from .wire import Place, Wire

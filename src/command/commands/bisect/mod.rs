@@ -127,6 +127,7 @@ impl Bisect {
                 threads: None,
                 limit: None,
                 compiled_values: true,
+                forks: None,
             },
         }
     }

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use graphpatch_core::graph::{self, Difference, Graph, GraphFile};
+use graphpatch_core::path::{NodePath, Pattern};
 use graphpatch_core::tensor::safetensors;
 use serde::Serialize;
 
-use crate::commands::show::json;
+use crate::commands::show::{hint, json};
 use crate::terminal::{Color, LEFT, PATH, RIGHT, styled};
 use crate::voice::{Stop, print};
 
@@ -31,6 +32,9 @@ pub struct Diff {
     /// Elements are equal if their distance is not more than this, absolutely or relative to the larger one
     #[arg(long, default_value_t = 0.0, value_name = "T", requires = "values")]
     tolerance: f64,
+    /// Only at these nodes: a path with * (within a name), ** (any names), ?, [0-5], {a,b}; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    nodes: Vec<Pattern>,
     /// Of the values that both have, only the first that differs, in the order of A's nodes, and the line that computes it
     #[arg(long, requires = "values")]
     first: bool,
@@ -64,13 +68,15 @@ impl Diff {
             return Err(Stop::usage("--tolerance: expected a number of at least 0"));
         }
         let graphs = (GraphFile::load(&self.a)?, GraphFile::load(&self.b)?);
+        self.check_nodes([&graphs.0.graphs, &graphs.1.graphs])?;
         let mut report = Report {
             graphs: self.graphs(&graphs.0.graphs, &graphs.1.graphs),
             values: Vec::new(),
         };
         if let Some([a, b]) = self.values.as_deref() {
             let (kept, other) = (safetensors::read_all(a)?, safetensors::read_all(b)?);
-            let found = compare(&kept, &other, self.tolerance, Dtypes::Differ);
+            let mut found = compare(&kept, &other, self.tolerance, Dtypes::Differ);
+            found.retain(|value| self.means_key(&value.key));
             report.values = in_order(found, &graphs.0.graphs);
             if self.first {
                 report.values = first(report.values, &graphs.0.graphs).into_iter().collect();
@@ -88,7 +94,8 @@ impl Diff {
     fn graphs(&self, a: &[Graph], b: &[Graph]) -> Vec<GraphReport> {
         let mut reports = Vec::new();
         let mut compare = |a: &Graph, b: &Graph| {
-            let differences = graph::diff(a, b, self.code);
+            let mut differences = graph::diff(a, b, self.code);
+            differences.retain(|difference| self.means(difference, a, b));
             if !differences.is_empty() {
                 reports.push(GraphReport {
                     name: a.name.clone(),
@@ -108,7 +115,8 @@ impl Diff {
         }
         for (these, others, only) in [(a, b, "a"), (b, a, "b")] {
             for graph in these {
-                if !others.iter().any(|other| other.name == graph.name) {
+                let known = others.iter().any(|other| other.name == graph.name);
+                if !known && self.means_part(graph, &NodePath::root()) {
                     reports.push(GraphReport {
                         name: graph.name.clone(),
                         only: Some(only),
@@ -118,6 +126,53 @@ impl Diff {
             }
         }
         reports
+    }
+
+    /// Refuses a pattern that means nothing in either file.
+    fn check_nodes(&self, files: [&[Graph]; 2]) -> Result<(), Stop> {
+        for pattern in &self.nodes {
+            let mut graphs = files.into_iter().flatten();
+            if !graphs.any(|graph| !graph.meant_by(pattern).is_empty()) {
+                let hint = pattern
+                    .to_string()
+                    .parse()
+                    .map(|path| hint(files[0], &path));
+                return Err(Stop::usage(format!(
+                    "--nodes {pattern}: neither graph has such a node{}",
+                    hint.unwrap_or_default()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn means(&self, difference: &Difference, a: &Graph, b: &Graph) -> bool {
+        let (graph, path) = match difference {
+            Difference::OnlyB { path, .. } => (b, path),
+            Difference::OnlyA { path, .. }
+            | Difference::Value { path, .. }
+            | Difference::Code { path, .. } => (a, path),
+        };
+        path.parse().is_ok_and(|path| self.means_part(graph, &path))
+    }
+
+    /// Whether something is asked for that lies there or below.
+    fn means_part(&self, graph: &Graph, at: &NodePath) -> bool {
+        self.nodes.is_empty() || graph.means_below(at, &self.nodes)
+    }
+
+    /// The key of a kept value is its path, with a number behind where there are several.
+    fn means_key(&self, key: &str) -> bool {
+        let path = key.rsplit_once('#').map_or(key, |(path, _)| path);
+        let path = path.parse::<NodePath>();
+        self.nodes.is_empty()
+            || path.is_ok_and(|path| {
+                let root = path.root.clone().unwrap_or_default();
+                let path = path.without_root();
+                self.nodes
+                    .iter()
+                    .any(|pattern| pattern.takes(&root, &path) || pattern.fits(&path))
+            })
     }
 
     fn text(&self, report: &Report) -> String {

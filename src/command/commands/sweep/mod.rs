@@ -84,6 +84,10 @@ pub struct Sweep {
     /// How long one run of the program may take, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+    /// Start the program once, and fork it where its first model is about to run: once for each run of the sweep. What it does
+    /// before, such as loading the model, is done once. For C++ and TorchScript programs on the CPU that have one thread there
+    #[arg(long)]
+    fork: bool,
     /// The nodes are those of a saved graph; without it the bare run is recorded
     #[arg(long, value_name = "GRAPH")]
     against: Option<PathBuf>,
@@ -111,11 +115,14 @@ impl Sweep {
         let saved = self.against.as_deref().map(GraphFile::load).transpose()?;
         let interrupts = Interrupts::catch();
         let dir = start::directory()?;
-        let program = self.program(dir.path())?;
+        let mut program = self.program(dir.path())?;
         if let Some(saved) = &saved {
             self.check_paths(&saved.graphs)?;
         }
 
+        if self.fork {
+            program.start_once()?;
+        }
         let measurements = Measurements::new(&program, &self.metric, always);
         let bar = pool::bare();
         let bare_run = measurements.run_bare(saved.is_none())?;
@@ -183,6 +190,7 @@ impl Sweep {
             threads: self.threads(),
             limit: self.timeout,
             compiled_values: false,
+            forks: None,
         })
     }
 

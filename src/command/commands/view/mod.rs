@@ -19,10 +19,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use graphpatch_core::error::Error;
-use graphpatch_core::graph::{Graph, GraphFile};
+use graphpatch_core::graph::{Graph, GraphFile, Node};
 use graphpatch_core::output::replace;
-use graphpatch_core::path::NodePath;
+use graphpatch_core::path::{NodePath, Pattern};
 
+use crate::commands::show::hint;
 use crate::commands::sweep::table::Table;
 use crate::launch::outputs::{self, Content, Input, Output};
 use crate::terminal;
@@ -37,7 +38,7 @@ use values::Statistics;
 pub struct View {
     /// A graph saved by `graphpatch run --graph`
     graph: PathBuf,
-    /// The node to begin at; with --dot, the scope to draw
+    /// The node to begin at; with --dot, the scope to draw. Of a pattern such as 'h_*.mlp' the first one; with --dot, all
     #[arg(default_value = "")]
     path: NodePath,
     /// Where the page goes (HTML; it needs no network and no other file), by default beside the graph; on a terminal a browser
@@ -79,10 +80,11 @@ impl View {
         }
         self.check_files()?;
         let file = GraphFile::load(&self.graph)?;
+        let meant = self.resolve(&file.graphs)?;
         if self.dot {
             let name = self.graph.display().to_string();
             let contents = self.contents(&name, &file.graphs);
-            let text = self.graphviz(&contents.known()?)?;
+            let text = self.graphviz(&contents.known()?, &meant)?;
             return match &self.output {
                 Some(output) => write(output, &text),
                 None => print(&text),
@@ -95,6 +97,12 @@ impl View {
         let name = name_of(&self.graph);
         if let Some(output) = &self.model_explorer {
             return self.explore(output, &name, &file.graphs, &self.load_values()?);
+        }
+        if meant.len() > 1 {
+            let (number, first) = (meant.len(), &meant[0]);
+            say(format!(
+                "the pattern means {number} nodes; the page begins at {first}"
+            ));
         }
         let page = self.contents(&name, &file.graphs).page()?;
         page.notes.iter().for_each(say);
@@ -113,6 +121,41 @@ impl View {
             say(format!("wrote {}; {how}", output.display()));
         }
         Ok(0)
+    }
+
+    /// Replaces a pattern by the first path that it means, and returns all of them.
+    fn resolve(&mut self, graphs: &[Graph]) -> Result<Vec<NodePath>, Stop> {
+        let known = |path: &NodePath| {
+            let exists = |graph: &Graph| graph.node(path).is_some() || graph.value(path).is_some();
+            graphs.iter().any(exists)
+        };
+        if !self.path.is_pattern() || known(&self.path) {
+            return Ok(vec![self.path.clone()]);
+        }
+        let pattern: Pattern = self.path.to_string().parse()?;
+        let mut meant: Vec<NodePath> = Vec::new();
+        for path in graphs.iter().flat_map(|graph| graph.meant_by(&pattern)) {
+            if !meant.contains(&path) {
+                meant.push(path);
+            }
+        }
+        if self.dot {
+            let scope = |path: &NodePath| {
+                let is_scope = |graph: &Graph| graph.node(path).is_some_and(Node::is_scope);
+                path.dig.is_empty() && graphs.iter().any(is_scope)
+            };
+            meant.retain(scope);
+        }
+        let Some(first) = meant.first() else {
+            let what = if self.dot { "scope" } else { "node" };
+            return Err(Stop::usage(format!(
+                "{}: no {what} that '{pattern}' means{}",
+                self.graph.display(),
+                hint(graphs, &self.path)
+            )));
+        };
+        self.path.clone_from(first);
+        Ok(meant)
     }
 
     fn check_files(&self) -> Result<(), Stop> {
@@ -197,17 +240,20 @@ impl View {
         }
     }
 
-    fn graphviz(&self, graphs: &[&Graph]) -> Result<String, Stop> {
+    fn graphviz(&self, graphs: &[&Graph], scopes: &[NodePath]) -> Result<String, Stop> {
         let mut text = String::new();
         for graph in graphs {
             let flow = Flow::of(graph);
-            let path = graph.canonical(&self.path);
-            match flow.find(&path).filter(|_| path.dig.is_empty()) {
-                Some(scope) if flow.nodes[scope].node.is_scope() => {
-                    let depth = self.depth.unwrap_or(usize::MAX);
-                    text += &dot::digraph(&graph.name, &flow, scope, depth);
+            let there = |path: &&NodePath| scopes.len() == 1 || graph.node(path).is_some();
+            for path in scopes.iter().filter(there) {
+                let path = graph.canonical(path);
+                match flow.find(&path).filter(|_| path.dig.is_empty()) {
+                    Some(scope) if flow.nodes[scope].node.is_scope() => {
+                        let depth = self.depth.unwrap_or(usize::MAX);
+                        text += &dot::digraph(&graph.name, &flow, scope, depth);
+                    }
+                    _ => return Err(Stop::usage(format!("{path}: only a scope can be drawn"))),
                 }
-                _ => return Err(Stop::usage(format!("{path}: only a scope can be drawn"))),
             }
         }
         Ok(text)

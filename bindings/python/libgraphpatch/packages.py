@@ -214,6 +214,8 @@ class _Comparison:
         generator = torch.Generator().manual_seed(1)
         spread = value.float().std().nan_to_num().item() or 1.0
         other = (value.float() + spread * torch.randn(value.shape, generator=generator)).to(value.dtype)
+        program: list[Tensor] = []
+        package: list[Tensor] = []
         with self._program.patch({path: ReplacePatch(value=other)}, on_missing="raise"):
             program = [result.clone() for result in _tensors(self._program(*self._inputs))]
         with self._package.patch({own: ReplacePatch(value=other.reshape(kept.shape))}, on_missing="raise"):

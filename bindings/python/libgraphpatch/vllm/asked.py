@@ -28,7 +28,7 @@ class Asked:
     kind: str
     slice: str = ""
     value: Any = None
-    scale: float = 1
+    scale: Any = 1
     positions: Any = None
     steps: Any = None
 

@@ -70,7 +70,7 @@ def _placed(one: Asked, graph: Graph, folder: Folder, prompt: int, most: int) ->
 
 
 def _value(one: Asked, folder: Folder) -> Tensor | Number | None:
-    given = one.value
+    given: Any = one.value
     if given is None:
         return None
     if isinstance(given, str):
@@ -84,9 +84,13 @@ def _value(one: Asked, folder: Folder) -> Tensor | Number | None:
             raise ValueError(f"value is no list of numbers: {why}") from None
     elif isinstance(given, bool) or not isinstance(given, (int, float)):
         raise ValueError(f"value is a number, a list of numbers, or @FILE#KEY, not {given!r}")
-    if isinstance(given, Tensor) and not given.numel():
+    if _is_empty(given):
         raise ValueError("the value has no elements")
     return given if one.scale == 1 else given * one.scale
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.numel()
 
 
 def _token(graph: Graph, path: str) -> list[int]:
@@ -111,7 +115,7 @@ def _range(seen: tuple[int, int]) -> str:
     return str(seen[0]) if seen[0] == seen[1] else f"{seen[0]} to {seen[1]}"
 
 
-def _check_slice(path: str, one: Asked, sizes: list[int], value: Tensor | Number | None) -> None:
+def _check_slice(path: str, one: Asked, sizes: list[int], value: Any) -> None:
     part = torch.empty(sizes, device="meta")
     if one.slice:
         array = (ctypes.c_int64 * len(sizes))(*sizes)

@@ -33,7 +33,7 @@ def prepare(request: Any, config: Any, folder: Folder) -> None:
     """Checks what a request asks for, and puts what the worker needs in its place. Raises ValueError, which the
     server answers as HTTP 400."""
     sampling = request.sampling_params
-    extra = None if sampling is None else sampling.extra_args
+    extra = getattr(sampling, "extra_args", None)  # a request without sampling, for embeddings, has none
     if not extra or KEY not in extra:
         return
     wanted = asked(extra[KEY])

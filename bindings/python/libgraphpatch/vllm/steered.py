@@ -150,7 +150,8 @@ class Steered:
         return take
 
 
-def _on(value: Tensor | int | float | None, device: torch.device) -> Handle | None:
+def _on(value: Any, device: torch.device) -> Handle | None:
+    """A tensor or a number as a value of the C ABI's, on the device; None for None."""
     if value is None:
         return None
     return patch_value(value.to(device) if isinstance(value, Tensor) else value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Container, Iterator
+from collections.abc import Container, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Steering:
             self._written = True
 
     @contextlib.contextmanager
-    def batch(self, parts: list[Part], total: int, living: Container[str]) -> Iterator[None]:
+    def batch(self, parts: list[Part], total: int, living: Container[str]) -> Generator[None, None, None]:
         """Inside the block, a call of the model has ``total`` tokens, of these requests.
 
         Args:

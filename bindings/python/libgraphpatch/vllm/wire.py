@@ -59,7 +59,8 @@ class Wire:
         return cls(places, given["kept"], given["reports"])
 
 
-def _packed(value: Tensor | Number | None) -> Any:
+def _packed(value: Any) -> Any:
+    """What vLLM can carry of a tensor, a number or None."""
     if not isinstance(value, Tensor):
         return value
     flat = value.contiguous().reshape(-1).view(torch.uint8)

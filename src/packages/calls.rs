@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Unreadable;
 use crate::text::{arguments, block, closing, is_word, statements, without_comments, words};
+use crate::unreadable::Unreadable;
 
 /// How a call gives a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

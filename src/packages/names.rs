@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use crate::calls::{SHIM, Source};
 use crate::owners::{owners, scopes};
-use crate::{Node, Package, Scope, Shows, Unreadable};
+use crate::package::{Node, Package, Scope, Shows};
+use crate::unreadable::Unreadable;
 
 /// The file in a package that names its values as the program names them that it was compiled from. It was made by comparing
 /// the two: a value has a node's name if a change of the one has the same effect as a change of the other.

@@ -104,7 +104,11 @@ mod tests {
         std::fs::write(&file, "{").expect("write");
         assert!(Attached::load(&file).is_err());
         std::fs::remove_file(&file).expect("removed");
-        std::os::unix::fs::symlink("{\"error\": \"why\"}", &file).expect("a link");
+        std::os::unix::fs::symlink(
+            "{\"error\":\"why\",\"python\":null,\"tells_of_runs\":false}",
+            &file,
+        )
+        .expect("a link");
         let answer = Attached::load(&file).expect("read").expect("there");
         assert_eq!(answer.error.as_deref(), Some("why"));
     }

@@ -5,25 +5,10 @@ use std::sync::Arc;
 
 use graphpatch_core::path::{Name, NodePath};
 
+use crate::place::{Inner, Place};
 use crate::run::Run;
 use crate::value::{Token, ValueKind};
 use crate::wants::ValueWants;
-
-/// Where compiled code computes a value, counted from the scope that the code is called in.
-#[derive(Debug)]
-pub struct Place {
-    /// The scopes around the value, from the outside.
-    pub scopes: Arc<[Inner]>,
-    pub name: Name,
-}
-
-/// A scope of a [`Place`].
-#[derive(Debug)]
-pub struct Inner {
-    pub name: Name,
-    pub class_name: Arc<str>,
-    pub module_path: Arc<str>,
-}
 
 impl Run {
     /// The paths of the values that have appeared since the last call, one a line, counted from the root. Paths are kept from

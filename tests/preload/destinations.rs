@@ -191,7 +191,10 @@ fn a_folder_that_may_not_be_written_is_found_out_before() {
     fs::set_permissions(shop.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     // The command is copied, because the other user may have no access to the folder in which it was built.
     let (program, seed) = (shop.path("graphpatch"), shop.path("seed.json"));
-    fs::copy(GRAPHPATCH, &program).unwrap();
+    // `cp` copies it: a process that another test starts meanwhile would inherit a file that this process writes, and a file
+    // that somebody has open for writing cannot be run.
+    let copied = Command::new("cp").arg(GRAPHPATCH).arg(&program).status();
+    assert!(copied.unwrap().success());
     fs::copy(SEED, &seed).unwrap();
     let seed = seed.display().to_string();
     let mark = shop.path("ran");

@@ -83,7 +83,7 @@ mod tests {
         reports[0].last_error =
             Some("graphpatch: patch \"a=zero\" cannot be applied at a: too few".into());
         let failed = table(&specs[..1], &reports[..1]);
-        assert!(failed.contains("│ too few"), "{failed}");
+        assert!(failed.contains("┆ too few"), "{failed}");
         assert!(table(&[], &[]).is_empty());
     }
 }

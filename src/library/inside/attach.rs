@@ -140,7 +140,7 @@ impl Process {
         graphpatch_torch::attach(&session)?;
         if self.is_flat() {
             graphpatch_torch::flat_start(&self.options.run_at)?;
-            if threads() > 1 {
+            if process::threads() > 1 {
                 session.note(
                     "threads that ran before libtorch was loaded: their operations are not listed",
                 );
@@ -188,11 +188,6 @@ impl Process {
                 Operations::Auto => !imports::has_python() && !imports::tells_of_runs(),
             }
     }
-}
-
-/// How many threads the process has.
-pub(super) fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use super::attach::threads;
 use super::lost;
 use super::process::{self, Process};
 use super::written::Reports;
@@ -39,9 +38,9 @@ struct Waiting {
 pub(super) fn wait(process: &'static Process, meeting: Meeting) {
     match begin(process, &meeting) {
         Ok(mut waiting) => {
-            let told = Told::dont();
+            let handler = HandlerOfChildren::suspend();
             waiting.serve();
-            drop(told);
+            drop(handler);
         }
         Err(why) => {
             meeting.refuse(&why);
@@ -55,10 +54,10 @@ fn begin(process: &'static Process, meeting: &Meeting) -> Result<Waiting, String
     if imports::has_python() {
         return Err("it is a Python program; there `pg.sweep` does what comes before once".into());
     }
-    if threads() > 1 {
+    if process::threads() > 1 {
         return Err(format!(
             "it has {} threads where its first model runs, and a fork keeps one; OMP_NUM_THREADS=1 may help",
-            threads()
+            process::threads()
         ));
     }
     if uses_a_card() {
@@ -259,21 +258,21 @@ fn end(code: libc::c_int) -> ! {
     }
 }
 
-/// While it lives, the program's handler of SIGCHLD hears nothing, and ended children wait to be asked for.
-struct Told(libc::sigaction);
+/// The program's handler of SIGCHLD, which is not called while this lives. Children that have ended wait to be asked for.
+struct HandlerOfChildren(libc::sigaction);
 
-impl Told {
-    fn dont() -> Told {
+impl HandlerOfChildren {
+    fn suspend() -> HandlerOfChildren {
         // SAFETY: plain structs, which are valid when zero; SIG_DFL is the handler zero.
         unsafe {
             let (default, mut before): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
             libc::sigaction(libc::SIGCHLD, &raw const default, &raw mut before);
-            Told(before)
+            HandlerOfChildren(before)
         }
     }
 }
 
-impl Drop for Told {
+impl Drop for HandlerOfChildren {
     fn drop(&mut self) {
         // SAFETY: puts back what was there.
         unsafe { libc::sigaction(libc::SIGCHLD, &raw const self.0, std::ptr::null_mut()) };

@@ -1,5 +1,6 @@
 """Fixtures: products that must exist, and models exported once for the whole session."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import torch
 
 import installed
 import models
+from checkout import ROOT
 from support import GRAPHPATCH, PROGRAMS, Saved, save
+
+sys.path.insert(0, str(ROOT / "bindings" / "python"))  # names of packages are made by the Python package
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -90,7 +90,7 @@ static void carry(const std::vector<c10::IValue>& now, const std::vector<c10::IV
   };
   for (size_t i = 0; i < before.size(); i += 2)
     if (!is_key(before[i]))
-      dict.erase(before[i]);
+      (void)dict.erase(before[i]);
   for (size_t i = 0; i < now.size(); i += 2)
     dict.insert_or_assign(now[i], counterpart(before, others, i + 1, now[i + 1]));
 }

@@ -1,10 +1,48 @@
 // Functions that stand in the slots of a compiled model. Each calls the function that stood there before, with all arguments as
-// they came, and then shows what that function has computed. They are functions of C++, through which exceptions pass.
+// they came, and then shows what that function has computed.
 #include "package.h"
 
 #include <array>
 #include <mutex>
 #include <unordered_map>
+
+#define GRAPHPATCH_MOST_HOOKS 1024
+#define GRAPHPATCH_HOOK_SIZE 32
+
+#ifdef __x86_64__
+// A hook pushes its number, and calls the one function that does the work: a thousand functions of C++ would cost a first build
+// six seconds and the adapter half a megabyte. Exceptions of the model's pass through, since the call frames are described.
+#define GRAPHPATCH_TEXT(number) #number
+#define GRAPHPATCH_NUMBER(number) GRAPHPATCH_TEXT(number)
+__asm__(".pushsection .text\n"
+        ".balign " GRAPHPATCH_NUMBER(
+            GRAPHPATCH_HOOK_SIZE) "\n"
+                                  ".type graphpatch_hooks, @function\n"
+                                  "graphpatch_hooks:\n"
+                                  ".set graphpatch_number, 0\n"
+                                  ".rept " GRAPHPATCH_NUMBER(
+                                      GRAPHPATCH_MOST_HOOKS) "\n"
+                                                             ".cfi_startproc\n"
+                                                             "endbr64\n"
+                                                             "pushq $graphpatch_number\n"
+                                                             ".cfi_adjust_cfa_offset 8\n"
+                                                             "call graphpatch_hooked\n"
+                                                             "addq $8, %rsp\n"
+                                                             ".cfi_adjust_cfa_offset -8\n"
+                                                             "ret\n"
+                                                             ".cfi_endproc\n"
+                                                             ".balign " GRAPHPATCH_NUMBER(
+                                                                 GRAPHPATCH_HOOK_SIZE) "\n"
+                                                                                       ".set graphpatch_number, "
+                                                                                       "graphpatch_number + 1\n"
+                                                                                       ".endr\n"
+                                                                                       ".size graphpatch_hooks, . - "
+                                                                                       "graphpatch_hooks\n"
+                                                                                       ".popsection\n");
+extern "C" __attribute__((visibility("hidden"))) char graphpatch_hooks[];
+#else
+static char graphpatch_hooks[GRAPHPATCH_MOST_HOOKS * GRAPHPATCH_HOOK_SIZE]; // the slots are those of x86-64: none is ever found
+#endif
 
 namespace graphpatch::packages {
 
@@ -20,22 +58,10 @@ struct Stack {
 using Function = uint64_t (*)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, double, double, double, double,
                               double, double, double, double, Stack);
 
-constexpr size_t kMost = 1024;
+constexpr size_t kMost = GRAPHPATCH_MOST_HOOKS;
 // The functions behind the hooks. An entry never changes after it was set.
 static std::array<void*, kMost> originals;
 static void* original_of_data = nullptr;
-
-template <size_t I>
-uint64_t pass(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f, double s, double t, double u, double v,
-              double w, double x, double y, double z, Stack stack) {
-  const auto original = reinterpret_cast<Function>(originals[I]);
-  const uint64_t result = original(a, b, c, d, e, f, s, t, u, v, w, x, y, z, stack);
-  if (running) {
-    const uint64_t registers[] = {a, b, c, d, e, f};
-    running->called(I, result, {registers, stack.words});
-  }
-  return result;
-}
 
 int32_t pass_data(at::Tensor* tensor, void** data) {
   const int32_t result = reinterpret_cast<int32_t (*)(at::Tensor*, void**)>(original_of_data)(tensor, data);
@@ -44,14 +70,8 @@ int32_t pass_data(at::Tensor* tensor, void** data) {
   return result;
 }
 
-template <size_t... I>
-void* hook_at(size_t index, std::index_sequence<I...>) {
-  static void* const all[] = {reinterpret_cast<void*>(&pass<I>)...};
-  return all[index];
-}
-
 void* hook_at(size_t index) {
-  return hook_at(index, std::make_index_sequence<kMost>());
+  return graphpatch_hooks + index * GRAPHPATCH_HOOK_SIZE;
 }
 
 static std::mutex hooks_mutex;
@@ -75,6 +95,22 @@ bool can_pass(const GpCall& call) {
 }
 
 } // namespace
+
+// What every hook calls. The six registers for integers are used up, so what follows lies on the stack, as it is: the number
+// that the hook has pushed, the address to which the hook returns, and what the model has put there.
+extern "C" __attribute__((used, visibility("hidden"))) uint64_t graphpatch_hooked(uint64_t a, uint64_t b, uint64_t c,
+                                                                                  uint64_t d, uint64_t e, uint64_t f, double s,
+                                                                                  double t, double u, double v, double w,
+                                                                                  double x, double y, double z, uint64_t number,
+                                                                                  uint64_t /*back*/, Stack stack) {
+  const auto original = reinterpret_cast<Function>(originals[number]);
+  const uint64_t result = original(a, b, c, d, e, f, s, t, u, v, w, x, y, z, stack);
+  if (running) {
+    const uint64_t registers[] = {a, b, c, d, e, f};
+    running->called(static_cast<uint16_t>(number), result, {registers, stack.words});
+  }
+  return result;
+}
 
 // Hooks the calls of data_ptr, by which data is matched with tensors.
 static bool hook_data(const std::vector<Slot>& slots, const void* address, std::vector<Slot>& replaced) {

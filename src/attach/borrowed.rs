@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use libc::user_regs_struct;
 
-use super::asked::{Call, Called};
+use super::call::{Call, Called};
 use super::frame::Frame;
-use super::ground::{Ground, read, write};
-use super::hunt::{self, Found};
 use super::image::offset_of;
 use super::maps::{self, Mapping};
 use super::process::Process;
+use super::safe_points::{SafePoints, read, write};
+use super::search::{self, Found};
 use super::tracee::{Stop, Tracee, keep_news};
 
 /// Signals that an instruction causes. They are never blocked: the kernel would take the program's handler away.
@@ -31,9 +31,9 @@ const CAUSED: [libc::c_int; 6] = [
 ];
 
 pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
-    let ground = Ground::of(process)?;
+    let points = SafePoints::of(process)?;
     let named = |name: &str| {
-        ground
+        points
             .libc
             .function(name)
             .ok_or_else(|| format!("has a C library without {name} (before glibc 2.34)"))
@@ -57,10 +57,10 @@ pub fn call(process: &Process, call: &Call<'_>) -> Result<Called, String> {
     let inode = file.metadata().map_err(|_| unknown())?.ino();
     keep_news();
     let begin = Instant::now();
-    let found = hunt::find(&ground, call.limit)?;
+    let found = search::find(&points, call.limit)?;
     let (searched, since) = (begin.elapsed(), found.since);
     let library = call.library.to_string_lossy();
-    let borrowed = Borrowed::begin(&ground, found, &[&library, call.request], call)
+    let borrowed = Borrowed::begin(&points, found, &[&library, call.request], call)
         .map_err(|why| format!("is as it was: {why}"))?;
     borrowed.load_and_enter(
         functions,
@@ -96,7 +96,7 @@ impl Entry<'_> {
 
 /// A thread with a frame on its stack.
 struct Borrowed<'a> {
-    ground: &'a Ground,
+    points: &'a SafePoints,
     tracee: Tracee,
     frame: Frame,
     /// As it was.
@@ -139,7 +139,7 @@ impl Lost {
 
 impl Borrowed<'_> {
     fn begin<'a>(
-        ground: &'a Ground,
+        points: &'a SafePoints,
         found: Found,
         texts: &[&str],
         call: &Call<'_>,
@@ -148,15 +148,15 @@ impl Borrowed<'_> {
             tracee, registers, ..
         } = found;
         let (extended, mask) = (tracee.extended()?, tracee.mask()?);
-        let returns = [ground.call_and_return, ground.restorer];
+        let returns = [points.call_and_return, points.restorer];
         let frame = Frame::new(&registers, &extended, mask, returns, texts);
-        write(ground.pid, frame.at, &frame.bytes)?;
+        write(points.pid, frame.at, &frame.bytes)?;
         let caused = CAUSED
             .iter()
             .fold(0_u64, |set, signal| set | 1 << (signal - 1));
         tracee.set_mask(!caused)?;
         Ok(Borrowed {
-            ground,
+            points,
             tracee,
             frame,
             registers,
@@ -193,7 +193,7 @@ impl Borrowed<'_> {
     ) -> Result<Result<(), String>, Lost> {
         let errno = self.call(errno, [0, 0])?;
         let mut before = [0; 4];
-        read(self.ground.pid, errno, &mut before)?;
+        read(self.points.pid, errno, &mut before)?;
         let [library, request] = [self.frame.texts[0], self.frame.texts[1]];
         let said = match self.call(dlopen, [library, libc::RTLD_NOW as u64])? {
             0 => {
@@ -208,20 +208,20 @@ impl Borrowed<'_> {
                 None => Err("has another version of the library loaded: restart it".into()),
             },
         };
-        write(self.ground.pid, errno, &before)?;
+        write(self.points.pid, errno, &before)?;
         Ok(said)
     }
 
     /// Where the library's function is in the process.
     fn place_of(&self, entry: &Entry<'_>) -> Option<u64> {
-        entry.place_in(&maps::of(self.ground.pid).ok()?)
+        entry.place_in(&maps::of(self.points.pid).ok()?)
     }
 
     fn text(&self, at: u64) -> String {
         let mut bytes = Vec::new();
         let mut byte = [0];
         while bytes.len() < 1000
-            && read(self.ground.pid, at + bytes.len() as u64, &mut byte).is_ok()
+            && read(self.points.pid, at + bytes.len() as u64, &mut byte).is_ok()
         {
             match byte {
                 [0] => break,
@@ -234,9 +234,9 @@ impl Borrowed<'_> {
     /// Calls a function and returns its answer. The thread then stands at the beginning of the call that it returned into.
     fn call(&mut self, function: u64, arguments: [u64; 2]) -> Result<u64, Lost> {
         write(
-            self.ground.pid,
+            self.points.pid,
             self.frame.at,
-            &self.ground.call_and_return.to_le_bytes(),
+            &self.points.call_and_return.to_le_bytes(),
         )?;
         self.tracee.set_registers(user_regs_struct {
             rip: function,
@@ -257,7 +257,7 @@ impl Borrowed<'_> {
                 Some(Stop::Gone) => return Err(Lost::Gone),
                 Some(Stop::Call) => {
                     let now = self.tracee.registers()?;
-                    let returned = now.rip == self.ground.call_and_return + 2
+                    let returned = now.rip == self.points.call_and_return + 2
                         && now.rsp == self.frame.at + 8
                         && now.orig_rax != u64::MAX;
                     if returned {

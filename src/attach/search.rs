@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use libc::user_regs_struct;
 
-use super::ground::{Ground, Point, Unfit};
+use super::safe_points::{Point, SafePoints, Unfit};
 use super::tracee::{Stop, Tracee, begun_anew, is_broken_off, wait_for_child};
 
 /// At most so many computing threads are followed.
@@ -25,20 +25,20 @@ pub struct Found {
 /// # Errors
 ///
 /// Where the threads stood.
-pub fn find(ground: &Ground, limit: Duration) -> Result<Found, String> {
+pub fn find(points: &SafePoints, limit: Duration) -> Result<Found, String> {
     let end = Instant::now() + limit;
     let mut followed: Vec<Tracee> = Vec::new();
     let mut rounds = 0;
     loop {
         let mut seen = BTreeMap::new();
-        for tid in threads(ground.pid) {
+        for tid in threads(points.pid) {
             if followed.iter().any(|tracee| tracee.tid() == tid) {
                 *seen.entry(Unfit::Computes).or_insert(0) += 1;
                 continue;
             }
-            match point_of(tid).map_or(Some(Unfit::Computes), |at| ground.why_not(&at)) {
+            match point_of(tid).map_or(Some(Unfit::Computes), |at| points.why_not(&at)) {
                 None => {
-                    if let Some(found) = take(ground, tid, end)? {
+                    if let Some(found) = take(points, tid, end)? {
                         return Ok(found);
                     }
                 }
@@ -50,10 +50,10 @@ pub fn find(ground: &Ground, limit: Duration) -> Result<Found, String> {
                 Some(why) => *seen.entry(why).or_insert(0) += 1,
             }
         }
-        if seen.is_empty() && threads(ground.pid).is_empty() {
+        if seen.is_empty() && threads(points.pid).is_empty() {
             return Err("has ended meanwhile".into());
         }
-        if let Some(found) = look_at(ground, &mut followed) {
+        if let Some(found) = look_at(points, &mut followed) {
             return Ok(found);
         }
         if Instant::now() >= end {
@@ -106,7 +106,7 @@ fn seize(tid: i32) -> Result<Option<Tracee>, String> {
 }
 
 /// Stops a thread that waits, and looks at it once more. One that has gone on meanwhile is given back.
-fn take(ground: &Ground, tid: i32, end: Instant) -> Result<Option<Found>, String> {
+fn take(points: &SafePoints, tid: i32, end: Instant) -> Result<Option<Found>, String> {
     let Some(mut tracee) = seize(tid)? else {
         return Ok(None);
     };
@@ -120,7 +120,7 @@ fn take(ground: &Ground, tid: i32, end: Instant) -> Result<Option<Found>, String
     let registers = begun_anew(tid, now);
     // The kernel has broken the call off, and makes it anew when the thread goes on.
     let waits = is_broken_off(&now) || registers != now;
-    let fits = waits && ground.why_not(&point_at(&now)).is_none();
+    let fits = waits && points.why_not(&point_at(&now)).is_none();
     Ok(fits.then_some(Found {
         tracee,
         registers,
@@ -135,7 +135,7 @@ fn follow(tid: i32) -> Result<Option<Tracee>, String> {
 }
 
 /// Looks at those that have stopped. They go on, but for one that can be borrowed, which leaves the list.
-fn look_at(ground: &Ground, followed: &mut Vec<Tracee>) -> Option<Found> {
+fn look_at(points: &SafePoints, followed: &mut Vec<Tracee>) -> Option<Found> {
     let mut at = 0;
     while at < followed.len() {
         let since = Instant::now();
@@ -147,7 +147,7 @@ fn look_at(ground: &Ground, followed: &mut Vec<Tracee>) -> Option<Found> {
         }
         if stop == Some(Stop::Call)
             && let Some(registers) = at_end_of_call(tracee)
-            && ground.why_not(&point_at(&registers)).is_none()
+            && points.why_not(&point_at(&registers)).is_none()
         {
             let tracee = followed.swap_remove(at);
             return Some(Found {

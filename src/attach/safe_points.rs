@@ -137,7 +137,7 @@ impl Unfit {
 }
 
 /// What is known of the process's code.
-pub struct Ground {
+pub struct SafePoints {
     pub pid: u32,
     pub libc: Image,
     /// Where `syscall; ret` stands.
@@ -147,11 +147,11 @@ pub struct Ground {
     linker: Range<u64>,
 }
 
-impl Ground {
+impl SafePoints {
     /// # Errors
     ///
     /// What of the C library is not as it is known.
-    pub fn of(process: &Process) -> std::result::Result<Ground, String> {
+    pub fn of(process: &Process) -> std::result::Result<SafePoints, String> {
         let all = process.mappings();
         let first = process.named(is_libc).ok_or("has no C library")?;
         let libc = Image::read(process.pid, all, first)?;
@@ -168,7 +168,7 @@ impl Ground {
             .named(|name| name.starts_with("ld-linux") || name.starts_with("ld-2."))
             .map(|first| extent(all, first))
             .unwrap_or_default();
-        Ok(Ground {
+        Ok(SafePoints {
             pid: process.pid,
             libc,
             call_and_return,

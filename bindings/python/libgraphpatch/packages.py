@@ -192,6 +192,10 @@ class _Comparison:
         """None if the value has the sizes that it has in memory; [] if they cannot be told."""
         if value.shape == kept.shape:
             return None
+        try:
+            kept.view(value.shape)
+        except RuntimeError:  # no view has that shape, and a patch has to act on the value's own memory
+            return []
         if len(self._shapes) == 1:
             return list(value.shape)
         assert self._also is not None

@@ -3,6 +3,7 @@
 #include "package.h"
 #include "write.h"
 
+#include <ATen/TensorUtils.h>
 #include <ATen/core/grad_mode.h>
 
 namespace graphpatch::packages {
@@ -110,7 +111,7 @@ bool Running::reshape(const GpNode& node, at::Tensor& tensor) const {
     sizes.push_back(size);
     elements *= size;
   }
-  if (elements != tensor.numel() || !tensor.is_contiguous())
+  if (elements != tensor.numel() || !at::detail::computeStride(tensor.sizes(), tensor.strides(), at::IntArrayRef(sizes)))
     return false;
   tensor = tensor.view(sizes);
   return true;

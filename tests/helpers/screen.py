@@ -11,7 +11,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from support import TIMEOUT, wait_until
+from support import wait_until
 
 ROWS, COLUMNS = 24, 100
 # What a program may send: a sequence with parameters, another escape, or a character.
@@ -55,10 +55,15 @@ class Screen:
         return shown
 
     def end(self) -> int:
-        """Waits for the program's end; its exit code."""
-        code = self.process.wait(TIMEOUT)
+        """Waits for the program's end; its exit code. What it still writes is read: a terminal takes only so much."""
+
+        def ended() -> bool:
+            self.text()
+            return self.process.poll() is not None
+
+        wait_until(ended, "the program's end")
         self.text()
-        return code
+        return self.process.wait()
 
     def is_as_before(self) -> bool:
         """Whether the program has left the terminal as it was: its settings, the main screen, a cursor that is seen."""

@@ -93,8 +93,9 @@ private:
 
     std::vector<c10::IValue> passes(const std::string& mode, const std::vector<c10::IValue>& inputs,
                                     const std::vector<c10::IValue>& values) {
-        torch::AutoGradMode grad(mode == "grad");
+        // Switching inference mode off switches gradients on, so it comes first.
         c10::InferenceMode inference(mode == "inference");
+        torch::AutoGradMode grad(mode == "grad");
         auto output = module_.forward(inputs).toTensor();
         if (mode == "grad" && output.requires_grad()) (output * weight_).sum().backward();
         std::vector<c10::IValue> of_inputs, of_weights, of_values;

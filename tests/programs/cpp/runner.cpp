@@ -68,9 +68,9 @@ c10::IValue with_gradient(const c10::IValue& output, const torch::Tensor& input)
 }
 
 c10::IValue run_all(torch::jit::Module& module, const Options& o, const std::vector<c10::IValue>& inputs) {
-    // Modes belong to the thread.
-    torch::AutoGradMode grad(o.mode == "--grad");
+    // Modes belong to the thread. Switching inference mode off switches gradients on, so it comes first.
     c10::InferenceMode inference(o.mode == "--inference-mode");
+    torch::AutoGradMode grad(o.mode == "--grad");
     std::vector<c10::IValue> outputs;
     for (int r = 0; r < o.runs; ++r) {
         try {

@@ -22,12 +22,16 @@ PATHS = {
 }
 
 
-def answer(command: list[str], environment: dict[str, str], folder: Path) -> tuple[int, int]:
+def answer(
+    command: list[str], environment: dict[str, str], folder: Path, notes: tuple[str, ...] = ()
+) -> tuple[int, int]:
+    """What the program has counted. It says nothing else, nor does libgraphpatch but for these notes."""
     done = subprocess.run(
         command, cwd=folder, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=3600
     )
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if not line.startswith("graphpatch: wrote ")]
+    notes = ("graphpatch: wrote ", *notes)
+    said = [line for line in done.stderr.splitlines() if not any(note in line for note in notes)]
     assert not said, said
     interrupted, wrong = done.stdout.split()
     return int(interrupted), int(wrong)
@@ -73,5 +77,7 @@ def test_models_in_the_middle_of_one_that_is_only_watched(way: str, tmp_path: Pa
         "--save",
         "probes.safetensors",
     ]
-    came, wrong = answer([*run, "--", sys.executable, IN_THE_MIDDLE, way, str(times), "alone"], {}, tmp_path)
+    # A handler that comes between the beginning of a run and that of its module is told of: its model is left alone.
+    notes = ("a run is already open on this thread", "is in 2 roots")
+    came, wrong = answer([*run, "--", sys.executable, IN_THE_MIDDLE, way, str(times), "alone"], {}, tmp_path, notes)
     assert came > times // 10 and wrong == 0, (came, wrong)

@@ -79,11 +79,11 @@ class Captured:
 
     def _watched(self, modules: _marks.Modules, args: tuple[Any, ...]) -> Any:
         """The same under `graphpatch run`, where it is known only after a run has begun whether it has patches."""
-        thread.plan.value = 0
+        thread.plan = 0
         before = Before(arg for arg in args if isinstance(arg, Tensor))
         try:
             result = self._replay(modules, args)
-            if thread.plan.value:
+            if thread.plan:
                 return result
         except PatchError:
             raise

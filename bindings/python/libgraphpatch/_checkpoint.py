@@ -19,7 +19,7 @@ from ._library import check, lib, made
 from ._modules import class_name, note
 from ._raised import raise_cause
 from ._root import Cold
-from ._thread import Frame, thread
+from ._thread import Answer, Frame, thread
 from ._watched import watched
 from .errors import GraphPatchError
 
@@ -85,11 +85,12 @@ def _again(function: Callable[..., Any], first: bool) -> Callable[..., Any]:
 
 def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     outer = thread.frame
-    check(lib.gp_run_resume(snapshot.handle, False, thread.wants_at, thread.plan_at))
-    if not thread.wants.value:
+    answer = Answer()
+    check(lib.gp_run_resume(snapshot.handle, False, answer.wants_at, answer.plan_at))
+    if not answer.wants:
         return _apart(snapshot.frame.root.cold, function, args, kwargs)
     old = snapshot.frame
-    thread.frame = Frame(old.root, old.module, old.outer, thread.wants.value, thread.plan.value)
+    thread.frame = Frame(old.root, old.module, old.outer, answer.wants, answer.plan)
     try:
         with watched.in_a_run(snapshot):
             return function(*args, **kwargs)

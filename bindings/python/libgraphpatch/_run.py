@@ -42,7 +42,7 @@ from ._scope import Scope
 from ._script import prepared, run_script, script_scope
 from ._signature import Signature
 from ._structure import addresses, changed, flatten
-from ._thread import Frame, thread
+from ._thread import Answer, Frame, thread
 from .errors import GraphPatchError, PatchError
 
 Call = Callable[..., Any]
@@ -108,14 +108,14 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
     root.enter()
     wants = 0
     try:
-        wants = _begin_run(root, module)
+        wants, plan = _begin_run(root, module)
         tree = root.tree
         begun = root, wants, tree.signature, tree.signature.plain, before
         if not wants:
             thread.frame = root.cold
             return begun
         thread.caller = caller
-        thread.frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
+        thread.frame = Frame(root, module, None, wants, plan) if wants & GP_WANTS_INSIDE else root.cold
         root.open.append(None)
     except BaseException:
         root.leave()
@@ -165,28 +165,33 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
     return scope(frame, module, args, kwargs, lambda module, *args, **kwargs: run(root, module, args, kwargs, call))
 
 
-def _begin_run(root: Root, module: Module) -> int:
-    """Begins a run in the library, and returns what is wanted of it; 0 also if the run could not begin."""
+def _begin_run(root: Root, module: Module) -> tuple[int, int]:
+    """Begins a run in the library. Returns what is wanted of it, and the number of its plan; 0 is wanted also if the run
+    could not begin."""
+    answer = Answer()
     try:
         if root.by_parameter:
             root.refresh()
         with root.beginning:
             root.begun += 1
-            check(lib.gp_run_open(root.session, root.tree.handle, thread.wants_at, thread.plan_at))
-        if thread.wants.value:
+            check(lib.gp_run_open(root.session, root.tree.handle, answer.wants_at, answer.plan_at))
+        thread.plan = answer.plan
+        if answer.wants:
             keep_classes()
             tell_adapter()
-        return thread.wants.value
+        return answer.wants, answer.plan
     except Exception as error:
+        if answer.wants:  # the run has begun, and nobody else would end it
+            lib.gp_run_end()
         spare(root, module, error)
-        return 0
+        return 0, 0
 
 
 def _open_run(
     root: Root, module: Module, inside: Callable[[Frame | Cold, Signature, int], Any], apart: Callable[[], Any]
 ) -> Any:
     outer = thread.frame
-    wants = _begin_run(root, module)
+    wants, plan = _begin_run(root, module)
     tree = root.tree
     if type(outer) is Frame:
         if not wants:  # an ordinary part of the outer run
@@ -201,7 +206,7 @@ def _open_run(
             return apart()
         finally:
             thread.frame = outer
-    frame = Frame(root, module, None, wants, thread.plan.value) if wants & GP_WANTS_INSIDE else root.cold
+    frame = Frame(root, module, None, wants, plan) if wants & GP_WANTS_INSIDE else root.cold
     thread.frame = frame
     if thread.compiled is not None and type(frame) is Frame:
         show_operations(frame)
@@ -257,8 +262,9 @@ def enter(frame: Frame, module: Module) -> tuple[int, Signature | None]:
     except Exception as error:
         spare(root, module, error)
         known = frame.unknown(module)
-    check(lib.gp_scope_open(known.address, thread.wants_at))
-    wants = thread.wants.value
+    answer = Answer()
+    check(lib.gp_scope_open(known.address, answer.wants_at))
+    wants = answer.wants
     if wants & GP_WANTS_INSIDE:
         thread.frame = Frame(root, module, frame, wants, frame.plan)
         if thread.compiled is not None:
@@ -327,13 +333,14 @@ def hooked(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> 
 
 def show_output(frame: Frame, output: Any, owned: bool) -> Any:
     """Shows what the innermost scope returns to the library, and returns it as patches left it."""
+    answer = Answer()
     try:
         structure, tensors = flatten(output)
-        check(lib.gp_scope_output(structure, addresses(tensors), len(tensors), owned, thread.wants_at))
+        check(lib.gp_scope_output(structure, addresses(tensors), len(tensors), owned, answer.wants_at))
     except Exception as error:
         spare(frame.root, frame.module, error)
         return output
-    return changed_output(frame, output) if thread.wants.value else output
+    return changed_output(frame, output) if answer.wants else output
 
 
 def changed_output(frame: Frame, output: Any) -> Any:
@@ -387,13 +394,14 @@ def show_inputs(
     """Shows the arguments of the innermost scope's call to the library. Returns what `changed_inputs` returns."""
     if signature is None or (not module._forward_pre_hooks and signature.lacks(args, kwargs)):
         return args, kwargs, None
+    answer = Answer()
     try:
         values = signature.gather(args, kwargs)
         structure, tensors = flatten(values)
-        check(lib.gp_scope_inputs(structure, addresses(tensors), len(tensors), thread.wants_at))
+        check(lib.gp_scope_inputs(structure, addresses(tensors), len(tensors), answer.wants_at))
     except Exception as error:
         spare(frame.root, module, error)
         return args, kwargs, None
-    if not thread.wants.value:
+    if not answer.wants:
         return args, kwargs, None
     return changed_inputs(frame, module, signature, args, kwargs, values)

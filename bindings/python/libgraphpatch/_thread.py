@@ -94,6 +94,21 @@ class Frame(_Base):
         return class_name(module).rsplit(".", 1)[-1], absolute or "", Attribute(None, "")
 
 
+class Answer(ctypes.Structure):
+    """The variables into which one call of the library writes. A signal handler may run a model right after that call, so
+    no two calls share them."""
+
+    _fields_ = [("plan", ctypes.c_uint64), ("wants", ctypes.c_uint32)]
+
+    @property
+    def wants_at(self) -> int:
+        return ctypes.addressof(self) + Answer.wants.offset
+
+    @property
+    def plan_at(self) -> int:
+        return ctypes.addressof(self) + Answer.plan.offset
+
+
 class Thread(threading.local):
     """The state of a thread."""
 
@@ -105,11 +120,8 @@ class Thread(threading.local):
     def __init__(self) -> None:
         # The root whose PatchableGraph is being called, where its module may have several.
         self.asked: Root | None = None
-        # The variables into which calls of the library write, and their addresses.
-        self.wants = ctypes.c_uint32()
-        self.wants_at = ctypes.addressof(self.wants)
-        self.plan = ctypes.c_uint64()
-        self.plan_at = ctypes.addressof(self.plan)
+        # The number of the plan that the thread's last run began with.
+        self.plan = 0
         # The frame in which compiled code began, and whether operations were hidden before.
         self.compiled: tuple[types.FrameType, bool] | None = None
         # While a captured graph is run operation by operation: the stack trace of the present operation.

@@ -85,15 +85,19 @@ class Stop(Exception):
 
 
 @contextlib.contextmanager
-def in_the_middle(other: Model, chance: random.Random) -> Iterator[Callable[[], None]]:
-    """What is called before each call of the model."""
+def in_the_middle(other: Model, chance: random.Random) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """What is called before each call of the model, and what is called when an exception has come."""
+
+    def nothing() -> None:
+        pass
+
     if WAY == "signal":
         signal.signal(signal.SIGALRM, lambda *_: come(other))
-        yield lambda: signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 5e-4))
+        yield lambda: signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 5e-4)), nothing
         signal.setitimer(signal.ITIMER_REAL, 0)
     elif WAY == "finalizer":
         gc.set_threshold(30)
-        yield lambda: Loop(other) and None
+        yield lambda: Loop(other) and None, nothing
         gc.set_threshold(700)
     else:
         calls, raising, done = threading.get_ident(), threading.Event(), False
@@ -101,13 +105,25 @@ def in_the_middle(other: Model, chance: random.Random) -> Iterator[Callable[[], 
         def throw() -> None:
             while not done:
                 if raising.wait(0.1):
-                    raising.clear()
                     time.sleep(chance.uniform(1e-6, 5e-4))
+                # One that comes while Python runs a finalizer is lost: then another one follows.
+                while raising.is_set() and not done:
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(calls), ctypes.py_object(Stop))
+                    here.wait(0.5)
 
+        def came() -> None:
+            raising.clear()
+            here.set()
+
+        def before() -> None:
+            here.clear()
+            raising.set()
+
+        here = threading.Event()
+        sys.unraisablehook = lambda _: None  # Python writes of those that are lost
         thread = threading.Thread(target=throw)
         thread.start()
-        yield raising.set
+        yield before, came
         done = True
         thread.join()
 
@@ -118,7 +134,7 @@ def main() -> None:
     torch.set_num_threads(1)
     sys.setswitchinterval(1e-5)
     one, other = Model(), Model()
-    with torch.no_grad(), in_the_middle(other, random.Random(7)) as before:
+    with torch.no_grad(), in_the_middle(other, random.Random(7)) as (before, after):
         for _ in range(TIMES):
             thrown = True
             try:
@@ -128,6 +144,7 @@ def main() -> None:
                 while thrown:  # until the exception comes
                     one.patched()
             except Stop:
+                after()
                 came += 1
             wrong += one.wrong()
     wrong += other.wrong()

@@ -196,10 +196,10 @@ build/vllm-tests/installed.txt: tests/vllm/requirements.txt | venv
 	@rm -rf build/vllm-tests && $(INSTALL_INTO) build/vllm-tests -r $<
 	@cp $< $@
 
-# CI runs one family. All of them take some minutes: FAMILIES='ViT BERT' HOSTS='eager command'.
+# CI runs one family in three hosts. All of them take some minutes: FAMILIES='ViT BERT' HOSTS='eager command'.
 .PHONY: test-matrix
 test-matrix: venv build build/cpp_methods ## seven methods x four families of models x every host, against plain PyTorch (tests/matrix)
-	$(PYTHON) -m pytest -W ignore::UserWarning tests/matrix -q $(T)
+	$(PYTEST) -W ignore::UserWarning tests/matrix -q $(T)
 
 .PHONY: matrix
 matrix: venv build build/cpp_methods ## what equals plain PyTorch: docs/matrix.md

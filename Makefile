@@ -169,7 +169,7 @@ build/formats-tests/installed.txt: tests/formats/requirements.txt | venv
 # 143 MB on disk; MODELS='ctrl mamba' tries some.
 .PHONY: test-zoo
 test-zoo: venv build build/zoo/installed.txt ## forty architectures of transformers, timm, torchvision, diffusers and peft, node by node (tests/zoo)
-	$(PYTHON) -m pytest tests/zoo -q $(T)
+	$(PYTEST) tests/zoo -q $(T)
 
 build/zoo/installed.txt: tests/zoo/requirements.txt | venv
 	@echo "zoo: installing its packages into build/zoo (40 MB to load)" >&2

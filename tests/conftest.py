@@ -9,4 +9,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         definitions = getattr(item, "_fixtureinfo").name2fixturedefs
         if any(each[-1].scope == "module" for each in definitions.values()):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+            model = getattr(item, "callspec", None) and item.callspec.params.get("case")  # tests/zoo makes one for each
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {model or ''}"))

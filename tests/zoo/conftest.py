@@ -42,6 +42,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("nodes of the zoo")
+    if COUNTS:  # in one process: with several, the counts are those of the others
+        terminalreporter.section("nodes of the zoo")
     for name, case in COUNTS.items():
         terminalreporter.line(f"{name}: {case.counts()}")

@@ -166,8 +166,8 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
 
 
 def _begin_run(root: Root, module: Module) -> tuple[int, int]:
-    """Begins a run in the library. Returns what is wanted of it, and the number of its plan; 0 is wanted also if the run
-    could not begin."""
+    """Begins a run in the library. Returns what is wanted of it, and the number of its plan; 0 is wanted also if the
+    run could not begin."""
     answer = Answer()
     try:
         if root.by_parameter:

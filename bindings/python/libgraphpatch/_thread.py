@@ -95,8 +95,8 @@ class Frame(_Base):
 
 
 class Answer(ctypes.Structure):
-    """The variables into which one call of the library writes. A signal handler may run a model right after that call, so
-    no two calls share them."""
+    """The variables into which one call of the library writes. A signal handler may run a model right after that call,
+    so no two calls share them."""
 
     _fields_ = [("plan", ctypes.c_uint64), ("wants", ctypes.c_uint32)]
 

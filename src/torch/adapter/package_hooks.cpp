@@ -41,7 +41,7 @@ __asm__(".pushsection .text\n"
                                                                                        ".popsection\n");
 extern "C" __attribute__((visibility("hidden"))) char graphpatch_hooks[];
 #else
-static char graphpatch_hooks[GRAPHPATCH_MOST_HOOKS * GRAPHPATCH_HOOK_SIZE]; // the slots are those of x86-64: none is ever found
+#define graphpatch_hooks static_cast<char*>(nullptr) // the slots are those of x86-64: none is ever found
 #endif
 
 namespace graphpatch::packages {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::record::{Element, Tag};
-use super::{Inner, Place, Root, Run, Scope, Session, ops};
+use super::{InnerScope, Root, Run, Scope, Session, ValuePath, ops};
 use graphpatch_core::graph::{Kind, Node};
 use graphpatch_core::path::Name;
 
-fn place(scopes: &[&str], name: &str) -> Place {
-    let inner = |scope: &&str| Inner {
+fn place(scopes: &[&str], name: &str) -> ValuePath {
+    let inner = |scope: &&str| InnerScope {
         name: Name::parse(scope),
         class_name: "Module".into(),
         module_path: (*scope).into(),
     };
-    Place {
+    ValuePath {
         scopes: scopes.iter().map(inner).collect(),
         name: Name::parse(name),
     }

@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 use crate::attached::{attached_ones, is_disabled};
 use crate::frame::Frame;
 use crate::held::Held;
-use crate::place::Inner;
 use crate::record::{Args, Recorder};
 use crate::scope::{Root, Scope};
 use crate::session::Session;
 use crate::times::Times;
+use crate::value_path::InnerScope;
 use crate::wants::Wants;
 use graphpatch_core::patch::Plan;
 use graphpatch_core::path::{Base, Name};
@@ -48,7 +48,7 @@ pub struct Run {
     /// The arguments of values that are about to appear, by the serial numbers of their tokens.
     pub(crate) made_from: Vec<(u32, Args)>,
     /// The same for the scopes around values of compiled code.
-    pub(crate) inside: Vec<(u32, Arc<[Inner]>)>,
+    pub(crate) inside: Vec<(u32, Arc<[InnerScope]>)>,
     pub(crate) failure: String,
     /// The paths of values, if a host asked for them: see [`Run::named`].
     pub(crate) named: Option<String>,

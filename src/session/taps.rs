@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use graphpatch_core::path::{Name, NodePath};
 
-use crate::place::{Inner, Place};
 use crate::run::Run;
 use crate::value::{Token, ValueKind};
+use crate::value_path::{InnerScope, ValuePath};
 use crate::wants::ValueWants;
 
 impl Run {
@@ -92,7 +92,7 @@ impl Run {
 
     /// The result of operation number `id` at `place` has been computed. `None` if nothing is wanted of it. Its name is given, not
     /// found out, and the code enters no scope.
-    pub fn computed(&mut self, place: &Place, id: u32) -> Option<(Token, ValueWants)> {
+    pub fn computed(&mut self, place: &ValuePath, id: u32) -> Option<(Token, ValueWants)> {
         if self.cold > 0 {
             return None;
         }
@@ -126,7 +126,7 @@ impl Run {
     }
 
     /// The scopes around a value that compiled code has computed.
-    pub(crate) fn take_inside(&mut self, token: &Token) -> Option<Arc<[Inner]>> {
+    pub(crate) fn take_inside(&mut self, token: &Token) -> Option<Arc<[InnerScope]>> {
         let known = |(serial, _): &(u32, _)| *serial == token.serial;
         let at = self.inside.iter().rposition(known)?;
         Some(self.inside.swap_remove(at).1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import nodes
 from architectures import MODELS
 from cpp_models import state
+from held import Holder
 from libgraphpatch import Patch, PatchableGraph, ZeroPatch, _taps
 from libgraphpatch._replay import Replay
 from libgraphpatch.packages import name_package
@@ -24,17 +25,6 @@ from support import GRAPHPATCH, PROGRAMS, run_process
 
 # The path of the model inside a module that calls it, where the form itself cannot be the root.
 HELD = "model."
-
-
-class Holder(nn.Module):
-    """Calls a model that is no plain module."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Any:
-        return self.model(x)
 
 
 def tensors(result: Any) -> list[Tensor]:

@@ -20,6 +20,17 @@ PATHS = {
     "PYTHONPATH": str(ROOT / "bindings/python"),
     "GRAPHPATCH_LIBRARY": str(ROOT / "target/release/libgraphpatch.so"),
 }
+# A program is watched by the command: one output is patched, and another one kept.
+WATCHED = [
+    str(GRAPHPATCH),
+    "run",
+    "--patch",
+    "first.output=add:1",
+    "--probe",
+    "second.output",
+    "--save",
+    "probes.safetensors",
+]
 
 
 def answer(
@@ -43,17 +54,7 @@ def test_no_patch_outlives_its_block(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_only_watched(tmp_path: Path) -> None:
-    run = [
-        str(GRAPHPATCH),
-        "run",
-        "--patch",
-        "first.output=add:1",
-        "--probe",
-        "second.output",
-        "--save",
-        "probes.safetensors",
-    ]
-    interrupted, wrong = answer([*run, "--", sys.executable, PROGRAM, str(TIMES), "alone"], {}, tmp_path)
+    interrupted, wrong = answer([*WATCHED, "--", sys.executable, PROGRAM, str(TIMES), "alone"], {}, tmp_path)
     assert interrupted > TIMES // 10 and wrong == 0, (interrupted, wrong)
 
 
@@ -67,17 +68,7 @@ def test_models_in_the_middle_of_another(way: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", ["signal", "finalizer", "exception"] if ALL else ["signal"])
 def test_models_in_the_middle_of_one_that_is_only_watched(way: str, tmp_path: Path) -> None:
     times = TIMES // 10
-    run = [
-        str(GRAPHPATCH),
-        "run",
-        "--patch",
-        "first.output=add:1",
-        "--probe",
-        "second.output",
-        "--save",
-        "probes.safetensors",
-    ]
     # A handler that comes between the beginning of a run and that of its module is told of: its model is left alone.
     notes = ("a run is already open on this thread", "is in 2 roots")
-    came, wrong = answer([*run, "--", sys.executable, IN_THE_MIDDLE, way, str(times), "alone"], {}, tmp_path, notes)
+    came, wrong = answer([*WATCHED, "--", sys.executable, IN_THE_MIDDLE, way, str(times), "alone"], {}, tmp_path, notes)
     assert came > times // 10 and wrong == 0, (came, wrong)

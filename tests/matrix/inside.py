@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from families import Family, logits_of, made, metric
+from held import Holder
 from libgraphpatch import AddPatch, PatchableGraph
 from plain import POSITION, VECTOR, fitted
 
@@ -24,17 +25,6 @@ class Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return logits_of(self.model(x) if self.mask is None else self.model(x, attention_mask=self.mask))
-
-
-class Holder(nn.Module):
-    """Calls a model that is no plain module."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Any:
-        return self.model(x)
 
 
 def traced(family: Family) -> Any:

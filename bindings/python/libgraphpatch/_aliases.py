@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from ._graphs import Graph
 
-Frame = tuple[str, int]
+# A file, and the number of one of its lines.
+Line = tuple[str, int]
 
 
 def aliases(graph: Graph, scope: str) -> dict[str, str]:
@@ -110,7 +111,7 @@ def _made(child: dict[str, Any], later: dict[str, Any] | None, outer: int) -> Ma
     return None
 
 
-def _frames(node: dict[str, Any]) -> list[Frame]:
+def _frames(node: dict[str, Any]) -> list[Line]:
     return [(frame.get("file", ""), frame.get("line", 0)) for frame in node.get("frames", ())]
 
 

@@ -19,8 +19,8 @@ from . import _marks
 from ._dispatch_key import hidden
 from ._header import GP_WANTS_RECORD
 from ._modules import class_name, is_handlers, note, note_failure
+from ._raised import spare
 from ._replay import Replay
-from ._run import spare
 from ._side_effects import Before
 from ._tapped_graph import Layout
 from ._taps import ONE_BY_ONE, Taps

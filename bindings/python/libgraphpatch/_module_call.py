@@ -19,6 +19,7 @@ from torch.nn import Module
 
 from . import _distributed, _dynamo, _own_backward
 from ._absent import note_absent_parameters
+from ._call_values import Settle, changed_inputs, changed_output, fail_value, show_inputs, show_output
 from ._direct_forward import see_direct_calls
 from ._dispatch_key import let_higher_order_through
 from ._header import GP_WANTS_INPUTS, GP_WANTS_OUTPUT
@@ -32,13 +33,9 @@ from ._part import in_method_of, run_part
 from ._root import Cold, Root
 from ._run import (
     COUNTS,
-    Settle,
     begin,
-    changed_inputs,
-    changed_output,
     end,
     enter,
-    fail_value,
     failed,
     hooked,
     ignore,
@@ -46,8 +43,6 @@ from ._run import (
     nested,
     run,
     scope,
-    show_inputs,
-    show_output,
 )
 from ._scope import Scope
 from ._script import prepared, script_scope

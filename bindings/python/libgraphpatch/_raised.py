@@ -1,7 +1,11 @@
-"""Errors that passed through libtorch, which keeps only their text."""
+"""Errors of this library's, and errors that passed through libtorch, which keeps only their text."""
 
 from __future__ import annotations
 
+from torch.nn import Module
+
+from ._modules import note_failure
+from ._root import Root
 from ._thread import thread
 from .errors import PatchError
 
@@ -37,3 +41,15 @@ def cause_of(error: RuntimeError) -> BaseException | None:
     elif isinstance(error, PatchError):
         return None
     return PatchError((text[at + len(_PREFIX) :] if at >= 0 else text).splitlines()[0])
+
+
+def spare(root: Root, module: Module, error: Exception) -> None:
+    """Handles an error. Under `graphpatch run`, an error of this library's must not end the program: it becomes a note,
+    and the value is left alone. In a session of the program's own the error is raised. So is, always, the error of a
+    patch that cannot be applied."""
+    if root.session is not None or isinstance(error, PatchError):
+        try:
+            raise error
+        finally:
+            del error  # see raise_cause()
+    note_failure(type(module).__qualname__, "a value was left alone", error)

@@ -11,14 +11,13 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import Module
 
+from ._call_values import Settle, show_inputs, show_output
 from ._classes import keep_classes
-from ._copied import Copied
 from ._dispatch_key import hide
 from ._distributed import tell_adapter
 from ._dynamo import show_operations
@@ -34,20 +33,17 @@ from ._header import (
     GP_WANTS_RECORD,
 )
 from ._hooked import call_hooked, is_hooked
-from ._library import check, fail, lib
-from ._modules import class_name, is_script, note, note_failure, why_opaque
-from ._raised import raise_cause
+from ._library import check, lib
+from ._modules import class_name, is_script, note, why_opaque
+from ._raised import raise_cause, spare
 from ._root import Cold, ModuleTree, Root
 from ._scope import Scope
 from ._script import prepared, run_script, script_scope
 from ._signature import Signature
-from ._structure import addresses, changed, flatten
 from ._thread import Answer, Frame, thread
-from .errors import GraphPatchError, PatchError
+from .errors import GraphPatchError
 
 Call = Callable[..., Any]
-# What has to be called when a call is over, if anything.
-Settle = Callable[[], None] | None
 
 # Whether ``sys.getrefcount`` tells how many references to an object exist. From Python 3.14 on, and without a GIL, some
 # references are not counted. There a value counts as held by others, too, and is copied before it is changed.
@@ -294,18 +290,6 @@ def leave(frame: Frame) -> None:
         hide(not frame.seen)
 
 
-def spare(root: Root, module: Module, error: Exception) -> None:
-    """Handles an error. Under `graphpatch run`, an error of this library's must not end the program: it becomes a note,
-    and the value is left alone. In a session of the program's own the error is raised. So is, always, the error of a
-    patch that cannot be applied."""
-    if root.session is not None or isinstance(error, PatchError):
-        try:
-            raise error
-        finally:
-            del error  # see raise_cause()
-    note_failure(type(module).__qualname__, "a value was left alone", error)
-
-
 def _inside(
     frame: Frame, module: Module, signature: Signature | None, wants: int, args: Any, kwargs: Any, call: Call
 ) -> Any:
@@ -329,79 +313,3 @@ def _inside(
 def hooked(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes the call of a module with hooks. Its output is shown to the library before the hooks see it."""
     return call_hooked(module, args, kwargs, call, lambda output: show_output(frame, output, False))
-
-
-def show_output(frame: Frame, output: Any, owned: bool) -> Any:
-    """Shows what the innermost scope returns to the library, and returns it as patches left it."""
-    answer = Answer()
-    try:
-        structure, tensors = flatten(output)
-        check(lib.gp_scope_output(structure, addresses(tensors), len(tensors), owned, answer.wants_at))
-    except Exception as error:
-        spare(frame.root, frame.module, error)
-        return output
-    return changed_output(frame, output) if answer.wants else output
-
-
-def changed_output(frame: Frame, output: Any) -> Any:
-    """The output as patches left it, after it was shown."""
-    try:
-        copies: list[Copied] = []
-        left = changed(output, copies)
-        if copies:  # the module may hold the originals
-            thread.settle_later(partial(_settle, frame, frame.module, copies))
-        return left
-    except Exception as error:
-        spare(frame.root, frame.module, error)
-        return output
-
-
-def changed_inputs(
-    frame: Frame, module: Module, signature: Signature, args: Any, kwargs: Any, values: tuple[Any, ...]
-) -> tuple[Any, Any, Settle]:
-    """The arguments as patches left them, after they were shown as ``values``; and what has to be called when the call
-    is over, if anything."""
-    try:
-        copies: list[Copied] = []
-        left = changed(values, copies)
-        over = partial(_settle, frame, module, copies) if copies else None
-        return *signature.scatter(args, kwargs, values, left), over
-    except Exception as error:
-        spare(frame.root, module, error)
-        return args, kwargs, None
-
-
-def _settle(frame: Frame, module: Module, copies: list[Copied]) -> None:
-    """Settles copies of containers with their originals; the inner ones come first."""
-    for copied in copies:
-        try:
-            copied.settle()
-        except Exception as error:
-            spare(frame.root, module, error)
-
-
-def fail_value(frame: Frame, status: int) -> None:
-    """Handles the status of a value that could not be shown."""
-    try:
-        fail(status)
-    except Exception as error:
-        spare(frame.root, frame.module, error)
-
-
-def show_inputs(
-    frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any
-) -> tuple[Any, Any, Settle]:
-    """Shows the arguments of the innermost scope's call to the library. Returns what `changed_inputs` returns."""
-    if signature is None or (not module._forward_pre_hooks and signature.lacks(args, kwargs)):
-        return args, kwargs, None
-    answer = Answer()
-    try:
-        values = signature.gather(args, kwargs)
-        structure, tensors = flatten(values)
-        check(lib.gp_scope_inputs(structure, addresses(tensors), len(tensors), answer.wants_at))
-    except Exception as error:
-        spare(frame.root, module, error)
-        return args, kwargs, None
-    if not answer.wants:
-        return args, kwargs, None
-    return changed_inputs(frame, module, signature, args, kwargs, values)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ._exported import class_of
+from ._graphs import nodes_below
 from .patchable_graph import PatchableGraph
 from .patches import ReplacePatch
 
@@ -89,14 +90,9 @@ def name_package(
 
 
 def _nodes(pg: PatchableGraph, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    def walk(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for child in node.get("children", ()):
-            below = f"{path}.{child['name']}" if path else child["name"]
-            if child["kind"] == kind:
-                yield below, child
-            yield from walk(child, below)
-
-    yield from walk(pg._recorder.graph().whole(), "")
+    for path, node, _ in nodes_below(pg._recorder.graph().whole()):
+        if node["kind"] == kind:
+            yield path, node
 
 
 def _tensors(result: Any) -> list[Tensor]:

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::requests::{Held, Serving};
-use super::socket::{Own, Place};
+use super::socket::{Own, SocketId};
 use graphpatch_protocol::live::LONGEST;
 
 /// One client.
@@ -34,8 +34,8 @@ impl Client {
         })
     }
 
-    pub fn place(&self) -> Place {
-        self.stream.place
+    pub fn id(&self) -> SocketId {
+        self.stream.id
     }
 
     /// The event to poll for. A client may send more only once it has read its answers.

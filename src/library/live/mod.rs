@@ -86,7 +86,7 @@ fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
         session: Arc::clone(session),
         file: file.clone(),
         owner: std::process::id(),
-        open: vec![listener.place],
+        open: vec![listener.id],
         filter,
         number,
     });
@@ -138,9 +138,9 @@ pub fn stop() {
 fn wake() -> Option<u64> {
     let state = SERVED.lock();
     let served = state.served.as_ref()?;
-    for place in served.open.iter().filter(|place| place.is_ours()) {
+    for id in served.open.iter().filter(|id| id.is_ours()) {
         // SAFETY: it is open while it is listed. The thread that waits at it wakes up.
-        unsafe { libc::shutdown(place.descriptor, libc::SHUT_RDWR) };
+        unsafe { libc::shutdown(id.descriptor, libc::SHUT_RDWR) };
     }
     Some(served.number)
 }
@@ -151,9 +151,9 @@ pub fn forget_in_child() {
     if let Some(mut state) = SERVED.try_lock()
         && let Some(served) = state.served.take()
     {
-        for place in served.open.iter().filter(|place| place.is_ours()) {
+        for id in served.open.iter().filter(|id| id.is_ours()) {
             // SAFETY: the child's copy, which nobody else in it knows.
-            unsafe { libc::close(place.descriptor) };
+            unsafe { libc::close(id.descriptor) };
         }
         // It is leaked on purpose, so that no destructor runs in the child.
         std::mem::forget(served);

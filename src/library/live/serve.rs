@@ -27,11 +27,11 @@ pub fn spawn(listener: Own<UnixListener>, serving: Serving, number: u64) -> Resu
 fn serve(mut listener: Own<UnixListener>, mut serving: Serving, number: u64) {
     let mut clients: Vec<Client> = Vec::new();
     while !serving.is_stopped() {
-        let mut waiting = vec![poll_for(listener.place.descriptor, libc::POLLIN)];
+        let mut waiting = vec![poll_for(listener.id.descriptor, libc::POLLIN)];
         waiting.extend(
             clients
                 .iter()
-                .map(|client| poll_for(client.place().descriptor, client.wants())),
+                .map(|client| poll_for(client.id().descriptor, client.wants())),
         );
         // SAFETY: the list is a local of that length.
         let ready = unsafe {
@@ -43,7 +43,7 @@ fn serve(mut listener: Own<UnixListener>, mut serving: Serving, number: u64) {
         };
         let seen = |at: usize| waiting.get(at).map_or(0, |poll| poll.revents);
         let is_closed = seen(0) & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0;
-        if is_closed || !listener.place.is_ours() || (serving.may_open() && is_alone()) {
+        if is_closed || !listener.id.is_ours() || (serving.may_open() && is_alone()) {
             break;
         }
         if ready <= 0 {
@@ -86,7 +86,7 @@ fn accept(listener: &mut Own<UnixListener>, clients: &mut Vec<Client>, number: u
             return;
         }
         if let Ok(client) = Client::new(stream) {
-            open.push(client.place());
+            open.push(client.id());
             clients.push(client);
         }
     });
@@ -102,10 +102,10 @@ fn let_go(
     let (gone, left): (Vec<_>, Vec<_>) = clients.drain(..).partition(|client| which(client));
     *clients = left;
     for client in gone {
-        let place = client.place();
+        let id = client.id();
         let held = client.held();
         change(number, |open| {
-            open.retain(|one| *one != place);
+            open.retain(|one| *one != id);
             drop(client);
         });
         serving.release(held);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use super::python;
-use super::socket::Place;
+use super::socket::SocketId;
 use crate::filter::Filter;
 use graphpatch_locks::Mutex;
 use graphpatch_session::Session;
@@ -17,7 +17,7 @@ pub(super) struct Served {
     /// The process that the file belongs to.
     pub(super) owner: u32,
     /// All sockets of the thread: a forked child closes them. Each is opened and closed under this lock, which a fork waits for.
-    pub(super) open: Vec<Place>,
+    pub(super) open: Vec<SocketId>,
     pub(super) filter: Filter,
     /// Tells a thread that has been stopped from the next one.
     pub(super) number: u64,
@@ -53,7 +53,7 @@ pub(super) fn done(number: u64, sockets: impl FnOnce()) {
 }
 
 /// Opens or closes sockets of the thread, under the lock. `change` updates the list of the open ones.
-pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<Place>)) {
+pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<SocketId>)) {
     let mut state = SERVED.lock();
     if let Some(served) = &mut state.served
         && served.number == number

@@ -15,14 +15,14 @@ const PLACES: [libc::c_int; 3] = [500, 100, 3];
 
 /// A descriptor of ours, as it was when it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SocketId {
     pub descriptor: RawFd,
     /// By which the kernel tells sockets apart. A program's own filter of system calls may forbid `fstat`, but hardly this question.
     cookie: u64,
 }
 
-impl Place {
-    fn of(descriptor: RawFd) -> Option<Place> {
+impl SocketId {
+    fn of(descriptor: RawFd) -> Option<SocketId> {
         let mut cookie = 0_u64;
         let mut length = size_of::<u64>() as libc::socklen_t;
         // SAFETY: both pointers are to locals of the sizes that are told.
@@ -35,19 +35,19 @@ impl Place {
                 &raw mut length,
             )
         };
-        (answer == 0).then_some(Place { descriptor, cookie })
+        (answer == 0).then_some(SocketId { descriptor, cookie })
     }
 
     /// Whether the socket is still there. A program may close every descriptor, and open files of its own under their numbers.
     pub fn is_ours(&self) -> bool {
-        Place::of(self.descriptor) == Some(*self)
+        SocketId::of(self.descriptor) == Some(*self)
     }
 }
 
 /// A socket of ours, which is closed only where it is still there.
 pub struct Own<T: AsRawFd + IntoRawFd> {
     socket: Option<T>,
-    pub place: Place,
+    pub id: SocketId,
 }
 
 impl<T: AsRawFd + IntoRawFd + From<OwnedFd>> Own<T>
@@ -71,10 +71,10 @@ where
             .ok_or_else(std::io::Error::last_os_error)?;
         // SAFETY: just opened, by nobody else known.
         let socket = T::from(unsafe { OwnedFd::from_raw_fd(high) });
-        let place = Place::of(high).ok_or_else(std::io::Error::last_os_error)?;
+        let id = SocketId::of(high).ok_or_else(std::io::Error::last_os_error)?;
         Ok(Own {
             socket: Some(socket),
-            place,
+            id,
         })
     }
 }
@@ -82,13 +82,13 @@ where
 impl<T: AsRawFd + IntoRawFd> Own<T> {
     /// The socket; none where the program has closed it.
     pub fn get(&mut self) -> Option<&mut T> {
-        self.socket.as_mut().filter(|_| self.place.is_ours())
+        self.socket.as_mut().filter(|_| self.id.is_ours())
     }
 }
 
 impl<T: AsRawFd + IntoRawFd> Drop for Own<T> {
     fn drop(&mut self) {
-        if !self.place.is_ours()
+        if !self.id.is_ours()
             && let Some(socket) = self.socket.take()
         {
             // The number is the program's now.
@@ -195,7 +195,7 @@ mod tests {
     fn a_number_that_the_program_has_taken_is_not_closed() {
         let (one, _other) = UnixStream::pair().expect("sockets");
         let mut own = Own::new(one).expect("moved");
-        let number = own.place.descriptor;
+        let number = own.id.descriptor;
         assert!(number >= 3 && own.get().is_some());
         let file = std::fs::File::open("/dev/null").expect("a file");
         // SAFETY: the program's part in this test: the number is replaced by a copy of another file.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::edge::edge;
 use super::{Current, arm, with, with_current, with_run, with_scope};
 use crate::held::Held;
-use crate::place::Place;
 use crate::record::{Element, Source};
 use crate::run::Run;
 use crate::scope::{Root, Scope};
 use crate::value::{Token, ValueKind};
+use crate::value_path::ValuePath;
 use crate::wants::{ValueWants, Wants};
 use graphpatch_core::graph::SourceLine as Line;
 
@@ -139,7 +139,7 @@ pub fn tap(path: &str) -> Option<Token> {
 }
 
 /// Compiled code has computed the value at `place`, see [`Run::computed`]. `None`: nothing is wanted of it.
-pub fn computed(place: &Place, id: u32) -> Option<(Token, ValueWants)> {
+pub fn computed(place: &ValuePath, id: u32) -> Option<(Token, ValueWants)> {
     with_run(|run| run.computed(place, id)).flatten()
 }
 

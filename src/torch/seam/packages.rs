@@ -12,7 +12,7 @@ use super::values::{raw_token, raw_wants};
 use crate::seam_generated as raw;
 use graphpatch_core::path::Name;
 use graphpatch_packages::{How, Node, Package, Shows, read};
-use graphpatch_session::{Inner, Place, Root, Scope, ops, thread};
+use graphpatch_session::{InnerScope, Root, Scope, ValuePath, ops, thread};
 
 thread_local! {
     /// Why the last package could not be read.
@@ -165,17 +165,17 @@ fn raw_node(package: &Package, node: &Node) -> raw::GpNode {
     made
 }
 
-fn place(package: &Package, path: &[String]) -> Place {
+fn place(package: &Package, path: &[String]) -> ValuePath {
     let outer = path.split_last().map_or(&[][..], |(_, outer)| outer);
     let inner = |depth: usize| {
         let scope = package.scope(&path[..=depth]);
-        Inner {
+        InnerScope {
             name: Name::parse(&path[depth]),
             class_name: scope.class_name.into(),
             module_path: scope.module_path.into(),
         }
     };
-    Place {
+    ValuePath {
         scopes: (0..outer.len()).map(inner).collect(),
         name: Name::parse(path.last().map_or("", String::as_str)),
     }
@@ -184,7 +184,8 @@ fn place(package: &Package, path: &[String]) -> Place {
 pub(super) unsafe extern "C" fn computed(node: *const raw::GpNode, out: *mut raw::GpToken) -> u32 {
     guard(0, || {
         // SAFETY: a node of `package_read`'s, whose place lives as long as the process.
-        let (place, operation) = unsafe { (&*(*node).place.cast::<Place>(), (*node).operation) };
+        let (place, operation) =
+            unsafe { (&*(*node).place.cast::<ValuePath>(), (*node).operation) };
         let Some((token, wants)) = thread::computed(place, operation) else {
             return 0;
         };

@@ -378,6 +378,13 @@ $(MDBOOK)/bin/mdbook:
 	@echo "docs: installing mdBook into $(MDBOOK) (a few minutes, once)" >&2
 	CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug mdbook --version $(MDBOOK:target/tools/mdbook-%=%) --locked --no-default-features --features search --root $(MDBOOK)
 
+# `.ci/run` calls it while the code is compiled.
+.PHONY: installs
+installs: build/libclang-18.1.1 build/quantized-bitsandbytes-0.50.2-torchao-0.18.0 build/transformers-4.45.2 build/zoo/installed.txt \
+    build/formats-tests/installed.txt build/view-tests/installed.txt $(MDBOOK)/bin/mdbook ## what the suites of CI install, beside the Python environment
+	@$(PYTHON) tests/pythons/fetch.py build/python-3.14
+	@$(PYTHON) tests/versions/fetch.py $(firstword $(VERSIONS)) build/torch-$(firstword $(VERSIONS))
+
 # The pictures in README. A Chromium (CHROMIUM=/path) takes them of the demo's output and of the page that the demo makes.
 .PHONY: screenshots
 screenshots: demo ## docs/images, from the demo's own output

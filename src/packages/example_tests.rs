@@ -3,7 +3,7 @@
 
 use super::calls::{self, How, Output};
 use super::names::{self, arrange};
-use super::{Node, Shows, Unreadable};
+use super::{Node, Shows, Unreadable, View};
 
 const SOURCE: &str = include_str!("examples/free.txt");
 
@@ -68,19 +68,30 @@ fn kernels_name_their_values() {
 #[test]
 fn a_file_names_values_as_the_program_does() {
     let nodes = given(
-        r#"{"version": 1, "source": CRC, "class": "Attention", "inputs": ["x"], "scopes": [["qkv", "nn.Linear", "qkv"]],
+        r#"{"version": 2, "source": CRC, "class": "Attention", "inputs": ["x"], "scopes": [["qkv", "nn.Linear", "qkv"]],
             "nodes": [
               {"kernel": "qkv.addmm", "path": "qkv.linear", "target": "aten::linear", "output": 0, "sizes": [-1, 5, 24],
                "fused": null},
+              {"kernel": "qkv.addmm", "path": "transpose", "target": "aten::transpose", "output": 0, "sizes": [5, -1, 24],
+               "order": [1, 0, 2], "fused": null},
               {"kernel": "qkv.addmm", "path": "chunk", "target": "aten::chunk", "output": null, "sizes": null,
                "fused": "gone"}]}"#,
     )
     .unwrap();
     let at = |path: &str| nodes.iter().find(|node| node.path.join(".") == path);
-    let sizes = Some(vec![-1, 5, 24]);
+    let sizes = vec![-1, 5, 24];
+    let view = Some(View { sizes, order: None });
     assert_eq!(
         at("qkv.linear").unwrap().shows,
-        Shows::One { output: 0, sizes }
+        Shows::One { output: 0, view }
+    );
+    let view = Some(View {
+        sizes: vec![5, -1, 24],
+        order: Some(vec![1, 0, 2]),
+    });
+    assert_eq!(
+        at("transpose").unwrap().shows,
+        Shows::One { output: 0, view }
     );
     assert_eq!(at("chunk").unwrap().shows, Shows::Nothing("gone".into()));
     assert!(at("qkv.addmm").is_none() && at("bmm").is_some());
@@ -94,9 +105,12 @@ fn names_that_do_not_fit_are_refused() {
                 {{"kernel": "{kernel}", "path": "a", "target": "", "output": 0, "sizes": null, "fused": null}}]}}"#
         )
     };
+    let twice =
+        file(2, "CRC", "bmm").replace(r#""sizes": null"#, r#""sizes": [5, 5], "order": [0, 0]"#);
     for (json, why) in [
-        (file(2, "CRC", "bmm"), "its version is 2"),
+        (file(3, "CRC", "bmm"), "its version is 3"),
         (file(1, "7", "bmm"), "another compilation"),
+        (twice, "the order of `a` does not name"),
         (file(1, "CRC", "nothing"), "`nothing` has no such value"),
         ("{".to_owned(), "EOF"),
     ] {

@@ -22,7 +22,7 @@ use std::path::Path;
 
 pub use calls::{Call, How, Output};
 pub use names::NAMES;
-pub use package::{Node, Package, Scope, Shows};
+pub use package::{Node, Package, Scope, Shows, View};
 pub use unreadable::Unreadable;
 
 /// Reads the sources beside the library of a model.

@@ -6,15 +6,15 @@ use serde::Deserialize;
 
 use crate::calls::{SHIM, Source};
 use crate::owners::{owners, scopes};
-use crate::package::{Node, Package, Scope, Shows};
+use crate::package::{Node, Package, Scope, Shows, View};
 use crate::unreadable::Unreadable;
 
 /// The file in a package that names its values as the program names them that it was compiled from. It was made by comparing
 /// the two: a value has a node's name if a change of the one has the same effect as a change of the other.
 pub const NAMES: &str = "graphpatch_names.json";
 
-/// The only version of that file so far.
-const VERSION: u32 = 1;
+/// The newest version of that file. The first one had no orders.
+const VERSION: u32 = 2;
 
 /// The file's content.
 #[derive(Debug, Deserialize)]
@@ -41,6 +41,9 @@ struct Named {
     output: Option<usize>,
     /// Its sizes, if they differ from those in memory. A number below 0 is -1 - 64 * INPUT - DIMENSION: a size of an input.
     sizes: Option<Vec<i64>>,
+    /// Its dimensions in the order of memory, if its elements have another order there than those of the tensor.
+    #[serde(default)]
+    order: Option<Vec<u32>>,
     /// Where a value went that was fused away, and which ones are nearest.
     fused: Option<String>,
 }
@@ -48,9 +51,9 @@ struct Named {
 pub(crate) fn parse(file: &[u8], source: &[u8]) -> Result<Names, Unreadable> {
     let wrong = |why: String| Unreadable::Names(why);
     let names: Names = serde_json::from_slice(file).map_err(|why| wrong(why.to_string()))?;
-    if names.version != VERSION {
+    if !(1..=VERSION).contains(&names.version) {
         return Err(wrong(format!(
-            "its version is {}, not {VERSION}",
+            "its version is {}, not {VERSION} or less",
             names.version
         )));
     }
@@ -101,8 +104,9 @@ fn take(package: &mut Package, names: Names) -> Result<(), Unreadable> {
         let shows = match (given.output, given.fused) {
             (Some(output), None) if output < package.calls[call].outputs.len() => {
                 named.insert((call, output));
-                let sizes = given.sizes;
-                Shows::One { output, sizes }
+                let view = view(given.sizes, given.order);
+                let view = view.ok_or_else(|| no_layout(&given.path))?;
+                Shows::One { output, view }
             }
             (None, Some(text)) => Shows::Nothing(text),
             _ => return Err(missing()),
@@ -121,6 +125,27 @@ fn take(package: &mut Package, names: Names) -> Result<(), Unreadable> {
         .nodes
         .retain(|node| node.shows != Shows::All || !is_named(node.call));
     Ok(())
+}
+
+/// How a value lies in memory: `Some(None)` if as the tensor. None if the file contradicts itself.
+fn view(sizes: Option<Vec<i64>>, order: Option<Vec<u32>>) -> Option<Option<View>> {
+    let Some(sizes) = sizes else {
+        return order.is_none().then_some(None);
+    };
+    if let Some(order) = &order {
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..sizes.len() as u32) {
+            return None;
+        }
+    }
+    Some(Some(View { sizes, order }))
+}
+
+fn no_layout(path: &str) -> Unreadable {
+    Unreadable::Names(format!(
+        "the order of `{path}` does not name each of its dimensions once"
+    ))
 }
 
 /// Adds a node under the kernel's own name for each call that has outputs. It stands in the scope of the module whose weights the

@@ -21,14 +21,19 @@ pub struct Node {
 pub enum Shows {
     /// All outputs of the call.
     All,
-    /// One output. `sizes` are those of the node, if the tensor in memory has others; a negative number stands for a size of an
-    /// input: see [`NAMES`](crate::NAMES).
-    One {
-        output: usize,
-        sizes: Option<Vec<i64>>,
-    },
+    /// One output, or a view of it.
+    One { output: usize, view: Option<View> },
     /// No value: the text says where it went and which values are nearest.
     Nothing(String),
+}
+
+/// How a value lies in the memory of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The value's sizes. A negative number stands for a size of an input: see [`NAMES`](crate::NAMES).
+    pub sizes: Vec<i64>,
+    /// Its dimensions in the order of memory, if its elements have another order there than those of the tensor.
+    pub order: Option<Vec<u32>>,
 }
 
 /// A module of the original model.

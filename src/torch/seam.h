@@ -318,6 +318,7 @@ typedef struct GpNode {
   uint32_t output;
   const int64_t* sizes;
   size_t rank;
+  const uint32_t* order; /* the value's dimensions in the order of memory; NULL: its elements have the order of the tensor's */
   GpStr text; /* what became of a value that was fused away */
 } GpNode;
 

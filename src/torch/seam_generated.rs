@@ -618,11 +618,12 @@ pub struct GpNode {
     pub output: u32,
     pub sizes: *const i64,
     pub rank: usize,
+    pub order: *const u32,
     pub text: GpStr,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpNode"][::std::mem::size_of::<GpNode>() - 56usize];
+    ["Size of GpNode"][::std::mem::size_of::<GpNode>() - 64usize];
     ["Alignment of GpNode"][::std::mem::align_of::<GpNode>() - 8usize];
     ["Offset of field: GpNode::place"][::std::mem::offset_of!(GpNode, place) - 0usize];
     ["Offset of field: GpNode::operation"][::std::mem::offset_of!(GpNode, operation) - 8usize];
@@ -631,7 +632,8 @@ const _: () = {
     ["Offset of field: GpNode::output"][::std::mem::offset_of!(GpNode, output) - 16usize];
     ["Offset of field: GpNode::sizes"][::std::mem::offset_of!(GpNode, sizes) - 24usize];
     ["Offset of field: GpNode::rank"][::std::mem::offset_of!(GpNode, rank) - 32usize];
-    ["Offset of field: GpNode::text"][::std::mem::offset_of!(GpNode, text) - 40usize];
+    ["Offset of field: GpNode::order"][::std::mem::offset_of!(GpNode, order) - 40usize];
+    ["Offset of field: GpNode::text"][::std::mem::offset_of!(GpNode, text) - 48usize];
 };
 impl Default for GpNode {
     fn default() -> Self {

@@ -30,7 +30,7 @@ how many of eager's operations each form has under eager's path:
 
 * A form may have more operations than eager: TorchScript writes `x[:, 0]` as two slices, eager as one. The names of the others stay.
 * AOTInductor: of the GPT, every linear, matmul, softmax, gelu and layer norm is among them. What is missing was fused into kernels, and its
-  node says so. Of BERT and Llama less than half is left.
+  node says so. Of Llama less than half is left: its norms and rotations are fused.
 * The linear layers of libtorch's C++ API call `t`, `matmul` and `add_` where Python's call `linear`.
 * `to` returns its operand where nothing is to be converted. `torch.export` then has the program read the result of `to` wherever the model
   goes on with the operand: of the exported Llama, a zero at the five `to` of its norms reaches more than in eager.

@@ -7,6 +7,7 @@ are equal, and if a change of the one has the same effect on the results as the 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -26,12 +27,14 @@ from .patchable_graph import PatchableGraph
 from .patches import ReplacePatch
 
 _FILE = "graphpatch_names.json"
-_VERSION = 1
+_VERSION = 2
 # Where a module's call of a package shows its inside.
 _SCOPE = "aoti_model."
 # How much further the results of two changes may be from each other than the unchanged results are, and what is allowed
 # at least, as a share of the largest element. A change must move the results much further.
 _FACTOR, _LEAST, _MOVES = 8, 1e-5, 20
+# Values of more dimensions are not looked for with their dimensions in another order: there are too many orders.
+_RANK = 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Named:
 
     Attributes:
         names: The paths of the program's values that the package has, and the kernel that computes each.
-        missing: The paths of those that it does not have: they were fused away, or share the memory of others.
+        missing: The paths of those that it does not have: they were fused away, or are a part of others.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -106,6 +109,52 @@ def _distance(one: list[Tensor], other: list[Tensor]) -> float:
     return apart / largest if largest else apart
 
 
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    """Whether the elements are equal, one after the other, up to rounding."""
+    return _distance([one.reshape(-1).double()], [other.reshape(-1).double()]) < 1e-3
+
+
+def _is_view(tensor: Tensor, shape: Sequence[int]) -> bool:
+    """Whether the tensor can have the shape without being copied."""
+    try:
+        tensor.view(shape)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _flat(tensor: Tensor) -> Tensor | None:
+    """The tensor's elements in the order of memory. None if it has gaps, or elements that share memory."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    in_order = tensor.permute(order)
+    return in_order.reshape(-1) if in_order.is_contiguous() else None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a value lies in the memory of a tensor of the package.
+
+    Attributes:
+        shape: The value's shape.
+        sizes: The same, as the file has it; None if the tensor has that shape.
+        order: The value's dimensions in the order of memory; None if the tensor's elements have the same order.
+    """
+
+    shape: torch.Size
+    sizes: list[int] | None = None
+    order: list[int] | None = None
+
+    def alike(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """A tensor with the layout of `kept`, and the view of it that is the value."""
+        whole = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype)
+        if self.order is None:
+            return whole, whole.view(self.shape)
+        strides, stride = [0] * len(self.shape), 1
+        for dimension in reversed(self.order):
+            strides[dimension], stride = stride, stride * self.shape[dimension]
+        return whole, whole.as_strided(self.shape, strides)
+
+
 class _Comparison:
     """A program and its package, run with the same inputs."""
 
@@ -135,7 +184,8 @@ class _Comparison:
         rows: list[dict[str, Any]] = []
         kernel = self._kernels[0]
         for path, node in self._ops.items():
-            row = {"path": path, "target": node.get("target", ""), "output": None, "sizes": None, "fused": None}
+            row = {"path": path, "target": node.get("target", "")}
+            row |= {"output": None, "sizes": None, "order": None, "fused": None}
             if path in names:
                 kernel = names[path]["kernel"]
                 row |= names[path]
@@ -169,29 +219,38 @@ class _Comparison:
                 continue
             for path in self._ops:
                 value = values.get(path)
-                if value is None or path in names or not self._is_equal(value, kept):
+                if value is None or path in names:
                     continue
-                sizes = self._sizes_of(path, value, kept)
-                if sizes != [] and self._acts_alike(path, own, value, kept):
+                layout = self._layout(path, value, kept)
+                if layout is not None and self._acts_alike(path, own, value, layout.alike(kept)):
                     output = int(element.removeprefix("sub_") or 0)
-                    names[path] = {"kernel": kernel, "output": output, "sizes": sizes}
+                    names[path] = {"kernel": kernel, "output": output}
+                    names[path] |= {"sizes": layout.sizes, "order": layout.order}
         return names
 
-    @staticmethod
-    def _is_equal(value: Tensor, kept: Tensor) -> bool:
+    def _layout(self, path: str, value: Tensor, kept: Tensor) -> _Layout | None:
+        """How the value lies in the memory of a tensor of the package. None if it does not, or if that cannot be told."""
         if value.dtype != kept.dtype or value.numel() != kept.numel() or not value.is_floating_point():
-            return False
-        wide = value.reshape(-1).double(), kept.reshape(-1).double()
-        return _distance([wide[0]], [wide[1]]) < 1e-3
-
-    def _sizes_of(self, path: str, value: Tensor, kept: Tensor) -> list[int] | None:
-        """None if the value has the sizes that it has in memory; [] if they cannot be told."""
-        if value.shape == kept.shape:
             return None
-        try:
-            kept.view(value.shape)
-        except RuntimeError:  # no view has that shape, and a patch has to act on the value's own memory
-            return []
+        sizes = self._sizes_of(path, value)
+        if _are_equal(value, kept):
+            if value.shape == kept.shape:
+                return _Layout(value.shape)
+            # A patch has to act on the value's own memory.
+            return _Layout(value.shape, sizes) if sizes is not None and _is_view(kept, value.shape) else None
+        flat = _flat(kept)
+        if flat is None or sizes is None or value.dim() > _RANK:
+            return None
+        long = [at for at, size in enumerate(value.shape) if size > 1]
+        short = [at for at, size in enumerate(value.shape) if size <= 1]
+        for order in itertools.permutations(long):
+            dimensions = (*short, *order)
+            if _are_equal(value.permute(dimensions), flat):
+                return _Layout(value.shape, sizes, list(dimensions))
+        return None
+
+    def _sizes_of(self, path: str, value: Tensor) -> list[int] | None:
+        """The value's sizes, as the file has them. None if it cannot be told what they are for other inputs."""
         if len(self._shapes) == 1:
             return list(value.shape)
         assert self._also is not None
@@ -205,20 +264,23 @@ class _Comparison:
                 if pair == (first, second)
             ]
             if first != second and not known:
-                return []
+                return None
             sizes.append(first if first == second else known[0])
         return sizes
 
-    def _acts_alike(self, path: str, own: str, value: Tensor, kept: Tensor) -> bool:
-        """Whether another value in its place has the same effect on the results."""
+    def _acts_alike(self, path: str, own: str, value: Tensor, memory: tuple[Tensor, Tensor]) -> bool:
+        """Whether another value in its place has the same effect on the results. `memory` is a tensor of the package, and
+        a view of it that is the value."""
         generator = torch.Generator().manual_seed(1)
         spread = value.float().std().nan_to_num().item() or 1.0
         other = (value.float() + spread * torch.randn(value.shape, generator=generator)).to(value.dtype)
+        whole, place = memory
+        place.copy_(other)
         program: list[Tensor] = []
         package: list[Tensor] = []
         with self._program.patch({path: ReplacePatch(value=other)}, on_missing="raise"):
             program = [result.clone() for result in _tensors(self._program(*self._inputs))]
-        with self._package.patch({own: ReplacePatch(value=other.reshape(kept.shape))}, on_missing="raise"):
+        with self._package.patch({own: ReplacePatch(value=whole)}, on_missing="raise"):
             package = [result.clone() for result in _tensors(self._package(*self._inputs))]
         allowed = _FACTOR * self._apart + _LEAST
         moved = _distance(self._bare[0], program)

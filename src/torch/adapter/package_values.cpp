@@ -94,7 +94,7 @@ at::Tensor Running::output(const GpOutput& output, const Arguments& arguments) c
   return found ? *found : at::Tensor();
 }
 
-// Gives the tensor the sizes that the value has in the model. Returns false if it cannot have them.
+// Makes the tensor the view of it that the value is. Returns false if it has none with the value's sizes.
 bool Running::reshape(const GpNode& node, at::Tensor& tensor) const {
   if (!node.reshaped)
     return true;
@@ -111,7 +111,21 @@ bool Running::reshape(const GpNode& node, at::Tensor& tensor) const {
     sizes.push_back(size);
     elements *= size;
   }
-  if (elements != tensor.numel() || !at::detail::computeStride(tensor.sizes(), tensor.strides(), at::IntArrayRef(sizes)))
+  if (elements != tensor.numel())
+    return false;
+  if (node.order) {
+    if (!tensor.is_non_overlapping_and_dense())
+      return false;
+    std::vector<int64_t> strides(node.rank);
+    int64_t stride = 1;
+    for (size_t i = node.rank; i-- > 0;) {
+      strides[node.order[i]] = stride;
+      stride *= sizes[node.order[i]];
+    }
+    tensor = tensor.as_strided(sizes, strides);
+    return true;
+  }
+  if (!at::detail::computeStride(tensor.sizes(), tensor.strides(), at::IntArrayRef(sizes)))
     return false;
   tensor = tensor.view(sizes);
   return true;

@@ -11,7 +11,7 @@ use super::lent::{borrowed, text};
 use super::values::{raw_token, raw_wants};
 use crate::seam_generated as raw;
 use graphpatch_core::path::Name;
-use graphpatch_packages::{How, Node, Package, Shows, read};
+use graphpatch_packages::{How, Node, Package, Shows, View, read};
 use graphpatch_session::{InnerScope, Root, Scope, ValuePath, ops, thread};
 
 thread_local! {
@@ -148,13 +148,14 @@ fn raw_node(package: &Package, node: &Node) -> raw::GpNode {
     };
     match &node.shows {
         Shows::All => made.shows = raw::GP_SHOWS_ALL as u8,
-        Shows::One { output, sizes } => {
+        Shows::One { output, view } => {
             made.shows = raw::GP_SHOWS_ONE as u8;
             made.output = *output as u32;
-            if let Some(sizes) = sizes {
+            if let Some(View { sizes, order }) = view {
                 made.reshaped = 1;
                 made.sizes = sizes.as_ptr();
                 made.rank = sizes.len();
+                made.order = order.as_ref().map_or(std::ptr::null(), |o| o.as_ptr());
             }
         }
         Shows::Nothing(text) => {

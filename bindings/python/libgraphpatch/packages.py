@@ -229,7 +229,7 @@ class _Comparison:
         return names
 
     def _layout(self, path: str, value: Tensor, kept: Tensor) -> _Layout | None:
-        """How the value lies in the memory of a tensor of the package. None if it does not, or if that cannot be told."""
+        """How the value lies in the memory of a tensor of the package. None if it does not, or it cannot be told."""
         if value.dtype != kept.dtype or value.numel() != kept.numel() or not value.is_floating_point():
             return None
         sizes = self._sizes_of(path, value)
@@ -243,6 +243,8 @@ class _Comparison:
             return None
         long = [at for at, size in enumerate(value.shape) if size > 1]
         short = [at for at, size in enumerate(value.shape) if size <= 1]
+        if any(sizes[at] < 0 for at in short):  # where it lies when it is longer cannot be seen here
+            return None
         for order in itertools.permutations(long):
             dimensions = (*short, *order)
             if _are_equal(value.permute(dimensions), flat):
@@ -269,8 +271,8 @@ class _Comparison:
         return sizes
 
     def _acts_alike(self, path: str, own: str, value: Tensor, memory: tuple[Tensor, Tensor]) -> bool:
-        """Whether another value in its place has the same effect on the results. `memory` is a tensor of the package, and
-        a view of it that is the value."""
+        """Whether another value in its place has the same effect on the results. `memory` is a tensor of the package,
+        and a view of it that is the value."""
         generator = torch.Generator().manual_seed(1)
         spread = value.float().std().nan_to_num().item() or 1.0
         other = (value.float() + spread * torch.randn(value.shape, generator=generator)).to(value.dtype)

@@ -5,6 +5,7 @@
 //! system's or ours is left out there. [`Symbols`] reads the debug information, or the symbol table, of those files. A
 //! frame without unwind tables (generated code) ends the walk; a file without names leaves an offset.
 
+mod functions;
 mod modules;
 mod separate;
 mod source;

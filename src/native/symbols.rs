@@ -1,17 +1,15 @@
 //! Addresses in files become functions, source files and lines.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use addr2line::Loader;
-use object::read::elf::ElfFile64;
-use object::{Object, ObjectSymbol, ReadCache, SymbolKind};
 use rustc_hash::FxHashMap;
 
 use graphpatch_core::graph::CodeAddress;
 
+use super::functions::Functions;
 use super::separate::separate;
 
 /// A place in the user's source, as far as the program's file tells.
@@ -36,8 +34,7 @@ pub struct Symbols {
 #[derive(Default)]
 struct Names {
     lines: Option<Loader>,
-    /// Begin, size and name of each function, in order.
-    functions: Vec<(u64, u64, String)>,
+    functions: Functions,
 }
 
 impl Symbols {
@@ -61,11 +58,9 @@ impl Names {
         let read = || {
             let apart = separate(file);
             let files = || apart.as_deref().into_iter().chain([file]);
-            let mut all: Vec<_> = files().filter_map(functions).flatten().collect();
-            all.sort();
             Names {
                 lines: files().find_map(|file| Loader::new(file).ok()),
-                functions: all,
+                functions: Functions::open(files()),
             }
         };
         catch_unwind(read).unwrap_or_default()
@@ -76,7 +71,8 @@ impl Names {
         let mut named = false;
         // Debug information gives a function in an unnamed namespace without that namespace; its symbol has the whole name.
         // Frames of inlined calls come first, that of the function itself last.
-        let symbol = self.function(address).map(demangle);
+        let symbol = self.functions.name(address.address);
+        let symbol = symbol.map(|name| demangle(&name));
         let frames = self.lines.as_ref();
         if let Some(Ok(mut frames)) = frames.map(|lines| lines.find_frames(address.address)) {
             let mut found = Vec::new();
@@ -118,14 +114,6 @@ impl Names {
             false => Vec::new(),
         }
     }
-
-    /// The function around an address, from the symbol tables.
-    fn function(&self, address: &CodeAddress) -> Option<&str> {
-        let functions = &self.functions;
-        let after = functions.partition_point(|(begin, ..)| *begin <= address.address);
-        let (begin, size, name) = functions.get(after.checked_sub(1)?)?;
-        (address.address - begin < *size).then_some(name)
-    }
 }
 
 fn unnamed(address: &CodeAddress) -> Line {
@@ -134,24 +122,6 @@ fn unnamed(address: &CodeAddress) -> Line {
         line: 0,
         function: format!("{:#x}", address.address),
     }
-}
-
-fn functions(file: &Path) -> Option<Vec<(u64, u64, String)>> {
-    let data = ReadCache::new(File::open(file).ok()?);
-    let elf = ElfFile64::<object::Endianness, _>::parse(&data).ok()?;
-    let functions = elf
-        .symbols()
-        .chain(elf.dynamic_symbols())
-        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
-        .filter_map(|symbol| {
-            Some((
-                symbol.address(),
-                symbol.size(),
-                symbol.name().ok()?.to_owned(),
-            ))
-        })
-        .collect();
-    Some(functions)
 }
 
 /// A function's name without its arguments, without the result type of a template, and without Rust's hash.

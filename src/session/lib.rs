@@ -63,7 +63,7 @@ pub use parameters::Operand;
 pub use patches::KeptValues;
 pub use run::{OWN_RUNS, Run};
 pub use scope::{Root, Scope};
-pub use session::{News, Session};
+pub use session::{News, OpenLines, Session};
 pub use snapshot::Snapshot;
 pub use value::{Token, ValueKind};
 pub use value_path::{InnerScope, ValuePath};

@@ -31,6 +31,14 @@ pub enum News {
     Last,
 }
 
+/// Whether the source lines of runs that are under way are read. Files' debug information is read anew each time, since the
+/// nodes of such a run are not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenLines {
+    Read,
+    Skip,
+}
+
 /// A user's session. All calls may be made from any thread.
 #[derive(Default)]
 pub struct Session {
@@ -138,6 +146,11 @@ impl Session {
     /// A copy of everything recorded so far, one graph for each root. The call may take a while, since it looks up the source
     /// lines of all nodes that are new since the last call.
     pub fn graphs(&self) -> Vec<Graph> {
+        self.graphs_so_far(OpenLines::Read)
+    }
+
+    /// The same; runs that are under way may go without their source lines.
+    pub fn graphs_so_far(&self, lines: OpenLines) -> Vec<Graph> {
         let mut reader = SourceReader::default();
         let (mut graphs, changes, is_read) = {
             let recorded = self.recorded.lock();
@@ -159,8 +172,10 @@ impl Session {
         }
         let open = self.open.lock().tapes();
         open_tapes::add_to(&mut graphs, open);
-        for graph in &mut graphs {
-            reader.read(graph);
+        if lines == OpenLines::Read {
+            for graph in &mut graphs {
+                reader.read(graph);
+            }
         }
         graphs
     }

@@ -11,7 +11,7 @@ use super::undisturbed::Undisturbed;
 use graphpatch_protocol::report::{PatchReport, Report, values_name};
 use graphpatch_protocol::seal::seal_name;
 use graphpatch_protocol::trace::trace_name;
-use graphpatch_session::{Keyed, News, OWN_RUNS, keyed};
+use graphpatch_session::{Keyed, News, OWN_RUNS, OpenLines, keyed};
 
 /// Registers the handlers that write the last report when the process ends by `exit` or `quick_exit`.
 pub(super) fn at_end() {
@@ -116,7 +116,7 @@ impl Process {
         self.reports.grown.store(false, Ordering::Relaxed);
         // A full disk or a directory that is gone costs the report, nothing else.
         let _ = catch_unwind(AssertUnwindSafe(|| {
-            let (mut report, kept) = self.report(pid);
+            let (mut report, kept) = self.report(pid, self.lines(wait));
             report.unseen_python = wait == Wait::Yes && self.is_unseen_python();
             if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
                 let (dir, name) = (&self.options.report_dir, self.file_name(pid));
@@ -176,7 +176,16 @@ impl Process {
         format!("report-{pid}-{}.json", self.reports.started)
     }
 
-    fn report(&self, pid: u32) -> (Report, Keyed) {
+    /// The first report of a flat run comes with its first operation, for a process that is killed soon. Reading the debug
+    /// information of the program would take longer than all the rest of it, and a later report does so.
+    fn lines(&self, wait: Wait) -> OpenLines {
+        match wait == Wait::No && self.reports.written.load(Ordering::Relaxed) == 0 {
+            true => OpenLines::Skip,
+            false => OpenLines::Read,
+        }
+    }
+
+    fn report(&self, pid: u32, lines: OpenLines) -> (Report, Keyed) {
         let mut report = Report {
             pid,
             ppid: std::os::unix::process::parent_id(),
@@ -192,7 +201,7 @@ impl Process {
         let kept = session.kept();
         report.runs = session.runs();
         report.flat = graphpatch_torch::is_flat();
-        report.graphs = session.graphs();
+        report.graphs = session.graphs_so_far(lines);
         report.notes = session.notes();
         report.own_session = report.notes.iter().any(|note| note == OWN_RUNS);
         report.patches = session

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._files import beside
 from ._html import table
 from ._optional import needed
 from .graph import NodePath
@@ -108,9 +109,9 @@ class ActivationCache(Mapping[str, Tensor]):
     def to_safetensors(self, file: str | os.PathLike[str]) -> None:
         """Saves the values by path, for :meth:`from_safetensors`, ``ReplacePatch`` and the command's
         ``replace:@FILE#PATH``. Needs the package safetensors. Raises OSError."""
-        needed("safetensors.torch", "safetensors").save_file(
-            {path: value.detach().contiguous() for path, value in self.items()}, os.fspath(file)
-        )
+        save_file = needed("safetensors.torch", "safetensors").save_file
+        with beside(file) as part:
+            save_file({path: value.detach().contiguous() for path, value in self.items()}, os.fspath(part))
 
     @staticmethod
     def from_safetensors(file: str | os.PathLike[str]) -> ActivationCache:

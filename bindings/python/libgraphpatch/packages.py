@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ._exported import class_of
+from ._files import beside
 from ._graphs import nodes_below
 from .patchable_graph import PatchableGraph
 from .patches import ReplacePatch
@@ -294,6 +295,7 @@ def _write(found: dict[str, Any], package: str | os.PathLike[str], output: str |
         inside = "/data/aotinductor/model/"
         source = next(name for name in archive.namelist() if inside in f"/{name}" and name.endswith(".wrapper.cpp"))
         found["source"] = zlib.crc32(archive.read(source))
-    shutil.copyfile(package, output)
-    with zipfile.ZipFile(output, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(f"{source.rpartition('/')[0]}/{_FILE}", json.dumps(found))
+    with beside(output) as part:
+        shutil.copyfile(package, part)
+        with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:
+            archive.writestr(f"{source.rpartition('/')[0]}/{_FILE}", json.dumps(found))

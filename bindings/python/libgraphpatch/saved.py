@@ -11,6 +11,7 @@ from typing import IO, Any, TypeAlias
 import torch
 from torch.nn import Module
 
+from ._files import beside
 from ._graphs import Graphs
 from ._library import lib, made
 
@@ -32,7 +33,12 @@ class _Saved:
 
 def save(module: Module, graphs: Graphs, file: File) -> None:
     """Writes the module and its graph to a file, which is given by name or open."""
-    torch.save(_Saved(module, _as_bytes(graphs)), file)
+    saved = _Saved(module, _as_bytes(graphs))
+    if isinstance(file, (str, os.PathLike)):
+        with beside(file) as part:
+            torch.save(saved, part)
+    else:
+        torch.save(saved, file)
 
 
 # The function that makes a PatchableGraph of a module and its graph. The module of that class imports this one, so it

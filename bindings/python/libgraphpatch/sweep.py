@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from . import _html
+from ._files import beside
 from ._optional import needed
 
 
@@ -64,7 +64,7 @@ class Sweep:
     def to_csv(self, file: str | os.PathLike[str]) -> None:
         """Writes :meth:`rows`, under a line of titles. Raises OSError."""
         titles = ["node", "value"] if self.positions is None else ["node", "position", "value"]
-        with Path(file).open("w", newline="") as out:
+        with beside(file) as part, part.open("w", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(titles)
             writer.writerows(self.rows())

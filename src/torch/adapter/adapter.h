@@ -183,11 +183,16 @@ struct Held {
   struct Copy {
     uint32_t frame;
     const void* parameter;
-    const c10::StorageImpl* memory; // the parameter's
+    // The parameter's memory and shape when the copy was made. A program may give a parameter other memory (`.data = `, `set_`).
+    c10::weak_intrusive_ptr<c10::StorageImpl> memory;
+    c10::SmallVector<int64_t, 5> sizes;
+    int64_t offset;
     at::Tensor patched;
     uint64_t noted = 0; // see loses_history
   };
   std::vector<Copy> copies;
+  // Forgets the copies of this parameter that were made of other memory than it has now.
+  void forget_stale_copies(const at::Tensor& parameter);
   std::vector<CopiedContainer> containers;
   // The number of operations that autograd had counted on this thread when the root was called.
   uint64_t history = 0;

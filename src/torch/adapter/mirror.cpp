@@ -291,7 +291,7 @@ void forget_copies(const at::Tensor& written) {
     return;
   keep_if(held().copies, [&](const Held::Copy& copy) {
     return copy.patched.unsafeGetTensorImpl() == copy.parameter || // only probes are there
-           !copy.memory || copy.memory != written.storage().unsafeGetStorageImpl();
+           copy.memory._unsafe_get_target() != written.storage().unsafeGetStorageImpl();
   });
 }
 

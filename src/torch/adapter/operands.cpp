@@ -15,6 +15,22 @@ enum Operand : uint8_t {
   kLookedAt, // the operation writes into it: it stays, and only patches that read it, such as probes, get it
 };
 
+static const c10::StorageImpl* memory_of(const at::Tensor& tensor) {
+  return tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
+}
+
+void Held::forget_stale_copies(const at::Tensor& parameter) {
+  const void* identity = parameter.unsafeGetTensorImpl();
+  const c10::StorageImpl* memory = memory_of(parameter);
+  const auto is_stale = [&](const Copy& copy) {
+    return copy.parameter == identity && memory &&
+           (copy.memory._unsafe_get_target() != memory || copy.offset != parameter.storage_offset() ||
+            parameter.sizes() != at::IntArrayRef(copy.sizes));
+  };
+  if (std::any_of(copies.begin(), copies.end(), is_stale))
+    keep_if(copies, [&](const Copy& copy) { return !is_stale(copy); });
+}
+
 static Held::Copy* copy_for(uint32_t frame, const void* identity) {
   for (Held::Copy& copy : held().copies)
     if (copy.frame == frame && copy.parameter == identity)
@@ -39,6 +55,7 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   const bool keep = !this_thread().flat_now && !loses_gradient(parameter);
   Targets targets;
   const auto ask = [&] { targets.size = core->parameter_targets(level, identity, &targets.owner, &targets.data); };
+  held().forget_stale_copies(parameter);
   if (Held::Copy* copy = keep ? copy_for(frame, identity) : nullptr) {
     if (how == kLookedAt)
       return parameter;
@@ -49,7 +66,6 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
     }
     return copy->patched;
   }
-  const c10::StorageImpl* memory = parameter.has_storage() ? parameter.storage().unsafeGetStorageImpl() : nullptr;
   ask();
   const auto writes = [](const GpTarget& target) { return target.action <= GP_REPLACE; };
   if (how == kLookedAt && std::any_of(targets.data, targets.data + targets.size, writes))
@@ -60,8 +76,16 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   at::Tensor patched = value.toTensor();
   if (how == kLookedAt && !patched.is_same(parameter))
     return parameter; // a function that changes the value is called again after the operation has written
-  if (keep && targets.size)
-    held().copies.push_back({frame, identity, memory, patched});
+  if (keep && targets.size) {
+    const c10::intrusive_ptr<c10::StorageImpl> none;
+    Held::Copy copy{frame, identity, c10::weak_intrusive_ptr<c10::StorageImpl>(none), {}, 0, patched};
+    if (memory_of(parameter)) {
+      copy.memory = parameter.storage().getWeakStorageImpl();
+      copy.sizes.assign(parameter.sizes().begin(), parameter.sizes().end());
+      copy.offset = parameter.storage_offset();
+    }
+    held().copies.push_back(std::move(copy));
+  }
   return patched;
 }
 

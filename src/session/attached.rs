@@ -143,14 +143,16 @@ impl Session {
         Ok(())
     }
 
-    /// Detaches the session from the process. Runs that have begun end as they began.
-    pub fn detach(self: &Arc<Self>) {
+    /// Detaches the session from the process. Runs that have begun end as they began. False if it was not attached.
+    pub fn detach(self: &Arc<Self>) -> bool {
         let mut attached = ATTACHED.write();
         let slot = attached.slot(self);
-        if slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, self)) {
+        let is_attached = slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, self));
+        if is_attached {
             *slot = None;
             attached.store_active();
         }
+        is_attached
     }
 
     /// Whether runs belong to this session.

@@ -42,8 +42,8 @@ pub fn attach(session: &Arc<Session>) -> Result<()> {
 /// us of its calls: from then on the program runs as if it had never had one.
 pub fn detach(session: &Arc<Session>) {
     let mut listens = LISTENS.lock();
-    session.detach();
-    if session::attached().is_none() {
+    // Sessions of Python's that were never attached need to be told of calls as well: others of them may be there.
+    if session.detach() && session::attached().is_none() {
         listen(&mut listens, false);
     }
 }

@@ -130,6 +130,11 @@ std::string qualified(const c10::ClassTypePtr& type) {
   return type->name() ? type->name()->qualifiedName() : std::string("?");
 }
 
+bool has_our_plan(GraphFunction& function) {
+  const Executor* ours = installed(function.get_executor().*member_of(ExecutorOf{}));
+  return ours && ours->root()->handle;
+}
+
 std::shared_ptr<const ScriptRoot> root_of(GraphFunction& function, const c10::ClassTypePtr& type, bool& is_new) {
   std::shared_ptr<GraphExecutorImplBase>& place = function.get_executor().*member_of(ExecutorOf{});
   is_new = false;

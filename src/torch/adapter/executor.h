@@ -33,6 +33,9 @@ struct ScriptRoot {
 // it cannot be. `is_new` is set if this call instrumented it.
 std::shared_ptr<const ScriptRoot> root_of(torch::jit::GraphFunction& function, const c10::ClassTypePtr& type, bool& is_new);
 
+// Whether calls of the function in a run have our plan.
+bool has_our_plan(torch::jit::GraphFunction& function);
+
 std::string qualified(const c10::ClassTypePtr& type);
 
 } // namespace graphpatch

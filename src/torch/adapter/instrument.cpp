@@ -248,6 +248,7 @@ private:
   void walk(Block* block, Paths paths, const std::string& absolute) {
     for (auto it = block->nodes().begin(); it != block->nodes().end();) {
       Node* node = *it++;
+      keep_places(node);
       if (node->kind() == prim::GetAttr) {
         auto found = paths.find(node->input());
         if (found != paths.end())

@@ -6,6 +6,7 @@
 // chosen, because the function's executor has not been replaced yet, there is no run.
 #include "adapter.h"
 #include "executor.h"
+#include "source.h"
 
 #include <ATen/record_function.h>
 
@@ -85,6 +86,7 @@ struct CallContext : public at::ObserverContext {
   std::shared_ptr<Call> outer; // the call that was waiting before this one
   bool waits = false;          // whether it waits for the first marker
   bool first = false;          // whether the function's executor was replaced for this call
+  std::shared_ptr<const char> without_places; // alone: a call inside a run that has the program's own plan
 };
 
 // The call of this thread that begins with the first marker of its plan, if the plan is ours.
@@ -93,16 +95,15 @@ static std::shared_ptr<Call>& waiting_call() {
   return call;
 }
 
-// The function that is called, and the class of the module that it is called on. Both are null if this is no call of a root.
-struct RootCall {
+// The function that is called, and the class of the module that it is called on. Both are null if this is no method of a module.
+struct MethodCall {
   GraphFunction* function = nullptr;
   c10::ClassTypePtr type;
 };
 
-static RootCall called_root(const at::RecordFunction& call) {
-  const GpThread& thread = this_thread();
+static MethodCall called_method(const at::RecordFunction& call) {
   const auto inputs = call.inputs();
-  if (thread.run || thread.declined || inputs.empty() || !inputs[0].isObject())
+  if (inputs.empty() || !inputs[0].isObject())
     return {};
   const c10::ClassTypePtr type = inputs[0].toObjectRef().type();
   const std::string name = call.name();
@@ -115,19 +116,36 @@ static RootCall called_root(const at::RecordFunction& call) {
   return {&toGraphFunction(*method), type};
 }
 
-static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& record) {
-  if (*core->active != GP_WANTED)
+// libtorch keeps the record of a Method call on the stack, and that of a call by the interpreter in the interpreter's frame.
+static bool is_on_stack(const void* object) {
+  constexpr uintptr_t kNear = 1 << 16;
+  return reinterpret_cast<uintptr_t>(object) - reinterpret_cast<uintptr_t>(__builtin_frame_address(0)) < kNear;
+}
+
+static std::unique_ptr<at::ObserverContext> begin_inside(const MethodCall& called) {
+  if (has_our_plan(*called.function) || !may_have_lost_places(*called.function->graph()))
     return nullptr;
-  const RootCall called = called_root(record);
+  auto context = std::make_unique<CallContext>();
+  context->without_places = without_places();
+  return context;
+}
+
+static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& record) {
+  const GpThread& thread = this_thread();
+  if (!thread.run && (*core->active != GP_WANTED || thread.declined))
+    return nullptr;
+  const MethodCall called = called_method(record);
   if (!called.function)
     return nullptr;
+  if (thread.run)
+    return begin_inside(called);
   c10::impl::ExcludeDispatchKeyGuard outside(kKey);
   auto context = std::make_unique<CallContext>();
   const auto root = root_of(*called.function, called.type, context->first);
   if (!root)
     return nullptr;
   context->call = std::make_shared<Call>(root);
-  context->waits = !currentCallstack().empty();
+  context->waits = !is_on_stack(&record);
   if (context->waits && root->waits) {
     // The callback at the end comes on the thread that has ended the last task. So nobody would end the run on this thread.
     const std::string why = std::string(record.name()) + ": a call from Python that waits for parallel tasks is not seen";
@@ -167,7 +185,7 @@ static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& c
 
 static void on_end(const at::RecordFunction& record, at::ObserverContext* observed) {
   auto* context = static_cast<CallContext*>(observed);
-  if (!context)
+  if (!context || !context->call)
     return;
   Call& call = *context->call;
   if (context->waits && waiting_call() == context->call)
@@ -196,6 +214,12 @@ bool prepare_script(const c10::IValue& module) {
 // 0 before the start, and at the end of the process, when libtorch's list of callbacks may be gone.
 static std::atomic<at::CallbackHandle> callback{0};
 
+static std::atomic<bool> hears_calls{true};
+
+bool is_told_of_calls() {
+  return callback && hears_calls;
+}
+
 struct ForgetsCallback {
   ~ForgetsCallback() {
     callback = 0;
@@ -211,8 +235,10 @@ void start_script() {
 
 // A call that has begun keeps its callbacks until it ends. The core calls this from one thread at a time.
 void listen(uint32_t on) {
-  if (const at::CallbackHandle handle = callback)
+  if (const at::CallbackHandle handle = callback) {
+    hears_calls = on != 0;
     without_exceptions([&] { on ? at::reenableCallback(handle) : at::disableCallback(handle); });
+  }
 }
 
 } // namespace graphpatch

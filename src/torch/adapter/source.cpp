@@ -2,8 +2,12 @@
 // that it was made from: the lines of scripted code, and for traced code the Python stack at the time of tracing.
 #include "source.h"
 
+#include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
 
+#include <algorithm>
+#include <map>
+#include <mutex>
 #include <sstream>
 
 namespace graphpatch {
@@ -52,7 +56,23 @@ bool Frames::add_traced(const std::string& stack) {
   return true;
 }
 
+// Calls of the program's own plans that are running on this thread, and whose places cannot be looked up.
+static std::vector<std::weak_ptr<const char>>& calls_without_places() {
+  static thread_local std::vector<std::weak_ptr<const char>> calls;
+  return calls;
+}
+
+std::shared_ptr<const char> without_places() {
+  auto call = std::make_shared<const char>();
+  calls_without_places().push_back(call);
+  return call;
+}
+
 void Frames::find() {
+  auto& calls = calls_without_places();
+  calls.erase(std::remove_if(calls.begin(), calls.end(), [](const auto& call) { return call.expired(); }), calls.end());
+  if (!calls.empty() || !is_told_of_calls())
+    return;
   const auto stack = torch::jit::currentCallstack(); // innermost first
   for (size_t i = stack.size(); i-- > 0;) {
     const torch::jit::StackEntry& entry = stack[i];
@@ -75,6 +95,40 @@ void Frames::find() {
     const size_t line = range.source()->lineno_for_offset(range.start());
     add(std::get<0>(*place), static_cast<uint32_t>(std::get<1>(*place)), entry.filename, range.source()->get_line(line).str());
   }
+}
+
+// A function of this name that is never freed. It is not called.
+static torch::jit::Function* lasting_function(const std::string& name) {
+  static std::mutex mutex;
+  static NeverDestroyed<std::map<std::string, std::unique_ptr<torch::jit::GraphFunction>>> functions;
+  const Lock lock(mutex);
+  auto& function = functions.value[name];
+  if (!function)
+    function = std::make_unique<torch::jit::GraphFunction>(c10::QualifiedName(name.empty() ? "?" : name),
+                                                           std::make_shared<torch::jit::Graph>(), nullptr);
+  return function.get();
+}
+
+void keep_places(torch::jit::Node* node) {
+  using torch::jit::InlinedCallStack;
+  if (!node->callstack())
+    return;
+  std::vector<torch::jit::InlinedCallStackPtr> calls; // outermost first
+  for (auto call = node->callstack(); call; call = (*call)->callee())
+    calls.push_back(*call);
+  torch::jit::InlinedCallStackPtr kept;
+  for (auto call = calls.rbegin(); call != calls.rend(); ++call) {
+    torch::jit::Function* function = lasting_function((*call)->function_name());
+    const auto module = (*call)->module_instance();
+    kept = kept ? c10::make_intrusive<InlinedCallStack>(kept, function, (*call)->source_range(), module)
+                : c10::make_intrusive<InlinedCallStack>(function, (*call)->source_range(), module);
+  }
+  node->setCallStack(kept);
+}
+
+bool may_have_lost_places(const torch::jit::Graph& graph) {
+  const auto nodes = graph.nodes();
+  return std::any_of(nodes.begin(), nodes.end(), [](const torch::jit::Node* node) { return node->callstack().has_value(); });
 }
 
 void give_scope_source() {

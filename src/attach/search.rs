@@ -1,5 +1,6 @@
 //! Finds a thread that can be borrowed. Threads that wait in a system call come first: `/proc` tells where they stand without
-//! touching them. Only if none of them can be borrowed, those that compute are followed to the end of their next system calls.
+//! touching them. Only if none of them can be borrowed, those that compute are followed to the end of their next system calls, or
+//! until they wait in one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,16 +33,23 @@ pub fn find(points: &SafePoints, limit: Duration) -> Result<Found, String> {
     loop {
         let mut seen = BTreeMap::new();
         for tid in threads(points.pid) {
-            if followed.iter().any(|tracee| tracee.tid() == tid) {
+            let known = followed.iter().position(|tracee| tracee.tid() == tid);
+            if known.is_some_and(|at| followed[at].look().is_some()) {
                 *seen.entry(Unfit::Computes).or_insert(0) += 1;
                 continue;
             }
             match point_of(tid).map_or(Some(Unfit::Computes), |at| points.why_not(&at)) {
                 None => {
-                    if let Some(found) = take(points, tid, end)? {
+                    // One that was followed may wait now, in a call that does not end.
+                    let tracee = match known {
+                        Some(at) => Some(followed.swap_remove(at)),
+                        None => seize(tid)?,
+                    };
+                    if let Some(found) = tracee.and_then(|tracee| take(points, tracee, end)) {
                         return Ok(found);
                     }
                 }
+                Some(why) if known.is_some() => *seen.entry(why).or_insert(0) += 1,
                 // In the first round, those that wait come before those that compute.
                 Some(Unfit::Computes) if rounds > 0 && followed.len() < MOST_FOLLOWED => {
                     *seen.entry(Unfit::Computes).or_insert(0) += 1;
@@ -106,26 +114,21 @@ fn seize(tid: i32) -> Result<Option<Tracee>, String> {
 }
 
 /// Stops a thread that waits, and looks at it once more. One that has gone on meanwhile is given back.
-fn take(points: &SafePoints, tid: i32, end: Instant) -> Result<Option<Found>, String> {
-    let Some(mut tracee) = seize(tid)? else {
-        return Ok(None);
-    };
+fn take(points: &SafePoints, mut tracee: Tracee, end: Instant) -> Option<Found> {
     let since = Instant::now();
-    if tracee.interrupt().is_err() || tracee.wait(end) != Some(Stop::Interrupted) {
-        return Ok(None);
+    if !tracee.halt(end) {
+        return None;
     }
-    let Ok(now) = tracee.registers() else {
-        return Ok(None);
-    };
-    let registers = begun_anew(tid, now);
+    let now = tracee.registers().ok()?;
+    let registers = begun_anew(tracee.tid(), now);
     // The kernel has broken the call off, and makes it anew when the thread goes on.
     let waits = is_broken_off(&now) || registers != now;
     let fits = waits && points.why_not(&point_at(&now)).is_none();
-    Ok(fits.then_some(Found {
+    fits.then_some(Found {
         tracee,
         registers,
         since,
-    }))
+    })
 }
 
 /// Follows a thread that computes: it runs on, and stops at the beginning and the end of its system calls.

@@ -92,6 +92,23 @@ impl Tracee {
         }
     }
 
+    /// Stops the thread where it waits, until `end` at most. Signals are delivered before that, and so is the end of a call, if
+    /// the thread was followed.
+    pub fn halt(&mut self, end: Instant) -> bool {
+        if self.interrupt().is_err() {
+            return false;
+        }
+        loop {
+            match self.wait(end) {
+                Some(Stop::Interrupted) => return true,
+                // Any stop takes the request back.
+                Some(Stop::Signal(_) | Stop::Call)
+                    if self.interrupt().is_ok() && self.resume(false).is_ok() => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// Lets it run on, to the next beginning or end of a system call if `to_call`. A signal that it stopped at is delivered.
     pub fn resume(&mut self, to_call: bool) -> Result<()> {
         let (request, signal) = match self.stop {
@@ -183,9 +200,7 @@ impl Tracee {
     /// Gives the thread back. One that waits in a system call which stops do not begin anew has this done here.
     fn give_back(&mut self) -> Result<()> {
         if self.stop.is_none() {
-            self.interrupt()?;
-            let end = Instant::now() + Duration::from_secs(1);
-            self.wait(end);
+            self.halt(Instant::now() + Duration::from_secs(1));
         }
         if self.stop == Some(Stop::Interrupted) {
             let registers = self.registers()?;

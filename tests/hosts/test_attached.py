@@ -116,6 +116,25 @@ def test_signals_are_neither_lost_nor_late(start: Callable[..., Program]) -> Non
     program.end()
 
 
+def test_one_that_computes_and_then_waits_for_long(start: Callable[..., Program]) -> None:
+    """The command follows it while it computes. What it waits in does not end by itself."""
+    program = start()
+    program.tell("compute")
+    program.attach()
+    program.is_patched_and_bare_again()
+    program.end()
+
+
+def test_one_that_was_followed_is_not_broken_off(start: Callable[..., Program]) -> None:
+    """A thread that waits for events, but cannot be borrowed there, would see an error in any stop that is not undone."""
+    program = start()
+    program.environment["GRAPHPATCH_ATTACH_LIMIT"] = "3"
+    program.tell("small")
+    assert "had too small a stack" in program.attach(code=2)
+    assert program.tell("waits") == "yes"
+    program.end()
+
+
 def test_children_that_are_forked_meanwhile_are_right(start: Callable[..., Program]) -> None:
     program = start()
     program.tell("fork")

@@ -1,13 +1,21 @@
 /* obeys: runs the model that the environment names, and does what the lines on its standard input say. After each line it
- * prints one. run           the sum of the model's output signals       from now on a timer interrupts it a thousand times a
- * second; counts these and signals of number SIGRTMIN counted       how many signals of number SIGRTMIN came, if the timer's
- * came, too fork          from now on a thread forks children that run the model children      how many children were right
- * (bare, or with a zero for the output) and wrong; waits until there are twenty more descriptors   which numbers below 64 are
- * open close         closes the standard streams write         what writing to the standard streams answers take closes every
- * descriptor from 3 on, and opens a file of its own under each number up to 700 mine          how many of these are still open
- * and its own limit WHAT    no more `files`, `memory` or `bytes` in files than there are seal          opening, renaming and
- * removing files, and starting processes, threads and timers, are death from now on It speaks by descriptors of its own. At the
- * end of the lines it returns 7. */
+ * prints one.
+ *   run           the sum of the model's output
+ *   signals       from now on a timer interrupts it a thousand times a second; counts these and signals of number SIGRTMIN
+ *   counted       how many signals of number SIGRTMIN came, if the timer's came, too
+ *   fork          from now on a thread forks children that run the model
+ *   children      how many children were right (bare, or with a zero for the output) and wrong, once there are twenty more
+ *   compute       when it has answered, computes for four seconds without a system call, before it waits for the next line
+ *   small         as `compute`, while a thread with little stack computes for two seconds and then waits for an event
+ *   waits         whether that thread waits still
+ *   descriptors   which numbers below 64 are open
+ *   close         closes the standard streams
+ *   write         what writing to the standard streams answers
+ *   take          closes every descriptor from 3 on, and opens a file of its own under each number up to 700
+ *   mine          how many of these are still open and its own
+ *   limit WHAT    no more `files`, `memory` or `bytes` in files than there are
+ *   seal          opening, renaming and removing files, and starting processes, threads and timers, are death from now on
+ * It speaks by descriptors of its own. At the end of the lines it returns 7. */
 #define _GNU_SOURCE
 #include "model.h"
 #include "model_sum.h"
@@ -21,10 +29,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { HEARS = 900, SPEAKS = 901, TAKEN = 700 };
@@ -33,9 +43,44 @@ static model *shared;
 static float bare;
 static atomic_long rang, came, right, wrong;
 static struct stat own;
+static int computes;
+static atomic_int ended;
 
 static void count(int number) {
   ++*(number == SIGALRM ? &rang : &came);
+}
+static void compute(int seconds) {
+  struct timespec begin, now;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  do clock_gettime(CLOCK_MONOTONIC, &now);
+  while (now.tv_sec - begin.tv_sec < seconds);
+}
+static void *wait_with_little_stack(void *nothing) {
+  struct epoll_event event;
+  int none = epoll_create1(0);
+  compute(2);
+  epoll_wait(none, &event, 1, -1);
+  ended = 1;
+  return nothing;
+}
+static void *do_nothing(void *nothing) {
+  return nothing;
+}
+static void small(void) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  size_t size = 16 << 10;
+  pthread_attr_init(&attributes);
+  /* What libraries keep for each thread lies in its stack, too. */
+  for (int made = EINVAL; made; size += 4096) {
+    pthread_attr_setstacksize(&attributes, size);
+    made = pthread_create(&thread, &attributes, do_nothing, NULL);
+    if (size > 1 << 20) exit(3);
+  }
+  pthread_join(thread, NULL);
+  pthread_attr_setstacksize(&attributes, size + (28 << 10));
+  if (pthread_create(&thread, &attributes, wait_with_little_stack, NULL)) exit(3);
+  computes = 1;
 }
 static void *fork_often(void *nothing) {
   for (;;) {
@@ -88,6 +133,9 @@ static void obey(const char *line, char *said) {
     sigaction(SIGRTMIN, &action, NULL);
     setitimer(ITIMER_REAL, &often, NULL);
   } else if (!strcmp(line, "counted")) sprintf(said, "%ld", rang ? (long)came : -1);
+  else if (!strcmp(line, "compute")) computes = 1;
+  else if (!strcmp(line, "small")) small();
+  else if (!strcmp(line, "waits")) strcpy(said, ended ? "no" : "yes");
   else if (!strcmp(line, "fork")) pthread_create(&thread, NULL, fork_often, NULL);
   else if (!strcmp(line, "children")) {
     for (long then = right + wrong; right + wrong < then + 20;) usleep(1000);
@@ -130,5 +178,6 @@ int main(void) {
     obey(line, said);
     strcat(said, "\n");
     if (write(SPEAKS, said, strlen(said)) < 0) return 4;
+    if (computes) computes = 0, compute(4);
   }
 }

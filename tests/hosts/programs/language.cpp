@@ -100,7 +100,7 @@ CASE(detached_thread_at_the_end) {
   std::atomic<bool> started{false};
   std::thread([&] {
     started = true;
-    for (;;) run_model("");
+    for (;;) run_model(NULL);
   }).detach();
   while (!started) std::this_thread::yield();
   std::fflush(stdout);

@@ -1,9 +1,9 @@
-"""Exceptions out of a signal handler, at random moments: interrupts.py TIMES [alone].
+"""Exceptions out of a signal handler, at random moments: interrupts.py INTERRUPTS [alone].
 
 Each time, a model is called in a block of patches, and a timer interrupts the block by an exception. Afterwards the
 model must give the results without patches, and in a new block those with them. With `alone`, nothing of libgraphpatch
-is imported, and all calls must give the result of the first. Prints how many calls were interrupted, and how many
-of the later calls were wrong.
+is imported, and all calls must give the result of the first. Ends after so many interrupts; calls that end before the
+timer count as none. Prints how many calls were interrupted, how many of the later calls were wrong, and how many were made.
 """
 
 import random
@@ -40,7 +40,7 @@ class Net(nn.Module):
 
 def main() -> None:
     global armed
-    times, alone = int(sys.argv[1]), sys.argv[2:] == ["alone"]
+    wanted, alone = int(sys.argv[1]), sys.argv[2:] == ["alone"]
     torch.manual_seed(0)
     torch.set_num_threads(1)
     net, x = Net(), torch.ones(2, 4)
@@ -60,8 +60,9 @@ def main() -> None:
     signal.signal(signal.SIGALRM, ring)
     with torch.no_grad():
         bare, changed = net(x), patched()
-        interrupted = wrong = 0
-        for number in range(times):
+        interrupted = wrong = number = 0
+        while interrupted < wanted:
+            number += 1
             try:
                 armed = True
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 6e-4 if not alone else 1.5e-4))
@@ -73,7 +74,7 @@ def main() -> None:
             if number % 10 == 0:
                 wrong += not torch.equal(patched(), changed)
         wrong += not torch.equal(net(x), bare) or not torch.equal(patched(), changed)
-    print(interrupted, wrong)
+    print(interrupted, wrong, number)
 
 
 main()

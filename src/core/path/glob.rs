@@ -17,6 +17,10 @@ pub struct Glob {
 /// What divides a text into names.
 pub const SEPARATOR: char = '/';
 
+/// How deep groups may lie in each other. Matching a group and freeing it take some of the thread's stack for each level, and a
+/// program's thread may have little of it.
+const MOST_NESTED: usize = 64;
+
 #[derive(Clone, Debug)]
 enum Part {
     One(char),
@@ -161,6 +165,9 @@ impl Reader<'_> {
                     before = Some(']');
                 }
                 '{' => {
+                    if self.open.len() == MOST_NESTED {
+                        return Err(format!("groups nested more than {MOST_NESTED} deep"));
+                    }
                     self.open.push(self.branches.len());
                     self.branches.push(Vec::new());
                 }
@@ -316,5 +323,16 @@ mod tests {
     fn stars_are_cheap() {
         let glob = Glob::new(&format!("{}a", "{a*,*a}".repeat(30)), true).unwrap();
         assert!(!glob.is_match(&format!("{}b", "a".repeat(200))));
+    }
+
+    /// A deeper one would overflow the stack where it is matched or freed.
+    #[test]
+    fn groups_nest_only_so_deep() {
+        let nested = |levels: usize| "{".repeat(levels) + "a" + &"}".repeat(levels);
+        assert!(Glob::new(&nested(MOST_NESTED), true).unwrap().is_match("a"));
+        for levels in [MOST_NESTED + 1, 100_000] {
+            let why = Glob::new(&nested(levels), true).unwrap_err();
+            assert!(why.contains("groups nested more than 64 deep"), "{why}");
+        }
     }
 }

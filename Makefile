@@ -142,8 +142,8 @@ FUZZ_OPTIONS = -artifact_prefix=../../build/fuzz/ -max_total_time=$(or $(SECONDS
 .PHONY: fuzz
 fuzz: ## feed damaged files to everything that reads one, and call the C ABI in every wrong way: each for SECONDS_OF_FUZZ (60), or RUNS_OF_FUZZ
 	@mkdir -p build/fuzz/corpus build/fuzz/calls && for seed in tests/fuzz/seeds/*; do \
-	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; options-*) n=5;; report-*) n=6;; *) n=4;; esac; \
-	    { printf "\\00$$n"; cat $$seed; } > build/fuzz/corpus/$${seed##*/}; done
+	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; options-*) n=5;; report-*) n=6;; package-*) n=7;; beside-*) n=8;; program-*) n=9;; *) n=4;; esac; \
+	    { printf "\\x0$$n"; cat $$seed; } > build/fuzz/corpus/$${seed##*/}; done
 	@$(FUZZ) --bin loaders -- ../../build/fuzz/corpus $(FUZZ_OPTIONS) -max_len=16384
 	@$(FUZZ) --bin calls -- ../../build/fuzz/calls $(FUZZ_OPTIONS) -max_len=400
 

@@ -94,8 +94,22 @@ fn cut_off_anywhere() {
 
 #[test]
 fn nested_without_end() {
-    for (open, which) in [("[", 0), ("{\"a\":", 0), ("x = [", 1), ("a.", 4), ("\\", 4)] {
+    for (open, which) in [
+        ("[", 0),
+        ("{\"a\":", 0),
+        ("x = [", 1),
+        ("a.", 4),
+        ("\\", 4),
+        ("(", 7),
+        ("{ f(", 7),
+        ("[", 8),
+    ] {
         READERS[which](open.repeat(100_000).as_bytes());
+    }
+    for (open, close) in [("{", "}"), ("[", "]"), ("(", ")")] {
+        let nested = format!("{}a{}=zero", open.repeat(100_000), close.repeat(100_000));
+        READERS[4](nested.as_bytes());
+        READERS[7](format!("A::run_impl() {{ {nested}; }}").as_bytes());
     }
     let value = |open: &str, close: &str| {
         format!(

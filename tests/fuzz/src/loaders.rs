@@ -6,13 +6,17 @@
 use std::io::Write;
 use std::path::Path;
 
-use graphpatch_core::graph::{self, GraphFile, Node, Query};
+use graphpatch_core::graph::{self, GraphFile, Node, Query, ShapePattern};
 use graphpatch_core::patch::{self, RunRange};
-use graphpatch_core::path::{NodePath, Slice};
+use graphpatch_core::path::{NodePath, Pattern, Slice};
 use graphpatch_core::tensor::{npy, safetensors};
+use graphpatch_loader::Libtorch;
+use graphpatch_protocol::attach::Attached;
+use graphpatch_protocol::live::Request;
 use graphpatch_protocol::lost::{self, Lost};
 use graphpatch_protocol::options::Options;
 use graphpatch_protocol::report::Report;
+use graphpatch_protocol::trace;
 
 /// A query that every node matches.
 const ANYTHING: Query = Query {
@@ -24,7 +28,7 @@ const ANYTHING: Query = Query {
 };
 
 /// In the order of [`NAMES`].
-pub const READERS: [fn(&[u8]) -> bool; 7] = [
+pub const READERS: [fn(&[u8]) -> bool; 10] = [
     graphs,
     patch_file,
     npy_file,
@@ -32,11 +36,14 @@ pub const READERS: [fn(&[u8]) -> bool; 7] = [
     texts,
     options,
     report,
+    package,
+    beside,
+    program,
 ];
 
 /// What the files of `seeds/` are called, up to the first `-`.
 #[allow(dead_code)]
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 10] = [
     "graph",
     "patches",
     "npy",
@@ -44,6 +51,9 @@ pub const NAMES: [&str; 7] = [
     "texts",
     "options",
     "report",
+    "package",
+    "beside",
+    "program",
 ];
 
 fn graphs(bytes: &[u8]) -> bool {
@@ -131,13 +141,65 @@ fn report(bytes: &[u8]) -> bool {
     damaged.is_empty()
 }
 
+/// The source in a package of AOTInductor's, and behind a line `---` the file of names; `CRC` there stands for the source's checksum.
+fn package(bytes: &[u8]) -> bool {
+    let folder = tempfile::tempdir().expect("a place for files");
+    let library = folder.path().join("model.so");
+    let at = bytes.windows(5).position(|part| part == b"\n---\n");
+    let (source, names) = at.map_or((bytes, None), |at| {
+        (&bytes[..at], Some(&bytes[at + 5..]))
+    });
+    std::fs::write(library.with_extension("cpp"), source).expect("room for it");
+    if let Some(names) = names {
+        let crc = crc32fast::hash(source).to_string();
+        let names = String::from_utf8_lossy(names).replace("CRC", &crc);
+        std::fs::write(folder.path().join(graphpatch_packages::NAMES), names).expect("and them");
+    }
+    let Ok(package) = graphpatch_packages::read(&library) else {
+        return false;
+    };
+    for node in &package.nodes {
+        assert!(node.call < package.calls.len());
+        let _ = package.scope(&node.path);
+    }
+    true
+}
+
+/// What else a process and the command tell each other: the times of runs, requests of live control, the answer to an attach.
+fn beside(bytes: &[u8]) -> bool {
+    let folder = tempfile::tempdir().expect("a place for files");
+    std::fs::write(folder.path().join("trace-1.jsonl"), bytes).expect("room for them");
+    let times = trace::load_all(folder.path());
+    let mut answers = 0;
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Ok(request) = serde_json::from_slice::<Request>(line) {
+            let text = serde_json::to_vec(&request).expect("what was read is written");
+            let again: Request = serde_json::from_slice(&text).expect("and read again");
+            assert_eq!(serde_json::to_vec(&again).expect("written"), text);
+        }
+        let answer = folder.path().join("answer");
+        std::fs::write(&answer, line).expect("room for it");
+        answers += usize::from(matches!(Attached::load(&answer), Ok(Some(_))));
+    }
+    !times.is_empty() && answers > 0
+}
+
+/// A program, or a library of libtorch's: what the dynamic linker will do with it.
+fn program(bytes: &[u8]) -> bool {
+    let file = on_disk(bytes);
+    let _ = graphpatch_loader::why_not_preloaded(file.path());
+    let _ = graphpatch_loader::find_for_program(file.path());
+    let _ = Libtorch::describe(file.path());
+    graphpatch_loader::check_library(file.path()).is_ok()
+}
+
 /// The texts that the command's options and the C ABI take. A parsed text, printed and parsed again, gives the same value.
 fn texts(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes)
         .is_ok_and(|text| text.lines().filter(|line| !is_text(line)).count() == 0)
 }
 
-/// Whether the line is a path, a slice, a patch or a range of runs.
+/// Whether the line is a path, a slice, a patch, a range of runs, a pattern or the sizes of a shape.
 fn is_text(line: &str) -> bool {
     let path = line.parse::<NodePath>();
     if let Ok(path) = &path {
@@ -159,5 +221,11 @@ fn is_text(line: &str) -> bool {
     if let Ok(runs) = &runs {
         assert_eq!(runs.to_string().parse::<RunRange>().expect(line), *runs);
     }
-    path.is_ok() || slice.is_ok() || patch.is_ok() || runs.is_ok()
+    let pattern = line.parse::<Pattern>();
+    if let (Ok(pattern), Ok(path)) = (&pattern, &path) {
+        let _ = pattern.takes("root", path);
+    }
+    let shape = line.parse::<ShapePattern>();
+    let texts = path.is_ok() || slice.is_ok() || patch.is_ok() || runs.is_ok();
+    texts || pattern.is_ok() || shape.is_ok()
 }

@@ -146,9 +146,7 @@ fn package(bytes: &[u8]) -> bool {
     let folder = tempfile::tempdir().expect("a place for files");
     let library = folder.path().join("model.so");
     let at = bytes.windows(5).position(|part| part == b"\n---\n");
-    let (source, names) = at.map_or((bytes, None), |at| {
-        (&bytes[..at], Some(&bytes[at + 5..]))
-    });
+    let (source, names) = at.map_or((bytes, None), |at| (&bytes[..at], Some(&bytes[at + 5..])));
     std::fs::write(library.with_extension("cpp"), source).expect("room for it");
     if let Some(names) = names {
         let crc = crc32fast::hash(source).to_string();

@@ -11,6 +11,8 @@ import reference
 from models import TUPLE_OUTPUT_TREE
 from support import KINDS, Saved, graphpatch, leaves, nodes, same_bits, shape_text
 
+X = torch.arange(96.0).view(2, 3, 4, 4)
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tuple_output_tree_is_the_text_of_the_spec(tuple_output: Callable[[str], Saved], kind: str) -> None:
@@ -88,6 +90,16 @@ def test_optimized_for_inference_runs(transformer: Callable[[str], Saved]) -> No
     bare, result = transformer("scripted").bare(*options).ok(), transformer("scripted").run(*options).ok()
     assert same_bits(bare.outputs, result.outputs)
     assert "softmax" in dict(nodes(result.tree))
+
+
+@pytest.mark.parametrize(
+    "options", [["--freeze"], ["--freeze", "--optimize"], ["--freeze", "--threads", "3"]], ids=" ".join
+)
+def test_a_frozen_module_whose_functions_are_freed(exported: Callable[..., Saved], options: list[str]) -> None:
+    saved = exported("norm", torch.nn.Sequential(torch.nn.InstanceNorm2d(3, track_running_stats=True)).eval(), (X,))
+    bare, result = saved.bare("--runs", 3, *options).ok(), saved.run("--runs", 3, *options).ok()
+    assert same_bits(bare.outputs, result.outputs)
+    assert "instance_norm" in dict(nodes(result.tree))
 
 
 def test_submodule_called_directly_is_the_root(transformer: Callable[[str], Saved], tmp_path: Path) -> None:

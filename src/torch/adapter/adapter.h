@@ -183,7 +183,8 @@ struct Held {
   struct Copy {
     uint32_t frame;
     const void* parameter;
-    // The parameter's memory and shape when the copy was made. A program may give a parameter other memory (`.data = `, `set_`).
+    // The parameter's memory and shape when the copy was made. A program may give a parameter other memory (`.data = `,
+    // `set_`).
     c10::weak_intrusive_ptr<c10::StorageImpl> memory;
     c10::SmallVector<int64_t, 5> sizes;
     int64_t offset;

@@ -95,7 +95,8 @@ static std::shared_ptr<Call>& waiting_call() {
   return call;
 }
 
-// The function that is called, and the class of the module that it is called on. Both are null if this is no method of a module.
+// The function that is called, and the class of the module that it is called on. Both are null if this is no method of a
+// module.
 struct MethodCall {
   GraphFunction* function = nullptr;
   c10::ClassTypePtr type;

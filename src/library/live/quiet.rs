@@ -2,6 +2,7 @@
 //! never run a handler of the program's.
 
 use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 
 /// Starts a thread.
 ///
@@ -22,12 +23,13 @@ pub fn spawn_that_may_exit(start: Start, argument: *mut c_void) -> bool {
     let start =
         unsafe { std::mem::transmute::<Start, extern "C" fn(*mut c_void) -> *mut c_void>(start) };
     masked(|| {
-        let mut thread: libc::pthread_t = 0;
-        // SAFETY: the thread's number is a local; the start routine takes the argument.
+        // A number with glibc, a pointer with musl.
+        let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+        // SAFETY: the thread's number is a local, which is set where the call succeeds; the start routine takes the argument.
         unsafe {
             let answer: c_int =
-                libc::pthread_create(&raw mut thread, std::ptr::null(), start, argument);
-            answer == 0 && libc::pthread_detach(thread) == 0
+                libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), start, argument);
+            answer == 0 && libc::pthread_detach(thread.assume_init()) == 0
         }
     })
 }

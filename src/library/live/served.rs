@@ -66,8 +66,8 @@ pub(super) fn change(number: u64, change: impl FnOnce(&mut Vec<SocketId>)) {
 /// as Python lets a thread of ours have its lock.
 pub(super) fn detached(filter: Filter) {
     SERVED.lock().own = None;
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if !filter.is_closed() {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
         python::end();
     }
 }

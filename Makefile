@@ -125,6 +125,28 @@ sanitize: build ## the C programs that need no libtorch, under the address, unde
 	    UBSAN_OPTIONS=halt_on_error=1 build/sanitize/$$program-$$kind tests/fuzz/seeds/graph-tuple.json build/sanitize/files || exit 1; \
 	    done; done
 
+# C and C++ programs that run libtorch. Neither libtorch nor the library is compiled with a sanitizer: what they allocate and free is
+# seen, and what they do to the programs' memory by functions of the C library. valgrind looks at all code (tests/torch/test_c.py).
+SANITIZE_WITH_TORCH = ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 \
+    TSAN_OPTIONS=allocator_may_return_null=1:ignore_noninstrumented_modules=1
+.PHONY: sanitize-torch
+sanitize-torch: venv build build/libmodel.so ## C and C++ programs that run libtorch, under the address and thread sanitizers
+	@mkdir -p build/sanitize/files
+	@PYTHONPATH=tests/helpers $(PYTHON) -W ignore -c 'import torch, models; torch.jit.script(models.TupleOutputModule()).save("build/sanitize/tuple.pt")'
+	@for kind in address thread; do \
+	    for program in session patches host; do \
+	        $(SANITIZE) -fsanitize=$$kind tests/programs/c/$$program.c -o build/sanitize/$$program-$$kind build/libmodel.so $(SANITIZE_LINK) \
+	            -Wl,-rpath,$(abspath build) $(filter -Wl$(comma)-rpath-link%,$(TORCH_LDFLAGS)) || exit 1; done; \
+	    $(CXX) $(CXXFLAGS) -g1 $(TORCH_CXXFLAGS) $(CPP_USE) -fsanitize=$$kind tests/programs/cpp/modules.cpp \
+	        -o build/sanitize/modules-$$kind $(CPP_LINK) $(TORCH_LDFLAGS) || exit 1; \
+	    export $(SANITIZE_WITH_TORCH); \
+	    echo "sanitize-torch: C, $$kind" >&2; \
+	    build/sanitize/session-$$kind build/sanitize/tuple.pt > /dev/null && \
+	    build/sanitize/patches-$$kind build/sanitize/tuple.pt build/sanitize/files > /dev/null && \
+	    build/sanitize/host-$$kind build/sanitize/files > /dev/null || exit 1; \
+	    for case in $$(build/sanitize/modules-$$kind); do echo "sanitize-torch: C++, $$kind, $$case" >&2; \
+	        build/sanitize/modules-$$kind $$case > /dev/null || exit 1; done; done
+
 .PHONY: stress
 stress: venv build build/libmodel.so ## 64 threads that record, patch, fork and end sessions, in C and in Python: five minutes each, or SECONDS_OF_STRESS
 	SECONDS_OF_STRESS=$(or $(SECONDS_OF_STRESS),300) $(PYTHON) -m pytest tests/hosts/test_crowds.py -q -s $(T)
@@ -447,7 +469,7 @@ build/torch.mk: tests/setup/torch_flags.py FORCE | venv
 FORCE:
 
 # Included only for goals that compile programs: making the fragment needs the Python environment.
-ifneq ($(filter bench test test-view test-hosts test-forms forms hosts stress build/%,$(MAKECMDGOALS)),)
+ifneq ($(filter bench test test-view test-hosts test-forms forms hosts stress sanitize-torch build/%,$(MAKECMDGOALS)),)
 include build/torch.mk
 endif
 

@@ -59,19 +59,30 @@ impl OpenTapes {
     }
 }
 
-/// Adds what the runs have recorded so far.
-pub(crate) fn add_to(graphs: &mut Vec<Graph>, tapes: Vec<(Arc<Root>, Arc<Mutex<Tape>>)>) {
+/// Adds what the runs have recorded so far. Returns the indexes of the graphs that it was added to.
+pub(crate) fn add_to(
+    graphs: &mut Vec<Graph>,
+    tapes: Vec<(Arc<Root>, Arc<Mutex<Tape>>)>,
+) -> Vec<usize> {
+    let mut changed = Vec::new();
     for (root, tape) in tapes {
         let copy = tape.try_lock_for(PATIENCE).map(|tape| tape.clone());
         let Some(tape) = copy else { continue };
         let part = Graph {
-            root: tape.tree(&root.scope.class_name),
+            root: tape.tree(&root.scope.class_name).into(),
             runs: 1,
             ..Graph::new(root.name.as_str())
         };
-        match graphs.iter_mut().find(|graph| graph.name == root.name) {
-            Some(graph) => graph.merge_open(part),
-            None => graphs.push(part),
+        match graphs.iter().position(|graph| graph.name == root.name) {
+            Some(at) => {
+                graphs[at].merge_open(part);
+                changed.push(at);
+            }
+            None => {
+                changed.push(graphs.len());
+                graphs.push(part);
+            }
         }
     }
+    changed
 }

@@ -48,7 +48,7 @@ impl Session {
         let recorded = &mut *self.recorded.lock();
         recorded.changes += 1;
         let part = Graph {
-            root: tape.tree(&root.scope.class_name),
+            root: tape.tree(&root.scope.class_name).into(),
             ..Graph::new(root.name.as_str())
         };
         match recorded.find(&root.name) {
@@ -75,7 +75,7 @@ impl Session {
         }
         recorded.changes += 1;
         graph.merge(Graph {
-            root: tape.tree(&root.scope.class_name),
+            root: tape.tree(&root.scope.class_name).into(),
             runs: 1,
             ..Graph::new(root.name.as_str())
         });

@@ -142,6 +142,20 @@ fn add(session: &Arc<Session>, patch: &str) -> u64 {
 }
 
 #[test]
+fn those_who_ask_for_graphs_share_them_until_they_change() {
+    with_session(|session| {
+        session.set_recording(true);
+        forward(&model()).unwrap();
+        let (mut one, other) = (session.graphs(), session.graphs());
+        assert!(one[0].root.is_shared_with(&other[0].root));
+        assert!(one[0].root.is_shared_with(&session.graphs()[0].root));
+        one[0].root.children.clear();
+        assert!(!other[0].root.children.is_empty());
+        assert_eq!(session.graphs(), other);
+    });
+}
+
+#[test]
 fn a_stream_becomes_the_tree_of_the_spec() {
     with_session(|session| {
         assert!(forward(&model()).is_none(), "an idle session wants no run");

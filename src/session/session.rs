@@ -165,16 +165,16 @@ impl Session {
             let recorded = &mut *self.recorded.lock();
             if recorded.changes == changes {
                 for (known, read) in recorded.graphs.iter_mut().zip(&graphs) {
-                    known.root.clone_from(&read.root);
+                    known.root = read.root.clone();
                 }
                 recorded.read = changes;
             }
         }
         let open = self.open.lock().tapes();
-        open_tapes::add_to(&mut graphs, open);
+        let changed = open_tapes::add_to(&mut graphs, open);
         if lines == OpenLines::Read {
-            for graph in &mut graphs {
-                reader.read(graph);
+            for at in changed {
+                reader.read(&mut graphs[at]);
             }
         }
         graphs

@@ -68,6 +68,8 @@ def below(module: Module) -> Iterator[tuple[str, Module]]:
         if id(here) in around:
             continue
         yield path, here
+        if not len(here._modules):
+            continue  # most modules hold none, and a model may have very many
         around |= {id(here)}
         held = [(name, itself(child)) for name, child in here._modules.items() if child is not None]
         waiting += [(f"{path}.{name}" if path else name, child, around) for name, child in reversed(held)]

@@ -159,7 +159,7 @@ fn what_is_saved_can_be_loaded_however_deep() {
             node = Node::new(Kind::Scope, "s").with_children(vec![node]);
         }
         let saved = GraphFile::new(vec![Graph {
-            root: node,
+            root: node.into(),
             ..Graph::new("g")
         }]);
         saved.save(&file).unwrap();

@@ -27,7 +27,7 @@ impl Graph {
     /// Names that the graph does not know stay as they are. The root, which the graph stands for, is left out.
     pub fn canonical(&self, path: &NodePath) -> NodePath {
         let mut canonical = path.without_root();
-        let mut scope = Some(&self.root);
+        let mut scope = Some(&*self.root);
         for name in &mut canonical.names {
             scope = scope.and_then(|scope| child_or_alias(scope, name));
             match scope {
@@ -115,7 +115,7 @@ impl Graph {
 
     /// Follows names as far as they go; otherwise the last node found, and how many names led to it.
     pub(super) fn walk(&self, names: &[String]) -> std::result::Result<&Node, (&Node, usize)> {
-        let mut node = &self.root;
+        let mut node: &Node = &self.root;
         for (i, name) in names.iter().enumerate() {
             node = child_or_alias(node, name).ok_or((node, i))?;
         }

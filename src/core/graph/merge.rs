@@ -17,13 +17,13 @@ impl Graph {
         // A node that only one side has was missing in the other side's runs. A graph without a finished run shows nothing of
         // that.
         let whole = self.runs > 0 && other.runs > 0;
-        self.root.merge(other.root, whole);
+        self.root.merge(other.root.into(), whole);
         self.runs += other.runs;
     }
 
     /// Adds what an unfinished run has seen so far.
     pub fn merge_open(&mut self, other: Graph) {
-        self.root.merge(other.root, false);
+        self.root.merge(other.root.into(), false);
         self.runs += other.runs;
     }
 }
@@ -43,6 +43,11 @@ impl Node {
     }
 
     fn merge_children(&mut self, others: Vec<Node>, whole: bool) {
+        if self.children.is_empty() && !whole {
+            // The first run of a scope.
+            self.children = others;
+            return;
+        }
         let same = |(a, b): (&Node, &Node)| a.name == b.name;
         if self.children.len() == others.len() && self.children.iter().zip(&others).all(same) {
             // Nearly every run is like the one before it.

@@ -20,6 +20,7 @@ mod find;
 mod merge;
 mod nearest;
 mod ranks;
+mod root;
 mod search;
 mod tree;
 pub mod value;
@@ -35,6 +36,7 @@ pub use expand::{expand, matching};
 pub use file::{FORMAT, GraphFile};
 pub use nearest::{Offer, nearest, nearest_line};
 pub use ranks::{RankGraphs, merge_ranks};
+pub use root::RootNode;
 pub use search::{Hit, Query, ShapePattern};
 pub use tree::{Part, TreeStyle};
 pub use value::{Dim, TensorInfo, Value};
@@ -155,6 +157,12 @@ impl Node {
         Node { children, ..self }
     }
 
+    /// Gives back the memory that the lists of children were made with and do not use.
+    pub fn shrink(&mut self) {
+        self.children.shrink_to_fit();
+        self.children.iter_mut().for_each(Node::shrink);
+    }
+
     /// What it holds, as the tree shows it: `Graph(5)` for a scope, else its value's label.
     pub fn label(&self) -> String {
         match self.is_scope() {
@@ -180,7 +188,7 @@ pub struct Graph {
     /// What was called: class and method, such as `__torch__.Model.forward`.
     pub name: String,
     /// The scope named [`Graph::ROOT`].
-    pub root: Node,
+    pub root: RootNode,
     /// How many runs were merged into it.
     pub runs: u64,
 }
@@ -193,7 +201,7 @@ impl Graph {
     pub fn new(name: impl Into<String>) -> Graph {
         Graph {
             name: name.into(),
-            root: Node::new(Kind::Scope, Graph::ROOT),
+            root: Node::new(Kind::Scope, Graph::ROOT).into(),
             runs: 0,
         }
     }

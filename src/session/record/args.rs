@@ -55,7 +55,10 @@ impl Args {
 
     /// The arguments by position and by keyword. `name` says which node each tensor came from.
     pub fn resolve(&self, name: &dyn Fn(usize) -> Option<Arg>) -> (Vec<Arg>, Vec<(String, Arg)>) {
-        let (mut args, mut kwargs) = (Vec::new(), Vec::new());
+        // Nodes are kept as long as their session, so their lists have no spare room.
+        let positional = self.given.iter().filter(|(key, _)| key.is_empty());
+        let mut args = Vec::with_capacity(positional.count());
+        let mut kwargs = Vec::with_capacity(self.given.len() - args.capacity());
         for (key, given) in &self.given {
             let arg = given.resolve(name);
             match key.is_empty() {

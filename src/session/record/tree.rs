@@ -86,7 +86,10 @@ impl Tape {
             builder.leave();
         }
         match builder.open.pop() {
-            Some(root) => root.node,
+            Some(mut root) => {
+                root.node.shrink();
+                root.node
+            }
             None => Node::new(Kind::Scope, Graph::ROOT),
         }
     }
@@ -116,7 +119,8 @@ struct Builder {
 impl Builder {
     /// Notes where a node was called, as files and addresses that stay true when a library is unloaded.
     fn locate(&mut self, node: &mut Node, source: &Source) {
-        node.frames.clone_from(&source.frames);
+        // Not `clone_from`, which makes room for four.
+        node.frames = source.frames.clone();
         if !source.stack.is_empty() {
             let modules = self.modules.get_or_insert_with(|| {
                 // Listing the modules takes the dynamic linker's lock, which a forked child would find locked forever.

@@ -6,7 +6,7 @@ use super::args::{Args, Source};
 use super::element::Tag;
 use super::tape::Tape;
 use crate::record::Element;
-use graphpatch_core::graph::{Arg, Graph, Kind, Node, Value};
+use graphpatch_core::graph::{Arg, Graph, Kind, Node, SourceLine, Value};
 use graphpatch_core::path::Name;
 
 fn tensor(sizes: &[i64]) -> Element<'_> {
@@ -72,7 +72,7 @@ fn record(length: i64) -> Tape {
 fn a_tape_becomes_a_tree() {
     let tree = record(5).tree("Model");
     let graph = Graph {
-        root: tree,
+        root: tree.into(),
         ..Graph::new("Model.forward")
     };
     let text = graph
@@ -258,4 +258,38 @@ fn scopes_that_are_entered_again_are_the_same_all_the_way_down() {
     let inner = root.children[0].children[0].children.iter();
     let names: Vec<&str> = inner.map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["linear", "add", "mul"]);
+}
+
+/// Nodes are kept as long as their session, and there may be very many.
+#[test]
+fn nodes_have_no_spare_room() {
+    let mut tape = Tape::new(Vec::new());
+    let frame = SourceLine {
+        file: "net.py".into(),
+        line: 3,
+        ..SourceLine::default()
+    };
+    for at in 0..5 {
+        let name = Name::candidate(&format!("add_{at}"));
+        let source = Source {
+            frames: vec![frame.clone()],
+            ..Source::default()
+        };
+        let args = Args::new(&[tensor(&[2]), tensor(&[2])], source);
+        tape.leaf(
+            0,
+            Kind::Op,
+            name,
+            &"aten::add".into(),
+            &[tensor(&[2])],
+            Some(args),
+        );
+    }
+    let root = tape.tree("Model");
+    assert_eq!((root.children.len(), root.children.capacity()), (5, 5));
+    for node in &root.children {
+        assert_eq!((node.frames.len(), node.frames.capacity()), (1, 1));
+        assert_eq!((node.args.len(), node.args.capacity()), (2, 2));
+        assert_eq!(node.kwargs.capacity(), 0);
+    }
 }

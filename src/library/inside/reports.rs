@@ -53,6 +53,9 @@ pub fn report_before_exec() {
     }
 }
 
+/// About how long the lines of a small program take to read, in microseconds.
+const READING: u64 = 10_000;
+
 /// Whether to wait for another thread's report to be done.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
@@ -116,7 +119,8 @@ impl Process {
         self.reports.grown.store(false, Ordering::Relaxed);
         // A full disk or a directory that is gone costs the report, nothing else.
         let _ = catch_unwind(AssertUnwindSafe(|| {
-            let (mut report, kept) = self.report(pid, self.lines(wait));
+            let lines = self.lines(wait);
+            let (mut report, kept) = self.report(pid, lines);
             report.unseen_python = wait == Wait::Yes && self.is_unseen_python();
             if report.runs > 0 || report.error.is_some() || !self.forked.load(Ordering::Relaxed) {
                 let (dir, name) = (&self.options.report_dir, self.file_name(pid));
@@ -124,9 +128,13 @@ impl Process {
                 if report.save(dir, &name).is_ok() {
                     self.reports.seal.reported();
                 }
-                self.reports
-                    .took
-                    .store(self.reports.now() - before, Ordering::Relaxed);
+                let took = self.reports.now() - before;
+                let took = match lines {
+                    OpenLines::Read => took,
+                    // The next report has yet to read lines, so it must not follow at once.
+                    OpenLines::Skip => took.max(READING),
+                };
+                self.reports.took.store(took, Ordering::Relaxed);
                 self.write_times(pid);
                 self.write_values(report, &kept, wait == Wait::Yes);
             }

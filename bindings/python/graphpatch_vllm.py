@@ -9,5 +9,5 @@ import os
 
 def register() -> None:
     """The entry point of the group ``vllm.general_plugins``. Does nothing unless ``GRAPHPATCH_VLLM`` names a folder."""
-    if os.environ.get("GRAPHPATCH_VLLM") and os.environ.get("GRAPHPATCH_DISABLE") != "1":
+    if os.environ.get("GRAPHPATCH_VLLM") and os.environ.get("GRAPHPATCH_DISABLE", "0") in ("", "0"):
         importlib.import_module("libgraphpatch.vllm.install").install()

@@ -26,7 +26,7 @@ use commands::{
     attach, bisect, check, complete, demo, diff, doctor, live, mcp, merge, run, serve, show, sweep,
     view,
 };
-use voice::{USAGE, finish, print, say};
+use voice::{USAGE, finish, print, say, show_on_stderr};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,13 +77,27 @@ enum Sub {
     Demo(demo::Demo),
 }
 
+/// Says what is wrong with the arguments. Without a subcommand the help is shown, which is no message.
+fn complain(error: &clap::Error) {
+    let text = error.render().to_string();
+    match error.kind() {
+        clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => show_on_stderr(&text),
+        _ => {
+            let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+            say(text.replace(
+                "invalid digit found in string",
+                "a whole number is expected",
+            ));
+        }
+    }
+}
+
 fn main() -> ExitCode {
     launch::process::survive_file_limits();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            let text = error.render().to_string();
-            say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            complain(&error);
             return ExitCode::from(USAGE);
         }
         Err(help) => return finish(print(&help.render().to_string()).map(|()| 0)),

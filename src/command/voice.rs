@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use graphpatch_core::file_error;
 use graphpatch_core::plain::plain;
 
 use crate::terminal;
@@ -29,8 +30,8 @@ impl Stop {
     }
 
     /// A file or folder that cannot be written.
-    pub fn not_written(file: &Path, why: impl Display) -> Stop {
-        Stop::usage(format!("{}: cannot be written: {why}", file.display()))
+    pub fn not_written(file: &Path, why: &std::io::Error) -> Stop {
+        file_error::not_written(file, why).into()
     }
 }
 

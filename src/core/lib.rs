@@ -16,12 +16,14 @@
 //! | [`whole`] | files that are read as a whole, and how much of them |
 //! | [`plain`] | text from models, files and other programs, made safe for a terminal |
 //! | [`error`] | the one error type |
+//! | [`file_error`] | what the operating system says of a file, in words |
 #![forbid(unsafe_code)]
 
 #[macro_use]
 mod as_text;
 pub mod error;
 mod fault;
+pub mod file_error;
 pub mod graph;
 pub mod layout;
 pub mod nested;

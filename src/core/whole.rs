@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::file_error;
 
 /// The most bytes that are read from a file on a disk.
 const MOST_OF_FILE: u64 = 4 << 30;
@@ -21,7 +22,7 @@ pub fn read(file: &Path) -> Result<Vec<u8>> {
         file: file.to_owned(),
         why,
     };
-    let unreadable = |why: std::io::Error| fail(why.to_string());
+    let unreadable = |why: std::io::Error| file_error::unreadable(file, &why);
     let mut opened = File::open(file).map_err(unreadable)?;
     let found = opened.metadata().map_err(unreadable)?;
     let most = match found.is_file() {

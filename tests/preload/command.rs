@@ -1,5 +1,6 @@
 //! The command itself: its exit codes, its refusals, signals sent to it.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::shop::*;
@@ -99,7 +100,10 @@ fn mistakes_stop_before_the_program() {
         ),
         (&["--against", &absent, "--patch", "a=zero"], "absent"),
         (&["--on-error", "explode"], "explode"),
-        (&["--patch", &add("absent.npy")], "absent.npy: No such file"),
+        (
+            &["--patch", &add("absent.npy")],
+            "absent.npy: there is no such file",
+        ),
         (
             &["--patch", &add("text.npy")],
             "text.npy: the beginning: not an npy file",
@@ -115,12 +119,12 @@ fn mistakes_stop_before_the_program() {
             ".npy, .safetensors, .gguf, .pt or .pth",
         ),
         (&["--patch", "a[0]=probe", "--save", &out], "takes no slice"),
-        (&["--patches", &absent], "absent/g.json: No such file"),
+        (&["--patches", &absent], "absent/g.json: the folder"),
         (
             &["--patches", &typo],
             "typo.toml: line 3, column 8: unknown kind",
         ),
-        (&["--patches", &file], "absent.npy: No such file"),
+        (&["--patches", &file], "absent.npy: there is no such file"),
         (
             &["--probe", "a"],
             "a=probe: nothing says where its values go; add --save FILE",
@@ -165,6 +169,32 @@ fn mistakes_stop_before_the_program() {
         run(Command::new(GRAPHPATCH).args(["--help"])).status.code(),
         Some(0)
     );
+}
+
+#[test]
+fn messages_say_what_to_do() {
+    let shop = Shop::new();
+    let script = shop.path("script.py");
+    std::fs::write(&script, "").expect("write");
+    let program = |name: &Path| text(&run(graphpatch(&[]).arg(name)).stderr);
+    assert!(program(&script).contains("start it by python "));
+    assert!(program(Path::new("/")).contains("it is a folder"));
+    assert!(program(Path::new("/etc/passwd")).contains("chmod +x /etc/passwd"));
+    let graph = shop.path("g.json");
+    std::fs::write(&graph, "{\"format\": 1, \"graphs\": []}").expect("write");
+    let show = |options: [&str; 2]| {
+        let said = run(Command::new(GRAPHPATCH)
+            .arg("show")
+            .arg(&graph)
+            .args(options));
+        text(&said.stderr)
+    };
+    assert!(show(["--depth", "two"]).contains("'--depth <N>': a whole number is expected"));
+    assert!(show(["--shape", "x,3"]).contains("expected sizes such as"));
+    let alone = run(&mut Command::new(GRAPHPATCH));
+    assert!(alone.status.code() == Some(2) && text(&alone.stderr).starts_with("Look inside"));
+    let nothing = run(graphpatch(&["--tree"]).arg("true"));
+    assert!(text(&nothing.stderr).contains("; `graphpatch doctor -- true` says"));
 }
 
 #[test]

@@ -182,7 +182,7 @@ def test_bad_files_stop_before_the_program(floats: tuple[Saved, Tensor], tmp_pat
     save_file({"clean": torch.zeros(1), "corrupt": torch.zeros(1)}, tmp_path / "two.safetensors")
     torch.save(torch.zeros(1), tmp_path / "torch.safetensors")
     for value, hint in [
-        ("missing.npy", "No such file"),
+        ("missing.npy", "there is no such file"),
         ("half.npy", "39 bytes"),
         ("text.npy", "<U1"),
         ("objects.npy", "Python objects"),

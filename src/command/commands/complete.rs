@@ -118,7 +118,7 @@ impl Complete {
         if let Some(folder) = &self.man {
             return clap_mangen::generate_to(all, folder)
                 .map(|()| 0)
-                .map_err(|why| Stop::not_written(folder, why));
+                .map_err(|why| Stop::not_written(folder, &why));
         }
         let mut seen = HashSet::new();
         let mut text = String::new();

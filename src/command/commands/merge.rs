@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use graphpatch_core::error::Error;
+use graphpatch_core::file_error::unreadable;
 use graphpatch_core::graph::{Graph, GraphFile, RankGraphs, Value, merge_ranks};
 use graphpatch_core::path::{Glob, NodePath};
 
@@ -36,7 +37,7 @@ impl Merge {
         {
             let file = self.output.display();
             return Err(Stop::usage(format!(
-                "{file}: it is one of the graphs to be merged"
+                "{file}: it is one of the graphs to be merged; name another file by -o"
             )));
         }
         let merged = merge(&files)?;
@@ -92,7 +93,7 @@ fn expand(pattern: &Path) -> Result<Vec<PathBuf>, Stop> {
         _ => Path::new("."),
     };
     let entries = std::fs::read_dir(folder);
-    let entries = entries.map_err(|why| Stop::usage(format!("{}: {why}", folder.display())))?;
+    let entries = entries.map_err(|why| unreadable(pattern, &why))?;
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())

@@ -93,7 +93,8 @@ impl Show {
             Some(given) if !given.is_empty() => given.clone(),
             _ => return Ok(None),
         };
-        let named = given.starts_with(|c: char| c.is_alphabetic() || c == '_');
+        let named =
+            given.starts_with(|c: char| c.is_alphabetic() || c == '_') && !given.contains(',');
         if named && !given.starts_with("Tensor(") && self.path.is_root() {
             self.path = given.parse()?;
             self.shape = Some(String::new());

@@ -92,12 +92,35 @@ pub fn check_program(argv: &[OsString]) -> Result<(), Stop> {
     }
     let name = Path::new(program).display();
     Err(Stop::usage(if !program.as_bytes().contains(&b'/') {
-        format!("{name}: not found in PATH")
+        format!(
+            "{name}: no program of this name is in PATH{}",
+            here(program)
+        )
     } else if Path::new(program).exists() {
-        format!("{name}: is not an executable file")
+        format!("{name}: is not an executable file{}", how_to_start(program))
     } else {
         format!("{name}: no such program")
     }))
+}
+
+/// For a name without a folder that is a file in this one: how to say that it is meant.
+fn here(program: &OsString) -> String {
+    let path = Path::new(program);
+    match path.extension() {
+        Some(end) if end == "py" && path.is_file() => how_to_start(program),
+        _ if path.is_file() => format!("; the file in this folder is ./{}", path.display()),
+        _ => String::new(),
+    }
+}
+
+/// What may start a file that is no program.
+fn how_to_start(program: &OsString) -> String {
+    let path = Path::new(program);
+    match path.extension().and_then(|end| end.to_str()) {
+        _ if path.is_dir() => "; it is a folder".to_owned(),
+        Some("py") => format!("; start it by python {}", path.display()),
+        _ => format!("; if it is a program, chmod +x {} lets it start", path.display()),
+    }
 }
 
 /// The exit code. For a program that a signal has ended it is, as in a shell, 128 plus the signal's number.

@@ -171,7 +171,10 @@ impl Outcome {
         }
         let first = self.reports.first();
         let hint = match first.and_then(|report| report.libtorch.as_deref()) {
-            None => String::new(),
+            None => format!(
+                "; `graphpatch doctor -- {}` says whether it finds a libtorch",
+                wanted.program
+            ),
             Some(libtorch) if self.reports.iter().any(|report| report.flat) => {
                 match wanted.run_at.is_empty() {
                     true => format!(" (it loads libtorch {libtorch}, but called no operation)"),

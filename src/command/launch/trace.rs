@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use graphpatch_core::error::Error;
+use graphpatch_core::file_error::not_written;
 use graphpatch_core::output::replace;
 use graphpatch_protocol::Report;
 use graphpatch_protocol::trace::{Event, EventKind};
@@ -12,10 +13,7 @@ use serde_json::{Value, json};
 /// Writes the trace.
 pub fn save(file: &Path, events: &[Event], reports: &[Report]) -> Result<(), Error> {
     let trace = json!({ "traceEvents": all(events, reports), "displayTimeUnit": "ns" });
-    replace(file, format!("{trace}\n").as_bytes()).map_err(|why| Error::File {
-        file: file.to_owned(),
-        why: format!("cannot be written: {why}"),
-    })
+    replace(file, format!("{trace}\n").as_bytes()).map_err(|why| not_written(file, &why))
 }
 
 fn all(events: &[Event], reports: &[Report]) -> Vec<Value> {

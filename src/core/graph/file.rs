@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
+use crate::file_error::not_written;
 use crate::nested;
 use crate::output::replace;
 use crate::whole;
@@ -47,7 +48,7 @@ impl GraphFile {
             ));
         }
         json.push(b'\n');
-        replace(file, &json).map_err(|e| fail(format!("cannot be written: {e}")))
+        replace(file, &json).map_err(|why| not_written(file, &why))
     }
 
     /// Reads a file, naming the place where it is damaged, foreign or from a later version.
@@ -185,10 +186,12 @@ fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(8) == Some(&b'{') && bytes.get(5..8) == Some(&[0; 3]) {
         return Some("a safetensors file, whose values `graphpatch diff --values` compares");
     }
-    if bytes.is_empty() {
-        return Some("empty");
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => Some("empty"),
+        Some(_) if bytes.contains(&0) => Some("binary"),
+        Some(b'{' | b'[') => None,
+        Some(_) => Some("a text, not JSON"),
     }
-    bytes.contains(&0).then_some("binary")
 }
 
 /// The path of the node that a place such as `graphs[0].root.children[3].value` is in, in brackets; empty outside of one.

@@ -92,7 +92,8 @@ fn names_the_place() {
         ),
         ("", "the beginning", "it is empty"),
         ("\u{0}PK", "the beginning", "it is binary"),
-        ("not json", "line 1, column 2", "damaged, not valid JSON"),
+        ("not json", "the beginning", "it is a text, not JSON"),
+        ("{not json", "line 1, column 2", "damaged, not valid JSON"),
         ("PK\u{3}\u{4}...", "the beginning", "torch.save"),
         (
             "\u{8}\0\0\0\0\0\0\0{}",

@@ -219,7 +219,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let absent = dir.path().join("absent.npy");
         let error = npy::read(&absent).unwrap_err().to_string();
-        assert!(error.contains("absent.npy: No such file"), "{error}");
+        assert!(
+            error.contains("absent.npy: there is no such file"),
+            "{error}"
+        );
         let folder = dir.path().join("folder.safetensors");
         std::fs::create_dir(&folder).unwrap();
         let error = safetensors::read(&folder, "k").unwrap_err().to_string();

@@ -6,18 +6,18 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::fault::Fault;
+use crate::file_error::unreadable;
 
 /// Opens a file and gives its length. Only regular files are taken: others could block, or give their bytes only once.
 pub(super) fn open(file: &Path) -> Result<(File, u64)> {
-    let fail = |why: String| Error::File {
-        file: file.to_owned(),
-        why,
-    };
-    let meta = std::fs::metadata(file).map_err(|why| fail(why.to_string()))?;
+    let meta = std::fs::metadata(file).map_err(|why| unreadable(file, &why))?;
     if !meta.is_file() {
-        return Err(fail("is not a regular file".to_owned()));
+        return Err(Error::File {
+            file: file.to_owned(),
+            why: "is not a regular file".to_owned(),
+        });
     }
-    let opened = File::open(file).map_err(|why| fail(why.to_string()))?;
+    let opened = File::open(file).map_err(|why| unreadable(file, &why))?;
     Ok((opened, meta.len()))
 }
 

@@ -13,6 +13,7 @@ use super::missing::missing;
 use super::{Dtype, HostTensor};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
+use crate::file_error::reason;
 use crate::output::{as_file_error, replace_with};
 
 /// The format's own limit.
@@ -79,6 +80,24 @@ fn all(reader: &mut (impl Read + Seek), length: u64) -> Result<Vec<(String, Host
         .collect()
 }
 
+/// The kind of a file of another format, recognized by its first bytes.
+fn kind_of(bytes: &[u8; 8]) -> Option<&'static str> {
+    match bytes {
+        [b'P', b'K', 3, 4, ..] => {
+            Some("a zip archive, as torch.save and torch.jit.save write them")
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some("an npy array"),
+        [b'G', b'G', b'U', b'F', ..] => Some("a GGUF file"),
+        _ if bytes
+            .iter()
+            .all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t')) =>
+        {
+            Some("a text")
+        }
+        _ => None,
+    }
+}
+
 /// Where the elements begin, and the header.
 fn header(reader: &mut (impl Read + Seek), length: u64) -> Result<(u64, Metadata), Fault> {
     let foreign = |why: &str| {
@@ -92,7 +111,13 @@ fn header(reader: &mut (impl Read + Seek), length: u64) -> Result<(u64, Metadata
     let size = u64::from_le_bytes(size);
     let left = length.saturating_sub(8);
     if size > left.min(LONGEST_HEADER) {
-        return Err(foreign(&format!("{size} bytes of header in {left} bytes")));
+        return Err(match kind_of(&size.to_le_bytes()) {
+            Some(what) => Fault::at(
+                "the beginning",
+                format!("not a safetensors file: it is {what}"),
+            ),
+            None => foreign(&format!("{size} bytes of header in {left} bytes")),
+        });
     }
     let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
     fill(reader, &mut text, "the header")?;
@@ -184,7 +209,7 @@ pub fn save<T: Borrow<HostTensor>>(file: &Path, tensors: &[(String, T)]) -> Resu
     }
     // The format's order: wide dtypes first, so that all data is aligned; then by name.
     given.sort_by(|left, right| right.0.cmp(&left.0).then(left.1.cmp(right.1)));
-    replace_with(file, |new| write(new, &given)).map_err(|why| fail(why.to_string()))
+    replace_with(file, |new| write(new, &given)).map_err(|why| fail(reason(file, &why)))
 }
 
 /// Writes the tensors in this order. The crate's own function for files makes them by `tempfile` (see [`WorkFolder`]).

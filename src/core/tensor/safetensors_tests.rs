@@ -115,8 +115,13 @@ fn refusals_name_the_place() {
         (vec![], "size", "not a safetensors file: it has less"),
         (
             b"PK\x03\x04 a checkpoint of torch".to_vec(),
-            "size",
-            "not a safetensors file",
+            "the beginning",
+            "not a safetensors file: it is a zip archive, as torch.save",
+        ),
+        (
+            b"{\"format\": 1}".to_vec(),
+            "the beginning",
+            "not a safetensors file: it is a text",
         ),
         (
             file("{}", &[])[..9].to_vec(),

@@ -67,7 +67,7 @@ impl Experiment {
         let pairs = format!("{first}\n{second}\n").repeat(self.cases.len() + 1);
         for (name, text) in [(PATCHES, patches), (TOKENS, pairs)] {
             let file = folder.join(name);
-            replace(&file, text.as_bytes()).map_err(|why| Stop::not_written(&file, why))?;
+            replace(&file, text.as_bytes()).map_err(|why| Stop::not_written(&file, &why))?;
         }
         Ok(())
     }

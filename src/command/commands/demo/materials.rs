@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use graphpatch_core::file_error::reason;
 use graphpatch_core::output::replace;
 
 use crate::voice::{Stop, say};
@@ -25,7 +26,7 @@ impl Materials {
         python: &OsStr,
         program: Option<&Path>,
     ) -> Result<Materials, Stop> {
-        std::fs::create_dir_all(folder).map_err(|why| Stop::not_written(folder, why))?;
+        std::fs::create_dir_all(folder).map_err(|why| Stop::not_written(folder, &why))?;
         for (name, content) in [
             ("encoder.zip", TEMPLATE),
             ("encoder.py", ENCODER.as_bytes()),
@@ -67,7 +68,7 @@ fn keep(file: &Path, content: &[u8]) -> Result<(), Stop> {
     if std::fs::read(file).is_ok_and(|found| found == content) {
         return Ok(());
     }
-    replace(file, content).map_err(|why| Stop::not_written(file, why))
+    replace(file, content).map_err(|why| Stop::not_written(file, &why))
 }
 
 fn encode(folder: &Path, python: &OsStr) -> Result<(), Stop> {
@@ -75,7 +76,12 @@ fn encode(folder: &Path, python: &OsStr) -> Result<(), Stop> {
     command.arg(folder.join("encoder.py")).arg(folder);
     let done = command.stdin(Stdio::null()).output();
     let name = python.to_string_lossy();
-    let done = done.map_err(|why| Stop::usage(format!("{name}: {why}; name one by --python")))?;
+    let done = done.map_err(|why| {
+        Stop::usage(format!(
+            "{name}: {}; name a Python by --python",
+            reason(Path::new(python), &why)
+        ))
+    })?;
     if done.status.success() {
         return Ok(());
     }
@@ -93,7 +99,7 @@ fn link(folder: &Path, program: &Path) -> Result<(), Stop> {
     let part = beside(&to);
     symlink(&program, &part)
         .and_then(|()| std::fs::rename(&part, &to))
-        .map_err(|why| Stop::not_written(&to, why))
+        .map_err(|why| Stop::not_written(&to, &why))
 }
 
 /// A temporary name in the same folder that no other demo uses. The file is renamed when it is complete, as another demo may
@@ -114,5 +120,5 @@ fn script(folder: &Path, python: &OsStr) -> Result<(), Stop> {
     std::fs::write(&part, text)
         .and_then(|()| std::fs::set_permissions(&part, PermissionsExt::from_mode(0o755)))
         .and_then(|()| std::fs::rename(&part, &file))
-        .map_err(|why| Stop::not_written(&file, why))
+        .map_err(|why| Stop::not_written(&file, &why))
 }

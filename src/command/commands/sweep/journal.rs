@@ -34,7 +34,7 @@ impl Journal {
         settings: &Settings,
         restart: bool,
     ) -> Result<(Journal, Vec<Row>), Stop> {
-        let fail = |why: std::io::Error| Stop::usage(format!("{}: {why}", path.display()));
+        let fail = |why: std::io::Error| Stop::not_written(&path, &why);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

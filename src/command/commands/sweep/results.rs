@@ -1,6 +1,7 @@
 //! The end of a sweep: its table and picture are saved, and the results are printed.
 
 use graphpatch_core::error::Error;
+use graphpatch_core::file_error::not_written;
 use graphpatch_core::output::replace;
 use graphpatch_core::patch::RunRange;
 
@@ -49,12 +50,8 @@ impl Sweep {
             table.save(file).map_err(|why| not_saved(&why))?;
         }
         if let Some(file) = &self.heat_map {
-            replace(file, svg::picture(table).as_bytes()).map_err(|why| {
-                not_saved(&Error::File {
-                    file: file.clone(),
-                    why: format!("cannot be written: {why}"),
-                })
-            })?;
+            replace(file, svg::picture(table).as_bytes())
+                .map_err(|why| not_saved(&not_written(file, &why)))?;
         }
         Ok(())
     }

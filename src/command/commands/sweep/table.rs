@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use graphpatch_core::error::Error;
+use graphpatch_core::file_error::not_written;
 use graphpatch_core::output::replace;
 use graphpatch_core::path::NodePath;
 use serde::{Deserialize, Serialize};
@@ -189,7 +190,7 @@ impl Table {
                 ));
             }
         };
-        replace(file, &text).map_err(|why| fail(why.to_string()))
+        replace(file, &text).map_err(|why| not_written(file, &why))
     }
 
     /// The same columns as in CSV, with null for what was not measured; and the settings, as JSON in the metadata.
@@ -272,7 +273,7 @@ impl Table {
         let place =
             |why: &serde_json::Error| format!("line {} column {}", why.line(), why.column());
         let any: serde_json::Value = serde_json::from_slice(&bytes)
-            .map_err(|why| fail(place(&why), format!("{foreign}: {why}")))?;
+            .map_err(|why| fail(place(&why), format!("{foreign}: it is no JSON")))?;
         if any["format"] != FORMAT {
             return Err(fail("`format`".into(), foreign.into()));
         }

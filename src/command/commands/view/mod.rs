@@ -18,7 +18,6 @@ pub mod values;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use graphpatch_core::error::Error;
 use graphpatch_core::graph::{Graph, GraphFile, Node};
 use graphpatch_core::output::replace;
 use graphpatch_core::path::{NodePath, Pattern};
@@ -271,12 +270,7 @@ fn write(file: &Path, text: &str) -> Result<(), Stop> {
 }
 
 fn write_bytes(file: &Path, bytes: &[u8]) -> Result<(), Stop> {
-    replace(file, bytes).map_err(|why| {
-        Stop::from(Error::File {
-            file: file.to_owned(),
-            why: format!("cannot be written: {why}"),
-        })
-    })
+    replace(file, bytes).map_err(|why| Stop::not_written(file, &why))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from itertools import groupby
@@ -70,6 +71,24 @@ def test_pages_can_be_read_without_the_checkout() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
     for page in PAGES:
         assert not re.search(r"/(?:root|home|work)/", page.read_text("utf-8")), page
+
+
+def test_the_page_of_python_has_every_public_name() -> None:
+    page = (DOCS / "reference/python.md").read_text("utf-8")
+    tree = ast.parse((ROOT / "bindings/python/libgraphpatch/__init__.py").read_text("utf-8"))
+    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    (names,) = map(ast.literal_eval, lists)
+    assert [name for name in names if not name.startswith("_") and not re.search(rf"\b{name}\b", page)] == []
+
+
+def test_the_page_of_variables_has_every_one_that_is_read() -> None:
+    """Those that a user sets are read while the program runs; ``env!`` is read by the compiler."""
+    page = (DOCS / "reference/environment.md").read_text("utf-8")
+    files = [*(ROOT / "src").rglob("*.rs"), *(ROOT / "src").rglob("*.py"), *(ROOT / "bindings/python").rglob("*.py")]
+    files = [file for file in files if "test" not in file.name and file.name != "build.rs"]
+    named = {name for file in files for name in re.findall(r'(?<!env!\()"(GRAPHPATCH_[A-Z_]+)"', file.read_text("utf-8"))}
+    assert "GRAPHPATCH_CACHE" in named
+    assert sorted(name for name in named if f"`{name}`" not in page) == []
 
 
 def test_the_make_targets_exist() -> None:

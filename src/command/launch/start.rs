@@ -119,7 +119,10 @@ fn how_to_start(program: &OsString) -> String {
     match path.extension().and_then(|end| end.to_str()) {
         _ if path.is_dir() => "; it is a folder".to_owned(),
         Some("py") => format!("; start it by python {}", path.display()),
-        _ => format!("; if it is a program, chmod +x {} lets it start", path.display()),
+        _ => format!(
+            "; if it is a program, chmod +x {} lets it start",
+            path.display()
+        ),
     }
 }
 

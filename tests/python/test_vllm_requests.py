@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import graphpatch_vllm
 from libgraphpatch import PatchableGraph, load_tensor
 from libgraphpatch.vllm.asked import asked
 from libgraphpatch.vllm.checked import places
@@ -342,3 +343,17 @@ def test_a_call_that_names_another_classs_call_is_seen() -> None:
     with pg.recording():
         pg(torch.ones(4, 8))
     assert pg.graph.layer.up.output._shape == (range(2, 5), 8)
+
+
+@pytest.mark.parametrize("disable, installs", [(None, True), ("", True), ("0", True), ("1", False), ("yes", False)])
+def test_the_plugin_can_be_switched_off(disable: str | None, installs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``GRAPHPATCH_DISABLE`` means here what it means everywhere: empty and ``0`` switch nothing off, all else does."""
+    installed: list[str] = []
+    module = SimpleNamespace(install=lambda: installed.append("installed"))
+    monkeypatch.setattr(graphpatch_vllm.importlib, "import_module", lambda name: module)
+    monkeypatch.setenv("GRAPHPATCH_VLLM", "folder")
+    monkeypatch.delenv("GRAPHPATCH_DISABLE", raising=False)
+    if disable is not None:
+        monkeypatch.setenv("GRAPHPATCH_DISABLE", disable)
+    graphpatch_vllm.register()
+    assert bool(installed) == installs

@@ -76,7 +76,9 @@ def test_pages_can_be_read_without_the_checkout() -> None:
 def test_the_page_of_python_has_every_public_name() -> None:
     page = (DOCS / "reference/python.md").read_text("utf-8")
     tree = ast.parse((ROOT / "bindings/python/libgraphpatch/__init__.py").read_text("utf-8"))
-    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    lists = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
     (names,) = map(ast.literal_eval, lists)
     assert [name for name in names if not name.startswith("_") and not re.search(rf"\b{name}\b", page)] == []
 
@@ -86,7 +88,9 @@ def test_the_page_of_variables_has_every_one_that_is_read() -> None:
     page = (DOCS / "reference/environment.md").read_text("utf-8")
     files = [*(ROOT / "src").rglob("*.rs"), *(ROOT / "src").rglob("*.py"), *(ROOT / "bindings/python").rglob("*.py")]
     files = [file for file in files if "test" not in file.name and file.name != "build.rs"]
-    named = {name for file in files for name in re.findall(r'(?<!env!\()"(GRAPHPATCH_[A-Z_]+)"', file.read_text("utf-8"))}
+    named = {
+        name for file in files for name in re.findall(r'(?<!env!\()"(GRAPHPATCH_[A-Z_]+)"', file.read_text("utf-8"))
+    }
     assert "GRAPHPATCH_CACHE" in named
     assert sorted(name for name in named if f"`{name}`" not in page) == []
 

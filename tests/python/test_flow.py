@@ -168,7 +168,7 @@ def test_blocks_in_one_another(pg: PatchableGraph) -> None:
     assert torch.equal(inner, net.norm(net.h[2](net.norm(other))[0])) and torch.equal(outer, by_hand(net, X, {1}))
 
 
-def test_gradients_pass_by(pg: PatchableGraph) -> None:
+def test_gradients_go_around_a_skipped_module(pg: PatchableGraph) -> None:
     x = X.clone().requires_grad_()
     with pg.patch({"h_1": SkipPatch(value="hidden")}):
         (patched,) = torch.autograd.grad(pg(x)[:, 0].sum(), x)

@@ -176,7 +176,7 @@ def test_a_module_below_the_root_with_a_call_of_its_own() -> None:
         assert not pg(X).any()
 
 
-def test_a_call_that_adds_to_torchs() -> None:
+def test_a_class_whose_call_adds_to_the_result_of_torchs_own() -> None:
     module = AddsToTorchs()
     bare = module(X)
     pg = PatchableGraph(module, X)

@@ -96,7 +96,7 @@ def test_a_run_that_the_patch_was_not_for(pg: PatchableGraph) -> None:
         assert not pg(X).any()
 
 
-def test_each_entering_is_asked_alone(pg: PatchableGraph) -> None:
+def test_a_block_that_is_entered_again_reports_for_itself(pg: PatchableGraph) -> None:
     block = pg.patch({"encoder.output": ZeroPatch()})
     with block:
         pg(X)

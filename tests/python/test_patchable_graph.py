@@ -54,7 +54,7 @@ def test_options_of_the_package_graphpatch_are_taken() -> None:
     assert len(PatchableGraph(Net(), ExtractionOptions(error_on_compilation_failure=True), x).graph) == 4
 
 
-def test_it_is_asked_as_the_module_is() -> None:
+def test_attributes_and_type_checks_reach_the_module() -> None:
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)
     assert isinstance(pg, Net) and isinstance(pg, nn.Module) and type(pg) is PatchableGraph

@@ -99,7 +99,7 @@ def test_nan_and_signed_zeros_are_kept_bit_by_bit() -> None:
     assert seen == [[pattern] * 3 for pattern in bits if pattern != bits[1]]
 
 
-def test_it_can_be_used_as_the_run_could_use_it() -> None:
+def test_a_kept_value_is_an_inference_tensor_only_if_its_run_was_in_inference_mode() -> None:
     """Memory of a run in inference mode must not be used again: such a tensor can never take part in a gradient."""
     pg = PatchableGraph(Function(lambda x: x + 1), torch.zeros(3))
     probe = ProbePatch[Tensor]()
@@ -115,7 +115,7 @@ def test_it_can_be_used_as_the_run_could_use_it() -> None:
 
 
 @torch.no_grad()
-def test_who_asks_during_runs_gets_whole_values() -> None:
+def test_a_probe_that_is_read_while_runs_go_on_never_mixes_two_of_them() -> None:
     """All elements of a run's value are equal, so that a mixture of two runs shows."""
     pg = PatchableGraph(Function(lambda x: x + 1), torch.zeros(20_000))
     probe = ProbePatch[Tensor]()

@@ -44,7 +44,7 @@ def test_each_forward_has_its_own_names() -> None:
 
 
 @torch.no_grad()
-def test_a_forward_that_took_the_place_of_the_classs() -> None:
+def test_a_forward_whose_code_is_replaced_has_the_new_names() -> None:
     class Changing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x + 1

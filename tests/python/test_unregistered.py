@@ -63,7 +63,7 @@ def test_they_are_patched_in_every_run() -> None:
         assert torch.equal(pg(X), bare)
 
 
-def test_they_live_no_longer_for_it() -> None:
+def test_modules_that_are_not_registered_are_not_kept_alive() -> None:
     net = Net()
     pg = PatchableGraph(net, X)
     gone = weakref.ref(net.holder.linear)

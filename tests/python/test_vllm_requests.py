@@ -237,13 +237,13 @@ def test_a_request_that_nobody_has_checked_harms_no_other(server: Server, path: 
         ([{"path": "layers_0.up.weight", "kind": "zero"}], "which all requests share"),
     ],
 )
-def test_what_is_none_is_refused(server: Server, given: Any, why: str) -> None:
+def test_a_request_that_is_malformed_is_refused(server: Server, given: Any, why: str) -> None:
     with pytest.raises(ValueError) as refused:
         places(asked(given), server.folder, "7", 3, 20)
     assert str(refused.value).startswith("graphpatch") and why in str(refused.value)
 
 
-def test_a_graph_of_nobody_is_refused(server: Server) -> None:
+def test_a_request_before_the_graph_is_known_is_refused(server: Server) -> None:
     with pytest.raises(ValueError, match="not recorded yet"):
         places(asked([patch("zero")]), server.folder, "8", 3, 20)
 

@@ -107,7 +107,7 @@ def test_a_server_with_us_computes_the_same(bare: dict[str, Any], steered: dict[
         assert [one["logprobs"] for one in steered[name]] == [one["logprobs"] for one in bare["eight"]]
 
 
-def test_seven_of_eight_are_bit_identical(bare: dict[str, Any], steered: dict[str, Any]) -> None:
+def test_the_requests_beside_a_patched_one_are_bit_identical(bare: dict[str, Any], steered: dict[str, Any]) -> None:
     for number, (with_us, without) in enumerate(zip(steered["one of eight"], bare["eight"], strict=True)):
         same = with_us["tokens"] == without["tokens"] and with_us["logprobs"] == without["logprobs"]
         assert same == (number != 3), number

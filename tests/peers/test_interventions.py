@@ -76,6 +76,12 @@ def page() -> str:
     said = [
         "# Interventions, and how long they are",
         "",
+        "This page is a collection to copy from: find the row that is like your experiment, and take its code from the second part.",
+        "",
+        "The code uses these names: `model` is a GPT-2 (here one of two layers with random weights), `H` its blocks, `pg` is",
+        "`PatchableGraph(model, x)`. `x`, `clean` and `corrupted` are token ids, `metric` makes a number of an output, `vector`, `noise` and",
+        "`basis` are tensors, `sae` and `lora` are modules. The result is `y`.",
+        "",
         f"{len(FOUND)} interventions: what libgraphpatch gives equals, up to 1e-5, what plain PyTorch gives with hooks. Columns "
         "count statements, of",
         "the same intervention in PyTorch and in five packages; `–` stands where none is given.",

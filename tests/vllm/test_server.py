@@ -121,7 +121,9 @@ def hooked_tokens(offline: list[Any]) -> list[int]:
     return offline[8][0]["tokens"]
 
 
-def test_one_of_eight_requests_is_steered_and_the_others_are_not(server: Server, bare_tokens: list[list[int]], hooked_tokens: list[int]) -> None:
+def test_one_of_eight_requests_is_steered_and_the_others_are_not(
+    server: Server, bare_tokens: list[list[int]], hooked_tokens: list[int]
+) -> None:
     steering = {"path": OUTPUT, "kind": "add", "value": STEER}
     with ThreadPoolExecutor(8) as pool:
         answers = [*pool.map(lambda number: server.tokens(number, *([steering] if number == 3 else [])), range(8))]

@@ -35,6 +35,7 @@ pub fn reason(file: &Path, why: &std::io::Error) -> String {
         }
         ErrorKind::NotFound => "there is no such file".to_owned(),
         ErrorKind::IsADirectory => "it is a folder, not a file".to_owned(),
+        ErrorKind::NotADirectory if folder.is_dir() => "it is not a folder".to_owned(),
         ErrorKind::NotADirectory => format!("{} is not a folder", folder.display()),
         ErrorKind::PermissionDenied => "permission denied".to_owned(),
         ErrorKind::StorageFull => "no space is left on its disk".to_owned(),
@@ -68,6 +69,9 @@ mod tests {
         assert!(read("link").ends_with("link: its symbolic links lead nowhere"));
         assert!(read(".").ends_with("it is a folder, not a file"));
         assert!(read("text/file").ends_with("text is not a folder"));
+        let text = dir.path().join("text");
+        let why = std::fs::read_dir(&text).expect_err("no folder");
+        assert!(reason(&text, &why).ends_with("it is not a folder"));
         let other = std::io::Error::from_raw_os_error(24);
         let said = not_written(Path::new("f"), &other).to_string();
         assert_eq!(said, "f: cannot be written: Too many open files");

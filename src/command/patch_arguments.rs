@@ -248,8 +248,8 @@ mod tests {
             "\"b[0]\"",
             "path is missing",
             "\"c..d\"",
-            "p.toml: No such",
-            "e: /nonexistent/d.npy: No",
+            "/nonexistent/p.toml: the folder /nonexistent is not there",
+            "e: /nonexistent/d.npy: the folder /nonexistent is not there",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -148,7 +148,11 @@ fn what_cannot_be_written_whole_leaves_the_old_file() {
     assert_eq!(names(&shop.path("")), ["page.html"]);
     let output = run(&mut view(&["--dot", "-o", "/dev/full"]));
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
-    assert!(told(&output).contains("No space left"), "{}", told(&output));
+    assert!(
+        told(&output).contains("no space is left on its disk"),
+        "{}",
+        told(&output)
+    );
 }
 
 /// The last report is written when the program ends. Above the program's limit for files, the report is lost, but the program

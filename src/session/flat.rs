@@ -103,10 +103,11 @@ impl Flat {
             self.run.root.name
         ));
         self.stop_recording();
-        match &self.run.plan {
-            Some(_) => (Next::Stopped(self.run.wants()), news),
-            None => (Next::Over, Some(News::Last)),
-        }
+        let next = match &self.run.plan {
+            Some(_) => Next::Stopped(self.run.wants()),
+            None => Next::Over,
+        };
+        (next, Some(News::Last))
     }
 
     pub(crate) fn session(&self) -> Arc<Session> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::flat::{Flat, LIMIT, Next};
 use super::run_tests::ATTACH;
-use super::{Root, Scope, Session, ValueKind, ops};
+use super::{News, Root, Scope, Session, ValueKind, ops};
 use crate::record::{Element, Tag};
 
 fn tensor(identity: usize) -> Element<'static> {
@@ -106,7 +106,8 @@ fn a_run_without_end_is_recorded_up_to_a_limit_and_patched_on() {
             assert_eq!(run.advance().0, Next::GoOn);
             assert!(!op(&mut run, add));
         }
-        let (next, _) = run.advance();
+        let (next, news) = run.advance();
+        assert_eq!(news, Some(News::Last), "the whole graph is reported");
         assert_eq!(matches!(next, Next::Stopped(_)), patched, "{next:?}");
         assert_eq!(next == Next::Over, !patched);
         assert!(session.notes()[0].contains("--run-at"));

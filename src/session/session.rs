@@ -27,7 +27,7 @@ pub enum News {
     Counts,
     /// A graph has changed.
     Grown,
-    /// A graph has changed, and this thread may report nothing more.
+    /// A graph has changed, and its run records nothing more. There may be no other news of this thread's.
     Last,
 }
 

@@ -126,9 +126,22 @@ void keep_places(torch::jit::Node* node) {
   node->setCallStack(kept);
 }
 
+static bool was_inlined(const torch::jit::Node* node);
+
+static bool has_inlined(const torch::jit::Block& block) {
+  const auto nodes = block.nodes();
+  return std::any_of(nodes.begin(), nodes.end(), was_inlined);
+}
+
+// The node, or one in its blocks.
+static bool was_inlined(const torch::jit::Node* node) {
+  const auto blocks = node->blocks();
+  return node->callstack() ||
+         std::any_of(blocks.begin(), blocks.end(), [](const torch::jit::Block* block) { return has_inlined(*block); });
+}
+
 bool may_have_lost_places(const torch::jit::Graph& graph) {
-  const auto nodes = graph.nodes();
-  return std::any_of(nodes.begin(), nodes.end(), [](const torch::jit::Node* node) { return node->callstack().has_value(); });
+  return has_inlined(*graph.block());
 }
 
 void give_scope_source() {

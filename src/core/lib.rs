@@ -24,6 +24,7 @@ mod as_text;
 pub mod error;
 mod fault;
 pub mod file_error;
+mod file_kind;
 pub mod graph;
 pub mod layout;
 pub mod nested;

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from libgraphpatch import PatchableGraph, ZeroPatch
+from nets import Around
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -68,15 +69,6 @@ class Line(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.line(x) * 3
-
-
-class Around(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)
 
 
 def test_the_code_of_what_was_inlined_names_where_it_was_called() -> None:

@@ -11,15 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
-
-
-class Around(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)
+from nets import Around
 
 
 class Innermost(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from libgraphpatch import PatchableGraph, PatchError, ZeroPatch
 from libgraphpatch.errors import PathError
+from nets import Around
 
 X = torch.ones(2, 3)
 
@@ -56,15 +57,6 @@ def test_a_value_of_another_kind_than_was_recorded(kind: str, said: str) -> None
         with pytest.raises(PatchError) as refused:
             pg(X)
     assert said in str(refused.value)
-
-
-class Around(nn.Module):
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)
 
 
 def test_notes_of_a_scripted_module_reach_every_graph() -> None:

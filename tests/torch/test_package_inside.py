@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import aoti
+from held import Holder
 from libgraphpatch import AddPatch, Patch, PatchableGraph, PatchError, ProbePatch, ReplacePatch, ZeroPatch
 from libgraphpatch.packages import Named, name_package
 from support import GRAPHPATCH, PROGRAMS, Result, run_process, same_bits, trees_in
@@ -20,13 +21,9 @@ BEFORE = "aoti_model."
 KINDS = ("linear", "matmul", "matmul_1", "softmax", "gelu", "layer_norm")
 
 
-class Holder(nn.Module):
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self.model = torch._inductor.aoti_load_package(str(file))
-
-    def forward(self, x: Tensor) -> Any:
-        return self.model(x)
+def holder(file: Path) -> Holder:
+    """A module that calls the package."""
+    return Holder(torch._inductor.aoti_load_package(str(file)))
 
 
 @dataclass
@@ -76,9 +73,9 @@ def _both(folder: Path, name: str) -> Both:
     named = name_package(program, plain, x, output=file, also=None if name == "gpt" else (also,))
     module = program.module()
     with torch.no_grad():
-        apart = (module(x) - Holder(plain)(x)).abs().max().item()
+        apart = (module(x) - holder(plain)(x)).abs().max().item()
         tolerance = 8 * apart + 1e-6 * module(x).abs().max().item()
-    package = PatchableGraph(Holder(file), x)
+    package = PatchableGraph(holder(file), x)
     return Both(plain, file, inputs, x, also, named, PatchableGraph(module, x), package, tolerance)
 
 
@@ -150,7 +147,7 @@ def test_every_named_value_is_probed(gpt: Both) -> None:
     with torch.no_grad(), gpt.program.patch(probes), gpt.package.patch(others):
         bare = gpt.package(gpt.x)
         gpt.program(gpt.x)
-    assert same_bits(bare, Holder(gpt.plain)(gpt.x)), "looking changes nothing"
+    assert same_bits(bare, holder(gpt.plain)(gpt.x)), "looking changes nothing"
     for path, probe in probes.items():
         kept = others[BEFORE + path].activation
         assert torch.allclose(probe.activation, kept, rtol=1e-4, atol=1e-4), path
@@ -196,7 +193,7 @@ def test_two_models_in_one_process_and_other_sizes(gpt: Both, free: Both) -> Non
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.one, self.other = Holder(gpt.file), Holder(free.file)
+            self.one, self.other = holder(gpt.file), holder(free.file)
 
         def forward(self, ids: Tensor, x: Tensor) -> tuple[Any, Any]:
             return self.one(ids), self.other(x)
@@ -226,6 +223,6 @@ def test_names_of_another_compilation_are_refused(gpt: Both, free: Both, tmp_pat
     wrong = tmp_path / "wrong.pt2"
     wrong.write_bytes(free.plain.read_bytes())
     aoti.copy_names(gpt.file, wrong)
-    pg = PatchableGraph(Holder(wrong), free.x)
+    pg = PatchableGraph(holder(wrong), free.x)
     assert any("was made for another compilation" in note for note in pg.notes), pg.notes
     assert "aoti_model" in pg.graph.keys() and "norm" not in str(repr(pg.graph))

@@ -9,6 +9,7 @@ use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::file_error::not_written;
+use crate::file_kind;
 use crate::nested;
 use crate::output::replace;
 use crate::whole;
@@ -168,18 +169,7 @@ fn of_json(error: serde_json::Error) -> Fault {
 
 /// The kind of a file that is not JSON, recognized by its first bytes.
 fn other_kind(bytes: &[u8]) -> Option<&'static str> {
-    const KINDS: [(&[u8], &str); 6] = [
-        (b"\x89PNG", "a PNG image"),
-        (
-            b"PK\x03\x04",
-            "a zip archive, as torch.save and torch.jit.save write them",
-        ),
-        (b"\x7fELF", "a program or library"),
-        (b"\x93NUMPY", "an npy array"),
-        (b"\x1f\x8b", "compressed with gzip"),
-        (b"%PDF", "a PDF"),
-    ];
-    if let Some((_, what)) = KINDS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+    if let Some(what) = file_kind::known(bytes) {
         return Some(what);
     }
     // A safetensors file begins with the header's length in eight bytes, then the header.

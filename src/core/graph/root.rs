@@ -39,10 +39,3 @@ impl DerefMut for RootNode {
         Arc::make_mut(&mut self.0)
     }
 }
-
-impl RootNode {
-    /// Whether both are the same nodes in memory.
-    pub fn is_shared_with(&self, other: &RootNode) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}

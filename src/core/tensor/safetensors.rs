@@ -14,6 +14,7 @@ use super::{Dtype, HostTensor};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::file_error::reason;
+use crate::file_kind;
 use crate::output::{as_file_error, replace_with};
 
 /// The format's own limit.
@@ -80,22 +81,10 @@ fn all(reader: &mut (impl Read + Seek), length: u64) -> Result<Vec<(String, Host
         .collect()
 }
 
-/// The kind of a file of another format, recognized by its first bytes.
-fn kind_of(bytes: &[u8; 8]) -> Option<&'static str> {
-    match bytes {
-        [b'P', b'K', 3, 4, ..] => {
-            Some("a zip archive, as torch.save and torch.jit.save write them")
-        }
-        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some("an npy array"),
-        [b'G', b'G', b'U', b'F', ..] => Some("a GGUF file"),
-        _ if bytes
-            .iter()
-            .all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t')) =>
-        {
-            Some("a text")
-        }
-        _ => None,
-    }
+/// The kind of a file of another format, whose first bytes these are.
+fn other_kind(bytes: [u8; 8]) -> Option<&'static str> {
+    let is_text = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+    file_kind::known(&bytes).or_else(|| bytes.iter().all(is_text).then_some("a text"))
 }
 
 /// Where the elements begin, and the header.
@@ -111,7 +100,7 @@ fn header(reader: &mut (impl Read + Seek), length: u64) -> Result<(u64, Metadata
     let size = u64::from_le_bytes(size);
     let left = length.saturating_sub(8);
     if size > left.min(LONGEST_HEADER) {
-        return Err(match kind_of(&size.to_le_bytes()) {
+        return Err(match other_kind(size.to_le_bytes()) {
             Some(what) => Fault::at(
                 "the beginning",
                 format!("not a safetensors file: it is {what}"),

@@ -68,6 +68,17 @@ class Net(nn.Module):
         return checkpoint(inner, x, use_reentrant=self.reentrant) if self.nested else inner(x)
 
 
+class Around(nn.Module):
+    """Calls a given module, and nothing else."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x)
+
+
 class Calls(nn.Module):
     """Calls a given module between operations of its own."""
 

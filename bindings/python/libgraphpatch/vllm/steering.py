@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from .._files import beside
 from .._graphs import Graphs
 from .._library import lib, made
 from .._optional import needed
@@ -158,6 +159,5 @@ class Steering:
 
 def _save(values: dict[str, torch.Tensor], file: Path) -> None:
     save_file = needed("safetensors.torch", "safetensors").save_file
-    part = file.with_suffix(".part")
-    save_file({path: value.contiguous().cpu() for path, value in values.items()}, part)
-    part.replace(file)
+    with beside(file) as part:
+        save_file({path: value.contiguous().cpu() for path, value in values.items()}, part)

@@ -449,8 +449,8 @@ typedef struct GpCore {
   void (*flat_now)(uint32_t on);
   void (*flat_end)(void);
 
-  /* Called for every lock of the adapter's, before it is taken and after it is given back. A fork of the process waits until no
-   * thread is between the two calls, so that the child finds the lock free. Calls nest. */
+  /* Called before the adapter takes a lock, or lets others take theirs, and after that. A fork of the process waits until no
+   * thread is between the two calls, so that the child finds these locks free. Calls nest. */
   void (*lock_enter)(void);
   void (*lock_leave)(void);
 

@@ -37,6 +37,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
             **more,  # type: ignore[call-overload]
         )
         self.bare = self.tell("run")
@@ -99,7 +100,9 @@ def start(obeys: str, model: dict[str, str]) -> Iterator[Callable[..., Program]]
 
         yield begin
         for program in started:
-            program.process.kill()
+            # With its children, which may hold its streams.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.process.pid, signal.SIGKILL)
             program.process.communicate()
 
 
@@ -141,7 +144,9 @@ def test_children_that_are_forked_meanwhile_are_right(start: Callable[..., Progr
     for _ in range(TIMES):
         program.attach()
         program.is_patched_and_bare_again()
-    assert re.fullmatch(r"right \d+ wrong 0", program.tell("children"))
+    # A child may come while a thread of its parent asks libtorch, under a lock of libtorch's, for the callbacks that attaching
+    # has changed: docs/explanation/threads.md.
+    assert re.fullmatch(r"right \d+ wrong 0 hung [01]", program.tell("children"))
     program.end()
 
 

@@ -162,6 +162,18 @@ def test_two_clients_and_lines_that_are_no_requests(
     assert served.end() == ("", "", 7)
 
 
+def test_one_client_too_many_is_told_so(start: Callable[..., Served]) -> None:
+    served = start("cpp", *LIVE)
+    clients = [Client(served) for _ in range(32)]
+    assert all(client.ask(do="hello")["ok"] for client in clients)
+    why = "it has 32 clients already: close one of them"
+    assert served.live(clients[0].ask(do="hello")["pid"], "counts", code=2) == f"graphpatch: {why}\n"
+    assert served.listening() == [], "the command looks for all that have room for it"
+    clients.pop().close()
+    wait_until(lambda: len(served.listening()) == 1, "a free place")
+    assert served.end() == ("", "", 7)
+
+
 def test_nobody_else_can_connect(start: Callable[..., Served]) -> None:
     served = start("cpp", *LIVE)
     file = served.folder / f"{served.pid()}.sock"

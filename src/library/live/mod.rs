@@ -60,6 +60,7 @@ pub fn start(session: &Arc<Session>) -> Result<()> {
 ///
 /// [`Error::State`] when another session is served; [`Error::File`] when there can be no socket.
 fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
+    wait_for_one_that_is_ending();
     let mut state = SERVED.lock();
     if let Some(served) = &state.served {
         let elsewhere = folder.is_some_and(|folder| served.file.parent() != Some(folder));
@@ -89,6 +90,7 @@ fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
         open: vec![listener.id],
         filter,
         number,
+        is_ending: false,
     });
     if !AT_END.swap(true, Ordering::AcqRel) {
         // SAFETY: a function of this library; the C library calls it before it unloads the library.
@@ -105,6 +107,7 @@ fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
 
 /// The session that is served, or else the one that was attached only for live control.
 pub fn known() -> Option<Arc<Session>> {
+    wait_for_one_that_is_ending();
     let state = SERVED.lock();
     let served = state.served.as_ref().map(|served| &served.session);
     served.or(state.own.as_ref()).cloned()
@@ -115,12 +118,27 @@ pub fn keep(session: &Arc<Session>) {
     SERVED.lock().own = Some(Arc::clone(session));
 }
 
-/// Stops listening. Waits until the thread has removed the patches that came by the socket, for `PATIENCE` at most, as
-/// the thread may be busy with a request.
+/// Stops listening. Waits until the thread has removed the patches that came by the socket.
 pub fn stop() {
-    let Some(number) = wake() else {
-        return;
+    if let Some(number) = wake() {
+        wait_for_end(number);
+    }
+}
+
+/// A thread that was told to end may be there still. Its session may be attached no more, and clients of its socket are cut off.
+fn wait_for_one_that_is_ending() {
+    let number = {
+        let state = SERVED.lock();
+        let ending = state.served.as_ref().filter(|served| served.is_ending);
+        ending.map(|served| served.number)
     };
+    if let Some(number) = number {
+        wait_for_end(number);
+    }
+}
+
+/// Waits until the thread of this number has ended, for `PATIENCE` at most, as it may be busy with a request.
+fn wait_for_end(number: u64) {
     let is_there = || {
         SERVED
             .lock()

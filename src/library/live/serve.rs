@@ -1,11 +1,14 @@
 //! The thread: it waits for clients and for their lines.
 
+use std::io::Write;
 use std::os::unix::net::UnixListener;
+
+use serde_json::json;
 
 use super::client::Client;
 use super::quiet;
 use super::requests::Serving;
-use super::served::{change, done};
+use super::served::{change, done, ending};
 use super::socket::{self, Own};
 use graphpatch_core::error::{Error, Result};
 
@@ -59,6 +62,7 @@ fn serve(mut listener: Own<UnixListener>, mut serving: Serving, number: u64) {
             accept(&mut listener, &mut clients, number);
         }
     }
+    ending(number);
     // A client that has asked for the end gets its answer.
     for client in &mut clients {
         client.finish();
@@ -79,10 +83,15 @@ fn poll_for(fd: libc::c_int, events: libc::c_short) -> libc::pollfd {
 /// Accepts the next client, if its process runs as this user or as root.
 fn accept(listener: &mut Own<UnixListener>, clients: &mut Vec<Client>, number: u64) {
     change(number, |open| {
-        let Some(Ok((stream, _))) = listener.get().map(|listener| listener.accept()) else {
+        let Some(Ok((mut stream, _))) = listener.get().map(|listener| listener.accept()) else {
             return;
         };
-        if clients.len() >= MOST_CLIENTS || !socket::is_users(&stream) {
+        if !socket::is_users(&stream) {
+            return;
+        }
+        if clients.len() >= MOST_CLIENTS {
+            let answer = json!({"ok": false, "error": format!("it has {MOST_CLIENTS} clients already: close one of them")});
+            let _ = stream.write_all(format!("{answer}\n").as_bytes());
             return;
         }
         if let Ok(client) = Client::new(stream) {

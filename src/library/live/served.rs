@@ -21,6 +21,8 @@ pub(super) struct Served {
     pub(super) filter: Filter,
     /// Tells a thread that has been stopped from the next one.
     pub(super) number: u64,
+    /// The thread is about to end: whoever wants to listen anew waits for that.
+    pub(super) is_ending: bool,
 }
 
 /// Whether, and what, this process serves.
@@ -36,6 +38,15 @@ pub(super) struct State {
     pub(super) started: u64,
     /// The session that was attached only for live control. It stays attached, idle, when live control has stopped.
     pub(super) own: Option<Arc<Session>>,
+}
+
+/// Called by the thread before it gives its last answers.
+pub(super) fn ending(number: u64) {
+    if let Some(served) = &mut SERVED.lock().served
+        && served.number == number
+    {
+        served.is_ending = true;
+    }
 }
 
 /// Called by the thread at its end. `sockets` closes its sockets; the lock is held meanwhile, so that a fork waits for that.

@@ -26,22 +26,29 @@ extern const GpCore* core;
 // The dispatch key above autograd and autocast whose boxed fallback sees every call of a thread that includes it.
 constexpr c10::DispatchKey kKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 
-// Holds a mutex. Every mutex of the adapter's is held through this class: a fork waits for it, so that the child finds it free.
-class Lock {
+// While it lives, a fork of the process waits, so that the child finds the locks free that this thread takes. It stands around
+// calls that take locks of libtorch's or of the dynamic linker's and that the program alone would not make at this time.
+class ForksWait {
 public:
-  explicit Lock(std::mutex& mutex) : mutex_(mutex) {
+  ForksWait() {
     core->lock_enter();
-    mutex_.lock();
   }
-  ~Lock() {
-    mutex_.unlock();
+  ~ForksWait() {
     core->lock_leave();
   }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
+  ForksWait(const ForksWait&) = delete;
+  ForksWait& operator=(const ForksWait&) = delete;
+};
+
+// Holds a mutex. Every mutex of the adapter's is held through this class.
+class Lock {
+public:
+  explicit Lock(std::mutex& mutex) : held_(mutex) {
+  }
 
 private:
-  std::mutex& mutex_;
+  const ForksWait forks_wait_; // made before the mutex is locked, and destroyed after it is unlocked
+  const std::lock_guard<std::mutex> held_;
 };
 
 inline GpStr gp_str(const std::string& s) {

@@ -80,6 +80,7 @@ void list_parameters(const c10::ClassTypePtr& type, const std::string& prefix, s
 std::shared_ptr<const ScriptRoot> make_root(GraphFunction& function, const c10::ClassTypePtr& type) {
   auto root = std::make_shared<ScriptRoot>();
   const std::string name = qualified(type) + "." + function.name();
+  const ForksWait forks_wait; // libtorch looks up operators and types
   try {
     std::string lost;
     auto graph = instrument(function, type, root->scope, root->scopes, lost, root->waits);

@@ -12,7 +12,7 @@ namespace graphpatch::packages {
 
 uint64_t objects_removed() {
   uint64_t removed = 0;
-  core->lock_enter(); // a lock of the dynamic linker's is taken, and a fork has to find it free
+  const ForksWait forks_wait;
   dl_iterate_phdr(
       [](dl_phdr_info* object, size_t size, void* removed) {
         if (size >= offsetof(dl_phdr_info, dlpi_subs) + sizeof(object->dlpi_subs))
@@ -20,7 +20,6 @@ uint64_t objects_removed() {
         return 1;
       },
       &removed);
-  core->lock_leave();
   return removed;
 }
 
@@ -30,7 +29,7 @@ static bool is_sealed(uintptr_t address) {
     uintptr_t address;
     bool found;
   } search{address, false};
-  core->lock_enter(); // as above
+  const ForksWait forks_wait;
   dl_iterate_phdr(
       [](dl_phdr_info* object, size_t, void* data) {
         auto& search = *static_cast<Search*>(data);
@@ -43,7 +42,6 @@ static bool is_sealed(uintptr_t address) {
         return search.found ? 1 : 0;
       },
       &search);
-  core->lock_leave();
   return search.found;
 }
 
@@ -65,9 +63,8 @@ bool replace_word(void** word, void* with) {
 static const link_map* library_at(const void* address) {
   Dl_info info{};
   void* map = nullptr;
-  core->lock_enter();
+  const ForksWait forks_wait;
   const bool found = dladdr1(address, &info, &map, RTLD_DL_LINKMAP) != 0;
-  core->lock_leave();
   return found ? static_cast<const link_map*>(map) : nullptr;
 }
 
@@ -136,14 +133,13 @@ void* function_for(const void* address, const std::string& symbol) {
   const link_map* map = library_at(address);
   if (!map)
     return nullptr;
-  core->lock_enter();
+  const ForksWait forks_wait;
   void* library = dlopen(map->l_name, RTLD_NOLOAD | RTLD_LAZY);
   void* found = library ? dlsym(library, symbol.c_str()) : nullptr;
   if (!found)
     found = dlsym(RTLD_DEFAULT, symbol.c_str());
   if (library)
     dlclose(library);
-  core->lock_leave();
   return found;
 }
 

@@ -73,6 +73,7 @@ void Frames::find() {
   calls.erase(std::remove_if(calls.begin(), calls.end(), [](const auto& call) { return call.expired(); }), calls.end());
   if (!calls.empty() || !is_told_of_calls())
     return;
+  const ForksWait forks_wait; // libtorch reads a file's source lines when it is first asked for one
   const auto stack = torch::jit::currentCallstack(); // innermost first
   for (size_t i = stack.size(); i-- > 0;) {
     const torch::jit::StackEntry& entry = stack[i];

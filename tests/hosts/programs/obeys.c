@@ -4,7 +4,8 @@
  *   signals       from now on a timer interrupts it a thousand times a second; counts these and signals of number SIGRTMIN
  *   counted       how many signals of number SIGRTMIN came, if the timer's came, too
  *   fork          from now on a thread forks children that run the model
- *   children      how many children were right (bare, or with a zero for the output) and wrong, once there are twenty more
+ *   children      how many children were right (bare, or with a zero for the output), wrong, and hung (for ten seconds), once
+ *                 there are twenty more
  *   compute       when it has answered, computes for four seconds without a system call, before it waits for the next line
  *   small         as `compute`, while a thread with little stack computes for two seconds and then waits for an event
  *   waits         whether that thread waits still
@@ -41,10 +42,11 @@ enum { HEARS = 900, SPEAKS = 901, TAKEN = 700 };
 
 static model *shared;
 static float bare;
-static atomic_long rang, came, right, wrong;
+static atomic_long rang, came, right, wrong, hung;
 static struct stat own;
 static int computes;
-static atomic_int ended;
+static atomic_int ended, last;
+static pthread_t forks;
 
 static void count(int number) {
   ++*(number == SIGALRM ? &rang : &came);
@@ -83,16 +85,24 @@ static void small(void) {
   computes = 1;
 }
 static void *fork_often(void *nothing) {
-  for (;;) {
+  while (!last) {
     int status = 0;
     pid_t child = fork();
     if (!child) {
+      alarm(10);
       float sum = model_sum(shared);
       _exit(sum == bare || sum == 0 ? 0 : 1);
     }
-    ++*(waitpid(child, &status, 0) == child && !status ? &right : &wrong);
+    waitpid(child, &status, 0);
+    ++*(!status ? &right : WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? &hung : &wrong);
   }
   return nothing;
+}
+/* glibc does not let a child have the lock that `exit` holds while it calls handlers: no fork may be under way then. */
+static int end(void) {
+  last = 1;
+  if (forks) pthread_join(forks, NULL);
+  return 7;
 }
 static void take(void) {
   for (int i = 3; i < HEARS; ++i) close(i);
@@ -125,7 +135,6 @@ static void limit(const char *what) {
 static void obey(const char *line, char *said) {
   struct itimerval often = {{0, 1000}, {0, 1000}};
   struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
-  pthread_t thread;
   strcpy(said, "done");
   if (!strcmp(line, "run")) sprintf(said, "%a", (double)model_sum(shared));
   else if (!strcmp(line, "signals")) {
@@ -136,10 +145,10 @@ static void obey(const char *line, char *said) {
   else if (!strcmp(line, "compute")) computes = 1;
   else if (!strcmp(line, "small")) small();
   else if (!strcmp(line, "waits")) strcpy(said, ended ? "no" : "yes");
-  else if (!strcmp(line, "fork")) pthread_create(&thread, NULL, fork_often, NULL);
+  else if (!strcmp(line, "fork")) pthread_create(&forks, NULL, fork_often, NULL);
   else if (!strcmp(line, "children")) {
     for (long then = right + wrong; right + wrong < then + 20;) usleep(1000);
-    sprintf(said, "right %ld wrong %ld", (long)right, (long)wrong);
+    sprintf(said, "right %ld wrong %ld hung %ld", (long)right, (long)wrong, (long)hung);
   } else if (!strcmp(line, "descriptors")) {
     *said = 0;
     for (int i = 0; i < 64; ++i)
@@ -168,7 +177,7 @@ int main(void) {
   for (size_t length = 0;;) {
     ssize_t got = read(HEARS, line + length, 1);
     if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return 7;
+    if (got <= 0) return end();
     if (line[length] != '\n') {
       length += length + 2 < sizeof line;
       continue;

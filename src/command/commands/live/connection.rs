@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use graphpatch_core::error::Error;
 use graphpatch_protocol::live::{Hello, PROTOCOL, Request};
@@ -20,9 +19,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to a socket. `None` if no process listens there any more.
-    pub fn open(socket: &Path) -> Option<Result<Connection, Stop>> {
-        let stream = UnixStream::connect(socket).ok()?;
+    /// Connects to a socket. `None` if the process is about to listen no more: its socket still accepts clients, but it hangs up.
+    pub fn open(stream: UnixStream) -> Option<Result<Connection, Stop>> {
         let mut connection = Connection {
             lines: BufReader::new(stream),
             said: String::new(),
@@ -35,7 +33,12 @@ impl Connection {
                 recording: false,
             },
         };
-        let hello = connection.ask(&Request::Hello {}).and_then(read);
+        match connection.exchange(&Request::Hello {}) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(why) => return Some(Err(why)),
+        }
+        let hello = connection.answer().and_then(read);
         Some(hello.and_then(|process: Hello| {
             if process.protocol != PROTOCOL {
                 return Err(Stop::usage(format!(
@@ -50,18 +53,28 @@ impl Connection {
 
     /// The answer, if it is not an error.
     pub fn ask(&mut self, request: &Request) -> Result<Value, Stop> {
+        if !self.exchange(request)? {
+            let pid = self.process.pid;
+            return Err(Stop::usage(format!(
+                "process {pid} has hung up: it has ended, or somebody has told it to listen no more"
+            )));
+        }
+        self.answer()
+    }
+
+    /// Sends a request and keeps the answer's line. False if the process has hung up.
+    fn exchange(&mut self, request: &Request) -> Result<bool, Stop> {
         let mut line =
             serde_json::to_string(request).map_err(|why| Error::Internal(why.to_string()))?;
         line.push('\n');
         self.said.clear();
         let done = self.lines.get_mut().write_all(line.as_bytes());
         let done = done.and_then(|()| self.lines.read_line(&mut self.said));
-        if done.is_err() || !self.said.ends_with('\n') {
-            let pid = self.process.pid;
-            return Err(Stop::usage(format!(
-                "process {pid} has hung up: it has ended, or somebody has told it to listen no more"
-            )));
-        }
+        Ok(done.is_ok() && self.said.ends_with('\n'))
+    }
+
+    /// The line that was kept, as JSON.
+    fn answer(&self) -> Result<Value, Stop> {
         let answer: Value =
             serde_json::from_str(&self.said).map_err(|why| Error::Internal(why.to_string()))?;
         match answer.get("error").and_then(Value::as_str) {

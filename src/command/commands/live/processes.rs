@@ -1,5 +1,6 @@
 //! Which processes listen, and which of them is meant.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use graphpatch_core::plain::plain_line;
@@ -28,12 +29,16 @@ fn all(pid: Option<u32>) -> Result<Vec<Connection>, Stop> {
             if number.is_none() || pid.is_some_and(|pid| number != Some(pid)) {
                 continue;
             }
-            match Connection::open(&file) {
+            let Ok(stream) = UnixStream::connect(&file) else {
+                // A process that was killed has left its socket behind.
+                let _ = std::fs::remove_file(&file);
+                continue;
+            };
+            match Connection::open(stream) {
                 Some(Ok(connection)) => found.push(connection),
                 Some(Err(why)) if pid.is_some() => return Err(why),
                 Some(Err(why)) => say(why.message),
-                // A process that was killed has left its socket behind.
-                None => drop(std::fs::remove_file(&file)),
+                None => {}
             }
         }
     }

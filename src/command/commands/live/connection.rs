@@ -68,9 +68,10 @@ impl Connection {
             serde_json::to_string(request).map_err(|why| Error::Internal(why.to_string()))?;
         line.push('\n');
         self.said.clear();
-        let done = self.lines.get_mut().write_all(line.as_bytes());
-        let done = done.and_then(|()| self.lines.read_line(&mut self.said));
-        Ok(done.is_ok() && self.said.ends_with('\n'))
+        // A process that has hung up may have said why before.
+        let _ = self.lines.get_mut().write_all(line.as_bytes());
+        let read = self.lines.read_line(&mut self.said);
+        Ok(read.is_ok() && self.said.ends_with('\n'))
     }
 
     /// The line that was kept, as JSON.

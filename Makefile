@@ -8,8 +8,9 @@ SHELL := bash
 # GRAPHPATCH_PYTHON names an interpreter that has the packages of tests/requirements.txt. Without it, .venv is made and used.
 PYTHON := $(or $(GRAPHPATCH_PYTHON),.venv/bin/python)
 JOBS ?= $(shell nproc)
-# As many processes as cores. Tests that share a costly fixture run in one process (tests/conftest.py).
-PYTEST = $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup
+# As many processes as cores. Tests that share a costly fixture run in one process (tests/conftest.py). A test that hangs fails after
+# ten minutes and shows where; HANG=0 waits for ever, as long runs need.
+PYTEST = $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup --timeout $(or $(HANG),600)
 # Installs the packages that only one suite needs into a folder, so that they are not part of the Python environment.
 INSTALL_INTO = $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-compile --target
 # Unoptimized on purpose: compiling libtorch's headers takes half as long, and the programs spend their time inside libtorch.
@@ -229,6 +230,7 @@ matrix: venv build build/cpp_methods ## what equals plain PyTorch: docs/matrix.m
 
 # CI runs a part of the host programs in a minute or two. All of them, each bare and instrumented, take half an hour of two cores.
 .PHONY: hosts
+hosts: HANG = 0
 hosts: venv build build/libmodel.so ## every host program bare and under `graphpatch run`; T='-k ends' passes arguments to pytest
 	HOSTS=all $(PYTEST) tests/hosts -q $(T)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from . import _distributed, _dynamo, _own_backward
+from . import _distributed, _dynamo, _exchanged, _own_backward
 from ._absent import note_absent_parameters
 from ._call_values import Settle, changed_inputs, changed_output, fail_value, show_inputs, show_output
 from ._direct_forward import see_direct_calls
@@ -89,6 +89,7 @@ def install() -> None:
             return
         _original = Module.__call__
         _own_backward.install()
+        _exchanged.install()
         _distributed.install()
         if native is not None:
             _configure()

@@ -13,6 +13,7 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -224,6 +225,8 @@ void held_end(void* held);
 void held_free(void* held);
 // Keeps the addresses of these tensors in use while the run of this thread lasts.
 void keep_addresses(const void* const* identities, size_t n);
+// Takes back what `keep_addresses` and `remember` did for one tensor. Returns whether there was anything.
+bool let_go(const void* identity);
 
 // Includes the dispatch key on this thread: `arm` for the core, `watch` while there are copies whose writes must be seen.
 void arm(uint32_t on);
@@ -270,11 +273,18 @@ public:
   }
   void clear() {
     items_.clear();
+    keys_.clear();
   }
 
 private:
   std::vector<GpItem> items_;
+  std::vector<std::unique_ptr<const std::string>> keys_; // the names of keys that are no texts
 };
+
+// The name of a dict's key, as in Python: of a text, an integer or a boolean. Other keys have none.
+std::optional<std::string> key_text(const c10::IValue& key);
+// The dict's key of that name; None if it has none.
+c10::IValue key_named(const c10::Dict<c10::IValue, c10::IValue>& dict, const std::string& name);
 
 // Whether this is a list whose elements may be tensors, or containers of tensors.
 inline bool may_hold_tensors(const c10::IValue& value) {

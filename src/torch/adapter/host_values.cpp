@@ -211,6 +211,22 @@ void register_host_operators() {
       Operator(
           "graphpatch::keep_classes(int callback) -> ()",
           [](Stack& stack) { keep_classes_by(reinterpret_cast<TorchCallback>(torch::jit::pop(stack).toInt())); }, alias),
+      // Called around an exchange of two tensors, which libtorch refuses if somebody holds one of them weakly. `let_go` returns
+      // whether this thread's run did; `keep` has it hold the tensor again.
+      Operator(
+          "graphpatch::let_go(int address) -> bool",
+          [](Stack& stack) {
+            const int64_t address = torch::jit::pop(stack).toInt();
+            stack.emplace_back(let_go(reinterpret_cast<const void*>(address)));
+          },
+          alias),
+      Operator(
+          "graphpatch::keep(int address) -> ()",
+          [](Stack& stack) {
+            const auto* identity = reinterpret_cast<const void*>(torch::jit::pop(stack).toInt());
+            keep_addresses(&identity, 1);
+          },
+          alias),
       // Called around the forward of a torch.autograd.Function, through whose own backward gradients will go.
       Operator(
           "graphpatch::own_backward(bool on) -> bool",

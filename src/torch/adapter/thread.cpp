@@ -101,4 +101,14 @@ void keep_addresses(const void* const* identities, size_t n) {
   });
 }
 
+bool let_go(const void* identity) {
+  if (!this_thread().held)
+    return false;
+  auto& seen = held().seen;
+  const size_t before = seen.size();
+  const auto is_it = [&](const WeakTensor& one) { return one._unsafe_get_target() == identity; };
+  seen.erase(std::remove_if(seen.begin(), seen.end(), is_it), seen.end());
+  return seen.size() != before;
+}
+
 } // namespace graphpatch

@@ -165,6 +165,21 @@ class DictOutput(nn.Module):
         return {"double": x * 2.0, "half": x / 2.0}
 
 
+class NumberedOutput(nn.Module):
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
+        return {1: x * 2.0, -5: x / 2.0}
+
+
+class FlaggedOutput(nn.Module):
+    def forward(self, x: Tensor) -> dict[bool, Tensor]:
+        return {True: x * 2.0, False: x / 2.0}
+
+
+class MeasuredOutput(nn.Module):
+    def forward(self, x: Tensor) -> dict[float, Tensor]:
+        return {0.5: x * 2.0, 1.5: x / 2.0}
+
+
 class OptionalInput(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None, scale: float = 3.0) -> Tensor:
         y = x * scale

@@ -2,6 +2,7 @@
 
 from collections import Counter, OrderedDict, defaultdict, namedtuple
 from dataclasses import dataclass
+from enum import Enum, IntEnum
 
 import pytest
 import torch
@@ -202,6 +203,68 @@ def test_keys_that_look_the_same_are_not_looked_into(keys):
     x = torch.ones(2)
     pg = PatchableGraph(Model(lambda x: dict(zip(keys, (x * 1, x * 2), strict=True))), x)
     with pytest.raises(KeyError, match="output: is a dict"):
+        pg.patch({"output": ZeroPatch()}).__enter__()
+    assert list(pg(x)) == list(keys)
+
+
+class Color(Enum):
+    RED = 1
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+NAMES = {
+    "('user', 'to', 1)": ("user", "to", 1),
+    "('a',)": ("a",),
+    "((None, 2), ())": ((None, 2), ()),
+    "None": None,
+    "True": True,
+    "1\\.5": 1.5,
+    "b'a'": b"a",
+    "Color\\.RED": Color.RED,
+    "Number\\.ONE": Number.ONE,
+    "torch\\.float32": torch.float32,
+    "''": "",
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("name, key", NAMES.items(), ids=NAMES)
+def test_keys_that_are_no_texts_have_the_names_that_python_writes(name, key, inside):
+    class Hands(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.identity = nn.Identity()
+
+        def forward(self, x):
+            return self.identity({key: x * 1, "last": x * 2})
+
+    x = torch.ones(2)
+    pg = PatchableGraph(Hands(), x)
+    with pg.patch({f"{'identity.input' if inside else 'output'}|{name}": AddPatch(value=10.0)}, on_missing="raise"):
+        patched = pg(x)
+    assert list(patched) == [key, "last"] and type(next(iter(patched))) is type(key)
+    assert [value.tolist() for value in patched.values()] == [[11.0, 11.0], [2.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    "keys, why",
+    [
+        ((object(), 1), "keys without names"),
+        ((frozenset([1]), 1), "keys without names"),
+        ((("a", object()), 1), "keys without names"),
+        ((None, "None"), "keys that look the same"),
+        (("", "''"), "keys that look the same"),
+    ],
+    ids=str,
+)
+def test_a_dict_that_is_not_looked_into_says_why(keys, why):
+    x = torch.ones(2)
+    pg = PatchableGraph(Model(lambda x: dict(zip(keys, (x * 1, x * 2), strict=True))), x)
+    assert f"output: dict ({why})" in repr(pg.graph)
+    with pytest.raises(KeyError, match=rf"output: is a dict \({why}\)"):
         pg.patch({"output": ZeroPatch()}).__enter__()
     assert list(pg(x)) == list(keys)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 import models
 from support import Saved, graphpatch, nodes, same_bits
@@ -52,6 +53,26 @@ def test_dict_output(exported: Callable[..., Saved]) -> None:
     kinds = dict(nodes(result.tree))
     assert kinds["output"] == "dict(2)" and kinds["output|half"] == "Tensor(3, 4)"
     assert all(same_bits(dict(run), {"double": X * 2.0, "half": X * 0.0}) for run in result.outputs[0])
+
+
+@pytest.mark.parametrize(
+    "model, double, half",
+    [(models.NumberedOutput(), (1, "1"), (-5, "-5")), (models.FlaggedOutput(), (True, "True"), (False, "False"))],
+)
+def test_keys_that_are_numbers(
+    exported: Callable[..., Saved], model: nn.Module, double: tuple[int, str], half: tuple[int, str]
+) -> None:
+    saved = exported(type(model).__name__, model, (X,))
+    result = saved.run("--runs", 3, patches=[f"output|{half[1]}=zero"]).ok()
+    kinds = dict(nodes(result.tree))
+    assert kinds["output"] == "dict(2)" and kinds[f"output|{half[1]}"] == "Tensor(3, 4)"
+    assert all(same_bits(dict(run), {double[0]: X * 2.0, half[0]: X * 0.0}) for run in result.outputs[0])
+
+
+def test_keys_that_have_no_names_are_told(exported: Callable[..., Saved]) -> None:
+    result = exported("measured", models.MeasuredOutput(), (X,)).run("--runs", 3).ok()
+    assert dict(nodes(result.tree))["output"] == "dict (keys without names)"
+    assert all(same_bits(dict(run), {0.5: X * 2.0, 1.5: X / 2.0}) for run in result.outputs[0])
 
 
 def test_optional_and_plain_inputs(exported: Callable[..., Saved]) -> None:

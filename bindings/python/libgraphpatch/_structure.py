@@ -13,8 +13,10 @@ import ctypes
 import dataclasses
 import types
 from collections import OrderedDict, defaultdict
+from enum import Enum
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
 from ._classes import in_class_of
@@ -29,6 +31,7 @@ _DEEPEST = 32
 # Longer lists and tuples of plain values are leaves, named by their type, so that a list of 200,000 token numbers does
 # not become as many nodes.
 _LONGEST = 1024
+_WRITTEN = frozenset((bool, int, float, complex, bytes, type(None), torch.dtype, torch.device))
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 
 
@@ -57,7 +60,7 @@ def _fields(value: Any) -> list[tuple[str, Any]]:
     """Pairs of a name and a key: for a dict its keys, for a dataclass its fields that are set. Outputs of transformers'
     models leave out fields that are None."""
     if isinstance(value, dict):
-        return [(_key_text(key), key) for key in _keys(value)]
+        return [(_key_text(key) or "", key) for key in _keys(value)]
     return [(field.name, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]
 
 
@@ -79,11 +82,17 @@ def _is_record(value: Any) -> bool:
 
 
 def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
-    """Whether the value is a dict whose keys can be used in a path: texts and integers, of which no two look the
-    same."""
-    if not isinstance(value, dict) or not all(type(key) is int or isinstance(key, str) for key in _keys(value)):
-        return False
-    return len({_key_text(key) for key in _keys(value)}) == len(_keys(value))
+    """Whether the value is a dict whose keys can be used in a path: each has a name, and no two have the same one."""
+    return isinstance(value, dict) and not _nameless(value)
+
+
+def _nameless(value: dict[Any, Any]) -> str:
+    """Why the keys of a dict cannot be used in a path; empty if they can."""
+    keys = _keys(value)
+    names = {_key_text(key) for key in keys}
+    if None in names:
+        return "keys without names"
+    return "" if len(names) == len(keys) else "keys that look the same"
 
 
 def _clean(text: str) -> str:
@@ -91,8 +100,20 @@ def _clean(text: str) -> str:
     return text.replace("\0", " ").encode(errors="replace").decode()
 
 
-def _key_text(key: int | str) -> str:
-    return _clean(str(key))
+def _key_text(key: Any) -> str | None:
+    """The name of a dict's key, as Python writes it: of a text, a number, None, a dtype, a member of an enumeration, or
+    a tuple of these. Other keys have none: what Python writes for an object may be another text in the next run."""
+    if isinstance(key, str):
+        return _clean(str(key)) or "''"
+    if type(key) in _WRITTEN:
+        return str(key)
+    if isinstance(key, Enum):
+        return None if key._name_ is None else f"{type(key).__name__}.{key._name_}"
+    if type(key) is tuple:
+        names = [repr(part) if isinstance(part, str) else _key_text(part) for part in key]
+        written = [_clean(name) for name in names if name is not None]
+        return f"({', '.join(written)}{',' * (len(key) == 1)})" if len(written) == len(key) else None
+    return None
 
 
 def _elements(value: tuple[Any, ...] | list[Any]) -> list[Any]:
@@ -132,7 +153,13 @@ def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) ->
             parts.append(_sized(name))
             _flatten(_element(value, key), parts, tensors, depth + 1)
     else:
-        parts.append("O" + _sized(type(value).__name__))
+        parts.append("O" + _sized(_kind(value)))
+
+
+def _kind(value: Any) -> str:
+    """What the graph says of a value that is not looked into."""
+    why = _nameless(value) if isinstance(value, dict) else ""
+    return f"{type(value).__name__} ({why})" if why else type(value).__name__
 
 
 def tensor_at(address: int) -> Tensor:

@@ -106,7 +106,9 @@ impl Flat {
         self.open('{', items.len());
         for (key, element) in items {
             let text = match key.kind() == python().text {
-                true => key.text().filter(|text| !text.contains('\0')),
+                true => key
+                    .text()
+                    .filter(|text| !text.is_empty() && !text.contains('\0')),
                 false => None,
             };
             let text = text.ok_or(Stop::NotPlain)?;

@@ -183,8 +183,8 @@ static std::string no_leaf(const c10::IValue& value) {
   if (value.isGenericDict()) {
     const auto dict = value.toGenericDict();
     const auto first = dict.begin();
-    const bool named = first != dict.end() && first->key().isString();
-    return container("dict", dict.size(), named ? first->key().toStringRef() : "KEY");
+    const bool any = first != dict.end();
+    return container("dict", dict.size(), any ? key_text(first->key()).value_or("KEY") : "KEY");
   }
   if (value.isString())
     return "the value in this run is a str, which no patch can keep or change";

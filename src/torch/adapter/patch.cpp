@@ -26,9 +26,9 @@ static void keep_slot(const GpTarget& target, size_t depth, const c10::IValue& v
     return keep_slot(target, depth + 1, value.toListRef()[index]);
   if (value.isGenericDict()) {
     const auto dict = value.toGenericDict();
-    const auto found = dict.find(c10::IValue(to_string(step.key)));
-    if (found != dict.end())
-      return keep_slot(target, depth + 1, found->value());
+    const c10::IValue key = key_named(dict, to_string(step.key));
+    if (!key.isNone())
+      return keep_slot(target, depth + 1, dict.at(key));
   }
   no_element(target, "the value in this run has no such element");
 }
@@ -103,14 +103,14 @@ static bool patch_in_list(const GpTarget& target, size_t depth, c10::IValue& slo
 // Returns false if the dict has no such key.
 static bool patch_in_dict(const GpTarget& target, size_t depth, c10::IValue& slot, Ownership how) {
   auto dict = slot.toGenericDict();
-  c10::IValue key(to_string(target.dig[depth].key));
-  auto found = dict.find(key);
-  if (found == dict.end())
+  const c10::IValue key = key_named(dict, to_string(target.dig[depth].key));
+  if (key.isNone())
     return false;
+  const c10::IValue own = dict.at(key);
   dict = dict.copy();
-  c10::IValue element = found->value();
+  c10::IValue element = own;
   patch_slot(target, depth + 1, element, true, how);
-  if (element.is(found->value()))
+  if (element.is(own))
     return true;
   dict.insert_or_assign(key, element);
   slot = dict;

@@ -168,6 +168,26 @@ c10::IValue value_of(const GpScalar& number) {
   }
 }
 
+std::optional<std::string> key_text(const c10::IValue& key) {
+  if (key.isString())
+    return key.toStringRef();
+  if (key.isBool())
+    return std::string(key.toBool() ? "True" : "False");
+  if (key.isInt())
+    return std::to_string(key.toInt());
+  return std::nullopt;
+}
+
+c10::IValue key_named(const c10::Dict<c10::IValue, c10::IValue>& dict, const std::string& name) {
+  const c10::IValue text(name);
+  if (dict.contains(text))
+    return text;
+  for (const auto& entry : dict)
+    if (key_text(entry.key()) == name)
+      return entry.key();
+  return c10::IValue();
+}
+
 void Items::add(const c10::IValue& value) {
   if (value.isTensor()) {
     add_tensor(value.toTensor());
@@ -189,17 +209,23 @@ void Items::add(const c10::IValue& value) {
   } else if (value.isGenericDict()) {
     const auto dict = value.toGenericDict();
     item.tag = GP_DICT;
-    item.count = 0;
-    size_t head = items_.size();
+    item.count = static_cast<uint32_t>(dict.size());
+    if (dict.size() && !key_text(dict.begin()->key())) { // all keys of a TorchScript dict are of one type
+      item.tag = GP_OTHER;
+      item.text = gp_str("dict (keys without names)");
+    }
     items_.push_back(item);
+    if (item.tag == GP_OTHER)
+      return;
     for (const auto& entry : dict) {
-      // Keys that are not strings (TorchScript allows int, float, bool, Tensor) have no name that a dig could use.
-      if (!entry.key().isString())
-        continue;
       size_t at = items_.size();
       add(entry.value());
-      items_[at].key = gp_str(entry.key().toStringRef());
-      ++items_[head].count;
+      if (entry.key().isString()) {
+        items_[at].key = gp_str(entry.key().toStringRef());
+      } else {
+        keys_.push_back(std::make_unique<const std::string>(key_text(entry.key()).value_or("")));
+        items_[at].key = gp_str(*keys_.back());
+      }
     }
   } else {
     item.number = number_of(value);

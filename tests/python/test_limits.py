@@ -69,6 +69,34 @@ def test_a_long_list_of_numbers_is_one_leaf() -> None:
     assert same is numbers and torch.equal(out, x * 400_000 + 1)
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {number: number for number in range(2000)},
+        {str(number): None for number in range(2000)},
+        [[number] for number in range(2000)],
+        [list(range(100)) for _ in range(100)],
+        {"ids": [(number, 1.5) for number in range(1000)]},
+    ],
+    ids=["dict", "dict of None", "lists", "short lists", "pairs in a dict"],
+)
+def test_many_numbers_in_any_containers_are_one_leaf(numbers: Any) -> None:
+    x = torch.ones(2)
+    kind = type(numbers).__name__
+    pg = PatchableGraph(Counts(), x, numbers)
+    assert f"├─numbers: {kind}\n" in repr(pg.graph) and f"└─sub_1: {kind}" in repr(pg.graph)
+    with pg.patch({"x": AddPatch(value=1.0), "output|sub_0": AddPatch(value=1.0)}):
+        out, same = pg(x, numbers)
+    assert same is numbers and torch.equal(out, x * 2 * len(numbers) + 1)
+    with pg.patch({"x": AddPatch(value=1.0)}):
+        assert pg(numbers=numbers, x=x)[1] is numbers
+
+
+def test_the_only_input_may_be_a_long_list() -> None:
+    pg = PatchableGraph(nn.Sequential(nn.Identity()), list(range(2000)))
+    assert "├─input: list\n" in repr(pg.graph)
+
+
 def test_a_long_list_with_a_tensor_keeps_its_elements() -> None:
     x = torch.ones(2)
     pg = PatchableGraph(Counts(), x, [*range(1500), x])

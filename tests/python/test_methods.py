@@ -3,6 +3,7 @@ with a ``__call__`` of their own."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -184,3 +185,48 @@ def test_a_class_whose_call_adds_to_the_result_of_torchs_own() -> None:
     with pg.patch({"output": ZeroPatch()}):
         assert torch.equal(pg(X), torch.ones(2, 3))
     assert torch.equal(module(X), bare)
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+class Decorated(AddsToTorchs):
+    __call__ = decorated(AddsToTorchs.__call__)
+
+
+class WithoutGradients(AddsToTorchs):
+    @torch.no_grad()
+    def __call__(self, *args: Any) -> Tensor:
+        return super().__call__(*args)
+
+
+class ByMethod(AddsToTorchs):
+    def __call__(self, *args: Any) -> Tensor:
+        return self.compute(*args)
+
+    def compute(self, *args: Any) -> Tensor:
+        return super().__call__(*args)
+
+
+@pytest.mark.parametrize("kind", [Decorated, WithoutGradients, ByMethod])
+def test_a_call_of_torchs_own_is_no_second_scope(kind: type[nn.Module]) -> None:
+    pg = PatchableGraph(module := kind(), X)
+    assert [str(node) for node in pg.graph] == ["x", "linear", "output"]
+    with pg.patch({"linear.output": ZeroPatch()}, on_missing="raise"):
+        assert torch.equal(pg(X), torch.ones(2, 3)) and torch.equal(module(X), torch.ones(2, 3))
+
+
+class OtherCall(OwnCall):
+    __call__ = functools.partialmethod(lambda self, scale, x: self.linear(x) * scale, 3.0)
+
+
+def test_a_call_that_is_no_function_is_refused_as_a_root_and_noted_below() -> None:
+    with pytest.raises(ValueError, match="a call of OtherCall is no run: its class has a `__call__` that is no function"):
+        PatchableGraph(OtherCall(), X)
+    pg = PatchableGraph(nn.Sequential(OtherCall()), X)
+    assert any("OtherCall: its `__call__` is no function" in note for note in pg.notes)

@@ -12,7 +12,7 @@ from ._copied import Copied
 from ._library import check, fail, lib
 from ._raised import spare
 from ._signature import Signature
-from ._structure import addresses, changed, flatten
+from ._structure import addresses, changed, changed_elements, flatten, flatten_inputs
 from ._thread import Answer, Frame, thread
 
 # What has to be called when a call is over, if anything.
@@ -51,7 +51,7 @@ def changed_inputs(
     is over, if anything."""
     try:
         copies: list[Copied] = []
-        left = changed(values, copies)
+        left = changed_elements(values, copies)
         over = partial(_settle, frame, module, copies) if copies else None
         return *signature.scatter(args, kwargs, values, left), over
     except Exception as error:
@@ -85,7 +85,7 @@ def show_inputs(
     answer = Answer()
     try:
         values = signature.gather(args, kwargs)
-        structure, tensors = flatten(values)
+        structure, tensors = flatten_inputs(values)
         check(lib.gp_scope_inputs(structure, addresses(tensors), len(tensors), answer.wants_at))
     except Exception as error:
         spare(frame.root, module, error)

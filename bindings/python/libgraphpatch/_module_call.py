@@ -63,7 +63,7 @@ def watch(root: Root) -> None:
     root.refresh()
     module = root.module()
     if module is not None and root.known_classes is not root.tree:
-        own_calls(module, _seeing)
+        own_calls(module, root.session, _seeing)
         root.refresh()  # the `__call__` of its class may have been replaced
         root.known_classes = root.tree
         see_direct_calls(root, call_module)

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch.nn import Module
 
+from ._handle import Handle
 from ._locks import new_lock
-from ._modules import below
+from ._modules import below, note
 
 # The wrapped ``__call__`` functions.
 _seen: set[Any] = set()
@@ -26,31 +27,64 @@ def _own(kind: type) -> Any:
     return vars(_holder(kind)).get("__call__")
 
 
-def own_calls(module: Module, seeing: Callable[[Any], Any]) -> None:
+def is_unseen(kind: type) -> bool:
+    """Whether the ``__call__`` of a class is an object that cannot be wrapped."""
+    holder, own = _holder(kind), _own(kind)
+    if holder is Module or holder.__module__.startswith("torch.") or isinstance(own, types.FunctionType):
+        return False
+    return not any(own is seen for seen in _seen)
+
+
+def own_calls(module: Module, session: Handle | None, seeing: Callable[[Any], Any]) -> None:
     """Wraps, by ``seeing``, the ``__call__`` that classes of modules below ``module`` define themselves; each once. A
     ``__call__`` that calls torch's is left alone, since torch's call is seen."""
     for kind in {type(part) for _, part in below(module)}:
         holder, own = _holder(kind), _own(kind)
-        if holder is Module or holder.__module__.startswith("torch.") or not isinstance(own, types.FunctionType):
+        if is_unseen(kind):
+            what = f"{kind.__module__}.{kind.__qualname__}: its `__call__` is no function"
+            note(session, f"{what}, so its calls are not seen; what they do is listed in the scope around them")
+        if not isinstance(own, types.FunctionType) or holder is Module or holder.__module__.startswith("torch."):
             continue
         with _lock:
-            if own not in _seen and not _calls_torchs(own):
+            if own not in _seen and not _calls_torchs(own, kind, set()):
                 seen = seeing(own)
                 setattr(holder, "__call__", seen)  # noqa: B010
                 _seen.add(seen)
 
 
-def _calls_torchs(own: types.FunctionType) -> bool:
-    """Whether a ``__call__`` may call torch's. One that it looks up in a class that is no module's (as vLLM's wrapper
-    of compiled code) is not torch's."""
+def _calls_torchs(own: types.FunctionType, kind: type, looked_at: set[Any]) -> bool:
+    """Whether a ``__call__`` of ``kind`` may call torch's, perhaps by a function that it decorates or by a method. One
+    that it looks up in a class that is no module's (as vLLM's wrapper of compiled code) is not torch's."""
+    looked_at.add(own)
     holder: Any = None
+    further = [cell.cell_contents for cell in own.__closure__ or () if not _is_empty(cell)]
     for instruction in dis.get_instructions(own):
-        if instruction.argval == "__call__" and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            named = own.__globals__.get(holder) if isinstance(holder, str) else None
-            if not isinstance(named, type) or issubclass(Module, named) or issubclass(named, Module):
-                return True
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+            if instruction.argval == "__call__":
+                named = own.__globals__.get(holder) if isinstance(holder, str) else None
+                if not isinstance(named, type) or issubclass(Module, named) or issubclass(named, Module):
+                    return True
+            elif instruction.argval != "forward":
+                further.append(_method(kind, instruction.argval))
         holder = instruction.argval if instruction.opname == "LOAD_GLOBAL" else None
-    return False
+    return any(
+        isinstance(one, types.FunctionType) and one not in looked_at and _calls_torchs(one, kind, looked_at)
+        for one in further
+    )
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is None
+    except ValueError:
+        return True
+
+
+def _method(kind: type, name: str) -> Any:
+    """The method of this name, if it calls `super().__call__`."""
+    method = next((vars(above)[name] for above in kind.__mro__ if name in vars(above)), None)
+    named = method.__code__.co_names if isinstance(method, types.FunctionType) else ()
+    return method if {"super", "__call__"} <= {*named} else None
 
 
 def entry(module: Module) -> Any:

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import ctypes
 import dataclasses
+import math
 import types
 from collections import OrderedDict, defaultdict
 from enum import Enum
@@ -28,8 +29,8 @@ from ._operators import operator
 # Containers that are nested deeper are leaves, named by their type. This also ends values that contain themselves.
 _DEEPEST = 32
 
-# Longer lists and tuples of plain values are leaves, named by their type, so that a list of 200,000 token numbers does
-# not become as many nodes.
+# Containers with more plain values, and nothing else, are leaves, named by their type, so that a list of 200,000 token
+# numbers, or of 64 lists of 1,024, does not become as many nodes.
 _LONGEST = 1024
 _WRITTEN = frozenset((bool, int, float, complex, bytes, type(None), torch.dtype, torch.device))
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
@@ -44,6 +45,14 @@ def flatten(value: Any) -> tuple[bytes, list[Tensor]]:
     parts: list[str] = []
     tensors: list[Tensor] = []
     _flatten(value, parts, tensors, 0)
+    return "".join(parts).encode(), tensors
+
+
+def flatten_inputs(values: tuple[Any, ...]) -> tuple[bytes, list[Tensor]]:
+    """The same of a call's inputs as one tuple, each of which is an element, however many there are."""
+    parts, tensors = [f"({len(values)};"], list[Tensor]()
+    for value in values:
+        _flatten(value, parts, tensors, 1)
     return "".join(parts).encode(), tensors
 
 
@@ -121,10 +130,28 @@ def _elements(value: tuple[Any, ...] | list[Any]) -> list[Any]:
     return list(list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value))
 
 
-def _is_long(value: tuple[Any, ...] | list[Any]) -> bool:
-    """Whether the value is a long list or tuple of plain numbers, texts or None. Such a value is one leaf."""
-    elements = _elements(value)
-    return len(elements) > _LONGEST and _PLAIN.issuperset(map(type, elements))
+def _is_long(value: Any) -> bool:
+    """Whether the value is a list, tuple or dict with many plain numbers, texts or None in it, and nothing else. Such a
+    value is one leaf."""
+    return _count_plain(value, 0) > _LONGEST
+
+
+def _count_plain(value: Any, depth: int) -> float:
+    """How many plain values there are in a list, tuple or dict; less than none if there is something else."""
+    if depth == _DEEPEST:
+        return -math.inf
+    elements = list(_base(value).values(value)) if isinstance(value, dict) else _elements(value)
+    if _PLAIN.issuperset(map(type, elements)):
+        return len(elements)
+    count = 0.0
+    for element in elements:
+        if type(element) in _PLAIN:
+            count += 1
+        elif isinstance(element, (tuple, list, dict)) and count >= 0:
+            count += _count_plain(element, depth + 1)
+        else:
+            return -math.inf
+    return count
 
 
 def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) -> None:
@@ -146,7 +173,7 @@ def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) ->
         parts.append(f"{'(' if isinstance(value, tuple) else '['}{len(elements)};")
         for element in elements:
             _flatten(element, parts, tensors, depth + 1)
-    elif depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
+    elif depth < _DEEPEST and (_is_record(value) or (_is_dict(value) and not _is_long(value))):
         fields = _fields(value)
         parts.append(f"{{{len(fields)};")
         for name, key in fields:
@@ -196,6 +223,12 @@ def changed(value: Any, copies: list[Copied] | None = None) -> Any:
     return _changed(value, _Leaves(), 0, [] if copies is None else copies)
 
 
+def changed_elements(values: tuple[Any, ...], copies: list[Copied]) -> tuple[Any, ...]:
+    """The same of what `flatten_inputs` was given."""
+    leaves = _Leaves()
+    return tuple(_changed(value, leaves, 1, copies) for value in values)
+
+
 def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> Any:
     if depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
         before = _elements(value)
@@ -206,7 +239,7 @@ def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> A
         if isinstance(value, list):
             copies.append(CopiedList(value, rebuilt))
         return rebuilt
-    if depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
+    if depth < _DEEPEST and (_is_record(value) or (_is_dict(value) and not _is_long(value))):
         return _changed_fields(value, leaves, depth, copies)
     return leaves.next(value)
 

@@ -18,6 +18,7 @@ from ._dynamo import skip
 from ._experiments import Experiments
 from ._graphs import Graphs
 from ._modules import is_script, itself, why_opaque
+from ._own_call import is_unseen
 from ._patch_block import Edit, PatchBlock, tell_of_edits
 from ._place import placed
 from ._recorder import Recorder, Recording
@@ -109,6 +110,9 @@ class PatchableGraph(Experiments):
             self.record(*example_args, **example_kwargs)
             if recorder.root.foreign:  # this run has shown further modules: record once more, with their parameters
                 self.record(*example_args, **example_kwargs)
+        if is_unseen(type(module)) and not recorder.root.begun:
+            name = type(module).__name__
+            raise ValueError(f"a call of {name} is no run: its class has a `__call__` that is no function")
         if options is not None:
             options.check_used(module, {called for _, called in recorder.root.scopes})
 

@@ -18,6 +18,8 @@ const MOST_TEXT: usize = 200;
 pub struct Flat {
     text: String,
     pub tensors: Vec<*const c_void>,
+    /// How many leaves there are that are no tensors.
+    plain: usize,
 }
 
 /// Why a value was not converted: it is not an ordinary one, or an exception was raised.
@@ -69,6 +71,7 @@ impl Flat {
         if kind == state.tensor.address() || value.is_a(state.tensor.address()) {
             self.text.push('T');
             self.tensors.push(tensor_address(value, &state.names)?);
+            return Ok(());
         } else if value.is_none() {
             self.text.push('N');
         } else if value.address() == python.yes || value.address() == python.no {
@@ -84,13 +87,17 @@ impl Flat {
             self.add_text(value)?;
         } else if kind == python.tuple && depth < DEEPEST {
             let length = value.tuple_length()?;
-            self.add_elements('(', length, |index| value.element(index), state, depth)?;
+            return self.add_elements('(', length, |index| value.element(index), state, depth);
         } else if kind == python.list && depth < DEEPEST {
             let length = value.list_length()?;
-            self.add_elements('[', length, |index| value.list_element(index), state, depth)?;
+            return self.add_elements('[', length, |index| value.list_element(index), state, depth);
         } else if kind == python.dict && depth < DEEPEST {
-            self.add_dict(value, state, depth)?;
+            return self.add_dict(value, state, depth);
         } else {
+            return Err(Stop::NotPlain);
+        }
+        self.plain += 1;
+        if self.plain > LONGEST {
             return Err(Stop::NotPlain);
         }
         Ok(())
@@ -103,6 +110,9 @@ impl Flat {
         depth: usize,
     ) -> std::result::Result<(), Stop> {
         let items = value.items();
+        if items.len() > LONGEST {
+            return Err(Stop::NotPlain);
+        }
         self.open('{', items.len());
         for (key, element) in items {
             let text = match key.kind() == python().text {

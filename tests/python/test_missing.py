@@ -112,3 +112,39 @@ def test_forward_is_a_call(pg: PatchableGraph) -> None:
         assert not pg.forward(X).any()
     assert torch.equal(pg.forward(X, more=True), pg.module(X, more=True))
     assert list(inspect.signature(pg.forward).parameters) == ["x", "more"]
+
+
+class Writes(nn.Module):
+    """Writes into buffers, and reads one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(2, 3))
+        self.register_buffer("steps", torch.zeros(()))
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept.copy_(x)
+        self.steps.add_(1)
+        return self.norm(x) * self.steps
+
+
+@pytest.mark.parametrize("path", ["kept", "norm.running_mean", "norm.num_batches_tracked"])
+def test_a_buffer_that_is_only_written_to(path: str) -> None:
+    module = Writes()
+    pg = PatchableGraph(module, x := torch.randn(2, 3))
+    said = rf"patch never matched: {path}: .* No operation read {path}: .* what the operation that writes returns"
+    with pytest.warns(MissingPatchWarning, match=said), pg.patch({path: AddPatch(value=1)}):
+        pg(x)
+    assert torch.equal(module.kept, x)
+
+
+def test_a_buffer_that_is_written_to_and_read() -> None:
+    module = Writes()
+    pg = PatchableGraph(module, x := torch.randn(2, 3))
+    module.steps.zero_()
+    bare = pg(x)
+    module.steps.zero_()
+    with pg.patch({"steps": AddPatch(value=1)}, on_missing="raise"):
+        assert torch.equal(pg(x), bare * 2)
+    assert module.steps == 1

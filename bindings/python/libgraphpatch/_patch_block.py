@@ -8,13 +8,14 @@ import warnings
 from typing import Any, NoReturn
 
 from ._handle import Handle
+from ._header import GP_NODE_KIND_PARAMETER
 from ._library import fail, message
 from ._limits import is_limited
 from ._native import method, native
 from ._opened import Counts, Opened, register
 from ._place import Placed
 from ._recorder import Recorder
-from .errors import MissingPatchWarning, PatchError, Stopped
+from .errors import MissingPatchWarning, PatchError, PathError, Stopped
 from .flow import Skipping, StopPatch
 
 
@@ -149,7 +150,18 @@ class PatchBlock(contextlib.ContextDecorator):
                 f"{what}: no call of {name} or of a module in it began in the block; what its other methods do beside"
                 " such calls is no part of a run"
             )
-        return f"{what}: the calls of {name} in the block did not come by there"
+        said = f"{what}: the calls of {name} in the block did not come by there"
+        if written := [place.leaf for place in self._places if place.path in paths and self._is_parameter(place.leaf)]:
+            said += (
+                f". No operation read {', '.join(dict.fromkeys(written))}: a parameter or buffer is patched where it is"
+                " read; where it is only written to, patch what the operation that writes returns"
+            )
+        return said
+
+    def _is_parameter(self, leaf: str) -> bool:
+        with contextlib.suppress(PathError):
+            return bool(self._recorder.graph().node(leaf).kind == GP_NODE_KIND_PARAMETER)
+        return False
 
 
 # A signal handler may raise an exception at any instruction of a Python function, also of these two. The extension's

@@ -170,21 +170,22 @@ static bool is_number(const c10::IValue& value) {
   return value.isBool() || value.isInt() || value.isDouble();
 }
 
+std::string container_is_no_leaf(const char* kind, size_t size, const std::string& first) {
+  const std::string what = std::string("the value in this run is a ") + kind + "(" + std::to_string(size) + ")";
+  return size ? what + ", not one value: choose an element after `|`, as in |" + first : what + ", which is empty";
+}
+
 // Why a value is no leaf, with the same reason as a check of the path gives.
 static std::string no_leaf(const c10::IValue& value) {
-  const auto container = [](const char* kind, size_t size, const std::string& first) {
-    const std::string what = std::string("the value in this run is a ") + kind + "(" + std::to_string(size) + ")";
-    return size ? what + ", not one value: choose an element after `|`, as in |" + first : what + ", which is empty";
-  };
   if (value.isTuple())
-    return container("tuple", value.toTupleRef().elements().size(), "sub_0");
+    return container_is_no_leaf("tuple", value.toTupleRef().elements().size(), "sub_0");
   if (value.isList())
-    return container("list", value.toListRef().size(), "sub_0");
+    return container_is_no_leaf("list", value.toListRef().size(), "sub_0");
   if (value.isGenericDict()) {
     const auto dict = value.toGenericDict();
     const auto first = dict.begin();
     const bool any = first != dict.end();
-    return container("dict", dict.size(), any ? key_text(first->key()).value_or("KEY") : "KEY");
+    return container_is_no_leaf("dict", dict.size(), any ? key_text(first->key()).value_or("KEY") : "KEY");
   }
   if (value.isString())
     return "the value in this run is a str, which no patch can keep or change";

@@ -148,7 +148,8 @@ void apply_targets(const GpTarget* targets, size_t n_targets, c10::IValue* value
       else
         patch_slot(target, depth, value, false, how);
     } else {
-      no_element(target, "the operation has no such result");
+      const bool whole = n > 1 && !target.dig_len;
+      no_element(target, whole ? container_is_no_leaf("tuple", n, "sub_0").c_str() : "the operation has no such result");
     }
   }
   flush_device();

@@ -59,6 +59,8 @@ void keep_tensor(const GpTarget& target, const at::Tensor& tensor);
 void patch_leaf(const GpTarget& target, c10::IValue& slot, bool shared, Ownership how);
 // Keeps a copy of a leaf for the target. Changes nothing.
 void keep_leaf(const GpTarget& target, const c10::IValue& leaf);
+// Says that a container is no leaf, as a check of the path does; `first` is the name of its first element.
+std::string container_is_no_leaf(const char* kind, size_t size, const std::string& first);
 
 // Runs `body`. Returns the text of an exception, as the reason of a failure.
 template <class Body>

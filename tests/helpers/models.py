@@ -180,6 +180,19 @@ class MeasuredOutput(nn.Module):
         return {0.5: x * 2.0, 1.5: x / 2.0}
 
 
+class Branches(nn.Module):
+    def helped(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x - 1.0
+        if bool(x.sum() > -100.0):
+            y = self.helped(y * 2.0)
+        for _ in range(2):
+            y = self.helped(y).relu()
+        return y
+
+
 class OptionalInput(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None, scale: float = 3.0) -> Tensor:
         y = x * scale

@@ -258,3 +258,16 @@ def test_values_flow(exported: Callable[..., Saved], graph_file: Path) -> None:
         "    sub = aten.sub.Tensor(clamp, mean)",
         "    return sub",
     ]
+
+
+@pytest.mark.parametrize("options", [[], ["--freeze"], ["--freeze", "--optimize"]], ids=" ".join)
+def test_operations_in_branches_and_loops(
+    exported: Callable[..., Saved], graph_file: Path, options: list[str]
+) -> None:
+    saved = exported("branches", models.Branches(), (torch.ones(2, 3),))
+    saved.run("--runs", 3, *options, graph=graph_file, tree=False).ok()
+    source = Path(inspect.getsourcefile(models.Branches) or "")
+    helped = frame(source, "return x.sigmoid()", "helped")
+    assert code(graph_file, "sigmoid") == frame(source, "y = self.helped(y * 2.0)", "forward") + helped
+    assert code(graph_file, "relu") == frame(source, "y = self.helped(y).relu()", "forward")
+    assert code(graph_file, "sigmoid_2") == frame(source, "y = self.helped(y).relu()", "forward") + helped

@@ -90,6 +90,12 @@ def test_optional_input_given(exported: Callable[..., Saved]) -> None:
     assert all(same_bits(run, X * 3.0) for run in result.outputs[0])
 
 
+def test_a_patch_at_an_operation_with_two_results_needs_a_dig(exported: Callable[..., Saved]) -> None:
+    result = exported("containers", models.Containers(), (X,)).run("--runs", 3, patches=["topk=zero"])
+    assert result.code == 3 and "the value in this run is a tuple(2), not one value" in result.stderr
+    assert "as in |sub_0" in result.stderr
+
+
 def test_a_container_without_dig_is_refused(exported: Callable[..., Saved], tmp_path: object) -> None:
     saved = exported("containers", models.Containers(), (X,))
     graph = saved.folder / "graph.json"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from support import GRAPHPATCH, PROGRAMS, Saved, graphpatch, run_process, same_bits
 
@@ -66,6 +67,15 @@ def test_a_bad_path_without_a_graph_is_reported_at_the_end(
         assert raised.code == 1 and "runner: " in raised.stderr
     else:
         assert hint in result.stderr
+
+
+def test_a_buffer_that_is_only_written_to_says_so(tmp_path: Path) -> None:
+    model, inputs = torch.jit.script(torch.nn.BatchNorm1d(3)), (torch.ones(2, 3),)
+    saved = Saved(tmp_path / "m.pt", tmp_path / "x.pt", tmp_path)
+    model.save(str(saved.model))
+    torch.save(inputs, saved.inputs)
+    result = saved.run("--runs", 2, patches=["running_mean=add:1"])
+    assert result.code == 3 and "never matched, since no operation read that parameter or buffer" in result.stderr
 
 
 def test_only_modules_have_a_second_name(tuple_output: Callable[[str], Saved]) -> None:

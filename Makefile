@@ -158,17 +158,20 @@ stress-attach: venv build build/steady build/served ## 100 attaches each to prog
 
 # Inputs that fail are written to build/fuzz. Add such an input to tests/fuzz/seeds, which tests/damaged.rs reads on every run.
 # MALLOC_PERTURB_ overwrites freed memory, so that a use after free shows.
-FUZZ = cd tests/fuzz && MALLOC_PERTURB_=165 TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) cargo run --release --locked --quiet
-FUZZ_OPTIONS = -artifact_prefix=../../build/fuzz/ -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -runs=$(or $(RUNS_OF_FUZZ),-1) \
+FUZZ = MALLOC_PERTURB_=165 TMPDIR=$(firstword $(wildcard /dev/shm) /tmp)
+FUZZ_OPTIONS = -artifact_prefix=build/fuzz/ -max_total_time=$(or $(SECONDS_OF_FUZZ),60) -runs=$(or $(RUNS_OF_FUZZ),-1) \
     -timeout=10 -rss_limit_mb=1024 -print_final_stats=1
+# Each reader by its name, which its seeds begin with, and the longest input that it is given: twice its longest seed.
+FUZZED ?= graph:10240 patches:1024 npy:512 safetensors:512 texts:512 options:1024 report:8192 package:4096 beside:1024 program:8192 calls:400
+FUZZ_PROGRAMS = build/fuzz/x86_64-unknown-linux-gnu/release
 
 .PHONY: fuzz
-fuzz: ## feed damaged files to everything that reads one, and call the C ABI in every wrong way: each for SECONDS_OF_FUZZ (60), or RUNS_OF_FUZZ
-	@mkdir -p build/fuzz/corpus build/fuzz/calls && for seed in tests/fuzz/seeds/*; do \
-	    case $${seed##*/} in graph-*) n=0;; patches-*) n=1;; npy-*) n=2;; safetensors-*) n=3;; options-*) n=5;; report-*) n=6;; package-*) n=7;; beside-*) n=8;; program-*) n=9;; *) n=4;; esac; \
-	    { printf "\\x0$$n"; cat $$seed; } > build/fuzz/corpus/$${seed##*/}; done
-	@$(FUZZ) --bin loaders -- ../../build/fuzz/corpus $(FUZZ_OPTIONS) -max_len=16384
-	@$(FUZZ) --bin calls -- ../../build/fuzz/calls $(FUZZ_OPTIONS) -max_len=400
+fuzz: ## feed damaged files to everything that reads one, and call the C ABI in every wrong way: each for SECONDS_OF_FUZZ (60), or RUNS_OF_FUZZ; FUZZED='npy:512' tries some
+	@cd tests/fuzz && cargo build --release --locked --quiet
+	@for one in $(FUZZED); do name=$${one%:*}; corpus=build/fuzz/corpora/$$name; mkdir -p $$corpus; \
+	    case $$name in calls) program=calls;; *) program=loaders; cp tests/fuzz/seeds/$$name-* $$corpus;; esac; \
+	    echo "fuzz: $$name" >&2; \
+	    $(FUZZ) READER=$$name $(FUZZ_PROGRAMS)/$$program $$corpus $(FUZZ_OPTIONS) -max_len=$${one#*:} || exit 1; done
 
 # GRAPHPATCH_NEEDS_BROWSER=1 fails where no Chromium is found, instead of saying that the pages were not tested.
 .PHONY: test-view

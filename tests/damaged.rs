@@ -123,3 +123,23 @@ fn nested_without_end() {
     READERS[0](value("{\"mixed\":[", "]}").as_bytes());
     READERS[1](format!("[[patch]]\nvalue = {}", "{a=".repeat(100_000)).as_bytes());
 }
+
+/// Numbers at which sums and products overflow, in the place of every number of a file in binary.
+#[test]
+fn extreme_numbers_anywhere() {
+    for (name, read) in NAMES.iter().zip(READERS) {
+        if !["npy", "safetensors", "program"].contains(name) {
+            continue;
+        }
+        for mut seed in seeds(name) {
+            for at in (0..seed.len() - 8).step_by(4) {
+                let own: [u8; 8] = seed[at..at + 8].try_into().unwrap();
+                for extreme in [u64::MAX, u64::MAX - 0x3ff, i64::MAX as u64, 1 << 63] {
+                    seed[at..at + 8].copy_from_slice(&extreme.to_le_bytes());
+                    read(&seed);
+                }
+                seed[at..at + 8].copy_from_slice(&own);
+            }
+        }
+    }
+}

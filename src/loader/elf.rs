@@ -50,7 +50,8 @@ fn read_dynamic<'data, R: ReadRef<'data>>(data: R) -> Option<Dynamic> {
         .filter(|segment| segment.p_type(endian) == PT_LOAD)
         .find_map(|segment| {
             let into = address.checked_sub(segment.p_vaddr(endian))?;
-            (into < segment.p_filesz(endian)).then(|| segment.p_offset(endian) + into)
+            let inside = into < segment.p_filesz(endian);
+            segment.p_offset(endian).checked_add(into).filter(|_| inside)
         })?;
     let text = |offset: u64| {
         let start = table.checked_add(offset)?;

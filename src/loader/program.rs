@@ -1,5 +1,6 @@
 //! Which libtorch a program would load, from its files alone: the dynamic linker's search, retraced.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
@@ -113,7 +114,8 @@ fn of_python(python: &Path) -> Option<Libtorch> {
 /// The dynamic linker's search path, as far as it is not written in the files.
 struct Search {
     library_path: Vec<String>,
-    cached: Vec<(String, PathBuf)>,
+    /// The dynamic linker's cache, read when a library is looked for in it first.
+    cache: LazyCell<Vec<u8>>,
     defaults: Vec<PathBuf>,
 }
 
@@ -127,12 +129,9 @@ struct Visited {
 impl Search {
     fn from_environment() -> Search {
         let library_path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-        let cached = std::fs::read("/etc/ld.so.cache")
-            .map(|bytes| parse_cache(&bytes))
-            .unwrap_or_default();
         Search {
             library_path: elf::directories(&library_path.replace(';', ":")).collect(),
-            cached,
+            cache: LazyCell::new(|| std::fs::read("/etc/ld.so.cache").unwrap_or_default()),
             defaults: ["/lib64", "/usr/lib64", "/lib", "/usr/lib"]
                 .map(PathBuf::from)
                 .to_vec(),
@@ -207,14 +206,12 @@ impl Search {
             .chain(environment)
             .chain(after.iter().cloned());
         let good = |path: &PathBuf| path.is_file() && elf::dynamic(path).is_some();
-        let cached = self
-            .cached
-            .iter()
-            .filter(|(cached, _)| cached == name)
-            .map(|(_, path)| path.clone());
-        named
-            .map(|dir| dir.join(name))
-            .chain(cached)
+        let mut found = named.map(|dir| dir.join(name));
+        if let Some(found) = found.find(good) {
+            return Some(found);
+        }
+        cached(&self.cache, name)
+            .into_iter()
             .chain(self.defaults.iter().map(|dir| dir.join(name)))
             .find(good)
     }
@@ -241,33 +238,36 @@ fn expand(dir: &str, object: &Path) -> PathBuf {
     PathBuf::from(expanded)
 }
 
-/// Name and path of every library in `/etc/ld.so.cache` (glibc's present format; the old one has it appended).
-fn parse_cache(bytes: &[u8]) -> Vec<(String, PathBuf)> {
+/// The paths of the libraries of this name in the bytes of `/etc/ld.so.cache` (glibc's present format; the old one has it appended).
+fn cached(bytes: &[u8], name: &str) -> Vec<PathBuf> {
     const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
     const HEADER: usize = 48;
     const ENTRY: usize = 24;
-    let Some(start) = bytes
+    let start = bytes
         .windows(MAGIC.len())
-        .position(|window| window == MAGIC)
-    else {
-        return Vec::new();
-    };
-    let cache = &bytes[start..];
+        .position(|window| window == MAGIC);
+    let cache = &bytes[start.unwrap_or(bytes.len())..];
     let word = |at: usize| -> Option<usize> {
         let four = cache.get(at..at.checked_add(4)?)?;
         Some(u32::from_ne_bytes([four[0], four[1], four[2], four[3]]) as usize)
     };
-    let text = |at: usize| -> Option<&[u8]> { cache.get(at..)?.split(|byte| *byte == 0).next() };
+    let is_name = |text: &[u8]| {
+        let behind = text.strip_prefix(name.as_bytes());
+        behind.is_some_and(|behind| behind.first().is_none_or(|byte| *byte == 0))
+    };
+    let path = |text: &[u8]| {
+        let path = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        PathBuf::from(OsStr::from_bytes(path))
+    };
     let count = word(MAGIC.len()).unwrap_or(0);
     (0..count)
         .map_while(|index| {
             let entry = HEADER + index * ENTRY;
-            let (name, path) = (text(word(entry + 4)?)?, text(word(entry + 8)?)?);
-            Some((
-                String::from_utf8_lossy(name).into_owned(),
-                PathBuf::from(OsStr::from_bytes(path)),
-            ))
+            let text = |at: usize| cache.get(word(at)?..);
+            Some((text(entry + 4)?, text(entry + 8)?))
         })
+        .filter(|(text, _)| is_name(text))
+        .map(|(_, text)| path(text))
         .collect()
 }
 
@@ -316,18 +316,17 @@ mod tests {
 
     #[test]
     fn damaged_caches_are_empty() {
-        assert!(parse_cache(b"").is_empty());
-        assert!(parse_cache(b"glibc-ld.so.cache1.1").is_empty());
+        assert!(cached(b"", "libc.so.6").is_empty());
+        assert!(cached(b"glibc-ld.so.cache1.1", "libc.so.6").is_empty());
         let mut cut = b"glibc-ld.so.cache1.1".to_vec();
         cut.extend(5u32.to_ne_bytes());
         cut.extend([0u8; 40]);
-        assert!(parse_cache(&cut).len() <= 1, "stops where the bytes do");
+        assert!(cached(&cut, "").len() <= 1, "stops where the bytes do");
         if let Ok(bytes) = std::fs::read("/etc/ld.so.cache") {
-            assert!(
-                parse_cache(&bytes)
-                    .iter()
-                    .any(|(name, path)| name.starts_with("libc.so") && path.is_file())
-            );
+            let found = cached(&bytes, "libc.so.6");
+            assert!(found.iter().any(|path| path.is_file()), "{found:?}");
+            assert!(cached(&bytes, "libc.so.").is_empty(), "a part of a name");
+            assert!(cached(&bytes, "libc.so.6x").is_empty());
         }
     }
 

@@ -75,12 +75,20 @@ impl Attached {
                 Err(_) => return Ok(None),
             },
         };
-        let answer = serde_json::from_slice(&text).map_err(|why| Error::Format {
+        Attached::read(&text, file).map(Some)
+    }
+
+    /// Reads the text of `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Format`].
+    pub fn read(text: &[u8], file: &Path) -> Result<Attached> {
+        serde_json::from_slice(text).map_err(|why| Error::Format {
             file: file.into(),
             place: format!("line {} column {}", why.line(), why.column()),
             why: why.to_string(),
-        })?;
-        Ok(Some(answer))
+        })
     }
 }
 

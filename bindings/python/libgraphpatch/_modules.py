@@ -62,17 +62,38 @@ def itself(child: Any) -> Any:
 def below(module: Module) -> Iterator[tuple[str, Module]]:
     """The module and all below it with their paths, in the order of ``named_modules(remove_duplicate=False)``. No
     method of the modules is called, not even ``__hash__``."""
-    waiting: list[tuple[str, Module, frozenset[int]]] = [("", module, frozenset())]
-    while waiting:
-        path, here, around = waiting.pop()
-        if id(here) in around:
-            continue
-        yield path, here
-        if not len(here._modules):
-            continue  # most modules hold none, and a model may have very many
-        around |= {id(here)}
-        held = [(name, itself(child)) for name, child in here._modules.items() if child is not None]
-        waiting += [(f"{path}.{name}" if path else name, child, around) for name, child in reversed(held)]
+    return Walk(module).rest()
+
+
+class Walk:
+    """A walk over a module and all below it, as :func:`below` describes it, which may be left and taken up again. It keeps
+    no module alive: those that are gone when it would come to them are left out."""
+
+    def __init__(self, module: Module) -> None:
+        # What is still to be visited, the next one last. A number stands behind everything in the module of that id.
+        self._waiting: list[tuple[str, weakref.ref[Module]] | int] = [("", weakref.ref(module))]
+        # The ids of the modules around the next one.
+        self._around: set[int] = set()
+
+    def rest(self) -> Iterator[tuple[str, Module]]:
+        """Goes on where the walk was left."""
+        waiting, around = self._waiting, self._around
+        while waiting:
+            next_one = waiting.pop()
+            if isinstance(next_one, int):
+                around.discard(next_one)
+                continue
+            path, reference = next_one
+            here = reference()
+            if here is None or id(here) in around:
+                continue
+            held = here._modules
+            if len(held):  # most modules hold none, and a model may have very many
+                around.add(id(here))
+                waiting.append(id(here))
+                inside = [(name, itself(child)) for name, child in held.items() if child is not None]
+                waiting += [(f"{path}.{name}" if path else name, weakref.ref(child)) for name, child in inside[::-1]]
+            yield path, here
 
 
 def at(module: Module, path: str) -> Module | None:

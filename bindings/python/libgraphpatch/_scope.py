@@ -11,7 +11,7 @@ from torch.nn import Module
 from ._forwards import shown
 from ._handle import Handle
 from ._library import lib, made, texts
-from ._modules import at, below, class_name, is_script, itself, why_opaque
+from ._modules import Walk, at, class_name, is_script, itself, why_opaque
 from ._native import native
 from ._signature import Signature
 
@@ -46,20 +46,29 @@ class Attribute:
 
 class _Below:
     """A cache of the paths of all modules below one module, by their ids. The first run asks for the path of every
-    module, and a walk over all modules for each of them would take too long."""
+    module, and a walk over all modules for each of them would take too long. The walk stops at the module that is asked
+    for, mostly one of the first: whole walks below every module of a deep model would take too long, too."""
 
-    def __init__(self, above: Module) -> None:
-        key = id(above)
+    def __init__(self, above: Module, nowhere: dict[int, weakref.ref[Module]] | None = None) -> None:
+        self.key = id(above)
         # When the module is gone, another one may get its address, and so the same id. No code of Python's runs in this
         # callback: a signal handler's exception there would be printed and lost.
-        self.above = weakref.ref(above, partial(_known.pop, key))
+        self.above = weakref.ref(above, partial(_known.pop, self.key))
         self.paths: dict[int, str] = {}
-        before = _known.get(key)
-        self.nowhere: dict[int, weakref.ref[Module]] = {} if before is None else before.nowhere
-        for path, part in below(above):
+        # Modules that are nowhere below it.
+        self.nowhere: dict[int, weakref.ref[Module]] = {} if nowhere is None else nowhere
+        self._walk = Walk(above)
+
+    def path(self, module: Module) -> str | None:
+        """The path of the module, if the walk finds it."""
+        key = id(module)
+        for path, part in self._walk.rest():
             if path:
                 self.paths.setdefault(id(part), path)
-        _known[key] = self
+            if id(part) == key and path:
+                break
+        _known[self.key] = self
+        return self.paths.get(key)
 
 
 # By the id of the module above.
@@ -83,9 +92,14 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
     if nowhere is not None and nowhere() is module:
         return "", Attribute(None, "")
     path = known.paths.get(key)
+    if path is None:
+        # While the walk goes on, nobody else has it: neither another thread, nor the next call if an exception ends it.
+        if _known.pop(id(above), None) is not known:
+            known = _Below(above, known.nowhere)
+        path = known.path(module)
     if path is None or at(above, path) is not module:
-        known = _Below(above)
-        path = known.paths.get(key)
+        known = _Below(above, known.nowhere)
+        path = known.path(module)
         if path is None:
             known.nowhere[key] = weakref.ref(module)
             return "", Attribute(None, "")

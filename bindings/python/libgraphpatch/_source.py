@@ -24,6 +24,10 @@ REPLAY = Replay.run.__code__
 
 _OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, str(torch.__file__)))
 
+# Of a stack that is deeper, only so many of the innermost frames are kept: all frames of all calls of modules would take memory
+# by the square of how deep the modules are nested.
+MOST = 64
+
 # For each file name, whether the file is the user's.
 _users: dict[str, bool] = {}
 
@@ -36,7 +40,8 @@ def _is_users(file: str) -> bool:
 
 
 def frames() -> list[tuple[str, int, str, str]]:
-    """File, line, function and text of each of the user's frames inside the run of this thread, innermost last."""
+    """File, line, function and text of each of the user's frames inside the run of this thread, innermost last;
+    :data:`MOST` at most."""
     found: list[tuple[str, int, str, str]] = []
     frame: types.FrameType | None = sys._getframe(1)
     if thread.called_from is not None:  # in a captured graph: the operation's own lines, and those that call the graph
@@ -49,7 +54,7 @@ def frames() -> list[tuple[str, int, str, str]]:
             frame = frame.f_back
         frame = None if frame is None else frame.f_back
     caller = thread.caller
-    while frame is not None:
+    while frame is not None and len(found) < MOST:
         code = frame.f_code
         if code is BEGINNING or frame is caller:
             break

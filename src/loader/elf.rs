@@ -51,7 +51,10 @@ fn read_dynamic<'data, R: ReadRef<'data>>(data: R) -> Option<Dynamic> {
         .find_map(|segment| {
             let into = address.checked_sub(segment.p_vaddr(endian))?;
             let inside = into < segment.p_filesz(endian);
-            segment.p_offset(endian).checked_add(into).filter(|_| inside)
+            segment
+                .p_offset(endian)
+                .checked_add(into)
+                .filter(|_| inside)
         })?;
     let text = |offset: u64| {
         let start = table.checked_add(offset)?;

@@ -10,6 +10,14 @@ use crate::wants::Wants;
 use graphpatch_core::graph::SourceLine as Line;
 use graphpatch_core::path::Name;
 
+/// So many scopes may be open inside each other below the root. Trees are built, merged, written and freed by functions that call
+/// themselves for what is inside, on threads of any stack; and no more could be read from a file (`graphpatch_core::nested`).
+pub(crate) const DEEPEST: usize = 1000;
+
+/// The note about calls that are deeper.
+pub(crate) const TOO_DEEP: &str = "modules are called more than 1,000 deep inside each other: what is deeper is neither recorded nor \
+                                   patched; nest fewer modules, or begin a run of its own for those inside";
+
 impl Run {
     /// A module is called from the innermost scope.
     pub fn enter(&mut self, scope: Arc<Scope>) -> Entered {
@@ -18,6 +26,11 @@ impl Run {
             unknown: None,
         };
         if self.wants().is_cold() {
+            self.cold += 1;
+            return quiet(Wants::NOTHING);
+        }
+        if self.frames.len() > DEEPEST {
+            self.note(TOO_DEEP);
             self.cold += 1;
             return quiet(Wants::NOTHING);
         }

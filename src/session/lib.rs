@@ -46,6 +46,8 @@ mod flat_tests;
 #[cfg(test)]
 mod missed_tests;
 #[cfg(test)]
+mod nested_tests;
+#[cfg(test)]
 mod proportion_tests;
 #[cfg(test)]
 mod quiet_tests;

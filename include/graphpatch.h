@@ -837,7 +837,7 @@ gp_status gp_run_begin(const char *name);
 gp_status gp_run_end(void);
 
 // Enters the scope of a module, called by the attribute path `path` ("layers.8") from the scope around it. Does
-// nothing outside a run.
+// nothing outside a run. What is more than 1,000 scopes deep is neither recorded nor patched; the session has a note then.
 //
 // Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_scope_enter(const char *path);
@@ -933,7 +933,7 @@ gp_status gp_run_resume(const gp_snapshot *snapshot,
                         uint64_t *plan);
 
 // A module is called from the innermost scope; gp_scope_leave ends the call. `wants` receives bits of gp_wants, 0
-// outside a run.
+// outside a run, and more than 1,000 scopes deep: nothing is recorded or patched there, and the session has a note.
 //
 // Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_scope_open(const gp_scope *scope,

@@ -227,21 +227,20 @@ impl Frame {
             return;
         };
         let new = self.scope.prepared(root, &self.base);
-        let mut missing: Vec<(u32, (Name, bool))> = new
+        let mut missing: Vec<(u32, Option<Name>)> = new
             .parameters
             .iter()
             .filter(|(index, _)| !old.parameters.contains_key(index))
-            .map(|(index, known)| (*index, *known))
+            .map(|(index, own)| (*index, *own))
             .collect();
         if missing.is_empty() {
             return;
         }
         missing.sort_unstable_by_key(|(index, _)| *index);
         let mut parameters = old.parameters.clone();
-        for (index, (name, own)) in missing {
-            let name = if own { self.names().create(name) } else { name };
-            parameters.insert(index, (name, own));
+        for (index, own) in missing {
+            parameters.insert(index, own.map(|name| self.names().create(name)));
         }
-        self.prepared = Some(Arc::new(old.with_parameters(parameters)));
+        self.prepared = Some(Arc::new(old.with_parameters(parameters, &new)));
     }
 }

@@ -45,14 +45,14 @@ impl Run {
             return Operand::Plain;
         }
         let mut is_patched = false;
-        if let Some((index, name, own)) = self.parameter(level, identity) {
+        if let Some((index, own)) = self.parameter(level, identity) {
             let frame = self.frame(level);
             let known =
                 frame.and_then(|frame| frame.parameters.iter().find(|known| known.0 == index));
             let name = match (known, value) {
                 (Some((_, name)), _) => *name,
                 (None, None) if self.recorder.is_some() => return Operand::Undescribed,
-                (None, _) => self.add_parameter(level, index, (name, own), value),
+                (None, _) => self.add_parameter(level, index, own, value),
             };
             is_patched = self.has_targets(self.site(level, name));
         }
@@ -77,14 +77,14 @@ impl Run {
         })
     }
 
-    /// The parameter with this identity, if the scope at `level` may read it: its index in the root, the name it asks for, and
-    /// whether it is the module's own.
-    fn parameter(&self, level: usize, identity: usize) -> Option<(u32, Name, bool)> {
+    /// The parameter with this identity, if the scope at `level` may read it: its index in the root, and its name if it is the
+    /// module's own.
+    fn parameter(&self, level: usize, identity: usize) -> Option<(u32, Option<Name>)> {
         let indices = self.parameters.get(&identity)?;
         let prepared = self.frame(level)?.prepared.as_ref()?;
         indices.iter().find_map(|index| {
-            let (name, own) = *prepared.parameters.get(index)?;
-            Some((*index, name, own))
+            let own = *prepared.parameters.get(index)?;
+            Some((*index, own))
         })
     }
 
@@ -93,16 +93,17 @@ impl Run {
         &mut self,
         level: usize,
         index: u32,
-        (name, own): (Name, bool),
+        own: Option<Name>,
         value: Option<&Element<'_>>,
     ) -> Name {
         let at = self.frames.len() - level - 1;
         let frame = &mut self.frames[at];
-        let name = if own {
-            name
-        } else {
-            frame.names().create(name)
-        };
+        let name = own.unwrap_or_else(|| {
+            let asked = frame.prepared.as_ref().map(|own| own.candidate(index));
+            frame
+                .names()
+                .create(asked.unwrap_or_else(|| Name::candidate("")))
+        });
         frame.parameters.push((index, name));
         if let (Some(recorder), Some(value)) = (&mut self.recorder, value) {
             recorder.tape().leaf(

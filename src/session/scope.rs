@@ -49,9 +49,13 @@ pub struct Prepared {
     /// The inputs' names, by index.
     pub inputs: Vec<Name>,
     pub output: Name,
-    /// By the parameter's index in the root: its name here, and whether `names` holds it already. A parameter of another module
-    /// gets its name when it is read, with a number if the name is taken.
-    pub parameters: FxHashMap<u32, (Name, bool)>,
+    /// By the parameter's index in the root: its name here if it is the module's own, which `names` holds already. A parameter of
+    /// another module gets its name when it is read, with a number if the name is taken. The names of all parameters below each
+    /// module would take time and memory by the square of how deep modules are nested.
+    pub parameters: FxHashMap<u32, Option<Name>>,
+    /// See [`Root::targets`], and how many bytes of each stand for the scope itself.
+    targets: Arc<[Arc<str>]>,
+    above: usize,
     /// The names that parameters may have here, collected when they are needed first.
     parameter_names: OnceLock<ParameterNames>,
 }
@@ -65,24 +69,36 @@ struct ParameterNames {
 
 impl Prepared {
     /// The same names, with parameters that became known later.
-    pub fn with_parameters(&self, parameters: FxHashMap<u32, (Name, bool)>) -> Prepared {
+    pub fn with_parameters(
+        &self,
+        parameters: FxHashMap<u32, Option<Name>>,
+        new: &Prepared,
+    ) -> Prepared {
         Prepared {
             names: self.names.clone(),
             inputs: self.inputs.clone(),
             output: self.output,
             parameters,
+            targets: new.targets.clone(),
+            above: new.above,
             parameter_names: OnceLock::new(),
         }
+    }
+
+    /// The name that another module's parameter of this index asks for.
+    pub fn candidate(&self, index: u32) -> Name {
+        let path = self.targets.get(index as usize);
+        Name::candidate(path.and_then(|path| path.get(self.above..)).unwrap_or(""))
     }
 
     /// Whether a parameter may have this name.
     pub fn may_be_parameter(&self, name: Name) -> bool {
         let known = self.parameter_names.get_or_init(|| {
             let mut known = ParameterNames::default();
-            for (name, own) in self.parameters.values() {
+            for (index, own) in &self.parameters {
                 match own {
-                    true => known.own.insert(*name),
-                    false => known.families.insert(name.family()),
+                    Some(name) => known.own.insert(*name),
+                    None => known.families.insert(self.candidate(*index).family()),
                 };
             }
             known
@@ -182,26 +198,22 @@ impl Scope {
             .collect();
         let output = names.create_exact(Name::candidate("output"));
         let mut known = FxHashMap::default();
+        let above = match path.is_empty() {
+            true => 0,
+            false => path.len() + 1,
+        };
         for index in root.below(&path) {
-            let parameter = &root.parameters[index as usize];
-            let relative = match path.is_empty() {
-                true => parameter,
-                false => &parameter[path.len() + 1..],
-            };
-            let candidate = Name::candidate(relative);
+            let relative = &root.parameters[index as usize][above..];
             let own = !relative.contains('.');
-            let name = if own {
-                names.create(candidate)
-            } else {
-                candidate
-            };
-            known.insert(index, (name, own));
+            known.insert(index, own.then(|| names.create(Name::candidate(relative))));
         }
         Prepared {
             names,
             inputs,
             output,
             parameters: known,
+            targets: root.targets.clone(),
+            above,
             parameter_names: OnceLock::new(),
         }
     }
@@ -218,7 +230,7 @@ pub struct Root {
     /// Attribute paths of all parameters and buffers, in the order in which a run gives their identities.
     pub parameters: Vec<String>,
     /// The same paths, as nodes show them.
-    targets: Vec<Arc<str>>,
+    targets: Arc<[Arc<str>]>,
     /// Indices of the parameters in the order of their paths, in which those below a module stand together.
     sorted: OnceLock<Vec<u32>>,
     /// Families of all names that a parameter may have in any scope.
@@ -328,13 +340,13 @@ mod tests {
         let prepared = scope.prepared(&root, &scope.base(&Arc::default()));
         assert_eq!(scope.candidate().to_string(), "layers_0");
         assert_eq!(prepared.inputs[0].to_string(), "weight");
-        assert_eq!(prepared.parameters[&0].0.to_string(), "weight_1");
-        assert_eq!(prepared.parameters[&1].0.to_string(), "norm_bias");
+        let own = |index| prepared.parameters[&index].map(|name| name.to_string());
+        assert_eq!(own(0).as_deref(), Some("weight_1"));
         assert_eq!(
-            prepared.parameters[&3].0.to_string(),
-            "max_1",
-            "as max() is a builtin"
+            (own(1), prepared.candidate(1).to_string()),
+            (None, "norm_bias".into())
         );
+        assert_eq!(own(3).as_deref(), Some("max_1"), "as max() is a builtin");
         assert_eq!(prepared.parameters.len(), 3);
     }
 }

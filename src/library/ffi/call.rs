@@ -174,7 +174,7 @@ pub unsafe extern "C" fn gp_run_resume(
 }
 
 /// A module is called from the innermost scope; gp_scope_leave ends the call. `wants` receives bits of gp_wants, 0
-/// outside a run.
+/// outside a run, and more than 1,000 scopes deep: nothing is recorded or patched there, and the session has a note.
 ///
 /// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///

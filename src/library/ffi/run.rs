@@ -41,7 +41,7 @@ pub extern "C" fn gp_run_end() -> Status {
 }
 
 /// Enters the scope of a module, called by the attribute path `path` ("layers.8") from the scope around it. Does
-/// nothing outside a run.
+/// nothing outside a run. What is more than 1,000 scopes deep is neither recorded nor patched; the session has a note then.
 ///
 /// Thread: its own. NULL: refused. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 ///

@@ -274,7 +274,20 @@ mod tests {
         })
     }
 
+    /// Miri takes a thousand times as long for each case.
+    fn cases() -> ProptestConfig {
+        match cfg!(miri) {
+            true => ProptestConfig {
+                failure_persistence: None,
+                ..ProptestConfig::with_cases(12)
+            },
+            false => ProptestConfig::default(),
+        }
+    }
+
     proptest! {
+        #![proptest_config(cases())]
+
         /// Each selected element is changed exactly once, with the value's element for it, and no other element is changed.
         #[test]
         fn actions_are_the_naive_ones(

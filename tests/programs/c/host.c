@@ -933,6 +933,60 @@ static void check_notes(gp_session *session) {
   text_is(notes, "layer: its inside is not visible\ngröße");
 }
 
+/* --- scopes inside each other without end --------------------------------------------------------------------------- */
+
+#define DEEPEST 1000
+#define DEEP 20000
+
+/* Opens `depth` scopes inside each other, with an operation in each, and closes them. */
+static void nest(gp_session *session, int depth) {
+  uint32_t wants;
+  ok(gp_run_open(session, net, &wants, NULL));
+  for (int i = 0; i < depth; ++i) {
+    ok(gp_scope_open(layer, &wants));
+    require((wants == 0) == (i >= DEEPEST), "what is wanted so deep");
+    if (i % 100 == 0) model_tensor_free(model_tensor_multiply(inputs, inputs));
+  }
+  for (int i = 0; i < depth; ++i) ok(gp_scope_leave());
+  ok(gp_scope_open(layer, &wants));
+  require(wants != 0, "the scope after it");
+  ok(gp_scope_leave());
+  ok(gp_run_end());
+}
+
+static void *deep(void *of) {
+  gp_session *session = of;
+  gp_graphs *graphs;
+  char *notes, *tree;
+  int found = 0;
+  ok(gp_session_record(session, true));
+  nest(session, DEEPEST);
+  ok(gp_session_notes(session, &notes));
+  text_is(notes, "");
+  nest(session, DEEP);
+  nest(session, DEEP);
+  ok(gp_session_notes(session, &notes));
+  require(strstr(notes, "more than 1,000 deep") && !strchr(notes, '\n'), "one note");
+  gp_string_free(notes);
+  ok(gp_session_graphs(session, &graphs));
+  ok(gp_graphs_tree(graphs, 0, "", &tree));
+  for (const char *at = tree; (at = strstr(at, "layer")); ++at) ++found;
+  require(found == DEEPEST + 1, "scopes in the tree");
+  gp_string_free(tree);
+  gp_graphs_free(graphs);
+  return NULL;
+}
+
+/* On a thread whose stack is smaller than most threads have. */
+static void check_deep(gp_session *session) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  pthread_attr_init(&attributes);
+  require(pthread_attr_setstacksize(&attributes, 2 << 20) == 0, "a stack of 2 MiB");
+  require(pthread_create(&thread, &attributes, deep, session) == 0 && pthread_join(thread, NULL) == 0, "a thread");
+  pthread_attr_destroy(&attributes);
+}
+
 /* --- functions of the user's -------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -1247,7 +1301,7 @@ int main(int argc, char **argv) {
   ok(gp_scope_new("layer", "layer", "Layer", inner, 3, false, &layer));
 
   void (*const alone[])(gp_session *) = {check_patches, check_probes, check_structures, check_owned,   check_wants,
-                                         check_opaque,  check_notes,  check_errors,     check_attached};
+                                         check_opaque,  check_notes,  check_errors,     check_attached, check_deep};
   for (size_t i = 0; i < sizeof alone / sizeof *alone; ++i) {
     session = opened();
     alone[i](session);

@@ -66,8 +66,11 @@ def frames() -> list[tuple[str, int, str, str]]:
 
 
 def _add_frames(_user: int | None, out: int | None) -> None:
-    for file, line, function, code in frames():
-        lib.gp_frames_add(out, file.encode(), line, function.encode(), code.encode())
+    try:
+        for file, line, function, code in frames():
+            lib.gp_frames_add(out, file.encode(), line, function.encode(), code.encode())
+    except (RecursionError, ctypes.ArgumentError):
+        return  # the program is as deep as Python allows, and goes on; the node has no lines
 
 
 _CALLBACK = ctypes.cast(gp_source_callback(_add_frames), ctypes.c_void_p)

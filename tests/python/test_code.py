@@ -66,9 +66,9 @@ def test_keys_that_are_hard_to_write() -> None:
             return {"line\nbreak": x[:1], "e f": {"g.h": x[:2]}, "": x[:3], "_hidden": x[:4]}
 
     output = PatchableGraph(Keys(), torch.randn(5)).graph.output
-    # The empty key alone has no path, so it has no node and no shape.
-    assert output._shape == {"line\nbreak": (1,), "e f": {"g.h": (2,)}, "_hidden": (4,)}
-    assert {*dir(output)} == {"line\nbreak", "e f", "_hidden", "_code", "_shape"} and len(output) == 3
+    # A path needs a name, so the empty key has one.
+    assert output._shape == {"line\nbreak": (1,), "e f": {"g.h": (2,)}, "''": (3,), "_hidden": (4,)}
+    assert {*dir(output)} == {"line\nbreak", "e f", "''", "_hidden", "_code", "_shape"} and len(output) == 4
     assert output["e f"]._shape == {"g.h": (2,)} and output["e f.g\\.h"] == output["e f"]["g\\.h"]
     assert getattr(output, "line\nbreak")._shape == (1,) and output._hidden._shape == (4,)
     for wrong in ("", "e f.g", "e f|g", "a b", "_other"):

@@ -53,7 +53,7 @@ def shown(saved: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("depth", [60, 500])
+@pytest.mark.parametrize("depth", [60, 500, 1000])
 def test_deep_modules(depth: int, tmp_path: Path) -> None:
     saved = graph(DEEP.replace("DEPTH", str(depth)), tmp_path)
     tree = shown(saved)

@@ -241,12 +241,14 @@ hosts: venv build build/libmodel.so ## every host program bare and under `graphp
 test-hosts: venv build build/libmodel.so ## a part of them
 	$(PYTEST) tests/hosts -q $(T)
 
-# 1.2 GB on disk, in build/python-3.14.
+# What depends on the version of Python: its bytecode, its counts of references, its frames. 1.2 GB on disk, in build/python-3.14.
+TESTS_OF_PYTHONS := code copies errors exchanged filled_containers freed_addresses handed_parameters methods own_backward ownership \
+    patchable_graph raised reentry_handlers threads unregistered
 .PHONY: test-pythons
 test-pythons: venv build ## the Python package with the newest Python that torch has wheels for (tests/pythons)
 	@$(PYTHON) tests/pythons/fetch.py build/python-3.14
 	PYTHONPATH=$(CURDIR)/build/python-3.14/site build/python-3.14/usr/bin/python3.14 -m pytest -q -W ignore::DeprecationWarning \
-	    tests/python/test_ownership.py tests/python/test_patchable_graph.py tests/python/test_copies.py tests/python/test_threads.py $(T)
+	    $(TESTS_OF_PYTHONS:%=tests/python/test_%.py) $(T)
 
 # Each is installed without what it needs, and then what it needs beside what the environment has. 250 MB on disk.
 PEERS := nnsight==0.8.1 transformer-lens==2.18.0 pyvene==0.1.8 torchlens==2.36.1

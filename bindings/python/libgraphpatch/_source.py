@@ -24,8 +24,8 @@ REPLAY = Replay.run.__code__
 
 _OWN = tuple(os.path.dirname(os.path.abspath(folder)) + os.sep for folder in (__file__, str(torch.__file__)))
 
-# Of a stack that is deeper, only so many of the innermost frames are kept: all frames of all calls of modules would take memory
-# by the square of how deep the modules are nested.
+# Of a stack that is deeper, only so many of the innermost frames are kept: all frames of all calls of modules would
+# take memory by the square of how deep the modules are nested.
 MOST = 64
 
 # For each file name, whether the file is the user's.

@@ -225,8 +225,10 @@ void held_end(void* held);
 void held_free(void* held);
 // Keeps the addresses of these tensors in use while the run of this thread lasts.
 void keep_addresses(const void* const* identities, size_t n);
-// Takes back what `keep_addresses` and `remember` did for one tensor. Returns whether there was anything.
+// The run of this thread holds one tensor no more, not even weakly. Returns whether it did.
 bool let_go(const void* identity);
+// The run holds that tensor again.
+void keep(const void* identity);
 
 // Includes the dispatch key on this thread: `arm` for the core, `watch` while there are copies whose writes must be seen.
 void arm(uint32_t on);
@@ -238,6 +240,9 @@ bool set_own_backward(bool on);
 bool has_own_backward();
 // In mirror.cpp: forgets copies whose run has ended, or that nobody sees any more.
 void prune_mirrors();
+// Copies are held weakly. These let go of one, and hold it again; the first one returns whether it was held.
+bool mirrors_let_go(const void* copy);
+void mirrors_keep(const void* copy);
 uint32_t suspend();
 void resume(uint32_t before);
 const void* backward_node();

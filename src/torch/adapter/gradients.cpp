@@ -108,6 +108,12 @@ bool watches_scope() {
   return std::find(scopes.begin(), scopes.end(), thread.frame) != scopes.end();
 }
 
+void forget_history(Held& held, const void* tensor) {
+  if (held.without_history)
+    keep_if(held.without_history->values,
+            [&](const WithoutHistory::Value& value) { return value.tensor._unsafe_get_target() != tensor; });
+}
+
 static void note_values(const c10::IValue* values, size_t n) {
   auto& apart = *held().without_history;
   auto& known = apart.values;

@@ -34,5 +34,7 @@ bool watches_scope();
 void came_to_be(const c10::IValue* values, size_t n);
 // Called when an operation begins or has ended: refuses gradients of values that came out of such a function.
 void refuse_gradients(Held& held);
+// Holds a tensor no more that has appeared after a patch.
+void forget_history(Held& held, const void* tensor);
 
 } // namespace graphpatch

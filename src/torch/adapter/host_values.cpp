@@ -223,8 +223,8 @@ void register_host_operators() {
       Operator(
           "graphpatch::keep(int address) -> ()",
           [](Stack& stack) {
-            const auto* identity = reinterpret_cast<const void*>(torch::jit::pop(stack).toInt());
-            keep_addresses(&identity, 1);
+            const int64_t address = torch::jit::pop(stack).toInt();
+            keep(reinterpret_cast<const void*>(address));
           },
           alias),
       // Called around the forward of a torch.autograd.Function, through whose own backward gradients will go.

@@ -26,6 +26,7 @@ struct Edge {
   at::Tensor original; // its memory would live as long as the view that the copy stands for
   Geometry in_copy;
   Geometry in_original;
+  const void* let_go = nullptr; // the copy, while `copy` does not hold it
 
   // Both have the same strides, so the gaps between their elements correspond as well.
   bool parallel() const {
@@ -162,6 +163,23 @@ public:
   }
   bool empty() const {
     return edges_.empty();
+  }
+  bool let_go(const void* copy) {
+    bool any = false;
+    for (Edge& edge : edges_)
+      if (edge.copy._unsafe_get_target() == copy) {
+        edge.copy = WeakTensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>());
+        edge.let_go = copy;
+        any = true;
+      }
+    return any;
+  }
+  void keep(const void* copy) {
+    for (Edge& edge : edges_)
+      if (edge.let_go == copy) {
+        edge.copy = WeakTensor(tensor_at(copy).getIntrusivePtr());
+        edge.let_go = nullptr;
+      }
   }
   // Drops the edges of copies that nobody sees any more, and their originals with them. Also drops the edges of originals that
   // nobody sees any more and that are not copies themselves: their copies then stand for themselves.
@@ -307,6 +325,14 @@ bool is_memory(const at::Tensor& tensor) {
 void prune_mirrors() {
   mirrors().prune();
   watch(!mirrors().empty());
+}
+
+bool mirrors_let_go(const void* copy) {
+  return mirrors().let_go(copy);
+}
+
+void mirrors_keep(const void* copy) {
+  mirrors().keep(copy);
 }
 
 void mirror(const at::Tensor& original, const at::Tensor& copy) {

@@ -102,13 +102,20 @@ void keep_addresses(const void* const* identities, size_t n) {
 }
 
 bool let_go(const void* identity) {
+  const bool is_copy = mirrors_let_go(identity);
   if (!this_thread().held)
-    return false;
+    return is_copy;
+  forget_history(held(), identity);
   auto& seen = held().seen;
   const size_t before = seen.size();
   const auto is_it = [&](const WeakTensor& one) { return one._unsafe_get_target() == identity; };
   seen.erase(std::remove_if(seen.begin(), seen.end(), is_it), seen.end());
-  return seen.size() != before;
+  return is_copy || seen.size() != before;
+}
+
+void keep(const void* identity) {
+  mirrors_keep(identity);
+  keep_addresses(&identity, 1);
 }
 
 } // namespace graphpatch

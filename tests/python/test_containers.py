@@ -258,7 +258,7 @@ def test_keys_that_are_no_texts_have_the_names_that_python_writes(name, key, ins
         ((None, "None"), "keys that look the same"),
         (("", "''"), "keys that look the same"),
     ],
-    ids=str,
+    ids=["object", "frozenset", "tuple", "None", "empty"],
 )
 def test_a_dict_that_is_not_looked_into_says_why(keys, why):
     x = torch.ones(2)

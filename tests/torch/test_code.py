@@ -261,9 +261,7 @@ def test_values_flow(exported: Callable[..., Saved], graph_file: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--freeze"], ["--freeze", "--optimize"]], ids=" ".join)
-def test_operations_in_branches_and_loops(
-    exported: Callable[..., Saved], graph_file: Path, options: list[str]
-) -> None:
+def test_operations_in_branches_and_loops(exported: Callable[..., Saved], graph_file: Path, options: list[str]) -> None:
     saved = exported("branches", models.Branches(), (torch.ones(2, 3),))
     saved.run("--runs", 3, *options, graph=graph_file, tree=False).ok()
     source = Path(inspect.getsourcefile(models.Branches) or "")

@@ -66,8 +66,8 @@ def below(module: Module) -> Iterator[tuple[str, Module]]:
 
 
 class Walk:
-    """A walk over a module and all below it, as :func:`below` describes it, which may be left and taken up again. It keeps
-    no module alive: those that are gone when it would come to them are left out."""
+    """A walk over a module and all below it, as :func:`below` describes it, which may be left and taken up again. It
+    keeps no module alive: those that are gone when it would come to them are left out."""
 
     def __init__(self, module: Module) -> None:
         # What is still to be visited, the next one last. A number stands behind everything in the module of that id.

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from ._forwards import shown
 from ._handle import Handle
-from ._library import lib, made, texts
+from ._library import lib, made
 from ._modules import Walk, at, class_name, is_script, itself, why_opaque
 from ._native import native
 from ._signature import Signature

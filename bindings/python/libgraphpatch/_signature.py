@@ -58,8 +58,8 @@ class Signature:
 
     @classmethod
     def of(cls, module: Module) -> Signature:
-        """The signature of a module's ``forward``. Modules of one class share it: a model may have very many of them, and
-        the more objects there are, the longer Python's garbage collections take."""
+        """The signature of a module's ``forward``. Modules of one class share it: a model may have very many of them,
+        and the more objects there are, the longer Python's garbage collections take."""
         function = _plain(module, entry(module))
         if function is None:
             return cls(module)

@@ -1300,7 +1300,7 @@ int main(int argc, char **argv) {
   ok(gp_root_new("net", "Net", names, 1, parameters, 2, false, &net));
   ok(gp_scope_new("layer", "layer", "Layer", inner, 3, false, &layer));
 
-  void (*const alone[])(gp_session *) = {check_patches, check_probes, check_structures, check_owned,   check_wants,
+  void (*const alone[])(gp_session *) = {check_patches, check_probes, check_structures, check_owned,    check_wants,
                                          check_opaque,  check_notes,  check_errors,     check_attached, check_deep};
   for (size_t i = 0; i < sizeof alone / sizeof *alone; ++i) {
     session = opened();

@@ -117,7 +117,8 @@ def _key_text(key: Any) -> str | None:
     if type(key) in _WRITTEN:
         return str(key)
     if isinstance(key, Enum):
-        return None if key._name_ is None else f"{type(key).__name__}.{key._name_}"
+        name: Any = key._name_  # None for some combinations of flags
+        return None if name is None else f"{type(key).__name__}.{name}"
     if type(key) is tuple:
         names = [repr(part) if isinstance(part, str) else _key_text(part) for part in key]
         written = [_clean(name) for name in names if name is not None]

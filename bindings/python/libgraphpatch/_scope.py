@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from ._forwards import shown
 from ._handle import Handle
-from ._library import lib, made
+from ._library import lib, made, texts
 from ._modules import Walk, at, class_name, is_script, itself, why_opaque
 from ._native import native
 from ._signature import Signature
@@ -97,22 +97,14 @@ def find(above: Module | None, module: Module) -> tuple[str, Attribute]:
         if _known.pop(id(above), None) is not known:
             known = _Below(above, known.nowhere)
         path = known.path(module)
-    attribute = None if path is None else _holding(above, path, module)
-    if attribute is None:
+    if path is None or at(above, path) is not module:
         known = _Below(above, known.nowhere)
         path = known.path(module)
         if path is None:
             known.nowhere[key] = weakref.ref(module)
             return "", Attribute(None, "")
-        attribute = _holding(above, path, module)
-    return path or "", attribute or Attribute(None, "")
-
-
-def _holding(above: Module, path: str, module: Module) -> Attribute | None:
-    """The attribute at ``path`` below ``above``, if it holds the module."""
     holder, _, name = path.rpartition(".")
-    held = Attribute(at(above, holder), name)
-    return held if held.holder is not None and held.holds(module) else None
+    return path, Attribute(at(above, holder), name)
 
 
 class _ScopeSlots:
@@ -157,7 +149,7 @@ class Scope(_Base):
         opaque: bool,
         signature: Signature | None = None,
     ) -> None:
-        self.signature = signature or Signature.of(module)
+        self.signature = signature or Signature(module)
         self.module = weakref.ref(module)
         self.attribute = attribute
         self.opaque = opaque
@@ -166,7 +158,7 @@ class Scope(_Base):
         self.forward, self.arguments = shown(self.signature.forward), self.signature.plain
         # Whether the extension can decide by itself what `is_current` returns.
         self.is_plain = int(not opaque and not is_script(module))
-        names = self.signature.texts
+        names = texts(self.signature.names)
         described: tuple[Any, ...] = path.encode(), absolute.encode(), class_name(module).encode(), names, len(names)
         # The address of the library's object. Calls take it, since that is faster than passing the handle that owns it.
         self.address = made(lib.gp_scope_new, *described, opaque)

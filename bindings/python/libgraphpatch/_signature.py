@@ -12,7 +12,6 @@ from typing import Any
 from torch.nn import Module
 
 from ._forwards import original
-from ._library import texts
 from ._modules import is_script
 from ._own_call import entry
 
@@ -31,7 +30,6 @@ class Signature:
         self.forward = None if is_script(module) else _function(forward)
         parameters = _parameters(module, forward)
         self.names = [parameter.name for parameter in parameters]
-        self.texts = texts(self.names)
         self.kinds = [parameter.kind for parameter in parameters]
         self.defaults = [parameter.default for parameter in parameters]
         self.positional = sum(kind in _BY_POSITION for kind in self.kinds)
@@ -55,23 +53,6 @@ class Signature:
             for name, kind in zip(self.names[only:], self.kinds[only:], strict=True)
             if kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)
         }
-
-    @classmethod
-    def of(cls, module: Module) -> Signature:
-        """The signature of a module's ``forward``. Modules of one class share it: a model may have very many of them,
-        and the more objects there are, the longer Python's garbage collections take."""
-        function = _plain(module, entry(module))
-        if function is None:
-            return cls(module)
-        known = _shared.get(function)
-        if known is not None and known[0] is function.__code__ and known[1] is function.__defaults__:
-            shared = known[2]()
-            if shared is not None and shared.forward is original(function):
-                return shared
-        made = cls(module)
-        # The signature holds the function. A strong reference from here would keep both of them for good.
-        _shared[function] = function.__code__, function.__defaults__, weakref.ref(made)
-        return made
 
     @classmethod
     def unknown(cls) -> Signature:
@@ -129,23 +110,14 @@ class _Anything(Module):  # type: ignore[misc]
         """Never called."""
 
 
-def _plain(module: Module, forward: Callable[..., Any]) -> types.FunctionType | None:
-    """The function of ``forward``, if it alone decides what the arguments are."""
-    if is_script(module):
-        return None
-    function = getattr(forward, "__func__", None)
-    if type(forward) is not types.MethodType or type(function) is not types.FunctionType:
-        return None
-    # Otherwise it may be a wrapper, or have defaults that may be changed in place.
-    return None if vars(function) or function.__kwdefaults__ else function
-
-
 def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Parameter]:
     if is_script(module):  # the Python signature of a traced module has no names
         names = [argument.name for argument in module._c._get_method("forward").schema.arguments[1:]]
         return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
-    function = _plain(module, forward)
-    if function is None:
+    function: Any = getattr(forward, "__func__", None)
+    if type(forward) is not types.MethodType or type(function) is not types.FunctionType:
+        return _looked_up(forward)
+    if vars(function) or function.__kwdefaults__:  # perhaps a wrapper, or defaults that may be changed in place
         return _looked_up(forward)
     known = _known.get(function)
     if known is None or known[0] is not function.__code__ or known[1] is not function.__defaults__:
@@ -155,9 +127,6 @@ def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Par
 
 # Modules of one class share their function, and inspecting it takes long.
 _known: weakref.WeakKeyDictionary[Any, tuple[Any, Any, list[inspect.Parameter]]] = weakref.WeakKeyDictionary()
-
-# The signature of each function, for as long as something uses it, and the code and the defaults that it was made of.
-_shared: weakref.WeakKeyDictionary[Any, tuple[Any, Any, weakref.ref[Signature]]] = weakref.WeakKeyDictionary()
 
 
 def _looked_up(forward: Callable[..., Any]) -> list[inspect.Parameter]:

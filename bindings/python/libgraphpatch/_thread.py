@@ -83,12 +83,11 @@ class Frame(_Base):
 
     def _path(self, module: Module) -> tuple[str, str, Attribute]:
         """The module's attribute path below the nearest enclosing called module that has it, and below the root."""
-        top = self.root.module()
-        below_top = find(top, module)
-        absolute = below_top[0] or self.root.foreign_path(module)
+        absolute, _ = find(self.root.module(), module)
+        absolute = absolute or self.root.foreign_path(module)
         outer: Frame | None = self
         while outer is not None:
-            path, attribute = below_top if outer.module is top else find(outer.module, module)
+            path, attribute = find(outer.module, module)
             if path:
                 return path, absolute or path, attribute
             outer = outer.outer

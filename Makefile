@@ -242,8 +242,8 @@ test-hosts: venv build build/libmodel.so ## a part of them
 	$(PYTEST) tests/hosts -q $(T)
 
 # What depends on the version of Python: its bytecode, its counts of references, its frames. 1.2 GB on disk, in build/python-3.14.
-TESTS_OF_PYTHONS := code copies errors exchanged filled_containers freed_addresses handed_parameters methods own_backward ownership \
-    patchable_graph raised reentry_handlers threads unregistered
+TESTS_OF_PYTHONS := ownership patchable_graph copies threads code exchanged filled_containers freed_addresses handed_parameters methods \
+    own_backward unregistered
 .PHONY: test-pythons
 test-pythons: venv build ## the Python package with the newest Python that torch has wheels for (tests/pythons)
 	@$(PYTHON) tests/pythons/fetch.py build/python-3.14

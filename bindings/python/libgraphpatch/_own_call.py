@@ -24,31 +24,35 @@ def _holder(kind: type) -> type:
 
 
 def _own(kind: type) -> Any:
-    return vars(_holder(kind)).get("__call__")
+    """The ``__call__`` that ``kind``, or a class above it, defines; None if that class is torch's."""
+    holder = _holder(kind)
+    return None if holder is Module or holder.__module__.startswith("torch.") else vars(holder)["__call__"]
+
+
+def _is_wrapped(own: Any) -> bool:
+    return any(own is seen for seen in _seen)  # it may have no hash
 
 
 def is_unseen(kind: type) -> bool:
     """Whether the ``__call__`` of a class is an object that cannot be wrapped."""
-    holder, own = _holder(kind), _own(kind)
-    if holder is Module or holder.__module__.startswith("torch.") or isinstance(own, types.FunctionType):
-        return False
-    return not any(own is seen for seen in _seen)
+    own = _own(kind)
+    return own is not None and not isinstance(own, types.FunctionType) and not _is_wrapped(own)
 
 
 def own_calls(module: Module, session: Handle | None, seeing: Callable[[Any], Any]) -> None:
     """Wraps, by ``seeing``, the ``__call__`` that classes of modules below ``module`` define themselves; each once. A
     ``__call__`` that calls torch's is left alone, since torch's call is seen."""
     for kind in {type(part) for _, part in below(module)}:
-        holder, own = _holder(kind), _own(kind)
+        own = _own(kind)
         if is_unseen(kind):
             what = f"{kind.__module__}.{kind.__qualname__}: its `__call__` is no function"
             note(session, f"{what}, so its calls are not seen; what they do is listed in the scope around them")
-        if not isinstance(own, types.FunctionType) or holder is Module or holder.__module__.startswith("torch."):
+        if not isinstance(own, types.FunctionType):
             continue
         with _lock:
-            if own not in _seen and not _calls_torchs(own, kind, set()):
+            if not _is_wrapped(own) and not _calls_torchs(own, kind, set()):
                 seen = seeing(own)
-                setattr(holder, "__call__", seen)  # noqa: B010
+                setattr(_holder(kind), "__call__", seen)  # noqa: B010
                 _seen.add(seen)
 
 
@@ -90,7 +94,7 @@ def _method(kind: type, name: str) -> Any:
 def entry(module: Module) -> Any:
     """The function that gets the arguments of a call of ``module``: as a rule its ``forward``."""
     kind = type(module)
-    if _own(kind) in _seen:
+    if _is_wrapped(_own(kind)):
         return module.__call__
     if kind.__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
         return module._orig_mod.forward  # a compiled module takes the arguments of the original one

@@ -137,6 +137,16 @@ def _is_long(value: Any) -> bool:
     return _count_plain(value, 0) > _LONGEST
 
 
+def _has_elements(value: Any, depth: int) -> TypeGuard[tuple[Any, ...] | list[Any]]:
+    """Whether the elements of a tuple or list at this depth are looked into."""
+    return depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value)
+
+
+def _has_fields(value: Any, depth: int) -> bool:
+    """The same of the values of a dict, and of a dataclass."""
+    return depth < _DEEPEST and (_is_record(value) or (_is_dict(value) and not _is_long(value)))
+
+
 def _count_plain(value: Any, depth: int) -> float:
     """How many plain values there are in a list, tuple or dict; less than none if there is something else."""
     if depth == _DEEPEST:
@@ -169,12 +179,12 @@ def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) ->
         parts.append(f"F{value!r};")
     elif isinstance(value, str):
         parts.append("S" + _sized(_clean(value[:200])))
-    elif depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
+    elif _has_elements(value, depth):
         elements = _elements(value)
         parts.append(f"{'(' if isinstance(value, tuple) else '['}{len(elements)};")
         for element in elements:
             _flatten(element, parts, tensors, depth + 1)
-    elif depth < _DEEPEST and (_is_record(value) or (_is_dict(value) and not _is_long(value))):
+    elif _has_fields(value, depth):
         fields = _fields(value)
         parts.append(f"{{{len(fields)};")
         for name, key in fields:
@@ -231,7 +241,7 @@ def changed_elements(values: tuple[Any, ...], copies: list[Copied]) -> tuple[Any
 
 
 def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> Any:
-    if depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value):
+    if _has_elements(value, depth):
         before = _elements(value)
         elements = [_changed(element, leaves, depth + 1, copies) for element in before]
         if all(new is old for new, old in zip(elements, before, strict=True)):
@@ -240,7 +250,7 @@ def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> A
         if isinstance(value, list):
             copies.append(CopiedList(value, rebuilt))
         return rebuilt
-    if depth < _DEEPEST and (_is_record(value) or (_is_dict(value) and not _is_long(value))):
+    if _has_fields(value, depth):
         return _changed_fields(value, leaves, depth, copies)
     return leaves.next(value)
 

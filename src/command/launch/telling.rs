@@ -266,19 +266,13 @@ fn reason(spec: &PatchSpec, graphs: &[Graph]) -> String {
             format!(":\n{}", text.lines().skip(1).collect::<Vec<_>>().join("\n"))
         }
         Err(error) => format!(": {error}"),
-        Ok(()) if graphs.iter().any(|graph| is_parameter(graph, &spec.path)) => {
+        Ok(()) if graphs.iter().any(|graph| graph.is_parameter(&spec.path)) => {
             ", since no operation read that parameter or buffer: where it is only written to, patch what the \
              operation that writes returns"
                 .into()
         }
         Ok(()) => ", though that value was recorded".into(),
     }
-}
-
-fn is_parameter(graph: &Graph, path: &NodePath) -> bool {
-    graph
-        .node(path)
-        .is_some_and(|node| node.kind == graph::Kind::Parameter)
 }
 
 fn count(number: u64, one: &str, many: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Graph, Node, Value};
+use super::{Graph, Kind, Node, Value};
 use crate::error::{Error, Result};
 use crate::path::NodePath;
 
@@ -13,6 +13,12 @@ impl Graph {
         self.walk(&path.names)
             .ok()
             .filter(|_| path.means(&self.name))
+    }
+
+    /// Whether the path names a parameter or a buffer.
+    pub fn is_parameter(&self, path: &NodePath) -> bool {
+        self.node(path)
+            .is_some_and(|node| node.kind == Kind::Parameter)
     }
 
     /// The value of a path, its dig included. A scope has none.

@@ -175,6 +175,10 @@ uint32_t shown_leaf(size_t index, GpLeaf* out) {
   return 1;
 }
 
+static const void* pop_address(torch::jit::Stack& stack) {
+  return reinterpret_cast<const void*>(torch::jit::pop(stack).toInt());
+}
+
 void register_host_operators() {
   using torch::jit::Operator;
   using torch::jit::Stack;
@@ -183,11 +187,7 @@ void register_host_operators() {
       // A new reference to the tensor at an address that the library gave (gp_scope_leaf, gp_torch_callback).
       Operator(
           "graphpatch::tensor_at(int address) -> Tensor",
-          [](Stack& stack) {
-            const int64_t address = torch::jit::pop(stack).toInt();
-            stack.emplace_back(tensor_at(reinterpret_cast<const void*>(address)));
-          },
-          alias),
+          [](Stack& stack) { stack.emplace_back(tensor_at(pop_address(stack))); }, alias),
       // Makes a scripted module report its calls, from the next call on.
       Operator(
           "graphpatch::prepare(Any module) -> bool",
@@ -214,19 +214,10 @@ void register_host_operators() {
       // Called around an exchange of two tensors, which libtorch refuses if somebody holds one of them weakly. `let_go` returns
       // whether this thread's run did; `keep` has it hold the tensor again.
       Operator(
-          "graphpatch::let_go(int address) -> bool",
-          [](Stack& stack) {
-            const int64_t address = torch::jit::pop(stack).toInt();
-            stack.emplace_back(let_go(reinterpret_cast<const void*>(address)));
-          },
+          "graphpatch::let_go(int address) -> bool", [](Stack& stack) { stack.emplace_back(let_go(pop_address(stack))); },
           alias),
       Operator(
-          "graphpatch::keep(int address) -> ()",
-          [](Stack& stack) {
-            const int64_t address = torch::jit::pop(stack).toInt();
-            keep(reinterpret_cast<const void*>(address));
-          },
-          alias),
+          "graphpatch::keep(int address) -> ()", [](Stack& stack) { keep(pop_address(stack)); }, alias),
       // Called around the forward of a torch.autograd.Function, through whose own backward gradients will go.
       Operator(
           "graphpatch::own_backward(bool on) -> bool",

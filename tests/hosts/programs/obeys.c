@@ -93,8 +93,8 @@ static void *fork_often(void *nothing) {
       float sum = model_sum(shared);
       _exit(sum == bare || sum == 0 ? 0 : 1);
     }
-    waitpid(child, &status, 0);
-    ++*(!status ? &right : WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? &hung : &wrong);
+    int came_back = waitpid(child, &status, 0) == child;
+    ++*(came_back && !status ? &right : came_back && WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? &hung : &wrong);
   }
   return nothing;
 }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use graphpatch_core::graph::{self, Graph, Kind};
+use graphpatch_core::graph::{self, Graph};
 use graphpatch_core::patch::{self, OnError, PatchSpec, RunRange};
 use graphpatch_core::path::{NodePath, Pattern, Slice};
 
@@ -234,6 +234,5 @@ fn probe(path: &NodePath) -> PatchSpec {
 }
 
 fn is_parameter(path: &NodePath, graphs: &[Graph]) -> bool {
-    let node = graph_of(graphs, path).and_then(|(_, graph)| graph.node(&path.without_root()));
-    node.is_some_and(|node| node.kind == Kind::Parameter)
+    graph_of(graphs, path).is_some_and(|(_, graph)| graph.is_parameter(&path.without_root()))
 }

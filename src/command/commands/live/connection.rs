@@ -19,7 +19,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to a socket. `None` if the process is about to listen no more: its socket still accepts clients, but it hangs up.
+    /// Asks the process at the other end who it is. `None` if it is about to listen no more: its socket still accepts clients, but it hangs up.
     pub fn open(stream: UnixStream) -> Option<Result<Connection, Stop>> {
         let mut connection = Connection {
             lines: BufReader::new(stream),

@@ -242,9 +242,8 @@ test-hosts: venv build build/libmodel.so ## a part of them
 	$(PYTEST) tests/hosts -q $(T)
 
 # What depends on the version of Python: its bytecode, its counts of references, its frames. 1.2 GB on disk, in build/python-3.14.
-# The tests of threads come early: after those of errors one of them may fail, for a reason that is not found yet.
-TESTS_OF_PYTHONS := ownership patchable_graph copies threads code exchanged filled_containers freed_addresses handed_parameters methods \
-    own_backward unregistered
+TESTS_OF_PYTHONS := ownership patchable_graph copies code errors exchanged filled_containers freed_addresses handed_parameters methods \
+    own_backward raised reentry_handlers threads changes_meanwhile unregistered
 .PHONY: test-pythons
 test-pythons: venv build ## the Python package with the newest Python that torch has wheels for (tests/pythons)
 	@$(PYTHON) tests/pythons/fetch.py build/python-3.14

@@ -158,6 +158,10 @@ impl Status {
                 self.group
             ));
         }
+        // An ended process may keep its tracer for a while.
+        if matches!(self.state, 'Z' | 'X') {
+            return Err("has ended; its parent has not asked for its exit code yet".into());
+        }
         if self.tracer != 0 {
             return Err(format!(
                 "is being traced by process {}{}: only one can trace it; end that first",
@@ -166,7 +170,6 @@ impl Status {
             ));
         }
         match self.state {
-            'Z' | 'X' => Err("has ended; its parent has not asked for its exit code yet".into()),
             'T' => Err(format!("is stopped; let it go on first: kill -CONT {pid}")),
             _ if self.shadow_stack => Err(
                 "keeps a shadow stack (CET): no function can be called in it from outside; start it with `graphpatch run \

@@ -96,7 +96,7 @@ class Captured:
 
     def _inside(self, frame: Frame, args: tuple[Any, ...]) -> Any:
         """Calls the graph inside a scope of this thread's run."""
-        changes = bool(frame.root.changes if frame.root.session is not None else frame.plan)
+        changes = frame.root.may_change(frame.plan)
         records = bool(frame.wants & GP_WANTS_RECORD)
         if frame.plan and not records:
             done = self._by_taps(frame, args, changes)

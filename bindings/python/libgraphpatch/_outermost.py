@@ -67,13 +67,17 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Ends what :func:`install` began. Roots of the program's own stay watched."""
-    watched.make_roots(None)
+    """Ends what :func:`install` began. Roots of the program's own stay watched, and runs that are under way are seen to
+    their end."""
     with _lock:
+        made = [root for _, root in _known.values()]
         _known.clear()
         _numbers.clear()
-    if not watched.any:
-        _forward_scope.uninstall()
+    watched.make_no_roots(made, _put_back)
+
+
+def _put_back() -> None:
+    _forward_scope.uninstall()
     _module_call.uninstall()
 
 

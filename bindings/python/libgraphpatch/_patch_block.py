@@ -81,7 +81,8 @@ class PatchBlock(contextlib.ContextDecorator):
             for place in self._places:
                 if isinstance(place.done, Skipping):
                     place.done.open()
-                    undo.callback(place.done.close)
+                    # A run that is under way may still reach it.
+                    undo.callback(self._recorder.root.retire, [place.done])
             self._recorder.want(1)
             undo.callback(self._recorder.want, -1)
             if self._recorder.root.has_parts:

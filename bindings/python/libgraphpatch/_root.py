@@ -124,6 +124,9 @@ class Root:
         self.has_parts = False
         # How many patches hold that are limited to rows, positions or steps.
         self.limits = 0
+        # By the number of a plan that a run has begun with: how many patches that may change a value, and how many
+        # functions, held then.
+        self.plans: dict[int, tuple[int, int]] = {}
         # How often such patches began to hold where there were none. What is known of earlier calls ends there.
         self.limited = 0
         # `open` has one element for each run that is under way. `running` counts these runs, and snapshots of runs,
@@ -138,6 +141,14 @@ class Root:
         own = self.module() is module and not is_script(module)
         watched = self.inner is not None or bool(self.limits) or module._compiled_call_impl is not None
         return own and not watched and not self.why_opaque
+
+    def may_change(self, plan: int) -> bool:
+        """Whether a patch of this plan may change a value. Patches may have been removed since the run has begun."""
+        return bool(plan) if self.session is None else bool(self.plans.get(plan, (0, 0))[0])
+
+    def calls_functions(self, plan: int) -> bool:
+        """Whether a patch of this plan calls a function of the user's."""
+        return bool(self.plans.get(plan, (0, 0))[1])
 
     def refresh(self) -> None:
         """Updates the tree if modules or parameters were added, removed or moved."""
@@ -195,10 +206,16 @@ class Root:
         with self._lock:
             if self.running == 0:
                 self.ignored.clear()
+                self.plans.clear()
                 for key in [key for key, scope in [*self.scopes.items()] if scope.module() is None]:
                     self.scopes.pop(key, None)
-                while self.retired:
-                    self.retired.pop().close()
+        # Closed without the lock, since closing takes locks of its own.
+        while (held := self._unused()) is not None:
+            held.close()
+
+    def _unused(self) -> Closes | None:
+        with self._lock:
+            return self.retired.pop() if self.retired and self.running == 0 else None
 
     def has(self, module: Module) -> bool:
         """Whether ``module`` is the root's or one below it."""

@@ -171,6 +171,8 @@ def _begin_run(root: Root, module: Module) -> tuple[int, int]:
         with root.beginning:
             root.begun += 1
             check(lib.gp_run_open(root.session, root.tree.handle, answer.wants_at, answer.plan_at))
+            if answer.plan:
+                root.plans[answer.plan] = root.changes, root.functions
         thread.plan = answer.plan
         if answer.wants:
             keep_classes()

@@ -119,7 +119,7 @@ class Taps:
             self._failed
             or not place
             or torch.is_grad_enabled()
-            or root.functions
+            or root.calls_functions(frame.plan)
             or root.by_parameter
             or watched.several
         ):

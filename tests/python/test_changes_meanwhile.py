@@ -1,0 +1,248 @@
+"""A run has the patches that held when it began, whatever other threads open and close until it ends."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from libgraphpatch import AddPatch, CustomPatch, Patch, PatchableGraph, ProbePatch, RecordPatch, ReplacePatch, ZeroPatch
+from libgraphpatch._watched import watched
+from libgraphpatch.flow import SkipPatch
+from nets import same
+
+TIMEOUT = 600  # after so many seconds a thread counts as hung
+X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.25, -1.0]])
+
+
+class Gate(nn.Module):
+    """Holds the run that comes by, once it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self.holds = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.holds:
+            self.holds = False
+            self.reached.set()
+            assert self.opened.wait(TIMEOUT)
+        return x
+
+
+class Part(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x))
+
+
+class Whole(nn.Module):
+    """What comes behind the gate is computed when a block has been opened or closed."""
+
+    def __init__(self, made: Callable[[nn.Module], Any] = lambda part: part) -> None:
+        super().__init__()
+        self.gate, self.part, self.last = Gate(), made(Part()), made(Part())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gate(x * 2)
+        return torch.exp(self.last(self.part(y))) + y
+
+
+class Direct(Whole):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gate(x * 2)
+        return torch.exp(self.last.forward(self.part.forward(y))) + y
+
+
+class Checkpointed(Whole):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gate(x * 2)
+        again: Tensor = checkpoint(lambda value: self.last(self.part(value)), y, use_reentrant=False)
+        return torch.exp(again) + y
+
+
+@contextmanager
+def held(model: Whole, call: Callable[[], Any]) -> Iterator[Future[Any]]:
+    """The call, on another thread; inside the block, it waits at the gate."""
+    model.gate.holds = True
+    model.gate.reached.clear()
+    model.gate.opened.clear()
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(call)
+        try:
+            assert model.gate.reached.wait(TIMEOUT) or result.result(0) is None
+            yield result
+        finally:
+            model.gate.opened.set()
+
+
+def twice(value: Tensor) -> Tensor:
+    return value * 2
+
+
+PATCHES: dict[str, dict[str, Callable[[], Patch[Any]]]] = {
+    "output": {"part.output": ZeroPatch},
+    "input": {"last.x": lambda: AddPatch(value=1.0)},
+    "inner operation": {"last.tanh": lambda: ReplacePatch(value=0.25)},
+    "operation of the root": {"exp": ZeroPatch},
+    "parameter": {"last.linear.weight": ZeroPatch},
+    "root": {"part.output": lambda: ReplacePatch(value=2.0), "output": lambda: CustomPatch(custom_op=lambda y: y + 1)},
+    "function": {"part.tanh": lambda: CustomPatch(custom_op=twice), "last.linear.output": ZeroPatch},
+    "rows": {"part.output": lambda: ZeroPatch(rows=1)},
+    "skipped": {"part": lambda: SkipPatch(value="x"), "last.output": lambda: AddPatch(value=1.0)},
+}
+FORMS: dict[str, Callable[[], Whole]] = {
+    "modules": Whole,
+    "checkpoint": Checkpointed,
+    "scripted": lambda: Whole(torch.jit.script),
+    "compiled": lambda: Whole(partial(torch.compile, backend="eager")),
+}
+
+
+def keeps_its_patches(model: Whole, make: dict[str, Callable[[], Patch[Any]]]) -> None:
+    def call() -> Any:
+        with torch.no_grad():
+            return pg(X)
+
+    pg = PatchableGraph(model, X)
+    patches = {path: make() for path, make in make.items()}
+    bare = call()
+    with pg.patch(patches):
+        expected = call()
+    assert not same(expected, bare)
+    block = pg.patch(patches, on_missing="ignore")
+    block.__enter__()
+    with held(model, call) as result:
+        block.__exit__()
+        assert same(call(), bare)
+    assert same(result.result(TIMEOUT), expected)
+    assert same(call(), bare)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", PATCHES)
+def test_a_run_keeps_the_patches_of_a_block_that_ends_meanwhile(kind: str, form: str) -> None:
+    keeps_its_patches(FORMS[form](), PATCHES[kind])
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("kind", PATCHES)
+def test_so_do_direct_calls(kind: str) -> None:
+    keeps_its_patches(Direct(), PATCHES[kind])
+
+
+@pytest.mark.parametrize("kind", PATCHES)
+def test_a_run_has_nothing_of_a_block_that_begins_meanwhile(kind: str) -> None:
+    model = Whole()
+    pg = PatchableGraph(model, X)
+    bare = pg(X)
+    with held(model, lambda: pg(X)) as result:
+        block = pg.patch({path: make() for path, make in PATCHES[kind].items()}, on_missing="ignore")
+        with block:
+            patched = pg(X)
+            model.gate.opened.set()
+            assert same(result.result(TIMEOUT), bare)
+    assert not same(patched, bare)
+
+
+def test_a_run_with_patches_has_nothing_of_a_block_that_begins_meanwhile() -> None:
+    model = Whole()
+    pg = PatchableGraph(model, X)
+    with pg.patch({"part.output": ZeroPatch()}):
+        expected = pg(X)
+        with held(model, lambda: pg(X)) as result, pg.patch({"exp": ZeroPatch(), "part": SkipPatch(value="x")}):
+            assert not same(pg(X), expected)
+            model.gate.opened.set()
+            assert same(result.result(TIMEOUT), expected)
+
+
+def test_values_of_a_run_that_outlives_its_block_are_kept() -> None:
+    model = Whole()
+    pg = PatchableGraph(model, X)
+    probe, record = ProbePatch(), RecordPatch()
+    with pg.patch({"exp": probe, "last.output": record}):
+        pg(X)
+    expected = probe.activation, record.activations[-1]
+    probe, record = ProbePatch(), RecordPatch()
+    block = pg.patch({"exp": probe, "last.output": record}, on_missing="ignore")
+    block.__enter__()
+    with held(model, lambda: pg(X)) as result:
+        block.__exit__()
+    result.result(TIMEOUT)
+    assert same(probe.activation, expected[0]) and same(record.activations[-1], expected[1])
+
+
+def test_a_run_outlives_its_patchable_graph() -> None:
+    model = Whole()
+    with PatchableGraph(model, X).patch({"exp": ZeroPatch(), "last.output": AddPatch(value=1.0)}):
+        expected = model(X)
+    graphs = [PatchableGraph(model, X)]
+    block = graphs[0].patch({"exp": ZeroPatch(), "last.output": AddPatch(value=1.0)}, on_missing="ignore")
+    block.__enter__()
+    with held(model, lambda: model(X)) as result:
+        block.__exit__()
+        graphs.clear()
+        del block
+        gc.collect()
+    assert same(result.result(TIMEOUT), expected)
+
+
+class Branch(Whole):
+    other = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gate(x * 2)
+        return torch.sin(self.last(y)) if self.other else y
+
+
+def test_a_graph_has_the_whole_of_a_run_that_outlives_its_recording() -> None:
+    model = Branch()
+    pg = PatchableGraph(model, X)
+    model.other = True
+    recording = pg.recording()
+    recording.__enter__()
+    with held(model, lambda: pg(X)) as result:
+        recording.__exit__(None, None, None)
+    result.result(TIMEOUT)
+    assert "sin" in pg.graph and "last.linear.weight" in pg.graph
+    with pg.patch({"last.tanh": ZeroPatch()}):
+        assert not pg(X).any()
+
+
+def test_a_block_of_another_graph_that_ends_meanwhile_takes_nothing_away() -> None:
+    model, other = Whole(), PatchableGraph(Part(), X)
+    pg = PatchableGraph(model, X)
+    block = other.patch({"tanh": ZeroPatch()}, on_missing="ignore")
+    block.__enter__()
+    with pg.patch({"exp": ZeroPatch(), "last.output": ZeroPatch()}):
+        expected = pg(X)
+        with held(model, lambda: pg(X)) as result:
+            block.__exit__()
+        assert same(result.result(TIMEOUT), expected)
+
+
+def test_afterwards_no_call_is_looked_at() -> None:
+    model = Whole()
+    pg = PatchableGraph(model, X)
+    block = pg.patch({"exp": ZeroPatch()}, on_missing="ignore")
+    gc.collect()
+    before = watched.any
+    block.__enter__()
+    with held(model, lambda: pg(X)) as result:
+        block.__exit__()
+        assert watched.any
+    result.result(TIMEOUT)
+    assert watched.any == before

@@ -246,3 +246,17 @@ def test_afterwards_no_call_is_looked_at() -> None:
         assert watched.any
     result.result(TIMEOUT)
     assert watched.any == before
+
+
+@pytest.mark.parametrize("kind", PATCHES)
+def test_a_checkpoint_is_computed_again_after_the_block_as_in_it(kind: str) -> None:
+    model = Checkpointed()
+    pg, x = PatchableGraph(model, X), X.clone().requires_grad_()
+    patches = {path: make() for path, make in PATCHES[kind].items()}
+    with pg.patch(patches):
+        (expected,) = torch.autograd.grad(pg(x).square().sum(), x)
+        loss = pg(x).square().sum()
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert same(gradient, expected)
+    del loss
+    assert "forward" not in vars(model.part)

@@ -48,11 +48,11 @@ class _Snapshot:
     """
 
     def __init__(self, frame: Frame, handle: Handle) -> None:
-        frame.root.enter()
+        frame.root.keep()
         self.frame, self.handle = frame, handle
 
     def __del__(self) -> None:
-        self.frame.root.leave()
+        self.frame.root.let_go()
 
 
 def _snapshot(frame: Frame) -> _Snapshot | None:

@@ -142,7 +142,7 @@ class Opened:
             check(lib.gp_patch_enable(self.recorder.session, number, False))
         self._replaced.append(self._numbers)
         self._register(specs)
-        if self.recorder.root.running == 0:
+        if self.recorder.root.is_idle:
             current, self._numbers = self._numbers, None
             self._remove()
             self._numbers = current

@@ -129,10 +129,13 @@ class Root:
         self.plans: dict[int, tuple[int, int]] = {}
         # How often such patches began to hold where there were none. What is known of earlier calls ends there.
         self.limited = 0
-        # `open` has one element for each run that is under way. `running` counts these runs, and snapshots of runs,
-        # from which a part may be computed again. `retired` holds objects that such a run may still use.
-        self.open: list[None] = []
+        # How many runs are under way, and how many snapshots of runs exist, from which a part may be computed again.
+        # `open` has one element for each of these runs of which something is wanted.
         self.running = 0
+        self.snapshots = 0
+        self.open: list[None] = []
+        # Objects that are closed when no run is under way any more, and those that snapshots may use, too.
+        self.ending: list[Closes] = []
         self.retired: list[Closes] = []
 
     def is_direct(self, module: Module) -> bool:
@@ -184,27 +187,50 @@ class Root:
         return path
 
     def enter(self) -> None:
-        """Notes that a run begins, or a snapshot from which a part of a run may be computed again."""
+        """Notes that a run begins."""
         with self._lock:
             self.running += 1
 
     def leave(self) -> None:
-        """Notes that the run has ended, or that the snapshot is gone."""
+        """Notes that the run has ended."""
         with self._lock:
             self.running -= 1
+        if self.ending or self.retired:
+            self.sweep()
+
+    def keep(self) -> None:
+        """Notes that there is a snapshot more."""
+        with self._lock:
+            self.snapshots += 1
+
+    def let_go(self) -> None:
+        """Notes that the snapshot is gone."""
+        with self._lock:
+            self.snapshots -= 1
         if self.retired:
             self.sweep()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left that may use removed patches."""
+        return not (self.running or self.snapshots)
+
     def retire(self, held: list[Closes | None]) -> None:
-        """Takes objects that removed patches needed, and closes them as soon as no run is left that may use them."""
+        """Takes objects that removed patches needed, and closes them as soon as nothing is left that may use them."""
         with self._lock:
             self.retired += [living for living in held if living is not None]
         self.sweep()
 
-    def sweep(self) -> None:
-        """Closes the retired objects, and forgets modules that no longer exist, if no run is under way."""
+    def at_the_end(self, held: Closes) -> None:
+        """Closes the object as soon as no run is under way."""
         with self._lock:
-            if self.running == 0:
+            self.ending.append(held)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Closes the objects that wait for it, and forgets modules that no longer exist, if no run is under way."""
+        with self._lock:
+            if self.is_idle:
                 self.ignored.clear()
                 self.plans.clear()
                 for key in [key for key, scope in [*self.scopes.items()] if scope.module() is None]:
@@ -215,7 +241,9 @@ class Root:
 
     def _unused(self) -> Closes | None:
         with self._lock:
-            return self.retired.pop() if self.retired and self.running == 0 else None
+            if self.ending and not self.running:
+                return self.ending.pop()
+            return self.retired.pop() if self.retired and self.is_idle else None
 
     def has(self, module: Module) -> bool:
         """Whether ``module`` is the root's or one below it."""

@@ -91,7 +91,7 @@ class Watched:
                 with self._lock:
                     self.roots[id(ending)] = ()
                     self._count()
-                root.retire([ending])
+                root.at_the_end(ending)
 
     def _over(self, key: object) -> None:
         with self._lock:

@@ -234,6 +234,26 @@ def test_a_block_of_another_graph_that_ends_meanwhile_takes_nothing_away() -> No
         assert same(result.result(TIMEOUT), expected)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_keeps_the_parameters_of_its_thread_while_others_run_without(form: str) -> None:
+    model = FORMS[form]()
+
+    def call() -> Any:
+        with torch.no_grad():
+            return pg(X)
+
+    def patched() -> Any:
+        with pg.patch({"last.linear.weight": ZeroPatch()}, this_thread=True):
+            return call()
+
+    pg = PatchableGraph(model, X)
+    bare, expected = call(), patched()
+    assert not same(bare, expected)
+    with held(model, patched) as result:
+        assert same(call(), bare)
+    assert same(result.result(TIMEOUT), expected)
+
+
 def test_afterwards_no_call_is_looked_at() -> None:
     model = Whole()
     pg = PatchableGraph(model, X)

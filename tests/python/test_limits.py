@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
+from libgraphpatch import AddPatch, PatchableGraph, ReplacePatch, ZeroPatch
+from libgraphpatch._native import native
 from nets import Around
 
 
@@ -26,26 +28,63 @@ class Innermost(nn.Module):
         return x + 1
 
 
-def nested(levels: int) -> tuple[nn.Module, Innermost]:
+class CallsForward(nn.Module):
+    """Calls ``forward``, and not the module."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.inner.forward(x)
+        return result
+
+
+def hooked(inner: nn.Module) -> nn.Module:
+    module = Around(inner)
+    module.register_forward_hook(lambda _module, _args, output: output * 1)
+    return module
+
+
+def backward_hooked(inner: nn.Module) -> nn.Module:
+    module = Around(inner)
+    module.register_full_backward_hook(lambda _module, _inputs, _outputs: None)
+    return module
+
+
+AROUND = {"called": Around, "hooked": hooked, "backward hooked": backward_hooked, "forward": CallsForward}
+
+
+def nested(levels: int, around: Callable[[nn.Module], nn.Module] = Around) -> tuple[nn.Module, Innermost]:
     innermost = Innermost()
     module: nn.Module = innermost
     for _ in range(levels):
-        module = Around(module)
+        module = around(module)
     return module, innermost
 
 
-def test_nested_calls_are_as_deep_as_without_us() -> None:
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("where", ["add", "output", "x"])
+@pytest.mark.parametrize("around", AROUND)
+def test_nested_calls_are_as_deep_as_without_us(around: str, where: str) -> None:
     x = torch.ones(2)
-    shallow, first = nested(10)
-    deep, second = nested(100)
+    shallow, first = nested(10, AROUND[around])
+    deep, second = nested(100, AROUND[around])
     shallow(x), deep(x)
-    bare = second.depth - first.depth
+    most = second.depth - first.depth
+    if native is None and around != "called":
+        most += 4 * (100 - 10)  # without the extension, functions of the package make such a call
     graphs = [PatchableGraph(shallow, x), PatchableGraph(deep, x)]
-    assert second.depth - first.depth <= bare
+    assert second.depth - first.depth <= most
     for graph, levels in zip(graphs, (10, 100), strict=True):
-        with graph.patch({".".join(["inner"] * levels) + ".add": ZeroPatch()}, on_missing="raise"):
-            assert not graph(x).any()
-    assert second.depth - first.depth <= bare
+        path = ".".join(["inner"] * levels)
+        with graph.patch({f"{path}.{where}": ReplacePatch(value=3.0)}, on_missing="raise"):
+            assert (graph(x) == (4 if where == "x" else 3)).all()
+        with graph.patch(
+            {f"{'.'.join(['inner'] * part)}.output": AddPatch(value=1.0) for part in range(1, levels + 1)}
+        ):
+            assert (graph(x) == 2 + levels).all()
+    assert second.depth - first.depth <= most
 
 
 def test_190_nested_calls() -> None:

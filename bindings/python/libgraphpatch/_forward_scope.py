@@ -24,6 +24,7 @@ from torch.nn import Module
 from . import _forwards
 from ._dynamo import before_the_first_compilation, skip
 from ._locks import new_lock
+from ._native import native
 from ._thread import Frame, thread
 
 # A function that calls a module. It takes the module, its two kinds of arguments, and the function to call in the end.
@@ -46,7 +47,11 @@ class Forward:
 
         skip(forward.__code__)
         functools.update_wrapper(forward, function)
-        self.call, self.function, self.seen = call, function, forward
+        self.call, self.function = call, function
+        # The function that a module shows.
+        self.seen: Any = forward
+        if native is not None:
+            self.seen = native.module_call(native.ModuleCall, function, forward, False, True)
 
     def __get__(self, module: Module | None, kind: type | None = None) -> Any:
         if module is None:

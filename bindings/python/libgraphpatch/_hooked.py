@@ -26,15 +26,32 @@ GLOBAL = (
 _KEY = "libgraphpatch"
 
 
-class _Call:
-    """A call whose output is to be shown, once."""
+class HookedCall:
+    """A call whose output is to be shown, once. It begins when the object is made.
 
-    __slots__ = ("frame", "is_shown", "module", "show")
+    Args:
+        show: Returns the output as patches left it.
+    """
+
+    __slots__ = ("_hooks", "frame", "is_shown", "module", "show")
 
     def __init__(self, module: Module, show: Callable[[Any], Any]) -> None:
         self.module, self.show = module, show
         self.frame = thread.frame
         self.is_shown = False
+        # torch runs the hooks for all modules first.
+        self._hooks = torchs._global_forward_hooks or module._forward_hooks
+        _calls.open.append(self)
+        _hold(self._hooks)
+
+    def end(self) -> None:
+        """The call has returned or raised."""
+        _let_go(self._hooks)
+        _calls.open.remove(self)
+
+    def result(self, output: Any) -> Any:
+        """What the call returns, after :meth:`end`. Some calls, such as compiled ones, run no hooks."""
+        return output if self.is_shown else self.show(output)
 
     def shown(self, output: Any) -> Any:
         self.is_shown = True
@@ -45,7 +62,7 @@ class _Calls(threading.local):
     """The open calls of this thread, the innermost last."""
 
     def __init__(self) -> None:
-        self.open: list[_Call] = []
+        self.open: list[HookedCall] = []
 
 
 _calls = _Calls()
@@ -63,17 +80,12 @@ def is_hooked(module: Module) -> bool:
 
 def call_hooked(module: Module, args: Any, kwargs: Any, call: Callable[..., Any], show: Callable[[Any], Any]) -> Any:
     """Calls the module such that ``show`` gets the output before its hooks do. ``show`` returns the patched output."""
-    # torch runs the hooks for all modules first.
-    hooks = torchs._global_forward_hooks or module._forward_hooks
-    this = _Call(module, show)
-    _calls.open.append(this)
-    _hold(hooks)
+    this = HookedCall(module, show)
     try:
         output = call(module, *args, **kwargs)
     finally:
-        _let_go(hooks)
-        _calls.open.remove(this)
-    return output if this.is_shown else show(output)  # some calls, such as compiled ones, run no hooks
+        this.end()
+    return this.result(output)
 
 
 def _first(module: Module, args: Any, output: Any) -> Any:

@@ -34,7 +34,9 @@ from ._root import Cold, Root
 from ._run import (
     COUNTS,
     begin,
+    begin_hooked,
     end,
+    end_hooked,
     enter,
     failed,
     hooked,
@@ -135,7 +137,8 @@ def _configure() -> None:
             changed_output,
             fail,
             fail_value,
-            hooked,
+            begin_hooked,
+            end_hooked,
             GLOBAL,
             thread.settle,
         ),
@@ -168,7 +171,7 @@ def _seeing(original: Callable[..., Any]) -> Any:
     functools.update_wrapper(call, original)
     if native is None:
         return call
-    return native.module_call(native.ModuleCall, original, call, original is Module.__dict__.get(_TORCHS))
+    return native.module_call(native.ModuleCall, original, call, original is Module.__dict__.get(_TORCHS), False)
 
 
 def _seeing_in_python(original: Callable[..., Any]) -> Any:

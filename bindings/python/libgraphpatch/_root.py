@@ -6,7 +6,7 @@ import ctypes
 import itertools
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch.nn import Module
 
@@ -22,6 +22,18 @@ Ignored = dict[int, tuple[Module, dict[str, Module], str]]
 
 Part = tuple[str, "weakref.ref[Module]", list[str]]
 Foreign = list[tuple[str, "weakref.ref[Module]"]]
+
+
+class Held(NamedTuple):
+    """What held when a run began."""
+
+    # How many patches that may change a value, without those of the attached session, and how many functions.
+    changes: int
+    functions: int
+    by_parameter: bool
+
+
+_NOTHING = Held(0, 0, False)
 
 
 class Closes(Protocol):
@@ -106,7 +118,7 @@ class Root:
         # This lock is held while a run begins, so that patches do not change meanwhile. `begun` counts these runs.
         self.beginning = new_lock()
         self.begun = 0
-        # Whether the last run asked for parameters. If so, the next run looks for new parameters first.
+        # Whether a run has asked for parameters. If so, the next run looks for new parameters first.
         self.by_parameter = False
         self._lock = new_lock()
         # The modules whose classes were looked at for a `__call__` of their own.
@@ -124,9 +136,8 @@ class Root:
         self.has_parts = False
         # How many patches hold that are limited to rows, positions or steps.
         self.limits = 0
-        # By the number of a plan that a run has begun with: how many patches that may change a value, and how many
-        # functions, held then.
-        self.plans: dict[int, tuple[int, int]] = {}
+        # What held then, by the number of the plan that a run has begun with.
+        self.plans: dict[int, Held] = {}
         # How often such patches began to hold where there were none. What is known of earlier calls ends there.
         self.limited = 0
         # How many runs are under way, and how many snapshots of runs exist, from which a part may be computed again.
@@ -145,13 +156,18 @@ class Root:
         watched = self.inner is not None or bool(self.limits) or module._compiled_call_impl is not None
         return own and not watched and not self.why_opaque
 
+    def asked_for_parameters(self, asked: bool) -> None:
+        """Notes whether a run that has begun asks for parameters."""
+        # Runs of other threads may ask for them.
+        self.by_parameter = asked or (self.by_parameter and self.running > 1)
+
     def may_change(self, plan: int) -> bool:
         """Whether a patch of this plan may change a value. Patches may have been removed since the run has begun."""
-        return bool(plan) if self.session is None else bool(self.plans.get(plan, (0, 0))[0])
+        return bool(plan) if self.session is None else bool(self.held(plan).changes)
 
-    def calls_functions(self, plan: int) -> bool:
-        """Whether a patch of this plan calls a function of the user's."""
-        return bool(self.plans.get(plan, (0, 0))[1])
+    def held(self, plan: int) -> Held:
+        """What held when runs with this plan began. Since then, other threads may have opened and closed blocks."""
+        return self.plans.get(plan, _NOTHING)
 
     def refresh(self) -> None:
         """Updates the tree if modules or parameters were added, removed or moved."""

@@ -32,11 +32,11 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
-from ._hooked import call_hooked, is_hooked
+from ._hooked import HookedCall, call_hooked, is_hooked
 from ._library import check, lib
 from ._modules import class_name, is_script, note, why_opaque
 from ._raised import raise_cause, spare
-from ._root import Cold, ModuleTree, Root
+from ._root import Cold, Held, ModuleTree, Root
 from ._scope import Scope
 from ._script import prepared, run_script, script_scope
 from ._signature import Signature
@@ -117,7 +117,7 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
         root.leave()
         raise
     try:
-        root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
+        root.asked_for_parameters(bool(wants & GP_WANTS_PARAMETERS))
         if wants & GP_WANTS_PARAMETERS:
             _tell_parameters(root, module, tree)
     except BaseException:
@@ -172,7 +172,7 @@ def _begin_run(root: Root, module: Module) -> tuple[int, int]:
             root.begun += 1
             check(lib.gp_run_open(root.session, root.tree.handle, answer.wants_at, answer.plan_at))
             if answer.plan:
-                root.plans[answer.plan] = root.changes, root.functions
+                root.plans[answer.plan] = Held(root.changes, root.functions, bool(answer.wants & GP_WANTS_PARAMETERS))
         thread.plan = answer.plan
         if answer.wants:
             keep_classes()
@@ -210,7 +210,7 @@ def _open_run(
         show_operations(frame)
     root.open.append(None)
     try:
-        root.by_parameter = bool(wants & GP_WANTS_PARAMETERS)
+        root.asked_for_parameters(bool(wants & GP_WANTS_PARAMETERS))
         if wants & GP_WANTS_PARAMETERS:
             _tell_parameters(root, module, tree)
         return inside(frame, tree.signature, wants)
@@ -315,3 +315,14 @@ def _inside(
 def hooked(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes the call of a module with hooks. Its output is shown to the library before the hooks see it."""
     return call_hooked(module, args, kwargs, call, lambda output: show_output(frame, output, False))
+
+
+def begin_hooked(frame: Frame, module: Module) -> HookedCall:
+    """Begins such a call, which the extension makes."""
+    return HookedCall(module, lambda output: show_output(frame, output, False))
+
+
+def end_hooked(begun: HookedCall, *output: Any) -> Any:
+    """Ends the call. If it has returned ``output``, and not raised, returns what is shown of it."""
+    begun.end()
+    return begun.result(*output) if output else None

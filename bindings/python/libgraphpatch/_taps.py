@@ -115,12 +115,13 @@ class Taps:
             changes: Whether a patch may change a value, or all of them only look.
         """
         root, place = frame.root, frame.wants >> GP_WANTS_PLACE_SHIFT
+        held = root.held(frame.plan)
         if (
             self._failed
             or not place
             or torch.is_grad_enabled()
-            or root.calls_functions(frame.plan)
-            or root.by_parameter
+            or held.functions
+            or held.by_parameter
             or watched.several
         ):
             return None

@@ -14,6 +14,9 @@ pub struct Call<'a> {
     pub fallback: &'a Object,
     /// Whether `original` is torch's own.
     pub is_torchs: bool,
+    /// Whether `original` is the `forward` of the module's class, which another module calls directly. torch runs no hooks
+    /// in such a call.
+    pub is_direct: bool,
     /// The arguments. The module is the first of them.
     pub arguments: &'a [Object],
     pub flags: usize,

@@ -46,8 +46,14 @@ pub fn call(call: &Call<'_>) -> Result<Object> {
         return leave_to_python(call);
     }
     let Some(current) = thread::frame() else {
+        if call.is_direct {
+            return call.go(state, module);
+        }
         return whole(|| run::call(state, module, call));
     };
+    if call.is_direct && !is_from_another(state, &current, module) {
+        return call.go(state, module);
+    }
     settle(state)?;
     let output = in_run(state, &current, module, call);
     match output {
@@ -83,10 +89,23 @@ fn in_run(state: &State, current: &Object, module: &Object, call: &Call<'_>) -> 
         thread::set_frame(Some(current.clone()));
         return output;
     }
-    match scope::known(state, current, record, module, call.is_torchs)? {
+    let is_known = call.is_torchs || call.is_direct;
+    match scope::known(state, current, record, module, is_known)? {
         Some(known) => scope::call(state, current, record, module, &known, call),
         None => leave_to_python(call),
     }
+}
+
+/// Whether the innermost scope is that of another module. A module's call of its own `forward` belongs to its scope.
+fn is_from_another(state: &State, current: &Object, module: &Object) -> bool {
+    if current.kind() != state.frame.address() {
+        return false;
+    }
+    // SAFETY: just seen to be of the class that derives from it.
+    let record = unsafe { Record::of(current) };
+    record
+        .object(frame::MODULE)
+        .is_some_and(|own| !own.is(module))
 }
 
 /// Whether calls of the module from this frame are known not to matter. That holds as long as the module is still held

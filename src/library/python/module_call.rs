@@ -1,4 +1,5 @@
-//! The object that takes the place of `torch.nn.Module.__call__`. To everything but calls it looks like a function. A look-up
+//! The object that takes the place of `torch.nn.Module.__call__`, and of the `forward` of modules that is called directly. To
+//! everything but calls it looks like a function. A look-up
 //! of the attribute in the class gives the Python function that does the same (`fallback`). A look-up in a module gives a
 //! method of the object itself, which has all attributes of that function. So `inspect`, `pickle` and `torch.compile`
 //! see a Python function.
@@ -20,6 +21,7 @@ struct ModuleCall {
     original: Option<Object>,
     fallback: Option<Object>,
     is_torchs: bool,
+    is_direct: bool,
 }
 
 pub fn make_type() -> Result<Object> {
@@ -60,8 +62,8 @@ pub fn make_type() -> Result<Object> {
     )
 }
 
-/// `module_call(type, original, fallback, is_torchs)`: an object that calls `original` such that calls are seen. Calls that
-/// are not plain go to `fallback`, which does all of it in Python.
+/// `module_call(type, original, fallback, is_torchs, is_direct)`: an object that calls `original` such that calls are seen. Calls
+/// that are not plain go to `fallback`, which does all of it in Python.
 pub fn make(given: &Object) -> Result<Object> {
     let (kind, original) = (given.element(0)?, given.element(1)?);
     let (fallback, is_torchs) = (given.element(2)?, given.element(3)?.is_true()?);
@@ -73,6 +75,7 @@ pub fn make(given: &Object) -> Result<Object> {
     callable.original = Some(original);
     callable.fallback = Some(fallback);
     callable.is_torchs = is_torchs;
+    callable.is_direct = given.element(4)?.is_true()?;
     Ok(made)
 }
 
@@ -99,6 +102,7 @@ unsafe extern "C" fn called(
                 original: callable.original.as_ref().ok_or_else(gone)?,
                 fallback: callable.fallback.as_ref().ok_or_else(gone)?,
                 is_torchs: callable.is_torchs,
+                is_direct: callable.is_direct,
                 arguments,
                 flags,
                 names,

@@ -163,44 +163,48 @@ pub fn shown(
         None => None,
         Some(signature) => show_inputs(state, outer, module, signature, arguments, call)?,
     };
-    let hooked = wants & OUTPUT != 0 && is_hooked(state, module)?;
-    let output = match (&changed, hooked) {
-        (None, false) => call.go(state, module)?,
-        (None, true) => {
-            let (args, kwargs) = (call.args()?, call.kwargs()?);
-            let all = [outer, module, &args, &kwargs, call.original];
-            state.hooked.call(&tuple(all.into_iter())?, None)?
-        }
-        (Some(changed), _) => call_changed(state, outer, module, changed, hooked, call)?,
+    let go = || match &changed {
+        None => call.go(state, module),
+        Some(changed) => call_changed(state, module, changed, call),
     };
-    match wants & OUTPUT {
-        0 => Ok(output),
-        _ if hooked => Ok(output),
-        _ => show_output(state, outer, output),
+    if wants & OUTPUT == 0 {
+        go()
+    } else if !call.is_direct && is_hooked(state, module)? {
+        hooked(state, outer, module, go)
+    } else {
+        show_output(state, outer, go()?)
+    }
+}
+
+/// The call of a module with hooks of the user's. Functions of the package have its output shown before these hooks see it.
+fn hooked(
+    state: &State,
+    outer: &Object,
+    module: &Object,
+    go: impl FnOnce() -> Result<Object>,
+) -> Result<Object> {
+    let begun = state
+        .begin_hooked
+        .call(&tuple([outer, module].into_iter())?, None)?;
+    let end = |given: &[&Object]| state.end_hooked.call(&tuple(given.iter().copied())?, None);
+    match go() {
+        Ok(output) => end(&[&begun, &output]),
+        Err(Raised) => {
+            saved(|| drop(end(&[&begun])));
+            Err(Raised)
+        }
     }
 }
 
 /// The call itself, with the arguments as patches left them: `(args, kwargs, what has to be called when it is over)`.
 fn call_changed(
     state: &State,
-    outer: &Object,
     module: &Object,
     changed: &Object,
-    hooked: bool,
     call: &Call<'_>,
 ) -> Result<Object> {
-    let (args, kwargs, over) = (
-        changed.element(0)?,
-        changed.element(1)?,
-        changed.element(2)?,
-    );
-    let output = match hooked {
-        false => call.go_with(state, module, &args, &kwargs),
-        true => {
-            let all = [outer, module, &args, &kwargs, call.original];
-            state.hooked.call(&tuple(all.into_iter())?, None)
-        }
-    };
+    let output = call.go_with(state, module, &changed.element(0)?, &changed.element(1)?);
+    let over = changed.element(2)?;
     if !over.is_none() {
         match &output {
             Ok(_) => drop(over.call_bare()?),

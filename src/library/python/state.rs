@@ -84,8 +84,10 @@ pub struct State {
     pub fail: Object,
     /// `(frame, status)`: the same for a value that could not be shown; the failure may only be noted, without raising.
     pub fail_value: Object,
-    /// `(frame, module, args, kwargs, call)`: the call of a module with hooks, and its output shown.
-    pub hooked: Object,
+    /// `(frame, module)`: a call of a module with hooks begins. `(begun, output)`: it has returned; returns
+    /// the output as it was shown. `(begun,)`: it has raised.
+    pub begin_hooked: Object,
+    pub end_hooked: Object,
     /// The dicts of the hooks of all modules.
     pub hooks: [Object; 3],
     /// `()`: settles copies of containers, when a call of a module begins or ends.
@@ -128,12 +130,13 @@ pub fn configure(given: &Object) -> Result<()> {
         changed_output: given.element(15)?,
         fail: given.element(16)?,
         fail_value: given.element(17)?,
-        hooked: given.element(18)?,
+        begin_hooked: given.element(18)?,
+        end_hooked: given.element(19)?,
         hooks: {
-            let all = given.element(19)?;
+            let all = given.element(20)?;
             [all.element(0)?, all.element(1)?, all.element(2)?]
         },
-        settle: given.element(20)?,
+        settle: given.element(21)?,
     };
     STATE
         .set(state)

@@ -136,7 +136,7 @@ class Root:
         self.has_parts = False
         # How many patches hold that are limited to rows, positions or steps.
         self.limits = 0
-        # What held then, by the number of the plan that a run has begun with.
+        # What held then, by the number of the plan that a run has begun with; 0 is a recorded run without patches.
         self.plans: dict[int, Held] = {}
         # How often such patches began to hold where there were none. What is known of earlier calls ends there.
         self.limited = 0
@@ -163,7 +163,7 @@ class Root:
 
     def may_change(self, plan: int) -> bool:
         """Whether a patch of this plan may change a value. Patches may have been removed since the run has begun."""
-        return bool(plan) if self.session is None else bool(self.held(plan).changes)
+        return bool(plan and (self.session is None or self.held(plan).changes))
 
     def held(self, plan: int) -> Held:
         """What held when runs with this plan began. Since then, other threads may have opened and closed blocks."""

@@ -171,7 +171,7 @@ def _begin_run(root: Root, module: Module) -> tuple[int, int]:
         with root.beginning:
             root.begun += 1
             check(lib.gp_run_open(root.session, root.tree.handle, answer.wants_at, answer.plan_at))
-            if answer.plan:
+            if answer.wants:
                 root.plans[answer.plan] = Held(root.changes, root.functions, bool(answer.wants & GP_WANTS_PARAMETERS))
         thread.plan = answer.plan
         if answer.wants:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import pickle
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from libgraphpatch import AddPatch, PatchableGraph, ProbePatch, SkipPatch, ZeroPatch
+from libgraphpatch._native import native
 
 pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
@@ -224,6 +227,7 @@ def test_a_base_class_is_seen_after_its_subclass() -> None:
 
 COMPILED = """
 import sys
+import weakref
 import torch
 from test_direct_forward import NOTE, X, Direct
 from libgraphpatch import AddPatch, PatchableGraph
@@ -276,3 +280,48 @@ class Wrapping(Base):
 )
 def test_calls_of_a_modules_own_forward_are_none(module: nn.Module) -> None:
     assert not [note for note in PatchableGraph(module, X).notes if NOTE in note]
+
+
+class Scaled(nn.Module):
+    def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
+        """Multiplies."""
+        return x * scale
+
+
+class Looks(nn.Module):
+    """Looks at the ``forward`` and the ``__call__`` of another module, as libraries do that wrap them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sub = Scaled()
+        self.seen: list[object] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        method, function = self.sub.forward, self.sub.forward.__func__
+        self.seen = [
+            inspect.ismethod(method),
+            inspect.isfunction(function),
+            str(inspect.signature(method)),
+            inspect.getdoc(method),
+            inspect.getsource(method),
+            method == self.sub.forward,
+            hash(method) == hash(self.sub.forward),
+            function == Scaled.forward,
+            weakref.WeakMethod(method)() == method,
+            weakref.WeakMethod(self.sub.__call__)() == self.sub.__call__,
+            pickle.loads(pickle.dumps(method))(x).tolist(),
+            functools.partial(method, scale=3.0)(x).tolist(),
+            *([] if native is None else [inspect.getfullargspec(method), function.__code__, function.__defaults__]),
+        ]
+        return method(x)
+
+
+def test_a_program_sees_the_functions_that_it_has_written() -> None:
+    model = Looks()
+    model(X)
+    bare = model.seen
+    pg = PatchableGraph(model, X)
+    assert model.seen == bare
+    with pg.patch({"sub.mul": ZeroPatch()}, on_missing="ignore"):
+        pg(X)
+    assert model.seen[:10] == bare[:10]

@@ -6,18 +6,21 @@ from __future__ import annotations
 import types
 from typing import Any
 
-# For each function that a class defines, the function that opens a scope and then calls it.
+# For each function that a class defines, the function that opens a scope and then calls it; and the other way round.
 _seen: dict[Any, Any] = {}
+_own: dict[int, tuple[Any, Any]] = {}
 
 
 def pair(function: types.FunctionType, seen: Any) -> None:
     """Notes that ``seen`` is shown in place of ``function`` from now on."""
     _seen[function] = seen
+    _own[id(seen)] = seen, function
 
 
 def forget() -> None:
     """Forgets all pairs: every class shows its own functions again."""
     _seen.clear()
+    _own.clear()
 
 
 def shown(function: Any) -> Any:
@@ -27,5 +30,4 @@ def shown(function: Any) -> Any:
 
 def original(function: Any) -> Any:
     """The function of the class to which a shown function belongs."""
-    own = getattr(function, "__wrapped__", None)
-    return own if own is not None and shown(own) is function else function
+    return _own[id(function)][1] if id(function) in _own else function

@@ -1,10 +1,10 @@
 //! The object that takes the place of `torch.nn.Module.__call__`, and of the `forward` of modules that is called directly. To
-//! everything but calls it looks like a function. A look-up
+//! everything but calls it looks like a function: in place of a `forward` like that function itself. A look-up
 //! of the attribute in the class gives the Python function that does the same (`fallback`). A look-up in a module gives a
 //! method of the object itself, which has all attributes of that function. So `inspect`, `pickle` and `torch.compile`
 //! see a Python function.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::mem::{offset_of, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,6 +18,8 @@ use super::record::{free, new_type, visit_all};
 struct ModuleCall {
     base: PyObject,
     vectorcall: VectorCall,
+    /// CPython's list of weak references to it.
+    weak: *mut PyObject,
     original: Option<Object>,
     fallback: Option<Object>,
     is_torchs: bool,
@@ -25,14 +27,16 @@ struct ModuleCall {
 }
 
 pub fn make_type() -> Result<Object> {
+    let place = |name: &'static CStr, offset: usize| Member {
+        name: name.as_ptr(),
+        kind: raw::MEMBER_SIZE,
+        offset: offset as isize,
+        flags: raw::READ_ONLY,
+        about: std::ptr::null(),
+    };
     let members = vec![
-        Member {
-            name: c"__vectorcalloffset__".as_ptr(),
-            kind: raw::MEMBER_SIZE,
-            offset: offset_of!(ModuleCall, vectorcall) as isize,
-            flags: raw::READ_ONLY,
-            about: std::ptr::null(),
-        },
+        place(c"__vectorcalloffset__", offset_of!(ModuleCall, vectorcall)),
+        place(c"__weaklistoffset__", offset_of!(ModuleCall, weak)),
         Member {
             name: std::ptr::null(),
             kind: 0,
@@ -150,19 +154,34 @@ unsafe fn fallback<'a>(callable: *mut PyObject) -> Result<&'a Object> {
     callable.fallback.as_ref().ok_or_else(gone)
 }
 
-/// All attributes are those of the Python function, also `__class__`.
+/// The function that this one looks like.
+///
+/// # Safety
+///
+/// As [`fallback`].
+unsafe fn seen<'a>(callable: *mut PyObject) -> Result<&'a Object> {
+    // SAFETY: by this function's contract.
+    let held = unsafe { &*callable.cast::<ModuleCall>() };
+    match held.is_direct {
+        true => held.original.as_ref().ok_or_else(gone),
+        // SAFETY: as above.
+        false => unsafe { fallback(callable) },
+    }
+}
+
+/// All attributes are those of the function, also `__class__`.
 unsafe extern "C" fn attribute(callable: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
     let work = || {
         // SAFETY: Python holds both during the call.
         unsafe {
             let name = Object::borrowed(&name).ok_or_else(gone)?;
-            fallback(callable)?.attribute(name)
+            seen(callable)?.attribute(name)
         }
     };
     answer(work())
 }
 
-/// The object equals the Python function, and has the same hash.
+/// The object equals the function, and has the same hash.
 unsafe extern "C" fn compare(
     callable: *mut PyObject,
     other: *mut PyObject,
@@ -171,9 +190,9 @@ unsafe extern "C" fn compare(
     let work = || {
         // SAFETY: Python holds both during the call; a function of CPython's compares what they stand for.
         unsafe {
-            let own = fallback(callable)?;
+            let own = seen(callable)?;
             let other = match (*other).kind == (*callable).kind {
-                true => fallback(other)?.address(),
+                true => seen(other)?.address(),
                 false => other,
             };
             Object::made((python().PyObject_RichCompare)(own.address(), other, how))
@@ -184,7 +203,7 @@ unsafe extern "C" fn compare(
 
 unsafe extern "C" fn hash(callable: *mut PyObject) -> isize {
     // SAFETY: Python holds it during the call.
-    match unsafe { fallback(callable) } {
+    match unsafe { seen(callable) } {
         // SAFETY: alive.
         Ok(function) => unsafe { (python().PyObject_Hash)(function.address()) },
         Err(_) => -1,
@@ -216,6 +235,9 @@ unsafe extern "C" fn deallocate(callable: *mut PyObject) {
     // SAFETY: Python calls it with an object of the type that nobody holds.
     unsafe {
         (python().PyObject_GC_UnTrack)(callable.cast());
+        if !(*callable.cast::<ModuleCall>()).weak.is_null() {
+            (python().PyObject_ClearWeakRefs)(callable);
+        }
         clear(callable);
         free(callable);
     }

@@ -147,6 +147,7 @@ table! {
         PyObject_VectorcallMethod(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
         PyVectorcall_Call(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
         PyObject_GC_UnTrack(*mut c_void) -> ();
+        PyObject_ClearWeakRefs(*mut PyObject) -> ();
         PyMethod_New(*mut PyObject, *mut PyObject) -> *mut PyObject;
         PyDict_New() -> *mut PyObject;
         PyDict_GetItemWithError(*mut PyObject, *mut PyObject) -> *mut PyObject;

@@ -836,6 +836,14 @@ gp_status gp_run_begin(const char *name);
 // Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_run_end(void);
 
+// Says that a call begins on this thread of which nothing is wanted (`on`), or that it has ended: what runs in it is no
+// run of its own, whatever other threads ask for meanwhile. To be called where gp_runs_wanted() answers false or
+// gp_run_open() wants nothing, as often with false as with true; such calls may be nested. TorchScript modules, which
+// begin runs by themselves, need it. Other hosts may leave it out.
+//
+// Thread: its own. Errors: none of its own. Since 0.1.0.
+gp_status gp_run_decline(bool on);
+
 // Enters the scope of a module, called by the attribute path `path` ("layers.8") from the scope around it. Does
 // nothing outside a run. What is more than 1,000 scopes deep is neither recorded nor patched; the session has a note then.
 //

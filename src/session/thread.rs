@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 pub use adapter::{
-    begin_call, called_from, computed, end_call, enter, enter_root, hold, leave, tap, value_args,
+    begin_call, called_from, computed, decline, end_call, enter, enter_root, hold, leave, tap, value_args,
     value_begin,
 };
 pub use edge::{Edge, not_started, set_edge};
@@ -82,7 +82,8 @@ struct Level {
     node: usize,
     /// The scope that the host announced for the next TorchScript root that is called inside the run.
     called: Option<Arc<Scope>>,
-    declined: bool,
+    /// How many calls are open, one in another, of which nothing is wanted.
+    declined: u32,
     /// Whether this level was begun for a function of the user's, not for a run.
     for_function: bool,
     flat: FlatSlot,
@@ -122,7 +123,7 @@ impl State {
     /// Writes the state to where the adapter reads it.
     fn show(&mut self, view: &ThreadView) {
         let level = &mut self.level;
-        view.declined.set(level.declined.into());
+        view.declined.set(level.declined);
         let flat_now = matches!(level.current, Some(Current::Flat(_)));
         let open = level.flat.idle.is_some() || flat_now;
         view.flat

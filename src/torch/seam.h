@@ -237,7 +237,7 @@ typedef struct GpThread {
   uint64_t scopes; /* bits of scope_define: nothing is wanted of a scope whose bit is not among them. The adapter may enter
                     * it without a call: it sets `cold` to 1, this struct's other fields about the innermost scope to
                     * 0, and lets operations pass where no flat run wants them. scope_leave ends that */
-  uint32_t declined; /* 1: inside a call of a root of which nothing is wanted */
+  uint32_t declined; /* calls of roots that are open of which nothing is wanted */
   uint32_t flat; /* 1: operations outside of other runs are in flat runs; 2: the same, and one is open */
   uint32_t flat_now; /* 1: the run is the flat one, for the time of one operation */
   const void* node; /* the node of the backward pass in which the run began, or NULL */

@@ -200,6 +200,82 @@ def test_a_run_outlives_its_patchable_graph() -> None:
     assert same(result.result(TIMEOUT), expected)
 
 
+ASSIGNED: dict[str, tuple[str, Callable[[], Patch[Any]], str, Any]] = {
+    "value": ("part.output", lambda: AddPatch(value=1.0), "value", 7.0),
+    "value of some rows": ("part.output", lambda: AddPatch(value=1.0, rows=1), "value", 7.0),
+    "rows": ("part.output", lambda: AddPatch(value=1.0, rows=1), "rows", 0),
+    "positions": ("part.output", lambda: ZeroPatch(positions=1), "positions", 0),
+    "slice of a function": ("part.tanh", lambda: CustomPatch(custom_op=twice, slice=(..., 1), rows=1), "slice", (..., 0)),
+    "skipped with another value": ("part", lambda: SkipPatch(value=torch.zeros(2, 3)), "value", torch.ones(2, 3)),
+    "skipped with an input": ("part", lambda: SkipPatch(value=torch.zeros(2, 3)), "value", "x"),
+    "skipped without an input": ("part", lambda: SkipPatch(value="x"), "value", torch.zeros(2, 3)),
+}
+
+
+@pytest.mark.parametrize("case", ASSIGNED)
+def test_what_is_assigned_to_a_patch_meanwhile_holds_from_the_next_run_on(case: str) -> None:
+    path, make, name, value = ASSIGNED[case]
+    model = Whole()
+    pg, patch = PatchableGraph(model, X), make()
+    with pg.patch({path: patch}):
+        before = pg(X)
+        with held(model, lambda: pg(X)) as result:
+            setattr(patch, name, value)
+        assert same(result.result(TIMEOUT), before)
+        after = pg(X)
+    assert not same(after, before)
+    with pg.patch({path: patch}):
+        assert same(pg(X), after)
+
+
+def test_the_gradient_of_a_run_has_the_patch_that_the_run_had() -> None:
+    model, x = Whole(), X.clone().requires_grad_()
+    pg, patch = PatchableGraph(model, X), AddPatch(value=1.0, on="grad")
+    with pg.patch({"part.output": patch}):
+        (expected,) = torch.autograd.grad(pg(x).sum(), x)
+        loss = pg(x).sum()
+        patch.value = 5.0
+        (gradient,) = torch.autograd.grad(loss, x)
+        (other,) = torch.autograd.grad(pg(x).sum(), x)
+    assert same(gradient, expected) and not same(other, expected)
+
+
+class OpensBetween:
+    """Stands for the lock that is held while a run begins: a block opens right before that."""
+
+    def __init__(self, lock: Any, block: Any) -> None:
+        self.lock, self.block = lock, block
+
+    def __enter__(self) -> None:
+        if self.block is not None:
+            block, self.block = self.block, None
+            block.__enter__()
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+@pytest.mark.parametrize("limit", [{"positions": 1}, {"positions": "prompt"}, {"steps": 0}, {"rows": 1}])
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_run_that_begins_right_after_a_limited_block_opens_is_located(
+    limit: dict[str, Any], direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Whole()
+    pg = PatchableGraph(model, X)
+    patches = {"last.output": ZeroPatch(**limit)}
+    with pg.patch(patches):
+        expected = pg(X)
+    root = pg._recorder.root
+    if not direct:
+        monkeypatch.setattr(root, "is_direct", lambda _module: False)
+    block = pg.patch(patches)
+    with pg.patch({"part.output": ProbePatch()}):
+        monkeypatch.setattr(root, "beginning", OpensBetween(root.beginning, block))
+        assert same(pg(X), expected)
+        block.__exit__()
+
+
 class Branch(Whole):
     other = False
 
@@ -280,3 +356,36 @@ def test_a_checkpoint_is_computed_again_after_the_block_as_in_it(kind: str) -> N
     assert same(gradient, expected)
     del loss
     assert "forward" not in vars(model.part)
+
+
+def test_a_module_that_was_replaced_before_the_first_run_is_patched_in_it() -> None:
+    model = Whole()
+    pg = PatchableGraph(model, X)
+    with pg.patch({"exp": ProbePatch()}):
+        pg(X)  # asks for no parameters
+    with pg.patch({"last.linear.weight": ZeroPatch()}):
+        model.last = Part()
+        y = pg.graph and model.part(X * 2)
+        expected = torch.exp(torch.tanh(model.last.linear.bias).expand_as(y)) + X * 2
+        assert same(pg(X), expected)
+
+
+def test_what_is_wanted_of_a_run_is_not_what_is_wanted_of_another() -> None:
+    model = Whole(partial(torch.compile, backend="eager"))
+    pg = PatchableGraph(model, X)
+    patches = {"last.linear.weight": ZeroPatch(), "last.tanh": AddPatch(value=1.0)}
+
+    def call() -> Any:
+        with torch.no_grad():
+            return pg(X)
+
+    with pg.patch(patches):
+        expected = [call() for _ in range(4)][0]
+    block = pg.patch(patches, on_missing="ignore")
+    block.__enter__()
+    with held(model, call) as result:
+        block.__exit__()
+        with pg.patch({"last.tanh": AddPatch(value=1.0)}):
+            for _ in range(4):
+                call()  # the compiled code gets taps
+    assert same(result.result(TIMEOUT), expected)

@@ -217,7 +217,11 @@ Return unpacked(torch::nn::AnyValue value) {
 // Calls a Sequential as sequential->forward(...) does, with a scope for it and one for each of its modules.
 template <class Return = at::Tensor, class... Arguments>
 Return sequence(torch::nn::SequentialImpl& modules, Arguments&&... arguments) {
-    if (!detail::Call::matters() || modules.is_empty()) return modules.forward<Return>(std::forward<Arguments>(arguments)...);
+    if (!detail::Call::matters() || modules.is_empty()) {
+        detail::Call call;
+        call.pass();
+        return modules.forward<Return>(std::forward<Arguments>(arguments)...);
+    }
     detail::Held<Arguments...> held{{std::forward<Arguments>(arguments)...}, {}};
     const std::vector<Input> inputs = held.inputs(ArgumentNames<torch::nn::SequentialImpl>::value);
     detail::Call call;

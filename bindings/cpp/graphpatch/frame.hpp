@@ -92,7 +92,13 @@ public:
     ~Call() { end(); }
 
     // Whether a call may be recorded or patched at all. Where nobody does either, this test is the only cost of a call.
+    // Otherwise pass() notes it where it is the outermost one.
     static bool matters() { return current ? !current->cold : gp_runs_wanted(); }
+
+    // A call of which nothing is wanted. What it calls is no run of its own, also if another thread asks for runs meanwhile.
+    void pass() {
+        if (!current) enter(Open::Cold);
+    }
 
     // A call of `module`, with the arguments' values or only their names.
     void begin(const Module& module, const Input* inputs, size_t n, bool by_call) {
@@ -150,6 +156,7 @@ public:
         if (current) settle(current->copies);
         if (open_ == Open::Scope) gp_scope_leave();
         else if (open_ == Open::Run) gp_run_end();
+        else gp_run_decline(false);
         open_ = Open::No;
     }
 
@@ -172,6 +179,7 @@ private:
         frame_.cold = !(frame_.wants & GP_WANTS_INSIDE);
         frame_.outer = current;
         current = &frame_;
+        if (open == Open::Cold) gp_run_decline(true);
     }
 
     // Returns false if a run is open on this thread that was not begun by the C++ binding.

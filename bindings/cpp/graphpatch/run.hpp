@@ -17,6 +17,7 @@ public:
     // The inputs are those that Scope takes.
     Run(const std::string& name, std::initializer_list<Input> inputs) {
         if (detail::Call::matters()) call_.begin(name, inputs.begin(), inputs.size());
+        else call_.pass();
     }
     // The result of the run as patches leave it, like Scope::output.
     template <class T>

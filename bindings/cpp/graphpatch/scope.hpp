@@ -59,6 +59,7 @@ public:
     // this line stands before the code reads them. GP_STATUS_REFUSED for a patch that cannot be applied.
     Scope(const torch::nn::Module* module, std::initializer_list<Input> inputs) {
         if (detail::Call::matters()) call_.begin(*module, inputs.begin(), inputs.size(), false);
+        else call_.pass();
     }
 
     // The module's result as patches leave it: `return scope.output(y);`

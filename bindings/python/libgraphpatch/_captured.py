@@ -103,7 +103,7 @@ class Captured:
             if done is not None:
                 return done[0]
             # Parameters have no taps; they are read by a run of their own.
-            if thread.only_taps is not None and not frame.root.held(frame.plan).by_parameter:
+            if thread.only_taps is not None and not frame.by_parameter:
                 self._note_replay(frame, thread.only_taps)
         if changes:
             return self._replay(_marks.Modules(_caller()), args)

@@ -15,6 +15,7 @@ from torch.utils import checkpoint
 
 from ._dispatch_key import unseen
 from ._handle import Handle
+from ._header import GP_WANTS_PARAMETERS
 from ._library import check, lib, made
 from ._modules import class_name, note
 from ._raised import raise_cause
@@ -90,7 +91,8 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
     if not answer.wants:
         return _apart(snapshot.frame.root.cold, function, args, kwargs)
     old = snapshot.frame
-    thread.frame = Frame(old.root, old.module, old.outer, answer.wants, answer.plan)
+    by_parameter = GP_WANTS_PARAMETERS if old.by_parameter else 0
+    thread.frame = Frame(old.root, old.module, old.outer, answer.wants | by_parameter, answer.plan)
     try:
         with watched.in_a_run(snapshot):
             return function(*args, **kwargs)
@@ -107,10 +109,12 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
 def _apart(cold: Cold, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Calls the function where nothing is wanted of it. Not even calls of modules in it become runs."""
     outer, thread.frame = thread.frame, cold
+    lib.gp_run_decline(True)
     try:
         return function(*args, **kwargs)
     finally:
         thread.frame = outer
+        lib.gp_run_decline(False)
 
 
 def install() -> None:

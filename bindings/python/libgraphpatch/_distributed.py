@@ -98,7 +98,7 @@ def _gathering(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, *args, **kwargs)
         with hidden(True):
             result = original(self, *args, **kwargs)
-        if type(frame) is Frame and frame.root.held(frame.plan).by_parameter:
+        if type(frame) is Frame and frame.by_parameter:
             identities = frame.root.tree.identities()
             check(lib.gp_run_parameters(identities, len(identities)))
         return result

@@ -219,6 +219,7 @@ CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "gp_runs_wanted": (c_bool, []),
     "gp_run_begin": (c_int32, [c_char_p]),
     "gp_run_end": (c_int32, []),
+    "gp_run_decline": (c_int32, [c_bool]),
     "gp_scope_enter": (c_int32, [c_char_p]),
     "gp_scope_leave": (c_int32, []),
     "gp_torch_load": (c_int32, []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,14 @@ from ._generation import TextPart, text_part
 _RANGE = re.compile(r"\s*(\d*)\s*\.\.\s*(\d*)\s*|\s*(\d+)\s*")
 # The names of the limits, as attributes of a patch.
 NAMES = ("rows", "positions", "steps")
+
+
+class Limits(NamedTuple):
+    """The limits that a patch had when it was registered."""
+
+    rows: Any
+    positions: Any
+    steps: Any
 
 
 def is_limited(patch: Any) -> bool:
@@ -77,7 +85,7 @@ def _has(name: str, given: Any, index: int) -> bool:
     return bool(_numbers(name, given, index + 1)[index])
 
 
-def selected(patch: Any, value: Any) -> Tensor | None:
+def selected(patch: Limits, value: Any) -> Tensor | None:
     """Which elements of the value the patch means in the call that is under way: a mask that broadcasts to the value.
     None if it means none of them."""
     where = text_part()
@@ -94,7 +102,7 @@ def selected(patch: Any, value: Any) -> Tensor | None:
     return mask.to(value.device) if bool(mask.any()) else None
 
 
-def _mask(patch: Any, value: Tensor, where: TextPart | None) -> Tensor:
+def _mask(patch: Limits, value: Tensor, where: TextPart | None) -> Tensor:
     ones = (1,) * (value.dim() - 1)
     batch = value.shape[0] if where is None else where.batch
     # Some operations are given the tokens of all texts in one dimension.
@@ -133,7 +141,7 @@ def _positions(given: Any, where: TextPart | None) -> Tensor:
     return _numbers("positions", given, where.first + where.length)[where.first :]
 
 
-def _dimension(value: Tensor, where: TextPart | None, patch: Any) -> int:
+def _dimension(value: Tensor, where: TextPart | None, patch: Limits) -> int:
     """The dimension of the value in which its tokens lie: the second, or the only other one of their number."""
     length = 0 if where is None else where.length
     found = [d for d in range(1, value.dim()) if value.shape[d] == length]

@@ -150,7 +150,8 @@ def _begin(module: Module) -> Any:
     root: Any = _root(module, None)
     if root is None:
         return None
-    return begin(root, module, sys._getframe(1)) if root.is_direct(module) else (root,)
+    begun = begin(root, module, sys._getframe(1)) if root.is_direct(module) else None
+    return (root,) if begun is None else begun
 
 
 def _scope_of(frame: Frame, module: Module) -> Scope | None:

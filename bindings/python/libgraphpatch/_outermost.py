@@ -25,6 +25,7 @@ from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
 from ._root import Root
 from ._thread import Thread, thread
+from ._under_way import is_in_kept_call, keep_calls
 from ._watched import watched
 from .errors import GraphPatchError
 
@@ -63,6 +64,7 @@ def install() -> None:
     _dynamo.skip_package()
     _dynamo.before_the_first_compilation(_capture.install_first)
     _checkpoint.install()
+    keep_calls()
     _module_call.watch_outermost(_root_of)
 
 
@@ -93,6 +95,8 @@ def _asks_for_compiled_values() -> bool:
 def _root_of(module: Module) -> Any:
     """The root for a call of ``module``. None if torch is only tracing, exporting or compiling the call."""
     if _tracing() is not None or _is_compiling() or mode_on("FAKE", "PROXY", "FUNCTIONAL") is not None:
+        return None
+    if is_in_kept_call():
         return None
     _capture.install()
     if is_compiled(module) and why_opaque(module) is None:

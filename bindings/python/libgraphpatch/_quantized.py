@@ -27,6 +27,9 @@ class WeightPatch(SkipPatch):
     value: Any = field(default=None, init=False)
     patches: list[Patch[Any]]
 
+    def _as_now(self) -> WeightPatch:
+        return WeightPatch(patches=[patch._as_now() for patch in self.patches])
+
     def behind(self, other: SkipPatch) -> WeightPatch:
         """This patch, joined with one that an outer block has at the same call."""
         return WeightPatch(patches=[*other.patches, *self.patches]) if isinstance(other, WeightPatch) else self

@@ -30,10 +30,9 @@ class Held(NamedTuple):
     # How many patches that may change a value, without those of the attached session, and how many functions.
     changes: int
     functions: int
-    by_parameter: bool
 
 
-_NOTHING = Held(0, 0, False)
+_NOTHING = Held(0, 0)
 
 
 class Closes(Protocol):
@@ -118,7 +117,7 @@ class Root:
         # This lock is held while a run begins, so that patches do not change meanwhile. `begun` counts these runs.
         self.beginning = new_lock()
         self.begun = 0
-        # Whether a run has asked for parameters. If so, the next run looks for new parameters first.
+        # Whether the last run asked for parameters. If so, the next run looks for new parameters first.
         self.by_parameter = False
         self._lock = new_lock()
         # The modules whose classes were looked at for a `__call__` of their own.
@@ -136,7 +135,7 @@ class Root:
         self.has_parts = False
         # How many patches hold that are limited to rows, positions or steps.
         self.limits = 0
-        # What held then, by the number of the plan that a run has begun with; 0 is a recorded run without patches.
+        # What held then, by the number of the plan that a run has begun with.
         self.plans: dict[int, Held] = {}
         # How often such patches began to hold where there were none. What is known of earlier calls ends there.
         self.limited = 0
@@ -155,11 +154,6 @@ class Root:
         own = self.module() is module and not is_script(module)
         watched = self.inner is not None or bool(self.limits) or module._compiled_call_impl is not None
         return own and not watched and not self.why_opaque
-
-    def asked_for_parameters(self, asked: bool) -> None:
-        """Notes whether a run that has begun asks for parameters."""
-        # Runs of other threads may ask for them.
-        self.by_parameter = asked or (self.by_parameter and self.running > 1)
 
     def may_change(self, plan: int) -> bool:
         """Whether a patch of this plan may change a value. Patches may have been removed since the run has begun."""
@@ -180,6 +174,15 @@ class Root:
         forget_paths()
         self.tree = tree
         self.scopes, self.ignored = {}, {}  # they refer to the old tree's parameters
+
+    def identities(self, tree: ModuleTree) -> Any:
+        """The tensors that the parameters of ``tree`` are now, also if other modules have taken the places of those in
+        it."""
+        self.refresh()
+        if self.tree is tree:
+            return tree.identities()
+        now = dict(zip((path for path, _ in self.tree.parameters), self.tree.identities(), strict=True))
+        return (ctypes.c_void_p * len(tree.parameters))(*[now.get(path) for path, _ in tree.parameters])
 
     def foreign_path(self, module: Module) -> str:
         """The path that is given to a module that is not below the root's. It is empty for a module without parameters,

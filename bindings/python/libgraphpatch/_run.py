@@ -54,13 +54,19 @@ def run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes a call of a root."""
     if is_script(module):
         return run_script(module, args, kwargs, call)
-    if root.limits:
-        with located(root, module, args, kwargs):
-            return _run(root, module, args, kwargs, call)
-    return _run(root, module, args, kwargs, call)
+    if not root.limits:
+        output = _run(root, module, args, kwargs, call, False)
+        if output is not _UNLOCATED:
+            return output
+    with located(root, module, args, kwargs):
+        return _run(root, module, args, kwargs, call, True)
 
 
-def _run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
+# What open_run() returns where no run has begun, as another thread has opened a block of limited patches meanwhile.
+_UNLOCATED = object()
+
+
+def _run(root: Root, module: Module, args: Any, kwargs: Any, call: Call, is_located: bool) -> Any:
     why = why_opaque(module)
     if root.why_opaque is None and why is not None:
         raise GraphPatchError(f"{class_name(module)}: it was compiled after its graph was recorded: {why}")
@@ -70,20 +76,26 @@ def _run(root: Root, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
             return call(module, *args, **kwargs)
         return _inside(frame, module, signature, wants, args, kwargs, root.inner or call)
 
-    return open_run(root, module, inside, lambda: call(module, *args, **kwargs))
+    return open_run(root, module, inside, lambda: call(module, *args, **kwargs), is_located)
 
 
 def open_run(
-    root: Root, module: Module, inside: Callable[[Frame | Cold, Signature, int], Any], apart: Callable[[], Any]
+    root: Root,
+    module: Module,
+    inside: Callable[[Frame | Cold, Signature, int], Any],
+    apart: Callable[[], Any],
+    is_located: bool = True,
 ) -> Any:
     """Opens a run of the root and calls ``inside`` in it, or calls ``apart`` if nothing is wanted of the run.
 
     Args:
         module: The root's module.
+        is_located: Whether limited patches know which part of a text the call computes. If not, and if there are
+            such patches, no run begins, and ``_UNLOCATED`` is returned.
     """
     root.enter()
     try:
-        return _open_run(root, module, inside, apart)
+        return _open_run(root, module, inside, apart, is_located)
     finally:
         root.leave()
 
@@ -93,9 +105,10 @@ def open_run(
 Begun = tuple[Root, int, Signature | None, Any, types.FrameType | None]
 
 
-def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
+def begin(root: Root, module: Module, caller: types.FrameType) -> Begun | None:
     """Begins a run that is not inside another one; end() ends it. If nothing is wanted of the run, none begins in the
-    library, but end() has to be called nevertheless.
+    library, but end() has to be called nevertheless. None where run() has to make the call, as a block of limited
+    patches was opened meanwhile.
 
     Args:
         caller: The Python frame that the module is called from.
@@ -104,11 +117,15 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
     root.enter()
     wants = 0
     try:
-        wants, plan = _begin_run(root, module)
-        tree = root.tree
+        answer = _begin_run(root, module, False)
+        if answer is None:
+            root.leave()
+            return None
+        wants, plan, tree, is_fresh = answer
         begun = root, wants, tree.signature, tree.signature.plain, before
         if not wants:
             thread.frame = root.cold
+            lib.gp_run_decline(True)
             return begun
         thread.caller = caller
         thread.frame = Frame(root, module, None, wants, plan) if wants & GP_WANTS_INSIDE else root.cold
@@ -117,9 +134,7 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun:
         root.leave()
         raise
     try:
-        root.asked_for_parameters(bool(wants & GP_WANTS_PARAMETERS))
-        if wants & GP_WANTS_PARAMETERS:
-            _tell_parameters(root, module, tree)
+        _tell_parameters(root, module, tree, wants, is_fresh)
     except BaseException:
         end(begun)
         raise
@@ -135,6 +150,8 @@ def end(begun: Begun) -> None:
         root.open.pop()
         lib.gp_run_end()
         thread.let_go()
+    else:
+        lib.gp_run_decline(False)
     root.leave()
 
 
@@ -161,36 +178,47 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
     return scope(frame, module, args, kwargs, lambda module, *args, **kwargs: run(root, module, args, kwargs, call))
 
 
-def _begin_run(root: Root, module: Module) -> tuple[int, int]:
-    """Begins a run in the library. Returns what is wanted of it, and the number of its plan; 0 is wanted also if the
-    run could not begin."""
-    answer = Answer()
+def _begin_run(root: Root, module: Module, is_located: bool) -> tuple[int, int, ModuleTree, bool] | None:
+    """Begins a run in the library. Returns what is wanted of it, the number of its plan, its tree, and whether new
+    modules were looked for; 0 is wanted also if the run could not begin. None: it has not begun, as it has to be located
+    first."""
+    answer, tree, is_fresh = Answer(), root.tree, root.by_parameter
     try:
-        if root.by_parameter:
+        if is_fresh:
             root.refresh()
+        tree = root.tree
         with root.beginning:
+            if root.limits and not is_located:
+                return None
             root.begun += 1
-            check(lib.gp_run_open(root.session, root.tree.handle, answer.wants_at, answer.plan_at))
-            if answer.wants:
-                root.plans[answer.plan] = Held(root.changes, root.functions, bool(answer.wants & GP_WANTS_PARAMETERS))
+            check(lib.gp_run_open(root.session, tree.handle, answer.wants_at, answer.plan_at))
+            if answer.plan:
+                root.plans[answer.plan] = Held(root.changes, root.functions)
         thread.plan = answer.plan
         if answer.wants:
             keep_classes()
             tell_adapter()
-        return answer.wants, answer.plan
+        root.by_parameter = bool(answer.wants & GP_WANTS_PARAMETERS)
+        return answer.wants, answer.plan, tree, is_fresh
     except Exception as error:
         if answer.wants:  # the run has begun, and nobody else would end it
             lib.gp_run_end()
         spare(root, module, error)
-        return 0, 0
+        return 0, 0, tree, is_fresh
 
 
 def _open_run(
-    root: Root, module: Module, inside: Callable[[Frame | Cold, Signature, int], Any], apart: Callable[[], Any]
+    root: Root,
+    module: Module,
+    inside: Callable[[Frame | Cold, Signature, int], Any],
+    apart: Callable[[], Any],
+    is_located: bool,
 ) -> Any:
     outer = thread.frame
-    wants, plan = _begin_run(root, module)
-    tree = root.tree
+    answer = _begin_run(root, module, is_located)
+    if answer is None:
+        return _UNLOCATED
+    wants, plan, tree, is_fresh = answer
     if type(outer) is Frame:
         if not wants:  # an ordinary part of the outer run
             return apart()
@@ -200,19 +228,19 @@ def _open_run(
         )
     if not wants:
         thread.frame = root.cold
+        lib.gp_run_decline(True)
         try:
             return apart()
         finally:
             thread.frame = outer
+            lib.gp_run_decline(False)
     frame = Frame(root, module, None, wants, plan) if wants & GP_WANTS_INSIDE else root.cold
     thread.frame = frame
     if thread.compiled is not None and type(frame) is Frame:
         show_operations(frame)
     root.open.append(None)
     try:
-        root.asked_for_parameters(bool(wants & GP_WANTS_PARAMETERS))
-        if wants & GP_WANTS_PARAMETERS:
-            _tell_parameters(root, module, tree)
+        _tell_parameters(root, module, tree, wants, is_fresh)
         return inside(frame, tree.signature, wants)
     except RuntimeError as error:
         raise_cause(error)
@@ -227,9 +255,16 @@ def _open_run(
             thread.let_go()
 
 
-def _tell_parameters(root: Root, module: Module, tree: ModuleTree) -> None:
+def _tell_parameters(root: Root, module: Module, tree: ModuleTree, wants: int, is_fresh: bool) -> None:
+    """Tells the library which tensors the parameters are, if that is wanted.
+
+    Args:
+        is_fresh: Whether new modules were looked for since the run before.
+    """
+    if not wants & GP_WANTS_PARAMETERS:
+        return
     try:
-        identities = tree.identities()
+        identities = tree.identities() if is_fresh else root.identities(tree)
         check(lib.gp_run_parameters(identities, len(identities)))
     except Exception as error:
         spare(root, module, error)

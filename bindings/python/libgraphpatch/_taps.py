@@ -115,13 +115,12 @@ class Taps:
             changes: Whether a patch may change a value, or all of them only look.
         """
         root, place = frame.root, frame.wants >> GP_WANTS_PLACE_SHIFT
-        held = root.held(frame.plan)
         if (
             self._failed
             or not place
             or torch.is_grad_enabled()
-            or held.functions
-            or held.by_parameter
+            or root.held(frame.plan).functions
+            or frame.by_parameter
             or watched.several
         ):
             return None

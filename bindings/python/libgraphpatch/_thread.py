@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import Module
 
-from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PLACE_SHIFT
+from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PARAMETERS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque
 from ._native import native
 from ._root import Cold, Ignored, Root
@@ -62,6 +62,15 @@ class Frame(_Base):
             self.ignored = {}
         else:
             self.ignored = root.ignored.setdefault((plan, wants >> GP_WANTS_PLACE_SHIFT), {})
+
+    @property
+    def by_parameter(self) -> bool:
+        """Whether the run has to know which tensors the parameters are. `Root.by_parameter` is another run's answer by
+        now, where runs of several threads are under way."""
+        frame = self
+        while frame.outer is not None:
+            frame = frame.outer
+        return bool(frame.wants & GP_WANTS_PARAMETERS)
 
     def scope(self, module: Module) -> Scope:
         """The scope of ``module`` when it is called from here."""

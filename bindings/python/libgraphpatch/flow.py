@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 import types
@@ -13,7 +14,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from ._forward_scope import direct_call
+from ._handle import Handle
 from ._limits import is_limited
+from ._patch_function import Function
 from ._signature import Signature
 from .errors import Stopped
 from .patches import Patch
@@ -58,6 +61,9 @@ class SkipPatch(Patch[Any]):
         if is_limited(self):
             raise ValueError(f"{type(self).__name__} skips a whole call: it takes no rows, positions or steps")
 
+    def _as_now(self) -> SkipPatch:
+        return copy.copy(self) if type(self) in (SkipPatch, KeepPatch) else self
+
 
 @dataclass(kw_only=True)
 class KeepPatch(SkipPatch):
@@ -93,6 +99,12 @@ class Skipping(Patch[Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    def _describe(self, spec: Handle) -> Function:
+        # A run keeps the value that the patch had when the run began.
+        now = Skipping(self.patch._as_now(), self.module, self.length)
+        now.before = self.before
+        return Function(spec, now._call)
 
     def op(self, original_output: Any) -> Any:
         _forwards[id(self.module)].next(self)

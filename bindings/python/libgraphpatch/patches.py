@@ -9,6 +9,7 @@ slice and are converted, or refused, as PyTorch would.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -125,10 +126,16 @@ class Patch(Generic[T]):
         registered."""
         if self.on not in ("value", "grad"):
             raise ValueError(f"a patch is on 'value' or on 'grad', not on {self.on!r}")
+        now = self._as_now()
         if _limits.is_limited(self):
             _limits.check(self)
-            return Limited(spec, self)
-        return Function(spec, self._show_gradient if self.on == "grad" else self._call)
+            return Limited(spec, now)
+        return Function(spec, now._show_gradient if now.on == "grad" else now._call)
+
+    def _as_now(self) -> Patch[T]:
+        """The patch as it is now, for runs that begin by now: what is assigned to it later holds for later runs. A
+        patch of the user's own class may keep something in itself, and so does a probe: these are what they are."""
+        return copy.copy(self) if type(self) in (ZeroPatch, AddPatch, ReplacePatch, CustomPatch) else self
 
     def _call(self, value: Any) -> Any:
         return self(clone(value) if self.requires_clone and isinstance(value, Tensor) else value)
@@ -168,13 +175,14 @@ class Limited(Function):
 
     def __init__(self, spec: Handle, patch: Patch[Any]) -> None:
         self._patch, self.left = patch, 0
+        self._limits = _limits.Limits(patch.rows, patch.positions, patch.steps)
         super().__init__(spec, self._call)
 
     def _call(self, value: Any) -> Any:
         return on_whole(value, self._call_whole)
 
     def _call_whole(self, value: Any) -> Any:
-        mask = _limits.selected(self._patch, value)
+        mask = _limits.selected(self._limits, value)
         if mask is None:
             self.left += 1
             return value

@@ -40,6 +40,20 @@ pub extern "C" fn gp_run_end() -> Status {
     guard(thread::end_run)
 }
 
+/// Says that a call begins on this thread of which nothing is wanted (`on`), or that it has ended: what runs in it is no
+/// run of its own, whatever other threads ask for meanwhile. To be called where gp_runs_wanted() answers false or
+/// gp_run_open() wants nothing, as often with false as with true; such calls may be nested. TorchScript modules, which
+/// begin runs by themselves, need it. Other hosts may leave it out.
+///
+/// Thread: its own. Errors: none of its own. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn gp_run_decline(on: bool) -> Status {
+    guard(|| {
+        thread::decline(on);
+        Ok(())
+    })
+}
+
 /// Enters the scope of a module, called by the attribute path `path` ("layers.8") from the scope around it. Does
 /// nothing outside a run. What is more than 1,000 scopes deep is neither recorded nor patched; the session has a note then.
 ///

@@ -24,7 +24,7 @@ pub fn begin_call(root: Arc<Root>) -> Option<Wants> {
             Some(wants)
         }
         None => {
-            state.level.declined = true;
+            state.level.declined += 1;
             None
         }
     })?
@@ -32,7 +32,19 @@ pub fn begin_call(root: Arc<Root>) -> Option<Wants> {
 
 /// The call ends of a root of which nothing was wanted.
 pub fn end_call() {
-    with(|state| state.level.declined = false);
+    decline(false);
+}
+
+/// A call of which nothing is wanted begins on this thread (`on`), or ends. TorchScript modules that are called meanwhile are parts
+/// of it, also if something is wanted of runs that begin by then.
+pub fn decline(on: bool) {
+    with(|state| {
+        let open = &mut state.level.declined;
+        *open = match on {
+            true => *open + 1,
+            false => open.saturating_sub(1),
+        };
+    });
 }
 
 /// The code of a TorchScript root begins. It is the root of the run itself, or a module that is called inside of the run: as

@@ -206,6 +206,7 @@ pub struct Position {
     open: bool,
     /// How many scopes are open in it.
     depth: u32,
+    declined: u32,
 }
 
 /// The position of this thread.
@@ -214,15 +215,17 @@ pub fn position() -> Position {
         suspended: state.outer.len(),
         open: state.level.current.is_some(),
         depth: depth(state),
+        declined: state.level.declined,
     };
     with(look).unwrap_or(Position {
         suspended: 0,
         open: false,
         depth: 0,
+        declined: 0,
     })
 }
 
-/// Goes back to a position: ends the runs and leaves the scopes that were begun since and that an exception left open.
+/// Goes back to a position: ends the runs and leaves the scopes and calls that were begun since and that an exception left open.
 ///
 /// # Errors
 ///
@@ -238,6 +241,7 @@ pub fn go_back(to: Position) -> Result<()> {
             break;
         }
     }
+    with(|state| state.level.declined = to.declined);
     if to.open && position().depth > to.depth {
         unwind(to.depth)?;
     }

@@ -27,7 +27,7 @@ pub struct ThreadView {
     pub families: Cell<u64>,
     /// The same for scopes that are called in it. Nothing is wanted of a scope whose bit is not among these.
     pub scopes: Cell<u64>,
-    /// 1: inside a call of a root of which nothing is wanted.
+    /// How many calls of roots are open of which nothing is wanted.
     pub declined: Cell<u32>,
     /// 1: operations that are in no other run belong to flat runs; 2: the same, and a flat run is open.
     pub flat: Cell<u32>,

@@ -423,6 +423,7 @@ unsafe extern "C" {
     pub fn gp_runs_wanted() -> bool;
     pub fn gp_run_begin(name: *const ::std::os::raw::c_char) -> gp_status;
     pub fn gp_run_end() -> gp_status;
+    pub fn gp_run_decline(on: bool) -> gp_status;
     pub fn gp_scope_enter(path: *const ::std::os::raw::c_char) -> gp_status;
     pub fn gp_scope_leave() -> gp_status;
     pub fn gp_torch_load() -> gp_status;

@@ -6,7 +6,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr::null_mut;
 
 use graphpatch_sys::{
-    gp_leaf, gp_root, gp_root_free, gp_root_new, gp_run_end, gp_run_open, gp_run_parameters,
+    gp_leaf, gp_root, gp_root_free, gp_root_new, gp_run_decline, gp_run_end, gp_run_open, gp_run_parameters,
     gp_scope, gp_scope_free, gp_scope_input, gp_scope_leaf, gp_scope_leave, gp_scope_new,
     gp_scope_open, gp_scope_output, gp_status, gp_wants,
 };
@@ -68,6 +68,9 @@ impl Root {
         // SAFETY: both live; `wants` may be written.
         check(unsafe { gp_run_open(session.as_ptr(), self.root, &mut wants, null_mut()) })?;
         if wants == 0 {
+            // SAFETY: ended on this thread when it is dropped.
+            unsafe { gp_run_decline(true) };
+            let _declined = Open(declined);
             return forward(given);
         }
         let _open = Open(gp_run_end);
@@ -161,6 +164,11 @@ impl Drop for Open {
         // SAFETY: it was opened on this thread.
         unsafe { (self.0)() };
     }
+}
+
+unsafe extern "C" fn declined() -> gp_status {
+    // SAFETY: ends what began on this thread.
+    unsafe { gp_run_decline(false) }
 }
 
 fn c_texts(texts: &[impl AsRef<str>]) -> Result<Vec<CString>> {

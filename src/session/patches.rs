@@ -10,7 +10,7 @@ use graphpatch_core::graph;
 use graphpatch_core::patch::action::{Action, NewPatch};
 use graphpatch_core::patch::kept::Kept;
 use graphpatch_core::patch::{Patch, PatchCounts, PatchSpec, Plan};
-use graphpatch_core::path::Pattern;
+use graphpatch_core::path::{NodePath, Pattern};
 use graphpatch_core::tensor::HostTensor;
 use graphpatch_cuda as cuda;
 
@@ -131,6 +131,9 @@ impl Session {
                 graph::check(&recorded.graphs, &paths)?;
             }
         }
+        for note in new.iter().filter_map(|patch| self.shared(&patch.path)) {
+            self.note(&note);
+        }
         let mut patches = self.patches.lock();
         let first = patches.len();
         for patch in new {
@@ -146,6 +149,11 @@ impl Session {
             cuda::warm(&added);
         }
         Ok(added.iter().map(|patch| patch.id).collect())
+    }
+
+    /// What to say of a path without a root that several of the recorded roots have.
+    pub fn shared(&self, path: &NodePath) -> Option<String> {
+        graph::shared_note(&self.recorded.lock().graphs, path)
     }
 
     /// Takes a patch away, from the next run on. What it kept stays with those who hold it.

@@ -199,3 +199,21 @@ def test_keys_of_any_text(key: Any) -> None:
     with pg.patch({"output|other": ZeroPatch()}):
         out = pg(x)
     assert list(out) == [key, "other"] and torch.equal(out[key], x + 1) and not out["other"].any()
+
+
+def test_a_run_that_begins_where_the_stack_is_full_raises_as_python_does() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    x = torch.ones(1, 2)
+    pg = PatchableGraph(model, x)
+
+    def below(depth: int) -> Any:
+        return pg(x) if depth == 0 else below(depth - 1)
+
+    limit, refused = sys.getrecursionlimit(), 0
+    with pg.patch({"output": ZeroPatch()}):
+        for depth in range(limit - 150, limit):
+            try:
+                below(depth)
+            except RecursionError:  # no other error
+                refused += 1
+        assert refused and not pg(x).any()

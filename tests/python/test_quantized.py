@@ -130,6 +130,9 @@ def test_patches_act_on_the_float_value(model: nn.Module) -> None:
             assert torch.allclose(pg(X), functional.linear(hidden, changed, bias), atol=2e-2, rtol=1e-2)
         doubled = run(pg, {"b.weight": CustomPatch(custom_op=lambda value: value * 2)})
         assert torch.allclose(doubled, functional.linear(hidden, changed * 2, bias), atol=4e-2, rtol=1e-2)
+        twice = CustomPatch(custom_op=lambda value: value * 2)
+        fourfold = run(pg, {"b.weight": [twice, twice]})
+        assert torch.allclose(fourfold, functional.linear(hidden, changed * 4, bias), atol=8e-2, rtol=1e-2)
     with torch.no_grad():
         assert torch.equal(pg(X), model(X))
 

@@ -1,9 +1,12 @@
 """A path may name its root, as is needed in a program that calls two models with the same path."""
 
 import sys
+import tempfile
+from pathlib import Path
 
 from safetensors.torch import load_file
 
+from served import Client, Served
 from support import GRAPHPATCH, Result, graphpatch, run_process
 
 SCRIPT = """\
@@ -75,3 +78,31 @@ def test_every_place_that_takes_a_path_takes_a_root(tmp_path):
     assert wrong.code == 2 and "no root is called `Coder`" in wrong.stderr and "Decoder.forward#2" in wrong.stderr
     values = load_file(kept)
     assert list(values) == ["Decoder:fc.output"] and values["Decoder:fc.output"].tolist() == [[2.0, 2.0]]
+
+
+SERVED = SCRIPT + """\
+import sys
+for line in sys.stdin:
+    print(encoder(x).tolist(), decoder(x).tolist(), second(x).tolist(), flush=True)
+"""
+
+
+def test_live_control_says_that_a_path_is_in_several_roots():
+    with tempfile.TemporaryDirectory(prefix="gp-") as folder:
+        script = Path(folder) / "script.py"
+        script.write_text(SERVED)
+        served = Served([GRAPHPATCH, "run", "--live", "--", sys.executable, script], Path(folder))
+        try:
+            served.pid()
+            assert served.tell("run")
+            assert served.tell("run").split("\n")[0] == " ".join([BARE] * 3)
+            client = Client(served)
+            for request in [{"do": "patch", "patch": "fc.output=zero"}, {"do": "probe", "path": "fc.output"}]:
+                told = client.ask(**request)
+                assert told["note"].startswith("fc.output is in 3 roots (Encoder.forward, Decoder.forward")
+            assert "note" not in client.ask(do="patch", patch="Decoder:fc.output=zero")
+            assert any("fc.output is in 3 roots" in note for note in client.ask(do="notes")["notes"])
+            client.close()
+        finally:
+            served.process.kill()
+            served.process.communicate()

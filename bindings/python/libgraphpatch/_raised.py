@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 from torch.nn import Module
 
 from ._modules import note_failure
@@ -49,6 +51,9 @@ def spare(root: Root, module: Module, error: Exception) -> None:
     patch that cannot be applied."""
     if root.session is not None or isinstance(error, PatchError):
         try:
+            if isinstance(error, ctypes.ArgumentError) and RecursionError.__name__ in str(error):
+                # Python's own error where its stack is full; ctypes has kept only its text.
+                raise RecursionError("maximum recursion depth exceeded") from None
             raise error
         finally:
             del error  # see raise_cause()

@@ -16,6 +16,7 @@ from torch.nn import Module
 from ._forward_scope import direct_call
 from ._handle import Handle
 from ._limits import is_limited
+from ._locks import new_lock
 from ._patch_function import Function
 from ._signature import Signature
 from .errors import Stopped
@@ -89,6 +90,7 @@ class Skipping(Patch[Any]):
         self.requires_clone = False
         self.patch, self.module, self.length = patch, module, length
         self.before: Skipping | None = None  # what a KeepPatch found at the same call
+        self.last = object()  # stands for the one of the patches that are joined here that was given last
         self.signature = Signature(module) if isinstance(patch.value, str) else None
         value = patch.value
         if self.signature is not None and value not in self.signature.names:
@@ -103,7 +105,7 @@ class Skipping(Patch[Any]):
     def _describe(self, spec: Handle) -> Function:
         # A run keeps the value that the patch had when the run began.
         now = Skipping(self.patch._as_now(), self.module, self.length)
-        now.before = self.before
+        now.before, now.last = self.before, self.last
         return Function(spec, now._call)
 
     def op(self, original_output: Any) -> Any:
@@ -112,30 +114,36 @@ class Skipping(Patch[Any]):
 
     def behind(self, before: Skipping) -> Skipping:
         """The patch to use if ``before`` is placed at the same call. It is this one, or both joined if they can be."""
-        if before is not self and isinstance(self.patch, KeepPatch):
+        if before.last is self.last:  # it is registered once for each of the patches that it stands for
+            return before
+        if isinstance(self.patch, KeepPatch):
             keeping = Skipping(self.patch, self.module, self.length)
-            keeping.before = before
+            keeping.before, keeping.last = before, self.last
             return keeping
         joined = getattr(self.patch, "behind", None)
-        if before is self or joined is None:
+        patch = self.patch if joined is None else joined(before.patch)
+        if patch is self.patch:
             return self
-        patch = joined(before.patch)
-        return self if patch is self.patch else Skipping(patch, self.module, self.length)
+        both = Skipping(patch, self.module, self.length)
+        both.last = self.last
+        return both
 
     def open(self) -> None:
         """Replaces the module's forward, so that its calls can be skipped from now on."""
-        forward = _forwards.get(id(self.module))
-        if forward is None:
-            forward = _forwards[id(self.module)] = Forward(self.module)
-        forward.users += 1
+        with _lock:
+            forward = _forwards.get(id(self.module))
+            if forward is None:
+                forward = _forwards[id(self.module)] = Forward(self.module)
+            forward.users += 1
 
     def close(self) -> None:
         """Undoes :meth:`open`."""
-        forward = _forwards[id(self.module)]
-        forward.users -= 1
-        if not forward.users:
-            del _forwards[id(self.module)]
-            forward.restore()
+        with _lock:
+            forward = _forwards[id(self.module)]
+            forward.users -= 1
+            if not forward.users:
+                forward.restore()
+                del _forwards[id(self.module)]
 
     def result(self, args: Any, kwargs: Any) -> Any:
         """The result of the call."""
@@ -206,8 +214,9 @@ class Forward:
             object.__setattr__(self.module, "forward", self.own)
 
 
-# The replaced forwards, by the module's id. An entry keeps its module alive.
+# The replaced forwards, by the module's id. An entry keeps its module alive. Any thread may open and close patches.
 _forwards: dict[int, Forward] = {}
+_lock = new_lock()
 
 
 def original_of(module: Module) -> Callable[..., Any]:

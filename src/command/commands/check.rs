@@ -40,17 +40,10 @@ pub fn shared(graphs: &[Graph], patches: &[PatchSpec]) -> Vec<String> {
     let mut known: HashSet<&NodePath> = HashSet::new();
     let paths = patches.iter().map(|patch| &patch.path);
     let paths: Vec<&NodePath> = paths.filter(|path| known.insert(path)).collect();
-    let line = |path: &&NodePath| {
-        let roots = graph::shared(graphs, path);
-        let first = roots.first()?;
-        let one = path.in_root(Some((*first).to_owned()));
-        Some(format!(
-            "{path} is in {} roots ({}) and holds in all of them; write {one} for one of them",
-            roots.len(),
-            roots.join(", ")
-        ))
-    };
-    paths.iter().filter_map(line).collect()
+    let lines = paths
+        .iter()
+        .filter_map(|path| graph::shared_note(graphs, path));
+    lines.collect()
 }
 
 /// Refuses paths that name no leaf of any graph, patterns that match no tensor, and slices that fit no recorded shape.

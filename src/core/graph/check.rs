@@ -44,13 +44,24 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
 }
 
 /// The roots in which a path without a root names a leaf, if there are several: such a path holds in all of them.
-pub fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
+fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
     if path.root.is_some() {
         return Vec::new();
     }
     let having = graphs.iter().filter(|graph| graph.fault(path).is_none());
     let names: Vec<&str> = having.map(|graph| graph.name.as_str()).collect();
     if names.len() < 2 { Vec::new() } else { names }
+}
+
+/// What to say of such a path.
+pub fn shared_note(graphs: &[Graph], path: &NodePath) -> Option<String> {
+    let roots = shared(graphs, path);
+    let one = path.in_root(Some((*roots.first()?).to_owned()));
+    Some(format!(
+        "{path} is in {} roots ({}) and holds in all of them; write {one} for one of them",
+        roots.len(),
+        roots.join(", ")
+    ))
 }
 
 /// The message for bad paths, each with its reason and what could have been meant.

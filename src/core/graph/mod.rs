@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address::CodeAddress;
 pub use call::Call;
-pub use check::{check, shared};
+pub use check::{check, shared_note};
 pub use counts::Counts;
 pub use diff::{Difference, diff};
 pub use expand::{expand, matching};

@@ -199,12 +199,16 @@ impl Serving {
         if let Kind::Add(PatchValue::File(_)) | Kind::Replace(PatchValue::File(_)) = &spec.kind {
             self.check_opening("no patch is added")?;
         }
+        let note = self.session.shared(&spec.path);
         let number = self.session.add_patch(spec)?;
         self.added.push(number);
         if hold {
             held.patches.push(number);
         }
-        Ok(json!({"number": number}))
+        Ok(match note {
+            Some(note) => json!({"number": number, "note": note}),
+            None => json!({"number": number}),
+        })
     }
 
     fn record(&mut self, on: bool, hold: bool, held: &mut Held) -> Value {

@@ -99,6 +99,13 @@ fn tree(
     Ok(answer)
 }
 
+/// Tells what the answer about a new patch, probe or record says besides its number.
+pub fn tell(answer: &Value) {
+    if let Some(note) = answer.get("note").and_then(Value::as_str) {
+        say(note);
+    }
+}
+
 /// An answer as text.
 pub fn text(command: &Command, answer: &Value) -> Result<String, Stop> {
     let part = |name: &str| answer.get(name).cloned().unwrap_or_default();
@@ -113,6 +120,7 @@ pub fn text(command: &Command, answer: &Value) -> Result<String, Stop> {
             shown.collect()
         }
         Command::Patch { .. } | Command::Probe { .. } | Command::Record { .. } => {
+            tell(answer);
             format!("{}\n", part("number"))
         }
         Command::Value { .. } => value(answer)?,

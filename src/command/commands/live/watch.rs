@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use graphpatch_protocol::live::{PatchState, Request};
 
-use super::asks::statistics;
+use super::asks::{self, statistics};
 use super::connection::{Connection, read};
 use crate::voice::{Stop, print};
 
@@ -23,6 +23,7 @@ pub fn watch(
         hold: true,
     };
     let added = connection.ask(&probe)?;
+    asks::tell(&added);
     let number: u64 = read(added.get("number").cloned().unwrap_or_default())?;
     let (mut shown, mut lines) = (0, 0);
     while times.is_none_or(|times| lines < times) {

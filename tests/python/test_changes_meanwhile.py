@@ -205,7 +205,12 @@ ASSIGNED: dict[str, tuple[str, Callable[[], Patch[Any]], str, Any]] = {
     "value of some rows": ("part.output", lambda: AddPatch(value=1.0, rows=1), "value", 7.0),
     "rows": ("part.output", lambda: AddPatch(value=1.0, rows=1), "rows", 0),
     "positions": ("part.output", lambda: ZeroPatch(positions=1), "positions", 0),
-    "slice of a function": ("part.tanh", lambda: CustomPatch(custom_op=twice, slice=(..., 1), rows=1), "slice", (..., 0)),
+    "slice of a function": (
+        "part.tanh",
+        lambda: CustomPatch(custom_op=twice, slice=(..., 1), rows=1),
+        "slice",
+        (..., 0),
+    ),
     "skipped with another value": ("part", lambda: SkipPatch(value=torch.zeros(2, 3)), "value", torch.ones(2, 3)),
     "skipped with an input": ("part", lambda: SkipPatch(value=torch.zeros(2, 3)), "value", "x"),
     "skipped without an input": ("part", lambda: SkipPatch(value="x"), "value", torch.zeros(2, 3)),

@@ -132,7 +132,9 @@ class Held(Served):
     def __init__(self, folder: Path, made: str, command: list[object] | None = None, before: str = "") -> None:
         script = folder / "server.py"
         script.write_text(SERVER.format(made=made, before=before))
-        super().__init__([*([GRAPHPATCH, "run", "--live", "--"] if command is None else command), sys.executable, script], folder)
+        super().__init__(
+            [*([GRAPHPATCH, "run", "--live", "--"] if command is None else command), sys.executable, script], folder
+        )
 
 
 @pytest.fixture

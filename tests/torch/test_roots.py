@@ -80,11 +80,14 @@ def test_every_place_that_takes_a_path_takes_a_root(tmp_path):
     assert list(values) == ["Decoder:fc.output"] and values["Decoder:fc.output"].tolist() == [[2.0, 2.0]]
 
 
-SERVED = SCRIPT + """\
+SERVED = (
+    SCRIPT
+    + """\
 import sys
 for line in sys.stdin:
     print(encoder(x).tolist(), decoder(x).tolist(), second(x).tolist(), flush=True)
 """
+)
 
 
 def test_live_control_says_that_a_path_is_in_several_roots():

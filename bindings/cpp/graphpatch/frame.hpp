@@ -108,7 +108,7 @@ public:
         if (!current) {
             begin_run(Roots::get().outermost(module), names);
         } else {
-            if (!by_call && current->by_call && current->module == &module) {  // call() has opened this call already
+            if (!by_call && current->by_call && current->module == &module) { // call() has opened this call already
                 current->by_call = false;
                 return;
             }

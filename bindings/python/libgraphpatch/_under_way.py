@@ -1,5 +1,5 @@
-"""Calls of modules that were under way on any thread when the library began to watch modules. What they call is a part of
-them, and no run of its own: a patch holds from the next run on.
+"""Calls of modules that were under way on any thread when the library began to watch modules. What they call is a part
+of them, and no run of its own: a patch holds from the next run on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 // What other threads change while a run is under way: it has the patches that held when it began. Each check holds a run at a
 // gate, and changes something there.
 //
-//   meanwhile CASE MODEL.pt     runs one check; without CASE lists them. The model is a TorchScript module with the same gate, as
+//   meanwhile CASE MODEL.pt     runs one check; without CASE lists them. The model is a TorchScript module with the same gate,
+//   as
 //                               the operator meanwhile::gate.
 #include <graphpatch.hpp>
 #include <torch/library.h>
@@ -89,11 +90,12 @@ void keeps(const std::function<void(std::optional<gp::Session>&, std::optional<g
         const Tensor expected = net(x);
         require(!torch::equal(expected, bare), "the patches change something");
         Tensor other;
-        same(held(net, [&] { return net(x); },
-                  [&] {
-                      change(session, patches);
-                      other = net(x);
-                  }),
+        same(held(
+                 net, [&] { return net(x); },
+                 [&] {
+                     change(session, patches);
+                     other = net(x);
+                 }),
              expected);
         same(other, bare);
         same(net(x), bare);
@@ -128,9 +130,19 @@ void switched_off() {
         std::vector<gp::Patch> patches;
         for (const auto& spec : specs) patches.push_back(session.patch(spec));
         const Tensor expected = net(x);
-        same(held(net, [&] { return net(x); }, [&] { for (auto& patch : patches) patch.enable(false); }), expected);
+        same(held(
+                 net, [&] { return net(x); },
+                 [&] {
+                     for (auto& patch : patches) patch.enable(false);
+                 }),
+             expected);
         same(net(x), bare);
-        same(held(net, [&] { return net(x); }, [&] { for (auto& patch : patches) patch.enable(true); }), bare);
+        same(held(
+                 net, [&] { return net(x); },
+                 [&] {
+                     for (auto& patch : patches) patch.enable(true);
+                 }),
+             bare);
         same(net(x), expected);
     }
 }
@@ -142,12 +154,13 @@ void begun_meanwhile() {
         const Tensor bare = net(x);
         std::optional<gp::Session> session;
         std::optional<gp::PatchSet> patches;
-        same(held(net, [&] { return net(x); },
-                  [&] {
-                      session.emplace();
-                      patches.emplace(session->patches(specs));
-                      require(!torch::equal(net(x), bare), "the patches hold for others");
-                  }),
+        same(held(
+                 net, [&] { return net(x); },
+                 [&] {
+                     session.emplace();
+                     patches.emplace(session->patches(specs));
+                     require(!torch::equal(net(x), bare), "the patches hold for others");
+                 }),
              bare);
         patches.reset();
         // The same where the session wanted runs before.
@@ -155,7 +168,10 @@ void begun_meanwhile() {
         same(held(net, [&] { return net(x); }, [&] { patches.emplace(session->patches(specs)); }), bare);
         const Tensor expected = net(x);
         std::optional<gp::PatchSet> more;
-        same(held(net, [&] { return net(x); }, [&] { more.emplace(session->patches({gp::zero("part.output"), gp::zero("last.output")})); }), expected);
+        same(held(
+                 net, [&] { return net(x); },
+                 [&] { more.emplace(session->patches({gp::zero("part.output"), gp::zero("last.output")})); }),
+             expected);
     }
 }
 
@@ -268,9 +284,7 @@ void valued() {
 
 } // namespace
 
-TORCH_LIBRARY(meanwhile, library) {
-    library.def("gate(Tensor x) -> Tensor", gate);
-}
+TORCH_LIBRARY(meanwhile, library) { library.def("gate(Tensor x) -> Tensor", gate); }
 
 int main(int argc, char** argv) {
     if (argc > 2) file = argv[2];

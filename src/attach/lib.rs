@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `call` | what is to be called, and how the call went |
 //! | `process` | what is known of the process before anything is touched, and each reason to refuse it |
+//! | `family` | which processes a process has started, and what each is called |
 //! | `maps` | which files a process has mapped, and where |
 //! | `image` | the symbols and some instructions of a file that is mapped |
 //! | `safe_points` | at which system calls a thread may be borrowed |
@@ -21,6 +22,7 @@
 //! finishes the call that it was in and goes on where it was. Only x86-64 Linux with glibc is known.
 
 mod call;
+pub mod family;
 mod process;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

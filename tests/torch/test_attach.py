@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from models import TUPLE_OUTPUT_TREE, TupleOutputModule
-from served import Served, expected
+from served import Client, Served, expected
 from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Saved, wait_until
 
 PATCH = "linear.output[..., 0]=zero"
@@ -42,6 +42,24 @@ for line in sys.stdin:
         call = vars(torch.nn.Module)["__call__"]
         print(call is torch.nn.Module._wrapped_call_impl, sorted(os.environ.items()), sys.path, flush=True)
 sys.exit(7)
+"""
+
+# A Python program whose model waits for a line in the middle of its forward, and is called again and again.
+AMID = """
+import sys, torch
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    def forward(self, x):
+        x = self.first(x)
+        print("inside", flush=True)
+        sys.stdin.readline()
+        return self.second(x)
+model = Model()
+with torch.no_grad():
+    while True:
+        model(torch.ones(1, 4))
 """
 
 # A program of one thread that waits in a system call until a byte comes, and prints what the call answered.
@@ -271,6 +289,21 @@ def test_a_python_server(folder: Path, tuple_output: Callable[[str], Saved], sta
         wait_until(lambda: served.tell("state") == state, "torch's own call of modules")
         assert served.run() == bare
     assert served.end() == ("", "", 7)
+
+
+def test_a_forward_that_is_under_way_makes_no_roots_of_its_parts(folder: Path, started: list[subprocess.Popen]) -> None:
+    served = Served([sys.executable, "-c", AMID], folder)
+    started.append(served.process)
+    assert served.process.stdout and served.process.stdout.readline() == "inside\n"
+    pid = served.process.pid
+    attach(pid, XDG_RUNTIME_DIR=str(folder))
+    client = Client(served)
+    client.ask(do="recording", on=True)
+    for _ in range(2):
+        assert served.tell("go on") == "inside\n"
+    wait_until(lambda: client.ask(do="tree")["roots"], "a run")
+    assert [root["name"] for root in client.ask(do="tree")["roots"]] == ["Model.forward"]
+    client.close()
 
 
 @pytest.mark.parametrize("call", ["epoll_wait", "poll", "read"])

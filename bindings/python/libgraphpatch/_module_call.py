@@ -73,6 +73,16 @@ def watch(root: Root) -> None:
     watched.add(root)
 
 
+def see_uncompiled_calls(root: Root) -> None:
+    """Has calls of modules below the root's seen whose class has a ``__call__`` of its own and that vLLM's decorator
+    for compilation has marked as not to be compiled. Others may be compiled later, which fails at a ``__call__`` of
+    ours."""
+    module = root.module()
+    if module is not None:
+        own_calls(module, root.session, _seeing, lambda part: vars(part).get("do_not_compile") is True)
+        root.refresh()
+
+
 def watch_outermost(make: Callable[[Module], Root | None]) -> None:
     """From now on ``make`` is asked for a root of every module that is called outside of a run."""
     watched.make_roots(make)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import threading
+import types
 import weakref
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,19 @@ _numbers: dict[str, set[int]] = {}
 _lock = new_lock()
 
 
+class _Older(threading.local):
+    """For each thread the outermost call of a module that was under way when :func:`install` was called. What it calls
+    is not outermost, although nothing of it was seen to begin."""
+
+    installs = 0
+    frame: types.FrameType | None = None
+
+
+_older = _Older()
+# How often :func:`install` was called.
+_installs = 0
+
+
 class _Script:
     """Stands for the root of a scripted module, which reports its runs itself."""
 
@@ -54,10 +70,12 @@ class _Script:
 def install() -> None:
     """Begins to watch calls of modules, if a session is attached. If attaching has failed, the process's report says
     why."""
+    global _installs
     try:
         _source.install(None)
     except GraphPatchError:
         return
+    _installs += 1
     if _asks_for_compiled_values():
         Thread.compiled_values = True
         thread.only_taps = set()
@@ -94,6 +112,8 @@ def _asks_for_compiled_values() -> bool:
 
 def _root_of(module: Module) -> Any:
     """The root for a call of ``module``. None if torch is only tracing, exporting or compiling the call."""
+    if _is_in_older_call():
+        return None
     if _tracing() is not None or _is_compiling() or mode_on("FAKE", "PROXY", "FUNCTIONAL") is not None:
         return None
     if is_in_kept_call():
@@ -114,6 +134,33 @@ def _root_of(module: Module) -> Any:
         return None
 
 
+def _is_in_older_call() -> bool:
+    if _older.installs != _installs:  # the first call on this thread
+        _older.installs, _older.frame = _installs, _outermost_call()
+    older = _older.frame
+    if older is None:
+        return False
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame is older:
+            return True
+        frame = frame.f_back
+    _older.frame = None
+    return False
+
+
+def _outermost_call() -> types.FrameType | None:
+    """The outermost call of a module on this thread's stack."""
+    codes = [vars(Module)[name].__code__ for name in ("_wrapped_call_impl", "_call_impl") if name in vars(Module)]
+    found = None
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code in codes:
+            found = frame
+        frame = frame.f_back
+    return found
+
+
 def _new(module: Module) -> Root:
     key = id(module)
     known = _known.get(key)
@@ -132,7 +179,9 @@ def _new(module: Module) -> Root:
     root = Root(module, name, None)
     _exported.prepare(root)
     _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
+    _module_call.see_uncompiled_calls(root)
     see_direct_calls(root, _module_call.call_module)
+    _note_vllms_compilation(root)
     note_absent_parameters(root)
     if _distributed.holds(module):
         # What is computed from this rank's part of a DTensor is known only where all operations are seen.
@@ -146,6 +195,19 @@ def _new(module: Module) -> Root:
             " this rank's shard",
         )
     return root
+
+
+def _note_vllms_compilation(root: Root) -> None:
+    """Says where the inside of a model of vLLM's is compiled code that does not pass by torch.compile's own doors."""
+    module = root.module()
+    for _, part in below(module) if module is not None else ():
+        kinds = {kind.__name__ for kind in type(part).__mro__}
+        if "TorchCompileWithNoGuardsWrapper" in kinds and vars(part).get("do_not_compile") is False:
+            note(
+                None,
+                f"{root.name}: vLLM has compiled {class_name(part)}: what is inside has neither its names nor its"
+                " values, and patches there change nothing; start the server with --enforce-eager",
+            )
 
 
 def _name(module: Module) -> str:

@@ -39,10 +39,19 @@ def is_unseen(kind: type) -> bool:
     return own is not None and not isinstance(own, types.FunctionType) and not _is_wrapped(own)
 
 
-def own_calls(module: Module, session: Handle | None, seeing: Callable[[Any], Any]) -> None:
+def own_calls(
+    module: Module,
+    session: Handle | None,
+    seeing: Callable[[Any], Any],
+    which: Callable[[Module], bool] = lambda _: True,
+) -> None:
     """Wraps, by ``seeing``, the ``__call__`` that classes of modules below ``module`` define themselves; each once. A
-    ``__call__`` that calls torch's is left alone, since torch's call is seen."""
-    for kind in {type(part) for _, part in below(module)}:
+    ``__call__`` that calls torch's is left alone, since torch's call is seen.
+
+    Args:
+        which: Whether the class of a module is meant.
+    """
+    for kind in {type(part) for _, part in below(module) if which(part)}:
         own = _own(kind)
         if is_unseen(kind):
             what = f"{kind.__module__}.{kind.__qualname__}: its `__call__` is no function"

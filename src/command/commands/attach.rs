@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use graphpatch_attach::{Call, Called, Process, call};
+use graphpatch_attach::{Call, Called, Process, call, family};
 use graphpatch_loader::trust::Folder;
 use graphpatch_loader::{
     self as loader, DISABLE_VARIABLE, Libtorch, build, check_library, is_libtorch_cpu, sockets,
@@ -18,6 +18,7 @@ use graphpatch_protocol::live::Request as Live;
 use serde_json::json;
 
 use crate::commands::live::processes;
+use crate::commands::vllm::{self, Part};
 use crate::launch::{library, python_package, start};
 use crate::voice::{Stop, print, say};
 
@@ -69,9 +70,63 @@ impl Attach {
                 listened_before: true,
                 ..Outcome::default()
             },
-            None => self.attach()?,
+            None => {
+                self.prepare_server()?;
+                self.attach()?
+            }
         };
         self.report(&outcome)
+    }
+
+    /// In a vLLM server, the process must be the one that runs the model. Its engine learns when patches change, so that its prefix
+    /// cache keeps nothing that was computed with others.
+    fn prepare_server(&self) -> Result<(), Stop> {
+        match vllm::part(self.pid) {
+            Some(Part::Other { found, is_vllms }) => {
+                let text = format!("vLLM's model runs in {}", vllm::listed(&found));
+                match is_vllms || !has_libtorch(self.pid) {
+                    true => Err(self.refuse(format!("runs no model: {text}"))),
+                    false => {
+                        // It may have a model of its own, as a program that trains.
+                        say(text);
+                        Ok(())
+                    }
+                }
+            }
+            Some(Part::Model {
+                engine: Some(engine),
+            }) => {
+                let engine = Attach {
+                    pid: engine,
+                    detach: false,
+                    json: false,
+                };
+                if let Err(why) = engine.attach().and_then(|done| engine.let_be(done.answer)) {
+                    say(format!(
+                        "{}. So what vLLM's prefix cache keeps is not forgotten when patches change: start the server with \
+                         --no-enable-prefix-caching",
+                        why.message
+                    ));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the process go on without a socket: nobody is to ask it anything.
+    fn let_be(&self, answer: Attached) -> Result<(), Stop> {
+        let mut connection = processes::choose(Some(self.pid))?;
+        let notes = connection.ask(&Live::Notes {})?;
+        for note in notes["notes"].as_array().into_iter().flatten() {
+            say(format!(
+                "process {}: {}",
+                self.pid,
+                note.as_str().unwrap_or_default()
+            ));
+        }
+        connection.ask(&Live::Stop {})?;
+        answer.python.map_or(Ok(()), |why| Err(self.refuse(why)))
     }
 
     fn attach(&self) -> Result<Outcome, Stop> {
@@ -123,9 +178,7 @@ impl Attach {
 
     fn libtorch(&self, process: &Process) -> Result<Libtorch, Stop> {
         let Some(file) = process.files(is_libtorch_cpu).into_iter().next() else {
-            return Err(self.refuse(
-                "has loaded no libtorch, so there is nothing to look at; if it loads one later, attach then",
-            ));
+            return Err(self.refuse(self.no_libtorch()));
         };
         if !process.sees(&file) {
             return Err(self.elsewhere(&file));
@@ -133,6 +186,21 @@ impl Attach {
         let libtorch = Libtorch::describe(&file);
         libtorch.check_version()?;
         Ok(libtorch)
+    }
+
+    /// The rest of a sentence that begins with the process.
+    fn no_libtorch(&self) -> String {
+        let found: Vec<_> = family::below(self.pid)
+            .into_iter()
+            .filter(|one| has_libtorch(one.pid))
+            .collect();
+        match found.is_empty() {
+            true => "has loaded no libtorch, so there is nothing to look at; if it loads one later, attach then".into(),
+            false => format!(
+                "has loaded no libtorch, but what it has started has: {}",
+                vllm::listed(&found)
+            ),
+        }
     }
 
     /// The library must be whole, nobody else may have written it, and the process may not have another one.
@@ -278,6 +346,10 @@ impl Attach {
         })?;
         Ok(0)
     }
+}
+
+fn has_libtorch(pid: u32) -> bool {
+    Process::look(pid).is_ok_and(|process| !process.files(is_libtorch_cpu).is_empty())
 }
 
 /// How long a thread is looked for.

@@ -15,3 +15,4 @@ pub mod serve;
 pub mod show;
 pub mod sweep;
 pub mod view;
+mod vllm;

@@ -57,7 +57,7 @@ fn run(text: &[u8]) {
         let _ = answer.save(&request.answer);
     };
     match (listens, request.python.clone()) {
-        (true, Some(file)) => python::begin(&file, &request.library, then),
+        (true, Some(file)) => python::begin(&file, &request.library, &request.sockets, then),
         _ => then(None),
     }
 }

@@ -9,6 +9,7 @@
 //! | `serve` | the thread: it waits, reads lines, writes answers |
 //! | `client` | one client: its lines, and what ends when it disconnects |
 //! | `requests` | what each request does with the session |
+//! | `changes` | tells other processes that patches have changed |
 //! | `quiet` | threads that no signal reaches |
 //! | `attached` | how a process begins that `graphpatch attach` has had load the library |
 //! | `python` | has calls of modules known, in a Python program that runs already |
@@ -18,6 +19,7 @@
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod attached;
+mod changes;
 mod client;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod python;
@@ -96,7 +98,8 @@ fn start_in(session: &Arc<Session>, folder: Option<&Path>) -> Result<()> {
         // SAFETY: a function of this library; the C library calls it before it unloads the library.
         unsafe { libc::atexit(at_exit) };
     }
-    let started = serve::spawn(listener, Serving::new(Arc::clone(session), filter), number);
+    let serving = Serving::new(Arc::clone(session), filter, changes::file_of(&file));
+    let started = serve::spawn(listener, serving, number);
     if started.is_err() {
         state.served = None;
         drop(state);

@@ -83,6 +83,7 @@ struct Job {
     code: CString,
     place: CString,
     library: CString,
+    sockets: CString,
     until: Instant,
     said: [u8; MOST_SAID],
     length: usize,
@@ -91,7 +92,12 @@ struct Job {
 
 /// Runs the file on a thread of its own, and then `then`, with the reason why calls of modules are not seen. A program without
 /// Python has none to see. `then` does not come if Python is finished first.
-pub fn begin(file: &Path, library: &Path, then: impl FnOnce(Option<String>) + Send + 'static) {
+pub fn begin(
+    file: &Path,
+    library: &Path,
+    sockets: &Path,
+    then: impl FnOnce(Option<String>) + Send + 'static,
+) {
     let Some(python) = Interpreter::find() else {
         return then(None);
     };
@@ -101,14 +107,16 @@ pub fn begin(file: &Path, library: &Path, then: impl FnOnce(Option<String>) + Se
             text(&read(file)?)?,
             text(file.as_os_str().as_encoded_bytes())?,
             text(library.as_os_str().as_encoded_bytes())?,
+            text(sockets.as_os_str().as_encoded_bytes())?,
         ))
     };
     match made() {
-        Ok((code, place, library)) => spawn(Job {
+        Ok((code, place, library, sockets)) => spawn(Job {
             python,
             code,
             place,
             library,
+            sockets,
             until: Instant::now() + PATIENCE,
             said: [0; MOST_SAID],
             length: 0,
@@ -127,6 +135,7 @@ pub fn end() {
             code: END.to_owned(),
             place: c"libgraphpatch".to_owned(),
             library: CString::default(),
+            sockets: CString::default(),
             until: Instant::now(),
             said: [0; MOST_SAID],
             length: 0,
@@ -200,7 +209,11 @@ unsafe fn run_locked(job: &mut Job) {
             return;
         }
         (python.set)(variables, c"__builtins__".as_ptr(), (python.builtins)());
-        for (name, value) in [(c"__file__", &job.place), (c"library", &job.library)] {
+        for (name, value) in [
+            (c"__file__", &job.place),
+            (c"library", &job.library),
+            (c"sockets", &job.sockets),
+        ] {
             let value = (python.text)(value.as_ptr());
             if !value.is_null() {
                 (python.set)(variables, name.as_ptr(), value);

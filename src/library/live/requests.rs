@@ -1,8 +1,10 @@
 //! What each request does with the session.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::changes;
 use super::served::detached;
 use crate::filter::Filter;
 use graphpatch_core::error::{Error, Result};
@@ -32,15 +34,18 @@ pub struct Serving {
     recording: bool,
     stopped: bool,
     filter: Filter,
+    /// The file of [`changes`].
+    changes: PathBuf,
     /// The words of the program's command line, with a zero after each.
     command: Vec<u8>,
 }
 
 impl Serving {
     /// The thread that answers opens no file later unless it is asked for one.
-    pub fn new(session: Arc<Session>, filter: Filter) -> Serving {
+    pub fn new(session: Arc<Session>, filter: Filter, changes: PathBuf) -> Serving {
         Serving {
             filter,
+            changes,
             command: std::fs::read("/proc/self/cmdline").unwrap_or_default(),
             recorded: session.is_recording(),
             session,
@@ -114,9 +119,9 @@ impl Serving {
                 self.add(keeping(&path, Kind::Record { limit })?, hold, held)
             }
             Request::Recording { on, hold } => Ok(self.record(on, hold, held)),
-            Request::Off { number } => session.enable_patch(number, false).map(|()| json!({})),
-            Request::On { number } => session.enable_patch(number, true).map(|()| json!({})),
-            Request::Remove { number } => session.remove_patch(number).map(|()| json!({})),
+            Request::Off { number } => self.switch(number, false),
+            Request::On { number } => self.switch(number, true),
+            Request::Remove { number } => self.remove(number).map(|()| json!({})),
             Request::Value {
                 number,
                 index,
@@ -202,6 +207,7 @@ impl Serving {
         let note = self.session.shared(&spec.path);
         let number = self.session.add_patch(spec)?;
         self.added.push(number);
+        self.changed(self.changes_values(number));
         if hold {
             held.patches.push(number);
         }
@@ -209,6 +215,31 @@ impl Serving {
             Some(note) => json!({"number": number, "note": note}),
             None => json!({"number": number}),
         })
+    }
+
+    fn switch(&self, number: u64, on: bool) -> Result<Value> {
+        self.session.enable_patch(number, on)?;
+        self.changed(self.changes_values(number));
+        Ok(json!({}))
+    }
+
+    fn remove(&self, number: u64) -> Result<()> {
+        let changes = self.changes_values(number);
+        self.session.remove_patch(number)?;
+        self.changed(changes);
+        Ok(())
+    }
+
+    /// Whether the patch does more than look.
+    fn changes_values(&self, number: u64) -> bool {
+        self.session.kept_of(number).is_none()
+    }
+
+    /// To be called when patches that change values have come, gone or been switched.
+    fn changed(&self, is_true: bool) {
+        if is_true && self.may_open() {
+            changes::tell(&self.changes);
+        }
     }
 
     fn record(&mut self, on: bool, hold: bool, held: &mut Held) -> Value {
@@ -288,7 +319,7 @@ impl Serving {
     pub fn release(&mut self, held: Held) {
         for number in held.patches {
             // The client may have removed it itself.
-            let _ = self.session.remove_patch(number);
+            let _ = self.remove(number);
         }
         if held.recording {
             self.holders -= 1;
@@ -299,7 +330,7 @@ impl Serving {
     /// Removes all that came by the socket, so that the program goes on as it was before.
     pub fn take_all_away(&mut self) {
         for number in std::mem::take(&mut self.added) {
-            let _ = self.session.remove_patch(number);
+            let _ = self.remove(number);
         }
         (self.recording, self.holders) = (false, 0);
         self.set_recording();

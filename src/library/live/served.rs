@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::changes;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use super::python;
 use super::socket::SocketId;
@@ -87,6 +88,7 @@ impl Served {
     pub(super) fn remove_file(&self) {
         if self.owner == std::process::id() && !self.filter.is_closed() {
             let _ = std::fs::remove_file(&self.file);
+            let _ = std::fs::remove_file(changes::file_of(&self.file));
         }
     }
 }

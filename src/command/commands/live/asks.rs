@@ -1,7 +1,7 @@
 //! What each command asks of the process, and how its answer is shown.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graphpatch_core::patch::PatchSpec;
 use graphpatch_protocol::live::{PatchState, Request, RootTree, Statistics};
@@ -66,8 +66,11 @@ fn record(path: &str) -> String {
     }
 }
 
-/// Asks for the trees. If nothing was recorded yet, the process records until there is a graph; it stops when this command
-/// disconnects.
+/// How long the next run is waited for, when there is a graph already.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks for the trees. If nothing was recorded yet, the process records until there is a graph of each module that it calls in turn; it
+/// stops when this command disconnects.
 fn tree(
     connection: &mut Connection,
     path: &Option<String>,
@@ -92,11 +95,31 @@ fn tree(
         hold: true,
     })?;
     say("nothing was recorded yet: waiting for the next run to end (Ctrl-C gives up)");
-    while is_empty(&answer) {
+    let begin = runs(connection)?;
+    let (mut before, mut last) = (begin, Instant::now());
+    // A server calls several modules for each answer, and recording may have begun between two of them.
+    loop {
         std::thread::sleep(Duration::from_millis(50));
+        let now = runs(connection)?;
         answer = connection.ask(&request)?;
+        if now != before {
+            (before, last) = (now, Instant::now());
+        }
+        let roots = answer.get("roots").and_then(Value::as_array);
+        let roots = roots.map_or(0, Vec::len) as u64;
+        if roots > 0 && (now - begin >= 2 * roots || last.elapsed() > PATIENCE) {
+            return Ok(answer);
+        }
     }
-    Ok(answer)
+}
+
+/// How many runs there were.
+fn runs(connection: &mut Connection) -> Result<u64, Stop> {
+    let answer = connection.ask(&Request::Counts {})?;
+    Ok(answer
+        .get("runs")
+        .and_then(Value::as_u64)
+        .unwrap_or_default())
 }
 
 /// Tells what the answer about a new patch, probe or record says besides its number.

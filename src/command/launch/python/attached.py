@@ -1,6 +1,6 @@
 # `graphpatch attach` has a thread of libgraphpatch's run this file in a Python program that runs already, in variables of its
-# own: `__file__`, and `library`, the path of libgraphpatch.so. From then on calls of torch's modules are seen. `said` is why they
-# are not, or "later" while torch is being imported.
+# own: `__file__`; `library`, the path of libgraphpatch.so; and `sockets`, the folder of the sockets of live control. From then on calls of
+# torch's modules are seen. `said` is why they are not, or "later" while torch is being imported.
 
 import os
 import sys
@@ -23,9 +23,10 @@ def _begin():
             sys.modules["libgraphpatch"] = package = util.module_from_spec(spec)
             package.LIBRARY = library  # noqa: F821
             spec.loader.exec_module(package)
-        from libgraphpatch import _outermost
+        from libgraphpatch import _outermost, _prefix_cache
 
         _outermost.install()
+        _prefix_cache.install(sockets)  # noqa: F821
     except Exception as error:
         if is_ours:
             for name in [name for name in sys.modules if name.split(".")[0] == "libgraphpatch"]:

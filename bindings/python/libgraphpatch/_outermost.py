@@ -205,8 +205,8 @@ def _note_vllms_compilation(root: Root) -> None:
         if "TorchCompileWithNoGuardsWrapper" in kinds and vars(part).get("do_not_compile") is False:
             note(
                 None,
-                f"{root.name}: vLLM has compiled {class_name(part)}: what is inside has neither its names nor its"
-                " values, and patches there change nothing; start the server with --enforce-eager",
+                f"{root.name}: vLLM has compiled {class_name(part)}: what is inside is not seen, but for some"
+                " operations without scopes; start the server with --enforce-eager",
             )
 
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::arguments::Command;
 use super::connection::{Connection, read};
+use crate::commands::vllm;
 use crate::patch_arguments::absolute;
 use crate::voice::{Stop, say};
 
@@ -68,6 +69,7 @@ fn record(path: &str) -> String {
 
 /// How long the next run is waited for, when there is a graph already.
 const PATIENCE: Duration = Duration::from_secs(1);
+const SERVERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks for the trees. If nothing was recorded yet, the process records until there is a graph of each module that it calls in turn; it
 /// stops when this command disconnects.
@@ -97,7 +99,11 @@ fn tree(
     say("nothing was recorded yet: waiting for the next run to end (Ctrl-C gives up)");
     let begin = runs(connection)?;
     let (mut before, mut last) = (begin, Instant::now());
-    // A server calls several modules for each answer, and recording may have begun between two of them.
+    // A server calls several modules for each token, and recording may have begun between two of them.
+    let patience = match vllm::part(connection.process.pid) {
+        Some(vllm::Part::Model { .. }) => SERVERS_PATIENCE,
+        _ => PATIENCE,
+    };
     loop {
         std::thread::sleep(Duration::from_millis(50));
         let now = runs(connection)?;
@@ -107,7 +113,9 @@ fn tree(
         }
         let roots = answer.get("roots").and_then(Value::as_array);
         let roots = roots.map_or(0, Vec::len) as u64;
-        if roots > 0 && (now - begin >= 2 * roots || last.elapsed() > PATIENCE) {
+        // A run counts from its beginning, and its root from its end.
+        let all = now.saturating_sub(begin) >= 3 * roots + 2;
+        if roots > 0 && (all || last.elapsed() > patience) {
             return Ok(answer);
         }
     }

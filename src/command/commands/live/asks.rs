@@ -69,7 +69,7 @@ fn record(path: &str) -> String {
 
 /// How long the next run is waited for, when there is a graph already.
 const PATIENCE: Duration = Duration::from_secs(1);
-const SERVERS_PATIENCE: Duration = Duration::from_secs(10);
+const SERVERS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks for the trees. If nothing was recorded yet, the process records until there is a graph of each module that it calls in turn; it
 /// stops when this command disconnects.

@@ -29,6 +29,15 @@ pub struct Listing {
     /// Let such a run begin anew at each call of operation NAME; `MODULE.NAME` if it reads a parameter of MODULE (repeatable)
     #[arg(long, value_name = "NAME", help_heading = "How")]
     pub run_at: Vec<String>,
+    /// Show the inside of an operation: scores, mask and probabilities (a path that leads there shows it as well)
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "How")]
+    inside: Option<Inside>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Inside {
+    /// Of scaled_dot_product_attention, which becomes a scope
+    Attention,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -59,7 +68,9 @@ impl fmt::Display for RunOptions {
             self.listing.operations
         )?;
         let mut names = self.listing.run_at.iter();
-        names.try_for_each(|name| write!(out, ", run-at {name}"))
+        names.try_for_each(|name| write!(out, ", run-at {name}"))?;
+        let mut inside = self.listing.inside.iter();
+        inside.try_for_each(|what| write!(out, ", inside {what:?}"))
     }
 }
 
@@ -112,6 +123,7 @@ impl Listing {
                 Flat::Never => Operations::Never,
             },
             run_at: self.run_at.clone(),
+            inside_attention: matches!(self.inside, Some(Inside::Attention)),
             live: false,
             compiled_values: false,
             fork: None,

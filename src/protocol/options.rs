@@ -42,6 +42,9 @@ pub struct Options {
     pub operations: Operations,
     /// The operations at whose calls such runs begin. If there are none, a run begins with its thread.
     pub run_at: Vec<String>,
+    /// Show the inside of attention.
+    #[serde(default)]
+    pub inside_attention: bool,
     /// Listen for live control.
     #[serde(default)]
     pub live: bool,
@@ -103,6 +106,7 @@ mod tests {
             on_error: OnError::Skip,
             operations: Operations::Always,
             run_at: vec!["wte.embedding".into()],
+            inside_attention: true,
             live: true,
             compiled_values: true,
             fork: Some("/x/meeting".into()),

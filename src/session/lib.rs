@@ -15,6 +15,7 @@ mod fork;
 mod frame;
 mod graphs;
 pub mod held;
+mod inside;
 pub mod keyed;
 mod live;
 mod memory;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use graphpatch_locks::{Lazy, Mutex, OnceLock, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use graphpatch_core::graph::inside::ATTENTION;
 use graphpatch_core::path::{Base, Name};
 
 /// One operator of the process.
@@ -16,6 +17,8 @@ pub struct Op {
     pub family: Base,
     /// The schema's full name.
     pub schema: Arc<str>,
+    /// Whether values on the way to its result can be shown ([`crate::Run::inner`]).
+    pub has_inside: bool,
 }
 
 const CHUNK: usize = 256;
@@ -58,6 +61,7 @@ pub fn define(schema: &str) -> u32 {
     let _ = chunk[id % CHUNK].set(Op {
         name,
         family: name.family(),
+        has_inside: &*schema == ATTENTION,
         schema: schema.clone(),
     });
     known.insert(schema, id as u32);

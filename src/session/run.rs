@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::attached::{attached_ones, is_disabled};
 use crate::frame::Frame;
 use crate::held::Held;
+use crate::inside::Opened;
 use crate::record::{Args, Recorder};
 use crate::scope::{Root, Scope};
 use crate::session::Session;
@@ -49,6 +50,7 @@ pub struct Run {
     pub(crate) made_from: Vec<(u32, Args)>,
     /// The same for the scopes around values of compiled code.
     pub(crate) inside: Vec<(u32, Arc<[InnerScope]>)>,
+    pub(crate) opened: Opened,
     pub(crate) failure: String,
     /// The paths of values, if a host asked for them: see [`Run::named`].
     pub(crate) named: Option<String>,
@@ -136,6 +138,7 @@ impl Run {
     ) -> Run {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let times = session.timeline.begin(&root.name);
+        let opened = Opened::of(&session);
         Run {
             times,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -152,6 +155,7 @@ impl Run {
             parameters: FxHashMap::default(),
             made_from: Vec::new(),
             inside: Vec::new(),
+            opened,
             failure: String::new(),
             named: None,
             queue: graphpatch_cuda::Queue::default(),

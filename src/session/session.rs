@@ -46,6 +46,8 @@ pub struct Session {
     pub(crate) for_command: bool,
     pub(crate) recording: AtomicBool,
     pub(crate) surveying: AtomicBool,
+    /// Whether the inside of attention is shown.
+    pub(crate) inside: AtomicBool,
     /// Whether the patches have been uploaded to the devices that the process uses.
     pub(crate) warmed: AtomicBool,
     pub(crate) on_error: Mutex<OnError>,

@@ -105,7 +105,7 @@ impl Run {
         let wants = ValueWants {
             elements: self.recorder.is_some(),
             targets: self.has_targets(site),
-            args: false,
+            ..ValueWants::default()
         };
         if wants == ValueWants::default() {
             return None;

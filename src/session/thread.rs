@@ -15,8 +15,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 pub use adapter::{
-    begin_call, called_from, computed, decline, end_call, enter, enter_root, hold, leave, tap,
-    value_args, value_begin,
+    begin_call, called_from, computed, decline, end_call, enter, enter_root, hold, inner, leave,
+    tap, value_args, value_begin,
 };
 pub use edge::{Edge, not_started, set_edge};
 pub use flat::{

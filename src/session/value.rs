@@ -83,13 +83,20 @@ impl Run {
                 frame.look_ahead(plan, operation.family, name);
             }
         }
+        let (inside, inside_targets) =
+            operation.map_or((false, false), |op| self.opens(op, site));
         let wants = ValueWants {
             elements: self.recorder.is_some(),
             targets: self.has_targets(site),
-            args: self
-                .recorder
-                .as_mut()
-                .is_some_and(|recorder| !recorder.tape().knows(kind.into(), name)),
+            args: self.recorder.as_mut().is_some_and(|recorder| {
+                let mut tape = recorder.tape();
+                !match inside {
+                    true => tape.knows_scope(name),
+                    false => tape.knows(kind.into(), name),
+                }
+            }),
+            inside,
+            inside_targets,
         };
         self.values += 1;
         let token = Token {
@@ -137,7 +144,7 @@ impl Run {
         }
     }
 
-    fn take_args(&mut self, token: &Token) -> Option<Args> {
+    pub(crate) fn take_args(&mut self, token: &Token) -> Option<Args> {
         let at = self
             .made_from
             .iter()
@@ -152,6 +159,11 @@ impl Run {
         }
         let args = self.take_args(token);
         let inside = self.take_inside(token).unwrap_or_default();
+        let opened = self.is_opened(token); // then its scope has an output
+        let mut source = match inside.is_empty() {
+            true => Source::default(),
+            false => self.take_source(),
+        };
         let level = self.frames.len() - token.depth as usize;
         let operation = match token.kind {
             ValueKind::Op(id) => ops::get(id),
@@ -165,15 +177,11 @@ impl Run {
                 times.patched(token.depth, token.name, text);
             }
         }
-        if let Some(recorder) = &mut self.recorder {
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| !opened) {
             let mut tape = recorder.tape();
             for scope in &*inside {
-                tape.enter(
-                    scope.name,
-                    &scope.class_name,
-                    &scope.module_path,
-                    Source::default(),
-                );
+                let source = std::mem::take(&mut source);
+                tape.enter(scope.name, &scope.class_name, &scope.module_path, source);
             }
             tape.leaf(level, token.kind.into(), token.name, target, elements, args);
             for _ in &*inside {
@@ -188,6 +196,7 @@ impl Run {
         if self.has(token) {
             self.take_args(token);
             self.take_inside(token);
+            self.is_opened(token);
             if let Some(times) = &self.times {
                 times.lock().take(token.serial);
             }

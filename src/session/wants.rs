@@ -105,4 +105,8 @@ pub struct ValueWants {
     pub targets: bool,
     /// To be told what the value is made from ([`crate::Run::args`]).
     pub args: bool,
+    /// To have the operation's inside computed ([`crate::Run::inner`]).
+    pub inside: bool,
+    /// Patches stand at values inside.
+    pub inside_targets: bool,
 }

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 12u
+#define GP_SEAM_VERSION 13u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -267,10 +267,26 @@ enum GpNext {
 enum GpValueFlags {
   GP_VALUE_ITEMS = 1, /* call value_items with the (patched) value */
   GP_VALUE_TARGETS = 2, /* apply the targets that value_targets gives */
-  GP_VALUE_ARGS = 4 /* call value_args before the value appears */
+  GP_VALUE_ARGS = 4, /* call value_args before the value appears */
+  GP_VALUE_INSIDE = 8, /* compute the values inside of the operation and show them: see inner */
+  GP_VALUE_INSIDE_TARGETS = 16 /* patches stand there */
 };
 
-enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2, GP_VALUE_INPUTS = 3 /* for `value` only */ };
+enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2, GP_VALUE_INPUTS = 3 /* for `value` only */,
+                   GP_VALUE_UNSEEN = 4 /* for `inner` only */ };
+
+/* The values inside of an attention, in their order. */
+enum GpAttention {
+  GP_ATTENTION_QUERY = 0,
+  GP_ATTENTION_KEY = 1,
+  GP_ATTENTION_VALUE = 2,
+  GP_ATTENTION_SCORES = 3,
+  GP_ATTENTION_MASK = 4,
+  GP_ATTENTION_MASKED_SCORES = 5,
+  GP_ATTENTION_PROBABILITIES = 6,
+  GP_ATTENTION_OUTPUT = 7
+};
+
 
 /* What an operand is for the scope that reads it. */
 enum GpOperand {
@@ -463,6 +479,11 @@ typedef struct GpCore {
   const GpPackage* (*package_read)(GpStr library, GpStr* why);
   /* The model has computed the value of this node. Answers as value_begin; the node's name needs no finding out. */
   uint32_t (*computed)(const GpNode* node, GpToken* token);
+
+  /* Value `which` (a GpAttention) inside of the operation `outer`, which has not been given by value_items yet, is there. `kind`
+   * and `id` as for value_begin; GP_VALUE_UNSEEN: the value cannot be computed, and its targets are to be told so. Answers as
+   * value_begin. The values come in their order. The last one is the operation's result, after its own patches. */
+  uint32_t (*inner)(const GpToken* outer, uint32_t which, uint32_t kind, uint32_t id, GpToken* token);
 } GpCore;
 
 /* What the adapter offers to the core. */

@@ -19,6 +19,7 @@ use guard::guard;
 use lent::text;
 
 use super::seam_generated as raw;
+use graphpatch_core::graph::inside::ATTENTION_VALUES;
 use graphpatch_session::thread::ThreadView;
 use graphpatch_session::{self as session, Wants};
 
@@ -77,10 +78,12 @@ pub static CORE: Core = Core(raw::GpCore {
     tap: Some(values::tap),
     package_read: Some(packages::package_read),
     computed: Some(packages::computed),
+    inner: Some(values::inner),
 });
 
 // The session's numbers must be those of the seam.
 const _: () = {
+    assert!(ATTENTION_VALUES.len() == raw::GP_ATTENTION_OUTPUT as usize + 1);
     assert!(Wants::INPUTS == raw::GP_WANTS_INPUTS);
     assert!(Wants::OUTPUT == raw::GP_WANTS_OUTPUT);
     assert!(Wants::INSIDE == raw::GP_WANTS_INSIDE);

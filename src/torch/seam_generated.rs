@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 12;
+pub const GP_SEAM_VERSION: u32 = 13;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -568,12 +568,24 @@ pub type GpNext = ::std::os::raw::c_uint;
 pub const GP_VALUE_ITEMS: GpValueFlags = 1;
 pub const GP_VALUE_TARGETS: GpValueFlags = 2;
 pub const GP_VALUE_ARGS: GpValueFlags = 4;
+pub const GP_VALUE_INSIDE: GpValueFlags = 8;
+pub const GP_VALUE_INSIDE_TARGETS: GpValueFlags = 16;
 pub type GpValueFlags = ::std::os::raw::c_uint;
 pub const GP_VALUE_OP: GpValueKind = 0;
 pub const GP_VALUE_INPUT: GpValueKind = 1;
 pub const GP_VALUE_OUTPUT: GpValueKind = 2;
 pub const GP_VALUE_INPUTS: GpValueKind = 3;
+pub const GP_VALUE_UNSEEN: GpValueKind = 4;
 pub type GpValueKind = ::std::os::raw::c_uint;
+pub const GP_ATTENTION_QUERY: GpAttention = 0;
+pub const GP_ATTENTION_KEY: GpAttention = 1;
+pub const GP_ATTENTION_VALUE: GpAttention = 2;
+pub const GP_ATTENTION_SCORES: GpAttention = 3;
+pub const GP_ATTENTION_MASK: GpAttention = 4;
+pub const GP_ATTENTION_MASKED_SCORES: GpAttention = 5;
+pub const GP_ATTENTION_PROBABILITIES: GpAttention = 6;
+pub const GP_ATTENTION_OUTPUT: GpAttention = 7;
+pub type GpAttention = ::std::os::raw::c_uint;
 pub const GP_OPERAND_PLAIN: GpOperand = 0;
 pub const GP_OPERAND_PATCHED: GpOperand = 1;
 pub const GP_OPERAND_UNDESCRIBED: GpOperand = 2;
@@ -838,10 +850,19 @@ pub struct GpCore {
     pub computed: ::std::option::Option<
         unsafe extern "C" fn(node: *const GpNode, token: *mut GpToken) -> u32,
     >,
+    pub inner: ::std::option::Option<
+        unsafe extern "C" fn(
+            outer: *const GpToken,
+            which: u32,
+            kind: u32,
+            id: u32,
+            token: *mut GpToken,
+        ) -> u32,
+    >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 416usize];
+    ["Size of GpCore"][::std::mem::size_of::<GpCore>() - 424usize];
     ["Alignment of GpCore"][::std::mem::align_of::<GpCore>() - 8usize];
     ["Offset of field: GpCore::version"][::std::mem::offset_of!(GpCore, version) - 0usize];
     ["Offset of field: GpCore::size"][::std::mem::offset_of!(GpCore, size) - 4usize];
@@ -918,6 +939,7 @@ const _: () = {
     ["Offset of field: GpCore::package_read"]
         [::std::mem::offset_of!(GpCore, package_read) - 400usize];
     ["Offset of field: GpCore::computed"][::std::mem::offset_of!(GpCore, computed) - 408usize];
+    ["Offset of field: GpCore::inner"][::std::mem::offset_of!(GpCore, inner) - 416usize];
 };
 impl Default for GpCore {
     fn default() -> Self {

@@ -196,6 +196,7 @@ fn reports_hold_what_the_process_is() {
         record: true,
         trace: false,
         live: false,
+        inside_attention: false,
         compiled_values: false,
         fork: None,
         patches: vec![],

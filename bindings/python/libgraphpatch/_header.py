@@ -154,6 +154,7 @@ CALLS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "gp_session_attach": (c_int32, [c_void_p]),
     "gp_session_detach": (c_int32, [c_void_p]),
     "gp_session_record": (c_int32, [c_void_p, c_bool]),
+    "gp_session_inside": (c_int32, [c_void_p, c_char_p, c_bool]),
     "gp_session_on_error": (c_int32, [c_void_p, c_uint32]),
     "gp_session_runs": (c_int32, [c_void_p, c_void_p]),
     "gp_session_note": (c_int32, [c_void_p, c_char_p]),

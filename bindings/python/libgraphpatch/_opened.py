@@ -15,6 +15,7 @@ from ._patch_function import Function
 from ._place import Placed
 from ._recorder import Recorder
 from ._root import Closes
+from .errors import PathError
 from .patches import Limited
 
 
@@ -111,12 +112,18 @@ class Opened:
         self.held.append(living)
         if isinstance(living, Limited):
             self.parts.append((number, living))
-        if isinstance(living, Function) and is_number(self.recorder.graph().node(place.leaf)):
+        if isinstance(living, Function) and self._is_number(place.leaf):
             living.take_number()
         if self.runs is not None:
             check(lib.gp_spec_runs(spec, self.runs.encode()))  # also checks that `runs` is well-formed
         check(lib.gp_spec_this_thread(spec, self.this_thread))
         return spec
+
+    def _is_number(self, leaf: str) -> bool:
+        try:
+            return is_number(self.recorder.graph().node(leaf))
+        except PathError:  # the inside of an operation, which was not shown so far
+            return False
 
     def _arguments(self, specs: list[Handle]) -> Any:
         """The arguments of the registration: the session, the specs, how many there are, where their numbers go, and

@@ -23,6 +23,10 @@ from .patches import Patch
 # Matches a text that contains a character of patterns, not preceded by a `\`.
 _SPECIAL = re.compile(r"(?:[^\\]|\\.)*?[*?\[{]", re.DOTALL)
 
+# The operation that has an inside, and what stands there.
+_ATTENTION = "scaled_dot_product_attention"
+_VALUES_INSIDE = ("query", "key", "value", "scores", "mask", "masked_scores", "probabilities", "output")
+
 
 class Placed(NamedTuple):
     """One patch at one leaf."""
@@ -134,7 +138,7 @@ def leaves(graph: Graph, path: str) -> list[str]:
         if lib.gp_path_parse(path.encode(), None):
             raise PathError(message())
         return [known(graph, path)]
-    found = _search(graph, path, "...")
+    found = _search(graph, path, "...") or _inside(graph, path)
     if not found:
         raise _means_none(graph, path, "tensor", "...")
     return found
@@ -159,6 +163,16 @@ def _search(graph: Graph, pattern: str, shape: str | None) -> list[str]:
         return graph.search(pattern, shape=shape)
     except ValueError as why:  # a text that is not a pattern names nothing
         raise PathError(str(why)) from None
+
+
+def _inside(graph: Graph, pattern: str) -> list[str]:
+    """The tensors that a pattern means though the graph has no node of it that is a value: those inside of attentions
+    whose inside was not shown so far, and results of attentions whose inside was shown."""
+    operation, dot, last = pattern.rpartition(".")
+    if dot and last in _VALUES_INSIDE and _ATTENTION in operation.rpartition(".")[2]:
+        return [f"{path}.{last}" for path in _search(graph, operation, "...")]
+    found = _search(graph, pattern, None)
+    return [path for path in found if path.rpartition(".")[2].startswith(_ATTENTION)]
 
 
 def _means_none(graph: Graph, pattern: str, what: str, shape: str | None) -> PathError:

@@ -76,6 +76,10 @@ class Recorder:
             self._graph = None
             check(lib.gp_session_record(self.session, self._recordings > 0))
 
+    def show_inside(self, operation: str) -> None:
+        """Shows the inside of this operation in recorded runs."""
+        check(lib.gp_session_inside(self.session, operation.encode(), True))
+
     def skip(self, who: Any, on: bool) -> None:
         """Has patches that cannot be applied skipped, as long as any ``who`` wants it."""
         with self.lock:

@@ -36,6 +36,8 @@ class ExtractionOptions:
             the module, with the same parameters. What such a function raises leaves the module as it is, unless one of
             the two options for failures is set.
         error_on_compilation_failure: Raise what a function of ``custom_extraction_functions`` raises.
+        inside: ``"attention"`` shows the inside of ``scaled_dot_product_attention`` in all recorded runs: it is then a
+            scope with ``scores``, ``probabilities`` and so on. Paths of patches may lead there without it.
         postprocessing_function: Called with each ``torch.fx.GraphModule`` that ``custom_extraction_functions`` made,
             and the module that it stands for.
         skip_compilation: Without effect.
@@ -47,11 +49,14 @@ class ExtractionOptions:
     copy_transformers_generation_config: bool = True
     custom_extraction_functions: Mapping[type[Module], Callable[[Any], torch.fx.Graph]] = field(default_factory=dict)
     error_on_compilation_failure: bool = False
+    inside: str | None = None
     postprocessing_function: Callable[[torch.fx.GraphModule, Any], None] | None = None
     skip_compilation: bool = False
     warn_on_compilation_failure: bool = False
 
     def __post_init__(self) -> None:
+        if self.inside not in (None, "attention"):
+            raise ValueError(f"inside={self.inside!r}: only 'attention' has an inside")
         if self.allow_unused_submodules is None:
             self.allow_unused_submodules = not self.error_on_compilation_failure
         if self.classes_to_skip_compiling:

@@ -106,6 +106,8 @@ class PatchableGraph(Experiments):
             module = options.prepared(module)
         self._begin(module, None)
         recorder = self._recorder
+        if options is not None and options.inside is not None:
+            recorder.show_inside(options.inside)
         with torch.no_grad(), unchanged(module):
             self.record(*example_args, **example_kwargs)
             if recorder.root.foreign:  # this run has shown further modules: record once more, with their parameters

@@ -1,5 +1,6 @@
 //! Refuses paths that name no leaf. One error lists them all, before anything runs, with the nearest valid paths of each.
 
+use super::inside::ATTENTION_VALUES;
 use super::nearest::{Offer, nearest_line};
 use super::{Graph, Node, Value};
 use crate::error::{Error, Result};
@@ -100,6 +101,10 @@ impl Graph {
             Ok(node) => node,
             Err((node, depth)) => {
                 let name = path.names.get(depth).map_or("", String::as_str);
+                let last = depth + 1 == path.names.len() && path.dig.is_empty();
+                if last && node.is_closed() && ATTENTION_VALUES.contains(&name) {
+                    return None; // the patch asks for the operation's inside
+                }
                 return Some(Fault {
                     depth,
                     why: no_child(node, name),
@@ -107,6 +112,9 @@ impl Graph {
             }
         };
         let depth = path.names.len();
+        if node.is_opened() && path.dig.is_empty() {
+            return None; // the operation's result
+        }
         if node.is_scope() {
             let why = if path.dig.is_empty() {
                 "is a scope, not a value"

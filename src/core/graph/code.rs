@@ -181,6 +181,7 @@ fn member(path: &str) -> String {
 
 fn callee(scope: &Call) -> String {
     match scope.module_path.is_empty() {
+        true if scope.target.contains("::") => scope.target.replacen("::", ".", 1),
         true => scope
             .target
             .rsplit('.')

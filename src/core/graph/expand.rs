@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::inside::{ATTENTION_VALUES, leads_inside};
 use super::nearest::{Offer, nearest_line};
 use super::{Graph, Query};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::path::{NodePath, Pattern};
 pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>> {
     let tensors = tensors(graphs)?;
     for pattern in patterns {
-        if !tensors.iter().any(|(root, path)| pattern.takes(root, path)) {
+        if !tensors.iter().any(|tensor| tensor.is_meant(pattern)) {
             return Err(Error::Path(means_none(graphs, pattern, &tensors)));
         }
     }
@@ -61,30 +62,77 @@ fn is_pattern(graphs: &[Graph], path: &NodePath) -> bool {
     path.is_pattern() && !graphs.iter().any(|graph| graph.value(path).is_some())
 }
 
-type Tensors<'a> = Vec<(&'a str, NodePath)>;
+/// A tensor that a pattern may mean.
+struct Tensor<'a> {
+    root: &'a str,
+    path: NodePath,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Recorded,
+    /// The result of an operation whose inside is shown, by the operation's own path. It has a node `output` as well.
+    Opened,
+    /// Inside of an operation of which this was not shown so far. A pattern has to lead there.
+    Unseen,
+}
+
+impl Tensor<'_> {
+    fn is_meant(&self, pattern: &Pattern) -> bool {
+        let takes = |path: &NodePath| pattern.takes(self.root, path);
+        takes(&self.path)
+            && match self.place {
+                Place::Recorded => true,
+                Place::Opened => !takes(&self.path.child("output")),
+                Place::Unseen => asks_for(pattern, &self.path),
+            }
+    }
+}
+
+/// Whether the pattern asks for this value inside of an operation. The mask, which many calls do not have, is asked for by name.
+fn asks_for(pattern: &Pattern, path: &NodePath) -> bool {
+    let Ok(asked) = pattern.to_string().parse::<NodePath>() else {
+        return false;
+    };
+    let (last, masks) = (path.names.last(), ["mask", "masked_scores"]);
+    let always = last.is_some_and(|name| !masks.contains(&name.as_str()));
+    leads_inside(&asked) && (always || asked.names.last() == last)
+}
+
+type Tensors<'a> = Vec<Tensor<'a>>;
 
 fn tensors(graphs: &[Graph]) -> Result<Tensors<'_>> {
     let everything = Query {
         shape: Some("...".parse()?),
         ..Query::default()
     };
-    let of = |graph: &'_ Graph| {
-        let found = graph.search(&NodePath::root(), &everything).into_iter();
-        found.map(|hit| hit.path).collect::<Vec<_>>()
-    };
-    let named = |graph| {
-        of(graph)
-            .into_iter()
-            .map(|path| (graph.name.as_str(), path))
-    };
-    Ok(graphs.iter().flat_map(named).collect())
+    let mut all = Vec::new();
+    for graph in graphs {
+        let root = graph.name.as_str();
+        let mut add = |path, place| all.push(Tensor { root, path, place });
+        for hit in graph.search(&NodePath::root(), &everything) {
+            if hit.node.is_closed() {
+                let inside = ATTENTION_VALUES.iter().map(|name| hit.path.child(*name));
+                inside.for_each(|path| add(path, Place::Unseen));
+            }
+            add(hit.path, Place::Recorded);
+        }
+        for hit in graph.search(&NodePath::root(), &Query::default()) {
+            if hit.node.is_opened() {
+                add(hit.path, Place::Opened);
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn meant(tensors: &Tensors<'_>, patterns: &[Pattern]) -> Vec<NodePath> {
     let (mut seen, mut meant) = (HashSet::new(), Vec::new());
-    for (root, path) in tensors {
-        let taking = patterns.iter().find(|pattern| pattern.takes(root, path));
-        let path = taking.map(|pattern| path.in_root(pattern.root().map(str::to_owned)));
+    for tensor in tensors {
+        let taking = patterns.iter().find(|pattern| tensor.is_meant(pattern));
+        let root = |pattern: &Pattern| pattern.root().map(str::to_owned);
+        let path = taking.map(|pattern| tensor.path.in_root(root(pattern)));
         if let Some(path) = path.filter(|path| seen.insert(path.clone())) {
             meant.push(path);
         }
@@ -97,7 +145,9 @@ fn means_none(graphs: &[Graph], pattern: &Pattern, tensors: &Tensors<'_>) -> Str
     if tensors.is_empty() {
         return format!("'{text}' matches no tensor: no libtorch model ran");
     }
-    let finds = |pattern: &Pattern| tensors.iter().any(|(_, path)| pattern.fits(path));
+    let recorded = |tensor: &&Tensor<'_>| tensor.place == Place::Recorded;
+    let recorded = tensors.iter().filter(recorded);
+    let finds = |pattern: &Pattern| recorded.clone().any(|tensor| pattern.fits(&tensor.path));
     let longer = [".output", "|*", "|*.*", ".output|*"];
     let longer = longer.iter().filter_map(|end| pattern.with(end));
     let anywhere = format!("**.{text}").parse::<Pattern>().ok();

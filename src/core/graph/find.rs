@@ -21,9 +21,10 @@ impl Graph {
             .is_some_and(|node| node.kind == Kind::Parameter)
     }
 
-    /// The value of a path, its dig included. A scope has none.
+    /// The value of a path, its dig included. A scope has none, except an operation's.
     pub fn value(&self, path: &NodePath) -> Option<Cow<'_, Value>> {
         self.node(path)
+            .and_then(|node| node.result().or(Some(node)))
             .filter(|node| !node.is_scope())
             .and_then(|node| node.value.element(&path.dig))
     }

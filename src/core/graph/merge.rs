@@ -32,6 +32,9 @@ impl Node {
     /// Merges a node of the same path. A node that is a scope on one side only keeps the kind that it has here, and a value
     /// notes the scope as `…|Graph`.
     fn merge(&mut self, other: Node, whole: bool) {
+        let Some(other) = self.open_with(other) else {
+            return;
+        };
         self.merge_calls(&other);
         self.in_some_runs |= other.in_some_runs;
         match (self.is_scope(), other.is_scope()) {

@@ -2,7 +2,7 @@
 //!
 //! `graphpatch_session::record` fills a graph from one run and merges further runs into it (`merge.rs`). A graph is shown as
 //! text (`tree.rs`, `code.rs`), saved and loaded (`file.rs`), compared (`diff.rs`), and answers which paths there are
-//! (`find.rs`, `complete.rs`, `search.rs`, `check.rs`, `nearest.rs`, `expand.rs`). The source lines of native code are looked up only when
+//! (`find.rs`, `complete.rs`, `search.rs`, `check.rs`, `nearest.rs`, `expand.rs`). Some operations have an inside (`inside.rs`). The source lines of native code are looked up only when
 //! somebody asks for them (`address.rs`). Everything here is plain data: no tensor is held.
 
 mod address;
@@ -17,6 +17,7 @@ pub mod file;
 #[cfg(test)]
 mod file_tests;
 mod find;
+pub mod inside;
 mod merge;
 mod nearest;
 mod ranks;

@@ -106,6 +106,35 @@ pub extern "C" fn gp_session_record(session: *const gp_session, on: bool) -> Sta
     })
 }
 
+/// Whether runs that begin from now on show the inside of an operation. `operation` is "attention": each call of
+/// `scaled_dot_product_attention` is then recorded as a scope with the values that the operation computes on its way. A patch
+/// whose path leads inside shows the inside of the calls that it means, whatever is set here. A NULL session stands for the
+/// attached one; GP_STATUS_STATE without. Off at first.
+///
+/// Thread: any. NULL: session. Errors: GP_STATUS_STATE; GP_STATUS_ARGUMENT for another operation. Since 0.1.0.
+///
+/// # Safety
+///
+/// `operation` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gp_session_inside(
+    session: *const gp_session,
+    operation: *const c_char,
+    on: bool,
+) -> Status {
+    guard(|| {
+        // SAFETY: by this function's contract.
+        match unsafe { text(operation, "operation") }? {
+            "attention" => named_or_attached(session)?.set_inside(on),
+            other => {
+                let why = format!("is `{other}`: only `attention` has an inside");
+                return Err(wrong("operation", why));
+            }
+        }
+        Ok(())
+    })
+}
+
 /// What patches that cannot be applied do (a gp_on_error), for runs that begin from now on. GP_ON_ERROR_RAISE at first.
 ///
 /// Thread: any. NULL: refused. Errors: none of its own. Since 0.1.0.

@@ -156,6 +156,7 @@ impl Process {
         session.set_on_error(self.options.on_error);
         session.set_recording(self.options.record);
         session.set_timing(self.options.trace);
+        session.set_inside(self.options.inside_attention);
         // A run that is recorded has compiled code run operation by operation.
         let named = !self.options.patches.is_empty() && !self.options.compiled_values;
         session.set_surveying(named || self.options.live);

@@ -145,6 +145,11 @@ pub fn value_begin(kind: ValueKind) -> Option<(Token, ValueWants)> {
     Some(begun)
 }
 
+/// A value inside of the operation `outer` is there, see [`Run::inner`]. `None`: nothing is wanted of it.
+pub fn inner(outer: &Token, which: usize, kind: Option<ValueKind>) -> Option<(Token, ValueWants)> {
+    with_run(|run| run.inner(outer, which, kind)).flatten()
+}
+
 /// Compiled code has computed the value at `path`, see [`Run::tap`]. `None`: nothing is wanted of it.
 pub fn tap(path: &str) -> Option<Token> {
     with_run(|run| run.tap(path)).flatten()

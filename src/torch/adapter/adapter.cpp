@@ -11,6 +11,7 @@
 #include <torch/version.h>
 
 #include "args.cpp"
+#include "attention.cpp"
 #include "cell.cpp"
 #include "containers.cpp"
 #include "copy.cpp"

@@ -1,5 +1,6 @@
 // The boxed fallback. Every dispatcher call of a thread whose scope is armed comes through here, above autograd and autocast,
 // as the model wrote it. Calls inside of an operation are not seen, because the key is excluded while it runs.
+#include "attention.h"
 #include "distributed.h"
 #include "gradients.h"
 #include "mirror.h"
@@ -191,8 +192,13 @@ void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& inf
   std::vector<c10::IValue> operands;
   if (info.n_returns == 0 && info.written)
     has_memory_for([&] { operands = written_operands(info, arguments); });
+  std::optional<Attention> attention;
+  if (wanted & GP_VALUE_INSIDE)
+    has_memory_for([&] { attention.emplace(token, wanted, call, info); });
   try {
     run();
+    if (attention)
+      has_memory_for([&] { attention->show(results()[0]); });
   } catch (...) {
     core->value_abandon(&token);
     throw;
@@ -205,6 +211,8 @@ void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& inf
     has_memory_for([&] { parts->follow(values, n); });
   if (!described || !has_memory_for([&] { handle_value(token, wanted, values, n, how, info.rewrapped); }))
     core->value_abandon(&token);
+  if (attention)
+    has_memory_for([&] { attention->finish(results()[0]); });
   if (!(thread.wants & GP_WANTS_OPERATIONS)) // it was the last one that matters here
     watch_rest_of_scope();
   if (thread.held)

@@ -123,6 +123,28 @@ pub(super) fn raw_wants(wants: ValueWants) -> u32 {
     (u32::from(wants.elements) * raw::GP_VALUE_ITEMS)
         | (u32::from(wants.targets) * raw::GP_VALUE_TARGETS)
         | (u32::from(wants.args) * raw::GP_VALUE_ARGS)
+        | (u32::from(wants.inside) * raw::GP_VALUE_INSIDE)
+        | (u32::from(wants.inside_targets) * raw::GP_VALUE_INSIDE_TARGETS)
+}
+
+pub(super) unsafe extern "C" fn inner(
+    outer: *const raw::GpToken,
+    which: u32,
+    kind: u32,
+    id: u32,
+    out: *mut raw::GpToken,
+) -> u32 {
+    guard(0, || {
+        let kind = (kind != raw::GP_VALUE_UNSEEN).then(|| value_kind(kind, id));
+        // SAFETY: a token of `value_begin`'s.
+        let outer = unsafe { token(outer) };
+        let Some((token, wants)) = thread::inner(&outer, which as usize, kind) else {
+            return 0;
+        };
+        // SAFETY: a place for the answer.
+        unsafe { *out = raw_token(&token) };
+        raw_wants(wants)
+    })
 }
 
 pub(super) unsafe extern "C" fn value_args(

@@ -208,6 +208,11 @@ unsafe extern "C" {
     pub fn gp_session_attach(session: *const gp_session) -> gp_status;
     pub fn gp_session_detach(session: *const gp_session) -> gp_status;
     pub fn gp_session_record(session: *const gp_session, on: bool) -> gp_status;
+    pub fn gp_session_inside(
+        session: *const gp_session,
+        operation: *const ::std::os::raw::c_char,
+        on: bool,
+    ) -> gp_status;
     pub fn gp_session_on_error(session: *const gp_session, on_error: u32) -> gp_status;
     pub fn gp_session_runs(session: *const gp_session, out: *mut u64) -> gp_status;
     pub fn gp_session_note(

@@ -37,6 +37,7 @@ MODULES = [
     "off",
     "runs",
     "strangers",
+    "the_inside_of_attention",
     "threads",
     "throwing_callbacks",
     "types",

@@ -54,6 +54,10 @@ public:
         set_recording(true);
         return Recording(raw_);
     }
+    // Whether runs that begin from now on show the inside of this operation ("attention") in their graphs.
+    void show_inside(const std::string& operation, bool on = true) {
+        detail::check(gp_session_inside(raw_.get(), operation.c_str(), on));
+    }
     // What patches that cannot be applied do, for runs that begin from now on; GP_ON_ERROR_RAISE at first.
     void on_error(gp_on_error on_error) { detail::check(gp_session_on_error(raw_.get(), on_error)); }
 

@@ -75,6 +75,15 @@ at::Tensor Attention::computed(const Body& body) const {
   }
 }
 
+// Whether nothing follows from a patch: it has put the same bits in the value's place, and no gradient is asked for there. On a
+// device this is not looked for, since the host would have to wait.
+static bool is_unchanged(const at::Tensor& before, const at::Tensor& after) {
+  if (after.is_same(before))
+    return true;
+  return !after.requires_grad() && is_plain(after) && after.is_cpu() && after.scalar_type() == before.scalar_type() &&
+         after.sizes() == before.sizes() && same_bits(before, after);
+}
+
 at::Tensor Attention::shown(uint32_t which, at::Tensor value, const std::vector<at::Tensor>& made_from) {
   static const char* const kOperators[] = {"", "", "", "aten::matmul", "aten::where.self", "aten::add.Tensor", "aten::softmax.int"};
   const bool is_input = which < GP_ATTENTION_SCORES;
@@ -98,7 +107,8 @@ at::Tensor Attention::shown(uint32_t which, at::Tensor value, const std::vector<
   handle_value(token, wanted, &slot, 1, Ownership::Borrowed);
   TORCH_CHECK(slot.isTensor() && slot.toTensor().defined(), "graphpatch: a patch inside of attention gave no tensor");
   at::Tensor after = std::move(slot).toTensor();
-  changed_ = changed_ || !after.is_same(value) || (counts && version != static_cast<int64_t>(value._version()));
+  const bool written = counts && version != static_cast<int64_t>(value._version());
+  changed_ = changed_ || written || !is_unchanged(value, after);
   return after;
 }
 

@@ -5,6 +5,7 @@
 // MODE
 //   ops      N forwards of two layers written as plain operations
 //   nn       a torch::nn model: made, eval(), N forwards
+//   attention  one causal attention of an input with itself
 //   load     the same, its weights saved and loaded into a second one, which runs
 //   train    N steps of SGD on that model
 //   threads  N threads, started in several ways, run plain forwards at once
@@ -187,6 +188,13 @@ int main(int argc, char** argv) {
         return 0;
     }
 
+    if (mode == "attention") {
+        torch::manual_seed(0);
+        const auto x = torch::randn({2, 2, 5, 4});
+        outputs.push_back(at::scaled_dot_product_attention(x, x, x, {}, 0.0, true));
+        save(argv[2], {}, x);
+        return 0;
+    }
     Plain plain;
     if (mode == "fork") return forked(plain, argv[2]);
     if (mode == "threads") {

@@ -692,6 +692,33 @@ void missed() {
     same(session.notes(), {"a patch never matched: first_name.output: no run came by there"});
 }
 
+struct AttentionImpl : torch::nn::Module {
+    Tensor forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        return scope.output(at::scaled_dot_product_attention(x, x, x, {}, 0.0, true));
+    }
+};
+TORCH_MODULE(Attention);
+
+void the_inside_of_attention() {
+    Attention attention;
+    const auto x = torch::randn({1, 2, 5, 4});
+    const auto bare = attention(x);
+    gp::Session session;
+    gp::Root root(attention, "Attention");
+    const std::string name = "scaled_dot_product_attention";
+    throws([&] { session.show_inside("softmax"); }, "only `attention`");
+    session.show_inside("attention");
+    const auto tree = recorded(session, [&] { same(attention(x), bare); });
+    same(tree[name].names(), {"query", "key", "value", "scores", "mask", "masked_scores", "probabilities", "output"});
+    auto patch = session.patch(gp::zero(name + ".probabilities[:, 1]"));
+    const auto found = attention(x);
+    patch.remove();
+    require(found.select(1, 1).abs().max().item<float>() == 0, "the second head reads nothing");
+    require(at::allclose(found.select(1, 0), bare.select(1, 0), 0, 5e-6), "the first head is the same but for rounding");
+    same(attention(x), bare);
+}
+
 const std::map<std::string, void (*)()> kChecks = {
     {"names", names},
     {"values", values},
@@ -707,6 +734,7 @@ const std::map<std::string, void (*)()> kChecks = {
     {"off", off},
     {"written_views", written_views},
     {"missed", missed},
+    {"the_inside_of_attention", the_inside_of_attention},
 };
 
 } // namespace

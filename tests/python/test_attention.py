@@ -319,3 +319,24 @@ def test_a_real_model() -> None:
         with other.patch({"h_0.attn.softmax": ZeroPatch(slice=(slice(None), 2))}):
             expected = other(input_ids=tokens).last_hidden_state
     assert torch.allclose(seen, expected, atol=1e-5) and not torch.allclose(seen, bare, atol=1e-2)
+
+
+def test_in_compiled_code() -> None:
+    class Block(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(x, x, x) * 2
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = torch.compile(Block())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(x)
+
+    x, model = torch.randn(2, 4, 5, 8), Outer()
+    pg = PatchableGraph(model, x)
+    (path,) = map(str, pg.graph.find("**.scaled_dot_product_attention"))
+    with torch.no_grad(), pg.patch({f"{path}.probabilities": ZeroPatch()}):
+        for _ in range(30):  # it would be compiled with taps meanwhile
+            assert pg(x).abs().max() == 0

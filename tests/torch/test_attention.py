@@ -93,6 +93,9 @@ def test_a_program_without_modules(tmp_path: Path) -> None:
     _, bare = run()
     told, shown = run("--tree", "--inside", "attention")
     assert same_bits(bare, shown) and f"─{NAME}: Graph(8)" in told
+    # A pattern that does not name the operation does not ask for its inside.
+    told, shown = run("--tree", "--patch", "**=add:0")
+    assert same_bits(bare, shown) and f"─{NAME}: Tensor(2, 2, 5, 4)" in told
     told, patched = run("--patch", f"{NAME}.probabilities[:, 0]=zero")
     x = patched[0]
     assert patched[1][:, 0].abs().max() == 0 and "the math path" in told

@@ -73,6 +73,11 @@ class Names(NamedTuple):
     # The names directly in that scope, in order, as the library takes them.
     scope: bytes
 
+    @property
+    def operations(self) -> set[str]:
+        """The names of operations that have an inside."""
+        return {path for path in self.known if path.rpartition(".")[2].startswith("scaled_dot_product_attention")}
+
 
 class Taps:
     """The taps of one captured graph.
@@ -163,6 +168,10 @@ class Taps:
         any_value = ctypes.c_bool()
         asked = text(lib.gp_run_patched, ctypes.byref(any_value)).splitlines()
         if any_value.value:
+            return None
+        # The inside of an operation is computed beside it, where the operation itself is called.
+        inside = any(path.partition("|")[0].rpartition(".")[0] in names.operations for path in asked)
+        if inside and thread.only_taps is None:
             return None
         wanted = frozenset(path for path in asked if path.partition("|")[0] in names.known)
         if thread.only_taps is not None:

@@ -83,8 +83,7 @@ impl Run {
                 frame.look_ahead(plan, operation.family, name);
             }
         }
-        let (inside, inside_targets) =
-            operation.map_or((false, false), |op| self.opens(op, site));
+        let (inside, inside_targets) = operation.map_or((false, false), |op| self.opens(op, site));
         let wants = ValueWants {
             elements: self.recorder.is_some(),
             targets: self.has_targets(site),

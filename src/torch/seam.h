@@ -272,8 +272,13 @@ enum GpValueFlags {
   GP_VALUE_INSIDE_TARGETS = 16 /* patches stand there */
 };
 
-enum GpValueKind { GP_VALUE_OP = 0, GP_VALUE_INPUT = 1, GP_VALUE_OUTPUT = 2, GP_VALUE_INPUTS = 3 /* for `value` only */,
-                   GP_VALUE_UNSEEN = 4 /* for `inner` only */ };
+enum GpValueKind {
+  GP_VALUE_OP = 0,
+  GP_VALUE_INPUT = 1,
+  GP_VALUE_OUTPUT = 2,
+  GP_VALUE_INPUTS = 3 /* for `value` only */,
+  GP_VALUE_UNSEEN = 4 /* for `inner` only */
+};
 
 /* The values inside of an attention, in their order. */
 enum GpAttention {
@@ -286,7 +291,6 @@ enum GpAttention {
   GP_ATTENTION_PROBABILITIES = 6,
   GP_ATTENTION_OUTPUT = 7
 };
-
 
 /* What an operand is for the scope that reads it. */
 enum GpOperand {
@@ -480,9 +484,9 @@ typedef struct GpCore {
   /* The model has computed the value of this node. Answers as value_begin; the node's name needs no finding out. */
   uint32_t (*computed)(const GpNode* node, GpToken* token);
 
-  /* Value `which` (a GpAttention) inside of the operation `outer`, which has not been given by value_items yet, is there. `kind`
-   * and `id` as for value_begin; GP_VALUE_UNSEEN: the value cannot be computed, and its targets are to be told so. Answers as
-   * value_begin. The values come in their order. The last one is the operation's result, after its own patches. */
+  /* Value `which` (a GpAttention) inside of the operation `outer`, which has not been given by value_items yet, is there.
+   * `kind` and `id` as for value_begin; GP_VALUE_UNSEEN: the value cannot be computed, and its targets are to be told so.
+   * Answers as value_begin. The values come in their order. The last one is the operation's result, after its own patches. */
   uint32_t (*inner)(const GpToken* outer, uint32_t which, uint32_t kind, uint32_t id, GpToken* token);
 } GpCore;
 

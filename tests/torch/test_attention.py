@@ -1,6 +1,7 @@
 """The inside of attention under `graphpatch run`: in TorchScript, in C++ and in Python, with the flag and by paths."""
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,8 +114,8 @@ def test_a_python_program_and_the_saved_graph(tmp_path: Path) -> None:
         "print(layer(x, x, x, need_weights=False)[0].sum().item())\n"
     )
     graphs = [tmp_path / f"{n}.json" for n in range(2)]
-    bare = graphpatch("run", "--graph", graphs[0], "python", script).ok()
-    shown = graphpatch("run", "--graph", graphs[1], "--inside", "attention", "python", script).ok()
+    bare = graphpatch("run", "--graph", graphs[0], sys.executable, script).ok()
+    shown = graphpatch("run", "--graph", graphs[1], "--inside", "attention", sys.executable, script).ok()
     assert bare.stdout == shown.stdout
     # Both graphs take the paths that lead inside, and the operation's own.
     for graph in graphs:
@@ -125,8 +126,10 @@ def test_a_python_program_and_the_saved_graph(tmp_path: Path) -> None:
     code = graphpatch("show", graphs[1], NAME, "--code").ok().stdout
     assert "    probabilities = aten.softmax.int(scores)\n" in code
     assert "def forward(self, query, key, value):" in code
-    zero = graphpatch("run", "--patch", f"{NAME}=add:1", "--patch", f"{NAME}.probabilities=zero", "python", script).ok()
-    one = graphpatch("run", "--patch", f"{NAME}=replace:1", "python", script).ok()
+    zero = graphpatch(
+        "run", "--patch", f"{NAME}=add:1", "--patch", f"{NAME}.probabilities=zero", sys.executable, script
+    ).ok()
+    one = graphpatch("run", "--patch", f"{NAME}=replace:1", sys.executable, script).ok()
     assert zero.stdout == one.stdout != bare.stdout
 
 
@@ -142,8 +145,16 @@ def test_a_sweep_over_heads(tmp_path: Path) -> None:
         "print('loss', Model()(torch.randn(1, 2, 3, 4)).sum().item())\n"
     )
     table = tmp_path / "sweep.csv"
-    sweep = ["sweep", "--nodes", f"{NAME}*.probabilities", "--metric", r"loss (\S+)", "--inside", "attention"]
-    graphpatch(*sweep, "-o", table, "--", "python", script).ok()
+    sweep = [
+        "sweep",
+        "--nodes",
+        f"{NAME}*.probabilities",
+        "--metric",
+        r"loss=regex:loss (\S+)",
+        "--inside",
+        "attention",
+    ]
+    graphpatch(*sweep, "-o", table, "--", sys.executable, script).ok()
     rows = table.read_text().splitlines()
     assert len(rows) == 2 and f"{NAME}.probabilities" in rows[1]
 

@@ -1,4 +1,5 @@
-// Attention's values: computed beside the fused operation, shown one by one, and put in its result's place if a patch changed one.
+// Attention's values: computed beside the fused operation, shown one by one, and put in its result's place if a patch changed
+// one.
 #include "attention.h"
 #include "distributed.h"
 #include "write.h"
@@ -85,7 +86,8 @@ static bool is_unchanged(const at::Tensor& before, const at::Tensor& after) {
 }
 
 at::Tensor Attention::shown(uint32_t which, at::Tensor value, const std::vector<at::Tensor>& made_from) {
-  static const char* const kOperators[] = {"", "", "", "aten::matmul", "aten::where.self", "aten::add.Tensor", "aten::softmax.int"};
+  static const char* const kOperators[] = {
+      "", "", "", "aten::matmul", "aten::where.self", "aten::add.Tensor", "aten::softmax.int"};
   const bool is_input = which < GP_ATTENTION_SCORES;
   uint64_t family = 0;
   GpToken token;

@@ -707,11 +707,11 @@ void the_inside_of_attention() {
     gp::Session session;
     gp::Root root(attention, "Attention");
     const std::string name = "scaled_dot_product_attention";
-    throws([&] { session.show_inside("softmax"); }, "only `attention`");
+    throws<gp::Error>([&] { session.show_inside("softmax"); }, "only `attention`");
     session.show_inside("attention");
     const auto tree = recorded(session, [&] { same(attention(x), bare); });
     same(tree[name].names(), {"query", "key", "value", "scores", "mask", "masked_scores", "probabilities", "output"});
-    auto patch = session.patch(gp::zero(name + ".probabilities[:, 1]"));
+    auto patch = session.patch(name + ".probabilities[:, 1]=zero");
     const auto found = attention(x);
     patch.remove();
     require(found.select(1, 1).abs().max().item<float>() == 0, "the second head reads nothing");

@@ -450,7 +450,7 @@ bench-python: venv build ## the same for eager Python, next to hooks and to the 
 bench-vllm: venv build build/vllm-tests/installed.txt ## what a steered request of vLLM's costs, next to a forward hook
 	@rm -rf build/vllm-bench && GRAPHPATCH_LIBRARY=$(CURDIR)/target/release/libgraphpatch.so $(INSTALL_INTO) build/vllm-bench ./bindings/python
 	PYTHONPATH=build/vllm-bench:build/vllm-tests OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
-	    VLLM_LOGGING_LEVEL=WARNING VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 $(PYTHON) benches/vllm_requests.py --rounds $(or $(ROUNDS),30)
+	    VLLM_LOGGING_LEVEL=ERROR VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 VLLM_ALLOW_INSECURE_SERIALIZATION=1 $(PYTHON) benches/vllm_requests.py --rounds $(or $(ROUNDS),30)
 
 .PHONY: bench-attach
 bench-attach: venv build build/steady ## what attaching to a running program costs it

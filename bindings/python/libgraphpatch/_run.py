@@ -180,8 +180,8 @@ def nested(root: Root, frame: Frame, module: Module, args: Any, kwargs: Any, cal
 
 def _begin_run(root: Root, module: Module, is_located: bool) -> tuple[int, int, ModuleTree, bool] | None:
     """Begins a run in the library. Returns what is wanted of it, the number of its plan, its tree, and whether new
-    modules were looked for; 0 is wanted also if the run could not begin. None: it has not begun, as it has to be located
-    first."""
+    modules were looked for. 0 is wanted also if the run could not begin. None: it has not begun, as it has to be
+    located first."""
     answer, tree, is_fresh = Answer(), root.tree, root.by_parameter
     try:
         if is_fresh:

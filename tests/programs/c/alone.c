@@ -435,6 +435,10 @@ static void check_session(gp_session *session, const char *folder) {
   int nothing;
 
   ok(gp_session_record(session, true));
+  ok(gp_session_inside(session, "attention", true));
+  ok(gp_session_inside(session, "attention", false));
+  refused(GP_STATUS_ARGUMENT, gp_session_inside(session, "softmax", true));
+  says("attention");
   ok(gp_session_on_error(session, GP_ON_ERROR_SKIP));
   refused(GP_STATUS_ARGUMENT, gp_session_on_error(session, 2));
   ok(gp_session_runs(session, &count));
@@ -484,6 +488,7 @@ static void check_session(gp_session *session, const char *folder) {
   refused(GP_STATUS_TORCH, gp_session_attach(session));
   says("libtorch");
   refused(GP_STATUS_TORCH, gp_value_torch(&nothing, (gp_value **)&text));
+  ok(gp_run_decline(true)), ok(gp_run_decline(false)), ok(gp_run_decline(false));
   refused(GP_STATUS_TORCH, gp_run_begin("model"));
   refused(GP_STATUS_TORCH, gp_scope_enter("layers.0"));
   refused(GP_STATUS_TORCH, gp_scope_leave());
@@ -586,6 +591,8 @@ static void check_null(gp_session *session, const char *file) {
   says("out");
   null(gp_session_attach(NULL));
   null(gp_session_detach(NULL));
+  refused(GP_STATUS_STATE, gp_session_inside(NULL, "attention", true));
+  null(gp_session_inside(session, NULL, true));
   refused(GP_STATUS_STATE, gp_session_record(NULL, true)); // NULL is the attached session, and there is none
   null(gp_session_on_error(NULL, 0));
   null(gp_session_runs(NULL, &id)), null(gp_session_runs(session, NULL));

@@ -365,8 +365,13 @@ static void check_all_at_once(void) {
   for (int i = 0; i < OUTPUTS; ++i) expected[i] = 0;
   run_gives(expected, "both hold");
   require(called == 1, "the function was called, and is still there");
+  ok(gp_run_decline(true)), ok(gp_run_decline(true)), ok(gp_run_decline(false));
+  run_gives(bare, "what runs in a call that was declined is no run of its own");
+  ok(gp_run_decline(false));
+  run_gives(expected, "the call has ended");
+  require(called == 2, "once for each run");
   ok(gp_patch_remove_all(session, ids, 2));
-  require(called == 101 && !gp_runs_wanted(), "it is let go of once");
+  require(called == 102 && !gp_runs_wanted(), "it is let go of once");
   run_gives(bare, "both are gone");
 }
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import threading
-import types
 import weakref
 from pathlib import Path
 from typing import Any
@@ -42,19 +39,6 @@ _numbers: dict[str, set[int]] = {}
 _lock = new_lock()
 
 
-class _Older(threading.local):
-    """For each thread the outermost call of a module that was under way when :func:`install` was called. What it calls
-    is not outermost, although nothing of it was seen to begin."""
-
-    installs = 0
-    frame: types.FrameType | None = None
-
-
-_older = _Older()
-# How often :func:`install` was called.
-_installs = 0
-
-
 class _Script:
     """Stands for the root of a scripted module, which reports its runs itself."""
 
@@ -70,12 +54,10 @@ class _Script:
 def install() -> None:
     """Begins to watch calls of modules, if a session is attached. If attaching has failed, the process's report says
     why."""
-    global _installs
     try:
         _source.install(None)
     except GraphPatchError:
         return
-    _installs += 1
     if _asks_for_compiled_values():
         Thread.compiled_values = True
         thread.only_taps = set()
@@ -112,8 +94,6 @@ def _asks_for_compiled_values() -> bool:
 
 def _root_of(module: Module) -> Any:
     """The root for a call of ``module``. None if torch is only tracing, exporting or compiling the call."""
-    if _is_in_older_call():
-        return None
     if _tracing() is not None or _is_compiling() or mode_on("FAKE", "PROXY", "FUNCTIONAL") is not None:
         return None
     if is_in_kept_call():
@@ -132,33 +112,6 @@ def _root_of(module: Module) -> Any:
     except Exception as error:  # a failure of this library must not end the program
         note_failure(class_name(module), "its calls are not seen", error)
         return None
-
-
-def _is_in_older_call() -> bool:
-    if _older.installs != _installs:  # the first call on this thread
-        _older.installs, _older.frame = _installs, _outermost_call()
-    older = _older.frame
-    if older is None:
-        return False
-    frame: types.FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame is older:
-            return True
-        frame = frame.f_back
-    _older.frame = None
-    return False
-
-
-def _outermost_call() -> types.FrameType | None:
-    """The outermost call of a module on this thread's stack."""
-    codes = [vars(Module)[name].__code__ for name in ("_wrapped_call_impl", "_call_impl") if name in vars(Module)]
-    found = None
-    frame: types.FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code in codes:
-            found = frame
-        frame = frame.f_back
-    return found
 
 
 def _new(module: Module) -> Root:

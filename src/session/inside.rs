@@ -19,26 +19,6 @@ use crate::wants::ValueWants;
 static NAMES: Lazy<[Name; ATTENTION_VALUES.len()]> =
     Lazy::new(|| ATTENTION_VALUES.map(Name::candidate));
 
-/// What a run knows of operations whose inside is shown.
-#[derive(Debug, Default)]
-pub(crate) struct Opened {
-    /// The session's setting when the run began.
-    always: bool,
-    /// Operations that have become scopes of the record, by the serial numbers of their tokens.
-    serials: Vec<u32>,
-    /// Where the operation whose first value comes next was called.
-    source: Option<Source>,
-}
-
-impl Opened {
-    pub(crate) fn of(session: &Session) -> Opened {
-        Opened {
-            always: session.inside.load(Ordering::Relaxed),
-            ..Opened::default()
-        }
-    }
-}
-
 impl Session {
     /// Whether runs that begin from now on show the inside of attention. Where a patch's path leads there, it is shown anyway.
     pub fn set_inside(&self, on: bool) {

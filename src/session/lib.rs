@@ -21,6 +21,7 @@ mod live;
 mod memory;
 mod missed;
 mod open_tapes;
+mod opened;
 pub mod ops;
 mod parameters;
 pub mod patches;

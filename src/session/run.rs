@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::attached::{attached_ones, is_disabled};
 use crate::frame::Frame;
 use crate::held::Held;
-use crate::inside::Opened;
+use crate::opened::Opened;
 use crate::record::{Args, Recorder};
 use crate::scope::{Root, Scope};
 use crate::session::Session;

@@ -110,6 +110,11 @@ def without_libtorch(folder: Path) -> None:
         gp.session_attach(session)
     with refused("TORCH"):
         gp.run_begin("model")
+    gp.run_decline(True)
+    gp.run_decline(False)
+    gp.session_inside(session, "attention", True)
+    with refused("ARGUMENT", "softmax"):
+        gp.session_inside(session, "softmax", True)
     identity = gp.number("patch_add", session, "x=add:1")
     gp.patch_remove(session, identity)
     with refused("STATE"):

@@ -6,9 +6,9 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr::null_mut;
 
 use graphpatch_sys::{
-    gp_leaf, gp_root, gp_root_free, gp_root_new, gp_run_decline, gp_run_end, gp_run_open, gp_run_parameters,
-    gp_scope, gp_scope_free, gp_scope_input, gp_scope_leaf, gp_scope_leave, gp_scope_new,
-    gp_scope_open, gp_scope_output, gp_status, gp_wants,
+    gp_leaf, gp_root, gp_root_free, gp_root_new, gp_run_decline, gp_run_end, gp_run_open,
+    gp_run_parameters, gp_scope, gp_scope_free, gp_scope_input, gp_scope_leaf, gp_scope_leave,
+    gp_scope_new, gp_scope_open, gp_scope_output, gp_status, gp_wants,
 };
 use tch::Tensor;
 

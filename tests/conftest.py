@@ -1,6 +1,13 @@
 """Which tests run one after the other when several processes share them (pytest-xdist, `--dist loadgroup`)."""
 
+import signal
+
 import pytest
+
+# A job in a shell's background, and one under nohup, ignores these. What the tests start would inherit that, and not end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -358,9 +358,9 @@ gp_status gp_session_record(const gp_session *session,
                             bool on);
 
 // Whether runs that begin from now on show the inside of an operation. `operation` is "attention"; any other is an
-// error. Each call of `scaled_dot_product_attention` is then recorded as a scope with the values that the operation computes on its way. A patch
-// whose path leads inside shows the inside of the calls that it means, whatever is set here. A NULL session stands for the
-// attached one; GP_STATUS_STATE without. Off at first.
+// error. Each call of `scaled_dot_product_attention` is then recorded as a scope with the values that the operation
+// computes on its way. A patch whose path leads inside shows the inside of the calls that it means, whatever is set here.
+// A NULL session stands for the attached one; GP_STATUS_STATE without. Off at first.
 //
 // Thread: any. NULL: session. Errors: GP_STATUS_STATE, GP_STATUS_ARGUMENT. Since 0.1.0.
 gp_status gp_session_inside(const gp_session *session,

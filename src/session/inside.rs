@@ -73,15 +73,8 @@ impl Run {
         if wants == ValueWants::default() {
             return None;
         }
-        self.values += 1;
-        let token = Token {
-            run: self.id,
-            serial: self.values,
-            depth: outer.depth,
-            kind: kind.unwrap_or(ValueKind::Output),
-            name,
-            site,
-        };
+        let kind = kind.unwrap_or(ValueKind::Output);
+        let token = self.new_token(outer.depth, kind, name, site);
         if wants.elements {
             self.open_operation(outer, token.serial);
         }

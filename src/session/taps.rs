@@ -79,15 +79,8 @@ impl Run {
         if self.cold > 0 || !self.has_targets(Some(site)) {
             return None;
         }
-        self.values += 1;
-        Some(Token {
-            run: self.id,
-            serial: self.values,
-            depth: self.frames.len() as u32,
-            kind: ValueKind::Output,
-            name: name?,
-            site: Some(site),
-        })
+        let depth = self.frames.len() as u32;
+        Some(self.new_token(depth, ValueKind::Output, name?, Some(site)))
     }
 
     /// The result of operation number `id` at `place` has been computed. `None` if nothing is wanted of it. Its name is given, not
@@ -110,15 +103,8 @@ impl Run {
         if wants == ValueWants::default() {
             return None;
         }
-        self.values += 1;
-        let token = Token {
-            run: self.id,
-            serial: self.values,
-            depth: self.frames.len() as u32,
-            kind: ValueKind::Op(id),
-            name: place.name,
-            site,
-        };
+        let depth = self.frames.len() as u32;
+        let token = self.new_token(depth, ValueKind::Op(id), place.name, site);
         if wants.elements {
             self.inside.push((token.serial, place.scopes.clone()));
         }

@@ -97,19 +97,30 @@ impl Run {
             inside,
             inside_targets,
         };
-        self.values += 1;
-        let token = Token {
-            run: self.id,
-            serial: self.values,
-            depth: self.frames.len() as u32,
-            kind,
-            name,
-            site,
-        };
+        let token = self.new_token(self.frames.len() as u32, kind, name, site);
         if let (Some(times), ValueKind::Op(_)) = (&self.times, kind) {
             times.lock().operation(token.serial);
         }
         Some((token, wants))
+    }
+
+    /// The token of this run's next value.
+    pub(crate) fn new_token(
+        &mut self,
+        depth: u32,
+        kind: ValueKind,
+        name: Name,
+        site: Option<u32>,
+    ) -> Token {
+        self.values += 1;
+        Token {
+            run: self.id,
+            serial: self.values,
+            depth,
+            kind,
+            name,
+            site,
+        }
     }
 
     /// Whether the value belongs to this run, in a scope that is still open.

@@ -27,7 +27,7 @@ _KEY = "libgraphpatch"
 
 
 class HookedCall:
-    """A call whose output is to be shown, once. It begins when the object is made.
+    """A call whose output is to be shown, once, before the module's hooks see it. It begins when the object is made.
 
     Args:
         show: Returns the output as patches left it.
@@ -76,16 +76,6 @@ def is_hooked(module: Module) -> bool:
     same."""
     own = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
     return bool(own) or any(GLOBAL)
-
-
-def call_hooked(module: Module, args: Any, kwargs: Any, call: Callable[..., Any], show: Callable[[Any], Any]) -> Any:
-    """Calls the module such that ``show`` gets the output before its hooks do. ``show`` returns the patched output."""
-    this = HookedCall(module, show)
-    try:
-        output = call(module, *args, **kwargs)
-    finally:
-        this.end()
-    return this.result(output)
 
 
 def _first(module: Module, args: Any, output: Any) -> Any:

@@ -32,7 +32,7 @@ from ._header import (
     GP_WANTS_PLACE_SHIFT,
     GP_WANTS_RECORD,
 )
-from ._hooked import HookedCall, call_hooked, is_hooked
+from ._hooked import HookedCall, is_hooked
 from ._library import check, lib
 from ._modules import class_name, is_script, note, why_opaque
 from ._raised import raise_cause, spare
@@ -349,11 +349,16 @@ def _inside(
 
 def hooked(frame: Frame, module: Module, args: Any, kwargs: Any, call: Call) -> Any:
     """Makes the call of a module with hooks. Its output is shown to the library before the hooks see it."""
-    return call_hooked(module, args, kwargs, call, lambda output: show_output(frame, output, False))
+    begun = begin_hooked(frame, module)
+    try:
+        output = call(module, *args, **kwargs)
+    finally:
+        begun.end()
+    return begun.result(output)
 
 
 def begin_hooked(frame: Frame, module: Module) -> HookedCall:
-    """Begins such a call, which the extension makes."""
+    """Begins such a call, which the extension may make."""
     return HookedCall(module, lambda output: show_output(frame, output, False))
 
 

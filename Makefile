@@ -25,7 +25,7 @@ C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
 ALONE_PROGRAMS := build/c_alone build/c_handles
 # The programs that use the C++ binding; the first one needs no libtorch.
-CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_calls build/cpp_copies build/cpp_meanwhile build/cpp_methods build/cpp_transformer build/card/card
+CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_calls build/cpp_copies build/cpp_fibers build/cpp_meanwhile build/cpp_methods build/cpp_transformer build/card/card
 # Those that take longest to compile come first.
 PROGRAMS := build/cpp_scopes $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
@@ -561,7 +561,7 @@ build/cpp_alone: tests/programs/cpp/alone.cpp tests/programs/cpp/include/check.h
 	@echo "programs: compiling cpp_alone" >&2
 	@$(CXX) -std=c++17 $(CXXFLAGS) $(CPP_USE) $< -o $@ $(CPP_LINK)
 
-build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_calls build/cpp_copies build/cpp_meanwhile: build/cpp_%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,check.hpp square.hpp) \
+build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_calls build/cpp_copies build/cpp_fibers build/cpp_meanwhile: build/cpp_%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,check.hpp square.hpp) \
     $(CPP_HEADERS) build/libtorch.hpp.gch
 	@echo "programs: compiling cpp_$*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $(CPP_USE) $< -o $@ $(CPP_LINK) $(TORCH_LDFLAGS)

@@ -26,7 +26,7 @@ CHAPTERS = {
     "Values": ["value"],
     "Patches": ["spec", "patch", "set", "callback"],
     "Probes and records": ["kept"],
-    "Runs and scopes, for hosts": ["root", "run", "scope", "snapshot", "frames"],
+    "Runs and scopes, for hosts": ["root", "run", "scope", "snapshot", "calls", "aside", "frames"],
     "CUDA": ["cuda"],
     "Live control": ["live"],
 }

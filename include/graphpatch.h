@@ -197,6 +197,9 @@ typedef uint32_t gp_value_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// The calls that were under way on a thread, set aside. Thread: that one. Since 0.1.0.
+typedef struct gp_aside gp_aside;
+
 // A list of frames that a gp_source_callback fills. Since 0.1.0.
 typedef struct gp_frames gp_frames;
 
@@ -864,6 +867,25 @@ gp_status gp_scope_enter(const char *path);
 //
 // Thread: its own. Errors: GP_STATUS_TORCH, GP_STATUS_REFUSED, GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_scope_leave(void);
+
+// Sets the calls aside that are under way on this thread: its runs, the scopes that are open in them, and the calls that
+// gp_run_decline told of. For a program that leaves a call in its middle, makes others on the same thread and goes back later,
+// as fibers do; without this the others would be taken for parts of the first. It calls this right before it switches to another
+// fiber, and gp_calls_take_up when it is back. `out` receives a new object, or NULL where no call is under way.
+//
+// Thread: its own. NULL: refused. Errors: none of its own. Since 0.1.0.
+gp_status gp_calls_set_aside(gp_aside **out);
+
+// Goes on with calls that were set aside on this thread, and frees `aside`. NULL does nothing. GP_STATUS_STATE on another
+// thread, and while other calls are under way on this one; `aside` is not freed then.
+//
+// Thread: the one that set them aside. NULL: fine. Errors: GP_STATUS_STATE. Since 0.1.0.
+gp_status gp_calls_take_up(gp_aside *aside);
+
+// Frees calls that nobody goes on with, as their fiber was destroyed: their runs end as they stand. NULL is fine.
+//
+// Thread: the last. NULL: fine. Since 0.1.0.
+void gp_aside_free(gp_aside *aside);
 
 // Loads the adapter for the process's libtorch, as gp_session_attach does, without attaching a session: a session that
 // is given to gp_run_open needs no more.

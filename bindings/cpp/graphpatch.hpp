@@ -28,6 +28,7 @@
 #include "graphpatch/value.hpp"
 
 #if GRAPHPATCH_TORCH
+#include "graphpatch/aside.hpp"
 #include "graphpatch/call.hpp"
 #include "graphpatch/run.hpp"
 #include "graphpatch/scope.hpp"

@@ -5,6 +5,7 @@
 //! state usable, and leaves it unchanged. A call that came while the state is borrowed would be refused.
 
 mod adapter;
+mod aside;
 mod edge;
 mod flat;
 mod function;
@@ -18,6 +19,7 @@ pub use adapter::{
     begin_call, called_from, computed, decline, end_call, enter, enter_root, hold, inner, leave,
     tap, value_args, value_begin,
 };
+pub use aside::{Aside, set_aside, take_up_again};
 pub use edge::{Edge, not_started, set_edge};
 pub use flat::{
     flat_begin, flat_end, flat_next, flat_now, flat_parameters, flat_root, flat_thread,

@@ -21,7 +21,7 @@ CASES = [
     for name in re.findall(r"^CASE\((\w+)\)", (HERE / "programs" / source).read_text(), re.MULTILINE)
 ]
 # The names of cases that once differed, and so always run.
-ONCE = {"module_call", "module_call_pickled", "module_call_annotations"}
+ONCE = {"module_call", "module_call_pickled", "module_call_annotations", "model_in_daemon_thread", "greenlets"}
 
 # Options of `graphpatch run`: to record, and to patch an empty slice, which changes nothing.
 RECORD = ["--tree"]

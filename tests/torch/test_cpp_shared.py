@@ -1,4 +1,5 @@
-"""C++: values that several modules see, modules that are not called as others are, and what a patched copy keeps."""
+"""C++: values that several modules see, modules that are not called as others are, what a patched copy keeps, and
+calls that are left in their middle."""
 
 import subprocess
 
@@ -9,6 +10,7 @@ from support import PROGRAMS, run_process
 CASES = {
     "cpp_calls": ["branches", "direct_forward", "other_methods", "unregistered"],
     "cpp_copies": ["conjugates", "kinds", "memory_formats", "names", "parameters", "strides"],
+    "cpp_fibers": ["interleaved", "mixed_up", "on_another_thread", "unwanted"],
     "cpp_shared": [
         "called_twice_and_cloned",
         "filled_by_reference",

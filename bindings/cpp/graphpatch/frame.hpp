@@ -152,7 +152,7 @@ public:
         settle(frame_.copies);
         for (const auto& input : inputs_) input->now();
         inputs_.clear();
-        if (current == &frame_) current = frame_.outer;
+        leave();
         if (current) settle(current->copies);
         if (open_ == Open::Scope) gp_scope_leave();
         else if (open_ == Open::Run) gp_run_end();
@@ -180,6 +180,18 @@ private:
         frame_.outer = current;
         current = &frame_;
         if (open == Open::Cold) gp_run_decline(true);
+    }
+
+    void leave() noexcept {
+        if (current == &frame_) {
+            current = frame_.outer;
+            return;
+        }
+        for (Frame* inner = current; inner; inner = inner->outer)
+            if (inner->outer == &frame_) inner->outer = frame_.outer;
+        gp_session_note(nullptr,
+                        "calls on one thread ended in another order than they began, as fibers make them: they were taken for parts "
+                        "of each other; put a graphpatch::CallsAside around each switch to another fiber");
     }
 
     // Returns false if a run is open on this thread that was not begun by the C++ binding.

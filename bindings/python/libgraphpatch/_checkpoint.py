@@ -6,7 +6,6 @@ another function.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from ._modules import class_name, note
 from ._raised import raise_cause
 from ._root import Cold
 from ._thread import Answer, Frame, thread
+from ._threads import local
 from ._watched import watched
 from .errors import GraphPatchError
 
@@ -31,7 +31,7 @@ _installed = False
 _GENERATORS = "_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator"
 
 
-class _Begins(threading.local):
+class _Begins(local):
     """Whether this thread is just beginning a checkpoint whose function is wrapped by ours."""
 
     now = False

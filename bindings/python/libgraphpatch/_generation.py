@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import threading
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+
+from ._threads import local
 
 # The arguments that hold a text's tokens, in the order in which they are looked for.
 _TOKENS = ("decoder_input_ids", "decoder_inputs_embeds", "input_ids", "inputs_embeds")
@@ -43,34 +44,34 @@ class TextPart:
     tokens: Tensor | None = None
 
 
-class _State(threading.local):
+class _State(local):
     def __init__(self) -> None:
         self.part: TextPart | None = None
         # The last call of each root, and since when its calls are looked at.
         self.last: weakref.WeakKeyDictionary[Any, tuple[int, TextPart]] = weakref.WeakKeyDictionary()
 
 
-_state = _State()
+state = _State()
 
 
 def text_part() -> TextPart | None:
     """The part that the call computes that is under way on this thread. None where no call has tokens."""
-    return _state.part
+    return state.part
 
 
 @contextlib.contextmanager
 def located(root: Any, module: Module, args: Any, kwargs: Any) -> Generator[None, None, None]:
     """While the block runs, :func:`text_part` is that of this call of ``module``."""
-    outer = _state.part
-    since, last = _state.last.get(root, (0, None))
+    outer = state.part
+    since, last = state.last.get(root, (0, None))
     found = _locate(module, args, kwargs, last if since == root.limited else None)
     if found is not None:
-        _state.last[root] = root.limited, found
-    _state.part = found
+        state.last[root] = root.limited, found
+    state.part = found
     try:
         yield
     finally:
-        _state.part = outer
+        state.part = outer
 
 
 def _locate(module: Module, args: Any, kwargs: Any, last: TextPart | None) -> TextPart | None:

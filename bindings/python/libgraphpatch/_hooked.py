@@ -6,7 +6,6 @@ them. It does nothing for calls on other threads, and for calls of the same modu
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from torch.nn.modules import module as torchs
 
 from ._locks import new_lock
 from ._thread import thread
+from ._threads import local
 
 # The hooks that torch keeps for all modules.
 GLOBAL = (
@@ -41,13 +41,13 @@ class HookedCall:
         self.is_shown = False
         # torch runs the hooks for all modules first.
         self._hooks = torchs._global_forward_hooks or module._forward_hooks
-        _calls.open.append(self)
+        calls.open.append(self)
         _hold(self._hooks)
 
     def end(self) -> None:
         """The call has returned or raised."""
         _let_go(self._hooks)
-        _calls.open.remove(self)
+        calls.open.remove(self)
 
     def result(self, output: Any) -> Any:
         """What the call returns, after :meth:`end`. Some calls, such as compiled ones, run no hooks."""
@@ -58,14 +58,14 @@ class HookedCall:
         return self.show(output)
 
 
-class _Calls(threading.local):
+class _Calls(local):
     """The open calls of this thread, the innermost last."""
 
     def __init__(self) -> None:
         self.open: list[HookedCall] = []
 
 
-_calls = _Calls()
+calls = _Calls()
 _lock = new_lock()
 # How many calls need our hook, by the id of the dict of hooks that it is in.
 _held: dict[int, int] = {}
@@ -79,7 +79,7 @@ def is_hooked(module: Module) -> bool:
 
 
 def _first(module: Module, args: Any, output: Any) -> Any:
-    for this in reversed(_calls.open):
+    for this in reversed(calls.open):
         if this.module is module and this.frame is thread.frame and not this.is_shown:
             output = this.shown(output)
     return output

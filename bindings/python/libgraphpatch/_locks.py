@@ -7,11 +7,12 @@ it protects may be half changed. So this module takes all of the package's locks
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from functools import partial
 from typing import Any
+
+from ._threads import RLock
 
 # How many seconds a fork waits for threads that hold a lock. They hold it only briefly, unless one of them waits for
 # something that the forking thread holds.
@@ -24,7 +25,7 @@ _taken: list[Any] = []
 
 def new_lock() -> Any:
     """A lock that the thread that holds it may take again."""
-    lock = threading.RLock()
+    lock = RLock()
     key = id(lock)
     # No code of Python's runs in this callback. A signal handler's exception there would be printed and lost.
     _all[key] = weakref.ref(lock, partial(_all.pop, key))
@@ -39,6 +40,7 @@ def _before_fork() -> None:
         # possible.
         for lock in _living():
             if not lock.acquire(blocking=False):
+                busy = lock
                 break
             taken.append(lock)
         else:
@@ -48,7 +50,9 @@ def _before_fork() -> None:
             lock.release()
         if time.monotonic() > deadline:
             return
-        time.sleep(0.0001)
+        # Not time.sleep(), in whose place gevent puts a function that switches to other greenlets.
+        if busy.acquire(timeout=0.0001):
+            busy.release()
 
 
 def _in_parent() -> None:

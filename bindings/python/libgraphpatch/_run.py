@@ -22,6 +22,7 @@ from ._dispatch_key import hide
 from ._distributed import tell_adapter
 from ._dynamo import show_operations
 from ._generation import located
+from ._greenlets import ignore_switches, see_switches
 from ._header import (
     GP_WANTS_IGNORED,
     GP_WANTS_INPUTS,
@@ -94,9 +95,13 @@ def open_run(
             such patches, no run begins, and ``_UNLOCATED`` is returned.
     """
     root.enter()
+    if "greenlet" in sys.modules:
+        see_switches()
     try:
         return _open_run(root, module, inside, apart, is_located)
     finally:
+        if "greenlet" in sys.modules:
+            ignore_switches()
         root.leave()
 
 
@@ -115,6 +120,8 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun | None:
     """
     before, tree = thread.caller, root.tree
     root.enter()
+    if "greenlet" in sys.modules:
+        see_switches()
     wants = 0
     try:
         answer = _begin_run(root, module, False)
@@ -152,6 +159,8 @@ def end(begun: Begun) -> None:
         thread.let_go()
     else:
         lib.gp_run_decline(False)
+    if "greenlet" in sys.modules:
+        ignore_switches()
     root.leave()
 
 

@@ -4,7 +4,6 @@ own."""
 from __future__ import annotations
 
 import ctypes
-import threading
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from ._native import native
 from ._root import Cold, Ignored, Root
 from ._scope import Attribute, Scope, find
 from ._signature import Signature
+from ._threads import local
 
 
 class _FrameSlots:
@@ -118,7 +118,7 @@ class Answer(ctypes.Structure):
         return ctypes.addressof(self) + Answer.plan.offset
 
 
-class Thread(threading.local):
+class Thread(local):
     """The state of a thread."""
 
     # The innermost open scope. None outside of runs, and a root's ``cold`` where nothing that happens matters.

@@ -5,10 +5,11 @@ of them, and no run of its own: a patch holds from the next run on.
 from __future__ import annotations
 
 import sys
-import threading
 import types
 
 from torch.nn import Module
+
+from ._threads import this_thread
 
 _CODES = tuple(
     function.__code__
@@ -34,7 +35,10 @@ def keep_calls() -> None:
 
 def is_in_kept_call() -> bool:
     """Whether this thread is inside a call that was kept."""
-    kept = _calls.get(threading.get_ident()) if _calls else None
+    if not _calls:
+        return False
+    number = this_thread()
+    kept = _calls.get(number)
     if kept is None:
         return False
     frame: types.FrameType | None = sys._getframe(1)
@@ -42,5 +46,5 @@ def is_in_kept_call() -> bool:
         if id(frame) == kept and frame.f_code in _CODES:
             return True
         frame = frame.f_back
-    _calls.pop(threading.get_ident(), None)
+    _calls.pop(number, None)
     return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ._limits import is_limited
 from ._locks import new_lock
 from ._patch_function import Function
 from ._signature import Signature
+from ._threads import local
 from .errors import Stopped
 from .patches import Patch
 
@@ -167,7 +167,7 @@ class Skipping(Patch[Any]):
         return (value, *[None] * (self.length - 1))
 
 
-class _Asked(threading.local):
+class _Asked(local):
     """The patch that is to skip the next call on this thread, if any, and the frame that makes this call."""
 
     skipping: Skipping | None = None

@@ -5,6 +5,7 @@
 #![allow(non_camel_case_types)] // the C names are the types' names
 
 mod arguments;
+pub mod aside;
 pub mod call;
 pub mod compiled;
 pub mod cuda;

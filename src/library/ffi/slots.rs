@@ -24,10 +24,11 @@ pub(super) enum Kind {
     Scope,
     Snapshot,
     Frames,
+    Aside,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::Session,
         Kind::Graphs,
         Kind::Spec,
@@ -36,6 +37,7 @@ impl Kind {
         Kind::Scope,
         Kind::Snapshot,
         Kind::Frames,
+        Kind::Aside,
     ];
 
     /// The type's name in the header.
@@ -49,6 +51,7 @@ impl Kind {
             Kind::Scope => "gp_scope",
             Kind::Snapshot => "gp_snapshot",
             Kind::Frames => "gp_frames",
+            Kind::Aside => "gp_aside",
         }
     }
 }

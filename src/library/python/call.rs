@@ -32,7 +32,7 @@ impl Call<'_> {
             let names = self.names.map_or(null_mut(), Object::address);
             // SAFETY: the arguments are those that Python gave, with the module in front, as a method is called.
             return unsafe {
-                Object::made((python().PyObject_VectorcallMethod)(
+                Object::made(python().PyObject_VectorcallMethod(
                     state.names.call_impl.address(),
                     self.arguments.as_ptr().cast::<*mut PyObject>(),
                     self.flags,

@@ -158,9 +158,9 @@ fn show(
     let mut changed = 0;
     // SAFETY: this thread has the GIL, and has it again before anything of Python's is touched.
     let status = unsafe {
-        let thread = (python().PyEval_SaveThread)();
+        let thread = python().PyEval_SaveThread();
         let status = show(text.as_ptr(), &tensors, &raw mut changed);
-        (python().PyEval_RestoreThread)(thread);
+        python().PyEval_RestoreThread(thread);
         status
     };
     if status != Status::Ok {

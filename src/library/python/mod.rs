@@ -94,7 +94,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
         free: null_mut(),
     }));
     // SAFETY: a whole description, which stays.
-    unsafe { (python().PyModuleDef_Init)(definition) }
+    unsafe { python().PyModuleDef_Init(definition) }
 }
 
 /// Fills the new module.
@@ -110,7 +110,7 @@ unsafe extern "C" fn fill(module: *mut PyObject) -> c_int {
 fn fill_module(module: &Object) -> Result<()> {
     // SAFETY: this thread has an interpreter.
     let interpreter =
-        unsafe { (python().PyInterpreterState_GetID)((python().PyInterpreterState_Get)()) };
+        unsafe { python().PyInterpreterState_GetID(python().PyInterpreterState_Get()) };
     if interpreter != 0 {
         let why =
             c"libgraphpatch works in a process's first Python interpreter only, as torch does";
@@ -127,7 +127,7 @@ fn fill_module(module: &Object) -> Result<()> {
     for (name, part) in parts {
         // SAFETY: a module, a name and an object; it takes a reference of its own.
         let added = unsafe {
-            (python().PyModule_AddObjectRef)(module.address(), name.as_ptr(), part.address())
+            python().PyModule_AddObjectRef(module.address(), name.as_ptr(), part.address())
         };
         if added != 0 {
             return Err(object::Raised);

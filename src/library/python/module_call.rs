@@ -46,7 +46,10 @@ pub fn make_type() -> Result<Object> {
         },
     ];
     let slots = [
-        (raw::TP_CALL, python().PyVectorcall_Call as *mut c_void),
+        (
+            raw::TP_CALL,
+            python().functions.PyVectorcall_Call as *mut c_void,
+        ),
         (raw::TP_DESCR_GET, bind as *mut c_void),
         (raw::TP_GETATTRO, attribute as *mut c_void),
         (raw::TP_RICHCOMPARE, compare as *mut c_void),
@@ -72,7 +75,7 @@ pub fn make(given: &Object) -> Result<Object> {
     let (kind, original) = (given.element(0)?, given.element(1)?);
     let (fallback, is_torchs) = (given.element(2)?, given.element(3)?.is_true()?);
     // SAFETY: the type of `make_type`; the allocation is cleared.
-    let made = unsafe { Object::made((python().PyType_GenericAlloc)(kind.address(), 0)) }?;
+    let made = unsafe { Object::made(python().PyType_GenericAlloc(kind.address(), 0)) }?;
     // SAFETY: nobody else has seen it, and the type's objects are such.
     let callable = unsafe { &mut *made.address().cast::<ModuleCall>() };
     callable.vectorcall = called;
@@ -136,7 +139,7 @@ unsafe extern "C" fn bind(
         unsafe {
             match Object::borrowed(&object).filter(|object| !object.is_none()) {
                 None => fallback(callable).cloned(),
-                Some(object) => Object::made((python().PyMethod_New)(callable, object.address())),
+                Some(object) => Object::made(python().PyMethod_New(callable, object.address())),
             }
         }
     };
@@ -195,7 +198,7 @@ unsafe extern "C" fn compare(
                 true => seen(other)?.address(),
                 false => other,
             };
-            Object::made((python().PyObject_RichCompare)(own.address(), other, how))
+            Object::made(python().PyObject_RichCompare(own.address(), other, how))
         }
     };
     answer(work())
@@ -205,7 +208,7 @@ unsafe extern "C" fn hash(callable: *mut PyObject) -> isize {
     // SAFETY: Python holds it during the call.
     match unsafe { seen(callable) } {
         // SAFETY: alive.
-        Ok(function) => unsafe { (python().PyObject_Hash)(function.address()) },
+        Ok(function) => unsafe { python().PyObject_Hash(function.address()) },
         Err(_) => -1,
     }
 }
@@ -234,9 +237,9 @@ unsafe extern "C" fn clear(callable: *mut PyObject) -> c_int {
 unsafe extern "C" fn deallocate(callable: *mut PyObject) {
     // SAFETY: Python calls it with an object of the type that nobody holds.
     unsafe {
-        (python().PyObject_GC_UnTrack)(callable.cast());
+        python().PyObject_GC_UnTrack(callable.cast());
         if !(*callable.cast::<ModuleCall>()).weak.is_null() {
-            (python().PyObject_ClearWeakRefs)(callable);
+            python().PyObject_ClearWeakRefs(callable);
         }
         clear(callable);
         free(callable);

@@ -20,7 +20,7 @@ pub struct Object(NonNull<PyObject>);
 impl Clone for Object {
     fn clone(&self) -> Object {
         // SAFETY: alive, as this reference is.
-        unsafe { (python().Py_IncRef)(self.address()) };
+        unsafe { python().Py_IncRef(self.address()) };
         Object(self.0)
     }
 }
@@ -28,7 +28,7 @@ impl Clone for Object {
 impl Drop for Object {
     fn drop(&mut self) {
         // SAFETY: this reference was owned, and is not used any more.
-        unsafe { (python().Py_DecRef)(self.address()) };
+        unsafe { python().Py_DecRef(self.address()) };
     }
 }
 
@@ -75,7 +75,7 @@ impl Object {
 
     pub fn is_a(&self, kind: *mut PyObject) -> bool {
         // SAFETY: both are types.
-        self.kind() == kind || unsafe { (python().PyType_IsSubtype)(self.kind(), kind) } != 0
+        self.kind() == kind || unsafe { python().PyType_IsSubtype(self.kind(), kind) } != 0
     }
 
     pub fn is_none(&self) -> bool {
@@ -90,7 +90,7 @@ impl Object {
 
     pub fn is_true(&self) -> Result<bool> {
         // SAFETY: alive.
-        match unsafe { (python().PyObject_IsTrue)(self.address()) } {
+        match unsafe { python().PyObject_IsTrue(self.address()) } {
             -1 => Err(Raised),
             answer => Ok(answer != 0),
         }
@@ -98,26 +98,20 @@ impl Object {
 
     pub fn attribute(&self, name: &Object) -> Result<Object> {
         // SAFETY: both are alive, the name is a text.
-        unsafe { Object::made((python().PyObject_GetAttr)(self.address(), name.address())) }
+        unsafe { Object::made(python().PyObject_GetAttr(self.address(), name.address())) }
     }
 
     /// Calls it with a tuple of arguments and, maybe, a dict of named ones.
     pub fn call(&self, arguments: &Object, named: Option<&Object>) -> Result<Object> {
         let named = named.map_or(null_mut(), Object::address);
         // SAFETY: all are alive; the arguments are a tuple and a dict.
-        unsafe {
-            Object::made((python().PyObject_Call)(
-                self.address(),
-                arguments.address(),
-                named,
-            ))
-        }
+        unsafe { Object::made(python().PyObject_Call(self.address(), arguments.address(), named)) }
     }
 
     /// Calls it without an argument.
     pub fn call_bare(&self) -> Result<Object> {
         // SAFETY: alive; NULL stands for no arguments.
-        unsafe { Object::made((python().PyObject_CallObject)(self.address(), null_mut())) }
+        unsafe { Object::made(python().PyObject_CallObject(self.address(), null_mut())) }
     }
 
     /// The value of a key, where this is a dict.
@@ -126,7 +120,7 @@ impl Object {
             return Err(type_error(c"a dict was expected"));
         }
         // SAFETY: a dict and a key; what it answers is borrowed.
-        let found = unsafe { (python().PyDict_GetItemWithError)(self.address(), key.address()) };
+        let found = unsafe { python().PyDict_GetItemWithError(self.address(), key.address()) };
         // SAFETY: the dict holds it, and no code has run since.
         match unsafe { Object::borrowed(&found) } {
             Some(found) => Ok(Some(found.clone())),
@@ -138,7 +132,7 @@ impl Object {
     pub fn set_value(&self, key: &Object, value: &Object) -> Result<()> {
         // SAFETY: all are alive; what is no dict makes it raise.
         let set =
-            unsafe { (python().PyDict_SetItem)(self.address(), key.address(), value.address()) };
+            unsafe { python().PyDict_SetItem(self.address(), key.address(), value.address()) };
         if set == 0 { Ok(()) } else { Err(Raised) }
     }
 
@@ -148,8 +142,8 @@ impl Object {
         let mut found = Vec::new();
         // SAFETY: a dict, which no code changes meanwhile; what it answers is borrowed from it.
         unsafe {
-            let next = python().PyDict_Next;
-            while next(self.address(), &raw mut at, &raw mut key, &raw mut value) != 0 {
+            let dict = self.address();
+            while python().PyDict_Next(dict, &raw mut at, &raw mut key, &raw mut value) != 0 {
                 if let (Some(key), Some(value)) = (Object::borrowed(&key), Object::borrowed(&value))
                 {
                     found.push((key.clone(), value.clone()));
@@ -162,13 +156,13 @@ impl Object {
     /// The length of a tuple.
     pub fn tuple_length(&self) -> Result<usize> {
         // SAFETY: alive; what is no tuple makes it raise.
-        usize::try_from(unsafe { (python().PyTuple_Size)(self.address()) }).map_err(|_| Raised)
+        usize::try_from(unsafe { python().PyTuple_Size(self.address()) }).map_err(|_| Raised)
     }
 
     /// An element of a tuple.
     pub fn element(&self, index: usize) -> Result<Object> {
         // SAFETY: alive; what is no tuple, or too short, makes it raise.
-        let found = unsafe { (python().PyTuple_GetItem)(self.address(), index as isize) };
+        let found = unsafe { python().PyTuple_GetItem(self.address(), index as isize) };
         // SAFETY: the tuple holds it.
         unsafe { Object::borrowed(&found) }.cloned().ok_or(Raised)
     }
@@ -176,20 +170,20 @@ impl Object {
     /// The length of a list.
     pub fn list_length(&self) -> Result<usize> {
         // SAFETY: alive; what is no list makes it raise.
-        usize::try_from(unsafe { (python().PyList_Size)(self.address()) }).map_err(|_| Raised)
+        usize::try_from(unsafe { python().PyList_Size(self.address()) }).map_err(|_| Raised)
     }
 
     /// An element of a list.
     pub fn list_element(&self, index: usize) -> Result<Object> {
         // SAFETY: alive; what is no list, or too short, makes it raise.
-        let found = unsafe { (python().PyList_GetItem)(self.address(), index as isize) };
+        let found = unsafe { python().PyList_GetItem(self.address(), index as isize) };
         // SAFETY: the list holds it.
         unsafe { Object::borrowed(&found) }.cloned().ok_or(Raised)
     }
 
     pub fn unsigned(&self) -> Result<u64> {
         // SAFETY: alive; what is no such number makes it raise.
-        let number = unsafe { (python().PyLong_AsUnsignedLongLong)(self.address()) };
+        let number = unsafe { python().PyLong_AsUnsignedLongLong(self.address()) };
         if number == u64::MAX && occurred() {
             return Err(Raised);
         }
@@ -200,10 +194,10 @@ impl Object {
     pub fn text(&self) -> Option<&str> {
         let mut size = 0;
         // SAFETY: alive; what is no text makes it raise.
-        let text = unsafe { (python().PyUnicode_AsUTF8AndSize)(self.address(), &raw mut size) };
+        let text = unsafe { python().PyUnicode_AsUTF8AndSize(self.address(), &raw mut size) };
         if text.is_null() {
             // SAFETY: clears what it has raised.
-            unsafe { (python().PyErr_Clear)() };
+            unsafe { python().PyErr_Clear() };
             return None;
         }
         // SAFETY: UTF-8 of this size, which the object keeps.
@@ -214,7 +208,7 @@ impl Object {
 
 pub fn occurred() -> bool {
     // SAFETY: looks at this thread's exception.
-    !unsafe { (python().PyErr_Occurred)() }.is_null()
+    !unsafe { python().PyErr_Occurred() }.is_null()
 }
 
 /// Takes this thread's exception away, runs `body`, and sets the exception again.
@@ -222,11 +216,11 @@ pub fn saved(body: impl FnOnce()) {
     let (mut kind, mut value, mut traceback) = (null_mut(), null_mut(), null_mut());
     // SAFETY: three places of this function's.
     unsafe {
-        (python().PyErr_Fetch)(&raw mut kind, &raw mut value, &raw mut traceback);
+        python().PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut traceback);
     }
     body();
     // SAFETY: what was taken above goes back, in the place of what the body may have raised.
-    unsafe { (python().PyErr_Restore)(kind, value, traceback) };
+    unsafe { python().PyErr_Restore(kind, value, traceback) };
 }
 
 /// Raises a TypeError.
@@ -237,7 +231,7 @@ pub fn type_error(message: &CStr) -> Raised {
 /// Raises an exception of the class that CPython's variable `class` names.
 pub fn raise(class: *mut PyObject, message: &CStr) -> Raised {
     // SAFETY: the variable holds a class of exceptions.
-    unsafe { (python().PyErr_SetString)(*class.cast::<*mut PyObject>(), message.as_ptr()) };
+    unsafe { python().PyErr_SetString(*class.cast::<*mut PyObject>(), message.as_ptr()) };
     Raised
 }
 
@@ -261,36 +255,32 @@ fn of(immortal: *mut PyObject) -> Object {
 
 pub fn interned(text: &CStr) -> Result<Object> {
     // SAFETY: a text that ends with NUL.
-    unsafe { Object::made((python().PyUnicode_InternFromString)(text.as_ptr())) }
+    unsafe { Object::made(python().PyUnicode_InternFromString(text.as_ptr())) }
 }
 
 /// Python's `id()`.
 pub fn id(object: &Object) -> Result<Object> {
     // SAFETY: only the address is read.
-    unsafe {
-        Object::made((python().PyLong_FromVoidPtr)(
-            object.address().cast::<c_void>(),
-        ))
-    }
+    unsafe { Object::made(python().PyLong_FromVoidPtr(object.address().cast::<c_void>())) }
 }
 
 pub fn number(value: u64) -> Result<Object> {
     // SAFETY: makes a number.
-    unsafe { Object::made((python().PyLong_FromUnsignedLongLong)(value)) }
+    unsafe { Object::made(python().PyLong_FromUnsignedLongLong(value)) }
 }
 
 pub fn dict() -> Result<Object> {
     // SAFETY: makes a dict.
-    unsafe { Object::made((python().PyDict_New)()) }
+    unsafe { Object::made(python().PyDict_New()) }
 }
 
 pub fn tuple<'a>(elements: impl ExactSizeIterator<Item = &'a Object>) -> Result<Object> {
     // SAFETY: makes a tuple, whose places are filled below before anybody sees it.
-    let made = unsafe { Object::made((python().PyTuple_New)(elements.len() as isize)) }?;
+    let made = unsafe { Object::made(python().PyTuple_New(elements.len() as isize)) }?;
     for (index, element) in elements.enumerate() {
         // SAFETY: a new tuple that has this place; it takes the reference.
         unsafe {
-            (python().PyTuple_SetItem)(made.address(), index as isize, element.clone().give());
+            python().PyTuple_SetItem(made.address(), index as isize, element.clone().give());
         }
     }
     Ok(made)

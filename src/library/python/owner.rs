@@ -35,7 +35,7 @@ pub fn make(given: &Object) -> Result<Object> {
     let (kind, release) = (given.element(0)?, given.element(1)?.unsigned()?);
     let address = given.element(2)?.unsigned()?;
     // SAFETY: the package passes the type above; the allocation is cleared.
-    let made = unsafe { Object::made((python().PyType_GenericAlloc)(kind.address(), 0)) }?;
+    let made = unsafe { Object::made(python().PyType_GenericAlloc(kind.address(), 0)) }?;
     // SAFETY: nobody else has seen it, and it is of this type.
     let owner = unsafe { &mut *made.address().cast::<Owner>() };
     (owner.free, owner.address) = (release, address);
@@ -53,9 +53,9 @@ unsafe extern "C" fn deallocate(object: *mut PyObject) {
         // The GIL is not held meanwhile, since freeing may wait for another thread.
         unsafe {
             let release: Free = std::mem::transmute(release as usize);
-            let thread = (python().PyEval_SaveThread)();
+            let thread = python().PyEval_SaveThread();
             release(std::ptr::with_exposed_provenance_mut(address as usize));
-            (python().PyEval_RestoreThread)(thread);
+            python().PyEval_RestoreThread(thread);
         }
     }
     // SAFETY: it holds nothing, and nobody uses it any more.

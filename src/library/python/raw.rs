@@ -106,83 +106,123 @@ pub(crate) fn find_symbol(symbol: &CStr) -> Option<*mut c_void> {
     (!found.is_null()).then_some(found)
 }
 
+/// Keeps a thread where it is, when Python ends it in the middle of a call: an interpreter that is being shut down ends daemon
+/// threads by `pthread_exit` as soon as they ask for the GIL (CPython 3.14 lets them hang). That unwinds the stack. The unwinding
+/// may not go through Rust, and what it would drop belongs to Python.
+struct Stays;
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Runs `body`, which calls code that may take the GIL.
+pub fn stays<T>(body: impl FnOnce() -> T) -> T {
+    let stays = Stays;
+    let result = body();
+    std::mem::forget(stays);
+    result
+}
+
 macro_rules! table {
-    (functions { $($name:ident($($argument:ty),*) -> $result:ty;)* }
+    (functions { $($name:ident($($given:ident: $argument:ty),*) -> $result:ty;)* }
      types { $($kind:ident: $kind_symbol:literal;)* }) => {
-        /// CPython, as it was found.
+        /// CPython's functions, as they were found.
         #[allow(non_snake_case, reason = "CPython's own names")]
+        pub struct Functions {
+            $(pub $name: unsafe extern "C-unwind" fn($($argument),*) -> $result,)*
+        }
+
+        /// CPython, as it was found. Its methods call the functions.
         pub struct Table {
-            $(pub $name: unsafe extern "C" fn($($argument),*) -> $result,)*
+            pub functions: Functions,
             $(pub $kind: *mut PyObject,)*
         }
 
+        #[allow(non_snake_case, dead_code, reason = "CPython's own names; some are given to Python, and not called here")]
         impl Table {
             fn find() -> Option<Table> {
                 Some(Table {
-                    $($name: {
-                        let name = concat!(stringify!($name), "\0");
-                        let symbol = find_symbol(CStr::from_bytes_with_nul(name.as_bytes()).ok()?)?;
-                        // SAFETY: CPython declares the function with this signature since 3.10.
-                        unsafe {
-                            std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> $result>(symbol)
-                        }
-                    },)*
+                    functions: Functions {
+                        $($name: {
+                            let name = concat!(stringify!($name), "\0");
+                            let symbol = find_symbol(CStr::from_bytes_with_nul(name.as_bytes()).ok()?)?;
+                            // SAFETY: CPython declares the function with this signature since 3.10.
+                            unsafe {
+                                std::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn($($argument),*) -> $result>(symbol)
+                            }
+                        },)*
+                    },
                     $($kind: find_symbol($kind_symbol)?.cast(),)*
                 })
             }
+
+            $(
+                /// # Safety
+                ///
+                /// That of CPython's function.
+                #[inline]
+                pub unsafe fn $name(&self, $($given: $argument),*) -> $result {
+                    // SAFETY: by this function's contract.
+                    stays(|| unsafe { (self.functions.$name)($($given),*) })
+                }
+            )*
         }
     };
 }
 
 table! {
     functions {
-        Py_IncRef(*mut PyObject) -> ();
-        Py_DecRef(*mut PyObject) -> ();
-        PyObject_GetAttr(*mut PyObject, *mut PyObject) -> *mut PyObject;
-        PyObject_Hash(*mut PyObject) -> isize;
-        PyObject_RichCompare(*mut PyObject, *mut PyObject, c_int) -> *mut PyObject;
-        PyObject_IsTrue(*mut PyObject) -> c_int;
-        PyObject_Call(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
-        PyObject_CallObject(*mut PyObject, *mut PyObject) -> *mut PyObject;
-        PyObject_VectorcallMethod(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
-        PyVectorcall_Call(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
-        PyObject_GC_UnTrack(*mut c_void) -> ();
-        PyObject_ClearWeakRefs(*mut PyObject) -> ();
-        PyMethod_New(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        Py_IncRef(a: *mut PyObject) -> ();
+        Py_DecRef(a: *mut PyObject) -> ();
+        PyObject_GetAttr(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject;
+        PyObject_Hash(a: *mut PyObject) -> isize;
+        PyObject_RichCompare(a: *mut PyObject, b: *mut PyObject, c: c_int) -> *mut PyObject;
+        PyObject_IsTrue(a: *mut PyObject) -> c_int;
+        PyObject_Call(a: *mut PyObject, b: *mut PyObject, c: *mut PyObject) -> *mut PyObject;
+        PyObject_CallObject(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject;
+        PyObject_VectorcallMethod(a: *mut PyObject, b: *const *mut PyObject, c: usize, d: *mut PyObject) -> *mut PyObject;
+        PyVectorcall_Call(a: *mut PyObject, b: *mut PyObject, c: *mut PyObject) -> *mut PyObject;
+        PyObject_GC_UnTrack(a: *mut c_void) -> ();
+        PyObject_ClearWeakRefs(a: *mut PyObject) -> ();
+        PyMethod_New(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject;
         PyDict_New() -> *mut PyObject;
-        PyDict_GetItemWithError(*mut PyObject, *mut PyObject) -> *mut PyObject;
-        PyDict_SetItem(*mut PyObject, *mut PyObject, *mut PyObject) -> c_int;
-        PyDict_Next(*mut PyObject, *mut isize, *mut *mut PyObject, *mut *mut PyObject) -> c_int;
-        PyTuple_New(isize) -> *mut PyObject;
-        PyTuple_SetItem(*mut PyObject, isize, *mut PyObject) -> c_int;
-        PyTuple_GetItem(*mut PyObject, isize) -> *mut PyObject;
-        PyTuple_Size(*mut PyObject) -> isize;
-        PyList_GetItem(*mut PyObject, isize) -> *mut PyObject;
-        PyList_Size(*mut PyObject) -> isize;
-        PyLong_FromVoidPtr(*mut c_void) -> *mut PyObject;
-        PyLong_FromUnsignedLongLong(u64) -> *mut PyObject;
-        PyLong_AsUnsignedLongLong(*mut PyObject) -> u64;
-        PyLong_AsLongLongAndOverflow(*mut PyObject, *mut c_int) -> i64;
-        PyFloat_AsDouble(*mut PyObject) -> f64;
-        PyUnicode_InternFromString(*const c_char) -> *mut PyObject;
-        PyUnicode_AsUTF8AndSize(*mut PyObject, *mut isize) -> *const c_char;
+        PyDict_GetItemWithError(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject;
+        PyDict_SetItem(a: *mut PyObject, b: *mut PyObject, c: *mut PyObject) -> c_int;
+        PyDict_Next(a: *mut PyObject, b: *mut isize, c: *mut *mut PyObject, d: *mut *mut PyObject) -> c_int;
+        PyTuple_New(a: isize) -> *mut PyObject;
+        PyTuple_SetItem(a: *mut PyObject, b: isize, c: *mut PyObject) -> c_int;
+        PyTuple_GetItem(a: *mut PyObject, b: isize) -> *mut PyObject;
+        PyTuple_Size(a: *mut PyObject) -> isize;
+        PyList_GetItem(a: *mut PyObject, b: isize) -> *mut PyObject;
+        PyList_Size(a: *mut PyObject) -> isize;
+        PyLong_FromVoidPtr(a: *mut c_void) -> *mut PyObject;
+        PyLong_FromUnsignedLongLong(a: u64) -> *mut PyObject;
+        PyLong_AsUnsignedLongLong(a: *mut PyObject) -> u64;
+        PyLong_AsLongLongAndOverflow(a: *mut PyObject, b: *mut c_int) -> i64;
+        PyFloat_AsDouble(a: *mut PyObject) -> f64;
+        PyUnicode_InternFromString(a: *const c_char) -> *mut PyObject;
+        PyUnicode_AsUTF8AndSize(a: *mut PyObject, b: *mut isize) -> *const c_char;
         PyErr_Occurred() -> *mut PyObject;
         PyErr_Clear() -> ();
-        PyErr_Fetch(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject) -> ();
-        PyErr_NormalizeException(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject) -> ();
-        PyErr_Restore(*mut PyObject, *mut PyObject, *mut PyObject) -> ();
-        PyException_SetTraceback(*mut PyObject, *mut PyObject) -> c_int;
-        PyErr_SetString(*mut PyObject, *const c_char) -> ();
+        PyErr_Fetch(a: *mut *mut PyObject, b: *mut *mut PyObject, c: *mut *mut PyObject) -> ();
+        PyErr_NormalizeException(a: *mut *mut PyObject, b: *mut *mut PyObject, c: *mut *mut PyObject) -> ();
+        PyErr_Restore(a: *mut PyObject, b: *mut PyObject, c: *mut PyObject) -> ();
+        PyException_SetTraceback(a: *mut PyObject, b: *mut PyObject) -> c_int;
+        PyErr_SetString(a: *mut PyObject, b: *const c_char) -> ();
         PyEval_SaveThread() -> *mut c_void;
-        PyEval_RestoreThread(*mut c_void) -> ();
+        PyEval_RestoreThread(a: *mut c_void) -> ();
         PyInterpreterState_Get() -> *mut c_void;
-        PyInterpreterState_GetID(*mut c_void) -> i64;
-        PyType_FromSpec(*mut Spec) -> *mut PyObject;
-        PyType_GenericAlloc(*mut PyObject, isize) -> *mut PyObject;
-        PyType_GetSlot(*mut PyObject, c_int) -> *mut c_void;
-        PyType_IsSubtype(*mut PyObject, *mut PyObject) -> c_int;
-        PyModuleDef_Init(*mut ModuleDefinition) -> *mut PyObject;
-        PyModule_AddObjectRef(*mut PyObject, *const c_char, *mut PyObject) -> c_int;
+        PyInterpreterState_GetID(a: *mut c_void) -> i64;
+        PyType_FromSpec(a: *mut Spec) -> *mut PyObject;
+        PyType_GenericAlloc(a: *mut PyObject, b: isize) -> *mut PyObject;
+        PyType_GetSlot(a: *mut PyObject, b: c_int) -> *mut c_void;
+        PyType_IsSubtype(a: *mut PyObject, b: *mut PyObject) -> c_int;
+        PyModuleDef_Init(a: *mut ModuleDefinition) -> *mut PyObject;
+        PyModule_AddObjectRef(a: *mut PyObject, b: *const c_char, c: *mut PyObject) -> c_int;
     }
     types {
         none: c"_Py_NoneStruct";

@@ -103,7 +103,7 @@ pub unsafe fn make(
     numbers: [u64; 2],
 ) -> Result<Object> {
     // SAFETY: a class that Python made; the allocation is cleared, so its places are empty.
-    let made = unsafe { Object::made((python().PyType_GenericAlloc)(class.address(), 0)) }?;
+    let made = unsafe { Object::made(python().PyType_GenericAlloc(class.address(), 0)) }?;
     // SAFETY: nobody else has seen it; by this function's contract it begins like this.
     let record = unsafe { &mut *made.address().cast::<Record>() };
     record.objects = objects;
@@ -161,7 +161,7 @@ pub fn new_type(
         slots: slots.as_mut_ptr(),
     };
     // SAFETY: a whole description, which is read during the call only; names are static.
-    unsafe { Object::made((python().PyType_FromSpec)(&raw mut spec)) }
+    unsafe { Object::made(python().PyType_FromSpec(&raw mut spec)) }
 }
 
 /// Tells the garbage collector of what a record holds.
@@ -215,7 +215,7 @@ unsafe extern "C" fn clear(record: *mut PyObject) -> c_int {
 unsafe extern "C" fn deallocate(record: *mut PyObject) {
     // SAFETY: Python calls it with a record that nobody holds.
     unsafe {
-        (python().PyObject_GC_UnTrack)(record.cast());
+        python().PyObject_GC_UnTrack(record.cast());
         clear(record);
         free(record);
     }
@@ -230,9 +230,9 @@ pub unsafe fn free(object: *mut PyObject) {
     // SAFETY: by this function's contract; every type has such a slot.
     unsafe {
         let kind = (*object).kind;
-        let slot = (python().PyType_GetSlot)(kind, raw::TP_FREE);
+        let slot = python().PyType_GetSlot(kind, raw::TP_FREE);
         let free: unsafe extern "C" fn(*mut c_void) = std::mem::transmute(slot);
         free(object.cast());
-        (python().Py_DecRef)(kind);
+        python().Py_DecRef(kind);
     }
 }

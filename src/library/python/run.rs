@@ -51,17 +51,17 @@ fn failed(state: &State, begun: &Object) -> Raised {
         (null_mut(), null_mut(), null_mut());
     // SAFETY: takes this thread's exception, and makes an object of it.
     let error = unsafe {
-        (python().PyErr_Fetch)(&raw mut kind, &raw mut value, &raw mut traceback);
-        (python().PyErr_NormalizeException)(&raw mut kind, &raw mut value, &raw mut traceback);
+        python().PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut traceback);
+        python().PyErr_NormalizeException(&raw mut kind, &raw mut value, &raw mut traceback);
         if !traceback.is_null() && !value.is_null() {
-            (python().PyException_SetTraceback)(value, traceback);
+            python().PyException_SetTraceback(value, traceback);
         }
         Object::borrowed(&value).cloned().unwrap_or_else(none)
     };
     let ended = tuple([begun, &error].into_iter()).and_then(|all| state.failed.call(&all, None));
     match ended {
         // SAFETY: gives back what was taken.
-        Ok(_) => unsafe { (python().PyErr_Restore)(kind, value, traceback) },
+        Ok(_) => unsafe { python().PyErr_Restore(kind, value, traceback) },
         // SAFETY: what was taken, which another exception has replaced.
         Err(Raised) => unsafe {
             for held in [kind, value, traceback] {

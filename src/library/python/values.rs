@@ -81,7 +81,7 @@ impl Flat {
             self.add_number(value)?;
         } else if kind == python.float {
             // SAFETY: it is a float.
-            let number = unsafe { (python.PyFloat_AsDouble)(value.address()) };
+            let number = unsafe { python.PyFloat_AsDouble(value.address()) };
             let _ = write!(self.text, "F{number};");
         } else if kind == python.text {
             self.add_text(value)?;
@@ -150,7 +150,7 @@ impl Flat {
         let mut overflow: c_int = 0;
         // SAFETY: it is an int.
         let number =
-            unsafe { (python().PyLong_AsLongLongAndOverflow)(value.address(), &raw mut overflow) };
+            unsafe { python().PyLong_AsLongLongAndOverflow(value.address(), &raw mut overflow) };
         if overflow != 0 {
             return Err(Stop::NotPlain);
         }

@@ -9,6 +9,9 @@
 #include <ATen/core/stack.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <cxxabi.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <iterator>
 #include <memory>
@@ -77,6 +80,19 @@ inline at::Tensor tensor_at(const void* impl) {
     return at::Tensor();
   auto* tensor = static_cast<c10::TensorImpl*>(const_cast<void*>(impl));
   return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor));
+}
+
+// Calls a function of a host's, which may be Python's. An interpreter that is being shut down ends the thread in there when the
+// function asks for the GIL, by pthread_exit, which unwinds the stack. That may go neither through functions of libtorch that
+// throw nothing nor through the core, so the thread stays where it is.
+template <class Body>
+auto call_a_host(Body body) {
+  try {
+    return body();
+  } catch (abi::__forced_unwind&) {
+    for (;;)
+      ::pause();
+  }
 }
 
 // gp_torch_callback of the C header.

@@ -37,7 +37,7 @@ static at::Tensor ask(Request& request, const at::Tensor& tensor) {
   int status;
   {
     Apart apart;
-    status = answerer.load()(&request, tensor.unsafeGetTensorImpl(), &made);
+    status = call_a_host([&] { return answerer.load()(&request, tensor.unsafeGetTensorImpl(), &made); });
   }
   TORCH_CHECK(status == 0, request.text ? request.text : "the DTensor could not be taken apart");
   return tensor_at(made);

@@ -99,8 +99,8 @@ static at::Tensor call_user(const GpTarget& target, at::Tensor part) {
   int status;
   {
     Apart apart;
-    status = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback)(target.user, &shown.managed,
-                                                                                                    &made);
+    const auto function = reinterpret_cast<int (*)(void*, DlManagedTensor*, DlManagedTensor**)>(target.callback);
+    status = call_a_host([&] { return function(target.user, &shown.managed, &made); });
   }
   at::Tensor result = made ? dlpack::take(made) : at::Tensor();
   TORCH_CHECK(status == 0, "the function returned ", status);
@@ -114,7 +114,7 @@ static at::Tensor call_host(TorchCallback callback, void* user, const at::Tensor
   int status;
   {
     Apart apart;
-    status = callback(user, shown, &made);
+    status = call_a_host([&] { return callback(user, shown, &made); });
   }
   TORCH_CHECK(status == 0, "the function returned ", status);
   return tensor_at(made);

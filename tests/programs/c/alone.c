@@ -662,6 +662,8 @@ static void check_null(gp_session *session, const char *file) {
   gp_root_free(NULL);
   gp_scope_free(NULL);
   gp_snapshot_free(NULL);
+  gp_aside_free(NULL);
+  null(gp_calls_set_aside(NULL)), ok(gp_calls_take_up(NULL));
   null(gp_session_note(session, NULL));
   null(gp_frames_add(NULL, "x.c", 1, "x", "x"));
   null(gp_graphs_code(NULL, 0, NULL, &text)), null(gp_graphs_code(graphs, 0, NULL, NULL));

@@ -8,6 +8,7 @@
 #include "check.h"
 
 #include <pthread.h>
+#include <ucontext.h>
 
 #include "model.h"
 
@@ -834,6 +835,95 @@ static void check_parts(gp_session *session, gp_session *other) {
   gp_snapshot_free(p.from);
 }
 
+/* --- fibers -------------------------------------------------------------------------------------------------------- */
+
+/* A second stack on the same thread, with a run of its own that it leaves in its middle. */
+typedef struct {
+  ucontext_t thread, own;
+  gp_session *session;
+  char stack[1 << 18];
+} fiber;
+
+static fiber second;
+
+/* Leaves this fiber's calls in their middle for the other one's. */
+static void switch_to(ucontext_t *from, ucontext_t *to) {
+  gp_aside *aside;
+  ok(gp_calls_set_aside(&aside));
+  require(swapcontext(from, to) == 0, "a fiber");
+  ok(gp_calls_take_up(aside));
+}
+
+static void run_in_fiber(void) {
+  uint32_t wants;
+  is(relu(), plain(), "no run is open here");
+  ok(gp_run_open(second.session, net, &wants, NULL));
+  entered(layer);
+  is(relu(), full(5), "the first relu of the fiber");
+  switch_to(&second.own, &second.thread);
+  is(relu(), full(6), "the second relu of the fiber");
+  ok(gp_scope_leave());
+  ok(gp_run_end());
+  is(relu(), plain(), "the fiber's run has ended");
+}
+
+/* The function of a thread. */
+static void *take_up_elsewhere(void *aside) {
+  refused(GP_STATUS_STATE, gp_calls_take_up(aside));
+  says("another thread");
+  return NULL;
+}
+
+/* A run that is left in its middle for another one on the same thread is set aside meanwhile. */
+static void check_aside(gp_session *session, gp_session *other) {
+  gp_aside *aside = (gp_aside *)session;
+  uint64_t ended = runs(session);
+  uint32_t wants;
+  pthread_t thread;
+
+  ok(gp_calls_set_aside(&aside));
+  require(aside == NULL, "no call is under way");
+  ok(gp_calls_take_up(NULL));
+  patch(session, "layer.relu=replace:1"), patch(session, "layer.relu_1=replace:2");
+  patch(other, "layer.relu=replace:5"), patch(other, "layer.relu_1=replace:6");
+  second.session = other;
+  require(getcontext(&second.own) == 0, "a fiber");
+  second.own.uc_stack.ss_sp = second.stack, second.own.uc_stack.ss_size = sizeof second.stack;
+  second.own.uc_link = &second.thread;
+  makecontext(&second.own, run_in_fiber, 0);
+
+  ok(gp_run_open(session, net, &wants, NULL));
+  entered(layer);
+  is(relu(), full(1), "the first relu");
+  switch_to(&second.thread, &second.own);
+  is(relu(), full(2), "the second relu");
+  switch_to(&second.thread, &second.own);
+  is(relu(), plain(), "the third relu");
+  ok(gp_calls_set_aside(&aside));
+  is(relu(), plain(), "no run is open");
+  require(pthread_create(&thread, NULL, take_up_elsewhere, aside) == 0 && pthread_join(thread, NULL) == 0, "a thread");
+  ok(gp_run_open(other, net, &wants, NULL));
+  refused(GP_STATUS_STATE, gp_calls_take_up(aside));
+  says("are under way");
+  ok(gp_run_end());
+  ok(gp_calls_take_up(aside));
+  refused(GP_STATUS_ARGUMENT, gp_calls_take_up(aside));
+  says("freed");
+  ok(gp_scope_leave());
+  is(relu(), plain(), "behind the layer");
+  require(runs(session) == ended, "the run has not ended");
+  ok(gp_calls_set_aside(&aside));
+  gp_aside_free(aside);
+  require(runs(session) == ended + 1, "a run that nobody goes on with has ended");
+  is(relu(), plain(), "no run is open");
+
+  ok(gp_run_decline(true));
+  ok(gp_calls_set_aside(&aside));
+  require(aside != NULL, "a call of which nothing is wanted is under way");
+  ok(gp_calls_take_up(aside));
+  ok(gp_run_decline(false));
+}
+
 /* --- source, notes, JSON ------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -1311,7 +1401,7 @@ int main(int argc, char **argv) {
   check_source(session, argv[1]);
   gp_session_close(session);
   void (*const together[])(gp_session *, gp_session *) = {
-      check_nested, check_threads, check_snapshot, check_parts, check_custom};
+      check_nested, check_threads, check_snapshot, check_parts, check_aside, check_custom};
   for (size_t i = 0; i < sizeof together / sizeof *together; ++i) {
     session = opened();
     other = opened();

@@ -69,6 +69,11 @@ impl gp_value_kind {
 pub struct gp_value_kind(pub u32);
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct gp_aside {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct gp_frames {
     _unused: [u8; 0],
 }
@@ -431,6 +436,9 @@ unsafe extern "C" {
     pub fn gp_run_decline(on: bool) -> gp_status;
     pub fn gp_scope_enter(path: *const ::std::os::raw::c_char) -> gp_status;
     pub fn gp_scope_leave() -> gp_status;
+    pub fn gp_calls_set_aside(out: *mut *mut gp_aside) -> gp_status;
+    pub fn gp_calls_take_up(aside: *mut gp_aside) -> gp_status;
+    pub fn gp_aside_free(aside: *mut gp_aside);
     pub fn gp_torch_load() -> gp_status;
     pub fn gp_root_new(
         name: *const ::std::os::raw::c_char,

@@ -1,0 +1,116 @@
+"""Programs with greenlets (gevent, eventlet): they leave a model's call in its middle, and make others on the same thread
+before they go on with it. While a run is under way, a function is called at each switch. It sets aside what is known of
+the calls of the one greenlet, and takes up what is known of the other's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import _generation, _hooked
+from ._library import check, lib
+from ._modules import note_failure
+from ._native import native
+from ._root import Cold
+from ._thread import Frame, Thread, thread
+
+_modules = sys.modules
+
+Greenlets = tuple[Any, Any]
+Trace = Callable[[str, Greenlets], Any]
+
+
+class _Calls(NamedTuple):
+    """The calls of a greenlet that are under way."""
+
+    # The address of the library's object; None if the library knows of no call.
+    aside: int | None
+    frame: Frame | Cold | None
+    # The attributes of `thread`.
+    state: dict[str, Any]
+    hooked: list[_hooked.HookedCall]
+    part: _generation.TextPart | None
+
+
+class _Switches:
+    """What greenlet calls on this thread at each switch, after it.
+
+    Args:
+        before: The function that the program had there.
+    """
+
+    def __init__(self, before: Trace | None) -> None:
+        self.before = before
+        # By the greenlet's id. The greenlet itself must not be held: it ends when nobody holds it, by a switch.
+        self.calls: dict[int, _Calls] = {}
+
+    def __call__(self, event: str, greenlets: Greenlets) -> None:
+        try:
+            left, entered = greenlets
+            calls = _set_aside()
+            if calls is not None:
+                self.calls[id(left)] = calls
+            calls = self.calls.pop(id(entered), None)
+            if calls is not None:
+                _take_up(calls)
+        except Exception as error:  # a failure of this library must not end the program
+            note_failure("calls of models in greenlets", "they are mixed up", error)
+        finally:
+            if self.before is not None:
+                self.before(event, greenlets)
+
+
+def see_switches() -> None:
+    """Called when a run begins in a program that has loaded greenlet."""
+    greenlet = _modules["greenlet"]
+    trace = getattr(greenlet, "gettrace", None)  # None also while the module is being loaded
+    before = None if trace is None else trace()
+    if trace is not None and type(before) is not _Switches:
+        greenlet.settrace(_Switches(before))
+
+
+def ignore_switches() -> None:
+    """Called when a run has ended in such a program."""
+    if thread.frame is not None:  # it was a run inside of another one
+        return
+    greenlet = _modules["greenlet"]
+    trace = getattr(greenlet, "gettrace", None)
+    now = None if trace is None else trace()
+    if type(now) is _Switches and not now.calls:
+        greenlet.settrace(now.before)
+
+
+def _set_aside() -> _Calls | None:
+    """Takes this thread's calls from it. None if there are none."""
+    address = ctypes.c_void_p()
+    check(lib.gp_calls_set_aside(ctypes.byref(address)))
+    frame = thread.frame
+    if address.value is None and frame is None:
+        return None
+    calls = _Calls(address.value, frame, dict(vars(thread)), _hooked.calls.open, _generation.state.part)
+    vars(thread).clear()
+    Thread.__init__(thread)
+    thread.frame = None
+    _tell_extension()
+    _hooked.calls.open = []
+    _generation.state.part = None
+    return calls
+
+
+def _take_up(calls: _Calls) -> None:
+    """Gives this thread the calls back."""
+    check(lib.gp_calls_take_up(calls.aside))
+    vars(thread).update(calls.state)
+    thread.frame = calls.frame
+    _tell_extension()
+    _hooked.calls.open = calls.hooked
+    _generation.state.part = calls.part
+
+
+def _tell_extension() -> None:
+    if native is not None:
+        native.in_compiled(thread.compiled is not None)
+        native.settling(bool(thread.settling))

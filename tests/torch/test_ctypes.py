@@ -111,6 +111,12 @@ def without_libtorch(folder: Path) -> None:
     with refused("TORCH"):
         gp.run_begin("model")
     gp.run_decline(True)
+    aside = gp.new("calls_set_aside")
+    assert aside and not gp.new("calls_set_aside")
+    gp.calls_take_up(aside)
+    with refused("ARGUMENT", "freed"):
+        gp.calls_take_up(aside)
+    gp.aside_free(gp.new("calls_set_aside"))
     gp.run_decline(False)
     gp.session_inside(session, "attention", True)
     with refused("ARGUMENT", "softmax"):

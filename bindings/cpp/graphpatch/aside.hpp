@@ -8,9 +8,10 @@
 namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
-// Sets aside the calls that are under way on this thread, from the line where this stands until the block ends. It stands around
-// each switch to another fiber; without it, the calls that the other one makes are taken for parts of these. Where no call is under
-// way, it does nothing. The fiber has to go on on the same thread: otherwise its runs end here, and a note says so.
+// Sets aside the calls that are under way on this thread, from the line where this stands until the block ends. It stands
+// around each switch to another fiber; without it, the calls that the other one makes are taken for parts of these. Where no
+// call is under way, it does nothing. The fiber has to go on on the same thread: otherwise its runs end here, and a note says
+// so.
 //
 //   {
 //       graphpatch::CallsAside aside;

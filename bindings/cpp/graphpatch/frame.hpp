@@ -189,9 +189,10 @@ private:
         }
         for (Frame* inner = current; inner; inner = inner->outer)
             if (inner->outer == &frame_) inner->outer = frame_.outer;
-        gp_session_note(nullptr,
-                        "calls on one thread ended in another order than they began, as fibers make them: they were taken for parts "
-                        "of each other; put a graphpatch::CallsAside around each switch to another fiber");
+        gp_session_note(
+            nullptr,
+            "calls on one thread ended in another order than they began, as fibers make them: they were taken for parts "
+            "of each other; put a graphpatch::CallsAside around each switch to another fiber");
     }
 
     // Returns false if a run is open on this thread that was not begun by the C++ binding.

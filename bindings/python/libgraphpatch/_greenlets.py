@@ -1,6 +1,6 @@
-"""Programs with greenlets (gevent, eventlet): they leave a model's call in its middle, and make others on the same thread
-before they go on with it. While a run is under way, a function is called at each switch. It sets aside what is known of
-the calls of the one greenlet, and takes up what is known of the other's.
+"""Programs with greenlets (gevent, eventlet): they leave a model's call in its middle, and make others on the same
+thread before they go on with it. While a run is under way, a function is called at each switch. It sets aside what is
+known of the calls of the one greenlet, and takes up what is known of the other's.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The interpreter's own classes for threads. gevent and eventlet put others in their place, which belong to greenlets: a
-program that has done so before this package is imported would get these.
+"""The interpreter's own classes for threads. gevent and eventlet put others in their place, which belong to greenlets.
+A program may have done so before it imports this package.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ void interleaved() {
     gp::Session session;
     gp::Root first_root(one, "One"), second_root(two, "Two");
     const auto recording = session.recording();
-    auto patches = session.patches({gp::add("One:first.output", 1), gp::add("One:last.output", 2), gp::add("Two:last.output", 4)});
+    auto patches =
+        session.patches({gp::add("One:first.output", 1), gp::add("One:last.output", 2), gp::add("Two:last.output", 4)});
     Tensor results[3];
     Fiber a([&](Fiber& own) { results[0] = one(x, pausing(own)); });
     Fiber b([&](Fiber& own) { results[1] = two(x, pausing(own)); });

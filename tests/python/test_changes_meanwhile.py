@@ -6,7 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from libgraphpatch import AddPatch, CustomPatch, Patch, PatchableGraph, ProbePatch, RecordPatch, ReplacePatch, ZeroPatch
+from libgraphpatch._captured import Captured
 from libgraphpatch._watched import watched
 from libgraphpatch.flow import SkipPatch
 from nets import same
@@ -394,3 +395,26 @@ def test_what_is_wanted_of_a_run_is_not_what_is_wanted_of_another() -> None:
             for _ in range(4):
                 call()  # the compiled code gets taps
     assert same(result.result(TIMEOUT), expected)
+
+
+def test_a_block_that_opens_while_a_compiled_function_is_looked_at(
+    nothing_compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs of such a call have the patches of the block, or the call has none of them."""
+    part = Part()
+    function = torch.compile(lambda x: torch.exp(part(x)), backend="eager")
+    expected = torch.exp(part(X) + 1)
+    pg = PatchableGraph(part, X)
+    patch = AddPatch(value=1.0)
+    looks = Captured._look
+
+    with pg.patch({"output": ProbePatch()}), ExitStack() as later, ThreadPoolExecutor(1) as pool:
+        function(X)
+
+        def look(self: Captured, *args: Any) -> None:
+            looks(self, *args)
+            block = pg.patch({"output": patch})
+            pool.submit(later.enter_context, block).result(TIMEOUT)
+
+        monkeypatch.setattr(Captured, "_look", look)
+        assert same(function(X), expected)

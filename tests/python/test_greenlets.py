@@ -83,7 +83,7 @@ KINDS = [Whole, InTheMiddle, Direct, Hooked, Checkpointed]
 
 
 @pytest.fixture(autouse=True)
-def no_trace_is_left() -> Iterator[None]:
+def no_trace_is_left(nothing_compiled: None) -> Iterator[None]:
     yield
     assert greenlet.gettrace() is None
 

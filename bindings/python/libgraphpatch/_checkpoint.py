@@ -92,7 +92,9 @@ def _resumed(snapshot: _Snapshot, function: Callable[..., Any], args: Any, kwarg
         return _apart(snapshot.frame.root.cold, function, args, kwargs)
     old = snapshot.frame
     by_parameter = GP_WANTS_PARAMETERS if old.by_parameter else 0
-    thread.frame = Frame(old.root, old.module, old.outer, answer.wants | by_parameter, answer.plan)
+    frame = Frame(old.root, old.module, old.outer, answer.wants | by_parameter, answer.plan)
+    frame.tree = old.tree
+    thread.frame = frame
     try:
         with watched.in_a_run(snapshot):
             return function(*args, **kwargs)

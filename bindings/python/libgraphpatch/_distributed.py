@@ -99,7 +99,7 @@ def _gathering(original: Callable[..., Any]) -> Callable[..., Any]:
         with hidden(True):
             result = original(self, *args, **kwargs)
         if type(frame) is Frame and frame.by_parameter:
-            identities = frame.root.tree.identities()
+            identities = frame.root.identities(frame.tree)
             check(lib.gp_run_parameters(identities, len(identities)))
         return result
 

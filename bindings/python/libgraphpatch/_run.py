@@ -135,7 +135,7 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun | None:
             lib.gp_run_decline(True)
             return begun
         thread.caller = caller
-        thread.frame = Frame(root, module, None, wants, plan) if wants & GP_WANTS_INSIDE else root.cold
+        thread.frame = _first_frame(root, module, wants, plan, tree)
         root.open.append(None)
     except BaseException:
         root.leave()
@@ -243,8 +243,7 @@ def _open_run(
         finally:
             thread.frame = outer
             lib.gp_run_decline(False)
-    frame = Frame(root, module, None, wants, plan) if wants & GP_WANTS_INSIDE else root.cold
-    thread.frame = frame
+    frame = thread.frame = _first_frame(root, module, wants, plan, tree)
     if thread.compiled is not None and type(frame) is Frame:
         show_operations(frame)
     root.open.append(None)
@@ -262,6 +261,15 @@ def _open_run(
             hide(type(outer) is not Frame or not outer.seen)
         if outer is None:
             thread.let_go()
+
+
+def _first_frame(root: Root, module: Module, wants: int, plan: int, tree: ModuleTree) -> Frame | Cold:
+    """The frame of a run that has begun."""
+    if not wants & GP_WANTS_INSIDE:
+        return root.cold
+    frame = Frame(root, module, None, wants, plan)
+    frame.tree = tree
+    return frame
 
 
 def _tell_parameters(root: Root, module: Module, tree: ModuleTree, wants: int, is_fresh: bool) -> None:
@@ -323,7 +331,7 @@ def ignore(frame: Frame, module: Module, known: Scope) -> None:
     """Notes that no call of the module from this frame matters."""
     # Scripted modules report their calls to the library themselves, so only the library can ignore them.
     holders = known.attribute.modules()
-    if frame.wants >> GP_WANTS_PLACE_SHIFT and holders is not None and not frame.root.tree.scripted:
+    if frame.wants >> GP_WANTS_PLACE_SHIFT and holders is not None and not frame.tree.scripted:
         frame.ignored[id(module)] = module, holders, known.attribute.name
 
 

@@ -14,7 +14,7 @@ from torch.nn import Module
 from ._header import GP_WANTS_OPERATIONS, GP_WANTS_PARAMETERS, GP_WANTS_PLACE_SHIFT
 from ._modules import class_name, note, why_opaque
 from ._native import native
-from ._root import Cold, Ignored, Root
+from ._root import Cold, Ignored, ModuleTree, Root
 from ._scope import Attribute, Scope, find
 from ._signature import Signature
 from ._threads import local
@@ -23,9 +23,11 @@ from ._threads import local
 class _FrameSlots:
     """The attributes of a frame."""
 
-    __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "seen", "wants")
+    __slots__ = ("cold", "ignored", "module", "outer", "plan", "root", "seen", "tree", "wants")
 
     root: Root
+    # What the run began with. `root.tree` may be newer by now.
+    tree: ModuleTree
     module: Module
     outer: Frame | None
     cold: Cold
@@ -58,6 +60,7 @@ class Frame(_Base):
     def __init__(self, root: Root, module: Module, outer: Frame | None, wants: int, plan: int) -> None:
         self.root, self.module, self.outer, self.wants, self.plan = root, module, outer, wants, plan
         self.cold, self.seen = root.cold, False
+        self.tree = root.tree if outer is None else outer.tree
         if wants & GP_WANTS_OPERATIONS:
             self.ignored = {}
         else:

@@ -32,7 +32,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package checks this number. It rises with each change of what the extension takes or returns.
-const VERSION: u64 = 5;
+const VERSION: u64 = 6;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.

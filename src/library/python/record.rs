@@ -30,7 +30,7 @@ pub struct Kind {
 /// A scope that is open; `Frame` in `_thread.py` describes its fields.
 pub const FRAME: Kind = Kind {
     name: c"libgraphpatch._native.FrameBase",
-    objects: &[c"root", c"module", c"outer", c"ignored", c"cold", c"seen"],
+    objects: &[c"root", c"module", c"outer", c"ignored", c"cold", c"seen", c"tree"],
     numbers: [c"wants", c"plan"],
 };
 
@@ -40,6 +40,7 @@ pub mod frame {
     pub const MODULE: usize = 1;
     pub const IGNORED: usize = 3;
     pub const COLD: usize = 4;
+    pub const TREE: usize = 6;
     pub const WANTS: usize = 0;
     pub const PLAN: usize = 1;
 }

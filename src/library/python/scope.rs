@@ -252,7 +252,7 @@ fn open(
         Some(ignored),
         outer_record.object(frame::COLD).cloned(),
         Some(boolean(false)),
-        None,
+        outer_record.object(frame::TREE).cloned(),
         None,
     ];
     // SAFETY: the package's class `Frame` derives from it.

@@ -179,7 +179,7 @@ def test_a_call_of_which_nothing_is_wanted() -> None:
 @pytest.mark.parametrize("kind", [Whole, InTheMiddle, Direct, Hooked])
 def test_graphs_are_recorded_apart(kind: type[Whole]) -> None:
     one, two = kind(), kind()
-    expected = str(PatchableGraph(one, X).graph)
+    expected = repr(PatchableGraph(one, X).graph)
     made: list[PatchableGraph] = []
 
     def make(model: Whole) -> None:
@@ -189,7 +189,7 @@ def test_graphs_are_recorded_apart(kind: type[Whole]) -> None:
     PatchableGraph(kind(), X)
     for turn in reversed(turns):  # torch.no_grad() of a constructor belongs to the thread, and must end in this order
         turn.go_on()
-    assert [str(pg.graph) for pg in made] == [expected, expected]
+    assert [repr(pg.graph) for pg in made] == [expected, expected]
     assert not made[0].notes and not made[1].notes
 
 

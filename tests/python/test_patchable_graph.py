@@ -41,6 +41,12 @@ def test_the_tree_is_the_specs_and_that_of_torchscript() -> None:
     assert tree == script_tree(torch.jit.script(module), x)
 
 
+def test_the_text_of_a_node_is_its_path_and_that_of_the_root_the_tree() -> None:
+    graph = PatchableGraph(nn.Sequential(nn.Linear(3, 3)), torch.ones(1, 3)).graph
+    assert str(graph) == repr(graph) and str(graph).startswith("<root>: Graph(")
+    assert str(graph.sub_0.linear) == f"{graph.sub_0.linear}" == "sub_0.linear"
+
+
 def test_a_call_returns_what_the_module_returns() -> None:
     net, x = Net(), torch.randn(3, 4)
     pg = PatchableGraph(net, x)

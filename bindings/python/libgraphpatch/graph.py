@@ -36,8 +36,8 @@ class Text(str):
 
 class NodePath:
     """A node of the graph, or an element of a node's container. Its children are its attributes; ``str`` gives its
-    path, ``repr`` the tree below it. :meth:`PatchableGraph.patch` takes it in place of its path. It never changes,
-    whatever is recorded later, and any thread may use it.
+    path, ``repr`` the tree below it; of the root, which has no path, both give the tree. :meth:`PatchableGraph.patch`
+    takes it in place of its path. It never changes, whatever is recorded later, and any thread may use it.
 
     >>> pg.graph.linear
     linear: Graph(5)
@@ -196,7 +196,8 @@ class NodePath:
     # --- what is known ---
 
     def __str__(self) -> str:
-        return self._path
+        """The node's path. The root, which has none, gives the tree, so that ``print(pg.graph)`` shows it."""
+        return self._path or repr(self)
 
     def __repr__(self) -> str:
         return self._graph.tree(self._path).rstrip("\n")

@@ -12,7 +12,7 @@ from libgraphpatch import PatchableGraph
 
 torch.manual_seed(0)
 pg = PatchableGraph(Mlp(4).eval(), torch.ones(2, 4))  # calls the model once, to record it
-print(repr(pg.graph))  # a notebook or a prompt shows the tree of `pg.graph` by itself; str() is a node's path
+print(pg.graph)  # the tree; a notebook or a prompt shows it by itself. str() of any other node is its path
 print(pg.graph.up._code)
 print(pg.graph.up.output._shape, [str(node) for node in pg.graph.find(op="linear")])
 if len(sys.argv) > 1:

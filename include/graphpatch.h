@@ -47,7 +47,7 @@
 #define GRAPHPATCH_ABI_VERSION 0
 
 /* What a struct that the caller allocates begins as: gp_leaf leaf = GP_LEAF_INIT; */
-#define GP_PATCH_COUNTS_INIT {sizeof(gp_patch_counts), 0, 0, 0}
+#define GP_PATCH_COUNTS_INIT {sizeof(gp_patch_counts), 0, 0, 0, 0}
 #define GP_LEAF_INIT {sizeof(gp_leaf), false, 0, NULL, 0, 0}
 #define GP_NODE_INIT {sizeof(gp_node), 0, 0, 0, 0, 0}
 
@@ -274,6 +274,8 @@ typedef struct {
   uint64_t applied;
   // How often it could not; gp_patch_last_error says why.
   uint64_t failed;
+  // 1 while runs are under way that began with the patch and may still reach it, else 0.
+  uint64_t pending;
 } gp_patch_counts;
 
 // A leaf of a value that was shown, as its patches left it. Since 0.1.0.
@@ -790,10 +792,14 @@ gp_status gp_set_begin(const gp_session *session,
 gp_status gp_set_end(const gp_session *session,
                      uint64_t set);
 
-// How often a patch was met, applied, and failed so far.
+// How often a patch was met, applied, and failed so far. If the patch was removed before a run had reached it, and runs
+// were `pending` then or when this was called before, this still tells what becomes of it; GP_STATUS_STATE then says that
+// a run has reached it, and that none of them is under way any more.
 //
 // Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
-gp_status gp_patch_get_counts(const gp_session *session, uint64_t id, gp_patch_counts *out);
+gp_status gp_patch_get_counts(const gp_session *session,
+                              uint64_t id,
+                              gp_patch_counts *out);
 
 // Why a patch failed last; empty if it never did. `out` receives new text; free it with gp_string_free.
 //

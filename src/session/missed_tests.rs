@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::run_tests::{model, with_session};
 use super::{Run, Session};
 use graphpatch_apply::View;
+use graphpatch_core::patch::Number;
+use graphpatch_core::patch::action::Operand;
 use graphpatch_core::tensor::Dtype;
 
 fn add(session: &Arc<Session>, patch: &str) -> u64 {
@@ -62,5 +64,44 @@ fn a_text_is_told_once() {
         let other = add(session, "mul=zero");
         session.remove_patch(other).unwrap();
         assert_eq!(session.missed(), ["add=zero", "mul=zero"]);
+    });
+}
+
+#[test]
+fn a_removed_patch_is_pending_until_the_last_run_that_began_with_it_ends() {
+    with_session(|session| {
+        let missed = add(session, "add=zero");
+        let reached = add(session, "mul=zero");
+        assert!(!session.counts_of(missed).unwrap().pending);
+        let (first, second) = (begin(), begin());
+        for id in [missed, reached] {
+            assert!(session.counts_of(id).unwrap().pending);
+            session.remove_patch(id).unwrap();
+        }
+        // It began later, so that it cannot reach them.
+        let other = add(session, "relu=zero");
+        let later = begin();
+        first.end();
+        assert!(session.counts_of(missed).unwrap().pending);
+        second.plan().unwrap().patches[1].count_match();
+        second.end();
+        let counts = session.counts_of(missed).unwrap();
+        assert!(!counts.pending && counts.matched == 0);
+        session.remove_patch(other).unwrap();
+        later.end();
+        session.counts_of(reached).unwrap_err();
+        session.counts_of(other).unwrap_err();
+    });
+}
+
+#[test]
+fn an_earlier_version_of_a_patch_is_pending_too() {
+    with_session(|session| {
+        let id = add(session, "add=add:1");
+        let run = begin();
+        session.set_value(id, Operand::Number(Number::Float(2.0))).unwrap();
+        assert!(session.counts_of(id).unwrap().pending);
+        run.end();
+        assert!(!session.counts_of(id).unwrap().pending);
     });
 }

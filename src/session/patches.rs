@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Session, live};
+use super::{Session, live, missed};
 use graphpatch_core::error::{Error, Result};
 use graphpatch_core::graph;
 use graphpatch_core::patch::action::{Action, NewPatch};
@@ -313,13 +313,29 @@ impl Session {
         }
     }
 
-    /// How often a patch met its node, changed it or failed so far.
+    /// How often a patch met its node, changed it or failed so far. If runs were under way when it was removed, or when this
+    /// was asked before, this also tells what has become of it since then; if this then does not know the patch any more, a
+    /// run has reached it.
     ///
     /// # Errors
     ///
     /// [`Error::State`] when there is no such patch.
     pub fn counts_of(&self, id: u64) -> Result<PatchCounts> {
-        Ok(find(&self.patches.lock(), id)?.counts())
+        {
+            let patches = self.patches.lock();
+            if let Ok(patch) = find(&patches, id) {
+                // First, since a run that ends now has counted before.
+                let pending = missed::is_pending(patch, self.plan.read().plan.as_ref());
+                if pending {
+                    patch.reached().await_runs();
+                }
+                return Ok(PatchCounts {
+                    pending,
+                    ..patch.counts()
+                });
+            }
+        }
+        self.missed.lock().counts_of(id).ok_or_else(|| unknown(id))
     }
 
     /// The numbers of the patches that are switched off.

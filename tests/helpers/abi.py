@@ -56,7 +56,13 @@ class ManagedTensor(ctypes.Structure):
 
 
 class Counts(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("matched", c_uint64), ("applied", c_uint64), ("failed", c_uint64)]
+    _fields_ = [
+        ("size", c_size_t),
+        ("matched", c_uint64),
+        ("applied", c_uint64),
+        ("failed", c_uint64),
+        ("pending", c_uint64),
+    ]
 
 
 class Node(ctypes.Structure):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -148,3 +150,85 @@ def test_a_buffer_that_is_written_to_and_read() -> None:
     with pg.patch({"steps": AddPatch(value=1)}, on_missing="raise"):
         assert torch.equal(pg(x), bare * 2)
     assert module.steps == 1
+
+
+class Gate:
+    """The middle of one call, in which the call waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(timeout=100)
+
+
+class Gated(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_thread = threading.local()
+
+    def forward(self, x: Tensor, more: bool = False) -> Tensor:
+        x = self.encoder(x)
+        if gate := getattr(self.of_thread, "gate", None):
+            gate.wait()
+        return self.extra(x) if more else x
+
+
+@contextlib.contextmanager
+def under_way(pg: PatchableGraph, module: Gated, more: bool) -> Iterator[None]:
+    """A run on another thread, which has called the encoder, and ends when this does."""
+    gate = Gate()
+
+    def call() -> None:
+        module.of_thread.gate = gate
+        pg(X, more=more)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        assert gate.reached.wait(timeout=100)
+        yield
+    finally:
+        gate.opened.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("on_missing", ["warn", "raise"])
+def test_a_run_that_reaches_the_node_after_the_block_has_ended(on_missing: str) -> None:
+    module = Gated()
+    pg = PatchableGraph(module, X, more=True)
+    probe = ProbePatch()
+    with contextlib.ExitStack() as run:
+        with pg.patch({"extra.output": probe}, on_missing=on_missing):
+            run.enter_context(under_way(pg, module, more=True))
+    assert torch.equal(probe.activation, module.extra(module.encoder(X)))
+
+
+def test_what_no_run_reaches_is_told_when_the_last_run_that_began_in_the_block_ends() -> None:
+    module = Gated()
+    pg = PatchableGraph(module, X, more=True)
+    first, last, later = contextlib.ExitStack(), contextlib.ExitStack(), contextlib.ExitStack()
+    with warnings.catch_warnings(record=True) as told:
+        with pg.patch({"extra.output": ZeroPatch(), "encoder.output": ZeroPatch()}):
+            last.enter_context(under_way(pg, module, more=False))
+            first.enter_context(under_way(pg, module, more=False))
+        later.enter_context(under_way(pg, module, more=False))  # has no patches
+        first.close()
+        assert not told
+        last.close()
+        texts = [str(warning.message) for warning in told]
+        later.close()
+    of = "the runs of Gated that began in the block did not come by there"
+    assert texts == [f"a patch never matched: extra.output: {of}"] and len(told) == 1
+    assert told[0].filename == __file__
+
+
+def test_runs_that_began_before_the_block_are_not_waited_for() -> None:
+    module = Gated()
+    pg = PatchableGraph(module, X, more=True)
+    with under_way(pg, module, more=True):
+        with pytest.warns(MissingPatchWarning, match="a patch never matched: extra.output: the calls of Gated"):
+            with pg.patch({"extra.output": ZeroPatch()}):
+                pg(X)

@@ -21,6 +21,7 @@ CASES = [
     "detached",
     "recorded",
     "removed",
+    "removed_before_it_was_reached",
     "script_in_a_call_that_began_before",
     "script_in_a_declined_run",
     "script_root",

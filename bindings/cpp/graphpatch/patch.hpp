@@ -10,18 +10,56 @@ namespace graphpatch {
 inline namespace GRAPHPATCH_NAMESPACE {
 
 namespace detail {
-// Adds to the session's notes that no run reached these patches. Adds nothing while an exception propagates: the exception is
-// the likely reason.
-inline void note_missed(const gp_session* session, const std::vector<std::string>& names) noexcept {
-    if (names.empty() || std::uncaught_exceptions() != 0) return;
-    try {
-        std::string note = names.size() == 1 ? "a patch never matched: " : "patches never matched: ";
-        for (size_t i = 0; i < names.size(); ++i) note += (i == 0 ? "" : ", ") + names[i];
-        gp_session_note(session, (note + ": no run came by there").c_str());
-    } catch (...) {
-        // No memory is left for a note.
+// Patches that are removed, and what is to be said of those that no run has reached.
+class Leaving {
+public:
+    // Called before the patch is removed.
+    void add(const gp_session* session, uint64_t id, const std::string& name) noexcept {
+        gp_patch_counts counts = GP_PATCH_COUNTS_INIT;
+        if (gp_patch_get_counts(session, id, &counts) != GP_STATUS_OK || counts.matched != 0) return;
+        try {
+            patches_.push_back({id, counts.pending != 0, name});
+        } catch (...) {
+            // No memory is left for a note.
+        }
     }
-}
+    // Called when they are removed: adds to the session's notes that no run reached them. Adds nothing while an exception
+    // propagates: the exception is the likely reason.
+    void note(const gp_session* session) const noexcept {
+        if (patches_.empty() || std::uncaught_exceptions() != 0) return;
+        try {
+            std::vector<std::string> missed, pending;
+            for (const One& one : patches_) {
+                gp_patch_counts now = GP_PATCH_COUNTS_INIT;
+                const bool known = gp_patch_get_counts(session, one.id, &now) == GP_STATUS_OK;
+                if (known ? now.matched != 0 : one.pending) continue; // a run has reached it meanwhile
+                (now.pending ? pending : missed).push_back(one.name);
+            }
+            say(session, missed, " never matched: ", " never matched: ", ": no run came by there");
+            say(session, pending, " has not matched yet: ", " have not matched yet: ",
+                ": no run came by there so far, and runs that began before the removal are under way; Session::missed() tells "
+                "when they have ended");
+        } catch (...) {
+            // No memory is left for a note.
+        }
+    }
+
+private:
+    struct One {
+        uint64_t id;
+        bool pending; // whether runs were under way that could reach it
+        std::string name;
+    };
+    static void say(const gp_session* session, const std::vector<std::string>& names, const char* one, const char* several,
+                    const char* end) {
+        if (names.empty()) return;
+        std::string note = names.size() == 1 ? std::string("a patch") + one : std::string("patches") + several;
+        for (size_t i = 0; i < names.size(); ++i) note += (i == 0 ? "" : ", ") + names[i];
+        gp_session_note(session, (note + end).c_str());
+    }
+
+    std::vector<One> patches_;
+};
 }  // namespace detail
 
 // A patch that holds, for runs that begin from now on, as long as this lives. All calls may be made from any thread.
@@ -41,7 +79,7 @@ public:
     ~Patch() { drop(); }
 
     // Removes the patch for runs that begin from now on, together with the values that it kept. A second call does nothing. If
-    // no run reached the patch, the session's notes say so.
+    // no run reached the patch, the session's notes say so, and whether runs are under way that still may.
     void remove() { drop(); }
     // Lets the patch hold for the rest of the session. Session::missed tells whether no run reached it.
     void keep() noexcept { session_.reset(); }
@@ -104,10 +142,12 @@ private:
         }
     }
     void drop() noexcept {
-        std::vector<std::string> missed;
-        add_missed(missed);
-        detail::note_missed(session_.get(), missed);
-        if (session_) gp_patch_remove(session_.get(), id_);
+        if (session_) {
+            detail::Leaving leaving;
+            leaving.add(session_.get(), id_, name_);
+            gp_patch_remove(session_.get(), id_);
+            leaving.note(session_.get());
+        }
         session_.reset();
         id_ = 0;
     }
@@ -152,15 +192,18 @@ public:
     // Removes all of them together. A second call does nothing. If no run reached one of them, the session's notes say so.
     void remove() noexcept {
         std::vector<uint64_t> ids;
-        const std::vector<std::string> missed = this->missed();
+        detail::Leaving leaving;
         std::shared_ptr<gp_session> session;
         for (Patch& patch : patches_) {
             if (!patch.session_) continue;
+            leaving.add(patch.session_.get(), patch.id_, patch.name_);
             session = std::move(patch.session_);
             ids.push_back(std::exchange(patch.id_, 0));
         }
-        detail::note_missed(session.get(), missed);
-        if (session) gp_patch_remove_all(session.get(), ids.data(), ids.size());
+        if (session) {
+            gp_patch_remove_all(session.get(), ids.data(), ids.size());
+            leaving.note(session.get());
+        }
         patches_.clear();
     }
     // The names of the patches that no run has reached so far.

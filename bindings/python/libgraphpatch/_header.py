@@ -113,11 +113,13 @@ class gp_patch_counts(Structure):
     matched: int
     applied: int
     failed: int
+    pending: int
     _fields_ = [
         ("size", c_size_t),
         ("matched", c_uint64),
         ("applied", c_uint64),
         ("failed", c_uint64),
+        ("pending", c_uint64),
     ]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ._awaited import counted
 from ._graphs import is_number
 from ._handle import Handle
-from ._header import gp_patch_counts
 from ._library import check, lib, made
 from ._limits import is_limited
 from ._patch_function import Function
@@ -42,6 +43,8 @@ class Opened:
         self.functions = sum(place.done._is_function() for place in places)
         self.limited = sum(is_limited(place.done) for place in places)
         self.before = [Counts() for _ in places]  # the counts of patches that are no longer registered
+        # When the block has ended: for each patch, the numbers by which a run that is under way may still reach it.
+        self.awaited: list[list[int]] = [[] for _ in places]
         # The numbers of the registered patches. `_replaced` has those of earlier versions of them, from before a patch
         # was changed, as long as a run may still use and count these.
         self._numbers: Any = None
@@ -155,10 +158,20 @@ class Opened:
             self._numbers = current
 
     def _remove(self) -> None:
+        # Asked first, since a run that ends meanwhile has counted before.
+        self.awaited = [[number for number in numbers if self._is_pending(number)] for numbers in self._by_place()]
         self.before = self._counts_of_calls()
         for numbers in self._registered():
             lib.gp_patch_remove_all(self.recorder.session, numbers, len(numbers))
         self._replaced, self._numbers = [], None
+
+    def _by_place(self) -> Iterator[tuple[int, ...]]:
+        return zip(*self._registered(), strict=True)
+
+    def _is_pending(self, number: int) -> bool:
+        # A snapshot holds patches as a run does, but what is computed from it has been computed before.
+        counts = counted(self.recorder.session, number) if self.recorder.root.running else None
+        return counts is not None and bool(counts.pending)
 
     def _close(self) -> None:
         with self.recorder.root.beginning:
@@ -184,14 +197,8 @@ def register(arguments: Any) -> int:
 
 def counts_of(session: Handle, numbers: Any) -> list[Counts]:
     """The counts of the patches with these numbers; zeros for one that is not registered."""
-    counts = gp_patch_counts()
-    counts.size = ctypes.sizeof(counts)
-    place = ctypes.byref(counts)
-    get = lib.gp_patch_get_counts
-    return [
-        Counts() if get(session, number, place) else Counts(counts.matched, counts.applied, counts.failed)
-        for number in numbers
-    ]
+    found = [counted(session, number) for number in numbers]
+    return [Counts() if one is None else Counts(one.matched, one.applied, one.failed) for one in found]
 
 
 def _sum(one: Counts, other: Counts) -> Counts:

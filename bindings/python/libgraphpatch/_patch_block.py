@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import types
 import warnings
 from typing import Any, NoReturn
 
+from ._awaited import Awaited, AwaitedPatch, never_matched
 from ._handle import Handle
 from ._header import GP_NODE_KIND_PARAMETER
 from ._library import fail, message
@@ -121,31 +123,43 @@ class PatchBlock(contextlib.ContextDecorator):
         # counts were read and kept when the patches were removed.
         if kind is None:
             missing = self._missing(opened)
+            self._await(opened, sys._getframe(1 if native is not None else 2))
         if missing and self._on_missing == "raise":
             raise PatchError(missing)
         if missing:
             warnings.warn(missing, MissingPatchWarning, stacklevel=2 if native is not None else 3)
         return stopped
 
+    def _await(self, opened: Opened, ended: types.FrameType) -> None:
+        """Reports patches that no run has reached as soon as none can do so any more."""
+        patches = [
+            AwaitedPatch(place.path, numbers)
+            for place, counts, numbers in zip(self._places, opened.counts(), opened.awaited, strict=True)
+            if numbers and not counts.matched
+        ]
+        if patches and self._on_missing != "ignore":
+            said = f": the runs of {self._name()} that began in the block did not come by there"
+            place = ended.f_code.co_filename, ended.f_lineno
+            self._recorder.root.await_runs(Awaited(self._recorder.session, patches, said, place))
+
     def _missing(self, opened: Opened) -> str:
-        """The message about patches whose node no run reached; empty if there are none, or if nobody wants it."""
+        """The message about patches whose node no run reached; empty if there are none, or if nobody wants it. Says
+        nothing of patches that a run may still reach."""
         if self._on_missing == "ignore":
             return ""
-        pairs = zip(self._places, opened.counts(), strict=True)
-        all_counts = [*pairs]
-        paths = [place.path for place, counts in all_counts if not counts.matched]
+        found = [*zip(self._places, opened.counts(), opened.awaited, strict=True)]
+        paths = [place.path for place, counts, awaited in found if not counts.matched and not awaited]
         unused = [
-            place.path
-            for place, counts in all_counts
-            if is_limited(place.done) and not counts.applied and not counts.failed
+            (place.path, bool(awaited))
+            for place, counts, awaited in found
+            if is_limited(place.done) and counts.matched and not counts.applied and not counts.failed
         ]
         if not paths and unused:
-            return f"the rows, positions or steps of a patch never came: {', '.join(dict.fromkeys(unused))}"
+            never = "have not come so far, and runs are under way" if any(later for _, later in unused) else "never came"
+            return f"the rows, positions or steps of a patch {never}: {', '.join(dict.fromkeys(path for path, _ in unused))}"
         if not paths:
             return ""
-        what = f"{'a patch' if len(paths) == 1 else 'patches'} never matched: {', '.join(dict.fromkeys(paths))}"
-        module = self._recorder.root.module()
-        name = "the module" if module is None else type(module).__name__
+        what, name = never_matched(paths), self._name()
         if self._recorder.root.begun == opened.begun:
             return (
                 f"{what}: no call of {name} or of a module in it began in the block; what its other methods do beside"
@@ -158,6 +172,10 @@ class PatchBlock(contextlib.ContextDecorator):
                 " read; where it is only written to, patch what the operation that writes returns"
             )
         return said
+
+    def _name(self) -> str:
+        module = self._recorder.root.module()
+        return "the module" if module is None else type(module).__name__
 
     def _is_parameter(self, leaf: str) -> bool:
         with contextlib.suppress(PathError):
@@ -219,6 +237,7 @@ def tell_of_edits(recorder: Recorder) -> None:
     """Warns of missed patches of edits that are still open. Called when the PatchableGraph or the process ends."""
     for edit in recorder.edits:
         edit._tell()
+    recorder.root.tell_awaited(all_of_them=True)
 
 
 def _finish(recorder: Recorder) -> None:

@@ -41,6 +41,14 @@ class Closes(Protocol):
     def close(self) -> None: ...
 
 
+class Waits(Protocol):
+    """A report that is made when the last of some runs has ended."""
+
+    def is_over(self) -> bool: ...
+
+    def tell(self) -> None: ...
+
+
 class ModuleTree:
     """A root's module with all modules and parameters below it, as they are at one time; and the object of the library
     that describes them."""
@@ -147,6 +155,8 @@ class Root:
         # Objects that are closed when no run is under way any more, and those that snapshots may use, too.
         self.ending: list[Closes] = []
         self.retired: list[Closes] = []
+        # Reports about blocks that ended while runs were under way.
+        self.awaited: list[Waits] = []
 
     def is_direct(self, module: Module) -> bool:
         """Whether a call of ``module`` is a run of this root, and torch's own call of the module is all that happens in
@@ -214,8 +224,7 @@ class Root:
         """Notes that the run has ended."""
         with self._lock:
             self.running -= 1
-        if self.ending or self.retired:
-            self.sweep()
+        self._one_less()
 
     def keep(self) -> None:
         """Notes that there is a snapshot more."""
@@ -226,8 +235,28 @@ class Root:
         """Notes that the snapshot is gone."""
         with self._lock:
             self.snapshots -= 1
-        if self.retired:
+        self._one_less()
+
+    def _one_less(self) -> None:
+        """Does what waits for the end of runs and snapshots."""
+        if self.ending or self.retired:
             self.sweep()
+        if self.awaited:
+            self.tell_awaited()
+
+    def await_runs(self, report: Waits) -> None:
+        """Makes the report when the runs that it waits for have ended, which may be now."""
+        with self._lock:
+            self.awaited = [*self.awaited, report]
+        self.tell_awaited()
+
+    def tell_awaited(self, all_of_them: bool = False) -> None:
+        """Makes the reports whose runs have ended."""
+        with self._lock:
+            told = [report for report in self.awaited if report.is_over() or not self.running or all_of_them]
+            self.awaited = [report for report in self.awaited if report not in told]
+        for report in told:
+            report.tell()
 
     @property
     def is_idle(self) -> bool:

@@ -51,12 +51,35 @@ pub struct Reached {
     applied: AtomicU64,
     failed: AtomicU64,
     last_error: Mutex<Option<String>>,
+    awaited: AtomicBool,
 }
 
 impl Reached {
+    /// Notes that someone was told that runs are under way which may still reach the patch.
+    pub fn await_runs(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
     /// Whether no run has reached the patch's node so far.
     pub fn missed(&self) -> bool {
         self.matched.load(Ordering::Relaxed) == 0
+    }
+
+    /// The counts so far of the patch of this number and text.
+    pub fn counts(&self, id: u64, text: &str) -> PatchCounts {
+        PatchCounts {
+            id,
+            text: text.to_owned(),
+            matched: self.matched.load(Ordering::Relaxed),
+            applied: self.applied.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().clone(),
+            pending: false,
+        }
     }
 }
 
@@ -69,6 +92,9 @@ pub struct PatchCounts {
     pub applied: u64,
     pub failed: u64,
     pub last_error: Option<String>,
+    /// Whether runs that began with it are under way, which may still reach it. Nobody knows when a process has ended.
+    #[serde(skip)]
+    pub pending: bool,
 }
 
 impl Patch {
@@ -145,15 +171,7 @@ impl Patch {
     }
 
     pub fn counts(&self) -> PatchCounts {
-        let reached = &self.reached;
-        PatchCounts {
-            id: self.id,
-            text: self.text.clone(),
-            matched: reached.matched.load(Ordering::Relaxed),
-            applied: reached.applied.load(Ordering::Relaxed),
-            failed: reached.failed.load(Ordering::Relaxed),
-            last_error: reached.last_error.lock().clone(),
-        }
+        self.reached.counts(self.id, &self.text)
     }
 
     /// After a fork: counts and kept values begin afresh.

@@ -20,6 +20,8 @@ pub struct gp_patch_counts {
     pub applied: u64,
     /// How often it could not; gp_patch_last_error says why.
     pub failed: u64,
+    /// 1 while runs are under way that began with the patch and may still reach it, else 0.
+    pub pending: u64,
 }
 
 // SAFETY: repr(C), a usize in front, all members of eight bytes.
@@ -121,7 +123,9 @@ pub extern "C" fn gp_set_end(session: *const gp_session, set: u64) -> Status {
     guard(|| share(session)?.end_set(set))
 }
 
-/// How often a patch was met, applied, and failed so far.
+/// How often a patch was met, applied, and failed so far. If the patch was removed before a run had reached it, and runs
+/// were `pending` then or when this was called before, this still tells what becomes of it; GP_STATUS_STATE then says that
+/// a run has reached it, and that none of them is under way any more.
 ///
 /// Thread: any. NULL: refused. Errors: GP_STATUS_STATE. Since 0.1.0.
 ///
@@ -143,6 +147,7 @@ pub unsafe extern "C" fn gp_patch_get_counts(
             matched: counts.matched,
             applied: counts.applied,
             failed: counts.failed,
+            pending: counts.pending.into(),
         };
         sized::fill(out, "out", value)
     })

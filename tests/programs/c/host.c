@@ -448,7 +448,12 @@ static void check_structures(gp_session *session) {
   ok(gp_run_end());
   ok(gp_patch_remove(session, more));
   more = patch(session, "more=replace:true");
+  uint64_t unmet = patch(session, "output=zero"), unmet_later = patch(session, "output=zero");
+  require(!counts(session, more).pending, "no run is under way");
   ok(gp_run_open(session, root, &wants, NULL));
+  require(counts(session, unmet).pending && counts(session, more).pending, "a run has begun with them");
+  ok(gp_patch_remove(session, unmet));
+  require(counts(session, unmet).pending, "the run may still reach what was removed");
   char both[128];
   sprintf(both, "(2;%sB0;", values);
   ok(gp_scope_inputs(both, tensors, 2, &changed));
@@ -470,6 +475,10 @@ static void check_structures(gp_session *session) {
   }
   refused(GP_STATUS_ARGUMENT, gp_scope_leaf(9, &leaf));
   ok(gp_run_end());
+  require(!counts(session, unmet).pending && !counts(session, unmet).matched, "no run can reach it any more");
+  ok(gp_patch_remove(session, unmet_later));
+  gp_patch_counts gone = GP_PATCH_COUNTS_INIT;
+  refused(GP_STATUS_STATE, gp_patch_get_counts(session, unmet_later, &gone));
   gp_root_free(root);
   ok(gp_patch_remove(session, id)), ok(gp_patch_remove(session, inner));
   ok(gp_patch_remove(session, number)), ok(gp_patch_remove(session, more));

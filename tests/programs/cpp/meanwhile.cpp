@@ -282,6 +282,38 @@ void valued() {
     require(!torch::equal(net(x), expected), "the value holds later");
 }
 
+// What is said of patches that are removed before a run that is under way has come by them.
+void removed_before_it_was_reached() {
+    Whole net;
+    const auto x = torch::randn({2, 3});
+    net(x);
+    const std::string so_far = ": no run came by there so far, and runs that began before the removal are under way; "
+                               "Session::missed() tells when they have ended";
+    for (const bool in_a_set : {false, true}) {
+        gp::Session session;
+        const std::vector<gp::Spec> specs{gp::zero("exp"), gp::zero("part.exp")};
+        std::optional<gp::PatchSet> set;
+        std::vector<gp::Patch> patches;
+        if (in_a_set) set.emplace(session.patches(specs));
+        else
+            for (const auto& spec : specs) patches.push_back(session.patch(spec));
+        held(
+            net, [&] { return net(x); },
+            [&] {
+                set.reset();
+                patches.clear();
+                { const auto later = session.patch(gp::zero("last.exp")); }
+                std::vector<std::string> said{"a patch never matched: last.exp: no run came by there"};
+                if (in_a_set) said.insert(said.begin(), "patches have not matched yet: exp, part.exp" + so_far);
+                else
+                    said.insert(said.begin(), {"a patch has not matched yet: exp" + so_far,
+                                               "a patch has not matched yet: part.exp" + so_far});
+                same(session.notes(), said);
+            });
+        same(session.missed(), {"part.exp=zero", "last.exp=zero"});
+    }
+}
+
 } // namespace
 
 TORCH_LIBRARY(meanwhile, library) { library.def("gate(Tensor x) -> Tensor", gate); }
@@ -290,6 +322,7 @@ int main(int argc, char** argv) {
     if (argc > 2) file = argv[2];
     return checked(argc, argv,
                    {{"removed", removed},
+                    {"removed_before_it_was_reached", removed_before_it_was_reached},
                     {"closed", closed},
                     {"closed_first", closed_first},
                     {"detached", detached},

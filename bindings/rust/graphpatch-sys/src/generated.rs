@@ -156,10 +156,11 @@ pub struct gp_patch_counts {
     pub matched: u64,
     pub applied: u64,
     pub failed: u64,
+    pub pending: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of gp_patch_counts"][::std::mem::size_of::<gp_patch_counts>() - 32usize];
+    ["Size of gp_patch_counts"][::std::mem::size_of::<gp_patch_counts>() - 40usize];
     ["Alignment of gp_patch_counts"][::std::mem::align_of::<gp_patch_counts>() - 8usize];
     ["Offset of field: gp_patch_counts::size"]
         [::std::mem::offset_of!(gp_patch_counts, size) - 0usize];
@@ -169,6 +170,8 @@ const _: () = {
         [::std::mem::offset_of!(gp_patch_counts, applied) - 16usize];
     ["Offset of field: gp_patch_counts::failed"]
         [::std::mem::offset_of!(gp_patch_counts, failed) - 24usize];
+    ["Offset of field: gp_patch_counts::pending"]
+        [::std::mem::offset_of!(gp_patch_counts, pending) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

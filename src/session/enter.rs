@@ -90,15 +90,20 @@ impl Run {
 
     /// The innermost scope may be given a parameter by the scope around it. So its inputs have to be shown, even if nothing else is
     /// wanted of it. If a scope around it has patches of a parameter, it may read that one by itself, wherever it has it from, and it
-    /// may return it: then its operands and its output are wanted, too.
+    /// may return it: then its operands and its output are wanted, too. A recording shows which ones it reads.
     fn want_parameters(&mut self, reads: bool) -> Wants {
+        let shown = reads || self.recorder.is_some() && !self.parameters.is_empty();
         if let Some(frame) = self.frames.last_mut() {
             let mut wants = frame.wants;
             for bit in [Wants::INPUTS, Wants::INSIDE] {
                 wants = wants.with(bit, true);
             }
-            for bit in [Wants::OUTPUT, Wants::OPERANDS, Wants::OPERATIONS] {
-                wants = wants.with(bit, reads && !frame.scope.opaque || wants.has(bit));
+            for (bit, wanted) in [
+                (Wants::OUTPUT, reads),
+                (Wants::OPERANDS, shown),
+                (Wants::OPERATIONS, reads),
+            ] {
+                wants = wants.with(bit, wanted && !frame.scope.opaque || wants.has(bit));
             }
             frame.wants = wants;
             if reads {

@@ -44,6 +44,7 @@ impl Run {
         if !self.parameters.contains_key(&identity) {
             return Operand::Plain;
         }
+        let level = self.reader(level, identity);
         let mut is_patched = false;
         if let Some((index, own)) = self.parameter(level, identity) {
             let frame = self.frame(level);
@@ -59,6 +60,19 @@ impl Run {
         match is_patched || self.is_patched_around(level, identity) {
             true => Operand::Patched,
             false => Operand::Plain,
+        }
+    }
+
+    /// The level of the scope that is the parameter's reader where the scope at `level` reads it: that one, or, if the parameter
+    /// is not below its module, the innermost around it whose module has the parameter itself. A module may hold a parameter
+    /// of a module around it, or that module, in an attribute that is not registered.
+    fn reader(&self, level: usize, identity: usize) -> usize {
+        let is_own = |level: &usize| matches!(self.parameter(*level, identity), Some((_, Some(_))));
+        match self.parameter(level, identity) {
+            Some(_) => level,
+            None => (level + 1..self.frames.len())
+                .find(is_own)
+                .unwrap_or(level),
         }
     }
 
@@ -118,8 +132,10 @@ impl Run {
         name
     }
 
-    /// The site of a parameter that is [`Operand::Patched`]. The frame is marked as one with patched copies.
-    pub fn parameter_site(&mut self, level: usize, identity: usize) -> Option<u32> {
+    /// The site of a parameter that is [`Operand::Patched`], and the number of the scope that is its reader, which is marked as
+    /// one with patched copies. `None` if only a scope around has patches of it.
+    pub fn parameter_site(&mut self, level: usize, identity: usize) -> Option<(u32, u32)> {
+        let level = self.reader(level, identity);
         let at = self.frames.len().checked_sub(level + 1)?;
         let frame = self.frames.get_mut(at)?;
         let indices = self.parameters.get(&identity)?;
@@ -128,7 +144,7 @@ impl Run {
             .iter()
             .find(|(index, _)| indices.contains(index))?;
         frame.copies = true;
-        let name = *name;
-        self.site(level, name)
+        let (name, reader) = (*name, frame.serial);
+        Some((self.site(level, name)?, reader))
     }
 }

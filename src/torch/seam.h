@@ -409,8 +409,10 @@ typedef struct GpCore {
   void (*operands)(uint32_t level, const void* const* identities, size_t n, uint8_t* answers);
   /* An operand that was GP_OPERAND_UNDESCRIBED, in the order of the operands. Returns what it is now. */
   uint32_t (*operand)(uint32_t level, const GpItem* tensor);
-  /* The targets for the parameter `identity` in the scope at `level`; as value_targets. */
-  size_t (*parameter_targets)(uint32_t level, const void* identity, GpTargets** owner, const GpTarget** targets);
+  /* The targets for the parameter `identity` in the scope at `level`; as value_targets. `frame` gets the number of the scope
+   * that the patched copy belongs to, where that is a scope around. */
+  size_t (*parameter_targets)(uint32_t level, const void* identity, uint32_t* frame, GpTargets** owner,
+                              const GpTarget** targets);
 
   /* A value is about to appear: an operation's result (id: from op_define), or an input (id: its index) or the output of the
    * present scope. This decides the value's name, so it is called once for each value, in order. Returns GpValueFlags. `token`

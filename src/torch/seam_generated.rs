@@ -761,6 +761,7 @@ pub struct GpCore {
         unsafe extern "C" fn(
             level: u32,
             identity: *const ::std::os::raw::c_void,
+            frame: *mut u32,
             owner: *mut *mut GpTargets,
             targets: *mut *const GpTarget,
         ) -> usize,

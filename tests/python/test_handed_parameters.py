@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from libgraphpatch import AddPatch, PatchableGraph, ZeroPatch
+from libgraphpatch import AddPatch, PatchableGraph, ProbePatch, ZeroPatch
 
 
 class Apply(nn.Module):
@@ -117,3 +117,43 @@ def test_a_parametrization_of_the_users() -> None:
         for _ in range(2):
             assert not pg(x).any()
     assert pg(x).any()
+
+
+class Keeps(nn.Module):
+    """Reads a parameter of a module around it, which a plain list keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.kept[0])
+
+
+class Lends(nn.Module):
+    """Reads its parameter itself as well: after the module below, before it, or not at all."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.arange(6.0).view(2, 3))
+        self.deep, self.way = Outer(Keeps()), way
+        self.deep.block.kept.append(self.w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = F.linear(x, self.w) if self.way == "before" else 0
+        y = self.deep(x)
+        return before + y + (F.linear(x, self.w) if self.way == "after" else 0)
+
+
+@pytest.mark.parametrize("way", ["after", "before", "not at all"])
+def test_a_parameter_that_a_module_below_keeps_is_patched_in_every_order(way: str) -> None:
+    model, x = Lends(way), torch.ones(1, 3)
+    bare = model(x)
+    pg = PatchableGraph(model, x)
+    assert repr(pg.graph).splitlines()[1:3] == ["├─x: Tensor(1, 3)", "├─w: Tensor(2, 3)"]
+    for _ in range(2):
+        with pg.patch({"w": [probe := ProbePatch(), AddPatch(value=1.0)]}) as block:
+            for _ in range(2):
+                assert torch.equal(pg(x), bare + 3 * (1 if way == "not at all" else 2))
+        assert torch.equal(probe.activation, model.w) and [count.matched for count in block.counts["w"]] == [2, 2]
+    assert torch.equal(pg(x), bare)

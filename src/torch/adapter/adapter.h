@@ -213,7 +213,9 @@ struct Held {
     c10::SmallVector<int64_t, 5> sizes;
     int64_t offset;
     at::Tensor patched;
+    std::string text; // one of the patches
     uint64_t noted = 0; // see loses_history
+    bool told = false; // that the parameter's memory is read past the patch
   };
   std::vector<Copy> copies;
   // Forgets the copies of this parameter that were made of other memory than it has now.

@@ -52,11 +52,17 @@ fn raw_operand(operand: Operand) -> u32 {
 pub(super) unsafe extern "C" fn parameter_targets(
     level: u32,
     identity: *const c_void,
+    frame: *mut u32,
     owner: *mut *mut raw::GpTargets,
     out: *mut *const raw::GpTarget,
 ) -> usize {
     guard(0, || {
-        let site = |run: &mut Run| run.parameter_site(level as usize, identity.addr());
+        let site = |run: &mut Run| {
+            let (site, reader) = run.parameter_site(level as usize, identity.addr())?;
+            // SAFETY: a place for the answer.
+            unsafe { *frame = reader };
+            Some(site)
+        };
         // SAFETY: places for the answers.
         unsafe { give_targets(site, owner, out) }
     })

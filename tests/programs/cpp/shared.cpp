@@ -97,6 +97,63 @@ void handed() {
     same(net(x), x.matmul(net->gives->w) + net->b);
 }
 
+// Reads a parameter of a module around it, which it was given once, by a member that is not registered.
+struct KeepsOneImpl : torch::nn::Module {
+    Tensor forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        return scope.output(x.matmul(kept));
+    }
+    Tensor kept;
+};
+TORCH_MODULE(KeepsOne);
+struct CallsOneImpl : torch::nn::Module {
+    CallsOneImpl() : inner(register_module("inner", KeepsOne())) {}
+    Tensor forward(Tensor x) {
+        gp::Scope scope(this, {{"x", x}});
+        return scope.output(inner(x) + 1);
+    }
+    KeepsOne inner;
+};
+TORCH_MODULE(CallsOne);
+struct LendsImpl : torch::nn::Module {
+    LendsImpl() : deep(register_module("deep", CallsOne())) {
+        deep->inner->kept = w = register_parameter("w", torch::randn({3, 3}));
+    }
+    // Reads it after the module below, before it, or not at all.
+    Tensor forward(Tensor x, int way) {
+        gp::Scope scope(this, {{"x", x}});
+        const Tensor before = way == 1 ? x.matmul(w) : x;
+        const Tensor y = deep(x);
+        return scope.output(before + y + (way == 0 ? x.matmul(w) : x));
+    }
+    CallsOne deep;
+    Tensor w;
+};
+TORCH_MODULE(Lends);
+
+void lent() {
+    Lends net;
+    const auto x = torch::randn({2, 3});
+    for (const bool is_recorded : {false, true}) {
+        gp::Session session;
+        gp::Root root(net, "Lends");
+        const auto by_hand = [&](int way, const Tensor& w) {
+            const Tensor own = x.matmul(w);
+            return (way == 1 ? own : x) + (x.matmul(w) + 1) + (way == 0 ? own : x);
+        };
+        for (int way = 0; way < 3; ++way) {
+            session.set_recording(is_recorded);
+            same(net(x, way), by_hand(way, net->w));
+            auto patch = session.patch(gp::add("w", 1));
+            for (int run = 0; run < 2; ++run) same(net(x, way), by_hand(way, net->w + 1));
+            require(patch.counts().applied == 2, "once in each run");
+        }
+        session.set_recording(false);
+        require(session.notes().empty(), "nothing is to be said");
+        if (is_recorded) is(session.graphs()["Lends"]["w"].shape(), "Tensor(3, 3)");
+    }
+}
+
 // Takes variables of its caller's by reference, and fills them.
 struct State {
     Tensor hidden;
@@ -324,6 +381,7 @@ void called_twice_and_cloned() {
 const std::map<std::string, void (*)()> kChecks = {
     {"read_around", read_around},
     {"handed", handed},
+    {"lent", lent},
     {"filled_by_reference", filled_by_reference},
     {"filled_ivalues", filled_ivalues},
     {"written_by_out", written_by_out},

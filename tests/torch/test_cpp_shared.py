@@ -8,7 +8,7 @@ import pytest
 from support import PROGRAMS, run_process
 
 CASES = {
-    "cpp_calls": ["branches", "direct_forward", "other_methods", "unregistered"],
+    "cpp_calls": ["branches", "direct_forward", "other_methods", "outside_of_runs", "unregistered"],
     "cpp_copies": ["conjugates", "kinds", "memory_formats", "names", "parameters", "strides"],
     "cpp_fibers": ["interleaved", "mixed_up", "on_another_thread", "unwanted"],
     "cpp_shared": [
@@ -16,6 +16,7 @@ CASES = {
         "filled_by_reference",
         "filled_ivalues",
         "handed",
+        "lent",
         "read_around",
         "written_by_out",
     ],

@@ -212,9 +212,21 @@ private:
         auto now = tree_->by_parameter ? tree_->parameters() : decltype(tree_->parameters())();
         const auto root = tree_->root(names, tree_->by_parameter ? &now.first : nullptr);
         if (!open_run(root->handle.get())) return open_scope(new_scope(tree_->name(), tree_->module(), names).get());
+        if (!Roots::get().registered(*tree_->module())) note_outside();
         const bool wanted = frame_.wants & GP_WANTS_PARAMETERS;
         if (wanted) shown([&] { show_parameters(*root, now.first.empty() ? tree_->parameters() : std::move(now)); });
         tree_->by_parameter = wanted;
+    }
+
+    // Says of a part of a root that is called by itself, or on another thread than the root, that paths of the root mean nothing
+    // in this call.
+    void note_outside() const {
+        Roots::get().around(*tree_, [&](const std::string& root, const std::string& path) {
+            const std::string text = class_name(*tree_->module()) + ": called outside of the runs of " + root + ", of which it is " +
+                                     path + ": the call is a run of the root " + tree_->name() + ", and patches below " + root +
+                                     " do not hold in it. What a run calls on other threads is outside of it, too";
+            gp_session_note(nullptr, text.c_str());
+        });
     }
 
     static void show_parameters(const RootEntry& root, std::pair<std::vector<std::string>, std::vector<const void*>> now) {
@@ -243,7 +255,7 @@ private:
         const auto note = [&](const std::string& path) {
             const std::string text = class_name(module) + ": called in a run of " + frame_.tree->name() +
                                      ", where no module that is being called has it below itself; it is named \"" + path +
-                                     "\" here: register_module() it";
+                                     "\" here, and its parameters are known from the next run on: register_module() it";
             gp_session_note(nullptr, text.c_str());
         };
         scope_ = frame_.tree->scope(callers, module, registered ? registered->name() : "", names, frame_.run, note);

@@ -87,6 +87,8 @@ public:
     // Whether the module lives. If no shared_ptr owns it, the program has promised that it does.
     bool is_alive() const { return !owned_ || !owner_.expired(); }
     bool is_owned() const noexcept { return owned_; }
+    // Keeps the module alive; empty if it is gone, or if no shared_ptr owns it.
+    std::shared_ptr<const Module> owner() const noexcept { return owner_.lock(); }
 
     // The library's root for the module with these inputs and the parameters at these paths. `parameters` is NULL if nobody has
     // looked them up; then those of the last root are taken.
@@ -163,8 +165,11 @@ public:
 
     // The number of a run that begins now.
     uint64_t next_run() noexcept { return runs_.fetch_add(1, std::memory_order_relaxed) + 1; }
-    // Whether the last run asked for parameters. Then the next run first checks whether they are still the same.
+    // Whether the last run asked for parameters, or called a module whose parameters were not known. Then the next run first
+    // checks whether they are still the same.
     std::atomic<bool> by_parameter{false};
+    // How many roots there were when it was last asked whose part the module is.
+    std::atomic<size_t> known_roots{0};
 
 private:
     static bool is_current(const ScopeEntry& entry, const Names& inputs, uint64_t run) {
@@ -194,6 +199,7 @@ private:
             std::remove_if(foreign_.begin(), foreign_.end(), [](const auto& known) { return known.second.expired(); }),
             foreign_.end());
         foreign_.emplace_back(path, owner);
+        by_parameter = true;
         return path;
     }
     // Held by the answer, since a module's destructor is code of the program's, and must not run under the lock.
@@ -253,6 +259,7 @@ public:
         if (known.tree && known.registered && known.tree->is_alive())
             throw Error(GP_STATUS_STATE, "the module is a root already, \"" + known.tree->name() + "\": keep that one");
         known = {std::make_shared<Tree>(module, name), true};
+        ++added_;
         return known.tree;
     }
     void remove(const std::shared_ptr<Tree>& tree) {
@@ -280,7 +287,27 @@ public:
         std::unique_lock<std::shared_mutex> lock(mutex_);
         if (known_.size() >= most_) forget();
         known_[&module] = {tree, false};
+        ++added_;
         return tree;
+    }
+
+    // Calls `body` with each root of which `tree`'s module is a part, and its attribute path there. Asks again only when there
+    // are new roots.
+    template <class Body>
+    void around(Tree& tree, Body body) const {
+        std::vector<std::shared_ptr<Tree>> trees;
+        {
+            std::shared_lock<std::shared_mutex> lock(mutex_);
+            if (tree.known_roots.exchange(added_) == added_) return;
+            for (const auto& [module, known] : known_)
+                if (known.tree.get() != &tree) trees.push_back(known.tree);
+        }
+        for (const auto& other : trees) {
+            const auto held = other->owner();
+            if (!held && other->is_owned()) continue;
+            const std::string path = find_below(held ? *held : *other->module(), tree.module());
+            if (!path.empty()) body(other->name(), path);
+        }
     }
 
 private:
@@ -295,6 +322,7 @@ private:
 
     mutable std::shared_mutex mutex_;
     std::unordered_map<const Module*, Known> known_;
+    size_t added_ = 0; // how often a root was added
     size_t most_ = 64;
 };
 

@@ -6,6 +6,7 @@
 #include <torch/nn.h>
 
 #include <functional>
+#include <future>
 
 #include "check.hpp"
 
@@ -100,7 +101,10 @@ void other_methods() {
         same(block->silent(x), linear(block->linear, x).exp());
         require(patch.missed(), "no run of Block came by");
     }
-    same(session.notes(), {"a patch never matched: Block:linear.output: no run came by there"});
+    same(session.notes(), {"torch::nn::Linear: called outside of the runs of Block, of which it is linear: the call is a run of the "
+                           "root Linear, and patches below Block do not hold in it. What a run calls on other threads is outside "
+                           "of it, too",
+                           "a patch never matched: Block:linear.output: no run came by there"});
     // What the method calls is a root of its own, by the name of its class.
     recorded(session, [&] { block->silent(x); });
     patched(session, gp::zero("Linear:output"), [&] { return block->silent(x); }, torch::ones({2, 3}));
@@ -127,9 +131,61 @@ struct PlainImpl : torch::nn::Module {
 };
 TORCH_MODULE(Plain);
 
+// Calls of a part of a root that are no part of a run of it.
+void outside_of_runs() {
+    const std::function<Tensor(Direct&, const Tensor&)> ways[] = {
+        [](Direct& net, const Tensor& x) { return net->block->forward(x); },
+        [](Direct& net, const Tensor& x) {
+            return std::async(std::launch::async, [&] {
+                       torch::NoGradGuard none;
+                       return net->block(x);
+                   }).get();
+        },
+    };
+    const auto x = torch::randn({2, 3});
+    for (const auto& way : ways) {
+        Direct net;
+        gp::Session session;
+        gp::Root root(net, "Direct");
+        const auto bare = way(net, x);
+        const auto patch = session.patch(gp::zero("block.output"));
+        net(x);
+        require(patch.counts().applied == 1, "the run has it");
+        for (int call = 0; call < 2; ++call) same(way(net, x), bare);
+        const std::vector<std::string> notes = session.notes();
+        require(notes.size() == 1 && notes[0].find("Block: called outside of the runs of Direct, of which it is block: the call is "
+                                                   "a run of the root Block") != std::string::npos,
+                "it is said once");
+        // In the root that it is, it can be patched.
+        const auto own = session.patch(gp::add("Block:output", 1));
+        same(way(net, x), bare + 1);
+    }
+    Direct net;
+    gp::Session session;
+    gp::Root root(net, "Direct"), part(net->block, "Part");
+    recorded(session, [&] { net(x), net->block(x); });
+    require(session.notes().empty(), "a part that is named as a root of its own is meant to be one");
+}
+
 void unregistered() {
     Plain net;
     const auto x = torch::randn({2, 3});
+    {
+        // Also where nothing is recorded, the parameters are known from the second run on.
+        gp::Session session;
+        gp::Root root(net, "Plain");
+        const auto bare = net(x);
+        const auto patch = session.patch(gp::add("Block.linear.bias", 1));
+        same(net(x), bare);
+        const auto patched = net(x);
+        require(patch.counts().applied == 1 && !torch::equal(patched, bare), "the second run");
+        const Tensor bias = net->block->linear->bias, before = bias.clone();
+        bias.add_(1);
+        session.detach();
+        same(patched, net(x));
+        bias.copy_(before);
+        require(session.notes()[0].find("known from the next run on") != std::string::npos, "it is said");
+    }
     gp::Session session;
     gp::Root root(net, "Plain");
     const auto run = [&] { return net(x); };
@@ -204,6 +260,7 @@ const std::map<std::string, void (*)()> kChecks = {
     {"branches", branches},
     {"direct_forward", direct_forward},
     {"other_methods", other_methods},
+    {"outside_of_runs", outside_of_runs},
     {"unregistered", unregistered},
 };
 

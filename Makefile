@@ -19,7 +19,7 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/served build/steady build/endings build/flat build/packaged build/plugin.so build/late build/dynamics build/square_op.so
+PLAIN_PROGRAMS := build/infer build/runner build/served build/steady build/endings build/flat build/regions build/packaged build/plugin.so build/late build/dynamics build/square_op.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
@@ -500,6 +500,10 @@ build/infer build/runner build/served build/steady build/endings build/flat buil
     build/libtorch.hpp.gch
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)
+
+build/regions: tests/programs/cpp/regions.cpp build/torch.mk
+	@echo "programs: compiling regions" >&2
+	@$(CXX) $(CXXFLAGS) -fopenmp $(TORCH_CXXFLAGS) $< -o $@ $(TORCH_LDFLAGS)
 
 build/plugin.so build/square_op.so: build/%.so: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,host.h square.hpp) \
     build/libtorch.hpp.gch

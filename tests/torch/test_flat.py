@@ -278,6 +278,14 @@ def test_patches_reach_every_thread(tmp_path: Path, folder: Path) -> None:
     assert re.search(r"relu=zero\s*┆ 5\s*┆ 5 ", after.process.stderr) and "6 runs in 1 process" in after.process.stderr
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_operations_of_the_program_inside_of_a_parallel_region_are_told(when: str) -> None:
+    command = [GRAPHPATCH, "run", "--operations", "always", "--patch", "relu=zero", "--", PROGRAMS / "regions", when]
+    done = run_process(command).ok()
+    assert done.stdout == "3 3 3 3 0\n"
+    assert "operations that the program calls inside of a parallel region (at::parallel_for) are not seen" in done.stderr
+
+
 def test_probes_and_checks(tmp_path: Path) -> None:
     graph, kept = tmp_path / "g.json", tmp_path / "k.safetensors"
     before = run(tmp_path, "nn", 2, "--graph", graph, "--run-at", "embedding")

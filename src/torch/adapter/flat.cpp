@@ -14,6 +14,9 @@ namespace graphpatch {
 struct Known {
   std::shared_ptr<const Registry> registry;
   uint64_t generation = 0;
+  // Whether the thread has called operations inside of a parallel region, and whether that was told.
+  bool called_in_region = false;
+  bool region_told = false;
 };
 
 static Known& known() {
@@ -131,9 +134,24 @@ struct Ender {
 
 static thread_local uint32_t own_calls = 0;
 
+// Says that the program calls operations inside of a parallel region (`at::parallel_for`). They cannot be told from what libtorch
+// itself calls in its helper threads, so they are not seen. A helper thread has no run: all that it does is inside of regions.
+static void tell_of_region() {
+  Known& now = known();
+  if (!now.called_in_region || now.region_told || this_thread().flat != 2)
+    return;
+  now.region_told = true;
+  const std::string text = "operations that the program calls inside of a parallel region (at::parallel_for) are not seen, and "
+                           "patches do not hold there: use threads of the program's own";
+  core->note(gp_str(text));
+}
+
 void intercept_flat(const Dispatched& call, const OpInfo& info) {
   const torch::jit::Stack* stack = call.stack;
-  if (own_calls || at::in_parallel_region() || backward_node()) {
+  const bool in_region = !own_calls && at::in_parallel_region();
+  if (own_calls || in_region || backward_node()) {
+    known().called_in_region |= in_region;
+    has_memory_for([] { tell_of_region(); });
     call.run();
     return;
   }
@@ -148,7 +166,7 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
     if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, owner))
       begin();
   });
-  if (!ready) {
+  if (!ready || !has_memory_for([] { tell_of_region(); })) {
     call.run();
     return;
   }

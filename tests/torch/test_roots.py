@@ -109,3 +109,43 @@ def test_live_control_says_that_a_path_is_in_several_roots():
         finally:
             served.process.kill()
             served.process.communicate()
+
+
+def test_values_of_two_roots_are_compared_one_by_one(tmp_path):
+    """A probe keeps the last value. Here the first root's values part, and those of the last do not."""
+    for value in ("1", "2"):
+        script = SCRIPT.replace("x = torch.ones", f"nn.init.constant_(encoder.fc.weight, {value})\nx = torch.ones")
+        (tmp_path / f"{value}.py").write_text(script)
+    one, other = ([sys.executable, tmp_path / f"{value}.py"] for value in ("1", "2"))
+    for nodes in ([], ["--nodes", "fc.output"], ["--nodes", "Encoder:**"]):
+        done = run_process([GRAPHPATCH, "bisect", *nodes, "--", *one, "--against", "--", *other])
+        assert done.code == 1 and done.stdout.startswith("Encoder"), (nodes, done.stdout, done.stderr)
+    done = run_process([GRAPHPATCH, "bisect", "--nodes", "Decoder:**", "--", *one, "--against", "--", *other])
+    assert done.code == 0
+
+
+def test_a_sweep_says_that_a_node_is_in_several_roots(tmp_path):
+    def sweep(node: str) -> str:
+        (tmp_path / "script.py").write_text(SCRIPT)
+        asked = ["--nodes", node, "--metric", r"regex:^\[\[(\S+),", "-o", tmp_path / "sweep.csv", "--restart"]
+        (tmp_path / "sweep.csv").unlink(missing_ok=True)
+        return run_process([GRAPHPATCH, "sweep", *asked, "--", sys.executable, tmp_path / "script.py"]).ok().stderr
+
+    assert "fc.output is in 3 roots (Encoder.forward, Decoder.forward" in sweep("fc.output")
+    assert "roots" not in sweep("Decoder:fc.output")
+
+
+def test_diff_means_the_values_of_one_root(tmp_path):
+    graph, kept = tmp_path / "g.json", [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    probes = ["--probe", "Encoder:fc.output", "--probe", "Decoder.forward:fc.output"]
+    run(tmp_path, "--graph", graph, *probes, "--save", kept[0]).ok()
+    run(tmp_path, *probes, "--patch", "fc.input=zero", "--save", kept[1]).ok()
+
+    def compared(*nodes: str) -> list[str]:
+        done = graphpatch("diff", graph, graph, "--values", *kept, *nodes)
+        return [line.split()[1].rstrip(":") for line in done.stdout.splitlines()[1:]]
+
+    encoder, decoder = "Encoder:fc.output", "Decoder.forward:fc.output"
+    assert compared() == [encoder, decoder] and compared("--nodes", "fc.output") == [encoder, decoder]
+    assert compared("--nodes", "Decoder:fc.output") == [decoder]
+    assert compared("--nodes", "Encoder:**") == [encoder]

@@ -45,7 +45,7 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
 }
 
 /// The roots in which a path without a root names a leaf, if there are several: such a path holds in all of them.
-fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
+pub(super) fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
     if path.root.is_some() {
         return Vec::new();
     }

@@ -143,6 +143,8 @@ impl Bisect {
         }
         let nodes = graph::matching(&graphs, &self.nodes)
             .map_err(|why| Stop::usage(format!("--nodes {why}")))?;
+        // A probe keeps one value, so that each root gets one of its own.
+        let nodes = graph::in_each_root(&graphs, nodes);
         let (parameters, computed): (Vec<NodePath>, Vec<NodePath>) = nodes
             .into_iter()
             .partition(|path| is_parameter(path, &graphs));

@@ -15,7 +15,7 @@ use crate::commands::show::{hint, json};
 use crate::terminal::{Color, LEFT, PATH, RIGHT, styled};
 use crate::voice::{Stop, print};
 
-use values::{Dtypes, ValueReport, compare, first, in_order};
+use values::{Dtypes, ValueReport, compare, first, in_order, node_of};
 
 /// What differs between two saved graphs (exit code 0: nothing, 1: something, 2: an error)
 #[derive(Args)]
@@ -76,7 +76,8 @@ impl Diff {
         if let Some([a, b]) = self.values.as_deref() {
             let (kept, other) = (safetensors::read_all(a)?, safetensors::read_all(b)?);
             let mut found = compare(&kept, &other, self.tolerance, Dtypes::Differ);
-            found.retain(|value| self.means_key(&value.key));
+            let all = [&graphs.0.graphs[..], &graphs.1.graphs].concat();
+            found.retain(|value| self.means_key(&value.key, &all));
             report.values = in_order(found, &graphs.0.graphs);
             if self.first {
                 report.values = first(report.values, &graphs.0.graphs).into_iter().collect();
@@ -161,18 +162,19 @@ impl Diff {
         self.nodes.is_empty() || graph.means_below(at, &self.nodes)
     }
 
-    /// The key of a kept value is its path, with a number behind where there are several.
-    fn means_key(&self, key: &str) -> bool {
-        let path = key.rsplit_once('#').map_or(key, |(path, _)| path);
-        let path = path.parse::<NodePath>();
-        self.nodes.is_empty()
-            || path.is_ok_and(|path| {
-                let root = path.root.clone().unwrap_or_default();
-                let path = path.without_root();
-                self.nodes
-                    .iter()
-                    .any(|pattern| pattern.takes(&root, &path) || pattern.fits(&path))
-            })
+    /// Whether something is asked for that was kept under this key: at its node, in one of the roots that the key means.
+    fn means_key(&self, key: &str, graphs: &[Graph]) -> bool {
+        let Some(path) = node_of(key) else {
+            return self.nodes.is_empty();
+        };
+        let known = graphs.iter().map(|graph| graph.name.as_str());
+        let mut roots: Vec<&str> = known.filter(|name| path.means(name)).collect();
+        if roots.is_empty() {
+            roots.extend(path.root.as_deref());
+        }
+        let node = path.without_root();
+        let takes = |pattern: &Pattern| roots.iter().any(|root| pattern.takes(root, &node));
+        self.nodes.is_empty() || self.nodes.iter().any(takes)
     }
 
     fn text(&self, report: &Report) -> String {

@@ -136,6 +136,13 @@ impl Sweep {
         drop(bare_run);
 
         let nodes = nodes::matching(&graphs, &self.nodes)?;
+        let measured = self.metric.iter().filter_map(Metric::path);
+        let of_metrics = nodes::shared_note(&graphs, measured);
+        let notes = [
+            nodes::shared_note(&graphs, nodes.iter()),
+            of_metrics.map(|note| format!("--metric: {note}")),
+        ];
+        notes.into_iter().flatten().for_each(say);
         let experiments = each.at_all(&nodes, dir.path())?;
         self.check_fit(&graphs, &experiments)?;
         let (mut journal, mut rows) = self.measured_before()?;

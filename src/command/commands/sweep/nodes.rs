@@ -19,6 +19,19 @@ pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>,
     graph::matching(graphs, patterns).map_err(|why| Stop::usage(format!("--nodes {why}")))
 }
 
+/// What to say of nodes, or of a metric's node, that several roots have.
+pub fn shared_note<'a>(
+    graphs: &[Graph],
+    paths: impl Iterator<Item = &'a NodePath>,
+) -> Option<String> {
+    let mut notes = paths.filter_map(|path| graph::shared_note(graphs, path));
+    let first = notes.next()?;
+    Some(match notes.count() {
+        0 => first,
+        more => format!("{first}; so it is with {more} more"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,7 +69,10 @@ impl MissedPatches {
     /// The counts of an awaited patch that was removed before any run had reached it. `None` for any other, and, when no run
     /// can reach it any more, for one that was reached.
     pub(crate) fn counts_of(&self, id: u64) -> Option<PatchCounts> {
-        let patch = self.0.iter().find(|patch| patch.id == id && patch.awaited)?;
+        let patch = self
+            .0
+            .iter()
+            .find(|patch| patch.id == id && patch.awaited)?;
         let pending = !patch.is_settled(); // first, since a run that ends now has counted before
         Some(PatchCounts {
             pending,

@@ -99,7 +99,9 @@ fn an_earlier_version_of_a_patch_is_pending_too() {
     with_session(|session| {
         let id = add(session, "add=add:1");
         let run = begin();
-        session.set_value(id, Operand::Number(Number::Float(2.0))).unwrap();
+        session
+            .set_value(id, Operand::Number(Number::Float(2.0)))
+            .unwrap();
         assert!(session.counts_of(id).unwrap().pending);
         run.end();
         assert!(!session.counts_of(id).unwrap().pending);

@@ -70,9 +70,7 @@ impl Run {
         let is_own = |level: &usize| matches!(self.parameter(*level, identity), Some((_, Some(_))));
         match self.parameter(level, identity) {
             Some(_) => level,
-            None => (level + 1..self.frames.len())
-                .find(is_own)
-                .unwrap_or(level),
+            None => (level + 1..self.frames.len()).find(is_own).unwrap_or(level),
         }
     }
 

@@ -283,7 +283,9 @@ def test_operations_of_the_program_inside_of_a_parallel_region_are_told(when: st
     command = [GRAPHPATCH, "run", "--operations", "always", "--patch", "relu=zero", "--", PROGRAMS / "regions", when]
     done = run_process(command).ok()
     assert done.stdout == "3 3 3 3 0\n"
-    assert "operations that the program calls inside of a parallel region (at::parallel_for) are not seen" in done.stderr
+    assert (
+        "operations that the program calls inside of a parallel region (at::parallel_for) are not seen" in done.stderr
+    )
 
 
 def test_probes_and_checks(tmp_path: Path) -> None:

@@ -218,12 +218,13 @@ private:
         tree_->by_parameter = wanted;
     }
 
-    // Says of a part of a root that is called by itself, or on another thread than the root, that paths of the root mean nothing
-    // in this call.
+    // Says of a part of a root that is called by itself, or on another thread than the root, that paths of the root mean
+    // nothing in this call.
     void note_outside() const {
         Roots::get().around(*tree_, [&](const std::string& root, const std::string& path) {
-            const std::string text = class_name(*tree_->module()) + ": called outside of the runs of " + root + ", of which it is " +
-                                     path + ": the call is a run of the root " + tree_->name() + ", and patches below " + root +
+            const std::string text = class_name(*tree_->module()) + ": called outside of the runs of " + root +
+                                     ", of which it is " + path + ": the call is a run of the root " + tree_->name() +
+                                     ", and patches below " + root +
                                      " do not hold in it. What a run calls on other threads is outside of it, too";
             gp_session_note(nullptr, text.c_str());
         });

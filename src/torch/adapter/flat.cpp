@@ -134,8 +134,9 @@ struct Ender {
 
 static thread_local uint32_t own_calls = 0;
 
-// Says that the program calls operations inside of a parallel region (`at::parallel_for`). They cannot be told from what libtorch
-// itself calls in its helper threads, so they are not seen. A helper thread has no run: all that it does is inside of regions.
+// Says that the program calls operations inside of a parallel region (`at::parallel_for`). They cannot be told from what
+// libtorch itself calls in its helper threads, so they are not seen. A helper thread has no run: all that it does is inside of
+// regions.
 static void tell_of_region() {
   Known& now = known();
   if (!now.called_in_region || now.region_told || this_thread().flat != 2)

@@ -162,8 +162,8 @@ static bool shows(const at::Tensor& tensor, const Held::Copy& copy) {
   return tensor.storage_offset() < copy.offset + c10::multiply_integers(copy.sizes) && copy.offset <= last;
 }
 
-// Says of patched parameters that their memory is read past the patch. `.data` makes another tensor of the same memory, of which
-// no operation tells; a view of a parameter that was made before the run is one, too.
+// Says of patched parameters that their memory is read past the patch. `.data` makes another tensor of the same memory, of
+// which no operation tells; a view of a parameter that was made before the run is one, too.
 static void tell_of_other_readers(uint32_t frame, const at::Tensor& tensor) {
   const void* identity = identity_of(tensor);
   for (Held::Copy& copy : held().copies) {

@@ -101,10 +101,11 @@ void other_methods() {
         same(block->silent(x), linear(block->linear, x).exp());
         require(patch.missed(), "no run of Block came by");
     }
-    same(session.notes(), {"torch::nn::Linear: called outside of the runs of Block, of which it is linear: the call is a run of the "
-                           "root Linear, and patches below Block do not hold in it. What a run calls on other threads is outside "
-                           "of it, too",
-                           "a patch never matched: Block:linear.output: no run came by there"});
+    same(session.notes(),
+         {"torch::nn::Linear: called outside of the runs of Block, of which it is linear: the call is a run of the "
+          "root Linear, and patches below Block do not hold in it. What a run calls on other threads is outside "
+          "of it, too",
+          "a patch never matched: Block:linear.output: no run came by there"});
     // What the method calls is a root of its own, by the name of its class.
     recorded(session, [&] { block->silent(x); });
     patched(session, gp::zero("Linear:output"), [&] { return block->silent(x); }, torch::ones({2, 3}));
@@ -136,10 +137,12 @@ void outside_of_runs() {
     const std::function<Tensor(Direct&, const Tensor&)> ways[] = {
         [](Direct& net, const Tensor& x) { return net->block->forward(x); },
         [](Direct& net, const Tensor& x) {
-            return std::async(std::launch::async, [&] {
-                       torch::NoGradGuard none;
-                       return net->block(x);
-                   }).get();
+            return std::async(std::launch::async,
+                              [&] {
+                                  torch::NoGradGuard none;
+                                  return net->block(x);
+                              })
+                .get();
         },
     };
     const auto x = torch::randn({2, 3});
@@ -153,8 +156,9 @@ void outside_of_runs() {
         require(patch.counts().applied == 1, "the run has it");
         for (int call = 0; call < 2; ++call) same(way(net, x), bare);
         const std::vector<std::string> notes = session.notes();
-        require(notes.size() == 1 && notes[0].find("Block: called outside of the runs of Direct, of which it is block: the call is "
-                                                   "a run of the root Block") != std::string::npos,
+        require(notes.size() == 1 &&
+                    notes[0].find("Block: called outside of the runs of Direct, of which it is block: the call is "
+                                  "a run of the root Block") != std::string::npos,
                 "it is said once");
         // In the root that it is, it can be patched.
         const auto own = session.patch(gp::add("Block:output", 1));
@@ -257,10 +261,8 @@ void branches() {
 }
 
 const std::map<std::string, void (*)()> kChecks = {
-    {"branches", branches},
-    {"direct_forward", direct_forward},
-    {"other_methods", other_methods},
-    {"outside_of_runs", outside_of_runs},
+    {"branches", branches},           {"direct_forward", direct_forward},
+    {"other_methods", other_methods}, {"outside_of_runs", outside_of_runs},
     {"unregistered", unregistered},
 };
 

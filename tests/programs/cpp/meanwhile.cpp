@@ -302,7 +302,9 @@ void removed_before_it_was_reached() {
             [&] {
                 set.reset();
                 patches.clear();
-                { const auto later = session.patch(gp::zero("last.exp")); }
+                {
+                    const auto later = session.patch(gp::zero("last.exp"));
+                }
                 std::vector<std::string> said{"a patch never matched: last.exp: no run came by there"};
                 if (in_a_set) said.insert(said.begin(), "patches have not matched yet: exp, part.exp" + so_far);
                 else

@@ -1,4 +1,4 @@
-"""Patches that no run had reached when their block ended, while runs on other threads were under way that still could."""
+"""Patches that no run had reached when their block ended, while runs on other threads were under way that still may."""
 
 from __future__ import annotations
 

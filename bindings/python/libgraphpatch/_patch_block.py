@@ -155,10 +155,8 @@ class PatchBlock(contextlib.ContextDecorator):
             if is_limited(place.done) and counts.matched and not counts.applied and not counts.failed
         ]
         if not paths and unused:
-            never = (
-                "have not come so far, and runs are under way" if any(later for _, later in unused) else "never came"
-            )
-            return f"the rows, positions or steps of a patch {never}: {', '.join(dict.fromkeys(path for path, _ in unused))}"
+            came = "have not come so far, and runs are under way" if any(later for _, later in unused) else "never came"
+            return f"the rows, positions or steps of a patch {came}: {', '.join(dict.fromkeys(dict(unused)))}"
         if not paths:
             return ""
         what, name = never_matched(paths), self._name()

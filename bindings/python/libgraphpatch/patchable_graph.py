@@ -324,8 +324,8 @@ class PatchableGraph(Experiments):
                 for all patches of this PatchableGraph while the block lasts.
             on_missing: What to do about a patch whose node no run has reached, if the block ends without an exception:
                 ``"warn"`` (a :class:`MissingPatchWarning`), ``"raise"`` a :class:`PatchError`, or ``"ignore"``. While
-                runs on other threads that began in the block are under way and may still reach it, nobody can tell: then
-                the warning comes when the last of them ends, also in place of the error.
+                runs that began in the block are under way on other threads, they may still reach it: then the warning
+                comes when the last of them ends, also in place of the error.
             runs: Hold for some runs only, counted from 0 on inside the block: ``"3"``, ``"2.."``, ``"0..4"``
                 (without 4).
             this_thread: Hold for runs on this thread only.

@@ -56,7 +56,7 @@ def test_an_incompatible_header_is_found(found: str, instead: str, named: str) -
     [
         (r"(const char \*gp_version\(void\);)", r"\1 gp_status gp_new_call(int64_t number);"),
         (r"(GP_STATUS_STATE = 10,)", r"\1 GP_STATUS_NEW = 11,"),
-        (r"(uint64_t failed;)", r"\1 uint64_t later;"),
+        (r"(uint64_t pending;)", r"\1 uint64_t later;"),
         (r"(typedef struct gp_spec gp_spec;)", r"\1 typedef struct gp_later gp_later;"),
     ],
 )

@@ -409,7 +409,7 @@ static void check_sizes(gp_session *session, uint64_t id) {
   struct {
     gp_patch_counts known;
     uint64_t later, behind;
-  } counts = {{offsetof(gp_patch_counts, failed), 9, 9, 9}, 9, 9};
+  } counts = {{offsetof(gp_patch_counts, failed), 9, 9, 9, 9}, 9, 9};
   gp_leaf leaf = {0, false, 0, NULL, 0, 0};
 
   refused(GP_STATUS_ARGUMENT, gp_patch_get_counts(session, id, &counts.known));
@@ -427,7 +427,7 @@ static void check_sizes(gp_session *session, uint64_t id) {
 static void check_session(gp_session *session, const char *folder) {
   gp_spec *spec;
   gp_graphs *graphs;
-  gp_patch_counts counts = {sizeof counts, 9, 9, 9};
+  gp_patch_counts counts = {sizeof counts, 9, 9, 9, 9};
   DLManagedTensorVersioned *tensor;
   uint64_t outer, inner, a, b, c, count = 9, dropped = 9;
   char *text;

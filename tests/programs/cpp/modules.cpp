@@ -91,7 +91,9 @@ void names() {
     same(probe.value(), after);
     same(shared.value(), net->shared(after));
     same(heads.value(), net->list[1]->as<Linear>()->forward(net->list[0]->as<Mlp>()->forward(net->shared(after))));
-    require(session.notes().empty(), "nothing is to be said");
+    // The calls of parts in the last lines are no part of a run. Nothing else is to be said.
+    for (const auto& note : session.notes())
+        require(note.find("Mlp: called outside of the runs of Net") != std::string::npos, note);
 }
 
 void values() {

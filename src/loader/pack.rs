@@ -10,15 +10,24 @@ use std::path::Path;
 
 use fnv::FnvHasher;
 
+/// The adapter's files, and the headers that stand in front of two of libtorch's.
+const FOLDERS: [&str; 2] = ["adapter", "adapter/ATen"];
+
 /// Writes all files one after another, compressed, and beside them their names and lengths, the version of the seam, and a hash,
 /// so that a changed source makes another adapter. FNV-1a gives the same number on every machine and in every version of this
 /// library, which the standard library's hashers do not promise.
 fn main() {
     let folder = Path::new("../torch");
     let mut names = vec!["seam.h".to_owned()];
-    for entry in std::fs::read_dir(folder.join("adapter")).expect("the adapter's folder") {
-        let name = entry.expect("an entry").file_name();
-        names.push(format!("adapter/{}", name.to_str().expect("plain names")));
+    for below in FOLDERS {
+        println!("cargo:rerun-if-changed={}", folder.join(below).display());
+        for entry in std::fs::read_dir(folder.join(below)).expect("the adapter's folder") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("a kind of file").is_file() {
+                let name = entry.file_name();
+                names.push(format!("{below}/{}", name.to_str().expect("plain names")));
+            }
+        }
     }
     names.sort();
     let mut all = String::new();
@@ -44,10 +53,6 @@ fn main() {
         all += &text;
     }
     println!("cargo:rerun-if-changed=pack.rs");
-    println!(
-        "cargo:rerun-if-changed={}",
-        folder.join("adapter").display()
-    );
     println!("cargo:rustc-env=GRAPHPATCH_SOURCES={:016x}", hash.finish());
     let out = std::env::var_os("OUT_DIR").expect("set by cargo");
     let packed = miniz_oxide::deflate::compress_to_vec(all.as_bytes(), 10);

@@ -4,7 +4,8 @@
 // It is one translation unit, because the first build on a machine is waited for: libtorch's headers cost far more than our
 // code. With libtorch 2.11, `g++ -std=c++17 -O2 -fPIC -DNDEBUG -c adapter.cpp` takes 19 s of one core. Compiled one by one
 // (without the lines that include them here, `ls *.cpp | xargs -P2 -I{} g++ ... -c {}`), the parts take 153 s, so more than a
-// minute on two cores.
+// minute on two cores. For the same reason ATen/Functions.h and ATen/NativeFunctions.h of this folder stand in front of
+// libtorch's: on a machine where all this took 32 s of CPU time, it took 29 s with them, and 24 s with the options of build.rs.
 #include "adapter.h"
 
 #include <c10/macros/Macros.h>

@@ -8,13 +8,15 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/version.h>
+#define GRAPHPATCH_SAFE_SOFTMAX (TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 5)
+#if GRAPHPATCH_SAFE_SOFTMAX
+#include <ATen/ops/_safe_softmax.h>
+#endif
 
 #include <cmath>
 #include <limits>
 
 namespace graphpatch {
-
-#define GRAPHPATCH_SAFE_SOFTMAX (TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 5)
 
 struct Attention::Unseen {
   std::string why;

@@ -82,7 +82,7 @@ at::Tensor copy_of(const at::Tensor& tensor) {
 at::Tensor copy_of(const at::Tensor& tensor, const at::Tensor& values) {
   // The copy keeps these bits: whoever reads it resolves them or not, as for the tensor itself.
   if (tensor.layout() == c10::kStrided && tensor.is_conj())
-    return at::conj(copy_of(at::conj(tensor), at::conj(values)));
+    return copy_of(tensor.conj(), values.conj()).conj();
   if (tensor.layout() == c10::kStrided && tensor.is_neg())
     return at::_neg_view(copy_of(at::_neg_view(tensor), at::_neg_view(values)));
   const bool strided = is_plain(tensor) && tensor.numel() != 0 && !may_overlap(tensor);

@@ -284,9 +284,12 @@ build/transformers-4.45.2: | venv
 	@rm -rf $@.part && $(INSTALL_INTO) $@.part transformers==4.45.2 tokenizers==0.20.3
 	@mv $@.part $@
 
+# SMALL=1 builds, and installs, the small library of the profile `installed` in Cargo.toml, in target/installed.
+PROFILE := $(if $(SMALL),installed,release)
+
 .PHONY: build
 build: ## the command and the library, in target/release
-	cargo build --release --quiet
+	cargo build --profile $(PROFILE) --quiet
 
 # The GNU variables. Installed files refer to each other by relative paths, so the whole tree can be moved later.
 prefix = $(or $(PREFIX),/usr/local)
@@ -303,6 +306,7 @@ install uninstall: export DESTDIR := $(DESTDIR)
 .PHONY: install
 # Where cargo is not in the PATH (`sudo make install`), this installs what `make build` has built. `graphpatch --version` names
 # the commit.
+install: export BUILT := target/$(PROFILE)
 install: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 install: $(if $(shell command -v cargo),build) ## library, headers, command, manual, completions, pkg-config file, CMake package: PREFIX=/usr/local, DESTDIR=
 	@packaging/install.sh

@@ -2,11 +2,12 @@
 # Puts library, headers, command, manual, completions, pkg-config file and CMake package where `make install` says, or with --uninstall takes
 # them away. Everything that is installed finds the rest from its own place, so that the prefix can be moved as a whole.
 #
-# Reads prefix, bindir, libdir, includedir and DESTDIR from the environment, as the Makefile exports them.
+# Reads prefix, bindir, libdir, includedir, DESTDIR and BUILT (where cargo has put the command and the library) from the environment,
+# as the Makefile exports them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-built=target/release
+built=${BUILT:-target/release}
 die() { echo "install: $*" >&2; exit 1; }
 
 for name in prefix bindir libdir includedir; do

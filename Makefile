@@ -302,6 +302,7 @@ install uninstall: export bindir := $(bindir)
 install uninstall: export libdir := $(libdir)
 install uninstall: export includedir := $(includedir)
 install uninstall: export DESTDIR := $(DESTDIR)
+install: export BUILT := target/release
 
 .PHONY: install
 # Where cargo is not in the PATH (`sudo make install`), this installs what `make build` has built. `graphpatch --version` names
@@ -316,7 +317,8 @@ uninstall: ## take away what `make install` with the same variables has put ther
 	@packaging/install.sh --uninstall
 
 # Release products name their commit, and run with glibc 2.28 (manylinux_2_28): rustc calls the linker as `cc`, and finds the one
-# that older_glibc.sh makes. cargo does not know of that, so the two products are made anew in any case.
+# that older_glibc.sh makes. cargo does not know of that, so they are built in a folder of their own: what is in target/release is
+# linked for this machine, whatever was made before.
 # The wheel contains the adapter for the interpreter's libtorch, and all others that are in build/dist/adapters:
 # `graphpatch doctor --build --torch DIR --into build/dist/adapters`, with CXX=build/older-glibc/c++.
 # RELEASE= leaves the commit out.
@@ -325,19 +327,19 @@ ifneq ($(RELEASE),)
 wheel dist: export GRAPHPATCH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 endif
 OLDER := $(abspath build/older-glibc)
+FOR_OLDER := target/older-glibc
 WHERE_ADAPTERS_ARE_MADE := build/dist/made
 
 .PHONY: for-older-glibc
 for-older-glibc:
 	@PYTHON=$(or $(GRAPHPATCH_PYTHON),python3) packaging/older_glibc.sh $(OLDER)
-	@touch src/library/lib.rs src/command/main.rs
-	PATH=$(OLDER):$$PATH cargo build --release --quiet
+	PATH=$(OLDER):$$PATH CARGO_TARGET_DIR=$(FOR_OLDER) cargo build --release --quiet
 
 .PHONY: wheel
 wheel: venv for-older-glibc ## build/dist/libgraphpatch-*.whl: library, command, package, headers, manual, an adapter; needs no compiler where it is used
 	@mkdir -p build/dist/adapters $(WHERE_ADAPTERS_ARE_MADE)
 	CXX=$(OLDER)/c++ GRAPHPATCH_CACHE=$(abspath $(WHERE_ADAPTERS_ARE_MADE)) \
-	    $(GRAPHPATCH) doctor --build --into build/dist/adapters --torch \
+	    $(FOR_OLDER)/release/graphpatch doctor --build --into build/dist/adapters --torch \
 	    "$$($(PYTHON) -c 'import importlib.util; print(importlib.util.find_spec("torch").submodule_search_locations[0])')"
 	@rm -f build/dist/*.whl
 	$(PYTHON) packaging/wheel.py build/dist/adapters build/dist 2.28
@@ -345,6 +347,13 @@ wheel: venv for-older-glibc ## build/dist/libgraphpatch-*.whl: library, command,
 .PHONY: dist
 dist: for-older-glibc ## build/dist/libgraphpatch-*.tar.gz: what `make install` installs, with checksums and a bill of materials
 	@packaging/dist.sh
+
+# Not part of CI: no registry of packages has a glibc 2.28. OLDER_GLIBC names a folder with its files (tests/docs/test_older_glibc.py).
+.PHONY: test-older-glibc
+test-older-glibc: ## the products under a real glibc 2.28, whose loader and libraries lie in OLDER_GLIBC: command, library, a model
+	@[[ -n "$(OLDER_GLIBC)" ]] || { echo "OLDER_GLIBC names no folder with the files of a glibc 2.28" >&2; exit 1; }
+	@$(MAKE) --no-print-directory wheel dist build/older-glibc/libmodel.so
+	OLDER_GLIBC=$(OLDER_GLIBC) $(PYTHON) -m pytest tests/docs/test_older_glibc.py -q $(T)
 
 .PHONY: venv
 venv: ## the Python of demo and tests (.venv, or GRAPHPATCH_PYTHON)
@@ -528,6 +537,10 @@ $(ABI_PROGRAMS): build/%: tests/programs/cpp/%.cpp $(addprefix tests/programs/cp
 build/libmodel.so: tests/programs/cpp/model.cpp tests/programs/c/include/model.h build/libtorch.hpp.gch
 	@echo "programs: compiling libmodel" >&2
 	@$(HOST_CXX) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
+
+build/older-glibc/libmodel.so: tests/programs/cpp/model.cpp tests/programs/c/include/model.h build/libtorch.hpp.gch | for-older-glibc
+	@echo "programs: compiling libmodel for an older glibc" >&2
+	@$(OLDER)/c++ $(filter-out $(firstword $(HOST_CXX)),$(HOST_CXX)) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
 
 # The header promises C99 without a warning.
 C_HEADERS := $(addprefix tests/programs/c/include/,check.h dlpack.h) include/graphpatch.h

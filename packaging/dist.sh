@@ -11,7 +11,8 @@ out=build/dist
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
-prefix=/$name bindir=/$name/bin libdir=/$name/lib includedir=/$name/include DESTDIR=$stage packaging/install.sh 2>/dev/null
+BUILT=target/older-glibc/release \
+    prefix=/$name bindir=/$name/bin libdir=/$name/lib includedir=/$name/include DESTDIR=$stage packaging/install.sh 2>/dev/null
 rm -r "$stage/$name/bin/.debug" "$stage/$name/lib/.debug" # ten times as large as all the rest
 cp LICENSE-MIT LICENSE-APACHE CHANGELOG.md "$stage/$name"
 python3 packaging/materials.py >"$stage/$name/bill-of-materials.cdx.json"

@@ -1,5 +1,5 @@
-"""Makes a wheel for every Python 3 from what `make build` has built: the package, the library, the command, headers,
-completions, the manual's pages, and adapters that were built ahead.
+"""Makes a wheel for every Python 3 from what the Makefile has built for an older glibc: the package, the library, the
+command, headers, completions, the manual's pages, and adapters that were built ahead.
 
     python wheel.py ADAPTERS OUT_FOLDER [GLIBC]
 
@@ -20,7 +20,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILT = ROOT / "target/release"
+BUILT = ROOT / "target/older-glibc/release"
 # Every file has this time, so that the same files make the same wheel.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 

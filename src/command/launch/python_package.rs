@@ -108,33 +108,39 @@ fn check(place: &Path) -> Result<(), Unfit> {
         Unfit::Wrong(format!("is damaged; remove it: {what} {}", why.why()))
     };
     for folder in &folders {
-        check_folder(place, folder).map_err(|(file, why)| damaged(&file, &why))?;
-    }
-    for (name, text) in files() {
-        let file = place.join(name);
-        let found = || -> std::result::Result<bool, Unfit> {
-            let (folder, name) = (file.parent().unwrap_or(place), file.file_name());
-            let mut found = Vec::new();
-            let open = Folder::open(folder)?.look_at(name.unwrap_or_default())?;
-            open.take(text.len() as u64 + 1)
-                .read_to_end(&mut found)
-                .map_err(graphpatch_loader::trust::unreadable)?;
-            Ok(found == text.as_bytes())
-        };
-        let other = || Unfit::Wrong("is another file".into());
-        match found() {
-            Ok(true) => (),
-            Ok(false) => return Err(damaged(&file, &other())),
-            Err(why) => return Err(damaged(&file, &why)),
+        let open = check_folder(place, folder).map_err(|(file, why)| damaged(&file, &why))?;
+        for (name, text) in files() {
+            let file = place.join(name);
+            if file.parent() != Some(folder) {
+                continue;
+            }
+            let other = || Unfit::Wrong("is another file".into());
+            match holds(&open, file.file_name().unwrap_or_default(), text) {
+                Ok(true) => (),
+                Ok(false) => return Err(damaged(&file, &other())),
+                Err(why) => return Err(damaged(&file, &why)),
+            }
         }
     }
     Ok(())
 }
 
-/// Checks that a folder of the package holds only ordinary files, and files that are not ours only in `__pycache__`.
-fn check_folder(place: &Path, folder: &Path) -> std::result::Result<(), (PathBuf, Unfit)> {
+/// Whether a file of an open folder has this text.
+fn holds(folder: &Folder, name: &OsStr, text: &str) -> Result<bool, Unfit> {
+    // With room for all of it, it is read at once.
+    let mut found = Vec::with_capacity(text.len() + 1);
+    let open = folder.look_at(name)?;
+    open.take(text.len() as u64 + 1)
+        .read_to_end(&mut found)
+        .map_err(graphpatch_loader::trust::unreadable)?;
+    Ok(found == text.as_bytes())
+}
+
+/// Checks that a folder of the package holds only ordinary files, and files that are not ours only in `__pycache__`. The
+/// folder is returned open: the way to it is walked once, not again for each of its files.
+fn check_folder(place: &Path, folder: &Path) -> Result<Folder, (PathBuf, Unfit)> {
     let fail = |why: Unfit| (folder.to_path_buf(), why);
-    Folder::open(folder).map_err(fail)?;
+    let open = Folder::open(folder).map_err(fail)?;
     let compiled = folder.file_name() == Some(OsStr::new("__pycache__"));
     let entries =
         std::fs::read_dir(folder).map_err(|why| fail(graphpatch_loader::trust::unreadable(why)))?;
@@ -149,12 +155,12 @@ fn check_folder(place: &Path, folder: &Path) -> std::result::Result<(), (PathBuf
             continue;
         }
         let found = match compiled {
-            true => Folder::open(folder).and_then(|open| open.look_at(name).map(drop)),
+            true => open.look_at(name).map(drop),
             false => Err(Unfit::Wrong("is none of its files".into())),
         };
         found.map_err(|why| (path.clone(), why))?;
     }
-    Ok(())
+    Ok(open)
 }
 
 fn hash() -> u64 {

@@ -25,6 +25,7 @@ LIBRARIES = [
     "libpthread.so.0",
     "libdl.so.2",
     "librt.so.1",
+    "libutil.so.1",
     "libstdc++.so.6",
     "libgcc_s.so.1",
 ]
@@ -42,11 +43,10 @@ class Root:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ["lib64", "lib/x86_64-linux-gnu", "proc", "tmp", "tests", str(PACKAGES).lstrip("/")]:
+        for name in ["lib64", "proc", "tmp", "tests", str(PACKAGES).lstrip("/")]:
             (folder / name).mkdir(parents=True)
-        shutil.copy(f"{GLIBC}/{LOADER}", folder / "lib64")
-        for name in LIBRARIES:
-            shutil.copy(f"{GLIBC}/{name}", folder / "lib/x86_64-linux-gnu")
+        for name in [LOADER, *LIBRARIES]:
+            shutil.copy(f"{GLIBC}/{name}", folder / "lib64")
         (tarball,) = (ROOT / "build/dist").glob("*.tar.gz")
         with tarfile.open(tarball) as archive:
             archive.extractall(folder, filter="data")
@@ -73,7 +73,7 @@ class Root:
         alone = [ROOT / "tests/programs/c/alone.c", f"-I{ROOT}/tests/programs/c/include", *ours]
         threads = [ROOT / "tests/hosts/programs/threads.c", "-D_GNU_SOURCE", "-rdynamic"]
         for name, arguments in {"version": [to / "version.c"], "alone": alone, "threads": threads}.items():
-            command = [OLDER / "cc", "-O1", "-w", *arguments, "-o", to / name, "-ldl", "-lm", "-pthread"]
+            command = [OLDER / "cc", "-O1", "-w", *arguments, "-o", to / name, "-ldl", "-lm", "-lrt", "-pthread"]
             subprocess.run(command, check=True)
         shutil.copy(OLDER / "libmodel.so", to)
         shutil.copy(ROOT / "tests/fuzz/seeds/graph-tuple.json", to)
@@ -103,12 +103,13 @@ def test_it_is_that_glibc(root: Root) -> None:
 
 def test_the_command_works(root: Root) -> None:
     assert root.said("/product/bin/graphpatch", "--version").startswith("graphpatch ")
-    assert "TupleOutputModule" in root.said("/product/bin/graphpatch", "show", "/tests/graph-tuple.json")
+    assert "output: tuple(2)" in root.said("/product/bin/graphpatch", "show", "/tests/graph-tuple.json")
 
 
 def test_a_program_with_the_library_works(root: Root) -> None:
     (root.folder / "tmp/files").mkdir()
     root.said("/tests/alone", "/tests/graph-tuple.json", "/tmp/files")
+    assert root.said("/product/bin/graphpatch", "run", "--", "/tests/version") == "2.28\n", "with the library preloaded"
 
 
 def test_a_program_with_a_model_is_recorded_and_patched(root: Root) -> None:

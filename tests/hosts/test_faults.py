@@ -177,19 +177,19 @@ def test_calls_of_the_command_fail(kind: str, host: Host) -> None:
     count = host.counted(options, in_command=1)[kind]
     # The command does much the same for every program.
     numbers = some(count, kind) if host.which == "c" else some(count, kind)[::10]
+    if kind == "mmap" and 1 in numbers:
+        numbers.remove(1)  # Rust's own start, before any code of ours, asks for it and aborts
     for number, error in each_error(kind, numbers, 1):
         left = host.failing(options, call=kind, at=number, error=error, in_command=1)
-        judged.add(left, fault_of_the_command(host, left, kind, number), kind, number, errno.errorcode[error])
+        judged.add(left, fault_of_the_command(host, left, kind), kind, number, errno.errorcode[error])
     print(f"{host.which}: {kind}: {judged.runs} runs, of {count} calls of the command")
     assert judged.wrong == 0
 
 
-def fault_of_the_command(host: Host, left: Left, kind: str, number: int) -> str:
+def fault_of_the_command(host: Host, left: Left, kind: str) -> str:
     if left.stdout:
         if left.stdout != host.bare.stdout or left.code not in (0, 1, 2, 3):
             return "another result"
-    elif (kind, number) == ("mmap", 1):
-        return ""  # Rust's own start, before any code of ours, asks for it and aborts
     elif left.code != 2:
         return "the program was not started, and the command ended in another way"
     # Where the message itself cannot be written, there is none.

@@ -302,7 +302,6 @@ install uninstall: export bindir := $(bindir)
 install uninstall: export libdir := $(libdir)
 install uninstall: export includedir := $(includedir)
 install uninstall: export DESTDIR := $(DESTDIR)
-install: export BUILT := target/release
 
 .PHONY: install
 # Where cargo is not in the PATH (`sudo make install`), this installs what `make build` has built. `graphpatch --version` names

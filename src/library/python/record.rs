@@ -30,7 +30,9 @@ pub struct Kind {
 /// A scope that is open; `Frame` in `_thread.py` describes its fields.
 pub const FRAME: Kind = Kind {
     name: c"libgraphpatch._native.FrameBase",
-    objects: &[c"root", c"module", c"outer", c"ignored", c"cold", c"seen", c"tree"],
+    objects: &[
+        c"root", c"module", c"outer", c"ignored", c"cold", c"seen", c"tree",
+    ],
     numbers: [c"wants", c"plan"],
 };
 

@@ -1,5 +1,6 @@
 #include "cell.h"
 #include "distributed.h"
+#include "names.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -17,7 +18,7 @@ namespace graphpatch {
 static bool fits(const at::Tensor& copy, const at::Tensor& value) {
   constexpr size_t kSerial = 1 << 17; // libtorch copies more than this on several threads, if it may
   return copy.is_cpu() && value.is_cpu() && copy.scalar_type() == value.scalar_type() && copy.sizes() == value.sizes() &&
-         copy.strides() == value.strides() && value.is_non_overlapping_and_dense() && !value.has_names() &&
+         copy.strides() == value.strides() && value.is_non_overlapping_and_dense() && !has_names(value) &&
          copy.is_inference() == c10::InferenceMode::is_enabled() && (value.nbytes() <= kSerial || at::get_num_threads() == 1);
 }
 

@@ -1,7 +1,7 @@
 // Copies of tensors, and who shares the memory of a tensor: together they decide whether a value may be written in place.
+#include "names.h"
 #include "write.h"
 
-#include <ATen/core/NamedTensor.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -43,7 +43,7 @@ bool same_bits(const at::Tensor& left, const at::Tensor& right) {
     }
   };
   at::NoGradGuard none;
-  at::NoNamesGuard unnamed; // a tensor with names cannot be seen as one of another dtype
+  NoNamesGuard unnamed; // a tensor with names cannot be seen as one of another dtype
   return at::equal(bits(left), bits(right));
 }
 

@@ -12,6 +12,7 @@
 #include <torch/csrc/jit/passes/constant_propagation.h>
 #include <torch/csrc/jit/passes/remove_expands.h>
 #include <torch/csrc/jit/runtime/graph_executor_impl.h>
+#include <torch/version.h>
 
 #include <atomic>
 #include <mutex>
@@ -31,6 +32,11 @@ public:
   const ExecutionPlan& getPlanFor(Stack& stack, std::optional<size_t> remaining_bailout_depth) override {
     return root_->handle && may_matter(this_thread()) ? root_->plan : own_->getPlanFor(stack, remaining_bailout_depth);
   }
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 15
+  const ExecutionPlan& getInputIndependentPlan() override {
+    return own_->getInputIndependentPlan();
+  }
+#endif
   GraphExecutorState getDebugState() override {
     return own_->getDebugState();
   }

@@ -68,8 +68,10 @@ Held::~Held() = default;
 
 constexpr uint64_t kNoNode = UINT64_MAX;
 
-static std::shared_ptr<torch::autograd::Node> node_of(const at::Tensor& tensor) {
-  return tensor.requires_grad() ? tensor.grad_fn() : nullptr;
+// libtorch holds nodes by pointers of another type from 2.15 on.
+static auto node_of(const at::Tensor& tensor) {
+  using Held = std::decay_t<decltype(tensor.grad_fn())>;
+  return tensor.requires_grad() ? Held(tensor.grad_fn()) : Held();
 }
 
 void patched_without_history(const GpTarget& target, const at::Tensor& tensor) {

@@ -24,8 +24,8 @@ def test_nodes_are_attributes_with_completion(graph: NodePath) -> None:
     assert [name for name in dir(graph) if not name.startswith("_")] == ["add", "linear", "linear_1", "output", "x"]
     assert {"_code", "_shape"} <= set(dir(graph.linear.weight))
     assert dir(graph.output) == ["_code", "_shape", "sub_0", "sub_1"]
-    paths = [str(node) for node in (graph, graph.linear_1.output, graph.output.sub_0)]
-    assert paths == ["", "linear_1.output", "output|sub_0"]
+    paths = [str(node) for node in (graph.linear_1.output, graph.output.sub_0)]
+    assert paths == ["linear_1.output", "output|sub_0"]
     assert repr(graph.linear).splitlines()[:2] == ["linear: Graph(5)", "├─input: Tensor(3, 2)"]
     assert repr(graph.output.sub_0) == "sub_0: Tensor(3, 3)"
     assert graph.linear_0 == graph.linear and hash(graph.linear_0) == hash(graph.linear)

@@ -885,7 +885,7 @@ gp_status gp_calls_set_aside(gp_aside **out);
 // Goes on with calls that were set aside on this thread, and frees `aside`. NULL does nothing. GP_STATUS_STATE on another
 // thread, and while other calls are under way on this one; `aside` is not freed then.
 //
-// Thread: the one that set them aside. NULL: fine. Errors: GP_STATUS_STATE. Since 0.1.0.
+// Thread: its own. NULL: fine. Errors: GP_STATUS_STATE. Since 0.1.0.
 gp_status gp_calls_take_up(gp_aside *aside);
 
 // Frees calls that nobody goes on with, as their fiber was destroyed: their runs end as they stand. NULL is fine.

@@ -33,8 +33,13 @@ class Caller:
         assert self.library[call](*given, ctypes.byref(out)) == 0, call
         return out
 
+    def aside(self) -> ctypes.c_void_p:
+        assert self.library.gp_run_decline(True) == 0
+        return self.made("gp_calls_set_aside")
+
     def handle(self, kind: str) -> Any:
         return {
+            "gp_aside": self.aside,
             "gp_session": lambda: self.made("gp_session_open"),
             "gp_graphs": lambda: self.made("gp_graphs_load", str(GRAPH).encode()),
             "gp_spec": lambda: self.made("gp_spec_new", b"linear.output"),

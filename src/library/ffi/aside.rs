@@ -43,7 +43,7 @@ pub unsafe extern "C" fn gp_calls_set_aside(out: *mut *mut gp_aside) -> Status {
 /// Goes on with calls that were set aside on this thread, and frees `aside`. NULL does nothing. GP_STATUS_STATE on another
 /// thread, and while other calls are under way on this one; `aside` is not freed then.
 ///
-/// Thread: the one that set them aside. NULL: fine. Errors: GP_STATUS_STATE. Since 0.1.0.
+/// Thread: its own. NULL: fine. Errors: GP_STATUS_STATE. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn gp_calls_take_up(aside: *mut gp_aside) -> Status {
     guard(|| {

@@ -45,7 +45,7 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
 }
 
 /// The roots in which a path without a root names a leaf, if there are several: such a path holds in all of them.
-pub(super) fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
+fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
     if path.root.is_some() {
         return Vec::new();
     }
@@ -54,7 +54,19 @@ pub(super) fn shared<'a>(graphs: &'a [Graph], path: &NodePath) -> Vec<&'a str> {
     if names.len() < 2 { Vec::new() } else { names }
 }
 
-/// What to say of such a path.
+/// The paths, but for those without a root that several roots have: each of these becomes one path for every such root.
+pub fn in_each_root(graphs: &[Graph], paths: Vec<NodePath>) -> Vec<NodePath> {
+    let each = |path: NodePath| match shared(graphs, &path) {
+        roots if roots.is_empty() => vec![path],
+        roots => roots
+            .into_iter()
+            .map(|root| path.in_root(Some(root.to_owned())))
+            .collect(),
+    };
+    paths.into_iter().flat_map(each).collect()
+}
+
+/// What to say of a path without a root that several roots have.
 pub fn shared_note(graphs: &[Graph], path: &NodePath) -> Option<String> {
     let roots = shared(graphs, path);
     let one = path.in_root(Some((*roots.first()?).to_owned()));

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::check::shared;
 use super::inside::{ATTENTION_VALUES, leads_inside};
 use super::nearest::{Offer, nearest_line};
 use super::{Graph, Query};
@@ -23,18 +22,6 @@ pub fn matching(graphs: &[Graph], patterns: &[Pattern]) -> Result<Vec<NodePath>>
         }
     }
     Ok(meant(&tensors, patterns))
-}
-
-/// The same paths, but for those without a root that several roots have: each of these becomes one path for every such root.
-pub fn in_each_root(graphs: &[Graph], paths: Vec<NodePath>) -> Vec<NodePath> {
-    let each = |path: NodePath| match shared(graphs, &path) {
-        roots if roots.is_empty() => vec![path],
-        roots => roots
-            .into_iter()
-            .map(|root| path.in_root(Some(root.to_owned())))
-            .collect(),
-    };
-    paths.into_iter().flat_map(each).collect()
 }
 
 /// Replaces each patch whose path is a pattern by one patch for every tensor that matches, in the order of the graphs. Other

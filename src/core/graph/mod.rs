@@ -30,10 +30,10 @@ use serde::{Deserialize, Serialize};
 
 pub use address::CodeAddress;
 pub use call::Call;
-pub use check::{check, shared_note};
+pub use check::{check, in_each_root, shared_note};
 pub use counts::Counts;
 pub use diff::{Difference, diff};
-pub use expand::{expand, in_each_root, matching};
+pub use expand::{expand, matching};
 pub use file::{FORMAT, GraphFile};
 pub use nearest::{Offer, nearest, nearest_line};
 pub use ranks::{RankGraphs, merge_ranks};

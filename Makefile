@@ -347,12 +347,12 @@ wheel: venv for-older-glibc ## build/dist/libgraphpatch-*.whl: library, command,
 dist: for-older-glibc ## build/dist/libgraphpatch-*.tar.gz: what `make install` installs, with checksums and a bill of materials
 	@packaging/dist.sh
 
-# Not part of CI: no registry of packages has a glibc 2.28. OLDER_GLIBC names a folder with its files (tests/docs/test_older_glibc.py).
+# Not part of CI: no registry of packages has a glibc 2.28. OLDER_GLIBC names a folder with its files (tests/older_glibc).
 .PHONY: test-older-glibc
 test-older-glibc: ## the products under a real glibc 2.28, whose loader and libraries lie in OLDER_GLIBC: command, library, a model
 	@[[ -n "$(OLDER_GLIBC)" ]] || { echo "OLDER_GLIBC names no folder with the files of a glibc 2.28" >&2; exit 1; }
 	@$(MAKE) --no-print-directory wheel dist build/older-glibc/libmodel.so
-	OLDER_GLIBC=$(OLDER_GLIBC) $(PYTHON) -m pytest tests/docs/test_older_glibc.py -q $(T)
+	OLDER_GLIBC=$(OLDER_GLIBC) $(PYTHON) -m pytest tests/older_glibc -q $(T)
 
 .PHONY: venv
 venv: ## the Python of demo and tests (.venv, or GRAPHPATCH_PYTHON)

@@ -19,7 +19,7 @@ from libgraphpatch import AddPatch, CustomPatch, Patch, PatchableGraph, ProbePat
 from libgraphpatch._captured import Captured
 from libgraphpatch._watched import watched
 from libgraphpatch.flow import SkipPatch
-from nets import same
+from nets import Part, same
 
 TIMEOUT = 600  # after so many seconds a thread counts as hung
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.25, -1.0]])
@@ -39,15 +39,6 @@ class Gate(nn.Module):
             self.reached.set()
             assert self.opened.wait(TIMEOUT)
         return x
-
-
-class Part(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.linear(x))
 
 
 class Whole(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from libgraphpatch import AddPatch, PatchableGraph, ProbePatch, ZeroPatch
-from nets import same
+from nets import Part, same
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.25, -1.0]])
 
@@ -30,15 +30,6 @@ class Pause(nn.Module):
         if outer is not None:
             outer.switch()
         return x
-
-
-class Part(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.linear(x))
 
 
 class Whole(nn.Module):

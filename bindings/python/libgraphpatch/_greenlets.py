@@ -17,8 +17,6 @@ from ._native import native
 from ._root import Cold
 from ._thread import Frame, Thread, thread
 
-_modules = sys.modules
-
 Greenlets = tuple[Any, Any]
 Trace = Callable[[str, Greenlets], Any]
 
@@ -65,10 +63,11 @@ class _Switches:
 
 def see_switches() -> None:
     """Called when a run begins in a program that has loaded greenlet."""
-    greenlet = _modules["greenlet"]
-    trace = getattr(greenlet, "gettrace", None)  # None also while the module is being loaded
-    before = None if trace is None else trace()
-    if trace is not None and type(before) is not _Switches:
+    greenlet = sys.modules["greenlet"]
+    if not hasattr(greenlet, "gettrace"):  # the module is being loaded
+        return
+    before = greenlet.gettrace()
+    if type(before) is not _Switches:
         greenlet.settrace(_Switches(before))
 
 
@@ -76,9 +75,8 @@ def ignore_switches() -> None:
     """Called when a run has ended in such a program."""
     if thread.frame is not None:  # it was a run inside of another one
         return
-    greenlet = _modules["greenlet"]
-    trace = getattr(greenlet, "gettrace", None)
-    now = None if trace is None else trace()
+    greenlet = sys.modules["greenlet"]
+    now = greenlet.gettrace() if hasattr(greenlet, "gettrace") else None
     if type(now) is _Switches and not now.calls:
         greenlet.settrace(now.before)
 

@@ -120,7 +120,7 @@ impl Drop for Stays {
 }
 
 /// Runs `body`, which calls code that may take the GIL.
-pub fn stays<T>(body: impl FnOnce() -> T) -> T {
+fn stays<T>(body: impl FnOnce() -> T) -> T {
     let stays = Stays;
     let result = body();
     std::mem::forget(stays);

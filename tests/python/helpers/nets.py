@@ -79,6 +79,17 @@ class Around(nn.Module):
         return self.inner(x)
 
 
+class Part(nn.Module):
+    """A linear layer and its tanh."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x))
+
+
 class Calls(nn.Module):
     """Calls a given module between operations of its own."""
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from models import TUPLE_OUTPUT_TREE
 from served import Client, Served, expected
-from support import GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Saved, wait_until
+from support import ENVIRONMENT, GRAPHPATCH, PROGRAMS, ROOT, TIMEOUT, Saved, wait_until
 
 # A Python program that does the same as `build/served`.
 SCRIPT = """
@@ -243,6 +244,18 @@ def test_what_a_killed_process_left_is_removed(start: Callable[..., Served]) -> 
     assert "does not listen" in served.live(pid, "counts", code=2)
     assert list(served.folder.iterdir()) == []
     assert "graphpatch run --live" in served.live("tree", code=2)
+
+
+def test_the_socket_of_a_process_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    """It may be about to listen. A command that looked at it just then removed it, and nobody could connect any more."""
+    folder = tmp_path / "graphpatch"
+    folder.mkdir(mode=0o700)
+    environment = {**ENVIRONMENT, "XDG_RUNTIME_DIR": str(tmp_path)}
+    with socket.socket(socket.AF_UNIX) as unready:
+        unready.bind(str(folder / f"{os.getpid()}.sock"))
+        done = subprocess.run([GRAPHPATCH, "live", "--json"], env=environment, capture_output=True, text=True)
+        assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+        assert [file.name for file in folder.iterdir()] == [f"{os.getpid()}.sock"]
 
 
 def test_a_python_program_listens_when_it_says_so(

@@ -98,7 +98,8 @@ impl<T: AsRawFd + IntoRawFd> Drop for Own<T> {
 }
 
 /// Opens this process's socket in `folder`. Its file is named after the process; one that an earlier process of this number
-/// left is replaced.
+/// left is replaced. The file gets this name when the socket listens: a command that finds it can connect, and does not take it
+/// for one that a killed process has left.
 ///
 /// # Errors
 ///
@@ -109,11 +110,15 @@ pub fn listen(folder: &Path) -> Result<(Own<UnixListener>, PathBuf)> {
         file: file.clone(),
         why: format!("no socket for live control: {why}"),
     };
-    let address = address(&file).ok_or_else(|| Error::File {
-        file: file.clone(),
-        why: "the path is too long for a socket; name a shorter folder in XDG_RUNTIME_DIR".into(),
-    })?;
-    let _ = std::fs::remove_file(&file);
+    let unready = file.with_extension("new");
+    let address = address(&file)
+        .and(address(&unready))
+        .ok_or_else(|| Error::File {
+            file: file.clone(),
+            why: "the path is too long for a socket; name a shorter folder in XDG_RUNTIME_DIR"
+                .into(),
+        })?;
+    let _ = std::fs::remove_file(&unready);
     let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: plain numbers.
     let raw = checked(unsafe { libc::socket(libc::AF_UNIX, flags, 0) }).map_err(fail)?;
@@ -127,9 +132,13 @@ pub fn listen(folder: &Path) -> Result<(Own<UnixListener>, PathBuf)> {
             .and_then(|_| checked(libc::bind(raw, (&raw const address).cast(), length)))
             .and_then(|_| checked(libc::listen(raw, 16)))
     };
-    bound.map_err(fail)?;
-    let listener = Own::new(UnixListener::from(socket)).map_err(fail)?;
-    Ok((listener, file))
+    let listener = bound
+        .and_then(|_| Own::new(UnixListener::from(socket)))
+        .and_then(|listener| std::fs::rename(&unready, &file).map(|()| listener));
+    if listener.is_err() {
+        let _ = std::fs::remove_file(&unready);
+    }
+    Ok((listener.map_err(fail)?, file))
 }
 
 fn checked(answer: libc::c_int) -> std::io::Result<RawFd> {
@@ -178,11 +187,40 @@ pub fn is_users(stream: &UnixStream) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn a_path_that_is_too_long_is_no_address() {
         assert!(address(Path::new("/run/x.sock")).is_some());
         assert!(address(Path::new(&format!("/{}", "x".repeat(200)))).is_none());
+    }
+
+    #[test]
+    fn whoever_finds_the_file_can_connect() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join(format!("{}.sock", std::process::id()));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let mut seen = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let inode = file.symlink_metadata().map_or(seen, |found| found.ino());
+                    if inode != seen {
+                        UnixStream::connect(&file).expect("a socket that listens");
+                        seen = inode;
+                    }
+                }
+                seen
+            });
+            // All stay open: a client may be late.
+            let _listening: Vec<_> = (0..200)
+                .map(|_| listen(dir.path()).expect("a socket"))
+                .collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert_ne!(client.join().expect("it could always connect"), 0);
+        });
+        assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Which processes listen, and which of them is meant.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -25,14 +26,17 @@ fn all(pid: Option<u32>) -> Result<Vec<Connection>, Stop> {
         }
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         for file in entries.map(|entry| entry.path()) {
-            let number = number_of(&file);
-            if number.is_none() || pid.is_some_and(|pid| number != Some(pid)) {
+            let Some(number) =
+                number_of(&file).filter(|number| pid.is_none_or(|pid| *number == pid))
+            else {
                 continue;
-            }
-            let Ok(stream) = UnixStream::connect(&file) else {
-                // A process that was killed has left its socket behind.
-                let _ = std::fs::remove_file(&file);
-                continue;
+            };
+            let stream = match UnixStream::connect(&file) {
+                Ok(stream) => stream,
+                Err(why) => {
+                    not_connected(&file, number, &why);
+                    continue;
+                }
             };
             match Connection::open(stream) {
                 Some(Ok(connection)) => found.push(connection),
@@ -44,6 +48,17 @@ fn all(pid: Option<u32>) -> Result<Vec<Connection>, Stop> {
     }
     found.sort_by_key(|connection| connection.process.pid);
     Ok(found)
+}
+
+/// Removes the socket that a killed process has left behind. A process that is still there is about to listen, or to end.
+fn not_connected(file: &Path, number: u32, why: &std::io::Error) {
+    match why.kind() {
+        ErrorKind::ConnectionRefused if !Path::new(&format!("/proc/{number}")).exists() => {
+            let _ = std::fs::remove_file(file);
+        }
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => {}
+        _ => say(format!("{}: {why}; it is not looked at", file.display())),
+    }
 }
 
 fn number_of(file: &Path) -> Option<u32> {

@@ -329,8 +329,16 @@ OLDER := $(abspath build/older-glibc)
 FOR_OLDER := target/older-glibc
 WHERE_ADAPTERS_ARE_MADE := build/dist/made
 
+# Only linking differs: crates that are compiled already are copied, all but the two that are linked.
+$(FOR_OLDER)/release:
+	@rm -rf $@.part && mkdir -p $@.part
+	@if [[ -d target/release/deps ]]; then \
+	    cd target/release && cp -a --parents .fingerprint build $$(find deps -name '*.rlib' -o -name '*.rmeta' -o -name '*.so') $(abspath $@.part); fi
+	@mv $@.part $@
+	@CARGO_TARGET_DIR=$(FOR_OLDER) cargo clean --quiet --release -p graphpatch -p libgraphpatch
+
 .PHONY: for-older-glibc
-for-older-glibc:
+for-older-glibc: | $(FOR_OLDER)/release
 	@PYTHON=$(or $(GRAPHPATCH_PYTHON),python3) packaging/older_glibc.sh $(OLDER)
 	PATH=$(OLDER):$$PATH CARGO_TARGET_DIR=$(FOR_OLDER) cargo build --release --quiet
 

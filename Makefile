@@ -19,7 +19,7 @@ CFLAGS ?= -O1 -g -Wall -Wextra
 
 GRAPHPATCH := target/release/graphpatch
 # Host programs that know nothing of libgraphpatch, and those that use its C ABI in process.
-PLAIN_PROGRAMS := build/infer build/runner build/served build/steady build/endings build/flat build/regions build/packaged build/plugin.so build/late build/dynamics build/square_op.so
+PLAIN_PROGRAMS := build/infer build/runner build/served build/steady build/endings build/flat build/regions build/packaged build/plugin.so build/late build/load build/dynamics build/square_op.so build/gpt build/gpt_stripped build/gpt.so
 ABI_PROGRAMS := build/sweep build/stress build/table build/grads build/layouts build/sets build/tuple
 C_PROGRAMS := build/c_session build/c_patches build/c_host
 # The C programs that need no libtorch.
@@ -27,7 +27,7 @@ ALONE_PROGRAMS := build/c_alone build/c_handles
 # The programs that use the C++ binding; the first one needs no libtorch.
 CPP_PROGRAMS := build/cpp_alone build/cpp_modules build/cpp_functions build/cpp_reused build/cpp_shared build/cpp_calls build/cpp_copies build/cpp_fibers build/cpp_meanwhile build/cpp_methods build/cpp_transformer build/card/card
 # Those that take longest to compile come first.
-PROGRAMS := build/cpp_scopes $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
+PROGRAMS := build/cpp_scopes build/gpt $(PLAIN_PROGRAMS) $(ABI_PROGRAMS) $(C_PROGRAMS) $(ALONE_PROGRAMS) $(CPP_PROGRAMS)
 
 .PHONY: help
 help: ## list the targets
@@ -530,7 +530,21 @@ build/plugin.so build/square_op.so: build/%.so: tests/programs/cpp/%.cpp $(addpr
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) -shared $< -o $@ $(TORCH_LDFLAGS)
 
-build/late: tests/programs/c/late.c
+# A program as it is delivered: optimized, so that some functions are put into their callers.
+build/gpt.o: tests/programs/cpp/gpt.cpp build/torch.mk
+	@echo "programs: compiling gpt" >&2
+	@$(CXX) $(CXXFLAGS) -O2 -fPIC $(TORCH_CXXFLAGS) -c $< -o $@
+
+build/gpt: build/gpt.o
+	@$(CXX) $< -o $@ $(TORCH_LDFLAGS)
+
+build/gpt.so: build/gpt.o
+	@$(CXX) -shared $< -o $@ $(TORCH_LDFLAGS)
+
+build/gpt_stripped: build/gpt
+	@strip -s $< -o $@
+
+build/late build/load: build/%: tests/programs/c/%.c
 	@mkdir -p build
 	@$(CC) $(CFLAGS) $< -o $@ '-Wl,--enable-new-dtags,-rpath,$$ORIGIN' -ldl
 

@@ -18,35 +18,52 @@ const TORCHSCRIPT: [&str; 5] = [
 /// The prefix of this library's C ABI. A program that imports such symbols marks its own runs.
 const OURS: &str = "gp_";
 
+/// The prefix of members of `torch::nn::Module`, which every class of modules has.
+const MODULE: &str = "_ZN5torch2nn6Module";
+
 /// Whether one of the process's objects, besides libtorch's own, calls TorchScript or this library. If so, these calls tell
 /// where runs begin and end. An object that cannot be read counts as one that does not.
 pub fn tells_of_runs() -> bool {
-    let objects = objects();
-    let Some(home) = objects
+    any_imports(|name| {
+        name.starts_with(OURS) || TORCHSCRIPT.iter().any(|prefix| name.starts_with(prefix))
+    })
+}
+
+/// The files of those of these objects that have classes of `torch::nn` modules.
+pub fn with_modules() -> Vec<PathBuf> {
+    let mut objects = programs_objects();
+    objects.retain(|path| imports(path, |name| name.starts_with(MODULE)));
+    objects
+}
+
+fn any_imports(wanted: fn(&str) -> bool) -> bool {
+    programs_objects().iter().any(|path| imports(path, wanted))
+}
+
+/// The files of all objects besides libtorch's own and this library. There are none before libtorch is loaded.
+fn programs_objects() -> Vec<PathBuf> {
+    let mut objects = objects();
+    let home = objects
         .iter()
         .find(|path| is_libtorch_cpu(path))
         .and_then(|path| path.parent())
-    else {
-        return false;
+        .map(Path::to_path_buf);
+    let Some(home) = home else {
+        return Vec::new();
     };
     let own = super::own_object();
+    objects.retain(|path| path.parent() != Some(&home) && Some(path) != own.as_ref());
     objects
-        .iter()
-        .filter(|path| path.parent() != Some(home) && Some(*path) != own.as_ref())
-        .any(|path| imports(path))
 }
 
-fn imports(object: &Path) -> bool {
+fn imports(object: &Path, wanted: fn(&str) -> bool) -> bool {
     // Few objects need libtorch at all. Only their tables of symbols are read.
     let knows = elf::dynamic(object).is_some_and(|dynamic| {
         let words = ["torch", "c10", "graphpatch"];
         let names = |name: &String| words.iter().any(|word| name.contains(word));
         dynamic.needed.iter().any(names)
     });
-    knows
-        && elf::imports(object, |name| {
-            name.starts_with(OURS) || TORCHSCRIPT.iter().any(|prefix| name.starts_with(prefix))
-        })
+    knows && elf::imports(object, wanted)
 }
 
 /// Whether this is a Python interpreter, or has one inside.

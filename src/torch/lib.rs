@@ -19,6 +19,6 @@ mod seam_generated;
 mod table;
 
 pub use attach::{attach, detach, start};
-pub use flat::{OwnCall, flat_forked, flat_start, flat_thread, is_flat};
+pub use flat::{ModuleCall, OwnCall, flat_forked, flat_start, flat_thread, is_flat, modules_start};
 pub use foreign::{NativeFunction, Takes, foreign, lend};
 pub use host_calls::{HostValue, Leaf, leaf, run_begin, run_parameters, scope_enter, show};

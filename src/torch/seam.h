@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define GP_SEAM_VERSION 13u
+#define GP_SEAM_VERSION 14u
 
 /* UTF-8 text, not terminated. */
 typedef struct GpStr {
@@ -544,6 +544,15 @@ typedef struct GpAdapter {
    * own_leave, `module` is the torch::nn::Module that the function was called on, or NULL. */
   void (*own_enter)(void);
   void (*own_leave)(const void* module);
+  /* modules_start: from now on the core tells of calls of the forward functions of torch::nn modules, around each of them.
+   * module_enter: `module` may be any address; returns 0 if it is no known module whose call is part of the thread's flat run, or
+   * the call's number otherwise, with which it is left. The call of a model's outermost module is a run of its own.
+   * module_output: the at::Tensor that the innermost call returns, in the caller's memory. If that is not sure, the word there is a
+   * tensor only if an operation has given it lately. */
+  void (*modules_start)(void);
+  uint64_t (*module_enter)(const void* module);
+  void (*module_output)(uint64_t call, void* tensor, uint32_t is_sure);
+  void (*module_leave)(uint64_t call);
 } GpAdapter;
 
 /* The one exported symbol of the adapter: `graphpatch_adapter_entry`. NULL when the versions differ. */

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 //! Generated from seam.h by bindgen (`make generate`); the asserts pin the layout.
 
-pub const GP_SEAM_VERSION: u32 = 13;
+pub const GP_SEAM_VERSION: u32 = 14;
 pub const GP_WANTS_SITE_SHIFT: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1005,10 +1005,17 @@ pub struct GpAdapter {
     pub own_enter: ::std::option::Option<unsafe extern "C" fn()>,
     pub own_leave:
         ::std::option::Option<unsafe extern "C" fn(module: *const ::std::os::raw::c_void)>,
+    pub modules_start: ::std::option::Option<unsafe extern "C" fn()>,
+    pub module_enter:
+        ::std::option::Option<unsafe extern "C" fn(module: *const ::std::os::raw::c_void) -> u64>,
+    pub module_output: ::std::option::Option<
+        unsafe extern "C" fn(call: u64, tensor: *mut ::std::os::raw::c_void, is_sure: u32),
+    >,
+    pub module_leave: ::std::option::Option<unsafe extern "C" fn(call: u64)>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 200usize];
+    ["Size of GpAdapter"][::std::mem::size_of::<GpAdapter>() - 232usize];
     ["Alignment of GpAdapter"][::std::mem::align_of::<GpAdapter>() - 8usize];
     ["Offset of field: GpAdapter::version"][::std::mem::offset_of!(GpAdapter, version) - 0usize];
     ["Offset of field: GpAdapter::size"][::std::mem::offset_of!(GpAdapter, size) - 4usize];
@@ -1049,6 +1056,14 @@ const _: () = {
         [::std::mem::offset_of!(GpAdapter, own_enter) - 184usize];
     ["Offset of field: GpAdapter::own_leave"]
         [::std::mem::offset_of!(GpAdapter, own_leave) - 192usize];
+    ["Offset of field: GpAdapter::modules_start"]
+        [::std::mem::offset_of!(GpAdapter, modules_start) - 200usize];
+    ["Offset of field: GpAdapter::module_enter"]
+        [::std::mem::offset_of!(GpAdapter, module_enter) - 208usize];
+    ["Offset of field: GpAdapter::module_output"]
+        [::std::mem::offset_of!(GpAdapter, module_output) - 216usize];
+    ["Offset of field: GpAdapter::module_leave"]
+        [::std::mem::offset_of!(GpAdapter, module_leave) - 224usize];
 };
 impl Default for GpAdapter {
     fn default() -> Self {

@@ -185,11 +185,11 @@ def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
         source, "auto x = blocks->forward(embed(ids));", "(anonymous namespace)::NetImpl::forward"
     )
     block = "torch::Tensor forward(torch::Tensor x) { return norm(torch::tanh(fc(x)) * scale) + x; }"
-    for path in ("blocks_0_fc.addmm", "tanh_1", "blocks_1_norm.layer_norm"):
+    for path in ("blocks.sub_0.fc.addmm", "tanh_1", "blocks.sub_1.norm.layer_norm"):
         assert code(graph_file, path) == called + frame(source, block, "(anonymous namespace)::BlockImpl::forward")
     assert code(graph_file, "embed.embedding") == called
-    # A flat scope was not called, so its code has no calling context.
-    assert code(graph_file, "blocks_0_fc").startswith("def forward(self):\n    weight = self.weight\n")
+    # Inputs of modules are not seen.
+    assert code(graph_file, "blocks.sub_0.fc").startswith("def forward(self):\n    weight = self.weight\n")
     program = tmp_path / "flat"
     subprocess.run(["strip", "--strip-debug", "-o", program, PROGRAMS / "flat"], check=True)
     graphpatch("run", "--graph", graph_file, "--", program, "ops", tmp_path / "out.pt").ok()

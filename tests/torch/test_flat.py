@@ -1,4 +1,7 @@
-"""C++ programs without runs and scopes: operations are listed flat, or below the module whose parameters they read."""
+"""C++ programs without runs and scopes: operations are listed flat, or below the module whose parameters they read.
+
+So it is where calls of modules are not told of: see `test_modules.py`.
+"""
 
 import functools
 import json
@@ -6,7 +9,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,13 @@ class Ended:
     weights: dict[str, torch.Tensor]
     input: torch.Tensor
     outputs: list[torch.Tensor]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_calls_of_modules() -> Iterator[None]:
+    ENVIRONMENT["GRAPHPATCH_CPP_MODULES"] = "0"
+    yield
+    del ENVIRONMENT["GRAPHPATCH_CPP_MODULES"]
 
 
 def read(out: Path, process: Result) -> Ended:

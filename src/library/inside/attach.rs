@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
+#[cfg(target_arch = "x86_64")]
+use super::forwards;
 use super::process::{self, Process};
 use super::written::Reports;
 use super::{forks, lost, reports, table};
@@ -140,6 +142,10 @@ impl Process {
         graphpatch_torch::attach(&session)?;
         if self.is_flat() {
             graphpatch_torch::flat_start(&self.options.run_at)?;
+            #[cfg(target_arch = "x86_64")]
+            if self.options.run_at.is_empty() {
+                forwards::begin(&session);
+            }
             if process::threads() > 1 {
                 session.note(
                     "threads that ran before libtorch was loaded: their operations are not listed",

@@ -15,22 +15,29 @@ use graphpatch_torch::{OwnCall, is_flat};
 
 type Registers = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> usize;
 
+/// A function of libtorch, or of a library that it needs, also where these were loaded by `dlopen`.
+pub(super) fn of_libtorch(name: &CStr) -> *mut c_void {
+    let path = loader::loaded_path().map(|path| path.into_os_string().into_encoded_bytes());
+    let Some(path) = path.and_then(|path| std::ffi::CString::new(path).ok()) else {
+        return std::ptr::null_mut();
+    };
+    // SAFETY: dlopen and dlsym with valid strings; RTLD_NOLOAD only looks for what is there.
+    unsafe {
+        match libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) {
+            library if library.is_null() => std::ptr::null_mut(),
+            library => libc::dlsym(library, name.as_ptr()),
+        }
+    }
+}
+
 /// The address of libtorch's own member: the next definition after ours, or one in a library that was loaded by `dlopen`.
-fn real(name: &CStr, known: &AtomicPtr<c_void>) -> Registers {
+pub(super) fn real(name: &CStr, known: &AtomicPtr<c_void>) -> *const c_void {
     let mut address = known.load(Ordering::Acquire);
     if address.is_null() {
-        // SAFETY: dlsym and dlopen with valid strings; RTLD_NOLOAD only looks for what is there.
-        unsafe {
-            address = libc::dlsym(libc::RTLD_NEXT, name.as_ptr());
-            if address.is_null()
-                && let Some(path) = loader::loaded_path()
-                && let Ok(path) = std::ffi::CString::new(path.into_os_string().into_encoded_bytes())
-            {
-                let library = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-                if !library.is_null() {
-                    address = libc::dlsym(library, name.as_ptr());
-                }
-            }
+        // SAFETY: a look-up of a valid name.
+        address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+        if address.is_null() {
+            address = of_libtorch(name);
         }
         known.store(address, Ordering::Release);
     }
@@ -38,8 +45,7 @@ fn real(name: &CStr, known: &AtomicPtr<c_void>) -> Registers {
         // Not reached: whoever calls this symbol was linked against libtorch's member, so libtorch is loaded.
         std::process::abort();
     }
-    // SAFETY: the address is that of a member all of whose arguments travel in these registers.
-    unsafe { std::mem::transmute::<*mut c_void, Registers>(address) }
+    address
 }
 
 /// Which argument is the module.
@@ -73,7 +79,9 @@ macro_rules! member {
                 Ok(name) => name,
                 Err(_) => c"",
             };
-            let real = real(NAME, &REAL);
+            // SAFETY: the address is that of a member all of whose arguments travel in these registers.
+            let real =
+                unsafe { std::mem::transmute::<*const c_void, Registers>(real(NAME, &REAL)) };
             let module = std::ptr::with_exposed_provenance(module_of!($module, a, b));
             // SAFETY: NULL, or the module that the member is called on, which is alive until it returns.
             let _own = is_flat().then(|| unsafe { OwnCall::enter(module) });

@@ -18,6 +18,8 @@
 //! | `hooks` | the C symbols that stand before libc's: start, late loading, the ways to end |
 //! | `threads` | `pthread_create`, for programs whose operations are listed flat |
 //! | `exec` | a report before the process becomes another program |
+//! | `forwards` | forward functions of libtorch's modules that stand before its own, for calls of modules in such programs |
+//! | `own_forwards`, `places` | the same for forward functions of the program's own modules |
 //! | `members` | members of libtorch's that stand before its own, for programs whose operations are listed flat |
 //! | `lost` | programs that are started without the library, and a libtorch that no hook saw loading |
 //! | `python` | whether the process is a Python program that has loaded torch |
@@ -41,9 +43,15 @@ mod attach;
 mod exec;
 mod forked;
 mod forks;
+#[cfg(target_arch = "x86_64")]
+mod forwards;
 mod hooks;
 mod lost;
 mod members;
+#[cfg(target_arch = "x86_64")]
+mod own_forwards;
+#[cfg(target_arch = "x86_64")]
+mod places;
 mod process;
 mod python;
 mod real;

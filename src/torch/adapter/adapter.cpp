@@ -26,6 +26,7 @@
 #include "instrument.cpp"
 #include "leaf.cpp"
 #include "mirror.cpp"
+#include "modules.cpp"
 #include "operands.cpp"
 #include "package.cpp"
 #include "patch.cpp"
@@ -104,5 +105,9 @@ extern "C" C10_EXPORT const GpAdapter* graphpatch_adapter_entry(const GpCore* co
   table.flat_forked = graphpatch::flat_forked;
   table.own_enter = graphpatch::own_enter;
   table.own_leave = graphpatch::own_leave;
+  table.modules_start = graphpatch::modules_start;
+  table.module_enter = graphpatch::module_enter;
+  table.module_output = graphpatch::module_output;
+  table.module_leave = graphpatch::module_leave;
   return &table;
 }

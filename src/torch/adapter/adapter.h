@@ -425,6 +425,13 @@ bool may_start_run(const c10::FunctionSchema& schema);
 void own_enter();
 void own_leave(const void* module);
 
+// ---- modules.cpp: calls of torch::nn modules in flat runs ----
+
+void modules_start();
+uint64_t module_enter(const void* module);
+void module_output(uint64_t call, void* tensor, uint32_t is_sure);
+void module_leave(uint64_t call);
+
 // ---- fallback.cpp, script.cpp: the two ways in which operations are seen; see operation.h ----
 
 void start_fallback();

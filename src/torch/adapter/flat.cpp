@@ -1,8 +1,9 @@
 // Flat runs: operations of a thread outside of all runs that a host reports. The thread stays armed. Its run begins at its
-// first operation (or anew at each operation that the user has named) and ends with the thread. An operation that reads
-// parameters of one registered module belongs to that module's scope, which is entered for this operation alone.
+// first operation (or anew at each operation that the user has named, or at each call of a model) and ends with the thread. An
+// operation that reads parameters of one registered module belongs to that module's scope, which is entered for this operation
+// alone.
+#include "flat.h"
 #include "operation.h"
-#include "registry.h"
 
 #include <ATen/Parallel.h>
 
@@ -93,16 +94,18 @@ static void begin() {
   core->flat_begin(registry.root, registry.identities.data(), registry.identities.size());
 }
 
-// Takes the modules that are known now. The registry keeps the addresses of their parameters in use.
-static void learn() {
+// The registry keeps the addresses of the modules' parameters in use.
+std::shared_ptr<const Registry> learned() {
   Known& now = known();
   const uint64_t generation = registry_generation;
   if (now.registry && now.generation == generation)
-    return;
+    return now.registry;
   now.generation = generation;
   now.registry = present_registry();
-  const auto& identities = now.registry->identities;
-  core->flat_root(now.registry->root, identities.data(), identities.size());
+  const Model* model = model_of_run(*now.registry);
+  const auto& identities = model ? model->identities : now.registry->identities;
+  core->flat_root(model ? model->root : now.registry->root, identities.data(), identities.size());
+  return now.registry;
 }
 
 // For one operation, makes the flat run the thread's run, and enters the scope of the module whose parameters it reads.
@@ -129,10 +132,21 @@ struct Ender {
   bool touched = false;
   ~Ender() {
     core->flat_thread(0);
+    forget_calls();
   }
 };
 
+void end_with_thread() {
+  known();
+  static thread_local Ender ender;
+  ender.touched = true;
+}
+
 static thread_local uint32_t own_calls = 0;
+
+bool is_own_work() {
+  return own_calls;
+}
 
 // Says that the program calls operations inside of a parallel region (`at::parallel_for`). They cannot be told from what
 // libtorch itself calls in its helper threads, so they are not seen. A helper thread has no run: all that it does is inside of
@@ -147,6 +161,30 @@ static void tell_of_region() {
   core->note(gp_str(text));
 }
 
+// Begins a run where the operation begins one.
+static void begin_at(const Dispatched& call, const OpInfo& info, const Owner* owner) {
+  if (sees_modules() ? !has_flat_run() && !is_in_model() && !is_over_outside()
+                     : starts().empty() ? !has_flat_run() : starts_run(call.op.schema(), info, owner))
+    begin();
+}
+
+// Nothing is wanted any more of the run, or of the one that was to begin.
+static void leave_run() {
+  if (!starts().empty())
+    core->flat_end();
+  else if (sees_modules())
+    run_is_over();
+  else
+    core->flat_thread(0);
+}
+
+static void run_in_flat(const Dispatched& call, const OpInfo& info) {
+  if (!is_inside(this_thread()))
+    return call.run();
+  const torch::jit::Stack* stack = call.stack;
+  intercept(this_thread(), call, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
+}
+
 void intercept_flat(const Dispatched& call, const OpInfo& info) {
   const torch::jit::Stack* stack = call.stack;
   const bool in_region = !own_calls && at::in_parallel_region();
@@ -156,38 +194,35 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
     call.run();
     return;
   }
-  const auto has_run = [] { return this_thread().flat == 2; };
   // Held while the operation runs, since the operation may make another registry known.
   std::shared_ptr<const Registry> registry;
   const Owner* owner = nullptr;
+  const Place* place = nullptr;
   const bool ready = has_memory_for([&] {
-    learn();
-    registry = known().registry;
+    registry = learned();
     owner = owner_of(*registry, info, stack->data() + (stack->size() - info.n_arguments));
-    if (starts().empty() ? !has_run() : starts_run(call.op.schema(), info, owner))
-      begin();
+    begin_at(call, info, owner);
+    if (sees_modules())
+      place = place_of(*registry, owner);
   });
   if (!ready || !has_memory_for([] { tell_of_region(); })) {
     call.run();
     return;
   }
-  if (!has_run() || core->flat_next() == GP_NEXT_OVER) {
-    if (starts().empty())
-      core->flat_thread(0);
-    else
-      core->flat_end();
+  if (!has_flat_run() || core->flat_next() == GP_NEXT_OVER) {
+    leave_run();
     call.run();
     return;
   }
-  {
+  if (sees_modules()) {
+    const AtPlace here(place);
+    run_in_flat(call, info);
+    has_memory_for([&] { remember_results(stack->data() + (stack->size() - info.n_returns), info.n_returns); });
+  } else {
     const FlatOperation operation(owner);
-    if (is_inside(this_thread()))
-      intercept(this_thread(), call, info, written_by(info, stack->data() + (stack->size() - info.n_arguments)));
-    else
-      call.run();
+    run_in_flat(call, info);
   }
-  static thread_local Ender ender;
-  ender.touched = true;
+  end_with_thread();
 }
 
 void flat_thread() {

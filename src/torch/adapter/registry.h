@@ -1,18 +1,57 @@
-// Finds the module that a parameter belongs to, for programs that report no module calls.
+// The modules of finished C++ programs, and the module that a parameter belongs to.
 #pragma once
 
-#include "adapter.h"
+#include "instrument.h"
+
+#include <torch/nn/module.h>
 
 #include <atomic>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 namespace graphpatch {
 
+// A torch::nn::Module, known by its address.
+struct KnownModule {
+  std::string path; // below its model's outermost module, for which this is empty
+  std::string class_name;
+  size_t model = 0;
+  // The nearest module around it that is called. Null for the outermost one.
+  std::shared_ptr<const KnownModule> above;
+  // Whether calls of its forward were seen. If so, an operation outside of them is not in its scope.
+  mutable std::atomic<bool> was_called{false};
+  // The first keeps the address from being used again, where a shared_ptr holds the module. An object on the stack is taken for
+  // alive as long as one of its tensors is.
+  std::weak_ptr<const torch::nn::Module> module;
+  std::optional<WeakTensor> tensor;
+
+  bool is_alive() const {
+    return tensor ? !tensor->expired() : !module.expired();
+  }
+};
+
+// A module with all that it holds, as the program registered it: the root of the runs that its calls are.
+struct Model {
+  std::string class_name; // without namespaces
+  std::string name; // of its runs' root
+  std::vector<std::string> paths; // of its parameters, by index; indices stay what they are
+  std::vector<const void*> identities; // by index; null where there is no tensor any more
+  size_t n_leaves = 0; // how many of its modules hold no other module
+  std::shared_ptr<Scope> scope;
+  GpRoot* root = nullptr;
+  ~Model() {
+    if (root)
+      core->root_free(root);
+  }
+};
+
 // A module with parameters or buffers of its own; the scope of the operations that read them.
 struct Owner {
+  std::shared_ptr<const KnownModule> module;
   GpScope* scope = nullptr;
   std::string path; // below the root: layers.0.fc
   std::string name; // as node paths have it: layers_0_fc
@@ -35,6 +74,8 @@ struct Registry {
   std::unordered_map<const void*, Registered> tensors;
   std::vector<std::string> paths;        // by index; indices stay what they are
   std::vector<const void*> identities;   // by index; null where there is no tensor any more
+  std::unordered_map<const void*, std::shared_ptr<const KnownModule>> modules; // by address
+  std::map<size_t, std::shared_ptr<const Model>> models;
   GpRoot* root = nullptr;
   ~Registry() {
     if (root)

@@ -1,0 +1,138 @@
+//! Changes in the memory of a program with modules, before it begins to run them.
+//!
+//! * The forward functions of its own modules are reached by no dynamic symbol: their first instructions are replaced by a jump to one
+//!   of our places. A program without symbols (stripped) shows none of them.
+//! * A plugin that was opened with `RTLD_DEEPBIND` calls libtorch past the hooks that stand before libtorch's functions. The
+//!   addresses of the hooks are written into its slots.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use super::places;
+use graphpatch_detours::{Signature, forwards, redirect, set_slot, slots};
+use graphpatch_objects as objects;
+
+/// Has calls of the own forward functions of these files come to places, as long as there are places. Only to be called while the
+/// process has one thread. Returns a text for each function that was left alone, with the reason.
+pub(super) fn redirect_all(files: &[PathBuf]) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut place = 0;
+    for (file, bias) in own_objects(files) {
+        for function in forwards(&file) {
+            let Some(text) = demangled(&function.symbol) else {
+                continue;
+            };
+            let Some(signature) = Signature::read(&text) else {
+                continue;
+            };
+            if signature
+                .words
+                .is_none_or(|words| words > places::MOST_WORDS)
+            {
+                left.push(format!("{text}: it takes what cannot be passed on"));
+                continue;
+            }
+            if place == places::PLACES {
+                left.push(format!("{text}: there are too many such functions"));
+                continue;
+            }
+            let address = bias.wrapping_add(function.address) as usize;
+            // SAFETY: a function of an object that is loaded there; this is the only thread; a place passes on what the function
+            // takes.
+            match unsafe { redirect(address, function.size as usize, places::address(place)) } {
+                Ok(original) => {
+                    places::set_original(place, original);
+                    place += 1;
+                }
+                Err(why) => left.push(format!("{text}: {why}")),
+            }
+        }
+    }
+    left
+}
+
+/// The files that have classes of modules, and what was added to their addresses.
+fn own_objects(files: &[PathBuf]) -> Vec<(PathBuf, u64)> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let mut found = Vec::new();
+    objects::find(|object| {
+        if let Some(file) = object.file() {
+            let file = match file.as_os_str().is_empty() {
+                true => &program,
+                false => file,
+            };
+            if files.iter().any(|one| one == file) {
+                found.push((file.to_owned(), object.bias()));
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    found
+}
+
+/// Has these files call our hooks of libtorch's functions, wherever the dynamic linker has led their calls.
+pub(super) fn lead_to_hooks(files: &[PathBuf]) {
+    let Some(ours) = range_of_hooks() else { return };
+    for (file, bias) in own_objects(files) {
+        let is_torchs =
+            |name: &str| name.starts_with("_ZN5torch") || name.starts_with("_ZNK5torch");
+        for slot in slots(&file, is_torchs) {
+            let Ok(name) = CString::new(slot.symbol.as_str()) else {
+                continue;
+            };
+            // SAFETY: a look-up of a valid name. This library stands before libtorch in the process's global scope.
+            let hook = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.addr();
+            if ours.contains(&(hook as u64)) {
+                let address = bias.wrapping_add(slot.address) as usize;
+                // SAFETY: a slot of a loaded object; the hook takes what libtorch's function takes.
+                unsafe { set_slot(address, slot.is_sealed, hook) };
+            }
+        }
+    }
+}
+
+/// Where the code of this library lies.
+fn range_of_hooks() -> Option<std::ops::Range<u64>> {
+    let here = (range_of_hooks as fn() -> Option<std::ops::Range<u64>>) as usize as u64;
+    objects::find(|object| {
+        let own = object
+            .ranges()
+            .find(|(begin, end)| (*begin..*end).contains(&here));
+        match own {
+            Some((begin, end)) => ControlFlow::Break(begin..end),
+            None => ControlFlow::Continue(()),
+        }
+    })
+}
+
+type Demangle =
+    unsafe extern "C" fn(*const c_char, *mut c_char, *mut usize, *mut c_int) -> *mut c_char;
+
+/// The name in C++, by the C++ library that libtorch has brought. `None` for a name that is none of C++'s.
+fn demangled(symbol: &str) -> Option<String> {
+    let address = super::members::of_libtorch(c"__cxa_demangle");
+    // SAFETY: the C++ library's function has that signature.
+    let demangle = unsafe { std::mem::transmute::<*mut libc::c_void, Option<Demangle>>(address) }?;
+    let symbol = CString::new(symbol).ok()?;
+    let mut status = 0;
+    // SAFETY: a C string; the function allocates the text, which is freed below.
+    let text = unsafe {
+        demangle(
+            symbol.as_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            &raw mut status,
+        )
+    };
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: as above.
+    let owned = unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned();
+    // SAFETY: allocated by malloc.
+    unsafe { libc::free(text.cast()) };
+    Some(owned)
+}

@@ -336,6 +336,49 @@ def operations(rounds: int) -> None:
         print(f"  {about:52} {median:8.0f} ns   quartiles {low:.0f}..{high:.0f}   target {target}")
 
 
+def first_run(modules: int, pairs: int = 5) -> None:
+    """CPU time of the first recorded run of many modules, beside the same run bare; each pair has models of its own."""
+    import torch
+
+    from libgraphpatch import PatchableGraph
+
+    class Small(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.relu(x)
+
+    class Many(torch.nn.Module):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.parts = torch.nn.ModuleList(Small() for _ in range(number))
+
+        def forward(self, x: Any) -> Any:
+            for part in self.parts:
+                x = part(x)
+            return x
+
+    def taken(run: Run) -> float:
+        gc.collect()
+        begin = time.process_time()
+        run()
+        return time.process_time() - begin
+
+    plain, x = torch.nn.Module.__call__, torch.ones(4)
+    PatchableGraph(Many(1), x)  # what is done once in a process is not measured
+    bare, recorded = [], []
+    for _ in range(pairs):
+        model = Many(modules)
+        with bare_calls(plain):
+            bare.append(taken(lambda: model(x)))
+        model = Many(modules)
+        recorded.append(taken(lambda: PatchableGraph(model, x)))
+    beyond = statistics.median(more - 2 * less for more, less in zip(recorded, bare, strict=True))
+    print(f"\nthe first run of {modules} modules with one operation each, CPU time, {pairs} pairs:")
+    for name, times in [("bare", bare), ("recorded", recorded)]:
+        low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+        print(f"  {name:52} {median * 1e3:8.0f} ms   quartiles {low * 1e3:.0f}..{high * 1e3:.0f}")
+    print(f"  {'recorded, beyond twice the bare run':52} {beyond * 1e3:8.0f} ms   target 200 ms")
+
+
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +393,7 @@ def here(rounds: int, tokens: int) -> None:
         forwards(libraries, width, rounds, tokens)
     if "libgraphpatch" in libraries:
         operations(rounds)
+        first_run(4000)
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def changed_inputs(
         copies: list[Copied] = []
         left = changed_elements(values, copies)
         over = partial(_settle, frame, module, copies) if copies else None
-        return *signature.scatter(args, kwargs, values, left), over
+        return *signature.arguments.scatter(args, kwargs, values, left), over
     except Exception as error:
         spare(frame.root, module, error)
         return args, kwargs, None
@@ -80,11 +80,11 @@ def show_inputs(
     frame: Frame, module: Module, signature: Signature | None, args: Any, kwargs: Any
 ) -> tuple[Any, Any, Settle]:
     """Shows the arguments of the innermost scope's call to the library. Returns what `changed_inputs` returns."""
-    if signature is None or (not module._forward_pre_hooks and signature.lacks(args, kwargs)):
+    if signature is None or (not module._forward_pre_hooks and signature.arguments.lacks(args, kwargs)):
         return args, kwargs, None
     answer = Answer()
     try:
-        values = signature.gather(args, kwargs)
+        values = signature.arguments.gather(args, kwargs)
         structure, tensors = flatten_inputs(values)
         check(lib.gp_scope_inputs(structure, addresses(tensors), len(tensors), answer.wants_at))
     except Exception as error:

@@ -61,7 +61,7 @@ class ModuleTree:
             (f"{path}.{name}" if path else name, (part, name)) for path, part, held in self.parts for name in held
         ]
         self.scripted = any(is_script(part) for _, part in below(module))
-        names, paths = texts(self.signature.names), texts(path for path, _ in self.parameters)
+        names, paths = self.signature.arguments.texts, texts(path for path, _ in self.parameters)
         described: tuple[Any, ...] = name.encode(), class_name(module).encode(), names, len(names), paths, len(paths)
         self.handle = Handle(lib.gp_root_free, made(lib.gp_root_new, *described, opaque))
 

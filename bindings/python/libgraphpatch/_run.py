@@ -129,7 +129,7 @@ def begin(root: Root, module: Module, caller: types.FrameType) -> Begun | None:
             root.leave()
             return None
         wants, plan, tree, is_fresh = answer
-        begun = root, wants, tree.signature, tree.signature.plain, before
+        begun = root, wants, tree.signature, tree.signature.arguments.plain, before
         if not wants:
             thread.frame = root.cold
             lib.gp_run_decline(True)

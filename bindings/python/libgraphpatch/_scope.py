@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from ._forwards import shown
 from ._handle import Handle
-from ._library import lib, made, texts
+from ._library import lib, made
 from ._modules import Walk, at, class_name, is_script, itself, why_opaque
 from ._native import native
 from ._signature import Signature
@@ -155,10 +155,10 @@ class Scope(_Base):
         self.opaque = opaque
         self.kind = type(module)
         self.holder, self.held_as = attribute.holder, attribute.name
-        self.forward, self.arguments = shown(self.signature.forward), self.signature.plain
+        self.forward, self.arguments = shown(self.signature.forward), self.signature.arguments.plain
         # Whether the extension can decide by itself what `is_current` returns.
         self.is_plain = int(not opaque and not is_script(module))
-        names = texts(self.signature.names)
+        names = self.signature.arguments.texts
         described: tuple[Any, ...] = path.encode(), absolute.encode(), class_name(module).encode(), names, len(names)
         # The address of the library's object. Calls take it, since that is faster than passing the handle that owns it.
         self.address = made(lib.gp_scope_new, *described, opaque)

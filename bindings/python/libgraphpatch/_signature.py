@@ -12,6 +12,7 @@ from typing import Any
 from torch.nn import Module
 
 from ._forwards import original
+from ._library import texts
 from ._modules import is_script
 from ._own_call import entry
 
@@ -20,16 +21,14 @@ _VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parame
 _BY_POSITION = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-class Signature:
-    """The arguments of a ``forward`` by name. An argument that a call leaves out has its default, as in the call
-    itself."""
+class Arguments:
+    """The arguments of a function by name. An argument that a call leaves out has its default, as in the call itself.
+    Modules of one class share one of these, so nothing in it changes."""
 
-    def __init__(self, module: Module) -> None:
-        forward = entry(module)
-        # The `forward` of a scripted module is a new object at each look-up, so it is not compared.
-        self.forward = None if is_script(module) else _function(forward)
-        parameters = _parameters(module, forward)
+    def __init__(self, parameters: list[inspect.Parameter]) -> None:
         self.names = [parameter.name for parameter in parameters]
+        # The names as the library takes them.
+        self.texts = texts(self.names)
         self.kinds = [parameter.kind for parameter in parameters]
         self.defaults = [parameter.default for parameter in parameters]
         self.positional = sum(kind in _BY_POSITION for kind in self.kinds)
@@ -54,18 +53,9 @@ class Signature:
             if kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)
         }
 
-    @classmethod
-    def unknown(cls) -> Signature:
-        """The signature for a call whose arguments are not known."""
-        return cls(_Anything())
-
     def lacks(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         """Whether a call lacks an argument that has no default. Such a call fails."""
         return any(index >= len(args) and name not in kwargs for index, name in self.needed)
-
-    def fits(self, module: Module) -> bool:
-        """Whether the module's forward is still the one that this was made of."""
-        return self.forward is None or self.forward is _function(entry(module))
 
     def gather(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The value of each argument in a call, in order."""
@@ -105,15 +95,35 @@ class Signature:
         return tuple(args), kwargs
 
 
+class Signature:
+    """The function that gets the arguments of a module's calls, as it was when this was made, and these arguments."""
+
+    def __init__(self, module: Module) -> None:
+        forward = entry(module)
+        # The `forward` of a scripted module is a new object at each look-up, so it is not compared.
+        self.forward = None if is_script(module) else _function(forward)
+        self.arguments = _arguments(module, forward)
+
+    @classmethod
+    def unknown(cls) -> Signature:
+        """The signature for a call whose arguments are not known."""
+        return cls(_Anything())
+
+    def fits(self, module: Module) -> bool:
+        """Whether the module's forward is still the one that this was made of."""
+        return self.forward is None or self.forward is _function(entry(module))
+
+
 class _Anything(Module):  # type: ignore[misc]
     def forward(self, *args: Any) -> None:
         """Never called."""
 
 
-def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Parameter]:
+def _arguments(module: Module, forward: Callable[..., Any]) -> Arguments:
     if is_script(module):  # the Python signature of a traced module has no names
         names = [argument.name for argument in module._c._get_method("forward").schema.arguments[1:]]
-        return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return Arguments([inspect.Parameter(name, kind, default=None) for name in names])
     function: Any = getattr(forward, "__func__", None)
     if type(forward) is not types.MethodType or type(function) is not types.FunctionType:
         return _looked_up(forward)
@@ -126,14 +136,14 @@ def _parameters(module: Module, forward: Callable[..., Any]) -> list[inspect.Par
 
 
 # Modules of one class share their function, and inspecting it takes long.
-_known: weakref.WeakKeyDictionary[Any, tuple[Any, Any, list[inspect.Parameter]]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Arguments]] = weakref.WeakKeyDictionary()
 
 
-def _looked_up(forward: Callable[..., Any]) -> list[inspect.Parameter]:
+def _looked_up(forward: Callable[..., Any]) -> Arguments:
     try:
-        return list(inspect.signature(forward).parameters.values())
+        return Arguments(list(inspect.signature(forward).parameters.values()))
     except (TypeError, ValueError):  # built in
-        return [inspect.Parameter("args", _VAR_POSITIONAL)]
+        return Arguments([inspect.Parameter("args", _VAR_POSITIONAL)])
 
 
 def _function(method: Any) -> Any:

@@ -95,11 +95,12 @@ class Frame(_Base):
 
     def _path(self, module: Module) -> tuple[str, str, Attribute]:
         """The module's attribute path below the nearest enclosing called module that has it, and below the root."""
-        absolute, _ = find(self.root.module(), module)
-        absolute = absolute or self.root.foreign_path(module)
+        root = self.root.module()
+        below_root = find(root, module)
+        absolute = below_root[0] or self.root.foreign_path(module)
         outer: Frame | None = self
         while outer is not None:
-            path, attribute = find(outer.module, module)
+            path, attribute = below_root if outer.module is root else find(outer.module, module)
             if path:
                 return path, absolute or path, attribute
             outer = outer.outer

@@ -93,10 +93,10 @@ class Skipping(Patch[Any]):
         self.last = object()  # stands for the one of the patches that are joined here that was given last
         self.signature = Signature(module) if isinstance(patch.value, str) else None
         value = patch.value
-        if self.signature is not None and value not in self.signature.names:
+        if self.signature is not None and value not in self.signature.arguments.names:
             raise ValueError(
                 f"SkipPatch(value={value!r}): the forward of {type(module).__name__} has no such argument; it has"
-                f" {', '.join(self.signature.names)}"
+                f" {', '.join(self.signature.arguments.names)}"
             )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -159,7 +159,7 @@ class Skipping(Patch[Any]):
         if own is not None:
             return own(self.module, *args, **kwargs)
         if self.signature is not None:
-            value = self.signature.gather(args, kwargs)[self.signature.names.index(str(value))]
+            value = self.signature.arguments.gather(args, kwargs)[self.signature.arguments.names.index(str(value))]
         elif callable(value) and not isinstance(value, Tensor):
             value = value(*args, **kwargs)
         if self.length is None or isinstance(value, tuple):

@@ -14,6 +14,7 @@ SOURCES = [
     "memory.c",
     "loading.c",
     "rights.c",
+    "services.c",
     "language.cpp",
 ]
 

@@ -152,7 +152,24 @@ def test_calls_of_the_library_fail(kind: str, host: Host) -> None:
             judged.add(left, fault_of_the_program(host, options, left), kind, number, "and all that follow", options)
     print(f"{host.which}: {kind}: {judged.runs} runs")
     assert judged.wrong == 0
-    # Nothing that failed has spoilt what later programs use.
+    assert_nothing_is_spoilt(host)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_call_fails_while_a_failure_is_handled(kind: str, host: Host) -> None:
+    judged = Judged()
+    for options in OPTIONS[host.which]:
+        for number in some(host.counted(options)[kind], kind)[:: 3 if host.which == "c" else 20]:
+            for then in (1, 2, 3, 5) if ALL else (1, 2):
+                left = host.failing(options, call=kind, at=number, error=ERRORS[kind][0], then=then)
+                judged.add(left, fault_of_the_program(host, options, left), kind, number, "and then", then, options)
+    print(f"{host.which}: {kind}: {judged.runs} runs")
+    assert judged.wrong == 0
+    assert_nothing_is_spoilt(host)
+
+
+def assert_nothing_is_spoilt(host: Host) -> None:
+    """By what has failed, for later programs."""
     whole = host.under(PATCHED[host.which], {})
     assert (whole.code, whole.stdout, whole.stderr) == (0, host.patched.stdout, host.patched.stderr)
 

@@ -1,6 +1,7 @@
 /* A library to preload. It makes one call by which libgraphpatch, its adapter or the graphpatch command handles files fail, and
  * no call of anybody else's. NO_FILE_CALL: `open`, `read`, `write`, `rename`, `mkdir` or `mmap`;  NO_FILE_AT=N: the Nth of
- * these fails; NO_FILE_ERROR: with this number of an error;  NO_FILE_FROM=1: and all that follow fail, too; NO_FILE_BELOW:
+ * these fails; NO_FILE_ERROR: with this number of an error;  NO_FILE_FROM=1: and all that follow fail, too; NO_FILE_THEN=M: and
+ * the Mth call after it, of any kind but `write`, by which the failure would be told, fails with EIO; NO_FILE_BELOW:
  * whoever opens a file below this folder does it for us, be it Python or the dynamic linker; NO_FILE_IN_COMMAND=1: in the
  * command; otherwise in the programs that it starts. At its end, a process appends the numbers of its calls, in the order
  * above, to the file that NO_FILE_COUNT names.
@@ -31,7 +32,9 @@ enum kind { OPEN, READ, WRITE, RENAME, MKDIR, MMAP, KINDS };
 static const char *const names[KINDS] = {"open", "read", "write", "rename", "mkdir", "mmap"};
 
 static atomic_long counts[KINDS];
-static long at, error;
+static atomic_long since;
+static atomic_int failed;
+static long at, error, then;
 static int ready, from, chosen = KINDS, in_command;
 static const char *below;
 /* The executable's code, if that is the command; and our library's. */
@@ -50,8 +53,13 @@ static int first_object(struct dl_phdr_info *info, size_t size, void *data) {
 /* Counts a call of ours. Whether it is the one that fails. */
 static int fails(enum kind kind) {
   long number = atomic_fetch_add(&counts[kind], 1) + 1;
-  if ((int)kind != chosen || !(number == at || (from && number > at))) return 0;
-  errno = (int)error;
+  if ((int)kind == chosen && (number == at || (from && number > at))) {
+    failed = 1;
+    errno = (int)error;
+    return 1;
+  }
+  if (!then || !failed || kind == WRITE || atomic_fetch_add(&since, 1) + 1 != then) return 0;
+  errno = EIO;
   return 1;
 }
 static int is_path_of_ours(const char *path) {
@@ -156,6 +164,7 @@ __attribute__((constructor)) static void begin(void) {
   at = number ? atol(number) : 0;
   from = getenv("NO_FILE_FROM") != NULL;
   error = code ? atol(code) : EIO;
+  then = getenv("NO_FILE_THEN") ? atol(getenv("NO_FILE_THEN")) : 0;
   below = getenv("NO_FILE_BELOW");
   linker = code_of("/ld-linux");
   library = code_of("libgraphpatch.so");

@@ -1,5 +1,6 @@
 """A signal handler may raise an exception at any instruction, and so may another thread. Afterwards every call works, no patch outlives
 its block, and the exception has not ended in one of our functions, where Python prints and drops it ("Exception ignored in").
+So it is where greenlets leave a call in its middle for another one, and the exception comes while they switch.
 A handler or a finalizer may run a model itself, in the middle of another one's call: each gives its own result."""
 
 import os
@@ -16,6 +17,7 @@ ALL = os.environ.get("HOSTS") == "all"
 # So many interrupts, and a tenth as many models in the middle of another one.
 INTERRUPTS = int(os.environ.get("INTERRUPTS", 100_000 if ALL else 1500))
 PROGRAM = str(HERE / "programs/interrupts.py")
+SWITCHES = str(HERE / "programs/switches.py")
 IN_THE_MIDDLE = str(HERE / "programs/handlers.py")
 PATHS = {
     "PYTHONPATH": str(ROOT / "bindings/python"),
@@ -58,6 +60,20 @@ def test_no_patch_outlives_its_block(tmp_path: Path) -> None:
 def test_a_program_that_is_only_watched(tmp_path: Path) -> None:
     interrupted, wrong = answer([*WATCHED, "--", sys.executable, PROGRAM, str(INTERRUPTS), "alone"], {}, tmp_path)
     assert interrupted == INTERRUPTS and wrong == 0, (interrupted, wrong)
+
+
+def test_greenlets_that_switch(tmp_path: Path) -> None:
+    times = INTERRUPTS // 2
+    interrupted, wrong = answer([sys.executable, SWITCHES, str(times)], PATHS, tmp_path)
+    assert interrupted == times and wrong == 0, (interrupted, wrong)
+
+
+def test_greenlets_that_switch_and_are_only_watched(tmp_path: Path) -> None:
+    times = INTERRUPTS // 2
+    # The patch and the probe hold in all three models.
+    watched = [*WATCHED, "--", sys.executable, SWITCHES, str(times), "alone"]
+    interrupted, wrong = answer(watched, {}, tmp_path, ("is in 3 roots",))
+    assert interrupted == times and wrong == 0, (interrupted, wrong)
 
 
 @pytest.mark.parametrize("way", ["signal", "finalizer", "exception"])

@@ -12,13 +12,17 @@ from typing import Any, NamedTuple
 
 from . import _generation, _hooked
 from ._library import check, lib
-from ._modules import note_failure
-from ._native import native
+from ._modules import note, note_failure
+from ._native import method, native
 from ._root import Cold
 from ._thread import Frame, Thread, thread
 
 Greenlets = tuple[Any, Any]
 Trace = Callable[[str, Greenlets], Any]
+
+
+# What has failed, and what follows from it.
+_MIXED_UP = ("calls of models in greenlets", "they are mixed up")
 
 
 class _Calls(NamedTuple):
@@ -42,8 +46,15 @@ class _Switches:
 
     def __init__(self, before: Trace | None) -> None:
         self.before = before
-        # By the greenlet's id. The greenlet itself must not be held: it ends when nobody holds it, by a switch.
+        # By the greenlet's id. The greenlet itself must not be held: it ends when nobody holds it, by a switch. The
+        # extension keeps them in another form.
         self.calls: dict[int, _Calls] = {}
+        # For the extension: where this thread's attributes are, and what they are where no call is under way.
+        self.state: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+            (vars(thread), vars(Thread())),
+            (vars(_hooked.calls), {"open": []}),
+            (vars(_generation.state), {"part": None}),
+        )
 
     def __call__(self, event: str, greenlets: Greenlets) -> None:
         try:
@@ -55,10 +66,20 @@ class _Switches:
             if calls is not None:
                 _take_up(calls)
         except Exception as error:  # a failure of this library must not end the program
-            note_failure("calls of models in greenlets", "they are mixed up", error)
+            note_failure(*_MIXED_UP, error)
         finally:
             if self.before is not None:
                 self.before(event, greenlets)
+
+    def failed(self) -> None:
+        """Called by the extension."""
+        note(None, f"{_MIXED_UP[0]}: {_MIXED_UP[1]}, as libgraphpatch failed")
+
+
+# A signal handler may raise an exception at any instruction of a Python function. The extension's version is not
+# written in Python, so that each switch is whole.
+if native is not None:
+    _Switches.__call__ = method(native.switched)  # type: ignore[method-assign]
 
 
 def see_switches() -> None:
@@ -92,7 +113,6 @@ def _set_aside() -> _Calls | None:
     vars(thread).clear()
     Thread.__init__(thread)
     thread.frame = None
-    _tell_extension()
     _hooked.calls.open = []
     _generation.state.part = None
     return calls
@@ -103,12 +123,5 @@ def _take_up(calls: _Calls) -> None:
     check(lib.gp_calls_take_up(calls.aside))
     vars(thread).update(calls.state)
     thread.frame = calls.frame
-    _tell_extension()
     _hooked.calls.open = calls.hooked
     _generation.state.part = calls.part
-
-
-def _tell_extension() -> None:
-    if native is not None:
-        native.in_compiled(thread.compiled is not None)
-        native.settling(bool(thread.settling))

@@ -17,7 +17,7 @@ from typing import Any
 from ._library import lib
 
 # The extension must have the version that src/library/python/mod.rs has.
-_VERSION = 6
+_VERSION = 7
 
 
 def _load() -> Any:

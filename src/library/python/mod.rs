@@ -10,6 +10,7 @@
 mod block;
 mod call;
 mod dispatch;
+mod greenlets;
 mod host_values;
 mod module_call;
 mod object;
@@ -32,7 +33,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package checks this number. It rises with each change of what the extension takes or returns.
-const VERSION: u64 = 6;
+const VERSION: u64 = 7;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.
@@ -60,6 +61,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
         method(c"enter", enter as *mut c_void),
         method(c"leave", leave as *mut c_void),
         method(c"owner", own as *mut c_void),
+        method(c"switched", switched as *mut c_void),
         Method {
             name: std::ptr::null(),
             ..method(c"", null_mut())
@@ -180,4 +182,8 @@ unsafe extern "C" fn leave(_: *mut PyObject, arguments: *mut PyObject) -> *mut P
 
 unsafe extern "C" fn own(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
     function(arguments, owner::make)
+}
+
+unsafe extern "C" fn switched(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, greenlets::switched)
 }

@@ -136,6 +136,25 @@ impl Object {
         if set == 0 { Ok(()) } else { Err(Raised) }
     }
 
+    /// Removes a key, where this is a dict.
+    pub fn remove(&self, key: &Object) -> Result<()> {
+        // SAFETY: both are alive; what is no dict makes it raise.
+        let removed = unsafe { python().PyDict_DelItem(self.address(), key.address()) };
+        if removed == 0 { Ok(()) } else { Err(Raised) }
+    }
+
+    /// An empty list or set, where this is one; otherwise itself.
+    pub fn as_new(&self) -> Result<Object> {
+        // SAFETY: makes an object.
+        unsafe {
+            match self.kind() {
+                kind if kind == python().list => Object::made(python().PyList_New(0)),
+                kind if kind == python().set => Object::made(python().PySet_New(null_mut())),
+                _ => Ok(self.clone()),
+            }
+        }
+    }
+
     /// Keys and values, where this is a dict.
     pub fn items(&self) -> Vec<(Object, Object)> {
         let (mut at, mut key, mut value) = (0, null_mut(), null_mut());
@@ -209,6 +228,12 @@ impl Object {
 pub fn occurred() -> bool {
     // SAFETY: looks at this thread's exception.
     !unsafe { python().PyErr_Occurred() }.is_null()
+}
+
+/// Takes this thread's exception away, if there is one.
+pub fn clear() {
+    // SAFETY: changes this thread's exception only.
+    unsafe { python().PyErr_Clear() };
 }
 
 /// Takes this thread's exception away, runs `body`, and sets the exception again.

@@ -192,13 +192,16 @@ table! {
         PyDict_New() -> *mut PyObject;
         PyDict_GetItemWithError(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject;
         PyDict_SetItem(a: *mut PyObject, b: *mut PyObject, c: *mut PyObject) -> c_int;
+        PyDict_DelItem(a: *mut PyObject, b: *mut PyObject) -> c_int;
         PyDict_Next(a: *mut PyObject, b: *mut isize, c: *mut *mut PyObject, d: *mut *mut PyObject) -> c_int;
         PyTuple_New(a: isize) -> *mut PyObject;
         PyTuple_SetItem(a: *mut PyObject, b: isize, c: *mut PyObject) -> c_int;
         PyTuple_GetItem(a: *mut PyObject, b: isize) -> *mut PyObject;
         PyTuple_Size(a: *mut PyObject) -> isize;
+        PyList_New(a: isize) -> *mut PyObject;
         PyList_GetItem(a: *mut PyObject, b: isize) -> *mut PyObject;
         PyList_Size(a: *mut PyObject) -> isize;
+        PySet_New(a: *mut PyObject) -> *mut PyObject;
         PyLong_FromVoidPtr(a: *mut c_void) -> *mut PyObject;
         PyLong_FromUnsignedLongLong(a: u64) -> *mut PyObject;
         PyLong_AsUnsignedLongLong(a: *mut PyObject) -> u64;
@@ -231,6 +234,7 @@ table! {
         tuple: c"PyTuple_Type";
         list: c"PyList_Type";
         dict: c"PyDict_Type";
+        set: c"PySet_Type";
         int: c"PyLong_Type";
         float: c"PyFloat_Type";
         text: c"PyUnicode_Type";

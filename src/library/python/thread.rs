@@ -53,6 +53,12 @@ pub fn settling(given: &Object) -> Result<()> {
     Ok(())
 }
 
+/// Both of these at once.
+pub fn set_flags(in_compiled: bool, settling: bool) {
+    COMPILED.set(in_compiled);
+    SETTLING.set(settling);
+}
+
 /// Type of the descriptor by which Python reads and sets it.
 pub fn make_type() -> Result<Object> {
     let slots = [

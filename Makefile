@@ -521,9 +521,14 @@ build/infer build/runner build/served build/steady build/endings build/flat buil
 	@echo "programs: compiling $*" >&2
 	@$(HOST_CXX) $(WITH_TORCH) $< -o $@ $(TORCH_LDFLAGS)
 
-build/regions: tests/programs/cpp/regions.cpp build/torch.mk
+build/region.o: tests/programs/cpp/region.cpp tests/programs/cpp/include/region.h build/torch.mk
+	@$(CXX) $(CXXFLAGS) -fopenmp -fPIC $(TORCH_CXXFLAGS) $(CPP_INCLUDE) -c $< -o $@
+
+build/regions: tests/programs/cpp/regions.cpp $(addprefix tests/programs/cpp/include/,host.h region.h) build/region.o \
+    build/libtorch.hpp.gch
 	@echo "programs: compiling regions" >&2
-	@$(CXX) $(CXXFLAGS) -fopenmp $(TORCH_CXXFLAGS) $< -o $@ $(TORCH_LDFLAGS)
+	@$(HOST_CXX) $(WITH_TORCH) -c $< -o build/regions.o
+	@$(CXX) build/regions.o build/region.o -o $@ -fopenmp $(TORCH_LDFLAGS)
 
 build/plugin.so build/square_op.so: build/%.so: tests/programs/cpp/%.cpp $(addprefix tests/programs/cpp/include/,host.h square.hpp) \
     build/libtorch.hpp.gch

@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch import nn
 
 from models import TUPLE_OUTPUT_TREE
 from support import (
@@ -288,14 +289,57 @@ def test_patches_reach_every_thread(tmp_path: Path, folder: Path) -> None:
     assert re.search(r"relu=zero\s*┆ 5\s*┆ 5 ", after.process.stderr) and "6 runs in 1 process" in after.process.stderr
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_operations_of_the_program_inside_of_a_parallel_region_are_told(when: str) -> None:
-    command = [GRAPHPATCH, "run", "--operations", "always", "--patch", "relu=zero", "--", PROGRAMS / "regions", when]
-    done = run_process(command).ok()
-    assert done.stdout == "3 3 3 3 0\n"
-    assert (
-        "operations that the program calls inside of a parallel region (at::parallel_for) are not seen" in done.stderr
-    )
+REGION = "operations that the program calls inside of a parallel region (at::parallel_for) are not seen"
+TASK = "operations in tasks on libtorch's own threads (at::launch, jit::fork) are not seen"
+# The ways of tests/programs/cpp/regions.cpp to call something four times at once, and what is said of each.
+WAYS = {"for": REGION, "omp": REGION, "launch": TASK, "intraop": None, "async": None}
+ONES = torch.ones(2, 3)
+
+
+def in_regions(
+    tmp_path: Path, way: str, what: str, patch: str, *more: Any
+) -> tuple[Result, dict[str, torch.Tensor], list]:
+    """Runs the program. Also returns its model's weights, and five results: four that were computed at once, and one."""
+    scripted, out = tmp_path / "scripted.pt", tmp_path / "out.pt"
+    if what == "script":
+        torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU()).eval()).save(scripted)
+    command = [GRAPHPATCH, "run", "--operations", "always", "--patch", patch]
+    done = run_process([*command, "--", PROGRAMS / "regions", way, what, scripted, out, *more]).ok()
+    weights, results = torch.load(out, weights_only=False)
+    return done, dict(weights), list(results)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("more", [[], ["after"]], ids=["at first", "after another operation"])
+def test_operations_that_the_program_calls_at_once_are_patched_or_told(
+    tmp_path: Path, way: str, more: list[str]
+) -> None:
+    done, _, results = in_regions(tmp_path, way, "ops", "relu=zero", *more)
+    told = [note for note in (REGION, TASK) if note in done.stderr]
+    assert told == ([WAYS[way]] if WAYS[way] else [])
+    patched = [not result.any() for result in results]
+    assert all(same_bits(result, ONES) for result, zero in zip(results, patched, strict=True) if not zero)
+    # The first call of each thread is patched: the main thread makes all that `intraop` calls.
+    expected = {"intraop": [True, False, False, False, False], "async": [True] * 5}
+    assert patched == expected.get(way, [False, False, False, False, True])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_modules_that_the_program_calls_at_once_are_patched_or_told(tmp_path: Path, way: str) -> None:
+    done, weights, results = in_regions(tmp_path, way, "nn", "bias=add:100")
+    told = [note for note in (REGION, TASK) if note in done.stderr]
+    assert told == ([WAYS[way]] if WAYS[way] else [])
+    bare = F.linear(ONES, weights["weight"], weights["bias"])
+    patched = F.linear(ONES, weights["weight"], weights["bias"] + 100)
+    seen = [same_bits(result, patched) for result in results]
+    assert all(same_bits(result, bare) for result, is_seen in zip(results, seen, strict=True) if not is_seen)
+    assert seen == [WAYS[way] is None] * 4 + [True]
+
+
+@pytest.mark.parametrize("way", [*WAYS, "helpers"])
+def test_torchscript_that_the_program_calls_at_once_is_patched(tmp_path: Path, way: str) -> None:
+    done, _, results = in_regions(tmp_path, way, "script", "sub_1.output=replace:7")
+    assert all(torch.equal(result, torch.full((2, 3), 7.0)) for result in results), (done.stderr, results)
 
 
 def test_probes_and_checks(tmp_path: Path) -> None:

@@ -224,6 +224,8 @@ static void handle(const GpThread& thread, const Dispatched& call) {
   // A thread with a flat run beside another run is armed in every scope of the other run.
   const bool wanted = flat ? !thread.declined : thread.wants & GP_WANTS_OPERATIONS;
   if (!wanted) {
+    if (!thread.flat && !thread.run && !thread.declined)
+      has_memory_for([] { tell_of_task(); });
     const bool watched = !flat && watches_scope();
     if (watched && at::GradMode::is_enabled())
       refuse_gradients(held());

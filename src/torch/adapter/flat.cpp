@@ -31,6 +31,9 @@ struct Start {
   std::string op;
 };
 
+// Whether threads have flat runs. Set once, before any thread is armed.
+static bool started = false;
+
 // Filled once, before any thread is armed.
 static std::vector<Start>& starts() {
   static auto* all = new std::vector<Start>;
@@ -225,6 +228,16 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
   end_with_thread();
 }
 
+// An operation of a thread that has no flat run and no other one. libtorch hands what a thread has set on to its tasks on other
+// threads: the operation came here because the thread that began the task has a flat run, or another one that is seen.
+void tell_of_task() {
+  if (!started || own_calls || backward_node())
+    return;
+  const std::string text = "operations in tasks on libtorch's own threads (at::launch, jit::fork) are not seen, and patches do "
+                           "not hold there: use threads of the program's own";
+  core->note(gp_str(text));
+}
+
 void flat_thread() {
   if (!this_thread().flat)
     core->flat_thread(1);
@@ -245,8 +258,10 @@ static void add_starts(const GpStr* run_at, size_t n) {
 }
 
 void flat_start(const GpStr* run_at, size_t n) {
-  if (without_exceptions([&] { add_starts(run_at, n); }))
-    flat_thread();
+  if (!without_exceptions([&] { add_starts(run_at, n); }))
+    return;
+  started = true;
+  flat_thread();
 }
 
 void flat_forked() {

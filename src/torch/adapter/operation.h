@@ -53,5 +53,7 @@ struct Dispatched {
 void intercept(const GpThread& thread, const Dispatched& call, const OpInfo& info, uint64_t unseen);
 // The same for an operation outside of other runs, on a thread with a flat run.
 void intercept_flat(const Dispatched& call, const OpInfo& info);
+// The same for one on a thread without runs, which another thread's task has brought here.
+void tell_of_task();
 
 } // namespace graphpatch

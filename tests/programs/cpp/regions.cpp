@@ -1,23 +1,78 @@
-// Plain operations inside of a parallel region, and outside of it: compiled with OpenMP, as libtorch is.
+// Something is called four times at once in one of the ways that libtorch and C++ have, and once more by the main thread.
 //
-//   regions before|after    what is computed inside comes before all other operations, or after some. Prints the sums of four
-//                           results from inside, and of one from outside.
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+//   regions WAY ops|nn|script MODEL.pt OUT.pt [after]
+//
+// WAY: for (at::parallel_for), omp, helpers (OpenMP's helper threads alone), launch (at::launch), intraop (at::intraop_launch),
+//      async (std::async)
+// What is called: plain operations, a torch::nn module, or a TorchScript module (MODEL.pt).
+// With `after` the main thread computes something before.
+//
+// OUT.pt is a tuple: the weights of the torch::nn module by name, and the five results; all inputs are ones.
+#include "host.h"
+#include "region.h"
 
-#include <cstdio>
+#include <torch/torch.h>
+
 #include <cstring>
+#include <future>
+
+namespace {
+
+constexpr int kCalls = 4;
+
+using Call = std::function<void(int)>;
+
+void in_tasks(const Call& call) {
+    std::vector<std::promise<void>> done(kCalls);
+    for (int i = 0; i < kCalls; ++i)
+        at::launch([&, i] {
+            call(i);
+            done[i].set_value();
+        });
+    for (auto& one : done) one.get_future().wait();
+}
+
+void in_async(const Call& call) {
+    std::vector<std::future<void>> all;
+    for (int i = 0; i < kCalls; ++i) all.push_back(std::async(std::launch::async, call, i));
+    for (auto& one : all) one.get();
+}
+
+void run(const std::string& way, const Call& call) {
+    if (way == "for") in_parallel_for(kCalls, call);
+    if (way == "omp") in_omp(kCalls, call);
+    if (way == "helpers") in_omp_helpers(kCalls, call);
+    if (way == "launch") in_tasks(call);
+    if (way == "async") in_async(call);
+    if (way == "intraop")
+        for (int i = 0; i < kCalls; ++i) at::intraop_launch([&, i] { call(i); });
+}
+
+} // namespace
 
 int main(int argc, char** argv) {
-    const bool after = argc > 1 && !std::strcmp(argv[1], "after");
+    if (argc < 5) return std::fprintf(stderr, "usage: regions WAY ops|nn|script MODEL.pt OUT.pt [after]\n"), 1;
+    const std::string way = argv[1], what = argv[2];
+    torch::NoGradGuard no_grad;
+    torch::manual_seed(0);
     at::set_num_threads(4);
-    at::Tensor x, inside[4], outside;
-    const auto call = [&](const at::Tensor& in) { return at::relu(in); };
-    if (after) x = at::ones({3});
-    at::parallel_for(0, 4, 1, [&](int64_t first, int64_t end) {
-        for (int64_t i = first; i < end; ++i) inside[i] = call(after ? x : at::ones({3}));
-    });
-    outside = call(at::ones({3}));
-    for (const auto& result : inside) std::printf("%g ", result.sum().item<double>());
-    std::printf("%g\n", outside.sum().item<double>());
+    if (argc > 5) at::ones({1}).neg();
+    torch::nn::Linear linear(3, 3);
+    linear->eval();
+    torch::jit::Module scripted;
+    if (what == "script") scripted = host::load(argv[3]);
+    std::vector<c10::IValue> results(kCalls + 1);
+    const Call call = [&](int i) {
+        torch::NoGradGuard no_grad;
+        const at::Tensor x = at::ones({2, 3});
+        if (what == "script") results[i] = scripted.forward({x});
+        if (what == "nn") results[i] = linear->forward(x);
+        if (what == "ops") results[i] = at::relu(x);
+    };
+    run(way, call);
+    call(kCalls);
+    std::vector<c10::IValue> pairs;
+    for (const auto& p : linear->named_parameters()) pairs.push_back(host::tuple({p.key(), p.value().variable_data()}));
+    host::write_bytes(argv[4],
+                      torch::pickle_save(host::tuple({host::tuple(std::move(pairs)), host::tuple(std::move(results))})));
 }

@@ -61,3 +61,23 @@ def test_a_patch_holds_in_the_scope_that_its_path_names_and_below(tmp_path: Path
     check(["before_weight=add:1", "gives.w=add:1"], w + 1, w + 1, b, g + 1)
     check(["before.weight=add:1", "deep_0_bias=add:1"], w, w + 1, b + 1, g)
     check(["before_weight=add:1", "before.weight=add:2"], w + 1, w + 1 + 2, b, g)
+
+
+class ReadsData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.arange(9.0).view(3, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        before = x @ self.w.data
+        return before, x @ self.w
+
+
+def test_memory_that_is_read_before_the_parameter_is_told(tmp_path: Path) -> None:
+    module = ReadsData().eval()
+    saved: Saved = save(module, (X,), tmp_path)
+    w = module.w.detach()
+    for tree in (False, True):
+        done = saved.run("--runs", 2, patches=["w=add:1"], tree=tree).ok()
+        assert all(same_bits(found, (X @ w, X @ (w + 1))) for found in done.outputs[0])
+        assert "w=add:1: an operation reads the parameter's memory by another tensor" in done.stderr

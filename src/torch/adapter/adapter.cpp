@@ -30,6 +30,7 @@
 #include "operands.cpp"
 #include "package.cpp"
 #include "patch.cpp"
+#include "readers.cpp"
 #include "registry.cpp"
 #include "script.cpp"
 #include "source.cpp"

@@ -27,6 +27,8 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include "readers.h"
+
 #include <cxxabi.h>
 #include <unistd.h>
 
@@ -231,11 +233,10 @@ struct Held {
     c10::SmallVector<int64_t, 5> sizes;
     int64_t offset;
     at::Tensor patched;
-    std::string text; // one of the patches
     uint64_t noted = 0; // see loses_history
-    bool told = false; // that the parameter's memory is read past the patch
   };
   std::vector<Copy> copies;
+  Readers readers;
   // Forgets the copies of this parameter that were made of other memory than it has now.
   void forget_stale_copies(const at::Tensor& parameter);
   std::vector<CopiedContainer> containers;

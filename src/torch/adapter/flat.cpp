@@ -111,18 +111,27 @@ std::shared_ptr<const Registry> learned() {
   return now.registry;
 }
 
-// For one operation, makes the flat run the thread's run, and enters the scope of the module whose parameters it reads.
-class FlatOperation {
+// Shows the run which tensors the operation reads that are no parameters of a known module.
+static void show_readers(const Registry& registry, const OpInfo& info, const c10::IValue* values) {
+  Readers& readers = held().readers;
+  for (size_t i = 0; i < info.n_arguments; ++i)
+    if (!has_bit(info.written, i))
+      for_each_tensor(values[i], [&](const at::Tensor& tensor) {
+        if (!registry.tensors.count(tensor.unsafeGetTensorImpl()))
+          readers.read(Readers::kInnermost, tensor);
+      });
+}
+
+// The scope of the module whose parameters an operation reads, for this operation alone.
+class OwnersScope {
 public:
-  explicit FlatOperation(const Owner* owner) : entered_(owner) {
-    core->flat_now(1);
+  explicit OwnersScope(const Owner* owner) : entered_(owner) {
     if (owner)
       core->scope_enter(owner->scope);
   }
-  ~FlatOperation() {
+  ~OwnersScope() {
     if (entered_)
       core->scope_leave();
-    core->flat_now(0);
   }
 
 private:
@@ -217,12 +226,15 @@ void intercept_flat(const Dispatched& call, const OpInfo& info) {
     call.run();
     return;
   }
+  const FlatRunNow now;
+  if (!registry->tensors.empty() && is_inside(this_thread()))
+    has_memory_for([&] { show_readers(*registry, info, stack->data() + (stack->size() - info.n_arguments)); });
   if (sees_modules()) {
     const AtPlace here(place);
     run_in_flat(call, info);
     has_memory_for([&] { remember_results(stack->data() + (stack->size() - info.n_returns), info.n_returns); });
   } else {
-    const FlatOperation operation(owner);
+    const OwnersScope scope(owner);
     run_in_flat(call, info);
   }
   end_with_thread();

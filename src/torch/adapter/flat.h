@@ -19,7 +19,20 @@ inline bool has_flat_run() {
 // A call of a module at one place of a run, or a run's root. Its thread uses it again in later runs.
 struct Place;
 
-// While it lives, the flat run is the thread's run, at that place: all scopes around it are entered.
+// While it lives, the flat run is the thread's run.
+class FlatRunNow {
+public:
+  FlatRunNow() {
+    core->flat_now(1);
+  }
+  ~FlatRunNow() {
+    core->flat_now(0);
+  }
+  FlatRunNow(const FlatRunNow&) = delete;
+  FlatRunNow& operator=(const FlatRunNow&) = delete;
+};
+
+// While it lives, the flat run is at that place: all scopes around it are entered.
 class AtPlace {
 public:
   explicit AtPlace(const Place* place);

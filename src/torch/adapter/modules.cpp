@@ -190,7 +190,6 @@ const Place* place_of(const Registry& registry, const Owner* owner) {
 }
 
 AtPlace::AtPlace(const Place* place) {
-  core->flat_now(1);
   if (place)
     enter(*place);
 }
@@ -206,7 +205,6 @@ void AtPlace::enter(const Place& place) {
 AtPlace::~AtPlace() {
   while (entered_--)
     core->scope_leave();
-  core->flat_now(0);
 }
 
 static std::shared_ptr<const KnownModule> outermost(std::shared_ptr<const KnownModule> module) {
@@ -301,6 +299,7 @@ void module_output(uint64_t call, void* tensor, uint32_t is_sure) {
     return;
   without_exceptions([&] {
     const c10::impl::ExcludeDispatchKeyGuard outside(kKey);
+    const FlatRunNow now;
     const AtPlace here(thread_calls->open.back().place);
     if (!(this_thread().wants & GP_WANTS_OUTPUT))
       return;

@@ -3,7 +3,6 @@
 #include "write.h"
 
 #include <c10/util/SmallVector.h>
-#include <c10/util/accumulate.h>
 
 #include <algorithm>
 
@@ -84,10 +83,12 @@ static at::Tensor patched_parameter(uint32_t level, uint32_t frame, const at::Te
   at::Tensor patched = value.toTensor();
   if (how == kLookedAt && !patched.is_same(parameter))
     return parameter; // a function that changes the value is called again after the operation has written
+  if (targets.size && !patched.is_same(parameter))
+    held().readers.patched(this_thread().flat_now ? Readers::kOutermost : frame, parameter, patched,
+                           to_string(targets.data[0].text));
   if (keep && targets.size) {
     const c10::intrusive_ptr<c10::StorageImpl> none;
-    Held::Copy made{
-        frame, identity, c10::weak_intrusive_ptr<c10::StorageImpl>(none), {}, 0, patched, to_string(targets.data[0].text)};
+    Held::Copy made{frame, identity, c10::weak_intrusive_ptr<c10::StorageImpl>(none), {}, 0, patched};
     if (memory_of(parameter)) {
       made.memory = parameter.storage().getWeakStorageImpl();
       made.sizes.assign(parameter.sizes().begin(), parameter.sizes().end());
@@ -151,31 +152,6 @@ static void describe(uint32_t level, const c10::IValue* values, size_t n, uint64
       for_each_tensor(values[i], describe_tensor);
 }
 
-// Whether the tensor shows elements of the memory of which the copy was made.
-static bool shows(const at::Tensor& tensor, const Held::Copy& copy) {
-  const c10::StorageImpl* memory = memory_of(tensor);
-  if (!memory || memory != copy.memory._unsafe_get_target() || memory == memory_of(copy.patched) || !tensor.numel())
-    return false;
-  int64_t last = tensor.storage_offset();
-  for (int64_t d = 0; d < tensor.dim(); ++d)
-    last += (tensor.size(d) - 1) * tensor.stride(d);
-  return tensor.storage_offset() < copy.offset + c10::multiply_integers(copy.sizes) && copy.offset <= last;
-}
-
-// Says of patched parameters that their memory is read past the patch. `.data` makes another tensor of the same memory, of
-// which no operation tells; a view of a parameter that was made before the run is one, too.
-static void tell_of_other_readers(uint32_t frame, const at::Tensor& tensor) {
-  const void* identity = identity_of(tensor);
-  for (Held::Copy& copy : held().copies) {
-    if (!identity || copy.told || copy.frame > frame || copy.parameter == identity || !shows(tensor, copy))
-      continue;
-    copy.told = true;
-    const std::string text = copy.text + ": an operation reads the parameter's memory by another tensor, as `.data` or a view "
-                                         "that was made before: the patch does not hold there";
-    core->note(gp_str(text));
-  }
-}
-
 bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t unseen, uint64_t written) {
   const GpThread& thread = this_thread();
   if (!((level ? thread.outer_wants : thread.wants) & GP_WANTS_OPERANDS))
@@ -192,10 +168,10 @@ bool handle_operands(uint32_t level, c10::IValue* values, size_t n, uint64_t uns
     return false;
   c10::SmallVector<uint8_t, 16> operands(identities.size(), GP_OPERAND_PLAIN);
   core->operands(level, identities.data(), identities.size(), operands.data());
-  if (!held().copies.empty())
+  if (!thread.flat_now)
     for (size_t i = 0; i < n; ++i)
       if (!has_bit(unseen, i) && !has_bit(written, i))
-        for_each_tensor(values[i], [&](const at::Tensor& tensor) { tell_of_other_readers(frame, tensor); });
+        for_each_tensor(values[i], [&](const at::Tensor& tensor) { held().readers.read(frame, tensor); });
   const auto is_plain_operand = [](uint8_t operand) { return operand == GP_OPERAND_PLAIN; };
   if (std::all_of(operands.begin(), operands.end(), is_plain_operand))
     return false;

@@ -69,6 +69,7 @@ void held_leave(void* pointer, uint32_t frame) {
     if (at::GradMode::is_enabled())
       refuse_gradients(held);
     keep_if(held.copies, [&](const Held::Copy& copy) { return copy.frame != frame; });
+    held.readers.left(frame);
   });
 }
 

@@ -2,6 +2,7 @@
 
 bash is always tried, zsh and fish where they are installed; `.ci/run` installs them, and has a missing one be a failure."""
 
+import json
 import os
 import pty
 import select
@@ -88,6 +89,26 @@ def test_paths_are_completed(shell: str, folder: Path) -> None:
         terminal.type("graphpatch show --cou\t 'a graph.json' lstm.h\t\n")
         terminal.wait_for("hx: ")
         terminal.type("graphpatch check 'a graph.json' --probe lstm.weight_hh\t && echo fi''ts\n")
+        terminal.wait_for("fits")
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_paths_of_one_root_are_completed(shell: str, folder: Path) -> None:
+    """A path may begin with its root's name and a colon, which bash takes for a word of its own."""
+    file = folder / "a graph.json"
+    graphs = json.loads(file.read_text())
+    other = json.loads(json.dumps(graphs["graphs"][0]).replace('"hx"', '"hidden"'))
+    other["name"] = "Other.forward"
+    graphs["graphs"].append(other)
+    file.write_text(json.dumps(graphs))
+    terminal = Terminal(shell, folder)
+    try:
+        terminal.type("graphpatch show 'a graph.json' Other:lstm.hid\t && echo do''ne\n")
+        terminal.wait_for("hidden: ")
+        terminal.wait_for("done")
+        terminal.type("graphpatch show 'a graph.json' Oth\tlstm.hidd\t && echo fi''ts\n")
         terminal.wait_for("fits")
     finally:
         terminal.close()

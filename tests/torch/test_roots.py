@@ -1,5 +1,7 @@
 """A path may name its root, as is needed in a program that calls two models with the same path."""
 
+import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from served import Client, Served
-from support import GRAPHPATCH, Result, graphpatch, run_process
+from support import GRAPHPATCH, TIMEOUT, Result, graphpatch, run_process, wait_until
 
 SCRIPT = """\
 import torch
@@ -72,6 +74,9 @@ def test_every_place_that_takes_a_path_takes_a_root(tmp_path):
     tree = graphpatch("show", graph, "Encoder:fc").ok().stdout
     assert tree.startswith("fc: Graph(") and tree.count("fc: Graph(") == 1
     assert graphpatch("complete", graph, "Decoder:fc.o").ok().stdout == "Decoder:fc.output\n"
+    # A root's name is completed, too, where there are several.
+    names = ["Decoder.forward:", "Decoder.forward#2:"]
+    assert graphpatch("complete", graph, "Deco").ok().stdout.splitlines() == names
     assert graphpatch("check", graph, "--patch", "Decoder:fc.output=zero").ok().stderr == ""
     assert "is in 3 roots" in graphpatch("check", graph, "--patch", "fc.output=zero").ok().stderr
     wrong = graphpatch("check", graph, "--patch", "Coder:fc.output=zero")
@@ -104,7 +109,29 @@ def test_live_control_says_that_a_path_is_in_several_roots():
                 told = client.ask(**request)
                 assert told["note"].startswith("fc.output is in 3 roots (Encoder.forward, Decoder.forward")
             assert "note" not in client.ask(do="patch", patch="Decoder:fc.output=zero")
+            for number in range(1, len(client.ask(do="counts")["patches"]) + 1):
+                client.ask(do="off", number=number)
+            before = len(client.ask(do="counts")["patches"])
             assert any("fc.output is in 3 roots" in note for note in client.ask(do="notes")["notes"])
+            # The tree of a part is that of the root that the path names, or of all roots that have it.
+            names = lambda path: [root["name"] for root in client.ask(do="tree", path=path)["roots"]]
+            assert names("Decoder:fc") == ["Decoder.forward"] and names("Decoder.forward#2:fc") == ["Decoder.forward#2"]
+            assert len(names("fc")) == 3
+            assert names("Encoder:") == ["Encoder.forward"]
+            assert "no root is called `Coder`" in client.ask(do="tree", path="Coder:fc")["error"]
+            assert "no node `absent`" in client.ask(do="tree", path="Decoder:fc.absent")["error"]
+            # So is it with a value that is watched.
+            watch = [GRAPHPATCH, "live", "watch", "--times", "1", "--json"]
+            for path, value, told in [("Encoder:output", 3, ""), ("fc.weight", 1, "fc.weight is in 3 roots")]:
+                watching = subprocess.Popen(
+                    [*watch, path], env=served.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+                wait_until(lambda: len(client.ask(do="counts")["patches"]) > before, "the probe")
+                assert served.tell("run")
+                line, said = watching.communicate(timeout=TIMEOUT)
+                assert (
+                    json.loads(line)["statistics"]["max"] == value and told in said and bool(told) == ("roots" in said)
+                )
             client.close()
         finally:
             served.process.kill()

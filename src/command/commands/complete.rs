@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Command};
 use clap_complete::Shell;
 use graphpatch_core::graph::GraphFile;
+use graphpatch_core::path::NodePath;
 
 use crate::voice::{Stop, print};
 
@@ -41,7 +42,15 @@ _graphpatch_or_path() {
             ;;
     esac
     if [[ -n $graph && $current != -* ]]; then
-        mapfile -t COMPREPLY < <("${COMP_WORDS[0]}" complete "$graph" "$current" 2>/dev/null)
+        # To bash a colon, which ends a root's name, is a word of its own: it asks for what follows, and gets only that.
+        local before="" i=$COMP_CWORD
+        [[ $current == : ]] && current=""
+        if [[ $COMP_WORDBREAKS == *:* ]]; then
+            [[ ${COMP_WORDS[i]} == : ]] && i=$((i + 1))
+            if ((i > 1)) && [[ ${COMP_WORDS[i-1]} == : ]]; then before=${COMP_WORDS[i-2]}:; fi
+        fi
+        mapfile -t COMPREPLY < <("${COMP_WORDS[0]}" complete "$graph" "$before$current" 2>/dev/null)
+        COMPREPLY=("${COMPREPLY[@]#"$before"}")
         compopt -o nospace 2>/dev/null
         return 0
     fi
@@ -123,8 +132,12 @@ impl Complete {
         let mut seen = HashSet::new();
         let mut text = String::new();
         let file = self.graph.map(|file| GraphFile::load(&file)).transpose()?;
-        for graph in file.into_iter().flat_map(|file| file.graphs) {
-            for path in graph.completions(&self.prefix) {
+        let graphs = file.map(|file| file.graphs).unwrap_or_default();
+        for graph in &graphs {
+            let root = NodePath::root().in_root(Some(graph.name.clone()));
+            let begun = !self.prefix.is_empty() && graph.name.starts_with(&self.prefix);
+            let root = (graphs.len() > 1 && begun).then(|| root.to_string());
+            for path in root.into_iter().chain(graph.completions(&self.prefix)) {
                 if seen.insert(path.clone()) {
                     text += &path;
                     text.push('\n');

@@ -12,12 +12,7 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
     for path in paths {
         // The reason is that of the graph which has the longest part of the path.
         let meant = || graphs.iter().filter(|graph| path.means(&graph.name));
-        if let Some(root) = &path.root
-            && !graphs.is_empty()
-            && meant().next().is_none()
-        {
-            let names: Vec<&str> = graphs.iter().map(|graph| graph.name.as_str()).collect();
-            let why = format!("no root is called `{root}`; there is {}", names.join(", "));
+        if let Some(why) = no_root(graphs, path) {
             bad.push((path, why));
             continue;
         }
@@ -41,6 +36,38 @@ pub fn check(graphs: &[Graph], paths: &[NodePath]) -> Result<()> {
         Ok(())
     } else {
         Err(Error::Path(complain("cannot be patched", graphs, &bad)))
+    }
+}
+
+/// Why the path's root is none of the graphs'; `None` if it is one, or nothing was recorded.
+fn no_root(graphs: &[Graph], path: &NodePath) -> Option<String> {
+    let root = path.root.as_ref()?;
+    if graphs.is_empty() || graphs.iter().any(|graph| path.means(&graph.name)) {
+        return None;
+    }
+    let names: Vec<&str> = graphs.iter().map(|graph| graph.name.as_str()).collect();
+    Some(format!(
+        "no root is called `{root}`; there is {}",
+        names.join(", ")
+    ))
+}
+
+/// The graphs that the path may mean: those of its root, or all.
+///
+/// # Errors
+///
+/// [`Error::Path`] if its root is none of theirs.
+pub fn of_root<'a>(graphs: &'a [Graph], path: &NodePath) -> Result<Vec<&'a Graph>> {
+    match no_root(graphs, path) {
+        Some(why) => Err(Error::Path(complain(
+            "cannot be shown",
+            graphs,
+            &[(path, why)],
+        ))),
+        None => Ok(graphs
+            .iter()
+            .filter(|graph| path.means(&graph.name))
+            .collect()),
     }
 }
 

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address::CodeAddress;
 pub use call::Call;
-pub use check::{check, in_each_root, shared_note};
+pub use check::{check, in_each_root, of_root, shared_note};
 pub use counts::Counts;
 pub use diff::{Difference, diff};
 pub use expand::{expand, matching};

@@ -8,7 +8,7 @@ use super::changes;
 use super::served::detached;
 use crate::filter::Filter;
 use graphpatch_core::error::{Error, Result};
-use graphpatch_core::graph::{GraphFile, TreeStyle};
+use graphpatch_core::graph::{self, GraphFile, TreeStyle};
 use graphpatch_core::patch::{Kind, PatchSpec, Value as PatchValue};
 use graphpatch_core::path::NodePath;
 use graphpatch_core::tensor::{HostTensor, safetensors};
@@ -184,10 +184,11 @@ impl Serving {
             ..TreeStyle::default()
         };
         let (mut roots, mut failed) = (Vec::new(), None);
-        for graph in self.session.graphs() {
+        let graphs = self.session.graphs();
+        for graph in graph::of_root(&graphs, &path)? {
             match graph.styled_tree(&path, style) {
                 Ok(tree) => roots.push(RootTree {
-                    name: graph.name,
+                    name: graph.name.clone(),
                     tree,
                 }),
                 Err(why) => failed = Some(why),

@@ -62,6 +62,34 @@ with torch.no_grad():
         model(torch.ones(1, 4))
 """
 
+# The same in greenlets: a call is left in its middle, and goes on after a line has come.
+AMID_GREENLETS = """
+import sys, torch, greenlet
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    def forward(self, x):
+        x = self.first(x)
+        wait()
+        return self.second(x)
+model = Model()
+def wait():
+    print("inside", flush=True)
+    if {in_the_call}:
+        sys.stdin.readline()
+        greenlet.greenlet(lambda: torch.nn.functional.relu(torch.nn.Identity()(torch.ones(1)))).switch()
+    else:
+        greenlet.getcurrent().parent.switch()
+with torch.no_grad():
+    while True:
+        turn = greenlet.greenlet(lambda: model(torch.ones(1, 4)))
+        turn.switch()
+        if not {in_the_call}:
+            sys.stdin.readline()
+            turn.switch()
+"""
+
 # A program of one thread that waits in a system call until a byte comes, and prints what the call answered.
 WAITING = """
 import ctypes, os, struct, sys, torch
@@ -303,6 +331,26 @@ def test_a_forward_that_is_under_way_makes_no_roots_of_its_parts(folder: Path, s
         assert served.tell("go on") == "inside\n"
     wait_until(lambda: client.ask(do="tree")["roots"], "a run")
     assert [root["name"] for root in client.ask(do="tree")["roots"]] == ["Model.forward"]
+    client.close()
+
+
+@pytest.mark.parametrize("in_the_call", [True, False])
+def test_a_forward_that_a_greenlet_has_left_makes_no_roots_of_its_parts(
+    in_the_call: bool, folder: Path, started: list[subprocess.Popen]
+) -> None:
+    """When we attach, the model's call waits itself, or the greenlet that has called it has been left."""
+    pytest.importorskip("greenlet")
+    served = Served([sys.executable, "-c", AMID_GREENLETS.format(in_the_call=in_the_call)], folder)
+    started.append(served.process)
+    assert served.process.stdout and served.process.stdout.readline() == "inside\n"
+    attach(served.process.pid, XDG_RUNTIME_DIR=str(folder))
+    client = Client(served)
+    client.ask(do="recording", on=True)
+    for _ in range(2):
+        assert served.tell("go on") == "inside\n"
+    wait_until(lambda: client.ask(do="tree")["roots"], "a run")
+    roots = {root["name"] for root in client.ask(do="tree")["roots"]}
+    assert "Model.forward" in roots and roots <= {"Model.forward", "Identity.forward"}
     client.close()
 
 

@@ -545,10 +545,10 @@ typedef struct GpAdapter {
   void (*own_enter)(void);
   void (*own_leave)(const void* module);
   /* modules_start: from now on the core tells of calls of the forward functions of torch::nn modules, around each of them.
-   * module_enter: `module` may be any address; returns 0 if it is no known module whose call is part of the thread's flat run, or
-   * the call's number otherwise, with which it is left. The call of a model's outermost module is a run of its own.
-   * module_output: the at::Tensor that the innermost call returns, in the caller's memory. If that is not sure, the word there is a
-   * tensor only if an operation has given it lately. */
+   * module_enter: `module` may be any address; returns 0 if it is no known module whose call is part of the thread's flat run,
+   * or the call's number otherwise, with which it is left. The call of a model's outermost module is a run of its own.
+   * module_output: the at::Tensor that the innermost call returns, in the caller's memory. If that is not sure, the word there
+   * is a tensor only if an operation has given it lately. */
   void (*modules_start)(void);
   uint64_t (*module_enter)(const void* module);
   void (*module_output)(uint64_t call, void* tensor, uint32_t is_sure);

@@ -12,7 +12,10 @@ HEADER = (ROOT / "include/graphpatch.h").read_text(encoding="utf-8")
 TABLE = (ROOT / "src/library/inside/table.rs").read_text(encoding="utf-8")
 LIBC = set(re.findall(r'= c"(\w+)":', TABLE))
 MEMBERS = set(re.findall(r'"(_ZN?K?5torch\w+)"', TABLE))
-HOOKS = LIBC | MEMBERS
+FORWARDS = set(
+    re.findall(r' "(_ZN?K?5torch\w+)";', (ROOT / "src/library/inside/forwards.rs").read_text(encoding="utf-8"))
+)
+HOOKS = LIBC | MEMBERS | FORWARDS
 # The entry point by which Python imports the library as an extension module.
 EXTENSION = {"PyInit__native"}
 # What `graphpatch attach` calls in a process that runs already.
@@ -20,7 +23,7 @@ ATTACHED = {"graphpatch_attach_begin"}
 
 
 def test_exports_are_the_calls_the_hooks_and_the_extension() -> None:
-    assert {"__libc_start_main", "dlopen", "pthread_create"} <= LIBC and len(MEMBERS) > 10
+    assert {"__libc_start_main", "dlopen", "pthread_create"} <= LIBC and len(MEMBERS) > 10 and len(FORWARDS) > 100
     listed = subprocess.run(
         ["nm", "-D", "--defined-only", "--with-symbol-versions", LIBRARY], capture_output=True, text=True, check=True
     ).stdout

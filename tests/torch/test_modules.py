@@ -227,7 +227,9 @@ def test_parts_of_a_model_that_are_called_alone_are_runs_of_the_model(tmp_path: 
     assert not any("_1.embedding" in name or "h_2" in name for name in names)
 
 
-@pytest.mark.parametrize("off", [{"variables": {"GRAPHPATCH_CPP_MODULES": "0"}}, {"options": ["--run-at", "wte.embedding"]}])
+@pytest.mark.parametrize(
+    "off", [{"variables": {"GRAPHPATCH_CPP_MODULES": "0"}}, {"options": ["--run-at", "wte.embedding"]}]
+)
 def test_without_them_operations_are_listed_flat(tmp_path: Path, off: dict[str, Any]) -> None:
     after = run(tmp_path, "forward", 1, "--tree", *off.get("options", []), variables=off.get("variables"))
     names = [name for tree in trees_in(after.process.stderr) for name, _ in nodes(tree)]

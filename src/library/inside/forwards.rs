@@ -143,8 +143,8 @@ macro_rules! forwards {
     };
 }
 
-// Every forward function that libtorch 2.11 exports; other versions have the same ones. Which return a tensor is not in a
-// symbol: see torch/nn/modules/*.h.
+// Every forward function that libtorch 2.11 exports. Where another version has others, their calls are not seen. Which of them return a
+// tensor is not in a symbol: see torch/nn/modules/*.h.
 forwards! {
     tensor "_ZN5torch2nn10Conv1dImpl7forwardERKN2at6TensorE";
     tensor "_ZN5torch2nn10Conv2dImpl7forwardERKN2at6TensorE";

@@ -79,9 +79,9 @@ macro_rules! member {
                 Ok(name) => name,
                 Err(_) => c"",
             };
+            let real = real(NAME, &REAL);
             // SAFETY: the address is that of a member all of whose arguments travel in these registers.
-            let real =
-                unsafe { std::mem::transmute::<*const c_void, Registers>(real(NAME, &REAL)) };
+            let real = unsafe { std::mem::transmute::<*const c_void, Registers>(real) };
             let module = std::ptr::with_exposed_provenance(module_of!($module, a, b));
             // SAFETY: NULL, or the module that the member is called on, which is alive until it returns.
             let _own = is_flat().then(|| unsafe { OwnCall::enter(module) });

@@ -199,8 +199,9 @@ unsafe extern "C-unwind" fn called(
 /// in our own frame.
 fn word_behind(result: usize, here: *const ModuleCall) -> Option<usize> {
     const NEAR: usize = 1 << 20;
-    let is_near =
-        result > here.addr() && result - here.addr() < NEAR && result % size_of::<usize>() == 0;
+    let is_near = result > here.addr()
+        && result - here.addr() < NEAR
+        && result.is_multiple_of(size_of::<usize>());
     // SAFETY: a word of the stack, on which there are frames above the result's.
     is_near.then(|| unsafe {
         std::ptr::with_exposed_provenance::<usize>(result)

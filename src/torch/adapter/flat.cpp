@@ -175,8 +175,9 @@ static void tell_of_region() {
 
 // Begins a run where the operation begins one.
 static void begin_at(const Dispatched& call, const OpInfo& info, const Owner* owner) {
-  if (sees_modules() ? !has_flat_run() && !is_in_model() && !is_over_outside()
-                     : starts().empty() ? !has_flat_run() : starts_run(call.op.schema(), info, owner))
+  if (sees_modules()     ? !has_flat_run() && !is_in_model() && !is_over_outside()
+      : starts().empty() ? !has_flat_run()
+                         : starts_run(call.op.schema(), info, owner))
     begin();
 }
 

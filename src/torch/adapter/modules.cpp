@@ -1,8 +1,8 @@
 // Calls of torch::nn modules in programs that report none themselves. The core has hooks in front of their forward functions. A
-// call of a model's outermost module is a flat run of that model; a call inside it is a scope. The compiler may have put a forward
-// into its caller's, so that its calls cannot be seen. Such a module is a scope where a module in it is called. If it is the
-// outermost one, a run begins with the first call of a module of the model, and the next run where that module is called again
-// after others, or if it is the only one.
+// call of a model's outermost module is a flat run of that model; a call inside it is a scope. The compiler may have put a
+// forward into its caller's, so that its calls cannot be seen. Such a module is a scope where a module in it is called. If it
+// is the outermost one, a run begins with the first call of a module of the model, and the next run where that module is called
+// again after others, or if it is the only one.
 #include "flat.h"
 
 #include <ATen/Parallel.h>
@@ -284,9 +284,8 @@ void remember_results(const c10::IValue* results, size_t n) {
 
 static bool is_recent(const void* tensor) {
   const auto& recent = thread_calls->recent;
-  return std::any_of(recent.begin(), recent.end(), [&](const auto& one) {
-    return one && !one->expired() && one->_unsafe_get_target() == tensor;
-  });
+  return std::any_of(recent.begin(), recent.end(),
+                     [&](const auto& one) { return one && !one->expired() && one->_unsafe_get_target() == tensor; });
 }
 
 void module_output(uint64_t call, void* tensor, uint32_t is_sure) {

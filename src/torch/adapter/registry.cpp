@@ -102,7 +102,8 @@ static std::string short_class(const torch::nn::Module& module) {
 
 // Containers that only hold modules. Nobody calls them, so they are no scopes.
 static bool is_called(const std::string& class_name) {
-  static const std::array<std::string, 4> kHolders{"ModuleListImpl", "ModuleDictImpl", "ParameterListImpl", "ParameterDictImpl"};
+  static const std::array<std::string, 4> kHolders{"ModuleListImpl", "ModuleDictImpl", "ParameterListImpl",
+                                                   "ParameterDictImpl"};
   return std::find(kHolders.begin(), kHolders.end(), class_name) == kHolders.end();
 }
 

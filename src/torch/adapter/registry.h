@@ -62,7 +62,7 @@ struct Owner {
 };
 
 struct Registered {
-  size_t index = 0;                   // among the root's parameters
+  size_t index = 0; // among the root's parameters
   std::shared_ptr<const Owner> owner; // null: the root's own, or one that several modules share
   size_t model = 0;
   // Weak, but keeps the address from being used again.
@@ -72,8 +72,8 @@ struct Registered {
 // The known modules at one time. Never changed after it was made; a thread keeps the registry that it began with.
 struct Registry {
   std::unordered_map<const void*, Registered> tensors;
-  std::vector<std::string> paths;        // by index; indices stay what they are
-  std::vector<const void*> identities;   // by index; null where there is no tensor any more
+  std::vector<std::string> paths; // by index; indices stay what they are
+  std::vector<const void*> identities; // by index; null where there is no tensor any more
   std::unordered_map<const void*, std::shared_ptr<const KnownModule>> modules; // by address
   std::map<size_t, std::shared_ptr<const Model>> models;
   GpRoot* root = nullptr;

@@ -60,12 +60,8 @@ TORCH_MODULE(Mlp);
 
 struct BlockImpl : torch::nn::Module {
     BlockImpl(int64_t width, int64_t heads, bool may_fail)
-        : may_fail(may_fail),
-          ln1(torch::nn::LayerNormOptions({width})),
-          attn(width, heads),
-          ln2(torch::nn::LayerNormOptions({width})),
-          mlp(width),
-          drop(0.1) {
+        : may_fail(may_fail), ln1(torch::nn::LayerNormOptions({width})), attn(width, heads),
+          ln2(torch::nn::LayerNormOptions({width})), mlp(width), drop(0.1) {
         register_module("ln1", ln1);
         register_module("attn", attn);
         register_module("ln2", ln2);
@@ -88,9 +84,7 @@ TORCH_MODULE(Block);
 
 struct GptImpl : torch::nn::Module {
     GptImpl(int64_t words, int64_t width, int64_t heads, int64_t blocks)
-        : wte(words, width),
-          wpe(64, width),
-          ln(torch::nn::LayerNormOptions({width})),
+        : wte(words, width), wpe(64, width), ln(torch::nn::LayerNormOptions({width})),
           head(torch::nn::LinearOptions(width, words).bias(false)) {
         register_module("wte", wte);
         register_module("wpe", wpe);

@@ -17,6 +17,7 @@ ALL = os.environ.get("HOSTS") == "all"
 # So many interrupts, and a tenth as many models in the middle of another one.
 INTERRUPTS = int(os.environ.get("INTERRUPTS", 100_000 if ALL else 1500))
 PROGRAM = str(HERE / "programs/interrupts.py")
+RECORDINGS = str(HERE / "programs/recordings.py")
 SWITCHES = str(HERE / "programs/switches.py")
 IN_THE_MIDDLE = str(HERE / "programs/handlers.py")
 PATHS = {
@@ -60,6 +61,13 @@ def test_no_patch_outlives_its_block(tmp_path: Path) -> None:
 def test_a_program_that_is_only_watched(tmp_path: Path) -> None:
     interrupted, wrong = answer([*WATCHED, "--", sys.executable, PROGRAM, str(INTERRUPTS), "alone"], {}, tmp_path)
     assert interrupted == INTERRUPTS and wrong == 0, (interrupted, wrong)
+
+
+def test_a_graph_that_is_recorded(tmp_path: Path) -> None:
+    """Recording calls a function of ours for the lines of the source, out of C. What comes up in it is not lost."""
+    times = INTERRUPTS // 5
+    interrupted, wrong = answer([sys.executable, RECORDINGS, str(times)], PATHS, tmp_path)
+    assert interrupted == times and wrong == 0, (interrupted, wrong)
 
 
 def test_greenlets_that_switch(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ It is not used without a GIL, by interpreters other than CPython, and if the env
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.machinery
 import importlib.util
 import os
@@ -17,7 +18,7 @@ from typing import Any
 from ._library import lib
 
 # The extension must have the version that src/library/python/mod.rs has.
-_VERSION = 7
+_VERSION = 8
 
 
 def _load() -> Any:
@@ -40,6 +41,12 @@ def _load() -> Any:
 
 # The extension, or None.
 native: Any = _load()
+
+
+def sheltered(function: Any) -> Any:
+    """A function for C code to call. What a signal handler of the program raises in it is raised again in the program,
+    where the extension is there; without it, ctypes prints and drops it."""
+    return function if native is None else functools.partial(native.sheltered, function)
 
 
 def method(function: Any) -> Any:

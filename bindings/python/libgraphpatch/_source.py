@@ -16,6 +16,8 @@ import torch
 from ._handle import Handle
 from ._header import gp_source_callback
 from ._library import check, lib
+from ._modules import note_failure
+from ._native import sheltered
 from ._replay import Replay, source_lines
 from ._run import BEGINNING
 from ._thread import thread
@@ -71,9 +73,11 @@ def _add_frames(_user: int | None, out: int | None) -> None:
             lib.gp_frames_add(out, file.encode(), line, function.encode(), code.encode())
     except (RecursionError, ctypes.ArgumentError):
         return  # the program is as deep as Python allows, and goes on; the node has no lines
+    except Exception as error:
+        note_failure("lines of the source", "some are missing", error)
 
 
-_CALLBACK = ctypes.cast(gp_source_callback(_add_frames), ctypes.c_void_p)
+_CALLBACK = ctypes.cast(gp_source_callback(sheltered(_add_frames)), ctypes.c_void_p)
 
 
 def install(session: Handle | None) -> None:

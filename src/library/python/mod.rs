@@ -19,6 +19,7 @@ mod raw;
 mod record;
 mod run;
 mod scope;
+mod shelter;
 mod state;
 mod thread;
 mod values;
@@ -33,7 +34,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package checks this number. It rises with each change of what the extension takes or returns.
-const VERSION: u64 = 7;
+const VERSION: u64 = 8;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.
@@ -62,6 +63,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
         method(c"leave", leave as *mut c_void),
         method(c"owner", own as *mut c_void),
         method(c"switched", switched as *mut c_void),
+        method(c"sheltered", sheltered as *mut c_void),
         Method {
             name: std::ptr::null(),
             ..method(c"", null_mut())
@@ -186,4 +188,8 @@ unsafe extern "C" fn own(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyO
 
 unsafe extern "C" fn switched(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
     function(arguments, greenlets::switched)
+}
+
+unsafe extern "C" fn sheltered(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, shelter::sheltered)
 }

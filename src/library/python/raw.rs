@@ -216,6 +216,10 @@ table! {
         PyErr_Restore(a: *mut PyObject, b: *mut PyObject, c: *mut PyObject) -> ();
         PyException_SetTraceback(a: *mut PyObject, b: *mut PyObject) -> c_int;
         PyErr_SetString(a: *mut PyObject, b: *const c_char) -> ();
+        PyErr_SetObject(a: *mut PyObject, b: *mut PyObject) -> ();
+        Py_AddPendingCall(a: unsafe extern "C" fn(*mut c_void) -> c_int, b: *mut c_void) -> c_int;
+        PyThread_get_thread_ident() -> std::ffi::c_ulong;
+        PyThreadState_SetAsyncExc(a: std::ffi::c_ulong, b: *mut PyObject) -> c_int;
         PyEval_SaveThread() -> *mut c_void;
         PyEval_RestoreThread(a: *mut c_void) -> ();
         PyInterpreterState_Get() -> *mut c_void;

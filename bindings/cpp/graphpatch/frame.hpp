@@ -253,10 +253,15 @@ private:
         for (const Frame* frame = current; frame; frame = frame->outer)
             if (frame->module) callers.push_back(frame->module);
         const auto registered = Roots::get().registered(module);
-        const auto note = [&](const std::string& path) {
-            const std::string text = class_name(module) + ": called in a run of " + frame_.tree->name() +
-                                     ", where no module that is being called has it below itself; it is named \"" + path +
-                                     "\" here, and its parameters are known from the next run on: register_module() it";
+        const auto note = [&](const std::string& path, bool owned) {
+            // A root that runs of another one call is named as it was registered, which needs no note.
+            if (registered && module.parameters().empty() && module.buffers().empty()) return;
+            const std::string text =
+                class_name(module) + ": called in a run of " + frame_.tree->name() +
+                ", where no module that is being called has it below itself; it is named \"" + path + "\" here, and " +
+                (owned ? "its parameters are known from the next run on, as are those of a module that takes its place: "
+                         "register_module() it"
+                       : "its parameters are not known, since no shared_ptr holds it: register_module() it");
             gp_session_note(nullptr, text.c_str());
         };
         scope_ = frame_.tree->scope(callers, module, registered ? registered->name() : "", names, frame_.run, note);

@@ -125,8 +125,8 @@ public:
     }
 
     // The scope of `module` when the first of `callers` (which has the innermost first) calls it; `inputs` are the names of its
-    // arguments. A module that is below none of the callers is named `otherwise`; if that is empty, it is named by its class,
-    // and `note` is called with that name.
+    // arguments. A module that is below none of the callers is named `otherwise`; if that is empty, it is named by its class.
+    // `note` is called with that name, and with whether the module's parameters can be known in later runs.
     template <class Note>
     std::shared_ptr<ScopeEntry> scope(const std::vector<const Module*>& callers, const Module& module,
                                       const std::string& otherwise, const Names& inputs, uint64_t run, Note note) {
@@ -147,7 +147,7 @@ public:
         if (path.empty()) {
             entry->run = run;
             path = otherwise.empty() ? short_name(module) : otherwise;
-            if (otherwise.empty()) note(path);
+            note(path, entry->owned);
         }
         if (absolute.empty()) absolute = foreign_path(module, path);
         const std::string class_name = detail::class_name(module);

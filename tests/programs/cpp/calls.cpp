@@ -5,6 +5,7 @@
 #include <graphpatch.hpp>
 #include <torch/nn.h>
 
+#include <algorithm>
 #include <functional>
 #include <future>
 
@@ -171,6 +172,27 @@ void outside_of_runs() {
     require(session.notes().empty(), "a part that is named as a root of its own is meant to be one");
 }
 
+// A module that no shared_ptr holds is called by a root, whose patches never reach its parameters.
+void unowned() {
+    struct HoldsImpl : torch::nn::Module {
+        Tensor forward(Tensor x) {
+            gp::Scope scope(this, {{"x", x}});
+            return scope.output(gp::call(part, x));
+        }
+        torch::nn::LinearImpl part{3, 3};
+    };
+    const auto net = std::make_shared<HoldsImpl>();
+    const auto x = torch::randn({2, 3});
+    gp::Session session;
+    gp::Root root(net, "Holds");
+    const auto bare = net->forward(x);
+    auto patch = session.patch(gp::add("Linear.bias", 1));
+    for (int run = 0; run < 2; ++run) same(net->forward(x), bare);
+    require(patch.counts().applied == 0, "it has not been applied");
+    require(session.notes()[0].find("its parameters are not known, since no shared_ptr holds it") != std::string::npos,
+            "it is said");
+}
+
 void unregistered() {
     Plain net;
     const auto x = torch::randn({2, 3});
@@ -190,6 +212,23 @@ void unregistered() {
         bias.copy_(before);
         require(session.notes()[0].find("known from the next run on") != std::string::npos, "it is said");
     }
+    {
+        // Another root that runs call without having it below themselves.
+        gp::Session session;
+        gp::Root root(net, "Plain"), other(net->block, "Other");
+        const auto bare = net(x);
+        const auto patch = session.patch(gp::add("Plain:Other.linear.bias", 1));
+        same(net(x), bare);
+        require(!torch::equal(net(x), bare) && patch.counts().applied == 1, "the second run");
+        const auto said = session.notes();
+        require(std::any_of(said.begin(), said.end(),
+                            [](const std::string& note) {
+                                return note.find("it is named \"Other\" here, and its parameters are known from the "
+                                                 "next run on") != std::string::npos;
+                            }),
+                "it is said");
+    }
+    unowned();
     gp::Session session;
     gp::Root root(net, "Plain");
     const auto run = [&] { return net(x); };

@@ -1,4 +1,4 @@
-//! The functions of an object whose symbols say that they are named `forward`.
+//! The member functions of an object, as its symbols tell of them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,9 +18,10 @@ pub struct Function {
     pub size: u64,
 }
 
-/// The member functions named `forward` that the object itself defines, each address once. Copies that the compiler has made for
+/// The member functions of that name that the object itself defines, each address once. Copies that the compiler has made for
 /// some callers take other arguments; they are left out. An object that cannot be read has none.
-pub fn forwards(object: &Path) -> Vec<Function> {
+pub fn members(object: &Path, name: &str) -> Vec<Function> {
+    let part = format!("{}{name}", name.len());
     let Ok(file) = File::open(object) else {
         return Vec::new();
     };
@@ -33,7 +34,7 @@ pub fn forwards(object: &Path) -> Vec<Function> {
         let is_function = symbol.kind() == SymbolKind::Text && symbol.is_definition();
         if let Ok(name) = symbol.name()
             && is_function
-            && is_forward(name)
+            && may_be_member(name, &part)
         {
             found.entry(symbol.address()).or_insert_with(|| Function {
                 symbol: name.to_owned(),
@@ -47,9 +48,10 @@ pub fn forwards(object: &Path) -> Vec<Function> {
     found
 }
 
-/// Whether the mangled name may be one of a member function `forward`. What is local to such a function begins with `_ZZ`.
-fn is_forward(symbol: &str) -> bool {
-    symbol.starts_with("_ZN") && !symbol.contains('.') && symbol.contains("7forward")
+/// Whether the mangled name may be one of a member function, in whose name this is a part. What is local to such a function begins
+/// with `_ZZ`.
+fn may_be_member(symbol: &str, part: &str) -> bool {
+    symbol.starts_with("_ZN") && !symbol.contains('.') && symbol.contains(part)
 }
 
 #[cfg(test)]
@@ -57,17 +59,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_named_forward() {
-        assert!(is_forward("_ZN7GptImpl7forwardEN2at6TensorE"));
-        assert!(is_forward("_ZNK7GptImpl7forwardEN2at6TensorE"));
-        assert!(!is_forward("_ZN7GptImpl7forwardEN2at6TensorE.cold"));
-        assert!(!is_forward("_ZZN7GptImpl7forwardEN2at6TensorEENKUlvE_clEv"));
-        assert!(!is_forward("_ZN7GptImpl6encodeEN2at6TensorE"));
+    fn names_of_members() {
+        let may_be = |symbol| may_be_member(symbol, "7forward");
+        assert!(may_be("_ZN3Net7forwardEi"));
+        assert!(may_be("_ZNK3Net7forwardEi"));
+        assert!(!may_be("_ZN3Net7forwardEi.cold"));
+        assert!(!may_be("_ZZN3Net7forwardEiENKUlvE_clEv"));
+        assert!(!may_be("_ZN3Net6encodeEi"));
     }
 
     #[test]
     fn what_is_no_object_has_none() {
-        assert_eq!(forwards(Path::new("/proc/self/cmdline")), []);
-        assert_eq!(forwards(Path::new("/does/not/exist")), []);
+        assert_eq!(members(Path::new("/proc/self/cmdline"), "forward"), []);
+        assert_eq!(members(Path::new("/does/not/exist"), "forward"), []);
     }
 }

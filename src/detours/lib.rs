@@ -1,6 +1,6 @@
-//! Finds the forward functions of a program's own modules, and has calls of them come to us first. On x86-64 alone.
+//! Finds functions of a program, and has calls of them come to us first. On x86-64 alone.
 //!
-//! * [`forwards`] reads an object's symbols, and [`Signature`] the demangled name of one of them.
+//! * [`members`] reads an object's symbols.
 //! * [`slots`] finds where an object calls functions of other objects, and [`set_slot`] puts another function there.
 //! * [`redirect`] writes a jump over a function's first instructions. They are kept elsewhere, so that the function can still be
 //!   called.
@@ -9,10 +9,8 @@
 
 mod functions;
 mod redirect;
-mod signature;
 mod slots;
 
-pub use functions::{Function, forwards};
+pub use functions::{Function, members};
 pub use redirect::{Refusal, redirect};
-pub use signature::Signature;
 pub use slots::{Slot, set_slot, slots};

@@ -16,9 +16,11 @@ mod seam;
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks, reason = "bindgen's")]
 mod seam_generated;
+mod signature;
 mod table;
 
 pub use attach::{attach, detach, start};
 pub use flat::{ModuleCall, OwnCall, flat_forked, flat_start, flat_thread, is_flat, modules_start};
 pub use foreign::{NativeFunction, Takes, foreign, lend};
 pub use host_calls::{HostValue, Leaf, leaf, run_begin, run_parameters, scope_enter, show};
+pub use signature::Signature;

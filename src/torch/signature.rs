@@ -1,4 +1,4 @@
-//! What a function takes, as its demangled name tells.
+//! What a module's forward function takes, as its demangled name tells.
 
 /// A member function named `forward`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,13 @@ const BY_VALUE: [(&str, usize); 16] = [
 ];
 
 impl Signature {
+    /// Whether it is one of libtorch's classes that only call the function of the module that they hold.
+    pub fn is_wrappers(&self) -> bool {
+        ["torch::nn::ModuleHolder<", "torch::nn::AnyModule"]
+            .iter()
+            .any(|name| self.class.starts_with(name))
+    }
+
     /// Reads `Class::forward(A, B)`. `None` for anything else.
     pub fn read(demangled: &str) -> Option<Signature> {
         let text = demangled.strip_suffix(" const").unwrap_or(demangled);

@@ -66,7 +66,7 @@ fn start() {
 /// What a forward function returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Returns {
-    /// One `at::Tensor`.
+    /// One tensor.
     Tensor,
     /// Anything else.
     Values,

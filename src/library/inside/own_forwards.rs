@@ -10,8 +10,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::places;
-use graphpatch_detours::{Signature, forwards, redirect, set_slot, slots};
+use graphpatch_detours::{members, redirect, set_slot, slots};
 use graphpatch_objects as objects;
+use graphpatch_torch::Signature;
 
 /// Has calls of the own forward functions of these files come to places, as long as there are places. Only to be called while the
 /// process has one thread. Returns a text for each function that was left alone, with the reason.
@@ -19,7 +20,7 @@ pub(super) fn redirect_all(files: &[PathBuf]) -> Vec<String> {
     let mut left = Vec::new();
     let mut place = 0;
     for (file, bias) in own_objects(files) {
-        for function in forwards(&file) {
+        for function in members(&file, "forward") {
             let Some(text) = demangled(&function.symbol) else {
                 continue;
             };

@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::places;
 use graphpatch_detours::{members, redirect, set_slot, slots};
@@ -53,18 +53,19 @@ pub(super) fn redirect_all(files: &[PathBuf]) -> Vec<String> {
     left
 }
 
-/// The files that have classes of modules, and what was added to their addresses.
+/// The files that have classes of modules, and what was added to their addresses. The program's file is named so that it can be read
+/// also when another one has taken its place.
 fn own_objects(files: &[PathBuf]) -> Vec<(PathBuf, u64)> {
     let program = std::env::current_exe().unwrap_or_default();
     let mut found = Vec::new();
     objects::find(|object| {
         if let Some(file) = object.file() {
-            let file = match file.as_os_str().is_empty() {
-                true => &program,
-                false => file,
+            let (known_as, read_as) = match file.as_os_str().is_empty() {
+                true => (program.as_path(), Path::new("/proc/self/exe")),
+                false => (file, file),
             };
-            if files.iter().any(|one| one == file) {
-                found.push((file.to_owned(), object.bias()));
+            if files.iter().any(|one| one == known_as) {
+                found.push((read_as.to_owned(), object.bias()));
             }
         }
         ControlFlow::<()>::Continue(())

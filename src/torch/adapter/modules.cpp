@@ -49,7 +49,7 @@ struct Calls {
   size_t next = 0;
 };
 
-static std::atomic<bool> started{false};
+static std::atomic<bool> told_of_modules{false};
 
 // A pointer, so that the thread may look at it after its other thread-local objects are gone.
 static thread_local Calls* thread_calls = nullptr;
@@ -67,11 +67,11 @@ void forget_calls() {
 }
 
 void modules_start() {
-  started = true;
+  told_of_modules = true;
 }
 
 bool sees_modules() {
-  return started.load(std::memory_order_relaxed);
+  return told_of_modules.load(std::memory_order_relaxed);
 }
 
 bool is_in_model() {

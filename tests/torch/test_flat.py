@@ -428,13 +428,16 @@ def test_a_run_without_end_stays_small_and_is_reported(tmp_path: Path, asked: li
     process = looping(tmp_path, 100_000, *asked)
     forwards(process, 2)  # waits for the first forward and then for a hundred thousand more
     (program,) = children(process.pid)
-    before = resident(program)
-    forwards(process, 1)
-    grown = resident(program) - before
+    # If names of nodes were kept for ever, every hundred thousand forwards would take tens of megabytes. Writing a report takes
+    # some as well, once, at a moment that depends on how fast the machine is.
+    grown: list[int] = []
+    while len(grown) < 4 and (not grown or grown[-1] >= 6000):
+        before = resident(program)
+        forwards(process, 1)
+        grown.append(resident(program) - before)
     os.kill(program, signal.SIGKILL)
     _, told = process.communicate(timeout=TIMEOUT)
-    # If names of nodes were kept for ever, they would take tens of megabytes now. Writing a report takes some, too.
-    assert grown < 12000, f"{grown} kB more"
+    assert grown[-1] < 6000, f"{grown} kB more"
     assert "recorded up to its 20000th node" in told and "--run-at" in told
     tree = nodes(tree_in(told))
     assert len(tree) == 20000 and tree[5][0] == "addmm" and "never matched" not in told

@@ -31,6 +31,7 @@ fn graph(name: &str) -> Graph {
 }
 
 /// How the command ended, and the processor time that it took. Unlike elapsed time, that does not depend on other work of the machine.
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it")]
 fn timed(command: &mut Command) -> (ExitStatus, f64) {
     let child = command.spawn().expect("started");
     let mut status = 0;

@@ -185,7 +185,7 @@ def test_flat_cpp(graph_file: Path, tmp_path: Path) -> None:
         source, "auto x = blocks->forward(embed(ids));", "(anonymous namespace)::NetImpl::forward"
     )
     block = "torch::Tensor forward(torch::Tensor x) { return norm(torch::tanh(fc(x)) * scale) + x; }"
-    for path in ("blocks.sub_0.fc.addmm", "tanh_1", "blocks.sub_1.norm.layer_norm"):
+    for path in ("blocks.sub_0.fc.addmm", "blocks.sub_1.tanh", "blocks.sub_1.norm.layer_norm"):
         assert code(graph_file, path) == called + frame(source, block, "(anonymous namespace)::BlockImpl::forward")
     assert code(graph_file, "embed.embedding") == called
     # Inputs of modules are not seen.

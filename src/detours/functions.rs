@@ -1,12 +1,11 @@
 //! The member functions of an object, as its symbols tell of them.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 
-use object::read::ReadCache;
-use object::read::elf::ElfFile64;
-use object::{Endianness, Object, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSymbol, SymbolKind};
+
+use crate::elf;
 
 /// A function, as a symbol tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,27 +21,22 @@ pub struct Function {
 /// some callers take other arguments; they are left out. An object that cannot be read has none.
 pub fn members(object: &Path, name: &str) -> Vec<Function> {
     let part = format!("{}{name}", name.len());
-    let Ok(file) = File::open(object) else {
-        return Vec::new();
-    };
-    let cache = ReadCache::new(file);
-    let Ok(file) = ElfFile64::<Endianness, _>::parse(&cache) else {
-        return Vec::new();
-    };
     let mut found = HashMap::new();
-    for symbol in file.symbols().chain(file.dynamic_symbols()) {
-        let is_function = symbol.kind() == SymbolKind::Text && symbol.is_definition();
-        if let Ok(name) = symbol.name()
-            && is_function
-            && may_be_member(name, &part)
-        {
-            found.entry(symbol.address()).or_insert_with(|| Function {
-                symbol: name.to_owned(),
-                address: symbol.address(),
-                size: symbol.size(),
-            });
+    elf::read(object, |file| {
+        for symbol in file.symbols().chain(file.dynamic_symbols()) {
+            let is_function = symbol.kind() == SymbolKind::Text && symbol.is_definition();
+            if let Ok(name) = symbol.name()
+                && is_function
+                && may_be_member(name, &part)
+            {
+                found.entry(symbol.address()).or_insert_with(|| Function {
+                    symbol: name.to_owned(),
+                    address: symbol.address(),
+                    size: symbol.size(),
+                });
+            }
         }
-    }
+    });
     let mut found: Vec<Function> = found.into_values().collect();
     found.sort_by_key(|function| function.address);
     found

@@ -7,6 +7,7 @@
 
 #![cfg(target_arch = "x86_64")]
 
+mod elf;
 mod functions;
 mod redirect;
 mod slots;

@@ -1,16 +1,14 @@
 //! The slots through which an object calls functions of other objects, tables of virtual functions among them. The dynamic linker has
 //! written the functions' addresses there.
 
-use std::fs::File;
 use std::path::Path;
 
 use object::elf::{PT_GNU_RELRO, R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT};
-use object::read::ReadCache;
-use object::read::elf::{ElfFile64, ProgramHeader};
-use object::{
-    Endianness, Object, ObjectSymbol, ObjectSymbolTable, RelocationFlags, RelocationTarget,
-};
+use object::read::Relocation;
+use object::read::elf::ProgramHeader;
+use object::{Object, ObjectSymbol, ObjectSymbolTable, RelocationFlags, RelocationTarget};
 
+use crate::elf;
 use crate::redirect::page;
 
 /// A slot. Its address is the one in the file; what the object was loaded at comes on top.
@@ -25,26 +23,15 @@ pub struct Slot {
 
 /// The object's slots for functions whose symbols are `wanted`. An object that cannot be read has none.
 pub fn slots(object: &Path, wanted: impl Fn(&str) -> bool) -> Vec<Slot> {
-    let Ok(file) = File::open(object) else {
-        return Vec::new();
-    };
-    let cache = ReadCache::new(file);
-    let Ok(file) = ElfFile64::<Endianness, _>::parse(&cache) else {
-        return Vec::new();
-    };
-    let (Some(symbols), Some(relocations)) =
-        (file.dynamic_symbol_table(), file.dynamic_relocations())
-    else {
-        return Vec::new();
-    };
-    let endian = file.endian();
-    let sealed = file
-        .elf_program_headers()
-        .iter()
-        .find(|header| header.p_type(endian) == PT_GNU_RELRO)
-        .map(|header| header.p_vaddr(endian)..header.p_vaddr(endian) + header.p_memsz(endian));
-    relocations
-        .filter_map(|(address, relocation)| {
+    elf::read(object, |file| {
+        let symbols = file.dynamic_symbol_table()?;
+        let endian = file.endian();
+        let sealed = file
+            .elf_program_headers()
+            .iter()
+            .find(|header| header.p_type(endian) == PT_GNU_RELRO)
+            .map(|header| header.p_vaddr(endian)..header.p_vaddr(endian) + header.p_memsz(endian));
+        let slot = |(address, relocation): (u64, Relocation)| {
             let RelocationFlags::Elf { r_type } = relocation.flags() else {
                 return None;
             };
@@ -65,8 +52,11 @@ pub fn slots(object: &Path, wanted: impl Fn(&str) -> bool) -> Vec<Slot> {
                     .as_ref()
                     .is_some_and(|range| range.contains(&address)),
             })
-        })
-        .collect()
+        };
+        Some(file.dynamic_relocations()?.filter_map(slot).collect())
+    })
+    .flatten()
+    .unwrap_or_default()
 }
 
 /// Writes the function's address into a slot. Returns false if the system does not allow it.

@@ -9,7 +9,7 @@
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use super::members::real;
+use super::members::{c_string, real};
 use super::{own_forwards, process};
 use graphpatch_loader::imports;
 use graphpatch_session::Session;
@@ -47,12 +47,13 @@ pub(super) fn begin(session: &Session) {
     }
     // Operations before the first call are then named as those after it.
     start();
-    own_forwards::lead_to_hooks(&files);
+    let objects = own_forwards::loaded(&files);
+    own_forwards::lead_to_hooks(&objects);
     if process::threads() > 1 {
         session.note("calls of the program's own modules are not seen: threads ran before libtorch was loaded");
         return;
     }
-    for left in own_forwards::redirect_all(&files) {
+    for left in own_forwards::redirect_all(&objects) {
         session.note(&format!("calls of this function are not seen: {left}"));
     }
 }
@@ -124,11 +125,7 @@ macro_rules! forwards {
                     j: usize,
                 ) -> usize {
                     static REAL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-                    const NAME: &CStr =
-                        match CStr::from_bytes_with_nul(concat!($symbol, "\0").as_bytes()) {
-                            Ok(name) => name,
-                            Err(_) => c"",
-                        };
+                    const NAME: &CStr = c_string(concat!($symbol, "\0"));
                     // SAFETY: the address is that of a function all of whose arguments travel in these registers and words.
                     let real = unsafe { std::mem::transmute::<*const c_void, Forward>(real(NAME, &REAL)) };
                     // SAFETY: libtorch's own function, with the caller's arguments.

@@ -48,6 +48,14 @@ pub(super) fn real(name: &CStr, known: &AtomicPtr<c_void>) -> *const c_void {
     address
 }
 
+/// A C string of a text that ends with NUL.
+pub(super) const fn c_string(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => c"",
+    }
+}
+
 /// Which argument is the module.
 macro_rules! module_of {
     (first, $a:ident, $b:ident) => {
@@ -75,10 +83,7 @@ macro_rules! member {
             f: usize,
         ) -> usize {
             static REAL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-            const NAME: &CStr = match CStr::from_bytes_with_nul(concat!($symbol, "\0").as_bytes()) {
-                Ok(name) => name,
-                Err(_) => c"",
-            };
+            const NAME: &CStr = c_string(concat!($symbol, "\0"));
             let real = real(NAME, &REAL);
             // SAFETY: the address is that of a member all of whose arguments travel in these registers.
             let real = unsafe { std::mem::transmute::<*const c_void, Registers>(real) };

@@ -5,7 +5,7 @@
 //! * A plugin that was opened with `RTLD_DEEPBIND` calls libtorch past the hooks that stand before libtorch's functions. The
 //!   addresses of the hooks are written into its slots.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,23 @@ use graphpatch_detours::{members, redirect, set_slot, slots};
 use graphpatch_objects as objects;
 use graphpatch_torch::Signature;
 
-/// Has calls of the own forward functions of these files come to places, as long as there are places. Only to be called while the
+/// An object of the program's: the file that it can be read from, and what was added to the addresses in it.
+type Loaded = (PathBuf, u64);
+
+/// Has calls of the own forward functions of these objects come to places, as long as there are places. Only to be called while the
 /// process has one thread. Returns a text for each function that was left alone, with the reason.
-pub(super) fn redirect_all(files: &[PathBuf]) -> Vec<String> {
+pub(super) fn redirect_all(objects: &[Loaded]) -> Vec<String> {
     let mut left = Vec::new();
     let mut place = 0;
-    for (file, bias) in own_objects(files) {
-        for function in members(&file, "forward") {
-            let Some(text) = demangled(&function.symbol) else {
+    let demangle = super::members::of_libtorch(c"__cxa_demangle");
+    // SAFETY: the C++ library's function has that signature.
+    let demangle = unsafe { std::mem::transmute::<*mut c_void, Option<Demangle>>(demangle) };
+    let Some(demangle) = demangle else {
+        return left;
+    };
+    for (file, bias) in objects {
+        for function in members(file, "forward") {
+            let Some(text) = demangled(demangle, &function.symbol) else {
                 continue;
             };
             let Some(signature) = Signature::read(&text) else {
@@ -53,9 +62,8 @@ pub(super) fn redirect_all(files: &[PathBuf]) -> Vec<String> {
     left
 }
 
-/// The files that have classes of modules, and what was added to their addresses. The program's file is named so that it can be read
-/// also when another one has taken its place.
-fn own_objects(files: &[PathBuf]) -> Vec<(PathBuf, u64)> {
+/// The loaded objects of these files. The program's file is named so that it can be read also when another one has taken its place.
+pub(super) fn loaded(files: &[PathBuf]) -> Vec<Loaded> {
     let program = std::env::current_exe().unwrap_or_default();
     let mut found = Vec::new();
     objects::find(|object| {
@@ -73,13 +81,13 @@ fn own_objects(files: &[PathBuf]) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// Has these files call our hooks of libtorch's functions, wherever the dynamic linker has led their calls.
-pub(super) fn lead_to_hooks(files: &[PathBuf]) {
+/// Has these objects call our hooks of libtorch's functions, wherever the dynamic linker has led their calls.
+pub(super) fn lead_to_hooks(objects: &[Loaded]) {
     let Some(ours) = range_of_hooks() else { return };
-    for (file, bias) in own_objects(files) {
+    for (file, bias) in objects {
         let is_torchs =
             |name: &str| name.starts_with("_ZN5torch") || name.starts_with("_ZNK5torch");
-        for slot in slots(&file, is_torchs) {
+        for slot in slots(file, is_torchs) {
             let Ok(name) = CString::new(slot.symbol.as_str()) else {
                 continue;
             };
@@ -112,10 +120,7 @@ type Demangle =
     unsafe extern "C" fn(*const c_char, *mut c_char, *mut usize, *mut c_int) -> *mut c_char;
 
 /// The name in C++, by the C++ library that libtorch has brought. `None` for a name that is none of C++'s.
-fn demangled(symbol: &str) -> Option<String> {
-    let address = super::members::of_libtorch(c"__cxa_demangle");
-    // SAFETY: the C++ library's function has that signature.
-    let demangle = unsafe { std::mem::transmute::<*mut libc::c_void, Option<Demangle>>(address) }?;
+fn demangled(demangle: Demangle, symbol: &str) -> Option<String> {
     let symbol = CString::new(symbol).ok()?;
     let mut status = 0;
     // SAFETY: a C string; the function allocates the text, which is freed below.

@@ -303,8 +303,8 @@ void module_output(uint64_t call, void* tensor, uint32_t is_sure) {
     if (!(this_thread().wants & GP_WANTS_OUTPUT))
       return;
     c10::IValue value(std::move(output));
-    const bool done = without_exceptions([&] { handle_scope_value(GP_VALUE_OUTPUT, 0, &value, Ownership::Result); });
-    if (value.isTensor() && (done || value.toTensor().defined()))
+    without_exceptions([&] { handle_scope_value(GP_VALUE_OUTPUT, 0, &value, Ownership::Result); });
+    if (value.isTensor())
       output = std::move(value).toTensor();
   });
 }

@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from . import _marks
 from ._dispatch_key import hidden
 from ._header import GP_WANTS_RECORD
+from ._kinds import is_a
 from ._modules import class_name, is_handlers, note, note_failure
 from ._raised import spare
 from ._replay import Replay
@@ -81,7 +82,7 @@ class Captured:
     def _watched(self, modules: _marks.Modules, args: tuple[Any, ...]) -> Any:
         """The same under `graphpatch run`, where it is known only after a run has begun whether it has patches."""
         thread.plan = 0
-        before = Before(arg for arg in args if isinstance(arg, Tensor))
+        before = Before(arg for arg in args if is_a(arg, Tensor))
         try:
             result = self._replay(modules, args)
             if thread.plan:
@@ -154,7 +155,7 @@ class Captured:
     def _look(self, modules: _marks.Modules, args: tuple[Any, ...], frame: Frame | None) -> None:
         """Runs the graph only to show its values. Afterwards the arguments and the random numbers are as before."""
         with hidden(True):
-            before = Before(arg for arg in args if isinstance(arg, Tensor))
+            before = Before(arg for arg in args if is_a(arg, Tensor))
         try:
             with torch.no_grad():
                 self._replay(modules, args)

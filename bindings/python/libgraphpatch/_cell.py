@@ -4,9 +4,10 @@ Python."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from ._gone import when_gone
 from ._handle import Handle
 from ._library import check, lib
 from ._locks import new_lock
@@ -26,8 +27,7 @@ class Cell:
         number = next(numbers)
         functions[number] = function
         self._address = operator("cell")(CALLBACK.value, number)
-        # Not called at the end of the process, since other threads may still run the module then.
-        weakref.finalize(self, _free, self._address, number).atexit = False
+        when_gone(self, _free, iter([self._address]), number)
 
     def describe(self, spec: Handle) -> None:
         """Has the patch of ``spec`` keep its value here."""
@@ -49,9 +49,10 @@ def _weakly(probe: Any) -> Callable[[Any], Any]:
     return call
 
 
-def _free(address: int, number: int) -> None:
+def _free(address: Iterator[int], number: int) -> None:
     functions.pop(number, None)
-    operator("cell_free")(address)
+    # One step, in which no signal handler runs. A second call finds no address.
+    any(map(operator("cell_free"), address))
 
 
 class Kept:

@@ -49,11 +49,8 @@ class _Snapshot:
     """
 
     def __init__(self, frame: Frame, handle: Handle) -> None:
-        frame.root.keep()
         self.frame, self.handle = frame, handle
-
-    def __del__(self) -> None:
-        self.frame.root.let_go()
+        frame.root.keep(self)
 
 
 def _snapshot(frame: Frame) -> _Snapshot | None:

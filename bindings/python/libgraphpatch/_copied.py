@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ._kinds import is_a
+
 
 class Copied(Protocol):
     """A copy, and the container that it was made of."""
@@ -100,4 +102,4 @@ def _same_items(left: dict[Any, Any], right: dict[Any, Any]) -> bool:
 
 
 def _has_identity(value: Any) -> bool:
-    return isinstance(value, (Tensor, list, dict)) or hasattr(value, "__dict__")
+    return is_a(value, (Tensor, list, dict)) or type(value).__dictoffset__ != 0

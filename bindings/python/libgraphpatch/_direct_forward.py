@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dis
 import types
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,8 @@ from torch.nn import Module
 
 from ._code import nested
 from ._forward_scope import Call, Forward, install
+from ._gone import OfObjects
+from ._kinds import is_a
 from ._modules import below, class_name, is_script, note
 from ._root import Root
 
@@ -26,7 +27,7 @@ from ._root import Root
 _BETWEEN = {"CACHE", "PRECALL", "PUSH_NULL", "NOP", "EXTENDED_ARG", "RESUME", "COPY_FREE_VARS"}
 
 # For each class, the names of its methods that make such calls.
-_known: weakref.WeakKeyDictionary[type, list[str]] = weakref.WeakKeyDictionary()
+_known = OfObjects()
 
 
 def see_direct_calls(root: Root, call: Call) -> None:
@@ -61,27 +62,29 @@ def _unregistered(module: Module) -> Iterator[Module]:
     waiting = [(value, 3) for name, value in vars(module).items() if not name.startswith("_")]
     while waiting:
         value, depth = waiting.pop()
-        if isinstance(value, Module):
+        if is_a(value, Module):
             yield from (part for _, part in below(value) if not is_script(part))
-        elif isinstance(value, (list, tuple)) and depth:
-            waiting += [(item, depth - 1) for item in value[:100]]
-        elif isinstance(value, dict) and depth:
-            waiting += [(item, depth - 1) for item in list(value.values())[:100]]
+        elif is_a(value, (list, tuple)) and depth:
+            kind: Any = list if is_a(value, list) else tuple
+            waiting += [(item, depth - 1) for item in kind.__getitem__(value, slice(100))]
+        elif is_a(value, dict) and depth:
+            waiting += [(item, depth - 1) for item in list(dict.values(value))[:100]]
         elif depth and isinstance(type(value).__dict__.get("__dict__"), types.GetSetDescriptorType):
-            waiting += [(item, depth - 1) for item in list(vars(value).values())[:100]]
+            waiting += [(item, depth - 1) for item in list(object.__getattribute__(value, "__dict__").values())[:100]]
 
 
 def _methods(kind: type) -> list[str]:
     """The names of the methods of a class of modules, and of its bases, that call another module's ``forward``."""
-    known = _known.get(kind)
+    known: list[str] | None = _known.get(kind)
     if known is None:
-        known = _known[kind] = [
+        known = [
             function.__qualname__.rpartition("<locals>.")[2]
             for base in kind.__mro__
             if issubclass(base, Module) and not base.__module__.startswith("torch.")
             for function in map(_own, vars(base).values())
             if isinstance(function, types.FunctionType) and any(map(_is_direct, _all_codes(function, set())))
         ]
+        _known.put(kind, known)
     return known
 
 

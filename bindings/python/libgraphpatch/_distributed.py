@@ -21,6 +21,7 @@ from torch.nn import Module
 from ._callback import torch_callback
 from ._dispatch_key import hidden
 from ._imports import after_import
+from ._kinds import is_a
 from ._library import check, lib
 from ._operators import operator
 from ._thread import Frame, thread
@@ -220,7 +221,7 @@ def _take(whole: Any, made: Any) -> Any:
 def on_whole(value: Any, function: Callable[[Any], Any]) -> Any:
     """What ``function`` returns for the value. For a DTensor it is called with the gathered value, on all ranks, and
     what it returns is placed as the DTensor is: torch forgets what is written into a slice of a DTensor."""
-    if _api is None or not isinstance(value, _api.DTensor):
+    if _api is None or not is_a(value, _api.DTensor):
         return function(value)
     with hidden(True):
         return _take(value, function(value.full_tensor().clone()))
@@ -243,10 +244,10 @@ def _answer(request: Any, value: Any) -> Any:
     question = request.question
     tensor_at = operator("tensor_at")
     if question == _IS_DISTRIBUTED:
-        return value if isinstance(value, _api.DTensor) else None
+        return value if is_a(value, _api.DTensor) else None
     like = tensor_at(request.like) if request.like else None
     if question == _LAYOUT:
-        if like is not None or isinstance(value, _api.DTensor):
+        if like is not None or is_a(value, _api.DTensor):
             thread.text = request.text = _layout(value, like)
         return None
     whole = _whole(value, like)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ._gone import OfObjects
+from ._kinds import is_a
 from ._threads import local
 
 # The arguments that hold a text's tokens, in the order in which they are looked for.
@@ -48,7 +49,7 @@ class _State(local):
     def __init__(self) -> None:
         self.part: TextPart | None = None
         # The last call of each root, and since when its calls are looked at.
-        self.last: weakref.WeakKeyDictionary[Any, tuple[int, TextPart]] = weakref.WeakKeyDictionary()
+        self.last = OfObjects()
 
 
 state = _State()
@@ -63,10 +64,10 @@ def text_part() -> TextPart | None:
 def located(root: Any, module: Module, args: Any, kwargs: Any) -> Generator[None, None, None]:
     """While the block runs, :func:`text_part` is that of this call of ``module``."""
     outer = state.part
-    since, last = state.last.get(root, (0, None))
+    since, last = state.last.get(root) or (0, None)
     found = _locate(module, args, kwargs, last if since == root.limited else None)
     if found is not None:
-        state.last[root] = root.limited, found
+        state.last.put(root, (root.limited, found))
     state.part = found
     try:
         yield
@@ -80,9 +81,9 @@ def _locate(module: Module, args: Any, kwargs: Any, last: TextPart | None) -> Te
     except (TypeError, ValueError):
         return None
     given = {**given, **given.get("kwargs", {})}
-    tokens = next((given[name] for name in _TOKENS if isinstance(given.get(name), Tensor)), None)
+    tokens = next((given[name] for name in _TOKENS if is_a(given.get(name), Tensor)), None)
     if tokens is None:
-        tokens = next((value for value in args if isinstance(value, Tensor)), None)
+        tokens = next((value for value in args if is_a(value, Tensor)), None)
     if tokens is None or tokens.dim() < 2:
         return None
     first, (batch, length) = _cached(given), tokens.shape[:2]

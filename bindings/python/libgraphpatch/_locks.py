@@ -10,17 +10,28 @@ import os
 import time
 import weakref
 from functools import partial
+from itertools import islice
+from operator import methodcaller
 from typing import Any
 
-from ._threads import RLock
+from ._native import persisted
+from ._threads import RLock, local
 
 # How many seconds a fork waits for threads that hold a lock. They hold it only briefly, unless one of them waits for
 # something that the forking thread holds.
 _PATIENCE = 5.0
 
 _all: dict[int, weakref.ref[Any]] = {}
-# What the forking thread has taken; a second thread that forks waits for the first one's locks.
-_taken: list[Any] = []
+
+
+class _Taken(local):
+    """What this thread has taken for its fork. A second thread that forks waits for the first one's locks."""
+
+    def __init__(self) -> None:
+        self.locks: list[Any] = []
+
+
+_taken = _Taken()
 
 
 def new_lock() -> Any:
@@ -33,44 +44,41 @@ def new_lock() -> Any:
 
 
 def _before_fork() -> None:
+    _release_taken()
     deadline = time.monotonic() + _PATIENCE
-    while True:
-        taken = []
-        # Takes all locks or none: calls from the garbage collector take them in any order, so no fixed order is
-        # possible.
-        for lock in _living():
-            if not lock.acquire(blocking=False):
-                busy = lock
-                break
-            taken.append(lock)
-        else:
-            _taken.extend(taken)
+    # Takes all locks or none: calls from the garbage collector take them in any order, so no fixed order is possible.
+    # Each call of any() and extend() is one step, in which no signal handler runs.
+    while locks := _living():
+        _taken.locks.extend(filter(methodcaller("acquire", blocking=False), locks))
+        if len(_taken.locks) == len(locks):
             return
-        for lock in taken:
-            lock.release()
+        taken = {id(lock) for lock in _taken.locks}
+        busy = [lock for lock in locks if id(lock) not in taken][:1]
+        _release_taken()
         if time.monotonic() > deadline:
             return
         # Not time.sleep(), in whose place gevent puts a function that switches to other greenlets.
-        if busy.acquire(timeout=0.0001):
-            busy.release()
+        any(map(methodcaller("release"), filter(methodcaller("acquire", timeout=0.0001), busy)))
 
 
-def _in_parent() -> None:
-    while _taken:
-        _taken.pop().release()
+def _release_taken() -> None:
+    """Releases what was taken. It is one step, too, and a second call finds nothing."""
+    any(map(methodcaller("release"), islice(iter(_taken.locks.pop, None), len(_taken.locks))))
 
 
 def _in_child() -> None:
-    taken = {id(lock) for lock in _taken}
+    taken = {id(lock) for lock in _taken.locks}
     for lock in _living():
         # The lock was made since, or its holder is a thread that the child does not have.
         if id(lock) not in taken:
             lock._at_fork_reinit()
-    _in_parent()
+    _release_taken()
 
 
 def _living() -> list[Any]:
     return [lock for lock in (reference() for reference in list(_all.values())) if lock is not None]
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
+os.register_at_fork(
+    before=persisted(_before_fork), after_in_parent=persisted(_release_taken), after_in_child=persisted(_in_child)
+)

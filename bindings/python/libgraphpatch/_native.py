@@ -18,7 +18,7 @@ from typing import Any
 from ._library import lib
 
 # The extension must have the version that src/library/python/mod.rs has.
-_VERSION = 8
+_VERSION = 9
 
 
 def _load() -> Any:
@@ -47,6 +47,12 @@ def sheltered(function: Any) -> Any:
     """A function for C code to call. What a signal handler of the program raises in it is raised again in the program,
     where the extension is there; without it, ctypes prints and drops it."""
     return function if native is None else functools.partial(native.sheltered, function)
+
+
+def persisted(function: Any) -> Any:
+    """The same for a function that has to come to its end. It is called again where it was ended, so it must be one
+    that may be called again."""
+    return function if native is None else functools.partial(native.persisted, function)
 
 
 def method(function: Any) -> Any:

@@ -20,6 +20,7 @@ from . import _capture, _checkpoint, _distributed, _dynamo, _exported, _forward_
 from ._absent import note_absent_parameters
 from ._direct_forward import see_direct_calls
 from ._dispatch_modes import mode_on
+from ._gone import when_gone
 from ._library import check, lib
 from ._locks import new_lock
 from ._modules import below, class_name, is_compiled, is_script, note, note_failure, why_opaque
@@ -123,15 +124,14 @@ def _new(module: Module) -> Root:
         name = _name(module)
     base, _, number = name.partition("#")
 
-    def gone(reference: weakref.ref[Module]) -> None:
-        with _lock:
-            _numbers[base].discard(int(number or 1))
-            if key in _known and _known[key][0] is reference:
-                del _known[key]
-
     root = Root(module, name, None)
     _exported.prepare(root)
-    _known[key] = known[0] if known is not None and known[0]() is module else weakref.ref(module, gone), root
+    if known is not None and known[0]() is module:
+        reference = known[0]
+    else:
+        reference = weakref.ref(module)
+        when_gone(module, _forget, reference, key, base, int(number or 1))
+    _known[key] = reference, root
     _module_call.see_uncompiled_calls(root)
     see_direct_calls(root, _module_call.call_module)
     _note_vllms_compilation(root)
@@ -148,6 +148,14 @@ def _new(module: Module) -> Root:
             " this rank's shard",
         )
     return root
+
+
+def _forget(reference: weakref.ref[Module], key: int, name: str, number: int) -> None:
+    """Forgets a module that is gone."""
+    with _lock:
+        _numbers[name].discard(number)
+        if key in _known and _known[key][0] is reference:
+            del _known[key]
 
 
 def _note_vllms_compilation(root: Root) -> None:

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from ._dispatch_key import hidden
 from ._distributed import is_moving
+from ._kinds import is_a
 from ._operators import operator
 from ._thread import Frame, thread
 
@@ -47,4 +48,4 @@ def install() -> None:
 def _needs_gradient(cls: Any, args: Any) -> bool:
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or issubclass(cls, CheckpointFunction):
         return False
-    return any(isinstance(value, torch.Tensor) and value.requires_grad for value in args)
+    return any(is_a(value, torch.Tensor) and value.requires_grad for value in args)

@@ -15,10 +15,10 @@ import logging
 import os
 import sys
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
+from ._gone import OfObjects
 from ._modules import note
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class _Watch:
         self._files = [str(folder / f"{pid}.changes") for pid in (os.getpid(), *_children())]
         self._last_there = time.monotonic()
         # What each scheduler has seen; nothing where that is the empty state.
-        self._seen: weakref.WeakKeyDictionary[Any, State] = weakref.WeakKeyDictionary()
+        self._seen = OfObjects()
 
     def begin(self) -> None:
         if hasattr(self._schedule, "graphpatch_watch"):  # an earlier attach; its workers may be others
@@ -88,12 +88,12 @@ class _Watch:
 
     def _look(self, scheduler: Any) -> None:
         there, state = self._state()
-        if state != self._seen.get(scheduler, ()):
+        if state != (self._seen.get(scheduler) or ()):
             _forget(scheduler)
             if state:
-                self._seen[scheduler] = state
+                self._seen.put(scheduler, state)
             else:
-                self._seen.pop(scheduler, None)
+                self._seen.drop(scheduler)
         if there:
             self._last_there = time.monotonic()
         elif not self._seen and time.monotonic() > self._last_there + _PATIENCE and self._is_on_top():

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch.nn import Module
 
+from ._gone import when_gone
 from ._handle import Handle
 from ._library import lib, made, texts
 from ._locks import new_lock
@@ -33,6 +34,7 @@ class Held(NamedTuple):
 
 
 _NOTHING = Held(0, 0)
+_numbers = itertools.count()
 
 
 class Closes(Protocol):
@@ -150,7 +152,7 @@ class Root:
         # How many runs are under way, and how many snapshots of runs exist, from which a part may be computed again.
         # `open` has one element for each of these runs of which something is wanted.
         self.running = 0
-        self.snapshots = 0
+        self.snapshots = set[int]()
         self.open: list[None] = []
         # Objects that are closed when no run is under way any more, and those that snapshots may use, too.
         self.ending: list[Closes] = []
@@ -226,15 +228,14 @@ class Root:
             self.running -= 1
         self._one_less()
 
-    def keep(self) -> None:
-        """Notes that there is a snapshot more."""
-        with self._lock:
-            self.snapshots += 1
+    def keep(self, snapshot: object) -> None:
+        """Notes that there is a snapshot more, as long as that object lives."""
+        number = next(_numbers)
+        when_gone(snapshot, self._let_go, number)
+        self.snapshots.add(number)
 
-    def let_go(self) -> None:
-        """Notes that the snapshot is gone."""
-        with self._lock:
-            self.snapshots -= 1
+    def _let_go(self, number: int) -> None:
+        self.snapshots.discard(number)
         self._one_less()
 
     def _one_less(self) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.nn import Module
 
 from ._forwards import original
+from ._gone import OfObjects
 from ._library import texts
 from ._modules import is_script
 from ._own_call import entry
@@ -131,12 +131,14 @@ def _arguments(module: Module, forward: Callable[..., Any]) -> Arguments:
         return _looked_up(forward)
     known = _known.get(function)
     if known is None or known[0] is not function.__code__ or known[1] is not function.__defaults__:
-        known = _known[function] = function.__code__, function.__defaults__, _looked_up(forward)
-    return known[2]
+        known = function.__code__, function.__defaults__, _looked_up(forward)
+        _known.put(function, known)
+    arguments: Arguments = known[2]
+    return arguments
 
 
 # Modules of one class share their function, and inspecting it takes long.
-_known: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Arguments]] = weakref.WeakKeyDictionary()
+_known = OfObjects()
 
 
 def _looked_up(forward: Callable[..., Any]) -> Arguments:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-import dataclasses
 import math
 import types
 from collections import OrderedDict, defaultdict
@@ -23,6 +22,7 @@ from torch import Tensor
 from ._classes import in_class_of
 from ._copied import Copied, CopiedDict, CopiedList
 from ._header import gp_leaf
+from ._kinds import fields, is_a, is_record
 from ._library import check, lib, sized
 from ._operators import operator
 
@@ -68,9 +68,9 @@ def _sized(text: str) -> str:
 def _fields(value: Any) -> list[tuple[str, Any]]:
     """Pairs of a name and a key: for a dict its keys, for a dataclass its fields that are set. Outputs of transformers'
     models leave out fields that are None."""
-    if isinstance(value, dict):
+    if is_a(value, dict):
         return [(_key_text(key) or "", key) for key in _keys(value)]
-    return [(field.name, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]
+    return [(name, name) for name in fields(value)]
 
 
 def _keys(value: dict[Any, Any]) -> list[Any]:
@@ -79,20 +79,16 @@ def _keys(value: dict[Any, Any]) -> list[Any]:
 
 
 def _base(value: dict[Any, Any]) -> Any:
-    return OrderedDict if isinstance(value, OrderedDict) else dict
+    return OrderedDict if is_a(value, OrderedDict) else dict
 
 
 def _element(value: Any, key: Any) -> Any:
-    return dict.__getitem__(value, key) if isinstance(value, dict) else getattr(value, key)
-
-
-def _is_record(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return dict.__getitem__(value, key) if is_a(value, dict) else fields(value)[key]
 
 
 def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
     """Whether the value is a dict whose keys can be used in a path: each has a name, and no two have the same one."""
-    return isinstance(value, dict) and not _nameless(value)
+    return is_a(value, dict) and not _nameless(value)
 
 
 def _nameless(value: dict[Any, Any]) -> str:
@@ -112,15 +108,15 @@ def _clean(text: str) -> str:
 def _key_text(key: Any) -> str | None:
     """The name of a dict's key, as Python writes it: of a text, a number, None, a dtype, a member of an enumeration, or
     a tuple of these. Other keys have none: what Python writes for an object may be another text in the next run."""
-    if isinstance(key, str):
+    if is_a(key, str):
         return _clean(str(key)) or "''"
     if type(key) in _WRITTEN:
         return str(key)
-    if isinstance(key, Enum):
+    if is_a(key, Enum):
         name: Any = key._name_  # None for some combinations of flags
         return None if name is None else f"{type(key).__name__}.{name}"
     if type(key) is tuple:
-        names = [repr(part) if isinstance(part, str) else _key_text(part) for part in key]
+        names = [repr(part) if is_a(part, str) else _key_text(part) for part in key]
         written = [_clean(name) for name in names if name is not None]
         return f"({', '.join(written)}{',' * (len(key) == 1)})" if len(written) == len(key) else None
     return None
@@ -128,7 +124,8 @@ def _key_text(key: Any) -> str | None:
 
 def _elements(value: tuple[Any, ...] | list[Any]) -> list[Any]:
     """What is stored in a tuple or list, whatever its class makes of that where it is iterated over."""
-    return list(list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value))
+    kind: Any = list if is_a(value, list) else tuple
+    return list(kind.__iter__(value))
 
 
 def _is_long(value: Any) -> bool:
@@ -139,26 +136,26 @@ def _is_long(value: Any) -> bool:
 
 def _has_elements(value: Any, depth: int) -> TypeGuard[tuple[Any, ...] | list[Any]]:
     """Whether the elements of a tuple or list at this depth are looked into."""
-    return depth < _DEEPEST and isinstance(value, (tuple, list)) and not _is_long(value)
+    return depth < _DEEPEST and is_a(value, (tuple, list)) and not _is_long(value)
 
 
 def _has_fields(value: Any, depth: int) -> bool:
     """The same of the values of a dict, and of a dataclass."""
-    return depth < _DEEPEST and (_is_record(value) or (_is_dict(value) and not _is_long(value)))
+    return depth < _DEEPEST and (is_record(value) or (_is_dict(value) and not _is_long(value)))
 
 
 def _count_plain(value: Any, depth: int) -> float:
     """How many plain values there are in a list, tuple or dict; less than none if there is something else."""
     if depth == _DEEPEST:
         return -math.inf
-    elements = list(_base(value).values(value)) if isinstance(value, dict) else _elements(value)
+    elements = list(_base(value).values(value)) if is_a(value, dict) else _elements(value)
     if _PLAIN.issuperset(map(type, elements)):
         return len(elements)
     count = 0.0
     for element in elements:
         if type(element) in _PLAIN:
             count += 1
-        elif isinstance(element, (tuple, list, dict)) and count >= 0:
+        elif is_a(element, (tuple, list, dict)) and count >= 0:
             count += _count_plain(element, depth + 1)
         else:
             return -math.inf
@@ -166,28 +163,28 @@ def _count_plain(value: Any, depth: int) -> float:
 
 
 def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) -> None:
-    if isinstance(value, Tensor):
+    if is_a(value, Tensor):
         parts.append("T")
         tensors.append(value)
     elif value is None:
         parts.append("N")
-    elif isinstance(value, bool):
+    elif is_a(value, bool):
         parts.append("B1;" if value else "B0;")
     elif type(value) is int and -(2**63) <= value < 2**63:
         parts.append(f"I{value};")
     elif type(value) is float:
         parts.append(f"F{value!r};")
-    elif isinstance(value, str):
-        parts.append("S" + _sized(_clean(value[:200])))
+    elif is_a(value, str):
+        parts.append("S" + _sized(_clean(str.__getitem__(value, slice(200)))))
     elif _has_elements(value, depth):
         elements = _elements(value)
-        parts.append(f"{'(' if isinstance(value, tuple) else '['}{len(elements)};")
+        parts.append(f"{'(' if is_a(value, tuple) else '['}{len(elements)};")
         for element in elements:
             _flatten(element, parts, tensors, depth + 1)
     elif _has_fields(value, depth):
-        fields = _fields(value)
-        parts.append(f"{{{len(fields)};")
-        for name, key in fields:
+        named = _fields(value)
+        parts.append(f"{{{len(named)};")
+        for name, key in named:
             parts.append(_sized(name))
             _flatten(_element(value, key), parts, tensors, depth + 1)
     else:
@@ -196,7 +193,7 @@ def _flatten(value: Any, parts: list[str], tensors: list[Tensor], depth: int) ->
 
 def _kind(value: Any) -> str:
     """What the graph says of a value that is not looked into."""
-    why = _nameless(value) if isinstance(value, dict) else ""
+    why = _nameless(value) if is_a(value, dict) else ""
     return f"{type(value).__name__} ({why})" if why else type(value).__name__
 
 
@@ -221,7 +218,7 @@ class _Leaves:
             return value
         if leaf.tensor:
             made = tensor_at(leaf.tensor)
-            return in_class_of(value, made) if isinstance(value, Tensor) else made
+            return in_class_of(value, made) if is_a(value, Tensor) else made
         if leaf.number == b"b":
             return bool(leaf.integer)
         return leaf.real if leaf.number == b"f" else leaf.integer
@@ -247,7 +244,7 @@ def _changed(value: Any, leaves: _Leaves, depth: int, copies: list[Copied]) -> A
         if all(new is old for new, old in zip(elements, before, strict=True)):
             return value
         rebuilt = _rebuilt(value, elements)
-        if isinstance(value, list):
+        if is_a(value, list):
             copies.append(CopiedList(value, rebuilt))
         return rebuilt
     if _has_fields(value, depth):
@@ -261,7 +258,7 @@ def _rebuilt(value: Any, elements: list[Any]) -> Any:
     kind = type(value)
     if kind is tuple or kind is list:
         return kind(elements)
-    if isinstance(value, list):
+    if is_a(value, list):
         made: Any = list.__new__(kind)
         list.extend(made, elements)
     else:
@@ -293,16 +290,27 @@ def _changed_fields(value: Any, leaves: _Leaves, depth: int, copies: list[Copied
             new[key] = element
     if not new:
         return value
-    if isinstance(value, dict):
+    if is_a(value, dict):
         copied = _copied_dict(value)
         for key, element in new.items():
             _set_item(copied, key, element)
         copies.append(CopiedDict(value, copied, _items, _set_item, _delete_item))
         return copied
-    copied = copy.copy(value)  # the constructor is not called, as it may compute fields again
+    copied = _copied_record(value)
     for key, element in new.items():
         object.__setattr__(copied, key, element)  # works for frozen dataclasses, too
     copies.append(CopiedDict(value, copied, _attributes, object.__setattr__, object.__delattr__))
+    return copied
+
+
+def _copied_record(value: Any) -> Any:
+    """An object of the same dataclass with the same attributes. Its constructor is not called, as it may compute fields
+    again."""
+    try:
+        copied = object.__new__(type(value))
+    except TypeError:  # a class with a base that is written in C
+        return copy.copy(value)
+    _copy_attributes(value, copied)
     return copied
 
 
@@ -322,8 +330,7 @@ def _delete_item(value: dict[Any, Any], key: Any) -> None:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    names = [*getattr(value, "__dict__", ()), *(field.name for field in dataclasses.fields(value))]
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return {**getattr(value, "__dict__", {}), **fields(value)}
 
 
 def _copied_dict(value: dict[Any, Any]) -> dict[Any, Any]:
@@ -334,7 +341,7 @@ def _copied_dict(value: dict[Any, Any]) -> dict[Any, Any]:
         return dict(value)
     base = _base(value)
     copied: dict[Any, Any] = base.__new__(kind)
-    if isinstance(value, defaultdict) and isinstance(copied, defaultdict):
+    if is_a(value, defaultdict) and is_a(copied, defaultdict):
         copied.default_factory = value.default_factory
     _copy_attributes(value, copied)
     for key, element in base.items(value):

@@ -10,6 +10,7 @@ from torch import fx
 from torch._guards import TracingContext
 
 from ._dispatch_modes import mode_on
+from ._kinds import is_a
 from .errors import GraphPatchError
 
 _MODES = {"PROXY": "make_fx() or torch.export.export()", "FAKE": "torch.export.export()"}
@@ -39,5 +40,5 @@ def refuse_transforms(name: str, *values: Any) -> None:
     mode = mode_on(*_MODES)
     if mode is not None:
         refuse(name, _MODES[mode])
-    if any(isinstance(value, fx.Proxy) for value in values):
+    if any(is_a(value, fx.Proxy) for value in values):
         refuse(name, "torch.fx.symbolic_trace()")

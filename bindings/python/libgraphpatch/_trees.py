@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
-from ._structure import _DEEPEST, _copied_dict, _element, _fields, _is_dict, _is_record, _rebuilt
+from ._kinds import fields, is_a, is_record
+from ._structure import _DEEPEST, _copied_dict, _copied_record, _element, _fields, _is_dict, _rebuilt
 
 
 def tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
     """The tensors in it, in order."""
-    if isinstance(value, Tensor):
+    if is_a(value, Tensor):
         yield value
-    elif depth < _DEEPEST and isinstance(value, (tuple, list)):
+    elif depth < _DEEPEST and is_a(value, (tuple, list)):
         for element in value:
             yield from tensors(element, depth + 1)
-    elif depth < _DEEPEST and (_is_record(value) or _is_dict(value)):
+    elif depth < _DEEPEST and (is_record(value) or _is_dict(value)):
         for _, key in _fields(value):
             yield from tensors(_element(value, key), depth + 1)
 
@@ -26,19 +26,19 @@ def tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
 def mapped(value: Any, function: Callable[[Tensor], Tensor], depth: int = 0) -> Any:
     """The same value with each tensor replaced by what ``function`` returns for it. Other leaves are the same
     objects."""
-    if isinstance(value, Tensor):
+    if is_a(value, Tensor):
         return function(value)
-    if depth < _DEEPEST and isinstance(value, (tuple, list)):
+    if depth < _DEEPEST and is_a(value, (tuple, list)):
         return _rebuilt(value, [mapped(element, function, depth + 1) for element in value])
     if depth < _DEEPEST and _is_dict(value):
         copied = _copied_dict(value)
         for key in [*copied]:
             copied[key] = mapped(copied[key], function, depth + 1)
         return copied
-    if depth < _DEEPEST and _is_record(value):
-        copied = copy.copy(value)  # the constructor is not called, as it may compute fields again
-        for name, _ in _fields(value):
-            object.__setattr__(copied, name, mapped(getattr(value, name), function, depth + 1))
+    if depth < _DEEPEST and is_record(value):
+        copied = _copied_record(value)
+        for name, held in fields(value).items():
+            object.__setattr__(copied, name, mapped(held, function, depth + 1))
         return copied
     return value
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch.nn import Module
 
+from ._gone import OfObjects
+from ._kinds import is_a
 from ._threads import this_thread
 
 _CODES = tuple(
@@ -24,7 +26,7 @@ _calls: dict[int, int] = {}
 # The same by the id of a greenlet that had been left, with the greenlet: another one may get its id.
 _left: dict[int, tuple[weakref.ref[Any], int]] = {}
 # The greenlets that ran then, one on each thread: the calls in `_calls` are theirs.
-_ran: weakref.WeakSet[Any] = weakref.WeakSet()
+_ran = OfObjects()
 
 
 def keep_calls() -> None:
@@ -35,7 +37,7 @@ def keep_calls() -> None:
             _calls[number] = outermost
     for greenlet in _greenlets():
         if greenlet and greenlet.gr_frame is None:
-            _ran.add(greenlet)
+            _ran.put(greenlet, True)
         outermost = _outermost(greenlet.gr_frame)
         if outermost is not None:
             _left[id(greenlet)] = weakref.ref(greenlet), outermost
@@ -46,7 +48,8 @@ def _greenlets() -> list[Any]:
     kind = getattr(sys.modules.get("greenlet"), "greenlet", None)
     if kind is None:
         return []
-    return [held for held in gc.get_objects() if isinstance(held, kind)]
+    # An object is not asked for its class, since some answer with a warning.
+    return [held for held in gc.get_objects() if is_a(held, kind)]
 
 
 def _outermost(innermost: types.FrameType | None) -> int | None:
@@ -72,7 +75,7 @@ def is_in_kept_call() -> bool:
     if _is_in(kept):
         return True
     # Another greenlet of this thread may run meanwhile, in which nothing shows whether the call has ended.
-    if not _ran or sys.modules["greenlet"].getcurrent() in _ran:
+    if not _ran or _ran.get(sys.modules["greenlet"].getcurrent()):
         _calls.pop(number, None)
     return False
 

@@ -6,7 +6,6 @@ import copy
 import functools
 import inspect
 import os
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -16,6 +15,7 @@ from torch.nn import Module
 from . import _capture, _checkpoint, _source, saved
 from ._dynamo import skip
 from ._experiments import Experiments
+from ._gone import when_gone
 from ._graphs import Graphs
 from ._modules import is_script, itself, why_opaque
 from ._own_call import is_unseen
@@ -121,10 +121,9 @@ class PatchableGraph(Experiments):
     def _begin(self, module: Module, loaded: Graphs | None) -> None:
         recorder = Recorder(itself(module), loaded)
         vars(self).update(_module=module, _recorder=recorder)
-        # Not called at the end of the process, since other threads may still run the module then.
-        weakref.finalize(self, watched.remove, recorder.root).atexit = False
-        # Called at the end of the process, too, since an edit that is to hold for good is never closed.
-        weakref.finalize(self, tell_of_edits, recorder)
+        when_gone(self, watched.remove, recorder.root)
+        # At the end of the process, too, since an edit that is to hold for good is never closed.
+        when_gone(self, tell_of_edits, recorder, at_exit=True)
         _source.install(recorder.session)
         _checkpoint.install()
 

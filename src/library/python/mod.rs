@@ -34,7 +34,7 @@ use object::{Object, Result, none, raise};
 use raw::{Method, ModuleDefinition, PyObject, Slot, python};
 
 /// The package checks this number. It rises with each change of what the extension takes or returns.
-const VERSION: u64 = 8;
+const VERSION: u64 = 9;
 
 /// What Python calls when it imports the extension: describes the module. NULL without an exception where this is no CPython
 /// that has all that is needed; the package then goes on without the extension.
@@ -64,6 +64,7 @@ pub unsafe extern "C" fn PyInit__native() -> *mut PyObject {
         method(c"owner", own as *mut c_void),
         method(c"switched", switched as *mut c_void),
         method(c"sheltered", sheltered as *mut c_void),
+        method(c"persisted", persisted as *mut c_void),
         Method {
             name: std::ptr::null(),
             ..method(c"", null_mut())
@@ -192,4 +193,8 @@ unsafe extern "C" fn switched(_: *mut PyObject, arguments: *mut PyObject) -> *mu
 
 unsafe extern "C" fn sheltered(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
     function(arguments, shelter::sheltered)
+}
+
+unsafe extern "C" fn persisted(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    function(arguments, shelter::persisted)
 }

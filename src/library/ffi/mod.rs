@@ -9,7 +9,7 @@ pub mod aside;
 pub mod call;
 pub mod compiled;
 pub mod cuda;
-mod dlpack;
+pub mod dlpack;
 pub mod function;
 pub mod graphs;
 pub mod guard;

@@ -11,6 +11,8 @@ pub enum Type {
     Value,
     Root,
     Scope,
+    Aside,
+    Snapshot,
 }
 
 /// A pointer that was handed out once.

@@ -4,17 +4,18 @@
 //! The state of each pointer is known here, so each result is checked: a call with a wrong object must be refused, and a call
 //! with valid objects must not be refused because of them. While two threads call, only internal errors are failures.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs::File;
 use std::io::Write;
+use std::mem::size_of;
 use std::os::fd::AsRawFd;
 use std::ptr::{null, null_mut};
 use std::sync::LazyLock;
 
 use super::ffi::status::Status;
 use super::ffi::{
-    call, cuda, graphs, guard, host_values, kept, module, nodes, patch, register, session, spec,
-    string, text, value,
+    aside, call, compiled, cuda, dlpack, function, graphs, guard, host_values, kept, module, nodes,
+    patch, register, run, session, source, spec, string, text, value,
 };
 use super::objects::{Bytes, Objects, Type, Worth};
 
@@ -163,6 +164,14 @@ impl Caller {
         }
     }
 
+    /// The same for a text that may be missing.
+    fn keep_given(&mut self, out: *mut c_char, status: Status) {
+        match out.is_null() {
+            true => self.judge(status),
+            false => self.keep_text(out, status),
+        }
+    }
+
     fn make(&mut self, which: u8, bytes: &mut Bytes) {
         let (x, root) = (c"x".as_ptr(), c"root".as_ptr());
         macro_rules! made {
@@ -175,7 +184,7 @@ impl Caller {
                 self.objects.hold($kind, $out);
             }};
         }
-        match which % 8 {
+        match which % 9 {
             0 => made!(Type::Session, out => session::gp_session_open(&raw mut out)),
             1 => made!(Type::Graphs, out => graphs::gp_graphs_load(GRAPH.1.as_ptr(), &raw mut out)),
             2 => made!(Type::Spec, out => spec::gp_spec_new(TEXTS[0].as_ptr(), &raw mut out)),
@@ -190,6 +199,7 @@ impl Caller {
                 let from = self.objects.choose(Type::Session, bytes);
                 made!(Type::Graphs, out => graphs::gp_session_graphs(from, &raw mut out));
             }
+            7 => made!(Type::Value, out => value::gp_value_float(0.5, &raw mut out)),
             _ => {
                 made!(Type::Value, out => value::gp_value_text(c"2.5".as_ptr(), &raw mut out))
             }
@@ -205,12 +215,14 @@ impl Caller {
                 self.objects.ended($kind, pointer);
             }};
         }
-        match which % 6 {
+        match which % 8 {
             0 => freed!(Type::Session, session::gp_session_close),
             1 => freed!(Type::Graphs, graphs::gp_graphs_free),
             2 => freed!(Type::Spec, spec::gp_spec_free),
             3 => freed!(Type::Value, value::gp_value_free),
             4 => freed!(Type::Root, module::gp_root_free),
+            5 => freed!(Type::Aside, aside::gp_aside_free),
+            6 => freed!(Type::Snapshot, call::gp_snapshot_free),
             _ => freed!(Type::Scope, module::gp_scope_free),
         }
     }
@@ -220,7 +232,7 @@ impl Caller {
         let (mut number, mut out) = (0, null_mut());
         // SAFETY: texts and places of this function.
         unsafe {
-            let status = match which % 9 {
+            let status = match which % 13 {
                 0 => session::gp_session_record(of, bytes.next() & 1 == 0),
                 1 => session::gp_session_on_error(of, bytes.next().into()),
                 2 => session::gp_session_runs(of, &raw mut number),
@@ -229,6 +241,14 @@ impl Caller {
                 5 => kept::gp_kept_count(of, self.number(bytes), &raw mut number, null_mut()),
                 6 => kept::gp_kept_tensor(of, self.number(bytes), 0, &raw mut out),
                 7 => kept::gp_kept_save(of, NOWHERE.as_ptr()),
+                8 => session::gp_session_inside(of, any_text(bytes), bytes.next() & 1 == 0),
+                9 => source::gp_session_source(of, Some(no_frames), null_mut()),
+                10 => source::gp_session_source(of, None, null_mut()),
+                11 => {
+                    let mut missed = null_mut();
+                    let status = session::gp_session_missed(of, &raw mut missed);
+                    return self.keep_text(missed, status);
+                }
                 _ => {
                     let mut notes = null_mut();
                     let status = session::gp_session_notes(of, &raw mut notes);
@@ -245,7 +265,7 @@ impl Caller {
         let given = self.number(bytes);
         // SAFETY: texts and places of this function; a list is as long as said.
         unsafe {
-            let status = match which % 10 {
+            let status = match which % 11 {
                 0 => patch::gp_patch_add(of, any_text(bytes), &raw mut number),
                 1 => patch::gp_patch_remove(of, given),
                 2 => patch::gp_patch_remove_all(of, [given, 7].as_ptr(), 2),
@@ -270,6 +290,14 @@ impl Caller {
                     let value = self.objects.choose(Type::Value, bytes);
                     cuda::gp_patch_set_value(of, given, value)
                 }
+                9 => {
+                    let mut counts = patch::gp_patch_counts {
+                        size: size_of::<patch::gp_patch_counts>()
+                            - usize::from(bytes.next() % 3) * 8,
+                        ..std::mem::zeroed()
+                    };
+                    patch::gp_patch_get_counts(of, given, &raw mut counts)
+                }
                 _ => {
                     let mut why = null_mut();
                     let status = patch::gp_patch_last_error(of, given, &raw mut why);
@@ -290,7 +318,7 @@ impl Caller {
         // SAFETY: texts and places of this function.
         unsafe {
             let path = any_text(bytes);
-            let status = match which % 8 {
+            let status = match which % 9 {
                 0 => graphs::gp_graphs_tree(of, index, path, &raw mut out),
                 1 => graphs::gp_graphs_children(of, index, path, &raw mut out),
                 2 => graphs::gp_graphs_shape(of, index, path, &raw mut out),
@@ -298,6 +326,12 @@ impl Caller {
                 4 => graphs::gp_graphs_json(of, index, &raw mut out),
                 5 => graphs::gp_graphs_complete(of, path, &raw mut out),
                 6 => return self.judge(graphs::gp_graphs_check(of, &raw const path, 1)),
+                7 => {
+                    let count = graphs::gp_graphs_count(of);
+                    let right = self.objects.judged() == Worth::Right;
+                    assert!(!self.alone || right || count == 0);
+                    return;
+                }
                 _ => return self.judge(graphs::gp_graphs_save(of, NOWHERE.as_ptr())),
             };
             self.keep_text(out, status);
@@ -311,7 +345,7 @@ impl Caller {
         // SAFETY: texts and places of this function.
         unsafe {
             let path = any_text(bytes);
-            let status = match which % 5 {
+            let status = match which % 6 {
                 0 => {
                     let number = usize::from(bytes.next());
                     let child =
@@ -337,6 +371,15 @@ impl Caller {
                     let status = nodes::gp_graphs_sizes(of, 0, path, low, high, n);
                     return self.judge(status);
                 }
+                4 => {
+                    let mut node: nodes::gp_node = std::mem::zeroed();
+                    let given: *mut nodes::gp_node = &raw mut node;
+                    // What every struct of the ABI begins with: the size that its caller knows.
+                    given
+                        .cast::<usize>()
+                        .write(size_of::<nodes::gp_node>() - usize::from(bytes.next() % 3) * 8);
+                    return self.judge(nodes::gp_graphs_node(of, 0, path, given));
+                }
                 _ => {
                     let found = graphs::gp_graphs_name(of, 0);
                     let right = self.objects.judged() == Worth::Right;
@@ -352,7 +395,7 @@ impl Caller {
         let of = self.objects.choose(Type::Spec, bytes);
         // SAFETY: texts of this program.
         let status = unsafe {
-            match which % 13 {
+            match which % 15 {
                 0 => spec::gp_spec_slice(of, any_text(bytes)),
                 1 => spec::gp_spec_index(of, bytes.next().into()),
                 2 => spec::gp_spec_zero(of),
@@ -365,6 +408,8 @@ impl Caller {
                 9 => cuda::gp_spec_live(of, bytes.next() & 1 == 0),
                 10 => cuda::gp_spec_keep_on_device(of, bytes.next() & 1 == 0),
                 11 => spec::gp_spec_index_tensor(of, null_mut(), false),
+                12 => function::gp_spec_custom(of, Some(leaves_it), null_mut()),
+                13 => function::gp_spec_release(of, Some(nothing)),
                 _ => spec::gp_spec_zero(of),
             }
         };
@@ -375,7 +420,7 @@ impl Caller {
         let (mut wants, mut plan) = (0, 0);
         // SAFETY: texts and places of this function.
         let status = unsafe {
-            match which % 7 {
+            match which % 23 {
                 0 => {
                     let of = self.objects.choose(Type::Session, bytes);
                     let root = self.objects.choose(Type::Root, bytes);
@@ -392,7 +437,67 @@ impl Caller {
                 ),
                 4 => host_values::gp_scope_inputs(any_text(bytes), null(), 0, &raw mut wants),
                 5 => host_values::gp_scope_output(any_text(bytes), null(), 0, true, &raw mut wants),
-                _ => call::gp_scope_unwind(wants),
+                6 => call::gp_scope_unwind(bytes.next().into()),
+                7 => run::gp_run_begin(any_text(bytes)),
+                8 => run::gp_run_end(),
+                9 => run::gp_run_decline(bytes.next() & 1 == 0),
+                10 => run::gp_scope_enter(any_text(bytes)),
+                11 => run::gp_scope_leave(),
+                12 => {
+                    run::gp_runs_wanted();
+                    return;
+                }
+                13 => {
+                    let mut names = null_mut();
+                    let status = compiled::gp_run_named(&raw mut names);
+                    return self.keep_given(names, status);
+                }
+                14 => {
+                    let (mut any, mut paths) = (false, null_mut());
+                    let status = compiled::gp_run_patched(&raw mut any, &raw mut paths);
+                    return self.keep_given(paths, status);
+                }
+                15 => {
+                    let mut fits = false;
+                    compiled::gp_run_computes(any_text(bytes), &raw mut fits)
+                }
+                16 => call::gp_run_parameters(null(), 0),
+                17 => {
+                    let mut out = null_mut();
+                    let status = aside::gp_calls_set_aside(&raw mut out);
+                    self.judge(status);
+                    self.objects.hold(Type::Aside, out);
+                    return;
+                }
+                18 => {
+                    let given = self.objects.choose(Type::Aside, bytes);
+                    let status = aside::gp_calls_take_up(given);
+                    if status == Status::Ok {
+                        self.objects.ended(Type::Aside, given);
+                    }
+                    status
+                }
+                19 => {
+                    let mut out = null_mut();
+                    let status = call::gp_run_snapshot(&raw mut out);
+                    self.judge(status);
+                    self.objects.hold(Type::Snapshot, out);
+                    return;
+                }
+                20 => {
+                    let snapshot = self.objects.choose(Type::Snapshot, bytes);
+                    let on = bytes.next() & 1 == 0;
+                    call::gp_run_resume(snapshot, on, &raw mut wants, &raw mut plan)
+                }
+                21 => {
+                    let mut leaf: host_values::gp_leaf = std::mem::zeroed();
+                    leaf.size = size_of::<host_values::gp_leaf>();
+                    host_values::gp_scope_leaf(bytes.next().into(), &raw mut leaf)
+                }
+                _ => {
+                    assert_eq!(function::gp_callback_fail(any_text(bytes)), 1);
+                    return;
+                }
             }
         };
         self.judge(status);
@@ -463,10 +568,28 @@ impl Caller {
             Type::Spec => spec::gp_spec_free,
             Type::Value => value::gp_value_free,
             Type::Root => module::gp_root_free,
-            Type::Scope => module::gp_scope_free
+            Type::Scope => module::gp_scope_free,
+            Type::Aside => aside::gp_aside_free,
+            Type::Snapshot => call::gp_snapshot_free
         );
     }
 }
+
+/// Callbacks that do nothing.
+unsafe extern "C" fn no_frames(_: *mut c_void, frames: *mut source::gp_frames) {
+    // SAFETY: what the callback was given, and NULL for all that is not known.
+    unsafe { source::gp_frames_add(frames, null(), 0, null(), null()) };
+}
+
+unsafe extern "C" fn leaves_it(
+    _: *mut c_void,
+    _: *mut dlpack::DLManagedTensorVersioned,
+    _: *mut *mut dlpack::DLManagedTensorVersioned,
+) -> i32 {
+    0
+}
+
+unsafe extern "C" fn nothing(_: *mut c_void) {}
 
 /// The message of the last call that failed, valid until the next failure.
 fn last_error<'a>() -> &'a CStr {

@@ -340,9 +340,13 @@ fn the_page_about_the_house_is_true() {
 fn the_fuzz_targets_have_what_the_library_needs() {
     let names = |file: &str| -> BTreeSet<String> {
         let manifest = fs::read_to_string(root().join(file)).unwrap();
-        let own = manifest.split("\n[dependencies]\n").nth(1).unwrap();
-        own.lines()
-            .take_while(|line| !line.starts_with('['))
+        // A table may hold on some machines only: `[target.'…'.dependencies]`.
+        let tables = manifest.split("\n[").filter(|table| {
+            let name = table.lines().next().unwrap_or_default();
+            name == "dependencies]" || name.ends_with(".dependencies]")
+        });
+        tables
+            .flat_map(|table| table.lines().skip(1))
             .filter_map(|line| line.split(['.', ' ', '=']).next())
             .filter(|name| !name.is_empty())
             .map(str::to_owned)

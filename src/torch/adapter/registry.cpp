@@ -93,11 +93,17 @@ static bool model_of(const Registry& old, const std::vector<Parameter>& held, si
   return true;
 }
 
-// The module's class, without its namespaces.
+// The module's class, without its namespaces and without what a template was given.
 static std::string short_class(const torch::nn::Module& module) {
-  const std::string name = module.name();
-  const auto colon = name.rfind(':');
-  return colon == std::string::npos ? name : name.substr(colon + 1);
+  std::string name;
+  size_t depth = 0;
+  for (const char each : module.name()) {
+    depth += each == '<' || each == '(';
+    if (depth == 0)
+      name = each == ':' ? std::string() : name + each;
+    depth -= each == '>' || each == ')';
+  }
+  return name;
 }
 
 // Containers that only hold modules. Nobody calls them, so they are no scopes.

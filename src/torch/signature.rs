@@ -10,28 +10,43 @@ pub struct Signature {
     pub words: Option<usize>,
 }
 
-/// Types of libtorch's and of the C++ library's that are passed by the address of a copy.
-const BY_ADDRESS: [&str; 14] = [
+/// Types of libtorch's and of the C++ library's that are passed by the address of a copy. A name that ends inside of a
+/// template's brackets stands for all that begin with it.
+const BY_ADDRESS: [&str; 24] = [
     "at::Tensor",
     "std::vector<",
     "std::__cxx11::basic_string<",
     "std::map<",
     "std::unordered_map<",
+    "std::set<",
+    "std::unordered_set<",
+    "std::deque<",
+    "std::list<",
     "std::tuple<",
+    "std::pair<at::Tensor,",
+    "std::array<at::Tensor,",
     "std::shared_ptr<",
+    "std::unique_ptr<",
     "std::function<",
-    "std::initializer_list<at::Tensor>",
     "std::optional<at::Tensor>",
     "std::optional<std::vector<",
     "std::optional<std::tuple<",
+    "std::optional<std::__cxx11::basic_string<",
     "c10::IValue",
     "c10::List<",
+    "c10::Dict<",
+    "c10::Scalar",
+    "torch::OrderedDict<",
 ];
 
 /// Types that are passed by value, and how many words each takes at most.
-const BY_VALUE: [(&str, usize); 16] = [
+const BY_VALUE: [(&str, usize); 26] = [
     ("bool", 1),
     ("char", 1),
+    ("signed char", 1),
+    ("unsigned char", 1),
+    ("short", 1),
+    ("unsigned short", 1),
     ("int", 1),
     ("unsigned int", 1),
     ("long", 1),
@@ -43,9 +58,15 @@ const BY_VALUE: [(&str, usize); 16] = [
     ("c10::ScalarType", 1),
     ("c10::Device", 1),
     ("c10::ArrayRef<", 2),
+    ("std::initializer_list<", 2),
+    ("std::basic_string_view<", 2),
     ("std::optional<bool>", 1),
+    ("std::optional<int>", 1),
+    ("std::optional<float>", 1),
     ("std::optional<long>", 2),
     ("std::optional<double>", 2),
+    ("std::optional<c10::ScalarType>", 1),
+    ("std::optional<c10::Device>", 1),
 ];
 
 impl Signature {
@@ -120,15 +141,13 @@ fn split(parameters: &str) -> Vec<&str> {
 }
 
 fn words_of(parameter: &str) -> Option<usize> {
-    if parameter.ends_with(['&', '*'])
-        || BY_ADDRESS.iter().any(|known| parameter.starts_with(known))
-    {
-        return Some(1);
-    }
-    let is = |known: &str| match known.ends_with('<') {
+    let is = |known: &str| match known.ends_with(['<', ',']) {
         true => parameter.starts_with(known),
         false => parameter == known,
     };
+    if parameter.ends_with(['&', '*']) || BY_ADDRESS.iter().any(|known| is(known)) {
+        return Some(1);
+    }
     let known = BY_VALUE.iter().find(|(known, _)| is(known));
     known.map(|(_, words)| *words)
 }
@@ -166,10 +185,26 @@ mod tests {
     }
 
     #[test]
+    fn values_of_several_words() {
+        for (text, words) in [
+            ("std::initializer_list<at::Tensor>", 2),
+            ("std::basic_string_view<char, std::char_traits<char> >", 2),
+            ("short, unsigned char, std::optional<int>", 3),
+            ("std::optional<double>, std::pair<at::Tensor, long>", 3),
+        ] {
+            let text = format!("Net::forward({text})");
+            assert_eq!(read(&text), Some(("Net".into(), Some(words))), "{text}");
+        }
+    }
+
+    #[test]
     fn types_of_unknown_size() {
         for text in [
             "Net::forward(Options)",
             "Net::forward(at::Tensor, __int128)",
+            "Net::forward(at::TensorArg)",
+            "Net::forward(std::pair<long, long>)",
+            "Net::forward(std::array<long, 3ul>)",
         ] {
             assert_eq!(read(text), Some(("Net".into(), None)), "{text}");
         }

@@ -455,8 +455,9 @@ generate-check: ## fail when a committed generated file is stale
 	.ci/kernels --check
 
 .PHONY: bench
-bench: venv build build/bench/cost build/bench/patch build/bench/modules build/bench/flat ## what recording and patching cost, as ratios to the bare program
+bench: venv build build/gpt build/bench/cost build/bench/patch build/bench/modules build/bench/flat ## what recording and patching cost, as ratios to the bare program
 	PYTHON=$(PYTHON) benches/run.sh
+	$(PYTHON) benches/scopes.py
 	$(PYTHON) benches/python.py --rounds $(or $(ROUNDS),40)
 	PYTHONPATH=bindings/python $(PYTHON) benches/compiled.py --rounds $(or $(ROUNDS),400)
 	PYTHONPATH=bindings/python $(PYTHON) benches/packages.py --rounds $(or $(ROUNDS),400)

@@ -1,6 +1,6 @@
 // A finished program with a GPT of torch::nn modules, some of whose classes are its own. It knows nothing of libgraphpatch.
 //
-//   gpt MODE OUT.pt [N]
+//   gpt MODE OUT.pt [N [WIDTH]]
 //
 // MODE
 //   forward   N forwards
@@ -157,7 +157,7 @@ extern "C" int gpt_main(int argc, char** argv) {
         for (int i = 0; i < n; ++i) outputs.push_back(holder(x));
         return save(argv[2], *holder, x);
     }
-    Gpt gpt(50, 16, 4, 2);
+    Gpt gpt(50, argc > 4 ? std::atoi(argv[4]) : 16, 4, 2);
     gpt->eval();
     const auto ids = torch::randint(0, 50, {2, 6});
     if (mode == "throws") {

@@ -53,7 +53,8 @@ def _exit() -> None:
 
 class OfObjects:
     """Values by object, by the object itself and not by what it equals. What belongs to an object that is gone is gone
-    as well. Unlike ``weakref.WeakKeyDictionary``, it has no function in Python that a signal handler could end."""
+    as well. Unlike in a ``weakref.WeakKeyDictionary``, no function in Python runs then, which a signal handler could
+    interrupt."""
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[weakref.ref[Any], Any]] = {}

@@ -67,10 +67,9 @@ def _release_taken() -> None:
 
 
 def _in_child() -> None:
-    taken = {id(lock) for lock in _taken.locks}
     for lock in _living():
-        # The lock was made since, or its holder is a thread that the child does not have.
-        if id(lock) not in taken:
+        # Nobody holds it, or a thread that the child does not have.
+        if not lock._is_owned():
             lock._at_fork_reinit()
     _release_taken()
 

@@ -29,8 +29,10 @@ def is_a(value: object, kind: Any) -> bool:
 
 
 def is_record(value: object) -> bool:
-    """Whether it is an object of a dataclass."""
-    return any(_FIELDS in vars(kind) for kind in type(value).__mro__)
+    """Whether it is an object of a dataclass that stores its fields as other objects do."""
+    if not any(_FIELDS in vars(kind) for kind in type(value).__mro__):
+        return False
+    return bool(fields(value)) or not dataclasses.fields(type(value))  # type: ignore[arg-type]
 
 
 def fields(value: object) -> dict[str, Any]:

@@ -96,6 +96,20 @@ def test_each_of_several_exceptions_comes_up() -> None:
     assert all(isinstance(error, Deadline) for error in contexts)
 
 
+def test_a_fault_of_the_function_itself_is_printed_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda of: printed.append(of.exc_type))
+
+    def function() -> None:
+        raise ZeroDivisionError
+
+    held = Held()
+    when_gone(held, function)
+    del held
+    instructions()
+    assert printed == [ZeroDivisionError]
+
+
 def test_in_a_collection_of_garbage() -> None:
     came: list[int] = []
 

@@ -23,16 +23,21 @@ pub fn sheltered(given: &Object) -> Result<Object> {
     }
 }
 
-/// `persisted(function, ...)`: the same for a function that has to come to its end. If it raises, it is called again, so it must
-/// be one that may be called again. What it raised comes up when it has ended.
+/// `persisted(function, ...)`: the same for a function that has to come to its end. If it raises, it is called again, so it must be
+/// one that may be called again. What it raised comes up when it has ended. Where no call ends, the fault is its own: the last
+/// exception is raised here, which Python prints.
 pub fn persisted(given: &Object) -> Result<Object> {
     let (function, arguments) = split(given)?;
     let mut raised = Vec::new();
     while function.call(&arguments, None).is_err() {
-        raised.push(take());
-        if raised.len() == TRIES {
-            break;
+        let error = take();
+        if raised.len() + 1 == TRIES {
+            raised.into_iter().for_each(let_go);
+            // SAFETY: gives back what was taken.
+            unsafe { python().PyErr_Restore(error.0, error.1, null_mut()) };
+            return Err(Raised);
         }
+        raised.push(error);
     }
     // Only now, since the next instruction of Python's would raise it.
     for error in raised {
@@ -48,8 +53,11 @@ fn split(given: &Object) -> Result<(Object, Object)> {
     Ok((given.element(0)?, tuple(arguments?.iter())?))
 }
 
-/// Takes this thread's exception: its class and the exception itself, with its traceback. References to both are the caller's.
-fn take() -> (*mut PyObject, *mut PyObject) {
+/// The class of an exception, and the exception itself with its traceback. References to both are the holder's.
+type Taken = (*mut PyObject, *mut PyObject);
+
+/// Takes this thread's exception.
+fn take() -> Taken {
     let (mut kind, mut value, mut traceback): (*mut PyObject, *mut PyObject, *mut PyObject) =
         (null_mut(), null_mut(), null_mut());
     // SAFETY: a call has failed, so this thread has an exception.
@@ -64,7 +72,7 @@ fn take() -> (*mut PyObject, *mut PyObject) {
     (kind, value)
 }
 
-fn raise_later((kind, value): (*mut PyObject, *mut PyObject)) -> Result<()> {
+fn raise_later((kind, value): Taken) -> Result<()> {
     let later = if is_main_thread() {
         let raising = Box::into_raw(Box::new(Raising {
             // SAFETY: asks for a number.
@@ -93,11 +101,15 @@ fn raise_later((kind, value): (*mut PyObject, *mut PyObject)) -> Result<()> {
         unsafe { python().PyErr_Restore(kind, value, null_mut()) };
         return Err(Raised);
     }
+    let_go((kind, value));
+    Ok(())
+}
+
+fn let_go((kind, value): Taken) {
     for held in [kind, value] {
         // SAFETY: what was taken, and is not used any more.
         drop(unsafe { Object::made(held) });
     }
-    Ok(())
 }
 
 /// Signal handlers of Python's run on its main thread only, which is the process's own as a rule.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from libgraphpatch import AddPatch, CustomPatch, PatchableGraph, ProbePatch, ReplacePatch, ZeroPatch
+from libgraphpatch._threads import this_thread
 from nets import Block, Net, same
 
 THREADS = 4
@@ -177,3 +180,21 @@ def test_no_block_is_told_that_its_patch_never_matched_while_others_begin() -> N
         in_threads(*[blocks] * THREADS)
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_the_number_of_a_thread_keeps_nothing_alive() -> None:
+    """Neither the frame that asks for it, nor what that holds."""
+
+    class Held:
+        pass
+
+    def ask() -> weakref.ref[Held]:
+        held = Held()
+        assert this_thread() == threading.get_ident()
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert ask()() is None
+    finally:
+        gc.enable()

@@ -128,10 +128,11 @@ class Captured:
 
     def _by_taps(self, frame: Frame, args: tuple[Any, ...], changes: bool) -> tuple[Any] | None:
         """The result of compiled code that applies the run's patches by taps; None if there is no such code."""
-        inner = sys._getframe()
+        inner: types.FrameType | None = sys._getframe()
 
         def replay(make: Callable[..., Replay]) -> None:
-            self._replay(_marks.Modules(_caller(inner)), args, make)
+            if inner is not None:
+                self._replay(_marks.Modules(_caller(inner)), args, make)
 
         thread.frame = frame.root.cold
         try:
@@ -140,6 +141,7 @@ class Captured:
                 return None if tapped is None else (self._taps.run(tapped, args, changes),)
         finally:
             thread.frame = frame
+            inner = None  # it would hold itself, and the arguments, until garbage is collected
 
     def _replay(self, modules: _marks.Modules, args: tuple[Any, ...], make: Callable[..., Replay] = Replay) -> Any:
         """Computes the graph operation by operation."""

@@ -23,8 +23,9 @@ else:
 
 def this_thread() -> int:
     """The number of this thread among `sys._current_frames()`. gevent's ``threading.get_ident`` gives a greenlet's."""
-    own = sys._getframe()
-    return next(number for number, frame in sys._current_frames().items() if frame is own)
+    # Not the frame itself: it would hold itself, and so all that its callers hold until garbage is collected.
+    own = id(sys._getframe())
+    return next(number for number, frame in sys._current_frames().items() if id(frame) == own)
 
 
 __all__ = ["RLock", "local", "this_thread"]

@@ -115,6 +115,7 @@ def test_in_a_collection_of_garbage() -> None:
         if len(came) == 1:
             signal.raise_signal(signal.SIGUSR1)
 
+    gc.collect()  # else the exception may come up in a `__del__` of other garbage, where Python drops it
     held: Any = Held()
     held.itself = held
     when_gone(held, function)
